@@ -1,0 +1,59 @@
+"""Errors that are sentences to a person: what happened, why, and what to do next.
+
+A `TunemarkError` is the user's to mend and is printed once, by the command line, without a traceback; its exit code is 2.
+Anything else that escapes is our bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TunemarkError(Exception):
+    """A mistake that the user can mend.
+
+    what: the fact. why: the place and the value it came from. next: the command or change that helps.
+    """
+
+    def __init__(self, *, what: str, why: str = "", next: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.next = what, why, next
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.why:
+            lines.append(f"  why:  {self.why}")
+        if self.next:
+            lines.append(f"  next: {self.next}")
+        return "\n".join(lines)
+
+
+class UnknownName(TunemarkError):
+    """A name that nothing installed answers to."""
+
+
+class BadExperiment(TunemarkError):
+    """A key, a value or a combination that cannot be run."""
+
+
+class BadData(TunemarkError):
+    """A dataset that is missing, empty, not parseable, or lacks what the experiment needs."""
+
+
+class BadStore(TunemarkError):
+    """A runs folder, or one entry in it, that cannot be read or written."""
+
+
+class PluginError(TunemarkError):
+    """A plugin that does not import, misspells a hook, or takes a name that is taken."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """A suggestion for a misspelt name, or what there is to choose from."""
+    names = sorted(known)
+    near = difflib.get_close_matches(wrong.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
+    if near:
+        right = next(n for n in names if n.lower() == near[0])
+        return f"did you mean {right!r}? There is: {', '.join(names)}"
+    return f"there is: {', '.join(names) or 'nothing'}"

@@ -1,0 +1,205 @@
+"""Who is there, by name. Built-in plugins and a stranger's arrive by the same entry points and have the same rights.
+
+A plugin that fails to import, misspells a hook or raises in one is set aside and named in `broken`; a name taken
+twice is refused when it is asked for. The others stay usable.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pluggy
+
+from tunemark.errors import PluginError, UnknownName, did_you_mean
+from tunemark.plugin import hooks
+from tunemark.plugin.descriptors import Dataset, Format, Launcher, Model, Strategy
+from tunemark.plugin.protocols import Device
+
+GROUP = "tunemark"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Broken:
+    """A plugin that cannot be used (or one of its answers), and why."""
+
+    plugin: str
+    distribution: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginFacts:
+    """A plugin that is loaded: its entry point's name, and the distribution that brought it."""
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+
+
+class Catalog:
+    """The installed plugins and what they offer; loaded on first use, once."""
+
+    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+        self._entry_points = entry_points
+        self.broken: list[Broken] = []
+
+    @functools.cached_property
+    def plugins(self) -> list[PluginFacts]:
+        self._manager  # noqa: B018 - loading fills the facts
+        return self._facts
+
+    def devices(self) -> dict[str, Device]:
+        return self._named("tunemark_devices", Device)
+
+    def models(self) -> dict[str, Model]:
+        return self._named("tunemark_models", Model)
+
+    def datasets(self) -> dict[str, Dataset]:
+        return self._named("tunemark_datasets", Dataset)
+
+    def strategies(self) -> dict[str, Strategy]:
+        return self._named("tunemark_strategies", Strategy)
+
+    def launchers(self) -> dict[str, Launcher]:
+        return self._named("tunemark_launchers", Launcher)
+
+    def formats(self) -> dict[str, Format]:
+        return self._named("tunemark_formats", Format)
+
+    def model(self, name: str) -> Model:
+        return self._chosen("model", name, self.models())
+
+    def device(self, name: str) -> Device:
+        return self._chosen("device", name, self.devices())
+
+    def dataset(self, name: str) -> Dataset:
+        return self._chosen("dataset", name, self.datasets())
+
+    def strategy(self, name: str) -> Strategy:
+        return self._chosen("strategy", name, self.strategies())
+
+    def observers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """(plugin, function) of every implementation of a hook, in order of registration."""
+        implementations = getattr(self._manager.hook, hook).get_hookimpls()
+        return [(each.plugin_name, each.function) for each in implementations]
+
+    # -- how it is found out
+
+    @functools.cached_property
+    def _manager(self) -> pluggy.PluginManager:
+        manager = pluggy.PluginManager("tunemark")
+        manager.add_hookspecs(hooks)
+        self._facts: list[PluginFacts] = []
+        found = self._entry_points
+        if found is None:
+            found = importlib.metadata.entry_points(group=GROUP)
+        for point in sorted(set(found), key=lambda p: (p.name, p.value)):
+            distribution = point.dist.name if point.dist else "unknown"
+            try:
+                self._register(manager, point.name, point.load())
+            # A stranger's module is on the other side: whatever it raises is its own failure, not the harness's.
+            except Exception as error:
+                self.broken.append(
+                    Broken(plugin=point.name, distribution=distribution, reason=f"{type(error).__name__}: {error}")
+                )
+                continue
+            version = point.dist.version if point.dist else "unknown"
+            self._facts.append(
+                PluginFacts(name=point.name, module=point.value, distribution=distribution, version=version)
+            )
+        return manager
+
+    @staticmethod
+    def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
+        if manager.has_plugin(name):
+            raise PluginError(what=f"a plugin named {name!r} is registered already")
+        try:
+            manager.register(plugin, name=name)
+        except pluggy.PluginValidationError:
+            manager.unregister(name=name)
+            raise
+        for hook in manager.get_hookcallers(plugin) or []:
+            if not hook.has_spec():
+                manager.unregister(name=name)
+                known = [n for n in vars(hooks) if n.startswith("tunemark_")]
+                raise PluginError(what=f"no hook named {hook.name!r}", next=did_you_mean(hook.name, known))
+        if not manager.get_hookcallers(plugin):
+            manager.unregister(name=name)
+            raise PluginError(what="it implements no hook", next="mark its functions with tunemark.plugin.hookimpl")
+
+    @functools.cached_property
+    def _answers(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    @functools.cached_property
+    def _taken(self) -> dict[tuple[str, str], list[str]]:
+        return {}
+
+    def _named(self, hook: str, kind: type[T]) -> dict[str, T]:
+        if hook not in self._answers:
+            self._answers[hook] = self._ask(hook, kind)
+        return self._answers[hook]
+
+    def _ask(self, hook: str, kind: type[T]) -> dict[str, T]:
+        named: dict[str, T] = {}
+        owner: dict[str, str] = {}
+        for plugin, function in self.observers(hook):
+            try:
+                answers = list(function())
+                wrong = [a for a in answers if not isinstance(a, kind)]
+                if wrong:
+                    raise TypeError(f"{hook} returned {wrong[0]!r}, which is no {kind.__name__}")
+            # A stranger's function is on the other side.
+            except Exception as error:
+                reason = f"{hook}: {type(error).__name__}: {error}"
+                self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
+                continue
+            for answer in answers:
+                name = str(answer.name)  # type: ignore[attr-defined]  # every descriptor and Device has a name
+                if name in owner:
+                    self._taken.setdefault((hook, name), [owner[name]]).append(plugin)
+                owner.setdefault(name, plugin)
+                named.setdefault(name, answer)
+        for taken_hook, name in list(self._taken):
+            if taken_hook == hook:
+                named.pop(name, None)
+        return named
+
+    def _distribution(self, plugin: str) -> str:
+        return next((f.distribution for f in self._facts if f.name == plugin), "unknown")
+
+    def _chosen(self, kind: str, name: str, named: dict[str, T]) -> T:
+        if name in named:
+            return named[name]
+        for (hook, taken), plugins in self._taken.items():
+            if taken == name and hook.startswith(f"tunemark_{kind[:5]}"):
+                raise PluginError(
+                    what=f"the {kind} {name!r} is claimed by {len(plugins)} plugins: {', '.join(plugins)}",
+                    why="a name must mean one thing; none of them is used",
+                    next="uninstall all but one: "
+                    + ", ".join(f"{p} is from {self._distribution(p)!r}" for p in plugins),
+                )
+        failed = "; ".join(f"{b.plugin} ({b.distribution}) failed: {b.reason}" for b in self.broken)
+        raise UnknownName(
+            what=f"no {kind} named {name!r}",
+            why=f"it may be in a plugin that could not be used: {failed}" if failed else "",
+            next=did_you_mean(name, named) + f". More {kind}s come with plugins: see `tunemark list plugins`",
+        )
+
+
+def load(name: str) -> Any:
+    """The object that "package.module:Name" names. For `loader` and `render` fields, in the parent."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            what=f"cannot load {name!r}", why=str(error), next="the plugin that names it is broken: report it there"
+        ) from error

@@ -1,0 +1,117 @@
+"""What a plugin does, once it has been chosen by name.
+
+`Device`, `DatasetSource` and `Tokenizer` live in the parent and are torch-free. The runtimes live in the worker:
+a `runtime.py` imports torch, keeps to Python 3.8 syntax, and imports `tunemark_worker` but never `tunemark`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from tunemark.plugin.descriptors import Accelerator, Example, Launch, Strategy
+
+if TYPE_CHECKING:
+    import torch
+    from tunemark_worker.batches import Batch
+    from tunemark_worker.contract import Assignment, Place
+
+
+@runtime_checkable
+class Device(Protocol):
+    """A kind of accelerator. Nothing here may allocate on it or import torch."""
+
+    name: str
+    runtime: str
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        """The sizes that this machine offers, smallest first; empty where the device is not present."""
+
+    def accelerator(self, size: str) -> Accelerator | None:
+        """The accelerator of that size, oversubscribed ones included; None where there can be none."""
+
+    def default_size(self) -> str:
+        """The size taken where the user names none; only asked where `accelerators()` is not empty."""
+
+    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
+        """Make that size current, prove it idle, and put the former one back on leaving."""
+
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+        """Processes, threads and environment of a job on it."""
+
+
+class DeviceRuntime(Protocol):
+    """The device inside the worker.
+
+    waits_free: True where `synchronize` costs nothing (work is synchronous), so that every step is a window.
+    """
+
+    waits_free: bool
+
+    def open(self, assignment: Assignment) -> Place:
+        """Take the device, set threads and affinity, join the process group where there is one."""
+
+    def synchronize(self) -> None:
+        """Return when all queued work is done."""
+
+    def peak_memory_bytes(self) -> int | None:
+        """The most memory this process held on the device; None where it cannot be known."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the device says of itself, JSON values."""
+
+
+class ModelRuntime(Protocol):
+    """The model inside the worker."""
+
+    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
+        """The module, on the place's device, in the parameters' dtype, weights initialised or loaded."""
+
+    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Scores [micro_batch, sequence, vocab_size] of a batch that lies on the device."""
+
+
+class StrategyRuntime(Protocol):
+    """Parallelization inside the worker; constructed with the assignment."""
+
+    def prepare(self) -> None:
+        """Before the model exists."""
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        """After it exists."""
+
+    def selected(self) -> Mapping[str, Any] | None:
+        """What was truly used; None where it cannot be known."""
+
+
+class DatasetSource(Protocol):
+    """An opened dataset. Opening checks that it can be read; `fingerprint` changes when any example would."""
+
+    def fingerprint(self) -> str:
+        """A short text that stands for the content; reading it must be much cheaper than reading the examples."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a report should say of its origin: paths, versions, revisions."""
+
+    def examples(self) -> Iterator[Example]:
+        """All examples, in a fixed order."""
+
+
+class Tokenizer(Protocol):
+    """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on."""
+
+    name: str
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int
+
+    def fingerprint(self) -> str:
+        """A hash of all that determines the ids."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without bos and eos."""
+
+    def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The ids of each text, and for each id the index (in characters) where its text ends."""

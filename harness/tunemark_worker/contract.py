@@ -1,0 +1,184 @@
+"""All that parent and worker say to each other: the assignment in, the records out, and the token file both read.
+
+The worker stores instants and counts; a rate, and what was warm-up, are readings that the parent makes later.
+Instants are seconds of CLOCK_MONOTONIC of the rank's own host and are compared within one rank only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+
+# History of the schema (of plan.json, records.<rank>.jsonl and the token file):
+#   1  first form
+SCHEMA = 1
+
+# Where no loss is taken. The value is torch's own default of cross_entropy(ignore_index=).
+IGNORED_LABEL = -100
+
+# Seconds that a window lasts where waiting for the device costs something: one 50 us wait is then 0.005 %.
+WINDOW_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenFile:
+    """Where the flat token file lies and what it must be.
+
+    path: absolute. sha256: of the whole file. documents, tokens: counts. pad_id: fills slots that hold no content.
+    """
+
+    path: str
+    sha256: str
+    documents: int
+    tokens: int
+    pad_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What one attempt's worker processes have to do; every default is already resolved.
+
+    The `*_runtime` fields are "package.module:Name", looked up on PYTHONPATH in the worker alone.
+    Batches count sequences: `micro_batch` per forward and data rank, `global_batch` per step and job.
+    """
+
+    run_id: str
+    attempt: str
+    model: str
+    model_runtime: str
+    architecture: Dict[str, Any]
+    device: str
+    size: str
+    device_runtime: str
+    strategy: str
+    strategy_runtime: str
+    strategy_options: Dict[str, str]
+    method: str
+    token_file: TokenFile
+    precision: str
+    batching: str
+    sequence: int
+    micro_batch: int
+    global_batch: int
+    gradient_accumulation: int
+    data_ranks: int
+    weights: str
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    clip_norm: float
+    seed: int
+    epochs: Optional[int]
+    steps: Optional[int]
+    warmup: Optional[int]
+    budget_s: float
+    target_interval: float
+    window_s: float
+    calibrate: bool
+    breakdown: bool
+    processes: int
+    threads: int
+    device_options: Dict[str, Any]
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Assignment":
+        """Read an assignment; a key too many or too few, or another schema, is a ValueError."""
+        raw = json.loads(text)
+        if raw.get("schema") != SCHEMA:
+            raise ValueError("assignment of schema {}, this worker reads {}".format(raw.get("schema"), SCHEMA))
+        raw["token_file"] = TokenFile(**raw["token_file"])
+        try:
+            return cls(**raw)
+        except TypeError as error:
+            raise ValueError("not an assignment: {}".format(error)) from error
+
+
+class Place(NamedTuple):
+    """Where this process stands in the job.
+
+    device: what torch calls it ("cpu", "cuda:0"). rank of ranks: processes. data_rank of data_ranks: distinct batches.
+    """
+
+    device: str
+    rank: int
+    ranks: int
+    data_rank: int
+    data_ranks: int
+
+
+# Kinds of record, one JSON object a line, in the order of a healthy attempt:
+#   start  {pid, python, utc}                           the process lives
+#   phase  {name}                                       a part of the set-up has ended
+#   facts  {...}                                        versions, threads, what the device says of itself
+#   peak   {precision, flops, path, tried}              measured peak of matrix multiplication
+#   step   {step, slots, content, trained, loss_sum, gradient_norm, learning_rate, synced, marks}
+#   edge   {window, steps, synced, second_s, witness_s} a window's edge; window 0 begins with edge 0
+#   load   {busy_s, own_s, minor_faults}                the machine's and the process's CPU seconds so far
+#   end    {reason, status, ...}                        missing after a kill: that is the diagnosis
+KINDS = ("start", "phase", "facts", "peak", "step", "edge", "load", "end")
+
+
+def encode(kind: str, rank: int, instant_s: float, fields: Mapping[str, Any]) -> bytes:
+    """One record as a line of JSON. Non-finite floats are written as the strings "nan", "inf", "-inf"."""
+    assert kind in KINDS, kind
+    row = {"kind": kind, "rank": rank, "instant_s": instant_s}
+    row.update({key: _writable(value) for key, value in fields.items()})
+    return (json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n").encode()
+
+
+def decode(line: str) -> Dict[str, Any]:
+    """The record of one whole line; ValueError where it is none."""
+    row = json.loads(line)
+    if not isinstance(row, dict) or row.get("kind") not in KINDS or not isinstance(row.get("instant_s"), (int, float)):
+        raise ValueError("not a record")
+    return {key: _NON_FINITE.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+_NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return "nan" if value != value else "inf" if value > 0 else "-inf"
+    return value
+
+
+# The token file: a JSON header padded with blanks to HEADER_BYTES, then little-endian arrays one after another:
+#   ids      int32 [tokens]
+#   trained  uint8 [tokens]         1 where the experiment takes a loss (documents' first tokens included)
+#   offsets  int64 [documents + 1]  document d is ids[offsets[d]:offsets[d + 1]]
+# padded so that offsets begins at a multiple of 8.
+HEADER_BYTES = 4096
+
+
+class TokenLayout(NamedTuple):
+    """Byte positions of the token file's arrays."""
+
+    ids: int
+    trained: int
+    offsets: int
+    end: int
+
+
+def token_layout(documents: int, tokens: int) -> TokenLayout:
+    """Where each array of a token file begins, and where the file ends."""
+    trained = HEADER_BYTES + 4 * tokens
+    offsets = (trained + tokens + 7) // 8 * 8
+    return TokenLayout(HEADER_BYTES, trained, offsets, offsets + 8 * (documents + 1))
+
+
+def records_name(rank: int) -> str:
+    return "records.{}.jsonl".format(rank)
+
+
+def split_runtime(name: str) -> List[str]:
+    """("package.module", "Name") of a runtime's dotted name; ValueError where it is malformed."""
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise ValueError("a runtime is named 'package.module:Name', not {!r}".format(name))
+    return [module, attribute]
