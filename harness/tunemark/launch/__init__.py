@@ -1,0 +1,8 @@
+"""From a plan to processes, and how they ended. Effects: processes, and the code copies in the store."""
+
+from tunemark.launch.code import CodeCopy as CodeCopy
+from tunemark.launch.code import copy_code as copy_code
+from tunemark.launch.interpreter import Interpreter as Interpreter
+from tunemark.launch.interpreter import examine as examine
+from tunemark.launch.process import Ended as Ended
+from tunemark.launch.process import run_worker as run_worker

@@ -1,0 +1,70 @@
+"""The code that the worker will run: a copy in the store, one per content hash, so that what ran is known.
+
+It holds the worker package and each named runtime's package with an empty `__init__`, so that another interpreter
+needs nothing installed, and a plugin's parent side is never imported in the timed process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunemark.errors import PluginError
+from tunemark_worker.contract import split_runtime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeCopy:
+    """A folder for PYTHONPATH, and the hash of all that is in it."""
+
+    folder: Path
+    sha256: str
+
+
+def copy_code(runtimes: Iterable[str], store: Path) -> CodeCopy:
+    """Copy the worker package and the runtimes' top packages into `store`/.code/<hash>, unless they are there."""
+    packages = sorted({"tunemark_worker", *(split_runtime(name)[0].partition(".")[0] for name in runtimes)})
+    sources = {package: _folder(package) for package in packages}
+    files = {
+        Path(package, path.relative_to(folder)): _content(package, folder, path)
+        for package, folder in sources.items()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    digest = hashlib.sha256()
+    for relative, content in sorted(files.items()):
+        digest.update(f"{relative.as_posix()}\0{len(content)}\0".encode() + content)
+    target = store.absolute() / ".code" / digest.hexdigest()[:16]
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        growing = Path(tempfile.mkdtemp(dir=target.parent))
+        for relative, content in files.items():
+            (growing / relative).parent.mkdir(parents=True, exist_ok=True)
+            (growing / relative).write_bytes(content)
+        try:
+            os.rename(growing, target)
+        except OSError:  # another sweep made the same copy in the meantime
+            shutil.rmtree(growing)
+    return CodeCopy(folder=target, sha256=digest.hexdigest())
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise PluginError(
+            what=f"a runtime lives in {package!r}, which is no installed package",
+            next="a plugin's runtime must be a module inside a package (a folder with an __init__.py)",
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _content(package: str, folder: Path, path: Path) -> bytes:
+    if package != "tunemark_worker" and path == folder / "__init__.py":
+        return b""
+    return path.read_bytes()
