@@ -1,0 +1,218 @@
+"""Carry out plans: prepare their data, launch every attempt, and give each run's result as soon as it is known.
+
+Attempts are taken in rounds (every run once, then every run again), so that a drift of the machine spreads over all
+runs instead of falling on the last. A run whose attempt fails is not tried again; the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tunemark.data import Prepared, prepare
+from tunemark.errors import BadData
+from tunemark.experiment import Plan
+from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, run_worker
+from tunemark.plugin import Catalog
+from tunemark.results import Result, Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A plan with all that its launch needs: nothing has touched the device yet."""
+
+    plan: Plan
+    data: Prepared
+    code: CodeCopy
+    interpreter: Interpreter
+    fingerprint: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Watch:
+    """What a caller may observe of a sweep; every function is optional in effect, none may raise.
+
+    attempt: before each (ready, number, of). record: each record as it is read. ended: after each attempt.
+    """
+
+    message: Callable[[str], None] = field(default=lambda words: None)
+    attempt: Callable[[Ready, int, int], None] = field(default=lambda ready, number, of: None)
+    record: Callable[[Mapping[str, Any]], None] = field(default=lambda record: None)
+    ended: Callable[[Ended], None] = field(default=lambda ended: None)
+
+
+def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]:
+    """Check interpreters, copy the code and prepare the token files of all plans, before any device is touched."""
+    interpreters: dict[tuple[str, tuple[str, ...]], Interpreter] = {}
+    data: dict[str, Prepared] = {}
+    ready = []
+    for plan in plans:
+        python = plan.spec.python or sys.executable
+        asked = (python, plan.model.requires)
+        if asked not in interpreters:
+            interpreters[asked] = examine(python, plan.model.requires)
+        key = json.dumps([plan.dataset.name, dict(plan.dataset_options), plan.model.name, plan.spec.train_on])
+        if key not in data:
+            data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
+            watch.message(_data_words(plan, data[key]))
+        tokens = data[key].token_file
+        if plan.spec.batching == "pad" and tokens.documents < plan.spec.global_batch:
+            raise BadData(
+                what=f"{plan.dataset.name} has {tokens.documents} documents, fewer than one step's {plan.spec.global_batch}",
+                why="a step of only a part of its batch would be another measurement",
+                next="use a smaller --global-batch or --micro-batch, or a larger dataset",
+            )
+        code = copy_code([plan.model.runtime, plan.device.runtime, plan.strategy.runtime], store.root)
+        fingerprint = _fingerprint(code, data[key], interpreters[asked])
+        ready.append(
+            Ready(plan=plan, data=data[key], code=code, interpreter=interpreters[asked], fingerprint=fingerprint)
+        )
+    return ready
+
+
+def sweep(
+    ready: Sequence[Ready],
+    store: Store,
+    catalog: Catalog,
+    *,
+    repeats: int,
+    redo: bool,
+    timeout_s: float,
+    calibrate: bool,
+    watch: Watch,
+) -> Iterator[Result]:
+    """Launch what is not finished and yield every run's result when its last attempt has ended."""
+    left: dict[str, int] = {}
+    series: dict[str, str] = {}
+    for each in ready:
+        run_id = each.plan.run_id
+        done = 0 if redo else store.finished_attempts(run_id, each.fingerprint)
+        left[run_id] = max(0, repeats - done)
+        series[run_id] = store.series(run_id, each.fingerprint, new=redo or done == 0)
+        if not left[run_id]:
+            watch.message(f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)")
+            yield store.result(each.plan, catalog)
+    for _ in range(repeats):
+        for each in ready:
+            run_id = each.plan.run_id
+            if not left[run_id]:
+                continue
+            number = repeats - left[run_id] + 1
+            watch.attempt(each, number, repeats)
+            ended = _attempt(each, store, catalog, series[run_id], number, timeout_s, calibrate, watch)
+            watch.ended(ended)
+            left[run_id] = left[run_id] - 1 if ended.status == "ok" else 0
+            if not left[run_id]:
+                yield store.result(each.plan, catalog)
+
+
+def title(plan: Plan) -> str:
+    """A run in a few words."""
+    spec = plan.spec
+    words = f"{spec.model} {spec.device}:{spec.size} {spec.strategy} {spec.precision} {spec.batching}"
+    words += f" {spec.micro_batch}x{spec.sequence}"
+    return words + (" breakdown" if spec.breakdown else "")
+
+
+def _attempt(
+    each: Ready,
+    store: Store,
+    catalog: Catalog,
+    series: str,
+    number: int,
+    timeout_s: float,
+    calibrate: bool,
+    watch: Watch,
+) -> Ended:
+    plan = each.plan
+    name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
+    folder = store.new_attempt(plan, name)
+    assignment = plan.assignment(each.data.token_file, name, calibrate=calibrate and not plan.accelerator.peak_flops)
+    (folder / "plan.json").write_text(assignment.to_json())
+    facts: dict[str, Any] = {
+        "fingerprint": each.fingerprint,
+        "series": series,
+        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "code_sha256": each.code.sha256,
+        "interpreter": {"path": each.interpreter.path, "python": each.interpreter.python, **each.interpreter.versions},
+        "dataset": dict(each.data.facts),
+        "host": {"name": socket.gethostname(), "platform": platform.platform(), "processor": processor()},
+        "launched_s": time.monotonic(),
+    }
+    store.write_attempt(plan, folder, facts)
+    observers = catalog.observers("tunemark_record")
+
+    def on_record(record: Mapping[str, Any]) -> None:
+        watch.record(record)
+        for plugin, function in list(observers):
+            try:
+                function(plan=plan, record=record)
+            # A stranger's observer may not touch the run, whatever it raises.
+            except Exception as error:
+                observers.remove((plugin, function))
+                watch.message(f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}")
+
+    ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
+    try:
+        with plan.device.occupy(plan.accelerator):
+            ended = run_worker(
+                python=each.interpreter.path,
+                processes=plan.launch.processes,
+                environment=dict(plan.launch.environment),
+                code=each.code.folder,
+                folder=folder,
+                timeout_s=timeout_s,
+                on_record=on_record,
+            )
+    finally:
+        facts.update(status=ended.status, reason=ended.reason, evidence=ended.evidence)
+        store.write_attempt(plan, folder, facts)
+    return ended
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end a sweep as Ctrl-C does."""
+    import signal  # needed here alone
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def processor() -> str:
+    """The processor's name; empty where the host does not say."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter) -> str:
+    parts = [code.sha256, data.token_file.sha256, interpreter.path, interpreter.python, interpreter.versions]
+    parts += [processor(), os.cpu_count()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _data_words(plan: Plan, data: Prepared) -> str:
+    tokens = data.token_file
+    how = "read from the cache" if data.cached else "tokenised"
+    words = f"{plan.dataset.name}: {tokens.documents:,} documents, {tokens.tokens:,} tokens"
+    return f"{words}, {how} in {data.seconds:.2f} s, sha256 {tokens.sha256[:12]}"

@@ -1,0 +1,93 @@
+"""Processes end in the status that their records and exit show. The workers are small real programs, not mocks."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunemark.errors import BadExperiment, PluginError
+from tunemark.launch import Ended, copy_code, examine, run_worker
+
+_WRITE = """
+import json, os, sys, time
+def write(kind, **fields):
+    with open("records.0.jsonl", "a") as file:
+        file.write(json.dumps(dict(kind=kind, rank=0, instant_s=time.monotonic(), **fields)) + "\\n")
+write("start", pid=os.getpid())
+"""
+
+
+def _run(tmp_path: Path, body: str, *, timeout_s: float = 30.0) -> tuple[Ended, list[str]]:
+    """Run `body` as the worker package of a code folder."""
+    package = tmp_path / "code" / "tunemark_worker"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(_WRITE + body)
+    folder = tmp_path / "attempt"
+    folder.mkdir()
+    kinds: list[str] = []
+    ended = run_worker(
+        python=sys.executable,
+        processes=1,
+        environment={},
+        code=tmp_path / "code",
+        folder=folder,
+        timeout_s=timeout_s,
+        on_record=lambda record: kinds.append(record["kind"]),
+    )
+    return ended, kinds
+
+
+def test_an_end_record_is_success_even_if_the_exit_fails(tmp_path: Path) -> None:
+    ended, kinds = _run(tmp_path, "write('end', reason='steps', status='ok')\nos._exit(3)")
+    assert (ended.status, ended.reason) == ("ok", "steps")
+    assert kinds == ["start", "end"]
+
+
+def test_a_kill_is_killed_and_its_records_stay(tmp_path: Path) -> None:
+    ended, kinds = _run(tmp_path, "write('step', step=0)\nos.kill(os.getpid(), 9)")
+    assert (ended.status, ended.reason) == ("killed", signal.Signals.SIGKILL.name)
+    assert kinds == ["start", "step"]
+
+
+def test_out_of_memory_and_error_are_told_apart_by_the_end_record(tmp_path: Path) -> None:
+    ended, _ = _run(
+        tmp_path / "a", "write('end', reason='raised', status='oom', error='tried to allocate')\nsys.exit(1)"
+    )
+    assert (ended.status, ended.evidence) == ("oom", "tried to allocate")
+    ended, _ = _run(tmp_path / "b", "write('end', reason='raised', status='error', error='bad shape')\nsys.exit(1)")
+    assert (ended.status, ended.evidence) == ("error", "bad shape")
+
+
+def test_an_exit_without_an_end_record_is_an_error_with_the_last_words(tmp_path: Path) -> None:
+    ended, _ = _run(tmp_path, "raise SystemExit('no such module')")
+    assert ended.status == "error"
+    assert "no such module" in ended.evidence
+
+
+def test_silence_is_a_timeout_and_leaves_no_process(tmp_path: Path) -> None:
+    ended, _ = _run(tmp_path, "print('waiting', file=sys.stderr, flush=True)\ntime.sleep(60)", timeout_s=0.5)
+    assert ended.status == "timeout"
+    assert "waiting" in ended.evidence
+
+
+def test_code_is_copied_once_per_content_with_empty_plugin_packages(tmp_path: Path) -> None:
+    first = copy_code(["tunemark_torch.runtime:Cpu"], tmp_path)
+    again = copy_code(["tunemark_torch.runtime:Cpu"], tmp_path)
+    assert first == again
+    assert (first.folder / "tunemark_worker" / "contract.py").is_file()
+    assert (first.folder / "tunemark_torch" / "__init__.py").read_bytes() == b""
+    assert [p.name for p in (tmp_path / ".code").iterdir()] == [first.folder.name]
+
+
+def test_a_runtime_in_no_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="no installed package"):
+        copy_code(["nowhere_to_be_found.runtime:X"], tmp_path)
+
+
+def test_an_interpreter_without_what_is_required_is_refused_with_the_command() -> None:
+    with pytest.raises(BadExperiment) as caught:
+        examine(sys.executable, ["json", "no_such_module_here"])
+    assert "lacks no_such_module_here" in caught.value.what
+    assert "pip install no_such_module_here" in caught.value.next
