@@ -1,0 +1,28 @@
+"""Numbers for people: SI values in, text with a unit's scale out. Nothing here is read back."""
+
+from __future__ import annotations
+
+GIB = 1 << 30
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """`value` with that many significant digits, never in exponent form and without trailing noise."""
+    if value == 0:
+        return "0"
+    decimals = digits - 1
+    size = abs(value)
+    while size >= 10 and decimals > 0:
+        size, decimals = size / 10, decimals - 1
+    while size < 1 and decimals < 12:
+        size, decimals = size * 10, decimals + 1
+    return f"{value:,.{decimals}f}"
+
+
+def gib(value_bytes: float) -> str:
+    """Bytes as a number of GiB (2^30 bytes); the unit stands in the header."""
+    return significant(value_bytes / GIB)
+
+
+def giga(value: float) -> str:
+    """A count as a number of 10^9; the unit stands in the header."""
+    return significant(value / 1e9)
