@@ -1,0 +1,127 @@
+"""A run with everything decided: what the user asked for as scalars, and what the plugins say of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from tunemark.plugin.descriptors import Accelerator, Dataset, Launch, Model, Strategy
+from tunemark.plugin.protocols import Device
+from tunemark_worker.contract import Assignment, TokenFile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSpec:
+    """What identifies a run, all defaults resolved, under the settings' names.
+
+    dataset, strategy: with their options, sorted. warmup: None finds where steps settle. epochs, steps: None is no
+    such end. python: None is the harness's own interpreter. budget, window: seconds.
+    """
+
+    model: str
+    dataset: str
+    device: str
+    size: str
+    strategy: str
+    method: str
+    precision: str
+    batching: str
+    sequence: int
+    micro_batch: int
+    global_batch: int
+    train_on: str
+    weights: str
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    clip_norm: float
+    seed: int
+    python: str | None
+    epochs: int | None
+    steps: int | None
+    warmup: int | None
+    budget: float
+    target_interval: float
+    window: float
+    breakdown: bool
+
+
+def run_id(spec: RunSpec) -> str:
+    """A name for the spec that changes when any of its values does: 16 hexadecimal digits."""
+    canonical = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """One run, ready to be carried out.
+
+    tokens_per_step: slots, whole job. flops_per_token: per slot, causal attention. memory_floor_bytes: weights,
+    gradients and optimizer states of one unsharded replica. notes: what was chosen or noticed, for the user.
+    """
+
+    run_id: str
+    spec: RunSpec
+    model: Model
+    dataset: Dataset
+    dataset_options: Mapping[str, str]
+    device: Device
+    accelerator: Accelerator
+    strategy: Strategy
+    strategy_options: Mapping[str, str]
+    launch: Launch
+    data_ranks: int
+    gradient_accumulation: int
+    parameters: int
+    trainable_parameters: int
+    flops_per_token: float
+    flops_per_token_full_attention: float
+    memory_floor_bytes: int
+    tokens_per_step: int
+    notes: tuple[str, ...]
+
+    def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
+        """What the worker is told for one attempt."""
+        spec = self.spec
+        weights = f"pretrained:{self.model.pretrained}" if spec.weights == "pretrained" else spec.weights
+        return Assignment(
+            run_id=self.run_id,
+            attempt=attempt,
+            model=self.model.name,
+            model_runtime=self.model.runtime,
+            architecture=asdict(self.model.architecture),
+            device=self.device.name,
+            size=spec.size,
+            device_runtime=self.device.runtime,
+            strategy=self.strategy.name,
+            strategy_runtime=self.strategy.runtime,
+            strategy_options=dict(self.strategy_options),
+            method=spec.method,
+            token_file=token_file,
+            precision=spec.precision,
+            batching=spec.batching,
+            sequence=spec.sequence,
+            micro_batch=spec.micro_batch,
+            global_batch=spec.global_batch,
+            gradient_accumulation=self.gradient_accumulation,
+            data_ranks=self.data_ranks,
+            weights=weights,
+            optimizer=spec.optimizer,
+            learning_rate=spec.learning_rate,
+            schedule=spec.schedule,
+            clip_norm=spec.clip_norm,
+            seed=spec.seed,
+            epochs=spec.epochs,
+            steps=spec.steps,
+            warmup=spec.warmup,
+            budget_s=spec.budget,
+            target_interval=spec.target_interval,
+            window_s=spec.window,
+            calibrate=calibrate,
+            breakdown=spec.breakdown,
+            processes=self.launch.processes,
+            threads=self.launch.threads,
+            device_options=dict(self.launch.options),
+        )

@@ -1,0 +1,294 @@
+"""Points into plans: ask the plugins what names mean and refuse, before any device is touched, what cannot run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from tunemark.errors import BadExperiment, UnknownName, did_you_mean
+from tunemark.experiment.experiment import Point
+from tunemark.experiment.plan import Plan, RunSpec, run_id
+from tunemark.experiment.values import named_options
+from tunemark.physics import memory_floor_bytes, parameters, train_flops_per_token
+from tunemark.plugin.catalog import Catalog
+from tunemark.plugin.descriptors import Accelerator, Dataset, Model, Strategy
+from tunemark.plugin.protocols import Device
+from tunemark.units import gib
+
+T = TypeVar("T")
+
+
+def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
+    """The plans of all points; a run that appears twice is kept once, with a note."""
+    plans: dict[str, Plan] = {}
+    times: dict[str, int] = {}
+    for point in found:
+        plan = resolve(point, catalog)
+        plans.setdefault(plan.run_id, plan)
+        times[plan.run_id] = times.get(plan.run_id, 0) + 1
+    for name, count in times.items():
+        if count > 1:
+            note = f"run {name} is asked for {count} times and is measured as one"
+            plans[name] = replace(plans[name], notes=(*plans[name].notes, note))
+    return list(plans.values())
+
+
+def resolve(point: Point, catalog: Catalog) -> Plan:
+    """The plan of one point; a `TunemarkError` names the value, where it was written, and what helps."""
+    notes: list[str] = []
+    model = _named(point, "model", catalog.model, point["model"])
+    dataset_name, dataset_options = _options(point, "dataset")
+    dataset = _named(point, "dataset", catalog.dataset, dataset_name)
+    _check_options(point, "dataset", dataset, dataset_options)
+    strategy_name, strategy_options = _options(point, "strategy")
+    strategy = _named(point, "strategy", catalog.strategy, strategy_name)
+    _check_options(point, "strategy", strategy, strategy_options)
+    python = _python(point)
+    device = _device(point, catalog, python, notes)
+    accelerator = _accelerator(point, device, catalog)
+    weights = _weights(point, model)
+    _check_training(point, model, dataset)
+
+    launch = device.launch(accelerator, strategy)
+    if launch.processes > 1 and not strategy.distributed:
+        several = [s.name for s in catalog.strategies().values() if s.distributed]
+        place = f"{device.name}:{accelerator.name}"
+        raise BadExperiment(
+            what=f"{place} needs {launch.processes} processes, but strategy {strategy.name!r} has one",
+            why=f"{point.place('strategy')}; {point.place('size')}",
+            next=f"--strategy with one of: {', '.join(several) or 'nothing installed'}; or a smaller --size",
+        )
+    data_ranks = strategy.data_ranks(launch.processes)
+    global_batch, accumulation = _batches(point, data_ranks)
+
+    spec = RunSpec(
+        model=model.name,
+        dataset=_joined(dataset.name, dataset_options),
+        device=device.name,
+        size=accelerator.name,
+        strategy=_joined(strategy.name, strategy_options),
+        method=point["method"],
+        precision=point["precision"],
+        batching=point["batching"],
+        sequence=point["sequence"],
+        micro_batch=point["micro_batch"],
+        global_batch=global_batch,
+        train_on=point["train_on"],
+        weights=weights,
+        optimizer=point["optimizer"],
+        learning_rate=float(point["learning_rate"]),
+        schedule=point["schedule"],
+        clip_norm=float(point["clip_norm"]),
+        seed=point["seed"],
+        python=python,
+        epochs=point["epochs"],
+        steps=point["steps"],
+        warmup=point["warmup"],
+        budget=float(point["budget"]),
+        target_interval=float(point["target_interval"]),
+        window=float(point["window"]),
+        breakdown=point["breakdown"],
+    )
+    total = parameters(model.architecture).total
+    floor = memory_floor_bytes(total, spec.precision, spec.optimizer)
+    if accelerator.memory_bytes is not None and floor > accelerator.memory_bytes:
+        notes.append(
+            f"{model.name} needs at least {gib(floor)} GiB ({spec.precision}, {spec.optimizer}) unless it is sharded, "
+            f"{device.name}:{accelerator.name} has {gib(accelerator.memory_bytes)} GiB: it may run out of memory"
+        )
+    return Plan(
+        run_id=run_id(spec),
+        spec=spec,
+        model=model,
+        dataset=dataset,
+        dataset_options=dataset_options,
+        device=device,
+        accelerator=accelerator,
+        strategy=strategy,
+        strategy_options=strategy_options,
+        launch=launch,
+        data_ranks=data_ranks,
+        gradient_accumulation=accumulation,
+        parameters=total,
+        trainable_parameters=total,
+        flops_per_token=train_flops_per_token(model.architecture, spec.sequence),
+        flops_per_token_full_attention=train_flops_per_token(model.architecture, spec.sequence, "full"),
+        memory_floor_bytes=floor,
+        tokens_per_step=global_batch * spec.sequence,
+        notes=tuple(notes),
+    )
+
+
+def _named(point: Point, setting: str, look_up: Callable[[str], T], name: str) -> T:
+    try:
+        return look_up(name)
+    except UnknownName as error:
+        why = "; ".join(part for part in (point.place(setting), error.why) if part)
+        raise UnknownName(what=error.what, why=why, next=error.next) from error
+
+
+def _options(point: Point, setting: str) -> tuple[str, dict[str, str]]:
+    try:
+        return named_options(point[setting])
+    except ValueError as error:
+        raise BadExperiment(
+            what=f"{setting} cannot be {point[setting]!r}",
+            why=f"{point.place(setting)}: {error}",
+            next="options follow the name: NAME:KEY=VALUE",
+        ) from error
+
+
+def _check_options(point: Point, setting: str, chosen: Dataset | Strategy, options: Mapping[str, str]) -> None:
+    for key in options:
+        if key not in chosen.options:
+            raise BadExperiment(
+                what=f"the {setting} {chosen.name!r} has no option {key!r}",
+                why=point.place(setting),
+                next=did_you_mean(key, chosen.options),
+            )
+
+
+def _joined(name: str, options: Mapping[str, str]) -> str:
+    return ":".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
+
+
+def _python(point: Point) -> str | None:
+    given: str | None = point["python"]
+    if given is None:
+        return None
+    path = shutil.which(os.path.expanduser(given))
+    if path is None:
+        raise BadExperiment(
+            what=f"{given!r} is not an executable file",
+            why=point.place("python"),
+            next="give the path of a Python interpreter, such as venv/bin/python",
+        )
+    # Links are kept: a virtual environment's interpreter is one.
+    return os.path.abspath(path)
+
+
+def _device(point: Point, catalog: Catalog, python: str | None, notes: list[str]) -> Device:
+    if point["device"] != "auto":
+        return _named(point, "device", catalog.device, point["device"])
+    cuda = catalog.devices().get("cuda")
+    if cuda is None:
+        why = "no plugin offers cuda"
+    elif not cuda.accelerators():
+        why = "no cuda accelerator is present"
+    else:
+        built_for = _torch_is_built_for(python)
+        if built_for:
+            notes.append(f"device auto is cuda: an accelerator is present and torch is built for {built_for}")
+            return cuda
+        why = "an accelerator is present, but the torch that would train is not built for cuda or hip"
+    notes.append(f"device auto is cpu: {why}")
+    return _named(point, "device", catalog.device, "cpu")
+
+
+def _torch_is_built_for(python: str | None) -> str | None:
+    """Read "cuda 12.8" or "hip 6.2" from torch's version.py, as text: the import would take seconds."""
+    if python is None:
+        found = importlib.util.find_spec("torch")
+        files = [Path(found.origin).with_name("version.py")] if found and found.origin else []
+    else:
+        files = sorted(Path(python).parent.parent.glob("lib*/python*/site-packages/torch/version.py"))
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError:
+            continue
+        # cuda: Optional[str] = '12.8'
+        match = re.search(r"^(cuda|hip)\b[^=\n]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+        if match:
+            return f"{match[1]} {match[2]}"
+    return None
+
+
+def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
+    present = device.accelerators()
+    size: str | None = point["size"]
+    if size is None:
+        if not present:
+            raise BadExperiment(
+                what=f"there is no {device.name} on this machine",
+                why=point.place("device"),
+                next="see `tunemark list devices`; to plan for another machine, name a size and --oversubscribe",
+            )
+        size = device.default_size()
+    found = device.accelerator(size)
+    place = point.place("size" if "size" in point.sources else "device")
+    names = ", ".join(a.name for a in present) or "none on this machine"
+    if found is None:
+        hint = f"{device.name} offers: {names}"
+        if size in catalog.devices() or size == "auto":
+            hint += f". After a size, another device is written with one too: {size}:SIZE"
+        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=place, next=hint)
+    if found.oversubscribed and not point["oversubscribe"]:
+        raise BadExperiment(
+            what=f"{device.name}:{size} is more than this machine has",
+            why=f"{place}; {device.name} offers: {names}",
+            next="choose a smaller size, or add --oversubscribe to plan or test the mechanics (not to measure)",
+        )
+    return found
+
+
+def _weights(point: Point, model: Model) -> str:
+    kind, colon, path = str(point["weights"]).partition(":")
+    if kind == "pretrained" and not colon and model.pretrained is None:
+        raise BadExperiment(
+            what=f"{model.name} has no published weights",
+            why=point.place("weights"),
+            next="use --weights random, or --weights pretrained:FOLDER",
+        )
+    if not colon:
+        return kind
+    folder = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isdir(folder):
+        raise BadExperiment(
+            what=f"there is no folder {path!r}",
+            why=point.place("weights"),
+            next="give the folder that holds config.json and the weights",
+        )
+    return f"pretrained:{folder}"
+
+
+def _check_training(point: Point, model: Model, dataset: Dataset) -> None:
+    longest = model.architecture.max_position_embeddings
+    if point["sequence"] > longest:
+        raise BadExperiment(
+            what=f"a sequence of {point['sequence']} is longer than {model.name} can take, which is {longest}",
+            why=point.place("sequence"),
+            next=f"--sequence {longest} or less",
+        )
+    if point["train_on"] == "response" and "prompt" not in dataset.roles:
+        raise BadExperiment(
+            what=f"{dataset.name} does not tell prompts from responses",
+            why=f"{point.place('train_on')}; its pieces are: {', '.join(dataset.roles)}",
+            next="use --train-on all, or a dataset of instructions",
+        )
+    horizon = point["epochs"] is not None or (point["steps"] is not None and point["warmup"] is not None)
+    if point["schedule"] != "constant" and not horizon:
+        raise BadExperiment(
+            what=f"a {point['schedule']} schedule needs a known number of steps",
+            why=point.place("schedule"),
+            next="add --steps N --warmup N, or --epochs N, or use --schedule constant",
+        )
+
+
+def _batches(point: Point, data_ranks: int) -> tuple[int, int]:
+    unit = point["micro_batch"] * data_ranks
+    whole = unit if point["global_batch"] is None else point["global_batch"]
+    if whole % unit:
+        near = max(unit, round(whole / unit) * unit)
+        raise BadExperiment(
+            what=f"a global batch of {whole} is no multiple of {point['micro_batch']} x {data_ranks}",
+            why=f"{point.place('global_batch')}; micro-batch ({point.place('micro_batch')}) times data ranks",
+            next=f"--global-batch {near}, or another --micro-batch",
+        )
+    return whole, whole // unit

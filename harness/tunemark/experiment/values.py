@@ -1,0 +1,148 @@
+"""What a person writes as a value: lists, ranges, sizes after a device, options after a name."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.experiment.settings import Setting
+
+_NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
+_RANGE = re.compile(rf"{_NUMBER}-{_NUMBER}([*+]){_NUMBER}")
+_RANGE_LIMIT = 1000
+
+
+def values(setting: Setting, raw: object, place: str) -> Any:
+    """The value of a setting, or the tuple of an axis's values, from a flag's text or a TOML value."""
+    if not setting.is_axis:
+        if isinstance(raw, list):
+            raise _bad(setting, raw, place, f"{setting.name} takes one value, not a list")
+        return _value(setting, raw, place)
+    items = raw if isinstance(raw, list) else [raw]
+    found: list[Any] = []
+    for item in items:
+        words: list[object] = list(_words(setting, item, place)) if isinstance(item, str) else [item]
+        found += [_value(setting, word, place) for word in words]
+    if not found:
+        raise _bad(
+            setting, raw, place, "the list is empty", next=f"give at least one value, or leave {setting.name} out"
+        )
+    return tuple(found)
+
+
+def named_options(text: str) -> tuple[str, dict[str, str]]:
+    """("name", {"key": "value"}) of "name:key=value:key=value"; ValueError where it is malformed."""
+    name, *rest = text.split(":")
+    options: dict[str, str] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals or not key or not value:
+            raise ValueError(f"{part!r} is not an option KEY=VALUE")
+        if key in options:
+            raise ValueError(f"the option {key!r} is given twice")
+        options[key] = value
+    return name, options
+
+
+def _words(setting: Setting, text: str, place: str) -> list[str]:
+    words: list[str] = []
+    device = ""
+    for part in text.split(","):
+        word = part.strip()
+        if not word:
+            raise _bad(setting, text, place, "a value in the list is empty")
+        if setting.name != "device":
+            words += _expanded(setting, word, place)
+            continue
+        name, colon, size = word.partition(":")
+        if colon and not size:
+            raise _bad(setting, text, place, f"no size follows {word!r}")
+        if colon:
+            device = name
+        # After "cpu:1", a word without a colon is another size of the cpu.
+        sizes = _expanded(setting, size if colon else word, place) if device else []
+        words += [f"{device}:{each}" for each in sizes] or [word]
+    return words
+
+
+def _expanded(setting: Setting, word: str, place: str) -> list[str]:
+    counts = setting.name in ("size", "device")
+    match = _RANGE.fullmatch(word) if setting.type in (int, float) or counts else None
+    if match is None:
+        return [word]
+    try:
+        number: Any = float if setting.type is float else int
+        first, last, step = number(match[1]), number(match[2]), number(match[4])
+    except ValueError:
+        raise _bad(setting, word, place, "a range of integers has integer ends and step") from None
+    by_factor = match[3] == "*"
+    if last < first or (step <= 1 if by_factor else step <= 0) or (by_factor and first <= 0):
+        raise _bad(setting, word, place, "a range is FIRST-LAST*FACTOR or FIRST-LAST+STEP, and must grow")
+    found: list[Any] = []
+    while (value := first * step ** len(found) if by_factor else first + step * len(found)) <= last * (1 + 1e-9):
+        # A float's sum or power may miss the decimal that was meant by one bit.
+        found.append(value if number is int else float(f"{value:.12g}"))
+        if len(found) > _RANGE_LIMIT:
+            raise _bad(setting, word, place, f"a range has at most {_RANGE_LIMIT} values")
+    return [str(each) for each in found]
+
+
+def _value(setting: Setting, raw: object, place: str) -> Any:
+    if setting.unset is not None and raw == setting.unset:
+        return None
+    if setting.type is bool:
+        if not isinstance(raw, bool):
+            raise _bad(setting, raw, place, "it must be true or false, without quotes")
+        return raw
+    if setting.type is str:
+        return _text(setting, raw, place)
+    wanted = "an integer" if setting.type is int else "a number"
+    if setting.unset is not None:
+        wanted += f" or {setting.unset!r}"
+    if isinstance(raw, str):
+        try:
+            raw = setting.type(raw)
+        except ValueError:
+            raise _bad(setting, raw, place, f"it must be {wanted}") from None
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or (setting.type is int and isinstance(raw, float)):
+        raise _bad(setting, raw, place, f"it must be {wanted}")
+    number: float
+    try:
+        number = int(raw) if setting.type is int else float(raw)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _bad(setting, raw, place, "it must be finite")
+    if setting.minimum is not None and number < setting.minimum:
+        raise _bad(setting, raw, place, f"it must be at least {setting.minimum:g}")
+    if setting.above is not None and number <= setting.above:
+        raise _bad(setting, raw, place, f"it must be greater than {setting.above:g}")
+    return number
+
+
+def _text(setting: Setting, raw: object, place: str) -> str:
+    if setting.name == "size" and isinstance(raw, int) and not isinstance(raw, bool):
+        raw = str(raw)
+    if not isinstance(raw, str) or not raw.strip():
+        raise _bad(setting, raw, place, "it must be text that is not empty")
+    if "\0" in raw:
+        raise _bad(setting, raw, place, "it holds a zero byte")
+    if setting.choices and not any(_is(raw, choice) for choice in setting.choices):
+        raise _bad(setting, raw, place, "it is not one of the choices", next=did_you_mean(raw, setting.choices))
+    return raw
+
+
+def _is(text: str, choice: str) -> bool:
+    prefix = choice.removesuffix("PATH")
+    return text == choice or (choice.endswith(":PATH") and text.startswith(prefix) and len(text) > len(prefix))
+
+
+def _bad(setting: Setting, raw: object, place: str, why: str, next: str = "") -> BadExperiment:
+    shown = raw if isinstance(raw, str) else str(raw).lower() if isinstance(raw, bool) else repr(raw)
+    return BadExperiment(
+        what=f"{setting.name} cannot be {shown!r}" if isinstance(raw, str) else f"{setting.name} cannot be {shown}",
+        why=f"{place}: {why}",
+        next=next or f"{setting.name}: {setting.help}",
+    )
