@@ -1,0 +1,250 @@
+"""One rank of one attempt: `python -m tunemark_worker plan.json`, in the attempt's folder.
+
+Takes the device, builds the model, maps the tokens, and hands all to `loop.train`. Whatever happens, the `end` record
+is written before the process group is left: leaving can abort the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import signal
+import sys
+import time
+import traceback
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+from tunemark_worker import documents
+from tunemark_worker.contract import Assignment, records_name, split_runtime
+from tunemark_worker.recorder import Recorder, affinity
+
+# Elements of each tensor that are compared with the start's.
+SAMPLES = 64
+# Spellings, in torch 1.13 to 2.13, of memory that could not be had. An illegal access to memory is none of them.
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|DefaultCPUAllocator.*alloc", re.I)
+_REQUESTED = re.compile(r"allocate ([0-9.]+) ?(bytes|[KMGT]iB)", re.I)
+_UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def main(plan: str) -> int:
+    """The exit code: 1 where the attempt has failed, and then the traceback is on standard error."""
+    rank = int(os.environ.get("RANK", "0"))
+    recorder = Recorder(records_name(rank), rank, time.monotonic)
+    recorder.write(
+        "start", pid=os.getpid(), python=platform.python_version(), utc=datetime.now(timezone.utc).isoformat()
+    )
+    interrupts = []  # type: List[int]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, frame: interrupts.append(received))
+    attempt = Attempt()
+    try:
+        with open(plan, encoding="utf-8") as file:
+            assignment = Assignment.from_json(file.read())
+        reason = attempt.run(assignment, recorder, lambda: bool(interrupts))
+    except (Exception, MemoryError) as error:
+        traceback.print_exc()
+        status = "oom" if is_out_of_memory(error) else "error"
+        message = "{}: {}".format(type(error).__name__, error)
+        recorder.write(
+            "end",
+            reason=status,
+            status=status,
+            error=message,
+            requested_bytes=requested_bytes(message),
+            **attempt.facts(),
+        )
+        return 1
+    recorder.write("end", reason=reason, status="ok", error=None, requested_bytes=None, **attempt.facts())
+    attempt.leave()
+    return 0
+
+
+class Attempt:
+    """What has been set up so far, so that an attempt that fails half-way can still say what it knows."""
+
+    def __init__(self) -> None:
+        self._device = None  # type: Any
+        self._strategy = None  # type: Any
+        self._module = None  # type: Any
+        self._samples = []  # type: List[Any]
+
+    def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
+        """Set up, train, and return why the training stopped."""
+        # Heavy: the record `start` is written before torch is imported, which can take many seconds or fail.
+        import torch
+
+        from tunemark_worker import loop, optimizer, peak
+        from tunemark_worker.batches import Tokens
+
+        a = assignment
+        if a.method != "full":
+            raise ValueError("this worker knows the method 'full', not {!r}".format(a.method))
+        model = _runtime(a.model_runtime)()
+        device = _runtime(a.device_runtime)()
+        self._strategy = _runtime(a.strategy_runtime)(a)
+        recorder.write("phase", name="imported")
+
+        place = device.open(a)
+        self._device = device
+        self._strategy.prepare()
+        recorder.write("phase", name="opened")
+        recorder.write("facts", **_versions(), device=dict(device.facts()))
+
+        torch.manual_seed(a.seed)
+        built = model.build(a, place)
+        built.train()
+        self._module = self._strategy.apply(built, place)
+        parameters = [p for p in self._module.parameters() if p.requires_grad]
+        updater = optimizer.make(a.optimizer, parameters, a.learning_rate)
+        self._samples = _samples(self._module)
+        recorder.write("phase", name="built")
+
+        tokens = Tokens(a.token_file)
+        lengths = tokens.lengths()
+        factor = optimizer.schedule(a.schedule, None if a.schedule == "constant" else horizon(a, lengths))
+        recorder.write("phase", name="data")
+
+        if a.calibrate:
+            dtype = optimizer.compute_dtype(a.precision)
+            recorder.write("peak", **peak.measure(a.precision, dtype, place.device, device.synchronize))
+            recorder.write("phase", name="calibrated")
+
+        steps = (
+            [tokens.batch(rows, a.sequence, a.batching == "pack") for rows in micro_batches]
+            for micro_batches in steps_of(a, lengths, place.data_rank)
+        )
+        job = loop.Job(
+            assignment=a,
+            place=place,
+            device=device,
+            model=model,
+            module=self._module,
+            optimizer=updater,
+            factor=factor,
+            steps=steps,
+            recorder=recorder,
+            clock=time.monotonic,
+            second=second_clock,
+            is_interrupted=is_interrupted,
+        )
+        return loop.train(job)
+
+    def facts(self) -> Dict[str, Any]:
+        """Fields of the record `end` that describe what was trained; None where it did not come so far."""
+        found = dict.fromkeys(
+            ("weights_changed", "peak_memory_bytes", "strategy_selected", "parameters", "trainable_parameters")
+        )  # type: Dict[str, Any]
+        try:
+            if self._device is not None:
+                found["peak_memory_bytes"] = self._device.peak_memory_bytes()
+            if self._module is not None:
+                selected = self._strategy.selected()
+                found["strategy_selected"] = None if selected is None else dict(selected)
+                every = list(self._module.parameters())
+                found["parameters"] = sum(p.numel() for p in every)
+                found["trainable_parameters"] = sum(p.numel() for p in every if p.requires_grad)
+                changed = [bool((a != b).any()) for a, b in zip(self._samples, _samples(self._module))]
+                found["weights_changed"] = any(changed)
+                found["tensors_changed"], found["tensors_sampled"] = sum(changed), len(changed)
+        except Exception:
+            # After a failure the device may answer nothing any more; the record of the failure matters more.
+            traceback.print_exc()
+        return found
+
+    def leave(self) -> None:
+        """Leave the process group, where there is one."""
+        import torch.distributed as dist  # heavy, and long imported
+
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def steps_of(a: Assignment, lengths: List[int], data_rank: int) -> Iterator[List[List[documents.Row]]]:
+    """Each step's rows on a data rank, one list for each micro-batch. What is left of the last epoch and does not
+    fill a global batch is not trained on."""
+    pending = []  # type: List[documents.Row]
+    for _, row in documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs):
+        pending.append(row)
+        if len(pending) == a.global_batch:
+            spans = [
+                documents.micro_batch_rows(
+                    m,
+                    data_rank,
+                    micro_batch=a.micro_batch,
+                    data_ranks=a.data_ranks,
+                    global_batch=a.global_batch,
+                )
+                for m in range(a.gradient_accumulation)
+            ]
+            yield [pending[first:last] for first, last in spans]
+            pending = []
+
+
+def horizon(a: Assignment, lengths: List[int]) -> Optional[int]:
+    """Steps that the run takes, as far as it is known beforehand: where a warm-up is found by statistics, the last of
+    them keep the schedule's end."""
+    steps = None if a.steps is None else a.steps + (a.warmup or 0)
+    if a.epochs is not None:
+        rows = sum(1 for _ in documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs))
+        steps = rows // a.global_batch if steps is None else min(steps, rows // a.global_batch)
+    return steps
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True where memory was asked for and could not be had."""
+    # torch.cuda.OutOfMemoryError, by its name: it is a RuntimeError, and absent from torch before 1.13.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def requested_bytes(message: str) -> Optional[int]:
+    """The allocation that failed, where the message names it."""
+    found = _REQUESTED.search(message)
+    return int(float(found.group(1)) * _UNITS[found.group(2).lower()]) if found else None
+
+
+def second_clock() -> float:
+    """Another clock than CLOCK_MONOTONIC: the hardware's, which NTP does not slew, or the wall's where that is absent."""
+    raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+    return time.time() if raw is None else time.clock_gettime(raw)
+
+
+def _runtime(name: str) -> Any:
+    module, attribute = split_runtime(name)
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _samples(module: Any) -> List[Any]:
+    """Up to SAMPLES elements of each trainable tensor, copied."""
+    tensors = [p.detach().flatten() for p in module.parameters() if p.requires_grad]
+    return [t[:: max(1, t.numel() // SAMPLES)].clone() for t in tensors]
+
+
+def _versions() -> Dict[str, Any]:
+    from importlib import metadata
+
+    def version(package: str) -> Optional[str]:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    variables = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+    return {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "platform": platform.platform(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "affinity": affinity(),
+        "allocator": {name: os.environ[name] for name in variables if name in os.environ},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

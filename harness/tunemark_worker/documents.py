@@ -1,0 +1,88 @@
+"""Which documents form which row, and which rows form which micro-batch: pure functions of seed, lengths and layout.
+
+A row is one sequence of a batch. Rows are numbered over the whole job, and step k takes rows k*G to (k+1)*G, so the
+same samples are learnt from in any layout of ranks and with any gradient accumulation.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+# Rows that packing holds open at once. Best fit into 64 wastes under 2 % on lengths like alpaca's; more rows would
+# only delay short documents.
+OPEN_ROWS = 64
+
+
+class Part(NamedTuple):
+    """The first `length` tokens of a document."""
+
+    document: int
+    length: int
+
+
+Row = List[Part]
+
+
+def order(seed: int, documents: int, epoch: int) -> List[int]:
+    """The documents' order in an epoch; the same in every process and every version of Python."""
+    numbers = list(range(documents))
+    random.Random("{}/{}".format(seed, epoch)).shuffle(numbers)
+    return numbers
+
+
+def rows(
+    lengths: Sequence[int], sequence: int, batching: str, seed: int, epochs: Optional[int]
+) -> Iterator[Tuple[int, Row]]:
+    """(epoch, row), without end where `epochs` is None. Documents are cut at `sequence`; empty ones are left out.
+
+    pad: a row is one document. pack: a row is as many whole documents as fit, never a part of one.
+    """
+    if batching not in ("pad", "pack"):
+        raise ValueError("batching is 'pad' or 'pack', not {!r}".format(batching))
+    if not any(lengths):
+        raise ValueError("there is no document with a token in it")
+    epoch = 0
+    while epochs is None or epoch < epochs:
+        parts = (
+            Part(document, min(lengths[document], sequence))
+            for document in order(seed, len(lengths), epoch)
+            if lengths[document]
+        )
+        for row in ([part] for part in parts) if batching == "pad" else _packed(parts, sequence):
+            yield epoch, row
+        epoch += 1
+
+
+def micro_batch_rows(
+    micro: int, data_rank: int, *, micro_batch: int, data_ranks: int, global_batch: int
+) -> Tuple[int, int]:
+    """First and past-the-last row, within its step, of one micro-batch on one data rank."""
+    first = micro * micro_batch * data_ranks + data_rank * micro_batch
+    assert first + micro_batch <= global_batch, "the layout does not fit the global batch"
+    return first, first + micro_batch
+
+
+def _packed(parts: Iterator[Part], sequence: int) -> Iterator[Row]:
+    """Best fit: a document goes to the open row that it leaves the least space in; a full row is emitted at once.
+    Where none has space and OPEN_ROWS are open, the fullest is emitted. Ties go to the older row."""
+    open_rows = []  # type: List[Row]
+    space = []  # type: List[int]
+    for part in parts:
+        fitting = [i for i, left in enumerate(space) if left >= part.length]
+        if fitting:
+            chosen = min(fitting, key=space.__getitem__)
+        else:
+            if len(open_rows) == OPEN_ROWS:
+                fullest = min(range(OPEN_ROWS), key=space.__getitem__)
+                space.pop(fullest)
+                yield open_rows.pop(fullest)
+            open_rows.append([])
+            space.append(sequence)
+            chosen = len(open_rows) - 1
+        open_rows[chosen].append(part)
+        space[chosen] -= part.length
+        if space[chosen] == 0:
+            space.pop(chosen)
+            yield open_rows.pop(chosen)
+    yield from open_rows

@@ -1,0 +1,249 @@
+"""The timed part: optimizer steps in contiguous windows. The device is waited for at a window's edges only.
+
+A step is one optimizer update over the global batch. Its loss is the sum of cross-entropies over all predicted tokens
+of the global batch, divided by their number: the same however the batch is cut into micro-batches and ranks.
+Counts in the records are this rank's own; the job's are their sums over data ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
+import torch.distributed as dist
+
+from tunemark_worker import optimizer as optimizing
+from tunemark_worker import recorder as recording
+from tunemark_worker import steady
+from tunemark_worker.batches import Batch, Counts, count
+from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
+
+# Windows that an interval is first formed of.
+FIRST_INTERVAL = 12
+# Seconds between two records of the machine's load.
+LOAD_S = 1.0
+# What rank 0 tells the others between windows, by position; 0 is to go on.
+REASONS = ("", "steps", "target-interval", "budget", "epochs", "interrupted")
+
+Mark = Tuple[str, float]
+
+
+class Job(NamedTuple):
+    """What the loop works on. steps: each item is one step's micro-batches on this rank. factor: of the learning
+    rate, by step. clock, second: two clocks of the host. is_interrupted: someone asked for the end."""
+
+    assignment: Assignment
+    place: Place
+    device: Any
+    model: Any
+    module: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[int], float]
+    steps: Iterator[List[Batch]]
+    recorder: recording.Recorder
+    clock: Callable[[], float]
+    second: Callable[[], float]
+    is_interrupted: Callable[[], bool]
+
+
+class Step(NamedTuple):
+    """One step's outcome; what the device still computes is left there until the window's edge."""
+
+    counts: Counts
+    loss_sum: torch.Tensor
+    gradient_norm: torch.Tensor
+    learning_rate: float
+    marks: List[Mark]
+    instant_s: float
+
+
+def train(job: Job) -> str:
+    """Step until there is a reason to stop, and return it."""
+    witness = _witness(job.module)
+    timing = Timing(job.assignment, job.device.waits_free)
+    edge_s = _edge(job, witness, 0, 0)
+    began_s = load_s = edge_s
+    job.recorder.write("load", **recording.load())
+    done = window = 0
+    while True:
+        reason, length = _agree(job, timing, done, edge_s - began_s)
+        if reason:
+            return reason
+        taken = []  # type: List[Step]
+        for batches in job.steps:
+            taken.append(_step(job, done + len(taken), batches))
+            if len(taken) == length:
+                break
+        if not taken:
+            return "epochs"
+        next_s = _edge(job, witness, window + 1, done + len(taken), taken)
+        timing.add(len(taken), next_s - edge_s, sum(step.counts.content for step in taken))
+        if next_s - load_s >= LOAD_S:
+            job.recorder.write("load", **recording.load())
+            load_s = next_s
+        if window == 0:
+            job.recorder.write("phase", name="first_step")
+        edge_s, done, window = next_s, done + len(taken), window + 1
+
+
+def _step(job: Job, number: int, batches: List[Batch]) -> Step:
+    a = job.assignment
+    marks = []  # type: List[Mark]
+
+    def mark(name: str) -> None:
+        if a.breakdown:
+            job.device.synchronize()
+            marks.append((name, job.clock()))
+
+    counts = count(batches)
+    mark("data")
+    targets = torch.tensor(float(counts.trained), device=job.place.device)
+    if job.place.data_ranks > 1:
+        dist.all_reduce(targets)
+        # Ranks that share a data rank have each added the same tokens.
+        targets = targets * (job.place.data_ranks / float(job.place.ranks))
+    loss_sum = torch.zeros((), device=job.place.device)
+    for m, batch in enumerate(batches):
+        on_device = batch.to(job.place.device)
+        mark("transfer")
+        with _communicating(job.module, m == len(batches) - 1):
+            with optimizing.autocast(a.precision, job.place.device):
+                logits = job.model.logits(job.module, on_device)
+            loss = loss_of(logits, on_device.labels)
+            mark("forward")
+            # Data parallelism averages gradients over data ranks, and the division is by everybody's tokens already.
+            (loss * job.place.data_ranks / targets.clamp(min=1.0)).backward()
+            mark("backward")
+        loss_sum += loss.detach()
+    parameters = [p for p in job.module.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
+    learning_rate = a.learning_rate * job.factor(number)
+    for group in job.optimizer.param_groups:
+        group["lr"] = learning_rate
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
+    mark("optimizer")
+    return Step(counts, loss_sum, norm.detach(), learning_rate, marks, job.clock())
+
+
+def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The sum, in float32, of the cross-entropy of each label given the logits one position before it."""
+    # The labels are shifted, not the logits: those are the largest tensor of the step, and a slice would copy them.
+    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+
+
+def _edge(job: Job, witness: torch.nn.Parameter, window: int, steps: int, taken: Optional[List[Step]] = None) -> float:
+    """Wait for the device and read the clocks: here one window ends and window number `window` begins.
+
+    steps: taken since the start. witness_s: when an element of an updated weight had reached the host, which shows
+    that there was nothing left to wait for, whatever `synchronize` does."""
+    job.device.synchronize()
+    instant_s = job.clock()
+    second_s = job.second()
+    witness.detach().flatten()[0].item()
+    witness_s = job.second()
+    for i, step in enumerate(taken or ()):
+        last = i == len(taken or ()) - 1
+        job.recorder.write(
+            "step",
+            instant_s=step.instant_s,
+            step=steps - len(taken or ()) + i,
+            slots=step.counts.slots,
+            content=step.counts.content,
+            trained=step.counts.trained,
+            targets=step.counts.trained,
+            loss_sum=step.loss_sum.item(),
+            gradient_norm=step.gradient_norm.item(),
+            learning_rate=step.learning_rate,
+            synced=last,
+            marks=step.marks or None,
+        )
+    job.recorder.write(
+        "edge", instant_s=instant_s, window=window, steps=steps, synced=True, second_s=second_s, witness_s=witness_s
+    )
+    return instant_s
+
+
+class Timing:
+    """What the windows so far say: how long the next one should be, and whether enough has been measured."""
+
+    def __init__(self, assignment: Assignment, waits_free: bool) -> None:
+        self._a, self._waits_free = assignment, waits_free
+        self._steps = []  # type: List[int]
+        self._seconds = []  # type: List[float]
+        self._tokens = []  # type: List[int]
+        self._warm = None  # type: Optional[int]
+        self._next_interval = FIRST_INTERVAL
+
+    def add(self, steps: int, seconds: float, tokens: int) -> None:
+        self._steps.append(steps)
+        self._seconds.append(seconds)
+        self._tokens.append(tokens)
+
+    def reason(self, done: int, elapsed_s: float) -> str:
+        """Why to stop now; empty where there is no reason."""
+        if elapsed_s >= self._a.budget_s:
+            return "budget"
+        warm = self._warm_windows()
+        if warm is None:
+            return ""
+        if self._a.steps is not None and done - sum(self._steps[:warm]) >= self._a.steps:
+            return "steps"
+        timed = len(self._steps) - warm
+        if self._a.target_interval > 0 and timed >= self._next_interval:
+            # Looking seldom keeps this cheap, and a chance narrowness from being waited for.
+            self._next_interval = timed + max(1, timed // 8)
+            interval = steady.within_run(self._seconds[warm:], self._tokens[warm:])
+            if (interval.high - interval.low) / 2 < self._a.target_interval * interval.value:
+                return "target-interval"
+        return ""
+
+    def length(self, done: int) -> int:
+        """Steps of the next window."""
+        if self._waits_free or not self._seconds:
+            return 1
+        length = int(self._a.window_s * self._steps[-1] / max(self._seconds[-1], 1e-9)) + 1
+        if self._a.steps is not None:
+            length = min(length, max(1, self._a.steps // 8))
+            if self._a.warmup is not None:
+                left = self._a.warmup - done if done < self._a.warmup else self._a.warmup + self._a.steps - done
+                length = min(length, left)
+        return max(1, length)
+
+    def _warm_windows(self) -> Optional[int]:
+        """Windows of the warm-up; None while it lasts."""
+        if self._a.warmup is None:
+            self._warm = steady.warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
+        elif self._warm is None:
+            done = 0
+            for window, steps in enumerate([0, *self._steps]):
+                done += steps
+                if done >= self._a.warmup:
+                    self._warm = window
+                    break
+        return self._warm
+
+
+def _agree(job: Job, timing: Timing, done: int, elapsed_s: float) -> Tuple[str, int]:
+    """Rank 0's decision: a reason to stop, or the next window's steps."""
+    reason = "interrupted" if job.is_interrupted() else timing.reason(done, elapsed_s)
+    length = timing.length(done)
+    if job.place.ranks > 1:
+        told = torch.tensor([REASONS.index(reason), length], device=job.place.device)
+        dist.broadcast(told, src=0)
+        reason, length = REASONS[int(told[0])], int(told[1])
+    return reason, length
+
+
+def _communicating(module: Any, is_last: bool) -> Any:
+    """Gradients are exchanged once a step, with the last micro-batch."""
+    return contextlib.nullcontext() if is_last or not hasattr(module, "no_sync") else module.no_sync()
+
+
+def _witness(module: torch.nn.Module) -> torch.nn.Parameter:
+    """The last trainable parameter: the last that the optimizer updates."""
+    return [p for p in module.parameters() if p.requires_grad][-1]
