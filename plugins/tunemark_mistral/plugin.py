@@ -1,0 +1,82 @@
+"""Mistral 7B in two versions, and a small one of the same architecture. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunemark.plugin.descriptors import Architecture, Model, TokenizerName
+from tunemark.plugin.hooks import hookimpl
+
+_RUNTIME = "tunemark_mistral.runtime:Mistral"
+_V1 = TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1")
+_V3 = TokenizerName(name="mistral-v3", loader="tunemark_mistral.tokenizer:v3")
+
+
+@hookimpl
+def tunemark_models() -> Sequence[Model]:
+    return [
+        Model(
+            name="mistral-7b",
+            description="Mistral 7B v0.1, 7,241,732,096 parameters, sliding window of 4096",
+            source="https://huggingface.co/mistralai/Mistral-7B-v0.1/blob/main/config.json",
+            architecture=Architecture(
+                model_type="mistral",
+                vocab_size=32000,
+                hidden_size=4096,
+                intermediate_size=14336,
+                num_hidden_layers=32,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                head_dim=128,
+                max_position_embeddings=32768,
+                sliding_window=4096,
+                rope_theta=10000.0,
+                rms_norm_eps=1e-5,
+            ),
+            tokenizer=_V1,
+            runtime=_RUNTIME,
+            pretrained="mistralai/Mistral-7B-v0.1",
+        ),
+        Model(
+            name="mistral-7b-v0.3",
+            description="Mistral 7B v0.3, 7,248,023,552 parameters, full attention",
+            source="https://huggingface.co/mistralai/Mistral-7B-v0.3/blob/main/config.json",
+            architecture=Architecture(
+                model_type="mistral",
+                vocab_size=32768,
+                hidden_size=4096,
+                intermediate_size=14336,
+                num_hidden_layers=32,
+                num_attention_heads=32,
+                num_key_value_heads=8,
+                head_dim=128,
+                max_position_embeddings=32768,
+                sliding_window=None,
+                rope_theta=1000000.0,
+                rms_norm_eps=1e-5,
+            ),
+            tokenizer=_V3,
+            runtime=_RUNTIME,
+            pretrained="mistralai/Mistral-7B-v0.3",
+        ),
+        Model(
+            name="mistral-tiny",
+            description="Mistral 7B's architecture at 20 million parameters, for a few CPU cores; random weights only",
+            architecture=Architecture(
+                model_type="mistral",
+                vocab_size=32000,
+                hidden_size=256,
+                intermediate_size=896,
+                num_hidden_layers=4,
+                num_attention_heads=8,
+                num_key_value_heads=2,
+                head_dim=32,
+                max_position_embeddings=32768,
+                sliding_window=4096,
+                rope_theta=10000.0,
+                rms_norm_eps=1e-5,
+            ),
+            tokenizer=_V1,
+            runtime=_RUNTIME,
+        ),
+    ]

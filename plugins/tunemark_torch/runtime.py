@@ -1,0 +1,122 @@
+"""CPU and CUDA devices, and training without or with data parallelism, inside the worker."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any, Dict, Mapping, Optional
+
+import torch
+import torch.distributed as dist
+
+from tunemark_worker.contract import Assignment, Place
+
+
+class Cpu:
+    """Cores of this host. Work is synchronous, so waiting for it is free and every step is a window."""
+
+    waits_free = True
+
+    def open(self, assignment: Assignment) -> Place:
+        place = _place("cpu", assignment)
+        cores = assignment.device_options.get("cores")
+        if cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores[place.rank])
+        torch.set_num_threads(assignment.threads)
+        if place.ranks > 1:
+            dist.init_process_group("gloo")
+        return place
+
+    def synchronize(self) -> None:
+        pass
+
+    def peak_memory_bytes(self) -> Optional[int]:
+        """The most resident memory of the process: weights, and also the interpreter and its libraries."""
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"torch_threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available()}
+
+
+class Cuda:
+    """NVIDIA and AMD GPUs, which torch both calls cuda. Not yet run on hardware by its authors."""
+
+    waits_free = False
+
+    def __init__(self) -> None:
+        self._device = torch.device("cuda", 0)
+
+    def open(self, assignment: Assignment) -> Place:
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        self._device = torch.device("cuda", index)
+        torch.cuda.set_device(self._device)
+        torch.set_num_threads(assignment.threads)
+        place = _place(str(self._device), assignment)
+        if place.ranks > 1:
+            dist.init_process_group("nccl")
+        return place
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self._device)
+
+    def peak_memory_bytes(self) -> Optional[int]:
+        """The most that torch's allocator had handed out on this rank's device."""
+        return int(torch.cuda.max_memory_allocated(self._device))
+
+    def facts(self) -> Mapping[str, Any]:
+        properties = torch.cuda.get_device_properties(self._device)
+        return {
+            "chip": properties.name,
+            "memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "hip": torch.version.hip,
+        }
+
+
+class NoStrategy:
+    """One process."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        pass
+
+    def prepare(self) -> None:
+        pass
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        return model
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        return {"strategy": "none"}
+
+
+class Ddp:
+    """torch's DistributedDataParallel: a copy of the model in each rank, gradients averaged while they are computed."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._selected = {"strategy": "ddp"}  # type: Dict[str, Any]
+
+    def prepare(self) -> None:
+        pass
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        # A process group of one is joined here, so that DDP's own cost can be measured at size 1.
+        if not dist.is_initialized():
+            backend = "nccl" if place.device.startswith("cuda") else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        self._selected["data_parallel"] = dist.get_world_size()
+        devices = [torch.device(place.device)] if place.device.startswith("cuda") else None
+        return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        return self._selected
+
+
+def _place(device: str, assignment: Assignment) -> Place:
+    """Ranks as torch.distributed.run numbers them; every neighbour of a data rank lies next to it."""
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks != assignment.processes:
+        raise ValueError("{} processes were planned, {} were started".format(assignment.processes, ranks))
+    data_rank = rank // (ranks // assignment.data_ranks)
+    return Place(device=device, rank=rank, ranks=ranks, data_rank=data_rank, data_ranks=assignment.data_ranks)
