@@ -1,0 +1,109 @@
+"""Mistral's SentencePiece tokenizers, from the model files that mistral_common ships; its code is not imported.
+
+The library that encodes is sentencepiece itself. Other loaders of the same file merge runs of blanks differently,
+and source code is full of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemark.errors import PluginError
+
+
+class SentencePieceTokenizer:
+    """A tokenizer on a SentencePiece model file, loaded when it first encodes.
+
+    There is no padding token: slots are filled with eos, which is safe because they are masked and never trained on.
+    """
+
+    bos_id: int | None = 1
+    eos_id: int | None = 2
+    pad_id: int = 2
+
+    def __init__(self, *, name: str, path: Path, vocab_size: int) -> None:
+        self.name = name
+        self.path = path
+        self.vocab_size = vocab_size
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        major = importlib.metadata.version("sentencepiece").partition(".")[0]
+        return f"{digest}/sentencepiece-{major}"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=-1)
+        return ids
+
+    def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """As the protocol says; each byte of a character that is spelled in bytes ends where the character ends."""
+        return [(ids, _whole_characters(spans)) for ids, spans in self._spans(list(texts))]
+
+    def _spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        if _has_offset_mapping():
+            mappings = self._processor.encode(texts, out_type="offset_mapping", num_threads=-1)
+            return [(m["ids"], m["offsets"]) for m in mappings]
+        protos = self._processor.encode(texts, out_type="immutable_proto", num_threads=-1)
+        return [([p.id for p in proto.pieces], [(p.begin, p.end) for p in proto.pieces]) for proto in protos]
+
+    @functools.cached_property
+    def _processor(self) -> Any:
+        import sentencepiece
+
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
+        found = processor.get_piece_size()
+        if found != self.vocab_size:
+            raise PluginError(
+                what=f"the tokenizer {self.name!r} has {found} pieces instead of {self.vocab_size}",
+                why=f"read from {self.path}",
+                next="reinstall mistral-common",
+            )
+        return processor
+
+
+def v1() -> SentencePieceTokenizer:
+    """Of Mistral 7B v0.1: 32,000 pieces."""
+    return SentencePieceTokenizer(name="mistral-v1", path=_shipped("tokenizer.model.v1"), vocab_size=32000)
+
+
+def v3() -> SentencePieceTokenizer:
+    """Of Mistral 7B v0.3: the pieces of v1 behind 768 control tokens, which plain text never becomes."""
+    path = _shipped("mistral_instruct_tokenizer_240323.model.v3")
+    return SentencePieceTokenizer(name="mistral-v3", path=path, vocab_size=32768)
+
+
+def _whole_characters(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Where each piece's text ends. SentencePiece gives a character's width to the last of its bytes and none to the
+    others (nor to the blank it puts before a text): those end with the next piece that has a width."""
+    ends = [end for _, end in spans]
+    for i in range(len(spans) - 2, -1, -1):
+        if spans[i][0] == spans[i][1]:
+            ends[i] = ends[i + 1]
+    return ends
+
+
+@functools.cache
+def _has_offset_mapping() -> bool:
+    """sentencepiece 0.2.2 put "offset_mapping" in the place of "immutable_proto"."""
+    numbers = importlib.metadata.version("sentencepiece").split(".")[:3]
+    return [int(n) for n in numbers if n.isdigit()] >= [0, 2, 2]
+
+
+def _shipped(name: str) -> Path:
+    spec = importlib.util.find_spec("mistral_common")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = Path(folder) / "data" / name
+        if path.is_file():
+            return path
+    raise PluginError(
+        what=f"the tokenizer model {name!r} is not there",
+        why=f"looked for data/{name} in {', '.join(folders)}" if folders else "mistral_common is not installed",
+        next="pip install 'mistral-common>=1.5'",
+    )
