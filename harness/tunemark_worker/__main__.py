@@ -36,7 +36,7 @@ def main(plan: str) -> int:
     recorder.write(
         "start", pid=os.getpid(), python=platform.python_version(), utc=datetime.now(timezone.utc).isoformat()
     )
-    interrupts = []  # type: List[int]
+    interrupts: List[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: interrupts.append(received))
     attempt = Attempt()
@@ -66,10 +66,10 @@ class Attempt:
     """What has been set up so far, so that an attempt that fails half-way can still say what it knows."""
 
     def __init__(self) -> None:
-        self._device = None  # type: Any
-        self._strategy = None  # type: Any
-        self._module = None  # type: Any
-        self._samples = []  # type: List[Any]
+        self._device: Any = None
+        self._strategy: Any = None
+        self._module: Any = None
+        self._samples: List[Any] = []
 
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, and return why the training stopped."""
@@ -134,9 +134,9 @@ class Attempt:
 
     def facts(self) -> Dict[str, Any]:
         """Fields of the record `end` that describe what was trained; None where it did not come so far."""
-        found = dict.fromkeys(
+        found: Dict[str, Any] = dict.fromkeys(
             ("weights_changed", "peak_memory_bytes", "strategy_selected", "parameters", "trainable_parameters")
-        )  # type: Dict[str, Any]
+        )
         try:
             if self._device is not None:
                 found["peak_memory_bytes"] = self._device.peak_memory_bytes()
@@ -165,7 +165,7 @@ class Attempt:
 def steps_of(a: Assignment, lengths: List[int], data_rank: int) -> Iterator[List[List[documents.Row]]]:
     """Each step's rows on a data rank, one list for each micro-batch. What is left of the last epoch and does not
     fill a global batch is not trained on."""
-    pending = []  # type: List[documents.Row]
+    pending: List[documents.Row] = []
     for _, row in documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs):
         pending.append(row)
         if len(pending) == a.global_batch:
@@ -209,7 +209,7 @@ def requested_bytes(message: str) -> Optional[int]:
 
 
 def second_clock() -> float:
-    """Another clock than CLOCK_MONOTONIC: the hardware's, which NTP does not slew, or the wall's where that is absent."""
+    """Another clock than CLOCK_MONOTONIC: the hardware's, which NTP does not slew, or else the wall's."""
     raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
     return time.time() if raw is None else time.clock_gettime(raw)
 

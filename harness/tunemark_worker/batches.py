@@ -27,8 +27,9 @@ class Batch(NamedTuple):
     positions: torch.Tensor
     packed: bool
 
-    def to(self, device: str) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self[:4]), packed=self.packed)
+    def to(self, device: str) -> Batch:
+        tensors = [tensor.to(device, non_blocking=True) for tensor in self[:4]]
+        return Batch(tensors[0], tensors[1], tensors[2], tensors[3], self.packed)
 
 
 class Counts(NamedTuple):
@@ -72,7 +73,7 @@ class Tokens:
         self._ids = torch.frombuffer(self._map, dtype=torch.int32, count=file.tokens, offset=layout.ids)
         self._trained = torch.frombuffer(self._map, dtype=torch.uint8, count=file.tokens, offset=layout.trained)
         offsets = torch.frombuffer(self._map, dtype=torch.int64, count=file.documents + 1, offset=layout.offsets)
-        self._offsets = offsets.tolist()  # type: List[int]
+        self._offsets: List[int] = offsets.tolist()
         if self._offsets[0] != 0 or self._offsets[-1] != file.tokens:
             raise ValueError("{}: offsets do not span the tokens".format(file.path))
 

@@ -66,8 +66,8 @@ def micro_batch_rows(
 def _packed(parts: Iterator[Part], sequence: int) -> Iterator[Row]:
     """Best fit: a document goes to the open row that it leaves the least space in; a full row is emitted at once.
     Where none has space and OPEN_ROWS are open, the fullest is emitted. Ties go to the older row."""
-    open_rows = []  # type: List[Row]
-    space = []  # type: List[int]
+    open_rows: List[Row] = []
+    space: List[int] = []
     for part in parts:
         fitting = [i for i, left in enumerate(space) if left >= part.length]
         if fitting:

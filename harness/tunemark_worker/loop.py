@@ -70,7 +70,7 @@ def train(job: Job) -> str:
         reason, length = _agree(job, timing, done, edge_s - began_s)
         if reason:
             return reason
-        taken = []  # type: List[Step]
+        taken: List[Step] = []
         for batches in job.steps:
             taken.append(_step(job, done + len(taken), batches))
             if len(taken) == length:
@@ -89,7 +89,7 @@ def train(job: Job) -> str:
 
 def _step(job: Job, number: int, batches: List[Batch]) -> Step:
     a = job.assignment
-    marks = []  # type: List[Mark]
+    marks: List[Mark] = []
 
     def mark(name: str) -> None:
         if a.breakdown:
@@ -113,7 +113,7 @@ def _step(job: Job, number: int, batches: List[Batch]) -> Step:
             loss = loss_of(logits, on_device.labels)
             mark("forward")
             # Data parallelism averages gradients over data ranks, and the division is by everybody's tokens already.
-            (loss * job.place.data_ranks / targets.clamp(min=1.0)).backward()
+            (loss * job.place.data_ranks / targets.clamp(min=1.0)).backward()  # type: ignore[no-untyped-call]  # torch's
             mark("backward")
         loss_sum += loss.detach()
     parameters = [p for p in job.module.parameters() if p.requires_grad]
@@ -173,11 +173,11 @@ class Timing:
 
     def __init__(self, assignment: Assignment, waits_free: bool) -> None:
         self._a, self._waits_free = assignment, waits_free
-        self._steps = []  # type: List[int]
-        self._seconds = []  # type: List[float]
-        self._tokens = []  # type: List[int]
-        self._warm = None  # type: Optional[int]
-        self._next_interval = FIRST_INTERVAL
+        self._steps: List[int] = []
+        self._seconds: List[float] = []
+        self._tokens: List[int] = []
+        self._warm: Optional[int] = None
+        self._next_warm, self._next_interval = 1, FIRST_INTERVAL
 
     def add(self, steps: int, seconds: float, tokens: int) -> None:
         self._steps.append(steps)
@@ -198,6 +198,8 @@ class Timing:
             # Looking seldom keeps this cheap, and a chance narrowness from being waited for.
             self._next_interval = timed + max(1, timed // 8)
             interval = steady.within_run(self._seconds[warm:], self._tokens[warm:])
+            if interval.low is None or interval.high is None:
+                return ""
             if (interval.high - interval.low) / 2 < self._a.target_interval * interval.value:
                 return "target-interval"
         return ""
@@ -217,7 +219,10 @@ class Timing:
     def _warm_windows(self) -> Optional[int]:
         """Windows of the warm-up; None while it lasts."""
         if self._a.warmup is None:
-            self._warm = steady.warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
+            # Once found it stays. A run that never becomes steady is asked seldom: the answer costs more with length.
+            if self._warm is None and len(self._steps) >= self._next_warm:
+                self._next_warm = len(self._steps) + max(1, len(self._steps) // 16)
+                self._warm = steady.warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
         elif self._warm is None:
             done = 0
             for window, steps in enumerate([0, *self._steps]):

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import time
 import warnings
-from typing import Any, Callable, ContextManager, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import torch
 
@@ -18,7 +18,7 @@ REPEATS = 8
 # fp32 sums of 1024 products are off by about 1e-7 of their size, tf32 and bf16 by 3e-4 and 3e-3.
 FP32_ERROR = 1e-5
 
-_PATHS = {"mm": torch.mm, "linear": torch.nn.functional.linear}  # type: Dict[str, Callable[..., torch.Tensor]]
+_PATHS: Dict[str, Callable[..., torch.Tensor]] = {"mm": torch.mm, "linear": torch.nn.functional.linear}
 
 
 def measure(
@@ -32,7 +32,7 @@ def measure(
     """Fields of the record `peak`. tried: best FLOP/s of each path. It takes about `limit_s`, whatever the machine."""
     end_s = clock() + limit_s
     combinations = _combinations(dtype, device)
-    tried = {}  # type: Dict[str, float]
+    tried: Dict[str, float] = {}
     for size in SIZES:
         for path, library, accuracy in combinations:
             # Twice, because the first of two may be slow. What is smallest is tried in any case.
@@ -114,6 +114,5 @@ def _library(name: str) -> Iterator[None]:
     with warnings.catch_warnings():
         # torch 2.13 warns, whatever is asked of oneDNN, that it was built without Intel GPUs.
         warnings.simplefilter("ignore")
-        flags = torch.backends.mkldnn.flags(enabled=name == "mkldnn")  # type: ContextManager[Any]
-        with flags:
+        with torch.backends.mkldnn.flags(enabled=name == "mkldnn"):
             yield

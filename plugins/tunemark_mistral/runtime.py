@@ -21,7 +21,7 @@ class Mistral:
 
     def __init__(self) -> None:
         self._compute_dtype = torch.float32
-        self._window = None  # type: Optional[int]
+        self._window: Optional[int] = None
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         """weights: "random", or "pretrained:" and a folder or an id on the hub."""
@@ -31,9 +31,9 @@ class Mistral:
         source, _, name = assignment.weights.partition(":")
         if source == "pretrained":
             # torch_dtype is the older name; 5.x still takes it, 4.46 does not know the newer one.
-            module = MistralForCausalLM.from_pretrained(
+            module: torch.nn.Module = MistralForCausalLM.from_pretrained(
                 name, torch_dtype=dtype, attn_implementation="sdpa", use_cache=False
-            )  # type: torch.nn.Module
+            )
             module = module.to(place.device)
         elif source == "random":
             with _default_dtype(dtype), torch.device(place.device):
@@ -55,7 +55,8 @@ class Mistral:
 def configuration(architecture: Dict[str, Any]) -> Any:
     """transformers' configuration of an architecture whose keys are `tunemark.plugin.Architecture`'s."""
     fields = {key: value for key, value in architecture.items() if key != "model_type"}
-    return MistralConfig(attn_implementation="sdpa", use_cache=False, **fields)
+    # By a dict, because only the base class documents attn_implementation.
+    return MistralConfig(**{**fields, "attn_implementation": "sdpa", "use_cache": False})
 
 
 def packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:

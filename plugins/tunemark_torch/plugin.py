@@ -79,7 +79,7 @@ class Cuda:
 
     def accelerators(self) -> Sequence[Accelerator]:
         chips = self._chips()
-        return [_gpus(chips, size) for size in range(1, len(chips) + 1)]
+        return [gpus for size in range(1, len(chips) + 1) if (gpus := _gpus(chips, size))]
 
     def accelerator(self, size: str) -> Accelerator | None:
         return _gpus(self._chips(), int(size)) if _is_count(size) else None

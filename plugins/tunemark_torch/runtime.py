@@ -37,7 +37,7 @@ class Cpu:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def facts(self) -> Mapping[str, Any]:
-        return {"torch_threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available()}
+        return {"torch_threads": torch.get_num_threads(), "mkldnn": torch._C._has_mkldnn}
 
 
 class Cuda:
@@ -95,7 +95,7 @@ class Ddp:
     """torch's DistributedDataParallel: a copy of the model in each rank, gradients averaged while they are computed."""
 
     def __init__(self, assignment: Assignment) -> None:
-        self._selected = {"strategy": "ddp"}  # type: Dict[str, Any]
+        self._selected: Dict[str, Any] = {"strategy": "ddp"}
 
     def prepare(self) -> None:
         pass
@@ -104,7 +104,7 @@ class Ddp:
         # A process group of one is joined here, so that DDP's own cost can be measured at size 1.
         if not dist.is_initialized():
             backend = "nccl" if place.device.startswith("cuda") else "gloo"
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         self._selected["data_parallel"] = dist.get_world_size()
         devices = [torch.device(place.device)] if place.device.startswith("cuda") else None
         return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
