@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Accelerator, Catalog, Device, Model
 from tunemark.units import gib, giga
@@ -19,11 +20,13 @@ _SEQUENCE = 2048
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=_KINDS, help="what to list")
+    parser.add_argument("kind", metavar="KIND", help=f"what to list: {', '.join(_KINDS)}")
     parser.add_argument("--json", action="store_true", help="print one JSON array")
 
 
 def execute(args: argparse.Namespace) -> int:
+    if args.kind not in _KINDS:
+        raise BadExperiment(what=f"cannot list {args.kind!r}", next=did_you_mean(args.kind, _KINDS))
     return show(args.kind, Catalog(), as_json=args.json)
 
 

@@ -61,7 +61,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         place = f"{device.name}:{accelerator.name}"
         raise BadExperiment(
             what=f"{place} needs {launch.processes} processes, but strategy {strategy.name!r} has one",
-            why=f"{point.place('strategy')}; {point.place('size')}",
+            why=f"{point.place('strategy')}; {_size_place(point)}",
             next=f"--strategy with one of: {', '.join(several) or 'nothing installed'}; or a smaller --size",
         )
     data_ranks = strategy.data_ranks(launch.processes)
@@ -222,7 +222,7 @@ def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
             )
         size = device.default_size()
     found = device.accelerator(size)
-    place = point.place("size" if "size" in point.sources else "device")
+    place = _size_place(point)
     names = ", ".join(a.name for a in present) or "none on this machine"
     if found is None:
         hint = f"{device.name} offers: {names}"
@@ -236,6 +236,11 @@ def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
             next="choose a smaller size, or add --oversubscribe to plan or test the mechanics (not to measure)",
         )
     return found
+
+
+def _size_place(point: Point) -> str:
+    # A size may stand after the device's own name.
+    return point.place("size" if "size" in point.sources else "device")
 
 
 def _weights(point: Point, model: Model) -> str:
@@ -285,7 +290,7 @@ def _batches(point: Point, data_ranks: int) -> tuple[int, int]:
     unit = point["micro_batch"] * data_ranks
     whole = unit if point["global_batch"] is None else point["global_batch"]
     if whole % unit:
-        near = max(unit, round(whole / unit) * unit)
+        near = max(1, (whole + unit // 2) // unit) * unit
         raise BadExperiment(
             what=f"a global batch of {whole} is no multiple of {point['micro_batch']} x {data_ranks}",
             why=f"{point.place('global_batch')}; micro-batch ({point.place('micro_batch')}) times data ranks",

@@ -11,7 +11,8 @@ class Setting:
     """A flag `--micro-batch` that is also a TOML key `micro_batch`.
 
     is_axis: it may be a list, and every value makes another run. choices: all there is; one that ends in ":PATH"
-    takes any path. unset: the word that means None. minimum: smallest number allowed; above: what it must exceed.
+    takes any path. unset: the word that means None. minimum, maximum: bounds that are allowed themselves;
+    above: a bound that is not.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Setting:
     unset: str | None = None
     minimum: float | None = None
     above: float | None = None
+    maximum: int | None = None
 
     @property
     def flag(self) -> str:
@@ -74,7 +76,7 @@ SETTINGS = (
     _axis("learning_rate", float, 1e-4, "peak learning rate", above=0),
     _axis("schedule", str, "constant", "learning rate over the steps", choices=("constant", "linear", "cosine")),
     _axis("clip_norm", float, 1.0, "largest norm of the gradient; 0 does not clip", minimum=0),
-    _axis("seed", int, 0, "seed of weights and order", minimum=0),
+    _axis("seed", int, 0, "seed of weights and order", minimum=0, maximum=2**32 - 1),
     _axis("python", str, None, "interpreter that trains; `auto` is this one", unset="auto"),
     _scalar("epochs", int, None, "end after so many passes over the data", unset="none", minimum=1),
     _scalar("steps", int, None, "end after so many measured steps", unset="none", minimum=1),
@@ -138,6 +140,8 @@ def _property(setting: Setting) -> dict[str, Any]:
     one: dict[str, Any] = {"type": names[setting.type]}
     if setting.minimum is not None:
         one["minimum"] = setting.minimum
+    if setting.maximum is not None:
+        one["maximum"] = setting.maximum
     if setting.above is not None:
         one["exclusiveMinimum"] = setting.above
     if setting.name == "size":

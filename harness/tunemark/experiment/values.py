@@ -12,6 +12,7 @@ from tunemark.experiment.settings import Setting
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
 _RANGE = re.compile(rf"{_NUMBER}-{_NUMBER}([*+]){_NUMBER}")
 _RANGE_LIMIT = 1000
+_LARGEST = 2**63 - 1
 
 
 def values(setting: Setting, raw: object, place: str) -> Any:
@@ -108,12 +109,16 @@ def _value(setting: Setting, raw: object, place: str) -> Any:
             raise _bad(setting, raw, place, f"it must be {wanted}") from None
     if isinstance(raw, bool) or not isinstance(raw, (int, float)) or (setting.type is int and isinstance(raw, float)):
         raise _bad(setting, raw, place, f"it must be {wanted}")
+    # 64 bits are what torch and the token file's arrays count with.
+    largest = _LARGEST if setting.maximum is None else setting.maximum
+    if setting.type is int and raw > largest:
+        raise _bad(setting, raw, place, f"it must be at most {largest}")
     number: float
     try:
         number = int(raw) if setting.type is int else float(raw)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
+    if setting.type is float and not math.isfinite(number):
         raise _bad(setting, raw, place, "it must be finite")
     if setting.minimum is not None and number < setting.minimum:
         raise _bad(setting, raw, place, f"it must be at least {setting.minimum:g}")
