@@ -262,6 +262,34 @@ def test_auto_is_cpu_where_no_cuda_is_present_and_says_so(catalog):
     assert "device auto is cpu: no cuda accelerator is present" in plan.notes
 
 
+@pytest.mark.parametrize(
+    ("version", "device"),
+    [
+        ("cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\n", "cuda"),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = '6.2'\n", "cuda"),
+        ("cuda = None\nhip = None\n", "cpu"),
+        (None, "cpu"),
+    ],
+)
+def test_auto_is_cuda_only_where_the_torch_that_trains_can_use_it(catalog, tmp_path, version, device):
+    class Present(Cpu):
+        name = "cuda"
+
+    catalog.devices()["cuda"] = Present()
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    if version is not None:
+        torch = tmp_path / "lib" / "python3.8" / "site-packages" / "torch"
+        torch.mkdir(parents=True)
+        (torch / "version.py").write_text(f"__version__ = '2.1'\n{version}")
+    (plan,) = plans(catalog, python=str(python))
+    assert plan.spec.device == device
+    assert plan.spec.python == str(python)
+    assert any(note.startswith(f"device auto is {device}") for note in plan.notes)
+
+
 def test_a_memory_floor_above_the_accelerator_s_memory_is_a_note(catalog, tmp_path):
     assert not any("run out of memory" in n for n in plans(catalog)[0].notes)
 
