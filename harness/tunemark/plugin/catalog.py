@@ -56,7 +56,7 @@ class Catalog:
         return self._facts
 
     def devices(self) -> dict[str, Device]:
-        return self._named("tunemark_devices", Device)
+        return self._named("tunemark_devices", Device)  # type: ignore[type-abstract]  # checked at run time
 
     def models(self) -> dict[str, Model]:
         return self._named("tunemark_models", Model)
@@ -162,7 +162,7 @@ class Catalog:
                 self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue
             for answer in answers:
-                name = str(answer.name)  # type: ignore[attr-defined]  # every descriptor and Device has a name
+                name = str(answer.name)
                 if name in owner:
                     self._taken.setdefault((hook, name), [owner[name]]).append(plugin)
                 owner.setdefault(name, plugin)
