@@ -1,0 +1,374 @@
+"""From the measurements of a run's attempts to its result: rates with intervals, efficiency, findings, verdict.
+
+A rate is a sum of tokens over the sum of time of the timed windows, on the slowest rank. The unit of replication is
+the attempt; a single one has an interval from its windows, labelled as such. Nothing is left out as an outlier.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunemark.plugin.descriptors import Finding
+from tunemark.results import findings as rules
+from tunemark.results.measurement import Counts, Edge, Load, Measurement, Rank
+from tunemark.results.recount import Documents, recount
+from tunemark.results.result import AttemptRow, Estimate, Identity, Result, Status, StepTime, Tokens
+from tunemark_worker import steady
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One process life of a run: how it ended, what it wrote, and what the parent knew (`facts`).
+
+    launched_s: on the clock of rank 0's instants; None where it is not known to be the same clock.
+    """
+
+    name: str
+    status: Status
+    reason: str
+    evidence: str
+    measurement: Measurement
+    launched_s: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timed:
+    """The windows of one attempt that count, on its slowest rank. first, last: its steps, last not included."""
+
+    rank: Rank
+    edges: tuple[Edge, ...]
+    counts: tuple[Counts, ...]
+    warmup_steps: int
+    is_settled: bool
+
+    @property
+    def first(self) -> int:
+        return self.edges[0].steps
+
+    @property
+    def last(self) -> int:
+        return self.edges[-1].steps
+
+    @property
+    def durations(self) -> list[float]:
+        return [b.instant_s - a.instant_s for a, b in itertools.pairwise(self.edges)]
+
+    @property
+    def seconds_per_step(self) -> list[float]:
+        return [(b.instant_s - a.instant_s) / (b.steps - a.steps) for a, b in itertools.pairwise(self.edges)]
+
+    @property
+    def interval_s(self) -> float:
+        return self.edges[-1].instant_s - self.edges[0].instant_s
+
+    @property
+    def total(self) -> Counts:
+        return Counts(*(sum(column) for column in zip(*self.counts, strict=True)))
+
+
+def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documents | None = None) -> Result:
+    """The result of one run's attempts, in order of time. documents: of the token file, None where it is gone.
+
+    Rates are of the attempts that ended well; where none did, of what the others measured before they ended.
+    An attempt that failed before another one succeeded is a note; else the first that failed is the run's status.
+    """
+    assert attempts, "a result is of at least one attempt"
+    good = [a for a in attempts if a.status == "ok"]
+    last_good = max((i for i, a in enumerate(attempts) if a.status == "ok"), default=-1)
+    failed = next((a for a in attempts[last_good + 1 :] if a.status != "ok"), None)
+    status: Status = failed.status if failed else "ok"
+
+    windows = {a.name: _timed(a.measurement, identity) for a in attempts}
+    timed = [t for a in good or attempts if (t := windows[a.name]) is not None]
+    rates = [_rate(timed, i) for i in range(len(Counts._fields))]
+    slots, content, trained = rates
+    peak_flops, peak_source = _peak(identity, attempts)
+    mfu, mfu_reason, peak_finding = _mfu(identity, slots, peak_flops, peak_source)
+
+    found: list[tuple[int, Finding]] = []
+    for number, attempt in enumerate(attempts, 1):
+        noticed = _noticed(identity, attempt, windows[attempt.name], documents)
+        found += [(number, finding) for finding in noticed]
+        ended = rules.unfinished(attempt.status, attempt.reason, attempt.evidence)
+        if ended and number - 1 < last_good:
+            ended = Finding(rule="retried", severity="note", message=ended.message)
+        found += [(number, ended)] if ended else []
+    whole = [peak_finding, rules.oversubscribed(identity.oversubscribed), rules.few_attempts(len(good))]
+    if content:
+        few = rules.few_windows(sum(len(t.counts) for t in timed), len(timed))
+        whole += [rules.wide_interval(content, identity.target_interval), few]
+    elif status == "ok":
+        whole.append(rules.few_windows(0, 1))
+    found += [(0, finding) for finding in whole if finding]
+    noted = rules.merged(found, len(attempts))
+
+    sums = Counts(*(sum(column) for column in zip(*(t.total for t in timed), strict=True))) if timed else None
+    seconds = sorted(s for t in timed for s in t.seconds_per_step)
+    ends = [rank.end for a in attempts for rank in a.measurement.ranks if rank.end]
+    shown = (failed or attempts[-1]).measurement
+    losses = [x for x in shown.losses if math.isfinite(x)]
+    values = {name: getattr(identity, name) for name in Identity.__struct_fields__}
+    for name in ("parameters", "trainable_parameters"):
+        values[name] = _first(end.get(name) for end in ends) or values[name]
+    values.update(peak_flops=peak_flops, peak_flops_source=peak_source)
+    return Result(
+        **values,
+        status=status,
+        verdict=rules.verdict(noted, status),
+        findings=noted,
+        strategy_selected=_first(end.get("strategy_selected") for end in ends),
+        attempts=len(attempts),
+        each_attempt=tuple(_row(a, windows[a.name]) for a in attempts),
+        steps_measured=sum(t.last - t.first for t in timed),
+        warmup_steps=sum(t.warmup_steps for t in timed) if timed else None,
+        tokens_per_s=content,
+        slot_tokens_per_s=slots,
+        trained_tokens_per_s=trained,
+        tokens_per_s_per_chip=content.value / identity.chips if content and identity.chips else None,
+        tokens=Tokens(slots=sums.slots, content=sums.content, trained=sums.trained) if sums else None,
+        interval_s=math.fsum(t.interval_s for t in timed) if timed else None,
+        padding_fraction=1 - sums.content / sums.slots if sums and sums.slots else None,
+        step_time_s=StepTime(p50=_quantile(seconds, 0.5), p95=_quantile(seconds, 0.95)) if seconds else None,
+        breakdown_s=_breakdown(timed) if identity.breakdown else None,
+        time_to_first_step_s=_median([_first_step_s(a) for a in attempts]),
+        setup_s=_setup(attempts),
+        mfu=mfu,
+        mfu_reason=mfu_reason,
+        peak_memory_bytes=max((e["peak_memory_bytes"] for e in ends if e.get("peak_memory_bytes")), default=None),
+        requested_bytes=_first(end.get("requested_bytes") for end in ends),
+        loss_first=losses[0] if losses else None,
+        loss_last=losses[-1] if losses else None,
+        stop_reason=(failed or attempts[-1]).reason or None,
+        data_sha256=attempts[-1].measurement.assignment.token_file.sha256,
+        environment=_environment(attempts[-1]),
+    )
+
+
+def _timed(measurement: Measurement, identity: Identity) -> _Timed | None:
+    """The timed part; None where no window was completed."""
+    if not measurement.is_whole:
+        return None
+    # Ranks that were killed have not all come equally far.
+    common = min(len(rank.edges) for rank in measurement.ranks)
+    common = min(common, sum(e.steps <= len(measurement.steps) for e in measurement.ranks[0].edges[:common]))
+    if common < 2:
+        return None
+    # The worker decides by rank 0 when to stop; the same windows give the same end of the warm-up here.
+    leader = measurement.ranks[0].edges[:common]
+    wanted = identity.warmup_requested
+    if wanted is None:
+        warm = steady.warmup_end(
+            [(b.instant_s - a.instant_s) / (b.steps - a.steps) for a, b in itertools.pairwise(leader)]
+        )
+    else:
+        warm = next((i for i, edge in enumerate(leader) if edge.steps >= wanted), None)
+        warm = None if warm == common - 1 else warm
+    first = warm if warm is not None else (common - 1) // 2
+    last = common - 1
+    if identity.steps_requested is not None and warm is not None:
+        goal = leader[first].steps + identity.steps_requested
+        last = next((i for i, edge in enumerate(leader) if i > first and edge.steps >= goal), last)
+    slowest = max(measurement.ranks, key=lambda r: r.edges[last].instant_s - r.edges[first].instant_s)
+    edges = slowest.edges[first : last + 1]
+    counts = tuple(measurement.counts(a.steps, b.steps) for a, b in itertools.pairwise(edges))
+    return _Timed(
+        rank=slowest, edges=edges, counts=counts, warmup_steps=leader[first].steps, is_settled=warm is not None
+    )
+
+
+def _rate(timed: Sequence[_Timed], kind: int) -> Estimate | None:
+    if not timed:
+        return None
+    rates = [t.total[kind] / t.interval_s for t in timed]
+    if len(timed) == 1 or not all(rates):
+        windows = timed[0]
+        if not all(rates):
+            return Estimate(value=statistics.fmean(rates), low=None, high=None, n=len(rates), method="none: no token")
+        found = steady.within_run(windows.durations, [float(c[kind]) for c in windows.counts])
+    else:
+        found = steady.between_attempts(rates)
+    return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, method=found.method)
+
+
+def _peak(identity: Identity, attempts: Sequence[Attempt]) -> tuple[float | None, str | None]:
+    """What the accelerator promises, else the best that any attempt measured: it is a bound, not an average."""
+    if identity.peak_flops is not None:
+        return identity.peak_flops, identity.peak_flops_source
+    best: list[float] = []
+    for attempt in attempts:
+        flops = [rank.peak.get("flops") if rank.peak else None for rank in attempt.measurement.ranks]
+        if flops and all(flops):
+            # Ranks measure side by side, each its own share of the accelerator.
+            best.append(math.fsum(f for f in flops if f))
+    return (max(best), "measured") if best else (None, None)
+
+
+def _mfu(
+    identity: Identity, slots: Estimate | None, peak_flops: float | None, source: str | None
+) -> tuple[float | None, str | None, Finding | None]:
+    if slots is None:
+        return None, "nothing was timed", None
+    if identity.breakdown:
+        return None, "with every part of a step waited for, the rate is not the run's", None
+    if peak_flops is None:
+        return None, f"no peak FLOP/s is known of {identity.chip or identity.device} in {identity.precision}", None
+    mfu = slots.value * identity.flops_per_token / peak_flops
+    finding = rules.above_peak(mfu, peak_flops, source == "measured")
+    if finding and source == "measured":
+        return None, finding.message, finding
+    return mfu, None, finding
+
+
+def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documents: Documents | None) -> list[Finding]:
+    measurement = attempt.measurement
+    norms = [step.gradient_norm for rank in measurement.ranks[:1] for step in rank.steps]
+    changed = [rank.end.get("weights_changed") for rank in measurement.ranks if rank.end]
+    found = [
+        rules.loss_not_finite(measurement.losses),
+        rules.gradient_not_finite(norms),
+        rules.weights_unchanged(changed, len(measurement.steps)),
+        rules.loss_rising(measurement.losses, identity.learnable),
+    ]
+    if measurement.partial_lines:
+        message = f"{measurement.partial_lines} last lines of records were cut off and are left out"
+        found.append(Finding(rule="cut-off", severity="note", message=message))
+    if timed is not None:
+        windows = len(measurement.ranks[0].edges) - 1
+        if not timed.is_settled:
+            found.append(rules.no_steady_state(windows, identity.warmup_requested))
+        found += [finding for rank in measurement.ranks if (finding := _clocks(rank, timed))][:1]
+        found += [finding for rank in measurement.ranks if (finding := _waits(rank, timed))][:1]
+        found += [rules.drift(timed.seconds_per_step), rules.slow_step(timed.seconds_per_step)]
+        found.append(rules.machine_load(*_others(measurement, timed)))
+        if documents is None:
+            message = "the token file is gone or changed, so the tokens could not be counted again"
+            found.append(Finding(rule="not-recounted", severity="note", message=message))
+        else:
+            counted = recount(documents, measurement.assignment, timed.first, timed.last)
+            found.append(rules.tokens_disagree(timed.total, counted))
+    return [finding for finding in found if finding]
+
+
+def _edges(rank: Rank, timed: _Timed) -> tuple[Edge, ...]:
+    return tuple(edge for edge in rank.edges if timed.first <= edge.steps <= timed.last)
+
+
+def _clocks(rank: Rank, timed: _Timed) -> Finding | None:
+    edges = _edges(rank, timed)
+    return rules.clocks_disagree(edges[-1].instant_s - edges[0].instant_s, edges[-1].second_s - edges[0].second_s)
+
+
+def _waits(rank: Rank, timed: _Timed) -> Finding | None:
+    first, *edges = _edges(rank, timed)
+    return rules.sync_does_not_wait([e.witness_s - e.second_s for e in edges], edges[-1].instant_s - first.instant_s)
+
+
+def _others(measurement: Measurement, timed: _Timed) -> tuple[float | None, int]:
+    """The share of our cores' time that others used while the timed part ran, and how many cores are ours.
+
+    Ranks on the same cores see the same busy seconds, and each sees its own use alone."""
+    groups: dict[tuple[int, ...], list[tuple[float, float, float]]] = {}
+    for rank in measurement.ranks:
+        cores = tuple(rank.facts.get("affinity") or ())
+        edges = _edges(rank, timed)
+        pair = _around(rank.loads, edges[0].instant_s, edges[-1].instant_s)
+        if not cores or pair is None or pair[0].busy_s is None or pair[1].busy_s is None:
+            return None, 0
+        seconds = pair[1].instant_s - pair[0].instant_s
+        row = (seconds, pair[1].busy_s - pair[0].busy_s, pair[1].own_s - pair[0].own_s)
+        groups.setdefault(cores, []).append(row)
+    cores_s = others_s = 0.0
+    for cores, rows in groups.items():
+        seconds, busy_s, _ = rows[0]
+        cores_s += len(cores) * seconds
+        others_s += busy_s - sum(own_s * seconds / lasted_s for lasted_s, _, own_s in rows)
+    return max(0.0, others_s / cores_s), sum(map(len, groups))
+
+
+def _around(loads: Sequence[Load], first_s: float, last_s: float) -> tuple[Load, Load] | None:
+    """The last load before the timed part and the first after it, as near as there are any."""
+    before = [load for load in loads if load.instant_s <= first_s] or list(loads[:1])
+    after = [load for load in loads if load.instant_s >= last_s] or list(loads[-1:])
+    if not before or not after or after[0].instant_s <= before[-1].instant_s:
+        return None
+    return before[-1], after[0]
+
+
+def _breakdown(timed: Sequence[_Timed]) -> dict[str, float] | None:
+    """Mean seconds per step of each part, on the slowest rank; a step begins where the former ended."""
+    sums: dict[str, float] = {}
+    steps = 0
+    for t in timed:
+        for begin, end in itertools.pairwise(t.edges):
+            at_s = begin.instant_s
+            for step in t.rank.steps[begin.steps : end.steps]:
+                for name, instant_s in step.marks:
+                    sums[name] = sums.get(name, 0.0) + instant_s - at_s
+                    at_s = instant_s
+                steps += 1
+    return {name: seconds / steps for name, seconds in sums.items()} if sums else None
+
+
+def _setup(attempts: Sequence[Attempt]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for attempt in attempts:
+        for rank in attempt.measurement.ranks[:1]:
+            at_s = attempt.launched_s
+            started = [("start", rank.started_s)] if rank.started_s is not None else []
+            for name, instant_s in (*started, *rank.phases):
+                if at_s is not None:
+                    found.setdefault(name, []).append(instant_s - at_s)
+                at_s = instant_s
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _first_step_s(attempt: Attempt) -> float | None:
+    ranks = attempt.measurement.ranks
+    if not ranks or len(ranks[0].edges) < 2 or attempt.launched_s is None:
+        return None
+    return ranks[0].edges[1].instant_s - attempt.launched_s
+
+
+def _row(attempt: Attempt, timed: _Timed | None) -> AttemptRow:
+    return AttemptRow(
+        name=attempt.name,
+        status=attempt.status,
+        reason=attempt.reason,
+        evidence=attempt.evidence,
+        tokens_per_s=timed.total.content / timed.interval_s if timed else None,
+        steps_measured=timed.last - timed.first if timed else 0,
+        warmup_steps=timed.warmup_steps if timed else None,
+        interval_s=timed.interval_s if timed else None,
+    )
+
+
+def _environment(attempt: Attempt) -> dict[str, Any]:
+    kept = {k: v for k, v in attempt.facts.items() if k not in ("launched_s", "status", "reason", "evidence")}
+    for rank in attempt.measurement.ranks[:1]:
+        kept["worker"] = {k: v for k, v in rank.facts.items() if k not in ("kind", "rank", "instant_s")}
+        if rank.peak:
+            kept["peak"] = {k: rank.peak.get(k) for k in ("precision", "flops", "path", "tried")}
+    return kept
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    """Linear between order statistics (type 7 of Hyndman and Fan 1996, numpy's default)."""
+    at = q * (len(ordered) - 1)
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return statistics.median(known) if known else None
+
+
+def _first(values: Any) -> Any:
+    return next((v for v in values if v is not None), None)

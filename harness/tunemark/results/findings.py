@@ -1,0 +1,225 @@
+"""Rules about one attempt or run, each a pure function of numbers: what was noticed, how bad, and the arithmetic.
+
+invalid: the number is not a measurement of this training. suspect: something disturbed it. note: worth knowing.
+unknown: too little is known for a verdict. A rule that sees nothing, or cannot know, answers None.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from tunemark.plugin.descriptors import Finding
+from tunemark.results.measurement import Counts
+from tunemark.results.result import Estimate, Status, Verdict
+from tunemark_worker import steady
+
+# Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
+# machine shows as whole percents.
+CLOCKS_APART = 0.02
+# A wait that does wait leaves microseconds for the witness; a false one leaves the queued work of a window.
+WITNESS_LATE = 0.02
+# Both counts are integers of the same tokens: any difference is a bug; 2 % is where it matters to a reader.
+TOKENS_APART = 0.02
+# Standard errors of the losses' slope. Losses of batches are noisy, and 3 happens by chance in 0.1 % of flat runs.
+LOSS_RISING = 3.0
+# A change over the timed part that is both certain and larger than what two attempts usually differ by.
+DRIFT_P = 0.001
+DRIFT = 0.05
+# Others' share of our cores' time. At 10 % a job on all cores has lost about that share; 2 % is a desktop at rest.
+HEAVY_LOAD = 0.10
+LIGHT_LOAD = 0.02
+# Both must hold: half as long again is felt, and six robust sigmas are no jitter.
+SLOW_STEP = 1.5
+SLOW_SIGMAS = 6.0
+# Consistent estimate of sigma from the median absolute deviation, for normal values.
+_MAD_TO_SIGMA = 1.4826
+# With two attempts t has one degree of freedom, and 95 % is 12.7 standard errors.
+FEW_ATTEMPTS = 3
+
+
+def verdict(findings: Sequence[Finding], status: Status) -> Verdict:
+    """The worst of the findings; a run whose status is not ok is unknown unless something makes it invalid."""
+    severities = {finding.severity for finding in findings}
+    if "invalid" in severities:
+        return "invalid"
+    if status != "ok":
+        return "unknown"
+    if "suspect" in severities:
+        return "suspect"
+    return "unknown" if "unknown" in severities else "valid"
+
+
+def loss_not_finite(losses: Sequence[float]) -> Finding | None:
+    bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    if not bad:
+        return None
+    message = f"{len(bad)} of {len(losses)} steps have a loss that is not finite, step {bad[0]} is the first"
+    return Finding(rule="loss-not-finite", severity="invalid", message=message)
+
+
+def gradient_not_finite(norms: Sequence[float]) -> Finding | None:
+    bad = [i for i, norm in enumerate(norms) if not math.isfinite(norm)]
+    if not bad:
+        return None
+    message = f"{len(bad)} of {len(norms)} steps have a gradient norm that is not finite, step {bad[0]} is the first"
+    return Finding(rule="gradient-not-finite", severity="invalid", message=message)
+
+
+def weights_unchanged(changed: Sequence[bool | None], steps: int) -> Finding | None:
+    """changed: what each rank's `end` record says; None where it cannot."""
+    if steps == 0 or False not in changed:
+        return None
+    message = f"no sampled weight differs from the start after {steps} steps on {changed.count(False)} of "
+    message += f"{len(changed)} ranks: nothing was trained"
+    return Finding(rule="weights-unchanged", severity="invalid", message=message)
+
+
+def clocks_disagree(interval_s: float, second_s: float) -> Finding | None:
+    apart = abs(second_s - interval_s) / interval_s
+    if apart <= CLOCKS_APART:
+        return None
+    message = f"the timed part lasts {interval_s:.3f} s on one clock and {second_s:.3f} s on another, "
+    message += f"{apart:.1%} apart (limit {CLOCKS_APART:.0%})"
+    return Finding(rule="clocks-disagree", severity="invalid", message=message)
+
+
+def sync_does_not_wait(witness_s: Sequence[float], interval_s: float) -> Finding | None:
+    """witness_s: seconds from each edge until a value that depends on the last update was read."""
+    late_s = math.fsum(witness_s)
+    if late_s <= WITNESS_LATE * interval_s:
+        return None
+    message = f"after {len(witness_s)} waits for the device its results took {late_s:.3f} s more, "
+    message += f"{late_s / interval_s:.1%} of the {interval_s:.3f} s timed (limit {WITNESS_LATE:.0%}): "
+    message += "the device had not finished"
+    return Finding(rule="sync-does-not-wait", severity="invalid", message=message)
+
+
+def tokens_disagree(recorded: Counts, recounted: Counts) -> Finding | None:
+    worst: tuple[float, str] = (0.0, "")
+    for name, ours, theirs in zip(Counts._fields, recounted, recorded, strict=True):
+        apart = abs(theirs - ours) / max(ours, 1)
+        if apart > worst[0]:
+            worst = (apart, f"{theirs:,} {name} tokens were recorded, the token file has {ours:,} in these steps")
+    if worst[0] <= TOKENS_APART:
+        return None
+    message = f"{worst[1]}: {worst[0]:.1%} apart (limit {TOKENS_APART:.0%})"
+    return Finding(rule="tokens-disagree", severity="invalid", message=message)
+
+
+def above_peak(mfu: float, peak_flops: float, is_measured: bool) -> Finding | None:
+    """A published peak cannot be beaten; a measured one can have been measured too low."""
+    if mfu <= 1:
+        return None
+    message = f"the rate needs {mfu * peak_flops / 1e12:.4g} TFLOP/s, {mfu:.0%} of the "
+    if is_measured:
+        message += f"measured peak of {peak_flops / 1e12:.4g}: that peak was measured too low"
+        return Finding(rule="peak-too-low", severity="note", message=message)
+    message += f"chips' {peak_flops / 1e12:.4g}: not all of the counted tokens can have been trained on"
+    return Finding(rule="above-peak", severity="invalid", message=message)
+
+
+def loss_rising(losses: Sequence[float], is_learnable: bool) -> Finding | None:
+    errors = steady.rising(losses) if is_learnable and all(map(math.isfinite, losses)) else 0.0
+    if errors <= LOSS_RISING:
+        return None
+    message = f"over {len(losses)} steps the loss rises by {errors:.1f} standard errors of its slope "
+    message += f"(limit {LOSS_RISING:.0f}), from {losses[0]:.4g} to {losses[-1]:.4g}"
+    return Finding(rule="loss-rising", severity="suspect", message=message)
+
+
+def drift(seconds_per_step: Sequence[float]) -> Finding | None:
+    if len(seconds_per_step) < steady.MIN_WINDOWS:
+        return None
+    change, p = steady.trend(seconds_per_step)
+    if p >= DRIFT_P or abs(change) <= DRIFT:
+        return None
+    message = f"step time changes by {change:+.1%} over the timed part (limit {DRIFT:.0%}, p = {p:.1g})"
+    return Finding(rule="drift", severity="suspect", message=message)
+
+
+def machine_load(others: float | None, cores: int) -> Finding | None:
+    """others: the share of the cores' time that other processes used; None where unknown."""
+    if others is None or others <= LIGHT_LOAD:
+        return None
+    is_heavy = others > HEAVY_LOAD
+    message = f"other processes used {others:.1%} of the time of our {cores} cores "
+    message += f"(limit {HEAVY_LOAD if is_heavy else LIGHT_LOAD:.0%})"
+    if is_heavy:
+        return Finding(rule="heavy-load", severity="suspect", message=message)
+    return Finding(rule="light-load", severity="note", message=message)
+
+
+def slow_step(seconds_per_step: Sequence[float]) -> Finding | None:
+    if not seconds_per_step:
+        return None
+    median = statistics.median(seconds_per_step)
+    sigma = _MAD_TO_SIGMA * statistics.median(abs(s - median) for s in seconds_per_step)
+    limit = max(SLOW_STEP * median, median + SLOW_SIGMAS * sigma)
+    slow = [s for s in seconds_per_step if s > limit]
+    if not slow:
+        return None
+    message = f"{len(slow)} of {len(seconds_per_step)} windows took more than {limit:.4g} s per step, the slowest "
+    message += f"{max(slow):.4g} s against a median of {median:.4g} s; they count as they are"
+    return Finding(rule="slow-step", severity="note", message=message)
+
+
+def wide_interval(rate: Estimate, target: float) -> Finding | None:
+    if rate.low is None or rate.high is None or target <= 0:
+        return None
+    half = (rate.high - rate.low) / 2 / rate.value
+    if half <= target:
+        return None
+    message = f"the interval is ±{half:.1%} wide, ±{target:.1%} was wanted ({rate.method}, n = {rate.n})"
+    return Finding(rule="wide-interval", severity="note", message=message)
+
+
+def few_attempts(attempts: int) -> Finding | None:
+    if attempts >= FEW_ATTEMPTS:
+        return None
+    message = f"{attempts} of at least {FEW_ATTEMPTS} attempts: what differs between processes is hardly known"
+    return Finding(rule="few-attempts", severity="note", message=message)
+
+
+def oversubscribed(is_oversubscribed: bool) -> Finding | None:
+    if not is_oversubscribed:
+        return None
+    message = "more was asked of the device than it has: this tests the mechanics and measures nothing else"
+    return Finding(rule="oversubscribed", severity="note", message=message)
+
+
+def few_windows(windows: int, attempts: int) -> Finding | None:
+    """attempts: that the rate is of; two or more have an interval between them."""
+    if attempts > 1 or windows >= steady.MIN_WINDOWS:
+        return None
+    message = f"{windows} windows were timed, an interval needs {steady.MIN_WINDOWS}; or repeat the run"
+    return Finding(rule="few-windows", severity="unknown", message=message)
+
+
+def no_steady_state(windows: int, warmup_requested: int | None) -> Finding:
+    """Said where the second half stands for the timed part."""
+    if warmup_requested is None:
+        why = f"no steady part was found in {windows} windows"
+    else:
+        why = f"all {windows} windows lie within the {warmup_requested} steps of warm-up that were asked for"
+    return Finding(rule="no-steady-state", severity="unknown", message=f"{why}: the rate is of their second half")
+
+
+def unfinished(status: Status, reason: str, evidence: str) -> Finding | None:
+    if status == "ok":
+        return None
+    return Finding(rule="unfinished", severity="unknown", message=f"{status}, ended by {reason}: {evidence}")
+
+
+def merged(found: Sequence[tuple[int, Finding]], attempts: int) -> tuple[Finding, ...]:
+    """One finding for each rule, of findings by attempt, the worst rules first."""
+    order = ("invalid", "suspect", "unknown", "note")
+    by_rule: dict[str, list[tuple[int, Finding]]] = {}
+    for number, finding in found:
+        by_rule.setdefault(finding.rule, []).append((number, finding))
+    merged = []
+    for rule, rows in by_rule.items():
+        words = (f"attempt {n}: {f.message}" if attempts > 1 and n else f.message for n, f in rows)
+        merged.append(Finding(rule=rule, severity=rows[0][1].severity, message="; ".join(words)))
+    return tuple(sorted(merged, key=lambda f: order.index(f.severity)))

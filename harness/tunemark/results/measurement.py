@@ -1,0 +1,225 @@
+"""The records of all ranks of one attempt, as written: instants and counts, no rate and no notion of warm-up.
+
+Ranks of one data rank train on the same batch, so tokens are summed over data ranks, once each. Instants of
+different ranks are never compared.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunemark.errors import BadStore
+from tunemark_worker.contract import Assignment, decode, records_name
+
+
+class Counts(NamedTuple):
+    """Tokens of some steps, whole job. slots: batch x sequence. content: not padding. trained: with a label."""
+
+    slots: int
+    content: int
+    trained: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One optimizer step on one rank. marks: (part, instant) where parts were timed, empty else."""
+
+    number: int
+    instant_s: float
+    counts: Counts
+    targets: int
+    loss_sum: float
+    gradient_norm: float
+    marks: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edge:
+    """A window's edge. steps: done so far. second_s, witness_s: the second clock, before and after a value that
+    depends on the last update was read."""
+
+    instant_s: float
+    steps: int
+    second_s: float
+    witness_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """CPU seconds so far: busy_s of the rank's cores, whoever used them (None where unknown), own_s of its process."""
+
+    instant_s: float
+    busy_s: float | None
+    own_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """What one rank wrote. end: None after a kill. peak_flops: measured, None where it was not."""
+
+    rank: int
+    data_rank: int
+    started_s: float | None
+    phases: tuple[tuple[str, float], ...]
+    facts: Mapping[str, Any]
+    peak: Mapping[str, Any] | None
+    steps: tuple[Step, ...]
+    edges: tuple[Edge, ...]
+    loads: tuple[Load, ...]
+    end: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """All ranks of an attempt that left records. partial_lines: last lines that a kill cut off, dropped."""
+
+    assignment: Assignment
+    ranks: tuple[Rank, ...]
+    partial_lines: int
+
+    @property
+    def is_whole(self) -> bool:
+        """True where every rank has left records; else no sum over ranks can be formed."""
+        return len(self.ranks) == self.assignment.processes
+
+    @functools.cached_property
+    def data_ranks(self) -> tuple[Rank, ...]:
+        """The first rank of each data rank."""
+        first: dict[int, Rank] = {}
+        for rank in self.ranks:
+            first.setdefault(rank.data_rank, rank)
+        return tuple(first.values())
+
+    @functools.cached_property
+    def steps(self) -> tuple[Counts, ...]:
+        """The job's tokens by step, as far as every data rank has come."""
+        done = min((len(rank.steps) for rank in self.data_ranks), default=0)
+        rows = ([rank.steps[i].counts for rank in self.data_ranks] for i in range(done))
+        return tuple(Counts(*map(sum, zip(*row, strict=True))) for row in rows)
+
+    @functools.cached_property
+    def losses(self) -> tuple[float, ...]:
+        """The mean loss per predicted token, by step; steps without such a token are left out."""
+        found = []
+        for i in range(len(self.steps)):
+            targets = sum(rank.steps[i].targets for rank in self.data_ranks)
+            if targets:
+                found.append(sum(rank.steps[i].loss_sum for rank in self.data_ranks) / targets)
+        return tuple(found)
+
+    def counts(self, first: int, last: int) -> Counts:
+        """The job's tokens of steps first to last - 1."""
+        rows = self.steps[first:last]
+        return Counts(sum(r.slots for r in rows), sum(r.content for r in rows), sum(r.trained for r in rows))
+
+
+def read(folder: Path) -> Measurement:
+    """Read an attempt's folder; `BadStore` names the file and line of what is no record."""
+    plan = folder / "plan.json"
+    try:
+        assignment = Assignment.from_json(plan.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _bad(plan, None, str(error)) from error
+    ranks, partial = [], 0
+    for rank in range(assignment.processes):
+        path = folder / records_name(rank)
+        if path.exists():
+            found, cut = _rank(path, rank, assignment)
+            ranks.append(found)
+            partial += cut
+    return Measurement(assignment=assignment, ranks=tuple(ranks), partial_lines=partial)
+
+
+def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise _bad(path, None, str(error)) from error
+    phases: list[tuple[str, float]] = []
+    steps: list[Step] = []
+    edges: list[Edge] = []
+    loads: list[Load] = []
+    once: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = decode(line.decode())
+            kind, instant_s = row["kind"], float(row["instant_s"])
+            if kind == "phase":
+                phases.append((str(row["name"]), instant_s))
+            elif kind == "step":
+                steps.append(_step(row))
+                if steps[-1].number != len(steps) - 1:
+                    raise ValueError(f"step {steps[-1].number} is out of order")
+            elif kind == "edge":
+                edges.append(_edge(row))
+                if len(edges) > 1 and not (
+                    edges[-1].steps > edges[-2].steps and edges[-1].instant_s > edges[-2].instant_s
+                ):
+                    raise ValueError("this window has no step or no duration")
+                if edges[-1].steps > len(steps):
+                    raise ValueError(f"{edges[-1].steps} steps are said to be done, {len(steps)} are recorded")
+            elif kind == "load":
+                busy_s = row["busy_s"]
+                loads.append(Load(instant_s=instant_s, busy_s=busy_s, own_s=float(row["own_s"])))
+            else:
+                once[kind] = row
+        except (ValueError, KeyError, TypeError) as error:
+            why = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise _bad(path, number, why) from error
+    facts = once.get("facts", {})
+    found = Rank(
+        rank=rank,
+        data_rank=_data_rank(path, rank, facts, assignment),
+        started_s=once["start"]["instant_s"] if "start" in once else None,
+        phases=tuple(phases),
+        facts=facts,
+        peak=once.get("peak"),
+        steps=tuple(steps),
+        edges=tuple(edges),
+        loads=tuple(loads),
+        end=once.get("end"),
+    )
+    return found, 1 if rest else 0
+
+
+def _data_rank(path: Path, rank: int, facts: Mapping[str, Any], assignment: Assignment) -> int:
+    if "data_rank" in facts:
+        return int(facts["data_rank"])
+    if assignment.data_ranks == 1:
+        return 0
+    if assignment.data_ranks == assignment.processes or not facts:
+        return rank
+    raise _bad(path, None, "its facts do not say which data rank it is, so its tokens cannot be summed")
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    return Step(
+        number=int(row["step"]),
+        instant_s=float(row["instant_s"]),
+        counts=Counts(int(row["slots"]), int(row["content"]), int(row["trained"])),
+        targets=int(row["targets"]),
+        loss_sum=float(row["loss_sum"]),
+        gradient_norm=float(row["gradient_norm"]),
+        marks=tuple((str(name), float(instant_s)) for name, instant_s in row["marks"] or ()),
+    )
+
+
+def _edge(row: Mapping[str, Any]) -> Edge:
+    return Edge(
+        instant_s=float(row["instant_s"]),
+        steps=int(row["steps"]),
+        second_s=float(row["second_s"]),
+        witness_s=float(row["witness_s"]),
+    )
+
+
+def _bad(path: Path, line: int | None, why: str) -> BadStore:
+    return BadStore(
+        what=f"{path}{'' if line is None else f', line {line}'} cannot be read",
+        why=why,
+        next=f"move {path.parent} away, or restore it from where it was copied",
+    )

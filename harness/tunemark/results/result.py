@@ -1,0 +1,161 @@
+"""What is known of a run: what was asked, what was measured with its intervals, what was noticed, and a verdict.
+
+Unknown is null, never 0; the reason is in a finding or in the field's own `_reason`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from tunemark.plugin.descriptors import Finding
+
+# History of the schema (of runs.jsonl, result.json and attempt.json):
+#   1  first form
+SCHEMA = 1
+
+Status = Literal["ok", "oom", "error", "killed", "timeout"]
+Verdict = Literal["valid", "suspect", "invalid", "unknown"]
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value with its 95 % interval; low and high are null where n is too small for one. method says of what kind."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tokens of the timed steps, whole job, all attempts."""
+
+    slots: int
+    content: int
+    trained: int
+
+
+class StepTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds per step of the timed windows, all attempts."""
+
+    p50: float
+    p95: float
+
+
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One attempt. reason: why it stopped. evidence: what shows it."""
+
+    name: str
+    status: Status
+    reason: str
+    evidence: str
+    tokens_per_s: float | None
+    steps_measured: int
+    warmup_steps: int | None
+    interval_s: float | None
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the plan says of a run: stored with each attempt, so that a result needs no plugin to be derived.
+
+    breakdown: every part of a step was waited for, so its rates are not the run's. peak_flops: what the accelerator's
+    chips promise in this precision, null where unknown. learnable: false where no loss can fall.
+    """
+
+    run_id: str
+    model: str
+    dataset: str
+    device: str
+    size: str
+    strategy_requested: str
+    method: str
+    precision: str
+    batching: str
+    sequence: int
+    micro_batch: int
+    global_batch: int
+    gradient_accumulation: int
+    train_on: str
+    weights: str
+    optimizer: str
+    learning_rate: float
+    schedule: str
+    clip_norm: float
+    seed: int
+    python: str | None
+    breakdown: bool
+    epochs: int | None
+    steps_requested: int | None
+    warmup_requested: int | None
+    budget_s: float
+    target_interval: float
+    window_s: float
+    chip: str
+    chips: int | None
+    oversubscribed: bool
+    learnable: bool
+    processes: int
+    threads: int
+    data_ranks: int
+    parameters: int
+    trainable_parameters: int
+    flops_per_token: float
+    flops_per_token_full_attention: float
+    peak_flops: float | None
+    peak_flops_source: str | None
+
+
+# Inherited, against the style: the same fields are flat in two files, and a second list of them would drift.
+class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run with all its attempts.
+
+    tokens_per_s counts content tokens, slot_tokens_per_s batch x sequence, trained_tokens_per_s labels; all of the
+    whole job. steps_measured, warmup_steps, tokens and interval_s are sums over attempts that the rates are of.
+    setup_s: seconds of each phase from the launch on, time_to_first_step_s from the launch to the first step's end,
+    medians of attempts. peak_memory_bytes: of the rank that held most. requested_bytes: the allocation that failed.
+    """
+
+    status: Status
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    strategy_selected: dict[str, Any] | None
+    attempts: int
+    each_attempt: tuple[AttemptRow, ...]
+    steps_measured: int
+    warmup_steps: int | None
+    tokens_per_s: Estimate | None
+    slot_tokens_per_s: Estimate | None
+    trained_tokens_per_s: Estimate | None
+    tokens_per_s_per_chip: float | None
+    tokens: Tokens | None
+    interval_s: float | None
+    padding_fraction: float | None
+    step_time_s: StepTime | None
+    breakdown_s: dict[str, float] | None
+    time_to_first_step_s: float | None
+    setup_s: dict[str, float]
+    mfu: float | None
+    mfu_reason: str | None
+    peak_memory_bytes: int | None
+    requested_bytes: int | None
+    loss_first: float | None
+    loss_last: float | None
+    stop_reason: str | None
+    data_sha256: str
+    environment: dict[str, Any]
+    schema: int = SCHEMA
+
+
+def encode(result: Result) -> str:
+    """A result as one line of JSON."""
+    return msgspec.json.encode(result).decode()
+
+
+def decode(line: str) -> Result:
+    """The result of one line; ValueError where it is none or of another schema."""
+    raw = msgspec.json.decode(line)
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        raise ValueError(f"not a result of schema {SCHEMA}")
+    return msgspec.convert(raw, Result)

@@ -1,0 +1,14 @@
+"""The JSON Schema of a line of runs.jsonl, from the very type that is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tunemark.results.result import Result
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a result."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Result)}

@@ -1,0 +1,276 @@
+"""The runs folder: `<model>-<device>-<size>-<strategy>-<run_id>/<attempt>/`, from which every result is derived.
+
+The records are the truth. `result.json` beside them is for people and other programs: it is never read back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunemark.data import read_tokens
+from tunemark.errors import BadStore, TunemarkError
+from tunemark.experiment import Plan
+from tunemark.plugin import Catalog, Finding
+from tunemark.results.estimate import Attempt, estimate
+from tunemark.results.findings import merged, verdict
+from tunemark.results.measurement import Measurement, read
+from tunemark.results.recount import Documents
+from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
+from tunemark_worker.contract import TokenFile, token_layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """An attempt's folder and its attempt.json."""
+
+    folder: Path
+    identity: Identity
+    facts: Mapping[str, Any]
+
+    @property
+    def started(self) -> tuple[str, str]:
+        return str(self.facts.get("started_utc", "")), self.folder.name
+
+
+class Store:
+    """All attempts under one folder; copying folders into it merges stores."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # -- before anything is measured
+
+    def prove_writable(self) -> None:
+        """Raise `BadStore` unless attempts can be written."""
+        self.prove_folder(self.root)
+
+    @staticmethod
+    def prove_folder(folder: Path) -> None:
+        """Make a folder and raise `BadStore` unless files can be written to it."""
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+                pass
+
+    # -- what is there
+
+    def has_attempt(self, run_id: str) -> bool:
+        return bool(self._entries(run_id))
+
+    def finished_attempts(self, run_id: str, fingerprint: str) -> int:
+        """Attempts of the newest series that ended well with this code, data and interpreter."""
+        return sum(e.facts.get("status") == "ok" for e in self._newest(run_id) if _is_of(e, fingerprint))
+
+    def is_finished(self, run_id: str, fingerprint: str, repeats: int) -> bool:
+        return self.finished_attempts(run_id, fingerprint) >= repeats
+
+    def series(self, run_id: str, fingerprint: str, *, new: bool) -> str:
+        """The name under which attempts are taken together: the newest series', or a new one."""
+        newest = [e for e in self._newest(run_id) if _is_of(e, fingerprint)]
+        if newest and not new:
+            return str(newest[0].facts["series"])
+        return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}-{fingerprint[:8]}"
+
+    def result(self, plan: Plan, catalog: Catalog) -> Result:
+        """The result of a plan's newest series, with the plugins' findings, also kept as result.json."""
+        entries = self._newest(plan.run_id)
+        assert entries, "a result is asked for after an attempt"
+        result = audited(_derive(entries), plan, catalog)
+        _write(entries[-1].folder / "result.json", encode(result) + "\n")
+        return result
+
+    def results(self, catalog: Catalog | None = None) -> list[Result]:
+        """The results of the newest series of all runs, the oldest first."""
+        if not self.root.is_dir():
+            raise BadStore(what=f"there is no store {self.root}", next="give the folder that --store names")
+        runs: dict[str, list[_Entry]] = {}
+        for entry in self._entries():
+            runs.setdefault(entry.identity.run_id, []).append(entry)
+        newest = sorted((_last_series(entries) for entries in runs.values()), key=lambda s: s[0].started)
+        found = [_derive(entries) for entries in newest]
+        return [audited(r, None, catalog) for r in found] if catalog else found
+
+    # -- what is written
+
+    def new_attempt(self, plan: Plan, name: str) -> Path:
+        """An empty folder for an attempt of this name."""
+        spec = plan.spec
+        words = "-".join([spec.model, spec.device, spec.size, spec.strategy])
+        # A file's name is limited to 255 bytes, and options may hold paths; the run_id alone is what counts.
+        run = re.sub(r"[^A-Za-z0-9._+=-]", "_", words)[:150] + f"-{plan.run_id}"
+        folder = self.root.absolute() / run / name
+        with _writing(folder):
+            folder.mkdir(parents=True)
+        return folder
+
+    def write_attempt(self, plan: Plan, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Write what the parent knows of an attempt; called before the launch and again after its end."""
+        entry = {"schema": SCHEMA, "run": msgspec.to_builtins(identity(plan)), **facts}
+        _write(folder / "attempt.json", json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n")
+
+    # -- how it is found
+
+    def _entries(self, run_id: str | None = None) -> list[_Entry]:
+        pattern = f"*-{run_id}/*/attempt.json" if run_id else "*/*/attempt.json"
+        found = [_entry(path) for path in sorted(self.root.glob(pattern))]
+        return [e for e in found if run_id is None or e.identity.run_id == run_id]
+
+    def _newest(self, run_id: str) -> list[_Entry]:
+        entries = self._entries(run_id)
+        return _last_series(entries) if entries else []
+
+
+def identity(plan: Plan) -> Identity:
+    """What a stored attempt keeps of its plan."""
+    spec, accelerator = plan.spec, plan.accelerator
+    same = set(Identity.__struct_fields__) & set(type(spec).__dataclass_fields__)
+    # Autocast computes in the precision that it names.
+    peaks = accelerator.peak_flops
+    peak_flops = peaks.get(spec.precision, peaks.get(spec.precision.removesuffix("-autocast")))
+    return Identity(
+        **{name: getattr(spec, name) for name in same},
+        run_id=plan.run_id,
+        strategy_requested=spec.strategy,
+        gradient_accumulation=plan.gradient_accumulation,
+        steps_requested=spec.steps,
+        warmup_requested=spec.warmup,
+        budget_s=spec.budget,
+        window_s=spec.window,
+        chip=accelerator.chip,
+        chips=accelerator.chips,
+        oversubscribed=accelerator.oversubscribed,
+        learnable=plan.dataset.learnable,
+        processes=plan.launch.processes,
+        threads=plan.launch.threads,
+        data_ranks=plan.data_ranks,
+        parameters=plan.parameters,
+        trainable_parameters=plan.trainable_parameters,
+        flops_per_token=plan.flops_per_token,
+        flops_per_token_full_attention=plan.flops_per_token_full_attention,
+        peak_flops=peak_flops,
+        peak_flops_source=accelerator.source if peak_flops is not None else None,
+    )
+
+
+def audited(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
+    """The result with the plugins' findings; a plugin that fails is a finding that makes the verdict unknown."""
+    found = [(0, finding) for finding in result.findings]
+    for plugin, function in catalog.observers("tunemark_audit"):
+        try:
+            found += [
+                (0, msgspec.convert(f, Finding, from_attributes=True)) for f in function(plan=plan, result=result)
+            ]
+        # A stranger's function is on the other side.
+        except Exception as error:
+            message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
+            found.append((0, Finding(rule="audit-failed", severity="unknown", message=message)))
+    every = merged(found, 1)
+    return msgspec.structs.replace(result, findings=every, verdict=verdict(every, result.status))
+
+
+def _derive(entries: list[_Entry]) -> Result:
+    attempts = [_attempt(entry) for entry in entries]
+    documents = _documents(attempts[-1].measurement.assignment.token_file)
+    return estimate(entries[-1].identity, attempts, documents)
+
+
+def _attempt(entry: _Entry) -> Attempt:
+    facts = entry.facts
+    measurement = read(entry.folder)
+    status, reason, evidence = _end(measurement)
+    if facts.get("status") in ("oom", "error", "killed", "timeout") or (facts.get("status") == "ok" and status == "ok"):
+        status = facts["status"]
+        reason, evidence = str(facts.get("reason", "")), str(facts.get("evidence", ""))
+    return Attempt(
+        name=entry.folder.name,
+        status=status,
+        reason=reason,
+        evidence=evidence,
+        measurement=measurement,
+        launched_s=facts.get("launched_s"),
+        facts={k: v for k, v in facts.items() if k not in ("run", "schema")},
+    )
+
+
+def _end(measurement: Measurement) -> tuple[Status, str, str]:
+    """How an attempt ended, by its records alone."""
+    for rank in measurement.ranks:
+        if rank.end is not None and rank.end.get("status") != "ok":
+            status: Status = "oom" if rank.end.get("status") == "oom" else "error"
+            return status, str(rank.end.get("reason")), str(rank.end.get("error"))
+    ended = [rank.end for rank in measurement.ranks if rank.end is not None]
+    if len(ended) < measurement.assignment.processes:
+        missing = measurement.assignment.processes - len(ended)
+        return "killed", "no end record", f"{missing} of {measurement.assignment.processes} ranks wrote no end record"
+    reason = str(ended[0].get("reason"))
+    if reason == "interrupted":
+        return "killed", reason, "ended at a window's edge after SIGTERM"
+    return "ok", reason, "every rank wrote its end record"
+
+
+def _documents(file: TokenFile) -> Documents | None:
+    """The token file's documents; None where it is not there any more, or not as it was."""
+    import numpy as np  # heavy, and needed here alone
+
+    path = Path(file.path)
+    try:
+        if path.stat().st_size != token_layout(file.documents, file.tokens).end:
+            return None
+        tokens = read_tokens(path)
+    except (OSError, ValueError, TunemarkError):
+        return None
+    before = np.concatenate([[0], np.cumsum(tokens.trained, dtype=np.int64)])
+    return Documents(offsets=tokens.offsets.tolist(), trained_before=before)
+
+
+def _entry(path: Path) -> _Entry:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+            raise ValueError(f"not an attempt of schema {SCHEMA}")
+        return _Entry(folder=path.parent, identity=msgspec.convert(raw.get("run"), Identity), facts=raw)
+    except (OSError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        next = f"move {path.parent} away, or restore it from where it was copied"
+        raise BadStore(what=f"{path}{line} cannot be read", why=str(error), next=next) from error
+
+
+def _last_series(entries: list[_Entry]) -> list[_Entry]:
+    ordered = sorted(entries, key=lambda e: e.started)
+    series = ordered[-1].facts.get("series")
+    return [e for e in ordered if e.facts.get("series") == series]
+
+
+def _is_of(entry: _Entry, fingerprint: str) -> bool:
+    return entry.facts.get("fingerprint") == fingerprint
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole: a reader, or a kill, never meets half of it."""
+    with _writing(path):
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadStore(
+            what=f"cannot write to {path}",
+            why=str(error),
+            next="name a folder that you may write to, with space left, by --store or --output",
+        ) from error
