@@ -1,0 +1,235 @@
+"""The worker: its arithmetic in this process, and a whole short attempt in another."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tunemark_worker.__main__ import horizon, is_out_of_memory, requested_bytes, steps_of
+from tunemark_worker.batches import Tokens
+from tunemark_worker.contract import HEADER_BYTES, Assignment, TokenFile, decode, encode, token_layout
+from tunemark_worker.loop import Timing, loss_of
+from tunemark_worker.optimizer import schedule
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = {
+    "model_type": "mistral",
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "sliding_window": None,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+
+
+def _token_file(path):
+    rng = random.Random(0)
+    documents = [[rng.randrange(1, 64) for _ in range(rng.randrange(2, 20))] for _ in range(60)]
+    ids = [token for document in documents for token in document]
+    layout = token_layout(len(documents), len(ids))
+    content = bytearray(layout.end)
+    content[:HEADER_BYTES] = json.dumps({}).encode().ljust(HEADER_BYTES)
+    struct.pack_into(f"<{len(ids)}i", content, layout.ids, *ids)
+    content[layout.trained : layout.trained + len(ids)] = bytes([1]) * len(ids)
+    offsets = [sum(map(len, documents[:i])) for i in range(len(documents) + 1)]
+    struct.pack_into(f"<{len(offsets)}q", content, layout.offsets, *offsets)
+    path.write_bytes(content)
+    return TokenFile(path=str(path), sha256="", documents=len(documents), tokens=len(ids), pad_id=0)
+
+
+@pytest.fixture
+def assignment(tmp_path):
+    return Assignment(
+        run_id="r",
+        attempt="a",
+        model="m",
+        model_runtime="tunemark_mistral.runtime:Mistral",
+        architecture=ARCHITECTURE,
+        device="cpu",
+        size="1",
+        device_runtime="tunemark_torch.runtime:Cpu",
+        strategy="none",
+        strategy_runtime="tunemark_torch.runtime:NoStrategy",
+        strategy_options={},
+        method="full",
+        token_file=_token_file(tmp_path / "tokens"),
+        precision="fp32",
+        batching="pack",
+        sequence=32,
+        micro_batch=4,
+        global_batch=4,
+        gradient_accumulation=1,
+        data_ranks=1,
+        weights="random",
+        optimizer="adamw",
+        learning_rate=1e-3,
+        schedule="linear",
+        clip_norm=1.0,
+        seed=0,
+        epochs=None,
+        steps=4,
+        warmup=1,
+        budget_s=60.0,
+        target_interval=0.0,
+        window_s=1.0,
+        calibrate=False,
+        breakdown=True,
+        processes=1,
+        threads=1,
+        device_options={},
+    )
+
+
+def _start(assignment, folder):
+    folder.mkdir()
+    (folder / "plan.json").write_text(assignment.to_json())
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT / 'harness'}:{ROOT / 'plugins'}", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tunemark_worker", "plan.json"], cwd=folder, env=variables, stderr=subprocess.PIPE
+    )
+
+
+def _run(assignment, folder):
+    job = _start(assignment, folder)
+    _, errors = job.communicate(timeout=100)
+    return job.returncode, _records(folder), errors.decode()
+
+
+def _records(folder):
+    path = folder / "records.0.jsonl"
+    return [decode(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _of(records, kind):
+    return [r for r in records if r["kind"] == kind]
+
+
+def test_a_short_attempt_writes_all_records_and_accumulation_changes_nothing(assignment, tmp_path):
+    code, whole, errors = _run(assignment, tmp_path / "whole")
+    assert (code, errors) == (0, "")
+    assert [r["name"] for r in _of(whole, "phase")] == ["imported", "opened", "built", "data", "first_step"]
+    steps, edges, (end,) = _of(whole, "step"), _of(whole, "edge"), _of(whole, "end")
+    assert (end["reason"], end["status"], end["weights_changed"]) == ("steps", "ok", True)
+    # One step of warm-up and four timed: five windows have six edges.
+    assert [e["steps"] for e in edges] == [e["window"] for e in edges] == [0, 1, 2, 3, 4, 5]
+    assert [name for name, _ in steps[0]["marks"]] == ["data", "transfer", "forward", "backward", "optimizer"]
+    assert [s["learning_rate"] for s in steps] == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
+    assert all(e["second_s"] <= e["witness_s"] for e in edges)
+
+    cut = dataclasses.replace(assignment, micro_batch=1, gradient_accumulation=4)
+    code, accumulated, _ = _run(cut, tmp_path / "cut")
+    assert code == 0
+    for one, other in zip(steps, _of(accumulated, "step"), strict=True):
+        assert [one[k] for k in ("slots", "content", "targets")] == [other[k] for k in ("slots", "content", "targets")]
+        assert one["loss_sum"] == pytest.approx(other["loss_sum"], rel=1e-5)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
+
+
+def test_a_killed_worker_leaves_whole_rows_and_no_end(assignment, tmp_path):
+    folder = tmp_path / "killed"
+    job = _start(dataclasses.replace(assignment, steps=10**9), folder)
+    deadline = time.monotonic() + 60
+    while len(_records_if_whole(folder)) < 30 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    assert (folder / "records.0.jsonl").read_bytes().endswith(b"\n")
+    assert len(_of(_records(folder), "edge")) > 5
+    assert not _of(_records(folder), "end")
+
+
+def _records_if_whole(folder):
+    path = folder / "records.0.jsonl"
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def test_a_failure_is_recorded_with_its_message(assignment, tmp_path):
+    code, records, errors = _run(dataclasses.replace(assignment, optimizer="none such"), tmp_path / "failed")
+    assert code == 1
+    assert "Traceback" in errors
+    assert records[-1]["kind"] == "end"
+    assert (records[-1]["status"], records[-1]["requested_bytes"]) == ("error", None)
+    assert "none such" in records[-1]["error"]
+
+
+def test_a_loss_that_is_no_number_is_recorded():
+    line = encode("step", 0, 1.0, {"loss_sum": float("nan"), "gradient_norm": float("inf")}).decode()
+    assert "NaN" not in line
+    assert decode(line)["gradient_norm"] == float("inf")
+    assert math.isnan(decode(line)["loss_sum"])
+
+
+def test_samples_are_the_same_in_any_layout(assignment):
+    lengths = Tokens(assignment.token_file).lengths()
+    one = next(steps_of(assignment, lengths, 0))
+    halves = dataclasses.replace(assignment, micro_batch=1, gradient_accumulation=2, data_ranks=2)
+    split = [next(steps_of(halves, lengths, data_rank)) for data_rank in (0, 1)]
+    assert one[0] == [*split[0][0], *split[1][0], *split[0][1], *split[1][1]]
+
+
+def test_epochs_bound_the_horizon(assignment):
+    padded = dataclasses.replace(assignment, batching="pad", epochs=2, steps=None)
+    lengths = Tokens(padded.token_file).lengths()
+    assert horizon(padded, lengths) == len(list(steps_of(padded, lengths, 0))) == 2 * 60 // 4
+
+
+def test_the_loss_is_of_the_next_token():
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 0, 2] = 100.0
+    assert loss_of(logits, torch.tensor([[-100, 2, -100]])).item() == pytest.approx(0.0)
+    assert loss_of(logits, torch.tensor([[-100, 1, -100]])).item() == pytest.approx(100.0)
+
+
+def test_schedules_fall_and_never_reach_zero():
+    assert [schedule("linear", 4)(s) for s in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25]
+    assert [schedule("cosine", 2)(s) for s in range(2)] == pytest.approx([1.0, 0.5])
+    with pytest.raises(ValueError, match="needs the number"):
+        schedule("cosine", None)
+
+
+def test_windows_fill_a_second_where_waiting_costs(assignment):
+    timing = Timing(dataclasses.replace(assignment, steps=None, warmup=0), waits_free=False)
+    assert timing.length(0) == 1
+    timing.add(1, 0.1, 100)
+    assert timing.length(1) in (10, 11)
+    fixed = Timing(dataclasses.replace(assignment, steps=40, warmup=3), waits_free=False)
+    fixed.add(1, 0.001, 100)
+    assert (fixed.length(1), fixed.length(3), fixed.length(41)) == (2, 5, 2)
+
+
+def test_reasons_to_stop(assignment):
+    timing = Timing(dataclasses.replace(assignment, steps=None, target_interval=0.05, warmup=0), waits_free=True)
+    for i in range(12):
+        assert timing.reason(i, 1.0) == ""
+        timing.add(1, 0.1 + 0.0001 * (i % 3), 100)
+    assert timing.reason(12, 1.0) == "target-interval"
+    assert timing.reason(12, 60.0) == "budget"
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    cpu = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. Error code 12"
+    cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB"
+    assert is_out_of_memory(RuntimeError(cpu))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError(cuda))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 4x3)"))
+    assert requested_bytes(cpu) == 4096
+    assert requested_bytes(cuda) == int(2.5 * 2**30)
