@@ -91,7 +91,9 @@ class Attempt:
         self._device = device
         self._strategy.prepare()
         recorder.write("phase", name="opened")
-        recorder.write("facts", **_versions(), device=dict(device.facts()))
+        recorder.write(
+            "facts", **_versions(), data_rank=place.data_rank, data_ranks=place.data_ranks, device=dict(device.facts())
+        )
 
         torch.manual_seed(a.seed)
         built = model.build(a, place)
