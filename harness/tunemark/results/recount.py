@@ -8,10 +8,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tunemark.results.measurement import Counts
 from tunemark_worker import documents
 from tunemark_worker.contract import Assignment
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +24,7 @@ class Documents:
     """Where documents begin (one more than there are), and how many trained tokens lie before each token."""
 
     offsets: Sequence[int]
-    trained_before: Sequence[int]
+    trained_before: Sequence[int] | npt.NDArray[np.int64]
 
 
 def recount(found: Documents, assignment: Assignment, first: int, last: int) -> Counts:

@@ -1,0 +1,11 @@
+"""Results for people: tables that know no format, the files of a report, and what a terminal shows."""
+
+from tunemark.report.report import Column as Column
+from tunemark.report.report import Report as Report
+from tunemark.report.report import Table as Table
+from tunemark.report.report import arrange as arrange
+from tunemark.report.text import exit_code as exit_code
+from tunemark.report.text import markdown_table as markdown_table
+from tunemark.report.text import verdict_line as verdict_line
+from tunemark.report.write import read as read
+from tunemark.report.write import write as write

@@ -1,0 +1,169 @@
+"""Results arranged as titled tables with units; it knows no file format and rounds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunemark.results.result import Estimate, Result
+
+Cell = str | int | float | bool | None | Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """name: the field's, for programs. title, unit: for people; a fraction has the unit "1". help: what it means."""
+
+    name: str
+    title: str
+    unit: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Rows of cells; None is unknown. per_run: one row for each run, in the report's order of runs."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    per_run: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a format renders. notes: what a reader must know to read the tables."""
+
+    title: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+
+NOTES = (
+    "tokens/s: content tokens (no padding) over the wall time of the timed steps, whole job; slots: batch x sequence; "
+    "trained: tokens with a label.",
+    "An interval is 95 %: between attempts where there are two or more, else within the one run.",
+    "Not timed: preparing the data, starting, building the model, the peak's measurement, and the warm-up steps.",
+)
+
+_Field = tuple[Column, Callable[[Result], Cell]]
+
+
+def arrange(results: Sequence[Result]) -> Report:
+    """The tables of some runs, in their order."""
+    tables = [
+        _per_run("Throughput", results, _THROUGHPUT),
+        _per_run("Efficiency, memory and loss", results, _EFFICIENCY),
+        _per_run("Runs", results, _RUNS),
+    ]
+    if any(r.setup_s for r in results):
+        tables.append(_per_run("Set-up", results, [_phase("setup_s", n) for n in _names(results, "setup_s")]))
+    if any(r.breakdown_s for r in results):
+        tables.append(
+            _per_run("Parts of a step", results, [_phase("breakdown_s", n) for n in _names(results, "breakdown_s")])
+        )
+    tables.append(_findings(results))
+    return Report(title="tunemark report", tables=tuple(tables), notes=NOTES)
+
+
+def _plain(name: str, title: str, unit: str = "", help: str = "") -> _Field:
+    return Column(name=name, title=title, unit=unit, help=help), lambda r: _cell(getattr(r, name))
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    found: Cell = value
+    return found
+
+
+def _phase(field: str, name: str) -> _Field:
+    column = Column(name=f"{field.removesuffix('_s')}_{name}_s", title=name, unit="s")
+    return column, lambda r: (getattr(r, field) or {}).get(name)
+
+
+def _names(results: Sequence[Result], field: str) -> list[str]:
+    return list(dict.fromkeys(name for r in results for name in getattr(r, field) or {}))
+
+
+_KEY = _plain("run_id", "run")
+_THROUGHPUT: list[_Field] = [
+    _plain("model", "model"),
+    (Column(name="accelerator", title="device"), lambda r: f"{r.device}:{r.size}"),
+    _plain("strategy_requested", "strategy"),
+    _plain("status", "status", help="ok, oom, error, killed or timeout"),
+    _plain("verdict", "verdict", help="valid, suspect, invalid or unknown"),
+    _plain("tokens_per_s", "content", "tokens/s"),
+    _plain("slot_tokens_per_s", "slots", "tokens/s"),
+    _plain("trained_tokens_per_s", "trained", "tokens/s"),
+    _plain("tokens_per_s_per_chip", "content per chip", "tokens/s"),
+    _plain("padding_fraction", "padding", "1"),
+    _plain("attempts", "attempts"),
+    _plain("steps_measured", "timed steps"),
+    _plain("interval_s", "timed", "s"),
+]
+_EFFICIENCY: list[_Field] = [
+    _plain("mfu", "MFU", "1", "model FLOPs of all slots (causal, nothing recomputed) over peak FLOP/s"),
+    _plain("peak_flops", "peak", "FLOP/s"),
+    _plain("peak_flops_source", "peak's source"),
+    _plain("mfu_reason", "why no MFU"),
+    (
+        Column(name="step_time_p50_s", title="step p50", unit="s"),
+        lambda r: r.step_time_s.p50 if r.step_time_s else None,
+    ),
+    (
+        Column(name="step_time_p95_s", title="step p95", unit="s"),
+        lambda r: r.step_time_s.p95 if r.step_time_s else None,
+    ),
+    _plain("peak_memory_bytes", "memory", "bytes", "of the rank that held most"),
+    _plain("loss_first", "first loss", "nat"),
+    _plain("loss_last", "last loss", "nat"),
+    _plain("warmup_steps", "warm-up steps"),
+    _plain("time_to_first_step_s", "to first step", "s"),
+    _plain("stop_reason", "stopped by"),
+]
+_RUNS: list[_Field] = [
+    _plain("dataset", "dataset"),
+    _plain("data_sha256", "data sha256"),
+    _plain("train_on", "train on"),
+    _plain("method", "method"),
+    _plain("precision", "precision"),
+    _plain("batching", "batching"),
+    _plain("sequence", "sequence", "tokens"),
+    _plain("micro_batch", "micro batch", "sequences"),
+    _plain("global_batch", "global batch", "sequences"),
+    _plain("gradient_accumulation", "accumulation"),
+    _plain("weights", "weights"),
+    _plain("optimizer", "optimizer"),
+    _plain("learning_rate", "learning rate"),
+    _plain("schedule", "schedule"),
+    _plain("clip_norm", "clip norm"),
+    _plain("seed", "seed"),
+    _plain("breakdown", "breakdown"),
+    _plain("chip", "chip"),
+    _plain("chips", "chips"),
+    _plain("processes", "processes"),
+    _plain("threads", "threads"),
+    _plain("data_ranks", "data ranks"),
+    _plain("strategy_selected", "strategy selected"),
+    _plain("parameters", "parameters"),
+    _plain("trainable_parameters", "trainable"),
+    _plain("flops_per_token", "FLOPs per token", "FLOP"),
+    _plain("flops_per_token_full_attention", "with full attention", "FLOP"),
+]
+
+
+def _per_run(title: str, results: Sequence[Result], fields: Sequence[_Field]) -> Table:
+    chosen = [_KEY, *fields]
+    rows = tuple(tuple(read(result) for _, read in chosen) for result in results)
+    return Table(title=title, columns=tuple(column for column, _ in chosen), rows=rows)
+
+
+def _findings(results: Sequence[Result]) -> Table:
+    columns = tuple(Column(name=name, title=title) for name, title in _FINDING)
+    rows = tuple((r.run_id, f.severity, f.rule, f.message) for r in results for f in r.findings)
+    return Table(title="Findings", columns=columns, rows=rows, per_run=False)
+
+
+_FINDING = (("run_id", "run"), ("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))

@@ -1,0 +1,39 @@
+"""Numbers with the digits that their interval supports, and names that cannot break a Markdown table."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from tunemark.results.result import Estimate
+from tunemark.units import significant
+
+
+def supported(estimate: Estimate) -> tuple[str, str | None]:
+    """(value, half-width), the half-width to two digits and the value to the same place; None without an interval."""
+    half = half_width(estimate)
+    if half is None or half <= 0:
+        return significant(estimate.value, 3 if half is None else 6), None if half is None else "0"
+    place = math.floor(math.log10(half)) - 1
+    # A value smaller than its own uncertainty still shows its leading digit.
+    if estimate.value > 0:
+        place = min(place, math.floor(math.log10(estimate.value)))
+    decimals = max(0, -place)
+    return f"{round(estimate.value, -place):,.{decimals}f}", f"{round(half, -place):,.{decimals}f}"
+
+
+def half_width(estimate: Estimate) -> float | None:
+    if estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / 2
+
+
+def plus_minus(estimate: Estimate) -> str:
+    """The value with its half-width; a value without an interval says so."""
+    value, half = supported(estimate)
+    return f"{value} (no interval)" if half is None else f"{value} ± {half}"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", re.sub(r"\s+", " ", text))

@@ -1,0 +1,122 @@
+"""What a terminal shows at the end: a Markdown table to paste, a line for each run, and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tunemark.report.report import NOTES
+from tunemark.report.rounding import escaped, half_width, plus_minus, supported
+from tunemark.results.result import Estimate, Result
+
+# Below this, content, slot and trained rates are the same to a reader.
+_DIFFERS = 0.01
+
+
+def markdown_table(results: Sequence[Result]) -> str:
+    """One row for each run; what all runs share stands above, what was not timed below."""
+    if not results:
+        return "no runs"
+    several = len(results) > 1
+    shared = {n: read(results[0]) for n, read in _IDENTITY.items() if len({read(r) for r in results}) == 1}
+    names = {n: read for n, read in _IDENTITY.items() if not (several and n in shared)}
+    if not several:
+        names = {n: _IDENTITY[n] for n in ("model", "device", "strategy")}
+    numbers: dict[str, Callable[[Result], str]] = {"tokens/s (content)": lambda r: _rate(r.tokens_per_s)}
+    if any(_differs(r, r.slot_tokens_per_s) for r in results):
+        numbers["tokens/s (slots)"] = lambda r: _rate(r.slot_tokens_per_s)
+    if any(_differs(r, r.trained_tokens_per_s) for r in results):
+        numbers["tokens/s (trained)"] = lambda r: _rate(r.trained_tokens_per_s)
+    numbers["n"] = _n
+    numbers["padding (%)"] = lambda r: _percent(r.padding_fraction)
+    numbers["MFU (%)"] = lambda r: _percent(r.mfu)
+    words: dict[str, Callable[[Result], str]] = {"status": lambda r: r.status, "verdict": lambda r: r.verdict}
+    left = {n: v for n, v in shared.items() if n not in names}
+    lines = ["; ".join(f"{n} {escaped(v)}" for n, v in left.items()), ""] if left else []
+    lines.append("| " + " | ".join([*names, *numbers, *words]) + " |")
+    lines.append("|" + "---|" * len(names) + "---:|" * len(numbers) + "---|" * len(words))
+    for r in results:
+        cells = [*(escaped(read(r)) for read in names.values()), *(read(r) for read in numbers.values())]
+        lines.append("| " + " | ".join([*cells, *(read(r) for read in words.values())]) + " |")
+    return "\n".join([*lines, "", *NOTES, ""])
+
+
+def verdict_line(result: Result) -> str:
+    """A run in one line, and a line more for each finding that is not a mere note."""
+    r = result
+    title = f"{r.model} {r.device}:{r.size} {r.strategy_requested}" + (" breakdown" if r.breakdown else "")
+    parts = []
+    if r.tokens_per_s is not None:
+        value, half = supported(r.tokens_per_s)
+        width = half_width(r.tokens_per_s)
+        if half is not None and width is not None:
+            value += f" ± {100 * width / r.tokens_per_s.value:.2g} %"
+        parts.append(f"{value} tokens/s (content, {_n(r)})")
+    else:
+        parts.append("tokens/s unknown")
+    if r.padding_fraction is not None:
+        parts.append(f"padding {_percent(r.padding_fraction)} %")
+    if r.mfu is not None:
+        peak = "measured peak" if r.peak_flops_source == "measured" else "peak"
+        parts.append(f"MFU {_percent(r.mfu)} % of {peak}")
+    if r.status != "ok":
+        parts.append(r.status)
+    lines = [f"{title}: {', '.join([*parts, r.verdict.upper()])}"]
+    lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in r.findings if f.severity != "note"]
+    return "\n".join(lines)
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """By the worst: 4 some status is not ok, 1 something invalid, 3 some verdict unknown, 0 else.
+
+    Running out of memory is an answer where another run of the sweep fits, and counts only where none is ok."""
+    some_ok = any(r.status == "ok" for r in results)
+    answered = [r for r in results if not (r.status == "oom" and some_ok)]
+    if any(r.status != "ok" for r in answered):
+        return 4
+    if any(r.verdict == "invalid" for r in results):
+        return 1
+    return 3 if any(r.verdict == "unknown" for r in answered) else 0
+
+
+_IDENTITY: dict[str, Callable[[Result], str]] = {
+    "model": lambda r: r.model,
+    "dataset": lambda r: r.dataset,
+    "device": lambda r: f"{r.device}:{r.size}",
+    "strategy": lambda r: r.strategy_requested,
+    "precision": lambda r: r.precision,
+    "batching": lambda r: r.batching,
+    "train on": lambda r: r.train_on,
+    "sequence (tokens)": lambda r: str(r.sequence),
+    "micro batch (sequences)": lambda r: str(r.micro_batch),
+    "global batch (sequences)": lambda r: str(r.global_batch),
+    "optimizer": lambda r: r.optimizer,
+    "breakdown": lambda r: "yes" if r.breakdown else "no",
+    "seed": lambda r: str(r.seed),
+}
+
+
+def _differs(result: Result, other: Estimate | None) -> bool:
+    content = result.tokens_per_s
+    return content is not None and other is not None and abs(other.value - content.value) > _DIFFERS * content.value
+
+
+def _rate(estimate: Estimate | None) -> str:
+    return "-" if estimate is None else plus_minus(estimate)
+
+
+def _n(result: Result) -> str:
+    if result.tokens_per_s is None:
+        return _counted(result.attempts, "attempt")
+    n = result.tokens_per_s.n
+    measured = sum(row.status == "ok" for row in result.each_attempt) or len(result.each_attempt)
+    if measured > 1:
+        return _counted(measured, "attempt")
+    return f"1 attempt, {_counted(n, 'window')}"
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
