@@ -157,7 +157,7 @@ def _columns(path: Path) -> Mapping[str, Sequence[Any]]:
 def _json_columns(path: Path) -> Mapping[str, Sequence[Any]]:
     """A list of objects, an object of lists (as pandas writes), or an object a line, whatever the suffix says."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise _bad(path, "it is not text in UTF-8", str(error)) from error
     try:

@@ -1,0 +1,107 @@
+"""What this distribution offers, as facts: imported by every `tunemark` command, so no torch here.
+
+`toy` is a CPU core by another name. `toy-async` works behind the program's back as a GPU does, at a speed that is
+known exactly, so that a measurement of it can be wrong. `toy-async-lying` says that it has finished when it has not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from tunemark.plugin import (
+    Accelerator,
+    Architecture,
+    Dataset,
+    Device,
+    Launch,
+    Model,
+    Strategy,
+    TokenizerName,
+    hookimpl,
+)
+
+
+class Toy:
+    """A device of one size, "1", which every machine has."""
+
+    def __init__(self, name: str, runtime: str) -> None:
+        self.name, self.runtime = name, runtime
+
+    def accelerators(self) -> Sequence[Accelerator]:
+        return [Accelerator(name="1", chip=self.name, chips=1, memory_bytes=None)]
+
+    def accelerator(self, size: str) -> Accelerator | None:
+        return next((a for a in self.accelerators() if a.name == size), None)
+
+    def default_size(self) -> str:
+        return "1"
+
+    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
+        """Nothing to switch. A shared accelerator would be claimed here, and proved idle."""
+        return contextlib.nullcontext()
+
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+        """What stands in `options` reaches the runtime as `assignment.device_options`, and is kept with the run."""
+        step_s = float(os.environ.get("TOY_STEP_S", "0.02"))
+        return Launch(processes=1, threads=1, environment={"OMP_NUM_THREADS": "1"}, options={"step_s": step_s})
+
+
+@hookimpl
+def tunemark_devices() -> Sequence[Device]:
+    return [
+        Toy("toy", "tunemark_example.runtime:Toy"),
+        Toy("toy-async", "tunemark_example.runtime:ToyAsync"),
+        Toy("toy-async-lying", "tunemark_example.runtime:ToyAsyncLying"),
+    ]
+
+
+@hookimpl
+def tunemark_models() -> Sequence[Model]:
+    return [
+        Model(
+            name="toy-lm",
+            description="predicts a byte from the byte before it; 8304 parameters",
+            # No layers: an embedding, a norm and a head.
+            architecture=Architecture(
+                model_type="toy",
+                vocab_size=259,
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=0,
+                num_attention_heads=1,
+                num_key_value_heads=1,
+                head_dim=16,
+                max_position_embeddings=4096,
+            ),
+            tokenizer=TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
+            runtime="tunemark_example.runtime:ToyLm",
+            requires=("torch",),
+        )
+    ]
+
+
+@hookimpl
+def tunemark_datasets() -> Sequence[Dataset]:
+    return [
+        Dataset(
+            name="toy-text",
+            loader="tunemark_example.text:ToyText",
+            description="sums of small numbers, a question and an answer each",
+            options={"examples": "how many (48)"},
+        )
+    ]
+
+
+@hookimpl
+def tunemark_strategies() -> Sequence[Strategy]:
+    return [
+        Strategy(
+            name="toy-wrap",
+            runtime="tunemark_example.runtime:ToyWrap",
+            description="one process; wraps the model and changes nothing",
+            distributed=False,
+        )
+    ]

@@ -1,0 +1,127 @@
+"""The worker's side: torch, the syntax of Python 3.8, and nothing of `tunemark`, which may not be installed there."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Mapping, Optional
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tunemark_worker.batches import Batch
+from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.optimizer import parameter_dtype
+
+
+class Toy:
+    """One thread of the CPU. Work is done when a call returns, so waiting is free."""
+
+    waits_free = True
+
+    def open(self, assignment: Assignment) -> Place:
+        torch.set_num_threads(assignment.threads)
+        return Place(device="cpu", rank=0, ranks=1, data_rank=0, data_ranks=1)
+
+    def synchronize(self) -> None:
+        pass
+
+    def peak_memory_bytes(self) -> Optional[int]:
+        """Unknown is None, never 0."""
+        return None
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"torch_threads": torch.get_num_threads()}
+
+
+class Queue(TorchDispatchMode):
+    """Work that is done later: each forward through an embedding (one per micro-batch) occupies the device for
+    cost_s, one after another. Who reads an element of a tensor waits until all is done."""
+
+    def __init__(self, cost_s: float) -> None:
+        super().__init__()
+        self._cost_s, self._ready_s = cost_s, 0.0
+
+    def wait(self) -> None:
+        time.sleep(max(0.0, self._ready_s - time.monotonic()))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Optional[Any] = None) -> Any:
+        if func is torch.ops.aten.embedding.default:
+            self._ready_s = max(time.monotonic(), self._ready_s) + self._cost_s
+        # Numbers that stand alone (AdamW's count of steps, counts of tokens) live on the host: reading them is free.
+        if func is torch.ops.aten._local_scalar_dense.default and _is_part(args[0]):
+            self.wait()
+        return func(*args, **(kwargs or {}))
+
+
+class ToyAsync(Toy):
+    """A device that returns before the work is done, at a speed that is known: 1 / step_s micro-batches a second,
+    as long as the program is ahead of it."""
+
+    waits_free = False
+
+    def open(self, assignment: Assignment) -> Place:
+        self._queue = Queue(assignment.device_options["step_s"])
+        self._queue.__enter__()  # for the life of the process
+        return super().open(assignment)
+
+    def synchronize(self) -> None:
+        self._queue.wait()
+
+
+class ToyAsyncLying(ToyAsync):
+    """The same device with a driver that does not wait. A harness that believes it measures the program's own pace."""
+
+    def synchronize(self) -> None:
+        pass
+
+
+class ToyLm:
+    """Builds the model and asks it for scores."""
+
+    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
+        a = assignment.architecture
+        model = Bigrams(a["vocab_size"], a["hidden_size"])
+        return model.to(place.device, parameter_dtype(assignment.precision))
+
+    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """`module` is what the strategy made of the model. Bytes do not see other documents here, so packing needs
+        no mask; a model with attention must keep it within `batch.document_ids`."""
+        scores: torch.Tensor = module(batch.input_ids)
+        return scores
+
+
+class Bigrams(torch.nn.Module):
+    """An embedding, a scale and a head."""
+
+    def __init__(self, vocabulary: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(vocabulary, hidden)
+        self.scale = torch.nn.Parameter(torch.ones(hidden))
+        self.head = torch.nn.Linear(hidden, vocabulary, bias=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(self.embedding(ids) * self.scale)
+        return scores
+
+
+class ToyWrap:
+    """The three moments of a strategy."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._is_applied = False
+
+    def prepare(self) -> None:
+        """Before the model exists: a vendor's switch belongs here."""
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        """After it exists: sharding, wrapping, compiling."""
+        self._is_applied = True
+        return torch.nn.Sequential(model)
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        """What truly happened, which need not be what was asked."""
+        return {"strategy": "toy-wrap"} if self._is_applied else None
+
+
+def _is_part(tensor: torch.Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() > tensor.element_size()

@@ -1,0 +1,49 @@
+"""A dataset and a tokenizer. Both live in the parent and need no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tunemark.plugin import Example, Piece
+
+
+class ToyText:
+    """Sums of small numbers. The prompt is not trained on under `--train-on response`."""
+
+    def __init__(self, options: Mapping[str, str], vocab_size: int) -> None:
+        self._examples = int(options.get("examples", "48"))
+
+    def fingerprint(self) -> str:
+        """Must change whenever an example does: the prepared tokens are found again by it."""
+        return f"toy-text-1-{self._examples}"
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"examples": self._examples}
+
+    def examples(self) -> Iterator[Example]:
+        for n in range(self._examples):
+            a, b = n % 7, n // 7
+            prompt = Piece(role="prompt", text=f"How much is {a} + {b}?\n")
+            yield Example(pieces=(prompt, Piece(role="response", text=f"{a} + {b} = {a + b}\n")))
+
+
+class ByteTokenizer:
+    """UTF-8: an id is a byte; three more ids begin, end and pad."""
+
+    name = "bytes"
+    vocab_size = 259
+    bos_id: int | None = 256
+    eos_id: int | None = 257
+    pad_id = 258
+
+    def fingerprint(self) -> str:
+        return "utf-8"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(text.encode()) for text in texts]
+
+    def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """All bytes of a character end where the character ends."""
+        ends = [[n for n, c in enumerate(text, 1) for _ in c.encode()] for text in texts]
+        return list(zip(self.encode(texts), ends, strict=True))
