@@ -1,6 +1,6 @@
 """Errors that are sentences to a person: what happened, why, and what to do next.
 
-A `TunemarkError` is the user's to mend and is printed once, by the command line, without a traceback; its exit code is 2.
+A `TunemarkError` is the user's to mend and is printed once, by the command line, without a traceback; exit code 2.
 Anything else that escapes is our bug and keeps its traceback.
 """
 
@@ -29,19 +29,19 @@ class TunemarkError(Exception):
         return "\n".join(lines)
 
 
-class UnknownName(TunemarkError):
+class UnknownName(TunemarkError):  # noqa: N818 - the sentence reads better: it is what happened
     """A name that nothing installed answers to."""
 
 
-class BadExperiment(TunemarkError):
+class BadExperiment(TunemarkError):  # noqa: N818 - likewise
     """A key, a value or a combination that cannot be run."""
 
 
-class BadData(TunemarkError):
+class BadData(TunemarkError):  # noqa: N818 - likewise
     """A dataset that is missing, empty, not parseable, or lacks what the experiment needs."""
 
 
-class BadStore(TunemarkError):
+class BadStore(TunemarkError):  # noqa: N818 - likewise
     """A runs folder, or one entry in it, that cannot be read or written."""
 
 

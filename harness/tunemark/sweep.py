@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from tunemark.data import Prepared, prepare
@@ -69,7 +68,7 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
         tokens = data[key].token_file
         if plan.spec.batching == "pad" and tokens.documents < plan.spec.global_batch:
             raise BadData(
-                what=f"{plan.dataset.name} has {tokens.documents} documents, fewer than one step's {plan.spec.global_batch}",
+                what=f"{plan.dataset.name} has {tokens.documents} documents, a step takes {plan.spec.global_batch}",
                 why="a step of only a part of its batch would be another measurement",
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
@@ -101,7 +100,9 @@ def sweep(
         left[run_id] = max(0, repeats - done)
         series[run_id] = store.series(run_id, each.fingerprint, new=redo or done == 0)
         if not left[run_id]:
-            watch.message(f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)")
+            watch.message(
+                f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
+            )
             yield store.result(each.plan, catalog)
     for _ in range(repeats):
         for each in ready:
@@ -206,7 +207,13 @@ def processor() -> str:
 
 
 def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter) -> str:
-    parts = [code.sha256, data.token_file.sha256, interpreter.path, interpreter.python, interpreter.versions]
+    parts: list[object] = [
+        code.sha256,
+        data.token_file.sha256,
+        interpreter.path,
+        interpreter.python,
+        interpreter.versions,
+    ]
     parts += [processor(), os.cpu_count()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

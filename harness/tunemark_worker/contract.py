@@ -86,7 +86,7 @@ class Assignment:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "Assignment":
+    def from_json(cls, text: str) -> Assignment:
         """Read an assignment; a key too many or too few, or another schema, is a ValueError."""
         raw = json.loads(text)
         if raw.get("schema") != SCHEMA:

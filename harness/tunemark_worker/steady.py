@@ -8,7 +8,7 @@ and intervals come from batch means with a correction for what correlation is le
 from __future__ import annotations
 
 import math
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 # Fewer windows than this bear no interval: t with fewer degrees of freedom is wider than any conclusion.
 MIN_WINDOWS = 6
@@ -173,9 +173,7 @@ def _beta(x: float, a: float, b: float) -> float:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
         return 1 - _beta(1 - x, b, a)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    ) / a
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
     return front / _continued(x, a, b)
 
 

@@ -6,6 +6,7 @@ What it shows is a provisional reading; the result is estimated from the records
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class LiveLine:
         self._write(f"{self._title}: {words}", last=True)
 
     def _seconds_per_step(self) -> list[float]:
-        pairs = zip(self._edges, self._edges[1:], strict=False)
+        pairs = itertools.pairwise(self._edges)
         return [(b[0] - a[0]) / max(1, b[1] - a[1]) for a, b in pairs]
 
     def _show(self, *, always: bool = False) -> None:
@@ -72,7 +73,7 @@ class LiveLine:
         edges = self._edges[first:]
         if len(edges) < 2:
             return ""
-        pairs = list(zip(edges, edges[1:], strict=False))
+        pairs = list(itertools.pairwise(edges))
         tokens = [float(sum(self._content[a[1] : b[1]])) for a, b in pairs]
         rate = within_run([b[0] - a[0] for a, b in pairs], tokens)
         if rate.low is None or rate.high is None:

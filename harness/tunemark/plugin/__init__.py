@@ -1,4 +1,4 @@
-"""The seam: what a plugin says (descriptors), what it does (protocols), when it is asked (hooks), and who is there (catalog)."""
+"""The seam: what a plugin says (descriptors) and does (protocols), when it is asked (hooks), who is there (catalog)."""
 
 from tunemark.plugin.catalog import Catalog as Catalog
 from tunemark.plugin.descriptors import Accelerator as Accelerator

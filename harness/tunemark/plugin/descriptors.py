@@ -128,7 +128,7 @@ class Accelerator:
     """What one size of one device offers.
 
     name: the size, as the device calls it. chips: physical parts, None where unknown. memory_bytes: usable by the
-    job, None where unknown. peak_flops: dense FLOP/s of all chips by precision, empty where unknown; source says whence.
+    job, None where unknown. peak_flops: dense FLOP/s of all chips by precision, empty where unknown; source: whence.
     oversubscribed: more was asked than there is.
     """
 

@@ -14,6 +14,7 @@ from tunemark.plugin.descriptors import Accelerator, Example, Launch, Strategy
 
 if TYPE_CHECKING:
     import torch
+
     from tunemark_worker.batches import Batch
     from tunemark_worker.contract import Assignment, Place
 
