@@ -38,6 +38,9 @@ class SentencePieceTokenizer:
         return f"{digest}/sentencepiece-{major}"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # sentencepiece 0.2.2 does not know what an empty list is a list of.
+        if not texts:
+            return []
         ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=-1)
         return ids
 
@@ -46,6 +49,8 @@ class SentencePieceTokenizer:
         return [(ids, _whole_characters(spans)) for ids, spans in self._spans(list(texts))]
 
     def _spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        if not texts:
+            return []
         if _has_offset_mapping():
             mappings = self._processor.encode(texts, out_type="offset_mapping", num_threads=-1)
             return [(m["ids"], m["offsets"]) for m in mappings]

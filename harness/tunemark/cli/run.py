@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
+from tunemark.errors import BadExperiment
 from tunemark.experiment import points, resolve_all
 from tunemark.plugin import Catalog
 
@@ -20,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
     experiment = experiment_from(args)
+    if experiment.verify:
+        raise BadExperiment(
+            what="--verify cannot be done yet",
+            why="comparing a strategy with one process before the measurement is not built",
+            next="run without it, and compare the losses of --strategy none and the other one",
+        )
     plans = resolve_all(points(experiment), catalog)
     for words in dict.fromkeys(note for plan in plans for note in plan.notes):
         _say(words)

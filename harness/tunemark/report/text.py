@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tunemark.report.report import NOTES
 from tunemark.report.rounding import escaped, half_width, plus_minus, supported
 from tunemark.results.result import Estimate, Result
+from tunemark.units import significant
 
 # Below this, content, slot and trained rates are the same to a reader.
 _DIFFERS = 0.01
@@ -49,7 +50,7 @@ def verdict_line(result: Result) -> str:
         value, half = supported(r.tokens_per_s)
         width = half_width(r.tokens_per_s)
         if half is not None and width is not None:
-            value += f" ± {100 * width / r.tokens_per_s.value:.2g} %"
+            value += f" ± {significant(100 * width / r.tokens_per_s.value, 2)} %"
         parts.append(f"{value} tokens/s (content, {_n(r)})")
     else:
         parts.append("tokens/s unknown")

@@ -1,0 +1,78 @@
+"""A stranger's plugin has the rights of a built-in one, and a device of known speed is measured at that speed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_ROOT = Path(__file__).parents[1]
+# The model, data and strategy of the stranger, two sequences of 32 slots a micro-batch, one attempt.
+_TOY = ["--model", "toy-lm", "--dataset", "toy-text", "--strategy", "toy-wrap", "--precision", "fp32"]
+_TOY += ["--sequence", "32", "--micro-batch", "2"]
+_ONCE = ["--warmup", "2", "--repeats", "1", "--no-calibrate", "--json"]
+Tunemark = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _row(done: subprocess.CompletedProcess[str], *codes: int) -> dict[str, Any]:
+    assert done.returncode in codes, done.stderr
+    (line,) = done.stdout.splitlines()
+    row: dict[str, Any] = json.loads(line)
+    return row
+
+
+def _rules(row: dict[str, Any]) -> set[str]:
+    return {finding["rule"] for finding in row["findings"]}
+
+
+def test_a_strangers_plugin_is_run_like_a_built_in_one(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
+    done = tunemark("run", *_TOY, "--device", "toy", "--steps", "8", *_ONCE, environment=example_plugin)
+    # 8 windows of a millisecond can look like anything on a busy machine, so any verdict but a failed run will do.
+    row = _row(done, 0, 1, 3)
+    assert row["status"] == "ok"
+    assert row["steps_measured"] == 8
+    assert row["tokens_per_s"]["value"] > 0
+    assert row["slot_tokens_per_s"]["value"] >= row["tokens_per_s"]["value"]
+    assert _rules(row).isdisjoint({"weights-unchanged", "tokens-disagree", "sync-does-not-wait"})
+
+
+def test_it_is_listed_with_its_distribution(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
+    done = tunemark("list", "plugins", environment=example_plugin)
+    assert done.returncode == 0, done.stderr
+    assert "tunemark-example" in done.stdout
+    for kind, name in (("devices", "toy-async"), ("models", "toy-lm"), ("datasets", "toy-text")):
+        assert name in tunemark("list", kind, environment=example_plugin).stdout
+
+
+def test_an_asynchronous_device_is_measured_at_its_true_speed(
+    tunemark: Tunemark, example_plugin: dict[str, str]
+) -> None:
+    known = {**example_plugin, "TOY_STEP_S": "0.05"}
+    # 64 measured steps are 8 windows of 8 steps, 0.4 s each; the device idles for less than 1 ms at each edge.
+    done = tunemark("run", *_TOY, "--device", "toy-async", "--steps", "64", *_ONCE, environment=known)
+    row = _row(done, 0, 3)
+    # One micro-batch a step: 2 x 32 slots in 0.05 s.
+    assert row["slot_tokens_per_s"]["value"] == pytest.approx(2 * 32 / 0.05, rel=0.005)
+    assert "sync-does-not-wait" not in _rules(row)
+
+
+def test_a_device_that_lies_about_being_done_is_invalid(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
+    done = tunemark("run", *_TOY, "--device", "toy-async-lying", "--steps", "16", *_ONCE, environment=example_plugin)
+    row = _row(done, 1)
+    assert row["verdict"] == "invalid"
+    assert "sync-does-not-wait" in _rules(row)
+
+
+def test_the_guide_quotes_the_example_word_for_word() -> None:
+    sources = [
+        p.read_text() for p in sorted((_ROOT / "tests/example_plugin").rglob("*.*")) if "__pycache__" not in p.parts
+    ]
+    quoted = re.findall(r"```(?:python|toml)\n(.*?)```", (_ROOT / "docs/plugins.md").read_text(), re.DOTALL)
+    assert quoted
+    for block in quoted:
+        assert any(block in source for source in sources), block
