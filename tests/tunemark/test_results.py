@@ -330,7 +330,9 @@ def test_what_is_written_satisfies_the_schema(tmp_path: Path) -> None:
 # -- the folder
 
 
-def stored(root: Path, *ranks: str, name: str = "a", series: str = "s", started: str = "2026-01-01", **facts: Any) -> None:
+def stored(
+    root: Path, *ranks: str, name: str = "a", series: str = "s", started: str = "2026-01-01", **facts: Any
+) -> None:
     folder = root / f"toy-cpu-1-none-{IDENTITY.run_id}"
     attempt(folder, *ranks, name=name)
     entry = {"schema": 1, "run": msgspec.to_builtins(IDENTITY), "series": series, "fingerprint": "f"}

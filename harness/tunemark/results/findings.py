@@ -81,7 +81,7 @@ def clocks_disagree(interval_s: float, second_s: float) -> Finding | None:
     if apart <= CLOCKS_APART:
         return None
     message = f"the timed part lasts {interval_s:.3f} s on one clock and {second_s:.3f} s on another, "
-    message += f"{_percent(apart)} apart (limit {_percent(CLOCKS_APART, ".0")})"
+    message += f"{_percent(apart)} apart (limit {_percent(CLOCKS_APART)})"
     return Finding(rule="clocks-disagree", severity="invalid", message=message)
 
 
@@ -91,7 +91,7 @@ def sync_does_not_wait(witness_s: Sequence[float], interval_s: float) -> Finding
     if late_s <= WITNESS_LATE * interval_s:
         return None
     message = f"after {len(witness_s)} waits for the device its results took {late_s:.3f} s more, "
-    message += f"{_percent(late_s / interval_s)} of the {interval_s:.3f} s timed (limit {_percent(WITNESS_LATE, ".0")}): "
+    message += f"{_percent(late_s / interval_s)} of the {interval_s:.3f} s timed (limit {_percent(WITNESS_LATE)}): "
     message += "the device had not finished"
     return Finding(rule="sync-does-not-wait", severity="invalid", message=message)
 
@@ -104,7 +104,7 @@ def tokens_disagree(recorded: Counts, recounted: Counts) -> Finding | None:
             worst = (apart, f"{theirs:,} {name} tokens were recorded, the token file has {ours:,} in these steps")
     if worst[0] <= TOKENS_APART:
         return None
-    message = f"{worst[1]}: {_percent(worst[0])} apart (limit {_percent(TOKENS_APART, ".0")})"
+    message = f"{worst[1]}: {_percent(worst[0])} apart (limit {_percent(TOKENS_APART)})"
     return Finding(rule="tokens-disagree", severity="invalid", message=message)
 
 
@@ -112,7 +112,7 @@ def above_peak(mfu: float, peak_flops: float, is_measured: bool) -> Finding | No
     """A published peak cannot be beaten; a measured one can have been measured too low."""
     if mfu <= 1:
         return None
-    message = f"the rate needs {mfu * peak_flops / 1e12:.4g} TFLOP/s, {_percent(mfu, ".0")} of the "
+    message = f"the rate needs {mfu * peak_flops / 1e12:.4g} TFLOP/s, {_percent(mfu)} of the "
     if is_measured:
         message += f"measured peak of {peak_flops / 1e12:.4g}: that peak was measured too low"
         return Finding(rule="peak-too-low", severity="note", message=message)
@@ -135,7 +135,7 @@ def drift(seconds_per_step: Sequence[float]) -> Finding | None:
     change, p = steady.trend(seconds_per_step)
     if p >= DRIFT_P or abs(change) <= DRIFT:
         return None
-    message = f"step time changes by {_percent(change, "+.1")} over the timed part (limit {_percent(DRIFT, ".0")}, p = {p:.1g})"
+    message = f"step time changes by {100 * change:+.1f} % over the timed part (limit {_percent(DRIFT)}, p = {p:.1g})"
     return Finding(rule="drift", severity="suspect", message=message)
 
 
@@ -145,7 +145,7 @@ def machine_load(others: float | None, cores: int) -> Finding | None:
         return None
     is_heavy = others > HEAVY_LOAD
     message = f"other processes used {_percent(others)} of the time of our {cores} cores "
-    message += f"(limit {_percent(HEAVY_LOAD if is_heavy else LIGHT_LOAD, ".0")})"
+    message += f"(limit {_percent(HEAVY_LOAD if is_heavy else LIGHT_LOAD)})"
     if is_heavy:
         return Finding(rule="heavy-load", severity="suspect", message=message)
     return Finding(rule="light-load", severity="note", message=message)
@@ -212,8 +212,8 @@ def unfinished(status: Status, reason: str, evidence: str) -> Finding | None:
     return Finding(rule="unfinished", severity="unknown", message=f"{status}, ended by {reason}: {evidence}")
 
 
-def _percent(fraction: float, form: str = ".1") -> str:
-    return f"{100 * fraction:{form}f} %"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
 
 
 def merged(found: Sequence[tuple[int, Finding]], attempts: int) -> tuple[Finding, ...]:
