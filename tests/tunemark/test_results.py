@@ -89,18 +89,20 @@ def records(
     return "".join(contract.encode(kind, rank, instant, fields).decode() for kind, instant, fields in rows)
 
 
-def attempt(
-    folder: Path, *ranks: str, name: str = "a", assignment: Assignment = ASSIGNMENT, status: Any = "ok"
-) -> Attempt:
-    folder = folder / name
+def written(folder: Path, *ranks: str, assignment: Assignment = ASSIGNMENT) -> Path:
     folder.mkdir(parents=True)
     plan = replace(assignment, processes=len(ranks))
     (folder / "plan.json").write_text(plan.to_json())
     for rank, text in enumerate(ranks):
         (folder / contract.records_name(rank)).write_text(text)
-    return Attempt(
-        name=name, status=status, reason="steps", evidence="", measurement=read(folder), launched_s=90.0, facts={}
-    )
+    return folder
+
+
+def attempt(
+    folder: Path, *ranks: str, name: str = "a", assignment: Assignment = ASSIGNMENT, status: Any = "ok"
+) -> Attempt:
+    measurement = read(written(folder / name, *ranks, assignment=assignment))
+    return Attempt(name=name, status=status, reason="steps", evidence="", measurement=measurement, launched_s=90.0)
 
 
 def ids(result: Result) -> set[str]:
@@ -333,10 +335,9 @@ def test_what_is_written_satisfies_the_schema(tmp_path: Path) -> None:
 def stored(
     root: Path, *ranks: str, name: str = "a", series: str = "s", started: str = "2026-01-01", **facts: Any
 ) -> None:
-    folder = root / f"toy-cpu-1-none-{IDENTITY.run_id}"
-    attempt(folder, *ranks, name=name)
+    folder = written(root / f"toy-cpu-1-none-{IDENTITY.run_id}" / name, *ranks)
     entry = {"schema": 1, "run": msgspec.to_builtins(IDENTITY), "series": series, "fingerprint": "f"}
-    (folder / name / "attempt.json").write_text(json.dumps({**entry, "started_utc": started, **facts}))
+    (folder / "attempt.json").write_text(json.dumps({**entry, "started_utc": started, **facts}))
 
 
 def test_a_store_gives_the_newest_series(tmp_path: Path) -> None:
@@ -375,7 +376,7 @@ def test_a_corrupt_attempt_names_its_file(tmp_path: Path, text: str) -> None:
     stored(tmp_path, records())
     (path,) = tmp_path.glob("*/*/attempt.json")
     path.write_text(text)
-    with pytest.raises(BadStore, match="attempt.json"):
+    with pytest.raises(BadStore, match=r"attempt\.json"):
         Store(tmp_path).results()
 
 

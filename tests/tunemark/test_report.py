@@ -1,0 +1,175 @@
+"""What a reader sees: digits, names that cannot break a table, lines, files and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tunemark.cli import report as report_command
+from tunemark.cli import schema as schema_command
+from tunemark.errors import BadStore
+from tunemark.plugin import Catalog, Finding
+from tunemark.report import arrange, exit_code, markdown_table, read, verdict_line, write
+from tunemark.report.rounding import escaped, plus_minus, supported
+from tunemark.results import Estimate, Result
+from tunemark.results.result import AttemptRow
+
+
+def rate(value: float, half: float | None = 0.0, n: int = 3) -> Estimate:
+    low, high = (None, None) if half is None else (value - half, value + half)
+    return Estimate(value=value, low=low, high=high, n=n, method="between-attempt")
+
+
+def result(**changes: Any) -> Result:
+    """A healthy run of three attempts."""
+    text: dict[str, Any] = dict.fromkeys(Result.__struct_fields__)
+    row = AttemptRow(
+        name="a", status="ok", reason="steps", evidence="", tokens_per_s=1.0, steps_measured=9, warmup_steps=1,
+        interval_s=9.0,
+    )  # fmt: skip
+    text.update(
+        run_id="ab", model="mistral-tiny", dataset="d", device="cpu", size="2", strategy_requested="none",
+        method="full", precision="fp32", batching="pad", sequence=32, micro_batch=2, global_batch=2,
+        gradient_accumulation=1, train_on="all", weights="random", optimizer="adamw", learning_rate=1e-4,
+        schedule="constant", clip_norm=1.0, seed=0, breakdown=False, budget_s=60.0, target_interval=0.02, window_s=1.0,
+        chip="c", chips=1, oversubscribed=False, learnable=True, processes=1, threads=2, data_ranks=1,
+        parameters=5, trainable_parameters=5, flops_per_token=30.0, flops_per_token_full_attention=31.0,
+        status="ok", verdict="valid", findings=(), attempts=3, each_attempt=(row,) * 3, steps_measured=27,
+        tokens_per_s=rate(1234.4, 14.8), slot_tokens_per_s=rate(1261.0, 15.0), trained_tokens_per_s=rate(1230.0, 15.0),
+        padding_fraction=0.021, mfu=0.31, peak_flops=1e12, peak_flops_source="measured", setup_s={"start": 1.0},
+        data_sha256="ff", environment={}, schema=1, interval_s=27.0,
+    )  # fmt: skip
+    return Result(**{**text, **changes})
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "shown"),
+    [
+        (389903.6471, 2123.0, "389,900 ± 2,100"),
+        (1234.4, 14.8, "1,234 ± 15"),
+        (0.123456, 0.00123, "0.1235 ± 0.0012"),
+        (3.0, 40.0, "3 ± 40"),
+        (1234.4, None, "1,234 (no interval)"),
+        (0.0, None, "0 (no interval)"),
+    ],
+)
+def test_digits_are_those_the_interval_supports(value: float, half: float | None, shown: str) -> None:
+    assert plus_minus(rate(value, half)) == shown
+
+
+def test_an_interval_of_no_width_is_shown() -> None:
+    assert supported(rate(12.5, 0.0)) == ("12.5000", "0")
+
+
+def test_names_cannot_break_a_table() -> None:
+    assert escaped("a|b\n<i>*_[x](y)`") == r"a\|b \<i\>\*\_\[x\](y)\`"
+    table = markdown_table([result(model="a|b\nc"), result(model="d")])
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert rows[1].startswith(r"| a\|b c |")
+    assert len(rows) == 3
+
+
+def test_a_verdict_is_one_line() -> None:
+    assert verdict_line(result()) == (
+        "mistral-tiny cpu:2 none: 1,234 ± 1.2 % tokens/s (content, 3 attempts), padding 2.1 %, "
+        "MFU 31.0 % of measured peak, VALID"
+    )
+
+
+def test_a_failed_run_says_what_is_unknown_and_why() -> None:
+    found = Finding(rule="unfinished", severity="unknown", message="oom, ended by oom: out of memory")
+    failed = result(
+        status="oom", verdict="unknown", tokens_per_s=None, padding_fraction=None, mfu=None, attempts=1,
+        findings=(found,),
+    )  # fmt: skip
+    assert verdict_line(failed).splitlines() == [
+        "mistral-tiny cpu:2 none: tokens/s unknown, oom, UNKNOWN",
+        "  unknown: unfinished: oom, ended by oom: out of memory",
+    ]
+    assert "| - |" in markdown_table([failed])
+
+
+def test_rates_that_differ_are_columns_and_others_are_not() -> None:
+    header = next(line for line in markdown_table([result()]).splitlines() if line.startswith("| model"))
+    assert "tokens/s (slots)" in header
+    assert "tokens/s (trained)" not in header
+
+
+def test_what_all_runs_share_stands_above() -> None:
+    lines = markdown_table([result(batching="pad"), result(batching="pack")]).splitlines()
+    assert lines[0].startswith("model mistral-tiny; dataset d; device cpu:2")
+    assert lines[2].startswith("| batching | tokens/s (content) |")
+    assert "Not timed" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("rows", "code"),
+    [
+        ([("ok", "valid"), ("ok", "suspect")], 0),
+        ([("ok", "unknown")], 3),
+        ([("ok", "unknown"), ("ok", "invalid")], 1),
+        ([("ok", "invalid"), ("killed", "unknown")], 4),
+        ([("ok", "valid"), ("oom", "unknown")], 0),
+        ([("oom", "unknown")], 4),
+        ([("oom", "unknown"), ("error", "unknown")], 4),
+    ],
+)
+def test_exit_codes_are_by_the_worst(rows: list[tuple[str, str]], code: int) -> None:
+    assert exit_code([result(status=status, verdict=verdict) for status, verdict in rows]) == code
+
+
+def test_tables_have_a_cell_for_each_column() -> None:
+    report = arrange([result(), result(run_id="cd", breakdown_s={"data": 0.1})])
+    assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
+    assert all(len(table.rows) == 2 for table in report.tables if table.per_run)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    results = [result(), result(run_id="cd")]
+    files = write(results, tmp_path / "out", Catalog())
+    assert [path.name for path in files] == ["runs.jsonl", "report.md", "report.csv"]
+    assert read(tmp_path / "out") == results
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.csv", "report.md", "runs.jsonl"]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"schema": 99}', '{"schema": 1}'])
+def test_a_corrupt_line_is_named(tmp_path: Path, line: str) -> None:
+    write([result()], tmp_path, Catalog())
+    with open(tmp_path / "runs.jsonl", "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(BadStore, match="line 2"):
+        read(tmp_path)
+
+
+def test_report_takes_former_reports_and_counts_a_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write([result()], tmp_path / "a", Catalog())
+    parser = argparse.ArgumentParser()
+    report_command.add_arguments(parser)
+    words = [str(tmp_path / "a"), str(tmp_path / "a"), "--json", "-o", str(tmp_path / "b")]
+    assert report_command.execute(parser.parse_args(words)) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["run_id"] == "ab"
+    assert read(tmp_path / "b") == [result()]
+
+
+def test_report_of_an_empty_folder_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(BadStore, match="holds no runs"):
+        report_command.execute(argparse.Namespace(folders=[str(tmp_path)], output=None, json=False))
+
+
+@pytest.mark.parametrize("what", ["result", "experiment"])
+def test_schema_prints_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert schema_command.execute(argparse.Namespace(what=what)) == 0
+    assert "$schema" in json.loads(capsys.readouterr().out)
+
+
+def test_every_field_of_a_result_is_described_once() -> None:
+    names = [column.name for table in arrange([result()]).tables if table.per_run for column in table.columns]
+    known = {*Result.__struct_fields__, "accelerator", "step_time_p50_s", "step_time_p95_s", "setup_start_s"}
+    assert set(names) <= known
+    assert msgspec.json.decode(msgspec.json.encode(result()), type=Result) == result()
