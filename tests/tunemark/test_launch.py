@@ -91,3 +91,8 @@ def test_an_interpreter_without_what_is_required_is_refused_with_the_command() -
         examine(sys.executable, ["json", "no_such_module_here"])
     assert "lacks no_such_module_here" in caught.value.what
     assert "pip install no_such_module_here" in caught.value.next
+
+
+def test_a_teardown_that_hangs_after_the_end_record_is_cut_short(tmp_path: Path) -> None:
+    ended, kinds = _run(tmp_path, "write('end', reason='steps', status='ok')\ntime.sleep(60)")
+    assert (ended.status, kinds[-1]) == ("ok", "end")

@@ -25,6 +25,9 @@ Status = Literal["ok", "oom", "error", "killed", "timeout"]
 _POLL_S = 0.05
 # Seconds that a worker has to end at a window's edge after SIGTERM, before it is killed.
 _GRACE_S = 20.0
+# Seconds that a job may take for its teardown once every rank has written its end: gloo can hang there, and the
+# measurement is whole already.
+_TEARDOWN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,12 +85,15 @@ def run_worker(
                     on_record(record)
             if ended:
                 break
+            if all(follower.end is not None for follower in followers) and time.monotonic() - heard_s > _TEARDOWN_S:
+                break
             if time.monotonic() - heard_s > timeout_s:
                 timed_out = True
                 break
             time.sleep(_POLL_S)
     finally:
-        _stop(job, graceful=not timed_out)
+        is_whole = all(follower.end is not None for follower in followers)
+        _stop(job, graceful=not timed_out and not is_whole)
         for follower in followers:
             for record in follower.new():
                 on_record(record)

@@ -42,7 +42,10 @@ class Queue(TorchDispatchMode):
         self._cost_s, self._ready_s = cost_s, 0.0
 
     def wait(self) -> None:
-        time.sleep(max(0.0, self._ready_s - time.monotonic()))
+        # Sleep, then spin as drivers do: a process that is woken late leaves the device idle.
+        time.sleep(max(0.0, self._ready_s - time.monotonic() - 0.02))
+        while time.monotonic() < self._ready_s:
+            pass
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Optional[Any] = None) -> Any:
         if func is torch.ops.aten.embedding.default:
