@@ -5,7 +5,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: run test help
+.PHONY: run test help FORCE
 .DEFAULT_GOAL := help
 
 help: ## print this
@@ -21,20 +21,29 @@ test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 	$(BIN)/pytest -q
 
 # An interpreter that has a torch already (a vendor's build above all) keeps it: the environment then sees the
-# interpreter's own packages, and the torch pin becomes the version that is there.
-$(VENV)/constraints.txt: $(CONSTRAINTS)
-	@if version=$$($(PYTHON) -c "import importlib.metadata as m; print(m.version('torch'))" 2>/dev/null); then \
-	    echo "keeping torch $$version of $(PYTHON)"; \
-	    $(PYTHON) -m venv --system-site-packages $(VENV); \
-	    { grep -v '^torch==' $(CONSTRAINTS); echo "torch==$$version"; } > $@; \
-	else \
-	    $(PYTHON) -m venv $(VENV); cp $(CONSTRAINTS) $@; \
+# interpreter's own packages, and the torch pin becomes the version that is there. The file changes, and the environment
+# is made anew, only where the pins or the interpreter are others than last time.
+TORCH = import importlib.metadata as m, importlib.util as u; print(m.version("torch") if u.find_spec("torch") else "")
+INTERPRETER = import sys; print("\# for Python", sys.version.split()[0], "at", sys.executable)
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt
+
+$(VENV)/constraints.txt: FORCE
+	@set -e; torch=$$($(PYTHON) -c '$(TORCH)'); wanted=$$($(PYTHON) -c '$(INTERPRETER)'; \
+	    if [ "$$torch" ]; then sed '/^torch==/d' $(CONSTRAINTS); echo "torch==$$torch"; else cat $(CONSTRAINTS); fi); \
+	if [ "$$wanted" != "$$(cat $@ 2>/dev/null)" ]; then \
+	    echo "making $(VENV)$${torch:+ with the torch $$torch of $(PYTHON)}"; \
+	    $(PYTHON) -m venv --clear $${torch:+--system-site-packages} $(VENV); \
+	    printf '%s\n' "$$wanted" > $@; \
 	fi
 
 $(VENV)/.run: pyproject.toml $(VENV)/constraints.txt
-	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e .
+	@echo "installing tunemark and what it needs; the first time takes minutes"
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/constraints.txt
-	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e '.[test]'
+	@echo "installing tunemark and what its tests need; the first time takes minutes"
+	@$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.run
+
+FORCE:

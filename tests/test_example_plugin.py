@@ -52,12 +52,15 @@ def test_it_is_listed_with_its_distribution(tunemark: Tunemark, example_plugin: 
 def test_an_asynchronous_device_is_measured_at_its_true_speed(
     tunemark: Tunemark, example_plugin: dict[str, str]
 ) -> None:
-    known = {**example_plugin, "TOY_STEP_S": "0.05"}
-    # 64 measured steps are 8 windows of 8 steps, 0.4 s each; the device idles for less than 1 ms at each edge.
-    done = tunemark("run", *_TOY, "--device", "toy-async", "--steps", "64", *_ONCE, environment=known)
+    known = {**example_plugin, "TOY_STEP_S": "0.2"}
+    # 48 measured steps are 8 windows of 6 steps, 1.2 s each. At every edge the device idles for the 2 to 4 ms that the
+    # program needs for its next step: that is a true loss of 0.3 %, and nothing can make the device faster.
+    done = tunemark("run", *_TOY, "--device", "toy-async", "--steps", "48", *_ONCE, environment=known)
     row = _row(done, 0, 3)
-    # One micro-batch a step: 2 x 32 slots in 0.05 s.
-    assert row["slot_tokens_per_s"]["value"] == pytest.approx(2 * 32 / 0.05, rel=0.005)
+    # One micro-batch a step: 2 x 32 slots in 0.2 s.
+    truth = 2 * 32 / 0.2
+    assert row["slot_tokens_per_s"]["value"] == pytest.approx(truth, rel=0.005)
+    assert row["slot_tokens_per_s"]["value"] <= truth * 1.0001
     assert "sync-does-not-wait" not in _rules(row)
 
 

@@ -83,7 +83,7 @@ SETTINGS = (
     _scalar(
         "warmup", int, None, "steps before the measured ones; `auto` finds where they settle", unset="auto", minimum=0
     ),
-    _scalar("budget", float, 60.0, "end after so many seconds of steps", above=0),
+    _scalar("budget", float, 20.0, "end after so many seconds of steps", above=0),
     _scalar("target_interval", float, 0.02, "end when the confidence interval is this narrow, as a fraction", above=0),
     _scalar("window", float, 1.0, "seconds between waits for the device", above=0),
     _scalar("breakdown", bool, False, "run everything a second time with every part of a step timed"),

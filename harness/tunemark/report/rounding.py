@@ -8,6 +8,9 @@ import re
 from tunemark.results.result import Estimate
 from tunemark.units import significant
 
+# Share of the value from which on a rate's bounds, equally far as ratios, are no longer so as differences.
+_FAR = 0.25
+
 
 def supported(estimate: Estimate) -> tuple[str, str | None]:
     """(value, half-width), the half-width to two digits and the value to the same place; None without an interval."""
@@ -15,9 +18,6 @@ def supported(estimate: Estimate) -> tuple[str, str | None]:
     if half is None or half <= 0:
         return significant(estimate.value, 3 if half is None else 6), None if half is None else "0"
     place = math.floor(math.log10(half)) - 1
-    # A value smaller than its own uncertainty still shows its leading digit.
-    if estimate.value > 0:
-        place = min(place, math.floor(math.log10(estimate.value)))
     decimals = max(0, -place)
     return f"{round(estimate.value, -place):,.{decimals}f}", f"{round(half, -place):,.{decimals}f}"
 
@@ -28,10 +28,16 @@ def half_width(estimate: Estimate) -> float | None:
     return (estimate.high - estimate.low) / 2
 
 
-def plus_minus(estimate: Estimate) -> str:
-    """The value with its half-width; a value without an interval says so."""
+def plus_minus(estimate: Estimate, *, percent: bool = False) -> str:
+    """The value with its half-width, in percent if asked; with both bounds where they lie far and lopsided."""
     value, half = supported(estimate)
-    return f"{value} (no interval)" if half is None else f"{value} ± {half}"
+    width = half_width(estimate)
+    if half is None or width is None or estimate.low is None or estimate.high is None:
+        return f"{value} (no interval)"
+    if width > _FAR * estimate.value:
+        low, high = significant(estimate.low, 2), significant(estimate.high, 2)
+        return f"{significant(estimate.value, 2)} ({low} to {high})"
+    return f"{value} ± {significant(100 * width / estimate.value, 2)} %" if percent else f"{value} ± {half}"
 
 
 def escaped(text: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tunemark.report.report import NOTES
-from tunemark.report.rounding import escaped, half_width, plus_minus, supported
+from tunemark.report.rounding import escaped, plus_minus
 from tunemark.results.result import Estimate, Result
-from tunemark.units import significant
 
 # Below this, content, slot and trained rates are the same to a reader.
 _DIFFERS = 0.01
@@ -47,11 +46,7 @@ def verdict_line(result: Result) -> str:
     title = f"{r.model} {r.device}:{r.size} {r.strategy_requested}" + (" breakdown" if r.breakdown else "")
     parts = []
     if r.tokens_per_s is not None:
-        value, half = supported(r.tokens_per_s)
-        width = half_width(r.tokens_per_s)
-        if half is not None and width is not None:
-            value += f" ± {significant(100 * width / r.tokens_per_s.value, 2)} %"
-        parts.append(f"{value} tokens/s (content, {_n(r)})")
+        parts.append(f"{plus_minus(r.tokens_per_s, percent=True)} tokens/s (content, {_n(r)})")
     else:
         parts.append("tokens/s unknown")
     if r.padding_fraction is not None:
