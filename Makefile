@@ -23,16 +23,21 @@ test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 # An interpreter that has a torch already (a vendor's build above all) keeps it: the environment then sees the
 # interpreter's own packages, and the torch pin becomes the version that is there. The file changes, and the environment
 # is made anew, only where the pins or the interpreter are others than last time.
+OWN = import os, sys; own = os.path.realpath(sys.prefix) == os.path.realpath("$(VENV)"); \
+    print(sys._base_executable if own else sys.executable)
 TORCH = import importlib.metadata as m, importlib.util as u; print(m.version("torch") if u.find_spec("torch") else "")
-INTERPRETER = import sys; print("\# for Python", sys.version.split()[0], "at", sys.executable)
+PACKAGES = import sysconfig; print(sysconfig.get_path("platlib"))
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt
 
 $(VENV)/constraints.txt: FORCE
-	@set -e; torch=$$($(PYTHON) -c '$(TORCH)'); wanted=$$($(PYTHON) -c '$(INTERPRETER)'; \
+	@set -e; python=$$($(PYTHON) -c '$(OWN)'); torch=$$("$$python" -c '$(TORCH)'); \
+	wanted=$$(echo "# for $$("$$python" --version) at $$python"; \
 	    if [ "$$torch" ]; then sed '/^torch==/d' $(CONSTRAINTS); echo "torch==$$torch"; else cat $(CONSTRAINTS); fi); \
 	if [ "$$wanted" != "$$(cat $@ 2>/dev/null)" ]; then \
-	    echo "making $(VENV)$${torch:+ with the torch $$torch of $(PYTHON)}"; \
-	    $(PYTHON) -m venv --clear $${torch:+--system-site-packages} $(VENV); \
+	    echo "making $(VENV) of $$python$${torch:+, whose torch $$torch is kept}"; \
+	    "$$python" -m venv --clear $${torch:+--system-site-packages} $(VENV); \
+	    : "an environment made of another sees only that other's base, so its packages are named"; \
+	    if [ "$$torch" ]; then "$$python" -c '$(PACKAGES)' > "$$($(BIN)/python -c '$(PACKAGES)')/interpreter.pth"; fi; \
 	    printf '%s\n' "$$wanted" > $@; \
 	fi
 
