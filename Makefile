@@ -25,13 +25,14 @@ test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 # is made anew, only where the pins or the interpreter are others than last time.
 OWN = import os, sys; own = os.path.realpath(sys.prefix) == os.path.realpath("$(VENV)"); \
     print(sys._base_executable if own else sys.executable)
+INTERPRETER = import sys; print("\# for Python", sys.version.split()[0], "in", sys.prefix)
 TORCH = import importlib.metadata as m, importlib.util as u; print(m.version("torch") if u.find_spec("torch") else "")
 PACKAGES = import sysconfig; print(sysconfig.get_path("platlib"))
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt
 
 $(VENV)/constraints.txt: FORCE
 	@set -e; python=$$($(PYTHON) -c '$(OWN)'); torch=$$("$$python" -c '$(TORCH)'); \
-	wanted=$$(echo "# for $$("$$python" --version) at $$python"; \
+	wanted=$$("$$python" -c '$(INTERPRETER)'; \
 	    if [ "$$torch" ]; then sed '/^torch==/d' $(CONSTRAINTS); echo "torch==$$torch"; else cat $(CONSTRAINTS); fi); \
 	if [ "$$wanted" != "$$(cat $@ 2>/dev/null)" ]; then \
 	    echo "making $(VENV) of $$python$${torch:+, whose torch $$torch is kept}"; \
