@@ -1,20 +1,26 @@
 """Where a row of windows becomes steady, and how well its rate is known. Pure functions; standard library; Python 3.8.
 
 Step times are autocorrelated and skewed, so: changes are judged against a robust scale of successive differences,
-and intervals come from batch means with a correction for what correlation is left between batches
-(Law and Kelton, Simulation Modeling and Analysis, ch. 9; Chien 1988 on the small-sample bias of the correlation).
+and an interval is that of batch means (Law and Kelton, Simulation Modeling and Analysis, ch. 9) which are still taken
+to be correlated, by an amount as unknown as their mean (Zellner and Tiao 1964, JASA 59: 763).
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
-# Fewer windows than this bear no interval: t with fewer degrees of freedom is wider than any conclusion.
+# Fewer windows than this bear no interval: it would be wider than any conclusion.
 MIN_WINDOWS = 6
-# Standardised difference of two segments' means that is a change. 4.5 keeps false alarms below 1 % over all splits of
-# 100 windows while the scale itself is estimated.
+# Windows without a change after which the warm-up is over.
+STEADY_WINDOWS = 8
+# Standardised difference of two segments' means that is a change. 4.5 takes one flat run in thirty for a changing one,
+# which costs it some windows; a warm-up that is missed costs the truth.
 _CHANGE = 4.5
+# Correlations of neighbouring batches that are held possible, each as likely as another.
+_CORRELATIONS = tuple(0.05 * i for i in range(20))
+# Batches are made once there are more windows than this.
+_BATCHES = 40
 # Step times that differ by less than this share of the median are the same to any reader.
 _SCALE_FLOOR = 0.005
 
@@ -30,12 +36,12 @@ class Interval(NamedTuple):
 
 
 def warmup_end(seconds_per_step: Sequence[float]) -> Optional[int]:
-    """Windows of warm-up, decided as soon as MIN_WINDOWS steady ones have been seen after them; later ones never
+    """Windows of warm-up, decided as soon as STEADY_WINDOWS steady ones have been seen after them; later ones never
     alter the answer. None where that has not happened."""
-    for n in range(MIN_WINDOWS, len(seconds_per_step) + 1):
+    for n in range(STEADY_WINDOWS, len(seconds_per_step) + 1):
         prefix = seconds_per_step[:n]
         start = 0
-        while n - start >= MIN_WINDOWS:
+        while n - start >= STEADY_WINDOWS:
             change = _change(prefix[start:])
             if change is None:
                 return start
@@ -46,8 +52,10 @@ def warmup_end(seconds_per_step: Sequence[float]) -> Optional[int]:
 def within_run(durations: Sequence[float], tokens: Sequence[float], level: float = 0.95) -> Interval:
     """The rate sum(tokens) / sum(durations) with an interval by batch means.
 
-    The residuals d_i - t_i / rate are grouped into batches; their variance is inflated for the lag-1 correlation
-    between batches, its bias corrected, and the degrees of freedom are reduced accordingly.
+    The residuals d_i - t_i / rate are grouped into batches, whose mean is the unknown of a first-order autoregression.
+    For each possible correlation the mean has Student's t distribution; the interval holds `level` of their mixture,
+    weighted by the likelihood of each correlation. It is exact where windows are independent in the long run, and wide
+    where there are too few of them to tell.
     """
     total_s, total = math.fsum(durations), math.fsum(tokens)
     rate = total / total_s
@@ -55,17 +63,10 @@ def within_run(durations: Sequence[float], tokens: Sequence[float], level: float
     if n < MIN_WINDOWS:
         return Interval(rate, None, None, n, "none: fewer than {} windows".format(MIN_WINDOWS))
     residuals = [d - t / rate for d, t in zip(durations, tokens)]
-    size = max(1, n // 20)
+    size = max(1, n // _BATCHES)
     batches = [math.fsum(residuals[i : i + size]) / size for i in range(0, n - size + 1, size)]
-    b = len(batches)
-    mean = math.fsum(batches) / b
-    variance = math.fsum((x - mean) ** 2 for x in batches) / (b - 1)
-    correlation = _correlation(batches)
-    inflation = (1 + correlation) / (1 - correlation)
-    freedom = max(2.0, (b - 1) / inflation)
     # The mean residual per window, times n windows, against the whole interval.
-    error = math.sqrt(variance * inflation / b) * n / total_s
-    half = t_quantile(0.5 + level / 2, freedom) * error
+    half = _half_width(batches, level) * n / total_s
     method = "within-run batch means {:.0f} %".format(100 * level)
     return Interval(rate, rate / (1 + half), rate * (1 + half), n, method)
 
@@ -115,28 +116,75 @@ def rising(values: Sequence[float]) -> float:
     return slope / error if error > 0 else math.copysign(math.inf, slope) if slope else 0.0
 
 
-def t_quantile(p: float, df: float) -> float:
-    """Student's t quantile, by bisection on its distribution function (regularised incomplete beta)."""
+def t_quantile(p: float, df: int) -> float:
+    """Student's t quantile for p in (0, 1) and whole degrees of freedom, by bisection."""
     if p < 0.5:
         return -t_quantile(1 - p, df)
-    low, high = 0.0, 1.0
-    while _t_cdf(high, df) < p:
-        high *= 2
-    for _ in range(200):
+    return _least(lambda t: 0.5 + _within(t, df) / 2 >= p, 1.0)
+
+
+def _half_width(values: Sequence[float], level: float) -> float:
+    """Half the interval around the mean of values that have an unknown mean, variance and lag-1 correlation."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    weights, centres, errors = [], [], []
+    for phi in _CORRELATIONS:
+        # Whitened: the first value, then what each holds that the one before it does not tell.
+        first, other = math.sqrt(1 - phi * phi), 1 - phi
+        weight = first * first + (n - 1) * other * other
+        white = [first * values[0], *(b - phi * a for a, b in zip(values, values[1:]))]
+        centre = (first * white[0] + other * math.fsum(white[1:])) / weight
+        square = (white[0] - first * centre) ** 2 + math.fsum((w - other * centre) ** 2 for w in white[1:])
+        if square <= 0:
+            return abs(centre - mean)
+        weights.append(math.log(first) - 0.5 * math.log(weight) - 0.5 * (n - 1) * math.log(square))
+        centres.append(centre - mean)
+        errors.append(math.sqrt(square / (n - 1) / weight))
+    heaviest = max(weights)
+    weights = [math.exp(w - heaviest) for w in weights]
+    wanted = level * math.fsum(weights)
+
+    def holds(half: float) -> bool:
+        parts = zip(weights, centres, errors)
+        share = (w * (_within((half - c) / e, n - 1) + _within((half + c) / e, n - 1)) / 2 for w, c, e in parts)
+        return math.fsum(share) >= wanted
+
+    return _least(holds, max(errors))
+
+
+def _least(is_enough: Callable[[float], bool], start: float) -> float:
+    """The least positive number that is enough, to seven digits."""
+    low, high = 0.0, start
+    while not is_enough(high):
+        low, high = high, 2 * high
+    while high - low > 1e-7 * high:
         middle = (low + high) / 2
-        if _t_cdf(middle, df) < p:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
+
+
+def _within(t: float, df: int) -> float:
+    """The probability that Student's t lies between 0 and t, times 2 and with the sign of t; its finite series
+    for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(df))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    odd = df % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range(odd, df - 1, 2):
+        total += term
+        term *= square * (k + 1) / (k + 2)
+    return (angle + sine * total) * 2 / math.pi if odd else sine * total
 
 
 def _change(values: Sequence[float]) -> Optional[int]:
     """Where the segment most clearly changes its level; None where nowhere significantly."""
     n = len(values)
-    differences = sorted(abs(b - a) for a, b in zip(values, values[1:]))
-    # Median of |differences| of independent normal values is 0.9539 sigma.
-    scale = max(_median(differences) / 0.9539, _SCALE_FLOOR * _median(sorted(values)))
+    differences = [abs(b - a) for a, b in zip(values, values[1:])]
+    # Also of the later half alone: a warm-up's own swings would hide it. The median of |differences| of independent
+    # normal values is 0.9539 sigma.
+    swing = min(_median(sorted(differences)), _median(sorted(differences[n // 2 :])))
+    scale = max(swing / 0.9539, _SCALE_FLOOR * _median(sorted(values)))
     best, where, left = 0.0, None, 0.0
     total = math.fsum(values)
     for k in range(1, n):
@@ -161,30 +209,3 @@ def _correlation(values: Sequence[float]) -> float:
 def _median(ordered: Sequence[float]) -> float:
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-def _t_cdf(t: float, df: float) -> float:
-    return 1 - 0.5 * _beta(df / (df + t * t), df / 2, 0.5)
-
-
-def _beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function, by its continued fraction (DLMF 8.17.22)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _beta(1 - x, b, a)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
-    return front / _continued(x, a, b)
-
-
-def _continued(x: float, a: float, b: float) -> float:
-    """1 + d1 / (1 + d2 / (1 + ...)), evaluated from the back with enough terms for 1e-12."""
-    value = 1.0
-    for i in range(200, 0, -1):
-        m = i // 2
-        if i % 2 == 0:
-            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        else:
-            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        value = 1 + term / value
-    return value
