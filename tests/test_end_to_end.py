@@ -109,6 +109,24 @@ def test_accumulation_changes_neither_tokens_nor_loss(tmp_path: Path, cache: Pat
     assert whole["loss_last"] == pytest.approx(parts["loss_last"], rel=1e-5)
 
 
+def test_a_strategy_is_verified_before_it_is_measured(tmp_path: Path, cache: Path) -> None:
+    words = ["--strategy", "ddp", "--precision", "fp32", "--verify"]
+    (row,) = _rows(tmp_path, cache, *_SHORT, *words)
+    (found,) = (f for f in row["findings"] if f["rule"] == "verified")
+    assert "over 5 steps" in found["message"]
+    assert "cpu:1 none" in found["message"]
+    # What verified it is no measurement.
+    assert len(list(tmp_path.glob("runs/*/*/plan.json"))) == 1
+    assert len(list(tmp_path.glob("runs/verification/*/*/plan.json"))) == 2
+
+
+def test_a_prompt_as_long_as_the_sequence_trains_nothing(tmp_path: Path, cache: Path) -> None:
+    (row,) = _rows(tmp_path, cache, *_SHORT, "--train-on", "response", "--batching", "pad", "--sequence", "4",
+                   codes=(1,))  # fmt: skip
+    assert row["verdict"] == "invalid"
+    assert "nothing-trained" in {f["rule"] for f in row["findings"]}
+
+
 def test_a_finished_run_is_skipped_and_redone_only_when_asked(tmp_path: Path, cache: Path) -> None:
     (first,) = _rows(tmp_path, cache, *_SHORT)
     (again,) = _rows(tmp_path, cache, *_SHORT)

@@ -28,8 +28,10 @@ _STATIONS = (
     "launch",
     "results",
     "sweep",
+    "verify",
     "analysis",
     "report",
+    "measure",
     "cli",
     "__main__",
 )
@@ -58,8 +60,10 @@ def _imports(node: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("path", sorted(_HARNESS.rglob("*.py")), ids=lambda p: str(p.relative_to(_HARNESS)))
 def test_a_module_imports_from_its_own_station_or_an_earlier_one(path: Path) -> None:
     if path == _HARNESS / "__init__.py":
-        # Every station's import runs it.
-        assert list(_imports(ast.parse(path.read_text()))) in ([], ["__future__"])
+        # Every station's import runs it, so it may import nothing itself; its functions may.
+        module = ast.parse(path.read_text())
+        module.body = [node for node in module.body if not isinstance(node, ast.FunctionDef)]
+        assert set(_imports(module)) <= {"__future__", "typing"}
         return
     own = _STATIONS.index(_station(path))
     for module in _imports(ast.parse(path.read_text())):

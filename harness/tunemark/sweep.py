@@ -29,13 +29,17 @@ from tunemark.results import Result, Store
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """A plan with all that its launch needs: nothing has touched the device yet."""
+    """A plan with all that its launch needs: nothing has touched the device yet.
+
+    verification: what holding its strategy to one process has shown; None where that was not asked for.
+    """
 
     plan: Plan
     data: Prepared
     code: CodeCopy
     interpreter: Interpreter
     fingerprint: str
+    verification: Mapping[str, Any] | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -96,7 +100,9 @@ def sweep(
     series: dict[str, str] = {}
     for each in ready:
         run_id = each.plan.run_id
-        done = 0 if redo else store.finished_attempts(run_id, each.fingerprint)
+        # What was measured before a verification that is asked for now is not taken up again.
+        verified = each.verification is not None
+        done = 0 if redo else store.finished_attempts(run_id, each.fingerprint, verified=verified)
         left[run_id] = max(0, repeats - done)
         series[run_id] = store.series(run_id, each.fingerprint, new=redo or done == 0)
         if not left[run_id]:
@@ -151,6 +157,8 @@ def _attempt(
         "host": {"name": socket.gethostname(), "platform": platform.platform(), "processor": processor()},
         "launched_s": time.monotonic(),
     }
+    if each.verification is not None:
+        facts["verification"] = dict(each.verification)
     store.write_attempt(plan, folder, facts)
     observers = catalog.observers("tunemark_record")
 

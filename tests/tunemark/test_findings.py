@@ -115,3 +115,19 @@ def test_one_rule_is_told_once_with_its_attempts() -> None:
     rows = [(1, Finding(rule="x", severity="note", message="a")), (2, Finding(rule="x", severity="note", message="b"))]
     (one,) = rules.merged(rows, 2)
     assert one.message == "attempt 1: a; attempt 2: b"
+
+
+def test_nothing_is_trained_without_a_label() -> None:
+    assert rules.nothing_trained(Counts(64, 60, 1), 3) is None
+    assert rules.nothing_trained(Counts(0, 0, 0), 0) is None
+    found = rules.nothing_trained(Counts(64, 60, 0), 3)
+    assert severity(found) == "invalid"
+
+
+def test_a_strategy_is_verified_within_the_tolerance_and_invalid_beyond() -> None:
+    found = {"reference": "cpu:2 none", "steps": 5, "loss": 1e-6, "gradient_norm": 9e-6, "tolerance": 1e-5}
+    assert rules.verification(None) is None
+    assert severity(rules.verification(found)) == "note"
+    assert severity(rules.verification({**found, "loss": 2e-5})) == "invalid"
+    assert severity(rules.verification({**found, "gradient_norm": 2e-5})) == "invalid"
+    assert severity(rules.verification({**found, "loss": None, "failure": "it ran out of memory"})) == "unknown"

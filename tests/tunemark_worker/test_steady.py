@@ -44,7 +44,7 @@ def test_intervals_hold_with_tokens_that_vary_with_the_time() -> None:
     held, widths = 0, []
     for _ in range(_RUNS):
         tokens = [chance.uniform(50, 150) for _ in range(40)]
-        seconds = [t / 100 * (1 + 0.02 * x) for t, x in zip(tokens, _correlated(chance, 40, 0.3))]
+        seconds = [t / 100 * (1 + 0.02 * x) for t, x in zip(tokens, _correlated(chance, 40, 0.3), strict=True)]
         found = steady.within_run(seconds, tokens)
         held += found.low <= 100.0 <= found.high
         widths.append(found.high - found.low)
@@ -71,7 +71,7 @@ def test_attempts_that_do_not_differ_are_called_different_at_the_stated_rate() -
         ratios = [math.exp(chance.gauss(0, 0.02) - chance.gauss(0, 0.02)) for _ in range(3)]
         found = steady.between_attempts(ratios)
         different += not found.low <= 1.0 <= found.high
-    assert 0.05 * _RUNS == pytest.approx(different, abs=3 * math.sqrt(0.05 * 0.95 * _RUNS))
+    assert different == pytest.approx(0.05 * _RUNS, abs=3 * math.sqrt(0.05 * 0.95 * _RUNS))
 
 
 def test_too_few_windows_or_attempts_leave_the_value_alone() -> None:
@@ -101,7 +101,7 @@ def test_a_warm_up_is_left_out(warmup: list[float], expected: int) -> None:
     found = []
     for _ in range(200):
         row = [1 + 0.02 * chance.gauss(0, 1) for _ in range(40)]
-        row = [w * x for w, x in zip(warmup, row)] + row
+        row = [w * (1 + 0.02 * chance.gauss(0, 1)) for w in warmup] + row
         found.append(steady.warmup_end(row))
     # A false alarm drops some windows more, in few runs; a warm-up that is missed must be rarer.
     assert None not in found

@@ -74,6 +74,9 @@ class Point:
 
 def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None) -> Experiment:
     """The experiment of a TOML file, of flags, or of both; flags win, and a flag that is None was not given."""
+    for name in flags:
+        if name not in BY_NAME:
+            raise BadExperiment(what=f"no setting named {name!r}", next=did_you_mean(name, BY_NAME))
     chosen: dict[str, Any] = {}
     sources: dict[str, str] = {}
     raw = read_toml(toml) if toml is not None else {}

@@ -1,5 +1,7 @@
 """Results for people: tables that know no format, the files of a report, and what a terminal shows."""
 
+from tunemark.report.frame import flat as flat
+from tunemark.report.frame import frame as frame
 from tunemark.report.report import Column as Column
 from tunemark.report.report import Report as Report
 from tunemark.report.report import Table as Table

@@ -100,6 +100,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
             ended = Finding(rule="retried", severity="note", message=ended.message)
         found += [(number, ended)] if ended else []
     whole = [peak_finding, rules.oversubscribed(identity.oversubscribed), rules.few_attempts(len(good))]
+    whole.append(rules.verification(_first(a.facts.get("verification") for a in attempts)))
     if content:
         few = rules.few_windows(sum(len(t.counts) for t in timed), len(timed))
         whole += [rules.wide_interval(content, identity.target_interval), few]
@@ -227,12 +228,12 @@ def _mfu(
 
 def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documents: Documents | None) -> list[Finding]:
     measurement = attempt.measurement
-    norms = [step.gradient_norm for rank in measurement.ranks[:1] for step in rank.steps]
     changed = [rank.end.get("weights_changed") for rank in measurement.ranks if rank.end]
     found = [
         rules.loss_not_finite(measurement.losses),
-        rules.gradient_not_finite(norms),
+        rules.gradient_not_finite(measurement.gradient_norms),
         rules.weights_unchanged(changed, len(measurement.steps)),
+        rules.nothing_trained(measurement.counts(0, len(measurement.steps)), len(measurement.steps)),
         rules.loss_rising(measurement.losses, identity.learnable),
     ]
     if measurement.partial_lines:

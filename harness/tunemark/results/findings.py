@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tunemark.plugin.descriptors import Finding
 from tunemark.results.measurement import Counts
@@ -74,6 +75,15 @@ def weights_unchanged(changed: Sequence[bool | None], steps: int) -> Finding | N
     message = f"no sampled weight differs from the start after {steps} steps on {changed.count(False)} of "
     message += f"{len(changed)} ranks: nothing was trained"
     return Finding(rule="weights-unchanged", severity="invalid", message=message)
+
+
+def nothing_trained(tokens: Counts, steps: int) -> Finding | None:
+    """tokens: of all steps. Weights can change without any label, by weight decay alone."""
+    if steps == 0 or tokens.trained:
+        return None
+    message = f"none of {tokens.content:,} tokens in {steps} steps has a label, so no loss was taken: where only "
+    message += "responses are trained on, a prompt as long as the sequence leaves nothing"
+    return Finding(rule="nothing-trained", severity="invalid", message=message)
 
 
 def clocks_disagree(interval_s: float, second_s: float) -> Finding | None:
@@ -204,6 +214,22 @@ def no_steady_state(windows: int, warmup_requested: int | None) -> Finding:
     else:
         why = f"all {windows} windows lie within the {warmup_requested} steps of warm-up that were asked for"
     return Finding(rule="no-steady-state", severity="unknown", message=f"{why}: the rate is of their second half")
+
+
+def verification(found: Mapping[str, Any] | None) -> Finding | None:
+    """found: what was compared before the attempt, as `tunemark.verify` keeps it; None where nothing was asked for."""
+    if not found:
+        return None
+    reference, failure = found["reference"], found.get("failure")
+    if failure:
+        message = f"the strategy could not be compared with {reference}: {failure}"
+        return Finding(rule="not-verified", severity="unknown", message=message)
+    worst = max(found["loss"], found["gradient_norm"])
+    message = f"over {found['steps']} steps loss and gradient norm differ from those of {reference} by up to "
+    message += f"{found['loss']:.2g} and {found['gradient_norm']:.2g}, relative (limit {found['tolerance']:g})"
+    if worst <= found["tolerance"]:
+        return Finding(rule="verified", severity="note", message=message)
+    return Finding(rule="strategy-differs", severity="invalid", message=f"{message}: it trains something else")
 
 
 def unfinished(status: Status, reason: str, evidence: str) -> Finding | None:

@@ -111,6 +111,11 @@ class Measurement:
                 found.append(sum(rank.steps[i].loss_sum for rank in self.data_ranks) / targets)
         return tuple(found)
 
+    @property
+    def gradient_norms(self) -> tuple[float, ...]:
+        """The norm of the whole job's gradient before clipping, by step, as rank 0 says it."""
+        return tuple(step.gradient_norm for step in self.ranks[0].steps) if self.ranks else ()
+
     def counts(self, first: int, last: int) -> Counts:
         """The job's tokens of steps first to last - 1."""
         rows = self.steps[first:last]

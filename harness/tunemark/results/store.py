@@ -68,12 +68,15 @@ class Store:
     def has_attempt(self, run_id: str) -> bool:
         return bool(self._entries(run_id))
 
-    def finished_attempts(self, run_id: str, fingerprint: str) -> int:
-        """Attempts of the newest series that ended well with this code, data and interpreter."""
-        return sum(e.facts.get("status") == "ok" for e in self._newest(run_id) if _is_of(e, fingerprint))
+    def finished_attempts(self, run_id: str, fingerprint: str, *, verified: bool = False) -> int:
+        """Attempts of the newest series that ended well with this code, data and interpreter; where `verified`, of
+        those whose strategy was verified before."""
+        ours = [e for e in self._newest(run_id) if _is_of(e, fingerprint)]
+        return sum(e.facts.get("status") == "ok" and not (verified and "verification" not in e.facts) for e in ours)
 
-    def is_finished(self, run_id: str, fingerprint: str, repeats: int) -> bool:
-        return self.finished_attempts(run_id, fingerprint) >= repeats
+    def measurements(self, run_id: str) -> list[Measurement]:
+        """The records of the newest series' attempts, in order of time."""
+        return [read(entry.folder) for entry in self._newest(run_id)]
 
     def series(self, run_id: str, fingerprint: str, *, new: bool) -> str:
         """The name under which attempts are taken together: the newest series', or a new one."""

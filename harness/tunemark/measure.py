@@ -1,0 +1,81 @@
+"""An experiment from its first word to its results: what `tunemark run` and `tunemark.run` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunemark.experiment import Experiment, Plan
+from tunemark.plugin import Catalog
+from tunemark.report import frame, write
+from tunemark.results import Result, Store
+from tunemark.sweep import Ready, Watch, make_ready, sweep
+from tunemark.verify import verify
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """What came of an experiment, in the order of its runs. is_interrupted: some of them were not begun, or not
+    finished; what had been measured is kept, and the same experiment goes on from there."""
+
+    runs: tuple[Result, ...]
+    is_interrupted: bool = False
+
+    def frame(self) -> pandas.DataFrame:
+        """One row for each run: the columns of report.csv, numbers unrounded, unknown as None."""
+        return frame(self.runs)
+
+
+def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, watch: Watch) -> Results:
+    """Carry out the plans of an experiment and, where it names an output, leave their report there after each run.
+
+    A `TunemarkError` is raised before any device is touched. Ctrl-C ends the sweep, not this function.
+    """
+    store = Store(Path(experiment.store))
+    store.prove_writable()
+    output = Path(experiment.output) if experiment.output else None
+    if output is not None:
+        Store.prove_folder(output)
+    ready = make_ready(plans, store, watch)
+    done: dict[str, Result] = {}
+
+    def ordered() -> tuple[Result, ...]:
+        return tuple(done[p.run_id] for p in plans if p.run_id in done)
+
+    is_interrupted = False
+    try:
+        if experiment.verify:
+            ready = [_verified(each, experiment, store, catalog, watch) for each in ready]
+        for result in sweep(
+            ready,
+            store,
+            catalog,
+            repeats=experiment.repeats,
+            redo=experiment.redo,
+            timeout_s=experiment.timeout,
+            calibrate=not experiment.no_calibrate,
+            watch=watch,
+        ):
+            done[result.run_id] = result
+            if output is not None:
+                write(ordered(), output, catalog)
+    except KeyboardInterrupt:
+        is_interrupted = True
+        left = [p for p in plans if p.run_id not in done and store.has_attempt(p.run_id)]
+        done.update((p.run_id, store.result(p, catalog)) for p in left)
+        if output is not None and done:
+            write(ordered(), output, catalog)
+    return Results(runs=ordered(), is_interrupted=is_interrupted)
+
+
+def _verified(each: Ready, experiment: Experiment, store: Store, catalog: Catalog, watch: Watch) -> Ready:
+    wanted = 1 if experiment.redo else experiment.repeats
+    done = 0 if experiment.redo else store.finished_attempts(each.plan.run_id, each.fingerprint, verified=True)
+    if done >= wanted:
+        return each
+    return replace(each, verification=verify(each, store, catalog, timeout_s=experiment.timeout, watch=watch))

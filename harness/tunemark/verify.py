@@ -1,0 +1,93 @@
+"""Hold a strategy to the losses and gradient norms of one process over a few steps: a fast wrong answer is no answer.
+
+Step k has the same samples in every layout, so the two may differ by the order of additions alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tunemark.errors import TunemarkError
+from tunemark.experiment import Plan, Point, resolve, run_id
+from tunemark.plugin import Catalog
+from tunemark.results import Store
+from tunemark.sweep import Ready, Watch, make_ready, sweep, title
+
+STEPS = 5
+# Largest relative difference of a step's loss and of its gradient norm that rounding explains. fp32: 2^-24 for one
+# addition, and the sums here have some millions of terms. bf16: 2^-9 for one rounding.
+TOLERANCE = {"fp32": 1e-5, "bf16-autocast": 1e-2, "bf16": 2e-2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What came of it. reference: that was compared with. loss, gradient_norm: largest relative differences.
+    failure: why there is no comparison; empty where there is one."""
+
+    reference: str
+    tolerance: float
+    steps: int = 0
+    loss: float | None = None
+    gradient_norm: float | None = None
+    failure: str = ""
+
+
+def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, watch: Watch) -> Mapping[str, Any] | None:
+    """Train a few steps by the run's strategy and in one process, and compare; None where it is one process itself.
+
+    The attempts are kept apart from the measurements, under `verification` in the store.
+    """
+    plan = each.plan
+    if plan.spec.strategy == "none":
+        watch.message(f"{title(plan)}: nothing to verify, strategy none is what others are compared with")
+        return None
+    tolerance = TOLERANCE.get(plan.spec.precision, TOLERANCE["bf16"])
+    try:
+        reference = _reference(plan, catalog)
+    except TunemarkError as error:
+        return asdict(Verification(reference="none", tolerance=tolerance, failure=str(error)))
+    words = f"{reference.spec.device}:{reference.spec.size} {reference.spec.strategy}"
+    watch.message(f"{title(plan)}: verifying {STEPS} steps against {words}")
+    apart = Store(store.root / "verification")
+    both = make_ready([_short(plan), reference], apart, watch)
+    results = {
+        r.run_id: r
+        for r in sweep(both, apart, catalog, repeats=1, redo=True, timeout_s=timeout_s, calibrate=False, watch=watch)
+    }
+    bad = [(each, results[each.plan.run_id]) for each in both if results[each.plan.run_id].status != "ok"]
+    if bad:
+        failure = "; ".join(f"{title(each.plan)}: {r.status}, {r.each_attempt[-1].evidence}" for each, r in bad)
+        return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
+    ours, theirs = (apart.measurements(each.plan.run_id)[-1] for each in both)
+    loss = _apart(ours.losses, theirs.losses)
+    norm = _apart(ours.gradient_norms, theirs.gradient_norms)
+    if loss is None or norm is None:
+        failure = "a loss or a gradient norm is missing or no finite number"
+        return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
+    steps = len(theirs.losses)
+    return asdict(Verification(reference=words, tolerance=tolerance, steps=steps, loss=loss, gradient_norm=norm))
+
+
+def _short(plan: Plan) -> Plan:
+    spec = replace(plan.spec, steps=STEPS, warmup=0, epochs=None, breakdown=False, target_interval=0.0, budget=3600.0)
+    return replace(plan, spec=spec, run_id=run_id(spec))
+
+
+def _reference(plan: Plan, catalog: Catalog) -> Plan:
+    """The same steps in one process, at the same size where one process can use it, else at the device's own."""
+    spec = asdict(_short(plan).spec)
+    values = {**spec, "strategy": "none", "verify": False, "oversubscribe": plan.accelerator.oversubscribed}
+    try:
+        return resolve(Point(values=values, sources={}), catalog)
+    except TunemarkError:
+        return resolve(Point(values={**values, "size": plan.device.default_size()}, sources={}), catalog)
+
+
+def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """The largest relative difference; None where they cannot be compared."""
+    if not theirs or len(ours) != len(theirs) or not all(map(math.isfinite, [*ours, *theirs])):
+        return None
+    return max(abs(a - b) / abs(b) if b else abs(a) for a, b in zip(ours, theirs, strict=True))
