@@ -1,0 +1,280 @@
+"""Does the harness itself cost anything? Tokens/s of `tunemark run` against the same training written by hand.
+
+Both train the same model from the same seed on the same batches, in fresh processes with the same threads, cores and
+allocator, and both rates are content tokens over the wall time of the timed steps. The loop by hand is plain torch on
+batches that are made beforehand; it does not count, record or read a clock within the timed part. That, and all else
+that the harness does between the two clocks, is the cost which is measured.
+
+Pairs are interleaved and every other one begins with the loop by hand, so that a drift of the machine cancels out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attempt import attempt, noticed
+
+MODEL = "mistral-tiny"
+# The harness may cost a hundredth at most.
+BAR = 0.99
+LEVEL = 0.95
+# Largest relative difference of the first step's losses: more would be another learning problem.
+LOSS_TOLERANCE = 1e-4
+
+
+class Rate(NamedTuple):
+    """What one side of a pair measured. content: tokens of the timed steps, not padding. losses: per predicted token,
+    of the first and the last step of all. notice: the harness's verdict, empty for the loop by hand."""
+
+    tokens_per_s: float
+    content: int
+    losses: tuple[float, float]
+    notice: str = ""
+
+
+class Median(NamedTuple):
+    """A median between two order statistics, which hold it with probability `coverage` whatever the distribution.
+    rank: the lower one is the rank-th smallest, the upper one the rank-th largest."""
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+    rank: int
+
+
+def main() -> int:
+    """0: the interval is above the bar. 1: it is below, or the two sides did not do the same. 3: it holds the bar."""
+    options = _options()
+    if options.by_hand:
+        print(json.dumps(train_by_hand(json.loads(options.by_hand.read_text()), options.warmup, options.steps)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="tunemark-overhead-") as folder:
+        return _compare(options, Path(folder))
+
+
+def _compare(options: argparse.Namespace, folder: Path) -> int:
+    words = [
+        "--model", MODEL, "--device", options.device, "--sequence", str(options.sequence),
+        "--micro-batch", str(options.micro_batch), "--precision", options.precision, "--batching", options.batching,
+    ]  # fmt: skip
+    # One step says what there is to imitate, and leaves the token file and both sides' libraries in memory.
+    rehearsal = folder / "rehearsal"
+    result = attempt(words, warmup=0, steps=1, store=rehearsal)
+    (plan,) = rehearsal.glob("*/*/plan.json")
+    environment = _environment(result["environment"]["worker"])
+    shape = f"{options.batching} {options.micro_batch} x {options.sequence}, {options.precision}"
+    print(f"{MODEL} on {result['device']} {result['size']} ({result['threads']} threads), {shape}")
+    print(f"{options.warmup} + {options.steps} steps, {options.pairs} pairs\n")
+    print("pair  first    harness tokens/s  by hand tokens/s  harness/hand  harness's verdict", flush=True)
+
+    ratios: list[float] = []
+    sides: list[tuple[Rate, Rate]] = []
+    for pair in range(options.pairs):
+        by_hand_first = pair % 2 == 1
+        if by_hand_first:
+            hand = _by_hand(plan, environment, options)
+        harness = _by_harness(words, options, folder / "store")
+        if not by_hand_first:
+            hand = _by_hand(plan, environment, options)
+        sides.append((harness, hand))
+        ratios.append(harness.tokens_per_s / hand.tokens_per_s)
+        first = "by hand" if by_hand_first else "harness"
+        rates = f"{harness.tokens_per_s:16,.1f}  {hand.tokens_per_s:16,.1f}"
+        print(f"{pair + 1:4}  {first:7}  {rates}  {ratios[-1]:12.4f}  {harness.notice}", flush=True)
+
+    same = _same(sides)
+    found = median(ratios)
+    print(f"\ntokens/s, median: {_middle(sides, 0):,.1f} harness, {_middle(sides, 1):,.1f} by hand")
+    between = f"the {_ordinal(found.rank)} smallest and the {_ordinal(found.rank)} largest of {len(ratios)}"
+    print(f"harness/hand, median: {found.value:.4f}, from {found.low:.4f} to {found.high:.4f} ({between},")
+    print(f"which hold the true median with {100 * found.coverage:.2f} %)")
+    verdict, code = _verdict(found)
+    print(verdict)
+    return code if same else 1
+
+
+def _same(sides: Sequence[tuple[Rate, Rate]]) -> bool:
+    """True where both sides of every pair took the same tokens and learnt the same; says what was compared."""
+    apart = [max(_apart(h.losses[i], b.losses[i]) for h, b in sides) for i in (0, 1)]
+    harness, hand = sides[0]
+    print(f"\nloss of the first step: {harness.losses[0]:.7f} harness, {hand.losses[0]:.7f} by hand,", end=" ")
+    print(f"at most {apart[0]:.1e} apart in any pair (bound {LOSS_TOLERANCE:.0e})")
+    print(f"loss of the last step: {harness.losses[1]:.7f} harness, {hand.losses[1]:.7f} by hand,", end=" ")
+    print(f"at most {apart[1]:.1e} apart in any pair (no bound: rounding grows with the steps)")
+    tokens = {rate.content for pair in sides for rate in pair}
+    print(f"content tokens of the timed steps: {', '.join(f'{n:,}' for n in sorted(tokens))}", end="")
+    print(" on both sides" if len(tokens) == 1 else ": THE SIDES DIFFER")
+    if apart[0] > LOSS_TOLERANCE:
+        print("THE LOSSES DIFFER: the two sides do not train the same, and the ratio says nothing")
+    return apart[0] <= LOSS_TOLERANCE and len(tokens) == 1
+
+
+def _verdict(found: Median) -> tuple[str, int]:
+    if found.coverage < LEVEL:
+        return f"UNDECIDED: with so few pairs no interval has {100 * LEVEL:.0f} %; take 6 or more", 3
+    if found.low >= BAR:
+        return f"PASS: the whole interval is at or above {BAR}", 0
+    if found.high < BAR:
+        return f"SHORT: the whole interval is below {BAR}", 1
+    side = "at or above" if found.value >= BAR else "below"
+    return f"UNDECIDED: the median is {side} {BAR}, but the interval holds it; take more pairs or steps", 3
+
+
+def median(values: Sequence[float], level: float = LEVEL) -> Median:
+    """The median with the narrowest pair of order statistics that holds it with probability `level` (the inverse of
+    the sign test); the extremes where even they do not."""
+    n = len(values)
+    ordered = sorted(values)
+
+    def coverage(rank: int) -> float:
+        # The median lies outside where fewer than `rank` of n fair coins fall on either side.
+        return 1 - 2 * sum(math.comb(n, i) for i in range(rank)) / 2**n
+
+    rank = max((r for r in range(1, (n + 1) // 2 + 1) if coverage(r) >= level), default=1)
+    return Median(statistics.median(ordered), ordered[rank - 1], ordered[n - rank], max(0.0, coverage(rank)), rank)
+
+
+def _by_harness(words: Sequence[str], options: argparse.Namespace, store: Path) -> Rate:
+    result = attempt(words, warmup=options.warmup, steps=options.steps, store=store)
+    losses = (result["loss_first"], result["loss_last"])
+    return Rate(result["tokens_per_s"]["value"], result["tokens"]["content"], losses, noticed(result))
+
+
+def _by_hand(plan: Path, environment: dict[str, str], options: argparse.Namespace) -> Rate:
+    counted = ["--warmup", str(options.warmup), "--steps", str(options.steps)]
+    command = [sys.executable, str(Path(__file__).absolute()), "--by-hand", str(plan), *counted]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout)
+    return Rate(found["content"] / found["seconds"], found["content"], (found["loss_first"], found["loss_last"]))
+
+
+def _environment(worker: dict[str, Any]) -> dict[str, str]:
+    """This process's variables, with those that the harness gave its worker, by the worker's own account."""
+    threads = str(worker["threads"])
+    return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **worker["allocator"]}
+
+
+def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, float]:
+    """Train as `plan` (an attempt's plan.json) says, and return content tokens and seconds of the timed steps."""
+    # Heavy: only the fresh process that trains needs them.
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from tunemark_worker import batches, documents
+    from tunemark_worker.contract import TokenFile
+
+    cores = plan["device_options"].get("cores")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores[0])
+    torch.set_num_threads(plan["threads"])
+    device = torch.device(plan["device"])
+
+    precision, sequence, is_packed = plan["precision"], plan["sequence"], plan["batching"] == "pack"
+    stored = torch.bfloat16 if precision == "bf16" else torch.float32
+    computed = torch.float32 if precision == "fp32" else torch.bfloat16
+    architecture = {key: value for key, value in plan["architecture"].items() if key != "model_type"}
+    torch.manual_seed(plan["seed"])
+    torch.set_default_dtype(stored)
+    with device:
+        model = MistralForCausalLM(MistralConfig(**architecture, attn_implementation="sdpa", use_cache=False))
+    torch.set_default_dtype(torch.float32)
+    model.train()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=plan["learning_rate"])
+
+    tokens = batches.Tokens(TokenFile(**plan["token_file"]))
+    rows = (row for _, row in documents.rows(tokens.lengths(), sequence, plan["batching"], plan["seed"], None))
+    data = []
+    content = []
+    for _ in range(warmup + steps):
+        batch = tokens.batch(list(itertools.islice(rows, plan["micro_batch"])), sequence, is_packed)
+        # What position i predicts is the label of position i + 1; the last predicts nothing.
+        following = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=-100)
+        data.append((batch.input_ids, following, batch.document_ids, batch.positions))
+        content.append(int((batch.document_ids >= 0).sum()))
+
+    at = torch.arange(sequence, device=device)
+    distance = at[:, None] - at[None, :]
+    # Mistral's window holds the query itself and what lies less than `sliding_window` before it.
+    near = (distance >= 0) & (distance < (architecture.get("sliding_window") or sequence))
+
+    def masked(document_ids: torch.Tensor) -> torch.Tensor:
+        """0 where a query may see a key, the lowest number elsewhere; [micro_batch, 1, sequence, sequence]."""
+        seen = (document_ids[:, :, None] == document_ids[:, None, :]) & near
+        mask = torch.zeros(seen.shape, dtype=computed, device=device)
+        return mask.masked_fill_(~seen, torch.finfo(computed).min)[:, None]
+
+    def instant_s() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.monotonic()
+
+    losses = []
+    began_s = instant_s()
+    for step, tensors in enumerate(data):
+        if step == warmup:
+            began_s = instant_s()
+        input_ids, following, document_ids, positions = (t.to(device, non_blocking=True) for t in tensors)
+        packing = {"attention_mask": masked(document_ids), "position_ids": positions} if is_packed else {}
+        autocast = torch.autocast(device.type, dtype=torch.bfloat16)
+        with autocast if precision == "bf16-autocast" else contextlib.nullcontext():
+            logits = model(input_ids=input_ids, use_cache=False, **packing).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), ignore_index=-100)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        torch.nn.utils.clip_grad_norm_(parameters, plan["clip_norm"])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.detach())
+    seconds = instant_s() - began_s
+    ends = {"loss_first": losses[0].item(), "loss_last": losses[-1].item()}
+    return {"content": sum(content[warmup:]), "seconds": seconds, **ends}
+
+
+def _apart(a: float, b: float) -> float:
+    return abs(a - b) / abs(b)
+
+
+def _middle(sides: Sequence[tuple[Rate, Rate]], side: int) -> float:
+    return statistics.median(pair[side].tokens_per_s for pair in sides)
+
+
+def _ordinal(number: int) -> str:
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")
+
+
+def _options() -> argparse.Namespace:
+    first = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=first, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7, help="pairs of fresh processes; 7 at least for a claim")
+    parser.add_argument("--warmup", type=int, default=20, help="steps before the timed ones")
+    parser.add_argument("--steps", type=int, default=100, help="timed steps")
+    parser.add_argument("--sequence", type=int, default=512, help="slots in a sequence, tokens")
+    parser.add_argument("--micro-batch", type=int, default=4, help="sequences in a step")
+    parser.add_argument("--precision", default="bf16-autocast", choices=("fp32", "bf16-autocast", "bf16"), help=" ")
+    parser.add_argument("--batching", default="pack", choices=("pack", "pad"), help=" ")
+    parser.add_argument("--device", default="auto", help="cpu:2, cuda, ..., one accelerator")
+    # How this script calls itself: train in this process, as this plan.json says.
+    parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for name, least in (("pairs", 1), ("warmup", 0), ("steps", 1), ("sequence", 2), ("micro_batch", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name.replace('_', '-')} is {least} at least")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
