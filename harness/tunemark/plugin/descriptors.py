@@ -173,11 +173,24 @@ class Format:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Importer:
-    """A reader of somebody else's results; `loader` is "module:callable"."""
+    """A reader of somebody else's results, recognised by the content alone.
+
+    log: "module:callable" () -> `LogReader`, for output that is read line by line, or None.
+    document: "module:callable" (id, source, text) -> Sequence[Claim], for a file that is read as a whole, or None; it
+    raises `BadData` where the text is of its kind but broken. is_document: "module:callable" (head) -> bool, told from
+    the file's first 64 KiB. meaning: what the tool's figure counts, in a sentence.
+    """
 
     name: str
-    loader: str
+    meaning: str
+    log: str | None = None
+    document: str | None = None
+    is_document: str | None = None
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.log is None) == (self.document is None) or (self.document is None) != (self.is_document is None):
+            raise ValueError("an importer has either a log, or a document with is_document")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
