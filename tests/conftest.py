@@ -6,13 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-_EXAMPLE = Path(__file__).parent / "example_plugin"
-
+_HERE = Path(__file__).parent
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,24 +19,27 @@ Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def example_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables under which a process finds tests/example_plugin installed; nobody else's environment is touched."""
-    # A copy, because building leaves files beside the sources.
-    source = tmp_path_factory.mktemp("example") / "source"
-    shutil.copytree(_EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    target = source.parent / "site"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--root-user-action=ignore",
-    ]
-    alone = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(target)]
-    done = subprocess.run([*pip, *alone, str(source)], capture_output=True, text=True)
+    return _installed(["example_plugin"], tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture(scope="session")
+def faulty_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same of tests/faulty_plugin, and of the example, whose data it uses."""
+    return _installed(["example_plugin", "faulty_plugin"], tmp_path_factory.mktemp("faulty"))
+
+
+def _installed(names: Sequence[str], folder: Path) -> dict[str, str]:
+    # Copies, because building leaves files beside the sources.
+    sources = [folder / name for name in names]
+    for source in sources:
+        shutil.copytree(_HERE / source.name, source, ignore=shutil.ignore_patterns("__pycache__"))
+    quiet = ["--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
+    alone = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder / "site")]
+    pip = [sys.executable, "-m", "pip", "install", *quiet, *alone, *map(str, sources)]
+    done = subprocess.run(pip, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     former = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join([str(target), *([former] if former else [])])}
+    return {"PYTHONPATH": os.pathsep.join([str(folder / "site"), *([former] if former else [])])}
 
 
 @pytest.fixture(scope="session")

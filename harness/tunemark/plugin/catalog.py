@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +19,7 @@ import pluggy
 
 from tunemark.errors import PluginError, UnknownName, did_you_mean
 from tunemark.plugin import hooks
-from tunemark.plugin.descriptors import Dataset, Format, Launcher, Model, Strategy
+from tunemark.plugin.descriptors import Dataset, Format, Importer, Launcher, Model, Strategy
 from tunemark.plugin.protocols import Device
 
 GROUP = "tunemark"
@@ -73,6 +75,9 @@ class Catalog:
     def formats(self) -> dict[str, Format]:
         return self._named("tunemark_formats", Format)
 
+    def importers(self) -> dict[str, Importer]:
+        return self._named("tunemark_importers", Importer)
+
     def model(self, name: str) -> Model:
         return self._chosen("model", name, self.models())
 
@@ -103,7 +108,9 @@ class Catalog:
         for point in sorted(set(found), key=lambda p: (p.name, p.value)):
             distribution = point.dist.name if point.dist else "unknown"
             try:
-                self._register(manager, point.name, point.load())
+                with redirect_stdout(sys.stderr):  # standard output is the result's
+                    plugin = point.load()
+                self._register(manager, point.name, plugin)
             # A stranger's module is on the other side: whatever it raises is its own failure, not the harness's.
             except Exception as error:
                 self.broken.append(
@@ -152,7 +159,8 @@ class Catalog:
         owner: dict[str, str] = {}
         for plugin, function in self.observers(hook):
             try:
-                answers = list(function())
+                with redirect_stdout(sys.stderr):  # standard output is the result's
+                    answers = list(function())
                 wrong = [a for a in answers if not isinstance(a, kind)]
                 if wrong:
                     raise TypeError(f"{hook} returned {wrong[0]!r}, which is no {kind.__name__}")

@@ -1,0 +1,60 @@
+"""What is wrong on purpose, by name. On import it prints, as a stranger's code may."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunemark.plugin import Architecture, Model, Strategy, TokenizerName, hookimpl
+
+print("a plugin that prints while it is imported")
+
+FAULTS = {
+    "sound": "none",
+    "slow-step": "one step takes 0.5 s more",
+    "drift": "each step takes longer than the one before it",
+    "double-count": "the worker's count of tokens is doubled",
+    "shape": "a product of matrices that do not fit",
+    "illegal": "a memory access that the device refuses",
+    "too-large": "an allocation that no machine can give",
+    "exit": "the process ends without a word",
+    "killed": "the process is killed",
+    "nan": "the loss is no number from some step on",
+    "frozen": "no gradient reaches any weight",
+}
+
+
+@hookimpl
+def tunemark_models() -> Sequence[Model]:
+    return [
+        Model(
+            name=f"faulty-{name}",
+            description=description,
+            architecture=Architecture(
+                model_type="faulty",
+                vocab_size=259,
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=0,
+                num_attention_heads=1,
+                num_key_value_heads=1,
+                head_dim=16,
+                max_position_embeddings=4096,
+            ),
+            tokenizer=TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
+            runtime="tunemark_faulty.runtime:Faulty",
+            requires=("torch",),
+        )
+        for name, description in FAULTS.items()
+    ]
+
+
+@hookimpl
+def tunemark_strategies() -> Sequence[Strategy]:
+    return [
+        Strategy(
+            name="faulty-gradients",
+            runtime="tunemark_faulty.runtime:WrongGradients",
+            description="one process, whose gradients are half as large again",
+            distributed=False,
+        )
+    ]

@@ -1,0 +1,85 @@
+"""The faults, in the worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any, Mapping, Optional
+
+import torch
+
+from tunemark_worker import loop
+from tunemark_worker.batches import Batch, Counts
+from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.optimizer import parameter_dtype
+
+# The step, counted from 0, in which a fault that happens once happens: some steps are finished before it.
+WHEN = 6
+
+
+class Faulty:
+    """A bigram model with the fault that its name says."""
+
+    def __init__(self) -> None:
+        self._step = -1
+
+    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
+        print("a worker that prints on standard output", flush=True)
+        self._fault = assignment.model[len("faulty-") :]
+        if self._fault == "double-count":
+            counted = loop.count
+            loop.count = lambda batches: Counts(*(2 * n for n in counted(batches)))
+        size, hidden = assignment.architecture["vocab_size"], assignment.architecture["hidden_size"]
+        model = torch.nn.Sequential(torch.nn.Embedding(size, hidden), torch.nn.Linear(hidden, size, bias=False))
+        if self._fault == "frozen":
+            for parameter in model.parameters():
+                parameter.register_hook(torch.zeros_like)
+        return model.to(place.device, parameter_dtype(assignment.precision))
+
+    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        self._step += 1
+        # Long enough that what a busy machine adds is small beside it.
+        time.sleep(0.02)
+        if self._fault == "drift":
+            time.sleep(0.003 * self._step)
+        scores: torch.Tensor = module(batch.input_ids)
+        if self._step < WHEN:
+            return scores
+        if self._fault == "nan":
+            return scores * float("nan")
+        if self._step == WHEN:
+            self._happen(scores)
+        return scores
+
+    def _happen(self, scores: torch.Tensor) -> None:
+        if self._fault == "slow-step":
+            time.sleep(0.5)
+        elif self._fault == "shape":
+            torch.zeros(2, 3) @ torch.zeros(4, 5)
+        elif self._fault == "illegal":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        elif self._fault == "too-large":
+            torch.empty(1 << 50, dtype=torch.uint8)
+        elif self._fault == "exit":
+            os._exit(7)
+        elif self._fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class WrongGradients:
+    """A strategy that is fast and wrong."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        pass
+
+    def prepare(self) -> None:
+        pass
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: 1.5 * gradient)
+        return model
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        return {"strategy": "faulty-gradients"}
