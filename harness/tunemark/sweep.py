@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tunemark.data import Prepared, prepare
-from tunemark.errors import BadData
+from tunemark.errors import BadData, BadExperiment
 from tunemark.experiment import Plan
 from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, run_worker
 from tunemark.plugin import Catalog
@@ -61,6 +61,14 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
     data: dict[str, Prepared] = {}
     ready = []
     for plan in plans:
+        runtime = plan.model.runtime
+        if runtime is None:
+            raise BadExperiment(
+                what=f"{plan.model.name} cannot be run",
+                why="facts only: no runtime in this version; its dimensions are there for plans and audits",
+                next="choose a model that `tunemark list models` does not mark as facts only, or install a plugin that "
+                "provides it",
+            )
         python = plan.spec.python or sys.executable
         asked = (python, plan.model.requires)
         if asked not in interpreters:
@@ -76,7 +84,7 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
                 why="a step of only a part of its batch would be another measurement",
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
-        code = copy_code([plan.model.runtime, plan.device.runtime, plan.strategy.runtime], store.root)
+        code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
         fingerprint = _fingerprint(code, data[key], interpreters[asked])
         ready.append(
             Ready(plan=plan, data=data[key], code=code, interpreter=interpreters[asked], fingerprint=fingerprint)

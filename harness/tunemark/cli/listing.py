@@ -6,12 +6,13 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.physics import parameters, train_flops_per_token
-from tunemark.plugin import Accelerator, Catalog, Device, Model
-from tunemark.units import gib, giga
+from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsOutput, ToolReading
+from tunemark.units import gib, giga, significant
 
 _KINDS = ("devices", "models", "datasets", "strategies", "plugins")
 
@@ -21,24 +22,52 @@ _SEQUENCE = 2048
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help=f"what to list: {', '.join(_KINDS)}")
-    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.add_argument("--json", action="store_true", help="print one JSON array, or with --from one object")
+    parser.add_argument("--backend", metavar="DEVICE", help="of devices, this one alone")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="read what the status tool of --backend printed; - is standard input",
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
     if args.kind not in _KINDS:
         raise BadExperiment(what=f"cannot list {args.kind!r}", next=did_you_mean(args.kind, _KINDS))
-    return show(args.kind, Catalog(), as_json=args.json)
+    for flag, value in (("--backend", args.backend), ("--from", args.source)):
+        if value is not None and args.kind != "devices":
+            raise BadExperiment(what=f"{flag} says nothing of {args.kind}", next="it goes with `tunemark list devices`")
+    if args.source is not None:
+        return show_output(args.backend, args.source, Catalog(), as_json=args.json)
+    return show(args.kind, Catalog(), as_json=args.json, backend=args.backend)
 
 
-def show(kind: str, catalog: Catalog, *, as_json: bool) -> int:
+def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = None) -> int:
     """Print everything of a kind on standard output, and on standard error the plugins that could not be used."""
-    rows = rows_of(kind, catalog)
+    rows = [_device(catalog.device(backend))] if backend else rows_of(kind, catalog)
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
         print(_table(kind, rows))
     for broken in catalog.broken:
         print(f"plugin {broken.plugin!r} ({broken.distribution}) is not used: {broken.reason}", file=sys.stderr)
+    return 0
+
+
+def show_output(backend: str | None, source: str, catalog: Catalog, *, as_json: bool) -> int:
+    """Print what a saved output of a backend's status tool says of accelerators."""
+    readers = {name: device for name, device in catalog.devices().items() if isinstance(device, ReadsOutput)}
+    if backend is None:
+        raise BadExperiment(what="--from needs --backend", next=f"--backend with one of: {', '.join(sorted(readers))}")
+    device = catalog.device(backend)
+    if not isinstance(device, ReadsOutput):
+        raise BadExperiment(
+            what=f"device {backend!r} reads no output of a tool",
+            next=f"--backend with one of: {', '.join(sorted(readers)) or 'nothing that is installed'}",
+        )
+    reading = device.read_output(_text(source))
+    print(json.dumps(asdict(reading), indent=1, ensure_ascii=False) if as_json else _reading(reading))
     return 0
 
 
@@ -75,10 +104,11 @@ def _model(model: Model) -> dict[str, Any]:
         "parameters": parameters(model.architecture).total,
         "flops_per_token": train_flops_per_token(model.architecture, sequence),
         "sequence": sequence,
-        "tokenizer": model.tokenizer.name,
+        "tokenizer": model.tokenizer.name if model.tokenizer else None,
+        "is_runnable": model.runtime is not None,
         "pretrained": model.pretrained,
         "source": model.source,
-        "architecture": asdict(model.architecture),
+        "architecture": model.architecture.as_dict(),
     }
 
 
@@ -103,6 +133,25 @@ def _accelerator(accelerator: Accelerator) -> dict[str, Any]:
         "peak_flops": dict(accelerator.peak_flops),
         "source": accelerator.source,
     }
+
+
+def _text(source: str) -> str:
+    """A file, or standard input. What was recorded from a terminal may hold any bytes."""
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise BadExperiment(
+            what=f"cannot read {source!r}", why=str(error.strerror), next="--from FILE, or -"
+        ) from error
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _reading(reading: ToolReading) -> str:
+    versions = f"{reading.version_current or 'unknown'}, latest {reading.version_latest or 'unknown'}"
+    tables = [f"{reading.tool}, version {versions}", _table("states", [asdict(d) for d in reading.devices])]
+    if reading.processes:
+        tables.append(_table("processes", [asdict(p) for p in reading.processes]))
+    return "\n\n".join(tables)
 
 
 def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
@@ -139,7 +188,7 @@ def _table(kind: str, rows: list[dict[str, Any]]) -> str:
 def _device_cells(row: dict[str, Any]) -> list[str]:
     sizes = row["sizes"]
     memory = sizes[-1]["memory_bytes"] if sizes else None
-    present = row["failure"] or ("yes" if row["present"] else "no")
+    present = " ".join((row["failure"] or "").split()) or ("yes" if row["present"] else "no")
     names = [s["name"] for s in sizes]
     shown = ", ".join(names if len(names) <= 8 else [*names[:4], "...", names[-1]])
     chip = sizes[0]["chip"] if sizes else ""
@@ -148,6 +197,25 @@ def _device_cells(row: dict[str, Any]) -> list[str]:
 
 def _option_cells(row: dict[str, Any]) -> list[str]:
     return [row["name"], row["description"], "; ".join(f"{k}: {v}" for k, v in row["options"].items())]
+
+
+def _state_cells(row: dict[str, Any]) -> list[str]:
+    default = {True: "yes", False: "no", None: ""}[row["default"]]
+    used = [_known(row["memory_used_mib"]), _per_cent(row["memory_used_fraction"])]
+    total, utilization = _known(row["memory_total_mib"]), _per_cent(row["utilization"])
+    return [str(row["id"]), default, _known(row["name"]), _known(row["flavor"]), *used, total, utilization]
+
+
+def _process_cells(row: dict[str, Any]) -> list[str]:
+    return [_known(row[key]) for key in ("device", "job_id", "pid", "command", "memory_mib")]
+
+
+def _known(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _per_cent(fraction: float | None) -> str:
+    return "" if fraction is None else significant(100 * fraction, 3)
 
 
 _CELLS: dict[str, Any] = {
@@ -159,12 +227,26 @@ _CELLS: dict[str, Any] = {
             f"{r['parameters']:,}",
             giga(r["flops_per_token"]),
             str(r["sequence"]),
-            r["tokenizer"],
+            r["tokenizer"] or "",
             r["description"],
         ],
     ),
     "datasets": (("dataset", "description", "options"), _option_cells),
     "strategies": (("strategy", "description", "options"), _option_cells),
+    "states": (
+        (
+            "id",
+            "default",
+            "name",
+            "flavor",
+            "memory used (MiB)",
+            "memory used (%)",
+            "memory (MiB)",
+            "utilization (%)",
+        ),
+        _state_cells,
+    ),
+    "processes": (("device", "job", "pid", "command", "memory (MiB)"), _process_cells),
     "plugins": (
         ("plugin", "module", "distribution", "version", "broken"),
         lambda r: [r["name"], *(str(r[key] or "") for key in ("module", "distribution", "version", "broken"))],

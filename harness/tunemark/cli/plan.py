@@ -68,7 +68,7 @@ def _row(plan: Plan) -> dict[str, Any]:
     return {
         "run_id": plan.run_id,
         **asdict(plan.spec),
-        "tokenizer": plan.model.tokenizer.name,
+        "tokenizer": plan.model.tokenizer.name if plan.model.tokenizer else None,
         "chip": accelerator.chip,
         "chips": accelerator.chips,
         "memory_bytes": accelerator.memory_bytes,
@@ -91,7 +91,7 @@ def _row(plan: Plan) -> dict[str, Any]:
 _IDENTITY: dict[str, Callable[[Plan], str]] = {
     "model": lambda p: p.spec.model,
     "dataset": lambda p: p.spec.dataset,
-    "tokenizer": lambda p: p.model.tokenizer.name,
+    "tokenizer": lambda p: p.model.tokenizer.name if p.model.tokenizer else "none",
     "device": lambda p: p.spec.device,
     "size": lambda p: p.spec.size,
     "strategy": lambda p: p.spec.strategy,

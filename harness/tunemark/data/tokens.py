@@ -82,7 +82,10 @@ def prepare(
             )
     vocab_size = model.architecture.vocab_size
     source: DatasetSource = load(dataset.loader)(options, vocab_size)
-    tokenizer: Tokenizer | None = load(model.tokenizer.loader)() if dataset.needs_tokenizer else None
+    tokenizer: Tokenizer | None = None
+    if dataset.needs_tokenizer:
+        assert model.tokenizer is not None, "a plan of text for a model without a tokenizer is refused"
+        tokenizer = load(model.tokenizer.loader)()
     identity = {
         "schema": SCHEMA,
         "dataset": dataset.name,

@@ -84,6 +84,7 @@ class Plan:
 
     def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
         """What the worker is told for one attempt."""
+        assert self.model.runtime is not None, "a model of facts only is refused before"
         spec = self.spec
         weights = f"pretrained:{self.model.pretrained}" if spec.weights == "pretrained" else spec.weights
         return Assignment(
@@ -91,7 +92,7 @@ class Plan:
             attempt=attempt,
             model=self.model.name,
             model_runtime=self.model.runtime,
-            architecture=asdict(self.model.architecture),
+            architecture=self.model.architecture.as_dict(),
             device=self.device.name,
             size=spec.size,
             device_runtime=self.device.runtime,

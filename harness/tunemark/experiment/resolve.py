@@ -46,6 +46,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     dataset_name, dataset_options = _options(point, "dataset")
     dataset = _named(point, "dataset", catalog.dataset, dataset_name)
     _check_options(point, "dataset", dataset, dataset_options)
+    _check_tokenizer(point, model, dataset)
     strategy_name, strategy_options = _options(point, "strategy")
     strategy = _named(point, "strategy", catalog.strategy, strategy_name)
     _check_options(point, "strategy", strategy, strategy_options)
@@ -152,6 +153,16 @@ def _check_options(point: Point, setting: str, chosen: Dataset | Strategy, optio
                 why=point.place(setting),
                 next=did_you_mean(key, chosen.options),
             )
+
+
+def _check_tokenizer(point: Point, model: Model, dataset: Dataset) -> None:
+    if dataset.needs_tokenizer and model.tokenizer is None:
+        raise BadExperiment(
+            what=f"{model.name} has no tokenizer, and {dataset.name} is text",
+            why=f"{point.place('model')}; facts only: of this model the dimensions are known, and no more in this version",
+            next="plan it with a dataset of ids, such as synthetic, or choose a model that `tunemark list models` shows "
+            "with a tokenizer",
+        )
 
 
 def _joined(name: str, options: Mapping[str, str]) -> str:

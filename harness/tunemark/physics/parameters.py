@@ -1,45 +1,218 @@
-"""Parameters of a Llama- or Mistral-style decoder by role: no biases, gated MLP, RMSNorm, grouped-query attention.
+"""Parameters of a decoder by role, from its dimensions.
 
-Sources: Touvron et al. 2023, "LLaMA", section 2.2 (gated MLP, RMSNorm); Ainslie et al. 2023, "GQA";
-Jiang et al. 2023, "Mistral 7B", table 1.
+Sources: Touvron et al. 2023, "LLaMA", section 2.2 (gated MLP, RMSNorm); Ainslie et al. 2023, "GQA"; Jiang et al. 2024,
+"Mixtral of Experts", section 2; Gemma Team 2024, "Gemma 2", section 2 (four norms); Radford et al. 2019, "GPT-2"
+(biases, learned positions); Hu et al. 2021, "LoRA", section 4.1. The counts are those of transformers' modules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from tunemark.plugin.descriptors import Architecture
+
+# What peft adapts where it is not told otherwise, in Llama, Mistral, Mixtral, Gemma 2, Qwen2 and Qwen3:
+# huggingface/peft @00073fe, src/peft/utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.
+LORA_TARGETS = ("q_proj", "v_proj")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameters:
-    """Counts by role, each parameter once: `head` is 0 where it is tied to the embedding."""
+    """Counts by role, each parameter once: `head` is 0 where it is tied to the embedding.
+
+    position: a learned table. mlp: of all experts; mlp_active: of those that one token passes. bias: of projections
+    and of the MLP; norms hold their own.
+    """
 
     embedding: int
+    position: int
     attention: int
     mlp: int
+    mlp_active: int
+    router: int
+    bias: int
     norm: int
     head: int
 
     @property
     def total(self) -> int:
-        return self.embedding + self.attention + self.mlp + self.norm + self.head
+        return (
+            self.embedding + self.position + self.attention + self.mlp + self.router + self.bias + self.norm + self.head
+        )
+
+    @property
+    def active(self) -> int:
+        """All but the experts that a token does not pass: what "active parameters" means for a mixture of experts."""
+        return self.total - self.mlp + self.mlp_active
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    """One kind of weight matrix of a layer. copies: one for each expert; used: how many of them a token passes."""
+
+    name: str
+    role: Literal["attention", "mlp", "router"]
+    inputs: int
+    outputs: int
+    copies: int = 1
+    used: int = 1
+
+
+def matrices(a: Architecture) -> tuple[Matrix, ...]:
+    """The matrices of one layer, in the order of a forward pass, under the names of transformers' Llama.
+
+    Those that some models keep as one (Phi-3's and GPT-2's queries, keys and values) are separate here.
+    """
+    queries, keys = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
+    hidden, inner = a.hidden_size, a.intermediate_size
+    copies, used = a.num_local_experts or 1, a.num_experts_per_tok or 1
+    gate = [Matrix(name="gate_proj", role="mlp", inputs=hidden, outputs=inner, copies=copies, used=used)]
+    return (
+        Matrix(name="q_proj", role="attention", inputs=hidden, outputs=queries),
+        Matrix(name="k_proj", role="attention", inputs=hidden, outputs=keys),
+        Matrix(name="v_proj", role="attention", inputs=hidden, outputs=keys),
+        Matrix(name="o_proj", role="attention", inputs=queries, outputs=hidden),
+        *([Matrix(name="router", role="router", inputs=hidden, outputs=copies)] if a.num_local_experts else []),
+        *(gate if a.gated_mlp else []),
+        Matrix(name="up_proj", role="mlp", inputs=hidden, outputs=inner, copies=copies, used=used),
+        Matrix(name="down_proj", role="mlp", inputs=inner, outputs=hidden, copies=copies, used=used),
+    )
 
 
 def parameters(a: Architecture) -> Parameters:
     """Count the parameters of `a`."""
-    queries = a.num_attention_heads * a.head_dim
-    keys = a.num_key_value_heads * a.head_dim
-    # Projections of queries and of the output, then of keys and of values.
-    attention = 2 * a.hidden_size * queries + 2 * a.hidden_size * keys
-    # Gate, up and down.
-    mlp = 3 * a.hidden_size * a.intermediate_size
+    layers, layer = a.num_hidden_layers, matrices(a)
+    sizes = {
+        role: sum(m.inputs * m.outputs * m.copies for m in layer if m.role == role)
+        for role in ("attention", "mlp", "router")
+    }
+    active = sum(m.inputs * m.outputs * m.used for m in layer if m.role == "mlp")
+    biased = [m for m in layer if _has_bias(a, m)]
+    # A LayerNorm has a weight and a bias. The last norm stands behind all layers.
+    norm = (layers * a.norms_per_layer + 1) * a.hidden_size * (2 if a.norm_bias else 1)
+    heads = {"head": (1, 1), "projection": (a.num_attention_heads, a.num_key_value_heads)}
+    qk_norm = sum(heads[a.qk_norm]) * a.head_dim if a.qk_norm else 0
     embedding = a.vocab_size * a.hidden_size
     return Parameters(
         embedding=embedding,
-        attention=a.num_hidden_layers * attention,
-        mlp=a.num_hidden_layers * mlp,
-        # Two in each layer and the last one.
-        norm=(2 * a.num_hidden_layers + 1) * a.hidden_size,
+        position=a.max_position_embeddings * a.hidden_size if a.learned_positions else 0,
+        attention=layers * sizes["attention"],
+        mlp=layers * sizes["mlp"],
+        mlp_active=layers * active,
+        router=layers * sizes["router"],
+        bias=layers * sum(m.outputs * m.copies for m in biased),
+        norm=norm + layers * qk_norm,
         head=0 if a.tie_word_embeddings else embedding,
     )
+
+
+def from_dimensions(
+    *,
+    layers: int,
+    hidden: int,
+    intermediate: int,
+    is_gated: bool,
+    heads: int,
+    vocab: int,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    window: int | None = None,
+    experts: int | None = None,
+    experts_per_token: int | None = None,
+    is_tied: bool = False,
+    sequence: int = 1,
+) -> Architecture:
+    """An architecture of which a source states its dimensions alone, as a row of a table does.
+
+    kv_heads: None means as many as heads. head_dim: None means hidden / heads, which must divide. sequence: the longest
+    that is known to be trained. What dimensions do not tell is left out: biases, a learned table of positions and the
+    kind of norm, together about a thousandth of the parameters and nothing of the FLOPs. Raises ValueError where the
+    dimensions contradict each other.
+    """
+    sizes = {"layers": layers, "hidden": hidden, "intermediate": intermediate, "heads": heads, "vocab": vocab}
+    bad = [f"{name} {value}" for name, value in sizes.items() if value < 1]
+    if bad:
+        raise ValueError(f"dimensions are 1 or more, not {', '.join(bad)}")
+    if head_dim is None and hidden % heads:
+        raise ValueError(f"{heads} heads do not divide a hidden size of {hidden}, and no head_dim is given")
+    shared = heads if kv_heads is None else kv_heads
+    if shared < 1 or heads % shared:
+        raise ValueError(f"{shared} key-value heads do not divide {heads} heads")
+    return Architecture(
+        model_type="dimensions",
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+        head_dim=hidden // heads if head_dim is None else head_dim,
+        max_position_embeddings=sequence,
+        sliding_window=window,
+        tie_word_embeddings=is_tied,
+        num_local_experts=experts,
+        num_experts_per_tok=experts_per_token,
+        gated_mlp=is_gated,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapter:
+    """A pair of low-rank matrices, inputs x rank and rank x outputs, beside one matrix of every layer.
+
+    parts: the names of the matrices that it stands beside, several where the model fuses them."""
+
+    parts: tuple[str, ...]
+    inputs: int
+    outputs: int
+    copies: int = 1
+    used: int = 1
+
+
+def adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tuple[Adapter, ...]:
+    """What LoRA adds to each layer, under Llama's names or the model's own.
+
+    A fused matrix has one adapter whose input half is shared: "qkv_proj" (Phi-3), "c_attn" (GPT-2), "W_pack"
+    (Baichuan), "gate_up_proj" (Phi-3). "c_proj" is two matrices, as in GPT-2, whose attention and MLP both end in one;
+    "c_fc" is up_proj. Every expert has its own. A name that the layer does not have is a ValueError.
+    """
+    layer = {m.name: m for m in matrices(a)}
+    found: dict[tuple[str, ...], Adapter] = {}
+    for target in targets:
+        for parts in _FUSED.get(target, ((target,),)):
+            missing = [name for name in parts if name not in layer]
+            if missing:
+                raise ValueError(f"no matrix {target!r} to adapt; a layer has {', '.join(layer)}")
+            first = layer[parts[0]]
+            outputs = sum(layer[name].outputs for name in parts)
+            found[parts] = Adapter(
+                parts=parts, inputs=first.inputs, outputs=outputs, copies=first.copies, used=first.used
+            )
+    return tuple(found.values())
+
+
+def lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = LORA_TARGETS) -> int:
+    """The parameters that LoRA trains: rank · (inputs + outputs) for each adapted matrix, all layers.
+
+    targets: by default the projections of queries and of values, as peft does for models built as Llama is.
+    Source: Hu et al. 2021, "LoRA", sections 4.1 and 4.2 (without biases, norms and the head).
+    """
+    return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in adapters(a, targets))
+
+
+_FUSED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "qkv_proj": (("q_proj", "k_proj", "v_proj"),),
+    "c_attn": (("q_proj", "k_proj", "v_proj"),),
+    "W_pack": (("q_proj", "k_proj", "v_proj"),),
+    "gate_up_proj": (("gate_proj", "up_proj"),),
+    "c_fc": (("up_proj",),),
+    "c_proj": (("o_proj",), ("down_proj",)),
+}
+
+
+def _has_bias(a: Architecture, m: Matrix) -> bool:
+    if m.role == "mlp":
+        return a.mlp_bias
+    return m.role == "attention" and (a.attention_bias or (a.qkv_bias and m.name != "o_proj"))

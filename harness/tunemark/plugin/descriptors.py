@@ -7,19 +7,31 @@ a `runtime` in the worker, a `loader` in the parent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 Role = Literal["prompt", "response"]
 Severity = Literal["invalid", "suspect", "unknown", "note"]
+LayerType = Literal["sliding_attention", "full_attention"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """The dimensions of a decoder, under the field names of transformers' configuration.
+    """The dimensions of a decoder, under the field names of transformers' configuration where it has one.
 
-    head_dim: None means hidden_size // num_attention_heads. sliding_window: tokens that a query sees, itself
-    included; None where attention is full.
+    The defaults are Llama's: gated MLP, RMSNorm before attention and before the MLP, rotary positions, no biases.
+
+    head_dim: of queries, keys and values alike. sliding_window: tokens that a query sees, itself included; None where
+    attention is full. layer_types: for each layer "sliding_attention" or "full_attention"; None where all layers are
+    alike. rope_theta: None where positions are not rotary. rms_norm_eps: of every norm, of whichever kind.
+
+    num_local_experts: None where the MLP is dense; else intermediate_size is one expert's, and a router chooses
+    num_experts_per_tok of them for each token, in every layer.
+
+    attention_bias: on queries, keys, values and the output; qkv_bias: on the first three alone. gated_mlp: three
+    matrices (gate, up, down) instead of two. norm_bias: LayerNorm with a bias, not RMSNorm. norms_per_layer: each of
+    hidden_size. qk_norm: norms of queries and of keys, "head": one weight of head_dim for all heads; "projection":
+    over the whole projection. learned_positions: a table of max_position_embeddings x hidden_size.
     """
 
     model_type: str
@@ -32,9 +44,38 @@ class Architecture:
     head_dim: int
     max_position_embeddings: int
     sliding_window: int | None = None
-    rope_theta: float = 10000.0
+    rope_theta: float | None = 10000.0
     rms_norm_eps: float = 1e-5
     tie_word_embeddings: bool = False
+    layer_types: tuple[LayerType, ...] | None = None
+    num_local_experts: int | None = None
+    num_experts_per_tok: int | None = None
+    attention_bias: bool = False
+    qkv_bias: bool = False
+    mlp_bias: bool = False
+    gated_mlp: bool = True
+    norm_bias: bool = False
+    norms_per_layer: int = 2
+    qk_norm: Literal["head", "projection"] | None = None
+    learned_positions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"{len(self.layer_types)} layer types for {self.num_hidden_layers} layers")
+        if self.layer_types is not None and "sliding_attention" in self.layer_types and self.sliding_window is None:
+            raise ValueError("layers of sliding attention, but no sliding_window")
+        if (self.num_local_experts is None) != (self.num_experts_per_tok is None):
+            raise ValueError("num_local_experts and num_experts_per_tok are given together or not at all")
+        if self.attention_bias and self.qkv_bias:
+            raise ValueError("attention_bias holds qkv_bias: only one of them can be true")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a worker and a listing are told. From layer_types on, fields that are as Llama's are left out, so that
+        transformers' own configurations of such models take all that is there."""
+        names = [f.name for f in fields(self)]
+        always = names[: names.index("layer_types")]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: values[f.name] for f in fields(self) if f.name in always or values[f.name] != f.default}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +90,16 @@ class TokenizerName:
 class Model:
     """One model at one size.
 
-    runtime: a class whose instances build it in the worker (`ModelRuntime`). pretrained: the hub id that
-    `--weights pretrained` loads, None where there is none. requires: modules that the worker's interpreter must have.
+    tokenizer: None where none is installed for it. runtime: a class whose instances build it in the worker
+    (`ModelRuntime`); None where only facts are known: it can be planned and audited, not run. pretrained: the hub id
+    that `--weights pretrained` loads, None where there is none. requires: modules that the worker's interpreter must
+    have.
     """
 
     name: str
     architecture: Architecture
-    tokenizer: TokenizerName
-    runtime: str
+    tokenizer: TokenizerName | None
+    runtime: str | None
     description: str = ""
     source: str = ""
     pretrained: str | None = None
@@ -200,3 +243,43 @@ class Finding:
     rule: str
     severity: Severity
     message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceState:
+    """One accelerator as a vendor's tool shows it; None is what the tool does not say.
+
+    default: whether jobs go to it unless they ask for another. memory_used_fraction: only where the tool tells the
+    memory as per cent alone. utilization: a fraction.
+    """
+
+    id: int
+    default: bool | None = None
+    name: str | None = None
+    flavor: str | None = None
+    memory_used_mib: int | None = None
+    memory_used_fraction: float | None = None
+    memory_total_mib: int | None = None
+    utilization: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessState:
+    """One process on an accelerator as a vendor's tool shows it; `device` is the accelerator's id."""
+
+    device: int
+    job_id: int | None = None
+    pid: int | None = None
+    command: str | None = None
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolReading:
+    """What one output of a vendor's tool says of the accelerators of a machine, in the order it shows them."""
+
+    tool: str
+    version_current: str | None = None
+    version_latest: str | None = None
+    devices: tuple[DeviceState, ...] = ()
+    processes: tuple[ProcessState, ...] = ()

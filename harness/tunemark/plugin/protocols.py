@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tunemark.plugin.descriptors import Accelerator, Example, Launch, Strategy
+from tunemark.plugin.descriptors import Accelerator, Example, Launch, Strategy, ToolReading
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,15 @@ class Device(Protocol):
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """Processes, threads and environment of a job on it."""
+
+
+@runtime_checkable
+class ReadsOutput(Protocol):
+    """What a `Device` may offer besides: reading what its vendor's tool printed, on any machine."""
+
+    def read_output(self, text: str) -> ToolReading:
+        """The accelerators that a saved output shows. Called in the parent by `tunemark list devices --from`; raises a
+        `TunemarkError` that shows the line where the text is not understood, or holds no table of accelerators."""
 
 
 class DeviceRuntime(Protocol):

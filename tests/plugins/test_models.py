@@ -1,0 +1,171 @@
+"""Facts of public models: their sizes against transformers' own modules, and what is refused as they are no more."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tunemark.physics import lora_parameters, mean_visible_keys, parameters, train_flops_per_token
+from tunemark_models.plugin import tunemark_models
+
+MODELS = {model.name: model for model in tunemark_models()}
+
+# The parameters of the published checkpoints, each tensor once.
+PARAMETERS = {
+    "llama-2-7b": 6_738_415_616,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3-70b": 70_553_706_496,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.1-70b": 70_553_706_496,
+    "tinyllama-1.1b": 1_100_048_384,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-8b": 8_190_735_360,
+    "gemma-2-9b": 9_241_705_984,
+    "mixtral-8x7b": 46_702_792_704,
+    "phi-3-mini-4k": 3_821_079_552,
+    "olmo-2-7b": 7_298_617_344,
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "baichuan2-13b": 13_896_668_160,
+}
+
+# What their configurations say, typed from them; Architecture's defaults are not repeated here. Under transformers' own
+# names, so that its module is built of them: layers, hidden, intermediate, heads, key-value heads, vocabulary.
+DIMENSIONS = {
+    "llama-2-7b": (32, 4096, 11008, 32, 32, 32000),
+    "llama-2-13b": (40, 5120, 13824, 40, 40, 32000),
+    "llama-2-70b": (80, 8192, 28672, 64, 8, 32000),
+    "llama-3-8b": (32, 4096, 14336, 32, 8, 128256),
+    "llama-3-70b": (80, 8192, 28672, 64, 8, 128256),
+    "llama-3.1-8b": (32, 4096, 14336, 32, 8, 128256),
+    "llama-3.1-70b": (80, 8192, 28672, 64, 8, 128256),
+    "tinyllama-1.1b": (22, 2048, 5632, 32, 4, 32000),
+    "smollm2-135m": (30, 576, 1536, 9, 3, 49152),
+    "smollm2-360m": (32, 960, 2560, 15, 5, 49152),
+    "smollm2-1.7b": (24, 2048, 8192, 32, 32, 49152),
+    "qwen2.5-7b": (28, 3584, 18944, 28, 4, 152064),
+    "qwen3-8b": (36, 4096, 12288, 32, 8, 151936),
+    "gemma-2-9b": (42, 3584, 14336, 16, 8, 256000),
+    "mixtral-8x7b": (32, 4096, 14336, 32, 8, 32000),
+    "phi-3-mini-4k": (32, 3072, 8192, 32, 32, 32064),
+    "olmo-2-7b": (32, 4096, 11008, 32, 32, 100352),
+    "gpt2": (12, 768, 3072, 12, 12, 50257),
+    "gpt2-medium": (24, 1024, 4096, 16, 16, 50257),
+    "gpt2-large": (36, 1280, 5120, 20, 20, 50257),
+    "gpt2-xl": (48, 1600, 6400, 25, 25, 50257),
+    "baichuan2-13b": (40, 5120, 13696, 40, 40, 125696),
+}
+
+# Beyond the dimensions, what makes a configuration's module what it is.
+MORE: dict[str, dict[str, Any]] = {
+    "qwen3-8b": {"head_dim": 128},
+    "gemma-2-9b": {"head_dim": 256},
+    "phi-3-mini-4k": {"pad_token_id": 32000},
+    **{name: {"tie_word_embeddings": True} for name in ("smollm2-135m", "smollm2-360m", "smollm2-1.7b")},
+}
+
+
+def test_every_model_is_listed_once_with_its_configuration():
+    assert len(tunemark_models()) == len(MODELS)
+    assert set(MODELS) == set(PARAMETERS) == set(DIMENSIONS)
+    for model in MODELS.values():
+        assert model.source == f"https://huggingface.co/{model.pretrained}/blob/main/config.json"
+        assert (model.runtime, model.tokenizer) == (None, None)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_as_published(name):
+    assert parameters(MODELS[name].architecture).total == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_dimensions_are_as_published(name):
+    a = MODELS[name].architecture
+    stated = (a.num_hidden_layers, a.hidden_size, a.intermediate_size, a.num_attention_heads, a.num_key_value_heads)
+    assert (*stated, a.vocab_size) == DIMENSIONS[name]
+
+
+# Baichuan's code is not in transformers.
+@pytest.mark.parametrize("name", [name for name in DIMENSIONS if name != "baichuan2-13b"])
+def test_transformers_builds_a_module_of_that_size(name):
+    layers, hidden, inner, heads, shared, vocab = DIMENSIONS[name]
+    kind = MODELS[name].architecture.model_type
+    if kind == "gpt2":
+        fields = {"n_layer": layers, "n_embd": hidden, "n_head": heads, "vocab_size": vocab}
+    else:
+        fields = {
+            "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": inner, "vocab_size": vocab,
+            "num_attention_heads": heads, "num_key_value_heads": shared, **MORE.get(name, {}),
+        }  # fmt: skip
+    config = transformers.AutoConfig.for_model(kind, **fields)
+    with torch.device("meta"):
+        module = transformers.AutoModelForCausalLM.from_config(config)
+    assert sum(p.numel() for p in module.parameters()) == PARAMETERS[name]
+
+
+def test_mixtral_s_active_parameters_are_as_published():
+    # Jiang et al. 2024, "Mixtral of Experts", section 2: 47B parameters, of which a token uses 13B.
+    count = parameters(MODELS["mixtral-8x7b"].architecture)
+    assert count.active == 12_879_925_248
+    # Six of eight experts of 3 x 4096 x 14336 stay idle in each of 32 layers.
+    assert count.total - count.active == 32 * 6 * 3 * 4096 * 14336
+
+
+def test_gemma_2_s_windows_alternate():
+    a = MODELS["gemma-2-9b"].architecture
+    assert a.layer_types[:2] == ("sliding_attention", "full_attention")
+    # 21 layers see at most 4096 keys, 21 see all; 12 x 16 heads x 256 for each key.
+    full = dataclasses.replace(a, layer_types=None, sliding_window=None)
+    less = train_flops_per_token(full, 8192) - train_flops_per_token(a, 8192)
+    assert less == 21 * 12 * 16 * 256 * (mean_visible_keys(8192, None) - mean_visible_keys(8192, 4096))
+
+
+def test_lora_of_llama_2_7b_is_what_peft_prints():
+    # peft's print_trainable_parameters with rank 8 on q_proj and v_proj: "trainable params: 4,194,304 || all params:
+    # 6,742,609,920".
+    a = MODELS["llama-2-7b"].architecture
+    assert lora_parameters(a, 8) == 4_194_304
+    assert lora_parameters(a, 8) + parameters(a).total == 6_742_609_920
+
+
+def test_they_are_listed_with_their_arithmetic(tunemark: Callable[..., Any]):
+    done = tunemark("list", "models", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    row = rows["llama-3-8b"]
+    assert (row["parameters"], row["tokenizer"], row["is_runnable"]) == (8_030_261_248, None, False)
+    # 6 x (8,030,261,248 - 525,336,576 embedding - 266,240 norms) + 12 x 32 x 32 x 128 x 1024.5 keys.
+    assert row["flops_per_token"] == 6 * 7_504_658_432 + 1_572_864 * 1024.5
+    assert rows["mistral-7b"]["is_runnable"] is True
+    assert "qkv_bias" not in rows["mistral-7b"]["architecture"]
+    assert rows["gpt2"]["sequence"] == 1024
+
+
+def test_they_can_be_planned_but_not_on_text_and_not_run(tunemark: Callable[..., Any]):
+    planned = tunemark("plan", "--model", "llama-2-7b", "--dataset", "synthetic", "--json")
+    assert planned.returncode == 0, planned.stderr
+    row = json.loads(planned.stdout)
+    assert (row["parameters"], row["tokenizer"]) == (6_738_415_616, None)
+
+    text = tunemark("plan", "--model", "llama-2-7b", "--dataset", "python-stdlib")
+    assert (text.returncode, text.stdout) == (2, "")
+    assert "llama-2-7b has no tokenizer, and python-stdlib is text" in text.stderr
+
+    run = tunemark("run", "--model", "llama-2-7b", "--dataset", "synthetic", "--device", "cpu")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "llama-2-7b cannot be run" in run.stderr
+    assert "facts only: no runtime in this version" in run.stderr
+    assert "Traceback" not in run.stderr + text.stderr
