@@ -20,6 +20,7 @@ _COMMANDS = {
     "list": ("listing", "print the installed devices, models, datasets, strategies or plugins"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "arrange finished runs in a report"),
+    "audit": ("audit", "hold a log, a table or a running program against physics, the clock and itself"),
 }
 
 
@@ -61,8 +62,12 @@ def _command(words: list[str]) -> int:
     module = importlib.import_module(f"tunemark.cli.{name}")
     parser = _Parser(prog=f"tunemark {words[0]}", description=description, allow_abbrev=False)
     module.add_arguments(parser)
+    own, command = words[1:], []
+    if getattr(module, "TAKES_COMMAND", False) and "--" in own:
+        at = own.index("--")
+        own, command = own[:at], own[at + 1 :]
     try:
-        args, rest = parser.parse_known_args(words[1:])
+        args, rest = parser.parse_known_args(own, argparse.Namespace(command=command))
     except SystemExit as end:  # --help
         return int(end.code or 0)
     if rest:

@@ -1,0 +1,7 @@
+"""What results mean beside each other and beside what others published: claims read, re-derived and judged."""
+
+from tunemark.analysis.audit import Audited as Audited
+from tunemark.analysis.audit import audit as audit
+from tunemark.analysis.known import Given as Given
+from tunemark.analysis.reading import Reading as Reading
+from tunemark.analysis.reading import read as read

@@ -1,0 +1,154 @@
+"""One claim's audit: its rate by every way, the share of the hardware that it implies, findings, verdict."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunemark.analysis import rates, rules
+from tunemark.analysis.known import Known, known
+from tunemark.plugin.claims import Claim
+from tunemark.plugin.descriptors import Finding, Model
+from tunemark.results.findings import verdict
+from tunemark.results.result import Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audited:
+    """What an audit says of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; of the
+    highest peak and the least FLOPs where the claim leaves them open (`mfu_convention` says which)."""
+
+    facts: Known
+    rate: rates.Rate | None
+    ways: tuple[rates.Rate, ...]
+    mfu_implied: float | None
+    mfu_convention: str | None
+    mfu_implied_full_attention: float | None
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+
+    @property
+    def claim(self) -> Claim:
+        return self.facts.claim
+
+    def as_json(self) -> dict[str, Any]:
+        claim = self.claim
+        return {
+            "id": claim.id,
+            "source": claim.source,
+            "tool": claim.tool,
+            "meaning": claim.meaning,
+            "counts": claim.counts,
+            "model": claim.model,
+            "device": claim.device,
+            "count": claim.count,
+            "precision": claim.precision,
+            "sequence": claim.sequence,
+            "global_batch": claim.layout.global_batch,
+            "tokens_per_s_claimed": self.rate.tokens_per_s if self.rate else None,
+            "tokens_per_s_rederived": {way.way: way.tokens_per_s for way in self.ways},
+            "arithmetic": {way.way: way.arithmetic for way in (*([self.rate] if self.rate else []), *self.ways)},
+            "mfu_implied": self.mfu_implied,
+            "mfu_convention": self.mfu_convention,
+            "mfu_implied_full_attention": self.mfu_implied_full_attention,
+            "peak_flops": self.facts.peak.flops if self.facts.peak else None,
+            "peak_source": self.facts.peak.source if self.facts.peak else None,
+            "verdict": self.verdict,
+            "findings": [{"rule": f.rule, "severity": f.severity, "message": f.message} for f in self.findings],
+            "missing": list(self.facts.missing),
+            "origin": dict(self.facts.origin),
+            "notes": list(claim.notes),
+        }
+
+
+def audit(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[Audited]:
+    """Judge each claim by itself, then the claims of one source against each other."""
+    judged = [_judged(known(claim, models)) for claim in claims]
+    for index, finding in _across(judged):
+        one = judged[index]
+        found = _ordered([*one.findings, finding])
+        judged[index] = replace(one, findings=found, verdict=verdict(found, "ok"))
+    return judged
+
+
+def _judged(facts: Known) -> Audited:
+    rate = rates.claimed(facts.claim)
+    found = _ordered(rules.findings(facts))
+    implied, convention, full = _mfu(facts, rate)
+    return Audited(
+        facts=facts, rate=rate, ways=tuple(rates.rederived(facts.claim)), mfu_implied=implied,
+        mfu_convention=convention, mfu_implied_full_attention=full, findings=found, verdict=verdict(found, "ok"),
+    )  # fmt: skip
+
+
+def _mfu(facts: Known, rate: rates.Rate | None) -> tuple[float | None, str | None, float | None]:
+    count, top = facts.claim.count, facts.peak or facts.peak_most
+    if rate is None or not count or top is None or facts.flops_least is None:
+        return None, None, None
+    per_device = rate.tokens_per_s / count / top.flops
+    words = f"dense {top.precision} peak" + ("" if facts.peak else ", the highest of the chip")
+    if facts.flops:
+        return per_device * facts.flops["causal"], f"causal attention, {words}", per_device * facts.flops["full"]
+    return per_device * facts.flops_least, f"without attention, {words}", None
+
+
+def _ordered(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    order = ("invalid", "suspect", "unknown", "note")
+    return tuple(sorted(found, key=lambda f: order.index(f.severity)))
+
+
+def _across(judged: Sequence[Audited]) -> list[tuple[int, Finding]]:
+    return [*_same_step_time(judged), *_scaling(judged)]
+
+
+def _same_step_time(judged: Sequence[Audited]) -> list[tuple[int, Finding]]:
+    """A timer that does not wait shows one time whatever the work."""
+    groups: dict[tuple[str, str | None], list[tuple[int, float, float]]] = defaultdict(list)
+    for index, one in enumerate(judged):
+        claim = one.claim
+        work = _work_per_device(one)
+        if claim.step_time_s and work:
+            groups[claim.source, claim.device].append((index, claim.step_time_s, work))
+    found = []
+    for rows in groups.values():
+        times, works = [t for _, t, _ in rows], [w for _, _, w in rows]
+        if len(rows) < 3 or max(works) < 2 * min(works) or max(times) > rules.SCALING * min(times):
+            continue
+        message = (
+            f"{len(rows)} rows take {min(times):.4g} to {max(times):.4g} s a step, for work per device that differs "
+        )
+        message += f"{max(works) / min(works):.3g} times: the time does not follow the work"
+        found += [(i, Finding(rule="same-step-time", severity="suspect", message=message)) for i, _, _ in rows]
+    return found
+
+
+def _work_per_device(one: Audited) -> float | None:
+    claim, flops = one.claim, one.facts.flops.get("causal") or one.facts.flops_least
+    batch, sequence, count = claim.layout.global_batch, claim.sequence, claim.count
+    return flops * batch * sequence / count if flops and batch and sequence and count else None
+
+
+def _scaling(judged: Sequence[Audited]) -> list[tuple[int, Finding]]:
+    """More devices, with all else alike: each cannot become much faster."""
+    groups: dict[tuple[object, ...], list[tuple[int, int, float]]] = defaultdict(list)
+    for index, one in enumerate(judged):
+        claim, layout = one.claim, one.claim.layout
+        if one.rate is None or not claim.count or not layout.global_batch or claim.architecture is None:
+            continue
+        alike = (
+            claim.source, claim.device, claim.precision, claim.sequence, claim.architecture, claim.method,
+            replace(layout, dp=None, global_batch=None), layout.global_batch / claim.count, claim.origin.get("version"),
+        )  # fmt: skip
+        groups[alike].append((index, claim.count, one.rate.tokens_per_s / claim.count))
+    found = []
+    for rows in groups.values():
+        ordered = sorted(rows, key=lambda row: row[1])
+        for (_, few, slower), (index, many, faster) in itertools.pairwise(ordered):
+            if many > few and faster > rules.SCALING * slower:
+                message = f"on {many} devices each reaches {faster:,.5g} tokens/s, on {few} with all else alike "
+                message += f"{slower:,.5g}: an efficiency of {100 * faster / slower:.3g} %"
+                found.append((index, Finding(rule="above-linear", severity="suspect", message=message)))
+    return found

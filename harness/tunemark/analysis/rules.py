@@ -1,0 +1,558 @@
+"""The rules that a claim is held to, each a pure function of what is known; a rule that cannot know answers None.
+
+Wording is neutral: what happened inside somebody else's run cannot be seen from outside. Thresholds say why they are
+what they are; `docs/audit.md` is held to this table by a test.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from tunemark.analysis import rates
+from tunemark.analysis.known import Known, parameters_of
+from tunemark.physics import train_flops_by_convention
+from tunemark.plugin.descriptors import Finding, Severity
+from tunemark_worker import steady
+
+# Two figures that were both rounded to three digits differ by 1 % at most; 2 % leaves room for a mean and a median.
+AGREES = 0.02
+# Beyond this no rounding, no other choice of steps and no other clock explains what should be one number.
+CONTRADICTS = 0.10
+# FLOPs of one model by two tools: biases, norms, position embeddings, padded vocabularies and what is counted of the
+# head move them by up to 13 % in 195 published rows, beyond what the convention of attention explains.
+FLOPS_AGREE = 0.15
+FLOPS_CONTRADICT = 0.5
+# Two conventions are told apart where one of them reproduces the figure this well.
+_REPRODUCES = 0.03
+# A whole forward pass again: 8 instead of 6 (Korthikanti et al. 2022, section 5).
+_RECOMPUTED = 4 / 3
+# A dense transformer's training that needs more of the chip's peak than this was not found in any publication.
+SEEN = 0.75
+# A measured peak is of dense products alone: no training reaches what they reach.
+ROUNDING_OF_PEAK = 0.005
+# Doubling the devices cannot more than double the rate; 5 % is left to noise and to caches that fit better.
+SCALING = 1.05
+# A pause between two lines (evaluation, a checkpoint) is no step, so neighbouring lines are compared by their median.
+_FEWEST_LINES = 3
+
+
+class Rule(NamedTuple):
+    """id: in findings. sentence: what it says. threshold: the number, and why it is that."""
+
+    id: str
+    worst: Severity
+    sentence: str
+    threshold: str
+    check: Callable[[Known], Finding | None]
+
+
+def above_peak(facts: Known) -> Finding | None:
+    implied = _least_utilization(facts)
+    if implied is None or implied[0] <= 1 + ROUNDING_OF_PEAK:
+        return None
+    mfu, words = implied
+    top = facts.peak_most
+    is_ceiling = top is None or top.is_ceiling
+    more = "" if is_ceiling else "; its clock can pass the rated one"
+    return _finding(
+        "above-peak", "invalid" if is_ceiling else "suspect", f"{words}: {mfu:.2f} times what it can do{more}"
+    )
+
+
+def above_seen(facts: Known) -> Finding | None:
+    implied = _utilization(facts)
+    if implied is None:
+        return None
+    mfu, words = implied
+    limit = _seen(facts)
+    hardware = mfu * (facts.recomputed or 1)
+    if mfu <= limit and hardware <= max(limit, _seen_with_recomputation(facts)):
+        return None
+    least = _least_utilization(facts)
+    if least is not None and least[0] > 1 + ROUNDING_OF_PEAK:
+        return None
+    message = f"{words}: {_percent(mfu)} of peak, more than {_percent(limit)}, the most that was found published"
+    return _finding("above-seen", "suspect", message)
+
+
+def rate_and_ways(facts: Known) -> Finding | None:
+    """A row's own figures against each other; a log's clocks have rules of their own."""
+    said = rates.claimed(facts.claim)
+    if said is None:
+        return None
+    worst: tuple[float, rates.Rate] | None = None
+    for way in rates.rederived(facts.claim):
+        if way.way in _OF_A_LOG:
+            continue
+        apart = _apart(facts, said, way)
+        if apart > AGREES + said.rounding + way.rounding and (worst is None or apart > worst[0]):
+            worst = (apart, way)
+    if worst is None:
+        return None
+    apart, way = worst
+    ratio = said.tokens_per_s / way.tokens_per_s
+    message = f"{said.tokens_per_s:,.6g} tokens/s {said.arithmetic}, but {way.arithmetic} = {way.tokens_per_s:,.6g}: "
+    message += f"a factor of {ratio:.4g}{_explained(facts, ratio)}"
+    return _finding("rate-and-time", "invalid" if apart > CONTRADICTS else "suspect", message)
+
+
+def clock_and_rate(facts: Known) -> Finding | None:
+    """The rates that a log prints against its own time stamps and against the arrival of its lines."""
+    claim = facts.claim
+    said, step = rates.claimed(claim), rates.tokens_per_step(claim)
+    if said is None or step is None:
+        return None
+    for clock in ("arrival", "time-stamps"):
+        seconds = rates.seconds_between(claim, clock)
+        way = next((w for w in rates.rederived(claim) if w.way == clock), None)
+        if len(seconds) < _FEWEST_LINES or way is None:
+            continue
+        middle_s = statistics.median(seconds)
+        if middle_s <= 0:
+            continue
+        # The kinder of the two: a pause between lines slows the sum, a coarse stamp blurs the median.
+        bounds = sorted((step.tokens / middle_s, way.tokens_per_s))
+        ratio = said.tokens_per_s / min(max(said.tokens_per_s, bounds[0]), bounds[1])
+        if abs(ratio - 1) <= AGREES + said.rounding + 2 * way.rounding:
+            continue
+        # Lines can be held back and then come at once; and a rate without padding is lower than that of all slots.
+        if ratio < 1 and (clock == "arrival" or claim.counts != "slots"):
+            continue
+        words = "time stamps" if clock == "time-stamps" else "arrival of its lines"
+        message = f"printed: {said.tokens_per_s:,.6g} tokens/s; by the {words} {way.arithmetic} = "
+        message += f"{way.tokens_per_s:,.6g}, or {step.tokens:,.6g} / {middle_s:.4g} s (median step) = "
+        message += f"{step.tokens / middle_s:,.6g}: printed is {ratio:.3g} times what that clock allows"
+        printed_s = rates.duration_per_step(claim)
+        if printed_s is not None and middle_s > printed_s * (1 + CONTRADICTS):
+            message += f"; the durations it prints ({printed_s:.4g} s) cover {_percent(printed_s / middle_s)} of a step"
+        return _finding("rate-and-clock", "invalid" if ratio > 1 + CONTRADICTS else "suspect", message)
+    return None
+
+
+def step_tokens(facts: Known) -> Finding | None:
+    """Printed rate times printed duration against batch times sequence."""
+    claim = facts.claim
+    batch, sequence = claim.layout.global_batch, claim.sequence
+    implied = rates.implied_step_tokens(claim)
+    if not batch or not sequence or not implied:
+        return None
+    tokens, stated = statistics.median(implied), batch * sequence
+    ratio = tokens / stated
+    if abs(ratio - 1) <= AGREES or (ratio < 1 and claim.counts != "slots"):
+        return None
+    message = f"printed rate x printed duration = {tokens:,.6g} tokens a step, but {batch} x {sequence} = {stated:,}: "
+    message += f"a factor of {ratio:.4g}{_explained(facts, ratio)}"
+    return _finding("tokens-of-a-step", "invalid" if abs(ratio - 1) > CONTRADICTS else "suspect", message)
+
+
+def padding_counted(facts: Known) -> Finding | None:
+    """Slots or content, where both are known: which of the two does the rate mean?"""
+    claim, said = facts.claim, rates.claimed(facts.claim)
+    batch, sequence, share = claim.layout.global_batch, claim.sequence, claim.padding_fraction
+    if said is None or not batch or not sequence or not share or share <= AGREES:
+        return None
+    tokens = _tokens_of_a_step(facts, said)
+    if tokens is None:
+        return None
+    slots, content = batch * sequence, batch * sequence * (1 - share)
+    if not content <= tokens or abs(math.log(tokens / slots)) >= abs(math.log(tokens / content)):
+        return None
+    message = (
+        f"a step has {slots:,} slots, {_percent(share)} of them padding, so {content:,.6g} tokens; the rate means "
+    )
+    message += f"{tokens:,.6g}: padding is counted as work, and without it {said.tokens_per_s:,.6g} is "
+    message += f"{said.tokens_per_s * (1 - share):,.6g} tokens/s"
+    return _finding("padding-counted", "suspect" if share > CONTRADICTS else "note", message)
+
+
+def _tokens_of_a_step(facts: Known, said: rates.Rate) -> float | None:
+    """The rate times a step's time, by whichever clock is there."""
+    implied = rates.implied_step_tokens(facts.claim)
+    if implied:
+        return statistics.median(implied)
+    for clock in ("arrival", "time-stamps"):
+        seconds = rates.seconds_between(facts.claim, clock)
+        if len(seconds) >= _FEWEST_LINES:
+            return said.tokens_per_s * statistics.median(seconds)
+    return said.tokens_per_s * facts.claim.step_time_s if facts.claim.step_time_s else None
+
+
+def stated_time(facts: Known) -> Finding | None:
+    """Steps and tokens against the stated time of the whole training."""
+    said = rates.claimed(facts.claim)
+    way = next((w for w in rates.rederived(facts.claim) if w.way == "stated-time"), None)
+    if said is None or way is None:
+        return None
+    ratio = said.tokens_per_s / way.tokens_per_s
+    # The whole holds set-up, first step and evaluation, so that the steady rate may well be half as high again.
+    if ratio * (1 + way.rounding) >= 1 - CONTRADICTS and ratio <= 1.5 * (1 + way.rounding):
+        return None
+    message = f"{said.tokens_per_s:,.6g} tokens/s is stated or printed, {way.arithmetic} = {way.tokens_per_s:,.6g}: "
+    message += f"a factor of {ratio:.3g}{_explained(facts, ratio)}"
+    return _finding("rate-and-stated-time", "invalid" if ratio > 2 or ratio < 0.5 else "suspect", message)
+
+
+def claimed_flops(facts: Known) -> Finding | None:
+    """A claimed TFLOP/s or MFU against the rate: the convention that reproduces it, or none."""
+    claim, said = facts.claim, rates.claimed(facts.claim)
+    tflops, of = claim.tflops_per_device, "TFLOP/s"
+    if tflops is None and claim.mfu is not None and facts.peak is not None:
+        tflops, of = claim.mfu * facts.peak.flops / 1e12, "MFU"
+    if tflops is None or said is None or not claim.count or not facts.flops:
+        return None
+    per_device = said.tokens_per_s / claim.count
+    factors = {"causal attention": facts.flops["causal"], "full attention": facts.flops["full"]}
+    if claim.layout.checkpointing != "none":
+        factors |= {f"{name}, recomputation counted": f * _RECOMPUTED for name, f in list(factors.items())}
+    if claim.method == "lora" and facts.architecture is not None and claim.sequence is not None:
+        whole = train_flops_by_convention(facts.architecture, claim.sequence)
+        factors |= {f"{name} attention, as if all were trained": f for name, f in whole.items()}
+    ratios = {name: tflops * 1e12 / (per_device * f) for name, f in factors.items()}
+    name, ratio = min(ratios.items(), key=lambda item: abs(math.log(item[1])) if item[1] > 0 else math.inf)
+    shown = f"{claim.mfu:.4g} MFU" if of == "MFU" else f"{tflops:,.4g} TFLOP/s per device"
+    needed = f"{per_device:,.6g} tokens/s per device x {factors[name] / 1e9:.4g} GFLOP ({name})"
+    text = f"{shown} is claimed, {needed} = {per_device * factors[name] / 1e12:,.4g} TFLOP/s"
+    apart = abs(math.log(ratio)) if ratio > 0 else math.inf
+    if apart <= _REPRODUCES:
+        if name == "causal attention":
+            return None
+        return _finding("convention", "note", f"{text}: the claim counts {name}")
+    if of == "MFU" and abs(math.log(2 * ratio)) <= _REPRODUCES:
+        return _finding("sparse-peak", "suspect", f"{text}: half of it, as against a peak with sparsity")
+    if apart <= FLOPS_AGREE:
+        return _finding(
+            "convention", "note", f"{text}: no convention known here reproduces it within {_REPRODUCES:.0%}"
+        )
+    message = f"{text}: a factor of {ratio:.3g} that no convention explains{_explained(facts, ratio)}"
+    return _finding("flops-and-rate", "invalid" if apart > FLOPS_CONTRADICT else "suspect", message)
+
+
+def flops_above_peak(facts: Known) -> Finding | None:
+    """A claimed TFLOP/s or MFU by itself; no model is needed."""
+    claim = facts.claim
+    if claim.mfu is not None and claim.mfu > 1:
+        return _finding(
+            "above-peak", "invalid", f"an MFU of {_percent(claim.mfu)} is claimed, and 100 % is all there is"
+        )
+    top = facts.peak or facts.peak_most
+    if claim.tflops_per_device is None or top is None:
+        return None
+    share = claim.tflops_per_device * 1e12 / top.flops
+    if share <= 1 + ROUNDING_OF_PEAK:
+        return None
+    message = f"{claim.tflops_per_device:,.4g} TFLOP/s per device is claimed, {_peak_words(facts)}: {_percent(share)}"
+    return _finding("above-peak", "invalid", message)
+
+
+def layout_and_devices(facts: Known) -> Finding | None:
+    claim, layout = facts.claim, facts.claim.layout
+    if layout.dp is None or claim.count is None:
+        return None
+    degrees = {"dp": layout.dp, "tp": layout.tp or 1, "pp": layout.pp or 1, "cp": layout.cp or 1}
+    product = math.prod(degrees.values())
+    if product == claim.count:
+        return None
+    words = " x ".join(f"{name} {n}" for name, n in degrees.items() if n > 1 or name == "dp")
+    message = f"{words} = {product} ranks, but {claim.count} devices"
+    if _dies(facts) > 1 and product == claim.count * _dies(facts):
+        return _finding("ranks-are-dies", "note", f"{message} of {_dies(facts)} dies each: a rank is a die")
+    return _finding("layout-and-devices", "suspect", message)
+
+
+def layout_and_batch(facts: Known) -> Finding | None:
+    layout = facts.claim.layout
+    values = (layout.global_batch, layout.micro_batch, layout.gradient_accumulation, layout.dp)
+    if any(v is None for v in values):
+        return None
+    batch, micro, accumulation, dp = (int(v or 0) for v in values)
+    if micro * accumulation * dp == batch:
+        return None
+    product = micro * accumulation * dp
+    message = f"{micro} sequences x {accumulation} accumulated x dp {dp} = {product}, but a batch of {batch}"
+    return _finding("layout-and-batch", "suspect", message)
+
+
+def first_step_inside(facts: Known) -> Finding | None:
+    """The whole's mean against the steps after the first, where a log has both."""
+    rows = list(facts.claim.steps)
+    if len(rows) < _FEWEST_LINES or not rows[0].duration_s:
+        return None
+    first_s = rows[0].duration_s / (rows[0].duration_steps or 1)
+    later_s = rates.duration_per_step(facts.claim)
+    if later_s is None or later_s <= 0 or first_s <= 2 * later_s:
+        return None
+    message = (
+        f"the first line's step took {first_s:,.4g} s, later ones {later_s:,.4g} s: {first_s / later_s:.3g} times; "
+    )
+    message += "it is left out here, and a mean that holds it is lower"
+    return _finding("first-step", "note", message)
+
+
+def loss_not_finite(facts: Known) -> Finding | None:
+    losses = [(s.line, s.loss) for s in facts.claim.steps if s.loss is not None]
+    bad = [(line, loss) for line, loss in losses if not math.isfinite(loss)]
+    if not bad:
+        return None
+    message = f"{len(bad)} of {len(losses)} losses are not finite, first {bad[0][1]} in line {bad[0][0]}"
+    return _finding("loss-not-finite", "invalid", message)
+
+
+def loss_rising(facts: Known) -> Finding | None:
+    losses = [s.loss for s in facts.claim.steps if s.loss is not None and math.isfinite(s.loss)]
+    errors = steady.rising(losses)
+    if errors <= 3:
+        return None
+    message = f"over {len(losses)} lines the loss rises by {errors:.3g} standard errors of its slope (limit 3), "
+    message += f"from {losses[0]:.4g} to {losses[-1]:.4g}"
+    return _finding("loss-rising", "suspect", message)
+
+
+def same_every_step(facts: Known) -> Finding | None:
+    """Printed figures that do not vary are not measured step by step."""
+    printed = [s.tokens_per_s for s in facts.claim.steps if s.tokens_per_s is not None][1:]
+    if len(printed) < 10 or len(set(printed)) > 1 or rates.rounding(printed[0]) > 1e-4:
+        return None
+    message = f"{len(printed)} lines print the very same rate, {printed[0]:,.10g}: it was not measured line by line"
+    return _finding("same-every-step", "suspect", message)
+
+
+def resumed(facts: Known) -> Finding | None:
+    """Cumulative tokens over a clock that began later."""
+    claim = facts.claim
+    said = rates.claimed(claim)
+    if not claim.tokens_total or not claim.train_s or said is None:
+        return None
+    rows = [s for s in claim.steps if s.tokens is not None]
+    if not rows or rows[0].tokens is None or rows[-1].tokens is None or len(rows) < 2:
+        return None
+    own = rows[-1].tokens - rows[0].tokens
+    if own <= 0 or rows[0].tokens < own or abs(said.tokens_per_s * claim.train_s / claim.tokens_total - 1) > AGREES:
+        return None
+    message = f"{claim.tokens_total:,.6g} tokens / {claim.train_s:,.6g} s is the rate, but the first line already has "
+    message += f"{rows[0].tokens:,.6g} tokens: the tokens of a former run over the clock of this one"
+    return _finding("resumed-clock", "invalid", message)
+
+
+def stopped_early(facts: Known) -> Finding | None:
+    """Planned steps counted as done."""
+    claim = facts.claim
+    numbers = [s.number for s in claim.steps if s.number is not None]
+    done = max(numbers) if numbers else claim.steps_done
+    if not claim.steps_total or not done or done >= claim.steps_total or not claim.train_s or not claim.samples_per_s:
+        return None
+    batch = claim.layout.global_batch
+    if not batch:
+        return None
+    as_planned, as_done = (n * batch / claim.train_s for n in (claim.steps_total, done))
+    if abs(claim.samples_per_s / as_planned - 1) > AGREES:
+        return None
+    message = f"{claim.samples_per_s:,.6g} sequences/s is {claim.steps_total:g} planned steps x {batch} / "
+    message += f"{claim.train_s:,.6g} s, but {done:g} steps were done: {as_done:,.6g}, "
+    message += f"{claim.steps_total / done:.3g} times less"
+    return _finding("planned-steps-counted", "invalid", message)
+
+
+def parameters_disagree(facts: Known) -> Finding | None:
+    claim, ours = facts.claim, parameters_of(facts)
+    if claim.parameters is None or ours is None:
+        return None
+    ratio = claim.parameters / ours
+    if 0.85 <= ratio <= 1.15:
+        return None
+    message = f"{claim.parameters:,.4g} parameters are stated, the dimensions make {ours:,}: a factor of {ratio:.3g}"
+    return _finding("parameters-and-dimensions", "suspect", message)
+
+
+def one_attempt(facts: Known) -> Finding | None:
+    if not len(facts.claim.steps):
+        return None
+    return _finding("few-attempts", "note", "one log is one attempt: what differs between processes is not in it")
+
+
+def not_enough(facts: Known) -> Finding | None:
+    """Said where the rate could not be held against the hardware."""
+    if rates.claimed(facts.claim) is None and facts.claim.tflops_per_device is None and facts.claim.mfu is None:
+        return _finding("no-figure", "unknown", "no rate of the whole job can be found in it" + _why_no_rate(facts))
+    if facts.claim.tflops_per_device is not None and (facts.peak or facts.peak_most):
+        return None
+    if not facts.missing:
+        return None
+    severity: Severity = "unknown"
+    if len(rates.seconds_between(facts.claim, "arrival")) >= _FEWEST_LINES:
+        # The clock has been witnessed from outside, which is a check that needs no hardware's facts.
+        severity = "note"
+    return _finding("not-enough", severity, f"to hold it against the hardware it lacks {', '.join(facts.missing)}")
+
+
+RULES: Sequence[Rule] = (
+    Rule(
+        "above-peak", "invalid", "The rate, or the FLOP/s claimed, needs more than the chips' dense peak.",
+        "100.5 % of the peak: data sheets round it to three digits", above_peak,
+    ),
+    Rule(
+        "above-peak", "invalid", "The FLOP/s or the MFU claimed is above the chips' dense peak.", "as above",
+        flops_above_peak,
+    ),
+    Rule(
+        "above-seen", "suspect", "The rate needs more of the peak than any published training reached.",
+        f"{SEEN:.0%} of the peak in model FLOPs, 90 % with recomputation", above_seen,
+    ),
+    Rule(
+        "rate-and-time", "invalid", "Rate, rate per device, step time, batch and sequence are not one number.",
+        f"suspect beyond {AGREES:.0%} and the rounding, invalid beyond {CONTRADICTS:.0%}", rate_and_ways,
+    ),
+    Rule(
+        "rate-and-clock", "invalid",
+        "The printed rates are not those of the log's own time stamps, or of its lines' arrival.",
+        f"suspect beyond {AGREES:.0%} and the stamps' resolution, invalid where printed is {CONTRADICTS:.0%} too high",
+        clock_and_rate,
+    ),
+    Rule(
+        "padding-counted", "suspect", "The rate counts padding as tokens.",
+        f"nearer to all slots than to the content; a note up to {CONTRADICTS:.0%} of padding", padding_counted,
+    ),
+    Rule(
+        "rate-and-stated-time", "invalid", "Steps and tokens over the stated training time are another rate.",
+        "suspect above 1.5 times (set-up and evaluation are inside), invalid above 2 or below half", stated_time,
+    ),
+    Rule(
+        "tokens-of-a-step", "invalid", "Printed rate x printed duration is not batch x sequence.",
+        f"suspect beyond {AGREES:.0%}, invalid beyond {CONTRADICTS:.0%}", step_tokens,
+    ),
+    Rule(
+        "flops-and-rate", "invalid", "The claimed TFLOP/s or MFU is not that of the rate by any convention; "
+        "`convention` and `sparse-peak` name one that reproduces it.",
+        f"a note to {FLOPS_AGREE:.0%}, suspect beyond, invalid beyond a factor of {math.exp(FLOPS_CONTRADICT):.2g}",
+        claimed_flops,
+    ),
+    Rule(
+        "layout-and-devices", "suspect", "dp x tp x pp x cp is not the count of devices.", "exact", layout_and_devices
+    ),
+    Rule("layout-and-batch", "suspect", "micro-batch x accumulation x dp is not the batch.", "exact", layout_and_batch),
+    Rule(
+        "planned-steps-counted", "invalid", "The rate counts the planned steps of a run that ended early.",
+        f"reproduced within {AGREES:.0%}", stopped_early,
+    ),
+    Rule(
+        "resumed-clock", "invalid", "The tokens of a former run are divided by the clock of this one.",
+        f"reproduced within {AGREES:.0%}", resumed,
+    ),
+    Rule(
+        "same-every-step", "suspect", "Every line prints the very same rate.", "10 lines of 4 digits", same_every_step
+    ),
+    Rule("loss-not-finite", "invalid", "A loss is nan or infinite.", "one", loss_not_finite),
+    Rule("loss-rising", "suspect", "The loss rises.", "3 standard errors of its slope", loss_rising),
+    Rule(
+        "parameters-and-dimensions", "suspect", "The stated size is not that of the dimensions.",
+        "15 %: embeddings are counted or not", parameters_disagree,
+    ),
+    Rule("first-step", "note", "The first step took longer; it is left out.", "twice a later one", first_step_inside),
+    Rule("few-attempts", "note", "A log is one attempt.", "one", one_attempt),
+    Rule("not-enough", "unknown", "Facts are missing.", "any of model, device, count, peak", not_enough),
+)  # fmt: skip
+
+
+def findings(facts: Known) -> list[Finding]:
+    """What every rule has to say, each rule once."""
+    found = (rule.check(facts) for rule in RULES)
+    return [finding for finding in found if finding is not None]
+
+
+_OF_A_LOG = ("durations", "time-stamps", "arrival", "stated-time")
+
+
+def _finding(rule: str, severity: Severity, message: str) -> Finding:
+    return Finding(rule=rule, severity=severity, message=message)
+
+
+def _apart(facts: Known, said: rates.Rate, way: rates.Rate) -> float:
+    """Relative difference; 0 where the claim leaves padding out and is lower by that."""
+    ratio = said.tokens_per_s / way.tokens_per_s
+    if ratio < 1 and way.way in ("step-time", "samples") and facts.claim.counts in ("content", "trained"):
+        return 0.0
+    return abs(math.log(ratio))
+
+
+def _explained(facts: Known, ratio: float) -> str:
+    """The stated number, if any, that the factor is, up or down."""
+    claim, layout = facts.claim, facts.claim.layout
+    numbers = {
+        "the count of devices": claim.count, "the gradient accumulation": layout.gradient_accumulation,
+        "the data-parallel degree": layout.dp, "the tensor-parallel degree": layout.tp,
+        "the pipeline degree": layout.pp, "the context-parallel degree": layout.cp,
+        "the micro-batch": layout.micro_batch, "the sequence length": claim.sequence,
+        "the global batch": layout.global_batch, "a thousand (s and ms)": 1000, "the dies of a package": _dies(facts),
+        "the planned over the finished steps": (
+            claim.steps_total / claim.steps_done if claim.steps_total and claim.steps_done else None
+        ),
+    }  # fmt: skip
+    near = [
+        words
+        for words, number in numbers.items()
+        if number and number > 1 and any(abs(r * f - 1) < AGREES for r in (ratio, 1 / ratio) for f in (1 / number,))
+    ]
+    if claim.padding_fraction:
+        slots = 1 / (1 - claim.padding_fraction)
+        near += ["the padding counted"] if abs(ratio / slots - 1) < AGREES else []
+    return f", which is {' or '.join(near)}" if near else ""
+
+
+def _least_utilization(facts: Known) -> tuple[float, str] | None:
+    """The least share of the highest peak that the rate can need, with its arithmetic."""
+    said, claim = rates.claimed(facts.claim), facts.claim
+    if said is None or facts.flops_least is None or facts.peak_most is None or not claim.count:
+        return None
+    share, words = _share(facts, said, facts.flops_least, facts.peak_most.flops)
+    if claim.method is None:
+        words = f"even if adapters alone were trained, {words}"
+    return share, words
+
+
+def _utilization(facts: Known) -> tuple[float, str] | None:
+    """Model FLOPs (causal where the sequence is known) over the peak of the stated precision, else of the highest."""
+    said, claim = rates.claimed(facts.claim), facts.claim
+    top = facts.peak or facts.peak_most
+    flops = facts.flops.get("causal") or facts.flops_least
+    if said is None or flops is None or top is None or not claim.count:
+        return None
+    return _share(facts, said, flops, top.flops)
+
+
+def _share(facts: Known, said: rates.Rate, flops: float, peak_flops: float) -> tuple[float, str]:
+    count = facts.claim.count or 1
+    needed = said.tokens_per_s * flops / count
+    words = f"{said.tokens_per_s:,.6g} tokens/s x {flops / 1e9:.4g} GFLOP / {count} = {needed / 1e12:,.4g} TFLOP/s, "
+    return needed / peak_flops, words + _peak_words(facts)
+
+
+def _peak_words(facts: Known) -> str:
+    top = facts.peak or facts.peak_most
+    assert top is not None, "asked only where a peak is known"
+    return f"{top.chip} has {top.flops / 1e12:,.4g} in {top.precision}, dense"
+
+
+def _seen(facts: Known) -> float:
+    return SEEN
+
+
+def _seen_with_recomputation(facts: Known) -> float:
+    return 0.9
+
+
+def _dies(facts: Known) -> int:
+    top = facts.peak or facts.peak_most
+    return top.dies if top else 1
+
+
+def _why_no_rate(facts: Known) -> str:
+    claim = facts.claim
+    if (claim.scope == "device" or claim.tokens_per_s_per_device is not None) and not claim.count:
+        return ": its rates are per device, and the count is missing (--count)"
+    return ""
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
