@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tunemark.errors import BadExperiment
+from tunemark.physics.peaks import peak
 from tunemark.plugin.descriptors import Accelerator, Launch, Strategy
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
@@ -79,10 +80,10 @@ class Cuda:
 
     def accelerators(self) -> Sequence[Accelerator]:
         chips = self._chips()
-        return [gpus for size in range(1, len(chips) + 1) if (gpus := _gpus(chips, size))]
+        return [some for size in range(1, len(chips) + 1) if (some := gpus(chips, size))]
 
     def accelerator(self, size: str) -> Accelerator | None:
-        return _gpus(self._chips(), int(size)) if _is_count(size) else None
+        return gpus(self._chips(), int(size)) if _is_count(size) else None
 
     def default_size(self) -> str:
         return "1"
@@ -180,17 +181,23 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _gpus(chips: list[tuple[str, int | None]], size: int) -> Accelerator | None:
+def gpus(chips: list[tuple[str, int | None]], size: int) -> Accelerator | None:
     """The first `size` GPUs; None on a machine without any."""
     if not chips:
         return None
     used = chips[:size]
     memories = [memory for _, memory in used if memory is not None]
+    names = list(dict.fromkeys(name for name, _ in used))
+    # Of different chips the sum says nothing; and a peak that can be passed is none to divide by.
+    peaks = [p for precision in ("fp32", "bf16") if len(names) == 1 and (p := peak(names[0], precision, size))]
+    peaks = [p for p in peaks if p.is_ceiling]
     return Accelerator(
         name=str(size),
-        chip=" + ".join(dict.fromkeys(name for name, _ in used)),
+        chip=" + ".join(names),
         chips=size,
         memory_bytes=sum(memories) if len(memories) == size else None,
+        peak_flops={p.precision: p.flops for p in peaks},
+        source=peaks[0].source if peaks else None,
         oversubscribed=size > len(chips),
     )
 

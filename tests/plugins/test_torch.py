@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tunemark.errors import BadExperiment
-from tunemark_torch.plugin import Cpu, Cuda, parse_nvidia_smi, tunemark_strategies
+from tunemark_torch.plugin import Cpu, Cuda, gpus, parse_nvidia_smi, tunemark_strategies
 
 NONE, DDP = tunemark_strategies()
 
@@ -64,6 +64,15 @@ def test_nvidia_smi_is_read():
         ("NVIDIA H200", 143771 * 2**20),
         ("NVIDIA GB10", None),
     ]
+
+
+def test_known_gpus_have_the_peak_of_their_data_sheet_and_others_none():
+    two = gpus([("NVIDIA H200", 143771 * 2**20)] * 2, 2)
+    assert two.peak_flops["bf16"] == pytest.approx(2 * 989.4e12)
+    assert "nvidia.com" in two.source
+    assert gpus([("NVIDIA H200", None), ("NVIDIA L4", None)], 2).peak_flops == {}
+    # Its clock can pass the rated one, so that its peak is no bound.
+    assert gpus([("NVIDIA GeForce RTX 4090", None)], 1).peak_flops == {}
 
 
 @pytest.mark.parametrize("module", ["tunemark_torch.plugin", "tunemark_mistral.plugin"])

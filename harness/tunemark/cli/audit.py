@@ -81,9 +81,10 @@ def _readings(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
     if args.command:
         witness = Witness(args.command)
         name = " ".join(args.command)
-        yield read(witness.chunks(), Path(args.command[-1]).name, f"the output of `{name}`", importers)
+        found = read(witness.chunks(), Path(args.command[-1]).name, f"the output of `{name}`", importers)
         if witness.exit_code:
             print(f"the command ended with code {witness.exit_code}", file=sys.stderr)
+        yield found
         return
     for source in args.sources:
         if source == "-":

@@ -159,9 +159,9 @@ def _check_tokenizer(point: Point, model: Model, dataset: Dataset) -> None:
     if dataset.needs_tokenizer and model.tokenizer is None:
         raise BadExperiment(
             what=f"{model.name} has no tokenizer, and {dataset.name} is text",
-            why=f"{point.place('model')}; facts only: of this model the dimensions are known, and no more in this version",
-            next="plan it with a dataset of ids, such as synthetic, or choose a model that `tunemark list models` shows "
-            "with a tokenizer",
+            why=f"{point.place('model')}; facts only: of this model no more than its dimensions is known here",
+            next="plan it with a dataset of ids, such as synthetic, or choose a model that `tunemark list models` "
+            "shows with a tokenizer",
         )
 
 

@@ -1,0 +1,45 @@
+"""A run of our own as a claim, so that the same rules hold it."""
+
+from __future__ import annotations
+
+from tunemark.plugin.claims import Claim, Layout
+from tunemark.plugin.descriptors import Architecture
+from tunemark.results.result import Result
+
+MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it"
+
+
+def claim_of(result: Result, architecture: Architecture | None = None) -> Claim:
+    """Sums over all attempts: slots over seconds is the rate, seconds over steps the step time.
+
+    A breakdown's waits are not the run's, so its rate is left out; so is that of a run which timed nothing.
+    """
+    timed = result.tokens is not None and result.interval_s and result.steps_measured and not result.breakdown
+    rate = result.tokens.slots / result.interval_s if timed and result.tokens and result.interval_s else None
+    return Claim(
+        id=result.run_id,
+        source=f"run {result.run_id}",
+        tool="tunemark",
+        meaning=MEANING,
+        counts="slots",
+        model=result.model,
+        architecture=architecture,
+        parameters=result.parameters,
+        trainable_parameters=result.trainable_parameters,
+        method=result.method,
+        device=result.chip,
+        count=result.chips,
+        precision=result.precision,
+        sequence=result.sequence,
+        layout=Layout(
+            global_batch=result.global_batch,
+            micro_batch=result.micro_batch,
+            gradient_accumulation=result.gradient_accumulation,
+            checkpointing="none",
+        ),
+        tokens_per_s=rate,
+        step_time_s=result.interval_s / result.steps_measured if timed and result.interval_s else None,
+        mfu=result.mfu if result.peak_flops_source != "measured" else None,
+        memory_bytes=result.peak_memory_bytes,
+        padding_fraction=None,
+    )

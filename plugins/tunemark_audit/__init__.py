@@ -1,0 +1,1 @@
+"""The rules that hold other people's figures, held to our own runs."""
