@@ -101,7 +101,26 @@ def test_the_table_says_what_was_read_and_why(tunemark: Tunemark, log: Path) -> 
     assert "read 5 of 6 lines" in done.stderr
     assert "first at line 7" in done.stderr
     assert "| train.log | 131,072 | durations 131,072; time-stamps 26,214 |" in done.stdout
-    assert "INVALID | rate-and-clock |" in done.stdout
+    assert "| invalid | rate-and-clock |" in done.stdout
+
+
+def test_a_claim_is_kept_beside_measured_runs_and_marked(tunemark: Tunemark, log: Path, tmp_path: Path) -> None:
+    given = ["--model", "mistral-7b", "--device", "MI250", "--count", "16"]
+    for _ in range(2):
+        done = tunemark("audit", str(log), *given, "--store", "runs", "-o", "out")
+        assert done.returncode == 1
+    (kept,) = (tmp_path / "runs/imported").iterdir()
+    assert json.loads(kept.read_text())["kind"] == "imported"
+    report = (tmp_path / "out/report.md").read_text()
+    assert "## Imported claims" in report
+    assert "was not measured here" in report
+    assert (tmp_path / "out/imported.jsonl").read_text() == kept.read_text()
+    assert "train.log,imported," in (tmp_path / "out/report.csv").read_text()
+    again = tunemark("report", "runs", "-o", "again")
+    assert (again.returncode, "| train.log |" in again.stdout) == (0, True), again.stderr
+    assert (tmp_path / "again/report.md").read_text() == report
+    kept.write_text("{}")
+    assert "is no audited claim" in tunemark("report", "runs").stderr
 
 
 @pytest.mark.parametrize(

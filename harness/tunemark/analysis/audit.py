@@ -6,12 +6,12 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tunemark.analysis import rates, rules
 from tunemark.analysis.known import Known, known
 from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Finding, Model
+from tunemark.results import Imported
 from tunemark.results.findings import verdict
 from tunemark.results.result import Verdict
 
@@ -34,34 +34,36 @@ class Audited:
     def claim(self) -> Claim:
         return self.facts.claim
 
-    def as_json(self) -> dict[str, Any]:
+    def as_row(self) -> Imported:
+        """What is stored and printed of it."""
         claim = self.claim
-        return {
-            "id": claim.id,
-            "source": claim.source,
-            "tool": claim.tool,
-            "meaning": claim.meaning,
-            "counts": claim.counts,
-            "model": claim.model,
-            "device": claim.device,
-            "count": claim.count,
-            "precision": claim.precision,
-            "sequence": claim.sequence,
-            "global_batch": claim.layout.global_batch,
-            "tokens_per_s_claimed": self.rate.tokens_per_s if self.rate else None,
-            "tokens_per_s_rederived": {way.way: way.tokens_per_s for way in self.ways},
-            "arithmetic": {way.way: way.arithmetic for way in (*([self.rate] if self.rate else []), *self.ways)},
-            "mfu_implied": self.mfu_implied,
-            "mfu_convention": self.mfu_convention,
-            "mfu_implied_full_attention": self.mfu_implied_full_attention,
-            "peak_flops": self.facts.peak.flops if self.facts.peak else None,
-            "peak_source": self.facts.peak.source if self.facts.peak else None,
-            "verdict": self.verdict,
-            "findings": [{"rule": f.rule, "severity": f.severity, "message": f.message} for f in self.findings],
-            "missing": list(self.facts.missing),
-            "origin": dict(self.facts.origin),
-            "notes": list(claim.notes),
-        }
+        every = (*([self.rate] if self.rate else []), *self.ways)
+        return Imported(
+            id=claim.id,
+            source=claim.source,
+            tool=claim.tool,
+            meaning=claim.meaning,
+            counts=claim.counts,
+            model=claim.model,
+            device=claim.device,
+            count=claim.count,
+            precision=claim.precision,
+            sequence=claim.sequence,
+            global_batch=claim.layout.global_batch,
+            tokens_per_s_claimed=self.rate.tokens_per_s if self.rate else None,
+            tokens_per_s_rederived={way.way: way.tokens_per_s for way in self.ways},
+            arithmetic={way.way: f"{way.arithmetic} = {way.tokens_per_s:,.6g} tokens/s" for way in every},
+            mfu_implied=self.mfu_implied,
+            mfu_convention=self.mfu_convention,
+            mfu_implied_full_attention=self.mfu_implied_full_attention,
+            peak_flops=self.facts.peak.flops if self.facts.peak else None,
+            peak_source=self.facts.peak.source if self.facts.peak else None,
+            verdict=self.verdict,
+            findings=self.findings,
+            missing=self.facts.missing,
+            origin=dict(self.facts.origin),
+            notes=claim.notes,
+        )
 
 
 def audit(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[Audited]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--padding", type=_share, help="the share of slots that are padding: 0.39")
     parser.add_argument("--dataset", help="the data trained on, padded each to one sequence: says the share of padding")
     parser.add_argument("--time", type=_seconds, help="what the whole training is said to have taken: 50m, 1.5h, 3000")
+    parser.add_argument("--store", metavar="DIR", help="keep the claims there beside measured runs, marked imported")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write imported.jsonl and a report in every format there")
     parser.add_argument("--json", action="store_true", help="print one JSON object a row or log")
 
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.analysis import Given, audit
+    from tunemark.report import claim_lines, claims_table, write
+    from tunemark.results import encode_imported, keep
 
     if bool(args.sources) == bool(args.command):
         raise BadExperiment(
@@ -63,11 +66,19 @@ def execute(args: argparse.Namespace) -> int:
                 next=f"formats read here: {', '.join(sorted(catalog.importers()))}",
             )
         audited += audit([given.added_to(claim) for claim in reading.claims], catalog.models())
+    rows = [one.as_row() for one in audited]
+    if args.store is not None:
+        keep(rows, Path(args.store))
+    if args.output is not None:
+        write([], Path(args.output), catalog, rows)
+        print(f"the report is in {args.output}", file=sys.stderr)
     if args.json:
-        for one in audited:
-            print(json.dumps(one.as_json()))
+        for row in rows:
+            print(encode_imported(row))
     else:
-        print("\n".join(_text(audited)))
+        print(claims_table(rows))
+        for row in rows:
+            print(claim_lines(row))
     verdicts = {one.verdict for one in audited}
     return 1 if "invalid" in verdicts else 3 if "unknown" in verdicts else 0
 
@@ -117,31 +128,6 @@ def _padding(args: argparse.Namespace, catalog: Catalog) -> float | None:
     offsets = read_tokens(Path(prepared.token_file.path)).offsets
     lengths = (offsets[1:] - offsets[:-1]).clip(max=args.sequence)
     return 1 - float(lengths.mean()) / float(args.sequence)
-
-
-def _text(audited: Sequence[Audited]) -> list[str]:
-    """A Markdown table, then every finding with its arithmetic."""
-    from tunemark.units import significant
-
-    rows = [("id", "printed, tokens/s", "re-derived, tokens/s", "implied MFU", "verdict", "first reason")]
-    for one in audited:
-        ways = "; ".join(f"{way.way} {significant(way.tokens_per_s)}" for way in one.ways)
-        mfu = f"{100 * one.mfu_implied:.3g} %" if one.mfu_implied is not None else ""
-        first = next((f.rule for f in one.findings if f.severity != "note"), "")
-        printed = significant(one.rate.tokens_per_s) if one.rate else ""
-        rows.append((one.claim.id, printed, ways, mfu, one.verdict.upper(), first))
-    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-    lines.insert(1, "|---|---:|---|---:|---|---|")
-    for one in audited:
-        lines += ["", f"{one.claim.id}: {one.verdict.upper()}"]
-        if one.claim.meaning:
-            lines.append(f"  its figure: {one.claim.meaning}")
-        if one.mfu_convention:
-            lines.append(f"  implied MFU by {one.mfu_convention}")
-        lines += [f"  {f.severity} {f.rule}: {f.message}" for f in one.findings]
-        lines += [f"  {way.way}: {way.arithmetic} = {significant(way.tokens_per_s)} tokens/s" for way in one.ways]
-        lines += [f"  note: {note}" for note in one.claim.notes]
-    return lines
 
 
 def _seconds(text: str) -> float:

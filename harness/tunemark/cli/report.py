@@ -18,16 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.report import exit_code, markdown_table, read, verdict_line, write
+    from tunemark.report import claims_table, exit_code, markdown_table, read, verdict_line, write
     from tunemark.report.write import RUNS
-    from tunemark.results import Result, Store, encode
+    from tunemark.results import Imported, Result, Store, encode, encode_imported, read_imported
 
     catalog = Catalog()
     results: list[Result] = []
+    imported: list[Imported] = []
     for name in args.folders:
         folder = Path(name)
         found = read(folder) if (folder / RUNS).exists() else Store(folder).results(catalog)
-        if not found:
+        claims = read_imported(folder)
+        if not found and not claims:
             raise BadStore(
                 what=f"{folder} holds no runs",
                 why=f"it has neither {RUNS} nor any attempt",
@@ -35,16 +37,22 @@ def execute(args: argparse.Namespace) -> int:
             )
         # A run that two folders have in the very same form is one run.
         results += [result for result in found if result not in results]
+        imported += [row for row in claims if row not in imported]
     if args.output is not None:
         output = Path(args.output)
         Store.prove_folder(output)
-        write(results, output, catalog)
+        write(results, output, catalog, imported)
         print(f"the report is in {output}", file=sys.stderr)
     if args.json:
         for result in results:
             print(encode(result))
+        for row in imported:
+            print(encode_imported(row))
     else:
-        print(markdown_table(results))
+        if results:
+            print(markdown_table(results))
         for result in results:
             print(verdict_line(result))
+        if imported:
+            print(claims_table(imported))
     return exit_code(results)

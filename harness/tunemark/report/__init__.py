@@ -6,6 +6,8 @@ from tunemark.report.report import Column as Column
 from tunemark.report.report import Report as Report
 from tunemark.report.report import Table as Table
 from tunemark.report.report import arrange as arrange
+from tunemark.report.text import claim_lines as claim_lines
+from tunemark.report.text import claims_table as claims_table
 from tunemark.report.text import exit_code as exit_code
 from tunemark.report.text import markdown_table as markdown_table
 from tunemark.report.text import verdict_line as verdict_line

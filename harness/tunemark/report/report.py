@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunemark.results.imported import Imported
 from tunemark.results.result import Estimate, Result
 
 Cell = str | int | float | bool | None | Estimate
@@ -47,11 +48,20 @@ NOTES = (
     "Not timed: preparing the data, starting, building the model, the peak's measurement, and the warm-up steps.",
 )
 
+CLAIM_NOTES = (
+    "An imported claim was not measured here. Its rate is as its source states it, and counts what its tool counts; "
+    "the re-derived ones count every slot of a batch.",
+    "Implied MFU: of the chips' dense peak, model FLOPs with causal attention, nothing recomputed.",
+    "Valid means that nothing contradicts a claim.",
+)
+
 _Field = tuple[Column, Callable[[Result], Cell]]
 
 
-def arrange(results: Sequence[Result]) -> Report:
-    """The tables of some runs, in their order."""
+def arrange(results: Sequence[Result], imported: Sequence[Imported] = ()) -> Report:
+    """The tables of some runs, in their order, and of what others claim, which is told apart by a table of its own."""
+    if not results:
+        return Report(title="tunemark audit", tables=_claims(imported, alone=True), notes=CLAIM_NOTES)
     tables = [
         _per_run("Throughput", results, _THROUGHPUT),
         _per_run("Efficiency, memory and loss", results, _EFFICIENCY),
@@ -64,7 +74,8 @@ def arrange(results: Sequence[Result]) -> Report:
             _per_run("Parts of a step", results, [_phase("breakdown_s", n) for n in _names(results, "breakdown_s")])
         )
     tables.append(_findings(results))
-    return Report(title="tunemark report", tables=tuple(tables), notes=NOTES)
+    claims = _claims(imported) if imported else ()
+    return Report(title="tunemark report", tables=(*tables, *claims), notes=(*NOTES, *(CLAIM_NOTES if claims else ())))
 
 
 def _plain(name: str, title: str, unit: str = "", help: str = "") -> _Field:
@@ -167,3 +178,39 @@ def _findings(results: Sequence[Result]) -> Table:
 
 
 _FINDING = (("run_id", "run"), ("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
+
+
+def _claims(rows: Sequence[Imported], *, alone: bool = False) -> tuple[Table, Table]:
+    ways = list(dict.fromkeys(way for row in rows for way in row.tokens_per_s_rederived))
+    columns = [Column(name=name, title=title, unit=unit) for name, title, unit in _CLAIM]
+    columns += [
+        Column(name=f"tokens_per_s_{way.replace('-', '_')}", title=f"by {way}", unit="tokens/s") for way in ways
+    ]
+    cells = [
+        (*(_cell(getattr(row, name)) for name, _, _ in _CLAIM), *(row.tokens_per_s_rederived.get(w) for w in ways))
+        for row in rows
+    ]
+    found = [(row.id, f.severity, f.rule, f.message) for row in rows for f in row.findings]
+    words = (Column(name="id", title="claim"), *(Column(name=n, title=t) for n, t in _FINDING[1:]))
+    return (
+        Table(title="Imported claims", columns=tuple(columns), rows=tuple(cells), per_run=alone),
+        Table(title="Findings on imported claims", columns=words, rows=tuple(found), per_run=False),
+    )
+
+
+_CLAIM = (
+    ("id", "claim", ""),
+    ("kind", "origin", ""),
+    ("source", "source", ""),
+    ("tool", "tool", ""),
+    ("counts", "counts", ""),
+    ("model", "model", ""),
+    ("device", "device", ""),
+    ("count", "count", ""),
+    ("precision", "precision", ""),
+    ("sequence", "sequence", "tokens"),
+    ("global_batch", "global batch", "sequences"),
+    ("verdict", "verdict", ""),
+    ("mfu_implied", "implied MFU", "1"),
+    ("tokens_per_s_claimed", "claimed", "tokens/s"),
+)

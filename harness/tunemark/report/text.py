@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from tunemark.report.report import NOTES
 from tunemark.report.rounding import escaped, plus_minus
+from tunemark.results.imported import Imported
 from tunemark.results.result import Estimate, Result
+from tunemark.units import significant
 
 # Below this, content, slot and trained rates are the same to a reader.
 _DIFFERS = 0.01
@@ -58,6 +60,32 @@ def verdict_line(result: Result) -> str:
         parts.append(r.status)
     lines = [f"{title}: {', '.join([*parts, r.verdict.upper()])}"]
     lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in r.findings if f.severity != "note"]
+    return "\n".join(lines)
+
+
+def claims_table(rows: Sequence[Imported]) -> str:
+    """One row for each claim of others: as printed, re-derived, what it implies, the verdict and its first reason."""
+    lines = [
+        "| claim (imported) | printed (tokens/s) | re-derived (tokens/s) | implied MFU (%) | verdict | first reason |"
+    ]
+    lines.append("|---|---:|---|---:|---|---|")
+    for row in rows:
+        ways = "; ".join(f"{way} {significant(rate)}" for way, rate in row.tokens_per_s_rederived.items())
+        printed = significant(row.tokens_per_s_claimed) if row.tokens_per_s_claimed is not None else "unknown"
+        first = next((f.rule for f in row.findings if f.severity != "note"), "")
+        cells = [escaped(row.id), printed, ways, _percent(row.mfu_implied), row.verdict, first]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def claim_lines(row: Imported) -> str:
+    """A claim's verdict, then every finding and every way with its arithmetic."""
+    lines = ["", f"{row.id}: {row.verdict.upper()}"]
+    lines += [f"  its figure: {row.meaning}"] if row.meaning else []
+    lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in row.findings]
+    lines += [f"  {way}: {words}" for way, words in row.arithmetic.items()]
+    lines += [f"  implied MFU by {row.mfu_convention}"] if row.mfu_convention else []
+    lines += [f"  read: {note}" for note in row.notes]
     return "\n".join(lines)
 
 

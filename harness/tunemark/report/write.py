@@ -1,4 +1,5 @@
-"""A report's files: runs.jsonl, which is every result whole, and one file for each format plugin."""
+"""A report's files: runs.jsonl, which is every result whole, imported.jsonl of audited claims where there are any, and
+one file for each format plugin."""
 
 from __future__ import annotations
 
@@ -10,16 +11,19 @@ from tunemark.errors import BadStore, PluginError
 from tunemark.plugin import Catalog
 from tunemark.plugin.catalog import load
 from tunemark.report.report import arrange
+from tunemark.results.imported import IMPORTED, Imported, encode_imported
 from tunemark.results.result import Result, decode, encode
 
 RUNS = "runs.jsonl"
 _ANEW = "write it anew with `tunemark report STORE -o DIR`"
 
 
-def write(results: Sequence[Result], folder: Path, catalog: Catalog) -> list[Path]:
+def write(results: Sequence[Result], folder: Path, catalog: Catalog, imported: Sequence[Imported] = ()) -> list[Path]:
     """Write all files and return their paths. A format that fails is a `PluginError` after the others are written."""
-    contents = {folder / RUNS: "".join(encode(r) + "\n" for r in results).encode()}
-    report = arrange(results)
+    contents = {folder / RUNS: "".join(encode(r) + "\n" for r in results).encode()} if results else {}
+    if imported:
+        contents[folder / IMPORTED] = "".join(encode_imported(row) + "\n" for row in imported).encode()
+    report = arrange(results, imported)
     failed: PluginError | None = None
     for form in catalog.formats().values():
         try:

@@ -2,6 +2,10 @@
 
 from tunemark.results.estimate import Attempt as Attempt
 from tunemark.results.estimate import estimate as estimate
+from tunemark.results.imported import Imported as Imported
+from tunemark.results.imported import encode_imported as encode_imported
+from tunemark.results.imported import keep as keep
+from tunemark.results.imported import read_imported as read_imported
 from tunemark.results.measurement import Counts as Counts
 from tunemark.results.measurement import Measurement as Measurement
 from tunemark.results.measurement import read as read
