@@ -1,0 +1,137 @@
+"""Any other program's own lines, where they print a rate of tokens in words that leave no doubt.
+
+Taken last, and word by word: a rate only with its unit, a duration only where its name says that it is of one step.
+What the rate counts is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tunemark.plugin.claims import Claim, Line, LoggedStep
+from tunemark_importers import numbers
+from tunemark_importers.flags import parameters, stated
+from tunemark_importers.numbers import FIGURE
+from tunemark_importers.prefix import LONGEST, strip
+from tunemark_importers.runs import Runs
+
+_TOKENS = r"tok(?:en)?s?"
+_PER_SECOND = rf"{_TOKENS}(?:\s?/\s?|[ _]per[ _])s(?:ec(?:ond)?s?)?\b"
+_PER_DEVICE = r"(?P<{0}>(?:\s?/\s?|[ _]per[ _])(?:gpu|device|rank|chip|npu)\b)?"
+_IS = r"\s*[:=]\s*|\s+"
+_RATE = re.compile(
+    rf"(?<![\w.])(?:{_PER_SECOND}{_PER_DEVICE.format('a')}(?:{_IS})(?P<after>{FIGURE})\s?(?P<scale_a>[kKM]?)(?![\w.])"
+    rf"|\b(?:tps|tgs)\s*[:=]\s*(?P<short>{FIGURE})\s?(?P<scale_s>[kKM]?)(?![\w.])"
+    rf"|(?P<before>{FIGURE})\s?(?P<scale_b>[kKM]?)\s?{_PER_SECOND}{_PER_DEVICE.format('b')})",
+    re.I,
+)
+_STEP = re.compile(
+    r"\b(?:global[ _]?)?(?:step|iter(?:ation)?)s?\b\s*[:=#\[(]?\s*(?P<at>[0-9]+)(?:\s*(?:/|of)\s*(?P<of>[0-9]+))?"
+)
+_LOSS = re.compile(rf"\b(?:train(?:ing)?[ _/])?loss\b\s*[:=]?\s*(?P<loss>{FIGURE})", re.I)
+_DURATION = re.compile(
+    rf"\b(?:dt|duration|step[ _]time|iter(?:ation)?[ _]time|time[ _]per[ _](?:step|iter(?:ation)?))\b(?:{_IS})"
+    rf"(?P<value>{FIGURE})\s?(?P<unit>ms|s|sec|seconds)?(?![\w.])",
+    re.I,
+)
+_SEEN = re.compile(
+    rf"\b(?:(?:num|total|cumulative)[ _]tokens|tokens[ _]seen)\b(?:[ _]seen)?\s*[:=]\s*(?P<n>{FIGURE})(?![\w.])", re.I
+)
+_PADDING = re.compile(
+    rf"\bpadding(?:[ _](?:fraction|share|ratio))?\s*[:=]?\s*(?P<value>{FIGURE})\s?(?P<percent>%)?(?![\w.])", re.I
+)
+_MARKS = ("tok", "TOK", "Tok", "tps", "tgs", "TPS", "padding", "Padding")
+_MARKS_OF_FLAGS = ("--", "Namespace", "batch", "seq", "params", "model")
+_FLAGS = {
+    "global_batch_size": "global_batch",
+    "global_batch": "global_batch",
+    "sequence_length": "sequence",
+    "seq_length": "sequence",
+    "seq_len": "sequence",
+    "max_seq_length": "sequence",
+    "block_size": "sequence",
+}
+
+
+class Reader:
+    """Reads one log."""
+
+    def __init__(self) -> None:
+        self._runs = Runs(
+            tool="anything",
+            meaning="tokens per second as the program prints them; what it counts, it does not say",
+            counts=None,
+            scope="job",
+        )
+
+    def read(self, line: Line) -> bool:
+        text = line.text[-LONGEST:]
+        understood = False
+        if any(mark in text for mark in _MARKS):
+            prefix = strip(text)
+            # One JSON object to a line has its names in quotes.
+            words = prefix.text.replace('"', "").replace("'", "")
+            if match := _PADDING.search(words):
+                share = numbers.number(match["value"])
+                share = share / 100 if share is not None and match["percent"] else share
+                if share is not None and 0 <= share < 1:
+                    self._runs.fact("padding_fraction", share, match[0], line.number, differing="first")
+                    understood = True
+            understood = self._rate(words, line, text) or understood
+        if not understood and any(mark in text for mark in _MARKS_OF_FLAGS):
+            understood = self._flags(text, line)
+        return understood
+
+    def claims(self) -> Sequence[Claim]:
+        return [claim for claim in self._runs.claims() if len(claim.steps) or claim.tokens_per_s is not None]
+
+    def _rate(self, words: str, line: Line, text: str) -> bool:
+        found = _RATE.search(words)
+        if not found:
+            return False
+        if found["after"]:
+            rate = numbers.count(found["after"], found["scale_a"])
+        elif found["short"]:
+            rate = numbers.count(found["short"], found["scale_s"])
+        else:
+            rate = numbers.count(found["before"], found["scale_b"])
+        if rate is None:
+            return False
+        if found["a"] or found["b"]:
+            self._runs.fact("scope", "device", found[0], line.number, differing="first")
+        step, loss, duration, seen = (p.search(words) for p in (_STEP, _LOSS, _DURATION, _SEEN))
+        if step and step["of"]:
+            self._runs.fact("steps_total", float(step["of"]), step[0], line.number, differing="largest")
+        duration_s = numbers.seconds(duration["value"], (duration["unit"] or "s").lower()) if duration else None
+        at = float(step["at"]) if step else None
+        self._runs.add(
+            strip(text),
+            line,
+            LoggedStep(
+                line.number,
+                number=at,
+                tokens_per_s=rate,
+                loss=numbers.number(loss["loss"]) if loss else None,
+                duration_s=duration_s,
+                duration_steps=1.0 if duration_s is not None else None,
+                tokens=numbers.number(seen["n"]) if seen else None,
+            ),
+        )
+        return True
+
+    def _flags(self, text: str, line: Line) -> bool:
+        found = False
+        for field, count, words in parameters(text):
+            self._runs.fact(field, count, words, line.number)
+            found = True
+        for name, value, words in stated(text, _FLAGS):
+            if (parsed := numbers.whole(value)) is not None and parsed > 0:
+                self._runs.fact(name, parsed, words, line.number)
+                found = True
+        # Other tools' options look the same: they are taken, and understood once the log has a rate.
+        return found and self._runs.is_known
+
+
+def reader() -> Reader:
+    return Reader()

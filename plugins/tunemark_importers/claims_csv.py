@@ -1,0 +1,320 @@
+"""A table of claims about published throughput, one to a row, in columns that are documented below.
+
+Commas, semicolons or tabulators divide it; numbers may have separators of thousands and a decimal comma where the
+table leaves no doubt which it is. A cell that cannot be read is no number and leaves a note, never a zero.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tunemark.errors import BadData
+from tunemark.physics.parameters import from_dimensions
+from tunemark.plugin.claims import Claim, Layout
+from tunemark.plugin.descriptors import Architecture
+from tunemark_importers.numbers import bytes_of, count, number, scaled, seconds
+
+COLUMNS: Mapping[str, str] = {
+    "id": "the row's name",
+    "source": "who published it",
+    "url_or_repo_path": "where",
+    "date_or_version": "when, or of which version",
+    "model": "name",
+    "params_b": "parameters, 10^9",
+    "n_layers": "layers",
+    "hidden": "hidden size",
+    "intermediate": "inner size of the MLP",
+    "mlp_gated": "1 where the MLP has three matrices, 0 where two",
+    "n_heads": "attention heads",
+    "n_kv_heads": "heads of keys and values",
+    "vocab": "entries of the vocabulary",
+    "task": "pretrain, full, sft or lora",
+    "device": "name of the chip",
+    "n_devices": "packages as they are sold",
+    "precision": "of the matrix multiplications, such as bf16 or fp8",
+    "seq_len": "slots of a sequence",
+    "global_batch_seqs": "sequences a step, whole job",
+    "micro_batch": "sequences a forward pass and data-parallel rank",
+    "grad_accum": "micro-batches a step and data-parallel rank",
+    "dp": "data-parallel degree",
+    "fsdp": "stage of sharding, 0 to 3",
+    "tp": "tensor-parallel degree",
+    "pp": "pipeline-parallel degree",
+    "vp": "virtual stages of a pipeline rank",
+    "cp": "context-parallel degree",
+    "ep": "expert-parallel degree",
+    "act_ckpt": "activations computed again: none, selective or full",
+    "compile": "Y or N",
+    "tokens_per_s_total": "whole job",
+    "tokens_per_s_per_device": "one device, as the source means it",
+    "step_time_s": "seconds of a step, mean",
+    "peak_mem_gb_reported": "10^9 bytes of a device",
+    "tflops_per_device_reported": "TFLOP/s of a device",
+    "mfu_reported": "a fraction, or with a per cent sign",
+    "notes": "anything",
+}
+"""Every column and what it holds. A rate, a device, and a model or its dimensions are needed to judge a row; all else
+may be blank or missing."""
+
+MEANING = (
+    "tokens of the whole job, and of one device, per second as the row's source states them; which tokens, and whether "
+    "warm-up is inside, the table leaves open (most published figures count slots)."
+)
+
+_RATES = ("tokens_per_s_total", "tokens_per_s_per_device", "step_time_s", "tflops_per_device_reported", "mfu_reported")
+_NUMBERS = (
+    "params_b", "n_layers", "hidden", "intermediate", "n_heads", "n_kv_heads", "vocab", "n_devices", "seq_len",
+    "global_batch_seqs", "micro_batch", "grad_accum", "dp", "tp", "pp", "vp", "cp", "ep", *_RATES,
+    "peak_mem_gb_reported",
+)  # fmt: skip
+_COUNTS = {
+    "n_devices": "count",
+    "seq_len": "sequence",
+    "global_batch_seqs": "global_batch",
+    "micro_batch": "micro_batch",
+    "grad_accum": "gradient_accumulation",
+    "dp": "dp",
+    "tp": "tp",
+    "pp": "pp",
+    "vp": "virtual_stages",
+    "cp": "cp",
+    "ep": "ep",
+}
+_METHODS = {"pretrain": "full", "pretraining": "full", "full": "full", "sft": "full", "lora": "lora"}
+_LAYOUT = frozenset(field.name for field in dataclasses.fields(Layout))
+_BLANK = frozenset(("", "-", "n/a", "na", "none", "null", "unknown", "?"))
+_SPEED = re.compile(
+    r"(?P<number>.*?[0-9.])\s*(?P<scale>[kKMG]?)\s*(?:(?:tokens?|tok|t)(?:/s|/sec|/second| per second)?)?"
+)
+_UNIT = re.compile(r"(?P<number>.*?[0-9.])\s*(?P<unit>[^\W0-9]+)")
+# An MFU of ten peaks is per cent without its sign, or nothing; below that it may be a wrong claim worth judging.
+_MOST_MFU = 10.0
+# A cell of this many characters is a quote that was never closed.
+_LONGEST_CELL = 1 << 17
+_LONGEST_NOTE = 2000
+
+
+def is_document(head: str) -> bool:
+    """Whether the first line names a rate and what it is a rate of, in columns of this table."""
+    header = _header(head)
+    if header is None:
+        return False
+    names = set(header[0])
+    return bool(names & set(_RATES)) and bool(names & {"model", "n_layers", "device"}) and len(names & set(COLUMNS)) > 2
+
+
+def document(id: str, source: str, text: str) -> Sequence[Claim]:
+    """A claim for each row that is not blank. Raises `BadData` where a quote is not closed or a column comes twice."""
+    header = _header(text)
+    if header is None:
+        raise BadData(what=f"{source} is no table", why="its first line names no columns", next="see docs/audit.md")
+    names, delimiter = header
+    twice = sorted({name for name in names if name in COLUMNS and names.count(name) > 1})
+    if twice:
+        raise BadData(
+            what=f"{source} has two columns {twice[0]!r}",
+            why="which of them counts cannot be told",
+            next="rename or remove one of them",
+        )
+    rows = list(_rows(text, delimiter, source))
+    if rows and len(rows[-1][1]) < len(names) and not text.endswith(("\n", "\r")):
+        # The file ends within the row: its last cell may be the beginning of one.
+        rows[-1][1].pop()
+    table = [(line, dict(zip(names, cells, strict=False)), cells) for line, cells in rows]
+    reader = _Table(source=source, comma=_decimal_sign([row for _, row, _ in table], delimiter))
+    per_cent = [value for _, row, _ in table if (value := reader.read(row.get("mfu_reported", ""))) is not None]
+    reader.is_per_cent = sum(value > 1 for value in per_cent) > len(per_cent) / 2
+    return [
+        reader.claim(f"{id}#{at}" if len(table) > 1 else id, line, row, cells, len(names))
+        for at, (line, row, cells) in enumerate(table, 1)
+    ]
+
+
+def _header(text: str) -> tuple[list[str], str] | None:
+    """The names of the columns in lower case and the sign between them; None where the first line is no header."""
+    first = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first.count)
+    if delimiter not in first or len(first) > 1 << 16:
+        return None
+    try:
+        cells = next(csv.reader([first], delimiter=delimiter, strict=True))
+    except (csv.Error, StopIteration):
+        return None
+    return [cell.strip().strip("\ufeff").lower() for cell in cells], delimiter
+
+
+def _rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """The number of the line where each row begins, and its cells; the header and blank rows left out."""
+    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter, strict=True)
+    began, is_header = 1, True
+    try:
+        for cells in reader:
+            line, began = began, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not is_header:
+                yield line, cells
+            is_header = False
+    except csv.Error as error:
+        raise BadData(
+            what=f"{source} is a broken or truncated table",
+            why=f"the row that begins in line {began}: {error}",
+            next="close its quotes, or copy the file again",
+        ) from error
+
+
+def _decimal_sign(rows: Sequence[Mapping[str, str]], delimiter: str) -> bool | None:
+    """Whether the table writes a decimal comma; None where it cannot be told. A table that is divided by commas has
+    none unless it shows one."""
+    comma = point = False
+    for row in rows:
+        for name in _NUMBERS:
+            cell = row.get(name, "").strip()
+            comma = comma or bool(re.search(r",(?:[0-9]{1,2}|[0-9]{4,})(?![0-9,])", cell))
+            point = point or bool(
+                re.search(r"\.(?:[0-9]{1,2}|[0-9]{4,})(?![0-9.])|,[0-9]{3},[0-9]{3}|,[0-9]{3}\.", cell)
+            )
+    if not comma and not point:
+        return False if delimiter == "," else None
+    return None if comma and point else comma
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class _Table:
+    """What all rows share. comma: as `_decimal_sign` says; is_per_cent: the MFU is in per cent, without a sign."""
+
+    source: str
+    comma: bool | None
+    is_per_cent: bool = False
+
+    def read(self, cell: str) -> float | None:
+        """The number in a cell, None where it is blank, none, or could be two."""
+        cell = cell.strip().removesuffix("%").strip()
+        lone_point = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+", cell)
+        if self.comma and lone_point:
+            return number(cell.replace(".", ""))
+        three: Any = None if self.comma is None else ("decimals" if self.comma else "thousands")
+        return number(cell, three)
+
+    def claim(self, id: str, line: int, row: Mapping[str, str], cells: Sequence[str], width: int) -> Claim:
+        facts: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        notes: list[str] = []
+
+        def take(field: str, value: Any, column: str) -> None:
+            facts[field] = value
+            origin[field] = f"{row[column].strip()[:120]!r} in column {column}, line {line}"
+
+        def unread(column: str, why: str) -> None:
+            notes.append(f"{column} is {row[column].strip()[:80]!r} in line {line}, {why}")
+
+        if len(cells) != width:
+            notes.append(f"line {line} has {len(cells)} cells under {width} columns; it may be cut off or shifted")
+        said = {name: cell for name, cell in row.items() if cell.strip().lower() not in _BLANK}
+        for column, cell in said.items():
+            self._cell(column, cell.strip(), take, unread, notes)
+        architecture = self._architecture(said, notes)
+        if architecture:
+            facts["architecture"] = architecture
+            origin["architecture"] = f"the dimensions in line {line}"
+        if "date_or_version" in said:
+            origin["version"] = said["date_or_version"].strip()[:200]
+        layout = {name: facts.pop(name) for name in _LAYOUT & facts.keys()}
+        where = next((said[c].strip()[:300] for c in ("url_or_repo_path", "source") if c in said), "")
+        return Claim(
+            id=said["id"].strip()[:200] if "id" in said else id, source=where or f"{self.source}, line {line}",
+            tool="claims", meaning=MEANING, counts=None, scope="job", layout=Layout(**layout), origin=origin,
+            notes=tuple(notes), **facts,
+        )  # fmt: skip
+
+    def _cell(self, column: str, cell: str, take: Any, unread: Any, notes: list[str]) -> None:
+        if column in ("model", "device", "precision"):
+            take(column, cell[:200], column)
+        elif column == "task":
+            take("method", _METHODS.get(cell.lower(), cell.lower()[:40]), column)
+        elif column == "act_ckpt":
+            if cell.lower() in ("none", "selective", "full", "no", "n"):
+                take("checkpointing", {"no": "none", "n": "none"}.get(cell.lower(), cell.lower()), column)
+            else:
+                unread(column, "which is none of none, selective, full")
+        elif column in _COUNTS:
+            value = self.read(cell)
+            if value is not None and value.is_integer() and 0 < value < 1e15:
+                take(_COUNTS[column], int(value), column)
+            else:
+                unread(column, "which is no count")
+        elif column == "params_b":
+            self._positive("parameters", column, self.read(cell.removesuffix("B")), 1e9, take, unread)
+        elif column == "peak_mem_gb_reported":
+            match = _UNIT.fullmatch(cell)
+            if match:
+                self._positive("memory_bytes", column, bytes_of(match["number"], match["unit"]), 1.0, take, unread)
+            else:
+                self._positive("memory_bytes", column, self.read(cell), 1e9, take, unread)
+        elif column in _RATES:
+            self._rate(column, cell, take, unread)
+        elif column not in COLUMNS or column in ("notes", "fsdp", "compile"):
+            notes.append(f"{column[:80]}: {cell[:_LONGEST_NOTE]}" if column != "notes" else cell[:_LONGEST_NOTE])
+
+    def _rate(self, column: str, cell: str, take: Any, unread: Any) -> None:
+        value, scale = self.read(cell), 1.0
+        field = {
+            "tokens_per_s_total": "tokens_per_s",
+            "tokens_per_s_per_device": "tokens_per_s_per_device",
+            "step_time_s": "step_time_s",
+            "tflops_per_device_reported": "tflops_per_device",
+            "mfu_reported": "mfu",
+        }[column]
+        if column == "mfu_reported":
+            if cell.endswith("%"):
+                scale = 0.01
+            elif value is not None and (value > _MOST_MFU or self.is_per_cent):
+                unread(column, "which is no fraction; per cent have their sign")
+                return
+        elif cell.endswith("%"):
+            value = None
+        elif value is None and column == "step_time_s" and (match := _UNIT.fullmatch(cell)):
+            read = self.read(match["number"])
+            value = None if read is None else seconds(str(read), match["unit"])
+        elif value is None and column.startswith("tokens") and (match := _SPEED.fullmatch(cell)):
+            read = self.read(match["number"])
+            value = None if read is None else count(str(read), match["scale"])
+        self._positive(field, column, value, scale, take, unread)
+
+    def _positive(self, field: str, column: str, value: float | None, scale: float, take: Any, unread: Any) -> None:
+        if value is None:
+            unread(column, "which cannot be read as one number")
+        elif not 0 < scaled(value, scale) < math.inf:
+            unread(column, "which is no size that it can have")
+        else:
+            take(field, scaled(value, scale), column)
+
+    def _architecture(self, said: Mapping[str, str], notes: list[str]) -> Architecture | None:
+        """The decoder of the row's dimensions, None where one is missing."""
+        names = ("n_layers", "hidden", "intermediate", "n_heads", "n_kv_heads", "vocab")
+        sizes = {name: self.read(said.get(name, "")) for name in names}
+        for name in names:
+            if name in said and (sizes[name] is None or not float(sizes[name] or 0.5).is_integer()):
+                notes.append(f"{name} is {said[name][:80]!r}, which is no count")
+                sizes[name] = None
+        gated = {"1": True, "1.0": True, "true": True, "y": True, "0": False, "0.0": False, "false": False, "n": False}
+        is_gated = gated.get(said.get("mlp_gated", "").strip().lower())
+        if is_gated is None or any(value is None or not 0 < value < 1e9 for value in sizes.values()):
+            return None
+        whole = {name: int(value or 0) for name, value in sizes.items()}
+        sequence = self.read(said.get("seq_len", ""))
+        try:
+            return from_dimensions(
+                layers=whole["n_layers"], hidden=whole["hidden"], intermediate=whole["intermediate"],
+                is_gated=is_gated, heads=whole["n_heads"], kv_heads=whole["n_kv_heads"], vocab=whole["vocab"],
+                sequence=int(sequence) if sequence and 0 < sequence < 1e9 else 1,
+            )  # fmt: skip
+        except ValueError as error:
+            notes.append(f"the dimensions make no model: {error}")
+            return None

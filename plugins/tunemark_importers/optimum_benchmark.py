@@ -1,0 +1,186 @@
+"""Reports of Hugging Face's optimum-benchmark, its training scenario: benchmark_report.json and benchmark.json.
+
+Source: github.com/huggingface/optimum-benchmark, `optimum_benchmark/benchmark/report.py`,
+`scenarios/training/scenario.py`, `trackers/latency.py` (Throughput.from_latency) and `trackers/memory.py` beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tunemark.errors import BadData
+from tunemark.plugin.claims import Claim, Layout, LoggedStep, Steps
+from tunemark_importers.documents import json_of
+
+MEANING = (
+    "samples of one process in all steps after the warm-up, over the mean time of one of those steps: too high by the "
+    "number of steps. A step's time is from its begin to its end on the device; fetching its batch is outside."
+)
+
+_MEGABYTE = 1e6
+_PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+_LAYOUT = frozenset(field.name for field in dataclasses.fields(Layout))
+_Take = Callable[[str, Any, str], None]
+"""Notes a field's value and the words that it comes from, unless the value is None."""
+_KIND = "a report of optimum-benchmark"
+
+
+def is_document(head: str) -> bool:
+    """Whether a text begins as one of its two documents does, of training or not."""
+    if not head.lstrip().startswith("{"):
+        return False
+    measured = '"latency"' in head and ('"throughput"' in head or '"stdev_"' in head)
+    return "optimum_benchmark." in head or (measured and any(f'"{name}"' in head for name in _PARTS))
+
+
+_PARTS = ("overall", "warmup", "train", "load", "forward", "prefill", "decode", "per_token", "call")
+
+
+def document(id: str, source: str, text: str) -> Sequence[Claim]:
+    """The claim of one report. Raises `BadData` where the JSON is broken or holds no training."""
+    whole = json_of(text, source, "benchmark_report.json")
+    report = _object(whole, "report") if "report" in whole else whole
+    config = _object(whole, "config")
+    train = _object(report, "train")
+    latency, throughput = _object(train, "latency"), _object(train, "throughput")
+    if not latency and not throughput:
+        parts = ", ".join(str(name)[:40] for name in list(report)[:8]) or "nothing"
+        raise BadData(
+            what=f"{source} is {_KIND} without figures of training",
+            why=f"it holds {parts}; a training report has train, with latency and throughput in it",
+            next="give the report of a run with scenario training",
+        )
+    return [_claim(id, source, report, config)]
+
+
+def _claim(id: str, source: str, report: Mapping[str, Any], config: Mapping[str, Any]) -> Claim:
+    facts: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    notes: list[str] = []
+
+    def take(field: str, value: Any, words: str) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            notes.append(f"{field} is {value} as stated in {words}")
+        elif value is not None:
+            facts[field] = value
+            origin[field] = words
+
+    train, overall = _object(report, "train"), _object(report, "overall")
+    launcher, environment = _object(config, "launcher"), _object(config, "environment")
+    processes = _count(launcher.get("nproc_per_node"))
+    if processes is None and config and str(launcher.get("name")) in ("process", "inline"):
+        processes = 1
+    rate = _number(_object(train, "throughput").get("value"))
+    unit = _object(train, "throughput").get("unit")
+    if rate is not None and unit not in (None, "samples/s"):
+        notes.append(f"train.throughput is in {str(unit)[:40]!r}, not samples/s, and is not used")
+    elif rate is not None and processes not in (None, 1):
+        notes.append(f"train.throughput {rate} samples/s is a mean over {processes} processes, not the job's")
+    else:
+        take("samples_per_s", rate, "train.throughput.value")
+    time_unit = _object(train, "latency").get("unit", "s")
+    if time_unit == "s":
+        take("step_time_s", _number(_object(train, "latency").get("mean")), "train.latency.mean")
+    else:
+        notes.append(f"latencies are in {str(time_unit)[:40]!r}, not seconds, and are not used")
+    _memory(train, processes, take)
+    _scenario(config, processes, take, notes)
+    _backend(config, environment, take, notes)
+    steps = _steps(overall or train, processes)
+    done = _number(_object(overall, "latency").get("count"))
+    if processes == 1:
+        take("steps_done", done, "overall.latency.count")
+    layout = {name: facts.pop(name) for name in _LAYOUT & facts.keys()}
+    return Claim(
+        id=id, source=source, tool="optimum-benchmark", meaning=MEANING, counts=None, scope="job",
+        layout=Layout(**layout),
+        steps=steps, origin=origin, notes=tuple(notes), **facts,
+    )  # fmt: skip
+
+
+def _steps(part: Mapping[str, Any], processes: int | None) -> Steps:
+    """The times of single steps, without numbers where they may be those of several processes one after the other."""
+    steps = Steps()
+    latency = _object(part, "latency")
+    values = latency.get("values")
+    if latency.get("unit", "s") == "s" and isinstance(values, list):
+        for at, value in enumerate(values, 1):
+            seconds = _number(value)
+            if seconds is not None:
+                number = float(at) if processes == 1 else None
+                steps.add(LoggedStep(at, number=number, duration_s=seconds, duration_steps=1.0))
+    return steps
+
+
+def _memory(train: Mapping[str, Any], processes: int | None, take: _Take) -> None:
+    """The peak of one process; those of several are summed and cannot be told apart."""
+    memory = _object(train, "memory")
+    for name in ("max_process_vram", "max_reserved", "max_allocated", "max_global_vram"):
+        value = _number(memory.get(name))
+        if value is not None and memory.get("unit") == "MB" and processes == 1:
+            take("memory_bytes", value * _MEGABYTE, f"train.memory.{name}, in MB")
+            return
+
+
+def _scenario(config: Mapping[str, Any], processes: int | None, take: _Take, notes: list[str]) -> None:
+    scenario = _object(config, "scenario") or _object(config, "benchmark")
+    arguments = _object(scenario, "training_arguments")
+    micro = _count(arguments.get("per_device_train_batch_size"))
+    accumulation = _count(arguments.get("gradient_accumulation_steps"))
+    take("micro_batch", micro, "config: per_device_train_batch_size")
+    take("gradient_accumulation", accumulation, "config: gradient_accumulation_steps")
+    take("sequence", _count(_object(scenario, "dataset_shapes").get("sequence_length")), "config: sequence_length")
+    take("steps_total", _number(scenario.get("max_steps")), "config: max_steps")
+    warmup = _number(scenario.get("warmup_steps"))
+    if warmup is not None:
+        notes.append(f"{warmup:g} warm-up steps are left out of the rate")
+    for name in ("bf16", "fp16"):
+        if arguments.get(name) is True:
+            take("precision", name, f"config: {name} true")
+    recompute = arguments.get("gradient_checkpointing")
+    if isinstance(recompute, bool):
+        take("checkpointing", "full" if recompute else "none", "config: gradient_checkpointing")
+    if micro and accumulation and processes == 1:
+        take("global_batch", micro * accumulation, "config: batch per device x accumulation, one process")
+
+
+def _backend(config: Mapping[str, Any], environment: Mapping[str, Any], take: _Take, notes: list[str]) -> None:
+    backend = _object(config, "backend")
+    if isinstance(backend.get("model"), str):
+        take("model", backend["model"][:200], "config: backend.model")
+    for name in ("dtype", "torch_dtype", "amp_dtype"):
+        if isinstance(precision := backend.get(name), str):
+            take("precision", _PRECISIONS.get(precision, precision[:40]), f"config: backend.{name} {precision[:40]}")
+    peft = backend.get("peft_type")
+    if isinstance(peft, str):
+        take("method", peft.lower()[:40], "config: backend.peft_type")
+    elif backend:
+        take("method", "full", "config: no peft_type")
+    names = environment.get("gpu")
+    if isinstance(names, list) and names and len({str(name) for name in names}) == 1:
+        take("device", str(names[0])[:100], "config: environment.gpu")
+    elif isinstance(names, str):
+        take("device", names[:100], "config: environment.gpu")
+    ids = backend.get("device_ids")
+    if isinstance(ids, str) and ids.replace(",", "").isdigit():
+        take("count", len(ids.split(",")), f"config: device_ids {ids[:60]}")
+    if isinstance(environment.get("gpu_count"), int):
+        notes.append(f"the machine has {environment['gpu_count']} device(s), used or not")
+
+
+def _object(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under that name, an empty one where there is none."""
+    found = of.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() and 0 < number < 1e15 else None

@@ -1,0 +1,162 @@
+"""torchtitan's console log.
+
+Source: github.com/pytorch/torchtitan, `torchtitan/components/metrics.py` (MetricsProcessor.log), `trainer.py` and
+`distributed/parallel_dims.py` beside it; `train.py` of 2024, which wrote `wps` for the same quantity.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from tunemark.plugin.claims import Claim, Line, LoggedStep
+from tunemark_importers.numbers import FIGURE, bytes_of, number, scaled, whole
+from tunemark_importers.prefix import LONGEST, Prefix, strip
+from tunemark_importers.runs import Runs
+
+MEANING = (
+    "slots of the labels, padding counted where there is any, since the last line, over wall time and the number of "
+    "devices that share a sequence: per device. The first line holds the first step; loading of data is inside, "
+    "validation is not. Its tflops and mfu count full attention and nothing computed twice, against its own peak."
+)
+
+_STEP = re.compile(
+    rf"step:\s+(?P<number>[0-9]{{1,15}})\s+loss:\s+(?P<loss>{FIGURE})\s+"
+    rf"(?:(?:grad_norm|gnorm):\s+{FIGURE}\s+)?"
+    rf"memory:\s+(?P<memory>{FIGURE})GiB\({FIGURE}%\)\s+"
+    r"(?:tps|wps):\s+(?P<rate>[0-9]{1,3}(?:,[0-9]{3})*|nan|inf)"
+    rf"(?:\s+lr:\s+{FIGURE})?(?:\s+tflops:\s+(?P<tflops>{FIGURE}))?(?:\s+mfu:\s+(?P<mfu>{FIGURE}(?=%)|N/A)%?)?\s*"
+)
+_VALIDATION = re.compile(r"validate step:\s+[0-9]+\s+loss:.*")
+_DEVICE = re.compile(r"[A-Z]{2,5} capacity: (?P<name>.+?) with [0-9.]+GiB memory\s*")
+_MODEL = re.compile(r"Model (?P<name>\S+ \S+) size: (?P<count>[0-9,]+) total parameters\s*")
+_PEAK = re.compile(rf"Peak FLOPS used for computing MFU: (?P<flops>{FIGURE})\s*")
+_MESH = re.compile(
+    r"Building (?:[0-9]+-D )?device mesh with (?:parallelism: (?P<new>[a-z_0-9=, ]+)|(?P<old>\[.*\]))\s*"
+)
+_OLD_MESH = re.compile(r"\[(?P<names>['a-z_, ]+)\], \[(?P<sizes>[0-9, ]+)\]")
+_BATCH = re.compile(r"(?:Training starts at step [0-9]+,|Trainer is initialized) ?with .*")
+_BATCH_FACTS = {
+    r"local batch size ([0-9]{1,15})(?=[, ])": "micro_batch",
+    r"global batch size ([0-9]{1,15})(?=[, ])": "global_batch",
+    r"gradient accumulation steps ([0-9]{1,15})(?=[, ])": "gradient_accumulation",
+    r"(?:sequence length|maximum context length) ([0-9]{1,15})(?=[, ])": "sequence",
+    r"total steps ([0-9]{1,15})(?=[, ])": "steps_total",
+}
+_RECOMPUTATION = re.compile(r"Applied (?P<what>\w+) activation checkpointing to the model\s*")
+_FP8 = re.compile(r"Swapped to Float8Linear layers.*|Float8 training active.*")
+_OTHERS = re.compile(
+    r"Starting job: .*|Building .*|Training (?:starts|completed).*|Process group destroyed.*|Applied .*|Compiling .*"
+    r"|Preparing .*|Running with (?:configs|args).*|[A-Z]{2,5} memory usage for model: .*|Process group .*"
+    r"|Successfully created meshes .*|Sleeping .*|Profiling active.*|.*logging (?:enabled|is enabled|active).*"
+    r"|Finished .*|\[GC\].*|Saving .*|Loading .*|Pipeline stage .*"
+)
+
+
+class Reader:
+    """Reads one log."""
+
+    def __init__(self) -> None:
+        self._runs = Runs(tool="torchtitan", meaning=MEANING, counts="slots", scope="device")
+        self._has_mfu = False
+
+    def read(self, line: Line) -> bool:
+        text = line.text
+        if len(text) > LONGEST:
+            return False
+        if "step:" in text:
+            prefix = strip(text)
+            return self._step(prefix, line) or bool(_VALIDATION.fullmatch(prefix.text))
+        if "[titan]" in text or "device mesh" in text or "MFU" in text or "capacity:" in text or "step" in text:
+            return self._fact(strip(text).text, line.number) or "[titan]" in text
+        if "size:" in text or "Applied " in text or "Float8" in text:
+            return self._fact(strip(text).text, line.number)
+        return False
+
+    def claims(self) -> Sequence[Claim]:
+        return self._runs.claims()
+
+    def _step(self, prefix: Prefix, line: Line) -> bool:
+        match = _STEP.fullmatch(prefix.text)
+        # Where lines end in the utilization, one that does not is cut off, and its last figure with it.
+        if not match or (self._has_mfu and not match["mfu"]):
+            return False
+        loss, rate, memory = number(match["loss"]), number(match["rate"]), bytes_of(match["memory"], "GiB")
+        tflops = number(match["tflops"]) if match["tflops"] else None
+        mfu = number(match["mfu"]) if match["mfu"] and match["mfu"] != "N/A" else None
+        if rate is None or loss is None or memory is None:
+            return False
+        self._has_mfu = self._has_mfu or bool(match["mfu"])
+        if math.isfinite(memory):
+            self._runs.fact("memory_bytes", memory, f"memory: {match['memory']}GiB", line.number, differing="largest")
+        step = LoggedStep(
+            line.number,
+            number=float(match["number"]),
+            tokens_per_s=rate,
+            tflops=tflops,
+            mfu=None if mfu is None else scaled(mfu, 0.01),
+            loss=loss,
+        )
+        self._runs.add(prefix, line, step)
+        return True
+
+    def _fact(self, text: str, line: int) -> bool:
+        runs = self._runs
+        if match := _DEVICE.fullmatch(text):
+            runs.fact("device", match["name"][:100], text, line)
+        elif (match := _MODEL.fullmatch(text)) and (count := number(match["count"])) is not None:
+            runs.fact("model", match["name"][:100], text, line)
+            runs.fact("parameters", count, text, line)
+        elif match := _PEAK.fullmatch(text):
+            runs.note(f"its mfu is against a peak of {match['flops']} FLOP/s (line {line})")
+        elif match := _MESH.fullmatch(text):
+            return self._mesh(match, text, line)
+        elif _BATCH.fullmatch(text):
+            for pattern, field in _BATCH_FACTS.items():
+                if (found := re.search(pattern, text)) and (value := whole(found[1])):
+                    runs.fact(field, float(value) if field == "steps_total" else value, found[0], line)
+        elif match := _RECOMPUTATION.fullmatch(text):
+            what = match["what"].lower()
+            for kind in ("full", "selective"):
+                if kind in what:
+                    runs.fact("checkpointing", kind, text, line)
+            runs.note(f"{text.strip()[:120]} (line {line})")
+        elif _FP8.fullmatch(text):
+            runs.fact("precision", "fp8", text, line)
+        else:
+            return runs.is_known and bool(_OTHERS.fullmatch(text))
+        return True
+
+    def _mesh(self, match: re.Match[str], text: str, line: int) -> bool:
+        """Degrees of parallelism; their product is the number of devices, which torchtitan makes sure of."""
+        if match["new"]:
+            pairs = [tuple(part.strip().split("=", 1)) for part in match["new"].split(",")]
+        else:
+            old = _OLD_MESH.fullmatch(match["old"])
+            if not old:
+                return False
+            names, sizes = old["names"].replace("'", "").split(","), old["sizes"].split(",")
+            if len(names) != len(sizes):
+                return False
+            pairs = list(zip((name.strip() for name in names), sizes, strict=True))
+        degrees = {pair[0]: whole(pair[1]) for pair in pairs if len(pair) == 2}
+        if any(value is None or value < 1 for value in degrees.values()):
+            return False
+        known = {name: int(value or 1) for name, value in degrees.items()}
+        shard, copies = known.get("dp_shard", known.get("dp", 1)), known.get("dp_replicate", 1)
+        for field, value in {
+            "dp": shard * copies,
+            "fsdp": shard,
+            "tp": known.get("tp", 1),
+            "pp": known.get("pp", 1),
+            "cp": known.get("cp", 1),
+            **({"ep": known["ep"]} if "ep" in known else {}),
+            "count": shard * copies * known.get("tp", 1) * known.get("pp", 1) * known.get("cp", 1),
+        }.items():
+            self._runs.fact(field, value, text, line)
+        return True
+
+
+def reader() -> Reader:
+    return Reader()
