@@ -34,6 +34,7 @@ class Mistral:
             module: torch.nn.Module = MistralForCausalLM.from_pretrained(
                 name, torch_dtype=dtype, attn_implementation="sdpa", use_cache=False
             )
+            _check(module.config, assignment.architecture, name)
             module = module.to(place.device)
         elif source == "random":
             with _default_dtype(dtype), torch.device(place.device):
@@ -57,6 +58,28 @@ def configuration(architecture: Dict[str, Any]) -> Any:
     fields = {key: value for key, value in architecture.items() if key != "model_type"}
     # By a dict, because only the base class documents attn_implementation.
     return MistralConfig(**{**fields, "attn_implementation": "sdpa", "use_cache": False})
+
+
+_DIMENSIONS = [
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "sliding_window",
+]
+
+
+def _check(config: Any, architecture: Dict[str, Any], name: str) -> None:
+    """The rate and its FLOPs would be another model's."""
+    differing = [
+        "{} is {}, not {}".format(field, getattr(config, field, None), architecture[field])
+        for field in _DIMENSIONS
+        if getattr(config, field, None) != architecture[field]
+    ]
+    if differing:
+        raise ValueError("the weights of {} are of another architecture: {}".format(name, ", ".join(differing)))
 
 
 def packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:

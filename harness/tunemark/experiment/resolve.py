@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -271,7 +272,41 @@ def _weights(point: Point, model: Model) -> str:
             why=point.place("weights"),
             next="give the folder that holds config.json and the weights",
         )
+    differing = _differing(os.path.join(folder, "config.json"), model)
+    if differing:
+        raise BadExperiment(
+            what=f"the weights in {path!r} are not of {model.name}'s architecture",
+            why=f"{point.place('weights')}; config.json: {', '.join(differing)}",
+            next="a rate and its FLOPs belong to one architecture: choose the model that these weights are of",
+        )
     return f"pretrained:{folder}"
+
+
+_DIMENSIONS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "sliding_window",
+)
+
+
+def _differing(config: str, model: Model) -> list[str]:
+    """Dimensions that a configuration states otherwise than the model; none where there is no configuration."""
+    try:
+        with open(config, encoding="utf-8") as file:
+            stated = json.load(file)
+    except (OSError, ValueError):
+        return []
+    if not isinstance(stated, dict):
+        return []
+    ours = model.architecture.as_dict()
+    # null leaves a dimension to be derived, but of the window it says that there is none.
+    known = {n: stated[n] for n in _DIMENSIONS if n in stated and (stated[n] is not None or n == "sliding_window")}
+    return [f"{name} is {value}, not {ours[name]}" for name, value in known.items() if value != ours[name]]
 
 
 def _check_training(point: Point, model: Model, dataset: Dataset) -> None:

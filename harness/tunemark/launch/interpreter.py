@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from tunemark.errors import BadExperiment
 
 _QUESTION = """
-import json, sys, importlib.util
+import json, sys
+# A folder of the user's that is called torch is not torch.
+sys.path = [p for p in sys.path if p]
+import importlib.util
 try:
     from importlib import metadata
 except ImportError:
@@ -21,14 +25,27 @@ def version(name):
         return metadata.version(name) if metadata else None
     except Exception:
         return None
+def found(name):
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 names = sys.argv[1:]
 print(json.dumps({
     "python": sys.version.split()[0],
     "implementation": sys.implementation.name,
-    "found": {n: importlib.util.find_spec(n) is not None for n in names},
+    "found": {n: found(n) for n in names},
     "versions": {n: version(n) for n in names},
 }))
 """
+
+
+# An interpreter on a cold network disk takes seconds.
+_PATIENCE_S = 60
+
+
+class _Answer(msgspec.Struct):
+    python: str
+    found: dict[str, bool]
+    versions: dict[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,21 +60,29 @@ class Interpreter:
 def examine(path: str, requires: Sequence[str]) -> Interpreter:
     """Ask the interpreter at `path` what it has; refuse it where a required module is missing."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    command = [path, "-c", _QUESTION, *requires]
+    answer = None
     try:
-        done = subprocess.run(
-            [path, "-c", _QUESTION, *requires], capture_output=True, text=True, timeout=60, env=environment, check=True
-        )
-        answer = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        detail = getattr(error, "stderr", "") or str(error)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, env=environment)
+        said = (done.stderr or done.stdout).strip()[-500:]
+        reason = f"it ended with code {done.returncode}" + (f": {said}" if said else " and said nothing")
+        if done.returncode == 0:
+            answer = msgspec.json.decode(done.stdout, type=_Answer)
+    except subprocess.TimeoutExpired:
+        reason = f"it did not answer in {_PATIENCE_S} s"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (UnicodeDecodeError, msgspec.MsgspecError):
+        reason = f"it does not answer as Python does: {said!r}" if said else "it said nothing"
+    if answer is None:
         raise BadExperiment(
-            what=f"cannot ask the interpreter {path}", why=detail.strip()[-500:], next="give --python a working Python"
-        ) from error
-    missing = [name for name in requires if not answer["found"][name]]
+            what=f"cannot ask the interpreter {path}", why=reason, next="give --python a working Python"
+        )
+    missing = [name for name in requires if not answer.found.get(name)]
     if missing:
         raise BadExperiment(
             what=f"{path} lacks {', '.join(missing)}",
             why="the model's runtime needs it in the interpreter that trains; nothing is installed into it for you",
             next=f"{path} -m pip install {' '.join(missing)}",
         )
-    return Interpreter(path=path, python=answer["python"], versions=answer["versions"])
+    return Interpreter(path=path, python=answer.python, versions=answer.versions)
