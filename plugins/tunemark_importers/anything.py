@@ -23,9 +23,10 @@ _IS = r"\s*[:=]\s*|\s+"
 _RATE = re.compile(
     rf"(?<![\w.])(?:{_PER_SECOND}{_PER_DEVICE.format('a')}(?:{_IS})(?P<after>{FIGURE})\s?(?P<scale_a>[kKM]?)(?![\w.])"
     rf"|\b(?:tps|tgs)\s*[:=]\s*(?P<short>{FIGURE})\s?(?P<scale_s>[kKM]?)(?![\w.])"
-    rf"|(?P<before>{FIGURE})\s?(?P<scale_b>[kKM]?)\s?{_PER_SECOND}{_PER_DEVICE.format('b')})",
+    rf"|(?P<before>{FIGURE})\s?(?P<scale_b>[kKM]?)\s?{_PER_SECOND}{_PER_DEVICE.format('b')}(?![\w/]|\s*[:=]))",
     re.I,
 )
+_QUOTED = re.compile(r"[\"']([A-Za-z_/ ]+)[\"']\s*:")
 _STEP = re.compile(
     r"\b(?:global[ _]?)?(?:step|iter(?:ation)?)s?\b\s*[:=#\[(]?\s*(?P<at>[0-9]+)(?:\s*(?:/|of)\s*(?P<of>[0-9]+))?"
 )
@@ -71,7 +72,7 @@ class Reader:
         if any(mark in text for mark in _MARKS):
             prefix = strip(text)
             # One JSON object to a line has its names in quotes.
-            words = prefix.text.replace('"', "").replace("'", "")
+            words = _QUOTED.sub(r"\1:", prefix.text)
             if match := _PADDING.search(words):
                 share = numbers.number(match["value"])
                 share = share / 100 if share is not None and match["percent"] else share

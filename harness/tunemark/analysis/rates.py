@@ -38,7 +38,7 @@ def claimed(claim: Claim) -> Rate | None:
     printed = [s.tokens_per_s for s in _after_the_first(claim.steps) if s.tokens_per_s is not None]
     printed = [rate for rate in printed if math.isfinite(rate)]
     if not printed:
-        return None
+        return _without_a_rate(claim)
     middle = statistics.median(printed)
     if claim.scope == "device":
         return _per_device(middle, claim.count, "printed per device") if claim.count else None
@@ -46,11 +46,23 @@ def claimed(claim: Claim) -> Rate | None:
     return Rate(way="printed", tokens_per_s=middle, arithmetic=many, rounding=rounding(middle))
 
 
+def _without_a_rate(claim: Claim) -> Rate | None:
+    """Tools that print sequences per second, or only times, claim the rate that follows."""
+    ways = {rate.way: rate for rate in _ways(claim)}
+    return next((ways[way] for way in ("samples", "durations", "step-time") if way in ways), None)
+
+
 def rederived(claim: Claim) -> list[Rate]:
     """Every other way to the same rate that the claim's own figures allow."""
+    said = claimed(claim)
+    return [rate for rate in _ways(claim) if said is None or rate.way != said.way or rate.way == "per-device"]
+
+
+def _ways(claim: Claim) -> list[Rate]:
     batch, sequence, count = claim.layout.global_batch, claim.sequence, claim.count
     found: list[Rate | None] = []
     if claim.tokens_per_s is not None and claim.tokens_per_s_per_device is not None and count:
+        # Stated twice.
         found.append(_per_device(claim.tokens_per_s_per_device, count, "per-device"))
     if batch and sequence and claim.step_time_s:
         found.append(_over("step-time", batch * sequence, f"{batch} x {sequence}", claim.step_time_s, "a step"))

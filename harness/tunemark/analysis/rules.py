@@ -214,7 +214,7 @@ def stated_time(facts: Known) -> Finding | None:
 def claimed_flops(facts: Known) -> Finding | None:
     """A claimed TFLOP/s or MFU against the rate: the convention that reproduces it, or none."""
     claim, said = facts.claim, rates.claimed(facts.claim)
-    tflops, of = claim.tflops_per_device, "TFLOP/s"
+    tflops, of = _claimed_tflops(facts), "TFLOP/s"
     if tflops is None and claim.mfu is not None and facts.peak is not None:
         tflops, of = claim.mfu * facts.peak.flops / 1e12, "MFU"
     if tflops is None or said is None or not claim.count or not facts.flops:
@@ -255,14 +255,21 @@ def flops_above_peak(facts: Known) -> Finding | None:
         return _finding(
             "above-peak", "invalid", f"an MFU of {_percent(claim.mfu)} is claimed, and 100 % is all there is"
         )
-    top = facts.peak or facts.peak_most
-    if claim.tflops_per_device is None or top is None:
+    top, tflops = facts.peak or facts.peak_most, _claimed_tflops(facts)
+    if tflops is None or top is None:
         return None
-    share = claim.tflops_per_device * 1e12 / top.flops
+    share = tflops * 1e12 / top.flops
     if share <= 1 + ROUNDING_OF_PEAK:
         return None
-    message = f"{claim.tflops_per_device:,.4g} TFLOP/s per device is claimed, {_peak_words(facts)}: {_percent(share)}"
-    return _finding("above-peak", "invalid", message)
+    message = f"{tflops:,.4g} TFLOP/s per device is claimed, {_peak_words(facts)}: {_percent(share)}"
+    return _finding("above-peak", "invalid" if top.is_ceiling else "suspect", message)
+
+
+def _claimed_tflops(facts: Known) -> float | None:
+    """As stated, else the median of what a log's lines print after the first."""
+    printed = [s.tflops for s in facts.claim.steps if s.tflops is not None and math.isfinite(s.tflops)]
+    middle = statistics.median(printed[1:] or printed) if printed else None
+    return facts.claim.tflops_per_device if facts.claim.tflops_per_device is not None else middle
 
 
 def layout_and_devices(facts: Known) -> Finding | None:
@@ -399,9 +406,10 @@ def one_attempt(facts: Known) -> Finding | None:
 
 def not_enough(facts: Known) -> Finding | None:
     """Said where the rate could not be held against the hardware."""
-    if rates.claimed(facts.claim) is None and facts.claim.tflops_per_device is None and facts.claim.mfu is None:
+    tflops = _claimed_tflops(facts)
+    if rates.claimed(facts.claim) is None and tflops is None and facts.claim.mfu is None:
         return _finding("no-figure", "unknown", "no rate of the whole job can be found in it" + _why_no_rate(facts))
-    if facts.claim.tflops_per_device is not None and (facts.peak or facts.peak_most):
+    if tflops is not None and (facts.peak or facts.peak_most):
         return None
     if not facts.missing:
         return None
