@@ -18,7 +18,8 @@ test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile --benchmark-disable -m "not alone"
+	$(BIN)/pytest -q -m alone
 
 # An interpreter that has a torch already (a vendor's build above all) keeps it: the environment then sees the
 # interpreter's own packages, and the torch pin becomes the version that is there. The file changes, and the environment

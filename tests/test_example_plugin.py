@@ -16,6 +16,8 @@ _ROOT = Path(__file__).parents[1]
 _TOY = ["--model", "toy-lm", "--dataset", "toy-text", "--strategy", "toy-wrap", "--precision", "fp32"]
 _TOY += ["--sequence", "32", "--micro-batch", "2"]
 _ONCE = ["--warmup", "2", "--repeats", "1", "--no-calibrate", "--json"]
+pytestmark = pytest.mark.alone
+
 Tunemark = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # The step, counted from 0, in which tests/faulty_plugin fails, and so the number of steps before it.

@@ -123,6 +123,7 @@ def test_a_claim_is_kept_beside_measured_runs_and_marked(tunemark: Tunemark, log
     assert "is no audited claim" in tunemark("report", "runs").stderr
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("words", "verdict", "rule"),
     [(["padding"], "invalid", "rate-and-clock"), (["waits", "padding"], "suspect", "padding-counted")],
@@ -136,12 +137,13 @@ def test_a_program_that_misleads_is_found_out(
     assert rule in _rules(row, verdict)
 
 
+@pytest.mark.alone
 def test_an_honest_program_is_valid(tunemark: Tunemark, tmp_path: Path) -> None:
     row = _witnessed(tunemark, tmp_path, ["waits"])
     assert row["verdict"] == "valid", row["findings"]
     # By the clock all slots of a step: 512 in 40 ms and the time that printing takes; it claims the 307 of content.
-    assert row["tokens_per_s_rederived"]["arrival"] == pytest.approx(512 / 0.04, rel=0.2)
-    assert row["tokens_per_s_claimed"] == pytest.approx(307 / 0.04, rel=0.1)
+    assert 0.5 * 512 / 0.04 < row["tokens_per_s_rederived"]["arrival"] < 512 / 0.04
+    assert 0.5 * 307 / 0.04 < row["tokens_per_s_claimed"] < 307 / 0.04
 
 
 def _witnessed(tunemark: Tunemark, tmp_path: Path, words: list[str]) -> dict[str, Any]:
@@ -154,6 +156,7 @@ def _witnessed(tunemark: Tunemark, tmp_path: Path, words: list[str]) -> dict[str
     return row
 
 
+@pytest.mark.alone
 def test_a_pipe_is_witnessed_too(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(_SCRIPT)
     with subprocess.Popen([sys.executable, "-u", "train.py"], cwd=tmp_path, stdout=subprocess.PIPE) as train:

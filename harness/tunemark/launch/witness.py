@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -21,6 +23,8 @@ from tunemark.errors import BadExperiment
 Chunk = tuple[bytes, float | None]
 
 _CHUNK_BYTES = 1 << 16
+# What may wait to be worked on: 64 MiB of the fullest chunks.
+_WAITING_CHUNKS = 1024
 # After an interruption the program has this long to end by itself.
 _GRACE_S = 10.0
 
@@ -49,10 +53,10 @@ class Witness:
         finally:
             os.close(writer)
         try:
-            while data := _read(reader):
+            for data, arrived_s in _stamped(reader):
                 sys.stderr.buffer.write(data)
                 sys.stderr.buffer.flush()
-                yield data, time.monotonic()
+                yield data, arrived_s
         except KeyboardInterrupt:
             # A terminal's interrupt reaches our group alone, and its output so far is still worth an audit.
             process.send_signal(signal.SIGINT)
@@ -67,8 +71,7 @@ class Witness:
 
 def arriving(stream: BinaryIO) -> Iterator[Chunk]:
     """The same of a pipe whose writer runs already."""
-    while data := os.read(stream.fileno(), _CHUNK_BYTES):
-        yield data, time.monotonic()
+    return _stamped(stream.fileno())
 
 
 def _terminal() -> tuple[int, int]:
@@ -88,11 +91,26 @@ def _terminal() -> tuple[int, int]:
     return reader, writer
 
 
+def _stamped(descriptor: int) -> Iterator[Chunk]:
+    """Chunks with the time at which they could be read, by a thread of its own: whoever works on a chunk, or waits to
+    pass it on, makes the next one no later."""
+    arrived: queue.Queue[Chunk | None] = queue.Queue(_WAITING_CHUNKS)
+
+    def follow() -> None:
+        while data := _read(descriptor):
+            arrived.put((data, time.monotonic()))
+        arrived.put(None)
+
+    threading.Thread(target=follow, daemon=True).start()
+    while (chunk := arrived.get()) is not None:
+        yield chunk
+
+
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, _CHUNK_BYTES)
     except OSError as error:
-        # Linux says so when the last program at the terminal has gone.
-        if error.errno == errno.EIO:
+        # Linux says EIO when the last program at the terminal has gone; the other, that we have closed it.
+        if error.errno in (errno.EIO, errno.EBADF):
             return b""
         raise

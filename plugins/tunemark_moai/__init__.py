@@ -1,0 +1,1 @@
+"""Moreh's MoAI platform: what its tools print, read from text."""

@@ -1,0 +1,198 @@
+"""What `moreh-switch-model` prints: its menu of flavors, its question and its answers. `moreh-smi device --add` asks
+the same way.
+
+The order of a menu differs from site to site and version to version, and its heading, its star and its answer have been
+seen to disagree. So all three are given as they are, and none is taken for the truth: that is read from `moreh-smi`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
+
+# One flavor, or one of a group of servers: `Small.64GB`, `small mg1`.
+_FLAVOR = r"([0-9A-Za-z][\w.+-]*)"
+_HEADING = re.compile(rf"\bCurrent (.+?)\s*:\s*(?:{_FLAVOR}(?: at ([\w.+-]+))?)?\s*$")
+_VERSION = re.compile(r"\bCurrent Version\s*:", re.I)
+_NUMBERED = re.compile(r"\s*([0-9]{1,4})\.\s+(.*)")
+_ENTRY = re.compile(rf"{_FLAVOR}(?:\s+([\w.+-]+))?\s*(\\?\*)?")
+_QUESTION = re.compile(r"Selection\s*\(\s*([0-9]{1,4})\s*-\s*([0-9]{1,4})\s*,[^)]*\)\s*:\s*(.*)")
+_SWITCHED = re.compile(rf'The (.+?) (model|flavor) is successfully switched to\s+"?{_FLAVOR}(?: (?:at )?([\w.+-]+))?"?')
+_IN_USE = re.compile(r"The (?:model|flavor) cannot be switched while the (.+?) is in use")
+_NO_TOKEN = re.compile(r"InvalidToken|SDA token is not (?:set|given)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flavor:
+    """One entry of a menu. index: what to type for it. group: of servers, where the site has groups."""
+
+    index: int
+    flavor: str
+    group: str | None
+    is_marked: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Menu:
+    """One menu. is_asking: its question stands below it. typed: what the text shows after the question, if anything."""
+
+    flavors: tuple[Flavor, ...]
+    is_asking: bool
+    typed: str | None
+
+    def index_of(self, flavor: str) -> int | None:
+        """What to type for a flavor by its name, whatever its capitals; None where the menu has none or several."""
+        found = [each.index for each in self.flavors if each.flavor.casefold() == flavor.casefold()]
+        return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Switched:
+    """The tool's claim to have switched."""
+
+    accelerator: str
+    flavor: str
+    group: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """All that one run of the tool printed. The heading is the flavor at its start; None where the text lacks it.
+
+    in_use: the accelerator that cannot be switched because a process holds it. asks: how often it asked for a
+    selection, a question without its menu included. Undocumented replies, to a wrong selection for example, are passed
+    over: what happened then is for `moreh-smi` to say.
+    """
+
+    accelerator: str | None
+    flavor: str | None
+    group: str | None
+    menus: tuple[Menu, ...]
+    switched: tuple[Switched, ...]
+    in_use: str | None
+    asks: int
+
+
+def read_session(text: str) -> Session:
+    """Raises `UnreadableOutput` where there is nothing of the tool, no token, or a menu that cannot be trusted."""
+    return session_of(lines_of(text))
+
+
+def read_menu(text: str) -> Menu:
+    """The last menu of a text."""
+    session = read_session(text)
+    if not session.menus:
+        raise UnreadableOutput(what="there is no menu", expected="entries like `1. Small.64GB`")
+    return session.menus[-1]
+
+
+def is_sign(line: Line) -> bool:
+    """Whether a line is the tool's heading, question or answer."""
+    text = unmarked(line.text)
+    return any(sign.search(text) for sign in (_HEADING, _QUESTION, _SWITCHED, _IN_USE))
+
+
+def session_of(lines: Sequence[Line]) -> Session:
+    reader = _Reader()
+    for line in lines:
+        reader.take(line)
+    return reader.finish(lines)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Reader:
+    heading: tuple[str | None, str | None, str | None] | None = None
+    entries: list[tuple[Line, Flavor]] = field(default_factory=list)
+    menus: list[Menu] = field(default_factory=list)
+    switched: list[Switched] = field(default_factory=list)
+    in_use: str | None = None
+    asks: int = 0
+
+    def take(self, line: Line) -> None:
+        # A star alone marks an entry; two and more are a document's bold.
+        text = unmarked(line.text)
+        if _NO_TOKEN.search(text):
+            raise UnreadableOutput(
+                what="the tool stopped: it has no token",
+                line=line,
+                expected="a menu of flavors",
+                next="put the token of this machine into /etc/moreh/token, or into MOREH_SDA_TOKEN",
+            )
+        if entry := _NUMBERED.match(text):
+            self._entry(line, int(entry.group(1)), entry.group(2).strip())
+        elif question := _QUESTION.search(text):
+            self._question(line, int(question.group(1)), int(question.group(2)), question.group(3).strip())
+        elif switched := _SWITCHED.search(text):
+            self._finish_menu()
+            self.switched.append(
+                Switched(accelerator=switched.group(1), flavor=switched.group(3), group=switched.group(4))
+            )
+        elif in_use := _IN_USE.search(text):
+            self.in_use = in_use.group(1)
+        elif not _VERSION.search(text) and (heading := _HEADING.search(text)) and not self.heading:
+            self.heading = (heading.group(1), heading.group(2), heading.group(3))
+
+    def finish(self, lines: Sequence[Line]) -> Session:
+        self._finish_menu()
+        # A heading alone is no sign: any program may say what its current something is.
+        if not (self.menus or self.switched or self.in_use or self.asks):
+            first = next((line for line in lines if line.text.strip()), None)
+            raise UnreadableOutput(
+                what="there is nothing of moreh-switch-model",
+                line=first,
+                expected='"Current <accelerator>: <flavor>", a menu, "Selection (1-13, q, Q):", or an answer',
+            )
+        accelerator, flavor, group = self.heading or (None, None, None)
+        return Session(
+            accelerator=accelerator or (self.switched[0].accelerator if self.switched else None),
+            flavor=flavor,
+            group=group,
+            menus=tuple(self.menus),
+            switched=tuple(self.switched),
+            in_use=self.in_use,
+            asks=self.asks,
+        )
+
+    def _entry(self, line: Line, index: int, text: str) -> None:
+        found = _ENTRY.fullmatch(text)
+        if not found:
+            if self.entries and index == self.entries[-1][1].index + 1:
+                raise UnreadableOutput(
+                    what="an entry of the menu is not understood", line=line, expected="one flavor, and a star or none"
+                )
+            return  # a numbered sentence of somebody else
+        if index == 1:
+            self._finish_menu()
+        flavor = Flavor(index=index, flavor=found.group(1), group=found.group(2), is_marked=found.group(3) is not None)
+        if index != len(self.entries) + 1:
+            raise UnreadableOutput(
+                what=f"entry {index} of the menu follows on {len(self.entries)}",
+                line=line,
+                expected="entries numbered from 1 without a gap",
+            )
+        self.entries.append((line, flavor))
+
+    def _question(self, line: Line, low: int, high: int, typed: str) -> None:
+        self.asks += 1
+        # `device --switch` asks for a device, from 0 on, below a table.
+        if self.entries and (low, high) != (1, len(self.entries)):
+            raise UnreadableOutput(
+                what=f"the question offers {low} to {high}, the menu above it 1 to {len(self.entries)}",
+                line=line,
+                expected="a question about the menu above it",
+            )
+        self._finish_menu(is_asking=True, typed=typed or None)
+
+    def _finish_menu(self, *, is_asking: bool = False, typed: str | None = None) -> None:
+        if not self.entries:
+            return
+        marked = [line for line, flavor in self.entries if flavor.is_marked]
+        if len(marked) > 1:
+            raise UnreadableOutput(
+                what="more than one flavor has the star of the current one", line=marked[1], expected="one star at most"
+            )
+        self.menus.append(Menu(flavors=tuple(f for _, f in self.entries), is_asking=is_asking, typed=typed))
+        self.entries = []

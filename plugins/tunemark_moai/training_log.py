@@ -1,0 +1,371 @@
+"""What the platform writes into the output of a training program: resources, waiting, the search for a parallel
+configuration, its outcome, and how a program fails.
+
+Every other line of the program is passed over. `messages_of` reads one line, for whoever follows a running program,
+`read_training_log` all that a finished one left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from tunemark_moai.configuration import Configuration, configuration_of
+from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
+
+Phase = Literal["requesting", "waiting for a process", "waiting in the queue", "preparing", "running", "failed"]
+What = Literal[
+    "requesting",
+    "initializing",
+    "connecting",
+    "linking",
+    "ready",
+    "in use",
+    "holder",
+    "in use until",
+    "queued",
+    "update",
+    "version",
+    "job",
+    "databases",
+    "candidates",
+    "compiling",
+    "compile time",
+    "compiled",
+    "possible",
+    "choosing",
+    "cost time",
+    "chosen",
+    "selected",
+    "configuration",
+    "train",
+    "batch sizes",
+    "build",
+    "out of memory",
+    "requested",
+    "available",
+    "failure",
+    "other",
+]
+
+_PHASES: dict[What, Phase] = {
+    "requesting": "requesting",
+    "in use": "waiting for a process",
+    "in use until": "waiting for a process",
+    "queued": "waiting in the queue",
+    "initializing": "preparing",
+    "connecting": "preparing",
+    "linking": "preparing",
+    "ready": "running",
+    "out of memory": "failed",
+    "failure": "failed",
+}
+
+_LEVEL = re.compile(
+    r"(?:\[(?P<at>[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)\]\s*)?"
+    # At the start of a line the first bracket may be lost: one document has it so.
+    r"(?:\[|(?<!.)\s*)(?P<level>info|warning|error)\] ?"
+)
+
+# By what the platform writes behind a level, from its beginning; ends are left open because documents cut them.
+_LEVELLED: tuple[tuple[What, str], ...] = (
+    ("requesting", r"Requesting resources for (?P<name>.+?) from the server"),
+    ("initializing", r"Initializing the worker daemon for (?P<name>.+?)(?:\.\.\.)?$"),
+    ("connecting", r"\[(?P<number>[0-9]{1,6})/(?P<of>[0-9]{1,6})\] Connecting to resources on the server"),
+    ("linking", r"Establishing links to the resources"),
+    ("ready", r"(?P<name>.+?) is ready to use"),
+    ("in use", r"(?P<name>.+?) is already in use by another process"),
+    ("holder", r"\(pid:\s*(?P<number>[0-9]{1,15})\)\s*(?P<text>.*)"),
+    ("update", r"A newer version of Moreh AI Framework is available"),
+    ("version", r"Moreh Version\s*:\s*(?P<text>[0-9][0-9A-Za-z.+-]*)"),
+    ("job", r"Moreh Job ID\s*:\s*(?P<number>[0-9]{1,15})"),
+    ("databases", r"Got DBs from backend for auto config"),
+    ("candidates", r"The number of candidates is (?P<number>[0-9]{1,9})"),
+    ("compiling", r"Parallel Graph Compile start"),
+    ("compile time", r"Elapsed Time to compile all candidates\s*=\s*(?P<number>[0-9]{1,12})\s*\[ms\]"),
+    ("compiled", r"Parallel Graph Compile finished"),
+    ("possible", r"The number of possible candidates is (?P<number>[0-9]{1,9})"),
+    ("choosing", r"SelectBestGraphFromCandidates start"),
+    ("cost time", r"Elapsed Time to compute cost for survived candidates\s*=\s*(?P<number>[0-9]{1,12})\s*\[ms\]"),
+    ("chosen", r"SelectBestGraphFromCandidates finished"),
+    ("selected", r"Configuration for parallelism is selected"),
+    ("configuration", r"(?P<text>(?:num_stages\s*:|No PP\s*,).*)"),
+    ("train", r"train\s*:\s*(?P<text>true|false)$"),
+    ("batch sizes", r"Various batch size detected"),
+)
+# What is said with a level in one version and without in another, or by an exception.
+_BARE: tuple[tuple[What, str], ...] = (
+    (
+        "in use until",
+        r"Two or more processes cannot use (?P<name>.+?) at the same time"
+        r"(?:.*? after the process (?P<number>[0-9]{1,15}))?",
+    ),
+    ("queued", r"Not enough resources are currently available for (?P<name>.+?)\.(?:\s|$)"),
+    ("out of memory", r"(?:RuntimeError:\s*)?Error Code 4\s*:\s*OUT_OF_MEMORY"),
+    (
+        "out of memory",
+        r"Moreh solution has detected that the application requires more memory(?:.* of (?P<name>.+?)\.?$)?",
+    ),
+    ("out of memory", r"(?P<name>.+?) memory not enough"),
+    ("requested", r"(?:>>\s*)?Memory requested\s*:\s*(?P<number>[0-9]{1,18})\s*bytes"),
+    ("available", r"(?:>>\s*)?Memory available\s*:\s*(?P<number>[0-9]{1,18})\s*bytes"),
+    ("failure", r"(?P<text>The connection to the server has been lost.*)"),
+    ("failure", r"(?P<text>The current version of Moreh AI Framework is outdated.*)"),
+    ("failure", r"(?P<text>Failed to initialize the worker daemon for .*)"),
+    ("failure", r"(?P<text>An internal error occurred in the .*)"),
+    ("failure", r"(?:RuntimeError:\s*)?(?P<text>Error Code [0-9]{1,9}\s*:.*)"),
+    ("failure", r"(?P<text>.*(?:SDA token is not (?:set|given)|moreh::InvalidToken).*)"),
+    ("build", r".*?(?P<text>[0-9]+\.[0-9]+\.[0-9]+\+(?:cu[0-9]+\.)?moreh[0-9]+(?:\.[0-9]+)*)"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One thing the platform says. at: its own clock, None where the line has none. name: the accelerator's."""
+
+    what: What
+    at: datetime | None
+    line: Line
+    name: str | None = None
+    number: int | None = None
+    of: int | None = None
+    text: str | None = None
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that the program is in from here on; None where the message does not tell."""
+        return _PHASES.get(self.what)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseStart:
+    """Where a phase began. A waiting program says so once and then nothing until it goes on."""
+
+    phase: Phase
+    at: datetime | None
+    line: Line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """A process that has the accelerator for which the program waits."""
+
+    pid: int
+    command: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """One search for a parallel configuration. Milliseconds as the platform gives them; None what was not said."""
+
+    candidates: int | None = None
+    possible: int | None = None
+    compile_ms: int | None = None
+    cost_ms: int | None = None
+    selected: Configuration | None = None
+    trains: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutOfMemory:
+    """Bytes on one physical device, not on the whole accelerator; None in versions that do not tell them."""
+
+    accelerator: str | None
+    requested_bytes: int | None
+    available_bytes: int | None
+    line: Line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A message that ends the program, other than out of memory."""
+
+    text: str
+    line: Line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingLog:
+    """What one log tells. nodes: servers that the program connected to. build: torch's version, the platform's in it.
+
+    searches: in order, several where graphs of several shapes were searched. others: messages of the platform that are
+    not known here.
+    """
+
+    messages: tuple[Message, ...]
+    phases: tuple[PhaseStart, ...]
+    accelerator: str | None
+    nodes: int | None
+    version: str | None
+    job_id: int | None
+    build: str | None
+    holders: tuple[Holder, ...]
+    searches: tuple[Search, ...]
+    out_of_memory: OutOfMemory | None
+    failure: Failure | None
+    others: tuple[Line, ...]
+
+
+def read_training_log(text: str) -> TrainingLog:
+    """What the platform says in a program's output, from nothing on. Raises where a configuration is not understood."""
+    return training_log_of(lines_of(text))
+
+
+def training_log_of(lines: Sequence[Line]) -> TrainingLog:
+    messages: list[Message] = []
+    searches = _Searches()
+    for at, line in enumerate(lines):
+        for message in messages_of(line):
+            messages.append(message)
+            selected = _configuration(message, lines[at + 1 :]) if message.what == "configuration" else None
+            searches.take(message, selected)
+    names = [message.name for message in messages if message.name and message.what in _PHASES]
+    return TrainingLog(
+        messages=tuple(messages),
+        phases=_phases(messages),
+        accelerator=names[0] if names else None,
+        nodes=_last(messages, "connecting", "of"),
+        version=_last(messages, "version", "text"),
+        job_id=_last(messages, "job", "number"),
+        build=_last(messages, "build", "text"),
+        holders=tuple(
+            Holder(pid=m.number, command=m.text or None)
+            for m in messages
+            if m.what == "holder" and m.number is not None
+        ),
+        searches=tuple(searches.done()),
+        out_of_memory=_out_of_memory(messages),
+        failure=next((Failure(text=m.text or "", line=m.line) for m in messages if m.what == "failure"), None),
+        others=tuple(message.line for message in messages if message.what == "other"),
+    )
+
+
+def messages_of(line: Line) -> list[Message]:
+    """What the platform says in one line: mostly one message or none, several where line breaks were lost."""
+    text = unmarked(line.text[:_LONGEST])
+    levels = list(_LEVEL.finditer(text))
+    if not levels:
+        found = _matched(text.strip(), _BARE)
+        return [_message(found, line, None)] if found else []
+    messages = []
+    ends = [*(level.start() for level in levels[1:]), len(text)]
+    for level, end in zip(levels, ends, strict=True):
+        said = text[level.end() : end].strip()
+        found = _matched(said, _LEVELLED + _BARE) or ("other", {"text": said})
+        messages.append(_message(found, line, level["at"]))
+    return messages
+
+
+# Into how many lines more a terminal of 30 columns breaks a configuration.
+_PIECES = 6
+
+# Longer than any message. A line of a dump may be longer by far, and says nothing of the platform.
+_LONGEST = 2000
+
+_COMPILED: dict[str, re.Pattern[str]] = {pattern: re.compile(pattern) for _, pattern in _LEVELLED + _BARE}
+
+
+def _matched(text: str, patterns: Sequence[tuple[What, str]]) -> tuple[What, dict[str, Any]] | None:
+    for what, pattern in patterns:
+        if found := _COMPILED[pattern].match(text):
+            return what, found.groupdict()
+    return None
+
+
+def _message(found: tuple[What, dict[str, Any]], line: Line, at: str | None) -> Message:
+    what, values = found
+    number, of = (int(values[key]) if values.get(key) is not None else None for key in ("number", "of"))
+    return Message(
+        what=what,
+        at=_instant(at),
+        line=line,
+        name=values.get("name"),
+        number=number,
+        of=of,
+        text=values.get("text"),
+    )
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+def _phases(messages: Sequence[Message]) -> tuple[PhaseStart, ...]:
+    phases: list[PhaseStart] = []
+    for message in messages:
+        if message.phase and (not phases or phases[-1].phase != message.phase):
+            phases.append(PhaseStart(phase=message.phase, at=message.at, line=message.line))
+    return tuple(phases)
+
+
+def _last(messages: Sequence[Message], what: What, attribute: str) -> Any:
+    found = [getattr(message, attribute) for message in messages if message.what == what]
+    return found[-1] if found else None
+
+
+def _out_of_memory(messages: Sequence[Message]) -> OutOfMemory | None:
+    said = [m for m in messages if m.what in ("out of memory", "requested", "available")]
+    if not said:
+        return None
+    return OutOfMemory(
+        accelerator=next((m.name for m in said if m.name), None),
+        requested_bytes=next((m.number for m in said if m.what == "requested"), None),
+        available_bytes=next((m.number for m in said if m.what == "available"), None),
+        line=said[0].line,
+    )
+
+
+def _configuration(message: Message, following: Sequence[Line]) -> Configuration:
+    """A configuration, made whole where its line was broken: a following line that belongs to it begins with a comma,
+    or is what the line lacks."""
+    whole = message.text or ""
+    filled = [line.text for line in following[:_PIECES] if line.text.strip() and not _LEVEL.search(line.text)]
+    error: UnreadableOutput | None = None
+    for count in range(len(filled) + 1):
+        if count < len(filled) and filled[count].lstrip().startswith(","):
+            whole += filled[count]
+            continue
+        try:
+            return configuration_of(Line(number=message.line.number, text=whole))
+        except UnreadableOutput as refused:
+            error = error or refused
+        if count < len(filled):
+            # A terminal breaks at any letter, so nothing is put between; a blank at the break may be lost.
+            joint = " " if re.search(r"\bNo$", whole) else ""
+            whole += joint + filled[count]
+    assert error
+    raise error
+
+
+@dataclass(kw_only=True, slots=True)
+class _Searches:
+    """Puts what is said of searches together; a thing said for the second time begins the next search."""
+
+    found: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, message: Message, selected: Configuration | None) -> None:
+        keys: dict[What, str] = {
+            "candidates": "candidates",
+            "possible": "possible",
+            "compile time": "compile_ms",
+            "cost time": "cost_ms",
+            "configuration": "selected",
+            "train": "trains",
+        }
+        key = keys.get(message.what)
+        if not key:
+            return
+        if not self.found or key in self.found[-1]:
+            self.found.append({})
+        self.found[-1][key] = (
+            selected if key == "selected" else message.text == "true" if key == "trains" else message.number
+        )
+
+    def done(self) -> list[Search]:
+        return [Search(**values) for values in self.found]
