@@ -54,8 +54,9 @@ def test_padding_and_packing_differ_by_the_padding_share(tmp_path: Path, cache: 
         assert shown == pytest.approx(row["padding_fraction"], abs=1e-9)
     # Three windows are too few for an interval: the value stands, its bounds do not.
     assert pad["tokens_per_s"]["low"] is None
-    assert pad["verdict"] == "unknown"
-    assert "few-windows" in {f["rule"] for f in pad["findings"]}
+    assert ("few-windows", "unknown") in {(f["rule"], f["severity"]) for f in pad["findings"]}
+    # A machine that is busy with other things makes it suspect, which is worse.
+    assert pad["verdict"] in ("unknown", "suspect")
 
 
 def test_ids_without_a_tokenizer_are_trained_on(tmp_path: Path, cache: Path) -> None:
@@ -121,9 +122,20 @@ def test_a_finished_run_is_skipped_and_redone_only_when_asked(tmp_path: Path, ca
     assert len(list(tmp_path.glob("runs/*/*/plan.json"))) == 2
 
 
+# Whoever starts these tests in the background has interrupts ignored, and processes inherit that.
+_HEARS_INTERRUPTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _start(tmp_path: Path, cache: Path) -> subprocess.Popen[str]:
+    endless = _command(
+        "run", *_COMMON, "--steps", "100000", "--warmup", "1", "--repeats", "1", "--target-interval", "0"
+    )
     job = subprocess.Popen(
-        _command("run", *_COMMON, "--steps", "100000", "--warmup", "1", "--repeats", "1", "--target-interval", "0"),
+        [sys.executable, "-c", _HEARS_INTERRUPTS, *endless],
         cwd=tmp_path, env=_environment(cache), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     until = time.monotonic() + 60
