@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from tunemark.launch import Ended, copy_code, examine, run_worker
 _WRITE = """
 import json, os, sys, time
 def write(kind, **fields):
-    with open("records.0.jsonl", "a") as file:
+    with open("records.{}.jsonl".format(os.environ.get("RANK", "0")), "a") as file:
         file.write(json.dumps(dict(kind=kind, rank=0, instant_s=time.monotonic(), **fields)) + "\\n")
 write("start", pid=os.getpid())
 """
 
 
-def _run(tmp_path: Path, body: str, *, timeout_s: float = 30.0) -> tuple[Ended, list[str]]:
+def _run(tmp_path: Path, body: str, *, timeout_s: float = 30.0, processes: int = 1) -> tuple[Ended, list[str]]:
     """Run `body` as the worker package of a code folder."""
     package = tmp_path / "code" / "tunemark_worker"
     package.mkdir(parents=True)
@@ -29,7 +30,7 @@ def _run(tmp_path: Path, body: str, *, timeout_s: float = 30.0) -> tuple[Ended, 
     kinds: list[str] = []
     ended = run_worker(
         python=sys.executable,
-        processes=1,
+        processes=processes,
         environment={},
         code=tmp_path / "code",
         folder=folder,
@@ -96,3 +97,24 @@ def test_an_interpreter_without_what_is_required_is_refused_with_the_command() -
 def test_a_teardown_that_hangs_after_the_end_record_is_cut_short(tmp_path: Path) -> None:
     ended, kinds = _run(tmp_path, "write('end', reason='steps', status='ok')\ntime.sleep(60)")
     assert (ended.status, kinds[-1]) == ("ok", "end")
+
+
+@pytest.mark.parametrize("ending", ["write('end', reason='steps', status='ok')\n", ""], ids=["teardown", "silence"])
+def test_ranks_in_sessions_of_their_own_are_not_left_behind(tmp_path: Path, ending: str) -> None:
+    pids = "open(str(os.getpid()) + '.pid', 'w').close()\n"
+    ended, _ = _run(tmp_path, f"{pids}{ending}time.sleep(600)", processes=2, timeout_s=15.0)
+    assert ended.status == ("ok" if ending else "timeout")
+    ranks = [int(path.stem) for path in (tmp_path / "attempt").glob("*.pid")]
+    assert len(ranks) == 2
+    until = time.monotonic() + 10
+    while any(_is_alive(pid) for pid in ranks) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(_is_alive(pid) for pid in ranks)
+
+
+def _is_alive(pid: int) -> bool:
+    """A killed process whose new parent has not noticed yet is dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -62,6 +62,8 @@ def run_worker(
     KeyboardInterrupt passes through after the workers have ended.
     """
     variables = {**os.environ, **environment, "PYTHONPATH": str(code), "PYTHONUNBUFFERED": "1"}
+    # Another interpreter's own library would stand in for the worker's; what was examined was asked without it.
+    variables.pop("PYTHONHOME", None)
     kills_before = _kernel_kills()
     with open(folder / "stdout.log", "wb") as out, open(folder / "stderr.log", "wb") as err:
         job = subprocess.Popen(
@@ -94,9 +96,11 @@ def run_worker(
     finally:
         is_whole = all(follower.end is not None for follower in followers)
         _stop(job, graceful=not timed_out and not is_whole)
+        # Torchrun's ranks are each in a session of their own, which outlives a killed one that started it.
         for follower in followers:
             for record in follower.new():
                 on_record(record)
+            _kill_rank(follower.pid, folder)
     ends = [follower.end for follower in followers]
     return _judge(job.returncode, ends, timed_out, timeout_s, _kernel_kills() - kills_before, folder)
 
@@ -106,6 +110,7 @@ class _Follower:
 
     def __init__(self, path: Path) -> None:
         self._path, self._position = path, 0
+        self.pid: int | None = None
         self.end: Mapping[str, Any] | None = None
 
     def new(self) -> list[Mapping[str, Any]]:
@@ -118,6 +123,7 @@ class _Follower:
         whole = text[: text.rfind(b"\n") + 1]
         self._position += len(whole)
         records = [decode(line) for line in whole.decode().splitlines()]
+        self.pid = next((r["pid"] for r in records if r["kind"] == "start"), self.pid)
         self.end = next((r for r in records if r["kind"] == "end"), self.end)
         return list(records)
 
@@ -165,6 +171,16 @@ def _stop(job: subprocess.Popen[bytes], *, graceful: bool) -> None:
 def _signal(job: subprocess.Popen[bytes], number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(job.pid, number)
+
+
+def _kill_rank(pid: int | None, folder: Path) -> None:
+    """Kill a rank that is still there. A number that meanwhile means another process is left alone, where that can be
+    told: a rank works in its attempt's folder."""
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError, FileNotFoundError):
+        if not os.path.isdir("/proc/self") or os.path.samefile(f"/proc/{pid}/cwd", folder):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _tail(folder: Path) -> str:
