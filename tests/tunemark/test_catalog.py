@@ -95,3 +95,16 @@ def test_a_missing_name_mentions_the_broken_plugin_that_may_have_had_it(plugin):
     with pytest.raises(UnknownName, match="no dataset named 'x'") as caught:
         Catalog([plugin("bad", "import no_such_module_at_all")]).dataset("x")
     assert "no_such_module_at_all" in str(caught.value)
+
+
+def test_what_a_plugin_prints_stays_off_standard_output(plugin, capsys):
+    text = "from tunemark.plugin import hookimpl\nprint('at import')\n"
+    text += "@hookimpl\ndef tunemark_datasets():\n    print('when asked')\n    return []\n"
+    text += "@hookimpl\ndef tunemark_record(plan, record):\n    print('of a record')\n"
+    catalog = Catalog([plugin("a", text)])
+    catalog.datasets()
+    for _, function in catalog.observers("tunemark_record"):
+        function(plan=None, record={})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.split("\n") == ["at import", "when asked", "of a record", ""]

@@ -93,7 +93,7 @@ class Catalog:
     def observers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """(plugin, function) of every implementation of a hook, in order of registration."""
         implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        return [(each.plugin_name, each.function) for each in implementations]
+        return [(each.plugin_name, _apart(each.function)) for each in implementations]
 
     # -- how it is found out
 
@@ -159,8 +159,7 @@ class Catalog:
         owner: dict[str, str] = {}
         for plugin, function in self.observers(hook):
             try:
-                with redirect_stdout(sys.stderr):  # standard output is the result's
-                    answers = list(function())
+                answers = list(function())
                 wrong = [a for a in answers if not isinstance(a, kind)]
                 if wrong:
                     raise TypeError(f"{hook} returned {wrong[0]!r}, which is no {kind.__name__}")
@@ -200,6 +199,17 @@ class Catalog:
             why=f"it may be in a plugin that could not be used: {failed}" if failed else "",
             next=did_you_mean(name, named) + f". More {kind}s come with plugins: see `tunemark list plugins`",
         )
+
+
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with what it prints on standard error: standard output is the result's."""
+
+    @functools.wraps(function)
+    def apart(*args: Any, **kwargs: Any) -> Any:
+        with redirect_stdout(sys.stderr):
+            return function(*args, **kwargs)
+
+    return apart
 
 
 def load(name: str) -> Any:
