@@ -14,14 +14,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def tunemark_audit(plan: Plan | None, result: Result) -> Sequence[Finding]:
-    """What is invalid or suspect, unless the run's own statistics have said it. Missing facts change nothing: of a
-    run that was measured here enough is known by itself."""
+    """What is invalid or suspect, unless the run's own statistics have said it."""
     # Heavy, and needed only where there is a result.
-    from tunemark.analysis import audit, claim_of
+    from tunemark.analysis import findings_on
 
-    if plan is None:
-        return []
-    architecture = plan.model.architecture
-    (audited,) = audit([claim_of(result, architecture)], {})
-    said = {finding.rule for finding in result.findings}
-    return [f for f in audited.findings if f.severity in ("invalid", "suspect") and f.rule not in said]
+    return findings_on(result, plan.model.architecture) if plan else []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +12,7 @@ import pytest
 
 from tunemark.analysis import audit, claim_of
 from tunemark.plugin import Catalog
-from tunemark.results import Result, decode
+from tunemark.results import Result, decode, encode
 
 ARCHITECTURE = Catalog().model("mistral-7b").architecture
 
@@ -66,6 +69,20 @@ def test_an_impossible_run_is_found(changes: dict[str, Any], found: tuple[str, s
 
 def test_a_breakdown_has_no_rate_to_judge() -> None:
     assert _findings(_result(breakdown=True, steps_measured=20)) == set()
+
+
+def test_a_folder_of_our_own_runs_is_audited(tunemark: Callable[..., Any], tmp_path: Path) -> None:
+    good, bad = _result(), _result(run_id="fedcba9876543210", steps_measured=20)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/runs.jsonl").write_text(f"{encode(good)}\n{encode(bad)}\n")
+    done = tunemark("audit", "out", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["id"], row["kind"], row["verdict"]) for row in rows] == [
+        (good.run_id, "measured", "valid"),
+        (bad.run_id, "measured", "invalid"),
+    ], done.stderr
+    assert rows[0]["tokens_per_s_claimed"] == 10240.0
+    assert done.returncode == 1
 
 
 def test_the_rules_are_asked_at_the_end_of_every_run() -> None:

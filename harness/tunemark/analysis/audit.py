@@ -39,6 +39,7 @@ class Audited:
         claim = self.claim
         every = (*([self.rate] if self.rate else []), *self.ways)
         return Imported(
+            kind="measured" if claim.tool == "tunemark" else "imported",
             id=claim.id,
             source=claim.source,
             tool=claim.tool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
     from tunemark.analysis import Audited, Reading
+    from tunemark.results import Result
 
 # What follows `--` is somebody's command and no argument of ours.
 TAKES_COMMAND = True
@@ -22,7 +24,9 @@ _CHUNK_BYTES = 1 << 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark audit [OPTIONS] FILE... | - | -- COMMAND..."
-    parser.add_argument("sources", nargs="*", metavar="FILE", help="a log or a table; - reads a pipe as it comes")
+    parser.add_argument(
+        "sources", nargs="*", metavar="FILE", help="a log, a table, or a store of runs; - reads a pipe as it comes"
+    )
     parser.add_argument("--model", help="the model trained (`tunemark list models`)")
     parser.add_argument("--device", help="the chip, by the name that it is sold under: MI250, H100-SXM")
     parser.add_argument("--count", type=_positive, help="how many of them, as packages are sold")
@@ -40,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.analysis import Given, audit
+    from tunemark.analysis import Given, audit, audit_run
     from tunemark.report import claim_lines, claims_table, write
     from tunemark.results import encode_imported, keep
 
@@ -57,6 +61,8 @@ def execute(args: argparse.Namespace) -> int:
         precision=args.precision, method=args.method, train_s=args.time, padding_fraction=_padding(args, catalog),
     )  # fmt: skip
     audited: list[Audited] = []
+    for folder in filter(os.path.isdir, args.sources):
+        audited += [audit_run(result, catalog.models()) for result in _own(Path(folder), catalog)]
     for reading in _readings(args, catalog):
         print(reading.summary(), file=sys.stderr)
         if not reading.claims:
@@ -68,7 +74,8 @@ def execute(args: argparse.Namespace) -> int:
         audited += audit([given.added_to(claim) for claim in reading.claims], catalog.models())
     rows = [one.as_row() for one in audited]
     if args.store is not None:
-        keep(rows, Path(args.store))
+        # A run of our own lies in its store already.
+        keep((row for row in rows if row.kind == "imported"), Path(args.store))
     if args.output is not None:
         write([], Path(args.output), catalog, rows)
         print(f"the report is in {args.output}", file=sys.stderr)
@@ -98,6 +105,8 @@ def _readings(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
         yield found
         return
     for source in args.sources:
+        if os.path.isdir(source):
+            continue
         if source == "-":
             yield read(arriving(sys.stdin.buffer), "-", "standard input", importers)
             continue
@@ -109,6 +118,18 @@ def _readings(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
             raise BadData(
                 what=f"cannot read {source!r}", why=error.strerror or str(error), next="give a log or a table"
             ) from error
+
+
+def _own(folder: Path, catalog: Catalog) -> list[Result]:
+    """The runs of a store, or of a folder that a report was written to."""
+    from tunemark.report import read as read_report
+    from tunemark.report.write import RUNS
+    from tunemark.results import Store
+
+    found = read_report(folder) if (folder / RUNS).exists() else Store(folder).results(catalog)
+    if not found:
+        raise BadData(what=f"{folder} holds no runs", next="give a store (runs), or a folder that -o wrote")
+    return found
 
 
 def _padding(args: argparse.Namespace, catalog: Catalog) -> float | None:

@@ -65,9 +65,7 @@ def verdict_line(result: Result) -> str:
 
 def claims_table(rows: Sequence[Imported]) -> str:
     """One row for each claim of others: as printed, re-derived, what it implies, the verdict and its first reason."""
-    lines = [
-        "| claim (imported) | printed (tokens/s) | re-derived (tokens/s) | implied MFU (%) | verdict | first reason |"
-    ]
+    lines = ["| claim | printed (tokens/s) | re-derived (tokens/s) | implied MFU (%) | verdict | first reason |"]
     lines.append("|---|---:|---|---:|---|---|")
     for row in rows:
         ways = "; ".join(f"{way} {significant(rate)}" for way, rate in row.tokens_per_s_rederived.items())

@@ -23,7 +23,7 @@ SCHEMA = 1
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One audited claim.
+    """One audited claim; kind: 'measured' where it is a run of our own.
 
     id: of the table's row, or the file's name. meaning: what the tool's figure counts; counts: the same in a word, null
     where it is open. count: packages as they are sold. tokens_per_s_claimed: as stated, or the median of the printed
@@ -55,7 +55,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     missing: tuple[str, ...]
     origin: dict[str, str]
     notes: tuple[str, ...]
-    kind: Literal["imported"] = "imported"
+    kind: Literal["imported", "measured"] = "imported"
     schema: int = SCHEMA
 
 
