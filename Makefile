@@ -17,9 +17,9 @@ run: $(VENV)/.run ## install into $(VENV), run the default experiment, leave its
 test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist loadfile --benchmark-disable -m "not alone"
-	$(BIN)/pytest -q -m alone
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable -m "not alone"
+	$(BIN)/python -m pytest -q -m alone
 
 # An interpreter that has a torch already (a vendor's build above all) keeps it: the environment then sees the
 # interpreter's own packages, and the torch pin becomes the version that is there. The file changes, and the environment
@@ -51,6 +51,8 @@ $(VENV)/.run: pyproject.toml $(VENV)/constraints.txt
 $(VENV)/.test: pyproject.toml $(VENV)/constraints.txt
 	@echo "installing tunemark and what its tests need; the first time takes minutes"
 	@$(PIP) -e '.[test]'
+	@: "an interpreter that keeps its torch may have brought its ruff too, whose program is then elsewhere"
+	@test -x $(BIN)/ruff || $(PIP) --ignore-installed --no-deps ruff
 	@touch $@ $(VENV)/.run
 
 FORCE:
