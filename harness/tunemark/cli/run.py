@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
@@ -48,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
         words = f"{end.status}, ended by {end.reason}"
         line[0].close(words if end.status == "ok" else f"{words}: {end.evidence}")
 
-    with terminable():
+    with terminable(), redirect_stdout(sys.stderr):  # standard output is the result's
         results = measure(experiment, plans, catalog, Watch(message=_say, attempt=attempt, record=record, ended=ended))
     if results.is_interrupted:
         _say("interrupted: every finished step and run is kept; the same command goes on where this one stopped")

@@ -112,7 +112,7 @@ class Catalog:
                     plugin = point.load()
                 self._register(manager, point.name, plugin)
             # A stranger's module is on the other side: whatever it raises is its own failure, not the harness's.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.broken.append(
                     Broken(plugin=point.name, distribution=distribution, reason=f"{type(error).__name__}: {error}")
                 )
@@ -159,12 +159,13 @@ class Catalog:
         owner: dict[str, str] = {}
         for plugin, function in self.observers(hook):
             try:
-                answers = list(function())
+                with redirect_stdout(sys.stderr):  # a generator's body runs here
+                    answers = list(function())
                 wrong = [a for a in answers if not isinstance(a, kind)]
                 if wrong:
                     raise TypeError(f"{hook} returned {wrong[0]!r}, which is no {kind.__name__}")
             # A stranger's function is on the other side.
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 reason = f"{hook}: {type(error).__name__}: {error}"
                 self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from tunemark.plugin import Architecture, Model, Strategy, TokenizerName, hookimpl
+from tunemark.plugin import Architecture, Finding, Model, Strategy, TokenizerName, hookimpl
+
+if TYPE_CHECKING:
+    from tunemark.experiment.plan import Plan
+    from tunemark.results.result import Result
 
 print("a plugin that prints while it is imported")
+if os.environ.get("TUNEMARK_FAULTY_LEAVES"):
+    sys.exit(0)
 
 FAULTS = {
     "sound": "none",
@@ -20,6 +29,7 @@ FAULTS = {
     "killed": "the process is killed",
     "nan": "the loss is no number from some step on",
     "frozen": "no gradient reaches any weight",
+    "talkative": "none in the model: the plugin's hooks print what they see of it",
 }
 
 
@@ -58,3 +68,16 @@ def tunemark_strategies() -> Sequence[Strategy]:
             distributed=False,
         )
     ]
+
+
+@hookimpl
+def tunemark_record(plan: Plan, record: Mapping[str, Any]) -> None:
+    if plan.spec.model == "faulty-talkative":
+        print("a hook that prints: record")
+
+
+@hookimpl
+def tunemark_audit(plan: Plan | None, result: Result) -> Sequence[Finding]:
+    if result.model == "faulty-talkative":
+        print("a hook that prints: audit")
+    return []
