@@ -14,16 +14,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from tunemark.data import Prepared, prepare
-from tunemark.errors import BadData, BadExperiment
+from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, run_worker
-from tunemark.plugin import Catalog
+from tunemark.plugin import Catalog, PutsBack, WatchesJobs
 from tunemark.results import Result, Store
 
 
@@ -57,6 +57,9 @@ class Watch:
 
 def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]:
     """Check interpreters, copy the code and prepare the token files of all plans, before any device is touched."""
+    for device in {plan.device.name: plan.device for plan in plans}.values():
+        if isinstance(device, PutsBack) and (words := device.left_over(store.root.absolute())):
+            watch.message(words)
     interpreters: dict[tuple[str, tuple[str, ...]], Interpreter] = {}
     data: dict[str, Prepared] = {}
     ready = []
@@ -68,6 +71,12 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
                 why="facts only: no runtime in this version; its dimensions are there for plans and audits",
                 next="choose a model that `tunemark list models` does not mark as facts only, or install a plugin that "
                 "provides it",
+            )
+        if not plan.accelerator.is_present:
+            raise BadExperiment(
+                what=f"{plan.device.name}:{plan.accelerator.name} is not on this machine",
+                why="it is known from documents, which is enough to plan it",
+                next="run it where the accelerator is; `tunemark list devices` shows what is here",
             )
         python = plan.spec.python or sys.executable
         asked = (python, plan.model.requires)
@@ -153,7 +162,8 @@ def _attempt(
     plan = each.plan
     name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
     folder = store.new_attempt(plan, name)
-    assignment = plan.assignment(each.data.token_file, name, calibrate=calibrate and not plan.accelerator.peak_flops)
+    measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
+    assignment = plan.assignment(each.data.token_file, name, calibrate=measured)
     (folder / "plan.json").write_text(assignment.to_json())
     facts: dict[str, Any] = {
         "fingerprint": each.fingerprint,
@@ -181,20 +191,50 @@ def _attempt(
                 watch.message(f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}")
 
     ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
+    held = ExitStack()
     try:
-        with plan.device.occupy(plan.accelerator):
+        try:
+            variables = held.enter_context(plan.device.occupy(plan.accelerator, store.root.absolute()))
+        except TunemarkError as error:
+            ended = Ended(status="error", reason="device", evidence=_flat(error))
+            return ended
+        job = None
+        if isinstance(plan.device, WatchesJobs):
+            job = plan.device.watch(plan.accelerator, folder, watch.message)
+        with job or nullcontext() as followed:
             ended = run_worker(
                 python=each.interpreter.path,
                 processes=plan.launch.processes,
-                environment=dict(plan.launch.environment),
+                environment={**plan.launch.environment, **(variables or {})},
                 code=each.code.folder,
                 folder=folder,
                 timeout_s=timeout_s,
                 on_record=on_record,
+                is_waiting=followed.is_waiting if followed else lambda: False,
             )
+        if followed:
+            facts["watched"] = dict(followed.facts())
+            ended = _told(ended, facts["watched"].get("failure"))
     finally:
+        try:
+            held.close()
+        except TunemarkError as error:
+            facts["not_put_back"] = _flat(error)
+            watch.message(str(error))
         facts.update(status=ended.status, reason=ended.reason, evidence=ended.evidence)
         store.write_attempt(plan, folder, facts)
+    return ended
+
+
+def _flat(error: TunemarkError) -> str:
+    """An error's lines as one."""
+    return "; ".join(" ".join(part.split()) for part in (error.what, error.why, error.next) if part)
+
+
+def _told(ended: Ended, failure: str | None) -> Ended:
+    """The end, with what the platform said of it: more than an exit code does."""
+    if failure and ended.status in ("error", "oom"):
+        return replace(ended, evidence=f"{failure}; {ended.evidence}")
     return ended
 
 

@@ -24,8 +24,12 @@ from tunemark_worker.recorder import Recorder, affinity
 # Elements of each tensor that are compared with the start's.
 SAMPLES = 64
 # Spellings, in torch 1.13 to 2.13, of memory that could not be had. An illegal access to memory is none of them.
-_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|DefaultCPUAllocator.*alloc", re.I)
-_REQUESTED = re.compile(r"allocate ([0-9.]+) ?(bytes|[KMGT]iB)", re.I)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OUT_OF_MEMORY|memory not enough|can't allocate memory|not enough memory|DefaultCPUAllocator.*alloc",
+    re.I,
+)
+_REQUESTED = re.compile(r"(?:allocate|Memory requested *:) *([0-9.]+) ?(bytes|[KMGT]iB)", re.I)
+_AVAILABLE = re.compile(r"Memory available *: *([0-9.]+) ?(bytes|[KMGT]iB)", re.I)
 _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
@@ -54,10 +58,11 @@ def main(plan: str) -> int:
             status=status,
             error=message,
             requested_bytes=requested_bytes(message),
+            available_bytes=available_bytes(message),
             **attempt.facts(),
         )
         return 1
-    recorder.write("end", reason=reason, status="ok", error=None, requested_bytes=None, **attempt.facts())
+    recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
     attempt.leave()
     return 0
 
@@ -206,7 +211,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def requested_bytes(message: str) -> Optional[int]:
     """The allocation that failed, where the message names it."""
-    found = _REQUESTED.search(message)
+    return _bytes(_REQUESTED.search(message))
+
+
+def available_bytes(message: str) -> Optional[int]:
+    """The memory that there was, where the message names it."""
+    return _bytes(_AVAILABLE.search(message))
+
+
+def _bytes(found: Optional[re.Match[str]]) -> Optional[int]:
     return int(float(found.group(1)) * _UNITS[found.group(2).lower()]) if found else None
 
 

@@ -61,6 +61,9 @@ class Step(NamedTuple):
 def train(job: Job) -> str:
     """Step until there is a reason to stop, and return it."""
     witness = _witness(job.module)
+    last: List[torch.Tensor] = []
+    if hasattr(job.device, "follow"):
+        job.device.follow(lambda: _read(witness, last))
     timing = Timing(job.assignment, job.device.waits_free)
     edge_s = _edge(job, witness, 0, 0)
     began_s = load_s = edge_s
@@ -73,6 +76,7 @@ def train(job: Job) -> str:
         taken: List[Step] = []
         for batches in job.steps:
             taken.append(_step(job, done + len(taken), batches))
+            last[:] = [taken[-1].loss_sum]
             if len(taken) == length:
                 break
         if not taken:
@@ -85,6 +89,13 @@ def train(job: Job) -> str:
         if window == 0:
             job.recorder.write("phase", name="first_step")
         edge_s, done, window = next_s, done + len(taken), window + 1
+
+
+def _read(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
+    """Bring the last step's loss to the host, and an element of a weight that its update wrote."""
+    for loss in last:
+        loss.item()
+    witness.detach().flatten()[0].item()
 
 
 def _step(job: Job, number: int, batches: List[Batch]) -> Step:

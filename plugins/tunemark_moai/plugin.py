@@ -1,71 +1,137 @@
-"""The device `moai` as the parent sees it: what the status tool of this machine, or a saved output of it, shows.
-
-Choosing a size and running on it are not here yet; both say so.
-"""
+"""The device `moai` and its strategies as the parent sees them. A size is a flavor, by its name."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Sequence
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import Accelerator, Launch, Strategy, ToolReading
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 
-_TOOLS = ("moreh-smi", "ap-smi")
-_PATIENCE_S = 20
+if TYPE_CHECKING:
+    from tunemark_moai.control import ByTools, ByVariable
+    from tunemark_moai.watch import Watch
+
+SIMULATOR = "TUNEMARK_MOAI_SIM"
+# Seconds between two looks at the status tool while a job runs; what one costs is documented nowhere.
+SAMPLE_S = 10.0
+SAMPLE_VARIABLE = "TUNEMARK_MOAI_SAMPLE_S"
+_ENABLING = "MOREH_ENABLE_ADVANCED_PARALLELIZATION"
+
+_ARGUMENTS = {
+    "pipeline_parallel": "true or false",
+    "num_stages": "stages of the pipeline, or auto",
+    "num_micro_batches": "micro-batches of the pipeline, or auto",
+    "activation_recomputation": "true, false, or auto",
+    "distribute_parameter": "true, false, or auto",
+    "mixed_precision": "true or false; the platform's own default is true",
+}
+_NUMBERS = ("num_stages", "num_micro_batches")
+_NEVER_AUTO = ("pipeline_parallel", "mixed_precision")
+# What leaves nothing to the platform; the other two arguments have no value that does.
+_PINNED = ("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter")
 
 
 class Moai:
-    """The accelerators that Moreh's MoAI platform offers to this machine. A size is a flavor."""
+    """The accelerator that Moreh's MoAI platform offers to this machine."""
 
     name = "moai"
     runtime = "tunemark_moai.runtime:Moai"
 
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, environment: Mapping[str, str] = os.environ) -> None:
         """path: where the tools are looked for, None is PATH."""
-        self._path = path
+        self._path, self._environment = path, environment
 
     def accelerators(self) -> Sequence[Accelerator]:
-        """The flavors that accelerators of this machine have now; none where no status tool is installed."""
-        reading = self._status()
-        if reading is None:
+        """The flavors of the menu, or those that documents name where no tool lists them; none without a tool."""
+        from tunemark_moai.flavors import rank
+
+        if self._control is None:
             return []
-        sizes: dict[str, Accelerator] = {}
-        for device in reading.devices:
-            if device.flavor is not None and device.flavor not in sizes:
-                mib = device.memory_total_mib
-                sizes[device.flavor] = Accelerator(
-                    name=device.flavor,
-                    chip=device.name or "unknown",
-                    chips=None,
-                    memory_bytes=None if mib is None else mib << 20,
-                )
-        return sorted(sizes.values(), key=lambda size: size.memory_bytes or 0)
+        return [self._accelerator(name) for name in sorted(self._control.sizes(), key=rank)]
 
     def accelerator(self, size: str) -> Accelerator | None:
-        if not any(shutil.which(tool, path=self._path) for tool in _TOOLS):
-            raise TunemarkError(
-                what="this machine has no MoAI accelerator",
-                why=f"none of {', '.join(_TOOLS)} is on PATH",
-                next="run it in the MoAI environment; `tunemark list devices` shows what is here",
-            )
-        return next((each for each in self.accelerators() if each.name.casefold() == size.casefold()), None)
+        if self._control is None:
+            return next((each for each in self.documented() if each.name.casefold() == size.casefold()), None)
+        from tunemark_moai.control import ByVariable
+
+        # No tool lists what a variable may hold, so the person's word is taken for it.
+        if isinstance(self._control, ByVariable):
+            return self._accelerator(size)
+        found = next((name for name in self._control.sizes() if name.casefold() == size.casefold()), None)
+        return self._accelerator(found) if found else None
+
+    def documented(self) -> Sequence[Accelerator]:
+        from tunemark_moai.flavors import DOCUMENTED, accelerator
+
+        known = [accelerator(name, is_present=False) for name in DOCUMENTED]
+        return sorted(
+            (each for each in known if each.memory_bytes is not None), key=lambda each: each.memory_bytes or 0
+        )
 
     def default_size(self) -> str:
-        reading = self._status()
-        assert reading
-        default = next((d for d in reading.devices if d.default and d.flavor), None)
-        return str((default or next(d for d in reading.devices if d.flavor)).flavor)
+        assert self._control is not None, "asked only where there is a size"
+        return self._control.current()
 
-    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
-        raise _not_yet()
+    def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
+        if self._control is None:
+            raise TunemarkError(
+                what="this machine has no MoAI accelerator",
+                why="neither moreh-smi nor ap-smi is on PATH",
+                next="run it in the MoAI environment",
+            )
+        return self._control.hold(accelerator.name, store)
+
+    def left_over(self, store: Path) -> str | None:
+        from tunemark_moai.restore import NAME, left_over
+
+        former = left_over(store)
+        if former is None or former.is_held:
+            return None
+        return (
+            f"moai: a run that was cut off has left accelerator {former.device} changed since {former.since}; "
+            f"before, it was {former.flavor}. This run puts that back when it ends. To do it now: `{former.command}`, "
+            f"then delete {store / NAME}"
+        )
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
-        raise _not_yet()
+        """One process: it sees one device, and the platform distributes by itself."""
+        return Launch(processes=1, threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+    def refusal(self, accelerator: Accelerator, strategy: str, settings: Mapping[str, Any]) -> str | None:
+        name, *options = strategy.split(":")
+        if name not in ("none", "auto", "manual"):
+            return (
+                f"{name} is torch's, and the platform distributes by itself (its documents forbid DDP): "
+                "--strategy none, auto or manual"
+            )
+        if settings.get("breakdown"):
+            return "no way is documented to wait for a part of a step there: leave --breakdown out"
+        if name == "none":
+            if self._environment.get(_ENABLING, "0") not in ("", "0"):
+                return f"{_ENABLING} is set, so that `none` would be parallelized too: unset it"
+            return None
+        given = dict(option.partition("=")[::2] for option in options)
+        for key, value in given.items():
+            if not _is_value(key, value):
+                return f"{key}={value}: {key} is {_ARGUMENTS[key]}"
+        missing = [key for key in _PINNED if given.get(key, "auto") == "auto"]
+        if name == "manual" and missing:
+            return f"manual leaves nothing to the platform, so pin {', '.join(missing)} too; auto takes a part of them"
+        return None
+
+    def watch(self, accelerator: Accelerator, attempt: Path, say: Callable[[str], None]) -> Watch:
+        from tunemark_moai.tools import Tools
+        from tunemark_moai.watch import Watch
+
+        given = self._environment.get(SAMPLE_VARIABLE)
+        return Watch(Tools.of_environment(), attempt, say, SAMPLE_S if given is None else float(given))
 
     def read_output(self, text: str) -> ToolReading:
         """Any table of `moreh-smi` or `ap-smi`."""
@@ -74,13 +140,21 @@ class Moai:
 
         return read_devices(text)
 
-    def _status(self) -> ToolReading | None:
-        """What the first tool shows that is installed; None where there is none."""
-        for tool in _TOOLS:
-            found = shutil.which(tool, path=self._path)
-            if found:
-                return self.read_output(_printed(found))
-        return None
+    @functools.cached_property
+    def _control(self) -> ByVariable | ByTools | None:
+        from tunemark_moai.tools import Tools
+
+        tools = Tools(path=self._path) if self._path else Tools.of_environment()
+        if not (tools.find("ap-smi") or tools.find("moreh-smi")):
+            return None
+        from tunemark_moai.control import control_of
+
+        return control_of(tools, self._environment)
+
+    def _accelerator(self, name: str) -> Accelerator:
+        from tunemark_moai.flavors import accelerator
+
+        return accelerator(name, is_present=True, is_simulated=SIMULATOR in self._environment)
 
 
 @hookimpl
@@ -88,19 +162,36 @@ def tunemark_devices() -> Sequence[Device]:
     return [Moai()]
 
 
-def _printed(tool: str) -> str:
-    try:
-        done = subprocess.run([tool], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TunemarkError(
-            what=f"{tool} does not answer", why=str(error), next=f"call `{tool}` yourself and mend what it says"
-        ) from error
-    # The exit codes of the tools are documented nowhere: what was printed decides.
-    return b"\n".join([done.stdout, done.stderr]).decode(errors="replace")
+@hookimpl
+def tunemark_strategies() -> Sequence[Strategy]:
+    return [
+        Strategy(
+            name="none",
+            runtime="tunemark_moai.runtime:NoParallelization",
+            description="the platform parallelizes nothing: one device of 64 GB",
+            devices=("moai",),
+            distributed=False,
+        ),
+        Strategy(
+            name="auto",
+            runtime="tunemark_moai.runtime:AdvancedParallelization",
+            description="the platform's advanced parallelization; what is not pinned, it chooses",
+            options=_ARGUMENTS,
+            devices=("moai",),
+            distributed=False,
+        ),
+        Strategy(
+            name="manual",
+            runtime="tunemark_moai.runtime:AdvancedParallelization",
+            description="the same with nothing left to choose",
+            options=_ARGUMENTS,
+            devices=("moai",),
+            distributed=False,
+        ),
+    ]
 
 
-def _not_yet() -> TunemarkError:
-    return TunemarkError(
-        what="tunemark cannot run on MoAI accelerators yet, it only shows them",
-        next="`tunemark list devices --backend moai`",
-    )
+def _is_value(key: str, value: str) -> bool:
+    if key in _NUMBERS:
+        return value == "auto" or (value.isdecimal() and int(value) > 0)
+    return value in ("true", "false") or (value == "auto" and key not in _NEVER_AUTO)

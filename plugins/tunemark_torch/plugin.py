@@ -42,8 +42,8 @@ class Cpu:
     def default_size(self) -> str:
         return str(self._available())
 
-    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
+        return contextlib.nullcontext({})
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """One process with a thread per core, or one process of one thread per core; each bound to its cores."""
@@ -88,8 +88,8 @@ class Cuda:
     def default_size(self) -> str:
         return "1"
 
-    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
+        return contextlib.nullcontext({})
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """One process for each GPU, with an equal share of the cores' threads."""

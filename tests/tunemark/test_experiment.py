@@ -68,8 +68,8 @@ class Cpu:
     def default_size(self):
         return "1"
 
-    def occupy(self, accelerator):
-        return nullcontext()
+    def occupy(self, accelerator, store):
+        return nullcontext({})
 
     def launch(self, accelerator, strategy):
         return Launch(processes=int(accelerator.name), threads=3, options={"cores": [0]})

@@ -37,7 +37,7 @@ def result(**changes: Any) -> Result:
         method="full", precision="fp32", batching="pad", sequence=32, micro_batch=2, global_batch=2,
         gradient_accumulation=1, train_on="all", weights="random", optimizer="adamw", learning_rate=1e-4,
         schedule="constant", clip_norm=1.0, seed=0, breakdown=False, budget_s=60.0, target_interval=0.02, window_s=1.0,
-        chip="c", chips=1, oversubscribed=False, learnable=True, processes=1, threads=2, data_ranks=1,
+        chip="c", chips=1, oversubscribed=False, learnable=True, simulated=False, processes=1, threads=2, data_ranks=1,
         parameters=5, trainable_parameters=5, flops_per_token=30.0, flops_per_token_full_attention=31.0,
         status="ok", verdict="valid", findings=(), attempts=3, each_attempt=(row,) * 3, steps_measured=27,
         tokens_per_s=rate(1234.4, 14.8), slot_tokens_per_s=rate(1261.0, 15.0), trained_tokens_per_s=rate(1230.0, 15.0),

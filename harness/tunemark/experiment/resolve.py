@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from tunemark.experiment.values import named_options
 from tunemark.physics import memory_floor_bytes, parameters, train_flops_per_token
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, Model, Strategy
-from tunemark.plugin.protocols import Device
+from tunemark.plugin.protocols import ChecksRuns, Device, KnowsSizes
 from tunemark.units import gib
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
     """The plans of all points; a run that appears twice is kept once, with a note."""
     plans: dict[str, Plan] = {}
     times: dict[str, int] = {}
-    for point in found:
+    for point in (each for some in found for each in _each_size(some, catalog)):
         plan = resolve(point, catalog)
         plans.setdefault(plan.run_id, plan)
         times[plan.run_id] = times.get(plan.run_id, 0) + 1
@@ -38,6 +38,22 @@ def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
             note = f"run {name} is asked for {count} times and is measured as one"
             plans[name] = replace(plans[name], notes=(*plans[name].notes, note))
     return list(plans.values())
+
+
+def _each_size(point: Point, catalog: Catalog) -> list[Point]:
+    """The point, or for the size `all` one for each size that its device offers or, where it is absent, is documented
+    to offer."""
+    if point["size"] != "all":
+        return [point]
+    device = _device(point, catalog, None, [])
+    sizes = list(device.accelerators()) or list(device.documented() if isinstance(device, KnowsSizes) else ())
+    if not sizes:
+        raise BadExperiment(
+            what=f"there is no {device.name} on this machine, and all its sizes were asked for",
+            why=_size_place(point),
+            next="name the sizes; see `tunemark list devices`",
+        )
+    return [replace(point, values={**point.values, "size": size.name}) for size in sizes]
 
 
 def resolve(point: Point, catalog: Catalog) -> Plan:
@@ -49,17 +65,26 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     _check_options(point, "dataset", dataset, dataset_options)
     _check_tokenizer(point, model, dataset)
     strategy_name, strategy_options = _options(point, "strategy")
-    strategy = _named(point, "strategy", catalog.strategy, strategy_name)
-    _check_options(point, "strategy", strategy, strategy_options)
     python = _python(point)
     device = _device(point, catalog, python, notes)
+    strategy = _named(point, "strategy", lambda name: catalog.strategy(name, device.name), strategy_name)
+    _check_options(point, "strategy", strategy, strategy_options)
     accelerator = _accelerator(point, device, catalog)
+    if not accelerator.is_present:
+        notes.append(
+            f"{device.name}:{accelerator.name} is known from documents, and is not on this machine: it can be planned, "
+            "not run"
+        )
     weights = _weights(point, model)
     _check_training(point, model, dataset)
 
     launch = device.launch(accelerator, strategy)
     if launch.processes > 1 and not strategy.distributed:
-        several = [s.name for s in catalog.strategies().values() if s.distributed]
+        several = [
+            s.name
+            for s in catalog.strategies().values()
+            if s.distributed and device.name in (s.devices or (device.name,))
+        ]
         place = f"{device.name}:{accelerator.name}"
         raise BadExperiment(
             what=f"{place} needs {launch.processes} processes, but strategy {strategy.name!r} has one",
@@ -97,13 +122,17 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         window=float(point["window"]),
         breakdown=point["breakdown"],
     )
+    if isinstance(device, ChecksRuns):
+        why = device.refusal(accelerator, spec.strategy, asdict(spec))
+        if why:
+            raise BadExperiment(
+                what=f"{device.name}:{accelerator.name} cannot run strategy {spec.strategy!r} so",
+                why=f"{point.place('strategy')}; {point.place('device')}",
+                next=why,
+            )
     total = parameters(model.architecture).total
     floor = memory_floor_bytes(total, spec.precision, spec.optimizer)
-    if accelerator.memory_bytes is not None and floor > accelerator.memory_bytes:
-        notes.append(
-            f"{model.name} needs at least {gib(floor)} GiB ({spec.precision}, {spec.optimizer}) unless it is sharded, "
-            f"{device.name}:{accelerator.name} has {gib(accelerator.memory_bytes)} GiB: it may run out of memory"
-        )
+    notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
     return Plan(
         run_id=run_id(spec),
         spec=spec,
@@ -125,6 +154,25 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),
     )
+
+
+def _memory_notes(what: str, floor: int, device: str, accelerator: Accelerator) -> list[str]:
+    """What cannot fit, by the floor alone: activations and buffers come on top."""
+    whole, part, parts = accelerator.memory_bytes, accelerator.part_memory_bytes, accelerator.parts
+    place = f"{device}:{accelerator.name}"
+    if part is not None and parts is not None and floor > part:
+        spread = "is less than that" if floor <= part * parts else "is more than that too: it cannot fit"
+        return [
+            f"{what} needs at least {gib(floor)} GiB, one of the {parts} memories of {place} {gib(part)} GiB: "
+            "without distribution of parameters it runs out of memory; "
+            f"distributed over all, {gib(floor // parts)} GiB each {spread}"
+        ]
+    if whole is not None and floor > whole:
+        return [
+            f"{what} needs at least {gib(floor)} GiB unless it is sharded, {place} has {gib(whole)} GiB: it may run "
+            "out of memory"
+        ]
+    return []
 
 
 def _named(point: Point, setting: str, look_up: Callable[[str], T], name: str) -> T:

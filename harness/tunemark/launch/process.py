@@ -56,8 +56,10 @@ def run_worker(
     folder: Path,
     timeout_s: float,
     on_record: Callable[[Mapping[str, Any]], None],
+    is_waiting: Callable[[], bool] = lambda: False,
 ) -> Ended:
     """Run one attempt to its end. timeout_s: the longest silence (no new record of any rank) that is borne.
+    is_waiting: whether the job stands in a queue, where it has nothing to say.
 
     KeyboardInterrupt passes through after the workers have ended.
     """
@@ -85,6 +87,8 @@ def run_worker(
                 for record in follower.new():
                     heard_s = time.monotonic()
                     on_record(record)
+            if is_waiting():
+                heard_s = time.monotonic()
             if ended:
                 break
             if all(follower.end is not None for follower in followers) and time.monotonic() - heard_s > _TEARDOWN_S:

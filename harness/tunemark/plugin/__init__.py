@@ -18,7 +18,12 @@ from tunemark.plugin.descriptors import Strategy as Strategy
 from tunemark.plugin.descriptors import TokenizerName as TokenizerName
 from tunemark.plugin.descriptors import ToolReading as ToolReading
 from tunemark.plugin.hooks import hookimpl as hookimpl
+from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import Device as Device
+from tunemark.plugin.protocols import JobWatch as JobWatch
+from tunemark.plugin.protocols import KnowsSizes as KnowsSizes
+from tunemark.plugin.protocols import PutsBack as PutsBack
 from tunemark.plugin.protocols import ReadsOutput as ReadsOutput
 from tunemark.plugin.protocols import Tokenizer as Tokenizer
+from tunemark.plugin.protocols import WatchesJobs as WatchesJobs

@@ -67,6 +67,7 @@ class Catalog:
         return self._named("tunemark_datasets", Dataset)
 
     def strategies(self) -> dict[str, Strategy]:
+        """By name; those for one device by "NAME on DEVICE"."""
         return self._named("tunemark_strategies", Strategy)
 
     def launchers(self) -> dict[str, Launcher]:
@@ -87,8 +88,16 @@ class Catalog:
     def dataset(self, name: str) -> Dataset:
         return self._chosen("dataset", name, self.datasets())
 
-    def strategy(self, name: str) -> Strategy:
-        return self._chosen("strategy", name, self.strategies())
+    def strategy(self, name: str, device: str) -> Strategy:
+        """The strategy of that name for a device: its own, or else the one for any."""
+        every = self.strategies()
+        fitting = {s.name: s for s in every.values() if not s.devices}
+        fitting.update((s.name, s) for key, s in every.items() if key == _on(s.name, device))
+        own = _on(name, device)
+        return every[own] if own in every else self._chosen("strategy", own if self._is_taken(own) else name, fitting)
+
+    def _is_taken(self, strategy: str) -> bool:
+        return ("tunemark_strategies", strategy) in self._taken
 
     def observers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """(plugin, function) of every implementation of a hook, in order of registration."""
@@ -169,8 +178,7 @@ class Catalog:
                 reason = f"{hook}: {type(error).__name__}: {error}"
                 self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue
-            for answer in answers:
-                name = str(answer.name)
+            for name, answer in [(name, each) for each in answers for name in _names(each)]:
                 if name in owner:
                     self._taken.setdefault((hook, name), [owner[name]]).append(plugin)
                 owner.setdefault(name, plugin)
@@ -200,6 +208,16 @@ class Catalog:
             why=f"it may be in a plugin that could not be used: {failed}" if failed else "",
             next=did_you_mean(name, named) + f". More {kind}s come with plugins: see `tunemark list plugins`",
         )
+
+
+def _names(answer: Any) -> list[str]:
+    """What an answer is looked up by."""
+    devices = answer.devices if isinstance(answer, Strategy) else ()
+    return [_on(answer.name, device) for device in devices] or [str(answer.name)]
+
+
+def _on(strategy: str, device: str) -> str:
+    return f"{strategy} on {device}"
 
 
 def _apart(function: Callable[..., Any]) -> Callable[..., Any]:

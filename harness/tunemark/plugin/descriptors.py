@@ -154,6 +154,7 @@ def _one_rank_each(processes: int) -> int:
 class Strategy:
     """A way to parallelize.
 
+    devices: those it is for, empty where any will do; one for a device goes before one of the same name for any.
     distributed: False is one process whatever the size, True one process per unit of the size.
     data_ranks: from the number of processes, how many see distinct batches.
     """
@@ -162,6 +163,7 @@ class Strategy:
     runtime: str
     description: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
     distributed: bool = True
     data_ranks: Callable[[int], int] = _one_rank_each
 
@@ -173,6 +175,11 @@ class Accelerator:
     name: the size, as the device calls it. chips: physical parts, None where unknown. memory_bytes: usable by the
     job, None where unknown. peak_flops: dense FLOP/s of all chips by precision, empty where unknown; source: whence.
     oversubscribed: more was asked than there is.
+
+    parts: physical memories that memory_bytes is the sum of, where a replica of the model lies in one of them;
+    part_memory_bytes: one of these; None where unknown. nodes: hosts that hold them, None where unknown.
+    is_present: False where the size is known from documents alone, so that it can be planned but not run.
+    is_simulated: figures say how a simulator behaves. can_calibrate: False where its peak cannot be measured.
     """
 
     name: str
@@ -182,6 +189,12 @@ class Accelerator:
     peak_flops: Mapping[str, float] = field(default_factory=dict)
     source: str | None = None
     oversubscribed: bool = False
+    parts: int | None = None
+    part_memory_bytes: int | None = None
+    nodes: int | None = None
+    is_present: bool = True
+    is_simulated: bool = False
+    can_calibrate: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,9 @@ a `runtime.py` imports torch, keeps to Python 3.8 syntax, and imports `tunemark_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tunemark.plugin.descriptors import Accelerator, Example, Launch, Strategy, ToolReading
@@ -35,8 +36,12 @@ class Device(Protocol):
     def default_size(self) -> str:
         """The size taken where the user names none; only asked where `accelerators()` is not empty."""
 
-    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
-        """Make that size current, prove it idle, and put the former one back on leaving."""
+    def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
+        """Make that size current, prove it idle, and put the former one back on leaving.
+
+        Yields variables that the job needs besides those of `launch`. store: a folder for what must outlive this
+        process, so that a later one can put back what a crash left. A `TunemarkError` on entering is the end of the
+        attempt, on leaving a finding of it."""
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """Processes, threads and environment of a job on it."""
@@ -51,10 +56,60 @@ class ReadsOutput(Protocol):
         `TunemarkError` that shows the line where the text is not understood, or holds no table of accelerators."""
 
 
+@runtime_checkable
+class ChecksRuns(Protocol):
+    """What a `Device` may offer besides: refusing, in the plan, what it cannot run."""
+
+    def refusal(self, accelerator: Accelerator, strategy: str, settings: Mapping[str, Any]) -> str | None:
+        """Why such a run cannot be; None where it can. strategy: with its options. settings: values by their names."""
+
+
+@runtime_checkable
+class KnowsSizes(Protocol):
+    """What a `Device` may offer besides: the sizes that its vendor documents, for plans on any machine."""
+
+    def documented(self) -> Sequence[Accelerator]:
+        """Smallest first, `is_present` False."""
+
+
+@runtime_checkable
+class PutsBack(Protocol):
+    """What a `Device` may offer besides: saying what an interrupted run has left changed."""
+
+    def left_over(self, store: Path) -> str | None:
+        """A sentence to a person, shown before the next run; None where all is as it was."""
+
+
+@runtime_checkable
+class WatchesJobs(Protocol):
+    """What a `Device` may offer besides: following a job from outside while it runs."""
+
+    def watch(
+        self, accelerator: Accelerator, attempt: Path, say: Callable[[str], None]
+    ) -> AbstractContextManager[JobWatch]:
+        """Follow the job whose working directory is `attempt`; what is sampled goes into files there. say: to the
+        person who waits."""
+
+
+class JobWatch(Protocol):
+    """A job that is being followed."""
+
+    def is_waiting(self) -> bool:
+        """Whether the job waits for its turn on the device, so that its silence is none."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What was seen, JSON values, after the job's end. Keys that results are made of, each left out where unknown:
+        `strategy_selected`, `queue_s` (waiting for a turn), `search_s` (choosing the parallel configuration),
+        `requested_bytes` and `available_bytes` (of memory that could not be had), `peak_memory_bytes` (whole job),
+        `failure` (what the platform said of its end)."""
+
+
 class DeviceRuntime(Protocol):
     """The device inside the worker.
 
     waits_free: True where `synchronize` costs nothing (work is synchronous), so that every step is a window.
+    It may have a method `follow(read)`, called before the first step: `read` brings a value to the host that depends
+    on all that was queued, for platforms where there is no other way to wait.
     """
 
     waits_free: bool

@@ -8,7 +8,7 @@ from tunemark.report.report import NOTES
 from tunemark.report.rounding import escaped, plus_minus
 from tunemark.results.imported import Imported
 from tunemark.results.result import Estimate, Result
-from tunemark.units import significant
+from tunemark.units import gib, significant
 
 # Below this, content, slot and trained rates are the same to a reader.
 _DIFFERS = 0.01
@@ -32,6 +32,14 @@ def markdown_table(results: Sequence[Result]) -> str:
     numbers["padding (%)"] = lambda r: _percent(r.padding_fraction)
     numbers["MFU (%)"] = lambda r: _percent(r.mfu)
     words: dict[str, Callable[[Result], str]] = {"status": lambda r: r.status, "verdict": lambda r: r.verdict}
+    if any(r.queue_s is not None for r in results):
+        numbers["queued (s)"] = lambda r: _seconds(r.queue_s)
+    if any(r.search_s is not None for r in results):
+        numbers["search (s)"] = lambda r: _seconds(r.search_s)
+    if any(_selected(r) for r in results):
+        words["selected"] = lambda r: escaped(_selected(r))
+    if any(r.simulated for r in results):
+        words["origin"] = lambda r: "simulated" if r.simulated else "measured"
     left = {n: v for n, v in shared.items() if n not in names}
     lines = ["; ".join(f"{n} {escaped(v)}" for n, v in left.items()), ""] if left else []
     lines.append("| " + " | ".join([*names, *numbers, *words]) + " |")
@@ -58,6 +66,12 @@ def verdict_line(result: Result) -> str:
         parts.append(f"MFU {_percent(r.mfu)} % of {peak}")
     if r.status != "ok":
         parts.append(r.status)
+    if r.requested_bytes is not None:
+        parts.append(f"{gib(r.requested_bytes)} GiB asked for")
+    if r.available_bytes is not None:
+        parts.append(f"{gib(r.available_bytes)} GiB available")
+    if r.simulated:
+        parts.append("SIMULATED")
     lines = [f"{title}: {', '.join([*parts, r.verdict.upper()])}"]
     lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in r.findings if f.severity != "note"]
     return "\n".join(lines)
@@ -120,6 +134,15 @@ _IDENTITY: dict[str, Callable[[Result], str]] = {
 def _differs(result: Result, other: Estimate | None) -> bool:
     content = result.tokens_per_s
     return content is not None and other is not None and abs(other.value - content.value) > _DIFFERS * content.value
+
+
+def _selected(result: Result) -> str:
+    """What the platform chose, where it says so in a line of its own."""
+    return str((result.strategy_selected or {}).get("spelled") or "")
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f}"
 
 
 def _rate(estimate: Estimate | None) -> str:

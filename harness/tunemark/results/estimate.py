@@ -100,6 +100,8 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
             ended = Finding(rule="retried", severity="note", message=ended.message)
         found += [(number, ended)] if ended else []
     whole = [peak_finding, rules.oversubscribed(identity.oversubscribed), rules.few_attempts(len(good))]
+    whole.append(rules.simulated(identity.simulated))
+    whole += [rules.not_put_back(a.facts.get("not_put_back")) for a in attempts[-1:]]
     whole.append(rules.verification(_first(a.facts.get("verification") for a in attempts)))
     if content:
         few = rules.few_windows(sum(len(t.counts) for t in timed), len(timed))
@@ -112,6 +114,9 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     sums = Counts(*(sum(column) for column in zip(*(t.total for t in timed), strict=True))) if timed else None
     seconds = sorted(s for t in timed for s in t.seconds_per_step)
     ends = [rank.end for a in attempts for rank in a.measurement.ranks if rank.end]
+    # A device that is followed from outside, and the job's own ranks.
+    watched = [w for a in attempts if (w := a.facts.get("watched")) is not None]
+    seen = [*ends, *watched]
     shown = (failed or attempts[-1]).measurement
     losses = [x for x in shown.losses if math.isfinite(x)]
     values = {name: getattr(identity, name) for name in Identity.__struct_fields__}
@@ -123,7 +128,8 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         status=status,
         verdict=rules.verdict(noted, status),
         findings=noted,
-        strategy_selected=_first(end.get("strategy_selected") for end in ends),
+        # What the platform itself said goes before what the worker asked of it.
+        strategy_selected=_first(o.get("strategy_selected") for o in (*reversed(watched), *ends)),
         attempts=len(attempts),
         each_attempt=tuple(_row(a, windows[a.name]) for a in attempts),
         steps_measured=sum(t.last - t.first for t in timed),
@@ -141,8 +147,11 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         setup_s=_setup(attempts),
         mfu=mfu,
         mfu_reason=mfu_reason,
-        peak_memory_bytes=max((e["peak_memory_bytes"] for e in ends if e.get("peak_memory_bytes")), default=None),
-        requested_bytes=_first(end.get("requested_bytes") for end in ends),
+        peak_memory_bytes=max((o["peak_memory_bytes"] for o in seen if o.get("peak_memory_bytes")), default=None),
+        requested_bytes=_first(o.get("requested_bytes") for o in seen),
+        available_bytes=_first(o.get("available_bytes") for o in seen),
+        queue_s=_first(w.get("queue_s") for w in reversed(watched)),
+        search_s=_first(w.get("search_s") for w in reversed(watched)),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         stop_reason=(failed or attempts[-1]).reason or None,

@@ -200,6 +200,20 @@ def oversubscribed(is_oversubscribed: bool) -> Finding | None:
     return Finding(rule="oversubscribed", severity="note", message=message)
 
 
+def simulated(is_simulated: bool) -> Finding | None:
+    if not is_simulated:
+        return None
+    message = "the accelerator is a simulator's: no figure here says how fast anything is"
+    return Finding(rule="simulated", severity="note", message=message)
+
+
+def not_put_back(why: str | None) -> Finding | None:
+    """why: what the device said when its former size was to be put back; None where all is as it was."""
+    if why is None:
+        return None
+    return Finding(rule="not-put-back", severity="note", message=f"the device is not as it was before: {why}")
+
+
 def few_windows(windows: int, attempts: int) -> Finding | None:
     """attempts: that the rate is of; two or more have an interval between them."""
     if attempts > 1 or windows >= steady.MIN_WINDOWS:

@@ -61,7 +61,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the plan says of a run: stored with each attempt, so that a result needs no plugin to be derived.
 
     breakdown: every part of a step was waited for, so its rates are not the run's. peak_flops: what the accelerator's
-    chips promise in this precision, null where unknown. learnable: false where no loss can fall.
+    chips promise in this precision, null where unknown. learnable: false where no loss can fall. simulated: the
+    accelerator is a simulator's, so that no figure says how fast anything is.
     """
 
     run_id: str
@@ -105,6 +106,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flops_per_token_full_attention: float
     peak_flops: float | None
     peak_flops_source: str | None
+    simulated: bool = False
 
 
 # Inherited, against the style: the same fields are flat in two files, and a second list of them would drift.
@@ -114,7 +116,9 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokens_per_s counts content tokens, slot_tokens_per_s batch x sequence, trained_tokens_per_s labels; all of the
     whole job. steps_measured, warmup_steps, tokens and interval_s are sums over attempts that the rates are of.
     setup_s: seconds of each phase from the launch on, time_to_first_step_s from the launch to the first step's end,
-    medians of attempts. peak_memory_bytes: of the rank that held most. requested_bytes: the allocation that failed.
+    medians of attempts. peak_memory_bytes: of the rank that held most. requested_bytes: the allocation that failed,
+    available_bytes: what there was for it. queue_s: waiting for a turn on the device, search_s: choosing a parallel
+    configuration; of the last attempt in which the platform said so, and part of no rate.
     """
 
     status: Status
@@ -145,6 +149,9 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop_reason: str | None
     data_sha256: str
     environment: dict[str, Any]
+    available_bytes: int | None = None
+    queue_s: float | None = None
+    search_s: float | None = None
     schema: int = SCHEMA
 
 

@@ -153,6 +153,7 @@ def identity(plan: Plan) -> Identity:
         chip=accelerator.chip,
         chips=accelerator.chips,
         oversubscribed=accelerator.oversubscribed,
+        simulated=accelerator.is_simulated,
         learnable=plan.dataset.learnable,
         processes=plan.launch.processes,
         threads=plan.launch.threads,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from tunemark.plugin import (
     Accelerator,
@@ -39,9 +40,9 @@ class Toy:
     def default_size(self) -> str:
         return "1"
 
-    def occupy(self, accelerator: Accelerator) -> AbstractContextManager[None]:
+    def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
         """Nothing to switch. A shared accelerator would be claimed here, and proved idle."""
-        return contextlib.nullcontext()
+        return contextlib.nullcontext({})
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """What stands in `options` reaches the runtime as `assignment.device_options`, and is kept with the run."""

@@ -154,8 +154,11 @@ def test_a_machine_without_the_tools_has_no_moai_and_no_error(tmp_path):
     moai = Moai(str(tmp_path))
     assert isinstance(moai, ReadsOutput)
     assert moai.accelerators() == []
+    planned = moai.accelerator("small.64gb")
+    assert planned
+    assert (planned.name, planned.is_present, planned.parts) == ("Small.64GB", False, 1)
     with pytest.raises(TunemarkError, match="no MoAI accelerator"):
-        moai.accelerator("Small.64GB")
+        moai.occupy(planned, tmp_path)
 
 
 def _install(folder, name, program):
@@ -168,8 +171,8 @@ def test_the_flavors_of_a_machine_are_its_sizes(tmp_path, printed):
     _install(tmp_path, "moreh-smi", f"/bin/cat {tmp_path}/said")
     moai = Moai(str(tmp_path))
     assert [(a.name, a.chip, a.chips, a.memory_bytes) for a in moai.accelerators()] == [
-        ("xLarge.512GB", "Some AI Device", None, 524160 * 2**20),
-        ("4xLarge.2048GB", "Some AI Device", None, 2096640 * 2**20),
+        ("xLarge.512GB", "MI250", 4, 524160 * 2**20),
+        ("4xLarge.2048GB", "MI250", 16, 2096640 * 2**20),
     ]
     assert moai.default_size() == "xLarge.512GB"
     size = moai.accelerator("4XLARGE.2048gb")

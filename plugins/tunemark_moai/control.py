@@ -1,0 +1,226 @@
+"""Make a size current, by whichever of the platform's three ways a machine has, and put the former one back.
+
+Up to 25.1 the flavor of the default accelerator is changed by `moreh-switch-model`, or another accelerator that has the
+flavor is made the default by `moreh-smi device --switch`; from 25.3.208 on each program names its flavor in
+ACCELERATOR_PLATFORM_FLAVOR. Nothing is ever created, deleted or reset: where that is needed, the person is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tunemark.errors import TunemarkError
+from tunemark.plugin.descriptors import DeviceState, ToolReading
+from tunemark_moai import flavors
+from tunemark_moai.restore import NAME, Former, How, forget, left_over, remember, undisturbed
+from tunemark_moai.saved import read_devices
+from tunemark_moai.tools import ToolFailed, Tools
+
+FLAVOR_VARIABLE = "ACCELERATOR_PLATFORM_FLAVOR"
+DEVICE_VARIABLE = "MOREH_VISIBLE_DEVICE"
+
+
+class ByVariable:
+    """25.3.208 and later: `ap-smi` shows, a variable of the program chooses."""
+
+    def __init__(self, tools: Tools, environment: Mapping[str, str]) -> None:
+        self._tools, self._environment = tools, environment
+
+    def sizes(self) -> list[str]:
+        """The flavors that documents name: no tool lists them."""
+        own = self._environment.get(FLAVOR_VARIABLE)
+        return [*flavors.DEFAULTS, *([own] if own and own not in flavors.DEFAULTS else [])]
+
+    def current(self) -> str:
+        own = self._environment.get(FLAVOR_VARIABLE)
+        if not own:
+            raise TunemarkError(
+                what="no size is given, and this platform has no default that could be asked for",
+                why=f"{FLAVOR_VARIABLE} is not set",
+                next="--size flavor-default-8, or another flavor that your site offers",
+            )
+        return own
+
+    @contextlib.contextmanager
+    def hold(self, flavor: str, store: Path) -> Iterator[Mapping[str, str]]:
+        busy = [d for d in self._devices() if d.memory_used_fraction or d.utilization]
+        if busy:
+            one = busy[0]
+            raise TunemarkError(
+                what=f"accelerator {one.id} ({one.flavor}) is in use",
+                why=f"`ap-smi` shows memory {_share(one.memory_used_fraction)}, utilization {_share(one.utilization)}",
+                next="wait until it is idle: two programs on one accelerator measure each other",
+            )
+        yield {FLAVOR_VARIABLE: flavor}
+
+    def _devices(self) -> Sequence[DeviceState]:
+        text = self._tools.printed("ap-smi")
+        # How the tool shows that nothing runs is documented nowhere; nothing at all says it as well as an empty table.
+        return read_devices(text).devices if text.strip() else ()
+
+
+class ByTools:
+    """Up to 25.1: `moreh-smi` shows, `moreh-switch-model` or `moreh-smi device --switch` chooses."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._can_select = tools.find("moreh-switch-model") is not None
+        self._sizes: list[str] | None = None
+
+    def status(self) -> ToolReading:
+        return read_devices(self._tools.printed("moreh-smi"))
+
+    def sizes(self) -> list[str]:
+        """The flavors of the menu, and those that accelerators have; of a busy machine these alone."""
+        if self._sizes is None:
+            names = [d.flavor for d in self.status().devices if d.flavor]
+            if self._can_select:
+                # In use, or no menu: then it cannot be switched either, and the attempt will say so.
+                with contextlib.suppress(ToolFailed):
+                    names += [each.flavor for menu in self._tools.menu().menus[-1:] for each in menu.flavors]
+            self._sizes = list({name.casefold(): name for name in names}.values())
+        return self._sizes
+
+    def current(self) -> str:
+        return _flavor(_default(self.status()))
+
+    @contextlib.contextmanager
+    def hold(self, flavor: str, store: Path) -> Iterator[Mapping[str, str]]:
+        former = left_over(store)
+        if former is not None and former.is_held:
+            raise TunemarkError(
+                what="another run is switching the accelerator",
+                why=f"process {former.pid} has changed it since {former.since}",
+                next="wait until it has ended: its size would be changed under it",
+            )
+        if former is not None:
+            remember(store, replace(former, pid=os.getpid(), host=socket.gethostname()))
+        status = self.status()
+        try:
+            device = self._make_current(flavor, status, former, store)
+            yield {DEVICE_VARIABLE: str(device)} if len(status.devices) > 1 else {}
+        finally:
+            with undisturbed():
+                self._put_back(store)
+
+    def _make_current(self, flavor: str, status: ToolReading, left: Former | None, store: Path) -> int:
+        """The id of the accelerator that has the flavor and is the default now."""
+        default = _default(status)
+        if _flavor(default).casefold() == flavor.casefold():
+            _prove_idle(status, default)
+            return default.id
+        other = next((d for d in status.devices if d.flavor and d.flavor.casefold() == flavor.casefold()), None)
+        _prove_idle(status, other or default)
+        if other is None and not self._can_select:
+            has = ", ".join(f"{d.id}: {d.flavor or 'unknown'}" for d in status.devices)
+            raise TunemarkError(
+                what=f"no accelerator here has the flavor {flavor}",
+                why=f"accelerators: {has}; moreh-switch-model is not installed",
+                next="`moreh-smi device --add` creates one, if your token allows it: tunemark never does",
+            )
+        how: How = "default" if other is not None else "flavor"
+        if left is None:
+            remember(store, Former.of_now(how, default.id, _flavor(default)))
+        elif left.how != how:
+            raise TunemarkError(
+                what="an earlier run has left the accelerator changed in another way than this run would change it",
+                why=f"since {left.since}; before, accelerator {left.device} was {left.flavor}",
+                next=f"put it back by `{left.command}` and delete {store / NAME}",
+            )
+        if other is not None:
+            self._tools.printed("moreh-smi", "device", "--switch", str(other.id))
+            after = _default(self.status())
+            if after.id != other.id:
+                raise TunemarkError(
+                    what=f"accelerator {other.id} did not become the default one",
+                    why=f"`moreh-smi` shows {after.id} as the default after `moreh-smi device --switch {other.id}`",
+                    next="call it yourself",
+                )
+            return other.id
+        self._select(flavor)
+        return default.id
+
+    def _select(self, flavor: str) -> None:
+        session = self._tools.select(flavor)
+        shown = self.current()
+        if shown.casefold() != flavor.casefold():
+            claim = f"{session.switched[-1].flavor}" if session.switched else "nothing"
+            raise TunemarkError(
+                what=f"the accelerator did not become {flavor}",
+                why=f"`moreh-smi` shows {shown}; `moreh-switch-model` claimed {claim}",
+                next="call `moreh-switch-model` yourself",
+            )
+
+    def _put_back(self, store: Path) -> None:
+        former = left_over(store)
+        if former is None or former.is_held:
+            return
+        try:
+            status = self.status()
+            if former.how == "default":
+                if _default(status).id != former.device:
+                    self._tools.printed("moreh-smi", "device", "--switch", str(former.device))
+                if _default(self.status()).id != former.device:
+                    raise TunemarkError(what=f"accelerator {former.device} is not the default again")
+            elif _flavor(_default(status)).casefold() != former.flavor.casefold():
+                self._select(former.flavor)
+        except TunemarkError as error:
+            raise TunemarkError(
+                what=f"the former flavor {former.flavor} could not be put back",
+                why=str(error),
+                next=f"`{former.command}`; the next run tries again",
+            ) from error
+        forget(store)
+
+
+def control_of(tools: Tools, environment: Mapping[str, str]) -> ByVariable | ByTools | None:
+    """The way of this machine; None where it has no tool of the platform."""
+    if tools.find("ap-smi"):
+        return ByVariable(tools, environment)
+    return ByTools(tools) if tools.find("moreh-smi") else None
+
+
+def _default(status: ToolReading) -> DeviceState:
+    marked = [d for d in status.devices if d.default]
+    if len(marked) == 1:
+        return marked[0]
+    if len(status.devices) == 1:
+        return status.devices[0]
+    raise TunemarkError(
+        what="it cannot be told which accelerator is the default one",
+        why=f"`moreh-smi` shows {len(status.devices)} accelerators and {len(marked)} stars",
+        next="`moreh-smi device --switch N` chooses one",
+    )
+
+
+def _flavor(device: DeviceState) -> str:
+    if device.flavor is None:
+        raise TunemarkError(
+            what=f"`moreh-smi` shows no flavor of accelerator {device.id}", next="it may have to be created first"
+        )
+    return device.flavor
+
+
+def _prove_idle(status: ToolReading, device: DeviceState) -> None:
+    process = next((p for p in status.processes if p.device == device.id), None)
+    if process is not None:
+        raise TunemarkError(
+            what=f"accelerator {device.id} is in use",
+            why=f"`moreh-smi` shows process {process.pid}: {process.command}",
+            next="wait until it has ended; tunemark never resets an accelerator, since that kills a job",
+        )
+    if device.memory_used_mib:
+        raise TunemarkError(
+            what=f"accelerator {device.id} is in use",
+            why=f"`moreh-smi` shows {device.memory_used_mib:,} MiB in use, and no process",
+            next="wait until it is idle; if its process has died, `moreh-smi --reset` frees it",
+        )
+
+
+def _share(fraction: float | None) -> str:
+    return "unknown" if fraction is None else f"{100 * fraction:g} %"

@@ -1,0 +1,96 @@
+"""What a flavor is made of, by its name, where that is documented.
+
+Source: Moreh's documentation of KT's installation (moreh-2024docs-test, KT_HAC_Models_Info.md): an MI250 is two devices
+of 64 GB, a server has four MI250. The usable memory of a device, 65,520 MiB, is what `moreh-smi` shows of a Small.64GB,
+and the `Memory available` of the platform's own message. Other sites use other names and other hardware, of which no
+document tells; so do the names `flavor-default-N`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tunemark.physics.peaks import peak
+from tunemark.plugin.descriptors import Accelerator
+
+DEVICE_MIB = 65520
+_GB_PER_DEVICE = 64
+_DEVICES_PER_MI250 = 2
+CHIP = "MI250"
+SOURCE = "KT_HAC_Models_Info.md of moreh-2024docs-test: 1 MI250 = 2 devices of 64 GB"
+
+
+class Made(NamedTuple):
+    """devices: of 64 GB. nodes: servers, None where the table lacks the flavor."""
+
+    devices: int
+    nodes: int | None
+
+
+# In the order of the menus of 24.x.
+_MADE = {
+    "Small.64GB": Made(1, 1),
+    "Medium.128GB": Made(2, 1),
+    "Large.256GB": Made(4, 1),
+    "xLarge.512GB": Made(8, 1),
+    "1.5xLarge.768GB": Made(12, None),
+    "2xLarge.1024GB": Made(16, 2),
+    "3xLarge.1536GB": Made(24, 3),
+    "4xLarge.2048GB": Made(32, 4),
+    "6xLarge.3072GB": Made(48, 6),
+    "8xLarge.4096GB": Made(64, 8),
+    "12xLarge.6144GB": Made(96, 12),
+    "24xLarge.12288GB": Made(192, 24),
+    "48xLarge.24576GB": Made(384, 48),
+}
+_BY_NAME = {name.casefold(): name for name in _MADE}
+# What 25.3.208 and later are told by ACCELERATOR_PLATFORM_FLAVOR in the examples of moreh-dev/moai-examples.
+DEFAULTS = ("flavor-default-8", "flavor-default-16", "flavor-default-32")
+
+DOCUMENTED = (*_MADE, *DEFAULTS)
+
+
+def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) -> Accelerator:
+    """A flavor as a size. What is not documented of it is None, and `source` says so."""
+    name = _BY_NAME.get(flavor.casefold(), flavor)
+    made = _MADE.get(name)
+    if made is None:
+        return Accelerator(
+            name=flavor,
+            chip="unknown",
+            chips=None,
+            memory_bytes=None,
+            source="no document says what this flavor is made of",
+            is_present=is_present,
+            is_simulated=is_simulated,
+            can_calibrate=False,
+        )
+    of_one = peak(CHIP, "bf16", 1)
+    assert of_one is not None
+    packages, half = divmod(made.devices, _DEVICES_PER_MI250)
+    return Accelerator(
+        name=flavor if is_present else name,
+        chip=CHIP,
+        # Half a package is no count of packages.
+        chips=None if half else packages,
+        memory_bytes=made.devices * DEVICE_MIB << 20,
+        # What a model in fp32 is computed in depends on the platform's mixed precision: no peak to divide by.
+        peak_flops={"bf16": of_one.flops * made.devices / _DEVICES_PER_MI250},
+        source=f"{SOURCE}; {of_one.source}",
+        parts=made.devices,
+        part_memory_bytes=DEVICE_MIB << 20,
+        nodes=made.nodes,
+        is_present=is_present,
+        is_simulated=is_simulated,
+        can_calibrate=False,
+    )
+
+
+def rank(flavor: str) -> tuple[float, str]:
+    """A key that sorts by memory: what the name says in GB, else its last number, else after all others."""
+    memory = re.search(r"\.([0-9]+)(?:GB)?$", flavor, re.I)
+    number = re.search(r"([0-9]+)$", flavor)
+    if memory:
+        return float(memory.group(1)), flavor
+    return (float(number.group(1)) * _GB_PER_DEVICE if number else float("inf")), flavor

@@ -1,0 +1,101 @@
+"""What has to be put back after a run: a small file in the store, which outlives a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from tunemark.errors import TunemarkError
+
+NAME = ".moai-put-back.json"
+
+How = Literal["flavor", "default"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Former:
+    """How it was before. how: what was changed, the flavor of an accelerator, or which one is the default.
+    pid, host: of the process that changed it. since: when, UTC."""
+
+    how: How
+    device: int
+    flavor: str
+    pid: int
+    host: str
+    since: str
+
+    @classmethod
+    def of_now(cls, how: How, device: int, flavor: str) -> Former:
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return cls(how=how, device=device, flavor=flavor, pid=os.getpid(), host=socket.gethostname(), since=since)
+
+    @property
+    def command(self) -> str:
+        """What a person types to put it back."""
+        if self.how == "default":
+            return f"moreh-smi device --switch {self.device}"
+        return f"moreh-switch-model   (and select {self.flavor})"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the process that changed it is still there."""
+        if self.host != socket.gethostname() or self.pid == os.getpid():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def left_over(store: Path) -> Former | None:
+    """What an earlier run has not put back; None where there is nothing."""
+    path = store / NAME
+    try:
+        return Former(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise TunemarkError(
+            what=f"{path} cannot be read",
+            why=f"it records the flavor that an earlier run has to put back: {error}",
+            next="see with `moreh-smi` that the flavor is the one you want, then delete the file",
+        ) from error
+
+
+def remember(store: Path, former: Former) -> None:
+    part = store / f"{NAME}.{os.getpid()}"
+    part.write_text(json.dumps(asdict(former), indent=1) + "\n", encoding="utf-8")
+    os.replace(part, store / NAME)
+
+
+def forget(store: Path) -> None:
+    (store / NAME).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the end: putting back is not to be left half-way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    formers = {n: signal.signal(n, lambda number, frame: heard.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, former in formers.items():
+            signal.signal(number, former)
+    if heard:
+        raise KeyboardInterrupt

@@ -1,0 +1,117 @@
+"""The MoAI platform inside the worker. One process sees one accelerator, which the platform distributes by itself.
+
+Written against documents, and not run on hardware. Nothing here touches the accelerator before the model is built:
+that takes it, and waits where it is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Callable, Dict, Mapping, Optional
+
+import torch
+
+from tunemark_worker.contract import Assignment, Place
+
+# The state folder of a simulator that stands in for the platform; see tunemark_moai.simulator.
+SIMULATOR = "TUNEMARK_MOAI_SIM"
+# 1.13.1+cu116.moreh24.5.0, 2.1.0+moreh25.1.202
+_BUILD = re.compile(r"^([0-9.]+)\+(?:cu[0-9]+\.)?moreh([0-9.]+)$")
+
+
+class Moai:
+    """The accelerator that the process sees, whatever it is made of.
+
+    Python and the accelerator run asynchronously, and the documented way to wait is to read a value (HAC guide,
+    "performance optimization tips"): `follow` is told how.
+    """
+
+    waits_free = False
+
+    def __init__(self) -> None:
+        self._read: Optional[Callable[[], None]] = None
+        self._moreh: Any = None
+
+    def open(self, assignment: Assignment) -> Place:
+        self._moreh = platform()
+        torch.set_num_threads(assignment.threads)
+        # A simulator says on which device of torch its accelerator computes.
+        device = getattr(self._moreh, "simulated_device", "cuda")
+        return Place(device=device, rank=0, ranks=1, data_rank=0, data_ranks=1)
+
+    def follow(self, read: Callable[[], None]) -> None:
+        self._read = read
+
+    def synchronize(self) -> None:
+        if self._read is not None:
+            self._read()
+
+    def peak_memory_bytes(self) -> Optional[int]:
+        """Not known in here: the allocator of torch sees one device, the platform has others behind it."""
+        return None
+
+    def facts(self) -> Mapping[str, Any]:
+        # `torch.cuda.get_device_name` and its like would take the accelerator.
+        build = _BUILD.match(torch.__version__)
+        return {
+            "torch_build": torch.__version__,
+            "moreh": build.group(2) if build else getattr(torch.version, "moreh", None),
+            "simulated": bool(getattr(self._moreh, "simulated", False)),
+        }
+
+
+class NoParallelization:
+    """The program as it is: the platform parallelizes nothing."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        pass
+
+    def prepare(self) -> None:
+        pass
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        return model
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        return {"strategy": "none"}
+
+
+class AdvancedParallelization:
+    """The platform's own parallelization; what is not pinned, it chooses.
+
+    What it chose stands in its log, which the parent reads: here no more is known than what was asked for.
+    """
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._arguments = arguments(assignment.strategy_options)
+
+    def prepare(self) -> None:
+        # Before the model is built, as documented (ap_advanced_setting.md).
+        platform().option.enable_advanced_parallelization(**self._arguments)
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        return model
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        return None
+
+
+def arguments(options: Mapping[str, str]) -> Dict[str, Any]:
+    """The call's arguments of a strategy's options: `auto`, true and false, and numbers."""
+    words = {"true": True, "false": False, "auto": "auto"}
+    return {name: words[text] if text in words else int(text) for name, text in options.items()}
+
+
+def platform() -> Any:
+    """`torch.moreh`, or what a simulator puts in its place."""
+    if SIMULATOR in os.environ and not hasattr(torch, "moreh"):
+        from tunemark_moai.simulator import torch_moreh  # a simulator is asked for
+
+        torch_moreh.install(torch)
+    if not hasattr(torch, "moreh"):
+        raise RuntimeError(
+            "this torch ({}) is not the MoAI platform's: it has no torch.moreh. Give the interpreter of the MoAI "
+            "environment by --python".format(torch.__version__)
+        )
+    return torch.moreh

@@ -1,0 +1,180 @@
+"""Follow a job from outside: what the platform writes into its output, and what `moreh-smi` shows meanwhile.
+
+A waiting program says so once and then nothing until it goes on, which may take hours: queued is neither hung nor
+running, and the time of it enters no rate.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tunemark.errors import TunemarkError
+from tunemark_moai.configuration import Configuration
+from tunemark_moai.moreh_smi import read_parts
+from tunemark_moai.saved import read_devices
+from tunemark_moai.terminal import Line, UnreadableOutput
+from tunemark_moai.tools import Tools
+from tunemark_moai.training_log import Phase, messages_of, read_training_log
+
+# The output of a job, in its folder.
+LOGS = ("stdout.log", "stderr.log")
+# What is sampled, in the same folder; one JSON object a line.
+SAMPLES = "telemetry.jsonl"
+_LOOK_S = 0.2
+_WAITING: tuple[Phase, ...] = ("waiting for a process", "waiting in the queue")
+# Of a log so large no more is read at the end; the platform's words come first and last.
+_KEPT_BYTES = 4 << 20
+
+
+class Watch(AbstractContextManager["Watch"]):
+    """One job that is followed. sample_s: seconds between two looks at the status tool, which is not free."""
+
+    def __init__(self, tools: Tools, folder: Path, say: Callable[[str], None], sample_s: float) -> None:
+        self._tools, self._folder, self._say, self._sample_s = tools, folder, say, sample_s
+        self._positions = dict.fromkeys(LOGS, 0)
+        self._phases: list[tuple[Phase, float, str]] = []
+        self._used_mib: list[int] = []
+        self._samples = self._failures = 0
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._listen, self._look)]
+
+    def __enter__(self) -> Watch:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._threads[0].join()
+        # A look that is under way ends within the tools' patience; its sample is not waited for.
+        self._threads[1].join(timeout=1.0)
+        self._hear()
+
+    def is_waiting(self) -> bool:
+        phases = self._phases
+        return bool(phases) and phases[-1][0] in _WAITING
+
+    def facts(self) -> Mapping[str, Any]:
+        log = read_training_log("\n".join(self._text(name) for name in LOGS))
+        found: dict[str, Any] = {
+            "states": [{"state": p, "instant_s": s, "utc": u} for p, s, u in self._phases],
+            "samples": self._samples,
+            "samples_failed": self._failures,
+            "queue_s": self._waited_s(),
+        }
+        if log.searches:
+            # Graphs of several shapes may be searched for; the last one trains.
+            found["strategy_selected"] = next(
+                (_selected(s.selected) for s in reversed(log.searches) if s.selected is not None), None
+            )
+            found["searches"] = [
+                {
+                    "candidates": s.candidates,
+                    "possible": s.possible,
+                    "compile_s": _seconds(s.compile_ms),
+                    "cost_s": _seconds(s.cost_ms),
+                }
+                for s in log.searches
+            ]
+            spent = [ms for s in log.searches for ms in (s.compile_ms, s.cost_ms) if ms is not None]
+            found["search_s"] = sum(spent) / 1000 if spent else None
+        found.update(platform_version=log.version, job_id=log.job_id, nodes=log.nodes, accelerator=log.accelerator)
+        if log.out_of_memory is not None:
+            found["requested_bytes"] = log.out_of_memory.requested_bytes
+            found["available_bytes"] = log.out_of_memory.available_bytes
+        if log.failure is not None:
+            found["failure"] = log.failure.text
+        if self._used_mib:
+            found["peak_memory_bytes"] = max(self._used_mib) << 20
+        return {key: value for key, value in found.items() if value is not None}
+
+    # -- the job's output
+
+    def _listen(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            self._hear()
+
+    def _hear(self) -> None:
+        for name in LOGS:
+            try:
+                with open(self._folder / name, "rb") as file:
+                    file.seek(self._positions[name])
+                    new = file.read(_KEPT_BYTES)
+            except OSError:
+                continue
+            whole = new[: new.rfind(b"\n") + 1] if len(new) < _KEPT_BYTES else new
+            self._positions[name] += len(whole)
+            for number, text in enumerate(whole.decode(errors="replace").splitlines(), 1):
+                for message in messages_of(Line(number=number, text=text)):
+                    if message.phase is not None and (not self._phases or self._phases[-1][0] != message.phase):
+                        self._enter(message.phase)
+
+    def _enter(self, phase: Phase) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._phases.append((phase, time.monotonic(), now))
+        self._say(f"moai: {phase}" + (" (this is not counted as time without an answer)" if phase in _WAITING else ""))
+
+    def _waited_s(self) -> float | None:
+        """Seconds in a queue of either kind; None where the platform said nothing of its states."""
+        if not self._phases:
+            return None
+        ends = [*(at_s for _, at_s, _ in self._phases[1:]), time.monotonic()]
+        return sum(end - begin for (phase, begin, _), end in zip(self._phases, ends, strict=True) if phase in _WAITING)
+
+    def _text(self, name: str) -> str:
+        try:
+            with open(self._folder / name, "rb") as file:
+                head = file.read(_KEPT_BYTES)
+                size = file.seek(0, 2)
+                file.seek(max(len(head), size - _KEPT_BYTES))
+                return (head + file.read()).decode(errors="replace")
+        except OSError:
+            return ""
+
+    # -- the status tool
+
+    def _look(self) -> None:
+        while True:
+            row: dict[str, Any] = {"instant_s": time.monotonic()}
+            try:
+                row.update(self._sample())
+                self._samples += 1
+            except (TunemarkError, UnreadableOutput) as error:
+                row["failure"] = error.what
+                self._failures += 1
+            with open(self._folder / SAMPLES, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            if self._over.wait(self._sample_s):
+                return
+
+    def _sample(self) -> dict[str, Any]:
+        if self._tools.find("ap-smi"):
+            return {"devices": [asdict(d) for d in read_devices(self._tools.printed("ap-smi")).devices]}
+        reading = read_devices(self._tools.printed("moreh-smi"))
+        self._used_mib += [d.memory_used_mib for d in reading.devices if d.memory_used_mib is not None and d.default]
+        row: dict[str, Any] = {"devices": [asdict(d) for d in reading.devices]}
+        # Its physical parts are shown by an option that not every version has, and that none documents in its help.
+        try:
+            row["parts"] = [asdict(part) for part in read_parts(self._tools.printed("moreh-smi", "-p")).parts]
+        except TunemarkError:
+            row["parts"] = None
+        return row
+
+
+def _selected(configuration: Configuration | None) -> dict[str, Any] | None:
+    return None if configuration is None else {"strategy": "auto", **asdict(configuration)}
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
