@@ -106,9 +106,9 @@ def arguments(options: Mapping[str, str]) -> Dict[str, Any]:
 def platform() -> Any:
     """`torch.moreh`, or what a simulator puts in its place."""
     if SIMULATOR in os.environ and not hasattr(torch, "moreh"):
-        from tunemark_moai.simulator import torch_moreh  # a simulator is asked for
+        from tunemark_moai.simulator.torch_moreh import install  # a simulator is asked for
 
-        torch_moreh.install(torch)
+        install(torch)
     if not hasattr(torch, "moreh"):
         raise RuntimeError(
             "this torch ({}) is not the MoAI platform's: it has no torch.moreh. Give the interpreter of the MoAI "

@@ -74,6 +74,13 @@ def _row(plan: Plan) -> dict[str, Any]:
         "memory_bytes": accelerator.memory_bytes,
         "peak_flops": dict(accelerator.peak_flops),
         "oversubscribed": accelerator.oversubscribed,
+        "is_present": accelerator.is_present,
+        "is_simulated": accelerator.is_simulated,
+        "accelerator_source": accelerator.source,
+        "nodes": accelerator.nodes,
+        "parts": accelerator.parts,
+        "part_memory_bytes": accelerator.part_memory_bytes,
+        "memory_floor_distributed_bytes": _spread(plan),
         "processes": plan.launch.processes,
         "threads": plan.launch.threads,
         "data_ranks": plan.data_ranks,
@@ -110,6 +117,33 @@ _NUMBERS: dict[str, Callable[[Plan], str]] = {
     "memory floor (GiB)": lambda p: gib(p.memory_floor_bytes),
 }
 
+# Of accelerators that are made of several memories, each of which a process can fill by itself.
+_PARTS: dict[str, Callable[[Plan], str]] = {
+    "chips": lambda p: f"{p.accelerator.chips} {p.accelerator.chip}" if p.accelerator.chips else "unknown",
+    "nodes": lambda p: str(p.accelerator.nodes or "unknown"),
+    "memories": lambda p: (
+        f"{p.accelerator.parts} x {gib(p.accelerator.part_memory_bytes)} GiB"
+        if p.accelerator.part_memory_bytes
+        else "unknown"
+    ),
+    "floor in one memory": lambda p: _fit(p, p.memory_floor_bytes),
+    "floor distributed": lambda p: _fit(p, _spread(p)),
+}
+
+
+def _spread(plan: Plan) -> int | None:
+    """The memory floor in each part where parameters, gradients and optimizer states are divided over all."""
+    parts = plan.accelerator.parts
+    return -(-plan.memory_floor_bytes // parts) if parts else None
+
+
+def _fit(plan: Plan, floor: int | None) -> str:
+    there = plan.accelerator.part_memory_bytes
+    if floor is None or there is None:
+        return "unknown"
+    return f"{gib(floor)} GiB: {'fits' if floor <= there else 'does not fit'}"
+
+
 _SHOWN = {*_IDENTITY, "sequence", "micro_batch", "global_batch"}
 
 
@@ -121,6 +155,8 @@ def _markdown(plans: Sequence[Plan]) -> str:
     for name in (f.name for f in fields(RunSpec) if f.name not in _SHOWN):
         if any(getattr(p.spec, name) != BY_NAME[name].default for p in plans):
             columns[name] = lambda p, name=name: _word(getattr(p.spec, name), name)  # type: ignore[misc]  # default binds
+    if any(p.accelerator.parts for p in plans):
+        columns.update(_PARTS)
     shared = {name: read(plans[0]) for name, read in columns.items() if len({read(p) for p in plans}) == 1}
     varying = {name: read for name, read in columns.items() if name not in shared}
     lines = ["; ".join(f"{name} {value}" for name, value in shared.items()), ""] if shared else []

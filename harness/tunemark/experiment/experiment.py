@@ -37,6 +37,8 @@ class Experiment:
     clip_norm: tuple[float, ...]
     seed: tuple[int, ...]
     python: tuple[str | None, ...]
+    chip: str | None
+    chips: int | None
     epochs: int | None
     steps: int | None
     warmup: int | None
@@ -135,7 +137,18 @@ def points(experiment: Experiment) -> list[Point]:
     axes = [s.name for s in SETTINGS if s.is_axis]
     fixed = {
         name: getattr(experiment, name)
-        for name in ("epochs", "steps", "warmup", "budget", "target_interval", "window", "verify", "oversubscribe")
+        for name in (
+            "chip",
+            "chips",
+            "epochs",
+            "steps",
+            "warmup",
+            "budget",
+            "target_interval",
+            "window",
+            "verify",
+            "oversubscribe",
+        )
     }
     found = []
     for combination in itertools.product(*(getattr(experiment, name) for name in axes)):

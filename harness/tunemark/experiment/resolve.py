@@ -17,6 +17,7 @@ from tunemark.experiment.experiment import Point
 from tunemark.experiment.plan import Plan, RunSpec, run_id
 from tunemark.experiment.values import named_options
 from tunemark.physics import memory_floor_bytes, parameters, train_flops_per_token
+from tunemark.physics.peaks import find_chip, peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, Model, Strategy
 from tunemark.plugin.protocols import ChecksRuns, Device, KnowsSizes
@@ -27,6 +28,13 @@ T = TypeVar("T")
 
 def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
     """The plans of all points; a run that appears twice is kept once, with a note."""
+    sizes = {(point["device"], point["size"]) for point in found}
+    if len(sizes) > 1 and any(point.values.get("chips") for point in found):
+        raise BadExperiment(
+            what="--chips says of one size how many chips it has, and several sizes are asked for",
+            why=found[0].place("chips"),
+            next="one size in each run; their results meet in `tunemark report`",
+        )
     plans: dict[str, Plan] = {}
     times: dict[str, int] = {}
     for point in (each for some in found for each in _each_size(some, catalog)):
@@ -69,11 +77,10 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     device = _device(point, catalog, python, notes)
     strategy = _named(point, "strategy", lambda name: catalog.strategy(name, device.name), strategy_name)
     _check_options(point, "strategy", strategy, strategy_options)
-    accelerator = _accelerator(point, device, catalog)
+    accelerator = _declared(point, _accelerator(point, device, catalog))
     if not accelerator.is_present:
         notes.append(
-            f"{device.name}:{accelerator.name} is known from documents, and is not on this machine: it can be planned, "
-            "not run"
+            f"{device.name} is not on this machine: its sizes are known from documents, and can be planned, not run"
         )
     weights = _weights(point, model)
     _check_training(point, model, dataset)
@@ -158,15 +165,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
 
 def _memory_notes(what: str, floor: int, device: str, accelerator: Accelerator) -> list[str]:
     """What cannot fit, by the floor alone: activations and buffers come on top."""
-    whole, part, parts = accelerator.memory_bytes, accelerator.part_memory_bytes, accelerator.parts
-    place = f"{device}:{accelerator.name}"
-    if part is not None and parts is not None and floor > part:
-        spread = "is less than that" if floor <= part * parts else "is more than that too: it cannot fit"
-        return [
-            f"{what} needs at least {gib(floor)} GiB, one of the {parts} memories of {place} {gib(part)} GiB: "
-            "without distribution of parameters it runs out of memory; "
-            f"distributed over all, {gib(floor // parts)} GiB each {spread}"
-        ]
+    whole, place = accelerator.memory_bytes, f"{device}:{accelerator.name}"
     if whole is not None and floor > whole:
         return [
             f"{what} needs at least {gib(floor)} GiB unless it is sharded, {place} has {gib(whole)} GiB: it may run "
@@ -296,6 +295,31 @@ def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
             next="choose a smaller size, or add --oversubscribe to plan or test the mechanics (not to measure)",
         )
     return found
+
+
+def _declared(point: Point, accelerator: Accelerator) -> Accelerator:
+    """The accelerator, with the chips that the person says it is made of."""
+    chip, chips = point.values.get("chip"), point.values.get("chips")
+    if chip is None and chips is None:
+        return accelerator
+    if chip is None or chips is None:
+        given, other = ("chip", "chips") if chips is None else ("chips", "chip")
+        raise BadExperiment(
+            what=f"--{given} says nothing without --{other}",
+            why=point.place(given),
+            next="give both: what the accelerator is made of, and how many of it one size has",
+        )
+    found = find_chip(chip)
+    peaks = [p for name in found.flops if (p := peak(found.name, name, chips)) is not None and p.is_ceiling]
+    return replace(
+        accelerator,
+        chip=found.name,
+        chips=chips,
+        peak_flops={p.precision: p.flops for p in peaks},
+        source=f"declared by --chip and --chips; peak: {peaks[0].source}"
+        if peaks
+        else "declared by --chip and --chips",
+    )
 
 
 def _size_place(point: Point) -> str:

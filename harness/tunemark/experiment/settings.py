@@ -78,6 +78,8 @@ SETTINGS = (
     _axis("clip_norm", float, 1.0, "largest norm of the gradient; 0 does not clip", minimum=0),
     _axis("seed", int, 0, "seed of weights and order", minimum=0, maximum=2**32 - 1),
     _axis("python", str, None, "interpreter that trains; `auto` is this one", unset="auto"),
+    _scalar("chip", str, None, "what the accelerator is made of, where the device does not know", unset="unknown"),
+    _scalar("chips", int, None, "how many of --chip one size has", unset="unknown", minimum=1),
     _scalar("epochs", int, None, "end after so many passes over the data", unset="none", minimum=1),
     _scalar("steps", int, None, "end after so many measured steps", unset="none", minimum=1),
     _scalar(

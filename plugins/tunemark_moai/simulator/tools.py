@@ -1,0 +1,234 @@
+"""`moreh-smi`, `moreh-switch-model` and `ap-smi` as the documents show them: `python -m ...tools TOOL ARGUMENTS`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime
+from typing import Any, Dict, List, Optional, Sequence
+
+from tunemark_moai.simulator import state as simulated
+from tunemark_moai.simulator.state import DEVICE_MIB, VERSIONS, behaviour, changing, holders, load, made
+
+_IN_USE = "The model cannot be switched while the {} is in use."
+
+
+def main(words: Sequence[str]) -> int:
+    tool, arguments = words[0], list(words[1:])
+    now = load()
+    time.sleep(behaviour(now, "latency_s"))
+    kind = "switch" if tool == "moreh-switch-model" else "smi"
+    how = behaviour(now, kind)
+    if how == "hang":
+        print("Current {}: ".format(VERSIONS[now["version"]].name), end="", flush=True)
+        time.sleep(1e6)
+    if kind == "smi" and how == "die":
+        print("Segmentation fault (core dumped)", file=sys.stderr)
+        return 139
+    if kind == "smi" and how == "garbage":
+        print("| ##@ |\n|?|")
+        return 0
+    {"moreh-smi": _moreh_smi, "moreh-switch-model": _switch_model, "ap-smi": _ap_smi}[tool](now, arguments)
+    return int(behaviour(load(), "exit_code"))
+
+
+# -- moreh-smi
+
+
+def _moreh_smi(now: Dict[str, Any], arguments: List[str]) -> None:
+    if not arguments or arguments[0] == "-i":
+        print(status(now, int(arguments[1]) if len(arguments) > 1 else None))
+    elif arguments[0] == "-p":
+        print(parts(now))
+    elif arguments[0] in ("-v", "--version"):
+        print("Moreh AI Platform {}".format(now["version"]))
+    elif arguments[0] in ("-t", "--token"):
+        rows = [[_device(now, d), _name(now), "c2ltdWxhdGVk", d["flavor"]] for d in now["devices"]]
+        print(table(["Device", "Name", "Token", "Model"], rows))
+    elif arguments[0] in ("-r", "--reset"):
+        print("Device release success." if _reset() else "Device release failed. (Not running job.)")
+    elif arguments[0] == "device":
+        _change(arguments[1:])
+    else:
+        print("Usage: moreh-smi [-h] [-r] [-v] [-t] [-p] [-i N] [device {--add|--rm|--switch} N]")
+
+
+def status(now: Dict[str, Any], only: Optional[int] = None) -> str:
+    """The status table, and below it the processes where there are any."""
+    version = VERSIONS[now["version"]]
+    rows, processes = [], []
+    for device in now["devices"]:
+        if only is not None and device["id"] != only:
+            continue
+        jobs = holders(now, device["id"])
+        used = sum(job["memory_mib"] for job in jobs)
+        total = made(device["flavor"])[0] * DEVICE_MIB
+        state = ["{} MiB".format(used), "{} MiB".format(total), "100 %"] if jobs else ["-", "-", "-"]
+        rows.append([_device(now, device), version.name, device["flavor"], *state])
+        for job in jobs:
+            memory = "{} MiB".format(job["memory_mib"])
+            processes.append([str(device["id"]), str(job["job_id"]), str(job["pid"]), job["command"], memory])
+    title = "Current Version: {0}  Latest Version: {0}".format(now["version"])
+    header = ["Device", "Name", version.column, "Memory Usage", "Total Memory", "Utilization"]
+    lines = [datetime.now().strftime("%H:%M:%S %B %d, %Y")] if version.has_date else []
+    lines.append(table(header, rows, title))
+    if processes:
+        lines += ["", "Processes:", table(["Device", "Job ID", "PID", "Process", "Memory Usage"], processes)]
+    return "\n".join(lines)
+
+
+def parts(now: Dict[str, Any]) -> str:
+    """The physical devices behind the accelerator that runs."""
+    rows: List[List[str]] = []
+    for device in now["devices"]:
+        jobs = holders(now, device["id"])
+        for i in range(made(device["flavor"])[0] if jobs else 0):
+            share = 100 * sum(job["memory_mib"] for job in jobs) // (made(device["flavor"])[0] * DEVICE_MIB)
+            place = "back{:02d}:{}".format(1 + i // 8, i % 8)
+            rows.append([str(i), place, "{} C".format(50 + i % 7), "59 C", "100 %", "33 %", "{} %".format(share)])
+    header = ["Dev", "Location", "Dev Temp", "Mem Temp", "Dev Util", "Mem Util", "Mem Usage"]
+    return datetime.now().strftime("%H:%M:%S %B %d, %Y") + "\n" + table(header, rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+    """A table with borders, as wide as its cells; its title stands at the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) + 4 for i in range(len(header))]
+    whole = sum(widths) + len(widths) - 1
+    if title and whole < len(title) + 4:
+        widths[0] += len(title) + 4 - whole
+        whole = len(title) + 4
+    top = "+" + "-" * whole + "+"
+    lines = [top]
+    if title:
+        lines += ["|" + title.rjust(whole - 2) + "  |", top]
+    lines.append("|" + "|".join(cell.center(width) for cell, width in zip(header, widths)) + "|")
+    lines.append("+" + "=" * whole + "+")
+    lines += ["|" + "|".join(cell.center(width) for cell, width in zip(row, widths)) + "|" for row in rows]
+    return "\n".join([*lines, top])
+
+
+def _device(now: Dict[str, Any], device: Dict[str, Any]) -> str:
+    star = device["id"] == now["default"] and not behaviour(now, "unmarked")
+    return "{} {}".format("*" if star else " ", device["id"])
+
+
+def _name(now: Dict[str, Any]) -> str:
+    return VERSIONS[now["version"]].name
+
+
+def _reset() -> bool:
+    with changing() as state:
+        had = bool(state["jobs"])
+        state["jobs"] = []
+    return had
+
+
+def _change(arguments: List[str]) -> None:
+    what, number = arguments[0], int(arguments[1]) if len(arguments) > 1 else None
+    with changing() as state:
+        ids = [d["id"] for d in state["devices"]]
+        done = ""
+        if what == "--switch" and number in ids:
+            state["default"] = number
+            done = "Switch Current Device success."
+        elif what == "--rm" and number in ids and len(ids) > 1:
+            state["devices"] = [d for d in state["devices"] if d["id"] != number]
+            done = "Remove device success."
+        elif what == "--add" and number is not None:
+            flavor = simulated.flavors(state["version"])[number - 1]
+            state["devices"].append({"id": max(ids) + 1, "flavor": flavor})
+            done = "Create device success."
+        rows = [[_device(state, d), _name(state), d["flavor"]] for d in state["devices"]]
+    print(table(["Device", "Name", "Model"], rows))
+    print(done or "Fail.")
+
+
+# -- moreh-switch-model
+
+
+def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
+    name = _name(now)
+    if holders(now, now["default"]):
+        print(_IN_USE.format(name))
+        return
+    if behaviour(now, "switch") == "unknown_menu":
+        print("Choose one of the sizes below, by its letter\n[a] Small.64GB\n[b] Medium.128GB\n> ", end="", flush=True)
+        sys.stdin.readline()
+        return
+    if arguments[:1] == ["-M"]:
+        _select(int(arguments[1]))
+        return
+    print("Current {}: {}\n".format(name, _default(now)["flavor"]))
+    while True:
+        names = simulated.flavors(now["version"])
+        for i, flavor in enumerate(names, 1):
+            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default(load())["flavor"] else ""))
+        print("\nSelection (1-{}, q, Q): ".format(len(names)), end="", flush=True)
+        typed = sys.stdin.readline()
+        if not typed:
+            if behaviour(load(), "eof") == "hang":
+                time.sleep(1e6)
+            return
+        word = typed.strip()
+        if word in ("q", "Q"):
+            return
+        if word.isdigit() and 1 <= int(word) <= len(names):
+            if behaviour(now, "switch") == "die":
+                sys.exit(1)
+            _select(int(word))
+            continue
+        how = behaviour(load(), "invalid_input")
+        if how == "exit":
+            return
+        if how == "message":
+            print("Invalid selection: {}\n".format(word))
+
+
+def _select(number: int) -> None:
+    with changing() as state:
+        names = simulated.flavors(state["version"])
+        wanted = names[number - 1]
+        how = behaviour(state, "switch")
+        _default(state)["flavor"] = names[number % len(names)] if how == "wrong_flavor" else wanted
+        version = state["version"]
+    if how != "silent":
+        word = "flavor" if version == "24.2.0" else "model"
+        print('The {} {} is successfully switched to  "{}".\n'.format(VERSIONS[version].name, word, wanted))
+
+
+def _default(state: Dict[str, Any]) -> Dict[str, Any]:
+    found: Dict[str, Any] = next(d for d in state["devices"] if d["id"] == state["default"])
+    return found
+
+
+# -- ap-smi
+
+
+def _ap_smi(now: Dict[str, Any], arguments: List[str]) -> None:
+    rows = []
+    for job in holders(now, 0):
+        flavor = job.get("flavor", "flavor-default-8")
+        share = 100 * job["memory_mib"] // (made(flavor)[0] * DEVICE_MIB)
+        rows.append(["0", "1779", flavor, str(max(1, share)), "100"])
+    idle = behaviour(now, "idle_ap")
+    if not rows and idle == "empty":
+        return
+    if not rows and idle == "row":
+        rows.append(["0", "1779", "-", "0", "0"])
+    header = ["#", "NAME", "FLAVOR", "MEM USAGE(%)", "GPU UTIL(%)"]
+    widths = [max(len(row[i]) for row in [header, *rows]) + 4 for i in range(len(header))]
+    widths[2] = max(widths[2], 24)
+    whole = sum(widths) + len(widths) - 1
+    border = "+" + "+".join("-" * width for width in widths) + "+"
+    framework = "MoAI Framework Version : {0} Latest Version : {0}  ".format(now["version"])
+    print("+" + "-" * whole + "+")
+    print("|" + "Accelerator platform Version : v0.0.30  ".rjust(whole) + "|")
+    print("|" + framework.rjust(whole) + "|")
+    print(border)
+    for row in [header, None, *rows]:
+        print(border if row is None else "|" + "|".join(c.center(w) for c, w in zip(row, widths)) + "|")
+    print(border)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

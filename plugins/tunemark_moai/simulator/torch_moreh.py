@@ -1,0 +1,265 @@
+"""`torch.moreh` of the simulated platform, and what the platform writes into a program's output."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import sys
+import time
+import types
+from datetime import datetime
+from typing import Any, Dict, List, Optional
+
+from tunemark_moai.simulator.state import DEVICE_MIB, VERSIONS, behaviour, changing, holders, load, made
+
+_CHOICES = {
+    "pipeline_parallel": (True, False),
+    "activation_recomputation": (True, False, "auto"),
+    "distribute_parameter": (True, False, "auto"),
+    "mixed_precision": (True, False),
+}
+_PER_PARAMETER = 16
+_FIXED = 512 << 20
+
+
+def install(torch: Any) -> Any:
+    """Put `torch.moreh` in its place; the accelerator computes on the CPU."""
+    platform = _Platform()
+    moreh = types.ModuleType("torch.moreh")
+    option = types.ModuleType("torch.moreh.option")
+    options = types.ModuleType("torch.moreh.options")
+    option.enable_advanced_parallelization = platform.enable  # type: ignore[attr-defined]  # a module made here
+    options.allow_relaxed_fp32 = False  # type: ignore[attr-defined]  # likewise
+    for name, value in (
+        ("option", option),
+        ("options", options),
+        ("simulated", True),
+        ("simulated_device", "cpu"),
+        ("simulated_version", load()["version"]),
+        ("acquire", platform.acquire),
+    ):
+        setattr(moreh, name, value)
+    torch.moreh = moreh
+    sys.modules.update({"torch.moreh": moreh, "torch.moreh.option": option, "torch.moreh.options": options})
+    if os.environ.get("MOREH_ENABLE_ADVANCED_PARALLELIZATION") == "1":
+        platform.enable()
+
+    add = torch.optim.Optimizer.add_param_group
+
+    def add_param_group(optimizer: Any, group: Any) -> None:
+        platform.acquire()
+        add(optimizer, group)
+
+    torch.optim.Optimizer.add_param_group = add_param_group
+    # Not an attribute of its package in every version.
+    hooks = importlib.import_module("torch.optim.optimizer")
+    hooks.register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: platform.step(optimizer))
+    return moreh
+
+
+class _Platform:
+    """One program's side of the platform."""
+
+    def __init__(self) -> None:
+        self._arguments: Optional[Dict[str, Any]] = None
+        self._device: Optional[int] = None
+        self._flavor = ""
+        self._steps = 0
+
+    def enable(
+        self,
+        pipeline_parallel: bool = True,
+        num_stages: Any = "auto",
+        num_micro_batches: Any = "auto",
+        activation_recomputation: Any = "auto",
+        distribute_parameter: Any = "auto",
+        mixed_precision: bool = True,
+    ) -> None:
+        """As documented in ap_advanced_setting.md."""
+        arguments = {
+            "pipeline_parallel": pipeline_parallel,
+            "num_stages": num_stages,
+            "num_micro_batches": num_micro_batches,
+            "activation_recomputation": activation_recomputation,
+            "distribute_parameter": distribute_parameter,
+            "mixed_precision": mixed_precision,
+        }
+        for name, choices in _CHOICES.items():
+            if not any(arguments[name] is choice for choice in choices):
+                raise ValueError("{} cannot be {!r}".format(name, arguments[name]))
+        for name in ("num_stages", "num_micro_batches"):
+            value = arguments[name]
+            if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError("{} cannot be {!r}".format(name, value))
+        if not pipeline_parallel and num_stages not in ("auto", 1):
+            raise ValueError("{} stages without pipeline_parallel".format(num_stages))
+        self._arguments = arguments
+
+    def acquire(self) -> None:
+        """Take the accelerator, once, and wait where it cannot be had."""
+        if self._device is not None:
+            return
+        state = load()
+        version = VERSIONS[state["version"]]
+        if self._arguments is not None:
+            self._say("Got DBs from backend for auto config.")
+        device = state["default"]
+        if os.environ.get("MOREH_VISIBLE_DEVICE"):
+            device = int(os.environ["MOREH_VISIBLE_DEVICE"])
+        if version.by_variable:
+            device, self._flavor = 0, os.environ.get("ACCELERATOR_PLATFORM_FLAVOR", "")
+            if not self._flavor:
+                self._say("Failed to initialize the worker daemon for {}.".format(version.name), "error")
+                os._exit(1)
+        else:
+            self._flavor = next(d["flavor"] for d in state["devices"] if d["id"] == device)
+        self._say("Requesting resources for {} from the server...".format(version.name))
+        self._wait_for_process(device, version.name)
+        self._queue(version.name)
+        with changing() as state:
+            job = state["next_job"]
+            state["next_job"] += 1
+            state["jobs"].append(
+                {
+                    "device": device,
+                    "flavor": self._flavor,
+                    "job_id": job,
+                    "pid": os.getpid(),
+                    "command": " ".join(["python", *sys.argv]),
+                    "memory_mib": 320,
+                }
+            )
+        self._device = device
+        atexit.register(_release)
+        nodes = made(self._flavor)[1]
+        self._say("Initializing the worker daemon for {}".format(version.name))
+        for i in range(1, nodes + 1):
+            self._say("[{}/{}] Connecting to resources on the server (192.0.2.{}:24155)...".format(i, nodes, i))
+        self._say("Establishing links to the resources...")
+        time.sleep(behaviour(state, "prepare_s"))
+        self._say("{} is ready to use.".format(version.name))
+        if version.numbered:
+            self._say("Moreh Version: {}".format(state["version"]))
+            self._say("Moreh Job ID: {}".format(job))
+
+    def step(self, optimizer: Any) -> None:
+        """What the platform does in a step beside computing."""
+        self.acquire()
+        self._steps += 1
+        state = load()
+        if self._steps == behaviour(state, "lost_at_step"):
+            self._say(
+                "The connection to the server has been lost. Please contact technical support if the problem persists.",
+                "error",
+            )
+            os._exit(1)
+        if self._steps == 1:
+            selected = self._search(state) if self._arguments is not None else None
+            parameters = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+            self._load(state, parameters, bool(selected and selected["distribute_parameter"]))
+
+    def _wait_for_process(self, device: int, name: str) -> None:
+        said = False
+        while True:
+            found = holders(load(), device)
+            if not found:
+                return
+            if not said:
+                pid, command = found[0]["pid"], found[0]["command"]
+                self._say("{} is already in use by another process:".format(name), "warning")
+                self._say("  (pid: {}) {}".format(pid, command), "warning")
+                self._say(
+                    "Two or more processes cannot use {} at the same time. The program will resume automatically "
+                    "after the process {} terminates...".format(name, pid),
+                    "warning",
+                )
+                said = True
+            time.sleep(0.1)
+
+    def _queue(self, name: str) -> None:
+        began = time.monotonic()
+        said = False
+        while time.monotonic() - began < behaviour(load(), "queue_s"):
+            if not said:
+                self._say(
+                    "Not enough resources are currently available for {}. All resources in the system are being used "
+                    "by other users. The program will resume automatically when resources become "
+                    "available...".format(name),
+                    "warning",
+                )
+                said = True
+            time.sleep(0.05)
+
+    def _search(self, state: Dict[str, Any]) -> Dict[str, Any]:
+        devices, nodes = made(self._flavor)
+        chosen = _chosen(self._arguments or {}, VERSIONS[state["version"]].has_low_precision, devices)
+        candidates = 16 + 6 * nodes
+        print("The number of candidates is {}.".format(candidates))
+        print("Parallel Graph Compile start...")
+        time.sleep(behaviour(state, "compile_s"))
+        print("Elapsed Time to compile all candidates = {} [ms]".format(behaviour(state, "compile_ms")))
+        print("Parallel Graph Compile finished.")
+        print("The number of possible candidates is {}.".format(candidates // 4))
+        print("SelectBestGraphFromCandidates start...")
+        print("Elapsed Time to compute cost for survived candidates = {} [ms]".format(behaviour(state, "cost_ms")))
+        print("SelectBestGraphFromCandidates finished.")
+        print("Configuration for parallelism is selected.")
+        print(chosen["line"])
+        print("train: true", flush=True)
+        with open("advanced_parallelization_selected_config.dump", "w") as file:
+            file.write(chosen["line"] + "\n")
+        return chosen
+
+    def _load(self, state: Dict[str, Any], parameters: int, distributed: bool) -> None:
+        devices = made(self._flavor)[0]
+        needed = _PER_PARAMETER * parameters // (devices if distributed else 1) + _FIXED
+        limit, how = behaviour(state, "device_memory_bytes"), behaviour(state, "oom")
+        if how == "always" or (how == "auto" and needed > limit):
+            name = VERSIONS[state["version"]].name
+            raise RuntimeError(
+                "Error Code 4: OUT_OF_MEMORY\n"
+                "Moreh solution has detected that the application requires more memory than what is currently "
+                "available in at least one physical device of {}.\n"
+                ">> Memory requested : {} bytes\n>> Memory available : {} bytes\n"
+                "Please reduce the batch size of the application.".format(name, max(needed, limit + 1), limit)
+            )
+        with changing() as now:
+            for job in now["jobs"]:
+                if job["pid"] == os.getpid():
+                    whole = needed * devices if distributed else needed
+                    job["memory_mib"] = min(devices * DEVICE_MIB, max(320, whole >> 20))
+
+    def _say(self, words: str, level: str = "info") -> None:
+        stamp = ""
+        if VERSIONS[load()["version"]].stamped:
+            stamp = datetime.now().strftime("[%Y-%m-%d %H:%M:%S.%f")[:-3] + "] "
+        print("{}[{}] {}".format(stamp, level, words), flush=True)
+
+
+def _chosen(arguments: Dict[str, Any], has_low_precision: bool, devices: int) -> Dict[str, Any]:
+    """The configuration: what is pinned as it is, the rest as the documents' own runs have it."""
+    stages = arguments["num_stages"]
+    if stages == "auto":
+        stages = 2 if not has_low_precision and devices > 1 and arguments["pipeline_parallel"] else 1
+    if stages > devices:
+        raise RuntimeError("{} stages cannot be placed on {} devices".format(stages, devices))
+    micro = 16 if arguments["num_micro_batches"] == "auto" else arguments["num_micro_batches"]
+    recompute = arguments["activation_recomputation"]
+    if has_low_precision:
+        recomputation = {"auto": "default(1)", True: "1", False: "0"}[recompute]
+    else:
+        recomputation = "true" if recompute is True else "false"
+    distribute = arguments["distribute_parameter"] is not False
+    parts: List[str] = ["No PP"]
+    if stages > 1:
+        parts = ["num_stages : {}".format(stages), "num_micro_batches : {}".format(micro), "batch_per_device : 1"]
+    parts += ["No TP", "recomputation : " + recomputation, "distribute_param : " + str(distribute).lower()]
+    if has_low_precision:
+        parts.append("distribute_low_prec_param : " + str(distribute).lower())
+    return {"line": ", ".join(parts), "distribute_parameter": distribute}
+
+
+def _release() -> None:
+    with changing() as state:
+        state["jobs"] = [job for job in state["jobs"] if job["pid"] != os.getpid()]
