@@ -75,8 +75,9 @@ def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) ->
         # Half a package is no count of packages.
         chips=None if half else packages,
         memory_bytes=made.devices * DEVICE_MIB << 20,
-        # What a model in fp32 is computed in depends on the platform's mixed precision: no peak to divide by.
-        peak_flops={"bf16": of_one.flops * made.devices / _DEVICES_PER_MI250},
+        # A simulator has no peak. What a model in fp32 is computed in depends on the platform's mixed precision, so
+        # that there is no peak to divide by.
+        peak_flops={} if is_simulated else {"bf16": of_one.flops * made.devices / _DEVICES_PER_MI250},
         source=f"{SOURCE}; {of_one.source}",
         parts=made.devices,
         part_memory_bytes=DEVICE_MIB << 20,

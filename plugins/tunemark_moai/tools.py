@@ -74,6 +74,8 @@ class Tools:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(job.pid, signal.SIGKILL)
             job.wait()
+            assert job.stdout is not None
+            job.stdout.close()
         return output.decode(errors="replace")
 
     def menu(self) -> Session:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsOutput, ToolReading
 from tunemark.units import gib, giga, significant
@@ -116,8 +117,10 @@ def _device(device: Device) -> dict[str, Any]:
     row: dict[str, Any] = {"name": device.name, "present": False, "default_size": None, "sizes": [], "failure": None}
     try:
         sizes = list(device.accelerators())
-        row.update(sizes=[_accelerator(a) for a in sizes], default_size=device.default_size() if sizes else None)
-        row["present"] = bool(sizes)
+        row.update(sizes=[_accelerator(a) for a in sizes], present=bool(sizes))
+        if sizes:
+            with suppress(TunemarkError):  # not every device has a size that is taken where none is named
+                row["default_size"] = device.default_size()
     # A stranger's device is on the other side; the others are still listed.
     except Exception as error:
         row["failure"] = f"{type(error).__name__}: {error}"
