@@ -135,6 +135,10 @@ def _accelerator(accelerator: Accelerator) -> dict[str, Any]:
         "memory_bytes": accelerator.memory_bytes,
         "peak_flops": dict(accelerator.peak_flops),
         "source": accelerator.source,
+        "parts": accelerator.parts,
+        "part_memory_bytes": accelerator.part_memory_bytes,
+        "nodes": accelerator.nodes,
+        "is_simulated": accelerator.is_simulated,
     }
 
 
