@@ -101,6 +101,8 @@ class Hidden:
         used.add(name)
         return Hidden(value, name) if isinstance(value, types.ModuleType) else value
 
+# The platform is there before the program, with all of torch in its own hands.
+tunemark_moai.runtime.platform()
 for module in (tunemark_moai.runtime, batches, loop, optimizer, peak):
     for name, value in list(vars(module).items()):
         if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] == "torch":
@@ -122,7 +124,8 @@ def test_the_worker_uses_nothing_newer_than_torch_2_1(
     words = ["--model", "mistral-tiny", "--dataset", "synthetic", "--device", "moai:Small.64GB", "--strategy", strategy]
     words += ["--sequence", "32", "--micro-batch", "1", "--steps", "2", "--warmup", "1", "--repeats", "1"]
     run = [sys.executable, "-m", "tunemark", "run", *words, "--store", "store"]
-    assert subprocess.run(run, cwd=tmp_path, capture_output=True).returncode == 3
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert "ok, ended by steps" in done.stderr, done.stderr
     (plan,) = (tmp_path / "store").glob("*/*/plan.json")
     again = tmp_path / "again"
     again.mkdir()
