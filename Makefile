@@ -5,11 +5,11 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: run test help FORCE
+.PHONY: run test test-full help FORCE
 .DEFAULT_GOAL := help
 
 help: ## print this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 run: $(VENV)/.run ## install into $(VENV), run the default experiment, leave its report in out/
 	$(BIN)/tunemark run benchmarks/default.toml -o out
@@ -18,8 +18,11 @@ test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable -m "not alone"
-	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --benchmark-disable -m "not alone and not full"
+	$(BIN)/python -m pytest -q -m "alone and not full"
+
+test-full: test $(VENV)/.test-full ## the same, then what needs servers, a browser or other interpreters (Debian, as root)
+	$(BIN)/python -m pytest -q -s -m full
 
 # An interpreter that has a torch already (a vendor's build above all) keeps it: the environment then sees the
 # interpreter's own packages, and the torch pin becomes the version that is there. The file changes, and the environment
@@ -54,5 +57,11 @@ $(VENV)/.test: pyproject.toml $(VENV)/constraints.txt
 	@: "an interpreter that keeps its torch may have brought its ruff too, whose program is then elsewhere"
 	@test -x $(BIN)/ruff || $(PIP) --ignore-installed --no-deps ruff
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.test-full: pyproject.toml tests/full-packages.sh $(VENV)/.test
+	@echo "installing the servers, the browser and the packages of the full tests"
+	@sh tests/full-packages.sh
+	@$(PIP) -e '.[test,full]'
+	@touch $@
 
 FORCE:

@@ -52,17 +52,22 @@ def test_it_is_listed_with_its_distribution(tunemark: Tunemark, example_plugin: 
 
 
 def test_an_asynchronous_device_is_measured_at_its_true_speed(
-    tunemark: Tunemark, example_plugin: dict[str, str]
+    tunemark: Tunemark, example_plugin: dict[str, str], tmp_path: Path
 ) -> None:
     known = {**example_plugin, "TOY_STEP_S": "0.2"}
-    # 48 measured steps are 8 windows of 6 steps, 1.2 s each. At every edge the device idles for the 2 to 4 ms that the
-    # program needs for its next step: that is a true loss of 0.3 %, and nothing can make the device faster.
+    # 48 measured steps are 8 windows of 6 steps, 1.2 s each.
     done = tunemark("run", *_TOY, "--device", "toy-async", "--steps", "48", *_ONCE, environment=known)
     row = _row(done, 0, 3)
-    # One micro-batch a step: 2 x 32 slots in 0.2 s.
-    truth = 2 * 32 / 0.2
-    assert row["slot_tokens_per_s"]["value"] == pytest.approx(truth, rel=0.005)
-    assert row["slot_tokens_per_s"]["value"] <= truth * 1.0001
+    rate = row["slot_tokens_per_s"]["value"]
+    # One micro-batch a step: 2 x 32 slots in 0.2 s. Nothing can make the device faster.
+    nominal = 2 * 32 / 0.2
+    assert rate <= nominal * 1.0001
+    # At every edge the device idles until the program has its next step ready: 2 to 4 ms, more where other load holds
+    # the program up. That is a true loss, and the device's own account of what it had done by when knows it.
+    (account,) = tmp_path.glob("runs/*/*/device.log")
+    instants = {int(steps): float(by) for steps, by in map(str.split, account.read_text().splitlines())}
+    assert rate == pytest.approx(2 * 32 * 48 / (instants[2 + 48] - instants[2]), rel=0.005)
+    assert rate > nominal * 0.9
     assert "sync-does-not-wait" not in _rules(row)
 
 

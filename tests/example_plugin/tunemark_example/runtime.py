@@ -39,17 +39,18 @@ class Queue(TorchDispatchMode):
 
     def __init__(self, cost_s: float) -> None:
         super().__init__()
-        self._cost_s, self._ready_s = cost_s, 0.0
+        self._cost_s, self.ready_s, self.done = cost_s, 0.0, 0
 
     def wait(self) -> None:
         # Sleep, then spin as drivers do: a process that is woken late leaves the device idle.
-        time.sleep(max(0.0, self._ready_s - time.monotonic() - 0.02))
-        while time.monotonic() < self._ready_s:
+        time.sleep(max(0.0, self.ready_s - time.monotonic() - 0.02))
+        while time.monotonic() < self.ready_s:
             pass
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Optional[Any] = None) -> Any:
         if func is torch.ops.aten.embedding.default:
-            self._ready_s = max(time.monotonic(), self._ready_s) + self._cost_s
+            self.ready_s = max(time.monotonic(), self.ready_s) + self._cost_s
+            self.done += 1
         # Numbers that stand alone (AdamW's count of steps, counts of tokens) live on the host: reading them is free.
         if func is torch.ops.aten._local_scalar_dense.default and _is_part(args[0]):
             self.wait()
@@ -58,7 +59,8 @@ class Queue(TorchDispatchMode):
 
 class ToyAsync(Toy):
     """A device that returns before the work is done, at a speed that is known: 1 / step_s micro-batches a second,
-    as long as the program is ahead of it."""
+    as long as the program is ahead of it. Each time it is waited for it writes its own account of what it has done
+    and by when."""
 
     waits_free = False
 
@@ -69,6 +71,8 @@ class ToyAsync(Toy):
 
     def synchronize(self) -> None:
         self._queue.wait()
+        with open("device.log", "a") as log:
+            log.write("{} {!r}\n".format(self._queue.done, self._queue.ready_s))
 
 
 class ToyAsyncLying(ToyAsync):
