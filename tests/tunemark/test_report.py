@@ -170,6 +170,13 @@ def test_schema_prints_json(what: str, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_every_field_of_a_result_is_described_once() -> None:
     names = [column.name for table in arrange([result()]).tables if table.per_run for column in table.columns]
-    known = {*Result.__struct_fields__, "accelerator", "step_time_p50_s", "step_time_p95_s", "setup_start_s"}
+    known = {
+        *Result.__struct_fields__,
+        "accelerator",
+        "step_time_p50_s",
+        "step_time_p95_s",
+        "setup_start_s",
+        "energy_reason",
+    }
     assert set(names) <= known
     assert msgspec.json.decode(msgspec.json.encode(result()), type=Result) == result()

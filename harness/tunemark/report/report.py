@@ -134,6 +134,18 @@ _EFFICIENCY: list[_Field] = [
     _plain("available_bytes", "available for it", "bytes"),
     _plain("queue_s", "queued", "s", "waiting for a turn on the device; part of no rate"),
     _plain("search_s", "search", "s", "choosing a parallel configuration, compiling included; part of no rate"),
+    _plain(
+        "energy_per_token_j", "energy per token", "J", "by the device's own counters, per content token, timed part"
+    ),
+    _plain("energy_j", "energy", "J", "of the timed part, all devices of the job"),
+    _plain("power_w", "power", "W", "mean of the timed part, all devices of the job"),
+    _plain("temperature_c", "temperature", "C", "highest of the timed part"),
+    _plain("clock_hz", "clock", "Hz", "mean of the timed part"),
+    _plain("throttled_fraction", "throttled", "1", "samples of the timed part with a device slowed down"),
+    (
+        Column(name="energy_reason", title="why no energy"),
+        lambda r: (r.telemetry_reasons or {}).get("energy_per_token_j"),
+    ),
     _plain("loss_first", "first loss", "nat"),
     _plain("loss_last", "last loss", "nat"),
     _plain("warmup_steps", "warm-up steps"),

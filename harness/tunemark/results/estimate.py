@@ -10,11 +10,12 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunemark.plugin.descriptors import Finding
 from tunemark.results import findings as rules
+from tunemark.results import telemetry as monitored
 from tunemark.results.measurement import Counts, Edge, Load, Measurement, Rank
 from tunemark.results.recount import Documents, recount
 from tunemark.results.result import AttemptRow, Estimate, Identity, Result, Status, StepTime, Tokens
@@ -25,7 +26,8 @@ from tunemark_worker import steady
 class Attempt:
     """One process life of a run: how it ended, what it wrote, and what the parent knew (`facts`).
 
-    launched_s: on the clock of rank 0's instants; None where it is not known to be the same clock.
+    launched_s: on the clock of rank 0's instants; None where it is not known to be the same clock. telemetry: what the
+    device's monitor sampled meanwhile, None where there was none.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Attempt:
     measurement: Measurement
     launched_s: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    telemetry: monitored.Telemetry | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +89,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
 
     windows = {a.name: _timed(a.measurement, identity) for a in attempts}
     timed = [t for a in good or attempts if (t := windows[a.name]) is not None]
+    seen = {a.name: _seen(a, windows[a.name]) for a in attempts}
     rates = [_rate(timed, i) for i in range(len(Counts._fields))]
     slots, content, trained = rates
     peak_flops, peak_source = _peak(identity, attempts)
@@ -94,6 +98,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     found: list[tuple[int, Finding]] = []
     for number, attempt in enumerate(attempts, 1):
         noticed = _noticed(identity, attempt, windows[attempt.name], documents)
+        noticed += rules.device(seen[attempt.name])
         found += [(number, finding) for finding in noticed]
         ended = rules.unfinished(attempt.status, attempt.reason, attempt.evidence)
         if ended and number - 1 < last_good:
@@ -116,7 +121,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     ends = [rank.end for a in attempts for rank in a.measurement.ranks if rank.end]
     # A device that is followed from outside, and the job's own ranks.
     watched = [w for a in attempts if (w := a.facts.get("watched")) is not None]
-    seen = [*ends, *watched]
+    told = [*ends, *watched]
     shown = (failed or attempts[-1]).measurement
     losses = [x for x in shown.losses if math.isfinite(x)]
     values = {name: getattr(identity, name) for name in Identity.__struct_fields__}
@@ -147,11 +152,12 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         setup_s=_setup(attempts),
         mfu=mfu,
         mfu_reason=mfu_reason,
-        peak_memory_bytes=max((o["peak_memory_bytes"] for o in seen if o.get("peak_memory_bytes")), default=None),
-        requested_bytes=_first(o.get("requested_bytes") for o in seen),
-        available_bytes=_first(o.get("available_bytes") for o in seen),
+        peak_memory_bytes=max((o["peak_memory_bytes"] for o in told if o.get("peak_memory_bytes")), default=None),
+        requested_bytes=_first(o.get("requested_bytes") for o in told),
+        available_bytes=_first(o.get("available_bytes") for o in told),
         queue_s=_first(w.get("queue_s") for w in reversed(watched)),
         search_s=_first(w.get("search_s") for w in reversed(watched)),
+        **_energy([(windows[a.name], seen[a.name]) for a in good or attempts]),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         stop_reason=(failed or attempts[-1]).reason or None,
@@ -308,6 +314,50 @@ def _around(loads: Sequence[Load], first_s: float, last_s: float) -> tuple[Load,
     if not before or not after or after[0].instant_s <= before[-1].instant_s:
         return None
     return before[-1], after[0]
+
+
+def _seen(attempt: Attempt, timed: _Timed | None) -> monitored.Seen:
+    """What the device's monitor says of the timed part, on the rank that it is told by."""
+    if timed is None:
+        # Of an attempt that came to nothing, what happened to the device is all there is to say.
+        whole = monitored.seen(attempt.telemetry, math.inf, math.inf)
+        return replace(whole, reasons=dict.fromkeys(monitored.FIELDS, "nothing was timed"))
+    if attempt.launched_s is None:
+        why = "the samples and the records are of different clocks"
+        return monitored.Seen(reasons=dict.fromkeys(monitored.FIELDS, why))
+    return monitored.seen(attempt.telemetry, timed.edges[0].instant_s, timed.edges[-1].instant_s)
+
+
+def _energy(parts: Sequence[tuple[_Timed | None, monitored.Seen]]) -> dict[str, Any]:
+    """The result's fields of telemetry: sums, and means weighted by time, over the timed parts that rates are of; null
+    where one of them does not know it."""
+    counted = [(t, s) for t, s in parts if t is not None]
+    reasons: dict[str, str] = {}
+    for name in monitored.FIELDS:
+        unknown = [s.reasons.get(name, "") for _, s in counted if getattr(s, name) is None]
+        if unknown or not counted:
+            reasons[name] = unknown[0] if unknown else "nothing was timed"
+    interval_s = math.fsum(t.interval_s for t, _ in counted)
+    tokens = sum(t.total.content for t, _ in counted)
+
+    def over_time(name: str) -> float | None:
+        if name in reasons:
+            return None
+        return math.fsum(getattr(s, name) * t.interval_s for t, s in counted) / interval_s
+
+    energy = None if "energy_j" in reasons else math.fsum(s.energy_j or 0.0 for _, s in counted)
+    per_token = energy / tokens if energy is not None and tokens else None
+    if per_token is None:
+        reasons["energy_per_token_j"] = reasons.get("energy_j", "no content token was timed")
+    return {
+        "energy_j": energy,
+        "energy_per_token_j": per_token,
+        "power_w": over_time("power_w"),
+        "temperature_c": None if "temperature_c" in reasons else max(s.temperature_c or 0.0 for _, s in counted),
+        "clock_hz": over_time("clock_hz"),
+        "throttled_fraction": over_time("throttled_fraction"),
+        "telemetry_reasons": reasons,
+    }
 
 
 def _breakdown(timed: Sequence[_Timed]) -> dict[str, float] | None:

@@ -11,9 +11,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunemark.plugin.descriptors import Finding
+from tunemark.plugin.descriptors import Finding, Severity
 from tunemark.results.measurement import Counts
 from tunemark.results.result import Estimate, Status, Verdict
+from tunemark.results.telemetry import Seen
 from tunemark_worker import steady
 
 # Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
@@ -28,6 +29,9 @@ LOSS_RISING = 3.0
 # A change over the timed part that is both certain and larger than what two attempts usually differ by.
 DRIFT_P = 0.001
 DRIFT = 0.05
+# Share of the samples with a device slowed down by heat or a lack of power. Where clocks then fall by a third, 5 % of
+# the time costs 2 % of the rate.
+THROTTLED = 0.05
 # Others' share of our cores' time. At 10 % a job on all cores has lost about that share; 2 % is a desktop at rest.
 HEAVY_LOAD = 0.10
 LIGHT_LOAD = 0.02
@@ -245,6 +249,25 @@ def verification(found: Mapping[str, Any] | None) -> Finding | None:
     if worst <= found["tolerance"]:
         return Finding(rule="verified", severity="note", message=message)
     return Finding(rule="strategy-differs", severity="invalid", message=f"{message}: it trains something else")
+
+
+def device(seen: Seen) -> list[Finding]:
+    """What the device's own monitor saw: slowing down, other processes, a device that was lost."""
+    found = []
+    if seen.lost:
+        message = f"the device answered no more ({'; '.join(seen.lost)}): what ran after that did not run on it"
+        found.append(Finding(rule="device-lost", severity="invalid", message=message))
+    if seen.foreign:
+        words = ", ".join(seen.foreign[:4]) + (f" and {len(seen.foreign) - 4} more" if len(seen.foreign) > 4 else "")
+        message = f"another job was on the device before or during the timed part: {words}"
+        found.append(Finding(rule="foreign-process", severity="suspect", message=message))
+    if seen.throttled_fraction:
+        causes = ", ".join(f"{cause} in {count}" for cause, count in sorted(seen.causes.items()))
+        message = f"the device was slowed down in {_percent(seen.throttled_fraction)} of {seen.samples} samples of the "
+        message += f"timed part (limit {_percent(THROTTLED)}): {causes}"
+        severity: Severity = "suspect" if seen.throttled_fraction > THROTTLED else "note"
+        found.append(Finding(rule="throttled", severity=severity, message=message))
+    return found
 
 
 def unfinished(status: Status, reason: str, evidence: str) -> Finding | None:

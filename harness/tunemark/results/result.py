@@ -119,6 +119,11 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     medians of attempts. peak_memory_bytes: of the rank that held most. requested_bytes: the allocation that failed,
     available_bytes: what there was for it. queue_s: waiting for a turn on the device, search_s: choosing a parallel
     configuration; of the last attempt in which the platform said so, and part of no rate.
+
+    Of the timed parts that the rates are of, as the device's monitor sampled them: energy_j, a difference of counters,
+    all devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, the
+    highest; clock_hz, mean; throttled_fraction, of the samples in which a device was slowed down by heat or by a lack
+    of power. telemetry_reasons: for each of them that is null, why.
     """
 
     status: Status
@@ -152,6 +157,13 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     available_bytes: int | None = None
     queue_s: float | None = None
     search_s: float | None = None
+    energy_j: float | None = None
+    energy_per_token_j: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    clock_hz: float | None = None
+    throttled_fraction: float | None = None
+    telemetry_reasons: dict[str, str] | None = None
     schema: int = SCHEMA
 
 

@@ -22,6 +22,7 @@ from tunemark.data import read_tokens
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.plugin import Catalog, Finding
+from tunemark.results import telemetry
 from tunemark.results.estimate import Attempt, estimate
 from tunemark.results.findings import merged, verdict
 from tunemark.results.measurement import Measurement, read
@@ -204,6 +205,7 @@ def _attempt(entry: _Entry) -> Attempt:
         measurement=measurement,
         launched_s=facts.get("launched_s"),
         facts={k: v for k, v in facts.items() if k not in ("run", "schema")},
+        telemetry=telemetry.read(entry.folder),
     )
 
 

@@ -1,0 +1,214 @@
+"""What a device's vendor library said while a job ran beside it, held to the timed part of that job.
+
+The samples are the parent's (`telemetry.jsonl` in the attempt's folder), one about every second, on CLOCK_MONOTONIC of
+the same host as the instants of the records. Energy is a counter's difference, never a data-sheet's power times time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE = "telemetry.jsonl"
+# Two samples at the ends and one between: with fewer the ends' linear interpolation is most of the answer.
+MIN_SAMPLES = 3
+
+FIELDS = ("energy_j", "power_w", "temperature_c", "clock_hz", "throttled_fraction")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Telemetry:
+    """One attempt's samples as written. opened: what the monitor said of itself and its devices; failure: why there
+    are no samples, empty where there may be some."""
+
+    monitor: str = ""
+    devices: tuple[str, ...] = ()
+    rows: tuple[Mapping[str, Any], ...] = ()
+    opened: Mapping[str, Any] = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the samples say of a part of an attempt; None where unknown, and then `reasons` says why.
+
+    energy_j, power_w: sums over the job's devices. temperature_c: the highest. clock_hz: mean over devices and time.
+    throttled_fraction: of samples in which any device was slowed down by heat or by a lack of power. causes: of
+    slowing down, each with the number of samples. foreign: processes that are not the job's, as a person knows them.
+    lost: what was said of devices that answered no more.
+    """
+
+    samples: int = 0
+    energy_j: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    clock_hz: float | None = None
+    throttled_fraction: float | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    causes: Mapping[str, int] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def read(folder: Path) -> Telemetry | None:
+    """The samples in an attempt's folder; None where nobody has looked. A last line that was cut off is left out."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    opened: Mapping[str, Any] = {}
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(row, dict):
+            continue
+        if row.get("kind") == "open":
+            opened = row
+        elif row.get("kind") == "sample" and isinstance(row.get("instant_s"), (int, float)):
+            rows.append(row)
+    if not opened:
+        return None  # another tool's file of that name
+    return Telemetry(
+        monitor=str(opened.get("monitor", "")),
+        devices=tuple(str(d) for d in opened.get("devices", ())),
+        rows=tuple(rows),
+        opened={k: v for k, v in opened.items() if k not in ("kind", "monitor", "devices", "failure")},
+        failure=str(opened.get("failure") or ""),
+    )
+
+
+def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
+    """What was sampled from begin_s to end_s."""
+    if telemetry is None:
+        return _unknown("the device names no monitor")
+    if telemetry.failure:
+        return _unknown(telemetry.failure)
+    inside = [row for row in telemetry.rows if begin_s <= row["instant_s"] <= end_s]
+    everything = _Devices(telemetry.rows, telemetry.devices)
+    lost = tuple(dict.fromkeys(everything.lost(end_s)))
+    # A process on the device before the job, or beside it, has its share whenever it was seen.
+    foreign = tuple(dict.fromkeys(everything.foreign(end_s)))
+    if len(inside) < MIN_SAMPLES:
+        why = f"{len(inside)} samples in {end_s - begin_s:.3g} s timed, {MIN_SAMPLES} are needed"
+        return Seen(samples=len(inside), reasons=dict.fromkeys(FIELDS, why), foreign=foreign, lost=lost)
+    part = _Devices(inside, telemetry.devices)
+    reasons: dict[str, str] = {}
+    energy = everything.energy_j(begin_s, end_s, reasons)
+    powers = part.each("power_w")
+    power = energy / (end_s - begin_s) if energy is not None else _sum_of_means(powers)
+    temperatures = [v for values in part.each("temperature_c").values() for v in values]
+    clocks = part.each("clock_hz")
+    clock = _mean([_mean(values) for values in clocks.values()]) if all(clocks.values()) and clocks else None
+    causes = part.causes()
+    throttled = None if causes is None else part.throttled_samples() / len(inside)
+    found = {
+        "energy_j": energy,
+        "power_w": power,
+        "temperature_c": max(temperatures, default=None),
+        "clock_hz": clock,
+        "throttled_fraction": throttled,
+    }
+    for name, value in found.items():
+        if value is None:
+            reasons.setdefault(name, f"{telemetry.monitor} does not say it of every device")
+    return Seen(samples=len(inside), **found, reasons=reasons, causes=causes or {}, foreign=foreign, lost=lost)
+
+
+class _Devices:
+    """Rows of samples, by device."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> None:
+        self._rows, self._devices = rows, devices
+
+    def each(self, name: str) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {device: [] for device in self._devices}
+        for _, device, sample in self._samples():
+            value = sample.get(name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                found.setdefault(device, []).append(float(value))
+        return found
+
+    def energy_j(self, begin_s: float, end_s: float, reasons: dict[str, str]) -> float | None:
+        total = 0.0
+        for device in self._devices:
+            points = [
+                (instant_s, float(sample["energy_j"]))
+                for instant_s, name, sample in self._samples()
+                if name == device and isinstance(sample.get("energy_j"), (int, float))
+            ]
+            before, after = _at(points, begin_s), _at(points, end_s)
+            if not points:
+                reasons["energy_j"] = f"device {device} has no energy counter that may be read"
+                return None
+            if before is None or after is None:
+                reasons["energy_j"] = f"the counter of device {device} was not read on both sides of the timed part"
+                return None
+            if after < before:
+                reasons["energy_j"] = f"the counter of device {device} went backwards"
+                return None
+            total += after - before
+        if not self._devices:
+            reasons["energy_j"] = "no device was sampled"
+            return None
+        return total
+
+    def causes(self) -> dict[str, int] | None:
+        """Samples by cause of slowing down; None where no device tells."""
+        found: dict[str, int] = {}
+        is_told = False
+        for _, _, sample in self._samples():
+            if sample.get("throttle") is not None:
+                is_told = True
+                for cause in sample["throttle"]:
+                    found[cause] = found.get(cause, 0) + 1
+        return found if is_told else None
+
+    def throttled_samples(self) -> int:
+        return sum(any(s.get("throttle") for s in row.get("devices", ())) for row in self._rows)
+
+    def foreign(self, end_s: float) -> Iterable[str]:
+        for instant_s, device, sample in self._samples():
+            for process in sample.get("processes") or () if instant_s <= end_s else ():
+                if process.get("is_ours") is False:
+                    name = process.get("command") or "a process"
+                    yield f"{name} (pid {process.get('pid')}) on device {device}"
+
+    def lost(self, end_s: float) -> Iterable[str]:
+        for instant_s, device, sample in self._samples():
+            if sample.get("lost") and instant_s <= end_s:
+                yield f"device {device}: {sample['lost']}"
+
+    def _samples(self) -> Iterable[tuple[float, str, Mapping[str, Any]]]:
+        for row in self._rows:
+            for sample in row.get("devices", ()):
+                yield row["instant_s"], str(sample.get("id")), sample
+
+
+def _at(points: Sequence[tuple[float, float]], instant_s: float) -> float | None:
+    """A counter's value at an instant, between two readings; None outside of them."""
+    for (a_s, a), (b_s, b) in itertools.pairwise(points):
+        if a_s <= instant_s <= b_s:
+            return a + (b - a) * (instant_s - a_s) / (b_s - a_s) if b_s > a_s else b
+    return None
+
+
+def _sum_of_means(by_device: Mapping[str, Sequence[float]]) -> float | None:
+    means = [_mean(values) for values in by_device.values()]
+    return math.fsum(m for m in means if m is not None) if means and None not in means else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _unknown(why: str) -> Seen:
+    return Seen(reasons=dict.fromkeys(FIELDS, why))
