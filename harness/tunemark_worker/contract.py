@@ -72,7 +72,7 @@ class Assignment:
     epochs: Optional[int]
     steps: Optional[int]
     warmup: Optional[int]
-    budget_s: float
+    budget_s: Optional[float]
     target_interval: float
     window_s: float
     calibrate: bool

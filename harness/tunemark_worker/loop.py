@@ -21,6 +21,8 @@ from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 
 # Windows that an interval is first formed of.
 FIRST_INTERVAL = 12
+# Steps that a run may take besides those asked for until it settles, and as many as were asked for if that is more.
+UNSETTLED_STEPS = 32
 # Seconds between two records of the machine's load.
 LOAD_S = 1.0
 # What rank 0 tells the others between windows, by position; 0 is to go on.
@@ -197,10 +199,13 @@ class Timing:
 
     def reason(self, done: int, elapsed_s: float) -> str:
         """Why to stop now; empty where there is no reason."""
-        if elapsed_s >= self._a.budget_s:
+        if self._a.budget_s is not None and elapsed_s >= self._a.budget_s:
             return "budget"
         warm = self._warm_windows()
         if warm is None:
+            # A run that never settles would never end: then the steps asked for are its second half.
+            if self._a.steps is not None and done >= self._a.steps + max(self._a.steps, UNSETTLED_STEPS):
+                return "steps"
             return ""
         if self._a.steps is not None and done - sum(self._steps[:warm]) >= self._a.steps:
             return "steps"

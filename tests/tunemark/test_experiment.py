@@ -167,6 +167,7 @@ def test_the_table_names_every_flag_and_the_schema_accepts_the_defaults():
         ("warmup", "auto", None),
         ("warmup", "0", 0),
         ("budget", "90", 90.0),
+        ("budget", "auto", None),
         ("clip_norm", "0", (0.0,)),
     ],
 )
@@ -226,6 +227,12 @@ def test_a_plan_has_everything_resolved(catalog):
     assert plan.dataset_options == {"path": "f"}
     assert plan.strategy_options == {"bucket": "25"}
     assert plan.run_id == run_id(plan.spec)
+
+
+def test_only_a_run_without_another_end_has_a_budget_of_its_own(catalog):
+    assert [plan.spec.budget for plan in plans(catalog)] == [20.0]
+    assert [plans(catalog, **{end: "5"})[0].spec.budget for end in ("steps", "epochs")] == [None, None]
+    assert plans(catalog, steps="5", budget="7")[0].spec.budget == 7.0
 
 
 def test_gradient_accumulation_is_counted_per_data_rank(catalog):

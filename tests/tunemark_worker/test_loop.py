@@ -223,6 +223,17 @@ def test_reasons_to_stop(assignment):
     assert timing.reason(12, 60.0) == "budget"
 
 
+def test_a_run_of_so_many_steps_ends_though_it_never_settles(assignment):
+    asked = dataclasses.replace(assignment, steps=6, warmup=None, budget_s=None)
+    timing = Timing(asked, waits_free=True)
+    taken = 0
+    while not timing.reason(taken, 1e9):
+        timing.add(1, 3.0 ** (taken // 5), 100)
+        taken += 1
+    assert timing.reason(taken, 1e9) == "steps"
+    assert taken == 6 + 32
+
+
 def test_out_of_memory_is_told_from_other_errors():
     cpu = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. Error code 12"
     cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB"

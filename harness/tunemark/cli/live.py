@@ -7,6 +7,7 @@ What it shows is a provisional reading; the result is estimated from the records
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ class LiveLine:
     """Shows one attempt. title: what runs. steps, budget_s: where it would stop at the latest."""
 
     def __init__(
-        self, title: str, *, steps: int | None, warmup: int | None, budget_s: float, stream: TextIO | None = None
+        self, title: str, *, steps: int | None, warmup: int | None, budget_s: float | None, stream: TextIO | None = None
     ) -> None:
         self._title, self._steps, self._warmup, self._budget_s = title, steps, warmup, budget_s
         self._stream = stream or sys.stderr
@@ -65,7 +66,9 @@ class LiveLine:
         self._shown_s = now
         words = f"{self._title}: {self._phase}"
         if len(self._edges) > 1:
-            words += f", step {self._edges[-1][1]}{self._rate()}, at most {self._left_s():.0f} s left"
+            words += f", step {self._edges[-1][1]}{self._rate()}"
+            left_s = self._left_s()
+            words += f", at most {left_s:.0f} s left" if left_s is not None else ""
         self._write(words)
 
     def _rate(self) -> str:
@@ -80,13 +83,14 @@ class LiveLine:
             return f", {rate.value:,.0f} tokens/s"
         return f", {rate.value:,.0f} ± {50 * (rate.high - rate.low) / rate.value:.1f} % tokens/s"
 
-    def _left_s(self) -> float:
+    def _left_s(self) -> float | None:
+        """Seconds until the latest end; None where there is none, or it cannot be told yet."""
         spent = self._edges[-1][0] - self._edges[0][0]
-        left = self._budget_s - spent
+        left = math.inf if self._budget_s is None else self._budget_s - spent
         if self._steps is not None and self._edges[-1][1] > 0:
             goal = self._steps + (self._steady if self._steady is not None else len(self._edges))
             left = min(left, (goal - self._edges[-1][1]) * spent / self._edges[-1][1])
-        return max(0.0, left)
+        return max(0.0, left) if math.isfinite(left) else None
 
     def _write(self, words: str, *, last: bool = False) -> None:
         if self._terminal:

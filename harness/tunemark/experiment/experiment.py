@@ -42,7 +42,7 @@ class Experiment:
     epochs: int | None
     steps: int | None
     warmup: int | None
-    budget: float
+    budget: float | None
     target_interval: float
     window: float
     breakdown: bool

@@ -17,7 +17,8 @@ class RunSpec:
     """What identifies a run, all defaults resolved, under the settings' names.
 
     dataset, strategy: with their options, sorted. warmup: None finds where steps settle. epochs, steps: None is no
-    such end. python: None is the harness's own interpreter. budget, window: seconds.
+    such end. python: None is the harness's own interpreter. budget: seconds; None is no limit.
+    window: seconds.
     """
 
     model: str
@@ -42,7 +43,7 @@ class RunSpec:
     epochs: int | None
     steps: int | None
     warmup: int | None
-    budget: float
+    budget: float | None
     target_interval: float
     window: float
     breakdown: bool

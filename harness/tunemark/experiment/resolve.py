@@ -25,6 +25,9 @@ from tunemark.units import gib
 
 T = TypeVar("T")
 
+# Seconds of steps of a run without any other end: three attempts of a tiny model then take a minute and a half.
+DEFAULT_BUDGET_S = 20.0
+
 
 def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
     """The plans of all points; a run that appears twice is kept once, with a note."""
@@ -124,7 +127,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         epochs=point["epochs"],
         steps=point["steps"],
         warmup=point["warmup"],
-        budget=float(point["budget"]),
+        budget=_budget(point),
         target_interval=float(point["target_interval"]),
         window=float(point["window"]),
         breakdown=point["breakdown"],
@@ -402,6 +405,13 @@ def _check_training(point: Point, model: Model, dataset: Dataset) -> None:
             why=point.place("schedule"),
             next="add --steps N --warmup N, or --epochs N, or use --schedule constant",
         )
+
+
+def _budget(point: Point) -> float | None:
+    """Seconds of steps; where none are given, a run that has another end is not cut short."""
+    if point["budget"] is not None:
+        return float(point["budget"])
+    return None if point["steps"] is not None or point["epochs"] is not None else DEFAULT_BUDGET_S
 
 
 def _batches(point: Point, data_ranks: int) -> tuple[int, int]:

@@ -85,7 +85,14 @@ SETTINGS = (
     _scalar(
         "warmup", int, None, "steps before the measured ones; `auto` finds where they settle", unset="auto", minimum=0
     ),
-    _scalar("budget", float, 20.0, "end after so many seconds of steps", above=0),
+    _scalar(
+        "budget",
+        float,
+        None,
+        "end after so many seconds of steps; `auto` is 20, or no limit where --steps or --epochs is given",
+        unset="auto",
+        above=0,
+    ),
     _scalar("target_interval", float, 0.02, "end at an interval of ± this fraction; 0 never ends early", minimum=0),
     _scalar("window", float, 1.0, "seconds between waits for the device", above=0),
     _scalar("breakdown", bool, False, "run everything a second time with every part of a step timed"),

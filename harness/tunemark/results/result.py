@@ -90,7 +90,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     epochs: int | None
     steps_requested: int | None
     warmup_requested: int | None
-    budget_s: float
+    budget_s: float | None
     target_interval: float
     window_s: float
     chip: str
