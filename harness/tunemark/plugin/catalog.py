@@ -206,7 +206,7 @@ class Catalog:
         raise UnknownName(
             what=f"no {kind} named {name!r}",
             why=f"it may be in a plugin that could not be used: {failed}" if failed else "",
-            next=did_you_mean(name, named) + f". More {kind}s come with plugins: see `tunemark list plugins`",
+            next=did_you_mean(name, named) + ". Plugins bring more: see `tunemark list plugins`",
         )
 
 
