@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from typing import Any
 from tunemark.data import Prepared, prepare
 from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.experiment import Plan
-from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, run_worker
+from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, host_facts, processor, run_worker
 from tunemark.plugin import Catalog, PutsBack, WatchesJobs
 from tunemark.results import Result, Store
 
@@ -172,7 +170,7 @@ def _attempt(
         "code_sha256": each.code.sha256,
         "interpreter": {"path": each.interpreter.path, "python": each.interpreter.python, **each.interpreter.versions},
         "dataset": dict(each.data.facts),
-        "host": {"name": socket.gethostname(), "platform": platform.platform(), "processor": processor()},
+        "host": dict(host_facts()),
         "launched_s": time.monotonic(),
     }
     if each.verification is not None:
@@ -251,15 +249,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-def processor() -> str:
-    """The processor's name; empty where the host does not say."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
 
 
 def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter) -> str:

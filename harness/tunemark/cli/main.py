@@ -20,6 +20,7 @@ _COMMANDS = {
     "list": ("listing", "print the installed devices, models, datasets, strategies or plugins"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "arrange finished runs in a report"),
+    "compare": ("compare", "hold runs against each other, like with like"),
     "audit": ("audit", "hold a log, a table or a running program against physics, the clock and itself"),
 }
 

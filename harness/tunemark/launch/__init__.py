@@ -2,6 +2,8 @@
 
 from tunemark.launch.code import CodeCopy as CodeCopy
 from tunemark.launch.code import copy_code as copy_code
+from tunemark.launch.host import host_facts as host_facts
+from tunemark.launch.host import processor as processor
 from tunemark.launch.interpreter import Interpreter as Interpreter
 from tunemark.launch.interpreter import examine as examine
 from tunemark.launch.process import Ended as Ended

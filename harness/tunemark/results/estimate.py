@@ -405,7 +405,23 @@ def _row(attempt: Attempt, timed: _Timed | None) -> AttemptRow:
         steps_measured=timed.last - timed.first if timed else 0,
         warmup_steps=timed.warmup_steps if timed else None,
         interval_s=timed.interval_s if timed else None,
+        others_load=_others(attempt.measurement, timed)[0] if timed else None,
+        minor_faults_per_step=_faults(attempt.measurement, timed) if timed else None,
     )
+
+
+def _faults(measurement: Measurement, timed: _Timed) -> float | None:
+    """Minor page faults of all ranks per timed step; None where a rank does not say."""
+    total = 0
+    for rank in measurement.ranks:
+        edges = _edges(rank, timed)
+        pair = _around(rank.loads, edges[0].instant_s, edges[-1].instant_s)
+        if pair is None or pair[0].minor_faults is None or pair[1].minor_faults is None:
+            return None
+        # The loads are a little further apart than the edges.
+        share = (edges[-1].instant_s - edges[0].instant_s) / (pair[1].instant_s - pair[0].instant_s)
+        total += round((pair[1].minor_faults - pair[0].minor_faults) * share)
+    return total / (timed.last - timed.first)
 
 
 def _environment(attempt: Attempt) -> dict[str, Any]:

@@ -50,11 +50,13 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """CPU seconds so far: busy_s of the rank's cores, whoever used them (None where unknown), own_s of its process."""
+    """CPU seconds so far: busy_s of the rank's cores, whoever used them (None where unknown), own_s of its process;
+    minor_faults: pages that the kernel has handed to it, None where unknown."""
 
     instant_s: float
     busy_s: float | None
     own_s: float
+    minor_faults: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,8 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
                     raise ValueError(f"{edges[-1].steps} steps are said to be done, {len(steps)} are recorded")
             elif kind == "load":
                 busy_s = row["busy_s"]
-                loads.append(Load(instant_s=instant_s, busy_s=busy_s, own_s=float(row["own_s"])))
+                faults = row.get("minor_faults")
+                loads.append(Load(instant_s=instant_s, busy_s=busy_s, own_s=float(row["own_s"]), minor_faults=faults))
             else:
                 once[kind] = row
         except (ValueError, KeyError, TypeError) as error:

@@ -45,7 +45,8 @@ class StepTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One attempt. reason: why it stopped. evidence: what shows it."""
+    """One attempt. reason: why it stopped. evidence: what shows it. others_load: the share of its cores' time that
+    other processes used; minor_faults_per_step: pages that the kernel handed to the job, both while it was timed."""
 
     name: str
     status: Status
@@ -55,6 +56,8 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     steps_measured: int
     warmup_steps: int | None
     interval_s: float | None
+    others_load: float | None = None
+    minor_faults_per_step: float | None = None
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

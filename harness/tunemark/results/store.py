@@ -6,6 +6,7 @@ The records are the truth. `result.json` beside them is for people and other pro
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -94,15 +95,17 @@ class Store:
         _write(entries[-1].folder / "result.json", encode(result) + "\n")
         return result
 
-    def results(self, catalog: Catalog | None = None) -> list[Result]:
-        """The results of the newest series of all runs, the oldest first."""
+    def results(
+        self, catalog: Catalog | None = None, *, every_series: bool = False, folder: str | None = None
+    ) -> list[Result]:
+        """The results of the newest series of all runs, or of every series, the oldest first. folder: of one run."""
         if not self.root.is_dir():
             raise BadStore(what=f"there is no store {self.root}", next="give the folder that --store names")
         runs: dict[str, list[_Entry]] = {}
-        for entry in self._entries():
+        for entry in self._entries(folder=folder):
             runs.setdefault(entry.identity.run_id, []).append(entry)
-        newest = sorted((_last_series(entries) for entries in runs.values()), key=lambda s: s[0].started)
-        found = [_derive(entries) for entries in newest]
+        series = [s for entries in runs.values() for s in (_series if every_series else _newest_alone)(entries)]
+        found = [_derive(entries) for entries in sorted(series, key=lambda s: s[0].started)]
         return [audited(r, None, catalog) for r in found] if catalog else found
 
     # -- what is written
@@ -125,8 +128,9 @@ class Store:
 
     # -- how it is found
 
-    def _entries(self, run_id: str | None = None) -> list[_Entry]:
-        pattern = f"*-{run_id}/*/attempt.json" if run_id else "*/*/attempt.json"
+    def _entries(self, run_id: str | None = None, folder: str | None = None) -> list[_Entry]:
+        run = f"*-{run_id}" if run_id else glob.escape(folder) if folder else "*"
+        pattern = f"{run}/*/attempt.json"
         found = [_entry(path) for path in sorted(self.root.glob(pattern))]
         return [e for e in found if run_id is None or e.identity.run_id == run_id]
 
@@ -256,6 +260,18 @@ def _last_series(entries: list[_Entry]) -> list[_Entry]:
     ordered = sorted(entries, key=lambda e: e.started)
     series = ordered[-1].facts.get("series")
     return [e for e in ordered if e.facts.get("series") == series]
+
+
+def _newest_alone(entries: list[_Entry]) -> list[list[_Entry]]:
+    return [_last_series(entries)]
+
+
+def _series(entries: list[_Entry]) -> list[list[_Entry]]:
+    """The attempts of each series, in order of time."""
+    found: dict[object, list[_Entry]] = {}
+    for entry in sorted(entries, key=lambda e: e.started):
+        found.setdefault(entry.facts.get("series"), []).append(entry)
+    return list(found.values())
 
 
 def _is_of(entry: _Entry, fingerprint: str) -> bool:

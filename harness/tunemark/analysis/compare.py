@@ -1,0 +1,431 @@
+"""Runs held against each other: like with like, each ratio with its interval, and what automatic choice is worth.
+
+A run that is not ok, or invalid, takes no part and is a row all the same. Every claim of a comparison ("faster",
+"slower") holds at 95 % for all of them together, by Holm's rule; the intervals are 95 % each.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from tunemark.analysis import alike
+from tunemark.analysis.surroundings import MEASURED, surroundings
+from tunemark.errors import BadExperiment
+from tunemark.results.ratio import LEVEL, Ratio, Term, combined, holm, rates_of, were_in_rounds
+from tunemark.results.result import Estimate, Result
+
+Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
+# History of the schema (of `compare --json`): 1, first form.
+SCHEMA = 1
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One run beside its group's baseline. label: its value of the axis. reason: why it takes no part, or why there is
+    no interval. ratio: its rate over the baseline's. p_holm: the ratio's p among all claims of the comparison.
+    memory_ratio: peak memory over the baseline's; one figure each, so without an interval."""
+
+    label: str
+    run_id: str
+    status: str
+    verdict: str
+    simulated: bool
+    outcome: Outcome
+    reason: str
+    attempts: int
+    tokens_per_s: Estimate | None
+    ratio: Ratio | None
+    p_holm: float | None
+    peak_memory_bytes: int | None
+    memory_ratio: float | None
+    time_to_first_step_s: float | None
+    search_s: float | None
+    strategy_selected: dict[str, Any] | None
+    requested_bytes: int | None
+    findings: tuple[str, ...]
+
+
+class Gain(msgspec.Struct, frozen=True, kw_only=True):
+    """What automatic parallelization is worth against something. over: what. against: the layouts that stand for it.
+    ratio: auto's rate over theirs. regret: the share of the best rate that was left on the table, with its bounds; of
+    the last row alone. reason: why there is no ratio."""
+
+    over: str
+    against: tuple[str, ...]
+    ratio: Ratio | None
+    p_holm: float | None
+    outcome: Outcome
+    reason: str
+    regret: Estimate | None = None
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs that are alike but for the axis. shared: what all agree in. despite: overlooked fields that differ, with
+    each row's value. surroundings: facts outside the key that differ, likewise. notes: for the reader."""
+
+    shared: dict[str, Any]
+    despite: dict[str, tuple[Any, ...]]
+    surroundings: dict[str, tuple[Any, ...]]
+    baseline: str | None
+    rows: tuple[Row, ...]
+    worth: tuple[Gain, ...]
+    notes: tuple[str, ...]
+
+
+class Alone(msgspec.Struct, frozen=True, kw_only=True):
+    """A run without a counterpart. differs: the fields that refuse the nearest one, each with both values."""
+
+    label: str
+    run_id: str
+    nearest: str | None
+    differs: dict[str, tuple[Any, ...]]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. by: the axes. despite: fields overlooked on demand. claims: ratios with an interval, whose
+    outcomes hold at `level` together."""
+
+    by: tuple[str, ...]
+    despite: tuple[str, ...]
+    level: float
+    claims: int
+    groups: tuple[Group, ...]
+    alone: tuple[Alone, ...]
+    notes: tuple[str, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Member:
+    label: str
+    result: Result
+
+    @property
+    def obstacle(self) -> str:
+        return takes_no_part(self.result)
+
+
+def takes_no_part(result: Result) -> str:
+    """Why a run's rate cannot be compared; empty where it can."""
+    if result.status != "ok":
+        return f"{result.status}: no rate of a whole run"
+    if result.verdict == "invalid":
+        rules = ", ".join(f.rule for f in result.findings if f.severity == "invalid")
+        return f"invalid: {rules or 'its figures are no measurement'}"
+    if result.breakdown:
+        return "a breakdown waits for every part of a step: its rate is not the run's"
+    if not rates_of(result):
+        return "no attempt has a rate"
+    return ""
+
+
+def compare(
+    a: Sequence[Result], b: Sequence[Result], *, despite: Collection[str] = (), names: tuple[str, str] = ("A", "B")
+) -> Comparison:
+    """Each run of `b` over the run of `a` that it is like. Raises `BadExperiment` where no two are alike."""
+    free = alike.freed((), despite)
+    notes: list[str] = []
+    a, b = _without_breakdowns(a, notes), _without_breakdowns(b, notes)
+    ours, theirs = (_by_key(results, free, name) for results, name in ((a, names[0]), (b, names[1])))
+    groups = [
+        _group([_Member(label=names[0], result=ours[k]), _Member(label=names[1], result=theirs[k])], (), free, None)
+        for k in ours
+        if k in theirs
+    ]
+    alone = [_alone(names[0], ours[k], b, names[1], free) for k in ours if k not in theirs]
+    alone += [_alone(names[1], theirs[k], a, names[0], free) for k in theirs if k not in ours]
+    if not groups:
+        _refuse(alone, despite)
+    return _judged(Comparison(
+        by=(), despite=tuple(despite), level=LEVEL, claims=0, groups=tuple(groups), alone=tuple(alone),
+        notes=tuple(notes),
+    ))  # fmt: skip
+
+
+def compare_by(
+    results: Sequence[Result], by: Sequence[str], *, despite: Collection[str] = (), baseline: str | None = None
+) -> Comparison:
+    """Groups of runs that are alike but for the axes `by`, each run over its group's baseline.
+
+    baseline: the label that it has; by default strategy none, the smallest value, or the run that was first.
+    Raises `BadExperiment` where no two runs are alike.
+    """
+    axes = tuple(dict.fromkeys(alike.field(name) for name in by))
+    free = alike.freed(axes, despite)
+    notes: list[str] = []
+    results = _without_breakdowns(results, notes)
+    if axes and len(results) > 1 and not alike.differing(results, axes):
+        values = "; ".join(f"{axis} {alike.FIELDS[axis](results[0])}" for axis in axes)
+        varying = ", ".join(alike.differing(results, alike.FIELDS)) or "nothing"
+        raise BadExperiment(
+            what=f"all {len(results)} runs have {values}",
+            why=f"they differ in: {varying}",
+            next="give --by an axis that differs, or two folders without --by",
+        )
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(alike.key(result, free), []).append(result)
+    several = [_labelled(found, axes) for found in groups.values() if len(found) > 1]
+    labels = {member.label for found in several for member in found}
+    if baseline is not None and several and baseline not in labels:
+        raise BadExperiment(what=f"no run has {'+'.join(axes)} {baseline!r}", next=f"there is: {', '.join(labels)}")
+    made = [_group(members, axes, free, baseline) for members in several]
+    alone = [
+        _alone(_label(found[0], axes), found[0], [r for r in results if r is not found[0]], "", free)
+        for found in groups.values()
+        if len(found) == 1
+    ]
+    if not made:
+        _refuse(alone, despite)
+    return _judged(Comparison(
+        by=axes, despite=tuple(despite), level=LEVEL, claims=0, groups=tuple(made), alone=tuple(alone),
+        notes=tuple(notes),
+    ))  # fmt: skip
+
+
+def _without_breakdowns(results: Sequence[Result], notes: list[str]) -> list[Result]:
+    kept = [result for result in results if not result.breakdown]
+    if len(kept) < len(results):
+        words = f"{len(results) - len(kept)} runs with every part of a step timed take no part: their rates are not the"
+        notes.append(f"{words} runs'; `tunemark why` reads them")
+    return kept
+
+
+def _by_key(results: Sequence[Result], free: Collection[str], name: str) -> dict[tuple[object, ...], Result]:
+    found: dict[tuple[object, ...], Result] = {}
+    for result in results:
+        former = found.setdefault(alike.key(result, free), result)
+        if former is not result:
+            differs = alike.words(alike.differing([former, result], alike.FIELDS)) or "nothing in the key"
+            raise BadExperiment(
+                what=f"{name} has several runs that are alike",
+                why=f"{former.run_id} and {result.run_id} differ in: {differs}",
+                next=f"name one: {name}:{result.run_id}, or compare with --by",
+            )
+    return found
+
+
+def _labelled(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]:
+    labels = [_label(result, axes) for result in results]
+    times: Counter[str] = Counter()
+    members = []
+    for label, result in zip(labels, results, strict=True):
+        times[label] += 1
+        name = label if labels.count(label) == 1 else f"{label} ({times[label]})"
+        members.append(_Member(label=name, result=result))
+    return members
+
+
+def _label(result: Result, axes: Sequence[str]) -> str:
+    return " ".join(str(alike.FIELDS[axis](result)) for axis in axes)
+
+
+def _alone(label: str, result: Result, others: Sequence[Result], where: str, free: Collection[str]) -> Alone:
+    if not others:
+        return Alone(label=label, run_id=result.run_id, nearest=None, differs={})
+    other, differs = alike.nearest(result, others, free)
+    name = f"{where}:{other.run_id}" if where else other.run_id
+    return Alone(label=label, run_id=result.run_id, nearest=name, differs=differs)
+
+
+def _refuse(alone: Sequence[Alone], despite: Collection[str]) -> None:
+    known = [one for one in alone if one.nearest is not None]
+    if not known:
+        raise BadExperiment(
+            what="there is nothing to compare with", why="one run alone", next="give two folders, or more runs"
+        )
+    least = min(known, key=lambda one: len(one.differs))
+    names = list(least.differs)
+    if alike.NEVER_DESPITE in names:
+        advice = "a simulator's figures say nothing of speed: measured runs are compared with measured ones"
+    else:
+        flags = " ".join(f"--despite {name}" for name in (*despite, *names))
+        advice = f"`{flags}` compares them all the same, and says so; `tunemark why` ranks what differs"
+        if axis := alike.axis_of(names):
+            advice = f"`--by {axis}` compares runs that differ in this and what follows from it; or {advice}"
+    raise BadExperiment(
+        what=f"no two of these runs are alike: {least.run_id} and {least.nearest} come nearest",
+        why=f"they differ in: {alike.words(least.differs)}",
+        next=advice,
+    )
+
+
+def _group(members: Sequence[_Member], axes: Sequence[str], free: Collection[str], wanted: str | None) -> Group:
+    results = [member.result for member in members]
+    notes: list[str] = []
+    base = _baseline(members, axes, wanted, notes)
+    rows = [_row(member, base) for member in members]
+    # What follows from an axis differs with it: only what was overlooked on demand is said.
+    follows = alike.freed(axes, ())
+    differs = alike.differing(results, [name for name in free if name not in follows])
+    facts = [surroundings(result) for result in results]
+    names = dict.fromkeys(name for each in facts for name in each if name not in MEASURED)
+    around = {name: tuple(each.get(name) for each in facts) for name in names}
+    # What one of them does not say is no difference.
+    around = {n: v for n, v in around.items() if None not in v and any(value != v[0] for value in v)}
+    varying = alike.differing(results, alike.FIELDS)
+    shared = {name: read(results[0]) for name, read in alike.FIELDS.items() if name not in varying}
+    if any(result.simulated for result in results):
+        notes.append("simulated: no figure here says how fast anything is")
+    for member in members:
+        rules = [f.rule for f in member.result.findings if f.severity in ("suspect", "unknown")]
+        if rules and not member.obstacle:
+            notes.append(f"{member.label} is {member.result.verdict}: {', '.join(rules)}")
+    return Group(
+        shared=shared,
+        despite=differs,
+        surroundings=around,
+        baseline=base.label if base else None,
+        rows=tuple(rows),
+        worth=tuple(_worth(members)) if tuple(axes) == ("strategy",) else (),
+        notes=tuple(notes),
+    )
+
+
+def _baseline(members: Sequence[_Member], axes: Sequence[str], wanted: str | None, notes: list[str]) -> _Member | None:
+    order = sorted(members, key=lambda m: _rank(m, axes, wanted)) if axes else list(members[:1])
+    able = [member for member in order if not member.obstacle]
+    if order[0].obstacle:
+        words = f"{order[0].label} would be the baseline and takes no part ({order[0].obstacle})"
+        notes.append(f"{words}: {able[0].label} stands for it" if able else words)
+    return able[0] if able else None
+
+
+def _rank(member: _Member, axes: Sequence[str], wanted: str | None) -> tuple[object, ...]:
+    """The lowest is the baseline."""
+    values = [alike.FIELDS[axis](member.result) for axis in axes]
+    parts: list[object] = [member.label != wanted if wanted is not None else False]
+    for axis, value in zip(axes, values, strict=True):
+        number = _number(value)
+        parts += [value != "none" if axis == "strategy" else number is None, number if number is not None else 0.0]
+    return tuple(parts)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _row(member: _Member, base: _Member | None) -> Row:
+    result, obstacle = member.result, member.obstacle
+    ratio = None
+    if base is not None and base is not member and not obstacle:
+        ratio = ratio_of(result, base.result)
+    memory = None
+    if base is not None and result.peak_memory_bytes and base.result.peak_memory_bytes:
+        memory = result.peak_memory_bytes / base.result.peak_memory_bytes
+    outcome: Outcome = "takes no part" if obstacle else "baseline" if member is base else "no interval"
+    return Row(
+        label=member.label,
+        run_id=result.run_id,
+        status=result.status,
+        verdict=result.verdict,
+        simulated=result.simulated,
+        outcome=outcome,
+        reason=obstacle or (ratio.method if ratio and ratio.low is None else ""),
+        attempts=len(rates_of(result)) or result.attempts,
+        tokens_per_s=result.tokens_per_s,
+        ratio=ratio,
+        p_holm=None,
+        peak_memory_bytes=result.peak_memory_bytes,
+        memory_ratio=memory,
+        time_to_first_step_s=result.time_to_first_step_s,
+        search_s=result.search_s,
+        strategy_selected=result.strategy_selected,
+        requested_bytes=result.requested_bytes,
+        findings=tuple(f"{f.severity}: {f.rule}" for f in result.findings if f.severity != "note"),
+    )
+
+
+def ratio_of(result: Result, base: Result) -> Ratio:
+    """A run's rate over another's; paired where their attempts were taken in rounds."""
+    terms = [Term(1.0, rates_of(result)), Term(-1.0, rates_of(base))]
+    return combined(terms, in_rounds=were_in_rounds([result, base]))
+
+
+def _worth(members: Sequence[_Member]) -> list[Gain]:
+    """Automatic parallelization against none, the best and the median manual layout, and the best of all others."""
+    kinds: Mapping[str, list[_Member]] = {"none": [], "auto": [], "manual": []}
+    for member in members:
+        name = member.result.strategy_requested.partition(":")[0]
+        kinds[name if name in ("none", "auto") else "manual"].append(member)
+    if len(kinds["auto"]) != 1 or len(members) < 2:
+        return []
+    (auto,) = kinds["auto"]
+    manual = sorted((m for m in kinds["manual"] if not m.obstacle), key=_middle)
+    others = sorted((m for m in members if m is not auto and not m.obstacle), key=_middle)
+    count = len(manual)
+    median = manual[(count - 1) // 2 : count // 2 + 1]
+    lost = [m for m in kinds["manual"] if m.obstacle]
+    no_manual = "no manual layout was measured" if not lost else f"no manual layout has a rate: {_obstacles(lost)}"
+    none = [m for m in kinds["none"] if not m.obstacle]
+    no_none = _obstacles(kinds["none"]) or "none was not measured"
+    found = [
+        _gain("none", auto, none[:1], no_none),
+        _gain("the best manual layout", auto, manual[-1:], no_manual),
+        _gain(f"the median of {count} manual layouts", auto, median, no_manual),
+    ]
+    best = _gain(f"the best of all {len(others)} others", auto, others[-1:], "nothing else has a rate")
+    regret = None
+    if best.ratio is not None:
+        r = best.ratio
+        low, high = (None, None) if r.low is None or r.high is None else (1 - r.high, 1 - r.low)
+        regret = Estimate(value=1 - r.value, low=low, high=high, n=min(r.n), method=r.method)
+    return [*found, msgspec.structs.replace(best, regret=regret)]
+
+
+def _obstacles(members: Sequence[_Member]) -> str:
+    return "; ".join(f"{m.label} {m.obstacle}" for m in members if m.obstacle)
+
+
+def _middle(member: _Member) -> float:
+    return statistics.fmean(math.log(rate) for rate in rates_of(member.result))
+
+
+def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) -> Gain:
+    if auto.obstacle or not against:
+        reason = f"auto takes no part ({auto.obstacle})" if auto.obstacle else missing
+        return Gain(over=over, against=(), ratio=None, p_holm=None, outcome="takes no part", reason=reason)
+    results = [auto.result, *(member.result for member in against)]
+    terms = [Term(1.0, rates_of(auto.result))]
+    terms += [Term(-1.0 / len(against), rates_of(member.result)) for member in against]
+    ratio = combined(terms, in_rounds=were_in_rounds(results))
+    reason = ratio.method if ratio.low is None else ""
+    names = tuple(member.label for member in against)
+    return Gain(over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason)
+
+
+def _judged(found: Comparison) -> Comparison:
+    """With the outcomes of all claims, held to one level together."""
+    ratios: list[Ratio | None] = []
+    for group in found.groups:
+        ratios += [*(row.ratio for row in group.rows), *(gain.ratio for gain in group.worth)]
+    adjusted = iter(holm([ratio.p if ratio else None for ratio in ratios]))
+    groups = []
+    for group in found.groups:
+        rows = tuple(_decided(row, next(adjusted)) for row in group.rows)
+        worth = tuple(_decided(gain, next(adjusted)) for gain in group.worth)
+        groups.append(msgspec.structs.replace(group, rows=rows, worth=worth))
+    claims = sum(ratio is not None and ratio.p is not None for ratio in ratios)
+    return msgspec.structs.replace(found, groups=tuple(groups), claims=claims)
+
+
+_Claim = TypeVar("_Claim", Row, Gain)
+
+
+def _decided(row: _Claim, p_holm: float | None) -> _Claim:
+    if p_holm is None or row.ratio is None:
+        return row
+    differs = p_holm <= 1 - LEVEL
+    outcome: Outcome = "no difference shown" if not differs else "faster" if row.ratio.value > 1 else "slower"
+    return msgspec.structs.replace(row, outcome=outcome, p_holm=p_holm)

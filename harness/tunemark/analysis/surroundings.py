@@ -1,0 +1,53 @@
+"""What a run's attempts say of where they ran: versions, host, allocator, cores, load. Unknown is None."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from tunemark.results.result import Result
+
+# Of the host's facts, those of `tunemark.launch.host`; the processor is a field of the comparison itself.
+_HOST = (
+    "name", "platform", "cpus", "memory_bytes", "governor", "clock_min_hz", "clock_max_hz", "turbo", "smt",
+    "huge_pages", "numa_balancing",
+)  # fmt: skip
+
+
+def surroundings(result: Result) -> dict[str, Any]:
+    """Facts by name, of the last attempt; what is measured of the load is the mean of the attempts that say it."""
+    environment = result.environment
+    worker, host = _mapping(environment.get("worker")), _mapping(environment.get("host"))
+    interpreter, device = _mapping(environment.get("interpreter")), _mapping(worker.get("device"))
+    found: dict[str, Any] = {
+        "python version": worker.get("python") or interpreter.get("python"),
+        "torch": worker.get("torch") or interpreter.get("torch"),
+        "transformers": worker.get("transformers") or interpreter.get("transformers"),
+        "code": environment.get("code_sha256"),
+        "interpreter": interpreter.get("path"),
+    }
+    found |= {f"host {name}": host.get(name) for name in _HOST}
+    allocator = worker.get("allocator")
+    if isinstance(allocator, Mapping):
+        allocator = " ".join(f"{name}={value}" for name, value in sorted(allocator.items())) or "as the system has it"
+    found["allocator"] = allocator
+    affinity = worker.get("affinity")
+    found["cores"] = tuple(affinity) if isinstance(affinity, list | tuple) else affinity
+    found |= {f"device {name}": value for name, value in sorted(device.items())}
+    found["load of others"] = _mean([row.others_load for row in result.each_attempt])
+    found["minor faults per step"] = _mean([row.minor_faults_per_step for row in result.each_attempt])
+    return found
+
+
+MEASURED = ("load of others", "minor faults per step")
+"""Facts that differ between any two runs a little."""
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,54 @@
+"""`tunemark compare`: hold runs against each other, like with like, each ratio with its interval."""
+
+from __future__ import annotations
+
+import argparse
+
+from tunemark.cli.folders import HELP, runs_in
+from tunemark.errors import BadExperiment
+from tunemark.plugin import Catalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "tunemark compare [OPTIONS] A B | --by AXIS[,AXIS] DIR..."
+    parser.add_argument("folders", nargs="+", metavar="DIR", help=HELP)
+    parser.add_argument(
+        "--by", metavar="AXIS", help="compare the runs that differ in this alone: strategy, size, python, batching, ..."
+    )
+    parser.add_argument("--baseline", metavar="VALUE", help="the axis' value that all others are held against")
+    parser.add_argument(
+        "--despite", action="append", default=[], metavar="FIELD", help="compare though this field differs, and say so"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def execute(args: argparse.Namespace) -> int:
+    # Heavy, and not needed by --help.
+    import msgspec
+
+    from tunemark.analysis.compare import compare, compare_by
+    from tunemark.report import exit_code
+    from tunemark.report.comparison import comparison_text
+
+    despite = [name for each in args.despite for name in each.split(",") if name]
+    catalog = Catalog()
+    if args.by is None:
+        if len(args.folders) != 2 or args.baseline is not None:
+            raise BadExperiment(
+                what=f"{len(args.folders)} folders to compare" if args.baseline is None else "--baseline without --by",
+                why="without --by two are compared, the second with the first",
+                next="give two folders, or --by strategy",
+            )
+        a, b = (runs_in(name, catalog) for name in args.folders)
+        results = [*a, *b]
+        found = compare(a, b, despite=despite, names=(args.folders[0], args.folders[1]))
+    else:
+        every = [result for name in args.folders for result in runs_in(name, catalog)]
+        # A run that two folders have in the very same form is one run.
+        results = [result for i, result in enumerate(every) if result not in every[:i]]
+        found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
+                           baseline=args.baseline)  # fmt: skip
+    print(msgspec.json.encode(found).decode() if args.json else comparison_text(found))
+    code = exit_code(results)
+    is_open = any(row.outcome == "no interval" for group in found.groups for row in group.rows)
+    return code or (3 if is_open else 0)

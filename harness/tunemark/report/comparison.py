@@ -1,0 +1,156 @@
+"""A comparison in words and tables for a terminal: Markdown to paste, with the digits that intervals support."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tunemark.analysis import alike
+from tunemark.analysis.compare import Alone, Comparison, Gain, Group, Row
+from tunemark.report.rounding import escaped, plus_minus
+from tunemark.results.ratio import Ratio
+from tunemark.units import gib, significant
+
+# Of what all runs of a group share, as far as a reader asks for it first.
+_FIRST = (
+    "model", "dataset", "device", "size", "chip", "strategy", "method", "precision", "batching", "sequence",
+    "micro_batch", "global_batch", "train_on", "optimizer", "seed",
+)  # fmt: skip
+
+_LEVEL_WORDS = (
+    "ratio: of content tokens/s over the baseline's, with its 95 % interval; paired where attempts were taken in "
+    "rounds, else Welch's t, both on logarithms"
+)
+
+
+# Share of a ratio from which on its interval is so wide that two digits of each say all.
+_FAR = 0.25
+
+
+def comparison_text(found: Comparison) -> str:
+    """All groups, what has no counterpart, and how the claims are to be read."""
+    parts = [_group(group, found.by) for group in found.groups]
+    if found.alone:
+        parts.append("\n".join(["Not compared:", "", *(_alone(one) for one in found.alone)]))
+    notes = [_LEVEL_WORDS + "."]
+    if found.claims > 1:
+        notes.append(
+            f"{found.claims} ratios are judged together: faster or slower is said where Holm's rule allows it at 5 % "
+            "for all of them; an interval that leaves out 1 by itself is not enough."
+        )
+    else:
+        notes.append("faster or slower is said where the interval leaves out 1.")
+    notes += [note + "." for note in found.notes]
+    return "\n\n".join([*parts, "\n".join(escaped(note) for note in notes)])
+
+
+def ratio_text(ratio: Ratio | None) -> str:
+    """A ratio with its interval to the digits that this supports: 1.034 (1.012 to 1.057)."""
+    if ratio is None:
+        return "-"
+    if ratio.low is None or ratio.high is None:
+        return f"{significant(ratio.value, 3)} (no interval)"
+    half = (ratio.high - ratio.low) / 2
+    if half > _FAR * ratio.value:
+        return f"{significant(ratio.value, 2)} ({significant(ratio.low, 2)} to {significant(ratio.high, 2)})"
+    # A width below a millionth is rounding.
+    decimals = max(0, 1 - math.floor(math.log10(half))) if half > 1e-6 else 4
+    value, low, high = (f"{x:,.{decimals}f}" for x in (ratio.value, ratio.low, ratio.high))
+    return f"{value} ({low} to {high})"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """A Markdown table whose first `left` columns are text."""
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * left + "---:|" * (len(header) - left)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _group(group: Group, by: Sequence[str]) -> str:
+    shared = "; ".join(
+        f"{name.replace('_', ' ')} {_word(group.shared[name])}" for name in _FIRST if name in group.shared
+    )
+    columns = dict(_COLUMNS)
+    rows = group.rows
+    if not any(row.search_s is not None for row in rows):
+        del columns["search (s)"]
+    if not any(row.strategy_selected for row in rows) or "strategy" not in by:
+        del columns["selected"]
+    if not any(row.simulated for row in rows):
+        del columns["simulated"]
+    base = escaped(group.baseline) if group.baseline is not None else "nothing"
+    header = [" ".join(by) or "run", *(name.format(base=base) for name in columns)]
+    table = markdown(header, [[escaped(row.label), *(read(row) for read in columns.values())] for row in rows], 1)
+    lines = [escaped(shared), "", table]
+    if group.worth:
+        lines += ["", *_worth(group.worth)]
+    notes = [f"compared despite {alike.words(group.despite)}"] if group.despite else []
+    notes += [f"{row.label}: {row.reason}" for row in rows if row.reason]
+    notes += group.notes
+    if group.surroundings:
+        notes.append(f"also different: {alike.words(group.surroundings)}; `tunemark why` ranks it")
+    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in notes)]) if notes else "\n".join(lines)
+
+
+def _worth(worth: Sequence[Gain]) -> list[str]:
+    rows = []
+    for gain in worth:
+        regret = "-"
+        if gain.regret is not None:
+            r = gain.regret
+            regret = f"{100 * r.value:.1f}"
+            if r.low is not None and r.high is not None:
+                regret += f" ({100 * r.low:.1f} to {100 * r.high:.1f})"
+        against = escaped(", ".join(gain.against)) or "-"
+        rows.append([escaped(gain.over), against, ratio_text(gain.ratio), regret, gain.outcome])
+    header = ["auto over", "which is", "ratio (95 %)", "regret (%)", "auto is"]
+    lines = ["What automatic parallelization is worth:", "", markdown(header, rows, 2)]
+    lines += [f"- {escaped(gain.over)}: {escaped(gain.reason)}" for gain in worth if gain.reason]
+    lines += ["", "The best of several is partly the luckiest of them, so that auto's gain over it is understated. "]
+    lines[-1] += "Regret: the share of the best other layout's rate that auto leaves; of the layouts measured here."
+    return lines
+
+
+def _alone(one: Alone) -> str:
+    if one.nearest is None:
+        return f"- {escaped(one.label)} ({one.run_id}): nothing to compare with"
+    return f"- {escaped(one.label)} ({one.run_id}): {escaped(one.nearest)} comes nearest, but for " + escaped(
+        alike.words(one.differs)
+    )
+
+
+def _memory(row: Row) -> str:
+    parts = []
+    if row.peak_memory_bytes is not None:
+        known = row.memory_ratio is not None and row.outcome != "baseline"
+        ratio = f" ({significant(row.memory_ratio or 0, 3)} x)" if known else ""
+        parts.append(f"{gib(row.peak_memory_bytes)}{ratio}")
+    if row.requested_bytes is not None:
+        parts.append(f"{gib(row.requested_bytes)} refused")
+    return ", ".join(parts) or "-"
+
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "tokens/s (content)": lambda row: plus_minus(row.tokens_per_s) if row.tokens_per_s else "-",
+    "attempts": lambda row: str(row.attempts),
+    "ratio to {base} (95 %)": lambda row: ratio_text(row.ratio),
+    "outcome": lambda row: row.outcome,
+    "memory (GiB)": _memory,
+    "to first step (s)": lambda row: "-" if row.time_to_first_step_s is None else f"{row.time_to_first_step_s:.1f}",
+    "search (s)": lambda row: "-" if row.search_s is None else f"{row.search_s:.1f}",
+    "selected": lambda row: escaped(_selected(row.strategy_selected)),
+    "status": lambda row: row.status,
+    "verdict": lambda row: row.verdict,
+    "simulated": lambda row: "SIMULATED" if row.simulated else "no",
+}
+
+
+def _selected(selected: dict[str, Any] | None) -> str:
+    if not selected:
+        return "-"
+    spelled = selected.get("spelled")
+    return str(spelled) if spelled else ", ".join(f"{name}={value}" for name, value in selected.items())
+
+
+def _word(value: object) -> str:
+    return "unknown" if value is None or value == "" else str(value)

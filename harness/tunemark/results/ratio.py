@@ -1,0 +1,127 @@
+"""How many times as fast one run is as another, from their attempts: a ratio with its interval, on the log scale.
+
+The unit of replication is the attempt. Where attempts were taken in rounds the rounds are the pairs, so that a drift of
+the machine cancels out; else the two sides' variances stand for themselves (Welch 1947, Biometrika 34: 28, with the
+degrees of freedom of Satterthwaite 1946, Biometrics Bulletin 2: 110). Several claims at once are held to one level by
+Holm's rule (1979, Scandinavian Journal of Statistics 6: 65).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from tunemark.results import student
+from tunemark.results.result import AttemptRow, Result
+
+LEVEL = 0.95
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A ratio of rates with its 95 % interval. low, high, p: null where an attempt a side is too few to know them.
+
+    n: attempts of each side, the compared side first; of a combination of several runs, of each in its order.
+    method: paired or Welch, or why there is no interval. p: two-sided, of a true ratio of 1.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: tuple[int, ...]
+    method: str
+    p: float | None
+
+    @property
+    def holds_one(self) -> bool | None:
+        """Whether the interval holds 1; None without an interval."""
+        return None if self.low is None or self.high is None else self.low <= 1 <= self.high
+
+
+class Term(NamedTuple):
+    """One run in a combination of logarithms: its weight and its attempts' rates, all above 0."""
+
+    weight: float
+    rates: Sequence[float]
+
+
+def combined(terms: Sequence[Term], *, in_rounds: bool, level: float = LEVEL) -> Ratio:
+    """exp of the weighted sum of mean log rates: weights 1 and -1 make a ratio. Turning every weight's sign makes the
+    inverse, and what scales all rates alike changes nothing where the weights sum to 0.
+
+    in_rounds: attempt i of every run was taken in round i.
+    """
+    n = tuple(len(term.rates) for term in terms)
+    logs = [[math.log(rate) for rate in term.rates] for term in terms]
+    middle = math.fsum(term.weight * _mean(values) for term, values in zip(terms, logs, strict=True))
+    if min(n) < 2:
+        few = "one attempt" if max(n) < 2 else "one attempt on a side"
+        return Ratio(value=math.exp(middle), low=None, high=None, n=n, method=f"none: {few}", p=None)
+    if in_rounds:
+        assert len(set(n)) == 1, "a round has one attempt of each run"
+        rounds = [math.fsum(t.weight * v[i] for t, v in zip(terms, logs, strict=True)) for i in range(n[0])]
+        variance, df = _variance(rounds) / n[0], float(n[0] - 1)
+        method = f"paired t on log {100 * level:.0f} %"
+    else:
+        parts = [t.weight**2 * _variance(v) / len(v) for t, v in zip(terms, logs, strict=True)]
+        variance = math.fsum(parts)
+        squares = math.fsum(part**2 / (len(v) - 1) for part, v in zip(parts, logs, strict=True))
+        df = max(1.0, variance**2 / squares) if squares else float(sum(n) - len(n))
+        method = f"Welch t on log {100 * level:.0f} %"
+    error = math.sqrt(variance)
+    half = student.quantile(0.5 + level / 2, df) * error
+    p = student.two_sided(middle / error, df) if error else float(middle == 0)
+    return Ratio(
+        value=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half), n=n, method=method, p=p
+    )
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Each p, adjusted so that claims at or below a level are wrong in any of them with at most that probability.
+    Those that are None make no claim and count for nothing."""
+    known = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    adjusted: list[float | None] = [None] * len(p)
+    largest = 0.0
+    for rank, (value, i) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * value))
+        adjusted[i] = largest
+    return adjusted
+
+
+def rates_of(result: Result) -> list[float]:
+    """The rates of a run's attempts that ended well, in order of time (content tokens per second)."""
+    return [row.tokens_per_s for row in _counted(result) if row.tokens_per_s]
+
+
+def were_in_rounds(results: Sequence[Result]) -> bool:
+    """True where the runs' attempts were taken in rounds on one host: each run once, in whatever order, then each
+    again. Told from the attempts' names, which begin with the instant of their start."""
+    starts = [[row.name.partition("-")[0] for row in _counted(r)] for r in results]
+    hosts = {(r.environment.get("host") or {}).get("name") for r in results}
+    if len({len(row) for row in starts}) != 1 or len(hosts) != 1 or None in hosts or not all(map(all, starts)):
+        return False
+    if not all(_is_stamp(name) for row in starts for name in row):
+        return False
+    rounds = list(zip(*starts, strict=True))
+    return all(max(former) < min(latter) for former, latter in itertools.pairwise(rounds))
+
+
+def _counted(result: Result) -> list[AttemptRow]:
+    return [row for row in result.each_attempt if row.status == "ok" and row.tokens_per_s]
+
+
+def _is_stamp(name: str) -> bool:
+    day, middle, time = name.partition("T")
+    return bool(middle) and len(day) == 8 and len(time) == 6 and (day + time).isdecimal()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)
