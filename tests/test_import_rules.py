@@ -32,6 +32,7 @@ _STATIONS = (
     "analysis",
     "report",
     "measure",
+    "testing",
     "cli",
     "__main__",
 )

@@ -162,21 +162,32 @@ def _reading(reading: ToolReading) -> str:
 
 
 def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
-    for ask in (catalog.devices, catalog.models, catalog.datasets, catalog.strategies):
-        ask()  # an answer that cannot be used is found out by asking
+    catalog.offers()  # an answer that cannot be used is found out by asking
     rows: list[dict[str, Any]] = [
         {
             "name": p.name,
             "module": p.module,
             "distribution": p.distribution,
             "version": p.version,
+            "interface": p.interface or None,
+            "seconds": round(sum(catalog.seconds.get(p.name, {}).values()), 4),
+            "slow": catalog.slow(p.name) or None,
             "broken": "; ".join(b.reason for b in catalog.broken if b.plugin == p.name) or None,
         }
         for p in catalog.plugins
     ]
     known = {row["name"] for row in rows}
     rows += [
-        {"name": b.plugin, "module": None, "distribution": b.distribution, "version": None, "broken": b.reason}
+        {
+            "name": b.plugin,
+            "module": None,
+            "distribution": b.distribution,
+            "version": None,
+            "interface": None,
+            "seconds": None,
+            "slow": catalog.slow(b.plugin) or None,
+            "broken": b.reason,
+        }
         for b in catalog.broken
         if b.plugin not in known
     ]
@@ -255,7 +266,11 @@ _CELLS: dict[str, Any] = {
     ),
     "processes": (("device", "job", "pid", "command", "memory (MiB)"), _process_cells),
     "plugins": (
-        ("plugin", "module", "distribution", "version", "broken"),
-        lambda r: [r["name"], *(str(r[key] or "") for key in ("module", "distribution", "version", "broken"))],
+        ("plugin", "module", "distribution", "version", "remark"),
+        lambda r: [
+            r["name"],
+            *(str(r[key] or "") for key in ("module", "distribution", "version")),
+            "; ".join(" ".join(r[key].split()) for key in ("broken", "slow") if r[key]),
+        ],
     ),
 }

@@ -21,6 +21,7 @@ _COMMANDS = {
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "arrange finished runs in a report"),
     "compare": ("compare", "hold runs against each other, like with like"),
+    "check": ("check", "hold a plugin to what is promised of it"),
     "audit": ("audit", "hold a log, a table or a running program against physics, the clock and itself"),
 }
 

@@ -1,6 +1,8 @@
 """The seam: what a plugin says (descriptors) and does (protocols), when it is asked (hooks), who is there (catalog)."""
 
+from tunemark.plugin.catalog import INTERFACE as INTERFACE
 from tunemark.plugin.catalog import Catalog as Catalog
+from tunemark.plugin.catalog import Offer as Offer
 from tunemark.plugin.descriptors import Accelerator as Accelerator
 from tunemark.plugin.descriptors import Architecture as Architecture
 from tunemark.plugin.descriptors import Dataset as Dataset

@@ -10,9 +10,10 @@ import functools
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pluggy
@@ -23,6 +24,12 @@ from tunemark.plugin.descriptors import Dataset, Format, Importer, Launcher, Mod
 from tunemark.plugin.protocols import Device
 
 GROUP = "tunemark"
+# The plugin interface's version: hooks, descriptors, protocols, the worker's contract. The second number grows with
+# what is added, the first where something that a plugin may use is taken away or changes its meaning. History:
+#   1.0  the first that is promised
+INTERFACE = "1.0"
+# Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
+SLOW_S = 1.0
 T = TypeVar("T")
 
 
@@ -37,12 +44,25 @@ class Broken:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PluginFacts:
-    """A plugin that is loaded: its entry point's name, and the distribution that brought it."""
+    """A plugin that is loaded: its entry point's name, the distribution that brought it, and the interface that it
+    says it was written for (empty where it says nothing)."""
 
     name: str
     module: str
     distribution: str
     version: str
+    interface: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """One answer of a plugin to a hook. is_taken: another plugin claims the same name, so that nobody has it."""
+
+    plugin: str
+    hook: str
+    name: str
+    answer: Any
+    is_taken: bool
 
 
 class Catalog:
@@ -51,6 +71,8 @@ class Catalog:
     def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
         self._entry_points = entry_points
         self.broken: list[Broken] = []
+        self.seconds: dict[str, dict[str, float]] = {}
+        """By plugin: what its import ("import") and each of its hooks took."""
 
     @functools.cached_property
     def plugins(self) -> list[PluginFacts]:
@@ -104,6 +126,21 @@ class Catalog:
         implementations = getattr(self._manager.hook, hook).get_hookimpls()
         return [(each.plugin_name, _apart(each.function)) for each in implementations]
 
+    def offers(self) -> list[Offer]:
+        """Everything that every plugin offers, names that are taken twice included."""
+        for hook, kind in _KINDS.items():
+            self._named(hook, kind)
+        return [replace(o, is_taken=(o.hook, o.name) in self._taken) for o in self._offers]
+
+    def claimants(self, hook: str, name: str) -> list[str]:
+        """The plugins that claim a name which is taken twice; empty where it is not."""
+        return list(self._taken.get((hook, name), []))
+
+    def slow(self, plugin: str) -> str:
+        """What of a plugin takes longer than `SLOW_S`, in words; empty where nothing does."""
+        slow = [f"{what} took {s:.2g} s" for what, s in self.seconds.get(plugin, {}).items() if s > SLOW_S]
+        return f"slow: {', '.join(slow)} (limit {SLOW_S:g} s)" if slow else ""
+
     # -- how it is found out
 
     @functools.cached_property
@@ -111,14 +148,16 @@ class Catalog:
         manager = pluggy.PluginManager("tunemark")
         manager.add_hookspecs(hooks)
         self._facts: list[PluginFacts] = []
+        self._offers: list[Offer] = []
         found = self._entry_points
         if found is None:
             found = importlib.metadata.entry_points(group=GROUP)
         for point in sorted(set(found), key=lambda p: (p.name, p.value)):
             distribution = point.dist.name if point.dist else "unknown"
             try:
-                with redirect_stdout(sys.stderr):  # standard output is the result's
+                with self._timed(point.name, "import"), redirect_stdout(sys.stderr):  # standard output is the result's
                     plugin = point.load()
+                interface = _interface(plugin)
                 self._register(manager, point.name, plugin)
             # A stranger's module is on the other side: whatever it raises is its own failure, not the harness's.
             except (Exception, SystemExit) as error:
@@ -128,7 +167,13 @@ class Catalog:
                 continue
             version = point.dist.version if point.dist else "unknown"
             self._facts.append(
-                PluginFacts(name=point.name, module=point.value, distribution=distribution, version=version)
+                PluginFacts(
+                    name=point.name,
+                    module=point.value,
+                    distribution=distribution,
+                    version=version,
+                    interface=interface,
+                )
             )
         return manager
 
@@ -168,8 +213,11 @@ class Catalog:
         owner: dict[str, str] = {}
         for plugin, function in self.observers(hook):
             try:
-                with redirect_stdout(sys.stderr):  # a generator's body runs here
-                    answers = list(function())
+                with self._timed(plugin, hook), redirect_stdout(sys.stderr):  # a generator's body runs here
+                    given = function()
+                    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
+                        raise TypeError(f"{hook} returned {given!r}, not a sequence of {kind.__name__}")
+                    answers = list(given)
                 wrong = [a for a in answers if not isinstance(a, kind)]
                 if wrong:
                     raise TypeError(f"{hook} returned {wrong[0]!r}, which is no {kind.__name__}")
@@ -179,6 +227,7 @@ class Catalog:
                 self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue
             for name, answer in [(name, each) for each in answers for name in _names(each)]:
+                self._offers.append(Offer(plugin=plugin, hook=hook, name=name, answer=answer, is_taken=False))
                 if name in owner:
                     self._taken.setdefault((hook, name), [owner[name]]).append(plugin)
                 owner.setdefault(name, plugin)
@@ -187,6 +236,14 @@ class Catalog:
             if taken_hook == hook:
                 named.pop(name, None)
         return named
+
+    @contextmanager
+    def _timed(self, plugin: str, what: str) -> Iterator[None]:
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds.setdefault(plugin, {})[what] = time.perf_counter() - began_s
 
     def _distribution(self, plugin: str) -> str:
         return next((f.distribution for f in self._facts if f.name == plugin), "unknown")
@@ -208,6 +265,35 @@ class Catalog:
             why=f"it may be in a plugin that could not be used: {failed}" if failed else "",
             next=did_you_mean(name, named) + ". Plugins bring more: see `tunemark list plugins`",
         )
+
+
+def _interface(plugin: object) -> str:
+    """What a plugin says that it was written for, by `TUNEMARK_INTERFACE`; refused where that is newer than ours."""
+    needed = getattr(plugin, "TUNEMARK_INTERFACE", "")
+    if not needed:
+        return ""
+    parts = str(needed).split(".")
+    if not isinstance(needed, str) or len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise PluginError(what=f"TUNEMARK_INTERFACE is {needed!r}", next='it is text of two numbers, as "1.0"')
+    ours = tuple(map(int, INTERFACE.split(".")))
+    theirs = tuple(map(int, parts))
+    if theirs[0] != ours[0] or theirs > ours:
+        raise PluginError(
+            what=f"it needs plugin interface {needed}, and this tunemark has {INTERFACE}",
+            next="upgrade tunemark" if theirs > ours else "ask for a version of the plugin for this tunemark",
+        )
+    return needed
+
+
+_KINDS: dict[str, type[Any]] = {
+    "tunemark_devices": Device,
+    "tunemark_models": Model,
+    "tunemark_datasets": Dataset,
+    "tunemark_strategies": Strategy,
+    "tunemark_launchers": Launcher,
+    "tunemark_formats": Format,
+    "tunemark_importers": Importer,
+}
 
 
 def _names(answer: Any) -> list[str]:

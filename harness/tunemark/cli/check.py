@@ -1,0 +1,40 @@
+"""`tunemark check PLUGIN`: hold a plugin to what is promised of it. No accelerator, no network.
+
+Exit code 0 where no check has failed, 1 where one has, 2 where there is nothing of that name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plugin", metavar="PLUGIN", help="a plugin, its distribution, or a name that it offers")
+    parser.add_argument("--only", metavar="CHECK,...", help="these checks alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: the checks and how many failed")
+
+
+def execute(args: argparse.Namespace) -> int:
+    # Heavy, and needed by no other command.
+    from tunemark.sweep import terminable
+    from tunemark.testing import Check, Kit
+
+    only = [name.strip() for name in args.only.split(",") if name.strip()] if args.only else []
+    checks: list[Check] = []
+    with terminable(), redirect_stdout(sys.stderr):  # standard output is the result's
+        for check in Kit(args.plugin, only=only).checks():
+            checks.append(check)
+            print(f"{check.outcome:<7} {check.name} of {check.subject}", file=sys.stderr, flush=True)
+    counts = {outcome: sum(c.outcome == outcome for c in checks) for outcome in ("passed", "failed", "skipped")}
+    if args.json:
+        print(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))
+    else:
+        print("| check | subject | outcome | reason |\n|---|---|---|---|")
+        for c in checks:
+            print(f"| {c.name} | {c.subject} | {c.outcome} | {' '.join(c.reason.split()).replace('|', '/')} |")
+        print(f"\n{args.plugin}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
+    return 1 if counts["failed"] else 0

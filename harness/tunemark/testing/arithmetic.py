@@ -1,0 +1,193 @@
+"""What a model's runtime was seen to do, judged against its facts. Pure: the measures are the worker's.
+
+Tolerances say what an honest model can differ by; a fault of the kind that is looked for differs by far more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunemark.physics import parameters, train_flops_per_token
+from tunemark.plugin import Model
+from tunemark.testing.check import Check, failed, judged, passed, skipped
+
+# Rotary angles are multiplied too, and counted nowhere: a thousandth of a tiny model. A layer counted twice in ten is
+# ten times this.
+FLOPS = 0.01
+# Nats. Random logits of variance v cost v/2 more than ln(vocabulary); a scale of 1 is the most that initialisations in
+# use give a small model.
+INITIAL_LOSS = 0.6
+# Relative to the largest score, fp32: sums in another order differ by 1e-6; attention across documents by whole tenths.
+PACKING = 1e-3
+
+MEASURES = (
+    "parameters",
+    "flops",
+    "initial-loss",
+    "gradients",
+    "alignment",
+    "packing",
+    "determinism",
+    "learning",
+    "tokens",
+    "processes",
+)
+
+
+def judge(
+    model: Model, sequence: int, answers: Mapping[str, Mapping[str, Any]], ended: str, is_large: bool
+) -> list[Check]:
+    """A check for each measure. answers: the worker's rows by measure. ended: why rows are missing."""
+    subject = f"model {model.name}"
+    checks = []
+    for name in MEASURES:
+        row = answers.get(name)
+        if row is None and is_large and name != "processes":
+            why = "too large to be trained here: only its parameters are built, on torch's meta device"
+            checks.append(skipped(name, subject, why))
+        elif row is None:
+            checks.append(
+                failed(name, subject, f"the worker did not come so far: {ended or 'it ended without a word'}")
+            )
+        elif "failure" in row:
+            checks.append(failed(name, subject, str(row["failure"])))
+        else:
+            checks.append(_JUDGES[name](model, sequence, row["found"], subject))
+    return checks
+
+
+def _parameters(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    stated = parameters(model.architecture).total
+    problems = []
+    if found["total"] != stated:
+        apart = found["total"] - stated
+        problems.append(f"its facts give {stated:,} parameters, what was built has {found['total']:,} ({apart:+,})")
+    if found["dtypes"] != [found["wanted_dtype"]]:
+        problems.append(f"parameters are {', '.join(found['dtypes'])}, {found['wanted_dtype']} was asked for")
+    if found["imported_parent"]:
+        problems.append("its runtime imports `tunemark`, which another interpreter may not have")
+    return judged("parameters", subject, problems, f"{stated:,} by its facts and as built")
+
+
+def _flops(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    stated, counted = train_flops_per_token(model.architecture, sequence, "full"), found["per_slot"]
+    if not stated:
+        return failed("flops", subject, "its facts give no FLOPs at all")
+    apart = counted / stated - 1
+    words = f"{counted:,.0f} FLOPs per slot were counted, its facts give {stated:,.0f} ({100 * apart:+.2g} %, "
+    words += f"limit {100 * FLOPS:g} %)"
+    return passed("flops", subject, words) if abs(apart) <= FLOPS else failed("flops", subject, words)
+
+
+def _initial_loss(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    expected, loss = math.log(model.architecture.vocab_size), found["loss"]
+    if loss is None:
+        return failed("initial-loss", subject, "the loss of random weights is no finite number")
+    words = f"{loss:.3f} at random weights, ln({model.architecture.vocab_size}) is {expected:.3f} (limit "
+    words += f"±{INITIAL_LOSS:g})"
+    return judged("initial-loss", subject, [] if abs(loss - expected) <= INITIAL_LOSS else [words], words)
+
+
+def _gradients(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    problems = []
+    if found["frozen"]:
+        problems.append(f"frozen, though all parameters are to be trained: {_some(found['frozen'])}")
+    if found["unreached"]:
+        problems.append(f"no gradient reaches {_some(found['unreached'])}")
+    if found["not_finite"]:
+        problems.append(f"the gradient of {_some(found['not_finite'])} is not finite")
+    return judged("gradients", subject, problems, f"a gradient reaches each of {found['tensors']} tensors")
+
+
+def _alignment(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    changed, first = found["changed"], found["first"]
+    problems = []
+    altered = [name for name, is_kept in found["kept"].items() if not is_kept]
+    if found["labels_shifted"] and not found["kept"]["labels"]:
+        problems.append("labels are shifted twice: `logits` shifts the batch's labels, and the loss shifts them again")
+    elif altered:
+        problems.append(f"`logits` changes the batch: {', '.join(altered)}")
+    if first is None:
+        problems.append(f"no score depends on slot {changed}")
+    elif first > changed:
+        problems.append(
+            f"labels are shifted twice: the scores of a slot are those of {first - changed} before it, as if they were "
+            "aligned with the labels already; the loss shifts labels by itself"
+        )
+    elif first < changed:
+        problems.append(f"scores of slot {first} depend on slot {changed}: they see what they have to predict")
+    return judged(
+        "alignment", subject, problems, f"the scores of a slot depend on it and on none behind (slot {changed})"
+    )
+
+
+def _packing(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    words = f"a document's scores alone and behind another differ by {found['apart']:.2g} of the largest (limit "
+    words += f"{PACKING:g})"
+    if found["apart"] <= PACKING:
+        return passed("packing", subject, words)
+    words += ": attention must stay within batch.document_ids, positions restart as batch.positions say"
+    return failed("packing", subject, words)
+
+
+def _determinism(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    first, second = ([float.fromhex(x) for x in run] for run in found["runs"])
+    if first == second:
+        return passed("determinism", subject, "two builds of one seed have the same loss and gradient norm, to the bit")
+    words = (
+        f"two builds of one seed have losses {first[0]:.9g} and {second[0]:.9g} and gradient norms {first[1]:.9g} and "
+    )
+    return failed(
+        "determinism", subject, words + f"{second[1]:.9g}: something is drawn that torch.manual_seed does not set"
+    )
+
+
+def _learning(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    losses = found["losses"]
+    if None in losses:
+        return failed("learning", subject, "a loss is no finite number")
+    words = f"{len(losses)} steps on one batch take the loss from {losses[0]:.4g} to {losses[-1]:.4g}"
+    return judged("learning", subject, [] if losses[-1] < losses[0] else [words], words)
+
+
+def _tokens(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    names = ("slots", "content", "trained")
+    counted, expected = found["counted"], found["expected"]
+    wrong = [f"{c} {n} tokens for {e}" for n, c, e in zip(names, counted, expected, strict=True) if c != e]
+    if not wrong:
+        return passed("tokens", subject, f"the worker counts {expected[1]} content tokens in {expected[0]} slots")
+    words = f"with this runtime the worker counts {', '.join(wrong)}"
+    if counted[1] == expected[0]:
+        words += ": padding is counted as content"
+    return failed("tokens", subject, words)
+
+
+def _processes(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
+    return left_behind("processes", subject, found["left"], "its runtime has built and trained")
+
+
+def left_behind(name: str, subject: str, left: Sequence[Sequence[Any]], after: str) -> Check:
+    """Judge what is still there. left: (pid, command) of each."""
+    words = ", ".join(f"{command} (pid {pid})" for pid, command in left)
+    problems = [f"processes are left after {after}: {words}"] if left else []
+    return judged(name, subject, problems, f"no process is left after {after}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+_JUDGES = {
+    "parameters": _parameters,
+    "flops": _flops,
+    "initial-loss": _initial_loss,
+    "gradients": _gradients,
+    "alignment": _alignment,
+    "packing": _packing,
+    "determinism": _determinism,
+    "learning": _learning,
+    "tokens": _tokens,
+    "processes": _processes,
+}

@@ -1,0 +1,36 @@
+"""One thing that was checked, with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """name: of the check. subject: what it was done to, as "model x" or "plugin y". reason: what shows the outcome; of
+    one that was skipped, why it could not be done."""
+
+    name: str
+    subject: str
+    outcome: Outcome
+    reason: str
+
+
+def passed(name: str, subject: str, reason: str) -> Check:
+    return Check(name=name, subject=subject, outcome="passed", reason=reason)
+
+
+def failed(name: str, subject: str, reason: str) -> Check:
+    return Check(name=name, subject=subject, outcome="failed", reason=reason)
+
+
+def skipped(name: str, subject: str, reason: str) -> Check:
+    return Check(name=name, subject=subject, outcome="skipped", reason=reason)
+
+
+def judged(name: str, subject: str, problems: list[str], good: str) -> Check:
+    """Failed by its problems, or passed by `good` where there is none."""
+    return failed(name, subject, "; ".join(problems)) if problems else passed(name, subject, good)
