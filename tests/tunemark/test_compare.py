@@ -27,8 +27,8 @@ def test_the_key_holds_every_field_of_the_identity_but_those_named() -> None:
     left_out = fields - set(alike.FIELDS)
     assert left_out == {
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
-        "learnable", "peak_flops", "peak_flops_source", "epochs", "steps_requested", "warmup_requested", "budget_s",
-        "target_interval", "window_s",
+        "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs", "steps_requested",
+        "warmup_requested", "budget_s", "target_interval", "window_s",
     }  # fmt: skip
 
 

@@ -65,7 +65,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     breakdown: every part of a step was waited for, so its rates are not the run's. peak_flops: what the accelerator's
     chips promise in this precision, null where unknown. learnable: false where no loss can fall. simulated: the
-    accelerator is a simulator's, so that no figure says how fast anything is.
+    accelerator is a simulator's, so that no figure says how fast anything is. parts: physical memories of the
+    accelerator; memory_bytes: all of it; null where unknown.
     """
 
     run_id: str
@@ -110,6 +111,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peak_flops: float | None
     peak_flops_source: str | None
     simulated: bool = False
+    parts: int | None = None
+    memory_bytes: int | None = None
 
 
 # Inherited, against the style: the same fields are flat in two files, and a second list of them would drift.

@@ -159,6 +159,8 @@ def identity(plan: Plan) -> Identity:
         chips=accelerator.chips,
         oversubscribed=accelerator.oversubscribed,
         simulated=accelerator.is_simulated,
+        parts=accelerator.parts,
+        memory_bytes=accelerator.memory_bytes,
         learnable=plan.dataset.learnable,
         processes=plan.launch.processes,
         threads=plan.launch.threads,

@@ -1,0 +1,473 @@
+"""Laws of scaling, fitted to the logarithms of attempts' rates, and what they predict with a band.
+
+With N units (chips, cores, devices) and X the rate, the laws are
+
+    Amdahl      X(N) = X1 N / (1 + s (N - 1))                   Amdahl 1967, AFIPS 30: 483; a fixed problem
+    Gustafson   X(N) = X1 (s + (1 - s) N)                       Gustafson 1988, CACM 31: 532; a problem that grows
+    USL         X(N) = X1 N / (1 + s (N - 1) + k N (N - 1))     Gunther 1993, CMG; 2007, Guerrilla Capacity Planning
+
+Amdahl's law is the USL (Universal Scalability Law) without coherency cost, k = 0. N / X is linear in the parameters of
+the first and the last, X in those of the second, so that least squares on log X is nearly linear and Student's t holds.
+
+The curve obeys the laws' bounds (s and k are not negative). Its band does not: estimates at a bound have no t
+distribution, the free ones do; and a band that leaves k out because the data cannot see it would be the narrowest
+where least is known. So a band is always of the USL, and of Gustafson's law too where that is as well supported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunemark.analysis.scaling import Law, Mode
+from tunemark.results import student
+
+Array = NDArray[np.floating[Any]]
+
+LEVEL = 0.95
+MIN_SIZES = 4
+# The corrected criterion of a law with three parameters and a variance exists from here on.
+MIN_ATTEMPTS = 6
+CRITERION = (
+    "least AICc of the attempts' log rates (Hurvich and Tsai 1989, Biometrika 76: 297); "
+    "strong: Amdahl or USL, weak: Gustafson or USL"
+)
+# Where sizes lie off the curve by more than attempts scatter, with less than this chance, the band is of that.
+_MISFIT = 0.01
+# Where sizes' variances differ with less than this chance, each size has its own.
+_UNEQUAL = 0.05
+# A law with less than this share of the Akaike weights does not widen the band.
+_SUPPORTED = 0.01
+_DRAWS = 4000
+# Relative scatter below this is that of a computation, not of a measurement.
+_NO_NOISE = 1e-9
+
+_CANDIDATES: dict[Mode, tuple[Law, ...]] = {"strong": ("amdahl", "usl"), "weak": ("gustafson", "usl")}
+
+
+class Observed(NamedTuple):
+    """One size: its number of units and the natural logarithms of its attempts' rates."""
+
+    units: float
+    logs: tuple[float, ...]
+
+
+class Bounds(NamedTuple):
+    """A curve's value at one N. low, high: hold the truth there in 95 of 100 experiments. band_low, band_high: hold
+    the whole true curve, from the smallest size to `reach`, in 95 of 100. None is unbounded."""
+
+    value: float
+    low: float | None
+    high: float | None
+    band_low: float | None
+    band_high: float | None
+
+
+class Parameter(NamedTuple):
+    """A law's parameter within its bounds; the interval is of the free estimate, cut off at them."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawFit:
+    """One law. parameters: x1 (rate of one unit), s, and k of the USL. residual: standard deviation of the attempts'
+    log rates around the law's own curve. weight: Akaike's, among the laws that were tried."""
+
+    law: Law
+    parameters: dict[str, Parameter]
+    residual: float
+    aicc: float
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawFits:
+    """The laws that were tried, the chosen one first. rate, speedup: at any N, against the smallest size.
+
+    misfit_p: the chance that sizes lie so far off the curve by attempts' noise alone, None where there is no telling.
+    is_misfit: it is so small that the band is of that misfit. own_variances: each size has its own noise.
+    band_of: the laws that the band is of. peak_units: where the rate is highest, with an interval; None where the
+    chosen law has no peak, and a high of None where none can be excluded."""
+
+    fits: tuple[LawFit, ...]
+    rate: Callable[[float], Bounds]
+    speedup: Callable[[float], Bounds]
+    misfit_p: float | None
+    is_misfit: bool
+    own_variances: bool
+    band_of: tuple[Law, ...]
+    peak_units: tuple[float, float, float | None] | None
+
+
+def cannot_fit(sizes: Sequence[Observed]) -> str | None:
+    """Why no law is fitted to these; None where one can be."""
+    if len({s.units for s in sizes}) < MIN_SIZES:
+        return f"a fit needs at least {MIN_SIZES} sizes that were measured well, there are {len(sizes)}"
+    if (n := sum(len(s.logs) for s in sizes)) < MIN_ATTEMPTS:
+        return f"a choice between laws needs at least {MIN_ATTEMPTS} attempts in all, there are {n}"
+    return None
+
+
+def fit(sizes: Sequence[Observed], mode: Mode, *, reach: float | None = None) -> LawFits:
+    """Fit the mode's laws. `sizes` are distinct and as many as `cannot_fit` asks for; their order does not matter.
+
+    reach: the largest N that the whole-curve band covers; twice the largest size where it is not given."""
+    assert cannot_fit(sizes) is None
+    data = _Data(sorted(sizes))
+    free = {law: _Free(law, data) for law in _CANDIDATES[mode]}
+    found = []
+    for law, each in free.items():
+        coefficients, squares = each.constrained()
+        found.append((law, coefficients, squares + data.within, _aicc(squares + data.within, data.n, each.terms)))
+    least = min(aicc for *_, aicc in found)
+    weights = {law: math.exp((least - aicc) / 2) for law, *_, aicc in found}
+    weights = {law: weight / sum(weights.values()) for law, weight in weights.items()}
+    found.sort(key=lambda each: each[3])
+    chosen, coefficients = found[0][:2]
+    supported = [law for law in free if weights[law] >= _SUPPORTED or law == chosen]
+    # Of a law that is contained in another the other's band is taken.
+    band_of: tuple[Law, ...] = tuple(dict.fromkeys("usl" if law == "amdahl" else law for law in supported))
+    for law in band_of:
+        free.setdefault(law, _Free(law, data))
+    noise = {law: _Noise(free[law], data) for law in free}
+    curve = _Curve(chosen, coefficients, [(free[law], noise[law]) for law in band_of], data, reach)
+    own = free[chosen]
+    peak = None
+    if chosen == "usl" and coefficients[2] > 0 and coefficients[0] > coefficients[1]:
+        peak = _peak(coefficients, own, noise[chosen])
+    return LawFits(
+        fits=tuple(
+            LawFit(
+                law=law,
+                parameters=_parameters(law, at, free[law], noise[law]),
+                residual=math.sqrt(squares / max(1, data.n - free[law].terms)),
+                aicc=aicc,
+                weight=weights[law],
+            )
+            for law, at, squares, aicc in found
+        ),
+        rate=curve.rate,
+        speedup=curve.speedup,
+        misfit_p=noise[chosen].misfit_p,
+        is_misfit=noise[chosen].is_misfit,
+        own_variances=bool(np.ndim(noise[chosen].variances) and noise[chosen].is_own),
+        band_of=band_of,
+        peak_units=peak,
+    )
+
+
+class _Data:
+    """Sizes in ascending order. counts, means: attempts and mean log rate of each; within: sum of squares there."""
+
+    def __init__(self, sizes: Sequence[Observed]) -> None:
+        self.units: Array = np.array([s.units for s in sizes], dtype=float)
+        self.counts: Array = np.array([len(s.logs) for s in sizes], dtype=float)
+        self.means: Array = np.array([math.fsum(s.logs) / len(s.logs) for s in sizes])
+        self.squares: Array = np.array(
+            [math.fsum((x - m) ** 2 for x in s.logs) for s, m in zip(sizes, self.means, strict=True)]
+        )
+        self.within = float(self.squares.sum())
+        self.n = int(self.counts.sum())
+
+
+class _Free:
+    """A law without bounds: coefficients b of v = basis(N) b, which is N / X, or X of Gustafson's law.
+
+    response: how b moves with the sizes' mean logs, [terms, sizes]."""
+
+    def __init__(self, law: Law, data: _Data) -> None:
+        self.law, self.data = law, data
+        self.is_inverse = law != "gustafson"
+        self.terms = 3 if law == "usl" else 2
+        self.goal = np.log(data.units) - data.means if self.is_inverse else data.means
+        self.coefficients, self.squares, jacobian = self._least_squares(list(range(self.terms)))
+        weighted = jacobian.T * data.counts
+        self.spread = np.linalg.pinv(weighted @ jacobian)
+        self.response = self.spread @ weighted
+
+    def basis(self, units: Array) -> Array:
+        columns = {
+            "amdahl": [np.ones_like(units), units - 1],
+            "gustafson": [np.ones_like(units), units],
+            "usl": [np.ones_like(units), units - 1, units * (units - 1)],
+        }
+        return np.stack(columns[self.law], axis=-1)
+
+    def constrained(self) -> tuple[Array, float]:
+        """Coefficients that are not negative, and the sum of squares between sizes."""
+        if (self.coefficients >= 0).all():
+            return self.coefficients, self.squares
+        tried: list[tuple[float, tuple[float, ...]]] = []
+        # The first of an inverse law is the time of one unit, which is never zero.
+        subsets = [[0, 1], [0, 2], [0]] if self.terms == 3 else [[0], [1]] if not self.is_inverse else [[0]]
+        for kept in subsets:
+            b, squares, _ = self._least_squares(kept)
+            if (b >= 0).all():
+                tried.append((squares, tuple(b)))
+        squares, least = min(tried)
+        return np.array(least), squares
+
+    def _least_squares(self, kept: list[int]) -> tuple[Array, float, Array]:
+        """Gauss and Newton's iteration on log v, steps halved where they do not help."""
+        basis = self.basis(self.data.units)[:, kept]
+        root = np.sqrt(self.data.counts)
+        wanted = np.exp(self.goal)
+        # Linear least squares with relative errors is as good as done.
+        b = np.linalg.lstsq(basis * (root / wanted)[:, None], root, rcond=None)[0]
+        if not (basis @ b > 0).all():
+            b = np.zeros(len(kept))
+            b[0] = wanted.min() / basis[:, 0].max()
+        v = basis @ b
+
+        def squares(v: Array) -> float:
+            return float((self.data.counts * (self.goal - np.log(v)) ** 2).sum())
+
+        least = squares(v)
+        for _ in range(100):
+            step = np.linalg.lstsq(basis / v[:, None] * root[:, None], root * (self.goal - np.log(v)), rcond=None)[0]
+            share = 1.0
+            while share > 1e-6:
+                moved = basis @ (b + share * step)
+                if (moved > 0).all() and squares(moved) <= least:
+                    break
+                share /= 2
+            else:
+                break
+            gained = least - squares(moved)
+            b, v, least = b + share * step, moved, squares(moved)
+            if gained <= 1e-13 * least:
+                break
+        whole = np.zeros(self.terms)
+        whole[kept] = b
+        return whole, least, basis / v[:, None]
+
+
+class _Noise:
+    """How far the sizes' mean logs may be off, by a free law's residuals: variances of the means, [sizes].
+
+    Pooled over attempts and sizes; each size's own where they differ (Bartlett 1937, Proc. R. Soc. A 160: 268); of the
+    sizes' distance from the curve where attempts do not explain it."""
+
+    def __init__(self, law: _Free, data: _Data) -> None:
+        self.data = data
+        between, within = len(data.units) - law.terms, data.n - len(data.units)
+        floor = _NO_NOISE**2
+        self.misfit_p: float | None = None
+        if between > 0 and within > 0:
+            excess = (law.squares / between + floor) / (data.within / within + floor)
+            self.misfit_p = _f_tail(excess, between, within)
+        self.is_misfit = self.misfit_p is not None and self.misfit_p < _MISFIT
+        self.is_own = not self.is_misfit and _unequal(data)
+        if self.is_own:
+            self.freedom: Array = data.counts - 1
+            self.variances: Array = (data.squares / self.freedom + floor) / data.counts
+        else:
+            squares, freedom = law.squares, between
+            if not self.is_misfit:
+                squares, freedom = law.squares + data.within, between + within
+            self.freedom = np.array([freedom], dtype=float)
+            self.variances = (squares / freedom + floor) / data.counts
+
+    def half_width(self, moved: Array) -> Array:
+        """Half the interval of each quantity that moves by `moved` [..., sizes] with the sizes' mean logs."""
+        parts = moved**2 * self.variances
+        whole: Array = parts.sum(-1)
+        freedom: Array = np.broadcast_to(self.freedom, parts.shape)
+        if self.is_own:
+            # Satterthwaite 1946, Biometrics 2: 110.
+            with np.errstate(invalid="ignore", divide="ignore"):
+                one = np.where(whole > 0, whole**2 / (parts**2 / freedom).sum(-1), self.freedom.min())
+        else:
+            one = freedom[..., 0]
+        t = np.array([student.quantile(0.5 + LEVEL / 2, round(float(df), 6)) for df in np.ravel(one)]).reshape(
+            whole.shape
+        )
+        half: Array = t * np.sqrt(whole)
+        return half
+
+    def draws(self) -> tuple[Array, Array]:
+        """(errors of the sizes' means, what their variances are then taken for), [draws, sizes], always the same."""
+        generator = np.random.default_rng(20071967)
+        errors = generator.standard_normal((_DRAWS, len(self.variances))) * np.sqrt(self.variances)
+        taken = generator.chisquare(self.freedom, (_DRAWS, len(self.freedom))) / self.freedom
+        return errors, taken * self.variances
+
+    def widening(self, moved: Array) -> float:
+        """How many standard errors hold all of several quantities at once in 95 of 100 experiments, by simulation."""
+        errors, taken = self.draws()
+        there = (moved**2 * self.variances).sum(-1) > 0
+        off = np.abs(errors @ moved[there].T) / np.sqrt(taken @ (moved[there] ** 2).T)
+        return float(np.quantile(off.max(axis=1), LEVEL)) if there.any() else 0.0
+
+    def error(self, moved: Array) -> Array:
+        error: Array = np.sqrt((moved**2 * self.variances).sum(-1))
+        return error
+
+
+class _Curve:
+    """The chosen law's curve and the hull of the bands of those that support it."""
+
+    def __init__(
+        self,
+        law: Law,
+        coefficients: Array,
+        bands: list[tuple[_Free, _Noise]],
+        data: _Data,
+        reach: float | None,
+    ) -> None:
+        self._law, self._coefficients = law, coefficients
+        self._first, self._last = float(data.units[0]), float(data.units[-1])
+        self._bands = []
+        grid = np.geomspace(self._first, reach or 2 * self._last, 48)
+        for free, noise in bands:
+            rate = noise.widening(self._moved_rate(free, grid)[1])
+            speedup = noise.widening(self._moved_speedup(free, grid)[1])
+            self._bands.append((free, noise, rate, speedup))
+        self._central = bands[0][0] if bands[0][0].law == law else _Free(law, data)
+
+    def rate(self, units: float) -> Bounds:
+        return self._bounds(units, self._value(units), self._moved_rate, 0)
+
+    def speedup(self, units: float) -> Bounds:
+        return self._bounds(units, self._value(units) / self._value(self._first), self._moved_speedup, 1)
+
+    def _value(self, units: float) -> float:
+        v = float(self._central.basis(np.array([units]))[0] @ self._coefficients)
+        return units / v if self._central.is_inverse else v
+
+    def _moved_rate(self, free: _Free, units: Array) -> tuple[Array, Array]:
+        """v, and how it moves with the sizes' mean logs."""
+        basis = free.basis(units)
+        return basis @ free.coefficients, basis @ free.response
+
+    def _moved_speedup(self, free: _Free, units: Array) -> tuple[Array, Array]:
+        """v over that of the smallest size, likewise."""
+        v, moved = self._moved_rate(free, units)
+        first, moved_first = self._moved_rate(free, np.array([self._first]))
+        return v / first[0], (moved - (v / first[0])[:, None] * moved_first) / first[0]
+
+    def _bounds(
+        self, units: float, value: float, moved_by: Callable[[_Free, Array], tuple[Array, Array]], which: int
+    ) -> Bounds:
+        bounds = self._raw(units, value, moved_by, which)
+        if units > self._last:
+            # Beyond what was measured no law's efficiency rises again.
+            edge_value = self._value(self._last) / (self._value(self._first) if which else 1)
+            edge = self._raw(self._last, edge_value, moved_by, which)
+            bounds[1] = max(value, min(bounds[1], units / self._last * edge[1]))
+            bounds[3] = max(value, min(bounds[3], units / self._last * edge[3]))
+        found = [b if math.isfinite(b) else None for b in bounds]
+        return Bounds(value, *found)
+
+    def _raw(
+        self, units: float, value: float, moved_by: Callable[[_Free, Array], tuple[Array, Array]], which: int
+    ) -> list[float]:
+        """[low, high, band low, band high], never without the curve itself."""
+        found = [value, value, value, value]
+        for free, noise, *widenings in self._bands:
+            v, moved = moved_by(free, np.array([units]))
+            half = float(noise.half_width(moved)[0])
+            halves = (half, max(half, widenings[which] * float(noise.error(moved)[0])))
+            scale = units / (self._first if which else 1)
+            for i, h in enumerate(halves):
+                low, high = float(v[0]) - h, float(v[0]) + h
+                if free.is_inverse:
+                    low, high = scale / high if high > 0 else 0.0, scale / low if low > 0 else math.inf
+                found[2 * i] = min(found[2 * i], max(0.0, low))
+                found[2 * i + 1] = max(found[2 * i + 1], high)
+        return found
+
+
+def _parameters(law: Law, at: Array, free: _Free, noise: _Noise) -> dict[str, Parameter]:
+    b, terms = free.coefficients, free.terms
+    if free.is_inverse:
+        # Of one unit, and of s = b1 / b0 and k = b2 / b0, how they move with b.
+        rows = [np.array([-1 / b[0] ** 2, *[0.0] * (terms - 1)])]
+        values = [1 / b[0]]
+        for i in range(1, terms):
+            row = np.zeros(terms)
+            row[0], row[i] = -b[i] / b[0] ** 2, 1 / b[0]
+            rows.append(row)
+            values.append(b[i] / b[0])
+        bounded = [1 / at[0], *(at[i] / at[0] for i in range(1, terms))]
+    else:
+        whole = b[0] + b[1]
+        rows = [np.ones(2), np.array([b[1], -b[0]]) / whole**2]
+        values = [whole, b[0] / whole]
+        bounded = [at[0] + at[1], at[0] / (at[0] + at[1])]
+    halves = noise.half_width(np.array(rows) @ free.response)
+    found = {}
+    for name, value, kept, half in zip(("x1", "s", "k"), values, bounded, halves, strict=False):
+        low, high = max(0.0, float(value - half)), max(0.0, float(value + half))
+        if not free.is_inverse and name == "s":
+            low, high = min(1.0, low), min(1.0, high)
+        found[name] = Parameter(float(kept), min(low, float(kept)), max(high, float(kept)))
+    return found
+
+
+def _peak(at: Array, free: _Free, noise: _Noise) -> tuple[float, float, float | None]:
+    """sqrt((1 - s) / k) with the quantiles of its draws; no upper bound where more than their share have no peak."""
+    errors, taken = noise.draws()
+    # Student's t: errors in units of what their size is taken for.
+    errors = errors * np.sqrt(noise.variances / taken)
+    b = free.coefficients + errors @ free.response.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        there = (b[:, 2] > 0) & (b[:, 0] > b[:, 1])
+        peaks = np.where(there, np.sqrt(np.maximum(0.0, b[:, 0] - b[:, 1]) / np.abs(b[:, 2])), np.inf)
+    value = math.sqrt((at[0] - at[1]) / at[2])
+    low = float(np.quantile(peaks, (1 - LEVEL) / 2, method="lower"))
+    high = float(np.quantile(peaks, (1 + LEVEL) / 2, method="higher"))
+    return value, min(low, value), max(high, value) if math.isfinite(high) else None
+
+
+def _aicc(squares: float, n: int, terms: int) -> float:
+    """Akaike's criterion with normal errors of unknown variance, corrected for few observations."""
+    k = terms + 1
+    return n * math.log(max(squares / n, _NO_NOISE**2)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+
+
+def _unequal(data: _Data) -> bool:
+    """Bartlett's test of equal variances."""
+    freedom = data.counts - 1
+    if (freedom < 1).any():
+        return False
+    variances = data.squares / freedom + _NO_NOISE**2
+    groups = len(freedom)
+    pooled = float((freedom * variances).sum() / freedom.sum())
+    statistic = float(freedom.sum() * math.log(pooled) - (freedom * np.log(variances)).sum())
+    correction = 1 + float((1 / freedom).sum() - 1 / freedom.sum()) / (3 * (groups - 1))
+    return _chi_square_tail(statistic / correction, groups - 1) < _UNEQUAL
+
+
+def _chi_square_tail(x: float, df: int) -> float:
+    """The chance to exceed x, in the finite series of whole degrees of freedom (Abramowitz and Stegun 26.4.4, .5)."""
+    if x <= 0:
+        return 1.0
+    odd = df % 2
+    total = math.erfc(math.sqrt(x / 2)) if odd else 0.0
+    term = math.sqrt(2 * x / math.pi) * math.exp(-x / 2) if odd else math.exp(-x / 2)
+    for k in range(1 if odd else 0, df - 1, 2):
+        total += term
+        term *= x / (k + 2)
+    return min(1.0, total)
+
+
+def _f_tail(f: float, above: int, below: int) -> float:
+    """The chance that Fisher's F exceeds f: the incomplete beta integral, with sin² for its variable."""
+    angle = math.atan(math.sqrt(above * f / below))
+    points, weights = np.polynomial.legendre.leggauss(96)
+
+    def part(low: float, high: float) -> float:
+        x = low + (high - low) * (points + 1) / 2
+        return float((weights * np.sin(x) ** (above - 1) * np.cos(x) ** (below - 1)).sum() * (high - low) / 2)
+
+    tail = part(angle, math.pi / 2)
+    return tail / (part(0.0, angle) + tail)

@@ -1,0 +1,573 @@
+"""Runs that differ in their size alone, as speed-up and parallel efficiency, a fitted law and the size for a goal.
+
+Strong scaling keeps the global batch at every size; weak scaling keeps the batch of each data-parallel rank, so that
+the global batch grows with them. The two answer different questions, and a speed-up without its mode answers none.
+Results in, values out: whoever has results (a sweep, a store, a report's folder) gets the same scaling from them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Literal
+
+import msgspec
+
+from tunemark.analysis import alike
+from tunemark.analysis.surroundings import surroundings
+from tunemark.plugin.descriptors import Finding
+from tunemark.results import Estimate, Result
+from tunemark.results.ratio import Term, combined, rates_of, were_in_rounds
+from tunemark.units import significant
+
+Mode = Literal["strong", "weak"]
+Law = Literal["amdahl", "gustafson", "usl"]
+Goal = Literal["fastest", "cheapest", "knee"]
+
+MODES: tuple[Mode, ...] = ("strong", "weak")
+# Below this the next units add less than half of what the first ones did each.
+KNEE = 0.5
+# The part of a step that is waiting for other ranks, where a breakdown has it.
+COMMUNICATION = "communication"
+
+# What may differ between the sizes of a group, besides what follows from the size.
+_FREE = alike.freed(("size",), ("global_batch", "breakdown", "oversubscribed"))
+# How long is measured says nothing of the speed; but two runs of one size that differ in it would be two points.
+_ENDS = ("epochs", "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s")
+_SURROUNDINGS = (
+    "host name", "host governor", "host turbo", "python version", "torch", "transformers", "code", "allocator",
+)  # fmt: skip
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One size. units: N, None where it is not known. speedup: X(N) / X(N0). efficiency: speedup x N0 / N.
+
+    marginal_efficiency: rate that the units above the next smaller size add, each, over the rate of one unit at N0.
+    communication_share: of a step's time, from the run with every part timed. left_out: why it takes no part in a fit
+    or a choice; None where it does. is_base: it is N0.
+    """
+
+    run_id: str
+    size: str
+    units: float | None
+    processes: int
+    data_ranks: int
+    global_batch: int
+    gradient_accumulation: int
+    status: str
+    verdict: str
+    oversubscribed: bool
+    simulated: bool
+    is_base: bool
+    tokens_per_s: Estimate | None
+    tokens_per_s_per_unit: float | None
+    speedup: Estimate | None
+    efficiency: Estimate | None
+    marginal_efficiency: Estimate | None
+    communication_share: float | None
+    communication_reason: str | None
+    peak_memory_bytes: int | None
+    left_out: str | None
+
+
+class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A curve at one N. low, high: 95 % for this N alone. band_low, band_high: 95 % for the whole curve at once, from
+    the smallest size to the farthest prediction. None is unbounded."""
+
+    value: float
+    low: float | None
+    high: float | None
+    band_low: float | None
+    band_high: float | None
+
+
+class CurvePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fitted law at one N. predicted: N lies beyond the sizes that were measured."""
+
+    units: float
+    predicted: bool
+    tokens_per_s: Band
+    speedup: Band
+    efficiency: Band
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A law that was tried. parameters: x1, the rate of one unit in tokens/s; s, the serial share (contention); k, the
+    coherency cost of the USL. residual: relative standard deviation of attempts around it. weight: Akaike's."""
+
+    law: Law
+    parameters: dict[str, Estimate]
+    residual: float
+    aicc: float
+    weight: float
+
+
+class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The laws that were tried, the chosen one first, and its curve.
+
+    curve: for drawing, from the smallest size to the farthest prediction. predictions: sizes beyond those measured.
+    band_of: the laws that the intervals are of. misfit_p: the chance that sizes lie so far off the curve by attempts'
+    noise alone. peak_units: where the rate is highest; high None where no end of the growth is shown.
+    """
+
+    law: Law
+    criterion: str
+    fits: tuple[Fit, ...]
+    curve: tuple[CurvePoint, ...]
+    predictions: tuple[CurvePoint, ...]
+    band_of: tuple[Law, ...]
+    misfit_p: float | None
+    is_misfit: bool
+    peak_units: Estimate | None
+
+
+class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A size for a goal. size: None where there is none to name. shown: its intervals set it apart from every other
+    size that was measured. evidence: the figures."""
+
+    goal: Goal
+    size: str | None
+    shown: bool
+    evidence: str
+
+
+class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of one experiment. batch: the global batch (strong) or that of one data rank (weak), sequences.
+
+    unit: what N counts: chips, or devices where chips are not known; None where neither is. base: the size N0, the
+    smallest that was measured well; None where none was. no_fit: why there is no fit. shared: what all runs have in
+    common, under the names of results.
+    """
+
+    mode: Mode
+    title: str
+    model: str
+    device: str
+    strategy: str
+    batch: float
+    unit: str | None
+    chip: str
+    simulated: bool
+    base: str | None
+    points: tuple[Point, ...]
+    fitted: Fitted | None
+    no_fit: str | None
+    best: tuple[Best, ...]
+    findings: tuple[Finding, ...]
+    shared: dict[str, Any]
+
+
+def encode_scaling(scaling: Scaling) -> str:
+    """A scaling as one line of JSON."""
+    return msgspec.json.encode(scaling).decode()
+
+
+def scalings(
+    results: Sequence[Result],
+    mode: Mode,
+    *,
+    predict: Sequence[float] = (),
+    knee: float = KNEE,
+    price_per_hour: Callable[[str, str, float | None], float | None] | None = None,
+    currency: str = "",
+) -> tuple[Scaling, ...]:
+    """One scaling for each group of results that differ in their size alone, in order of their first result.
+
+    A group of one size is left out. predict: N of sizes to predict, besides the double of the largest. price_per_hour:
+    from device, size and units; where it gives None for some size, or is not there, units are the cost.
+    """
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(_key(result, mode), []).append(result)
+    found = []
+    for group in groups.values():
+        rated = [r for r in group if not r.breakdown]
+        if len({r.size for r in rated}) > 1:
+            price = price_per_hour or (lambda device, size, units: None)
+            found.append(_scaling(rated, [r for r in group if r.breakdown], mode, predict, knee, price, currency))
+    return tuple(found)
+
+
+def every_scaling(results: Sequence[Result], **options: Any) -> tuple[Scaling, ...]:
+    """The scalings of both modes that the results hold, for a report. Runs whose data ranks do not grow with the size
+    are of both modes, and stand under strong alone. Options are those of `scalings`."""
+    weak = [s for s in scalings(results, "weak", **options) if len({p.global_batch for p in s.points}) > 1]
+    return (*scalings(results, "strong", **options), *weak)
+
+
+def _key(result: Result, mode: Mode) -> tuple[object, ...]:
+    return (_batch(result, mode), *alike.key(result, _FREE), *(getattr(result, name) for name in _ENDS))
+
+
+def _batch(result: Result, mode: Mode) -> Fraction:
+    return Fraction(result.global_batch, 1 if mode == "strong" else result.data_ranks)
+
+
+def _scaling(
+    results: Sequence[Result],
+    broken_down: Sequence[Result],
+    mode: Mode,
+    predict: Sequence[float],
+    knee: float,
+    price: Callable[[str, str, float | None], float | None],
+    currency: str,
+) -> Scaling:
+    first = results[0]
+    unit, units = _units(results)
+    # Sizes whose units are not known keep their device's order, which is by memory.
+    memory = {r.run_id: r.memory_bytes for r in results}
+    order = units if unit else memory if all(memory.values()) else {}
+    ordered = sorted(results, key=lambda r: order.get(r.run_id) or 0)
+    left_out = {r.run_id: _left_out(r) for r in ordered}
+    rates = {r.run_id: rates_of(r) for r in ordered}
+    for run_id, measured in rates.items():
+        if not measured and left_out[run_id] is None:
+            left_out[run_id] = "no attempt ended well"
+    good = [r for r in ordered if left_out[r.run_id] is None]
+    base = good[0] if good else None
+    points = _points(ordered, base, units, rates, left_out, broken_down)
+    fitted, no_fit = _fitted(good, unit, units, rates, mode, predict)
+    batch = _batch(first, mode)
+    return Scaling(
+        mode=mode,
+        title=_title(first, mode, batch),
+        model=first.model,
+        device=first.device,
+        strategy=first.strategy_requested,
+        batch=float(batch),
+        unit=unit,
+        chip=first.chip,
+        simulated=any(r.simulated for r in results),
+        base=base.size if base else None,
+        points=points,
+        fitted=fitted,
+        no_fit=no_fit,
+        best=(
+            _fastest(good, rates),
+            _cheapest(good, rates, units, unit, price, currency),
+            _knee(points, unit, knee, fitted),
+        ),
+        findings=_findings(results, mode, points, fitted),
+        shared={name: read(first) for name, read in alike.FIELDS.items() if name not in _FREE},
+    )
+
+
+def _title(result: Result, mode: Mode, batch: Fraction) -> str:
+    whose = "global batch" if mode == "strong" else "batch per data rank"
+    words = f"{mode.capitalize()} scaling: {result.model} on {result.device}, {result.strategy_requested}, "
+    words += f"{result.precision}, {result.batching}, sequence {result.sequence}, {whose} {batch}"
+    return words + (" (simulated)" if result.simulated else "")
+
+
+def _units(results: Sequence[Result]) -> tuple[str | None, dict[str, float]]:
+    """What N counts, and N of each run: chips where all are known, else devices where all are."""
+    for unit, field in (("chips", "chips"), ("devices", "parts")):
+        known = {r.run_id: float(n) for r in results if (n := getattr(r, field))}
+        if len(known) == len(results):
+            return unit, known
+    return None, {}
+
+
+def _left_out(result: Result) -> str | None:
+    if result.status != "ok":
+        return f"its status is {result.status}"
+    if result.oversubscribed:
+        return "oversubscribed: more was asked for than the machine has"
+    if result.verdict == "invalid":
+        return "its verdict is invalid"
+    return None
+
+
+def _points(
+    ordered: Sequence[Result],
+    base: Result | None,
+    units: Mapping[str, float],
+    rates: Mapping[str, Sequence[float]],
+    left_out: Mapping[str, str | None],
+    broken_down: Sequence[Result],
+) -> tuple[Point, ...]:
+    found: list[Point] = []
+    for r in ordered:
+        n = units.get(r.run_id)
+        speedup = efficiency = marginal = None
+        if base and rates[r.run_id]:
+            speedup = _one(base) if r is base else _ratio(r, base)
+            if n:
+                efficiency = _times(speedup, units[base.run_id] / n)
+                below = [p for p in found if p.left_out is None and p.speedup and p.units and p.units < n]
+                if below and left_out[r.run_id] is None:
+                    marginal = _marginal(below[-1], speedup, n, units[base.run_id])
+        share, reason = _communication(r, broken_down)
+        found.append(
+            Point(
+                run_id=r.run_id,
+                size=r.size,
+                units=n,
+                processes=r.processes,
+                data_ranks=r.data_ranks,
+                global_batch=r.global_batch,
+                gradient_accumulation=r.gradient_accumulation,
+                status=r.status,
+                verdict=r.verdict,
+                oversubscribed=r.oversubscribed,
+                simulated=r.simulated,
+                is_base=r is base,
+                tokens_per_s=r.tokens_per_s,
+                tokens_per_s_per_unit=r.tokens_per_s.value / n if r.tokens_per_s and n else None,
+                speedup=speedup,
+                efficiency=efficiency,
+                marginal_efficiency=marginal,
+                communication_share=share,
+                communication_reason=reason,
+                peak_memory_bytes=r.peak_memory_bytes,
+                left_out=left_out[r.run_id],
+            )
+        )
+    return tuple(found)
+
+
+def _one(base: Result) -> Estimate:
+    n = sum(row.status == "ok" for row in base.each_attempt)
+    return Estimate(value=1.0, low=1.0, high=1.0, n=n, method="by definition: it is the base")
+
+
+def _ratio(of: Result, to: Result) -> Estimate:
+    """How many times as fast: paired where the attempts were taken in rounds."""
+    found = combined([Term(1, rates_of(of)), Term(-1, rates_of(to))], in_rounds=were_in_rounds([of, to]))
+    return Estimate(value=found.value, low=found.low, high=found.high, n=min(found.n), method=found.method)
+
+
+def _times(estimate: Estimate, factor: float) -> Estimate:
+    low, high = (None if b is None else b * factor for b in (estimate.low, estimate.high))
+    return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
+
+
+def _marginal(below: Point, speedup: Estimate, units: float, base_units: float) -> Estimate:
+    """The difference of two speed-ups over the units between them; its interval from theirs by the method of variance
+    estimates recovery (Zou and Donner 2008, Statistics in Medicine 27: 1693)."""
+    assert below.speedup is not None and below.units is not None  # noqa: PT018 - one claim: it was measured
+    a, b = speedup, below.speedup
+    scale = base_units / (units - below.units)
+    value = a.value - b.value
+    low = high = None
+    if a.low is not None and a.high is not None and b.low is not None and b.high is not None:
+        low = scale * (value - math.hypot(a.value - a.low, b.high - b.value))
+        high = scale * (value + math.hypot(a.high - a.value, b.value - b.low))
+    method = "difference of speed-ups, 95 %" if low is not None else "none: one attempt"
+    return Estimate(value=scale * value, low=low, high=high, n=min(a.n, b.n), method=method)
+
+
+def _communication(result: Result, broken_down: Sequence[Result]) -> tuple[float | None, str | None]:
+    parts = next((r.breakdown_s for r in broken_down if r.size == result.size and r.breakdown_s), None)
+    if result.processes == 1:
+        return None, "one process: there is nobody to communicate with, as far as the harness can see"
+    if parts is None:
+        return None, "not measured: --breakdown times the parts of a step"
+    if COMMUNICATION not in parts:
+        return None, "its breakdown tells no communication apart: it overlaps with computing"
+    return parts[COMMUNICATION] / sum(parts.values()), None
+
+
+def _fitted(
+    good: Sequence[Result],
+    unit: str | None,
+    units: Mapping[str, float],
+    rates: Mapping[str, Sequence[float]],
+    mode: Mode,
+    predict: Sequence[float],
+) -> tuple[Fitted | None, str | None]:
+    if unit is None:
+        return None, "how many chips or devices each size has is not known, so there is no N to fit over"
+    if len({units[r.run_id] for r in good}) < len(good):
+        return None, f"several sizes have the same number of {unit}, so that N does not tell them apart"
+    # numpy's import would be felt by every command that only arranges a report.
+    from tunemark.analysis import laws
+
+    sizes = [laws.Observed(units[r.run_id], tuple(map(math.log, rates[r.run_id]))) for r in good]
+    reason = laws.cannot_fit(sizes)
+    if reason:
+        return None, reason
+    smallest, largest = min(s.units for s in sizes), max(s.units for s in sizes)
+    beyond = sorted({2 * largest, *(n for n in predict if n > largest)})
+    found = laws.fit(sizes, mode, reach=beyond[-1])
+    n = sum(len(s.logs) for s in sizes)
+
+    def at(units: float) -> CurvePoint:
+        speedup = found.speedup(units)
+        efficiency = laws.Bounds(*(None if b is None else b * smallest / units for b in speedup))  # type: ignore[arg-type]  # value is never None
+        return CurvePoint(
+            units=units,
+            predicted=units > largest,
+            tokens_per_s=_band(found.rate(units)),
+            speedup=_band(speedup),
+            efficiency=_band(efficiency),
+        )
+
+    steps = 32
+    curve = [smallest * (beyond[-1] / smallest) ** (i / steps) for i in range(steps + 1)]
+    curve = sorted({*(float(f"{x:.6g}") for x in curve), *(s.units for s in sizes), *beyond})
+    method = f"t of the {'own' if found.own_variances else 'pooled'} variances of attempts' log rates, 95 %"
+    if found.is_misfit:
+        method = "t of the sizes' distances from the curve, 95 %"
+    peak = None
+    if found.peak_units:
+        value, low, high = found.peak_units
+        peak = Estimate(value=value, low=low, high=high, n=n, method="draws of the parameters, 95 %")
+    return (
+        Fitted(
+            law=found.fits[0].law,
+            criterion=laws.CRITERION,
+            fits=tuple(
+                Fit(
+                    law=each.law,
+                    parameters={
+                        name: Estimate(value=p.value, low=p.low, high=p.high, n=n, method=method)
+                        for name, p in each.parameters.items()
+                    },
+                    residual=each.residual,
+                    aicc=each.aicc,
+                    weight=each.weight,
+                )
+                for each in found.fits
+            ),
+            curve=tuple(map(at, curve)),
+            predictions=tuple(map(at, beyond)),
+            band_of=found.band_of,
+            misfit_p=found.misfit_p,
+            is_misfit=found.is_misfit,
+            peak_units=peak,
+        ),
+        None,
+    )
+
+
+def _band(bounds: Any) -> Band:
+    return Band(**bounds._asdict())
+
+
+def _fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> Best:
+    return _highest("fastest", good, rates, {r.run_id: 1.0 for r in good}, "as fast as", _per_second)
+
+
+def _per_second(result: Result, rate: float) -> str:
+    return f"{significant(rate)} tokens/s"
+
+
+def _cheapest(
+    good: Sequence[Result],
+    rates: Mapping[str, Sequence[float]],
+    units: Mapping[str, float],
+    unit: str | None,
+    price: Callable[[str, str, float | None], float | None],
+    currency: str,
+) -> Best:
+    prices = {r.run_id: price(r.device, r.size, units.get(r.run_id)) for r in good}
+    known = {run_id: each for run_id, each in prices.items() if each is not None}
+    if good and len(known) == len(good):
+
+        def words(result: Result, rate: float) -> str:
+            return f"{significant(known[result.run_id] / 3600 / rate * 1e6)} {currency} per million tokens"
+
+        return _highest("cheapest", good, rates, known, "as cheap as", words)
+    if unit is None:
+        return Best(goal="cheapest", size=None, shown=False, evidence="neither prices nor numbers of chips are known")
+
+    def seconds(result: Result, rate: float) -> str:
+        return f"{significant(units[result.run_id] / rate * 1e6)} {unit.removesuffix('s')}-seconds per million tokens"
+
+    return _highest("cheapest", good, rates, {r.run_id: units[r.run_id] for r in good}, "as cheap as", seconds)
+
+
+def _highest(
+    goal: Goal,
+    good: Sequence[Result],
+    rates: Mapping[str, Sequence[float]],
+    costs: Mapping[str, float],
+    compared: str,
+    words: Callable[[Result, float], str],
+) -> Best:
+    """The size with the most rate for its cost, and whether its ratio's interval to every other is above 1."""
+    if len(good) < 2:
+        return Best(goal=goal, size=None, shown=False, evidence=f"{_sizes(len(good))} measured well: nothing to choose")
+
+    def mean(r: Result) -> float:
+        return math.exp(math.fsum(map(math.log, rates[r.run_id])) / len(rates[r.run_id]))
+
+    best, *others = sorted(good, key=lambda r: -mean(r) / costs[r.run_id])
+    against = [(r, _times(_ratio(best, r), costs[r.run_id] / costs[best.run_id])) for r in others]
+    # What is least apart is the evidence.
+    nearest, least = min(against, key=lambda pair: pair[1].low if pair[1].low is not None else -math.inf)
+    shown = least.low is not None and least.low > 1
+    evidence = f"{words(best, mean(best))}, {_interval(least)} times {compared} {nearest.size}"
+    if not shown:
+        evidence += ": no difference shown" if least.low is not None else ": one attempt each shows no difference"
+    return Best(goal=goal, size=best.size, shown=shown, evidence=evidence)
+
+
+def _knee(points: Sequence[Point], unit: str | None, threshold: float, fitted: Fitted | None) -> Best:
+    """The size after which more units add less than `threshold` of what the first ones did."""
+    peak = ""
+    if fitted and fitted.peak_units:
+        at = fitted.peak_units
+        high = "with no upper bound" if at.high is None else f"to {significant(at.high, 3)}"
+        bounds = f"{significant(at.low or 0, 3)} {high}"
+        peak = f"; the law's rate peaks at a predicted {significant(at.value, 3)} {unit} ({bounds})"
+    steps = [p for p in points if p.left_out is None]
+    rated = [(a, b, b.marginal_efficiency) for a, b in itertools.pairwise(steps) if b.marginal_efficiency]
+    if not rated:
+        why = "no N" if unit is None else "fewer than two sizes were measured well"
+        return Best(goal="knee", size=None, shown=False, evidence=why + peak)
+    for a, b, marginal in rated:
+        added = f"each {_one_of(unit)} adds {_interval(marginal, 100)} % of what one gives at {steps[0].size}"
+        words = f"from {a.size} to {b.size} {added}"
+        if marginal.high is not None and marginal.high < threshold:
+            return Best(goal="knee", size=a.size, shown=True, evidence=words + peak)
+        if marginal.value < threshold:
+            words += f": not shown to be below {100 * threshold:g} %"
+            return Best(goal="knee", size=a.size, shown=False, evidence=words + peak)
+    a, b, marginal = rated[-1]
+    words = f"no knee up to {b.size}: its {unit} still add {_interval(marginal, 100)} % each, "
+    words += f"and a knee is below {100 * threshold:g} %"
+    return Best(goal="knee", size=None, shown=False, evidence=words + peak)
+
+
+def _one_of(unit: str | None) -> str:
+    return (unit or "units").removesuffix("s")
+
+
+def _interval(estimate: Estimate, scale: float = 1.0) -> str:
+    value = significant(scale * estimate.value, 3)
+    if estimate.low is None or estimate.high is None:
+        return f"{value} (no interval)"
+    return f"{value} ({significant(scale * estimate.low, 3)} to {significant(scale * estimate.high, 3)})"
+
+
+def _sizes(n: int) -> str:
+    return "no size was" if n == 0 else "one size was" if n == 1 else f"{n} sizes were"
+
+
+def _findings(
+    results: Sequence[Result], mode: Mode, points: Sequence[Point], fitted: Fitted | None
+) -> tuple[Finding, ...]:
+    found = []
+    around = [surroundings(r) for r in results]
+    for name in _SURROUNDINGS:
+        seen = list(dict.fromkeys(str(facts.get(name)) for facts in around))
+        if len(seen) > 1:
+            message = f"sizes were not measured under the same {name}: {'; '.join(seen[:4])}"
+            found.append(Finding(rule="sizes-differ", severity="suspect", message=message))
+    if len({p.data_ranks for p in points}) == 1 and mode == "weak":
+        message = "the data ranks do not grow with the size, so that neither does the batch: these runs are strong too"
+        found.append(Finding(rule="weak-is-strong", severity="note", message=message))
+    above = [p.size for p in points if p.efficiency and p.efficiency.low is not None and p.efficiency.low > 1.0]
+    above = [s for s in above if not next(p for p in points if p.size == s).is_base]
+    if above:
+        message = f"{', '.join(above)}: faster than N times the base; a base that lacks memory or cache explains it"
+        found.append(Finding(rule="superlinear", severity="note", message=message))
+    if fitted and fitted.is_misfit and fitted.misfit_p is not None:
+        message = f"sizes lie off the {fitted.law} curve by more than attempts scatter (p = {fitted.misfit_p:.2g}): "
+        message += "the band is of that distance, and no law here describes these sizes"
+        found.append(Finding(rule="law-misfit", severity="suspect", message=message))
+    return tuple(found)
