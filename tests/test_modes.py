@@ -49,7 +49,7 @@ def tunemark_models():
             name={name!r},
             architecture=Architecture(model_type="mistral", **{architecture!r}),
             tokenizer=TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
-            runtime="tunemark_mistral.runtime:Mistral",
+            runtime="tunemark_models.runtime:CausalLm",
             pretrained={pretrained!r},
         )
     ]

@@ -60,7 +60,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert _ask(python, "import transformers; print(transformers.__version__)") == release != running
     assert _ask(python, "import torch; print(torch.__file__)").startswith(str(_site(python)))
     ours = "import importlib.util as u; print([n for n in {} if u.find_spec(n)])"
-    assert _ask(python, ours.format(["tunemark", "tunemark_worker", "tunemark_mistral", "tunemark_torch"])) == "[]"
+    assert _ask(python, ours.format(["tunemark", "tunemark_worker", "tunemark_models", "tunemark_torch"])) == "[]"
     return python
 
 

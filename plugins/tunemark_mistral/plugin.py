@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tunemark.plugin.descriptors import Architecture, Model, TokenizerName
 from tunemark.plugin.hooks import hookimpl
 
-_RUNTIME = "tunemark_mistral.runtime:Mistral"
+_RUNTIME = "tunemark_models.runtime:CausalLm"
 _V1 = TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1")
 _V3 = TokenizerName(name="mistral-v3", loader="tunemark_mistral.tokenizer:v3")
 

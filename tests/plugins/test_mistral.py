@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tunemark_mistral.plugin import tunemark_models
-from tunemark_mistral.runtime import Mistral, packed_mask
+from tunemark_models.runtime import CausalLm, packed_mask
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
 from tunemark_worker.loop import loss_of
@@ -17,7 +17,7 @@ MODELS = {model.name: model for model in tunemark_models()}
 
 
 def _build(architecture, device="cpu", precision="fp32"):
-    runtime = Mistral()
+    runtime = CausalLm()
     torch.manual_seed(0)
     stated = SimpleNamespace(architecture=architecture, precision=precision, weights="random")
     return runtime, runtime.build(stated, Place(device, 0, 1, 0, 1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,11 @@ import transformers
 
 from tunemark.physics import lora_parameters, mean_visible_keys, parameters, train_flops_per_token
 from tunemark_models.plugin import tunemark_models
+from tunemark_models.runtime import CausalLm
+from tunemark_worker.contract import Place
 
 MODELS = {model.name: model for model in tunemark_models()}
+PUBLIC = [name for name in MODELS if not name.endswith("-tiny")]
 
 # The parameters of the published checkpoints, each tensor once.
 PARAMETERS = {
@@ -40,6 +45,25 @@ PARAMETERS = {
     "gpt2-large": 774_030_080,
     "gpt2-xl": 1_557_611_200,
     "baichuan2-13b": 13_896_668_160,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352,
+    "qwen2.5-72b": 72_706_203_648,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-14b": 14_768_307_200,
+    "qwen3-32b": 32_762_123_264,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-27b": 27_227_128_320,
+    "phi-3-medium-4k": 13_960_238_080,
+    "olmo-2-1b": 1_484_916_736,
+    "olmo-2-13b": 13_716_198_400,
+    "olmo-2-32b": 32_234_279_936,
 }
 
 # What their configurations say, typed from them; Architecture's defaults are not repeated here. Under transformers' own
@@ -78,12 +102,22 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
-def test_every_model_is_listed_once_with_its_configuration():
+def test_every_model_is_listed_once_with_its_configuration() -> None:
     assert len(tunemark_models()) == len(MODELS)
-    assert set(MODELS) == set(PARAMETERS) == set(DIMENSIONS)
-    for model in MODELS.values():
-        assert model.source == f"https://huggingface.co/{model.pretrained}/blob/main/config.json"
-        assert (model.runtime, model.tokenizer) == (None, None)
+    assert set(PUBLIC) == set(PARAMETERS)
+    for name in PUBLIC:
+        assert MODELS[name].source == f"https://huggingface.co/{MODELS[name].pretrained}/blob/main/config.json"
+
+
+def test_every_family_has_a_member_that_runs_on_two_cores_without_a_network() -> None:
+    families = {MODELS[name].architecture.model_type for name in PUBLIC if MODELS[name].runtime}
+    tiny = [model for model in MODELS.values() if model.name.endswith("-tiny")]
+    assert {model.architecture.model_type for model in tiny} == families
+    for model in tiny:
+        assert model.tokenizer is not None
+        assert model.tokenizer.name == "mistral-v1"
+        assert "Mistral v0.1" in model.description
+        assert parameters(model.architecture).total < 12e6
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -116,6 +150,14 @@ def test_transformers_builds_a_module_of_that_size(name):
     assert sum(p.numel() for p in module.parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].runtime])
+def test_the_runtime_builds_a_module_of_that_size(name: str) -> None:
+    stated: Any = SimpleNamespace(architecture=MODELS[name].told(), precision="bf16", weights="random")
+    module = CausalLm().build(stated, Place("meta", 0, 1, 0, 1))
+    assert sum(p.numel() for p in module.parameters()) == parameters(MODELS[name].architecture).total
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+
+
 def test_mixtral_s_active_parameters_are_as_published():
     # Jiang et al. 2024, "Mixtral of Experts", section 2: 47B parameters, of which a token uses 13B.
     count = parameters(MODELS["mixtral-8x7b"].architecture)
@@ -146,7 +188,8 @@ def test_they_are_listed_with_their_arithmetic(tunemark: Callable[..., Any]):
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     row = rows["llama-3-8b"]
-    assert (row["parameters"], row["tokenizer"], row["is_runnable"]) == (8_030_261_248, None, False)
+    assert (row["parameters"], row["is_runnable"]) == (8_030_261_248, True)
+    assert (row["tokenizer"], rows["baichuan2-13b"]["is_runnable"]) == ("meta-llama/Meta-Llama-3-8B", False)
     # 6 x (8,030,261,248 - 525,336,576 embedding - 266,240 norms) + 12 x 32 x 32 x 128 x 1024.5 keys.
     assert row["flops_per_token"] == 6 * 7_504_658_432 + 1_572_864 * 1024.5
     assert rows["mistral-7b"]["is_runnable"] is True
@@ -154,18 +197,29 @@ def test_they_are_listed_with_their_arithmetic(tunemark: Callable[..., Any]):
     assert rows["gpt2"]["sequence"] == 1024
 
 
-def test_they_can_be_planned_but_not_on_text_and_not_run(tunemark: Callable[..., Any]):
-    planned = tunemark("plan", "--model", "llama-2-7b", "--dataset", "synthetic", "--json")
+def test_facts_alone_can_be_planned_but_not_on_text_and_not_run(tunemark: Callable[..., Any]) -> None:
+    planned = tunemark("plan", "--model", "baichuan2-13b", "--dataset", "synthetic", "--json")
     assert planned.returncode == 0, planned.stderr
     row = json.loads(planned.stdout)
-    assert (row["parameters"], row["tokenizer"]) == (6_738_415_616, None)
+    assert (row["parameters"], row["tokenizer"]) == (13_896_668_160, None)
 
-    text = tunemark("plan", "--model", "llama-2-7b", "--dataset", "python-stdlib")
+    text = tunemark("plan", "--model", "baichuan2-13b", "--dataset", "python-stdlib")
     assert (text.returncode, text.stdout) == (2, "")
-    assert "llama-2-7b has no tokenizer, and python-stdlib is text" in text.stderr
+    assert "baichuan2-13b has no tokenizer, and python-stdlib is text" in text.stderr
 
-    run = tunemark("run", "--model", "llama-2-7b", "--dataset", "synthetic", "--device", "cpu")
+    run = tunemark("run", "--model", "baichuan2-13b", "--dataset", "synthetic", "--device", "cpu")
     assert (run.returncode, run.stdout) == (2, "")
-    assert "llama-2-7b cannot be run" in run.stderr
-    assert "facts only: no runtime in this version" in run.stderr
+    assert "baichuan2-13b cannot be run" in run.stderr
     assert "Traceback" not in run.stderr + text.stderr
+
+
+def test_a_tokenizer_that_cannot_be_had_is_an_error_with_ways_on(tunemark: Callable[..., Any], tmp_path: Path) -> None:
+    alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    words = ["--model", "llama-2-7b", "--dataset", "python-stdlib", "--device", "cpu:1"]
+    assert tunemark("plan", *words, environment=alone).returncode == 0
+    run = tunemark("run", *words, environment=alone)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "the tokenizer of meta-llama/Llama-2-7b-hf is not in the local cache" in run.stderr
+    assert "hf:FOLDER" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.glob("runs/*/*/plan.json"))

@@ -60,7 +60,7 @@ def assignment(tmp_path):
         run_id="r",
         attempt="a",
         model="m",
-        model_runtime="tunemark_mistral.runtime:Mistral",
+        model_runtime="tunemark_models.runtime:CausalLm",
         architecture=ARCHITECTURE,
         device="cpu",
         size="1",

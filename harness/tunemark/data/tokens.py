@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tunemark.errors import BadData, BadExperiment, BadStore, did_you_mean
 from tunemark.plugin.catalog import load
-from tunemark.plugin.descriptors import Dataset, Example, Model
+from tunemark.plugin.descriptors import Dataset, Example, Model, TokenizerName
 from tunemark.plugin.protocols import DatasetSource, Tokenizer
 from tunemark_worker.contract import HEADER_BYTES, SCHEMA, TokenFile, token_layout
 
@@ -85,7 +85,7 @@ def prepare(
     tokenizer: Tokenizer | None = None
     if dataset.needs_tokenizer:
         assert model.tokenizer is not None, "a plan of text for a model without a tokenizer is refused"
-        tokenizer = load(model.tokenizer.loader)()
+        tokenizer = _tokenizer(model.tokenizer)
     identity = {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -121,6 +121,12 @@ def prepare(
     entry = {"documents": token_file.documents, "tokens": token_file.tokens, "pad_id": token_file.pad_id}
     _replace(index, json.dumps({"sha256": token_file.sha256, **entry, "facts": facts}, indent=1).encode())
     return Prepared(token_file=token_file, facts=facts, cached=False, seconds=time.perf_counter() - began)
+
+
+def _tokenizer(named: TokenizerName) -> Tokenizer:
+    loader = load(named.loader)
+    found: Tokenizer = loader(named.argument) if named.argument else loader()
+    return found
 
 
 def read_tokens(path: Path) -> Tokens:

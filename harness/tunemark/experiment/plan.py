@@ -93,7 +93,7 @@ class Plan:
             attempt=attempt,
             model=self.model.name,
             model_runtime=self.model.runtime,
-            architecture=self.model.architecture.as_dict(),
+            architecture=self.model.told(),
             device=self.device.name,
             size=spec.size,
             device_runtime=self.device.runtime,

@@ -80,10 +80,12 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerName:
-    """A tokenizer by name; `loader` is a callable without arguments that returns a `Tokenizer` (parent, torch-free)."""
+    """A tokenizer by name; `loader` is a callable that returns a `Tokenizer` (parent, torch-free). It is given
+    `argument` where that is not empty, else nothing."""
 
     name: str
     loader: str
+    argument: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +95,8 @@ class Model:
     tokenizer: None where none is installed for it. runtime: a class whose instances build it in the worker
     (`ModelRuntime`); None where only facts are known: it can be planned and audited, not run. pretrained: the hub id
     that `--weights pretrained` loads, None where there is none. requires: modules that the worker's interpreter must
-    have.
+    have. configuration: values of transformers' configuration that change no count (activation, scaling of positions),
+    told to the runtime beside the architecture.
     """
 
     name: str
@@ -104,6 +107,12 @@ class Model:
     source: str = ""
     pretrained: str | None = None
     requires: tuple[str, ...] = ("torch", "transformers")
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """The architecture as the worker is told it."""
+        extra = {"configuration": dict(self.configuration)} if self.configuration else {}
+        return {**self.architecture.as_dict(), **extra}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,168 @@
+"""Any causal language model of transformers in the worker: its own class, built in place, attention through SDPA.
+
+Dropout is 0 everywhere: losses are comparable between strategies, and a rate does not hang on a random generator.
+Works with transformers 4.46 to 5.23.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, Iterator, Optional
+
+import torch
+import transformers
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+
+from tunemark_worker.batches import Batch
+from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.optimizer import compute_dtype, parameter_dtype
+
+# Since transformers 4.53 a model whose layers differ takes a mask for each kind of layer; before, its sliding layers
+# cut their window out of the one mask by themselves.
+_TAKES_MASK_OF_EACH_KIND = hasattr(transformers, "masking_utils")
+
+
+class CausalLm:
+    """Builds the model on its device, in its dtype, never a second copy of the weights."""
+
+    def __init__(self) -> None:
+        self._compute_dtype = torch.float32
+        self._architecture: Dict[str, Any] = {}
+
+    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
+        """weights: "random", or "pretrained:" and a folder or an id on the hub."""
+        self._compute_dtype = compute_dtype(assignment.precision)
+        self._architecture = assignment.architecture
+        dtype = parameter_dtype(assignment.precision)
+        source, _, name = assignment.weights.partition(":")
+        if source == "pretrained":
+            config = AutoConfig.from_pretrained(name)
+            _check(config, assignment.architecture, name)
+            # torch_dtype is the older name; 5.x still takes it, 4.46 does not know the newer one.
+            module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+                name, config=_for_training(config), torch_dtype=dtype, attn_implementation=_attention(config)
+            )
+            return module.to(place.device)
+        if source != "random":
+            raise ValueError("weights are 'random' or 'pretrained:NAME', not {!r}".format(assignment.weights))
+        config = configuration(assignment.architecture)
+        with _default_dtype(dtype), torch.device(place.device):
+            kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            built: torch.nn.Module = kind(config)
+            return built
+
+    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Padding is on the right, where causal attention cannot reach it from content: only packing needs a mask.
+        Without one, transformers applies the sliding windows itself."""
+        if not batch.packed:
+            return module(input_ids=batch.input_ids, use_cache=False).logits  # type: ignore[no-any-return]
+        mask = self._mask(batch.document_ids)
+        output = module(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
+        return output.logits  # type: ignore[no-any-return]
+
+    def _mask(self, document_ids: torch.Tensor) -> Any:
+        window = self._architecture.get("sliding_window")
+        kinds = self._architecture.get("layer_types")
+        if kinds is None:
+            return packed_mask(document_ids, window, self._compute_dtype)
+        full = packed_mask(document_ids, None, self._compute_dtype)
+        if "sliding_attention" not in kinds or not _TAKES_MASK_OF_EACH_KIND:
+            return full
+        sliding = packed_mask(document_ids, window, self._compute_dtype)
+        return {"full_attention": full, "sliding_attention": sliding}
+
+
+# Fields of `tunemark.plugin.Architecture` that transformers has under the same name, in the models that have them.
+_SAME = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window", "rms_norm_eps",
+    "tie_word_embeddings", "num_local_experts", "num_experts_per_tok", "attention_bias", "mlp_bias", "layer_types",
+)  # fmt: skip
+_GPT2 = {
+    "n_embd": "hidden_size",
+    "n_inner": "intermediate_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
+    "layer_norm_epsilon": "rms_norm_eps",
+    "vocab_size": "vocab_size",
+    "tie_word_embeddings": "tie_word_embeddings",
+}
+
+
+def configuration(architecture: Dict[str, Any]) -> Any:
+    """transformers' configuration of an architecture whose keys are `tunemark.plugin.Architecture`'s, and those under
+    "configuration" transformers' own, which win."""
+    a, kind = architecture, architecture["model_type"]
+    if kind == "gpt2":
+        fields = {theirs: a[ours] for theirs, ours in _GPT2.items()}
+    else:
+        fields = {name: a[name] for name in _SAME if name in a}
+        if a.get("rope_theta") is not None:
+            fields["rope_theta"] = a["rope_theta"]
+    # Their defaults are ids of the published vocabulary, which a smaller one may not have.
+    fields.update({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
+    fields.update(a.get("configuration", {}))
+    if isinstance(fields.get("layer_types"), tuple):
+        fields["layer_types"] = list(fields["layer_types"])
+    config = _for_training(AutoConfig.for_model(kind, **fields))
+    config._attn_implementation = _attention(config)
+    return config
+
+
+def _for_training(config: Any) -> Any:
+    for name in vars(config):
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(getattr(config, name), float):
+            setattr(config, name, 0.0)
+    config.use_cache = False
+    return config
+
+
+def _attention(config: Any) -> str:
+    """torch's SDPA knows no soft cap on the scores."""
+    return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else "sdpa"
+
+
+_DIMENSIONS = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "num_key_value_heads",
+    "sliding_window",
+]
+
+
+def _check(config: Any, architecture: Dict[str, Any], name: str) -> None:
+    """The rate and its FLOPs would be another model's."""
+    differing = [
+        "{} is {}, not {}".format(field, getattr(config, field), architecture[field])
+        for field in _DIMENSIONS
+        if hasattr(config, field) and getattr(config, field) != architecture[field]
+    ]
+    if differing:
+        raise ValueError("the weights of {} are of another architecture: {}".format(name, ", ".join(differing)))
+
+
+def packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask [B, 1, S, S]: 0 where a query sees a key of its own document, not later, within the window.
+
+    Padding sees padding, so that no row of the softmax is empty."""
+    sequence = document_ids.shape[1]
+    at = torch.arange(sequence, device=document_ids.device)
+    distance = at[:, None] - at[None, :]
+    near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    seen = (document_ids[:, :, None] == document_ids[:, None, :]) & near
+    mask = torch.zeros(seen.shape, dtype=dtype, device=document_ids.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
