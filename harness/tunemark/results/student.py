@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 
 def exceeds(t: float, df: float, shift: float = 0.0) -> float:
@@ -49,8 +50,13 @@ def scale_above(df: float, confidence: float) -> float:
     raise AssertionError("the weights sum to 1")
 
 
+def mean_over_scales(df: float, of: Callable[[float], float]) -> float:
+    """The mean of a smooth function of S that lies between 0 and 1, to 6 digits."""
+    return math.fsum(weight * of(s) for s, weight in _scales(float(df), finer=0.5) if weight > 1e-8)
+
+
 @functools.lru_cache(256)
-def _scales(df: float, finer: int = 1) -> tuple[tuple[float, float], ...]:
+def _scales(df: float, finer: float = 1) -> tuple[tuple[float, float], ...]:
     """Values of S with their weights, which sum to 1, rising."""
     # The density of log S is proportional to S^df exp(-df S^2 / 2): its mode is S = 1, its width about 1 / sqrt(2 df).
     step = 1 / (4 * max(4.0, math.sqrt(df)) * finer)

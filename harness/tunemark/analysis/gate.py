@@ -1,0 +1,317 @@
+"""Has a run become slower than its baseline? Pass, fail, or no verdict where the noise does not allow one.
+
+fail: a slow-down is shown, with false alarms of at most the promised share over all runs together (Holm).
+pass: none is shown, and one of `change` would have been with the promised power, by the noise that was measured.
+no verdict: nothing like it in the baseline, nothing measured, or noise in which such a change would go unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from tunemark.analysis import alike
+from tunemark.analysis.compare import takes_no_part
+from tunemark.analysis.surroundings import MEASURED, surroundings
+from tunemark.results import power
+from tunemark.results.ratio import holm, rates_of
+from tunemark.results.result import Result
+
+Verdict = Literal["pass", "fail", "no verdict"]
+# History of the schema (of `gate --json`): 1, first form.
+SCHEMA = 1
+
+# Two series of a baseline that differ at this level are not one noise.
+_SERIES_DIFFER = 0.01
+# What others do on the machine is no noise that a baseline has measured. Overlooked on demand, as a field is.
+LOAD = "heavy-load"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promise:
+    """What a gate is held to. change: the slow-down to be seen, a fraction of the rate. power: the probability with
+    which it is. false_alarms: that of a run of unchanged speed being called slower."""
+
+    change: float = 0.05
+    power: float = 0.8
+    false_alarms: float = 0.05
+
+
+class Needed(msgspec.Struct, frozen=True, kw_only=True):
+    """What it takes to see the change with the promised power, by the noise of the baseline; null where no number up
+    to 1,000 does. attempts: new ones against this baseline. of_both: of a new baseline and a run, each; series: of
+    the baseline, each measured at another time."""
+
+    attempts: int | None
+    of_both: int | None
+    series: int | None
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. ratio: its rate over the baseline's, low and high its 95 % interval. p: of no slow-down, among all runs.
+    power: with which a slow-down of the promised size is seen in this noise. noise: standard deviation of log
+    throughput between a baseline's attempts, or between its series' means where `unit` says so. needed: where the noise
+    allows no verdict."""
+
+    label: str
+    run_id: str
+    verdict: Verdict
+    reason: str
+    simulated: bool
+    status: str
+    tokens_per_s: float | None
+    attempts: int
+    baseline: tuple[str, ...]
+    baseline_attempts: int
+    unit: Literal["attempt", "series"]
+    noise: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    power: float | None
+    needed: Needed | None
+    despite: dict[str, tuple[Any, ...]]
+    surroundings: dict[str, tuple[Any, ...]]
+    notes: tuple[str, ...]
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """All runs' judgements, and the worst of them."""
+
+    verdict: Verdict
+    change: float
+    power: float
+    false_alarms: float
+    despite: tuple[str, ...]
+    runs: tuple[Judgement, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    run: Result
+    baseline: tuple[Result, ...]
+    obstacle: str
+    found: power.Slowdown | None
+    notes: tuple[str, ...]
+
+
+def gate(
+    baseline: Sequence[Result], runs: Sequence[Result], promise: Promise, *, despite: Collection[str] = ()
+) -> Gate:
+    """Judge each run by the alike runs of the baseline, of which there may be several series. despite: fields that may
+    differ, and LOAD where runs count whose cores others used."""
+    free = alike.freed((), [name for name in despite if name != LOAD])
+    measured = [run for run in runs if not run.breakdown]
+    cases = [_case(run, baseline, free, is_loaded_fit=LOAD in despite) for run in measured]
+    adjusted = holm([case.found.p if case.found else None for case in cases])
+    claims = sum(p is not None for p in adjusted)
+    judged = tuple(
+        _judge(case, p, promise, promise.false_alarms / max(1, claims), free, _label(case.run, measured))
+        for case, p in zip(cases, adjusted, strict=True)
+    )
+    verdicts = {one.verdict for one in judged}
+    worst: Verdict = (
+        "fail" if "fail" in verdicts else "no verdict" if "no verdict" in verdicts or not judged else "pass"
+    )
+    return Gate(
+        verdict=worst, change=promise.change, power=promise.power, false_alarms=promise.false_alarms,
+        despite=tuple(despite), runs=judged,
+    )  # fmt: skip
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What a baseline's noise allows. needed: for each change, what it takes to see it."""
+
+    label: str
+    run_id: str
+    series: int
+    attempts: int
+    unit: Literal["attempt", "series"]
+    noise: float | None
+    reason: str
+    needed: dict[str, Needed]
+
+
+def outlooks(
+    baseline: Sequence[Result], changes: Sequence[float], promise: Promise, *, despite: Collection[str] = ()
+) -> list[Outlook]:
+    """For each run of a baseline, how many attempts a change takes, before any is made."""
+    free = alike.freed((), [name for name in despite if name != LOAD])
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in baseline:
+        if not result.breakdown:
+            groups.setdefault(alike.key(result, free), []).append(result)
+    firsts = [group[0] for group in groups.values()]
+    return [
+        _outlook(group, changes, promise, _label(group[0], firsts), is_loaded_fit=LOAD in despite)
+        for group in groups.values()
+    ]
+
+
+def _outlook(
+    group: Sequence[Result], changes: Sequence[float], promise: Promise, label: str, *, is_loaded_fit: bool
+) -> Outlook:
+    def unfit(result: Result) -> str:
+        return _unfit(result, is_loaded_fit=is_loaded_fit)
+
+    usable = [result for result in group if not unfit(result)]
+    series = [rates_of(result) for result in usable]
+    noise = power.noise_of(series)
+    unit = _unit(series)
+    reason = ""
+    if noise is None:
+        reason = "; ".join(dict.fromkeys(filter(None, map(unfit, group)))) or "one attempt says nothing of noise"
+    needed = {f"{change:g}": _needed(change, noise, unit, promise, promise.false_alarms) for change in changes if noise}
+    return Outlook(
+        label=label, run_id=group[0].run_id, series=len(series), attempts=sum(map(len, series)), unit=unit,
+        noise=noise.sd if noise else None, reason=reason, needed=needed,
+    )  # fmt: skip
+
+
+def _case(run: Result, baseline: Sequence[Result], free: Collection[str], *, is_loaded_fit: bool) -> _Case:
+    def unfit(result: Result) -> str:
+        return _unfit(result, is_loaded_fit=is_loaded_fit)
+
+    # A store that holds both is no baseline of itself.
+    others = [b for b in baseline if not b.breakdown and not (b.run_id == run.run_id and _names(b) & _names(run))]
+    like = [b for b in others if alike.key(b, free) == alike.key(run, free)]
+    usable = tuple(b for b in like if not unfit(b))
+    notes = [f"baseline {b.run_id} is left out: {unfit(b)}" for b in like if unfit(b)]
+    rules = [f.rule for f in run.findings if f.severity in ("suspect", "unknown") and f.rule != "unfinished"]
+    if rules:
+        notes.append(f"{run.verdict}: {', '.join(rules)}")
+    reasons = "; ".join(dict.fromkeys(filter(None, map(unfit, like))))
+    obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, others, like, usable, reasons, free)
+    found = None if obstacle else power.slowdown([rates_of(b) for b in usable], rates_of(run))
+    if not obstacle and found is None:
+        obstacle = "the baseline has one attempt: its noise is not known"
+    return _Case(run=run, baseline=usable, obstacle=obstacle, found=found, notes=tuple(notes))
+
+
+def _obstacle(
+    run: Result, others: Sequence[Result], like: Sequence[Result], usable: Sequence[Result], unfit: str,
+    free: Collection[str],
+) -> str:  # fmt: skip
+    """Why nothing can be said; empty where something can."""
+    if not like:
+        if not others:
+            return "the baseline holds nothing but this run"
+        nearest, differs = alike.nearest(run, others, free)
+        return f"nothing like it in the baseline; {nearest.run_id} comes nearest, but for {alike.words(differs)}"
+    if not usable:
+        return f"no run of the baseline is fit: {unfit}"
+    apart = power.series_differ([rates_of(b) for b in usable])
+    if apart is not None and apart < _SERIES_DIFFER:
+        return (
+            f"the baseline's two series differ by more than their attempts explain (p = {apart:.1g}): what differs "
+            f"between series is known from {power.SERIES} on"
+        )
+    return ""
+
+
+def _unfit(result: Result, *, is_loaded_fit: bool = False) -> str:
+    """Why a run's rates are no sample of its noise; empty where they are."""
+    reason = takes_no_part(result)
+    if not reason and not is_loaded_fit and any(f.rule == LOAD for f in result.findings):
+        return f"other processes used its cores, which is no noise of its own (--despite {LOAD} counts it)"
+    return reason
+
+
+def _names(result: Result) -> set[str]:
+    return {row.name for row in result.each_attempt}
+
+
+def _label(run: Result, runs: Sequence[Result]) -> str:
+    """A run by what it does not share with the others."""
+    varying = [name for name in alike.differing(list(runs), alike.FIELDS) if name not in ("processes", "threads")]
+    parts = [run.model, f"{run.device}:{run.size}", run.strategy_requested]
+    shown = ("model", "device", "size", "strategy", "chip", "chips", "parameters", "trainable_parameters")
+    parts += [f"{name} {alike.FIELDS[name](run)}" for name in varying if name not in (*shown, "data_sha256")]
+    return " ".join(parts)
+
+
+def _judge(
+    case: _Case, p: float | None, promise: Promise, alpha: float, free: Collection[str], label: str
+) -> Judgement:
+    run, found = case.run, case.found
+    series = [rates_of(b) for b in case.baseline]
+    noise = power.noise_of(series)
+    unit = _unit(series)
+    verdict: Verdict = "no verdict"
+    reason, seen = case.obstacle, None
+    needed: Needed | None = None
+    notes = list(case.notes)
+    if found is not None and noise is not None and p is not None:
+        seen = power.power(promise.change, found.error, found.df, found.df, alpha)
+        if p <= promise.false_alarms:
+            verdict, reason = "fail", f"slower by {_percent(1 - found.ratio)} (p = {p:.2g})"
+        elif seen >= promise.power:
+            verdict = "pass"
+            reason = (
+                f"no slow-down is shown, and one of {_percent(promise.change)} would be with {_percent(seen)} power"
+            )
+        else:
+            # What the new attempts say of the noise counts too.
+            needed = _needed(promise.change, power.Noise(found.sd, found.df, noise.units), unit, promise, alpha)
+            reason = (
+                f"a slow-down of {_percent(promise.change)} would be seen with {_percent(seen)} power, "
+                f"{_percent(promise.power)} is promised: "
+                f"that takes {needed_words(needed, unit)}"
+            )
+        if len(series) == 1:
+            notes.append("the baseline is one series: what differs between series, measured at other times, is unknown")
+    both = [surroundings(result) for result in (*case.baseline[-1:], run)]
+    around = {
+        name: tuple(each.get(name) for each in both)
+        for name in both[-1]
+        if name not in MEASURED
+        and None not in (both[0].get(name), both[-1][name])
+        and both[0].get(name) != both[-1][name]
+    }
+    return Judgement(
+        label=label, run_id=run.run_id, verdict=verdict, reason=reason, simulated=run.simulated, status=run.status,
+        tokens_per_s=run.tokens_per_s.value if run.tokens_per_s else None, attempts=len(rates_of(run)),
+        baseline=tuple(dict.fromkeys(b.run_id for b in case.baseline)), baseline_attempts=sum(map(len, series)),
+        unit=unit, noise=noise.sd if noise else None, ratio=found.ratio if found else None,
+        low=found.low if found else None, high=found.high if found else None, p=p, power=seen, needed=needed,
+        despite=alike.differing([*case.baseline[-1:], run], free), surroundings=around, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _needed(
+    change: float, noise: power.Noise, unit: Literal["attempt", "series"], promise: Promise, alpha: float
+) -> Needed:
+    if unit == "series":
+        series = power.series_needed(change, noise, promise.power, alpha)
+        return Needed(attempts=None, of_both=None, series=series)
+    return Needed(
+        attempts=power.attempts_needed(change, noise, promise.power, alpha),
+        of_both=power.attempts_of_both(change, noise, promise.power, alpha),
+        series=None,
+    )
+
+
+def needed_words(needed: Needed, unit: Literal["attempt", "series"]) -> str:
+    """What it takes, in a few words."""
+    if unit == "series":
+        if needed.series is None:
+            return "several series of the run: one new series cannot show it, however many the baseline has"
+        return f"{needed.series} series of the baseline"
+    if needed.attempts is not None:
+        return f"{needed.attempts} {'attempt' if needed.attempts == 1 else 'attempts'} against this baseline"
+    if needed.of_both is not None:
+        return f"{needed.of_both} attempts, and as many of the baseline"
+    return f"more than {power.MOST} attempts"
+
+
+def _unit(series: Sequence[Sequence[float]]) -> Literal["attempt", "series"]:
+    return "series" if len(series) >= power.SERIES else "attempt"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"

@@ -1,0 +1,133 @@
+"""A gate's judgements in words: for a terminal, for a pull request (Markdown), and for a CI's own page (JUnit XML)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+from tunemark.analysis import alike
+from tunemark.analysis.gate import Gate, Judgement, Outlook, needed_words
+from tunemark.report.comparison import markdown
+from tunemark.report.rounding import escaped
+from tunemark.units import significant
+
+_MARKS = {"pass": "PASS", "fail": "FAIL", "no verdict": "NO VERDICT"}
+# By which a bot finds its former comment, to replace it.
+_MARKER = "<!-- tunemark gate -->"
+# Characters that XML 1.0 cannot hold, escaped or not (section 2.2).
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def gate_text(found: Gate) -> str:
+    """The judgements as a table, with the reason of each, and the promise that they are held to."""
+    return "\n\n".join([_headline(found), _table(found.runs), "\n".join(_lines(found)), _promise(found)])
+
+
+def gate_comment(found: Gate) -> bytes:
+    """A Markdown file for a pull request."""
+    details = ["<details><summary>Reasons, and what else differs</summary>", "", *_lines(found), "", _promise(found)]
+    parts = [_MARKER, f"### tunemark: {_headline(found)}", "", _table(found.runs), "", *details, "", "</details>", ""]
+    return "\n".join(parts).encode()
+
+
+def gate_junit(found: Gate) -> bytes:
+    """JUnit XML: a test case for each run; no verdict is a skipped one, for nothing has been tested."""
+    verdicts = [one.verdict for one in found.runs]
+    counts = {"tests": len(verdicts), "failures": verdicts.count("fail"), "skipped": verdicts.count("no verdict")}
+    attributes = {"name": "tunemark gate", **{name: str(n) for name, n in counts.items()}, "errors": "0"}
+    whole = ElementTree.Element("testsuites", attributes)
+    suite = ElementTree.SubElement(whole, "testsuite", attributes)
+    for one in found.runs:
+        name = {"classname": "tunemark.gate", "name": _xml(f"{one.label} [{one.run_id}]"), "time": "0"}
+        case = ElementTree.SubElement(suite, "testcase", name)
+        ratio = [] if one.ratio is None else [f"{_ratio(one)} of the baseline's rate"]
+        text = _xml("\n".join([*ratio, *one.notes, *_around(one)]))
+        if one.verdict != "pass":
+            tag = "failure" if one.verdict == "fail" else "skipped"
+            ElementTree.SubElement(case, tag, {"message": _xml(one.reason)}).text = text
+        else:
+            ElementTree.SubElement(case, "system-out").text = f"{_xml(one.reason)}\n{text}"
+    content: bytes = ElementTree.tostring(whole, encoding="utf-8", xml_declaration=True)
+    return content + b"\n"
+
+
+def outlook_text(found: Sequence[Outlook], power: float, false_alarms: float) -> str:
+    """How many attempts each change takes, for each run of a baseline."""
+    changes = list(dict.fromkeys(change for one in found for change in one.needed))
+    header = ["run", *(f"to see {_percent(float(change))} slower" for change in changes)]
+    header[1:1] = ["noise (%)", "between", "series", "attempts"]
+    rows = []
+    for one in found:
+        noise = "unknown" if one.noise is None else significant(100 * one.noise, 2)
+        cells = [escaped(one.label), noise, one.unit, str(one.series), str(one.attempts)]
+        rows.append([*cells, *(_needed(one, change) for change in changes)])
+    lines = [markdown(header, rows, 1), ""]
+    lines += [f"- {escaped(one.label)}: {escaped(one.reason)}" for one in found if one.reason]
+    lines.append(
+        f"With {_percent(power)} power, and a false alarm in {_percent(false_alarms)} of unchanged runs. Noise: "
+        "standard deviation of log throughput. That it is itself estimated is allowed for."
+    )
+    return "\n".join(lines)
+
+
+def _needed(one: Outlook, change: str) -> str:
+    return needed_words(one.needed[change], one.unit) if change in one.needed else "unknown"
+
+
+def _headline(found: Gate) -> str:
+    verdicts = [one.verdict for one in found.runs]
+    words = ", ".join(f"{verdicts.count(v)} {v}" for v in ("fail", "no verdict", "pass") if v in verdicts)
+    return f"{_MARKS[found.verdict]} ({words or 'no runs'})"
+
+
+def _table(runs: Sequence[Judgement]) -> str:
+    header = ["run", "verdict", "ratio to baseline (95 %)", "power (%)", "attempts", "baseline attempts", "noise (%)"]
+    rows = [
+        [
+            escaped(one.label) + (" SIMULATED" if one.simulated else ""),
+            _MARKS[one.verdict],
+            _ratio(one),
+            "-" if one.power is None else f"{100 * one.power:.0f}",
+            str(one.attempts),
+            str(one.baseline_attempts),
+            "-" if one.noise is None else significant(100 * one.noise, 2),
+        ]
+        for one in runs
+    ]
+    return markdown(header, rows, 2)
+
+
+def _ratio(one: Judgement) -> str:
+    if one.ratio is None or one.low is None or one.high is None:
+        return "-"
+    return f"{one.ratio:.4f} ({one.low:.4f} to {one.high:.4f})"
+
+
+def _lines(found: Gate) -> list[str]:
+    lines = []
+    for one in found.runs:
+        lines.append(f"- {escaped(one.label)}: {_MARKS[one.verdict]}: {escaped(one.reason)}")
+        lines += [f"  - {escaped(note)}" for note in (*one.notes, *_around(one))]
+    return lines
+
+
+def _around(one: Judgement) -> list[str]:
+    lines = [f"compared despite {alike.words(one.despite)}"] if one.despite else []
+    return [*lines, *([f"also different: {alike.words(one.surroundings)}"] if one.surroundings else [])]
+
+
+def _promise(found: Gate) -> str:
+    return (
+        f"Held to: a slow-down of {_percent(found.change)} is seen with {_percent(found.power)} power, and at most "
+        f"{_percent(found.false_alarms)} of unchanged sets of runs fail. Student's t on log throughput, one-sided, the "
+        "noise of baseline and run taken together."
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
+
+
+def _xml(text: str) -> str:
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
