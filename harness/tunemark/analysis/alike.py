@@ -13,7 +13,8 @@ from typing import Any
 from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.results.result import Identity, Result
 
-# Follow from other fields, or say how long and how often was measured, not what.
+# Follow from other fields, or say how long and how often was measured, not what. Two hosts of one kind differ by some
+# pages in the memory that is left.
 _NO_FIELDS = frozenset(
     (
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",

@@ -37,10 +37,12 @@ def surroundings(result: Result) -> dict[str, Any]:
     found |= {f"device {name}": value for name, value in sorted(device.items())}
     found["load of others"] = _mean([row.others_load for row in result.each_attempt])
     found["minor faults per step"] = _mean([row.minor_faults_per_step for row in result.each_attempt])
+    # Of a device whose vendor's library was asked while the job ran.
+    found["device clock"], found["throttled"] = result.clock_hz, result.throttled_fraction
     return found
 
 
-MEASURED = ("load of others", "minor faults per step")
+MEASURED = ("load of others", "minor faults per step", "device clock", "throttled")
 """Facts that differ between any two runs a little."""
 
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "report": ("report", "arrange finished runs in a report"),
     "compare": ("compare", "hold runs against each other, like with like"),
     "check": ("check", "hold a plugin to what is promised of it"),
+    "why": ("why", "say what differs between two runs, ranked by how much it can matter"),
     "gate": ("gate", "say whether runs have become slower than a baseline: pass, fail or no verdict"),
     "audit": ("audit", "hold a log, a table or a running program against physics, the clock and itself"),
 }

@@ -1,0 +1,69 @@
+"""`tunemark why`: what differs between two runs, ranked by how much it can matter."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunemark.cli.folders import HELP, runs_in
+from tunemark.errors import BadExperiment
+from tunemark.plugin import Catalog
+
+if TYPE_CHECKING:
+    from tunemark.results import Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help=HELP)
+    parser.add_argument("b", metavar="B", help="likewise")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a pair of runs")
+
+
+def execute(args: argparse.Namespace) -> int:
+    # Heavy, and not needed by --help.
+    import msgspec
+
+    from tunemark.analysis.why import why
+    from tunemark.report.causes import why_text
+
+    catalog = Catalog()
+    a, b = runs_in(args.a, catalog), runs_in(args.b, catalog)
+    is_open = False
+    for one, other in _pairs(a, b, (args.a, args.b)):
+        parts = (_companion(one, a), _companion(other, b))
+        found = why(one, other, names=("A", "B") if args.a == args.b else (args.a, args.b), breakdowns=parts)
+        is_open = is_open or found.ratio is None or found.ratio.low is None
+        print(msgspec.json.encode(found).decode() if args.json else why_text(found) + "\n")
+    return 3 if is_open else 0
+
+
+def _pairs(a: Sequence[Result], b: Sequence[Result], names: tuple[str, str]) -> list[tuple[Result, Result]]:
+    """One run of each side, or of several those that are the same run."""
+    ours, theirs = _plain(a), _plain(b)
+    if len(ours) == len(theirs) == 1:
+        return [(ours[0], theirs[0])]
+    pairs = [(one, other) for one in ours for other in theirs if one.run_id == other.run_id]
+    if not pairs:
+        sides = zip(names, (ours, theirs), strict=True)
+        several = [f"{name}:{result.run_id}" for name, side in sides if len(side) > 1 for result in side]
+        raise BadExperiment(
+            what="two runs are explained, and there are several",
+            why="none of them is the same run in both folders",
+            next=f"name them: {', '.join(several)}",
+        )
+    return pairs
+
+
+def _plain(results: Sequence[Result]) -> list[Result]:
+    """Runs as they are, or where there are none, those with every part of a step timed."""
+    return [result for result in results if not result.breakdown] or list(results)
+
+
+def _companion(result: Result, others: Sequence[Result]) -> Result | None:
+    """The same run with every part of a step timed, where it was."""
+    from tunemark.analysis.alike import unlike
+
+    if result.breakdown:
+        return result
+    return next((o for o in others if o.breakdown and not unlike(o, result, ("breakdown",))), None)

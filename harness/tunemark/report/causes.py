@@ -1,0 +1,96 @@
+"""What differs between two runs, in words and tables for a terminal."""
+
+from __future__ import annotations
+
+from tunemark.analysis.why import SMALL, Cause, Why
+from tunemark.report.comparison import markdown, ratio_text
+from tunemark.report.rounding import escaped
+from tunemark.units import significant
+
+
+def why_text(found: Why) -> str:
+    """The ratio and what it is a product of, the causes by weight, and the parts of a step."""
+    title = f"{escaped(found.b)} ({found.b_run}) over {escaped(found.a)} ({found.a_run})"
+    outcome = f"{ratio_text(found.ratio)} times the content tokens/s" if found.ratio else escaped(found.reason)
+    if found.ratio is not None and found.ratio.holds_one:
+        outcome += ": no difference is shown"
+    blocks = [f"{title}: {outcome}"]
+    if found.pieces:
+        pieces = " x ".join(f"{significant(piece.ratio)} ({piece.name})" for piece in found.pieces)
+        blocks.append(f"Over all attempts together the ratio is {pieces}.")
+    blocks.append(_causes(found))
+    if found.parts:
+        rows = [
+            [
+                escaped(part.name),
+                _seconds(part.a_s),
+                _seconds(part.b_s),
+                _change(part.a_s, part.b_s),
+                _share(part.share),
+            ]
+            for part in found.parts
+        ]
+        header = ["part of a step", "A (s)", "B (s)", "change (s)", "of the whole change (%)"]
+        blocks.append(markdown(header, rows, 1))
+    else:
+        blocks.append(f"Parts of a step: {found.parts_reason}.")
+    lines = [f"- {escaped(note)}" for note in found.notes]
+    if found.unknown:
+        lines.append(f"- not said by both runs: {escaped(', '.join(found.unknown))}")
+    return "\n\n".join([*blocks, "\n".join(lines)] if lines else blocks)
+
+
+def _causes(found: Why) -> str:
+    if not found.causes:
+        return "Nothing that is recorded differs: what remains is noise, or is not recorded."
+    rows = [
+        [str(n), escaped(c.name), c.kind, _value(c.a), _value(c.b), _factor(c), _expected(c), escaped(_basis(c))]
+        for n, c in enumerate(found.causes, 1)
+    ]
+    header = ["", "what differs", "kind", "A", "B", "can matter", "by itself B/A", "basis"]
+    lines = [f"| {' | '.join(header)} |", "|---:|---|---|---|---|---:|---:|---|"]
+    table = "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    words = "Can matter: by at most this factor either way; unknown is not small."
+    if found.explained is not None:
+        words += f" What is worked out multiplies to {significant(found.explained, 3)}."
+    if found.ratio is not None:
+        size = max(found.ratio.value, 1 / found.ratio.value)
+        enough = [c.name for c in found.causes if c.factor is not None and c.factor >= size and c.factor > 1 + SMALL]
+        open_ones = any(c.factor is None for c in found.causes)
+        if not enough and not open_ones:
+            words += " No cause here is large enough by itself."
+    return f"{table}\n\n{words}"
+
+
+def _basis(cause: Cause) -> str:
+    return cause.basis if cause.weight in ("computed", "unknown") else f"{cause.weight}: {cause.basis}"
+
+
+def _factor(cause: Cause) -> str:
+    if cause.factor is None:
+        return "unknown"
+    return "no" if cause.factor <= 1 else f"{significant(cause.factor, 3)} x"
+
+
+def _expected(cause: Cause) -> str:
+    return "-" if cause.expected is None else significant(cause.expected, 3)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "unknown" if value is None or value == "" else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return escaped(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else significant(seconds, 3)
+
+
+def _change(a_s: float | None, b_s: float | None) -> str:
+    change = (b_s or 0.0) - (a_s or 0.0)
+    return f"{'+' if change >= 0 else '-'}{significant(abs(change), 3)}"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}"

@@ -1,0 +1,161 @@
+"""What differs between two runs, each weight worked by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tunemark.analysis.why import FAULT_S, Cause, Why, why
+from tunemark.errors import BadExperiment
+from tunemark.report.causes import why_text
+from tunemark.results import Result
+from tunemark.results.result import Tokens, encode
+
+Made = Callable[..., Result]
+
+
+def _cause(found: Why, name: str) -> Cause:
+    return next(cause for cause in found.causes if cause.name == name)
+
+
+def _with(result: Result, place: str, **facts: Any) -> Result:
+    environment = {**result.environment, place: {**(result.environment.get(place) or {}), **facts}}
+    return msgspec.structs.replace(result, environment=environment)
+
+
+def _loaded(result: Result, others: float, faults: float) -> Result:
+    rows = [
+        msgspec.structs.replace(row, others_load=others, minor_faults_per_step=faults) for row in result.each_attempt
+    ]
+    return msgspec.structs.replace(result, each_attempt=tuple(rows))
+
+
+def test_causes_are_ranked_by_what_they_can_matter(made_run: Made) -> None:
+    a = _with(made_run(), "worker", allocator={"GLIBC_TUNABLES": "x"})
+    b = _with(made_run((50.0, 51.0, 49.0), minute=9, seed=1, micro_batch=2), "worker", torch="2.12.0", allocator={})
+    found = why(a, b)
+    assert [cause.name for cause in found.causes] == ["allocator", "torch", "micro_batch", "seed"]
+    assert [cause.factor for cause in found.causes] == [2.2, pytest.approx(5500 / 3700), None, 1.0]
+    assert [cause.weight for cause in found.causes] == ["seen elsewhere", "seen elsewhere", "unknown", "bound"]
+    assert _cause(found, "allocator").b == "as the system has it"
+    assert found.ratio is not None
+    assert found.ratio.value == pytest.approx(49.99 / 100, rel=1e-3)
+    text = why_text(found)
+    assert "| 1 | allocator | host | GLIBC\\_TUNABLES=x | as the system has it | 2.20 x | - |" in text
+    assert "| 3 | micro\\_batch | setting | 1 | 2 | unknown | - |" in text
+
+
+def test_what_can_be_worked_out_is(made_run: Made) -> None:
+    a = _loaded(made_run(padding_fraction=0.4, batching="pad"), 0.0, 1000)
+    b = _loaded(
+        made_run((80.0, 81.0, 79.0), minute=9, padding_fraction=0.0, flops_per_token=12000.0, model="big"), 0.2, 0
+    )
+    found = why(a, b)
+    assert _cause(found, "batching").expected == pytest.approx(1 / 0.6)
+    assert _cause(found, "model").expected == pytest.approx(6000 / 12000)
+    assert _cause(found, "load of others").expected == pytest.approx(0.8)
+    # B's step lasts 1 / (10 / 8) s and would last 1000 faults longer.
+    step_s = (b.interval_s or 0) / b.steps_measured
+    faults = _cause(found, "minor faults per step").expected
+    assert faults == pytest.approx((step_s + 1000 * FAULT_S) / step_s)
+    assert found.explained == pytest.approx(1 / 0.6 * 0.5 * 0.8 * (faults or 0))
+
+
+def test_one_difference_is_worked_out_once(made_run: Made) -> None:
+    one = {"peak_flops": 1e12, "size": "1", "chips": 1}
+    two = {"peak_flops": 2e12, "size": "2", "chips": 2, "threads": 2}
+    found = why(made_run(**one), made_run((150.0, 151.0, 149.0), minute=9, **two))
+    assert found.explained == pytest.approx(2)
+    worked = [cause for cause in found.causes if cause.expected is not None]
+    assert len(worked) == 1
+    assert {c.name for c in found.causes if c.basis == f"worked out under {worked[0].name}"} == {
+        "size", "chips", "threads"
+    } - {worked[0].name}  # fmt: skip
+
+
+def test_clocks_bound_what_a_governor_can_do(made_run: Made) -> None:
+    clocks = {"clock_min_hz": 1_000_000_000, "clock_max_hz": 3_000_000_000}
+    a = _with(made_run(), "host", governor="performance", **clocks)
+    b = _with(made_run(minute=9), "host", governor="powersave", **clocks)
+    assert _cause(why(a, b), "host governor").factor == pytest.approx(3)
+    unknown = [_with(made_run(), "host", governor=word) for word in ("performance", "powersave")]
+    cause = _cause(why(*unknown), "host governor")
+    assert (cause.weight, cause.factor) == ("seen elsewhere", pytest.approx(26.4 / 19.6))
+
+
+def test_facts_that_one_side_does_not_say_are_unknown_and_no_cause(made_run: Made) -> None:
+    found = why(made_run(), _with(made_run(minute=9), "host", governor="powersave"))
+    assert found.causes == ()
+    assert "host governor" in found.unknown
+    text = why_text(found)
+    assert "Nothing that is recorded differs" in text
+    assert "not said by both runs" in text
+    assert "no difference is shown" in text
+
+
+def test_the_rate_is_the_product_of_its_pieces(made_run: Made) -> None:
+    a = made_run(tokens=Tokens(slots=3000, content=2400, trained=2000))
+    b = made_run((50.0, 50.0, 51.0), minute=9, tokens=Tokens(slots=3000, content=3000, trained=2000))
+    found = why(a, b)
+    ratios = {piece.name: piece.ratio for piece in found.pieces}
+    assert ratios["content share of slots"] == pytest.approx(1.25)
+    product = ratios["slots per step"] * ratios["content share of slots"] * ratios["steps per second"]
+    rates = [r.tokens.content / r.interval_s for r in (a, b) if r.tokens and r.interval_s]
+    assert product == pytest.approx(rates[1] / rates[0])
+
+
+def test_parts_of_a_step_say_where_the_time_went(made_run: Made) -> None:
+    slow = {"forward": 0.4, "backward": 0.8, "optimizer": 0.6}
+    fast = {"forward": 0.4, "backward": 0.7, "optimizer": 0.2, "data": 0.1}
+    parts = (made_run(breakdown=True, breakdown_s=fast), made_run(breakdown=True, breakdown_s=slow))
+    found = why(made_run(), made_run((60.0, 61.0, 59.0), optimizer="sgd", minute=9), breakdowns=parts)
+    assert [(part.name, part.share) for part in found.parts[:2]] == [
+        ("optimizer", pytest.approx(0.4 / 0.4)), ("backward", pytest.approx(0.1 / 0.4))
+    ]  # fmt: skip
+    assert found.parts[2].b_s is None
+    # Without its 0.6 of 1.8 s, a step would be 1.8 / 1.2 times as fast.
+    assert _cause(found, "optimizer").factor == pytest.approx(1.5)
+    text = why_text(found)
+    assert "| optimizer | 0.200 | 0.600 | +0.400 | 100 |" in text
+    assert "| data | 0.100 | - | -0.100 |" in text
+
+
+def test_a_run_that_failed_is_explained_too(made_run: Made) -> None:
+    found = why(made_run(), made_run((), status="oom", micro_batch=64))
+    assert found.ratio is None
+    assert "B takes no part: oom" in found.reason
+    assert [cause.name for cause in found.causes] == ["micro_batch"]
+    assert "B ended oom" in why_text(found)
+
+
+def test_simulated_with_measured_is_refused(made_run: Made) -> None:
+    with pytest.raises(BadExperiment, match="simulated"):
+        why(made_run(), made_run(simulated=True))
+
+
+def test_the_command_pairs_the_same_runs_and_asks_where_there_are_others(
+    made_run: Made, tunemark: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    def folder(name: str, *results: Result) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "runs.jsonl").write_text("".join(encode(result) + "\n" for result in results))
+
+    plain, timed = made_run(run_id="aa"), made_run(run_id="bb", breakdown=True, breakdown_s={"forward": 1.0})
+    folder("one", plain, timed)
+    folder("two", made_run((50.0, 51.0, 49.0), run_id="aa", minute=9), timed)
+    folder("many", made_run(run_id="cc", seed=1), made_run(run_id="dd", seed=2))
+    done = tunemark("why", "one", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["a_run"], found["b_run"], found["parts"][0]["name"]) == ("aa", "aa", "forward")
+    done = tunemark("why", "one", "many")
+    assert done.returncode == 2
+    assert "many:cc, many:dd" in done.stderr
+    assert tunemark("why", "one", "many:cc").returncode == 0
+    assert "no run zz" in tunemark("why", "one", "many:zz").stderr
