@@ -28,6 +28,12 @@ def faulty_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return _installed(["example_plugin", "faulty_plugin"], tmp_path_factory.mktemp("faulty"))
 
 
+@pytest.fixture(scope="session")
+def unsound_plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same of tests/unsound_plugins, and of the example, which they take a name from."""
+    return _installed(["example_plugin", "unsound_plugins"], tmp_path_factory.mktemp("unsound"))
+
+
 def _installed(names: Sequence[str], folder: Path) -> dict[str, str]:
     # Copies, because building leaves files beside the sources.
     sources = [folder / name for name in names]

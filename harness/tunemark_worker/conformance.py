@@ -75,7 +75,9 @@ def main(path: str) -> int:
                 place = "{}:{}".format(os.path.basename(told.filename), told.lineno)
                 failure = "{}: {} ({})".format(type(error).__name__, error, place)
                 say(model=assignment.model, measure=name, failure=failure)
-            gc.collect()
+            # Modules are cycles; looking for them takes longer than a small model does.
+            if asked["collect"]:
+                gc.collect()
         left = [p for p in leftover.processes(request["mark"]) if p not in before]
         say(model=assignment.model, measure="processes", found={"left": left})
         say(model=assignment.model, ended=True)
@@ -194,13 +196,13 @@ def alignment(a: Assignment, device: str) -> Dict[str, Any]:
     with torch.no_grad():
         before = _scores(a, runtime, module.eval(), batch)
         kept = [bool((t == g).all()) for t, g in zip(batch[:4], given)]
+        shifted = bool((batch.labels[:, :-1] == given[1][:, 1:]).all())
         other = batch.input_ids.clone()
         other[:, CHANGED] = (other[:, CHANGED] + 1) % a.architecture["vocab_size"]
         after = _scores(a, runtime, module, batch._replace(input_ids=other))
     change = (after.float() - before.float()).abs().amax(dim=(0, 2))
     limit = 1e-3 * float(change.max())
     first = next((i for i, c in enumerate(change.tolist()) if c > limit), None) if limit > 0 else None
-    shifted = bool((batch.labels[:, :-1] == given[1][:, 1:]).all())
     return {"changed": CHANGED, "first": first, "kept": dict(zip(Batch._fields, kept)), "labels_shifted": shifted}
 
 

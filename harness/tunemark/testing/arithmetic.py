@@ -11,7 +11,7 @@ from typing import Any
 
 from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Model
-from tunemark.testing.check import Check, failed, judged, passed, skipped
+from tunemark.testing.check import Check, failed, judged, passed
 
 # Rotary angles are multiplied too, and counted nowhere: a thousandth of a tiny model. A layer counted twice in ten is
 # ten times this.
@@ -37,20 +37,16 @@ MEASURES = (
 
 
 def judge(
-    model: Model, sequence: int, answers: Mapping[str, Mapping[str, Any]], ended: str, is_large: bool
+    model: Model, sequence: int, answers: Mapping[str, Mapping[str, Any]], ended: str, measures: Sequence[str]
 ) -> list[Check]:
-    """A check for each measure. answers: the worker's rows by measure. ended: why rows are missing."""
+    """A check for each of the measures. answers: the worker's rows by measure. ended: why rows are missing."""
     subject = f"model {model.name}"
     checks = []
-    for name in MEASURES:
+    for name in measures:
         row = answers.get(name)
-        if row is None and is_large and name != "processes":
-            why = "too large to be trained here: only its parameters are built, on torch's meta device"
-            checks.append(skipped(name, subject, why))
-        elif row is None:
-            checks.append(
-                failed(name, subject, f"the worker did not come so far: {ended or 'it ended without a word'}")
-            )
+        if row is None:
+            why = ended or "it ended without a word"
+            checks.append(failed(name, subject, f"the worker did not come so far: {why}"))
         elif "failure" in row:
             checks.append(failed(name, subject, str(row["failure"])))
         else:
@@ -68,7 +64,10 @@ def _parameters(model: Model, sequence: int, found: Mapping[str, Any], subject: 
         problems.append(f"parameters are {', '.join(found['dtypes'])}, {found['wanted_dtype']} was asked for")
     if found["imported_parent"]:
         problems.append("its runtime imports `tunemark`, which another interpreter may not have")
-    return judged("parameters", subject, problems, f"{stated:,} by its facts and as built")
+    is_meta = "meta" in found["devices"]
+    good = f"{stated:,} by its facts and as built"
+    good += " on torch's meta device; it is too large to be trained here, so that no more is checked" if is_meta else ""
+    return judged("parameters", subject, problems, good)
 
 
 def _flops(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
@@ -76,7 +75,7 @@ def _flops(model: Model, sequence: int, found: Mapping[str, Any], subject: str) 
     if not stated:
         return failed("flops", subject, "its facts give no FLOPs at all")
     apart = counted / stated - 1
-    words = f"{counted:,.0f} FLOPs per slot were counted, its facts give {stated:,.0f} ({100 * apart:+.2g} %, "
+    words = f"{counted:,.0f} FLOPs per slot were counted, its facts give {stated:,.0f} ({100 * apart:+.2f} %, "
     words += f"limit {100 * FLOPS:g} %)"
     return passed("flops", subject, words) if abs(apart) <= FLOPS else failed("flops", subject, words)
 
@@ -170,7 +169,7 @@ def _processes(model: Model, sequence: int, found: Mapping[str, Any], subject: s
 
 def left_behind(name: str, subject: str, left: Sequence[Sequence[Any]], after: str) -> Check:
     """Judge what is still there. left: (pid, command) of each."""
-    words = ", ".join(f"{command} (pid {pid})" for pid, command in left)
+    words = _some([f"{command} (pid {pid})" for pid, command in left])
     problems = [f"processes are left after {after}: {words}"] if left else []
     return judged(name, subject, problems, f"no process is left after {after}")
 

@@ -35,6 +35,8 @@ OF_PLUGIN = ("import", "interface", "lazy", "speed", "quiet", "hooks", "processe
 NAMES = (*OF_PLUGIN, "name", "facts", "tokenizer", "recount", *MEASURES, "run", "honesty", "parity", "kill")
 # Parameters above which a model is built on the meta device alone: training a larger one takes minutes and gigabytes.
 LARGE = 60_000_000
+# Parameters below which what a model leaves in memory is no matter.
+_SMALL = 1_000_000
 # Slots of a row on which a model's arithmetic is checked, unless it takes less.
 _SEQUENCE = 64
 _ROWS = 4
@@ -100,7 +102,7 @@ class Kit:
         names = ["name", "facts"]
         if isinstance(answer, Model):
             names += ["tokenizer"] if answer.tokenizer else []
-            names += MEASURES if answer.runtime else []
+            names += _measures(answer)
             names += ["run", "kill"] if offer is self._smallest() else []
         elif isinstance(answer, Dataset):
             names += ["recount"]
@@ -183,13 +185,13 @@ class Kit:
                 if rows is None:
                     break
                 left.remove(model)
-                is_large = parameters(model.architecture).total > LARGE
-                yield from judge(model, _sequence(model), rows["measures"], "" if rows["ended"] else words, is_large)
+                ended = "" if rows["ended"] else words
+                yield from judge(model, _sequence(model), rows["measures"], ended, _measures(model))
             else:
                 return
             if not answers:
                 model = left.pop(0)
-                yield from judge(model, _sequence(model), {}, words, False)
+                yield from judge(model, _sequence(model), {}, words, _measures(model))
 
     def _examined(self, models: Sequence[Model], folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
         """What the worker found, by model, as far as it came, and its last words."""
@@ -202,8 +204,8 @@ class Kit:
                 assignment = self._assignment(model)
             except Exception as error:  # what is offered may be nonsense
                 return {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
-            is_large = parameters(model.architecture).total > LARGE
-            asked.append({"assignment": json.loads(assignment), "meta": is_large})
+            size = parameters(model.architecture).total
+            asked.append({"assignment": json.loads(assignment), "meta": size > LARGE, "collect": size > _SMALL})
             runtimes.append(str(model.runtime))
         try:
             examine(sys.executable, sorted({name for model in models for name in model.requires}))
@@ -303,6 +305,13 @@ def _found(asked: str, installed: Sequence[_Plugin], offers: Sequence[Offer]) ->
         why="it is an entry point of the group `tunemark`, a distribution with one, or a name that is offered",
         next=did_you_mean(asked, known).partition(" There is:")[0] + "; see `tunemark list plugins`",
     )
+
+
+def _measures(model: Model) -> tuple[str, ...]:
+    """What is measured of a model: of one too large to be trained here, what is built on torch's meta device."""
+    if model.runtime is None:
+        return ()
+    return MEASURES if parameters(model.architecture).total <= LARGE else ("parameters",)
 
 
 def _sequence(model: Model) -> int:

@@ -1,0 +1,21 @@
+"""Prints to standard output, is slow, and starts a process that it does not end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from tunemark.plugin import Dataset, hookimpl
+
+print("loud: imported")
+
+
+@hookimpl
+def tunemark_datasets() -> Sequence[Dataset]:
+    # Only where the kit looks, so that no other command waits for it or leaves anything behind.
+    if "tunemark.testing.imported" in sys.orig_argv:
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+        time.sleep(1.05)
+    return []

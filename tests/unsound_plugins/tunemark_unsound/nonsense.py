@@ -1,0 +1,12 @@
+"""Returns what is no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunemark.plugin import hookimpl
+
+
+@hookimpl
+def tunemark_models() -> Any:
+    return [{"name": "a dictionary"}]

@@ -1,0 +1,81 @@
+"""Models, a dataset and a device that lie, each in one way; and a name that the example plugin has already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tunemark_example.plugin import Toy
+
+from tunemark.plugin import Architecture, Dataset, Device, Model, TokenizerName, hookimpl
+
+BYTES = TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer")
+FAULTS = {
+    "parameters": "has a bias that its facts leave out",
+    "flops": "multiplies by its head twice",
+    "shifted": "gives the scores of the slot before, as if the labels were not shifted by the loss",
+    "relabelled": "shifts the labels of the batch, which the loss shifts too",
+    "frozen": "does not train its embedding",
+    "detached": "lets no gradient through to its embedding",
+    "counts": "counts padding as content",
+    "random": "draws weights that no seed sets",
+    "child": "leaves a process behind",
+    "crossing": "lets documents see each other",
+    "future": "sees the token that it has to predict",
+    "sound": "has no fault",
+}
+
+
+@hookimpl
+def tunemark_models() -> Sequence[Model]:
+    made: dict[str, Any] = {
+        "description": "a fault each",
+        "architecture": Architecture(
+            model_type="unsound",
+            vocab_size=259,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=0,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            head_dim=16,
+            max_position_embeddings=64,
+        ),
+        "requires": ("torch",),
+    }
+    models = [
+        Model(name=f"unsound-{name}", tokenizer=BYTES, runtime="tunemark_unsound.runtime:Unsound", **made)
+        for name in FAULTS
+    ]
+    padding = TokenizerName(name="padded", loader="tunemark_unsound.data:Padding")
+    named = {"runtime": None, **made}
+    return [
+        *models,
+        Model(name="unsound-padding", tokenizer=padding, **named),
+        Model(name="toy-lm", tokenizer=None, **named),
+    ]
+
+
+@hookimpl
+def tunemark_datasets() -> Sequence[Dataset]:
+    return [
+        Dataset(
+            name="unsound-padded",
+            loader="tunemark_unsound.data:Padded",
+            description="documents padded before they are given",
+            needs_tokenizer=False,
+            roles=("response",),
+        ),
+        Dataset(
+            name="unsound-moving",
+            loader="tunemark_unsound.data:Moving",
+            description="other examples each time",
+            needs_tokenizer=False,
+            roles=("response",),
+        ),
+    ]
+
+
+@hookimpl
+def tunemark_devices() -> Sequence[Device]:
+    return [Toy("unsound-lying", "tunemark_example.runtime:ToyAsyncLying")]

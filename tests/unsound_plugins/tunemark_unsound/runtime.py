@@ -1,0 +1,68 @@
+"""The faults, in the worker."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+from tunemark_worker import loop
+from tunemark_worker.batches import Batch, Counts
+from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.optimizer import parameter_dtype
+
+# What is counted where no fault has touched it.
+COUNT = vars(loop)["count"]
+
+
+class Unsound:
+    """A bigram model with the fault that its name says."""
+
+    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
+        self._fault = assignment.model[len("unsound-") :]
+        size, hidden = assignment.architecture["vocab_size"], assignment.architecture["hidden_size"]
+        model = Model(size, hidden, bias=self._fault == "parameters")
+        if self._fault == "frozen":
+            model.embedding.requires_grad_(False)
+        if self._fault == "random":
+            torch.nn.init.normal_(model.head.weight, std=0.1 + 0.1 * random.random())
+        if self._fault == "child":
+            # In a session of its own: the end of the job's does not end it.
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+        vars(loop)["count"] = _padding_too if self._fault == "counts" else COUNT
+        return model.to(place.device, parameter_dtype(assignment.precision))
+
+    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        hidden: Any = module.embedding(batch.input_ids) * module.scale
+        if self._fault == "detached":
+            hidden = hidden.detach()
+        if self._fault == "crossing":
+            hidden = hidden.cumsum(1) / 8
+        if self._fault == "future":
+            hidden = hidden + 0.5 * torch.roll(hidden, -1, 1)
+        scores: torch.Tensor = module.head(hidden)
+        if self._fault == "flops":
+            scores = (scores + module.head(hidden)) / 2
+        if self._fault == "shifted":
+            scores = torch.roll(scores, 1, 1)
+        if self._fault == "relabelled":
+            batch.labels[:, :-1] = batch.labels[:, 1:].clone()
+        return scores
+
+
+class Model(torch.nn.Module):
+    """An embedding, a scale and a head."""
+
+    def __init__(self, size: int, hidden: int, bias: bool) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(size, hidden)
+        self.scale = torch.nn.Parameter(torch.ones(hidden))
+        self.head = torch.nn.Linear(hidden, size, bias=bias)
+
+
+def _padding_too(batches: Any) -> Counts:
+    counted = COUNT(batches)
+    return Counts(counted.slots, counted.slots, counted.trained)
