@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunemark.report import Column, Report, Table
 from tunemark.report.report import Cell
-from tunemark.report.rounding import escaped, plus_minus
+from tunemark.report.rounding import escaped, plus_minus, scaled
 from tunemark.results import Estimate
 from tunemark.units import GIB, significant
 
@@ -40,7 +40,7 @@ def _cell(cell: Cell, divisor: float) -> str:
     if cell is None:
         return "unknown"
     if isinstance(cell, Estimate):
-        return plus_minus(cell)
+        return plus_minus(scaled(cell, 1 / divisor))
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, str):

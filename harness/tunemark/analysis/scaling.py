@@ -197,6 +197,24 @@ def every_scaling(results: Sequence[Result], **options: Any) -> tuple[Scaling, .
     return (*scalings(results, "strong", **options), *weak)
 
 
+def apart(results: Sequence[Result], mode: Mode) -> str:
+    """In words, in what the two nearest runs of different sizes differ besides."""
+    pairs = [(a, b) for i, b in enumerate(results) for a in results[:i] if a.size != b.size]
+    if not pairs:
+        return f"all {len(results)} are of one size" if len(results) > 1 else "it is one run"
+
+    def differs(pair: tuple[Result, Result]) -> dict[str, Sequence[Any]]:
+        a, b = pair
+        whose = "global batch" if mode == "strong" else "batch per data rank"
+        ends = {name: (getattr(a, name), getattr(b, name)) for name in _ENDS}
+        ends[whose] = (_batch(a, mode), _batch(b, mode))
+        return {**alike.unlike(a, b, _FREE), **{name: two for name, two in ends.items() if two[0] != two[1]}}
+
+    # A store of thousands of runs has millions of pairs; the first few hundred tell as much.
+    a, b = nearest = min(pairs[:500], key=lambda pair: len(differs(pair)))
+    return f"the two nearest, of sizes {a.size} and {b.size}, differ in {alike.words(differs(nearest))}"
+
+
 def _key(result: Result, mode: Mode) -> tuple[object, ...]:
     return (_batch(result, mode), *alike.key(result, _FREE), *(getattr(result, name) for name in _ENDS))
 
@@ -247,7 +265,7 @@ def _scaling(
         best=(
             _fastest(good, rates),
             _cheapest(good, rates, units, unit, price, currency),
-            _knee(points, unit, knee, fitted),
+            _knee(good, points, unit, knee, fitted),
         ),
         findings=_findings(results, mode, points, fitted),
         shared={name: read(first) for name, read in alike.FIELDS.items() if name not in _FREE},
@@ -500,37 +518,54 @@ def _highest(
     # What is least apart is the evidence.
     nearest, least = min(against, key=lambda pair: pair[1].low if pair[1].low is not None else -math.inf)
     shown = least.low is not None and least.low > 1
-    evidence = f"{words(best, mean(best))}, {_interval(least)} times {compared} {nearest.size}"
+    evidence = f"{words(best, mean(best))}, {_interval(least)} times {compared} {_name(nearest)}"
     if not shown:
         evidence += ": no difference shown" if least.low is not None else ": one attempt each shows no difference"
-    return Best(goal=goal, size=best.size, shown=shown, evidence=evidence)
+    doubtful = _doubtful([best, *others])
+    return Best(goal=goal, size=best.size, shown=shown and not doubtful, evidence=evidence + doubtful)
 
 
-def _knee(points: Sequence[Point], unit: str | None, threshold: float, fitted: Fitted | None) -> Best:
+def _name(result: Result) -> str:
+    return f"{result.device}:{result.size}"
+
+
+def _doubtful(results: Sequence[Result]) -> str:
+    """What a conclusion from these runs rests on besides their rates, as the end of a sentence; empty where nothing."""
+    found = [f"{_name(r)} is {r.verdict}" for r in results if r.verdict != "valid"]
+    return f"; and {', '.join(found)}" if found else ""
+
+
+def _knee(
+    good: Sequence[Result], points: Sequence[Point], unit: str | None, threshold: float, fitted: Fitted | None
+) -> Best:
     """The size after which more units add less than `threshold` of what the first ones did."""
-    peak = ""
+    rest = _doubtful(good)
     if fitted and fitted.peak_units:
         at = fitted.peak_units
         high = "with no upper bound" if at.high is None else f"to {significant(at.high, 3)}"
         bounds = f"{significant(at.low or 0, 3)} {high}"
-        peak = f"; the law's rate peaks at a predicted {significant(at.value, 3)} {unit} ({bounds})"
+        rest += f"; the law's rate peaks at a predicted {significant(at.value, 3)} {unit} ({bounds})"
     steps = [p for p in points if p.left_out is None]
     rated = [(a, b, b.marginal_efficiency) for a, b in itertools.pairwise(steps) if b.marginal_efficiency]
     if not rated:
         why = "no N" if unit is None else "fewer than two sizes were measured well"
-        return Best(goal="knee", size=None, shown=False, evidence=why + peak)
+        return Best(goal="knee", size=None, shown=False, evidence=why + rest)
+    names = {r.size: _name(r) for r in good}
+    below = f"{100 * threshold:g} %"
     for a, b, marginal in rated:
-        added = f"each {_one_of(unit)} adds {_interval(marginal, 100)} % of what one gives at {steps[0].size}"
-        words = f"from {a.size} to {b.size} {added}"
+        words = (
+            f"from {names[a.size]} to {names[b.size]} each {_one_of(unit)} adds {_interval(marginal, 100)} % of what "
+        )
+        words += f"one gives at {names[steps[0].size]}"
         if marginal.high is not None and marginal.high < threshold:
-            return Best(goal="knee", size=a.size, shown=True, evidence=words + peak)
+            shown = not _doubtful(good)
+            return Best(goal="knee", size=a.size, shown=shown, evidence=f"{words}, below {below}{rest}")
         if marginal.value < threshold:
-            words += f": not shown to be below {100 * threshold:g} %"
-            return Best(goal="knee", size=a.size, shown=False, evidence=words + peak)
+            evidence = f"{words}: not shown to be below {below}{rest}"
+            return Best(goal="knee", size=a.size, shown=False, evidence=evidence)
     a, b, marginal = rated[-1]
-    words = f"no knee up to {b.size}: its {unit} still add {_interval(marginal, 100)} % each, "
-    words += f"and a knee is below {100 * threshold:g} %"
-    return Best(goal="knee", size=None, shown=False, evidence=words + peak)
+    words = f"no knee up to {names[b.size]}: its {unit} still add {_interval(marginal, 100)} % each, "
+    return Best(goal="knee", size=None, shown=False, evidence=f"{words}and a knee is below {below}{rest}")
 
 
 def _one_of(unit: str | None) -> str:
@@ -558,6 +593,10 @@ def _findings(
         if len(seen) > 1:
             message = f"sizes were not measured under the same {name}: {'; '.join(seen[:4])}"
             found.append(Finding(rule="sizes-differ", severity="suspect", message=message))
+    doubtful = [f"{r.device}:{r.size}" for r in results if _left_out(r) is None and r.verdict != "valid"]
+    if doubtful:
+        message = f"what is derived from {', '.join(doubtful)} is no better than their verdicts"
+        found.append(Finding(rule="sizes-not-valid", severity="suspect", message=message))
     if len({p.data_ranks for p in points}) == 1 and mode == "weak":
         message = "the data ranks do not grow with the size, so that neither does the batch: these runs are strong too"
         found.append(Finding(rule="weak-is-strong", severity="note", message=message))

@@ -16,6 +16,7 @@ from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 
 _COMMANDS = {
     "run": ("run", "measure every run of an experiment"),
+    "scale": ("scale", "measure speed-up and efficiency over sizes, strong or weak, with a fitted law"),
     "plan": ("plan", "print every run of an experiment and what it costs, without running"),
     "list": ("listing", "print the installed devices, models, datasets, strategies or plugins"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
-from tunemark.experiment import points, resolve_all
+from tunemark.experiment import Experiment, Plan, points, resolve_all
 from tunemark.plugin import Catalog
+
+if TYPE_CHECKING:
+    from tunemark.measure import Results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +31,28 @@ def execute(args: argparse.Namespace) -> int:
         return 0
 
     # Heavy and not needed by --dry-run.
+    from tunemark.report import exit_code, markdown_table, verdict_line
+    from tunemark.results import encode
+
+    results = carried_out(experiment, plans, catalog)
+    if experiment.json:
+        for result in results.runs:
+            print(encode(result))
+    elif results.runs:
+        print(markdown_table(results.runs))
+        for result in results.runs:
+            print(verdict_line(result))
+    if experiment.output and results.runs:
+        _say(f"the report is in {experiment.output.rstrip('/')}/")
+    return 130 if results.is_interrupted else exit_code(results.runs)
+
+
+def carried_out(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> Results:
+    """Measure all plans with a live line for each attempt on standard error, and say so where that was interrupted."""
+    # Heavy and not needed by --dry-run.
     from tunemark.cli.live import LiveLine
     from tunemark.launch import Ended
     from tunemark.measure import measure
-    from tunemark.report import exit_code, markdown_table, verdict_line
-    from tunemark.results import encode
     from tunemark.sweep import Ready, Watch, terminable, title
 
     line: list[LiveLine] = []
@@ -53,16 +73,7 @@ def execute(args: argparse.Namespace) -> int:
         results = measure(experiment, plans, catalog, Watch(message=_say, attempt=attempt, record=record, ended=ended))
     if results.is_interrupted:
         _say("interrupted: every finished step and run is kept; the same command goes on where this one stopped")
-    if experiment.json:
-        for result in results.runs:
-            print(encode(result))
-    elif results.runs:
-        print(markdown_table(results.runs))
-        for result in results.runs:
-            print(verdict_line(result))
-    if experiment.output and results.runs:
-        _say(f"the report is in {experiment.output.rstrip('/')}/")
-    return 130 if results.is_interrupted else exit_code(results.runs)
+    return results
 
 
 def _say(words: str) -> None:

@@ -10,6 +10,7 @@ from tunemark.experiment.plan import RunSpec as RunSpec
 from tunemark.experiment.plan import run_id as run_id
 from tunemark.experiment.resolve import resolve as resolve
 from tunemark.experiment.resolve import resolve_all as resolve_all
+from tunemark.experiment.scale import scale_points as scale_points
 from tunemark.experiment.settings import SETTINGS as SETTINGS
 from tunemark.experiment.settings import Setting as Setting
 from tunemark.experiment.settings import json_schema as json_schema

@@ -40,7 +40,7 @@ def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
         )
     plans: dict[str, Plan] = {}
     times: dict[str, int] = {}
-    for point in (each for some in found for each in _each_size(some, catalog)):
+    for point in (each for some in found for each in each_size(some, catalog)):
         plan = resolve(point, catalog)
         plans.setdefault(plan.run_id, plan)
         times[plan.run_id] = times.get(plan.run_id, 0) + 1
@@ -51,7 +51,7 @@ def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
     return list(plans.values())
 
 
-def _each_size(point: Point, catalog: Catalog) -> list[Point]:
+def each_size(point: Point, catalog: Catalog) -> list[Point]:
     """The point, or for the size `all` one for each size that its device offers or, where it is absent, is documented
     to offer."""
     if point["size"] != "all":

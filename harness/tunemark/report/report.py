@@ -6,39 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunemark.analysis.scaling import Scaling, every_scaling
+from tunemark.report.scaling import SCALING_NOTES, scaling_tables
+from tunemark.report.table import Cell as Cell
+from tunemark.report.table import Column as Column
+from tunemark.report.table import Table as Table
 from tunemark.results.imported import Imported
-from tunemark.results.result import Estimate, Result
-
-Cell = str | int | float | bool | None | Estimate
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """name: the field's, for programs. title, unit: for people; a fraction has the unit "1". help: what it means."""
-
-    name: str
-    title: str
-    unit: str = ""
-    help: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    """Rows of cells; None is unknown. per_run: one row for each run, in the report's order of runs."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    per_run: bool = True
+from tunemark.results.result import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a format renders. notes: what a reader must know to read the tables."""
+    """What a format renders. notes: what a reader must know to read the tables. scalings: whole, for charts."""
 
     title: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
+    scalings: tuple[Scaling, ...] = ()
 
 
 NOTES = (
@@ -58,8 +42,12 @@ CLAIM_NOTES = (
 _Field = tuple[Column, Callable[[Result], Cell]]
 
 
-def arrange(results: Sequence[Result], imported: Sequence[Imported] = ()) -> Report:
-    """The tables of some runs, in their order, and of what others claim, which is told apart by a table of its own."""
+def arrange(
+    results: Sequence[Result], imported: Sequence[Imported] = (), scalings: Sequence[Scaling] | None = None
+) -> Report:
+    """The tables of some runs, in their order, and of what others claim, which is told apart by a table of its own.
+
+    scalings: of these runs; None is every one that they hold, of both modes."""
     if not results:
         return Report(title="tunemark audit", tables=_claims(imported, alone=True), notes=CLAIM_NOTES)
     tables = [
@@ -73,9 +61,12 @@ def arrange(results: Sequence[Result], imported: Sequence[Imported] = ()) -> Rep
         tables.append(
             _per_run("Parts of a step", results, [_phase("breakdown_s", n) for n in _names(results, "breakdown_s")])
         )
+    found = tuple(every_scaling(results) if scalings is None else scalings)
+    tables += [table for scaling in found for table in scaling_tables(scaling)]
     tables.append(_findings(results))
     claims = _claims(imported) if imported else ()
-    return Report(title="tunemark report", tables=(*tables, *claims), notes=(*NOTES, *(CLAIM_NOTES if claims else ())))
+    notes = (*NOTES, *(SCALING_NOTES if found else ()), *(CLAIM_NOTES if claims else ()))
+    return Report(title="tunemark report", tables=(*tables, *claims), notes=notes, scalings=found)
 
 
 def _plain(name: str, title: str, unit: str = "", help: str = "") -> _Field:

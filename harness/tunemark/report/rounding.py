@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+import msgspec
+
 from tunemark.results.result import Estimate
 from tunemark.units import significant
 
@@ -38,6 +40,12 @@ def plus_minus(estimate: Estimate, *, percent: bool = False) -> str:
         low, high = significant(estimate.low, 2), significant(estimate.high, 2)
         return f"{significant(estimate.value, 2)} ({low} to {high})"
     return f"{value} ± {significant(100 * width / estimate.value, 2)} %" if percent else f"{value} ± {half}"
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """The same in another unit."""
+    low, high = (None if bound is None else bound * factor for bound in (estimate.low, estimate.high))
+    return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
 
 
 def escaped(text: str) -> str:

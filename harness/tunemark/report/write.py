@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunemark.analysis.scaling import Scaling
 from tunemark.errors import BadStore, PluginError
 from tunemark.plugin import Catalog
 from tunemark.plugin.catalog import load
@@ -18,12 +19,20 @@ RUNS = "runs.jsonl"
 _ANEW = "write it anew with `tunemark report STORE -o DIR`"
 
 
-def write(results: Sequence[Result], folder: Path, catalog: Catalog, imported: Sequence[Imported] = ()) -> list[Path]:
-    """Write all files and return their paths. A format that fails is a `PluginError` after the others are written."""
+def write(
+    results: Sequence[Result],
+    folder: Path,
+    catalog: Catalog,
+    imported: Sequence[Imported] = (),
+    scalings: Sequence[Scaling] | None = None,
+) -> list[Path]:
+    """Write all files and return their paths; scalings as `arrange` takes them.
+
+    A format that fails is a `PluginError` after the others are written."""
     contents = {folder / RUNS: "".join(encode(r) + "\n" for r in results).encode()} if results else {}
     if imported:
         contents[folder / IMPORTED] = "".join(encode_imported(row) + "\n" for row in imported).encode()
-    report = arrange(results, imported)
+    report = arrange(results, imported, scalings)
     failed: PluginError | None = None
     for form in catalog.formats().values():
         try:

@@ -1,0 +1,194 @@
+"""Scalings as tables of a report, and as what a terminal shows; every title names the mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tunemark.analysis.scaling import Band, Fitted, Point, Scaling
+from tunemark.report.rounding import escaped, plus_minus, scaled
+from tunemark.report.table import Cell, Column, Table
+from tunemark.results.result import Estimate
+from tunemark.units import gib, significant
+
+SCALING_NOTES = (
+    "Scaling: strong keeps the global batch at every size, weak that of each data rank. N0: the smallest size that "
+    "was measured well. Speed-up: rate over that of N0; efficiency: speed-up x N0 / N.",
+    "Intervals of speed-ups are of the ratio of attempts, paired where they were taken in rounds. What is predicted "
+    "was not measured: its interval is of the fitted law, and holds as far as the law does.",
+)
+
+LAWS = {"amdahl": "Amdahl's law", "gustafson": "Gustafson's law", "usl": "Universal Scalability Law"}
+_FORMULAS = {
+    "amdahl": "x1 N / (1 + s (N - 1))",
+    "gustafson": "x1 (s + (1 - s) N)",
+    "usl": "x1 N / (1 + s (N - 1) + k N (N - 1))",
+}
+
+
+def scaling_tables(scaling: Scaling) -> list[Table]:
+    """The sizes; where a law was fitted, the laws that were tried and what is predicted; the sizes for a goal."""
+    tables = [_sizes(scaling)]
+    if scaling.fitted:
+        tables += [_laws(scaling, scaling.fitted), _predicted(scaling, scaling.fitted)]
+    rows: list[tuple[Cell, ...]] = [(b.goal, b.size or "none", b.shown, b.evidence) for b in scaling.best]
+    rows += [("fit", "none", False, scaling.no_fit)] if scaling.no_fit else []
+    rows += [(f.severity, f.rule, True, f.message) for f in scaling.findings]
+    columns = (
+        Column(name="goal", title="goal"),
+        Column(name="size", title="size"),
+        Column(name="shown", title="shown", help="its interval sets it apart from every other size measured"),
+        Column(name="evidence", title="evidence"),
+    )
+    return [*tables, Table(title=f"{scaling.title}: which size", columns=columns, rows=tuple(rows), per_run=False)]
+
+
+def scaling_text(scaling: Scaling) -> str:
+    """A Markdown table under its title, then a line for the law, each prediction, each goal and each finding."""
+    s = scaling
+    unit = s.unit or "units"
+    columns: dict[str, Callable[[Point], str]] = {"size": lambda p: escaped(f"{s.device}:{p.size}")}
+    if s.unit:
+        columns[f"N ({unit})"] = lambda p: f"{p.units:g}"
+    columns["data ranks"] = lambda p: str(p.data_ranks)
+    columns["global batch"] = lambda p: str(p.global_batch)
+    columns["tokens/s (content)"] = lambda p: plus_minus(p.tokens_per_s) if p.tokens_per_s else "-"
+    columns["speed-up"] = lambda p: _base_or(p, p.speedup, 1)
+    columns["efficiency (%)"] = lambda p: _base_or(p, p.efficiency, 100)
+    if s.unit:
+        columns[f"tokens/s per {unit.removesuffix('s')}"] = lambda p: _number(p.tokens_per_s_per_unit)
+    if any(p.communication_share is not None for p in s.points):
+        columns["communication (%)"] = lambda p: _percent(p.communication_share)
+    columns["memory (GiB)"] = lambda p: gib(p.peak_memory_bytes) if p.peak_memory_bytes is not None else "-"
+    words: dict[str, Callable[[Point], str]] = {"status": lambda p: p.status, "verdict": lambda p: p.verdict}
+    if any(p.left_out for p in s.points):
+        words["left out"] = lambda p: escaped(p.left_out or "")
+    if s.simulated:
+        words["origin"] = lambda p: "simulated" if p.simulated else "measured"
+    lines = [f"## {escaped(s.title)}", "", "| " + " | ".join([*columns, *words]) + " |"]
+    lines.append("|---|" + "---:|" * (len(columns) - 1) + "---|" * len(words))
+    for p in s.points:
+        lines.append("| " + " | ".join(read(p) for read in (*columns.values(), *words.values())) + " |")
+    lines.append("")
+    if s.fitted:
+        lines += _law_lines(s.fitted, unit)
+    else:
+        lines.append(f"fit: none: {s.no_fit}")
+    for best in s.best:
+        size = f"{s.device}:{best.size}" if best.size else "none"
+        lines.append(f"{best.goal}: {size}{' (shown)' if best.shown else ' (not shown)'}: {best.evidence}")
+    reasons = dict.fromkeys(p.communication_reason for p in s.points if p.processes > 1 and p.communication_reason)
+    lines += [f"communication share: {reason}" for reason in reasons]
+    lines += [f"{f.severity}: {f.rule}: {f.message}" for f in s.findings]
+    return "\n".join([*lines, ""])
+
+
+def _law_lines(fitted: Fitted, unit: str) -> list[str]:
+    chosen, *others = fitted.fits
+    lines = [f"fit: {LAWS[chosen.law]}, {_FORMULAS[chosen.law]}, with {_parameters(chosen.parameters)}"]
+    told = "; ".join(f"{LAWS[f.law]} {100 * f.weight:.1f} %" for f in (chosen, *others))
+    lines.append(f"  chosen by {fitted.criterion}; Akaike weights: {told}")
+    lines.append(f"  intervals are of: {' and '.join(LAWS[law] for law in fitted.band_of)}")
+    for p in fitted.predictions:
+        rate, speedup, efficiency = _range(p.tokens_per_s), _range(p.speedup), _range(p.efficiency, 100)
+        lines.append(f"predicted at {p.units:g} {unit}: {rate} tokens/s, speed-up {speedup}, efficiency {efficiency} %")
+    return lines
+
+
+def _parameters(parameters: dict[str, Estimate]) -> str:
+    return ", ".join(f"{name} = {_between(e.value, e.low, e.high)}" for name, e in parameters.items())
+
+
+def _range(band: Band, factor: float = 1.0) -> str:
+    low, high = (None if b is None else b * factor for b in (band.low, band.high))
+    return _between(band.value * factor, low, high)
+
+
+def _between(value: float, low: float | None, high: float | None) -> str:
+    above = "no bound" if high is None else significant(high, 3)
+    return f"{significant(value, 3)} ({significant(low or 0.0, 3)} to {above})"
+
+
+def _base_or(point: Point, estimate: Estimate | None, factor: float) -> str:
+    if estimate is None:
+        return "-"
+    return f"{factor:g} (base)" if point.is_base else plus_minus(scaled(estimate, factor))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else significant(value)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _sizes(scaling: Scaling) -> Table:
+    unit = scaling.unit or "units"
+    columns = (
+        Column(name="run_id", title="run"),
+        Column(name="size", title="size"),
+        Column(name="units", title="N", unit=unit),
+        Column(name="processes", title="processes"),
+        Column(name="data_ranks", title="data ranks"),
+        Column(name="global_batch", title="global batch", unit="sequences"),
+        Column(name="tokens_per_s", title="content", unit="tokens/s"),
+        Column(name="speedup", title="speed-up", help="rate over that of the base"),
+        Column(name="efficiency", title="efficiency", unit="1", help="speed-up x N0 / N"),
+        Column(name="marginal_efficiency", title="marginal efficiency", unit="1", help="of the units added last, each"),
+        Column(name="tokens_per_s_per_unit", title=f"content per {unit.removesuffix('s')}", unit="tokens/s"),
+        Column(name="communication_share", title="communication", unit="1", help="of a step, where it was measured"),
+        Column(name="peak_memory_bytes", title="memory", unit="bytes", help="of the rank that held most"),
+        Column(name="status", title="status"),
+        Column(name="verdict", title="verdict"),
+        Column(name="simulated", title="simulated"),
+        Column(name="left_out", title="takes no part", help="in the fit and in the choices"),
+    )
+    rows = tuple(tuple(_cell(point, column.name) for column in columns) for point in scaling.points)
+    return Table(title=scaling.title, columns=columns, rows=rows, per_run=False)
+
+
+def _cell(point: Point, name: str) -> Cell:
+    if point.is_base and name in ("speedup", "efficiency") and getattr(point, name):
+        return "1 (base)" if name == "speedup" else "100 (base)"
+    found: Cell = getattr(point, name)
+    return found or "" if name == "left_out" else found
+
+
+def _laws(scaling: Scaling, fitted: Fitted) -> Table:
+    columns = (
+        Column(name="law", title="law"),
+        Column(name="formula", title="rate"),
+        Column(name="chosen", title="chosen", help=fitted.criterion),
+        Column(name="x1", title="x1", unit="tokens/s", help="rate of one unit"),
+        Column(name="s", title="s", help="serial share"),
+        Column(name="k", title="k", help="coherency cost"),
+        Column(name="aicc", title="AICc"),
+        Column(name="weight", title="Akaike weight", unit="1"),
+        Column(name="residual", title="residual", unit="1", help="standard deviation of attempts around the curve"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for f in fitted.fits:
+        parameters = (f.parameters.get(name) for name in ("x1", "s", "k"))
+        rows.append((LAWS[f.law], _FORMULAS[f.law], f.law == fitted.law, *parameters, f.aicc, f.weight, f.residual))
+    return Table(title=f"{scaling.title}: laws tried", columns=columns, rows=tuple(rows), per_run=False)
+
+
+def _predicted(scaling: Scaling, fitted: Fitted) -> Table:
+    columns = (
+        Column(name="units", title="N", unit=scaling.unit or "units"),
+        Column(name="origin", title="origin"),
+        Column(name="tokens_per_s", title="content", unit="tokens/s"),
+        Column(name="speedup", title="speed-up"),
+        Column(name="efficiency", title="efficiency", unit="1"),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for p in fitted.predictions:
+        bands = (_estimate(band, fitted) for band in (p.tokens_per_s, p.speedup, p.efficiency))
+        rows.append((p.units, "predicted", *bands))
+    return Table(title=f"{scaling.title}: predicted", columns=columns, rows=tuple(rows), per_run=False)
+
+
+def _estimate(band: Band, fitted: Fitted) -> Estimate:
+    method = f"predicted by {LAWS[fitted.law]}, 95 % at this N"
+    n = next(iter(fitted.fits[0].parameters.values())).n
+    return Estimate(value=band.value, low=band.low, high=band.high, n=n, method=method)
