@@ -77,9 +77,9 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
                 next="run it where the accelerator is; `tunemark list devices` shows what is here",
             )
         python = plan.spec.python or sys.executable
-        asked = (python, plan.model.requires)
+        asked = (python, plan.requires)
         if asked not in interpreters:
-            interpreters[asked] = examine(python, plan.model.requires)
+            interpreters[asked] = examine(python, plan.requires)
         key = json.dumps([plan.dataset.name, dict(plan.dataset_options), plan.model.name, plan.spec.train_on])
         if key not in data:
             data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)

@@ -81,12 +81,10 @@ class Attempt:
         # Heavy: the record `start` is written before torch is imported, which can take many seconds or fail.
         import torch
 
-        from tunemark_worker import loop, optimizer, peak
+        from tunemark_worker import loop, method, optimizer, peak
         from tunemark_worker.batches import Tokens
 
         a = assignment
-        if a.method != "full":
-            raise ValueError("this worker knows the method 'full', not {!r}".format(a.method))
         model = _runtime(a.model_runtime)()
         device = _runtime(a.device_runtime)()
         self._strategy = _runtime(a.strategy_runtime)(a)
@@ -102,6 +100,7 @@ class Attempt:
 
         torch.manual_seed(a.seed)
         built = model.build(a, place)
+        method.apply(a.method, a.method_options, built)
         built.train()
         self._module = self._strategy.apply(built, place)
         parameters = [p for p in self._module.parameters() if p.requires_grad]

@@ -81,6 +81,7 @@ class Assignment:
     threads: int
     device_options: Dict[str, Any]
     schema: int = SCHEMA
+    method_options: Dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)

@@ -12,17 +12,22 @@ from typing import Any, Callable, ContextManager, Iterable, Optional
 
 import torch
 
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("fp32", "bf16-autocast", "bf16")
 
 
 def make(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer by name, with torch's own defaults (AdamW: betas 0.9 and 0.999, decay 0.01; SGD: no momentum)."""
+    """The optimizer by name, torch's own with its defaults (AdamW: betas 0.9 and 0.999, decay 0.01; SGD: no momentum;
+    Adafactor: no first moment, and the learning rate is relative to a tensor's root mean square)."""
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate)
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate)
+    if name == "adafactor":
+        if not hasattr(torch.optim, "Adafactor"):
+            raise ValueError("adafactor is in torch since 2.5, and this is torch {}".format(torch.__version__))
+        return torch.optim.Adafactor(parameters, lr=learning_rate)
     raise ValueError("the optimizer is one of {}, not {!r}".format(", ".join(OPTIMIZERS), name))
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from tunemark.physics import parameters
+from tunemark.experiment.method import parse_method
+from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Model
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
+from tunemark_worker import method
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
 from tunemark_worker.loop import loss_of
@@ -71,3 +74,39 @@ def test_packing_changes_no_loss_and_no_gradient(name: str) -> None:
         assert all(g is not None and bool(g.any()) for g in grads)
         found.append((loss.item(), torch.linalg.vector_norm(torch.stack([g.norm() for g in grads])).item()))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name: str) -> None:
+    model = smaller(TINY[name])
+    a, chosen = model.architecture, parse_method("lora:r=4")
+    runtime, module = build(model)
+    before = runtime.logits(module, batch([DOCUMENTS], 16, True)).detach()
+    method.apply(chosen.name, chosen.options(a), module)
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    counts = sum(p.numel() for p in module.parameters()), sum(p.numel() for p in trained.values())
+    assert counts == chosen.parameters(a)
+
+    # One product of each pair is 0 until the first step, which moves it.
+    row = batch([DOCUMENTS], 16, True)
+    with torch.no_grad():
+        for n, p in trained.items():
+            if "lora_B" in n:
+                p.copy_(torch.randn_like(p))
+    changed = runtime.logits(module, row)
+    assert (changed - before).abs().max() > 1e-3
+    # Eager attention and eager experts, all of whose multiplications are counted, over one document of 16 tokens.
+    config: Any = module.config
+    config._attn_implementation = config._experts_implementation = "eager"
+    alone = batch([[list(range(3, 19))]], 16, False)
+    with FlopCounterMode(display=False) as counter:
+        loss_of(runtime.logits(module, alone), alone.labels).backward()  # type: ignore[no-untyped-call]  # torch's
+    assert all(p.grad is not None and bool(p.grad.any()) for p in trained.values())
+    assert all(p.grad is None for n, p in module.named_parameters() if n not in trained)
+    # Rotary angles of a module this small are counted and are no work on weights or scores.
+    planned = train_flops_per_token(a, 16, "full", chosen.trained(a))
+    assert counter.get_total_flops() / 16 == pytest.approx(planned, rel=5e-4)
+
+    method.merge(module)
+    torch.testing.assert_close(runtime.logits(module, row), changed, atol=2e-5, rtol=2e-4)
+    assert sum(p.numel() for p in module.parameters()) == parameters(a).total

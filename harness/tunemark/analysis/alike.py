@@ -51,7 +51,7 @@ _FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "device": ("size", "chip", "chips", "processor", "processes", "threads"),
     "chip": ("chips", "processor"),
     "model": ("parameters", "trainable_parameters", "data_sha256"),
-    "method": ("trainable_parameters",),
+    "method": ("parameters", "trainable_parameters"),
     "dataset": ("data_sha256",),
     "train_on": ("data_sha256",),
 }

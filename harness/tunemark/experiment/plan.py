@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from tunemark.experiment.method import Method
 from tunemark.plugin.descriptors import Accelerator, Dataset, Launch, Model, Strategy
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
@@ -59,13 +60,15 @@ def run_id(spec: RunSpec) -> str:
 class Plan:
     """One run, ready to be carried out.
 
-    tokens_per_step: slots, whole job. flops_per_token: per slot, causal attention. memory_floor_bytes: weights,
-    gradients and optimizer states of one unsharded replica. notes: what was chosen or noticed, for the user.
+    tokens_per_step: slots, whole job. parameters: adapters included. flops_per_token: per slot, causal attention.
+    memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
+    noticed, for the user.
     """
 
     run_id: str
     spec: RunSpec
     model: Model
+    method: Method
     dataset: Dataset
     dataset_options: Mapping[str, str]
     device: Device
@@ -82,6 +85,11 @@ class Plan:
     memory_floor_bytes: int
     tokens_per_step: int
     notes: tuple[str, ...]
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Modules that the worker's interpreter must have."""
+        return (*self.model.requires, *self.method.requires)
 
     def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
         """What the worker is told for one attempt."""
@@ -100,7 +108,7 @@ class Plan:
             strategy=self.strategy.name,
             strategy_runtime=self.strategy.runtime,
             strategy_options=dict(self.strategy_options),
-            method=spec.method,
+            method=self.method.name,
             token_file=token_file,
             precision=spec.precision,
             batching=spec.batching,
@@ -126,4 +134,5 @@ class Plan:
             processes=self.launch.processes,
             threads=self.launch.threads,
             device_options=dict(self.launch.options),
+            method_options=self.method.options(self.model.architecture),
         )

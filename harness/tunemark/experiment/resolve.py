@@ -14,9 +14,10 @@ from typing import TypeVar
 
 from tunemark.errors import BadExperiment, UnknownName, did_you_mean
 from tunemark.experiment.experiment import Point
+from tunemark.experiment.method import Method, parse_method
 from tunemark.experiment.plan import Plan, RunSpec, run_id
 from tunemark.experiment.values import named_options
-from tunemark.physics import memory_floor_bytes, parameters, train_flops_per_token
+from tunemark.physics import memory_floor_bytes, train_flops_per_token
 from tunemark.physics.peaks import find_chip, peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, Model, Strategy
@@ -75,6 +76,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     dataset = _named(point, "dataset", catalog.dataset, dataset_name)
     _check_options(point, "dataset", dataset, dataset_options)
     _check_tokenizer(point, model, dataset)
+    method = _method(point, model)
     strategy_name, strategy_options = _options(point, "strategy")
     python = _python(point)
     device = _device(point, catalog, python, notes)
@@ -110,7 +112,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         device=device.name,
         size=accelerator.name,
         strategy=_joined(strategy.name, strategy_options),
-        method=point["method"],
+        method=str(method),
         precision=point["precision"],
         batching=point["batching"],
         sequence=point["sequence"],
@@ -140,13 +142,16 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
                 why=f"{point.place('strategy')}; {point.place('device')}",
                 next=why,
             )
-    total = parameters(model.architecture).total
-    floor = memory_floor_bytes(total, spec.precision, spec.optimizer)
+    architecture = model.architecture
+    total, trainable = method.parameters(architecture)
+    trained = method.trained(architecture)
+    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
     notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
     return Plan(
         run_id=run_id(spec),
         spec=spec,
         model=model,
+        method=method,
         dataset=dataset,
         dataset_options=dataset_options,
         device=device,
@@ -157,9 +162,9 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         data_ranks=data_ranks,
         gradient_accumulation=accumulation,
         parameters=total,
-        trainable_parameters=total,
-        flops_per_token=train_flops_per_token(model.architecture, spec.sequence),
-        flops_per_token_full_attention=train_flops_per_token(model.architecture, spec.sequence, "full"),
+        trainable_parameters=trainable,
+        flops_per_token=train_flops_per_token(architecture, spec.sequence, trained=trained),
+        flops_per_token_full_attention=train_flops_per_token(architecture, spec.sequence, "full", trained),
         memory_floor_bytes=floor,
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),
@@ -183,6 +188,16 @@ def _named(point: Point, setting: str, look_up: Callable[[str], T], name: str) -
     except UnknownName as error:
         why = "; ".join(part for part in (point.place(setting), error.why) if part)
         raise UnknownName(what=error.what, why=why, next=error.next) from error
+
+
+def _method(point: Point, model: Model) -> Method:
+    try:
+        method = parse_method(point["method"])
+        method.trained(model.architecture)
+        return method
+    except BadExperiment as error:
+        why = "; ".join(part for part in (point.place("method"), error.why) if part)
+        raise BadExperiment(what=error.what, why=why, next=error.next) from error
 
 
 def _options(point: Point, setting: str) -> tuple[str, dict[str, str]]:

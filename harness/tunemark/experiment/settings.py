@@ -45,7 +45,7 @@ SETTINGS = (
     _axis("device", str, "auto", "device, sizes after a colon: `cpu:1,2`; `auto` is cuda where it is usable, else cpu"),
     _axis("size", str, None, "size of the accelerator, as the device calls it", unset="default"),
     _axis("strategy", str, "none", "way to parallelize, options after colons (`tunemark list strategies`)"),
-    _axis("method", str, "full", "what is trained: all parameters", choices=("full",)),
+    _axis("method", str, "full", "what is trained: all (`full`), or adapters: `lora:r=16:alpha=32:targets=all-linear`"),
     _axis(
         "precision",
         str,
@@ -72,7 +72,7 @@ SETTINGS = (
         "initial weights: random, the published ones, or a folder's",
         choices=("random", "pretrained", "pretrained:PATH"),
     ),
-    _axis("optimizer", str, "adamw", "optimizer; sgd is without momentum", choices=("adamw", "sgd")),
+    _axis("optimizer", str, "adamw", "optimizer; sgd is without momentum", choices=("adamw", "sgd", "adafactor")),
     _axis("learning_rate", float, 1e-4, "peak learning rate", above=0),
     _axis("schedule", str, "constant", "learning rate over the steps", choices=("constant", "linear", "cosine")),
     _axis("clip_norm", float, 1.0, "largest norm of the gradient; 0 does not clip", minimum=0),

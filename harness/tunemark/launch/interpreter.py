@@ -82,7 +82,7 @@ def examine(path: str, requires: Sequence[str]) -> Interpreter:
     if missing:
         raise BadExperiment(
             what=f"{path} lacks {', '.join(missing)}",
-            why="the model's runtime needs it in the interpreter that trains; nothing is installed into it for you",
+            why="the run needs it in the interpreter that trains; nothing is installed into it for you",
             next=f"{path} -m pip install {' '.join(missing)}",
         )
     return Interpreter(path=path, python=answer.python, versions=answer.versions)

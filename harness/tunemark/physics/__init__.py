@@ -16,6 +16,7 @@ from tunemark.physics.memory import memory_floor_bytes as memory_floor_bytes
 from tunemark.physics.parameters import LORA_TARGETS as LORA_TARGETS
 from tunemark.physics.parameters import Parameters as Parameters
 from tunemark.physics.parameters import from_dimensions as from_dimensions
+from tunemark.physics.parameters import linear_names as linear_names
 from tunemark.physics.parameters import lora_parameters as lora_parameters
 from tunemark.physics.parameters import parameters as parameters
 from tunemark.physics.peaks import Peak as Peak

@@ -202,6 +202,22 @@ def lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = LORA_TA
     return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in adapters(a, targets))
 
 
+def linear_names(a: Architecture) -> tuple[str, ...]:
+    """The matrices of a layer that an adapter can stand beside, each once, by the names that the model's module gives
+    them. A mixture's experts and router are none: transformers keeps them as tensors of their own since 5.0."""
+    own = _OWN_NAMES.get(a.model_type)
+    if own is not None:
+        return own
+    adaptable = ("attention",) if a.num_local_experts else ("attention", "mlp")
+    return tuple(m.name for m in matrices(a) if m.role in adaptable)
+
+
+_OWN_NAMES = {
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+    "baichuan": ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+
 _FUSED: dict[str, tuple[tuple[str, ...], ...]] = {
     "qkv_proj": (("q_proj", "k_proj", "v_proj"),),
     "c_attn": (("q_proj", "k_proj", "v_proj"),),

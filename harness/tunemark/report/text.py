@@ -19,8 +19,12 @@ def markdown_table(results: Sequence[Result]) -> str:
     if not results:
         return "no runs"
     several = len(results) > 1
-    shared = {n: read(results[0]) for n, read in _IDENTITY.items() if len({read(r) for r in results}) == 1}
-    names = {n: read for n, read in _IDENTITY.items() if not (several and n in shared)}
+    identity = dict(_IDENTITY)
+    for name, (usual, read) in _UNUSUAL.items():
+        if any(read(r) != usual for r in results):
+            identity[name] = read
+    shared = {n: read(results[0]) for n, read in identity.items() if len({read(r) for r in results}) == 1}
+    names = {n: read for n, read in identity.items() if not (several and n in shared)}
     if not several:
         names = {n: _IDENTITY[n] for n in ("model", "device", "strategy")}
     numbers: dict[str, Callable[[Result], str]] = {"tokens/s (content)": lambda r: _rate(r.tokens_per_s)}
@@ -128,6 +132,13 @@ _IDENTITY: dict[str, Callable[[Result], str]] = {
     "optimizer": lambda r: r.optimizer,
     "breakdown": lambda r: "yes" if r.breakdown else "no",
     "seed": lambda r: str(r.seed),
+}
+
+
+# Shown where a run differs from what is usual.
+_UNUSUAL: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "method": ("full", lambda r: r.method),
+    "weights": ("random", lambda r: r.weights),
 }
 
 

@@ -1,0 +1,77 @@
+"""Methods by name: what is written, what is refused, and what the plan makes of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tunemark.errors import BadExperiment
+from tunemark.experiment.method import parse_method
+from tunemark.physics import lora, memory_floor_bytes, train_flops_per_token
+from tunemark_models.plugin import tunemark_models
+
+MODELS = {model.name: model for model in tunemark_models()}
+
+
+def test_what_is_left_out_is_written_out() -> None:
+    assert str(parse_method("full")) == "full"
+    assert str(parse_method("lora")) == "lora:alpha=32:r=16:targets=all-linear"
+    assert parse_method("lora:targets=all-linear:alpha=32:r=16") == parse_method("lora")
+    assert str(parse_method("lora:r=4:targets=v_proj+q_proj")) == "lora:alpha=32:r=4:targets=v_proj+q_proj"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("qlora", "no method named 'qlora'"),
+        ("full:r=4", "the method 'full' has no option 'r'"),
+        ("lora:rank=4", "the method 'lora' has no option 'rank'"),
+        ("lora:r=0", "r cannot be '0'"),
+        ("lora:r=1.5", "r cannot be '1.5'"),
+        ("lora:r", "method cannot be 'lora:r'"),
+        ("lora:targets=q_proj+", "targets cannot be 'q_proj+'"),
+        ("lora:targets=all-linear+q_proj", "targets cannot be"),
+    ],
+)
+def test_what_is_no_method_is_refused(text: str, says: str) -> None:
+    with pytest.raises(BadExperiment, match=re.escape(says)):
+        parse_method(text)
+
+
+def test_matrices_have_the_names_of_the_model_s_own_module() -> None:
+    names = {name: parse_method("lora").names(MODELS[f"{name}-tiny"].architecture) for name in ("phi-3", "gpt2")}
+    assert names == {
+        "phi-3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+        "gpt2": ("c_attn", "c_proj", "c_fc"),
+    }
+    # An adapter would stand beside each expert's matrices, which are one tensor.
+    assert "up_proj" not in parse_method("lora").names(MODELS["mixtral-tiny"].architecture)
+    with pytest.raises(BadExperiment, match="it has qkv_proj, o_proj"):
+        parse_method("lora:targets=q_proj").names(MODELS["phi-3-tiny"].architecture)
+
+
+def test_a_plan_follows_the_method(tunemark: Callable[..., Any]) -> None:
+    words = ["--model", "llama-3-8b", "--dataset", "synthetic", "--sequence", "2048", "--device", "cpu:1"]
+    done = tunemark("plan", *words, "--method", "full,lora:r=8:targets=q_proj+v_proj", "--precision", "bf16", "--json")
+    assert done.returncode == 0, done.stderr
+    full, adapted = (json.loads(line) for line in done.stdout.splitlines())
+    assert full["parameters"] == full["trainable_parameters"] == 8_030_261_248
+    # Rank 8 beside 32 layers' queries (4096 to 4096) and values (4096 to 1024): 8 x 32 x (8192 + 5120).
+    assert adapted["trainable_parameters"] == 8 * 32 * (8192 + 5120)
+    assert adapted["parameters"] == 8_030_261_248 + adapted["trainable_parameters"]
+    a = MODELS["llama-3-8b"].architecture
+    assert adapted["flops_per_token"] == train_flops_per_token(a, 2048, trained=lora(8, ("q_proj", "v_proj")))
+    assert 0.6 < adapted["flops_per_token"] / full["flops_per_token"] < 0.72
+    # bf16 weights of all, and of the adapters also gradients and two moments.
+    trained = adapted["trainable_parameters"]
+    assert adapted["memory_floor_bytes"] == 2 * (8_030_261_248 + trained) + 6 * trained
+    assert adapted["memory_floor_bytes"] == memory_floor_bytes(adapted["parameters"], "bf16", "adamw", trained)
+    assert adapted["run_id"] != full["run_id"]
+    refused = tunemark("plan", *words, "--method", "lora:targets=qkv_proj")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "flag --method" in refused.stderr
+    assert "llama has no matrix 'qkv_proj'" in refused.stderr
