@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tunemark.analysis import laws
-from tunemark.analysis.laws import Bounds, Observed
+from tunemark.analysis.laws import Bounds, LawFits, Observed
 from tunemark.analysis.scaling import Mode
 
 Truth = Callable[[float], float]
@@ -38,6 +38,14 @@ def noisy(
     ]
 
 
+def rate(found: LawFits, units: float) -> Bounds:
+    return found.rates([units])[0]
+
+
+def speedup(found: LawFits, units: float) -> Bounds:
+    return found.speedups([units])[0]
+
+
 @pytest.mark.parametrize(
     ("truth", "mode", "law", "parameters"),
     [
@@ -51,30 +59,30 @@ def test_a_law_is_found_again(truth: Truth, mode: Mode, law: str, parameters: di
     found = laws.fit(exact(truth), mode)
     assert found.fits[0].law == law
     assert {name: p.value for name, p in found.fits[0].parameters.items()} == pytest.approx(parameters, abs=1e-9)
-    assert found.rate(64).value == pytest.approx(truth(64), rel=1e-6)
-    assert found.speedup(64).value == pytest.approx(truth(64) / truth(1), rel=1e-6)
+    assert rate(found, 64).value == pytest.approx(truth(64), rel=1e-6)
+    assert speedup(found, 64).value == pytest.approx(truth(64) / truth(1), rel=1e-6)
 
 
 def test_the_speedup_is_against_the_smallest_size_whatever_it_is() -> None:
     truth = usl(0.03, 0.001)
     found = laws.fit(exact(truth, (4, 8, 16, 32, 64)), "strong")
-    assert found.speedup(4) == pytest.approx((1.0, 1.0, 1.0, 1.0, 1.0))
-    assert found.speedup(64).value == pytest.approx(truth(64) / truth(4), rel=1e-6)
+    assert speedup(found, 4) == pytest.approx((1.0, 1.0, 1.0, 1.0, 1.0))
+    assert speedup(found, 64).value == pytest.approx(truth(64) / truth(4), rel=1e-6)
     # s and k are of one unit all the same.
     assert found.fits[0].parameters["s"].value == pytest.approx(0.03, rel=1e-4)
 
 
 def test_the_order_of_sizes_is_nothing() -> None:
     data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), (1, 2, 4, 8, 16))
-    assert laws.fit(data, "strong").rate(32) == laws.fit(data[::-1], "strong").rate(32)
+    assert rate(laws.fit(data, "strong"), 32) == rate(laws.fit(data[::-1], "strong"), 32)
 
 
 def test_all_rates_times_a_thousand_change_the_rate_of_one_unit_alone() -> None:
     data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), (1, 2, 4, 8, 16))
     scaled = [Observed(units, tuple(x + math.log(1000) for x in logs)) for units, logs in data]
     before, after = (laws.fit(each, "strong") for each in (data, scaled))
-    assert after.rate(32) == pytest.approx([1000 * x for x in before.rate(32) if x is not None], rel=1e-6)
-    assert after.speedup(32) == pytest.approx(tuple(before.speedup(32)), rel=1e-6)
+    assert rate(after, 32) == pytest.approx([1000 * x for x in rate(before, 32) if x is not None], rel=1e-6)
+    assert speedup(after, 32) == pytest.approx(tuple(speedup(before, 32)), rel=1e-6)
     old, new = before.fits[0].parameters, after.fits[0].parameters
     assert new["x1"].value == pytest.approx(1000 * old["x1"].value)
     assert new["s"].value == pytest.approx(old["s"].value, rel=1e-5)
@@ -85,7 +93,7 @@ def test_the_peak_is_where_the_curve_turns() -> None:
     found = laws.fit(exact(usl(0.04, 0.0006), (1, 2, 4, 8, 16, 32)), "strong")
     assert found.peak_units is not None
     assert found.peak_units[0] == pytest.approx(40, rel=1e-3)
-    assert found.rate(40).value > max(found.rate(38).value, found.rate(42).value)
+    assert rate(found, 40).value > max(rate(found, 38).value, rate(found, 42).value)
 
 
 def test_a_peak_that_noise_leaves_open_has_no_upper_bound() -> None:
@@ -120,13 +128,13 @@ def test_sizes_off_every_curve_are_a_misfit_and_widen_the_band() -> None:
     broken = laws.fit(noisy(with_a_step, 0.01, generator, sizes), "strong")
     assert not straight.is_misfit
     assert broken.is_misfit
-    assert _width(broken.rate(8)) > 10 * _width(straight.rate(8))
+    assert _width(rate(broken, 8)) > 10 * _width(rate(straight, 8))
 
 
 def test_a_band_is_never_without_its_curve_and_grows_beyond_the_sizes() -> None:
     data = noisy(usl(0.05, 0.0), 0.03, np.random.default_rng(5), (1, 2, 4, 8))
     found = laws.fit(data, "strong", reach=64)
-    bounds = [found.rate(n) for n in (8, 16, 32, 64)]
+    bounds = [rate(found, n) for n in (8, 16, 32, 64)]
     for value, low, high, band_low, band_high in bounds:
         assert low is not None
         assert high is not None
@@ -149,18 +157,20 @@ class Coverage:
     def __init__(self, draws: int, truth: Truth, sizes: Sequence[float], noise: float | Sequence[float], mode: Mode):
         generator = np.random.default_rng(2026)
         at = (*sizes, 2 * sizes[-1])
-        whole = np.geomspace(sizes[0], 2 * sizes[-1], 13)
-        rate, speedup, band, band_of_speedup = dict.fromkeys(at, 0), dict.fromkeys(at[1:], 0), 0, 0
+        whole = np.geomspace(sizes[0], 2 * sizes[-1], 25).tolist()
+        rates, speedups, band, band_of_speedup = dict.fromkeys(at, 0), dict.fromkeys(at[1:], 0), 0, 0
         for _ in range(draws):
             found = laws.fit(noisy(truth, noise, generator, sizes), mode)
-            for n in at:
-                rate[n] += _holds(found.rate(n), truth(n))[0]
-                if n > sizes[0]:
-                    speedup[n] += _holds(found.speedup(n), truth(n) / truth(sizes[0]))[0]
-            band += all(_holds(found.rate(n), truth(n))[1] for n in whole)
-            band_of_speedup += all(_holds(found.speedup(n), truth(n) / truth(sizes[0]))[1] for n in whole)
-        self.rate = {n: 100 * hits / draws for n, hits in rate.items()}
-        self.speedup = {n: 100 * hits / draws for n, hits in speedup.items()}
+            for n, bounds in zip(at, found.rates(at), strict=True):
+                rates[n] += _holds(bounds, truth(n))[0]
+            for n, bounds in zip(at[1:], found.speedups(at[1:]), strict=True):
+                speedups[n] += _holds(bounds, truth(n) / truth(sizes[0]))[0]
+            every = zip(whole, found.rates(whole), found.speedups(whole), strict=True)
+            held = [(_holds(r, truth(n))[1], _holds(s, truth(n) / truth(sizes[0]))[1]) for n, r, s in every]
+            band += all(one for one, _ in held)
+            band_of_speedup += all(other for _, other in held)
+        self.rate = {n: 100 * hits / draws for n, hits in rates.items()}
+        self.speedup = {n: 100 * hits / draws for n, hits in speedups.items()}
         self.band, self.band_of_speedup = 100 * band / draws, 100 * band_of_speedup / draws
 
     def __str__(self) -> str:

@@ -16,6 +16,7 @@ where least is known. So a band is always of the USL, and of Gustafson's law too
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class LawFit:
 
 @dataclass(frozen=True, kw_only=True)
 class LawFits:
-    """The laws that were tried, the chosen one first. rate, speedup: at any N, against the smallest size.
+    """The laws that were tried, the chosen one first. rates, speedups: at any N, against the smallest size.
 
     misfit_p: the chance that sizes lie so far off the curve by attempts' noise alone, None where there is no telling.
     is_misfit: it is so small that the band is of that misfit. own_variances: each size has its own noise.
@@ -98,8 +99,8 @@ class LawFits:
     chosen law has no peak, and a high of None where none can be excluded."""
 
     fits: tuple[LawFit, ...]
-    rate: Callable[[float], Bounds]
-    speedup: Callable[[float], Bounds]
+    rates: Callable[[Sequence[float]], list[Bounds]]
+    speedups: Callable[[Sequence[float]], list[Bounds]]
     misfit_p: float | None
     is_misfit: bool
     own_variances: bool
@@ -154,8 +155,8 @@ def fit(sizes: Sequence[Observed], mode: Mode, *, reach: float | None = None) ->
             )
             for law, at, squares, aicc in found
         ),
-        rate=curve.rate,
-        speedup=curve.speedup,
+        rates=curve.rates,
+        speedups=curve.speedups,
         misfit_p=noise[chosen].misfit_p,
         is_misfit=noise[chosen].is_misfit,
         own_variances=bool(np.ndim(noise[chosen].variances) and noise[chosen].is_own),
@@ -277,28 +278,22 @@ class _Noise:
             self.variances = (squares / freedom + floor) / data.counts
 
     def half_width(self, moved: Array) -> Array:
-        """Half the interval of each quantity that moves by `moved` [..., sizes] with the sizes' mean logs."""
+        """Half the interval of each quantity that moves by `moved` [quantities, sizes] with the sizes' means."""
         parts = moved**2 * self.variances
         whole: Array = parts.sum(-1)
-        freedom: Array = np.broadcast_to(self.freedom, parts.shape)
-        if self.is_own:
-            # Satterthwaite 1946, Biometrics 2: 110.
-            with np.errstate(invalid="ignore", divide="ignore"):
-                one = np.where(whole > 0, whole**2 / (parts**2 / freedom).sum(-1), self.freedom.min())
-        else:
-            one = freedom[..., 0]
-        t = np.array([student.quantile(0.5 + LEVEL / 2, round(float(df), 6)) for df in np.ravel(one)]).reshape(
-            whole.shape
-        )
-        half: Array = t * np.sqrt(whole)
-        return half
+        if not self.is_own:
+            half: Array = _t(float(self.freedom[0])) * np.sqrt(whole)
+            return half
+        # Satterthwaite 1946, Biometrics 2: 110.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            freedom = np.where(whole > 0, whole**2 / (parts**2 / self.freedom).sum(-1), self.freedom.min())
+        quantiles: Array = np.array([_t(float(df)) for df in freedom])
+        return quantiles * np.sqrt(whole)
 
     def draws(self) -> tuple[Array, Array]:
         """(errors of the sizes' means, what their variances are then taken for), [draws, sizes], always the same."""
-        generator = np.random.default_rng(20071967)
-        errors = generator.standard_normal((_DRAWS, len(self.variances))) * np.sqrt(self.variances)
-        taken = generator.chisquare(self.freedom, (_DRAWS, len(self.freedom))) / self.freedom
-        return errors, taken * self.variances
+        errors = _normal_draws(len(self.variances)) * np.sqrt(self.variances)
+        return errors, _variance_draws(tuple(self.freedom.tolist())) * self.variances
 
     def widening(self, moved: Array) -> float:
         """How many standard errors hold all of several quantities at once in 95 of 100 experiments, by simulation."""
@@ -323,24 +318,24 @@ class _Curve:
         data: _Data,
         reach: float | None,
     ) -> None:
-        self._law, self._coefficients = law, coefficients
+        self._coefficients = coefficients
         self._first, self._last = float(data.units[0]), float(data.units[-1])
         self._bands = []
-        grid = np.geomspace(self._first, reach or 2 * self._last, 48)
+        grid = np.geomspace(self._first, reach or 2 * self._last, 25)
         for free, noise in bands:
             rate = noise.widening(self._moved_rate(free, grid)[1])
             speedup = noise.widening(self._moved_speedup(free, grid)[1])
             self._bands.append((free, noise, rate, speedup))
-        self._central = bands[0][0] if bands[0][0].law == law else _Free(law, data)
+        self._central = next((free for free, _ in bands if free.law == law), None) or _Free(law, data)
 
-    def rate(self, units: float) -> Bounds:
-        return self._bounds(units, self._value(units), self._moved_rate, 0)
+    def rates(self, units: Sequence[float]) -> list[Bounds]:
+        return self._bounds(units, self._moved_rate, 0)
 
-    def speedup(self, units: float) -> Bounds:
-        return self._bounds(units, self._value(units) / self._value(self._first), self._moved_speedup, 1)
+    def speedups(self, units: Sequence[float]) -> list[Bounds]:
+        return self._bounds(units, self._moved_speedup, 1)
 
-    def _value(self, units: float) -> float:
-        v = float(self._central.basis(np.array([units]))[0] @ self._coefficients)
+    def _values(self, units: Array) -> Array:
+        v = self._central.basis(units) @ self._coefficients
         return units / v if self._central.is_inverse else v
 
     def _moved_rate(self, free: _Free, units: Array) -> tuple[Array, Array]:
@@ -355,35 +350,36 @@ class _Curve:
         return v / first[0], (moved - (v / first[0])[:, None] * moved_first) / first[0]
 
     def _bounds(
-        self, units: float, value: float, moved_by: Callable[[_Free, Array], tuple[Array, Array]], which: int
-    ) -> Bounds:
-        bounds = self._raw(units, value, moved_by, which)
-        if units > self._last:
-            # Beyond what was measured no law's efficiency rises again.
-            edge_value = self._value(self._last) / (self._value(self._first) if which else 1)
-            edge = self._raw(self._last, edge_value, moved_by, which)
-            bounds[1] = max(value, min(bounds[1], units / self._last * edge[1]))
-            bounds[3] = max(value, min(bounds[3], units / self._last * edge[3]))
-        found = [b if math.isfinite(b) else None for b in bounds]
-        return Bounds(value, *found)
-
-    def _raw(
-        self, units: float, value: float, moved_by: Callable[[_Free, Array], tuple[Array, Array]], which: int
-    ) -> list[float]:
-        """[low, high, band low, band high], never without the curve itself."""
-        found = [value, value, value, value]
+        self, units: Sequence[float], moved_by: Callable[[_Free, Array], tuple[Array, Array]], which: int
+    ) -> list[Bounds]:
+        # The largest size goes along: beyond it, it bounds what may be.
+        n = np.array([*units, self._last], dtype=float)
+        scale = n / self._first if which else n
+        values = self._values(n) / (self._values(np.array([self._first])) if which else 1)
+        low, high, band_low, band_high = values.copy(), values.copy(), values.copy(), values.copy()
         for free, noise, *widenings in self._bands:
-            v, moved = moved_by(free, np.array([units]))
-            half = float(noise.half_width(moved)[0])
-            halves = (half, max(half, widenings[which] * float(noise.error(moved)[0])))
-            scale = units / (self._first if which else 1)
-            for i, h in enumerate(halves):
-                low, high = float(v[0]) - h, float(v[0]) + h
+            v, moved = moved_by(free, n)
+            half = noise.half_width(moved)
+            for bottom, top, width in ((low, high, half), (band_low, band_high, widenings[which] * noise.error(moved))):
+                # Never without the curve itself, and the whole-curve band never within the interval of one N.
+                below, above = v - np.maximum(width, half), v + np.maximum(width, half)
                 if free.is_inverse:
-                    low, high = scale / high if high > 0 else 0.0, scale / low if low > 0 else math.inf
-                found[2 * i] = min(found[2 * i], max(0.0, low))
-                found[2 * i + 1] = max(found[2 * i + 1], high)
-        return found
+                    with np.errstate(divide="ignore"):
+                        below, above = (
+                            np.where(above > 0, scale / above, 0.0),
+                            np.where(below > 0, scale / below, np.inf),
+                        )
+                np.minimum(bottom, np.maximum(0.0, below), out=bottom)
+                np.maximum(top, above, out=top)
+        beyond = n > self._last
+        for top in (high, band_high):
+            # No law's efficiency rises again beyond what was measured.
+            top[beyond] = np.maximum(values[beyond], np.minimum(top, n / self._last * top[-1])[beyond])
+        rows = np.stack([low, high, band_low, band_high], axis=1)[:-1]
+        return [
+            Bounds(float(value), *(float(x) if math.isfinite(x) else None for x in row))
+            for value, row in zip(values, rows, strict=False)
+        ]
 
 
 def _parameters(law: Law, at: Array, free: _Free, noise: _Noise) -> dict[str, Parameter]:
@@ -428,6 +424,27 @@ def _peak(at: Array, free: _Free, noise: _Noise) -> tuple[float, float, float | 
     return value, min(low, value), max(high, value) if math.isfinite(high) else None
 
 
+@functools.cache
+def _legendre() -> tuple[Array, Array]:
+    return np.polynomial.legendre.leggauss(96)
+
+
+@functools.lru_cache(32)
+def _normal_draws(sizes: int) -> Array:
+    return np.random.default_rng(20071967).standard_normal((_DRAWS, sizes))
+
+
+@functools.lru_cache(32)
+def _variance_draws(freedom: tuple[float, ...]) -> Array:
+    """Estimated over true variances, [draws, 1 or sizes]."""
+    draws: Array = np.random.default_rng(19671988).chisquare(freedom, (_DRAWS, len(freedom))) / np.array(freedom)
+    return draws
+
+
+def _t(freedom: float) -> float:
+    return student.quantile(0.5 + LEVEL / 2, round(freedom, 2))
+
+
 def _aicc(squares: float, n: int, terms: int) -> float:
     """Akaike's criterion with normal errors of unknown variance, corrected for few observations."""
     k = terms + 1
@@ -463,7 +480,7 @@ def _chi_square_tail(x: float, df: int) -> float:
 def _f_tail(f: float, above: int, below: int) -> float:
     """The chance that Fisher's F exceeds f: the incomplete beta integral, with sin² for its variable."""
     angle = math.atan(math.sqrt(above * f / below))
-    points, weights = np.polynomial.legendre.leggauss(96)
+    points, weights = _legendre()
 
     def part(low: float, high: float) -> float:
         x = low + (high - low) * (points + 1) / 2

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -21,6 +21,9 @@ from tunemark.plugin.descriptors import Finding
 from tunemark.results import Estimate, Result
 from tunemark.results.ratio import Term, combined, rates_of, were_in_rounds
 from tunemark.units import significant
+
+if TYPE_CHECKING:
+    from tunemark.analysis import laws
 
 Mode = Literal["strong", "weak"]
 Law = Literal["amdahl", "gustafson", "usl"]
@@ -412,15 +415,16 @@ def _fitted(
     found = laws.fit(sizes, mode, reach=beyond[-1])
     n = sum(len(s.logs) for s in sizes)
 
-    def at(units: float) -> CurvePoint:
-        speedup = found.speedup(units)
-        efficiency = laws.Bounds(*(None if b is None else b * smallest / units for b in speedup))  # type: ignore[arg-type]  # value is never None
-        return CurvePoint(
-            units=units,
-            predicted=units > largest,
-            tokens_per_s=_band(found.rate(units)),
-            speedup=_band(speedup),
-            efficiency=_band(efficiency),
+    def at(units: Sequence[float]) -> tuple[CurvePoint, ...]:
+        return tuple(
+            CurvePoint(
+                units=n,
+                predicted=n > largest,
+                tokens_per_s=_band(rate),
+                speedup=_band(speedup),
+                efficiency=_band(speedup, smallest / n),
+            )
+            for n, rate, speedup in zip(units, found.rates(units), found.speedups(units), strict=True)
         )
 
     steps = 32
@@ -450,8 +454,8 @@ def _fitted(
                 )
                 for each in found.fits
             ),
-            curve=tuple(map(at, curve)),
-            predictions=tuple(map(at, beyond)),
+            curve=at(curve),
+            predictions=at(beyond),
             band_of=found.band_of,
             misfit_p=found.misfit_p,
             is_misfit=found.is_misfit,
@@ -461,8 +465,10 @@ def _fitted(
     )
 
 
-def _band(bounds: Any) -> Band:
-    return Band(**bounds._asdict())
+def _band(bounds: laws.Bounds, factor: float = 1.0) -> Band:
+    value, *others = bounds
+    low, high, band_low, band_high = (None if b is None else b * factor for b in others)
+    return Band(value=value * factor, low=low, high=high, band_low=band_low, band_high=band_high)
 
 
 def _fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> Best:
