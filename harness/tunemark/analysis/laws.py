@@ -288,7 +288,8 @@ class _Noise:
         with np.errstate(invalid="ignore", divide="ignore"):
             freedom = np.where(whole > 0, whole**2 / (parts**2 / self.freedom).sum(-1), self.freedom.min())
         quantiles: Array = np.array([_t(float(df)) for df in freedom])
-        return quantiles * np.sqrt(whole)
+        own: Array = quantiles * np.sqrt(whole)
+        return own
 
     def draws(self) -> tuple[Array, Array]:
         """(errors of the sizes' means, what their variances are then taken for), [draws, sizes], always the same."""
