@@ -21,6 +21,7 @@ _STATIONS = (
     "errors",
     "units",
     "plugin",
+    "scaffold",
     "physics",
     "experiment",
     "data",

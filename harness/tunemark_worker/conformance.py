@@ -162,7 +162,7 @@ def flops(a: Assignment, device: str) -> Dict[str, Any]:
     """FLOPs of one forward and one backward pass per slot, and of what multiplication they are."""
     runtime, module = _built(a, device)
     batch = _full(a)
-    with FlopCounterMode(display=False, custom_mapping=_attention()) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
         _loss(_scores(a, runtime, module, batch), batch).backward()  # type: ignore[no-untyped-call]  # torch's
     return {"per_slot": counter.get_total_flops() / batch.input_ids.numel()}
 
@@ -278,9 +278,10 @@ _MEASURES: List[Tuple[str, Callable[[Assignment, str], Dict[str, Any]]]] = [
 ]
 
 
-def _attention() -> Dict[Any, Any]:
-    """FLOPs of the CPU's fused attention, which torch's counter does not know: queries by keys and weights by values,
-    every key counted; backward twice that, as nothing is computed again in the accounting of models."""
+def _uncounted() -> Dict[Any, Any]:
+    """FLOPs of what torch's counter does not know: the CPU's fused attention (queries by keys and weights by values,
+    every key counted; backward twice that, as nothing is computed again in the accounting of models), and one
+    multiplication for the experts of all tokens, each token by its own expert's matrix."""
 
     def forward(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
         b, h, s, d = query
@@ -291,14 +292,18 @@ def _attention() -> Dict[Any, Any]:
     ) -> int:
         return 2 * forward(query, key, value)
 
-    ops = torch.ops.aten
+    def grouped(a: Any, b: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+        groups = int(a[0]) if len(a) == 3 and len(b) == 3 else 1
+        return 2 * groups * int(a[-2]) * int(a[-1]) * int(b[-1])
+
     found: Dict[Any, Any] = {}
     for name, count in (
         ("_scaled_dot_product_flash_attention_for_cpu", forward),
         ("_scaled_dot_product_flash_attention_for_cpu_backward", backward),
+        ("_grouped_mm", grouped),
     ):
-        if hasattr(ops, name):
-            found[getattr(ops, name)] = count
+        if hasattr(torch.ops.aten, name):
+            found[getattr(torch.ops.aten, name)] = count
     return found
 
 

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and needed by no other command.
     from tunemark.sweep import terminable
-    from tunemark.testing import Check, Kit
+    from tunemark.testing.check import Check
+    from tunemark.testing.kit import Kit
 
     only = [name.strip() for name in args.only.split(",") if name.strip()] if args.only else []
     checks: list[Check] = []

@@ -22,6 +22,7 @@ _COMMANDS = {
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "arrange finished runs in a report"),
     "compare": ("compare", "hold runs against each other, like with like"),
+    "new": ("new", "write a plugin to begin with: a model, a dataset or a device"),
     "check": ("check", "hold a plugin to what is promised of it"),
     "why": ("why", "say what differs between two runs, ranked by how much it can matter"),
     "gate": ("gate", "say whether runs have become slower than a baseline: pass, fail or no verdict"),

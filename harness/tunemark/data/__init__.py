@@ -2,5 +2,6 @@
 
 from tunemark.data.tokens import Prepared as Prepared
 from tunemark.data.tokens import Tokens as Tokens
+from tunemark.data.tokens import open_tokenizer as open_tokenizer
 from tunemark.data.tokens import prepare as prepare
 from tunemark.data.tokens import read_tokens as read_tokens

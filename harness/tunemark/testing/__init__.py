@@ -4,7 +4,24 @@ Facts are looked at in the parent, a plugin's import in a process of its own, a 
 an accelerator, devices and strategies in real, short runs. Each check says why it passed, failed or could not be done.
 """
 
-from tunemark.testing.check import Check as Check
-from tunemark.testing.check import Outcome as Outcome
-from tunemark.testing.kit import NAMES as NAMES
-from tunemark.testing.kit import Kit as Kit
+from __future__ import annotations
+
+from typing import Any
+
+# For who loads this package as a pytest plugin by name; pytest itself finds it by an entry point.
+pytest_plugins = ("tunemark.testing.pytest_plugin",)
+
+__all__ = ["NAMES", "Check", "Kit", "Outcome"]
+
+
+def __getattr__(name: str) -> Any:
+    """The kit, imported when it is used: every run of pytest loads this package."""
+    if name in ("Check", "Outcome"):
+        from tunemark.testing import check
+
+        return getattr(check, name)
+    if name in ("Kit", "NAMES"):
+        from tunemark.testing import kit
+
+        return getattr(kit, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

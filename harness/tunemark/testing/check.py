@@ -18,6 +18,11 @@ class Check:
     outcome: Outcome
     reason: str
 
+    def require(self) -> None:
+        """Raise AssertionError, with the reason, where it has failed."""
+        if self.outcome == "failed":
+            raise AssertionError(f"{self.name} of {self.subject}: {self.reason}")
+
 
 def passed(name: str, subject: str, reason: str) -> Check:
     return Check(name=name, subject=subject, outcome="passed", reason=reason)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunemark.data import prepare, read_tokens
+from tunemark.data import open_tokenizer, prepare, read_tokens
 from tunemark.errors import TunemarkError
 from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Accelerator, Catalog, Dataset, Device, Format, Importer, Launcher, Model, Offer, Strategy
@@ -120,7 +120,7 @@ def _tokenizer(model: Model, subject: str) -> list[Check]:
     if model.tokenizer is None:
         return []
     try:
-        tokenizer = load(model.tokenizer.loader)()
+        tokenizer = open_tokenizer(model.tokenizer)
         vocabulary = model.architecture.vocab_size
         ids = tokenizer.encode(_TEXTS)
         problems = [f"encode gave {len(ids)} lists for {len(_TEXTS)} texts"] if len(ids) != len(_TEXTS) else []
@@ -141,10 +141,10 @@ def _tokenizer(model: Model, subject: str) -> list[Check]:
         if tokenizer.vocab_size > vocabulary:
             problems.append(f"it has {tokenizer.vocab_size} ids, the model {vocabulary}")
         problems += _ends(tokenizer, alone)
-        if tokenizer.fingerprint() != load(model.tokenizer.loader)().fingerprint():
+        if tokenizer.fingerprint() != open_tokenizer(model.tokenizer).fingerprint():
             problems.append("its fingerprint is another each time, so that prepared tokens are never found again")
     except TunemarkError as error:
-        return [skipped("tokenizer", subject, " ".join(str(error).split()))]
+        return [skipped("tokenizer", subject, " ".join(error.what.split()))]
     except Exception as error:  # a stranger's tokenizer is on the other side
         return [failed("tokenizer", subject, f"{model.tokenizer.loader}: {type(error).__name__}: {error}")]
     return [judged("tokenizer", subject, problems, f"{model.tokenizer.name}: {len(_TEXTS)} texts, alone and together")]
@@ -188,7 +188,7 @@ def _dataset(dataset: Dataset, subject: str) -> list[Check]:
         if not isinstance(facts, Mapping):
             problems.append(f"facts() returned {facts!r}")
     except TunemarkError as error:
-        return [skipped("facts", subject, f"it needs something: {' '.join(str(error).split())}")]
+        return [skipped("facts", subject, " ".join(error.what.split()))]
     except Exception as error:  # a stranger's dataset is on the other side
         return [failed("facts", subject, f"{dataset.loader}: {type(error).__name__}: {error}")]
     return [judged("facts", subject, problems, f"{len(first)} examples were read twice, the same each time")]
@@ -280,10 +280,10 @@ def recount(dataset: Dataset, catalog: Catalog) -> Check:
             return skipped("recount", subject, "no model with a tokenizer is installed to read it with")
         tokens = read_tokens(Path(prepare(dataset, {}, model, "all").token_file.path))
         examples = list(itertools.islice(load(dataset.loader)({}, model.architecture.vocab_size).examples(), _EXAMPLES))
-        tokenizer = load(model.tokenizer.loader)() if dataset.needs_tokenizer and model.tokenizer else None
+        tokenizer = open_tokenizer(model.tokenizer) if dataset.needs_tokenizer and model.tokenizer else None
         expected = [_ids(example, tokenizer) for example in examples]
     except TunemarkError as error:
-        return skipped("recount", subject, f"it needs something: {' '.join(str(error).split())}")
+        return skipped("recount", subject, " ".join(error.what.split()))
     except Exception as error:  # a stranger's dataset is on the other side
         return failed("recount", subject, f"{type(error).__name__}: {error}")
     offsets = [int(n) for n in tokens.offsets[: len(expected) + 1]]

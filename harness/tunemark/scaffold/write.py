@@ -1,0 +1,103 @@
+"""From a kind and a name to the files of a small installable distribution. It is whole, or it is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import string
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tunemark.errors import BadExperiment
+from tunemark.plugin import INTERFACE, Catalog
+
+KINDS = ("model", "dataset", "device")
+_NAME = re.compile(r"[a-z][a-z0-9]*([-.][a-z0-9]+)*")
+_TEMPLATES = Path(__file__).with_name("templates")
+# Where each template goes; `package` stands for the import package's folder.
+_PLACES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    "gitignore": ".gitignore",
+    "check.yml": ".github/workflows/check.yml",
+    "test_kit.py": "tests/test_kit.py",
+    "init.py": "package/__init__.py",
+    "plugin.py": "package/plugin.py",
+    "runtime.py": "package/runtime.py",
+    "tokenizer.py": "package/tokenizer.py",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Names:
+    """What one name is called where. name: in tunemark. distribution: for pip. package: for import. type_name: of the
+    class in `runtime.py`. interface: the plugin interface that the files are written for."""
+
+    name: str
+    kind: str
+    distribution: str
+    package: str
+    type_name: str
+    interface: str = INTERFACE
+
+
+def names(kind: str, name: str, catalog: Catalog) -> Names:
+    """All names of a new plugin; refused where one is bad, or taken by what is installed."""
+    if kind not in KINDS:
+        raise BadExperiment(what=f"there is no scaffold of a {kind!r}", next=f"one of: {', '.join(KINDS)}")
+    if not _NAME.fullmatch(name) or len(name) > 60:
+        raise BadExperiment(
+            what=f"a plugin cannot be named {name!r}",
+            why="it becomes the name of a distribution, of a package and of what is asked for on the command line",
+            next="small letters and digits, words joined by - or ., a letter first: `my-model`",
+        )
+    package = "tunemark_" + re.sub(r"[-.]", "_", name)
+    offered = [o.plugin for o in catalog.offers() if o.name == name]
+    plugins = [p.name for p in catalog.plugins if p.name == name] + [
+        b.plugin for b in catalog.broken if b.plugin == name
+    ]
+    for taken in (*offered, *plugins):
+        raise BadExperiment(
+            what=f"the name {name!r} is taken",
+            why=f"the installed plugin {taken!r} has it, and a name that two claim belongs to neither",
+            next="choose another, or uninstall that plugin",
+        )
+    if importlib.util.find_spec(package) is not None:
+        raise BadExperiment(
+            what=f"the name {name!r} is taken", why=f"a package {package!r} is installed", next="choose another name"
+        )
+    type_name = "".join(word.capitalize() for word in re.split(r"[-.]", name))
+    return Names(name=name, kind=kind, distribution=f"tunemark-{name}", package=package, type_name=type_name)
+
+
+def write(chosen: Names, folder: Path) -> list[Path]:
+    """Write the distribution into `folder`, which must not be there yet, and return its files."""
+    if folder.exists() or folder.is_symlink():
+        raise BadExperiment(
+            what=f"{folder} is there already",
+            why="nothing of yours is written over",
+            next="choose another name or another folder by --output, or move it away",
+        )
+    values = asdict(chosen)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        growing = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            for template in sorted((*(_TEMPLATES / "all").iterdir(), *(_TEMPLATES / chosen.kind).iterdir())):
+                place = _PLACES[template.name.removesuffix(".template")].replace("package", chosen.package)
+                text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
+                (growing / place).parent.mkdir(parents=True, exist_ok=True)
+                (growing / place).write_text(text, encoding="utf-8")
+            growing.chmod(0o755)
+            os.rename(growing, folder)
+        except BaseException:
+            shutil.rmtree(growing, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise BadExperiment(
+            what=f"cannot write {folder}", why=str(error), next="choose a folder that you may write to by --output"
+        ) from error
+    return sorted(path for path in folder.rglob("*") if path.is_file())

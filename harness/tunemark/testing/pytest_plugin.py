@@ -1,0 +1,71 @@
+"""The kit in pytest: each check of a plugin is a test of its own. Loaded by pytest wherever tunemark is installed.
+
+    @pytest.mark.tunemark_plugin("my-model")
+    def test_kit(tunemark_check):
+        tunemark_check.require()
+
+Checks run in the kit's order, as far as the tests that are selected need them; one that cannot be done here is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tunemark.testing.check import Check
+    from tunemark.testing.kit import Kit
+
+_MARKER = "tunemark_plugin"
+
+
+class _Running:
+    """A kit whose checks are carried out as they are asked for."""
+
+    def __init__(self, kit: Kit) -> None:
+        self.planned = kit.planned
+        self._checks: Iterator[Check] = kit.checks()
+        self._found: dict[tuple[str, str], Check] = {}
+
+    def check(self, name: str, subject: str) -> Check:
+        while (name, subject) not in self._found:
+            check = next(self._checks)
+            self._found[check.name, check.subject] = check
+        return self._found[name, subject]
+
+
+_KITS = pytest.StashKey[dict[str, _Running]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{_MARKER}(name): the plugin whose checks the fixture tunemark_check takes")
+    config.stash[_KITS] = {}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "tunemark_check" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker(_MARKER)
+    if marker is None or len(marker.args) != 1:
+        raise pytest.UsageError(f'{metafunc.definition.nodeid}: name the plugin by @pytest.mark.{_MARKER}("NAME")')
+    from tunemark.testing.kit import Kit  # heavy, and needed by these tests alone
+
+    (name,) = marker.args
+    kits = metafunc.config.stash[_KITS]
+    if name not in kits:
+        kits[name] = _Running(Kit(name))
+    planned = kits[name].planned
+    ids = [f"{check} of {subject}" for check, subject in planned]
+    metafunc.parametrize("tunemark_check", [(name, *each) for each in planned], ids=ids, indirect=True)
+
+
+@pytest.fixture
+def tunemark_check(request: pytest.FixtureRequest) -> Check:
+    """One check, done; `require()` fails the test with its reason. Skips where it could not be done here."""
+    plugin, name, subject = request.param
+    found = request.config.stash[_KITS][plugin].check(name, subject)
+    if found.outcome == "skipped":
+        pytest.skip(found.reason)
+    return found
