@@ -15,6 +15,7 @@ _HARNESS = _ROOT / "harness/tunemark"
 _WORKER = sorted((_ROOT / "harness/tunemark_worker").glob("*.py"))
 _RUNTIMES = [
     *sorted((_ROOT / "plugins").glob("*/runtime.py")),
+    *sorted((_ROOT / "plugins").glob("*/parallel/*.py")),
     _ROOT / "tests/example_plugin/tunemark_example/runtime.py",
 ]
 _STATIONS = (

@@ -62,8 +62,8 @@ def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, wat
         failure = "; ".join(f"{title(each.plan)}: {r.status}, {r.each_attempt[-1].evidence}" for each, r in bad)
         return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
     ours, theirs = (apart.measurements(each.plan.run_id)[-1] for each in both)
-    loss = _apart(ours.losses, theirs.losses)
-    norm = _apart(ours.gradient_norms, theirs.gradient_norms)
+    loss = relative_difference(ours.losses, theirs.losses)
+    norm = relative_difference(ours.gradient_norms, theirs.gradient_norms)
     if loss is None or norm is None:
         failure = "a loss or a gradient norm is missing or no finite number"
         return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
@@ -86,7 +86,7 @@ def _reference(plan: Plan, catalog: Catalog) -> Plan:
         return resolve(Point(values={**values, "size": plan.device.default_size()}, sources={}), catalog)
 
 
-def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+def relative_difference(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
     """The largest relative difference; None where they cannot be compared."""
     if not theirs or len(ours) != len(theirs) or not all(map(math.isfinite, [*ours, *theirs])):
         return None

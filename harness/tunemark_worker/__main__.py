@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from tunemark_worker import documents
 from tunemark_worker.contract import Assignment, records_name, split_runtime
@@ -74,6 +74,7 @@ class Attempt:
         self._device: Any = None
         self._strategy: Any = None
         self._module: Any = None
+        self._counts: Tuple[Optional[int], Optional[int]] = (None, None)
         self._samples: List[Any] = []
 
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
@@ -81,7 +82,7 @@ class Attempt:
         # Heavy: the record `start` is written before torch is imported, which can take many seconds or fail.
         import torch
 
-        from tunemark_worker import loop, method, optimizer, peak
+        from tunemark_worker import checkpointing, loop, method, optimizer, peak
         from tunemark_worker.batches import Tokens
 
         a = assignment
@@ -93,6 +94,8 @@ class Attempt:
         place = device.open(a)
         self._device = device
         self._strategy.prepare()
+        # Where a strategy orders the ranks, it says which of them share a batch.
+        place = getattr(self._strategy, "place", lambda found: found)(place)
         recorder.write("phase", name="opened")
         recorder.write(
             "facts", **_versions(), data_rank=place.data_rank, data_ranks=place.data_ranks, device=dict(device.facts())
@@ -102,7 +105,12 @@ class Attempt:
         built = model.build(a, place)
         method.apply(a.method, a.method_options, built)
         built.train()
+        whole = _counts(built)
+        checkpointing.apply(built, a.checkpointing)
         self._module = self._strategy.apply(built, place)
+        # Of a pipeline only a part stays here.
+        self._counts = whole if getattr(self._strategy, "gradients", None) else _counts(self._module)
+        del built
         parameters = [p for p in self._module.parameters() if p.requires_grad]
         updater = optimizer.make(a.optimizer, parameters, a.learning_rate)
         self._samples = _samples(self._module)
@@ -126,6 +134,7 @@ class Attempt:
             assignment=a,
             place=place,
             device=device,
+            strategy=self._strategy,
             model=model,
             module=self._module,
             optimizer=updater,
@@ -149,9 +158,7 @@ class Attempt:
             if self._module is not None:
                 selected = self._strategy.selected()
                 found["strategy_selected"] = None if selected is None else dict(selected)
-                every = list(self._module.parameters())
-                found["parameters"] = sum(p.numel() for p in every)
-                found["trainable_parameters"] = sum(p.numel() for p in every if p.requires_grad)
+                found["parameters"], found["trainable_parameters"] = self._counts
                 changed = [bool((a != b).any()) for a, b in zip(self._samples, _samples(self._module))]
                 found["weights_changed"] = any(changed)
                 found["tensors_changed"], found["tensors_sampled"] = sum(changed), len(changed)
@@ -233,9 +240,17 @@ def _runtime(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def _counts(module: Any) -> Tuple[int, int]:
+    """All parameters of a model, sharded ones in full, and those that train."""
+    every = list(module.parameters())
+    return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
+
+
 def _samples(module: Any) -> List[Any]:
-    """Up to SAMPLES elements of each trainable tensor, copied."""
-    tensors = [p.detach().flatten() for p in module.parameters() if p.requires_grad]
+    """Up to SAMPLES elements of what lies here of each trainable tensor, copied."""
+    from tunemark_worker.norm import local  # heavy, and imported by now
+
+    tensors = [local(p).flatten() for p in module.parameters() if p.requires_grad]
     return [t[:: max(1, t.numel() // SAMPLES)].clone() for t in tensors]
 
 

@@ -40,6 +40,7 @@ class Assignment:
     """What one attempt's worker processes have to do; every default is already resolved.
 
     The `*_runtime` fields are "package.module:Name", looked up on PYTHONPATH in the worker alone.
+    axes: of the mesh of processes, the last varying fastest, each {strategy, degree, options}.
     Batches count sequences: `micro_batch` per forward and data rank, `global_batch` per step and job.
     """
 
@@ -80,6 +81,8 @@ class Assignment:
     processes: int
     threads: int
     device_options: Dict[str, Any]
+    checkpointing: str = "none"
+    axes: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     schema: int = SCHEMA
     method_options: Dict[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -18,6 +18,7 @@ from tunemark_worker import recorder as recording
 from tunemark_worker import steady
 from tunemark_worker.batches import Batch, Counts, count
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
+from tunemark_worker.norm import clip, local
 
 # Windows that an interval is first formed of.
 FIRST_INTERVAL = 12
@@ -38,6 +39,7 @@ class Job(NamedTuple):
     assignment: Assignment
     place: Place
     device: Any
+    strategy: Any
     model: Any
     module: torch.nn.Module
     optimizer: torch.optim.Optimizer
@@ -97,7 +99,7 @@ def _read(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
     """Bring the last step's loss to the host, and an element of a weight that its update wrote."""
     for loss in last:
         loss.item()
-    witness.detach().flatten()[0].item()
+    _element(witness)
 
 
 def _step(job: Job, number: int, batches: List[Batch]) -> Step:
@@ -116,8 +118,16 @@ def _step(job: Job, number: int, batches: List[Batch]) -> Step:
         dist.all_reduce(targets)
         # Ranks that share a data rank have each added the same tokens.
         targets = targets * (job.place.data_ranks / float(job.place.ranks))
+    # Data parallelism averages gradients over data ranks, and the division is by everybody's tokens already.
+    scale = job.place.data_ranks / targets.clamp(min=1.0)
     loss_sum = torch.zeros((), device=job.place.device)
-    for m, batch in enumerate(batches):
+    pipelined = getattr(job.strategy, "gradients", None)
+    if pipelined is not None:
+        every = [batch.to(job.place.device) for batch in batches]
+        mark("transfer")
+        loss_sum = pipelined(job.model.logits, loss_of, every, scale)
+        mark("pipeline")
+    for m, batch in enumerate(batches if pipelined is None else ()):
         on_device = batch.to(job.place.device)
         mark("transfer")
         with _communicating(job.module, m == len(batches) - 1):
@@ -125,12 +135,11 @@ def _step(job: Job, number: int, batches: List[Batch]) -> Step:
                 logits = job.model.logits(job.module, on_device)
             loss = loss_of(logits, on_device.labels)
             mark("forward")
-            # Data parallelism averages gradients over data ranks, and the division is by everybody's tokens already.
-            (loss * job.place.data_ranks / targets.clamp(min=1.0)).backward()  # type: ignore[no-untyped-call]  # torch's
+            (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch's
             mark("backward")
         loss_sum += loss.detach()
     parameters = [p for p in job.module.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
+    norm = getattr(job.strategy, "clip", clip)(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
     learning_rate = a.learning_rate * job.factor(number)
     for group in job.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -157,7 +166,7 @@ def _edge(job: Job, witness: torch.nn.Parameter, window: int, steps: int, taken:
     job.device.synchronize()
     instant_s = job.clock()
     second_s = job.second()
-    witness.detach().flatten()[0].item()
+    _element(witness)
     witness_s = job.second()
     for i, step in enumerate(taken or ()):
         last = i == len(taken or ()) - 1
@@ -262,9 +271,17 @@ def _agree(job: Job, timing: Timing, done: int, elapsed_s: float) -> Tuple[str, 
 
 def _communicating(module: Any, is_last: bool) -> Any:
     """Gradients are exchanged once a step, with the last micro-batch."""
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
+        module.set_requires_gradient_sync(is_last)
+        return contextlib.nullcontext()
     return contextlib.nullcontext() if is_last or not hasattr(module, "no_sync") else module.no_sync()
 
 
 def _witness(module: torch.nn.Module) -> torch.nn.Parameter:
-    """The last trainable parameter: the last that the optimizer updates."""
-    return [p for p in module.parameters() if p.requires_grad][-1]
+    """The last trainable parameter of which something lies here: the last that the optimizer updates."""
+    return [p for p in module.parameters() if p.requires_grad and local(p).numel()][-1]
+
+
+def _element(parameter: torch.nn.Parameter) -> float:
+    """Bring an element to the host, of this rank's own part."""
+    return local(parameter).flatten()[0].item()

@@ -1,4 +1,4 @@
-"""The devices `cpu` and `cuda`, and the strategies `none` and `ddp`, as the parent sees them: found without torch.
+"""The devices `cpu` and `cuda`, and the strategies on them, as the parent sees them: found without torch.
 
 Peak FLOP/s are not stated here: the worker measures them on the machine itself.
 """
@@ -18,6 +18,10 @@ from tunemark.physics.peaks import peak
 from tunemark.plugin.descriptors import Accelerator, Launch, Strategy
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
+from tunemark_torch import layouts
+
+# Carries out a product of strategies, each on its own axis of one mesh.
+_MESH = "tunemark_torch.parallel.mesh:Mesh"
 
 # glibc gives large blocks back to the kernel at once and takes them anew in the next step, page by page. Keeping them
 # made a step of a 60 M-parameter Mistral 1.5 to 2.2 times as fast on two cores (November 2026).
@@ -129,7 +133,42 @@ def tunemark_strategies() -> Sequence[Strategy]:
         Strategy(
             name="ddp",
             runtime="tunemark_torch.runtime:Ddp",
+            product=_MESH,
             description="torch's DistributedDataParallel: a copy of the model in each process",
+            refusal=layouts.refusal,
+        ),
+        Strategy(
+            name="fsdp",
+            runtime=_MESH,
+            product=_MESH,
+            description="torch's FSDP2: weights, gradients and optimizer states in shards, gathered layer by layer",
+            options={"reshard": "true: gather again for backward (the default); false: keep what forward gathered"},
+            refusal=layouts.refusal,
+            needs={"torch": "2.6"},
+        ),
+        Strategy(
+            name="tp",
+            runtime=_MESH,
+            product=_MESH,
+            description="tensor parallel: each process has some heads and some of each MLP",
+            options={"sequence_parallel": "true: between blocks each process has a part of the sequence (false)"},
+            data_ranks=layouts.one,
+            refusal=layouts.refusal,
+            needs={"torch": "2.6"},
+        ),
+        Strategy(
+            name="pp",
+            runtime=_MESH,
+            product=_MESH,
+            description="pipeline parallel: each process has some of the layers",
+            options={
+                "schedule": "one of " + ", ".join(layouts.SCHEDULES) + " (1f1b)",
+                "virtual": "stages in each process (2), of the schedules " + ", ".join(layouts.SEVERAL),
+            },
+            data_ranks=layouts.one,
+            micro_batches=layouts.stages_of_ranks,
+            refusal=layouts.refusal,
+            needs={"torch": "2.6"},
         ),
     ]
 

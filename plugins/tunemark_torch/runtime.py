@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, Optional
 import torch
 import torch.distributed as dist
 
+from tunemark_torch.parallel.group import join_alone
 from tunemark_worker.contract import Assignment, Place
 
 
@@ -24,7 +25,7 @@ class Cpu:
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cores[place.rank])
         torch.set_num_threads(assignment.threads)
-        if place.ranks > 1:
+        if place.ranks > 1 and not dist.is_initialized():
             dist.init_process_group("gloo")
         return place
 
@@ -54,7 +55,7 @@ class Cuda:
         torch.cuda.set_device(self._device)
         torch.set_num_threads(assignment.threads)
         place = _place(str(self._device), assignment)
-        if place.ranks > 1:
+        if place.ranks > 1 and not dist.is_initialized():
             dist.init_process_group("nccl")
         return place
 
@@ -101,10 +102,7 @@ class Ddp:
         pass
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        # A process group of one is joined here, so that DDP's own cost can be measured at size 1.
-        if not dist.is_initialized():
-            backend = "nccl" if place.device.startswith("cuda") else "gloo"
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        join_alone(place.device.partition(":")[0])
         self._selected["data_parallel"] = dist.get_world_size()
         devices = [torch.device(place.device)] if place.device.startswith("cuda") else None
         return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)

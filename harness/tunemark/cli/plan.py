@@ -89,6 +89,8 @@ def _row(plan: Plan) -> dict[str, Any]:
         "parameters": plan.parameters,
         "trainable_parameters": plan.trainable_parameters,
         "flops_per_token": plan.flops_per_token,
+        "hardware_flops_per_token": plan.hardware_flops_per_token,
+        "axes": [asdict(axis) for axis in plan.axes],
         "flops_per_token_full_attention": plan.flops_per_token_full_attention,
         "memory_floor_bytes": plan.memory_floor_bytes,
         "notes": list(plan.notes),

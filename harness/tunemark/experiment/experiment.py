@@ -25,6 +25,7 @@ class Experiment:
     strategy: tuple[str, ...]
     method: tuple[str, ...]
     precision: tuple[str, ...]
+    checkpointing: tuple[str, ...]
     batching: tuple[str, ...]
     sequence: tuple[int, ...]
     micro_batch: tuple[int, ...]

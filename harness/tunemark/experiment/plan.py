@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tunemark.experiment.method import Method
-from tunemark.plugin.descriptors import Accelerator, Dataset, Launch, Model, Strategy
+from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Model, Strategy
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
 
@@ -29,6 +29,7 @@ class RunSpec:
     strategy: str
     method: str
     precision: str
+    checkpointing: str
     batching: str
     sequence: int
     micro_batch: int
@@ -60,7 +61,9 @@ def run_id(spec: RunSpec) -> str:
 class Plan:
     """One run, ready to be carried out.
 
-    tokens_per_step: slots, whole job. parameters: adapters included. flops_per_token: per slot, causal attention.
+    axes: of the mesh that the strategy spans, in order; none where it is one process. tokens_per_step: slots, whole
+    job. parameters: adapters included. flops_per_token: per slot, causal attention; hardware_flops_per_token: with
+    what is computed again.
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
     noticed, for the user.
     """
@@ -75,6 +78,7 @@ class Plan:
     accelerator: Accelerator
     strategy: Strategy
     strategy_options: Mapping[str, str]
+    axes: tuple[Axis, ...]
     launch: Launch
     data_ranks: int
     gradient_accumulation: int
@@ -82,6 +86,7 @@ class Plan:
     trainable_parameters: int
     flops_per_token: float
     flops_per_token_full_attention: float
+    hardware_flops_per_token: float
     memory_floor_bytes: int
     tokens_per_step: int
     notes: tuple[str, ...]
@@ -111,6 +116,7 @@ class Plan:
             method=self.method.name,
             token_file=token_file,
             precision=spec.precision,
+            checkpointing=spec.checkpointing,
             batching=spec.batching,
             sequence=spec.sequence,
             micro_batch=spec.micro_batch,
@@ -135,4 +141,5 @@ class Plan:
             threads=self.launch.threads,
             device_options=dict(self.launch.options),
             method_options=self.method.options(self.model.architecture),
+            axes=[asdict(axis) for axis in self.axes],
         )

@@ -14,10 +14,11 @@ from typing import TypeVar
 
 from tunemark.errors import BadExperiment, UnknownName, did_you_mean
 from tunemark.experiment.experiment import Point
+from tunemark.experiment.layout import Layout, check, lay_out, product
 from tunemark.experiment.method import Method, parse_method
 from tunemark.experiment.plan import Plan, RunSpec, run_id
-from tunemark.experiment.values import named_options
-from tunemark.physics import memory_floor_bytes, train_flops_per_token
+from tunemark.experiment.values import Factor, factors, named_options
+from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
 from tunemark.physics.peaks import find_chip, peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, Model, Strategy
@@ -77,11 +78,15 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     _check_options(point, "dataset", dataset, dataset_options)
     _check_tokenizer(point, model, dataset)
     method = _method(point, model)
-    strategy_name, strategy_options = _options(point, "strategy")
+    chosen = _factors(point)
     python = _python(point)
     device = _device(point, catalog, python, notes)
-    strategy = _named(point, "strategy", lambda name: catalog.strategy(name, device.name), strategy_name)
-    _check_options(point, "strategy", strategy, strategy_options)
+    strategies = [
+        _named(point, "strategy", lambda name: catalog.strategy(name, device.name), factor.name) for factor in chosen
+    ]
+    for each, factor in zip(strategies, chosen, strict=True):
+        _check_options(point, "strategy", each, factor.options)
+    strategy = product(chosen, strategies, point.place("strategy"))
     accelerator = _declared(point, _accelerator(point, device, catalog))
     if not accelerator.is_present:
         notes.append(
@@ -103,17 +108,18 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
             why=f"{point.place('strategy')}; {_size_place(point)}",
             next=f"--strategy with one of: {', '.join(several) or 'nothing installed'}; or a smaller --size",
         )
-    data_ranks = strategy.data_ranks(launch.processes)
-    global_batch, accumulation = _batches(point, data_ranks)
+    layout = lay_out(chosen, strategies, strategy, launch.processes, point.place("strategy"))
+    global_batch, accumulation = _batches(point, layout)
 
     spec = RunSpec(
         model=model.name,
         dataset=_joined(dataset.name, dataset_options),
         device=device.name,
         size=accelerator.name,
-        strategy=_joined(strategy.name, strategy_options),
+        strategy=layout.name,
         method=str(method),
         precision=point["precision"],
+        checkpointing=point["checkpointing"],
         batching=point["batching"],
         sequence=point["sequence"],
         micro_batch=point["micro_batch"],
@@ -134,6 +140,8 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         window=float(point["window"]),
         breakdown=point["breakdown"],
     )
+    settings = {**asdict(spec), "gradient_accumulation": accumulation}
+    check(layout, strategies, model.architecture, settings, model.name, point.place("strategy"))
     if isinstance(device, ChecksRuns):
         why = device.refusal(accelerator, spec.strategy, asdict(spec))
         if why:
@@ -157,14 +165,18 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         device=device,
         accelerator=accelerator,
         strategy=strategy,
-        strategy_options=strategy_options,
+        strategy_options=chosen[0].options if len(chosen) == 1 else {},
+        axes=layout.axes,
         launch=launch,
-        data_ranks=data_ranks,
+        data_ranks=layout.data_ranks,
         gradient_accumulation=accumulation,
         parameters=total,
         trainable_parameters=trainable,
         flops_per_token=train_flops_per_token(architecture, spec.sequence, trained=trained),
         flops_per_token_full_attention=train_flops_per_token(architecture, spec.sequence, "full", trained),
+        hardware_flops_per_token=hardware_flops_per_token(
+            architecture, spec.sequence, recomputation=point["checkpointing"], trained=trained
+        ),
         memory_floor_bytes=floor,
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),
@@ -208,6 +220,17 @@ def _options(point: Point, setting: str) -> tuple[str, dict[str, str]]:
             what=f"{setting} cannot be {point[setting]!r}",
             why=f"{point.place(setting)}: {error}",
             next="options follow the name: NAME:KEY=VALUE",
+        ) from error
+
+
+def _factors(point: Point) -> list[Factor]:
+    try:
+        return factors(point["strategy"])
+    except ValueError as error:
+        raise BadExperiment(
+            what=f"strategy cannot be {point['strategy']!r}",
+            why=f"{point.place('strategy')}: {error}",
+            next="a degree and options follow the name, and a plus joins: NAME:DEGREE:KEY=VALUE+NAME",
         ) from error
 
 
@@ -429,9 +452,10 @@ def _budget(point: Point) -> float | None:
     return None if point["steps"] is not None or point["epochs"] is not None else DEFAULT_BUDGET_S
 
 
-def _batches(point: Point, data_ranks: int) -> tuple[int, int]:
+def _batches(point: Point, layout: Layout) -> tuple[int, int]:
+    data_ranks = layout.data_ranks
     unit = point["micro_batch"] * data_ranks
-    whole = unit if point["global_batch"] is None else point["global_batch"]
+    whole = unit * layout.micro_batches if point["global_batch"] is None else point["global_batch"]
     if whole % unit:
         near = max(1, (whole + unit // 2) // unit) * unit
         raise BadExperiment(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.experiment.settings import Setting
@@ -12,6 +12,8 @@ from tunemark.experiment.settings import Setting
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
 _RANGE = re.compile(rf"{_NUMBER}-{_NUMBER}([*+]){_NUMBER}")
 _RANGE_LIMIT = 1000
+# A plus before a digit belongs to a number, such as 1e+5.
+_JOIN = re.compile(r"\+(?!\d)")
 _LARGEST = 2**63 - 1
 
 
@@ -45,6 +47,28 @@ def named_options(text: str) -> tuple[str, dict[str, str]]:
             raise ValueError(f"the option {key!r} is given twice")
         options[key] = value
     return name, options
+
+
+class Factor(NamedTuple):
+    """One strategy of a product as it is written; degree: None where it is to be derived from the size."""
+
+    name: str
+    degree: int | None
+    options: dict[str, str]
+
+
+def factors(text: str) -> list[Factor]:
+    """The strategies of "name:degree:key=value+name...", degree and options being optional; ValueError where it is
+    malformed."""
+    found = []
+    for part in _JOIN.split(text):
+        name, *rest = part.split(":")
+        # The degree comes first, so that no option is mistaken for one.
+        degree = int(rest.pop(0)) if rest and rest[0].isdecimal() else None
+        if degree == 0:
+            raise ValueError(f"{part!r}: a degree is at least 1")
+        found.append(Factor(name, degree, named_options(":".join([name, *rest]))[1]))
+    return found
 
 
 def _words(setting: Setting, text: str, place: str) -> list[str]:

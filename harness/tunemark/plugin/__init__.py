@@ -5,6 +5,7 @@ from tunemark.plugin.catalog import Catalog as Catalog
 from tunemark.plugin.catalog import Offer as Offer
 from tunemark.plugin.descriptors import Accelerator as Accelerator
 from tunemark.plugin.descriptors import Architecture as Architecture
+from tunemark.plugin.descriptors import Axis as Axis
 from tunemark.plugin.descriptors import Dataset as Dataset
 from tunemark.plugin.descriptors import DeviceState as DeviceState
 from tunemark.plugin.descriptors import Example as Example

@@ -6,7 +6,7 @@ a `runtime` in the worker, a `loader` in the parent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -155,8 +155,25 @@ class Dataset:
     """False where no loss can be expected to fall (random ids): the loss-rising rule is not applied."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """One axis of the mesh that a strategy spans, `degree` processes long. strategy: whose axis it is, by name."""
+
+    strategy: str
+    degree: int
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
 def _one_rank_each(processes: int) -> int:
     return processes
+
+
+def _one_is_enough(axis: Axis) -> int:
+    return 1
+
+
+def _nothing_refused(axes: Sequence[Axis], architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,7 +182,14 @@ class Strategy:
 
     devices: those it is for, empty where any will do; one for a device goes before one of the same name for any.
     distributed: False is one process whatever the size, True one process per unit of the size.
-    data_ranks: from the number of processes, how many see distinct batches.
+    data_ranks: from the number of its processes, how many see distinct batches.
+
+    product: a runtime that carries out the product of several strategies, each on its own axis of one mesh; those that
+    name the same one can be joined by plus (`fsdp:4+tp:2`). None where it stands alone.
+    micro_batches: from its axis, the fewest micro-batches of a step that it is made for; what a global batch of `auto`
+    is made of. refusal: from the axes of the run, the model and the settings by name, why it cannot be; None where it
+    can. Asked of each strategy of a product, in the plan. needs: the least version of a module that the interpreter
+    which trains must have, by its name.
     """
 
     name: str
@@ -175,6 +199,10 @@ class Strategy:
     devices: tuple[str, ...] = ()
     distributed: bool = True
     data_ranks: Callable[[int], int] = _one_rank_each
+    product: str | None = None
+    micro_batches: Callable[[Axis], int] = _one_is_enough
+    refusal: Callable[[Sequence[Axis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
+    needs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

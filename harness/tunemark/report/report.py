@@ -109,6 +109,7 @@ _THROUGHPUT: list[_Field] = [
 ]
 _EFFICIENCY: list[_Field] = [
     _plain("mfu", "MFU", "1", "model FLOPs of all slots (causal, nothing recomputed) over peak FLOP/s"),
+    _plain("hfu", "HFU", "1", "the same with what checkpointing computed again"),
     _plain("peak_flops", "peak", "FLOP/s"),
     _plain("peak_flops_source", "peak's source"),
     _plain("mfu_reason", "why no MFU"),
@@ -149,6 +150,7 @@ _RUNS: list[_Field] = [
     _plain("train_on", "train on"),
     _plain("method", "method"),
     _plain("precision", "precision"),
+    _plain("checkpointing", "checkpointing"),
     _plain("batching", "batching"),
     _plain("sequence", "sequence", "tokens"),
     _plain("micro_batch", "micro batch", "sequences"),

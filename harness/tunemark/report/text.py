@@ -35,6 +35,8 @@ def markdown_table(results: Sequence[Result]) -> str:
     numbers["n"] = _n
     numbers["padding (%)"] = lambda r: _percent(r.padding_fraction)
     numbers["MFU (%)"] = lambda r: _percent(r.mfu)
+    if any(r.checkpointing != "none" for r in results):
+        numbers["HFU (%)"] = lambda r: _percent(r.hfu)
     words: dict[str, Callable[[Result], str]] = {"status": lambda r: r.status, "verdict": lambda r: r.verdict}
     if any(r.queue_s is not None for r in results):
         numbers["queued (s)"] = lambda r: _seconds(r.queue_s)
@@ -124,6 +126,7 @@ _IDENTITY: dict[str, Callable[[Result], str]] = {
     "device": lambda r: f"{r.device}:{r.size}",
     "strategy": lambda r: r.strategy_requested,
     "precision": lambda r: r.precision,
+    "checkpointing": lambda r: r.checkpointing,
     "batching": lambda r: r.batching,
     "train on": lambda r: r.train_on,
     "sequence (tokens)": lambda r: str(r.sequence),

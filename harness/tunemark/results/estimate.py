@@ -152,6 +152,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         setup_s=_setup(attempts),
         mfu=mfu,
         mfu_reason=mfu_reason,
+        hfu=_hfu(identity, mfu),
         peak_memory_bytes=max((o["peak_memory_bytes"] for o in told if o.get("peak_memory_bytes")), default=None),
         requested_bytes=_first(o.get("requested_bytes") for o in told),
         available_bytes=_first(o.get("available_bytes") for o in told),
@@ -239,6 +240,13 @@ def _mfu(
     if finding and source == "measured":
         return None, finding.message, finding
     return mfu, None, finding
+
+
+def _hfu(identity: Identity, mfu: float | None) -> float | None:
+    """The share of the peak with what was computed again; the same as MFU where nothing was."""
+    if mfu is None or identity.hardware_flops_per_token is None:
+        return None
+    return mfu * identity.hardware_flops_per_token / identity.flops_per_token
 
 
 def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documents: Documents | None) -> list[Finding]:

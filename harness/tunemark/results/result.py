@@ -66,7 +66,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     breakdown: every part of a step was waited for, so its rates are not the run's. peak_flops: what the accelerator's
     chips promise in this precision, null where unknown. learnable: false where no loss can fall. simulated: the
     accelerator is a simulator's, so that no figure says how fast anything is. parts: physical memories of the
-    accelerator; memory_bytes: all of it; null where unknown.
+    accelerator; memory_bytes: all of it; null where unknown. hardware_flops_per_token: model FLOPs and what
+    checkpointing computes again, causal attention.
     """
 
     run_id: str
@@ -113,6 +114,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     simulated: bool = False
     parts: int | None = None
     memory_bytes: int | None = None
+    checkpointing: str = "none"
+    hardware_flops_per_token: float | None = None
 
 
 # Inherited, against the style: the same fields are flat in two files, and a second list of them would drift.
@@ -160,6 +163,7 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop_reason: str | None
     data_sha256: str
     environment: dict[str, Any]
+    hfu: float | None = None
     available_bytes: int | None = None
     queue_s: float | None = None
     search_s: float | None = None

@@ -169,6 +169,7 @@ def identity(plan: Plan) -> Identity:
         trainable_parameters=plan.trainable_parameters,
         flops_per_token=plan.flops_per_token,
         flops_per_token_full_attention=plan.flops_per_token_full_attention,
+        hardware_flops_per_token=plan.hardware_flops_per_token,
         peak_flops=peak_flops,
         peak_flops_source=accelerator.source if peak_flops is not None else None,
     )

@@ -1,0 +1,254 @@
+"""Do all strategies train the same? Loss and gradient norm of each over five steps, against one process.
+
+    python benchmarks/parity.py                  # all of it; prints the table of docs/strategies.md
+    python benchmarks/parity.py --write          # and puts it there
+    python benchmarks/parity.py --model mistral-tiny --size 1,2 --strategy fsdp,tp
+
+Every attempt is a whole one of the worker, on the same samples. Those of one size run one after another in the same
+processes, which saves the start of each. Nothing is timed here, so that processes may share cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs/strategies.md"
+BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
+
+MODELS = ("mistral-tiny", "llama-tiny", "gpt2-tiny")
+SIZES = (1, 2, 4)
+# Strategies by size: what fits it, each axis alone and their products.
+ALONE = (
+    "ddp",
+    "fsdp",
+    "fsdp:reshard=false",
+    "tp",
+    "tp:sequence_parallel=true",
+    "pp",
+    "pp:schedule=gpipe",
+    "pp:schedule=interleaved",
+    "pp:schedule=zb",
+    "pp:schedule=zbv",
+)
+PRODUCTS = (
+    "ddp:2+fsdp:2",
+    "ddp:2+tp:2",
+    "fsdp:2+tp:2",
+    "fsdp:2+tp:2:sequence_parallel=true",
+    "pp:2+ddp:2",
+    "pp:2+fsdp:2",
+    "pp:2+tp:2",
+    "fsdp:2+pp:2:schedule=interleaved",
+    "pp:2+tp:2:sequence_parallel=true",
+)
+PRECISIONS = ("fp32", "bf16-autocast", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of the table. refused: why the plan does not allow it. loss, norm: largest relative differences from one
+    process; None where it failed, and then `failure` says how."""
+
+    model: str
+    precision: str
+    size: int
+    strategy: str
+    refused: str = ""
+    failure: str = ""
+    loss: float | None = None
+    norm: float | None = None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=",".join(MODELS))
+    parser.add_argument("--size", default=",".join(map(str, SIZES)))
+    parser.add_argument("--strategy", default=None, help="instead of all, of those that fit a size")
+    parser.add_argument("--precision", default="fp32", help=f"any of {', '.join(PRECISIONS)}")
+    parser.add_argument("--checkpointing", default="none")
+    parser.add_argument("--batching", default="pack")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--rank", metavar="FOLDER", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rank:
+        return train_all(Path(args.rank))
+    sizes = [int(size) for size in args.size.split(",")]
+    given = args.strategy.split(",") if args.strategy else None
+    cells: list[Cell] = []
+    for precision in args.precision.split(","):
+        for model in args.model.split(","):
+            print(f"{model} {precision} ...", file=sys.stderr, flush=True)
+            changes = {"precision": precision, "batching": args.batching, "checkpointing": args.checkpointing}
+            with tempfile.TemporaryDirectory() as folder:
+                cells += compare(model, sizes, given, Path(folder), changes)
+    words = table(cells)
+    print(words)
+    if args.write:
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        DOCUMENT.write_text(f"{before}{BEGIN}\n{words}\n{END}{after}", encoding="utf-8")
+    return 0 if all(is_equal(cell) for cell in cells) else 1
+
+
+def compare(
+    model: str, sizes: Sequence[int], strategies: Sequence[str] | None, folder: Path, changes: Mapping[str, Any]
+) -> list[Cell]:
+    """Train a model by each strategy at each size, and in one process, and compare."""
+    from tunemark.verify import relative_difference
+
+    folder.mkdir(parents=True, exist_ok=True)
+    precision = str(changes["precision"])
+    reference = folder / "reference"
+    prepare({"none": reference}, model, 1, {**changes, "checkpointing": "none"})
+    run(1, [reference])
+    losses, norms = trained(reference)
+    cells = []
+    for size in sizes:
+        wanted = strategies or (ALONE if size < 4 else (*ALONE, *PRODUCTS))
+        folders = {strategy: folder / f"{size}-{i}" for i, strategy in enumerate(wanted)}
+        refused = prepare(folders, model, size, changes)
+        run(size, [folders[strategy] for strategy in wanted if strategy not in refused])
+        for strategy, where in folders.items():
+            facts: dict[str, Any] = {"refused": refused.get(strategy, "")}
+            if strategy not in refused:
+                try:
+                    ours = trained(where)
+                    facts = {"loss": relative_difference(ours[0], losses), "norm": relative_difference(ours[1], norms)}
+                except RuntimeError as error:
+                    facts = {"failure": str(error)}
+            cells.append(Cell(model=model, precision=precision, size=size, strategy=strategy, **facts))
+            print(_words(cells[-1]), file=sys.stderr, flush=True)
+    return cells
+
+
+def prepare(folders: Mapping[str, Path], model: str, size: int, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Write the plan of each strategy into its folder; returns the refusals by strategy."""
+    from tunemark.data import prepare as tokens
+    from tunemark.errors import TunemarkError
+    from tunemark.experiment import make_experiment, points, resolve
+    from tunemark.plugin import Catalog
+
+    catalog, refused = Catalog(), {}
+    flags = {"model": model, "device": f"cpu:{size}", "sequence": 64, "micro_batch": 1, "global_batch": 8}
+    flags.update(
+        learning_rate=1e-3, warmup=0, steps=5, budget=3600.0, target_interval=0.0, oversubscribe=True, **changes
+    )
+    for strategy, folder in folders.items():
+        try:
+            (point,) = points(make_experiment({**flags, "strategy": strategy}))
+            plan = resolve(point, catalog)
+        except TunemarkError as error:
+            refused[strategy] = error.next or error.what
+            continue
+        data = tokens(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
+        assignment = plan.assignment(data.token_file, "parity", calibrate=False)
+        # The processes are not bound to cores: there are more of them.
+        assignment = replace(assignment, threads=1, device_options={})
+        folder.mkdir(parents=True)
+        (folder / "plan.json").write_text(assignment.to_json())
+    return refused
+
+
+def run(size: int, folders: Sequence[Path]) -> None:
+    """Train all plans of a size, one after another in the same processes."""
+    if not folders:
+        return
+    listed = folders[0].parent / f"{size}.json"
+    listed.write_text(json.dumps([str(folder) for folder in folders]))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
+    command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--rank", str(listed)]
+    paths = [str(ROOT / "harness"), str(ROOT / "plugins")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    (folders[0].parent / f"{size}.log").write_text(done.stdout + done.stderr)
+
+
+def train_all(listed: Path) -> int:
+    """In each process: every attempt of a list, its records in its own folder. A failed one ends the others too,
+    because its ranks no longer agree."""
+    import time
+
+    from tunemark_worker.__main__ import Attempt
+    from tunemark_worker.contract import Assignment, records_name
+    from tunemark_worker.recorder import Recorder
+
+    rank = int(os.environ.get("RANK", "0"))
+    for folder in json.loads(listed.read_text()):
+        assignment = Assignment.from_json(Path(folder, "plan.json").read_text())
+        recorder = Recorder(str(Path(folder, records_name(rank))), rank, time.monotonic)
+        attempt = Attempt()
+        try:
+            reason = attempt.run(assignment, recorder, lambda: False)
+        except Exception as error:
+            recorder.write("end", reason="error", status="error", error=f"{type(error).__name__}: {error}")
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
+    os._exit(0)  # leaving a process group can abort, and everything is written
+
+
+def trained(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Loss and gradient norm of every step; RuntimeError where the attempt did not end well."""
+    from tunemark.results.measurement import read
+
+    found = read(folder)
+    ends = [rank.end for rank in found.ranks]
+    wrong = [str(end["error"]) for end in ends if end is not None and end["status"] != "ok"]
+    if wrong or len(ends) < found.assignment.processes or not all(ends):
+        raise RuntimeError(wrong[0] if wrong else "it ended without a record")
+    return found.losses, found.gradient_norms
+
+
+def is_equal(cell: Cell) -> bool:
+    from tunemark.verify import TOLERANCE
+
+    if cell.refused:
+        return True
+    return cell.loss is not None and cell.norm is not None and max(cell.loss, cell.norm) <= TOLERANCE[cell.precision]
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """A row for each strategy, a column for each model, precision and size; in a cell the larger difference."""
+    columns = list(dict.fromkeys((cell.model, cell.precision, cell.size) for cell in cells))
+    by = {(cell.strategy, cell.model, cell.precision, cell.size): cell for cell in cells}
+    heads = [f"{model} {'' if precision == 'fp32' else precision + ' '}x {size}" for model, precision, size in columns]
+    lines = [f"| strategy | {' | '.join(heads)} |", "|---|" + "---:|" * len(columns)]
+    for strategy in dict.fromkeys(cell.strategy for cell in cells):
+        row = [by.get((strategy, *column)) for column in columns]
+        lines.append(f"| `{strategy}` | {' | '.join(_short(cell) for cell in row)} |")
+    reasons = dict.fromkeys(f"- `{c.strategy}` x {c.size}, {c.model}: {c.refused}" for c in cells if c.refused)
+    return "\n".join([*lines, *(["", "Refused by `plan`:", "", *reasons] if reasons else [])])
+
+
+def _short(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    if cell.refused:
+        return "refused"
+    if cell.loss is None or cell.norm is None:
+        return "FAILED"
+    worst = f"{max(cell.loss, cell.norm):.0e}"
+    return worst if is_equal(cell) else f"DIFFERS {worst}"
+
+
+def _words(cell: Cell) -> str:
+    words = f"{cell.model} {cell.precision} x {cell.size} {cell.strategy}: "
+    if cell.refused or cell.failure:
+        return words + (f"refused: {cell.refused}" if cell.refused else f"FAILED: {cell.failure}")
+    return words + f"loss {cell.loss:.1e}, gradient norm {cell.norm:.1e}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

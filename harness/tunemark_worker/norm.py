@@ -1,0 +1,63 @@
+"""The norm of the whole job's gradient, wherever its parts lie, and clipping by it."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+import torch.distributed as dist
+
+
+def clip(
+    parameters: Sequence[torch.nn.Parameter],
+    largest: float,
+    stages: Optional[Any] = None,
+    counted_elsewhere: Sequence[torch.nn.Parameter] = (),
+) -> torch.Tensor:
+    """Scale the gradients so that their 2-norm over all parameters of the job is at most `largest`, by the rule of
+    `torch.nn.utils.clip_grad_norm_`; returns the norm before.
+
+    A sharded gradient's squares are summed over the ranks that it is sharded over, a replicated one counts once.
+    stages: the group of ranks that hold other parameters. counted_elsewhere: parameters that another of its ranks
+    has too, and counts.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    skipped = {id(p.grad) for p in counted_elsewhere}
+    groups: Dict[Tuple[Any, Tuple[int, ...]], List[torch.Tensor]] = {}
+    for gradient in gradients:
+        if id(gradient) in skipped:
+            continue
+        mesh = getattr(gradient, "device_mesh", None)
+        dims = tuple(i for i, at in enumerate(getattr(gradient, "placements", ())) if not at.is_replicate())
+        groups.setdefault((mesh, dims), []).append(local(gradient))
+    device = local(parameters[0]).device if parameters else None
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for (mesh, dims), found in groups.items():
+        squares = torch.stack([_square(each) for each in found]).sum()
+        for dim in dims:
+            dist.all_reduce(squares, group=mesh.get_group(dim))
+        total += squares
+    if stages is not None:
+        dist.all_reduce(total, group=stages)
+    norm = total.sqrt()
+    if largest < float("inf"):
+        factor = torch.clamp(largest / (norm + 1e-6), max=1.0)
+        for gradient in gradients:
+            local(gradient).mul_(factor)
+    return norm
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What lies on this rank of a tensor that may be distributed, detached."""
+    held: Any = tensor.detach()
+    found: torch.Tensor = held.to_local() if hasattr(held, "to_local") else held
+    return found
+
+
+def _square(gradient: torch.Tensor) -> torch.Tensor:
+    """The square of the norm, row by row: on a CPU torch adds up a whole tensor's squares in float32, and for eight
+    million of them the norm was wrong by 2e-4 (torch 2.13). The second sum is short, so that float64 costs nothing."""
+    rows = gradient if gradient.dim() > 1 else gradient[None]
+    norms = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32)
+    norm: torch.Tensor = torch.linalg.vector_norm(norms, dtype=torch.float64)
+    return norm.square()
