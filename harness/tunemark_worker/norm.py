@@ -21,6 +21,8 @@ def clip(
     stages: the group of ranks that hold other parameters. counted_elsewhere: parameters that another of its ranks
     has too, and counts.
     """
+    for parameter in parameters:
+        _add_up(parameter)
     gradients = [p.grad for p in parameters if p.grad is not None]
     skipped = {id(p.grad) for p in counted_elsewhere}
     groups: Dict[Tuple[Any, Tuple[int, ...]], List[torch.Tensor]] = {}
@@ -52,6 +54,14 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     held: Any = tensor.detach()
     found: torch.Tensor = held.to_local() if hasattr(held, "to_local") else held
     return found
+
+
+def _add_up(parameter: torch.nn.Parameter) -> None:
+    """Add up a gradient of which each rank has a summand, as it is of a norm's weight under sequence parallelism."""
+    gradient: Any = parameter.grad
+    if any(at.is_partial() for at in getattr(gradient, "placements", ())):
+        held: Any = parameter
+        parameter.grad = gradient.redistribute(held.device_mesh, held.placements)
 
 
 def _square(gradient: torch.Tensor) -> torch.Tensor:

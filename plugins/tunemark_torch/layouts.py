@@ -44,6 +44,8 @@ def _tensor(axis: Axis, a: Architecture, settings: Mapping[str, Any]) -> str | N
     degree = axis.degree
     if wrong := _not_boolean(axis, "sequence_parallel"):
         return wrong
+    if settings["method"] != "full":
+        return "tp cuts matrices by their names and knows no adapters: ddp, fsdp or pp, or --method full"
     if a.num_hidden_layers == 0:
         return "tp cuts layers, and it has none"
     for what, number in (("attention heads", a.num_attention_heads), ("key and value heads", a.num_key_value_heads)):
