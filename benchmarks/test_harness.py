@@ -17,6 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from tunemark.data import prepare
 from tunemark.plugin import Catalog
+from tunemark_pytest.fixture import RunExperiment
 from tunemark_worker import documents, steady
 
 _COMMANDS = {
@@ -66,6 +67,15 @@ def test_python_stdlib_becomes_tokens(benchmark: BenchmarkFixture, state: str, t
     else:
         tokens()
         benchmark.pedantic(tokens, rounds=15, warmup_rounds=1)
+
+
+def test_training_steps(tunemark: RunExperiment) -> None:
+    """Steps of the smallest Mistral on one core through the whole harness; tokens/s stand in extra_info."""
+    result = tunemark(
+        model="mistral-tiny", device="cpu:1", sequence=128, micro_batch=4, warmup=5, steps=20, repeats=1,
+        target_interval=0, no_calibrate=True,
+    )  # fmt: skip
+    assert result.tokens_per_s is not None
 
 
 def test_packing_plans_an_epoch(benchmark: BenchmarkFixture) -> None:

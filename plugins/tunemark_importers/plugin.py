@@ -27,6 +27,14 @@ def tunemark_importers() -> Sequence[Importer]:
             description="benchmark_report.json and benchmark.json of Hugging Face's optimum-benchmark, training",
         ),
         Importer(
+            name="pytest-benchmark",
+            document="tunemark_importers.pytest_benchmark:document",
+            is_document="tunemark_importers.pytest_benchmark:is_document",
+            meaning="all slots of the timed steps over their wall time, whole job; the rounds are the steps of all "
+            "attempts",
+            description="JSON that pytest-benchmark saved of tests with the fixture tunemark",
+        ),
+        Importer(
             name="claims",
             document="tunemark_importers.claims_csv:document",
             is_document="tunemark_importers.claims_csv:is_document",

@@ -2,6 +2,7 @@
 
 from tunemark.results.estimate import Attempt as Attempt
 from tunemark.results.estimate import estimate as estimate
+from tunemark.results.estimate import timed_steps as timed_steps
 from tunemark.results.imported import Imported as Imported
 from tunemark.results.imported import encode_imported as encode_imported
 from tunemark.results.imported import keep as keep

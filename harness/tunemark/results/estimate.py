@@ -167,6 +167,12 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     )
 
 
+def timed_steps(measurement: Measurement, identity: Identity) -> tuple[float, ...]:
+    """Seconds per step of each timed window of an attempt, on its slowest rank; empty where nothing was timed."""
+    timed = _timed(measurement, identity)
+    return tuple(timed.seconds_per_step) if timed else ()
+
+
 def _timed(measurement: Measurement, identity: Identity) -> _Timed | None:
     """The timed part; None where no window was completed."""
     if not measurement.is_whole:

@@ -39,6 +39,7 @@ TEXTS = {
     "megatron": [("megatron-lm.txt", 0, 38), ("megatron-bridge.txt", 0, 6)],
     "huggingface": [("huggingface-trainer_state.json", 0, 999), ("huggingface-train_results.json", 0, 99)],
     "optimum-benchmark": [("optimum-benchmark.json", 0, 999)],
+    "pytest-benchmark": [("pytest-benchmark.json", 0, 999)],
     "anything": [("anything.txt", 0, 12)],
     "claims": [("claims.csv", 0, 9), ("claims-semicolon.csv", 0, 9), ("claims-tabs.tsv", 0, 9)],
 }  # fmt: skip

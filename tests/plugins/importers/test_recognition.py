@@ -34,6 +34,7 @@ OWNERS = {
     "moai-window.txt": "moai",
     "optimum-benchmark.json": "optimum-benchmark",
     "optimum-benchmark_report.json": "optimum-benchmark",
+    "pytest-benchmark.json": "pytest-benchmark",
     "torchtitan-2024.txt": "torchtitan",
     "torchtitan-2025.txt": "torchtitan",
     "torchtune-disk.jsonl": "torchtune",
@@ -55,7 +56,7 @@ def test_a_format_is_told_by_its_content(name: str, printed: Printed, importers:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, owner in OWNERS.items() if not owner.startswith(("claims", "optimum"))]
+    "name", [name for name, owner in OWNERS.items() if not owner.startswith(("claims", "optimum", "pytest"))]
 )
 def test_one_log_reader_alone_knows_a_log(name: str, printed: Printed, importers: Importers) -> None:
     for importer in importers.values():

@@ -1,0 +1,144 @@
+"""JSON that pytest-benchmark saved of tests with the fixture `tunemark`: a benchmark is a run, its rounds are steps.
+
+Source: github.com/ionelmc/pytest-benchmark, `src/pytest_benchmark/stats.py` (Metadata.as_dict) and `plugin.py`
+(pytest_benchmark_generate_json), versions 3.1 to 5; what stands in extra_info is written by `tunemark_pytest.fixture`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunemark.errors import BadData
+from tunemark.plugin.claims import Claim, Layout, LoggedStep, Steps
+from tunemark_importers.documents import json_of
+
+MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it in a test"
+
+_KIND = "what pytest-benchmark saves"
+# History of what stands under "tunemark" in extra_info: 1, first form.
+_SCHEMA = 1
+_MOST_CLAIMS = 1000
+_LAYOUT = frozenset(field.name for field in dataclasses.fields(Layout))
+
+
+def is_document(head: str) -> bool:
+    """Whether a text begins as pytest-benchmark's JSON does, of whatever was benchmarked."""
+    return head.lstrip().startswith("{") and '"machine_info"' in head and '"commit_info"' in head
+
+
+def document(id: str, source: str, text: str) -> Sequence[Claim]:
+    """A claim for each benchmark of the fixture. Raises `BadData` where the JSON is broken or holds none of them."""
+    benchmarks = json_of(text, source, _KIND).get("benchmarks")
+    rows = [row for row in benchmarks if isinstance(row, dict)] if isinstance(benchmarks, list) else []
+    ours = [row for row in rows if _object(_object(row, "extra_info"), "tunemark")]
+    if not ours:
+        raise BadData(
+            what=f"{source} is {_KIND}, and none of its {len(rows)} benchmarks is a training run",
+            why="a run of the fixture `tunemark` has its facts in extra_info",
+            next="save the benchmarks of tests that call `tunemark(...)`",
+        )
+    known = [row for row in ours if _object(_object(row, "extra_info"), "tunemark").get("schema") == _SCHEMA]
+    if not known:
+        raise BadData(
+            what=f"{source} was written by another version of tunemark",
+            why=f"this one reads facts of schema {_SCHEMA}",
+            next="read it with the version that wrote it",
+        )
+    left_out = len(rows) - len(known)
+    notes = (f"{left_out} other benchmarks in the file are left out",) if left_out else ()
+    return [_claim(row, id, source, notes) for row in known[:_MOST_CLAIMS]]
+
+
+def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...]) -> Claim:
+    extra = _object(row, "extra_info")
+    run = _object(extra, "tunemark")
+    said = list(notes)
+    facts: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+
+    def take(field: str, value: Any, words: str) -> None:
+        if value is not None:
+            facts[field] = value
+            origin[field] = words
+
+    for field, key in _TEXTS.items():
+        take(field, _text(run.get(key)), f"extra_info: {key}")
+    for field, key in _NUMBERS.items():
+        value = _number(run.get(key))
+        if value is not None and not math.isfinite(value):
+            said.append(f"{field} is {value} as stated")
+        elif value is not None and value >= 0:
+            take(field, value, f"extra_info: {key}")
+    for field, key in _COUNTS.items():
+        take(field, _count(run.get(key)), f"extra_info: {key}")
+    take("tokens_per_s", _positive(extra.get("slot_tokens_per_s")), "extra_info: slot_tokens_per_s")
+    take("step_time_s", _positive(_object(row, "stats").get("mean")), "stats: mean of the rounds")
+    take("tokens_total", _positive(_object(run, "tokens").get("slots")), "extra_info: tokens.slots")
+    take("train_s", _positive(run.get("interval_s")), "extra_info: interval_s")
+    take("steps_done", _positive(run.get("steps_measured")), "extra_info: steps_measured")
+    if run.get("simulated") is True:
+        said.append("the accelerator was a simulator's: no figure says how fast anything is")
+    verdict = _text(run.get("verdict"))
+    if verdict and verdict != "valid":
+        said.append(f"its own verdict was {verdict}")
+    layout = {name: facts.pop(name) for name in _LAYOUT & facts.keys()}
+    name = _text(row.get("fullname")) or _text(row.get("name")) or id
+    return Claim(
+        id=name, source=source, tool="pytest-benchmark", meaning=MEANING,
+        counts="slots", scope="job", layout=Layout(**layout), steps=_steps(row), origin=origin, notes=tuple(said),
+        **facts,
+    )  # fmt: skip
+
+
+_TEXTS = {"model": "model", "method": "method", "device": "chip", "precision": "precision"}
+_NUMBERS = {
+    "parameters": "parameters",
+    "trainable_parameters": "trainable_parameters",
+    "memory_bytes": "peak_memory_bytes",
+}
+_COUNTS = {
+    "count": "chips",
+    "sequence": "sequence",
+    "global_batch": "global_batch",
+    "micro_batch": "micro_batch",
+    "gradient_accumulation": "gradient_accumulation",
+}
+
+
+def _steps(row: Mapping[str, Any]) -> Steps:
+    """The rounds, each the seconds of one step; empty where the file was saved without them."""
+    steps = Steps()
+    values = _object(row, "stats").get("data")
+    if isinstance(values, list):
+        for at, value in enumerate(values, 1):
+            if (seconds := _positive(value)) is not None:
+                # Rounds of several attempts follow each other, so that their numbers are no steps' of one run.
+                steps.add(LoggedStep(at, duration_s=seconds, duration_steps=1.0))
+    return steps
+
+
+def _object(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under that name, an empty one where there is none."""
+    found = of.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value[:200] if isinstance(value, str) and value else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _positive(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and 0 < number < math.inf else None
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() and 0 < number < 1e15 else None
