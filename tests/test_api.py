@@ -43,3 +43,10 @@ def test_a_setting_that_is_none_is_refused() -> None:
         tunemark.plan(micro_bach=2)
     with pytest.raises(BadExperiment, match="plan"):
         tunemark.run(dry_run=True)
+    with pytest.raises(BadExperiment, match="dry-run"):
+        tunemark.scale(mode="strong", dry_run=True)
+
+
+def test_a_scaling_of_one_size_is_refused() -> None:
+    with pytest.raises(BadExperiment, match="two sizes or more"):
+        tunemark.scale(**_FEW, mode="weak")

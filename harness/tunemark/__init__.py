@@ -1,6 +1,7 @@
 """tunemark: how many tokens per second does fine-tuning this model reach on that accelerator?
 
-From Python, `run` measures what `tunemark run` does and `plan` says what it would do:
+From Python, `run` measures what `tunemark run` does, `scale` what `tunemark scale` does, and `plan` says what would be
+run:
 
     results = tunemark.run(model="mistral-tiny", size=[1, 2], steps=12)
     results.runs[0].tokens_per_s.value
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tunemark.analysis.scaling import Mode, Scaling
     from tunemark.experiment import Plan
     from tunemark.measure import Results
     from tunemark.sweep import Watch
 
-__all__ = ["plan", "run"]
+__all__ = ["plan", "run", "scale"]
 __version__ = "0.1.0"
 
 
@@ -49,6 +51,34 @@ def run(experiment: str | Path | None = None, *, watch: Watch | None = None, **s
     if results.is_interrupted:
         raise KeyboardInterrupt
     return results
+
+
+def scale(
+    experiment: str | Path | None = None, *, mode: Mode, watch: Watch | None = None, **settings: Any
+) -> tuple[Scaling, ...]:
+    """Measure an experiment at several sizes, strong or weak, and return one scaling for each group that differs in its
+    size alone. Takes and raises what `run` does; of results that are there, `tunemark.analysis.scaling.scalings` gives
+    the same."""
+    from tunemark.analysis.scaling import scalings
+    from tunemark.errors import BadExperiment
+    from tunemark.experiment import make_experiment, points, resolve_all, scale_points
+    from tunemark.measure import measure
+    from tunemark.plugin import Catalog
+    from tunemark.sweep import Watch
+
+    catalog = Catalog()
+    asked = make_experiment(settings, experiment)
+    if asked.dry_run:
+        raise BadExperiment(
+            what="scale(dry_run=True) would measure nothing", next="`tunemark scale --dry-run` prints the plans"
+        )
+    if mode not in ("strong", "weak"):
+        raise BadExperiment(what=f"there is no scaling of mode {mode!r}", next="mode='strong' or mode='weak'")
+    chosen, _ = scale_points(points(asked), catalog, mode)
+    results = measure(asked, resolve_all(chosen, catalog), catalog, watch or Watch())
+    if results.is_interrupted:
+        raise KeyboardInterrupt
+    return scalings(results.runs, mode)
 
 
 def plan(experiment: str | Path | None = None, **settings: Any) -> list[Plan]:

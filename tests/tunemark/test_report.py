@@ -162,7 +162,7 @@ def test_report_of_an_empty_folder_is_a_mistake(tmp_path: Path) -> None:
         report_command.execute(argparse.Namespace(folders=[str(tmp_path)], output=None, json=False))
 
 
-@pytest.mark.parametrize("what", ["result", "experiment"])
+@pytest.mark.parametrize("what", ["result", "experiment", "scaling"])
 def test_schema_prints_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert schema_command.execute(argparse.Namespace(what=what)) == 0
     assert "$schema" in json.loads(capsys.readouterr().out)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunemark.analysis.prices import Prices, read_prices
 from tunemark.analysis.scaling import Best, Scaling, every_scaling, scalings
+from tunemark.errors import BadExperiment
 from tunemark.results import Result
 
 Made = Callable[..., Result]
@@ -227,13 +230,48 @@ def test_choices_are_shown_where_intervals_set_them_apart(made_run: Made) -> Non
 
 def test_prices_decide_what_is_cheapest(made_run: Made) -> None:
     runs = sizes(made_run, {1: (100, 101, 99), 2: (180, 181, 179)})
-    flat = {("cpu", "1"): 3.6, ("cpu", "2"): 3.6}
-    found = only(
-        scalings(runs, "strong", price_per_hour=lambda device, size, units: flat[device, size], currency="EUR")
-    )
+    flat = Prices(currency="EUR", per_hour={"cpu:1": 3.6, "cpu:2": 3.6})
+    found = only(scalings(runs, "strong", prices=flat))
     assert best(found, "cheapest").size == "2"
     # 3.6 an hour is 0.001 a second; a million tokens take 5,556 s.
     assert best(found, "cheapest").evidence.startswith("5.556 EUR per million tokens")
+    some = Prices(currency="EUR", per_hour={"cpu:1": 3.6})
+    assert "chip-seconds" in best(only(scalings(runs, "strong", prices=some)), "cheapest").evidence
+
+
+def test_a_price_is_of_the_size_else_of_its_chips(made_run: Made) -> None:
+    prices = Prices(currency="EUR", per_hour={"cpu:8": 10.0}, per_chip_hour={"cpu": 2.0, "fast core": 3.0})
+    assert prices.of(made_run(size="8", chips=8)) == 10
+    assert prices.of(made_run(size="4", chips=4)) == 8
+    assert prices.of(made_run(size="4", chips=4, chip="fast core")) == 12
+    assert prices.of(made_run(size="4", chips=None)) is None
+    assert prices.of(made_run(device="moai", size="Small", chips=1)) is None
+    # 8 an hour at 1,000 tokens/s.
+    assert prices.per_million_tokens(made_run(size="4", chips=4), 1000) == pytest.approx(8 / 3.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("currency = ", "cannot read the prices"),
+        ('currency = "USD"', "has no price"),
+        ('currency = "USD"\n[per_hours]\n"cpu:1" = 1.0', "no key 'per_hours'"),
+        ('currency = "USD"\n[per_hour]\n"cpu:1" = "1"', "is no price file"),
+        ('currency = "USD"\n[per_hour]\n"cpu:1" = 0.0', "the price of 'cpu:1' is 0.0"),
+        ('currency = "USD"\n[per_hour]\n"cpu:1" = nan', "the price of 'cpu:1' is nan"),
+        ('[per_hour]\n"cpu:1" = 1', "is no price file"),
+    ],
+)
+def test_a_price_file_that_says_nothing_clear_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "prices.toml").write_text(text)
+    with pytest.raises(BadExperiment, match=said):
+        read_prices(tmp_path / "prices.toml")
+
+
+def test_prices_are_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "prices.toml").write_text('currency = "USD"\n[per_hour]\n"cuda:8" = 24\n[per_chip_hour]\ncuda = 3.2\n')
+    read = read_prices(tmp_path / "prices.toml")
+    assert read == Prices(currency="USD", per_hour={"cuda:8": 24.0}, per_chip_hour={"cuda": 3.2})
 
 
 def test_a_group_measured_under_two_versions_is_suspect(made_run: Made) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tunemark.analysis import alike
+from tunemark.analysis.prices import Prices
 from tunemark.analysis.surroundings import surroundings
 from tunemark.plugin.descriptors import Finding
 from tunemark.results import Estimate, Result
@@ -29,7 +30,8 @@ Mode = Literal["strong", "weak"]
 Law = Literal["amdahl", "gustafson", "usl"]
 Goal = Literal["fastest", "cheapest", "knee"]
 
-MODES: tuple[Mode, ...] = ("strong", "weak")
+# History of the schema (of `scale --json`): 1, first form.
+SCHEMA = 1
 # Below this the next units add less than half of what the first ones did each.
 KNEE = 0.5
 # The part of a step that is waiting for other ranks, where a breakdown has it.
@@ -160,6 +162,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     best: tuple[Best, ...]
     findings: tuple[Finding, ...]
     shared: dict[str, Any]
+    schema: int = SCHEMA
 
 
 def encode_scaling(scaling: Scaling) -> str:
@@ -173,13 +176,12 @@ def scalings(
     *,
     predict: Sequence[float] = (),
     knee: float = KNEE,
-    price_per_hour: Callable[[str, str, float | None], float | None] | None = None,
-    currency: str = "",
+    prices: Prices | None = None,
 ) -> tuple[Scaling, ...]:
     """One scaling for each group of results that differ in their size alone, in order of their first result.
 
-    A group of one size is left out. predict: N of sizes to predict, besides the double of the largest. price_per_hour:
-    from device, size and units; where it gives None for some size, or is not there, units are the cost.
+    A group of one size is left out. predict: N of sizes to predict, besides the double of the largest. prices: where
+    some size has none, units are the cost.
     """
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
@@ -188,8 +190,7 @@ def scalings(
     for group in groups.values():
         rated = [r for r in group if not r.breakdown]
         if len({r.size for r in rated}) > 1:
-            price = price_per_hour or (lambda device, size, units: None)
-            found.append(_scaling(rated, [r for r in group if r.breakdown], mode, predict, knee, price, currency))
+            found.append(_scaling(rated, [r for r in group if r.breakdown], mode, predict, knee, prices))
     return tuple(found)
 
 
@@ -232,8 +233,7 @@ def _scaling(
     mode: Mode,
     predict: Sequence[float],
     knee: float,
-    price: Callable[[str, str, float | None], float | None],
-    currency: str,
+    prices: Prices | None,
 ) -> Scaling:
     first = results[0]
     unit, units = _units(results)
@@ -267,7 +267,7 @@ def _scaling(
         no_fit=no_fit,
         best=(
             _fastest(good, rates),
-            _cheapest(good, rates, units, unit, price, currency),
+            _cheapest(good, rates, units, unit, prices),
             _knee(good, points, unit, knee, fitted),
         ),
         findings=_findings(results, mode, points, fitted),
@@ -484,15 +484,13 @@ def _cheapest(
     rates: Mapping[str, Sequence[float]],
     units: Mapping[str, float],
     unit: str | None,
-    price: Callable[[str, str, float | None], float | None],
-    currency: str,
+    prices: Prices | None,
 ) -> Best:
-    prices = {r.run_id: price(r.device, r.size, units.get(r.run_id)) for r in good}
-    known = {run_id: each for run_id, each in prices.items() if each is not None}
-    if good and len(known) == len(good):
+    known = {r.run_id: hour for r in good if prices and (hour := prices.of(r)) is not None}
+    if prices and good and len(known) == len(good):
 
         def words(result: Result, rate: float) -> str:
-            return f"{significant(known[result.run_id] / 3600 / rate * 1e6)} {currency} per million tokens"
+            return f"{significant(known[result.run_id] / 3600 / rate * 1e6)} {prices.currency} per million tokens"
 
         return _highest("cheapest", good, rates, known, "as cheap as", words)
     if unit is None:

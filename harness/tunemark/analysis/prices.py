@@ -1,0 +1,72 @@
+"""What an hour of an accelerator costs, as a file of the user says it; none is known otherwise.
+
+currency = "USD"
+[per_hour]         # of a whole size
+"cuda:8" = 24.0
+[per_chip_hour]    # of one chip of a device, or of a chip by its name
+cuda = 3.2
+"MI250" = 2.5
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.results.result import Result
+
+
+class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prices of an hour in one currency; every one above 0."""
+
+    currency: str
+    per_hour: Mapping[str, float] = {}
+    per_chip_hour: Mapping[str, float] = {}
+
+    def of(self, result: Result) -> float | None:
+        """An hour of the accelerator that a run had: the price of its size, else of its chips by their name, else of
+        its device's chips; None where there is none, or the number of chips is not known."""
+        whole = self.per_hour.get(f"{result.device}:{result.size}")
+        if whole is not None:
+            return whole
+        one = self.per_chip_hour.get(result.chip, self.per_chip_hour.get(result.device))
+        return one * result.chips if one is not None and result.chips else None
+
+    def per_million_tokens(self, result: Result, tokens_per_s: float) -> float | None:
+        """Of content tokens at that rate."""
+        hour = self.of(result)
+        return None if hour is None else hour / 3600 / tokens_per_s * 1e6
+
+
+def read_prices(path: str | Path) -> Prices:
+    """The prices of a TOML file; `BadExperiment` names what is wrong in it."""
+    if sys.version_info >= (3, 11):
+        import tomllib  # only where a file is given
+    else:
+        import tomli as tomllib
+
+    example = 'a price file has currency = "USD", and [per_hour] "cuda:8" = 24.0 or [per_chip_hour] cuda = 3.2'
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise BadExperiment(what=f"cannot read the prices {str(path)!r}", why=str(why), next=example) from error
+    for key in raw:
+        if key not in Prices.__struct_fields__:
+            next = did_you_mean(key, Prices.__struct_fields__)
+            raise BadExperiment(what=f"no key {key!r} in a price file", why=str(path), next=next)
+    try:
+        prices = msgspec.convert(raw, Prices)
+    except msgspec.ValidationError as error:
+        raise BadExperiment(what=f"{path} is no price file", why=str(error), next=example) from error
+    for name, price in (*prices.per_hour.items(), *prices.per_chip_hour.items()):
+        if not (0 < price < math.inf):
+            raise BadExperiment(what=f"the price of {name!r} is {price}", why=str(path), next="give a price above 0")
+    if not (prices.per_hour or prices.per_chip_hour):
+        raise BadExperiment(what=f"{path} has no price", why="neither per_hour nor per_chip_hour", next=example)
+    return prices
