@@ -42,7 +42,15 @@ def test_weak_takes_a_given_batch_for_that_of_the_smallest_size_wherever_it_stan
     found, notes = batches("weak", device="cpu:4,2", global_batch=12)
     # 12 on two data ranks are 6 each.
     assert found == {"ddp 4": 24, "ddp 2": 12}
-    assert any("12 at cpu:2" in note for note in notes)
+    assert any("of ddp on cpu:2, which has 12 on 2 data ranks" in note for note in notes)
+
+
+def test_a_pipeline_sets_the_batch_of_all_where_none_is_given() -> None:
+    # Two stages need two micro-batches; ddp has two data ranks.
+    strong, _ = batches("strong", strategy=["ddp", "pp"], device="cpu:1,2")
+    weak, _ = batches("weak", strategy=["ddp", "pp"], device="cpu:1,2")
+    assert set(strong.values()) == {4}
+    assert weak == {"ddp 1": 4, "ddp 2": 8, "pp 1": 4, "pp 2": 4}
 
 
 def test_weak_without_growing_data_ranks_is_said_to_be_strong() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment.experiment import Point
@@ -31,9 +31,10 @@ class _Size:
 def scale_points(found: Sequence[Point], catalog: Catalog, mode: Mode) -> tuple[list[Point], list[str]]:
     """The points with their global batches, and what was chosen or noticed, in words.
 
-    strong: the given global batch at every size or, where none is given, the least that every size of the experiment
-    with that micro-batch can take. weak: that of the smallest size, given or one micro-batch for each of its data
-    ranks, times the data ranks over those of the smallest size. Raises `BadExperiment` for a group of one size, and for
+    strong: the given global batch at every size or, where none is given, the least that every size and strategy of the
+    experiment can take with that micro-batch. weak: the given global batch is that of the smallest size, and grows with
+    the data ranks; where none is given, the batch of a data rank is the least that every size and strategy can take.
+    Raises `BadExperiment` for a group of one size, and for
     a batch that some size cannot take.
     """
     groups: dict[tuple[object, ...], list[_Size]] = {}
@@ -52,12 +53,17 @@ def scale_points(found: Sequence[Point], catalog: Catalog, mode: Mode) -> tuple[
     notes: list[str] = []
     batches: dict[tuple[object, ...], Sequence[int]] = {}
     for key, sizes in groups.items():
-        if mode == "strong":
-            given = sizes[0].point["global_batch"]
-            batch = _least_of_all(sizes[0], groups.values(), notes) if given is None else _kept(sizes)
-            batches[key] = [batch] * len(sizes)
+        if sizes[0].point["global_batch"] is None:
+            # Over all strategies, so that their tables are of one problem.
+            micro = sizes[0].plan.spec.micro_batch
+            every = [s for each in groups.values() for s in each if s.point["global_batch"] is None]
+            alike = [s for s in every if s.plan.spec.micro_batch == micro]
+            batches[key] = (_least_kept if mode == "strong" else _least_grown)(sizes, alike, notes)
         else:
-            batches[key] = _grown(sizes, notes)
+            batches[key] = _kept(sizes) if mode == "strong" else _grown(sizes, notes)
+        if mode == "weak" and len({s.plan.data_ranks for s in sizes}) == 1:
+            name, ranks = sizes[0].plan.spec.strategy, _counted(sizes[0].plan.data_ranks, "data rank")
+            notes.append(f"{name} has {ranks} at every size, so that weak scaling is strong scaling too")
     left = {key: list(zip(sizes, batches[key], strict=True)) for key, sizes in groups.items()}
     points = [_with(size.point, batch) for pairs in left.values() for size, batch in pairs]
     return points, list(dict.fromkeys(notes))
@@ -77,56 +83,66 @@ def _unit(sizes: Sequence[_Size]) -> int:
     return math.lcm(*(s.plan.spec.micro_batch * s.plan.data_ranks for s in sizes))
 
 
-def _least_of_all(one: _Size, groups: Any, notes: list[str]) -> int:
-    # Over all strategies, so that their tables are of one problem.
-    alike = [s for sizes in groups for s in sizes if s.plan.spec.micro_batch == one.plan.spec.micro_batch]
-    batch = _unit([s for s in alike if s.point["global_batch"] is None])
+def _least_kept(sizes: Sequence[_Size], alike: Sequence[_Size], notes: list[str]) -> list[int]:
+    unit = _unit(alike)
+    # A pipeline asks for more than one micro-batch.
+    batch = -(-max(s.plan.spec.global_batch for s in alike) // unit) * unit
     notes.append(
         f"strong scaling keeps a global batch of {batch}: the least that every size can take with micro-batches of "
-        f"{one.plan.spec.micro_batch}; --global-batch sets another"
+        f"{sizes[0].plan.spec.micro_batch}; --global-batch sets another"
     )
-    return batch
+    return [batch] * len(sizes)
 
 
-def _kept(sizes: Sequence[_Size]) -> int:
+def _kept(sizes: Sequence[_Size]) -> list[int]:
     whole: int = sizes[0].point["global_batch"]
     wrong = next((s for s in sizes if whole % (s.plan.spec.micro_batch * s.plan.data_ranks)), None)
     if wrong is None:
-        return whole
-    unit, micro, ranks = _unit(sizes), wrong.plan.spec.micro_batch, wrong.plan.data_ranks
-    near = sorted({max(1, whole // unit) * unit, -(-whole // unit) * unit})
-    every = math.lcm(*(s.plan.data_ranks for s in sizes))
+        return [whole] * len(sizes)
+    micro, every = wrong.plan.spec.micro_batch, math.lcm(*(s.plan.data_ranks for s in sizes))
     smaller = [m for m in range(micro, 0, -1) if whole % (m * every) == 0]
     raise BadExperiment(
         what=f"a global batch of {whole} cannot be kept at every size",
-        why=f"{wrong.place} takes multiples of {micro} x {ranks} (micro-batch x data ranks); "
+        why=f"{wrong.place} takes multiples of {micro} x {wrong.plan.data_ranks} (micro-batch x data ranks); "
         f"{wrong.point.place('global_batch')}, {wrong.point.place('micro_batch')}",
-        next=f"--global-batch {' or '.join(map(str, near))}" + (f", or --micro-batch {smaller[0]}" if smaller else ""),
+        next=f"--global-batch {_near(whole, _unit(sizes))}" + (f", or --micro-batch {smaller[0]}" if smaller else ""),
     )
+
+
+def _least_grown(sizes: Sequence[_Size], alike: Sequence[_Size], notes: list[str]) -> list[int]:
+    each = max(s.plan.spec.global_batch // s.plan.data_ranks for s in alike)
+    notes.append(
+        f"weak scaling keeps a batch of {each} for each data rank: the least that every size can take with "
+        f"micro-batches of {sizes[0].plan.spec.micro_batch}; --global-batch sets that of the smallest size"
+    )
+    return [each * s.plan.data_ranks for s in sizes]
 
 
 def _grown(sizes: Sequence[_Size], notes: list[str]) -> list[int]:
     smallest = _smallest(sizes)
+    whole: int = smallest.point["global_batch"]
     micro, ranks = smallest.plan.spec.micro_batch, smallest.plan.data_ranks
-    whole: int = smallest.point["global_batch"] or micro * ranks
     if whole % (micro * ranks):
-        unit = micro * ranks
-        near = sorted({max(1, whole // unit) * unit, -(-whole // unit) * unit})
         raise BadExperiment(
             what=f"a global batch of {whole} cannot be that of the smallest size",
             why=f"{smallest.place} takes multiples of {micro} x {ranks} (micro-batch x data ranks), and weak scaling "
             f"grows from it; {smallest.point.place('global_batch')}, {smallest.point.place('micro_batch')}",
-            next=f"--global-batch {' or '.join(map(str, near))}",
+            next=f"--global-batch {_near(whole, micro * ranks)}",
         )
-    each = whole // ranks
     notes.append(
-        f"weak scaling keeps a batch of {each} for each data rank: the global batch is {each} x data ranks, "
-        f"{whole} at {smallest.plan.device.name}:{smallest.plan.accelerator.name}"
+        f"weak scaling keeps a batch of {whole // ranks} for each data rank: that of {smallest.place}, which has "
+        f"{whole} on {_counted(ranks, 'data rank')}"
     )
-    if len({s.plan.data_ranks for s in sizes}) == 1:
-        words = f"{ranks} data rank{'s' if ranks > 1 else ''} at every size, so that weak scaling is strong scaling too"
-        notes.append(f"{smallest.plan.spec.strategy} has {words}")
-    return [each * s.plan.data_ranks for s in sizes]
+    return [whole // ranks * s.plan.data_ranks for s in sizes]
+
+
+def _near(whole: int, unit: int) -> str:
+    """The multiples of the unit on both sides."""
+    return " or ".join(map(str, sorted({max(1, whole // unit) * unit, -(-whole // unit) * unit})))
+
+
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def _smallest(sizes: Sequence[_Size]) -> _Size:
