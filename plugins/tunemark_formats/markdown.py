@@ -1,50 +1,51 @@
-"""A report as Markdown: every table with its units in the header, rounded for people."""
+"""A report as Markdown: the answers, then every table with its units in the header, rounded for people."""
 
 from __future__ import annotations
 
-from tunemark.report import Column, Report, Table
-from tunemark.report.report import Cell
-from tunemark.report.rounding import escaped, plus_minus, scaled
-from tunemark.results import Estimate
-from tunemark.units import GIB, significant
-
-# Unit in the report: (unit shown, divisor).
-_SHOWN = {"1": ("%", 0.01), "bytes": ("GiB", GIB), "FLOP/s": ("TFLOP/s", 1e12), "FLOP": ("GFLOP", 1e9)}
+from tunemark.report import Report, Table
+from tunemark.report.rounding import escaped
+from tunemark.report.words import Say, words
+from tunemark_formats import cells
 
 
 def render(report: Report) -> bytes:
     """The report as UTF-8."""
-    parts = [f"# {escaped(report.title)}", "\n".join(f"- {note}" for note in report.notes)]
-    for table in report.tables:
-        parts += [f"## {escaped(table.title)}", _table(table) if table.rows else "none"]
+    say = words(report.language)
+    parts = [f"# {escaped(report.title)}"]
+    for answer in report.answers:
+        verdict = f" **{escaped(say(answer.verdict))}**" if answer.verdict else ""
+        parts.append(" ".join(filter(None, [escaped(answer.text), escaped(answer.detail)])) + verdict)
+    parts.append("\n".join(f"- {note}" for note in report.notes))
+    for section in report.sections:
+        if section.title:
+            parts.append(f"## {escaped(section.title)}")
+        parts += [escaped(words) for words in (section.lead, *section.missing) if words]
+        for table in section.tables:
+            parts += [f"### {escaped(table.title)}", _table(table, report, say) if cells.told(table) else say("none")]
+        parts += [f"{escaped(name)}:\n\n{_code(command)}" for name, command in section.commands]
+        parts += ["\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in section.terms)] * bool(
+            section.terms
+        )
     return ("\n\n".join(parts) + "\n").encode()
 
 
-def _table(table: Table) -> str:
-    units = [_SHOWN.get(column.unit, (column.unit, 1.0)) for column in table.columns]
-    # An empty column says nothing: what is unknown of every run is left to the CSV.
-    kept = [i for i in range(len(units)) if any(row[i] is not None for row in table.rows)]
-    lines = ["| " + " | ".join(_title(table.columns[i], units[i][0]) for i in kept) + " |"]
-    numeric = [not any(isinstance(row[i], (str, bool)) for row in table.rows) for i in kept]
-    lines.append("|" + "".join("---:|" if each else "---|" for each in numeric))
-    for row in table.rows:
-        lines.append("| " + " | ".join(_cell(row[i], units[i][1]) for i in kept) + " |")
+def _table(table: Table, report: Report, say: Say) -> str:
+    kept = cells.kept(table)
+    lines = ["| " + " | ".join(escaped(cells.title(table.columns[i], say)) for i in kept) + " |"]
+    lines.append("|" + "".join("---:|" if cells.is_numeric(table, i) else "---|" for i in kept))
+    told = cells.told(table)
+    for row in (table.rows[i] for i in told):
+        words = []
+        for i in kept:
+            column = table.columns[i]
+            text = cells.shown(row[i], column, say)
+            words.append(escaped(report.names.get(text, text) if column.name == "run_id" else text))
+        lines.append("| " + " | ".join(words) + " |")
+    if len(told) < len(table.rows):
+        lines += ["", say("Of {n:,} more runs none of this is known.", n=len(table.rows) - len(told))]
     return "\n".join(lines)
 
 
-def _title(column: Column, unit: str) -> str:
-    return escaped(f"{column.title} ({unit})" if unit else column.title)
-
-
-def _cell(cell: Cell, divisor: float) -> str:
-    if cell is None:
-        return "unknown"
-    if isinstance(cell, Estimate):
-        return plus_minus(scaled(cell, 1 / divisor))
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, str):
-        return escaped(cell)
-    if isinstance(cell, int) and divisor == 1.0:
-        return f"{cell:,}"
-    return significant(cell / divisor)
+def _code(command: str) -> str:
+    """A command as a block that no backtick in it can end."""
+    return "\n".join(f"    {line}" for line in command.splitlines())

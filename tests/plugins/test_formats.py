@@ -8,12 +8,13 @@ import io
 from tunemark.plugin import Catalog
 from tunemark.plugin.catalog import load
 from tunemark.report import Column, Report, Table
+from tunemark.report.report import Section
 from tunemark.results import Estimate
 
 REPORT = Report(
     title="two runs",
     notes=("a note",),
-    tables=(
+    sections=(Section(key="all", title="Numbers", lead="read <this>", missing=("no *prices*",), tables=(
         Table(
             title="Rates",
             columns=(
@@ -31,28 +32,35 @@ REPORT = Report(
         Table(title="More", columns=(Column(name="run_id", title="run"), Column(name="seed", title="seed")),
               rows=(("a|b", 0), ('c,"d"', 1))),
         Table(title="Findings", columns=(Column(name="rule", title="rule"),), rows=(), per_run=False),
-    ),
+    )),),
 )  # fmt: skip
 
 MARKDOWN = r"""# two runs
 
 - a note
 
-## Rates
+## Numbers
+
+read \<this\>
+
+no \*prices\*
+
+### Rates
 
 | run | content (tokens/s) | MFU (%) | memory (GiB) |
 |---|---:|---:|---:|
 | a\|b | 1,234 ± 15 | 31.00 | 3.000 |
-| c,"d" | unknown | unknown | unknown |
 
-## More
+Of 1 more runs none of this is known.
+
+### More
 
 | run | seed |
 |---|---:|
 | a\|b | 0 |
 | c,"d" | 1 |
 
-## Findings
+### Findings
 
 none
 """

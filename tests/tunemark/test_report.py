@@ -132,9 +132,10 @@ def test_tables_have_a_cell_for_each_column() -> None:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     results = [result(), result(run_id="cd")]
     files = write(results, tmp_path / "out", Catalog())
-    assert [path.name for path in files] == ["runs.jsonl", "report.md", "report.csv"]
+    top = ["report.csv", "report.html", "report.md", "runs.jsonl"]
+    assert {path.name for path in files if path.parent == tmp_path / "out"} == set(top)
     assert read(tmp_path / "out") == results
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.csv", "report.md", "runs.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*top, "charts"])
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"schema": 99}', '{"schema": 1}'])
@@ -146,20 +147,29 @@ def test_a_corrupt_line_is_named(tmp_path: Path, line: str) -> None:
         read(tmp_path)
 
 
-def test_report_takes_former_reports_and_counts_a_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write([result()], tmp_path / "a", Catalog())
+def execute(*words: str) -> int:
     parser = argparse.ArgumentParser()
     report_command.add_arguments(parser)
-    words = [str(tmp_path / "a"), str(tmp_path / "a"), "--json", "-o", str(tmp_path / "b")]
-    assert report_command.execute(parser.parse_args(words)) == 0
+    return report_command.execute(parser.parse_args(words))
+
+
+def test_report_takes_former_reports_and_counts_a_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write([result()], tmp_path / "a", Catalog())
+    assert execute(str(tmp_path / "a"), str(tmp_path / "a"), "--json", "-o", str(tmp_path / "b")) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["run_id"] == "ab"
     assert read(tmp_path / "b") == [result()]
 
 
-def test_report_of_an_empty_folder_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(BadStore, match="holds no runs"):
-        report_command.execute(argparse.Namespace(folders=[str(tmp_path)], output=None, json=False))
+def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(BadStore, match="there is no folder"):
+        execute(str(tmp_path / "none"))
+
+
+def test_an_empty_store_is_a_page_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    assert execute(str(tmp_path / "store"), "-o", str(tmp_path / "x")) == 3
+    assert "There is no run here" in (tmp_path / "x/report.html").read_text()
 
 
 @pytest.mark.parametrize("what", ["result", "experiment", "scaling"])
@@ -177,6 +187,9 @@ def test_every_field_of_a_result_is_described_once() -> None:
         "step_time_p95_s",
         "setup_start_s",
         "energy_reason",
+        "tokens_slots",
+        "tokens_content",
+        "tokens_trained",
     }
     assert set(names) <= known
     assert msgspec.json.decode(msgspec.json.encode(result()), type=Result) == result()

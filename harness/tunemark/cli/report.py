@@ -6,53 +6,66 @@ import argparse
 import sys
 from pathlib import Path
 
-from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a store (runs/), or a folder that -o wrote")
-    parser.add_argument("-o", "--output", metavar="DIR", help="write runs.jsonl, report.md and report.csv there")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="write report.html, its charts as SVG and PNG files, report.md, report.csv and runs.jsonl there",
+    )
+    parser.add_argument("--language", choices=("en",), default="en", help="of the report (default: en)")
+    parser.add_argument(
+        "--prices",
+        metavar="FILE",
+        help="prices of an hour, TOML or CSV, by device or chip: the report then says what a million tokens cost",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a table")
 
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.report import claims_table, exit_code, markdown_table, read, verdict_line, write
-    from tunemark.report.write import RUNS
-    from tunemark.results import Imported, Result, Store, encode, encode_imported, read_imported
+    from tunemark.report import claims_table, exit_code, markdown_table, verdict_line, write
+    from tunemark.report.prices import read_prices
+    from tunemark.report.reading import find
+    from tunemark.results import Store, encode, encode_imported
 
     catalog = Catalog()
-    results: list[Result] = []
-    imported: list[Imported] = []
-    for name in args.folders:
-        folder = Path(name)
-        found = read(folder) if (folder / RUNS).exists() else Store(folder).results(catalog)
-        claims = read_imported(folder)
-        if not found and not claims:
-            raise BadStore(
-                what=f"{folder} holds no runs",
-                why=f"it has neither {RUNS} nor any attempt",
-                next="give the folder of `tunemark run --store` (by default runs) or of its -o",
-            )
-        # A run that two folders have in the very same form is one run.
-        results += [result for result in found if result not in results]
-        imported += [row for row in claims if row not in imported]
+    prices = read_prices(Path(args.prices)) if args.prices is not None else None
+    found = find([Path(name) for name in args.folders], catalog)
+    for each in found.unread:
+        print(f"not read: {each.place}: {each.why}", file=sys.stderr)
     if args.output is not None:
         output = Path(args.output)
         Store.prove_folder(output)
-        write(results, output, catalog, imported)
+        write(
+            found.results,
+            output,
+            catalog,
+            found.imported,
+            found.traces,
+            unread=found.unread,
+            prices=prices,
+            language=args.language,
+        )
         print(f"the report is in {output}", file=sys.stderr)
     if args.json:
-        for result in results:
+        for result in found.results:
             print(encode(result))
-        for row in imported:
+        for row in found.imported:
             print(encode_imported(row))
     else:
-        if results:
-            print(markdown_table(results))
-        for result in results:
+        if found.results or not found.imported:
+            print(markdown_table(found.results))
+        for result in found.results:
             print(verdict_line(result))
-        if imported:
-            print(claims_table(imported))
-    return exit_code(results)
+        if found.imported:
+            print(claims_table(found.imported))
+    if not found.results and not found.imported:
+        print("there is no run here: `tunemark run` measures one", file=sys.stderr)
+        return 3
+    # What could not be read is a verdict that nobody has.
+    return exit_code(found.results) or (3 if found.unread else 0)

@@ -256,12 +256,17 @@ class Launcher:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Format:
-    """A file format of reports; `render` is "module:callable" (Report) -> bytes. suffix includes the dot."""
+    """A file format of reports; `render` is "module:callable" (Report) -> bytes. suffix includes the dot.
+
+    folder: for a format of several files, where in the report's folder they lie: `render` then returns a mapping from
+    their names to bytes, and files of this suffix that it does not name are removed from there.
+    """
 
     name: str
     suffix: str
     render: str
     description: str = ""
+    folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

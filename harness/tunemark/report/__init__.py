@@ -1,11 +1,12 @@
 """Results for people: tables that know no format, the files of a report, and what a terminal shows."""
 
+from tunemark.report.arrange import Unread as Unread
+from tunemark.report.arrange import arrange as arrange
 from tunemark.report.frame import flat as flat
 from tunemark.report.frame import frame as frame
 from tunemark.report.report import Column as Column
 from tunemark.report.report import Report as Report
 from tunemark.report.report import Table as Table
-from tunemark.report.report import arrange as arrange
 from tunemark.report.text import claim_lines as claim_lines
 from tunemark.report.text import claims_table as claims_table
 from tunemark.report.text import exit_code as exit_code

@@ -30,15 +30,17 @@ def half_width(estimate: Estimate) -> float | None:
     return (estimate.high - estimate.low) / 2
 
 
-def plus_minus(estimate: Estimate, *, percent: bool = False) -> str:
-    """The value with its half-width, in percent if asked; with both bounds where they lie far and lopsided."""
+def plus_minus(estimate: Estimate, *, percent: bool = False, none: str = "(no interval)", to: str = "to") -> str:
+    """The value with its half-width, in percent if asked; with both bounds where they lie far and lopsided.
+
+    none, to: these words in the reader's language."""
     value, half = supported(estimate)
     width = half_width(estimate)
     if half is None or width is None or estimate.low is None or estimate.high is None:
-        return f"{value} (no interval)"
+        return f"{value} {none}"
     if width > _FAR * estimate.value:
         low, high = significant(estimate.low, 2), significant(estimate.high, 2)
-        return f"{significant(estimate.value, 2)} ({low} to {high})"
+        return f"{significant(estimate.value, 2)} ({low} {to} {high})"
     return f"{value} ± {significant(100 * width / estimate.value, 2)} %" if percent else f"{value} ± {half}"
 
 

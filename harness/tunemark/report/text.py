@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tunemark.report.report import NOTES
+from tunemark.report.definitions import NOTES
 from tunemark.report.rounding import escaped, plus_minus
 from tunemark.results.imported import Imported
 from tunemark.results.result import Estimate, Result

@@ -1,21 +1,26 @@
-"""A report's files: runs.jsonl, which is every result whole, imported.jsonl of audited claims where there are any, and
-one file for each format plugin."""
+"""A report's files: runs.jsonl, which is every result whole, steps.jsonl of their raw steps where these are at hand,
+imported.jsonl of audited claims where there are any, and the files of each format plugin."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from tunemark.analysis.scaling import Scaling
 from tunemark.errors import BadStore, PluginError
-from tunemark.plugin import Catalog
+from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load
-from tunemark.report.report import arrange
+from tunemark.report.arrange import Unread, arrange
+from tunemark.report.prices import Prices
+from tunemark.report.published import published
+from tunemark.report.reading import RUNS as RUNS
+from tunemark.report.report import Report
+from tunemark.report.words import Language
 from tunemark.results.imported import IMPORTED, Imported, encode_imported
 from tunemark.results.result import Result, decode, encode
+from tunemark.results.trace import STEPS, Trace, encode_traces
 
-RUNS = "runs.jsonl"
 _ANEW = "write it anew with `tunemark report STORE -o DIR`"
 
 
@@ -24,30 +29,50 @@ def write(
     folder: Path,
     catalog: Catalog,
     imported: Sequence[Imported] = (),
+    traces: Mapping[str, Sequence[Trace]] | None = None,
+    *,
+    unread: Sequence[Unread] = (),
     scalings: Sequence[Scaling] | None = None,
+    prices: Prices | None = None,
+    language: Language = "en",
 ) -> list[Path]:
-    """Write all files and return their paths; scalings as `arrange` takes them.
+    """Write all files and return their paths. A format that fails is a `PluginError` after the others are written.
 
-    A format that fails is a `PluginError` after the others are written."""
+    The arguments are those of `arrange`."""
+    results = [published(r) for r in results]
     contents = {folder / RUNS: "".join(encode(r) + "\n" for r in results).encode()} if results else {}
     if imported:
         contents[folder / IMPORTED] = "".join(encode_imported(row) + "\n" for row in imported).encode()
-    report = arrange(results, imported, scalings)
+    shown = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
+    if shown:
+        contents[folder / STEPS] = encode_traces(shown)
+    report = arrange(
+        results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language
+    )
     failed: PluginError | None = None
+    stale: list[Path] = []
     for form in catalog.formats().values():
         try:
-            contents[folder / f"report{form.suffix}"] = load(form.render)(report)
+            made = _rendered(form, report, folder)
         # A stranger's renderer is on the other side.
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             failed = PluginError(what=f"the format {form.name!r} failed", why=why, next="report it to its plugin")
             failed.__cause__ = error
+            continue
+        contents.update(made)
+        if form.folder is not None:
+            # A figure of a former report beside this one would be taken for one of it.
+            stale += [path for path in (folder / form.folder).glob(f"*{form.suffix}") if path not in made]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
+            path.parent.mkdir(exist_ok=True)
             part = path.with_name(f".{path.name}.{os.getpid()}")
             part.write_bytes(content)
             os.replace(part, path)
+        for path in stale:
+            path.unlink()
     except OSError as error:
         raise BadStore(
             what=f"cannot write the report to {folder}", why=str(error), next="name another folder by --output"
@@ -73,3 +98,13 @@ def read(folder: Path) -> list[Result]:
         except ValueError as error:
             raise BadStore(what=f"{path}, line {number} is no result", why=str(error), next=_ANEW) from error
     return found
+
+
+def _rendered(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:
+    made = load(form.render)(report)
+    if form.folder is None:
+        return {folder / f"report{form.suffix}": bytes(made)}
+    for name in made:
+        if PurePosixPath(name).name != name or not name.endswith(form.suffix):
+            raise ValueError(f"{name!r} is no name of a file that ends in {form.suffix}")
+    return {folder / form.folder / name: bytes(content) for name, content in made.items()}

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +29,7 @@ from tunemark.results.findings import merged, verdict
 from tunemark.results.measurement import Measurement, read
 from tunemark.results.recount import Documents
 from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
+from tunemark.results.trace import Trace, read_trace
 from tunemark_worker.contract import TokenFile, token_layout
 
 
@@ -96,17 +97,42 @@ class Store:
         return result
 
     def results(
-        self, catalog: Catalog | None = None, *, every_series: bool = False, folder: str | None = None
+        self,
+        catalog: Catalog | None = None,
+        *,
+        every_series: bool = False,
+        folder: str | None = None,
+        broken: Callable[[TunemarkError], None] | None = None,
     ) -> list[Result]:
-        """The results of the newest series of all runs, or of every series, the oldest first. folder: of one run."""
+        """The results of the newest series of all runs, or of every series, the oldest first. folder: of one run.
+
+        broken: is told of each attempt and run that cannot be read, and the others are given; else the first raises.
+        """
         if not self.root.is_dir():
             raise BadStore(what=f"there is no store {self.root}", next="give the folder that --store names")
         runs: dict[str, list[_Entry]] = {}
-        for entry in self._entries(folder=folder):
+        for entry in self._entries(folder=folder, broken=broken):
             runs.setdefault(entry.identity.run_id, []).append(entry)
         series = [s for entries in runs.values() for s in (_series if every_series else _newest_alone)(entries)]
-        found = [_derive(entries) for entries in sorted(series, key=lambda s: s[0].started)]
+        found = []
+        for entries in sorted(series, key=lambda s: s[0].started):
+            try:
+                found.append(_derive(entries))
+            except BadStore as error:
+                if broken is None:
+                    raise
+                broken(error)
         return [audited(r, None, catalog) for r in found] if catalog else found
+
+    def traces(self, result: Result) -> list[Trace]:
+        """The raw steps of a result's attempts; of one whose records are gone or broken there are none."""
+        rows = {row.name: row for row in result.each_attempt}
+        found = []
+        for entry in self._newest(result.run_id):
+            if entry.folder.name in rows:
+                drawn = read_trace(entry.folder, result.run_id, rows[entry.folder.name])
+                found += [drawn] if drawn else []
+        return found
 
     # -- what is written
 
@@ -128,10 +154,21 @@ class Store:
 
     # -- how it is found
 
-    def _entries(self, run_id: str | None = None, folder: str | None = None) -> list[_Entry]:
+    def _entries(
+        self,
+        run_id: str | None = None,
+        folder: str | None = None,
+        broken: Callable[[TunemarkError], None] | None = None,
+    ) -> list[_Entry]:
         run = f"*-{run_id}" if run_id else glob.escape(folder) if folder else "*"
-        pattern = f"{run}/*/attempt.json"
-        found = [_entry(path) for path in sorted(self.root.glob(pattern))]
+        found = []
+        for path in sorted(self.root.glob(f"{run}/*/attempt.json")):
+            try:
+                found.append(_entry(path))
+            except BadStore as error:
+                if broken is None:
+                    raise
+                broken(error)
         return [e for e in found if run_id is None or e.identity.run_id == run_id]
 
     def _newest(self, run_id: str) -> list[_Entry]:

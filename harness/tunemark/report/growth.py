@@ -1,0 +1,151 @@
+"""How the rate grows with the size: each scaling as a chart and tables, its mode in every title, predictions apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunemark.analysis.scaling import Scaling
+from tunemark.report.charts import Lines, Point, Series
+from tunemark.report.report import Section, Table
+from tunemark.report.scaling import LAWS, SCALING_NOTES, scaling_tables
+from tunemark.report.words import Say
+
+# Charts that are still told apart; the tables have all.
+_CHARTS = 8
+_KINDS = ("sizes", "laws", "predicted", "goals")
+
+
+def growth(scalings: Sequence[Scaling], is_empty: bool, say: Say) -> Section:
+    """is_empty: there is no run at all, so that nothing is missing here in particular."""
+    missing = say(
+        "No two sizes of one accelerator were measured alike, so nothing can be said of scaling. "
+        "`tunemark scale --mode weak --device cpu:1,2` measures two."
+    )
+    tables: list[Table] = []
+    for number, scaling in enumerate(scalings, 1):
+        tables += _tables(scaling, number, say)
+    return Section(
+        key="scaling",
+        title=say("Scaling"),
+        lead=" ".join(map(say, SCALING_NOTES)) if scalings else "",
+        charts=tuple(_chart(s, i, say) for i, s in enumerate(scalings[:_CHARTS], 1)),
+        tables=tuple(tables),
+        missing=() if scalings or is_empty else (missing,),
+    )
+
+
+def title(scaling: Scaling, say: Say) -> str:
+    """The mode first, then what was scaled."""
+    shared = scaling.shared
+    mode = say("strong scaling") if scaling.mode == "strong" else say("weak scaling")
+    parts = [mode, f"{scaling.model} · {scaling.device}", scaling.strategy]
+    parts += [str(shared[name]) for name in ("precision", "batching") if shared.get(name)]
+    batch = say("global batch") if scaling.mode == "strong" else say("batch per data rank")
+    parts.append(f"{batch} {scaling.batch:g}")
+    parts += [say("simulated")] if scaling.simulated else []
+    return " · ".join(parts)
+
+
+def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
+    found = []
+    for table in scaling_tables(scaling):
+        # What a table is of, is told by its columns.
+        names = {column.name for column in table.columns}
+        kind = "laws" if "law" in names else "goals" if "goal" in names else "sizes" if "run_id" in names else "predicted"
+        columns = tuple(
+            replace(column, title=say(column.title), help=say(column.help) if column.help else "")
+            if column.name not in ("chosen",)
+            else replace(column, title=say(column.title))
+            for column in table.columns
+        )
+        words = {
+            "sizes": title(scaling, say),
+            "laws": say("Laws tried"),
+            "predicted": say("Predicted, not measured"),
+            "goals": say("Which size"),
+        }[kind]
+        is_sizes = kind == "sizes"
+        found.append(
+            replace(
+                table,
+                key=f"scaling-{number}-{kind}",
+                title=words,
+                columns=columns,
+                workings=_workings(scaling) if is_sizes else {},
+                runs=tuple(p.run_id for p in scaling.points) if is_sizes else (),
+                origins=tuple("simulated" if p.simulated else "measured" for p in scaling.points) if is_sizes else (),
+            )
+        )
+    return found
+
+
+def _workings(scaling: Scaling) -> dict[tuple[int, str], str]:
+    base = next((p for p in scaling.points if p.is_base), None)
+    found: dict[tuple[int, str], str] = {}
+    if base is None or base.tokens_per_s is None:
+        return found
+    for i, p in enumerate(scaling.points):
+        if p.tokens_per_s is None or p.speedup is None:
+            continue
+        ratio = f"{p.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g} tokens/s"
+        bounds = "" if p.speedup.low is None or p.speedup.high is None else f" ({p.speedup.low:.6g} .. {p.speedup.high:.6g})"
+        found[i, "speedup"] = f"{ratio} = {p.speedup.value:.6g}{bounds}\n{p.speedup.method}, n = {p.speedup.n}"
+        if p.efficiency is not None and p.units and base.units:
+            found[i, "efficiency"] = f"{p.speedup.value:.6g} x {base.units:g} / {p.units:g} = {p.efficiency.value:.6g}"
+    return found
+
+
+def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
+    known = [p for p in scaling.points if p.tokens_per_s is not None and p.units]
+    measured = tuple(
+        Point(
+            x=p.units or 0.0,
+            y=p.tokens_per_s.value,
+            low=p.tokens_per_s.low,
+            high=p.tokens_per_s.high,
+            origin="simulated" if p.simulated else "measured",
+            run_id=p.run_id,
+            note=p.left_out or "",
+        )
+        for p in known
+        if p.tokens_per_s is not None
+    )
+    series = [Series(label=say("simulated") if scaling.simulated else say("measured"), points=measured)]
+    words = say("Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0.")
+    if scaling.fitted:
+        law = LAWS[scaling.fitted.law]
+        curve = tuple(
+            Point(x=c.units, y=c.tokens_per_s.value, low=c.tokens_per_s.band_low, high=c.tokens_per_s.band_high)
+            for c in scaling.fitted.curve
+        )
+        predicted = tuple(
+            Point(
+                x=c.units,
+                y=c.tokens_per_s.value,
+                low=c.tokens_per_s.low,
+                high=c.tokens_per_s.high,
+                origin="predicted",
+            )
+            for c in scaling.fitted.predictions
+        )
+        series.append(Series(label=f"{say('fitted')}: {law}", points=curve, kind="curve"))
+        series.append(Series(label=say("predicted"), points=predicted))
+        words += " " + say("The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there.")
+    elif scaling.no_fit:
+        words += " " + say("No law is fitted: {reason}.", reason=scaling.no_fit)
+    base = next((p for p in known if p.is_base), None)
+    farthest = max((p.x for s in series for p in s.points), default=0.0)
+    if base is not None and base.units and base.tokens_per_s is not None and farthest > base.units:
+        rate = base.tokens_per_s.value
+        ends = (Point(x=base.units, y=rate), Point(x=farthest, y=rate * farthest / base.units))
+        series.append(Series(label=say("ideal"), points=ends, kind="ideal"))
+    return Lines(
+        key=f"scaling-{number}",
+        title=title(scaling, say),
+        help=words,
+        x=say(scaling.unit or "units"),
+        y=say("tokens/s (content)"),
+        series=tuple(series),
+        x_log=bool(base and base.units and farthest / base.units >= 8),
+    )

@@ -1,0 +1,85 @@
+"""How each figure of a run came about: its formula with the stored numbers in it, unrounded enough to be redone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunemark.report.words import Say
+from tunemark.results import Estimate, Result
+from tunemark.units import GIB
+
+
+def workings(r: Result, say: Say) -> Mapping[str, str]:
+    """By the column's name; a figure that is unknown has none."""
+    found: dict[str, str] = {}
+    tokens = r.tokens
+    for name, what, count in (
+        ("tokens_per_s", "content tokens (no padding)", tokens.content if tokens else None),
+        ("slot_tokens_per_s", "slots (batch x sequence)", tokens.slots if tokens else None),
+        ("trained_tokens_per_s", "tokens with a label", tokens.trained if tokens else None),
+    ):
+        estimate = getattr(r, name)
+        if estimate is not None:
+            found[name] = _rate(r, estimate, say(what), count, say)
+    if r.tokens_per_s and r.tokens_per_s_per_chip is not None and r.chips:
+        found["tokens_per_s_per_chip"] = say(
+            "{rate} tokens/s / {chips} chips", rate=f"{r.tokens_per_s.value:.6g}", chips=r.chips
+        )
+    if tokens and r.padding_fraction is not None:
+        found["padding_fraction"] = say(
+            "1 - {content:,} content tokens / {slots:,} slots", content=tokens.content, slots=tokens.slots
+        )
+    if r.mfu is not None and r.slot_tokens_per_s and r.peak_flops:
+        found["mfu"] = say(
+            "{rate} slots/s x {flops} FLOPs per token / {peak} FLOP/s ({source})",
+            rate=f"{r.slot_tokens_per_s.value:.6g}",
+            flops=f"{r.flops_per_token:.6g}",
+            peak=f"{r.peak_flops:.6g}",
+            source=r.peak_flops_source or "?",
+        )
+    for name, share in (("step_time_p50_s", "50"), ("step_time_p95_s", "95")):
+        if r.step_time_s is not None:
+            found[name] = say(
+                "the {share}th percentile of seconds per step over the timed windows of all attempts ({steps:,} steps)",
+                share=share,
+                steps=r.steps_measured,
+            )
+    if r.peak_memory_bytes is not None:
+        found["peak_memory_bytes"] = say(
+            "{bytes:,} bytes / 2^30, the most of any rank and attempt", bytes=r.peak_memory_bytes
+        )
+    if r.requested_bytes is not None:
+        found["requested_bytes"] = say("{bytes:,} bytes / 2^30, the allocation that failed", bytes=r.requested_bytes)
+    if r.available_bytes is not None:
+        found["available_bytes"] = f"{r.available_bytes:,} / {GIB:,}"
+    if r.interval_s is not None:
+        each = " + ".join(f"{a.interval_s:.3f}" for a in r.each_attempt if a.interval_s is not None)
+        found["interval_s"] = say("{each} s, between synchronised window edges on the slowest rank", each=each)
+    return found
+
+
+def _rate(r: Result, estimate: Estimate, what: str, count: int | None, say: Say) -> str:
+    lines = []
+    if count is not None and r.interval_s:
+        lines.append(
+            say(
+                "{count:,} {what} / {seconds:.3f} s of {steps:,} timed steps = {rate} per second",
+                count=count,
+                what=what,
+                seconds=r.interval_s,
+                steps=r.steps_measured,
+                rate=f"{count / r.interval_s:.6g}",
+            )
+        )
+    rates = [f"{row.tokens_per_s:.6g}" for row in r.each_attempt if row.tokens_per_s is not None]
+    if len(rates) > 1 and estimate is r.tokens_per_s:
+        lines.append(
+            say("attempts: {rates}; the value is their geometric mean where all of them count", rates=", ".join(rates))
+        )
+    bounds = (
+        say("no interval")
+        if estimate.low is None or estimate.high is None
+        else say("95 % interval {low} to {high}", low=f"{estimate.low:.6g}", high=f"{estimate.high:.6g}")
+    )
+    lines.append(f"{estimate.value:.6g}: {bounds}, n = {estimate.n} ({estimate.method})")
+    return "\n".join(lines)

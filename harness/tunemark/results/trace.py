@@ -1,0 +1,118 @@
+"""The raw steps of an attempt, window by window: all of them, or few enough to draw with the extremes kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from tunemark.errors import BadStore
+from tunemark.results.measurement import Measurement, Rank, read
+from tunemark.results.result import AttemptRow
+
+STEPS = "steps.jsonl"
+# A chart of 700 points has two for each millimetre of a printed page.
+POINTS = 400
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True):
+    """One window. steps: done at its end, since the start. end_s: since the first edge. The tokens are the job's."""
+
+    steps: int
+    end_s: float
+    step_time_s: float
+    slots: int
+    content: int
+    trained: int
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One attempt of a run, on the rank that its rate is of (its slowest).
+
+    first, last: steps between which was timed; None where nothing was. windows: of which `kept` are a part where there
+    were more than POINTS: the fastest and the slowest of each stretch.
+    """
+
+    run_id: str
+    attempt: str
+    rank: int
+    first: int | None
+    last: int | None
+    windows: int
+    kept: tuple[Window, ...]
+
+
+def trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = POINTS) -> Trace | None:
+    """The trace of one attempt; None where no window was completed. `row` says what of it was timed."""
+    first = row.warmup_steps
+    last = None if first is None else first + row.steps_measured
+    ranks = [rank for rank in measurement.ranks if len(rank.edges) > 1]
+    if not ranks:
+        return None
+    slowest = max(ranks, key=lambda rank: _lasted_s(rank, first, last))
+    start_s = slowest.edges[0].instant_s
+    windows = []
+    for a, b in itertools.pairwise(slowest.edges):
+        slots, content, trained = measurement.counts(a.steps, b.steps)
+        took_s = b.instant_s - a.instant_s
+        windows.append(Window(b.steps, b.instant_s - start_s, took_s / (b.steps - a.steps), slots, content, trained))
+    return Trace(
+        run_id=run_id,
+        attempt=row.name,
+        rank=slowest.rank,
+        first=first,
+        last=last,
+        windows=len(windows),
+        kept=tuple(thinned(windows, most)),
+    )
+
+
+def thinned(windows: Sequence[Window], most: int) -> list[Window]:
+    """The fastest and the slowest of each stretch, where there are more than `most`; the first and last are kept."""
+    if len(windows) <= most:
+        return list(windows)
+    stretch = -(-len(windows) // max(1, most // 2 - 1))
+    kept = {0, len(windows) - 1}
+    for start in range(0, len(windows), stretch):
+        some = range(start, min(start + stretch, len(windows)))
+        kept |= {min(some, key=lambda i: windows[i].step_time_s), max(some, key=lambda i: windows[i].step_time_s)}
+    return [windows[i] for i in sorted(kept)]
+
+
+def encode_traces(traces: Iterable[Trace]) -> bytes:
+    """A line of JSON for each."""
+    encoder = msgspec.json.Encoder()
+    return b"".join(encoder.encode(each) + b"\n" for each in traces)
+
+
+def read_traces(folder: Path) -> list[Trace]:
+    """What `encode_traces` left in a report's folder; none is no error, and neither are lines of another form."""
+    found = []
+    try:
+        lines = (folder / STEPS).read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            found.append(msgspec.json.decode(line, type=Trace))
+        except (msgspec.MsgspecError, ValueError):
+            continue
+    return found
+
+
+def read_trace(folder: Path, run_id: str, row: AttemptRow) -> Trace | None:
+    """The trace of a stored attempt; None where its records are gone or broken."""
+    try:
+        return trace(read(folder), run_id, row)
+    except BadStore:
+        return None
+
+
+def _lasted_s(rank: Rank, first: int | None, last: int | None) -> float:
+    """Seconds of the timed part on one rank; of all where nothing was timed."""
+    at = {edge.steps: edge.instant_s for edge in rank.edges if edge.steps in (first, last)}
+    if len(at) < 2:
+        return rank.edges[-1].instant_s - rank.edges[0].instant_s
+    return at[last] - at[first]  # type: ignore[index]  # both are steps of edges

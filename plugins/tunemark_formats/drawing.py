@@ -1,0 +1,543 @@
+"""Charts as SVG: drawn once, for the page (whose style sheet colours them) and for files (in colours of their own).
+
+No script and no outside font. What a row is of is told by the shape of its mark, what a line is by its dashes; colour
+only repeats it. The ticks are those of Heckbert 1990, "Nice Numbers for Graph Labels" (Graphics Gems, p. 61).
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from tunemark.report.charts import Chart, Dots, Lines, Origin, Parts, Point, Row, Series, Steps
+from tunemark.report.rounding import plus_minus
+from tunemark.report.words import Say
+from tunemark.results import Estimate
+from tunemark.units import significant
+
+WIDE, NARROW = 900, 358
+"""Widths that a chart is drawn in: a page's or a sheet's, and a phone's."""
+
+FONTS = "Inter, 'Noto Sans', 'DejaVu Sans', 'Liberation Sans', Arial, 'Noto Sans CJK KR', 'Noto Sans KR', sans-serif"
+
+# Roles and their colours on paper. The series' six are told apart by readers with any colour vision (after Okabe and
+# Ito 2008), darkened to a contrast of 3 on white; text has 4.5 and more.
+_PAPER = {
+    "ink": "#1b2027",
+    "quiet": "#59626e",
+    "rule": "#dfe3e8",
+    "shade": "#eef1f5",
+    "paper": "#ffffff",
+    "c1": "#1f5fae",
+    "c2": "#b8560f",
+    "c3": "#177a5b",
+    "c4": "#94508f",
+    "c5": "#7a6a00",
+    "c6": "#3d7f9c",
+}
+_SERIES = ("c1", "c2", "c3", "c4", "c5", "c6")
+_DASHES = (None, "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
+_LINE = 26.0
+_Place = Callable[[float], float]
+_SMALL, _TEXT = 12.0, 13.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Style:
+    """width: of the drawing. linked: in a page, whose variables colour it, the runs that its rows are links to; None in
+    a file."""
+
+    width: int = WIDE
+    linked: frozenset[str] | None = None
+
+    @property
+    def is_page(self) -> bool:
+        return self.linked is not None
+
+    def links(self, run_id: str | None) -> bool:
+        return run_id is not None and self.linked is not None and run_id in self.linked
+
+    def paint(self, role: str) -> str:
+        return f"var(--{role})" if self.is_page else _PAPER[role]
+
+
+def draw(chart: Chart, style: Style, say: Say) -> str:
+    """A chart as one <svg> element."""
+    canvas = _Canvas(style, say, chart.key)
+    if isinstance(chart, Dots):
+        height = _dots(canvas, chart)
+    elif isinstance(chart, Parts):
+        height = _parts(canvas, chart)
+    elif isinstance(chart, Lines):
+        height = _lines(canvas, chart)
+    else:
+        height = _steps(canvas, chart)
+    return canvas.svg(height, chart)
+
+
+class _Canvas:
+    """Elements in the order in which they are painted, texts escaped."""
+
+    def __init__(self, style: Style, say: Say, key: str) -> None:
+        self.style, self.say, self.width = style, say, float(style.width)
+        self.hatch = f"hatch-{key}-{style.width}"
+        self._parts: list[str] = []
+
+    def add(self, tag: str, content: str | None = None, /, **attributes: object) -> None:
+        self._parts.append(_element(tag, content, attributes))
+
+    def open(self, tag: str, **attributes: object) -> None:
+        self._parts.append(_element(tag, None, attributes)[:-2] + ">")
+
+    def close(self, tag: str) -> None:
+        self._parts.append(f"</{tag}>")
+
+    def text(
+        self, x: float, y: float, words: str, *, role: str = "ink", size: float = _TEXT, anchor: str = "start",
+        weight: int | None = None, limit: float | None = None,
+    ) -> None:  # fmt: skip
+        """limit: pixels, beyond which the text is cut with an ellipsis and told whole on hovering."""
+        shown = words if limit is None else _cut(words, limit, size)
+        content = escape(shown)
+        if shown != words:
+            content += f"<title>{escape(words)}</title>"
+        anchored = None if anchor == "start" else anchor
+        self.add(
+            "text", content, x=x, y=y, fill=self.style.paint(role), font_size=size, text_anchor=anchored,
+            font_weight=weight,
+        )  # fmt: skip
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, role: str, width: float = 1.0, **more: object) -> None:
+        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=self.style.paint(role), stroke_width=width, **more)
+
+    def mark(self, x: float, y: float, origin: Origin, role: str, tip: str) -> None:
+        """A filled circle is measured; a hollow diamond simulated, a square imported, a triangle predicted."""
+        colour, title = self.style.paint(role), f"<title>{escape(tip)}</title>"
+        hollow: dict[str, Any] = {
+            "fill": self.style.paint("paper"),
+            "stroke": colour,
+            "stroke_width": "2",
+            "data_mark": origin,
+        }
+        if origin == "measured":
+            self.add("circle", title, cx=x, cy=y, r=5, fill=colour, data_mark=origin)
+        elif origin == "simulated":
+            self.add("path", title, d=f"M{x:.1f} {y - 6.5:.1f}l6.5 6.5l-6.5 6.5l-6.5 -6.5z", **hollow)
+        elif origin == "imported":
+            self.add("rect", title, x=x - 5, y=y - 5, width=10, height=10, **hollow)
+        else:
+            self.add("path", title, d=f"M{x:.1f} {y - 6:.1f}l6 10.5h-12z", **hollow)
+
+    def interval(self, x1: float, x2: float, y: float, role: str) -> None:
+        """A horizontal interval with its ends."""
+        for at in (x1, x2):
+            self.line(at, y - 5, at, y + 5, role, 2)
+        self.line(x1, y, x2, y, role, 2)
+
+    def svg(self, height: float, chart: Chart) -> str:
+        head: dict[str, object] = {
+            "viewBox": f"0 0 {self.style.width} {math.ceil(height)}",
+            "width": self.style.width,
+            "height": math.ceil(height),
+            "font_family": None if self.style.is_page else FONTS,
+            "role": "group" if self.style.is_page else "img",
+            "aria_label": chart.title,
+            "xmlns": None if self.style.is_page else "http://www.w3.org/2000/svg",
+        }
+        body = "".join(self._parts)
+        if not self.style.is_page:
+            words = f"<title>{escape(chart.title)}</title><desc>{escape(chart.help)}</desc>"
+            paper = _element("rect", None, {"width": "100%", "height": "100%", "fill": _PAPER["paper"]})
+            body = words + paper + body
+        return _element("svg", body, head)
+
+
+# -- values with intervals
+
+
+def _dots(c: _Canvas, chart: Dots) -> float:
+    is_narrow = c.width < 500
+    groups = any(row.group for row in chart.rows)
+    values = [_value(row, c.say) for row in chart.rows]
+    names = [_verdict(row, c.say) for row in chart.rows]
+    label_width = 0.0 if is_narrow else min(0.36 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
+    value_width = max((_width(v, _TEXT) for v in values), default=0.0) + 14
+    verdict_width = 0.0 if is_narrow else max((_width(v, _SMALL) for v in names), default=0.0) + 10
+    left, right = label_width + 8, c.width - (8 if is_narrow else value_width + verdict_width)
+    top = max((x for r in chart.rows for x in (r.high, r.value) if x is not None), default=1.0) or 1.0
+    ticks = _ticks(top, 4 if is_narrow else 6)
+    scale = (right - left) / ticks[-1]
+    height = _row_height(is_narrow)
+    y = 8.0
+    places, grouped, former = [], [], ""
+    for row in chart.rows:
+        if groups and row.group != former:
+            grouped.append((y + 18, row.group))
+            y, former = y + 28, row.group
+        places.append(y)
+        y += height
+    for tick in ticks:
+        x = left + tick * scale
+        c.line(x, 8, x, y, "rule")
+        c.text(x, y + 16, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end" if x > c.width - 16 else "middle")
+    for at, words in grouped:
+        c.text(0, at, words, size=_SMALL, weight=600, role="quiet")
+    for row, at, value, verdict in zip(chart.rows, places, values, names, strict=True):
+        _dot(c, row, at, left, right, scale, value, verdict, value_width, is_narrow)
+    c.text(right, y + 34, chart.unit, role="quiet", size=_SMALL, anchor="end")
+    y += 40
+    if chart.left_out:
+        c.text(0, y + 12, c.say("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
+        y += 18
+    return _legend_of_marks(c, [row.origin for row in chart.rows], y)
+
+
+def _dot(
+    c: _Canvas, row: Row, y: float, left: float, right: float, scale: float, value: str, verdict: str,
+    value_width: float, is_narrow: bool,
+) -> None:  # fmt: skip
+    middle = y + (31 if is_narrow else _LINE / 2)
+    words = f"{row.label}: {value}" + (f", {verdict}" if verdict else "")
+    is_link = c.style.links(row.run_id)
+    if is_link:
+        c.open("a", href=f"#run-{row.run_id}", aria_label=words)
+    baseline = y + (15 if is_narrow else _LINE / 2 + 4.5)
+    if is_narrow:
+        c.text(0, baseline, row.label, limit=c.width - value_width - 6)
+        c.text(c.width, baseline, value, anchor="end", weight=600 if row.value is not None else None)
+    else:
+        c.text(left - 14, baseline, row.label, anchor="end", limit=left - 16)
+        c.text(right + value_width - 4, baseline, value, anchor="end", weight=600 if row.value is not None else None)
+        c.text(right + value_width + 6, baseline, verdict, role="quiet", size=_SMALL)
+    if row.value is not None:
+        c.line(left, middle, left + row.value * scale, middle, "rule", 1, stroke_dasharray="1 3")
+        if row.low is not None and row.high is not None:
+            c.interval(left + max(0.0, row.low) * scale, left + row.high * scale, middle, "c1")
+        c.mark(left + row.value * scale, middle, row.origin, "c1", words)
+    else:
+        c.text(left + 4, middle + 4.5, f"✕ {row.note}", role="quiet", size=_SMALL, limit=right - left - 8)
+    if is_link:
+        c.close("a")
+
+
+def _row_height(is_narrow: bool) -> float:
+    return 46.0 if is_narrow else _LINE
+
+
+def _value(row: Row, say: Say) -> str:
+    if row.value is None:
+        return say("unknown")
+    estimate = Estimate(value=row.value, low=row.low, high=row.high, n=0, method="")
+    if row.low is None or row.high is None:
+        return significant(row.value)
+    return plus_minus(estimate, none="", to=say("to"))
+
+
+def _verdict(row: Row, say: Say) -> str:
+    """What a reader must see beside the value: anything but a valid verdict, and what is behind it."""
+    parts = [] if row.verdict in ("", "valid") else [say(row.verdict)]
+    parts += [row.note] if row.value is not None and row.note else []
+    return " · ".join(parts)
+
+
+def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
+    """The shapes that are there, in words, where not all is measured."""
+    kinds = list(dict.fromkeys(origins))
+    if kinds in ([], ["measured"]):
+        return y + 4
+    x = 6.0
+    for kind in kinds:
+        words = c.say(kind)
+        c.mark(x + 2, y + 10, kind, "c1", words)
+        c.text(x + 14, y + 14.5, words, size=_SMALL)
+        x += 34 + _width(words, _SMALL)
+    return y + 26
+
+
+# -- wholes and their parts
+
+
+def _parts(c: _Canvas, chart: Parts) -> float:
+    is_narrow = c.width < 500
+    label_width = 0.0 if is_narrow else min(0.36 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
+    note_width = max((_width(r.note, _SMALL) for r in chart.rows), default=0.0) + 12
+    left, right = label_width + 8, c.width - (8 if is_narrow else note_width)
+    top = 1.0 if chart.is_share else max((sum(r.parts) for r in chart.rows), default=1.0) or 1.0
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if chart.is_share else _ticks(top, 4 if is_narrow else 6)
+    scale = (right - left) / ticks[-1]
+    y = _legend(c, [(name, _swatch(i)) for i, name in enumerate(chart.names)], 4.0)
+    first = y
+    height = _row_height(is_narrow) + 4
+    for row in chart.rows:
+        middle = y + (33 if is_narrow else height / 2)
+        is_link = c.style.links(row.run_id)
+        told = ", ".join(f"{n} {_amount(p, chart)}" for n, p in zip(chart.names, row.parts, strict=True))
+        if is_link:
+            c.open("a", href=f"#run-{row.run_id}", aria_label=f"{row.label}: {told}")
+        if is_narrow:
+            c.text(0, y + 16, row.label, limit=c.width - note_width)
+            c.text(c.width, y + 16, row.note, role="quiet", size=_SMALL, anchor="end")
+        else:
+            c.text(left - 14, middle + 4.5, row.label, anchor="end", limit=left - 16)
+            c.text(right + 10, middle + 4.5, row.note, role="quiet", size=_SMALL)
+        _bar(c, chart, row.parts, row.origin, left, middle, scale)
+        if is_link:
+            c.close("a")
+        y += height
+    for tick in ticks:
+        x = left + tick * scale
+        c.line(x, first, x, y, "rule", 1, stroke_opacity=0.7)
+        words = f"{100 * tick:.0f} %" if chart.is_share else _tick(tick, ticks)
+        c.text(x, y + 16, words, role="quiet", size=_SMALL, anchor="end" if x > c.width - 20 else "middle")
+    c.text(right, y + 34, chart.unit, role="quiet", size=_SMALL, anchor="end")
+    y += 40
+    if chart.left_out:
+        c.text(0, y + 12, c.say("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
+        y += 18
+    return y + 4
+
+
+def _bar(
+    c: _Canvas, chart: Parts, parts: Sequence[float], origin: Origin, left: float, middle: float, scale: float
+) -> None:
+    x = left
+    for i, (name, part) in enumerate(zip(chart.names, parts, strict=True)):
+        wide = part * scale
+        if wide > 0:
+            role = _swatch(i)
+            c.add(
+                "rect", f"<title>{escape(f'{name}: {_amount(part, chart)}')}</title>",
+                x=x, y=middle - 9, width=max(0.5, wide - (1 if wide > 3 else 0)), height=18,
+                fill=c.style.paint(role), fill_opacity=_shade(i), data_mark=origin,
+                stroke=c.style.paint(role) if origin != "measured" else None,
+                stroke_dasharray="4 2" if origin != "measured" else None,
+            )  # fmt: skip
+            words = _amount(part, chart)
+            if chart.is_share and _width(words, 11) + 10 < wide:
+                c.text(
+                    x + wide / 2,
+                    middle + 4,
+                    words,
+                    role="paper" if _shade(i) > 0.6 else "ink",
+                    size=11,
+                    anchor="middle",
+                )
+        x += wide
+
+
+def _swatch(i: int) -> str:
+    return _SERIES[i % len(_SERIES)]
+
+
+def _shade(i: int) -> float:
+    """Neighbouring parts differ in lightness too, so that they differ in grey."""
+    return (1.0, 0.55, 0.25)[i % 3] if i < 3 else (1.0, 0.7)[i % 2]
+
+
+def _amount(part: float, chart: Parts) -> str:
+    return f"{100 * part:.1f} %" if chart.is_share else f"{significant(part)} s"
+
+
+def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
+    x = 0.0
+    for i, (name, role) in enumerate(entries):
+        wide = 20 + _width(name, _SMALL) + 16
+        if x and x + wide > c.width:
+            x, y = 0.0, y + 20
+        c.add("rect", x=x, y=y + 2, width=12, height=12, fill=c.style.paint(role), fill_opacity=_shade(i))
+        c.text(x + 18, y + 12.5, name, size=_SMALL, limit=c.width - x - 20)
+        x += wide
+    return y + 26
+
+
+# -- lines over an axis
+
+
+def _lines(c: _Canvas, chart: Lines) -> float:
+    every = [p for s in chart.series for p in s.points]
+    y = _legend_of_lines(c, chart.series, 4.0)
+    top_y, bottom_y = y + 18, y + (230 if c.width < 500 else 300)
+    top = max((v for p in every for v in (p.high, p.y) if v is not None), default=1.0) or 1.0
+    ticks = _ticks(top, 5)
+    left, right = max(_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 14
+    scale_y = (bottom_y - top_y) / ticks[-1]
+    xs = sorted({p.x for p in every})
+    far = xs[-1] if xs else 1.0
+
+    def place_x(x: float) -> float:
+        if chart.x_log and xs[0] > 0 and far > xs[0]:
+            return left + 12 + (right - left - 24) * math.log2(x / xs[0]) / math.log2(far / xs[0])
+        return left + (right - left - 12) * x / (far or 1.0)
+
+    def place_y(value: float) -> float:
+        return bottom_y - value * scale_y
+
+    for tick in ticks:
+        c.line(left, place_y(tick), right, place_y(tick), "rule")
+        c.text(left - 8, place_y(tick) + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
+    shown_to = -math.inf
+    for x in sorted({p.x for s in chart.series if s.kind != "curve" for p in s.points}) or xs:
+        words = f"{x:,g}"
+        if place_x(x) - _width(words, _SMALL) / 2 > shown_to:
+            c.line(place_x(x), bottom_y, place_x(x), bottom_y + 4, "quiet")
+            c.text(place_x(x), bottom_y + 18, words, role="quiet", size=_SMALL, anchor="middle")
+            shown_to = place_x(x) + _width(words, _SMALL) / 2 + 6
+    c.text(right, bottom_y + 36, chart.x, role="quiet", size=_SMALL, anchor="end")
+    c.text(0, top_y - 8, chart.y, role="quiet", size=_SMALL)
+    for i, series in enumerate(chart.series):
+        _series(c, series, i, place_x, place_y)
+    return _legend_of_marks(c, [p.origin for s in chart.series if s.kind == "points" for p in s.points], bottom_y + 42)
+
+
+def _series(c: _Canvas, series: Series, i: int, place_x: _Place, place_y: _Place) -> None:
+    role = "quiet" if series.kind == "ideal" else _SERIES[i % len(_SERIES)]
+    path = [(place_x(p.x), place_y(p.y)) for p in series.points]
+    if series.kind == "curve":
+        band = [p for p in series.points if p.low is not None and p.high is not None]
+        if band:
+            over = [(place_x(p.x), place_y(p.high or 0.0)) for p in band]
+            under = [(place_x(p.x), place_y(p.low or 0.0)) for p in reversed(band)]
+            c.add("path", d=_path([*over, *under]) + "z", fill=c.style.paint(role), fill_opacity=0.14, data_band="")
+    dashes = "5 5" if series.kind == "ideal" else _DASHES[i % len(_DASHES)]
+    width = 1.5 if series.kind == "ideal" else 2
+    c.add(
+        "path", d=_path(path), fill="none", stroke=c.style.paint(role), stroke_width=width, stroke_dasharray=dashes,
+        data_line=series.kind,
+    )  # fmt: skip
+    if series.kind != "points":
+        return
+    for p in series.points:
+        x, y = place_x(p.x), place_y(p.y)
+        words = f"{series.label}, {p.x:g}: {_of_point(p, c.say)}"
+        is_link = c.style.links(p.run_id)
+        if is_link:
+            c.open("a", href=f"#run-{p.run_id}", aria_label=words)
+        if p.low is not None and p.high is not None:
+            for at in (p.low, p.high):
+                c.line(x - 5, place_y(at), x + 5, place_y(at), role, 2)
+            c.line(x, place_y(p.low), x, place_y(p.high), role, 2)
+        c.mark(x, y, p.origin, role, words)
+        if is_link:
+            c.close("a")
+
+
+def _of_point(p: Point, say: Say) -> str:
+    row = Row(label="", value=p.y, low=p.low, high=p.high)
+    return _value(row, say) + (f", {p.note}" if p.note else "")
+
+
+def _legend_of_lines(c: _Canvas, series: Sequence[Series], y: float) -> float:
+    x = 0.0
+    for i, one in enumerate(series):
+        wide = 34 + _width(one.label, _SMALL) + 18
+        if x and x + wide > c.width:
+            x, y = 0.0, y + 20
+        role = "quiet" if one.kind == "ideal" else _SERIES[i % len(_SERIES)]
+        dashes = "5 5" if one.kind == "ideal" else _DASHES[i % len(_DASHES)]
+        c.line(x, y + 8, x + 26, y + 8, role, 2, stroke_dasharray=dashes)
+        c.text(x + 34, y + 12.5, one.label, size=_SMALL, limit=c.width - x - 36)
+        x += wide
+    return y + 34
+
+
+# -- steps
+
+
+def _steps(c: _Canvas, chart: Steps) -> float:
+    top_y, bottom_y = 40.0, 210.0 if c.width < 500 else 230.0
+    top = max((y for _, y in chart.points), default=1.0) or 1.0
+    ticks = _ticks(top, 4)
+    left, right = max(_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 10
+    last = max((x for x, _ in chart.points), default=1.0) or 1.0
+    scale_x, scale_y = (right - left) / last, (bottom_y - top_y) / ticks[-1]
+    quiet = c.style.paint("quiet")
+    if chart.first is not None and chart.last is not None:
+        begin, end = left + chart.first * scale_x, left + chart.last * scale_x
+        shade = c.style.paint("shade")
+        for x1, x2 in ((left, begin), (end, right)):
+            if x2 > x1:
+                c.add("rect", x=x1, y=top_y, width=x2 - x1, height=bottom_y - top_y, fill=shade, data_region="untimed")
+        c.line(begin, top_y - 6, begin, bottom_y, "quiet")
+        c.line(begin, top_y - 6, end, top_y - 6, "c1", 3)
+        words = c.say("timed: steps {first:,} to {last:,}", first=chart.first + 1, last=chart.last)
+        anchor = "start" if begin + _width(words, _SMALL) < c.width else "end"
+        c.text(begin if anchor == "start" else end, top_y - 12, words, size=_SMALL, anchor=anchor)
+        warm = c.say("warm-up")
+        if begin - left > _width(warm, _SMALL) + 8:
+            c.text(left + 4, bottom_y - 8, warm, size=_SMALL, role="quiet")
+    for tick in ticks:
+        y = bottom_y - tick * scale_y
+        c.line(left, y, right, y, "rule")
+        c.text(left - 8, y + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
+    if chart.middle is not None:
+        y = bottom_y - chart.middle * scale_y
+        words = c.say("median {value} s", value=significant(chart.middle))
+        c.line(left, y, right, y, "c2", 1.5, stroke_dasharray="6 4")
+        c.text(right, y - 6, words, role="c2", size=_SMALL, anchor="end")
+    path = [(left + x * scale_x, bottom_y - y * scale_y) for x, y in chart.points]
+    c.add("path", d=_path(path), fill="none", stroke=c.style.paint("c1"), stroke_width=1.5, data_line="steps")
+    if len(path) <= 120:
+        for (x, y), (step, seconds) in zip(path, chart.points, strict=True):
+            tip = f"<title>{escape(c.say('step {n:,.0f}: {seconds} s', n=step, seconds=significant(seconds)))}</title>"
+            c.add("circle", tip, cx=x, cy=y, r=2.5, fill=c.style.paint("c1"), data_mark=chart.origin)
+    c.add("line", x1=left, y1=bottom_y, x2=right, y2=bottom_y, stroke=quiet)
+    for tick in _ticks(last, 6):
+        if tick <= last:
+            x = left + tick * scale_x
+            c.text(x, bottom_y + 17, f"{tick:,g}", role="quiet", size=_SMALL, anchor="middle")
+    c.text(right, bottom_y + 34, chart.x, role="quiet", size=_SMALL, anchor="end")
+    c.text(0, 12, chart.y, role="quiet", size=_SMALL)
+    return bottom_y + 40
+
+
+# -- numbers and words
+
+
+def _ticks(top: float, about: int) -> list[float]:
+    """Round numbers from zero to at least `top`."""
+    if not math.isfinite(top) or top <= 0:
+        top = 1.0
+    rough = top / about
+    size = 10 ** math.floor(math.log10(rough))
+    step = next(size * nice for nice in (1, 2, 2.5, 5, 10) if size * nice >= rough * 0.999)
+    return [i * step for i in range(math.ceil(top / step - 1e-9) + 1)]
+
+
+def _tick(value: float, ticks: Sequence[float]) -> str:
+    step = ticks[1] - ticks[0]
+    decimals = max(0, -math.floor(math.log10(step))) + (1 if str(f"{step:e}").startswith("2.5") else 0)
+    return f"{value:,.{decimals if step < 10 else 0}f}"
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
+
+
+def _width(words: str, size: float) -> float:
+    """Pixels that a text takes, about: wide characters an em, others a little more than half."""
+    return sum(1.0 if unicodedata.east_asian_width(ch) in "WF" else 0.57 for ch in words) * size
+
+
+def _cut(words: str, limit: float, size: float) -> str:
+    if _width(words, size) <= limit:
+        return words
+    kept = words
+    while kept and _width(kept + "…", size) > limit:
+        kept = kept[:-1]
+    return kept.rstrip(" ·") + "…"
+
+
+def _element(tag: str, content: str | None, attributes: Mapping[str, object]) -> str:
+    words = [tag]
+    for name, value in attributes.items():
+        if value is None:
+            continue
+        shown = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+        # viewBox alone is spelled with a capital; all others have hyphens.
+        words.append(f'{name.replace("_", "-")}="{escape(shown)}"')
+    start = "<" + " ".join(words)
+    return f"{start}/>" if content is None else f"{start}>{content}</{tag}>"
