@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from tunemark.experiment import Experiment, Plan
 from tunemark.plugin import Catalog
 from tunemark.report import frame, write
-from tunemark.report.arrange import DETAILS
+from tunemark.report.reading import traces_in
 from tunemark.results import Result, Store
-from tunemark.results.trace import Trace
 from tunemark.sweep import Ready, Watch, make_ready, sweep
 from tunemark.verify import verify
 
@@ -65,18 +64,14 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
         ):
             done[result.run_id] = result
             if output is not None:
-                write(ordered(), output, catalog, traces=_traces(store, ordered()))
+                write(ordered(), output, catalog, traces=traces_in([experiment.store], ordered()))
     except KeyboardInterrupt:
         is_interrupted = True
         left = [p for p in plans if p.run_id not in done and store.has_attempt(p.run_id)]
         done.update((p.run_id, store.result(p, catalog)) for p in left)
         if output is not None and done:
-            write(ordered(), output, catalog, traces=_traces(store, ordered()))
+            write(ordered(), output, catalog, traces=traces_in([experiment.store], ordered()))
     return Results(runs=ordered(), is_interrupted=is_interrupted)
-
-
-def _traces(store: Store, results: Sequence[Result]) -> dict[str, list[Trace]]:
-    return {result.run_id: store.traces(result) for result in results[:DETAILS]}
 
 
 def _verified(each: Ready, experiment: Experiment, store: Store, catalog: Catalog, watch: Watch) -> Ready:

@@ -6,14 +6,19 @@ currency = "USD"
 [per_chip_hour]    # of one chip of a device, or of a chip by its name
 cuda = 3.2
 "MI250" = 2.5
+
+Or as CSV, with the columns name, per_hour or per_chip_hour, and currency.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -44,15 +49,11 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def read_prices(path: str | Path) -> Prices:
-    """The prices of a TOML file; `BadExperiment` names what is wrong in it."""
-    if sys.version_info >= (3, 11):
-        import tomllib  # only where a file is given
-    else:
-        import tomli as tomllib
-
+    """The prices of a TOML file, or of a CSV file by its suffix; `BadExperiment` names what is wrong in it."""
     example = 'a price file has currency = "USD", and [per_hour] "cuda:8" = 24.0 or [per_chip_hour] cuda = 3.2'
     try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8-sig")
+        raw = _table(text) if Path(path).suffix.lower() == ".csv" else _toml(text)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadExperiment(what=f"cannot read the prices {str(path)!r}", why=str(why), next=example) from error
@@ -70,3 +71,32 @@ def read_prices(path: str | Path) -> Prices:
     if not (prices.per_hour or prices.per_chip_hour):
         raise BadExperiment(what=f"{path} has no price", why="neither per_hour nor per_chip_hour", next=example)
     return prices
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # only where a file is given
+    else:
+        import tomli as tomllib
+
+    return tomllib.loads(text)
+
+
+def _table(text: str) -> dict[str, Any]:
+    """A CSV file as the TOML would be; ValueError where it is none of prices."""
+    rows = csv.DictReader(io.StringIO(text))
+    rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+    kinds = [kind for kind in ("per_hour", "per_chip_hour") if kind in rows.fieldnames]
+    if "name" not in rows.fieldnames or not kinds:
+        raise ValueError("it needs the columns name, and per_hour or per_chip_hour")
+    found: dict[str, Any] = {kind: {} for kind in kinds}
+    currencies: dict[str, None] = {}
+    for row in rows:
+        for kind in kinds:
+            if word := (row[kind] or "").strip():
+                found[kind][(row["name"] or "").strip()] = float(word)
+        if word := (row.get("currency") or "").strip():
+            currencies[word] = None
+    if len(currencies) != 1:
+        raise ValueError(f"it needs one currency for all, it has {', '.join(currencies) or 'none'}")
+    return {**found, "currency": next(iter(currencies))}

@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.report import claims_table, exit_code, markdown_table, verdict_line, write
-    from tunemark.report.prices import read_prices
+    from tunemark.analysis.prices import read_prices
     from tunemark.report.reading import find
     from tunemark.results import Store, encode, encode_imported
 
     catalog = Catalog()
-    prices = read_prices(Path(args.prices)) if args.prices is not None else None
+    prices = read_prices(args.prices) if args.prices is not None else None
     found = find([Path(name) for name in args.folders], catalog)
     for each in found.unread:
         print(f"not read: {each.place}: {each.why}", file=sys.stderr)

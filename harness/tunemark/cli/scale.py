@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
             _refuse(results, mode)
         taken = {point.run_id for scaling in found for point in scaling.points}
         results = [result for result in results if result.breakdown or result.run_id in taken]
-        return _shown(results, found, args.output, bool(args.json), catalog)
+        return _shown(results, found, args.output, bool(args.json), catalog, args.folders, args.prices)
 
     experiment = experiment_from(args)
     _asked(args)
@@ -72,7 +72,9 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     measured = carried_out(experiment, plans, catalog)
     found = _scalings(measured.runs, mode, args)
-    code = _shown(measured.runs, found, experiment.output, experiment.json, catalog)
+    code = _shown(
+        measured.runs, found, experiment.output, experiment.json, catalog, [experiment.store], args.prices
+    )
     return 130 if measured.is_interrupted else code
 
 
@@ -87,16 +89,25 @@ def _scalings(results: Sequence[Result], mode: Mode, args: argparse.Namespace) -
 
 
 def _shown(
-    results: Sequence[Result], found: Sequence[Scaling], output: str | None, json: bool, catalog: Catalog
+    results: Sequence[Result],
+    found: Sequence[Scaling],
+    output: str | None,
+    json: bool,
+    catalog: Catalog,
+    folders: Sequence[str],
+    prices_file: str | None,
 ) -> int:
+    from tunemark.analysis.prices import read_prices
     from tunemark.analysis.scaling import encode_scaling
     from tunemark.report import exit_code, verdict_line, write
+    from tunemark.report.reading import traces_in
     from tunemark.report.scaling import SCALING_NOTES, scaling_text
     from tunemark.results import Store
 
     if output is not None and results:
         Store.prove_folder(Path(output))
-        write(results, Path(output), catalog, scalings=found)
+        prices = read_prices(prices_file) if prices_file is not None else None
+        write(results, Path(output), catalog, traces=traces_in(folders, results), scalings=found, prices=prices)
         _say(f"the report is in {output.rstrip('/')}/")
     if json:
         for scaling in found:

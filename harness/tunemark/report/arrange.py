@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling, every_scaling
 from tunemark.report import columns, figures
 from tunemark.report.answers import answer_of, answers
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.growth import growth
 from tunemark.report.labels import command_of, device_of, labels, origin, shared
-from tunemark.report.prices import Prices, cost, price_of
+from tunemark.report.costs import cost
 from tunemark.report.report import Cell, Column, Detail, Report, Section, Table
 from tunemark.report.strategies import strategies
 from tunemark.report.words import Language, Say, words
@@ -181,30 +182,29 @@ def _cost(results: Sequence[Result], prices: Prices | None, say: Say) -> Section
     title = say("Cost of a million tokens")
     if prices is None:
         words = say(
-            "No price is known. `tunemark report ... --prices FILE` takes yours, for an hour of a device or chip."
+            "No price is known. `tunemark report ... --prices FILE` takes yours, for an hour of a size or a chip."
         )
         return Section(key="cost", title=title, missing=(words,) if results else ())
     costs = [cost(r, prices) for r in results]
-    priced = [price_of(r, prices) for r in results]
+    priced = [prices.of(r) for r in results]
     column = Column(
         name="cost_per_million_tokens",
         title=say("cost"),
-        unit=say("{currency} per million content tokens", currency=prices.currency or "?"),
+        unit=say("{currency} per million content tokens", currency=prices.currency),
     )
-    hour = Column(name="price_per_hour", title=say("price"), unit=f"{prices.currency or '?'}/h")
+    hour = Column(name="price_per_hour", title=say("price"), unit=f"{prices.currency}/h")
     found = {}
     for i, (r, c, p) in enumerate(zip(results, costs, priced, strict=True)):
         if c is not None and p is not None and r.tokens_per_s is not None:
-            found[i, column.name] = f"{p[1]} / 3600 / {r.tokens_per_s.value:.6g} tokens/s x 1,000,000"
-            found[i, hour.name] = f"{p[1]} ({prices.source})"
+            found[i, column.name] = f"{p:.6g} {prices.currency}/h / 3600 / {r.tokens_per_s.value:.6g} tokens/s x 1,000,000"
     lacking = dict.fromkeys(f"{device_of(r)} ({r.chip})" for r, p in zip(results, priced, strict=True) if p is None)
     missing = (
-        [say("{source} has no price for {names}.", source=prices.source, names=", ".join(lacking))] if lacking else []
+        [say("The price file has no price for {names}.", names=", ".join(lacking))] if lacking else []
     )
     if any(r.simulated for r in results):
         missing.append(say("A simulated rate has no cost."))
     chart = figures.costs(results, prices, say)
-    rows = tuple((r.run_id, p[0] if p else None, c) for r, p, c in zip(results, priced, costs, strict=True))
+    rows = tuple((r.run_id, p, c) for r, p, c in zip(results, priced, costs, strict=True))
     table = Table(
         key="cost",
         title=title,

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from tunemark.report.charts import Dots, Parts, Row, Steps, Whole
+from tunemark.analysis.prices import Prices
+from tunemark.report.costs import cost
 from tunemark.report.labels import device_of, labels, origin
-from tunemark.report.prices import Prices, cost
 from tunemark.report.words import Say
 from tunemark.results import Estimate, Imported, Result
 from tunemark.results.trace import Trace
@@ -64,7 +65,7 @@ def costs(results: Sequence[Result], prices: Prices, say: Say) -> Dots | None:
         key="cost",
         title=say("Cost of a million tokens"),
         help=say("Price of an hour / 3600 / content tokens per second x 1,000,000, with the interval of the rate."),
-        unit=say("{currency} per million content tokens", currency=prices.currency or "?"),
+        unit=say("{currency} per million content tokens", currency=prices.currency),
         rows=tuple(kept),
         left_out=len(rows) - len(kept),
     )

@@ -52,7 +52,9 @@ def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
     for table in scaling_tables(scaling):
         # What a table is of, is told by its columns.
         names = {column.name for column in table.columns}
-        kind = "laws" if "law" in names else "goals" if "goal" in names else "sizes" if "run_id" in names else "predicted"
+        kind = (
+            "laws" if "law" in names else "goals" if "goal" in names else "sizes" if "run_id" in names else "predicted"
+        )
         columns = tuple(
             replace(column, title=say(column.title), help=say(column.help) if column.help else "")
             if column.name not in ("chosen",)
@@ -89,7 +91,9 @@ def _workings(scaling: Scaling) -> dict[tuple[int, str], str]:
         if p.tokens_per_s is None or p.speedup is None:
             continue
         ratio = f"{p.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g} tokens/s"
-        bounds = "" if p.speedup.low is None or p.speedup.high is None else f" ({p.speedup.low:.6g} .. {p.speedup.high:.6g})"
+        bounds = (
+            "" if p.speedup.low is None or p.speedup.high is None else f" ({p.speedup.low:.6g} .. {p.speedup.high:.6g})"
+        )
         found[i, "speedup"] = f"{ratio} = {p.speedup.value:.6g}{bounds}\n{p.speedup.method}, n = {p.speedup.n}"
         if p.efficiency is not None and p.units and base.units:
             found[i, "efficiency"] = f"{p.speedup.value:.6g} x {base.units:g} / {p.units:g} = {p.efficiency.value:.6g}"
@@ -112,7 +116,9 @@ def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
         if p.tokens_per_s is not None
     )
     series = [Series(label=say("simulated") if scaling.simulated else say("measured"), points=measured)]
-    words = say("Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0.")
+    words = say(
+        "Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0."
+    )
     if scaling.fitted:
         law = LAWS[scaling.fitted.law]
         curve = tuple(
@@ -131,7 +137,9 @@ def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
         )
         series.append(Series(label=f"{say('fitted')}: {law}", points=curve, kind="curve"))
         series.append(Series(label=say("predicted"), points=predicted))
-        words += " " + say("The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there.")
+        words += " " + say(
+            "The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there."
+        )
     elif scaling.no_fit:
         words += " " + say("No law is fitted: {reason}.", reason=scaling.no_fit)
     base = next((p for p in known if p.is_base), None)

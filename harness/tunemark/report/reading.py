@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,19 @@ def find(folders: list[Path], catalog: Catalog) -> Found:
         else:
             shown = [r for r in results if r.run_id not in found.traces][:DETAILS]
             found.traces.update((r.run_id, Store(folder).traces(r)) for r in shown)
+    return found
+
+
+def traces_in(folders: Sequence[str], results: Sequence[Result]) -> dict[str, list[Trace]]:
+    """The raw steps of the first results, as far as these stores and reports have them."""
+    found: dict[str, list[Trace]] = {}
+    for folder in map(Path, folders):
+        kept: dict[str, list[Trace]] = {}
+        for trace in read_traces(folder):
+            kept.setdefault(trace.run_id, []).append(trace)
+        for r in results[:DETAILS]:
+            if r.run_id not in found and (some := kept.get(r.run_id) or Store(folder).traces(r)):
+                found[r.run_id] = some
     return found
 
 

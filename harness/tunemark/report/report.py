@@ -16,6 +16,7 @@ from tunemark.report.table import Table as Table
 from tunemark.report.words import Language
 from tunemark.results.trace import Trace
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """One sentence. value: the part of it to be seen first, empty where there is none. detail: how sure that is."""

@@ -7,12 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling
 from tunemark.errors import BadStore, PluginError
 from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load
 from tunemark.report.arrange import Unread, arrange
-from tunemark.report.prices import Prices
 from tunemark.report.published import published
 from tunemark.report.reading import RUNS as RUNS
 from tunemark.report.report import Report
@@ -46,9 +46,7 @@ def write(
     shown = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
     if shown:
         contents[folder / STEPS] = encode_traces(shown)
-    report = arrange(
-        results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language
-    )
+    report = arrange(results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language)
     failed: PluginError | None = None
     stale: list[Path] = []
     for form in catalog.formats().values():
