@@ -27,7 +27,7 @@ def rate(value: float, half: float | None = 0.0, n: int = 3) -> Estimate:
 
 def result(**changes: Any) -> Result:
     """A healthy run of three attempts."""
-    text: dict[str, Any] = dict.fromkeys(Result.__struct_fields__)
+    text: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(Result) if f.required}
     row = AttemptRow(
         name="a", status="ok", reason="steps", evidence="", tokens_per_s=1.0, steps_measured=9, warmup_steps=1,
         interval_s=9.0,

@@ -111,6 +111,7 @@ _SETTINGS: dict[str, Callable[[Result], str]] = {
     "dataset": lambda r: r.dataset,
     "method": lambda r: r.method,
     "precision": lambda r: r.precision,
+    "checkpointing": lambda r: r.checkpointing,
     "sequence": lambda r: str(r.sequence),
     "micro batch": lambda r: str(r.micro_batch),
     "global batch": lambda r: str(r.global_batch),
