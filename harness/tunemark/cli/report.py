@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.report import claims_table, exit_code, markdown_table, verdict_line, write
     from tunemark.analysis.prices import read_prices
+    from tunemark.report import claims_table, exit_code, markdown_table, verdict_line, write
     from tunemark.report.reading import find
     from tunemark.results import Store, encode, encode_imported
 

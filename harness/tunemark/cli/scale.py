@@ -72,9 +72,7 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     measured = carried_out(experiment, plans, catalog)
     found = _scalings(measured.runs, mode, args)
-    code = _shown(
-        measured.runs, found, experiment.output, experiment.json, catalog, [experiment.store], args.prices
-    )
+    code = _shown(measured.runs, found, experiment.output, experiment.json, catalog, [experiment.store], args.prices)
     return 130 if measured.is_interrupted else code
 
 

@@ -10,10 +10,10 @@ from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling, every_scaling
 from tunemark.report import columns, figures
 from tunemark.report.answers import answer_of, answers
+from tunemark.report.costs import cost
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.growth import growth
 from tunemark.report.labels import command_of, device_of, labels, origin, shared
-from tunemark.report.costs import cost
 from tunemark.report.report import Cell, Column, Detail, Report, Section, Table
 from tunemark.report.strategies import strategies
 from tunemark.report.words import Language, Say, words
@@ -196,11 +196,11 @@ def _cost(results: Sequence[Result], prices: Prices | None, say: Say) -> Section
     found = {}
     for i, (r, c, p) in enumerate(zip(results, costs, priced, strict=True)):
         if c is not None and p is not None and r.tokens_per_s is not None:
-            found[i, column.name] = f"{p:.6g} {prices.currency}/h / 3600 / {r.tokens_per_s.value:.6g} tokens/s x 1,000,000"
+            found[i, column.name] = (
+                f"{p:.6g} {prices.currency}/h / 3600 / {r.tokens_per_s.value:.6g} tokens/s x 1,000,000"
+            )
     lacking = dict.fromkeys(f"{device_of(r)} ({r.chip})" for r, p in zip(results, priced, strict=True) if p is None)
-    missing = (
-        [say("The price file has no price for {names}.", names=", ".join(lacking))] if lacking else []
-    )
+    missing = [say("The price file has no price for {names}.", names=", ".join(lacking))] if lacking else []
     if any(r.simulated for r in results):
         missing.append(say("A simulated rate has no cost."))
     chart = figures.costs(results, prices, say)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from tunemark.report.charts import Dots, Parts, Row, Steps, Whole
 from tunemark.analysis.prices import Prices
+from tunemark.report.charts import Dots, Parts, Row, Steps, Whole
 from tunemark.report.costs import cost
 from tunemark.report.labels import device_of, labels, origin
 from tunemark.report.words import Say
