@@ -17,16 +17,19 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunemark_worker.contract import Assignment
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/strategies.md"
 BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
 
-MODELS = ("mistral-tiny", "llama-tiny", "gpt2-tiny")
+MODELS = ("mistral-tiny", "llama-2-tiny", "gpt2-tiny")
 SIZES = (1, 2, 4)
 # Strategies by size: what fits it, each axis alone and their products.
 ALONE = (
@@ -132,12 +135,20 @@ def compare(
     return cells
 
 
-def prepare(folders: Mapping[str, Path], model: str, size: int, changes: Mapping[str, Any]) -> dict[str, str]:
-    """Write the plan of each strategy into its folder; returns the refusals by strategy."""
+def prepare(
+    folders: Mapping[str, Path],
+    model: str,
+    size: int,
+    changes: Mapping[str, Any],
+    edit: Callable[[Assignment], Assignment] | None = None,
+) -> dict[str, str]:
+    """Write the plan of each strategy into its folder; returns the refusals by strategy. edit: changes what the
+    workers are told, the tokens too; without it they are those of the dataset."""
     from tunemark.data import prepare as tokens
     from tunemark.errors import TunemarkError
     from tunemark.experiment import make_experiment, points, resolve
     from tunemark.plugin import Catalog
+    from tunemark_worker.contract import TokenFile
 
     catalog, refused = Catalog(), {}
     flags = {"model": model, "device": f"cpu:{size}", "sequence": 64, "micro_batch": 1, "global_batch": 8}
@@ -151,10 +162,14 @@ def prepare(folders: Mapping[str, Path], model: str, size: int, changes: Mapping
         except TunemarkError as error:
             refused[strategy] = error.next or error.what
             continue
-        data = tokens(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
-        assignment = plan.assignment(data.token_file, "parity", calibrate=False)
+        if edit is None:
+            file = tokens(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on).token_file
+        else:
+            file = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
         # The processes are not bound to cores: there are more of them.
-        assignment = replace(assignment, threads=1, device_options={})
+        assignment = replace(plan.assignment(file, "parity", calibrate=False), threads=1, device_options={})
+        if edit is not None:
+            assignment = edit(assignment)
         folder.mkdir(parents=True)
         (folder / "plan.json").write_text(assignment.to_json())
     return refused

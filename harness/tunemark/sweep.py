@@ -20,7 +20,17 @@ from typing import Any
 from tunemark.data import Prepared, prepare
 from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.experiment import Plan
-from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, host_facts, processor, run_worker
+from tunemark.launch import (
+    CodeCopy,
+    Ended,
+    Interpreter,
+    check_versions,
+    copy_code,
+    examine,
+    host_facts,
+    processor,
+    run_worker,
+)
 from tunemark.plugin import Catalog, PutsBack, WatchesJobs
 from tunemark.results import Result, Store
 
@@ -80,6 +90,7 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
         asked = (python, plan.requires)
         if asked not in interpreters:
             interpreters[asked] = examine(python, plan.requires)
+        check_versions(interpreters[asked], plan.needs, title(plan))
         key = json.dumps([plan.dataset.name, dict(plan.dataset_options), plan.model.name, plan.spec.train_on])
         if key not in data:
             data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)

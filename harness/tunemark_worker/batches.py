@@ -10,7 +10,7 @@ from typing import List, NamedTuple, Sequence
 import torch
 
 from tunemark_worker.contract import HEADER_BYTES, IGNORED_LABEL, SCHEMA, TokenFile, token_layout
-from tunemark_worker.documents import Part
+from tunemark_worker.documents import Part, digest
 
 
 class Batch(NamedTuple):
@@ -47,6 +47,12 @@ def count(batches: Sequence[Batch]) -> Counts:
         content=sum(int((b.document_ids >= 0).sum()) for b in batches),
         trained=sum(targets(b) for b in batches),
     )
+
+
+def digests(batch: Batch) -> List[str]:
+    """A short name of each row's content, by which two ranks can be seen to train on the same sample or not."""
+    rows = zip(batch.input_ids, batch.document_ids)
+    return [digest(ids[documents >= 0].to(torch.int32).numpy().tobytes()) for ids, documents in rows]
 
 
 def targets(batch: Batch) -> int:

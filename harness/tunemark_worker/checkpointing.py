@@ -1,6 +1,7 @@
 """Activation checkpointing: what a layer's forward pass gave is let go, and computed again for its backward pass.
 
-Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". full: of each layer only the input is kept.
+Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". full: of each layer only the input is kept, and
+torch computes again all but its last matrix product, whose output backward does not need.
 selective: what matrix products with weights gave is kept too; norms, activations and attention itself are computed
 again (in the sense of Korthikanti et al. 2022, section 5, who keep all but attention's own products).
 """

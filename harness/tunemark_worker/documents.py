@@ -6,6 +6,7 @@ same samples are learnt from in any layout of ranks and with any gradient accumu
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -61,6 +62,11 @@ def micro_batch_rows(
     first = micro * micro_batch * data_ranks + data_rank * micro_batch
     assert first + micro_batch <= global_batch, "the layout does not fit the global batch"
     return first, first + micro_batch
+
+
+def digest(ids: bytes) -> str:
+    """A short name of a row's content: its ids, 32 bits each, the machine's bytes order, padding left out."""
+    return hashlib.blake2b(ids, digest_size=8).hexdigest()
 
 
 def _packed(parts: Iterator[Part], sequence: int) -> Iterator[Row]:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from tunemark_worker import optimizer as optimizing
 from tunemark_worker import recorder as recording
 from tunemark_worker import steady
-from tunemark_worker.batches import Batch, Counts, count
+from tunemark_worker.batches import Batch, Counts, count, digests
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.norm import clip, local
 
@@ -24,6 +24,8 @@ from tunemark_worker.norm import clip, local
 FIRST_INTERVAL = 12
 # Steps that a run may take besides those asked for until it settles, and as many as were asked for if that is more.
 UNSETTLED_STEPS = 32
+# First steps of which every rank says what it trains on, for the parent to see that no sample is learnt from twice.
+SAMPLED_STEPS = 2
 # Seconds between two records of the machine's load.
 LOAD_S = 1.0
 # What rank 0 tells the others between windows, by position; 0 is to go on.
@@ -52,9 +54,11 @@ class Job(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step's outcome; what the device still computes is left there until the window's edge."""
+    """One step's outcome; what the device still computes is left there until the window's edge. samples: digests of
+    its rows on this rank, of the first steps; None later."""
 
     counts: Counts
+    samples: Optional[List[str]]
     loss_sum: torch.Tensor
     gradient_norm: torch.Tensor
     learning_rate: float
@@ -112,6 +116,7 @@ def _step(job: Job, number: int, batches: List[Batch]) -> Step:
             marks.append((name, job.clock()))
 
     counts = count(batches)
+    samples = [row for batch in batches for row in digests(batch)] if number < SAMPLED_STEPS else None
     mark("data")
     targets = torch.tensor(float(counts.trained), device=job.place.device)
     if job.place.data_ranks > 1:
@@ -146,7 +151,7 @@ def _step(job: Job, number: int, batches: List[Batch]) -> Step:
     job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
     mark("optimizer")
-    return Step(counts, loss_sum, norm.detach(), learning_rate, marks, job.clock())
+    return Step(counts, samples, loss_sum, norm.detach(), learning_rate, marks, job.clock())
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -183,6 +188,7 @@ def _edge(job: Job, witness: torch.nn.Parameter, window: int, steps: int, taken:
             learning_rate=step.learning_rate,
             synced=last,
             marks=step.marks or None,
+            **({} if step.samples is None else {"samples": step.samples}),
         )
     job.recorder.write(
         "edge", instant_s=instant_s, window=window, steps=steps, synced=True, second_s=second_s, witness_s=witness_s

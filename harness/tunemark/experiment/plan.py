@@ -96,6 +96,14 @@ class Plan:
         """Modules that the worker's interpreter must have."""
         return (*self.model.requires, *self.method.requires)
 
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """The least versions that the worker's interpreter must have, by module."""
+        needs = dict(self.strategy.needs)
+        if self.spec.checkpointing == "selective":
+            needs.setdefault("torch", "2.4")  # every strategy that needs a version needs a newer one
+        return needs
+
     def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
         """What the worker is told for one attempt."""
         assert self.model.runtime is not None, "a model of facts only is refused before"

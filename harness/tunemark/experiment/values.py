@@ -63,6 +63,8 @@ def factors(text: str) -> list[Factor]:
     found = []
     for part in _JOIN.split(text):
         name, *rest = part.split(":")
+        if not name:
+            raise ValueError("a name is missing")
         # The degree comes first, so that no option is mistaken for one.
         degree = int(rest.pop(0)) if rest and rest[0].isdecimal() else None
         if degree == 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -86,3 +87,20 @@ def examine(path: str, requires: Sequence[str]) -> Interpreter:
             next=f"{path} -m pip install {' '.join(missing)}",
         )
     return Interpreter(path=path, python=answer.python, versions=answer.versions)
+
+
+def check_versions(interpreter: Interpreter, needs: Mapping[str, str], what: str) -> None:
+    """Refuse an interpreter that has an older module than `needs` names; one whose version nobody says is tried."""
+    for module, least in needs.items():
+        found = interpreter.versions.get(module)
+        if found is not None and _numbers(found) < _numbers(least):
+            raise BadExperiment(
+                what=f"{what} needs {module} {least} or newer",
+                why=f"{interpreter.path} has {module} {found}",
+                next=f"{interpreter.path} -m pip install '{module}>={least}', another --python, or another strategy",
+            )
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers that a version begins with: 2.13.0+cpu is 2, 13, 0."""
+    return [int(number) for number in re.findall(r"\d+", re.split(r"[^0-9.]", version)[0])]

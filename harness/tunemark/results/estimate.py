@@ -17,7 +17,7 @@ from tunemark.plugin.descriptors import Finding
 from tunemark.results import findings as rules
 from tunemark.results import telemetry as monitored
 from tunemark.results.measurement import Counts, Edge, Load, Measurement, Rank
-from tunemark.results.recount import Documents, recount
+from tunemark.results.recount import Documents, recount, samples
 from tunemark.results.result import AttemptRow, Estimate, Identity, Result, Status, StepTime, Tokens
 from tunemark_worker import steady
 
@@ -268,6 +268,13 @@ def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documen
     if measurement.partial_lines:
         message = f"{measurement.partial_lines} last lines of records were cut off and are left out"
         found.append(Finding(rule="cut-off", severity="note", message=message))
+    if documents is not None and documents.ids is not None and measurement.is_whole:
+        for number in range(min(len(rank.steps) for rank in measurement.ranks)):
+            trained = [(rank.data_rank, rank.steps[number].samples) for rank in measurement.ranks]
+            if not all(rows for _, rows in trained):
+                break
+            wanted = samples(documents, measurement.assignment, number)
+            found.append(rules.samples_differ(number, trained, wanted))
     if timed is not None:
         windows = len(measurement.ranks[0].edges) - 1
         if not timed.is_settled:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -121,6 +122,26 @@ def tokens_disagree(recorded: Counts, recounted: Counts) -> Finding | None:
         return None
     message = f"{worst[1]}: {_percent(worst[0])} apart (limit {_percent(TOKENS_APART)})"
     return Finding(rule="tokens-disagree", severity="invalid", message=message)
+
+
+def samples_differ(step: int, trained: Sequence[tuple[int, Sequence[str]]], wanted: Sequence[str]) -> Finding | None:
+    """trained: of each rank its data rank and the digests of what it trained on; wanted: those of the step's samples.
+
+    Ranks of one data rank share their samples, and all data ranks together have each of the step's once."""
+    by_data_rank: dict[int, tuple[str, ...]] = {}
+    for rank, (data_rank, rows) in enumerate(trained):
+        if by_data_rank.setdefault(data_rank, tuple(rows)) != tuple(rows):
+            message = f"in step {step} rank {rank} trained on other samples than the first rank of its data rank "
+            message += f"{data_rank}, with which it shares one batch"
+            return Finding(rule="samples-differ", severity="invalid", message=message)
+    seen = Counter(row for rows in by_data_rank.values() for row in rows)
+    expected = Counter(wanted)
+    if seen == expected:
+        return None
+    missing = sum((expected - seen).values())
+    message = f"{len(by_data_rank)} data ranks trained in step {step} on {seen.total()} samples, {len(seen)} of them "
+    message += f"different; {missing} of the step's {len(wanted)} were trained on by nobody"
+    return Finding(rule="samples-differ", severity="invalid", message=message)
 
 
 def above_peak(mfu: float, peak_flops: float, is_measured: bool) -> Finding | None:

@@ -26,7 +26,8 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One optimizer step on one rank. marks: (part, instant) where parts were timed, empty else."""
+    """One optimizer step on one rank. marks: (part, instant) where parts were timed, empty else. samples: a digest of
+    each row, of the first steps; empty else."""
 
     number: int
     instant_s: float
@@ -35,6 +36,7 @@ class Step:
     loss_sum: float
     gradient_norm: float
     marks: tuple[tuple[str, float], ...]
+    samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,6 +215,7 @@ def _step(row: Mapping[str, Any]) -> Step:
         loss_sum=float(row["loss_sum"]),
         gradient_norm=float(row["gradient_norm"]),
         marks=tuple((str(name), float(instant_s)) for name, instant_s in row["marks"] or ()),
+        samples=tuple(map(str, row.get("samples") or ())),
     )
 
 

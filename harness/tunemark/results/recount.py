@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Documents:
-    """Where documents begin (one more than there are), and how many trained tokens lie before each token."""
+    """Where documents begin (one more than there are), and how many trained tokens lie before each token. ids: int32
+    of all tokens; None where they are not at hand."""
 
     offsets: Sequence[int]
     trained_before: Sequence[int] | npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int32] | None = None
 
 
 def recount(found: Documents, assignment: Assignment, first: int, last: int) -> Counts:
@@ -41,3 +43,16 @@ def recount(found: Documents, assignment: Assignment, first: int, last: int) -> 
             # Nothing predicts a document's first token.
             trained += found.trained_before[begin + length] - found.trained_before[begin + 1]
     return Counts(slots, content, int(trained))
+
+
+def samples(found: Documents, assignment: Assignment, step: int) -> list[str]:
+    """The digests of the rows that a step has to train on, each once."""
+    a, ids = assignment, found.ids
+    assert ids is not None, "asked only where the ids are at hand"
+    lengths = [end - begin for begin, end in itertools.pairwise(found.offsets)]
+    rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
+    parts = [
+        [ids[found.offsets[d] : found.offsets[d] + length].tobytes() for d, length in row]
+        for _, row in itertools.islice(rows, step * a.global_batch, (step + 1) * a.global_batch)
+    ]
+    return [documents.digest(b"".join(row)) for row in parts]

@@ -281,7 +281,7 @@ def _documents(file: TokenFile) -> Documents | None:
     except (OSError, ValueError, TunemarkError):
         return None
     before = np.concatenate([[0], np.cumsum(tokens.trained, dtype=np.int64)])
-    return Documents(offsets=tokens.offsets.tolist(), trained_before=before)
+    return Documents(offsets=tokens.offsets.tolist(), trained_before=before, ids=tokens.ids)
 
 
 def _entry(path: Path) -> _Entry:

@@ -128,7 +128,7 @@ class Stage(nn.Module):
         assignment: Assignment,
     ) -> None:
         super().__init__()
-        self._a, self._is_first = assignment, is_first
+        self._a, self._is_last = assignment, is_last
         self.logits: Any = None
         self.is_packed = False
         self.model, base = _shell(parts.top), _shell(parts.base)
@@ -155,7 +155,9 @@ class Stage(nn.Module):
             self.received.hidden = hidden
         batch = Batch(ids, ids, document_ids, positions, self.is_packed)
         with optimizing.autocast(self._a.precision, ids.device.type):
-            return self.logits(self.model, batch)  # type: ignore[no-any-return]
+            output: torch.Tensor = self.logits(self.model, batch)
+        # Zero-bubble schedules detach what a stage gives in place, which torch refuses of a view.
+        return output.clone() if output._is_view() and not self._is_last else output
 
 
 class Received(nn.Module):

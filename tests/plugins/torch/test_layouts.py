@@ -1,0 +1,112 @@
+"""Products of strategies: how they are written, what degrees follow from a size, and what the plan refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunemark.errors import TunemarkError
+from tunemark.experiment import Plan, make_experiment, points, resolve
+from tunemark.experiment.values import factors
+from tunemark.plugin import Catalog
+from tunemark_torch.layouts import SCHEDULES, SEVERAL
+
+CATALOG = Catalog()
+
+
+def _plan(strategy: str, size: int = 4, **flags: Any) -> Plan:
+    """Of a model of 4 layers, 4 heads and an MLP of 344."""
+    chosen = {"model": "llama-2-tiny", "device": f"cpu:{size}", "strategy": strategy, "sequence": 64, "micro_batch": 2}
+    (point,) = points(make_experiment({**chosen, "oversubscribe": True, **flags}))
+    return resolve(point, CATALOG)
+
+
+def _refused(strategy: str, size: int = 4, **flags: Any) -> str:
+    with pytest.raises(TunemarkError) as caught:
+        _plan(strategy, size, **flags)
+    assert "strategy" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_product_is_written_with_degrees_and_options() -> None:
+    found = factors("fsdp:4:reshard=false+tp:2:sequence_parallel=true")
+    assert [(f.name, f.degree, f.options) for f in found] == [
+        ("fsdp", 4, {"reshard": "false"}),
+        ("tp", 2, {"sequence_parallel": "true"}),
+    ]
+    assert factors("auto:limit=1e+5")[0].options == {"limit": "1e+5"}
+    for wrong in ("tp:0", "tp:2:2", "fsdp:reshard=false:4", "fsdp++tp", "fsdp+"):
+        with pytest.raises(ValueError, match=r"degree|option|name"):
+            factors(wrong)
+
+
+@pytest.mark.parametrize(
+    ("written", "size", "name", "degrees", "data_ranks"),
+    [
+        ("fsdp", 4, "fsdp", [4], 4),
+        ("fsdp:4", 4, "fsdp", [4], 4),
+        ("fsdp+tp:2", 4, "fsdp:2+tp:2", [2, 2], 2),
+        ("tp+pp:2", 4, "tp:2+pp:2", [2, 2], 1),
+        ("ddp:2+fsdp:2:reshard=false+tp", 8, "ddp:2+fsdp:2:reshard=false+tp:2", [2, 2, 2], 4),
+        ("tp", 1, "tp", [1], 1),
+    ],
+)
+def test_a_degree_that_is_left_out_follows_from_the_size(
+    written: str, size: int, name: str, degrees: list[int], data_ranks: int
+) -> None:
+    plan = _plan(written, size)
+    assert (plan.spec.strategy, [axis.degree for axis in plan.axes], plan.data_ranks) == (name, degrees, data_ranks)
+    assert plan.launch.processes == size
+
+
+def test_the_same_layout_is_the_same_run_however_it_is_written() -> None:
+    assert _plan("fsdp+tp:2").run_id == _plan("fsdp:2+tp").run_id != _plan("tp:2+fsdp:2").run_id
+
+
+def test_a_pipeline_is_full_unless_the_batch_is_given() -> None:
+    assert _plan("pp", 2).gradient_accumulation == 2
+    assert _plan("pp:2+fsdp:2").spec.global_batch == 2 * 2 * 2
+    assert _plan("tp", 2).gradient_accumulation == 1
+    assert _plan("pp:schedule=gpipe", 2, global_batch=2).gradient_accumulation == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [
+        ("fsdp+tp", "both left out"),
+        ("fsdp:3+tp:2", "multiply to 6"),
+        ("fsdp:3+tp", "multiply to 3"),
+        ("tp:2", "multiply to 2"),
+        ("none+tp", "'none' stands alone"),
+        ("none:4", "takes no degree"),
+        ("tp:2+tp:2", "twice"),
+        ("fsdp:2+ddp:2", "write ddp before fsdp"),
+        ("fsdp:reshard=maybe", "true or false"),
+        ("tp:2:sequence_parallel=on+fsdp", "true or false"),
+        ("fsdp:offload=true", "no option 'offload'"),
+        ("pp:schedule=best", "no schedule 'best'"),
+        ("pp:virtual=2", "of the schedules"),
+        ("pp:schedule=interleaved", "do not fill 8 stages"),
+        ("pp:schedule=zbv:virtual=1", "exactly 2"),
+        ("fsdp+teleport:2", "no strategy named 'teleport'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(strategy: str, why: str) -> None:
+    assert why in _refused(strategy)
+
+
+def test_numbers_that_do_not_divide_are_refused() -> None:
+    assert "8 cannot divide 4 attention heads" in _refused("tp", 8)
+    assert "2 key and value heads" in _refused("tp", 4, model="llama-3-tiny")
+    assert "a sequence of 63" in _refused("tp:sequence_parallel=true", 2, sequence=63)
+    assert "4 layers do not fill 8 stages" in _refused("pp", 8)
+    assert "at least 2 micro-batches" in _refused("pp", 2, global_batch=2)
+    assert "rounds, which must be equal" in _refused("pp:schedule=interleaved", 2, global_batch=10)
+    assert "knows no adapters" in _refused("tp", 2, method="lora")
+
+
+def test_the_schedules_of_the_plan_are_those_of_the_worker() -> None:
+    from tunemark_torch.parallel.pipeline import SCHEDULES as OURS
+
+    assert {name: several for name, (_, several) in OURS.items()} == {name: name in SEVERAL for name in SCHEDULES}
