@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from attempt import attempt, noticed
 
-from tunemark_worker import steady
+from tunemark.results.ratio import Term, combined
 
 LEVEL = 0.95
 # More pairs called different than chance gives in all but 1 % of trials are no accident.
@@ -72,8 +72,8 @@ def main() -> int:
 
 
 def ratio_of_attempts(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """Paired: Student's t on the logarithms of the attempts' ratios."""
-    found = steady.between_attempts([x / y for x, y in zip(a, b, strict=True)], LEVEL)
+    """As `tunemark compare` does of attempts that were taken in rounds."""
+    found = combined([Term(1.0, a), Term(-1.0, b)], in_rounds=True, level=LEVEL)
     return Ratio(found.value, found.low, found.high)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from tunemark.analysis.compare import Comparison, compare, compare_by
 from tunemark.errors import BadExperiment
 from tunemark.report.comparison import comparison_text
 from tunemark.results import Result
-from tunemark.results.result import Identity
+from tunemark.results.result import Identity, encode
 
 Made = Callable[..., Result]
 
@@ -27,8 +29,8 @@ def test_the_key_holds_every_field_of_the_identity_but_those_named() -> None:
     left_out = fields - set(alike.FIELDS)
     assert left_out == {
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
-        "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs", "steps_requested",
-        "warmup_requested", "budget_s", "target_interval", "window_s",
+        "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
+        "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s",
     }  # fmt: skip
 
 
@@ -253,3 +255,57 @@ def test_what_is_not_in_the_key_is_said(made_run: Made) -> None:
     found = compare([a], [b])
     assert found.groups[0].surroundings == {"torch": ("2.13.0", "2.12.0")}
     assert "also different: torch (2.13.0, 2.12.0)" in comparison_text(found)
+
+
+def test_many_runs_are_grouped_and_few_of_those_alone_are_listed(made_run: Made) -> None:
+    runs = [
+        made_run(run_id=str(i), seed=i // 2, strategy_requested=("none", "ddp")[i % 2], minute=10 * i)
+        for i in range(600)
+    ]
+    found = compare_by([*runs, *(made_run(run_id=f"x{i}", seed=10**6 + i) for i in range(100))], ["strategy"])
+    assert (len(found.groups), found.claims, len(found.alone)) == (300, 300, 20)
+    assert found.notes == ("80 more runs have no counterpart and are not listed",)
+
+
+def test_the_command_takes_stores_reports_and_single_runs(
+    made_run: Made, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    def folder(name: str, *results: Result) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "runs.jsonl").write_text("".join(encode(result) + "\n" for result in results))
+
+    none = made_run(run_id="aaaa1")
+    ddp = made_run((150.0, 151.0, 149.0), run_id="bbbb2", strategy_requested="ddp", minute=1)
+    folder("runs", none, ddp)
+    folder("later", made_run((50.0, 51.0, 49.0), run_id="aaaa1", minute=30))
+    folder("failed", made_run((), run_id="cccc3", status="oom"), made_run((), run_id="d", seed=1, status="error"))
+    (tmp_path / "empty").mkdir()
+
+    done = command("compare", "runs", "--by", "strategy", "--json")
+    assert done.returncode == 0, done.stderr
+    (group,) = json.loads(done.stdout)["groups"]
+    assert [row["outcome"] for row in group["rows"]] == ["baseline", "faster"]
+    done = command("compare", "runs", "later")
+    assert done.returncode == 0, done.stderr
+    # The error is sqrt((0.01^2 + 0.02^2) / 3) = 0.0129, with 25 / 8.5 = 2.94 degrees of freedom t is 3.22.
+    assert "| later | 50.0 ± 2.5 | 3 | 0.500 (0.480 to 0.521) | slower |" in done.stdout
+    assert "ddp (bbbb2)" not in done.stdout
+    assert "runs (bbbb2): later:aaaa1 comes nearest, but for strategy (ddp, none)" in done.stdout
+    done = command("compare", "aaaa", "later:aaaa")
+    assert "slower" in done.stdout
+    done = command("compare", "failed", "--by", "seed")
+    assert (done.returncode, "takes no part" in done.stdout) == (4, True)
+    for words, reason in {
+        ("empty", "runs"): "holds no runs",
+        ("nowhere", "runs"): "there is no folder nowhere",
+        ("runs:zzzz", "runs"): "holds no run zzzz",
+        ("runs",): "1 folders to compare",
+        ("runs", "--by", "sequence"): "all 2 runs have sequence 10",
+        ("runs", "later", "--despite", "colour"): "no field named 'colour'",
+        ("aaaa1", "bbbb2"): "`--by strategy` compares",
+        ("runs/runs.jsonl.txt", "later"): "there is no folder",
+    }.items():
+        done = command("compare", *words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr

@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import random
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -249,9 +248,7 @@ def test_a_baseline_alone_says_what_it_can_see(made_run: Made) -> None:
     assert outlooks([made_run((100.0,))], [0.05], _PROMISE)[0].reason == "one attempt says nothing of noise"
 
 
-def test_the_command_ends_with_the_verdicts_code(
-    made_run: Made, tunemark: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_the_command_ends_with_the_verdicts_code(made_run: Made, command: Callable[..., Any], tmp_path: Path) -> None:
     folders = {
         "base": made_run((100.0, 100.5, 99.5, 100.2)),
         "same": made_run((100.1, 99.8, 100.3), minute=60),
@@ -260,18 +257,18 @@ def test_the_command_ends_with_the_verdicts_code(
     for name, result in folders.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "runs.jsonl").write_text(encode(result) + "\n")
-    done = tunemark("gate", "--baseline", "base", "same", "--json")
+    done = command("gate", "--baseline", "base", "same", "--json")
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "pass")
-    done = tunemark("gate", "--baseline", "base", "slow", "--junit", "ci/j.xml", "--comment", "ci/c.md")
+    done = command("gate", "--baseline", "base", "slow", "--junit", "ci/j.xml", "--comment", "ci/c.md")
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL (1 fail)\n")
     assert "<failure" in (tmp_path / "ci/j.xml").read_text()
     assert "### tunemark: FAIL" in (tmp_path / "ci/c.md").read_text()
-    done = tunemark("gate", "--baseline", "base", "base")
+    done = command("gate", "--baseline", "base", "base")
     assert (done.returncode, done.stdout[:10]) == (3, "NO VERDICT")
     (tmp_path / "empty").mkdir()
     for words in (("empty",), ("same", "--change", "0"), ("same", "--despite", "colour"), ("nowhere",)):
-        done = tunemark("gate", "--baseline", "base", *words)
+        done = command("gate", "--baseline", "base", *words)
         assert (done.returncode, done.stdout) == (2, ""), words
         assert "Traceback" not in done.stderr
         assert "next:" in done.stderr

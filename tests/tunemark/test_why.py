@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,7 +139,7 @@ def test_simulated_with_measured_is_refused(made_run: Made) -> None:
 
 
 def test_the_command_pairs_the_same_runs_and_asks_where_there_are_others(
-    made_run: Made, tunemark: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    made_run: Made, command: Callable[..., Any], tmp_path: Path
 ) -> None:
     def folder(name: str, *results: Result) -> None:
         (tmp_path / name).mkdir()
@@ -150,12 +149,12 @@ def test_the_command_pairs_the_same_runs_and_asks_where_there_are_others(
     folder("one", plain, timed)
     folder("two", made_run((50.0, 51.0, 49.0), run_id="aa", minute=9), timed)
     folder("many", made_run(run_id="cc", seed=1), made_run(run_id="dd", seed=2))
-    done = tunemark("why", "one", "two", "--json")
+    done = command("why", "one", "two", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["a_run"], found["b_run"], found["parts"][0]["name"]) == ("aa", "aa", "forward")
-    done = tunemark("why", "one", "many")
+    done = command("why", "one", "many")
     assert done.returncode == 2
     assert "many:cc, many:dd" in done.stderr
-    assert tunemark("why", "one", "many:cc").returncode == 0
-    assert "no run zz" in tunemark("why", "one", "many:zz").stderr
+    assert command("why", "one", "many:cc").returncode == 0
+    assert "no run zz" in command("why", "one", "many:zz").stderr

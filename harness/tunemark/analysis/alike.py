@@ -18,8 +18,8 @@ from tunemark.results.result import Identity, Result
 _NO_FIELDS = frozenset(
     (
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
-        "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs", "steps_requested",
-        "warmup_requested", "budget_s", "target_interval", "window_s",
+        "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
+        "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s",
     )
 )  # fmt: skip
 _NAMES = {"strategy_requested": "strategy"}

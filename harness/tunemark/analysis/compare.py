@@ -21,6 +21,9 @@ from tunemark.errors import BadExperiment
 from tunemark.results.ratio import LEVEL, Ratio, Term, combined, holm, rates_of, were_in_rounds
 from tunemark.results.result import Estimate, Result
 
+# Runs without a counterpart that are listed, each held against all others: beyond, nobody reads them.
+_MOST_ALONE = 20
+
 Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
 # History of the schema (of `compare --json`): 1, first form.
 SCHEMA = 1
@@ -138,8 +141,9 @@ def compare(
         for k in ours
         if k in theirs
     ]
-    alone = [_alone(names[0], ours[k], b, names[1], free) for k in ours if k not in theirs]
-    alone += [_alone(names[1], theirs[k], a, names[0], free) for k in theirs if k not in ours]
+    left = [_Left(label=names[0], result=ours[k], others=b, where=names[1]) for k in ours if k not in theirs]
+    left += [_Left(label=names[1], result=theirs[k], others=a, where=names[0]) for k in theirs if k not in ours]
+    alone = _alone(left, free, notes)
     if not groups:
         _refuse(alone, despite)
     return _judged(Comparison(
@@ -176,11 +180,8 @@ def compare_by(
     if baseline is not None and several and baseline not in labels:
         raise BadExperiment(what=f"no run has {'+'.join(axes)} {baseline!r}", next=f"there is: {', '.join(labels)}")
     made = [_group(members, axes, free, baseline) for members in several]
-    alone = [
-        _alone(_label(found[0], axes), found[0], [r for r in results if r is not found[0]], "", free)
-        for found in groups.values()
-        if len(found) == 1
-    ]
+    singles = [found[0] for found in groups.values() if len(found) == 1]
+    alone = _alone([_Left(label=_label(r, axes), result=r, others=results, where="") for r in singles], free, notes)
     if not made:
         _refuse(alone, despite)
     return _judged(Comparison(
@@ -213,11 +214,12 @@ def _by_key(results: Sequence[Result], free: Collection[str], name: str) -> dict
 
 def _labelled(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]:
     labels = [_label(result, axes) for result in results]
+    counts = Counter(labels)
     times: Counter[str] = Counter()
     members = []
     for label, result in zip(labels, results, strict=True):
         times[label] += 1
-        name = label if labels.count(label) == 1 else f"{label} ({times[label]})"
+        name = label if counts[label] == 1 else f"{label} ({times[label]})"
         members.append(_Member(label=name, result=result))
     return members
 
@@ -226,12 +228,30 @@ def _label(result: Result, axes: Sequence[str]) -> str:
     return " ".join(str(alike.FIELDS[axis](result)) for axis in axes)
 
 
-def _alone(label: str, result: Result, others: Sequence[Result], where: str, free: Collection[str]) -> Alone:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Left:
+    """A run without a counterpart among `others`, which are of the folder `where`."""
+
+    label: str
+    result: Result
+    others: Sequence[Result]
+    where: str
+
+
+def _alone(left: Sequence[_Left], free: Collection[str], notes: list[str]) -> list[Alone]:
+    if len(left) > _MOST_ALONE:
+        notes.append(f"{len(left) - _MOST_ALONE} more runs have no counterpart and are not listed")
+    return [_one_alone(one, free) for one in left[:_MOST_ALONE]]
+
+
+def _one_alone(left: _Left, free: Collection[str]) -> Alone:
+    result = left.result
+    others = [other for other in left.others if other is not result]
     if not others:
-        return Alone(label=label, run_id=result.run_id, nearest=None, differs={})
+        return Alone(label=left.label, run_id=result.run_id, nearest=None, differs={})
     other, differs = alike.nearest(result, others, free)
-    name = f"{where}:{other.run_id}" if where else other.run_id
-    return Alone(label=label, run_id=result.run_id, nearest=name, differs=differs)
+    name = f"{left.where}:{other.run_id}" if left.where else other.run_id
+    return Alone(label=left.label, run_id=result.run_id, nearest=name, differs=differs)
 
 
 def _refuse(alone: Sequence[Alone], despite: Collection[str]) -> None:

@@ -7,7 +7,7 @@ no verdict: nothing like it in the baseline, nothing measured, or noise in which
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,7 +107,11 @@ def gate(
     differ, and LOAD where runs count whose cores others used."""
     free = alike.freed((), [name for name in despite if name != LOAD])
     measured = [run for run in runs if not run.breakdown]
-    cases = [_case(run, baseline, free, is_loaded_fit=LOAD in despite) for run in measured]
+    by_key: dict[tuple[object, ...], list[Result]] = {}
+    for result in baseline:
+        if not result.breakdown:
+            by_key.setdefault(alike.key(result, free), []).append(result)
+    cases = [_case(run, by_key, free, is_loaded_fit=LOAD in despite) for run in measured]
     adjusted = holm([case.found.p if case.found else None for case in cases])
     claims = sum(p is not None for p in adjusted)
     judged = tuple(
@@ -173,20 +177,21 @@ def _outlook(
     )  # fmt: skip
 
 
-def _case(run: Result, baseline: Sequence[Result], free: Collection[str], *, is_loaded_fit: bool) -> _Case:
+def _case(
+    run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], free: Collection[str], *, is_loaded_fit: bool
+) -> _Case:
     def unfit(result: Result) -> str:
         return _unfit(result, is_loaded_fit=is_loaded_fit)
 
     # A store that holds both is no baseline of itself.
-    others = [b for b in baseline if not b.breakdown and not (b.run_id == run.run_id and _names(b) & _names(run))]
-    like = [b for b in others if alike.key(b, free) == alike.key(run, free)]
+    like = [b for b in by_key.get(alike.key(run, free), ()) if not (b.run_id == run.run_id and _names(b) & _names(run))]
     usable = tuple(b for b in like if not unfit(b))
     notes = [f"baseline {b.run_id} is left out: {unfit(b)}" for b in like if unfit(b)]
     rules = [f.rule for f in run.findings if f.severity in ("suspect", "unknown") and f.rule != "unfinished"]
     if rules:
         notes.append(f"{run.verdict}: {', '.join(rules)}")
     reasons = "; ".join(dict.fromkeys(filter(None, map(unfit, like))))
-    obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, others, like, usable, reasons, free)
+    obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, by_key, like, usable, reasons, free)
     found = None if obstacle else power.slowdown([rates_of(b) for b in usable], rates_of(run))
     if not obstacle and found is None:
         obstacle = "the baseline has one attempt: its noise is not known"
@@ -194,14 +199,16 @@ def _case(run: Result, baseline: Sequence[Result], free: Collection[str], *, is_
 
 
 def _obstacle(
-    run: Result, others: Sequence[Result], like: Sequence[Result], usable: Sequence[Result], unfit: str,
-    free: Collection[str],
+    run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], like: Sequence[Result],
+    usable: Sequence[Result], unfit: str, free: Collection[str],
 ) -> str:  # fmt: skip
     """Why nothing can be said; empty where something can."""
     if not like:
-        if not others:
+        # Of each kind of run in the baseline one: the others differ in the same.
+        kinds = [found[0] for key, found in by_key.items() if key != alike.key(run, free)]
+        if not kinds:
             return "the baseline holds nothing but this run"
-        nearest, differs = alike.nearest(run, others, free)
+        nearest, differs = alike.nearest(run, kinds, free)
         return f"nothing like it in the baseline; {nearest.run_id} comes nearest, but for {alike.words(differs)}"
     if not usable:
         return f"no run of the baseline is fit: {unfit}"

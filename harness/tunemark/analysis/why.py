@@ -242,6 +242,14 @@ def _flops(a: Result, b: Result) -> _Judgement:
     return _computed(one / other, words)
 
 
+def _recomputed(a: Result, b: Result) -> _Judgement:
+    one, other = a.hardware_flops_per_token, b.hardware_flops_per_token
+    if not one or not other or one == other:
+        return _UNKNOWN
+    words = f"{one / 1e9:.4g} and {other / 1e9:.4g} GFLOP a token with what is computed twice, at one rate of FLOP/s"
+    return _computed(one / other, words)
+
+
 def _chips(a: Result, b: Result) -> _Judgement:
     if a.peak_flops and b.peak_flops and a.precision == b.precision:
         words = f"peak of {a.peak_flops / 1e12:.4g} and {b.peak_flops / 1e12:.4g} TFLOP/s, used alike"
@@ -281,6 +289,7 @@ _SETTINGS: Mapping[str, Callable[[Result, Result], _Judgement]] = {
     **dict.fromkeys(("model", "parameters", "trainable_parameters", "method"), _flops),
     "sequence": _flops,
     **dict.fromkeys(("size", "chips", "processes", "threads", "chip", "processor", "device"), _chips),
+    "checkpointing": _recomputed,
     "precision": _precision,
     **dict.fromkeys(("batching", "dataset", "data_sha256"), _padding),
     "weights": lambda a, b: (

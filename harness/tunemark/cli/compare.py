@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tunemark.cli.folders import HELP, runs_in
+from tunemark.cli.folders import HELP, once, runs_in
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 
@@ -43,9 +43,7 @@ def execute(args: argparse.Namespace) -> int:
         results = [*a, *b]
         found = compare(a, b, despite=despite, names=(args.folders[0], args.folders[1]))
     else:
-        every = [result for name in args.folders for result in runs_in(name, catalog)]
-        # A run that two folders have in the very same form is one run.
-        results = [result for i, result in enumerate(every) if result not in every[:i]]
+        results = once([result for name in args.folders for result in runs_in(name, catalog)])
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
     print(msgspec.json.encode(found).decode() if args.json else comparison_text(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,18 @@ from tunemark.plugin import Catalog
 if TYPE_CHECKING:
     from tunemark.results import Result
 
-HELP = "a store (runs/), a folder that -o wrote, one run's folder in a store, or FOLDER:RUN with a run's id"
+# Where `tunemark run` keeps attempts unless it is told otherwise.
+_STORE = "runs"
+HELP = (
+    "a store (runs/), a folder that -o wrote, one run's folder in a store, or FOLDER:RUN with the beginning of a run's "
+    "id (of runs/ the id alone)"
+)
+
+
+def once(results: Sequence[Result]) -> list[Result]:
+    """The results without those that another folder has of the very same attempts."""
+    found = {(r.run_id, tuple(row.name for row in r.each_attempt)): r for r in reversed(results)}
+    return list(reversed(found.values()))
 
 
 def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[Result]:
@@ -27,9 +39,12 @@ def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[
     folder, wanted = Path(name), ""
     if not folder.exists():
         front, colon, back = name.rpartition(":")
-        if not colon or not Path(front).is_dir():
+        if colon and Path(front).is_dir():
+            folder, wanted = Path(front), back
+        elif _is_id(name) and Path(_STORE).is_dir():
+            folder, wanted = Path(_STORE), name
+        else:
             raise BadStore(what=f"there is no folder {name}", next=f"give {HELP}")
-        folder, wanted = Path(front), back
     if folder.is_file() and folder.name == RUNS:
         folder = folder.parent
     if folder.is_file():
@@ -54,3 +69,7 @@ def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[
         ids = ", ".join(dict.fromkeys(result.run_id for result in found))
         raise BadStore(what=f"{folder} holds no run {wanted}", next=f"its runs: {ids[:400]}")
     return of_id
+
+
+def _is_id(word: str) -> bool:
+    return len(word) >= 4 and set(word) <= set("0123456789abcdef")

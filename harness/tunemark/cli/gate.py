@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tunemark.cli.folders import HELP, runs_in
+from tunemark.cli.folders import HELP, once, runs_in
 from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     despite = [name for each in args.despite for name in each.split(",") if name]
     catalog = Catalog()
     promise = Promise(change=args.change, power=args.power, false_alarms=args.false_alarms)
-    baseline = [result for name in args.baseline for result in runs_in(name, catalog, every_series=True)]
+    baseline = once([result for name in args.baseline for result in runs_in(name, catalog, every_series=True)])
     if not args.runs:
         changes = sorted({*_CHANGES, args.change})
         ahead = outlooks(baseline, changes, promise, despite=despite)
@@ -63,8 +63,7 @@ def execute(args: argparse.Namespace) -> int:
         else:
             print(outlook_text(ahead, promise.power, promise.false_alarms))
         return 0 if all(one.noise is not None for one in ahead) else 3
-    every = [result for name in args.runs for result in runs_in(name, catalog)]
-    runs = [result for i, result in enumerate(every) if result not in every[:i]]
+    runs = once([result for name in args.runs for result in runs_in(name, catalog)])
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
         if path is not None:
