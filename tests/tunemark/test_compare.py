@@ -293,6 +293,12 @@ def test_the_command_takes_stores_reports_and_single_runs(
     assert "runs (bbbb2): later:aaaa1 comes nearest, but for strategy (ddp, none)" in done.stdout
     done = command("compare", "aaaa", "later:aaaa")
     assert "slower" in done.stdout
+    # Of another version's lines what is there is read, and what is no result is said.
+    other = {**json.loads(encode(none)), "schema": 9, "colour": "red"}
+    (tmp_path / "later/runs.jsonl").write_text("no result\n" + json.dumps(other) + "\n")
+    done = command("compare", "runs:aaaa", "later")
+    assert "later is unknown: other-schema" in done.stdout
+    assert (done.returncode, "line 1 is no result" in done.stderr) == (3, True)
     done = command("compare", "failed", "--by", "seed")
     assert (done.returncode, "takes no part" in done.stdout) == (4, True)
     for words, reason in {

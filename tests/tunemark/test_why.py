@@ -14,7 +14,7 @@ from tunemark.analysis.why import FAULT_S, Cause, Why, why
 from tunemark.errors import BadExperiment
 from tunemark.report.causes import why_text
 from tunemark.results import Result
-from tunemark.results.result import Tokens, encode
+from tunemark.results.result import StepTime, Tokens, encode
 
 Made = Callable[..., Result]
 
@@ -123,6 +123,13 @@ def test_parts_of_a_step_say_where_the_time_went(made_run: Made) -> None:
     text = why_text(found)
     assert "| optimizer | 0.200 | 0.600 | +0.400 | 100 |" in text
     assert "| data | 0.100 | - | -0.100 |" in text
+
+
+def test_the_middle_and_the_tail_of_steps_are_held_apart(made_run: Made) -> None:
+    times = [StepTime(p50=0.4, p95=0.5), StepTime(p50=0.4, p95=1.0)]
+    a, b = (made_run(step_time_s=time, minute=9 * i) for i, time in enumerate(times))
+    text = why_text(why(a, b))
+    assert "at its median 0.400 and 0.400 s (1.00 x), at its 95th percentile 0.500 and 1.00 s (2.00 x)" in text
 
 
 def test_a_run_that_failed_is_explained_too(made_run: Made) -> None:

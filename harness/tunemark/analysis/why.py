@@ -18,7 +18,7 @@ from tunemark.analysis.surroundings import surroundings
 from tunemark.errors import BadExperiment
 from tunemark.physics.peaks import peak
 from tunemark.results.ratio import Ratio
-from tunemark.results.result import Result
+from tunemark.results.result import Result, StepTime
 
 # History of the schema (of `why --json`): 1, first form.
 SCHEMA = 1
@@ -68,9 +68,12 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs, their ratio (null where one takes no part: `reason`), and what differs. explained: the product of what
-    is worked out. parts: of a step, from both runs with every part timed; parts_reason: why there are none. unknown:
-    facts that one side or both do not say."""
+    """Two runs, their ratio (null where one takes no part: `reason`), and what differs.
+
+    step_time_s: of each run, at its median and its 95th percentile; null where nothing was timed. explained: the
+    product of what is worked out. parts: of a step, from both runs with every part timed; parts_reason: why there are
+    none. unknown: facts that one side or both do not say.
+    """
 
     a: str
     b: str
@@ -79,6 +82,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     ratio: Ratio | None
     reason: str
     pieces: tuple[Piece, ...]
+    step_time_s: tuple[StepTime | None, StepTime | None]
     causes: tuple[Cause, ...]
     explained: float | None
     parts: tuple[Part, ...]
@@ -116,7 +120,8 @@ def why(
     ]
     return Why(
         a=names[0], b=names[1], a_run=a.run_id, b_run=b.run_id, ratio=ratio, reason="; ".join(obstacles),
-        pieces=_pieces(a, b), causes=tuple(causes), explained=math.prod(worked_out) if worked_out else None,
+        pieces=_pieces(a, b), step_time_s=(a.step_time_s, b.step_time_s), causes=tuple(causes),
+        explained=math.prod(worked_out) if worked_out else None,
         parts=parts, parts_reason=parts_reason, unknown=tuple(missing), notes=tuple(_notes(a, b, names)),
     )  # fmt: skip
 

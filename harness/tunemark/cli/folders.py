@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunemark.errors import BadStore
+from tunemark.errors import BadStore, TunemarkError
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -27,39 +28,34 @@ def once(results: Sequence[Result]) -> list[Result]:
 
 
 def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[Result]:
-    """The results that `name` stands for, the oldest first; `BadStore` where there is none.
+    """The results that `name` stands for, the oldest first; `BadStore` where there is none. What cannot be read is said
+    on standard error, and the others are given.
 
     every_series: of a store, what was measured before a run was measured anew, too.
     """
     # Heavy, and not needed by --help.
-    from tunemark.report import read
     from tunemark.report.write import RUNS
     from tunemark.results import Store
 
-    folder, wanted = Path(name), ""
-    if not folder.exists():
-        front, colon, back = name.rpartition(":")
-        if colon and Path(front).is_dir():
-            folder, wanted = Path(front), back
-        elif _is_id(name) and Path(_STORE).is_dir():
-            folder, wanted = Path(_STORE), name
-        else:
-            raise BadStore(what=f"there is no folder {name}", next=f"give {HELP}")
+    def unread(error: TunemarkError) -> None:
+        print(f"not read: {error}", file=sys.stderr)
+
+    folder, wanted = _folder(name)
     if folder.is_file() and folder.name == RUNS:
         folder = folder.parent
     if folder.is_file():
         raise BadStore(what=f"{name} is a file", why=f"runs are read from a folder's {RUNS} or its attempts", next=HELP)
     if (folder / RUNS).exists():
-        found = read(folder)
+        found = _lines(folder / RUNS, unread)
     elif any(folder.glob("*/attempt.json")):
         run = folder.absolute()
-        found = Store(run.parent).results(catalog, every_series=every_series, folder=run.name)
+        found = Store(run.parent).results(catalog, every_series=every_series, folder=run.name, broken=unread)
     else:
-        found = Store(folder).results(catalog, every_series=every_series)
+        found = Store(folder).results(catalog, every_series=every_series, broken=unread)
     if not found:
         raise BadStore(
             what=f"{folder} holds no runs",
-            why=f"it has neither {RUNS} nor any attempt",
+            why=f"it has neither {RUNS} nor any attempt that could be read",
             next="give the folder of `tunemark run --store` (by default runs) or of its -o",
         )
     if not wanted:
@@ -69,6 +65,37 @@ def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[
         ids = ", ".join(dict.fromkeys(result.run_id for result in found))
         raise BadStore(what=f"{folder} holds no run {wanted}", next=f"its runs: {ids[:400]}")
     return of_id
+
+
+def _folder(name: str) -> tuple[Path, str]:
+    """The folder that a word names, and the beginning of a run's id in it."""
+    if Path(name).exists():
+        return Path(name), ""
+    front, colon, back = name.rpartition(":")
+    if colon and Path(front).is_dir():
+        return Path(front), back
+    if _is_id(name) and Path(_STORE).is_dir():
+        return Path(_STORE), name
+    raise BadStore(what=f"there is no folder {name}", next=f"give {HELP}")
+
+
+def _lines(path: Path, unread: Callable[[TunemarkError], None]) -> list[Result]:
+    from tunemark.report.reading import tolerant
+
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise BadStore(
+            what=f"cannot read {path}", why=str(error), next="write it anew with `tunemark report`"
+        ) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(tolerant(line))
+            except ValueError as error:
+                unread(BadStore(what=f"{path}, line {number} is no result", why=str(error)))
+    return found
 
 
 def _is_id(word: str) -> bool:

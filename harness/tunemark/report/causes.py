@@ -18,6 +18,11 @@ def why_text(found: Why) -> str:
     if found.pieces:
         pieces = " x ".join(f"{significant(piece.ratio)} ({piece.name})" for piece in found.pieces)
         blocks.append(f"Over all attempts together the ratio is {pieces}.")
+    one, other = found.step_time_s
+    if one is not None and other is not None:
+        steps = [("median", one.p50, other.p50), ("95th percentile", one.p95, other.p95)]
+        words = (f"{name} {_seconds(a)} and {_seconds(b)} s ({significant(b / a, 3)} x)" for name, a, b in steps)
+        blocks.append(f"A step takes at its {', at its '.join(words)}.")
     blocks.append(_causes(found))
     if found.parts:
         rows = [
