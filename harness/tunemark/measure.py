@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunemark.errors import BadExperiment
 from tunemark.experiment import Experiment, Plan
-from tunemark.plugin import Catalog
+from tunemark.plugin import Catalog, Launching
+from tunemark.plugin.catalog import load
 from tunemark.report import frame, write
 from tunemark.report.reading import traces_in
 from tunemark.results import Result, Store
@@ -42,14 +45,17 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
     output = Path(experiment.output) if experiment.output else None
     if output is not None:
         Store.prove_folder(output)
-    ready = make_ready(plans, store, watch)
+    launching = open_launcher(experiment, plans[0], watch.message) if plans else None
     done: dict[str, Result] = {}
 
     def ordered() -> tuple[Result, ...]:
         return tuple(done[p.run_id] for p in plans if p.run_id in done)
 
+    if launching is None:
+        return Results(runs=())
     is_interrupted = False
     try:
+        ready = make_ready(plans, store, watch, launching, max_restarts=experiment.max_restarts)
         if experiment.verify:
             ready = [_verified(each, experiment, store, catalog, watch) for each in ready]
         for result in sweep(
@@ -71,7 +77,23 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
         done.update((p.run_id, store.result(p, catalog)) for p in left)
         if output is not None and done:
             write(ordered(), output, catalog, traces=traces_in([experiment.store], ordered()))
+    finally:
+        launching.close()
     return Results(runs=ordered(), is_interrupted=is_interrupted)
+
+
+def open_launcher(experiment: Experiment, plan: Plan, say: Callable[[str], None]) -> Launching:
+    """The launcher of an experiment, which is the same for all its plans."""
+    names = tuple(experiment.export.split("+")) if experiment.export else ()
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise BadExperiment(
+            what=f"there is no variable {missing[0]!r} to export",
+            why=experiment.sources.get("export", ""),
+            next="set it, or leave it out of --export; names are joined by plus: --export HF_TOKEN+NCCL_DEBUG",
+        )
+    opened: Launching = load(plan.launcher.loader)(plan.launcher_options, names, say)
+    return opened
 
 
 def _verified(each: Ready, experiment: Experiment, store: Store, catalog: Catalog, watch: Watch) -> Ready:

@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -21,17 +22,19 @@ from tunemark.data import Prepared, prepare
 from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import (
+    POLL_S,
     CodeCopy,
     Ended,
+    Following,
     Interpreter,
+    Local,
     check_versions,
     copy_code,
     examine,
     host_facts,
     processor,
-    run_worker,
 )
-from tunemark.plugin import Catalog, PutsBack, WatchesJobs
+from tunemark.plugin import Catalog, Job, JobWatch, Launching, PutsBack, StartedJob, WatchesJobs
 from tunemark.results import Result, Store
 
 
@@ -39,7 +42,8 @@ from tunemark.results import Result, Store
 class Ready:
     """A plan with all that its launch needs: nothing has touched the device yet.
 
-    verification: what holding its strategy to one process has shown; None where that was not asked for.
+    launching: what starts its jobs. verification: what holding its strategy to one process has shown; None where that
+    was not asked for. max_restarts: times that an attempt's processes may be started again.
     """
 
     plan: Plan
@@ -47,6 +51,8 @@ class Ready:
     code: CodeCopy
     interpreter: Interpreter
     fingerprint: str
+    launching: Launching
+    max_restarts: int = 0
     verification: Mapping[str, Any] | None = None
 
 
@@ -54,17 +60,22 @@ class Ready:
 class Watch:
     """What a caller may observe of a sweep; every function is optional in effect, none may raise.
 
-    attempt: before each (ready, number, of). record: each record as it is read. ended: after each attempt.
+    attempt: before each (ready, number, of). record: each record as it is read. ended: after each attempt. Attempts of
+    several runs are under way at one time where the launcher takes several jobs.
     """
 
     message: Callable[[str], None] = field(default=lambda words: None)
     attempt: Callable[[Ready, int, int], None] = field(default=lambda ready, number, of: None)
-    record: Callable[[Mapping[str, Any]], None] = field(default=lambda record: None)
-    ended: Callable[[Ended], None] = field(default=lambda ended: None)
+    record: Callable[[Ready, Mapping[str, Any]], None] = field(default=lambda ready, record: None)
+    ended: Callable[[Ready, Ended], None] = field(default=lambda ready, ended: None)
 
 
-def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]:
-    """Check interpreters, copy the code and prepare the token files of all plans, before any device is touched."""
+def make_ready(
+    plans: Sequence[Plan], store: Store, watch: Watch, launching: Launching | None = None, *, max_restarts: int = 0
+) -> list[Ready]:
+    """Check interpreters, copy the code and prepare the token files of all plans, before any device is touched.
+    launching: None starts them on this machine."""
+    starts = launching or Local({})
     for device in {plan.device.name: plan.device for plan in plans}.values():
         if isinstance(device, PutsBack) and (words := device.left_over(store.root.absolute())):
             watch.message(words)
@@ -103,9 +114,17 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
         code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
-        fingerprint = _fingerprint(code, data[key], interpreters[asked])
+        starts.check(plan.launch, store.root.absolute())
         ready.append(
-            Ready(plan=plan, data=data[key], code=code, interpreter=interpreters[asked], fingerprint=fingerprint)
+            Ready(
+                plan=plan,
+                data=data[key],
+                code=code,
+                interpreter=interpreters[asked],
+                fingerprint=_fingerprint(code, data[key], interpreters[asked], plan),
+                launching=starts,
+                max_restarts=max_restarts,
+            )
         )
     return ready
 
@@ -136,18 +155,36 @@ def sweep(
                 f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
             )
             yield store.result(each.plan, catalog)
-    for _ in range(repeats):
-        for each in ready:
-            run_id = each.plan.run_id
-            if not left[run_id]:
-                continue
-            number = repeats - left[run_id] + 1
-            watch.attempt(each, number, repeats)
-            ended = _attempt(each, store, catalog, series[run_id], number, timeout_s, calibrate, watch)
-            watch.ended(ended)
-            left[run_id] = left[run_id] - 1 if ended.status == "ok" else 0
-            if not left[run_id]:
-                yield store.result(each.plan, catalog)
+    # A run's next attempt goes to the end of the queue: by rounds, with one job at a time and with many.
+    queue = deque(each for each in ready if left[each.plan.run_id])
+    active: list[_Attempt] = []
+    try:
+        while queue or active:
+            while queue and len(active) < queue[0].launching.at_once:
+                each = queue.popleft()
+                number = repeats - left[each.plan.run_id] + 1
+                watch.attempt(each, number, repeats)
+                name = series[each.plan.run_id]
+                active.append(_Attempt(each, store, catalog, name, number, timeout_s, calibrate, watch))
+            over = [attempt for attempt in active if attempt.look()]
+            for attempt in over:
+                active.remove(attempt)
+                each = attempt.ready
+                run_id = each.plan.run_id
+                ended = attempt.close()
+                watch.ended(each, ended)
+                left[run_id] = left[run_id] - 1 if ended.status == "ok" else 0
+                if left[run_id]:
+                    queue.append(each)
+                else:
+                    yield store.result(each.plan, catalog)
+            if not over:
+                time.sleep(POLL_S)
+    finally:
+        for attempt in active:
+            attempt.interrupt()
+        for attempt in active:
+            attempt.close()
 
 
 def title(plan: Plan) -> str:
@@ -158,81 +195,139 @@ def title(plan: Plan) -> str:
     return words + (" breakdown" if spec.breakdown else "")
 
 
-def _attempt(
-    each: Ready,
-    store: Store,
-    catalog: Catalog,
-    series: str,
-    number: int,
-    timeout_s: float,
-    calibrate: bool,
-    watch: Watch,
-) -> Ended:
-    plan = each.plan
-    name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
-    folder = store.new_attempt(plan, name)
-    measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
-    assignment = plan.assignment(each.data.token_file, name, calibrate=measured)
-    (folder / "plan.json").write_text(assignment.to_json())
-    facts: dict[str, Any] = {
-        "fingerprint": each.fingerprint,
-        "series": series,
-        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "code_sha256": each.code.sha256,
-        "interpreter": {"path": each.interpreter.path, "python": each.interpreter.python, **each.interpreter.versions},
-        "dataset": dict(each.data.facts),
-        "host": dict(host_facts()),
-        "launched_s": time.monotonic(),
-    }
-    if each.verification is not None:
-        facts["verification"] = dict(each.verification)
-    store.write_attempt(plan, folder, facts)
-    observers = catalog.observers("tunemark_record")
+class _Attempt:
+    """One attempt under way: its place in the store, its device, its job."""
 
-    def on_record(record: Mapping[str, Any]) -> None:
-        watch.record(record)
-        for plugin, function in list(observers):
+    def __init__(
+        self,
+        ready: Ready,
+        store: Store,
+        catalog: Catalog,
+        series: str,
+        number: int,
+        timeout_s: float,
+        calibrate: bool,
+        watch: Watch,
+    ) -> None:
+        self.ready, self._store, self._watch = ready, store, watch
+        self._observers = catalog.observers("tunemark_record")
+        self._held = ExitStack()
+        self._started: StartedJob | None = None
+        self._following: Following | None = None
+        self._followed: JobWatch | None = None
+        self._ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
+        plan = ready.plan
+        self._name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
+        measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
+        self._assignment = plan.assignment(ready.data.token_file, self._name, calibrate=measured)
+        self._facts = self._first_facts(series)
+        self._folder = store.new_attempt(plan, self._name)
+        (self._folder / "plan.json").write_text(self._assignment.to_json())
+        store.write_attempt(plan, self._folder, self._facts)
+        try:
+            self._start(timeout_s)
+        except TunemarkError as error:
+            self._ended = Ended(status="error", reason="device", evidence=_flat(error))
+        except BaseException:
+            self.close()
+            raise
+
+    def look(self) -> bool:
+        """Take in what is new; True where the attempt is over, or has to be ended."""
+        return self._following is None or self._following.look()
+
+    def interrupt(self) -> None:
+        """Ask the job to end, and wait for nothing."""
+        if self._started is not None:
+            self._started.interrupt()
+
+    def close(self) -> Ended:
+        """Leave no process, put the device back, and keep how it ended."""
+        try:
+            if self._following is not None:
+                self._ended = self._following.close()
+        finally:
+            self._let_go()
+        return self._ended
+
+    def _first_facts(self, series: str) -> dict[str, Any]:
+        ready, plan = self.ready, self.ready.plan
+        facts: dict[str, Any] = {
+            "fingerprint": ready.fingerprint,
+            "series": series,
+            "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "code_sha256": ready.code.sha256,
+            "interpreter": {
+                "path": ready.interpreter.path,
+                "python": ready.interpreter.python,
+                **ready.interpreter.versions,
+            },
+            "dataset": dict(ready.data.facts),
+            "host": dict(host_facts()),
+            "launcher": {"name": plan.launcher.name, "options": dict(plan.launcher_options)},
+        }
+        if ready.max_restarts:
+            facts["launcher"]["max_restarts"] = ready.max_restarts
+        if not plan.launcher.elsewhere:
+            # On the clock of the worker's instants, which another machine has not.
+            facts["launched_s"] = time.monotonic()
+        if ready.verification is not None:
+            facts["verification"] = dict(ready.verification)
+        return facts
+
+    def _start(self, timeout_s: float) -> None:
+        ready, plan = self.ready, self.ready.plan
+        variables = self._held.enter_context(plan.device.occupy(plan.accelerator, self._store.root.absolute()))
+        if isinstance(plan.device, WatchesJobs):
+            watched = plan.device.watch(plan.accelerator, self._folder, self._watch.message)
+            self._followed = self._held.enter_context(watched)
+        job = Job(
+            name=f"tunemark-{plan.run_id}-{self._name}",
+            python=ready.interpreter.path,
+            processes=plan.launch.processes,
+            threads=plan.launch.threads,
+            environment={**plan.launch.environment, **(variables or {})},
+            code=ready.code.folder,
+            folder=self._folder,
+            max_restarts=ready.max_restarts,
+        )
+        self._started = ready.launching.start(job)
+        if facts := self._started.facts():
+            self._facts["launcher"].update(facts)
+            self._store.write_attempt(plan, self._folder, self._facts)
+        self._following = Following(
+            job,
+            self._started,
+            timeout_s=timeout_s,
+            on_record=self._on_record,
+            is_waiting=self._followed.is_waiting if self._followed else lambda: False,
+        )
+
+    def _let_go(self) -> None:
+        try:
+            self._held.close()
+        except TunemarkError as error:
+            self._facts["not_put_back"] = _flat(error)
+            self._watch.message(str(error))
+        if self._followed is not None:
+            self._facts["watched"] = dict(self._followed.facts())
+            self._ended = _told(self._ended, self._facts["watched"].get("failure"))
+        if self._started is not None:
+            self._facts["launcher"].update(self._started.facts())
+        ended = self._ended
+        self._facts.update(status=ended.status, reason=ended.reason, evidence=ended.evidence)
+        self._store.write_attempt(self.ready.plan, self._folder, self._facts)
+
+    def _on_record(self, record: Mapping[str, Any]) -> None:
+        self._watch.record(self.ready, record)
+        for plugin, function in list(self._observers):
             try:
-                function(plan=plan, record=record)
+                function(plan=self.ready.plan, record=record)
             # A stranger's observer may not touch the run, whatever it raises.
             except Exception as error:
-                observers.remove((plugin, function))
-                watch.message(f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}")
-
-    ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
-    held = ExitStack()
-    try:
-        try:
-            variables = held.enter_context(plan.device.occupy(plan.accelerator, store.root.absolute()))
-        except TunemarkError as error:
-            ended = Ended(status="error", reason="device", evidence=_flat(error))
-            return ended
-        job = None
-        if isinstance(plan.device, WatchesJobs):
-            job = plan.device.watch(plan.accelerator, folder, watch.message)
-        with job or nullcontext() as followed:
-            ended = run_worker(
-                python=each.interpreter.path,
-                processes=plan.launch.processes,
-                environment={**plan.launch.environment, **(variables or {})},
-                code=each.code.folder,
-                folder=folder,
-                timeout_s=timeout_s,
-                on_record=on_record,
-                is_waiting=followed.is_waiting if followed else lambda: False,
-            )
-        if followed:
-            facts["watched"] = dict(followed.facts())
-            ended = _told(ended, facts["watched"].get("failure"))
-    finally:
-        try:
-            held.close()
-        except TunemarkError as error:
-            facts["not_put_back"] = _flat(error)
-            watch.message(str(error))
-        facts.update(status=ended.status, reason=ended.reason, evidence=ended.evidence)
-        store.write_attempt(plan, folder, facts)
-    return ended
+                self._observers.remove((plugin, function))
+                words = f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}"
+                self._watch.message(words)
 
 
 def _flat(error: TunemarkError) -> str:
@@ -262,7 +357,7 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter) -> str:
+def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan: Plan) -> str:
     parts: list[object] = [
         code.sha256,
         data.token_file.sha256,
@@ -270,7 +365,10 @@ def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter) -> st
         interpreter.python,
         interpreter.versions,
     ]
-    parts += [processor(), os.cpu_count()]
+    if plan.launcher.elsewhere:
+        parts += [plan.launcher.name, dict(plan.launcher_options)]
+    else:
+        parts += [processor(), os.cpu_count()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

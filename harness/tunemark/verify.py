@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tunemark.errors import TunemarkError
-from tunemark.experiment import Plan, Point, resolve, run_id
+from tunemark.experiment import Plan, Point, joined, resolve, run_id
 from tunemark.plugin import Catalog
 from tunemark.results import Store
 from tunemark.sweep import Ready, Watch, make_ready, sweep, title
@@ -52,7 +52,7 @@ def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, wat
     words = f"{reference.spec.device}:{reference.spec.size} {reference.spec.strategy}"
     watch.message(f"{title(plan)}: verifying {STEPS} steps against {words}")
     apart = Store(store.root / "verification")
-    both = make_ready([_short(plan), reference], apart, watch)
+    both = make_ready([_short(plan), reference], apart, watch, each.launching)
     results = {
         r.run_id: r
         for r in sweep(both, apart, catalog, repeats=1, redo=True, timeout_s=timeout_s, calibrate=False, watch=watch)
@@ -80,6 +80,7 @@ def _reference(plan: Plan, catalog: Catalog) -> Plan:
     """The same steps in one process, at the same size where one process can use it, else at the device's own."""
     spec = asdict(_short(plan).spec)
     values = {**spec, "strategy": "none", "verify": False, "oversubscribe": plan.accelerator.oversubscribed}
+    values["launcher"] = joined(plan.launcher.name, plan.launcher_options)
     try:
         return resolve(Point(values=values, sources={}), catalog)
     except TunemarkError:

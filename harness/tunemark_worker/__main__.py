@@ -6,6 +6,7 @@ is written before the process group is left: leaving can abort the process.
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import platform
@@ -18,7 +19,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from tunemark_worker import documents
-from tunemark_worker.contract import Assignment, records_name, split_runtime
+from tunemark_worker.contract import Assignment, records_name, split_runtime, stacks_name
 from tunemark_worker.recorder import Recorder, affinity
 
 # Elements of each tensor that are compared with the start's.
@@ -40,6 +41,7 @@ def main(plan: str) -> int:
     recorder.write(
         "start", pid=os.getpid(), python=platform.python_version(), utc=datetime.now(timezone.utc).isoformat()
     )
+    _hear_of_stacks(rank)
     interrupts: List[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: interrupts.append(received))
@@ -65,6 +67,14 @@ def main(plan: str) -> int:
     recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
     attempt.leave()
     return 0
+
+
+def _hear_of_stacks(rank: int) -> None:
+    """Write every thread's stack where it is when SIGUSR1 comes, whatever holds the interpreter."""
+    if hasattr(faulthandler, "register"):  # absent on Windows
+        # Open for the life of the process: the handler may not open a file.
+        descriptor = os.open(stacks_name(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        faulthandler.register(signal.SIGUSR1, file=descriptor, all_threads=True)
 
 
 class Attempt:

@@ -181,6 +181,11 @@ def records_name(rank: int) -> str:
     return "records.{}.jsonl".format(rank)
 
 
+def stacks_name(rank: int) -> str:
+    """The file that a rank writes its stacks to when it is asked by SIGUSR1."""
+    return "stacks.{}.txt".format(rank)
+
+
 def split_runtime(name: str) -> List[str]:
     """("package.module", "Name") of a runtime's dotted name; ValueError where it is malformed."""
     module, colon, attribute = name.partition(":")

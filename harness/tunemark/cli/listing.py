@@ -15,7 +15,7 @@ from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsOutput, ToolReading
 from tunemark.units import gib, giga, significant
 
-_KINDS = ("devices", "models", "datasets", "strategies", "plugins")
+_KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
 
 # Where a model's FLOPs per token are stated, unless it takes less.
 _SEQUENCE = 2048
@@ -93,6 +93,11 @@ def rows_of(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
         return [
             {"name": name, "description": s.description, "options": dict(s.options), "distributed": s.distributed}
             for name, s in sorted(catalog.strategies().items())
+        ]
+    if kind == "launchers":
+        return [
+            {"name": name, "description": each.description, "options": dict(each.options), "elsewhere": each.elsewhere}
+            for name, each in sorted(catalog.launchers().items())
         ]
     return _plugins(catalog)
 
@@ -251,6 +256,7 @@ _CELLS: dict[str, Any] = {
     ),
     "datasets": (("dataset", "description", "options"), _option_cells),
     "strategies": (("strategy", "description", "options"), _option_cells),
+    "launchers": (("launcher", "description", "options"), _option_cells),
     "states": (
         (
             "id",

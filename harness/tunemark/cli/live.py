@@ -20,14 +20,22 @@ _REDRAW_S = 0.2
 
 
 class LiveLine:
-    """Shows one attempt. title: what runs. steps, budget_s: where it would stop at the latest."""
+    """Shows one attempt. title: what runs. steps, budget_s: where it would stop at the latest. rewrite: False where
+    other attempts are shown beside it."""
 
     def __init__(
-        self, title: str, *, steps: int | None, warmup: int | None, budget_s: float | None, stream: TextIO | None = None
+        self,
+        title: str,
+        *,
+        steps: int | None,
+        warmup: int | None,
+        budget_s: float | None,
+        stream: TextIO | None = None,
+        rewrite: bool = True,
     ) -> None:
         self._title, self._steps, self._warmup, self._budget_s = title, steps, warmup, budget_s
         self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
+        self._terminal = rewrite and self._stream.isatty()
         self._phase = "start"
         self._shown_s = 0.0
         self._edges: list[tuple[float, int]] = []

@@ -55,19 +55,22 @@ def carried_out(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog)
     from tunemark.measure import measure
     from tunemark.sweep import Ready, Watch, terminable, title
 
-    line: list[LiveLine] = []
+    lines: dict[str, LiveLine] = {}
 
     def attempt(ready: Ready, number: int, of: int) -> None:
         spec = ready.plan.spec
         words = f"{title(ready.plan)}, attempt {number} of {of}"
-        line[:] = [LiveLine(words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget)]
+        is_alone = ready.launching.at_once == 1
+        lines[ready.plan.run_id] = LiveLine(
+            words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget, rewrite=is_alone
+        )
 
-    def record(row: Mapping[str, Any]) -> None:
-        line[0].observe(row)
+    def record(ready: Ready, row: Mapping[str, Any]) -> None:
+        lines[ready.plan.run_id].observe(row)
 
-    def ended(end: Ended) -> None:
+    def ended(ready: Ready, end: Ended) -> None:
         words = f"{end.status}, ended by {end.reason}"
-        line[0].close(words if end.status == "ok" else f"{words}: {end.evidence}")
+        lines[ready.plan.run_id].close(words if end.status == "ok" else f"{words}: {end.evidence}")
 
     with terminable(), redirect_stdout(sys.stderr):  # standard output is the result's
         results = measure(experiment, plans, catalog, Watch(message=_say, attempt=attempt, record=record, ended=ended))

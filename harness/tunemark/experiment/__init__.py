@@ -8,6 +8,7 @@ from tunemark.experiment.experiment import read_toml as read_toml
 from tunemark.experiment.plan import Plan as Plan
 from tunemark.experiment.plan import RunSpec as RunSpec
 from tunemark.experiment.plan import run_id as run_id
+from tunemark.experiment.resolve import joined as joined
 from tunemark.experiment.resolve import resolve as resolve
 from tunemark.experiment.resolve import resolve_all as resolve_all
 from tunemark.experiment.scale import scale_points as scale_points

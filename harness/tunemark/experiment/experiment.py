@@ -50,6 +50,9 @@ class Experiment:
     verify: bool
     repeats: int
     timeout: float
+    launcher: str
+    export: str | None
+    max_restarts: int
     redo: bool
     oversubscribe: bool
     no_calibrate: bool
@@ -148,6 +151,7 @@ def points(experiment: Experiment) -> list[Point]:
             "target_interval",
             "window",
             "verify",
+            "launcher",
             "oversubscribe",
         )
     }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tunemark.experiment.method import Method
-from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Model, Strategy
+from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Launcher, Model, Strategy
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
 
@@ -65,7 +65,7 @@ class Plan:
     job. parameters: adapters included. flops_per_token: per slot, causal attention; hardware_flops_per_token: with
     what is computed again.
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
-    noticed, for the user.
+    noticed, for the user. launcher: what starts the processes, which is no part of what the run is.
     """
 
     run_id: str
@@ -80,6 +80,8 @@ class Plan:
     strategy_options: Mapping[str, str]
     axes: tuple[Axis, ...]
     launch: Launch
+    launcher: Launcher
+    launcher_options: Mapping[str, str]
     data_ranks: int
     gradient_accumulation: int
     parameters: int

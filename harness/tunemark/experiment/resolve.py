@@ -21,8 +21,8 @@ from tunemark.experiment.values import Factor, factors, named_options
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
 from tunemark.physics.peaks import find_chip, peak
 from tunemark.plugin.catalog import Catalog
-from tunemark.plugin.descriptors import Accelerator, Dataset, Model, Strategy
-from tunemark.plugin.protocols import ChecksRuns, Device, KnowsSizes
+from tunemark.plugin.descriptors import Accelerator, Dataset, Launch, Launcher, Model, Strategy
+from tunemark.plugin.protocols import ChecksRuns, Device, KnowsSizes, RunsElsewhere
 from tunemark.units import gib
 
 T = TypeVar("T")
@@ -80,6 +80,9 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     method = _method(point, model)
     chosen = _factors(point)
     python = _python(point)
+    launcher_name, launcher_options = _options(point, "launcher")
+    launcher = _named(point, "launcher", catalog.launcher, launcher_name)
+    _check_options(point, "launcher", launcher, launcher_options)
     device = _device(point, catalog, python, notes)
     strategies = [
         _named(point, "strategy", lambda name: catalog.strategy(name, device.name), factor.name) for factor in chosen
@@ -87,7 +90,8 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     for each, factor in zip(strategies, chosen, strict=True):
         _check_options(point, "strategy", each, factor.options)
     strategy = product(chosen, strategies, point.place("strategy"))
-    accelerator = _declared(point, _accelerator(point, device, catalog))
+    there = _elsewhere(point, device, launcher) if launcher.elsewhere else _accelerator(point, device, catalog)
+    accelerator = _declared(point, there)
     if not accelerator.is_present:
         notes.append(
             f"{device.name} is not on this machine: its sizes are known from documents, and can be planned, not run"
@@ -95,7 +99,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     weights = _weights(point, model)
     _check_training(point, model, dataset)
 
-    launch = device.launch(accelerator, strategy)
+    launch = _launch(device, accelerator, strategy, launcher)
     if launch.processes > 1 and not strategy.distributed:
         several = [
             s.name
@@ -113,7 +117,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
 
     spec = RunSpec(
         model=model.name,
-        dataset=_joined(dataset.name, dataset_options),
+        dataset=joined(dataset.name, dataset_options),
         device=device.name,
         size=accelerator.name,
         strategy=layout.name,
@@ -168,6 +172,8 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         strategy_options=chosen[0].options if len(chosen) == 1 else {},
         axes=layout.axes,
         launch=launch,
+        launcher=launcher,
+        launcher_options=launcher_options,
         data_ranks=layout.data_ranks,
         gradient_accumulation=accumulation,
         parameters=total,
@@ -234,7 +240,9 @@ def _factors(point: Point) -> list[Factor]:
         ) from error
 
 
-def _check_options(point: Point, setting: str, chosen: Dataset | Strategy, options: Mapping[str, str]) -> None:
+def _check_options(
+    point: Point, setting: str, chosen: Dataset | Strategy | Launcher, options: Mapping[str, str]
+) -> None:
     for key in options:
         if key not in chosen.options:
             raise BadExperiment(
@@ -254,7 +262,8 @@ def _check_tokenizer(point: Point, model: Model, dataset: Dataset) -> None:
         )
 
 
-def _joined(name: str, options: Mapping[str, str]) -> str:
+def joined(name: str, options: Mapping[str, str]) -> str:
+    """A name with its options, as they are written."""
     return ":".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
 
 
@@ -336,6 +345,34 @@ def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
             next="choose a smaller size, or add --oversubscribe to plan or test the mechanics (not to measure)",
         )
     return found
+
+
+def _elsewhere(point: Point, device: Device, launcher: Launcher) -> Accelerator:
+    """The accelerator on the machines that a launcher reaches. What this machine has says nothing of them."""
+    if not isinstance(device, RunsElsewhere):
+        raise BadExperiment(
+            what=f"{device.name} is driven from this machine alone",
+            why=f"{point.place('launcher')}: {launcher.name} starts processes on others",
+            next="--launcher local",
+        )
+    size: str | None = point["size"]
+    if size is None or point["device"] == "auto":
+        raise BadExperiment(
+            what=f"the launcher {launcher.name!r} needs a device with its size",
+            why=f"{point.place('device')}; how large this machine is says nothing of those that it reaches",
+            next="for example --device cpu:4, or --device cuda:8 --chip h100 --chips 8",
+        )
+    found = device.elsewhere(size)
+    if found is None:
+        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=_size_place(point), next="a number: cpu:4")
+    return replace(found, oversubscribed=point["oversubscribe"])
+
+
+def _launch(device: Device, accelerator: Accelerator, strategy: Strategy, launcher: Launcher) -> Launch:
+    if launcher.elsewhere:
+        assert isinstance(device, RunsElsewhere), "refused before"
+        return device.launch_elsewhere(accelerator, strategy)
+    return device.launch(accelerator, strategy)
 
 
 def _declared(point: Point, accelerator: Accelerator) -> Accelerator:

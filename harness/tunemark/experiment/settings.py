@@ -105,7 +105,14 @@ SETTINGS = (
     _scalar("breakdown", bool, False, "run everything a second time with every part of a step timed"),
     _scalar("verify", bool, False, "hold each strategy to the losses of one process over five steps first"),
     _scalar("repeats", int, 3, "attempts per run, each in fresh processes", minimum=1),
-    _scalar("timeout", float, 1800.0, "seconds without any new record after which an attempt is ended", above=0),
+    _scalar(
+        "timeout", float, 1800.0, "seconds without a new record of a rank after which an attempt is ended", above=0
+    ),
+    _scalar("launcher", str, "local", "what starts the processes, options after colons (`tunemark list launchers`)"),
+    _scalar("export", str, None, "variables that processes elsewhere get, names joined by plus", unset="none"),
+    _scalar(
+        "max_restarts", int, 0, "times that torch's elastic agent may start an attempt's processes again", minimum=0
+    ),
     _scalar("redo", bool, False, "repeat what is finished already"),
     _scalar("oversubscribe", bool, False, "allow a size larger than this machine"),
     _scalar("no_calibrate", bool, False, "do not measure the peak FLOP/s of devices that publish none"),

@@ -12,6 +12,7 @@ from tunemark.plugin.descriptors import Example as Example
 from tunemark.plugin.descriptors import Finding as Finding
 from tunemark.plugin.descriptors import Format as Format
 from tunemark.plugin.descriptors import Importer as Importer
+from tunemark.plugin.descriptors import Job as Job
 from tunemark.plugin.descriptors import Launch as Launch
 from tunemark.plugin.descriptors import Launcher as Launcher
 from tunemark.plugin.descriptors import Model as Model
@@ -26,7 +27,10 @@ from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import Device as Device
 from tunemark.plugin.protocols import JobWatch as JobWatch
 from tunemark.plugin.protocols import KnowsSizes as KnowsSizes
+from tunemark.plugin.protocols import Launching as Launching
 from tunemark.plugin.protocols import PutsBack as PutsBack
 from tunemark.plugin.protocols import ReadsOutput as ReadsOutput
+from tunemark.plugin.protocols import RunsElsewhere as RunsElsewhere
+from tunemark.plugin.protocols import StartedJob as StartedJob
 from tunemark.plugin.protocols import Tokenizer as Tokenizer
 from tunemark.plugin.protocols import WatchesJobs as WatchesJobs

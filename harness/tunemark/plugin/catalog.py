@@ -20,7 +20,7 @@ import pluggy
 
 from tunemark.errors import PluginError, UnknownName, did_you_mean
 from tunemark.plugin import hooks
-from tunemark.plugin.descriptors import Dataset, Format, Importer, Launcher, Model, Strategy
+from tunemark.plugin.descriptors import LOCAL, Dataset, Format, Importer, Launcher, Model, Strategy
 from tunemark.plugin.protocols import Device
 
 GROUP = "tunemark"
@@ -93,6 +93,7 @@ class Catalog:
         return self._named("tunemark_strategies", Strategy)
 
     def launchers(self) -> dict[str, Launcher]:
+        """By name; `local` is there whatever is installed."""
         return self._named("tunemark_launchers", Launcher)
 
     def formats(self) -> dict[str, Format]:
@@ -109,6 +110,9 @@ class Catalog:
 
     def dataset(self, name: str) -> Dataset:
         return self._chosen("dataset", name, self.datasets())
+
+    def launcher(self, name: str) -> Launcher:
+        return self._chosen("launcher", name, self.launchers())
 
     def strategy(self, name: str, device: str) -> Strategy:
         """The strategy of that name for a device: its own, or else the one for any."""
@@ -209,8 +213,9 @@ class Catalog:
         return self._answers[hook]
 
     def _ask(self, hook: str, kind: type[T]) -> dict[str, T]:
-        named: dict[str, T] = {}
-        owner: dict[str, str] = {}
+        # What is there without any plugin.
+        named: dict[str, T] = {each.name: each for each in (LOCAL,) if isinstance(each, kind)}
+        owner = dict.fromkeys(named, "tunemark")
         for plugin, function in self.observers(hook):
             try:
                 with self._timed(plugin, hook), redirect_stdout(sys.stderr):  # a generator's body runs here

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["prompt", "response"]
@@ -247,11 +248,46 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launcher:
-    """A way to start a job's processes; `loader` is a callable that returns one."""
+    """A way to start a job's processes.
+
+    loader: "module:callable" (options, export, say) -> `Launching`, in the parent. options: what may follow the name on
+    the command line (`name:key=value`), each with its meaning. elsewhere: True where processes may run on other
+    machines, so that what this one has says nothing of the sizes there.
+    """
 
     name: str
     loader: str
     description: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: bool = False
+
+
+# What every measurement stands on, so that no plugin brings it.
+LOCAL = Launcher(
+    name="local",
+    loader="tunemark.launch.local:Local",
+    description="this machine; several processes by torch.distributed.run",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One attempt as a launcher is told of it.
+
+    name: short, of letters, digits and dashes, the same in every life of the command. python: the worker's interpreter.
+    processes: of the whole job; threads: of each. environment: variables that every process gets. code: a folder for
+    PYTHONPATH. folder: absolute, the processes' working directory, which holds plan.json. max_restarts: how often
+    torch's elastic agent may start all processes again.
+    """
+
+    name: str
+    python: str
+    processes: int
+    threads: int
+    environment: Mapping[str, str]
+    code: Path
+    folder: Path
+    max_restarts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tunemark.plugin.descriptors import Accelerator, Example, Launch, Strategy, ToolReading
+from tunemark.plugin.descriptors import Accelerator, Example, Job, Launch, Strategy, ToolReading
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,64 @@ class JobWatch(Protocol):
         `strategy_selected`, `queue_s` (waiting for a turn), `search_s` (choosing the parallel configuration),
         `requested_bytes` and `available_bytes` (of memory that could not be had), `peak_memory_bytes` (whole job),
         `failure` (what the platform said of its end)."""
+
+
+@runtime_checkable
+class RunsElsewhere(Protocol):
+    """What a `Device` may offer besides: jobs on machines that this one knows nothing of, by Slurm for one."""
+
+    def elsewhere(self, size: str) -> Accelerator | None:
+        """That size on some other machine, of which nothing is known but what the size says."""
+
+    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+        """Processes, threads and environment of a job there: nothing of this machine's cores in it."""
+
+
+class Launching(Protocol):
+    """A launcher, opened with its options: it starts jobs and lets them be followed. Lives in the parent.
+
+    at_once: how many jobs it may have started and not seen ended.
+    """
+
+    at_once: int
+
+    def check(self, launch: Launch, store: Path) -> None:
+        """Raise a `TunemarkError` where such a job cannot be started; called for every run before any is started."""
+
+    def start(self, job: Job) -> StartedJob:
+        """Start a job and return at once; a `TunemarkError` is the end of the attempt."""
+
+    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+        """The job that an earlier life of this command has started, by the facts that it said then; None where it
+        cannot be followed any more, or never could be."""
+
+    def close(self) -> None:
+        """Called once, when no job is left."""
+
+
+class StartedJob(Protocol):
+    """A job that was started. Its processes write their records into the job's folder."""
+
+    def exit_code(self) -> int | None:
+        """How it ended; None while it has not. A negative number is a signal's. Asked often: it must not cost."""
+
+    def is_waiting(self) -> bool:
+        """Whether it stands in a queue, so that its silence is none."""
+
+    def interrupt(self) -> None:
+        """Ask the ranks to end at a window's edge (SIGTERM), and wait for nothing."""
+
+    def stacks(self, pids: Mapping[int, int]) -> str:
+        """Make every rank write its stacks (SIGUSR1), also a stopped one, and say what state the ranks were found in.
+        pids: by rank, on the rank's own host."""
+
+    def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
+        """End it and leave no process behind. graceful: with time for the ranks to end at a window's edge."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """JSON values, kept with the attempt and handed to `adopt`. Keys that results are made of, each left out where
+        unknown: `queue_s` (waiting for its turn), `hosts` (names), `failure` and `failure_status` (what the platform
+        said of its end: words, and killed, oom, timeout or error)."""
 
 
 class DeviceRuntime(Protocol):

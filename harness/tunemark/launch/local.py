@@ -1,0 +1,129 @@
+"""The launcher `local`: a job's processes on this host, through torch's own `torch.distributed.run` where they are
+several, or may be started again.
+
+The job is a session of its own, so Ctrl-C reaches the parent alone, which passes it on as SIGTERM: the worker ends
+at the next window's edge and keeps all that it measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemark.plugin import Job, Launch, StartedJob
+
+# Seconds that a worker has to end at a window's edge after SIGTERM, before it is killed.
+_GRACE_S = 20.0
+
+
+class Local:
+    """Starts jobs on this host, one at a time: two of them would measure each other."""
+
+    at_once = 1
+
+    def __init__(
+        self, options: Mapping[str, str], export: Sequence[str] = (), say: Callable[[str], None] = lambda words: None
+    ) -> None:
+        """export: of no use here, since processes of this host inherit every variable."""
+
+    def check(self, launch: Launch, store: Path) -> None:
+        """Whatever the device could plan here can be started here."""
+
+    def start(self, job: Job) -> StartedJob:
+        return LocalJob(job)
+
+    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+        """None: nobody has followed its processes since, and what they measured beside others is not known."""
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class LocalJob:
+    """Processes of this host."""
+
+    def __init__(self, job: Job) -> None:
+        self._folder = job.folder
+        variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
+        # Another interpreter's own library would stand in for the worker's; what was examined was asked without it.
+        variables.pop("PYTHONHOME", None)
+        with open(job.folder / "stdout.log", "wb") as out, open(job.folder / "stderr.log", "wb") as err:
+            self._process = subprocess.Popen(
+                command(job),
+                cwd=job.folder,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def is_waiting(self) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+
+    def stacks(self, pids: Mapping[int, int]) -> str:
+        states = {rank: state for rank, pid in pids.items() if (state := _state(pid, self._folder))}
+        for rank in states:
+            # A rank that was stopped writes its stacks as soon as it goes on, from where it was stopped.
+            for number in (signal.SIGUSR1, signal.SIGCONT):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pids[rank], number)
+        return "; ".join(f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in ("T", "t"))
+
+    def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
+        if self._process.poll() is None and graceful:
+            self.interrupt()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        # Torchrun's ranks are each in a session of their own, which outlives a killed one that started it.
+        for pid in pids.values():
+            if _state(pid, self._folder):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def command(job: Job) -> list[str]:
+    """The worker's command line, to be run in the attempt's folder."""
+    worker = ["-m", "tunemark_worker", "plan.json"]
+    if job.processes == 1 and not job.max_restarts:
+        return [job.python, *worker]
+    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
+    if job.max_restarts:
+        elastic += ["--max-restarts", str(job.max_restarts)]
+    return [job.python, *elastic, *worker]
+
+
+def _state(pid: int, folder: Path) -> str | None:
+    """The letter by which the kernel tells a rank's state, "?" where it does not; None where the rank is gone. A number
+    that meanwhile means another process is told by where it works: a rank works in its attempt's folder."""
+    if not os.path.isdir("/proc/self"):
+        return "?"
+    try:
+        if not os.path.samefile(f"/proc/{pid}/cwd", folder):
+            return None
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return None

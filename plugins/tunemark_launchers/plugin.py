@@ -1,0 +1,13 @@
+"""The launchers beyond one machine: the same command on several, under Slurm and on Ray. `local` is the harness's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunemark.plugin.descriptors import Launcher
+from tunemark.plugin.hooks import hookimpl
+
+
+@hookimpl
+def tunemark_launchers() -> Sequence[Launcher]:
+    return []
