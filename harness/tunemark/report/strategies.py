@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunemark.analysis.compare import compare_by, ratio_of, takes_no_part
+from tunemark.errors import BadExperiment
 from tunemark.report.charts import Dots, Row
 from tunemark.report.columns import selected
 from tunemark.report.figures import STATUS
 from tunemark.report.labels import device_of, origin
 from tunemark.report.report import Cell, Column, Section, Table
 from tunemark.report.words import Say
-from tunemark.results import Identity, Result
+from tunemark.results import Estimate, Identity, Result
+from tunemark.results.ratio import Ratio
 
 # What follows from the strategy.
 _FOLLOWS = (
@@ -35,7 +38,7 @@ def strategies(results: Sequence[Result], say: Say) -> Section:
         if groups
         else "",
         charts=(_chart(groups, say),) if groups else (),
-        tables=(_table(groups, say),) if groups else (),
+        tables=(_table(groups, say), *_worth(results, say)) if groups else (),
         missing=() if groups or not results else (missing,),
     )
 
@@ -97,9 +100,16 @@ def _table(groups: Sequence[Sequence[Result]], say: Say) -> Table:
         base = next((r for r in each if kind(r, lambda text: text) == "none" and r.tokens_per_s), None)
         for r in each:
             ratio = None
-            if base is not None and base.tokens_per_s and r.tokens_per_s:
-                ratio = r.tokens_per_s.value / base.tokens_per_s.value
-                worked[len(rows), "ratio"] = f"{r.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g}"
+            if (
+                base is not None
+                and base.tokens_per_s
+                and r.tokens_per_s
+                and not (takes_no_part(base) or takes_no_part(r))
+            ):
+                ratio = estimate_of(ratio_of(r, base))
+                worked[len(rows), "ratio"] = (
+                    f"{r.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g}; {ratio.method}, n = {ratio.n}"
+                )
             rows.append(
                 (r.run_id, _title(each, groups), r.strategy_requested, kind(r, say), r.tokens_per_s, ratio,
                  r.global_batch, r.peak_memory_bytes, r.search_s, r.queue_s, selected(r), r.status, r.verdict)
@@ -122,4 +132,40 @@ def _table(groups: Sequence[Sequence[Result]], say: Say) -> Table:
         workings=worked,
         runs=tuple(runs),
         origins=tuple(origins),
+    )
+
+
+def estimate_of(ratio: Ratio) -> Estimate:
+    """A ratio as a cell of a table; n: of the side that has fewer attempts."""
+    return Estimate(value=ratio.value, low=ratio.low, high=ratio.high, n=min(ratio.n), method=ratio.method)
+
+
+def _worth(results: Sequence[Result], say: Say) -> tuple[Table, ...]:
+    """What automatic choice is worth, of the runs that agree in all else."""
+    try:
+        groups = [group for group in compare_by(results, ["strategy"]).groups if group.worth]
+    except BadExperiment:
+        return ()
+    if not groups:
+        return ()
+    rows: list[tuple[Cell, ...]] = []
+    for group in groups:
+        title = " · ".join(str(group.shared[name]) for name in ("model", "device", "size") if name in group.shared)
+        for gain in group.worth:
+            ratio = estimate_of(gain.ratio) if gain.ratio else None
+            against = ", ".join(gain.against) or None
+            rows.append((title, gain.over, against, ratio, gain.regret, say(gain.outcome), gain.reason or None))
+    named = (
+        ("group", "measured alike", ""), ("over", "automatic over", ""), ("against", "which is", ""),
+        ("ratio", "ratio of rates", "1"), ("regret", "regret", "1"), ("outcome", "automatic is", ""),
+        ("reason", "why there is no interval", ""),
+    )  # fmt: skip
+    return (
+        Table(
+            key="worth",
+            title=say("What automatic choice is worth"),
+            columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
+            rows=tuple(rows),
+            per_run=False,
+        ),
     )
