@@ -279,10 +279,21 @@ def _versions() -> Dict[str, Any]:
         "torch": version("torch"),
         "transformers": version("transformers"),
         "platform": platform.platform(),
+        "node": platform.node(),
+        "processor": _processor(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "affinity": affinity(),
         "allocator": {name: os.environ[name] for name in variables if name in os.environ},
     }
+
+
+def _processor() -> str:
+    """The processor's name, of the host that trains; empty where it does not say."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
 
 
 if __name__ == "__main__":

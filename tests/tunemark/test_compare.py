@@ -11,6 +11,7 @@ import pytest
 
 from tunemark.analysis import alike
 from tunemark.analysis.compare import Comparison, compare, compare_by
+from tunemark.analysis.surroundings import surroundings
 from tunemark.errors import BadExperiment
 from tunemark.report.comparison import comparison_text
 from tunemark.results import Result
@@ -76,6 +77,20 @@ def test_unknown_processors_are_alike_on_one_host_alone(made_run: Made) -> None:
     assert compare([made_run(environment=here)], [made_run(environment=here, minute=9)]).groups
     with pytest.raises(BadExperiment, match="no two"):
         compare([made_run(environment=here)], [made_run(environment=there)])
+
+
+def test_the_processor_is_of_the_host_that_trained(made_run: Made) -> None:
+    def launched(node: str, processor: str) -> Result:
+        a = made_run()
+        worker = {**a.environment["worker"], "node": node, "processor": processor}
+        host = {"name": "login", "processor": "P", "governor": "powersave"}
+        return made_run(environment={**a.environment, "host": host, "worker": worker})
+
+    with pytest.raises(BadExperiment, match="no two") as error:
+        compare([launched("n1", "Q")], [launched("n2", "R")])
+    assert "processor (Q, R)" in error.value.why
+    assert surroundings(launched("n1", "Q"))["host governor"] is None
+    assert surroundings(launched("login", "P"))["host governor"] == "powersave"
 
 
 def test_simulated_with_measured_is_refused_whatever_the_flags(made_run: Made) -> None:

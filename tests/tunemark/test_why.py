@@ -59,11 +59,16 @@ def test_what_can_be_worked_out_is(made_run: Made) -> None:
     assert _cause(found, "batching").expected == pytest.approx(1 / 0.6)
     assert _cause(found, "model").expected == pytest.approx(6000 / 12000)
     assert _cause(found, "load of others").expected == pytest.approx(0.8)
-    # B's step lasts 1 / (10 / 8) s and would last 1000 faults longer.
+    assert found.explained == pytest.approx(1 / 0.6 * 0.5 * 0.8)
+
+
+def test_page_faults_bound_what_they_can_have_taken(made_run: Made) -> None:
+    a, b = _loaded(made_run(), 0.0, 1000), _loaded(made_run((80.0, 81.0, 79.0), minute=9, processes=2), 0.0, 50_000)
+    cause = _cause(why(a, b), "minor faults per step")
+    # Of B's step, two processes fault at once; without it, the step would be that much shorter.
     step_s = (b.interval_s or 0) / b.steps_measured
-    faults = _cause(found, "minor faults per step").expected
-    assert faults == pytest.approx((step_s + 1000 * FAULT_S) / step_s)
-    assert found.explained == pytest.approx(1 / 0.6 * 0.5 * 0.8 * (faults or 0))
+    assert cause.factor == pytest.approx(step_s / (step_s - 50_000 * FAULT_S / 2))
+    assert (cause.weight, cause.expected) == ("bound", None)
 
 
 def test_one_difference_is_worked_out_once(made_run: Made) -> None:

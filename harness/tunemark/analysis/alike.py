@@ -26,9 +26,11 @@ _NAMES = {"strategy_requested": "strategy"}
 
 
 def _processor(result: Result) -> object:
-    host = result.environment.get("host") or {}
+    """Of the host that trained, which need not be the one that launched."""
+    host, worker = result.environment.get("host") or {}, result.environment.get("worker") or {}
     # Unknown processors are alike on one host alone.
-    return host.get("processor") or f"unknown, of host {host.get('name', 'unknown')}"
+    known = worker.get("processor") or host.get("processor")
+    return known or f"unknown, of host {worker.get('node') or host.get('name', 'unknown')}"
 
 
 FIELDS: Mapping[str, Callable[[Result], Any]] = {

@@ -27,6 +27,10 @@ def surroundings(result: Result) -> dict[str, Any]:
         "code": environment.get("code_sha256"),
         "interpreter": interpreter.get("path"),
     }
+    # The launching host's state says nothing of another one that trained.
+    node = worker.get("node") or host.get("name")
+    if node != host.get("name"):
+        host = {"name": node, "platform": worker.get("platform")}
     found |= {f"host {name}": host.get(name) for name in _HOST}
     allocator = worker.get("allocator")
     if isinstance(allocator, Mapping):

@@ -23,9 +23,9 @@ from tunemark.results.result import Result, StepTime
 # History of the schema (of `why --json`): 1, first form.
 SCHEMA = 1
 
-# Touching a page of 4 KiB for the first time, against touching it again: 2.9 us in a virtual machine on an AMD EPYC
+# Touching a page of 4 KiB for the first time, against touching it again: 2.8 us in a virtual machine on an AMD EPYC
 # (Linux 6.18, November 2026; median of nine times 65,536 pages). Hosts without virtualisation pay less.
-FAULT_S = 2.9e-6
+FAULT_S = 2.8e-6
 
 # What changes a rate by less is below the noise of any run.
 SMALL = 0.005
@@ -327,14 +327,16 @@ def _load(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
 
 
 def _faults(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
-    steps = [r.interval_s / r.steps_measured if r.interval_s and r.steps_measured else None for r in (a, b)]
-    if not steps[0] or not steps[1]:
-        return _UNKNOWN
-    extra_s = (other - one) * FAULT_S / max(1, b.processes)
-    # By what B's step would last without the difference, which no fault can make negative.
-    expected = max(steps[1] - extra_s, 0.01 * steps[1]) / steps[1]
-    words = f"{one:,.0f} and {other:,.0f} faults a step, {1e6 * FAULT_S:.1f} us each where it was measured"
-    return _computed(expected, words)
+    factors, at_once = [], []
+    for result, faults in ((a, one), (b, other)):
+        if not result.interval_s or not result.steps_measured:
+            return _UNKNOWN
+        # Processes and threads fault side by side.
+        at_once.append(max(1, result.processes * result.threads))
+        share = faults * FAULT_S / at_once[-1] * result.steps_measured / result.interval_s
+        factors.append(1 / (1 - min(share, 0.99)))
+    words = f"{one:,.0f} and {other:,.0f} faults a step, {1e6 * FAULT_S:.1f} us each in a virtual machine, "
+    return "bound", max(factors), None, f"{words}{at_once[0]} and {at_once[1]} at once"
 
 
 def _clock(a: Result, b: Result, one: Any, other: Any) -> _Judgement:

@@ -100,7 +100,7 @@ def were_in_rounds(results: Sequence[Result]) -> bool:
     """True where the runs' attempts were taken in rounds on one host: each run once, in whatever order, then each
     again. Told from the attempts' names, which begin with the instant of their start."""
     starts = [[row.name.partition("-")[0] for row in _counted(r)] for r in results]
-    hosts = {(r.environment.get("host") or {}).get("name") for r in results}
+    hosts = {_host(r) for r in results}
     if len({len(row) for row in starts}) != 1 or len(hosts) != 1 or None in hosts or not all(map(all, starts)):
         return False
     if not all(_is_stamp(name) for row in starts for name in row):
@@ -111,6 +111,11 @@ def were_in_rounds(results: Sequence[Result]) -> bool:
 
 def _counted(result: Result) -> list[AttemptRow]:
     return [row for row in result.each_attempt if row.status == "ok" and row.tokens_per_s]
+
+
+def _host(result: Result) -> object:
+    worker, host = (result.environment.get(name) or {} for name in ("worker", "host"))
+    return worker.get("node") or host.get("name")
 
 
 def _is_stamp(name: str) -> bool:
