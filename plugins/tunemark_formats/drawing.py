@@ -272,6 +272,12 @@ def _parts(c: _Canvas, chart: Parts) -> float:
     y = _legend(c, [(name, _swatch(i)) for i, name in enumerate(chart.names)], 4.0)
     first = y
     height = _row_height(is_narrow) + 4
+    bottom = first + height * len(chart.rows)
+    for tick in ticks:
+        x = left + tick * scale
+        c.line(x, first, x, bottom, "rule", 1, stroke_opacity=0.7)
+        words = f"{100 * tick:.0f} %" if chart.is_share else _tick(tick, ticks)
+        c.text(x, bottom + 16, words, role="quiet", size=_SMALL, anchor="end" if x > c.width - 20 else "middle")
     for row in chart.rows:
         middle = y + (33 if is_narrow else height / 2)
         is_link = c.style.links(row.run_id)
@@ -288,11 +294,6 @@ def _parts(c: _Canvas, chart: Parts) -> float:
         if is_link:
             c.close("a")
         y += height
-    for tick in ticks:
-        x = left + tick * scale
-        c.line(x, first, x, y, "rule", 1, stroke_opacity=0.7)
-        words = f"{100 * tick:.0f} %" if chart.is_share else _tick(tick, ticks)
-        c.text(x, y + 16, words, role="quiet", size=_SMALL, anchor="end" if x > c.width - 20 else "middle")
     c.text(right, y + 34, chart.unit, role="quiet", size=_SMALL, anchor="end")
     y += 40
     if chart.left_out:

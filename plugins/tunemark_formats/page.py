@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from tunemark.report import Column, Report, Table
 from tunemark.report.charts import Chart
-from tunemark.report.report import Answer, Detail
+from tunemark.report.report import Answer, Detail, Section
 from tunemark.report.words import Say, words
 from tunemark.results.trace import Trace, thinned
 from tunemark_formats import cells
@@ -27,6 +27,8 @@ from tunemark_formats.csv import render as render_csv
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
 MOST_BYTES = 1_900_000
+# The key of the table of settings.
+SETTINGS = "runs"
 
 GLYPHS = {
     "valid": "✓", "suspect": "▲", "invalid": "✕", "unknown": "?", "note": "·",
@@ -95,8 +97,7 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
                 "missing": s.missing,
                 "terms": s.terms,
                 "commands": s.commands[: limits.details],
-                "charts": [_chart(c, linked, say) for c in s.charts],
-                "tables": [_table(t, names, linked, limits.rows, say) for t in s.tables],
+                "blocks": _blocks(s, names, linked, limits.rows, say),
             }
             for s in report.sections
         ],
@@ -122,6 +123,18 @@ def _answer(answer: Answer, linked: set[str]) -> dict[str, Any]:
     }
 
 
+def _blocks(section: Section, names: Mapping[str, str], linked: set[str], rows: int, say: Say) -> list[dict[str, Any]]:
+    """Charts, each with the tables that are named after it, then the other tables."""
+    left = list(section.tables)
+    found: list[dict[str, Any]] = []
+    for chart in section.charts:
+        found.append({"chart": _chart(chart, linked, say), "table": None})
+        for table in [t for t in left if t.key.startswith(f"{chart.key}-")]:
+            left.remove(table)
+            found.append({"chart": None, "table": _table(table, names, linked, rows, say)})
+    return found + [{"chart": None, "table": _table(table, names, linked, rows, say)} for table in left]
+
+
 def _chart(chart: Chart, linked: set[str], say: Say) -> dict[str, Any]:
     # What was drawn has its texts escaped already.
     wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), say)) for w in (WIDE, NARROW))
@@ -130,6 +143,10 @@ def _chart(chart: Chart, linked: set[str], say: Say) -> dict[str, Any]:
 
 def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, say: Say) -> dict[str, Any]:
     kept = cells.kept(table)
+    # Of settings, those that all runs share are told once.
+    alike = [i for i in kept[1:] if len({row[i] for row in table.rows}) == 1] if table.key == SETTINGS else []
+    alike = alike if len(table.rows) > 1 else []
+    kept = [i for i in kept if i not in alike]
     numeric = {i: cells.is_numeric(table, i) for i in kept}
     told = cells.told(table)
     rows = []
@@ -147,7 +164,7 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
                 {
                     "name": column.name,
                     "tag": "th" if place == 0 and table.runs else "td",
-                    "text": names.get(text, text) if is_name else text,
+                    "text": _unbroken(names.get(text, text)) if is_name else text,
                     "numeric": numeric[i],
                     "working": working if row[i] is not None else None,
                     "link": link if is_name or working else None,
@@ -161,9 +178,17 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
         "title": table.title,
         "columns": [_header(table.columns[i], numeric[i], say) for i in kept],
         "rows": rows,
+        "alike": [
+            (cells.title(table.columns[i], say), cells.shown(table.rows[0][i], table.columns[i], say)) for i in alike
+        ],
         "left": max(0, len(told) - most),
         "silent": len(table.rows) - len(told) if told else 0,
     }
+
+
+def _unbroken(name: str) -> str:
+    """A run's name that breaks between its settings alone."""
+    return name.replace(" ", "\u00a0").replace("\u00a0·\u00a0", " · ")
 
 
 def _header(column: Column, is_numeric: bool, say: Say) -> dict[str, Any]:

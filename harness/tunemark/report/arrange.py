@@ -173,7 +173,7 @@ def _memory(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say:
         key="memory",
         title=say("Memory, power and temperature"),
         charts=(chart,) if chart else (),
-        tables=(columns.table("memory", say("Memory"), columns.MEMORY, results, worked, say),),
+        tables=(columns.table("memory", say("Memory and telemetry"), columns.MEMORY, results, worked, say),),
         missing=tuple(missing),
     )
 
@@ -207,7 +207,7 @@ def _cost(results: Sequence[Result], prices: Prices | None, say: Say) -> Section
     rows = tuple((r.run_id, p, c) for r, p, c in zip(results, priced, costs, strict=True))
     table = Table(
         key="cost",
-        title=title,
+        title=say("Price and cost"),
         columns=(Column(name="run_id", title=say("run")), hour, column),
         rows=rows,
         workings=found,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tunemark.analysis.scaling import Scaling
 from tunemark.report.charts import Lines, Point, Series
-from tunemark.report.report import Section, Table
+from tunemark.report.report import Cell, Section, Table
 from tunemark.report.scaling import LAWS, SCALING_NOTES, scaling_tables
 from tunemark.report.words import Say
 
@@ -71,6 +71,7 @@ def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
         found.append(
             replace(
                 table,
+                rows=tuple(tuple(map(_whole, row)) for row in table.rows),
                 key=f"scaling-{number}-{kind}",
                 title=words,
                 columns=columns,
@@ -80,6 +81,11 @@ def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
             )
         )
     return found
+
+
+def _whole(cell: Cell) -> Cell:
+    """A number of chips is a whole one, nearly always."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e9 else cell
 
 
 def _workings(scaling: Scaling) -> dict[tuple[int, str], str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from tunemark.analysis.compare import compare_by, ratio_of, takes_no_part
-from tunemark.errors import BadExperiment
+from tunemark.analysis import alike
+from tunemark.analysis.compare import Gain, compare_by
+from tunemark.analysis.compare import Row as Judged
 from tunemark.report.charts import Dots, Row
 from tunemark.report.columns import selected
 from tunemark.report.figures import STATUS
 from tunemark.report.labels import device_of, origin
 from tunemark.report.report import Cell, Column, Section, Table
 from tunemark.report.words import Say
+from tunemark.report.workings import workings
 from tunemark.results import Estimate, Identity, Result
 from tunemark.results.ratio import Ratio
 
@@ -24,6 +26,7 @@ _FOLLOWS = (
 
 def strategies(results: Sequence[Result], say: Say) -> Section:
     groups = _groups(results)
+    rows, gains = _judge(groups)
     missing = say(
         "No two strategies were measured alike, so there is nothing to compare. `tunemark run --strategy none,ddp` "
         "measures two."
@@ -32,13 +35,14 @@ def strategies(results: Sequence[Result], say: Say) -> Section:
         key="strategies",
         title=say("None, manual and automatic parallelization"),
         lead=say(
-            "Runs that differ in the strategy alone, and what each chose. Searching and queueing are counted in "
-            "seconds of their own, never in a rate."
+            "Runs that differ in the strategy alone, or in the batch that follows from it, and what each chose. The "
+            "baseline is none where it has a rate; faster and slower hold for all ratios together (Holm, 95 %). "
+            "Searching and queueing are counted in seconds of their own, never in a rate."
         )
         if groups
         else "",
         charts=(_chart(groups, say),) if groups else (),
-        tables=(_table(groups, say), *_worth(results, say)) if groups else (),
+        tables=(*((_table(groups, rows, say),) if groups else ()), *((_worth(gains, say),) if gains else ())),
         missing=() if groups or not results else (missing,),
     )
 
@@ -93,39 +97,37 @@ def _chart(groups: Sequence[Sequence[Result]], say: Say) -> Dots:
     )
 
 
-def _table(groups: Sequence[Sequence[Result]], say: Say) -> Table:
+def _table(groups: Sequence[Sequence[Result]], judged: Mapping[str, Judged], say: Say) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    worked, runs, origins = {}, [], []
+    worked: dict[tuple[int, str], str] = {}
+    runs, origins = [], []
     for each in groups:
-        base = next((r for r in each if kind(r, lambda text: text) == "none" and r.tokens_per_s), None)
         for r in each:
-            ratio = None
-            if (
-                base is not None
-                and base.tokens_per_s
-                and r.tokens_per_s
-                and not (takes_no_part(base) or takes_no_part(r))
-            ):
-                ratio = estimate_of(ratio_of(r, base))
+            row = judged.get(r.run_id)
+            ratio = _estimate(row.ratio) if row and row.ratio else None
+            if ratio is not None:
                 worked[len(rows), "ratio"] = (
-                    f"{r.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g}; {ratio.method}, n = {ratio.n}"
+                    f"{ratio.value:.6g} ({ratio.low} .. {ratio.high})\n{ratio.method}, n = {ratio.n}"
                 )
+            if r.tokens_per_s is not None:
+                worked[len(rows), "tokens_per_s"] = workings(r, say)["tokens_per_s"]
+            outcome = say(row.outcome) if row else say("batches differ: no ratio")
             rows.append(
-                (r.run_id, _title(each, groups), r.strategy_requested, kind(r, say), r.tokens_per_s, ratio,
-                 r.global_batch, r.peak_memory_bytes, r.search_s, r.queue_s, selected(r), r.status, r.verdict)
+                (r.run_id, r.strategy_requested, kind(r, say), r.tokens_per_s, ratio, outcome, r.peak_memory_bytes,
+                 r.requested_bytes, r.search_s, r.queue_s, selected(r), r.status, r.verdict, r.global_batch)
             )  # fmt: skip
             runs.append(r.run_id)
             origins.append(origin(r))
     named = (
-        ("run_id", "run", ""), ("group", "measured alike", ""), ("strategy", "strategy", ""), ("kind", "chosen", ""),
-        ("tokens_per_s", "content", "tokens/s"), ("ratio", "of none's", "1"),
-        ("global_batch", "global batch", "sequences"), ("peak_memory_bytes", "memory", "bytes"),
+        ("run_id", "run", ""), ("strategy", "strategy", ""), ("chosen", "chosen", ""),
+        ("tokens_per_s", "content", "tokens/s"), ("ratio", "times the baseline", ""), ("outcome", "judged", ""),
+        ("peak_memory_bytes", "memory", "bytes"), ("requested_bytes", "memory refused", "bytes"),
         ("search_s", "search", "s"), ("queue_s", "queued", "s"), ("selected", "selected", ""),
-        ("status", "status", ""), ("verdict", "verdict", ""),
+        ("status", "status", ""), ("verdict", "verdict", ""), ("global_batch", "global batch", "sequences"),
     )  # fmt: skip
     return Table(
         key="strategies",
-        title=say("Strategies"),
+        title=say("Strategies side by side"),
         columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
         rows=tuple(rows),
         per_run=False,
@@ -135,37 +137,51 @@ def _table(groups: Sequence[Sequence[Result]], say: Say) -> Table:
     )
 
 
-def estimate_of(ratio: Ratio) -> Estimate:
-    """A ratio as a cell of a table; n: of the side that has fewer attempts."""
-    return Estimate(value=ratio.value, low=ratio.low, high=ratio.high, n=min(ratio.n), method=ratio.method)
-
-
-def _worth(results: Sequence[Result], say: Say) -> tuple[Table, ...]:
-    """What automatic choice is worth, of the runs that agree in all else."""
-    try:
-        groups = [group for group in compare_by(results, ["strategy"]).groups if group.worth]
-    except BadExperiment:
-        return ()
-    if not groups:
-        return ()
-    rows: list[tuple[Cell, ...]] = []
-    for group in groups:
-        title = " · ".join(str(group.shared[name]) for name in ("model", "device", "size") if name in group.shared)
-        for gain in group.worth:
-            ratio = estimate_of(gain.ratio) if gain.ratio else None
-            against = ", ".join(gain.against) or None
-            rows.append((title, gain.over, against, ratio, gain.regret, say(gain.outcome), gain.reason or None))
-    named = (
-        ("group", "measured alike", ""), ("over", "automatic over", ""), ("against", "which is", ""),
-        ("ratio", "ratio of rates", "1"), ("regret", "regret", "1"), ("outcome", "automatic is", ""),
-        ("reason", "why there is no interval", ""),
+def _worth(found: Sequence[tuple[str, Gain]], say: Say) -> Table:
+    rows = tuple(
+        (name, _over(gain, say), ", ".join(gain.against) or None, _estimate(gain.ratio), gain.regret, say(gain.outcome))
+        for name, gain in found
     )  # fmt: skip
-    return (
-        Table(
-            key="worth",
-            title=say("What automatic choice is worth"),
-            columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
-            rows=tuple(rows),
-            per_run=False,
-        ),
+    named = (
+        ("group", "measured alike", ""), ("over", "over", ""), ("against", "that is", ""),
+        ("ratio", "times as fast", ""), ("regret", "left on the table", "1"), ("outcome", "judged", ""),
+    )  # fmt: skip
+    return Table(
+        key="automatic",
+        title=say("What automatic parallelization is worth"),
+        columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
+        rows=rows,
+        per_run=False,
     )
+
+
+def _judge(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[tuple[str, Gain]]]:
+    """Each run beside its group's baseline, where it is alike but for the strategy; and what choosing was worth."""
+    rows: dict[str, Judged] = {}
+    gains: list[tuple[str, Gain]] = []
+    free = alike.freed(("strategy",), ())
+    for runs in groups:
+        alike_runs: dict[tuple[object, ...], list[Result]] = {}
+        for r in runs:
+            alike_runs.setdefault(alike.key(r, free), []).append(r)
+        for each in alike_runs.values():
+            if len({r.strategy_requested for r in each}) < 2:
+                continue
+            for group in compare_by(each, ["strategy"]).groups:
+                rows.update((row.run_id, row) for row in group.rows)
+                gains += [(_title(runs, groups), gain) for gain in group.worth if gain.ratio is not None]
+    return rows, gains
+
+
+def _over(gain: Gain, say: Say) -> str:
+    if gain.over.startswith("the median"):
+        return say("the median of the manual layouts")
+    if gain.over.startswith("the best of all"):
+        return say("the best of all others")
+    return say("none") if gain.over == "none" else say("the best manual layout")
+
+
+def _estimate(ratio: Ratio | None) -> Estimate | None:
+    if ratio is None:
+        return None
+    return Estimate(value=ratio.value, low=ratio.low, high=ratio.high, n=min(ratio.n), method=ratio.method)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tunemark.report.words import Say
 from tunemark.results import Estimate, Result
+from tunemark.results.result import AttemptRow
 from tunemark.units import GIB
 
 
@@ -28,6 +29,18 @@ def workings(r: Result, say: Say) -> Mapping[str, str]:
     if tokens and r.padding_fraction is not None:
         found["padding_fraction"] = say(
             "1 - {content:,} content tokens / {slots:,} slots", content=tokens.content, slots=tokens.slots
+        )
+    if r.hfu is not None and r.slot_tokens_per_s and r.peak_flops and r.hardware_flops_per_token:
+        found["hfu"] = say(
+            "{rate} slots/s x {flops} FLOPs per token / {peak} FLOP/s ({source})",
+            rate=f"{r.slot_tokens_per_s.value:.6g}",
+            flops=f"{r.hardware_flops_per_token:.6g}",
+            peak=f"{r.peak_flops:.6g}",
+            source=r.peak_flops_source or "?",
+        )
+    if r.energy_per_token_j is not None and r.energy_j is not None and r.tokens:
+        found["energy_per_token_j"] = say(
+            "{joules} J / {content:,} content tokens", joules=f"{r.energy_j:.6g}", content=r.tokens.content
         )
     if r.mfu is not None and r.slot_tokens_per_s and r.peak_flops:
         found["mfu"] = say(
@@ -53,9 +66,14 @@ def workings(r: Result, say: Say) -> Mapping[str, str]:
     if r.available_bytes is not None:
         found["available_bytes"] = f"{r.available_bytes:,} / {GIB:,}"
     if r.interval_s is not None:
-        each = " + ".join(f"{a.interval_s:.3f}" for a in r.each_attempt if a.interval_s is not None)
+        each = " + ".join(f"{a.interval_s:.3f}" for a in _counted(r) if a.interval_s is not None)
         found["interval_s"] = say("{each} s, between synchronised window edges on the slowest rank", each=each)
     return found
+
+
+def _counted(r: Result) -> Sequence[AttemptRow]:
+    """The attempts that the figures are of: those that ended well, or all where none did."""
+    return [row for row in r.each_attempt if row.status == "ok"] or r.each_attempt
 
 
 def _rate(r: Result, estimate: Estimate, what: str, count: int | None, say: Say) -> str:
@@ -71,11 +89,9 @@ def _rate(r: Result, estimate: Estimate, what: str, count: int | None, say: Say)
                 rate=f"{count / r.interval_s:.6g}",
             )
         )
-    rates = [f"{row.tokens_per_s:.6g}" for row in r.each_attempt if row.tokens_per_s is not None]
+    rates = [f"{row.tokens_per_s:.6g}" for row in _counted(r) if row.tokens_per_s is not None]
     if len(rates) > 1 and estimate is r.tokens_per_s:
-        lines.append(
-            say("attempts: {rates}; the value is their geometric mean where all of them count", rates=", ".join(rates))
-        )
+        lines.append(say("attempts: {rates}; the value is their geometric mean", rates=", ".join(rates)))
     bounds = (
         say("no interval")
         if estimate.low is None or estimate.high is None
