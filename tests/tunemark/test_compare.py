@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]  # published without types
 import pytest
 
 from tunemark.analysis import alike
@@ -330,3 +331,17 @@ def test_the_command_takes_stores_reports_and_single_runs(
         assert (done.returncode, done.stdout) == (2, ""), words
         assert reason in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_is_printed_keeps_to_its_published_schema(
+    made_run: Made, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    for name, result in (("a", made_run()), ("b", made_run((50.0, 51.0, 49.0), minute=9))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "runs.jsonl").write_text(encode(result) + "\n")
+    for what, words in {
+        "comparison": ("compare", "a", "b"), "gate": ("gate", "--baseline", "a", "b"), "why": ("why", "a", "b")
+    }.items():  # fmt: skip
+        schema, printed = command("schema", what), command(*words, "--json")
+        assert printed.stdout, printed.stderr
+        jsonschema.validate(json.loads(printed.stdout), json.loads(schema.stdout))
