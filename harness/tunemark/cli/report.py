@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write report.html, its charts as SVG and PNG files, report.md, report.csv and runs.jsonl there",
     )
-    parser.add_argument("--language", choices=("en",), default="en", help="of the report (default: en)")
+    parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the report (default: en)")
     parser.add_argument(
         "--prices",
         metavar="FILE",
