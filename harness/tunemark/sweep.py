@@ -217,6 +217,8 @@ class _Attempt:
         self._followed: JobWatch | None = None
         self._ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
         plan = ready.plan
+        if self._adopt(timeout_s):
+            return
         self._name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
         measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
         self._assignment = plan.assignment(ready.data.token_file, self._name, calibrate=measured)
@@ -281,23 +283,49 @@ class _Attempt:
         if isinstance(plan.device, WatchesJobs):
             watched = plan.device.watch(plan.accelerator, self._folder, self._watch.message)
             self._followed = self._held.enter_context(watched)
-        job = Job(
-            name=f"tunemark-{plan.run_id}-{self._name}",
+        job = self._job(variables or {})
+        self._follow(job, ready.launching.start(job), timeout_s)
+
+    def _job(self, variables: Mapping[str, str]) -> Job:
+        ready, launch = self.ready, self.ready.plan.launch
+        return Job(
+            name=f"tunemark-{ready.plan.run_id}-{self._folder.name}",
             python=ready.interpreter.path,
-            processes=plan.launch.processes,
-            threads=plan.launch.threads,
-            environment={**plan.launch.environment, **(variables or {})},
+            processes=launch.processes,
+            threads=launch.threads,
+            environment={**launch.environment, **variables},
             code=ready.code.folder,
             folder=self._folder,
+            gpus=int(str(launch.options.get("gpus", 0))),
             max_restarts=ready.max_restarts,
         )
-        self._started = ready.launching.start(job)
-        if facts := self._started.facts():
+
+    def _adopt(self, timeout_s: float) -> bool:
+        """Take up a job that an earlier life of this command has started and not seen ended, where there is one."""
+        ready = self.ready
+        if not ready.plan.launcher.elsewhere:
+            return False
+        for folder, facts in self._store.unfinished(ready.plan.run_id, ready.fingerprint):
+            self._folder, self._facts = folder, dict(facts)
+            job = self._job({})
+            started = ready.launching.adopt(job, facts.get("launcher", {}))
+            if started is not None:
+                self._watch.message(f"{title(ready.plan)}: taking up {folder.name}, which was started before")
+                self._follow(job, started, timeout_s)
+                return True
+            words = "its command ended before it did, and its job cannot be followed any more"
+            self._facts.update(status="killed", reason="lost", evidence=words)
+            self._store.write_attempt(ready.plan, folder, self._facts)
+        return False
+
+    def _follow(self, job: Job, started: StartedJob, timeout_s: float) -> None:
+        self._started = started
+        if facts := started.facts():
             self._facts["launcher"].update(facts)
-            self._store.write_attempt(plan, self._folder, self._facts)
+            self._store.write_attempt(self.ready.plan, self._folder, self._facts)
         self._following = Following(
             job,
-            self._started,
+            started,
             timeout_s=timeout_s,
             on_record=self._on_record,
             is_waiting=self._followed.is_waiting if self._followed else lambda: False,

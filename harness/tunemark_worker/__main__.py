@@ -37,7 +37,7 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 def main(plan: str) -> int:
     """The exit code: 1 where the attempt has failed, and then the traceback is on standard error."""
     rank = int(os.environ.get("RANK", "0"))
-    recorder = Recorder(records_name(rank), rank, time.monotonic)
+    recorder = Recorder(records_name(rank, _life(rank)), rank, time.monotonic)
     recorder.write(
         "start", pid=os.getpid(), python=platform.python_version(), utc=datetime.now(timezone.utc).isoformat()
     )
@@ -67,6 +67,15 @@ def main(plan: str) -> int:
     recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
     attempt.leave()
     return 0
+
+
+def _life(rank: int) -> int:
+    """How often this job's processes were started before. The elastic agent counts those of its own host alone, and
+    one that was cut off before it wrote anything has left no file; so whichever of both says more."""
+    life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    while os.path.exists(records_name(rank, life)):
+        life += 1
+    return life
 
 
 def _hear_of_stacks(rank: int) -> None:

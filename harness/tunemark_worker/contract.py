@@ -177,8 +177,10 @@ def token_layout(documents: int, tokens: int) -> TokenLayout:
     return TokenLayout(HEADER_BYTES, trained, offsets, offsets + 8 * (documents + 1))
 
 
-def records_name(rank: int) -> str:
-    return "records.{}.jsonl".format(rank)
+def records_name(rank: int, life: int = 0) -> str:
+    """The file of a rank's records. life: how often its processes were started again before; each has its own file,
+    so that no file holds instants of two processes."""
+    return "records.{}.jsonl".format(rank) if life == 0 else "records.{}.life{}.jsonl".format(rank, life)
 
 
 def stacks_name(rank: int) -> str:

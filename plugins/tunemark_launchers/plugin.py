@@ -10,4 +10,14 @@ from tunemark.plugin.hooks import hookimpl
 
 @hookimpl
 def tunemark_launchers() -> Sequence[Launcher]:
-    return []
+    from tunemark_launchers import slurm
+
+    return [
+        Launcher(
+            name="slurm",
+            loader="tunemark_launchers.slurm:Slurm",
+            description="a Slurm batch job for each attempt",
+            options=slurm.OPTIONS,
+            elsewhere=True,
+        ),
+    ]

@@ -60,6 +60,19 @@ class Cpu:
         bound = [[core] for core in ours] if strategy.distributed else [sorted(set(ours))]
         return Launch(processes=processes, threads=threads, environment=environment, options={"cores": bound})
 
+    def elsewhere(self, size: str) -> Accelerator | None:
+        if not _is_count(size):
+            return None
+        return Accelerator(name=size, chip="core of another machine", chips=int(size), memory_bytes=None)
+
+    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+        """The same, with the cores that each process finds there."""
+        size = int(accelerator.name)
+        processes, threads = (size, 1) if strategy.distributed else (1, size)
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "GLIBC_TUNABLES": _MALLOC}
+        options = {"cores": "own", "oversubscribed": accelerator.oversubscribed}
+        return Launch(processes=processes, threads=threads, environment=environment, options=options)
+
     def _accelerator(self, size: int) -> Accelerator:
         return Accelerator(
             name=str(size),
@@ -106,6 +119,20 @@ class Cuda:
             )
         threads = max(1, len(_cores()) // size)
         return Launch(processes=size, threads=threads, environment={"OMP_NUM_THREADS": str(threads)})
+
+    def elsewhere(self, size: str) -> Accelerator | None:
+        return Accelerator(name=size, chip="GPU", chips=int(size), memory_bytes=None) if _is_count(size) else None
+
+    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+        """One process for each GPU, with as many threads as a GPU's share of a host's cores mostly is at least."""
+        size = int(accelerator.name)
+        if not strategy.distributed and size != 1:
+            raise BadExperiment(
+                what=f"strategy {strategy.name!r} cannot use {size} GPUs",
+                why="it is one process, and a process drives one GPU",
+                next="--strategy ddp, or --size 1",
+            )
+        return Launch(processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options={"gpus": size})
 
     def _chips(self) -> list[tuple[str, int | None]]:
         """Name and memory of each GPU that the job would see."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,7 @@ class Cpu:
         place = _place("cpu", assignment)
         cores = assignment.device_options.get("cores")
         if cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, cores[place.rank])
+            os.sched_setaffinity(0, _own_cores(assignment) if cores == "own" else cores[place.rank])
         torch.set_num_threads(assignment.threads)
         if place.ranks > 1 and not dist.is_initialized():
             dist.init_process_group("gloo")
@@ -109,6 +109,19 @@ class Ddp:
 
     def selected(self) -> Optional[Mapping[str, Any]]:
         return self._selected
+
+
+def _own_cores(assignment: Assignment) -> List[int]:
+    """This process's share of the cores that its host gave the job: its neighbours there take the others."""
+    given, each = sorted(os.sched_getaffinity(0)), assignment.threads
+    local, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if len(given) < ranks * each and not assignment.device_options.get("oversubscribed"):
+        raise ValueError(
+            "this host gives the job {} cores, {} processes of {} threads need {}".format(
+                len(given), ranks, each, ranks * each
+            )
+        )
+    return sorted({given[(local * each + i) % len(given)] for i in range(each)})
 
 
 def _place(device: str, assignment: Assignment) -> Place:

@@ -75,7 +75,8 @@ def judge(remains: Remains) -> Ended:
     if not missing:
         reason = str(ends[0]["reason"]) if ends[0] else ""
         if reason == "interrupted":
-            return Ended(status="killed", reason=reason, evidence="ended at a window's edge after SIGTERM")
+            words = "ended at a window's edge after SIGTERM"
+            return _platform_failure(remains.platform, words) or Ended(status="killed", reason=reason, evidence=words)
         return Ended(status="ok", reason=reason, evidence="every rank wrote its end record")
     code = remains.code
     if code < 0 or code in (128 + signal.SIGKILL, 128 + signal.SIGTERM):
@@ -88,10 +89,8 @@ def _cut_off(remains: Remains, missing: Sequence[int]) -> Ended | None:
     """The end of an attempt some of whose ranks wrote no end; None where nothing outside them is known to be why."""
     folder, platform = remains.folder, remains.platform
     words = "no end record" if len(remains.ends) == 1 else f"no end record of {ranks_words(missing)}"
-    failure = platform.get("failure")
-    if failure:
-        status: Status = platform.get("failure_status", "killed")
-        return Ended(status=status, reason=str(platform.get("failure_reason", status)), evidence=f"{failure}; {words}")
+    if ended := _platform_failure(platform, words):
+        return ended
     if remains.kills > 0:
         kills = f"the kernel killed {remains.kills} processes of this host for memory"
         return Ended(status="oom", reason="host memory", evidence=f"{kills}; {words}")
@@ -106,6 +105,14 @@ def _cut_off(remains: Remains, missing: Sequence[int]) -> Ended | None:
             status="error", reason="disk full", evidence=f"{left} bytes are left on the disk of {folder}; {words}"
         )
     return None
+
+
+def _platform_failure(platform: Mapping[str, Any], words: str) -> Ended | None:
+    failure = platform.get("failure")
+    if not failure:
+        return None
+    status: Status = platform.get("failure_status", "killed")
+    return Ended(status=status, reason=str(platform.get("failure_reason", status)), evidence=f"{failure}; {words}")
 
 
 def ranks_words(ranks: Sequence[int]) -> str:

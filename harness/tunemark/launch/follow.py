@@ -168,11 +168,19 @@ class _Follower:
 
     def __init__(self, folder: Path, rank: int, now_s: float) -> None:
         self._folder, self.rank, self.heard_s = folder, rank, now_s
-        self._path, self._position = folder / records_name(rank), 0
+        self._path, self._position, self._life = folder / records_name(rank), 0, 0
         self.pid: int | None = None
         self.end: Mapping[str, Any] | None = None
 
     def new(self) -> list[Mapping[str, Any]]:
+        found = self._lines()
+        # Processes that were started again write to another file, and an end of the former ones is none.
+        while os.path.exists(following := self._folder / records_name(self.rank, self._life + 1)):
+            self._path, self._position, self._life, self.end = following, 0, self._life + 1, None
+            found += self._lines()
+        return found
+
+    def _lines(self) -> list[Mapping[str, Any]]:
         try:
             # Most looks find nothing, and this asks for the least.
             if os.stat(self._path).st_size <= self._position:

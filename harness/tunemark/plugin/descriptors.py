@@ -275,9 +275,9 @@ class Job:
     """One attempt as a launcher is told of it.
 
     name: short, of letters, digits and dashes, the same in every life of the command. python: the worker's interpreter.
-    processes: of the whole job; threads: of each. environment: variables that every process gets. code: a folder for
-    PYTHONPATH. folder: absolute, the processes' working directory, which holds plan.json. max_restarts: how often
-    torch's elastic agent may start all processes again.
+    processes: of the whole job; threads: of each. gpus: that the whole job needs. environment: variables that every
+    process gets. code: a folder for PYTHONPATH. folder: absolute, the processes' working directory, which holds
+    plan.json. max_restarts: how often torch's elastic agent may start all processes again.
     """
 
     name: str
@@ -287,6 +287,7 @@ class Job:
     environment: Mapping[str, str]
     code: Path
     folder: Path
+    gpus: int = 0
     max_restarts: int = 0
 
 

@@ -100,6 +100,8 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         noticed = _noticed(identity, attempt, windows[attempt.name], documents)
         noticed += rules.device(seen[attempt.name])
         found += [(number, finding) for finding in noticed]
+        if attempt.measurement.life:
+            found.append((number, rules.restarted(attempt.measurement.life)))
         ended = rules.unfinished(attempt.status, attempt.reason, attempt.evidence)
         if ended and number - 1 < last_good:
             ended = Finding(rule="retried", severity="note", message=ended.message)
@@ -122,6 +124,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     # A device that is followed from outside, and the job's own ranks.
     watched = [w for a in attempts if (w := a.facts.get("watched")) is not None]
     told = [*ends, *watched]
+    launched = [a.facts.get("launcher") or {} for a in attempts]
     shown = (failed or attempts[-1]).measurement
     losses = [x for x in shown.losses if math.isfinite(x)]
     values = {name: getattr(identity, name) for name in Identity.__struct_fields__}
@@ -156,7 +159,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         peak_memory_bytes=max((o["peak_memory_bytes"] for o in told if o.get("peak_memory_bytes")), default=None),
         requested_bytes=_first(o.get("requested_bytes") for o in told),
         available_bytes=_first(o.get("available_bytes") for o in told),
-        queue_s=_first(w.get("queue_s") for w in reversed(watched)),
+        queue_s=_first(w.get("queue_s") for w in (*reversed(watched), *reversed(launched))),
         search_s=_first(w.get("search_s") for w in reversed(watched)),
         **_energy([(windows[a.name], seen[a.name]) for a in good or attempts]),
         loss_first=losses[0] if losses else None,

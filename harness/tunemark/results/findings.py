@@ -291,6 +291,13 @@ def device(seen: Seen) -> list[Finding]:
     return found
 
 
+def restarted(lives: int) -> Finding:
+    """lives: that the attempt's processes had before the one that is measured."""
+    message = f"its processes were started again {lives} times: what is measured is their last life alone, and the "
+    message += "records of the earlier ones are kept beside it"
+    return Finding(rule="restarted", severity="note", message=message)
+
+
 def unfinished(status: Status, reason: str, evidence: str) -> Finding | None:
     if status == "ok":
         return None

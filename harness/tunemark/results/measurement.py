@@ -7,6 +7,7 @@ different ranks are never compared.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,13 @@ class Rank:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """All ranks of an attempt that left records. partial_lines: last lines that a kill cut off, dropped."""
+    """All ranks of an attempt that left records. partial_lines: last lines that a kill cut off, dropped.
+    life: how often its processes were started again; the records are of the last time."""
 
     assignment: Assignment
     ranks: tuple[Rank, ...]
     partial_lines: int
+    life: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -133,14 +136,22 @@ def read(folder: Path) -> Measurement:
         assignment = Assignment.from_json(plan.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _bad(plan, None, str(error)) from error
-    ranks, partial = [], 0
+    ranks, partial, life = [], 0, last_life(folder)
     for rank in range(assignment.processes):
-        path = folder / records_name(rank)
+        path = folder / records_name(rank, life)
         if path.exists():
             found, cut = _rank(path, rank, assignment)
             ranks.append(found)
             partial += cut
-    return Measurement(assignment=assignment, ranks=tuple(ranks), partial_lines=partial)
+    return Measurement(assignment=assignment, ranks=tuple(ranks), partial_lines=partial, life=life)
+
+
+def last_life(folder: Path) -> int:
+    """How often an attempt's processes were started again: only of their last life is anything measured."""
+    found = (
+        re.fullmatch(r"records\.\d+\.life(\d+)\.jsonl", path.name) for path in folder.glob("records.*.life*.jsonl")
+    )
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:

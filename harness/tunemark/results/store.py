@@ -77,6 +77,11 @@ class Store:
         ours = [e for e in self._newest(run_id) if _is_of(e, fingerprint)]
         return sum(e.facts.get("status") == "ok" and not (verified and "verification" not in e.facts) for e in ours)
 
+    def unfinished(self, run_id: str, fingerprint: str) -> list[tuple[Path, Mapping[str, Any]]]:
+        """(folder, facts) of the attempts whose end nobody has noted, the oldest first."""
+        found = sorted((e for e in self._entries(run_id) if _is_of(e, fingerprint)), key=lambda e: e.started)
+        return [(e.folder, e.facts) for e in found if "status" not in e.facts]
+
     def measurements(self, run_id: str) -> list[Measurement]:
         """The records of the newest series' attempts, in order of time."""
         return [read(entry.folder) for entry in self._newest(run_id)]

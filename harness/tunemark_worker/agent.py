@@ -1,0 +1,379 @@
+"""One host's part of a job that a launcher has started beyond the parent's machine: `python -m tunemark_worker.agent`.
+
+It lives beside the timed processes and wakes twice a second. It meets the other hosts, starts the ranks by torch's own
+`torch.distributed.run`, does what the parent asks through files in the attempt's folder, and leaves no process behind,
+whether or not the parent, the scheduler or the network is still there. It imports nothing but the standard library.
+
+Files in the attempt's folder, which every host sees:
+    job.json            what to start, written by the parent
+    meeting.json        where the first host waits for the others
+    order               "term", "kill" or "stacks", written by the parent
+    agent.<node>.jsonl  what this host says: started, stacks, ended
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+# Seconds between two looks at the orders.
+_POLL_S = 0.5
+# Seconds that hosts of one job wait for each other: a gang is started at one time.
+_MEETING_S = 300.0
+# Seconds that ranks have to end at a window's edge after SIGTERM: torchrun itself waits 30.
+_GRACE_S = 35.0
+# By which a process is known as this host's part of this attempt.
+_MARK = "TUNEMARK_AGENT"
+# Exit codes of sysexits.h: what was asked cannot be read, is refused, or is not there.
+UNREADABLE, REFUSED, UNAVAILABLE = 66, 78, 69
+
+
+def main(words: List[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tunemark_worker.agent")
+    parser.add_argument("folder", help="an attempt's folder, or with --join a meeting place")
+    parser.add_argument("--node", type=int, default=0, help="which host of the job this is")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
+    parser.add_argument("--join", action="store_true", help="take part in one attempt after another")
+    given = parser.parse_args(words)
+    if given.join:
+        return join(given.folder)
+    return Agent(given.folder, given.node, with_parent=given.with_parent).run()
+
+
+def join(place: str) -> int:
+    """Take part in every attempt that is announced in the folder `place`, until it is closed there."""
+    done = ""
+    print("waiting for attempts in {}; Ctrl-C leaves".format(place), flush=True)
+    while not os.path.exists(os.path.join(place, "closed")):
+        folder = _read(os.path.join(place, "attempt")).strip()
+        if folder and folder != done:
+            done = folder
+            node = _claim(folder)
+            if node is not None:
+                print("node {} of {}".format(node, folder), flush=True)
+                print("ended with code {}".format(Agent(folder, node).run()), flush=True)
+        time.sleep(_POLL_S)
+    return 0
+
+
+class Agent:
+    """This host's part of one attempt."""
+
+    def __init__(self, folder: str, node: int, with_parent: bool = False) -> None:
+        self._folder, self._node = os.path.abspath(folder), node
+        self._parent = os.getppid() if with_parent else None
+        self._mark = "{}:{}".format(self._folder, node)
+        self._terminated: List[int] = []
+        self._kills = _kernel_kills()
+
+    def run(self) -> int:
+        """The exit code of this host's processes; one of the codes above where none could be started."""
+        text = _read(os.path.join(self._folder, "job.json"))
+        if not text:
+            print("{}: {} is not there: the store must be on a file system that every host sees".format(
+                socket.gethostname(), os.path.join(self._folder, "job.json")), file=sys.stderr)  # fmt: skip
+            return UNREADABLE
+        job = json.loads(text)
+        missing = [name for name in job["export"] if name not in os.environ]
+        self._say("started", pid=os.getpid(), cores=_cores(), processor=_processor(), missing=missing)
+        if missing:
+            return self._over(REFUSED, "this host has no variable {}".format(", ".join(missing)))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda received, frame: self._terminated.append(received))
+        try:
+            endpoint = self._meet(job) if job["nodes"] > 1 else None
+        except OSError as error:
+            return self._over(UNAVAILABLE, str(error))
+        code = self._carry_out(job, endpoint)
+        return self._over(code, "")
+
+    def _carry_out(self, job: Dict[str, Any], endpoint: Optional[Tuple[str, int, str]]) -> int:
+        suffix = ".{}.log".format(self._node) if self._node else ".log"
+        variables = dict(os.environ)
+        variables.pop("PYTHONHOME", None)
+        variables.update(job["environment"])
+        variables.update({"PYTHONPATH": job["code"], "PYTHONUNBUFFERED": "1", _MARK: self._mark})
+        if endpoint is not None and "GLOO_SOCKET_IFNAME" not in variables:
+            interface = _interface(endpoint[2])
+            if interface:
+                # Gloo would take the address that the host's own name has, which may be a loopback's.
+                variables["GLOO_SOCKET_IFNAME"] = interface
+        with open(os.path.join(self._folder, "stdout" + suffix), "wb") as out, open(
+            os.path.join(self._folder, "stderr" + suffix), "wb"
+        ) as err:
+            process = subprocess.Popen(
+                command(job, self._node, endpoint),
+                cwd=self._folder,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        asked_s: Optional[float] = None
+        shown = False
+        while process.poll() is None:
+            time.sleep(_POLL_S)
+            order = self._order()
+            if order == "stacks" and not shown:
+                shown = True
+                self._say("stacks", states=self._stacks())
+            if order == "kill":
+                break
+            if order == "term":
+                if asked_s is None:
+                    asked_s = time.monotonic()
+                    _signal_group(process.pid, signal.SIGTERM)
+                elif time.monotonic() - asked_s > _GRACE_S:
+                    break
+        self._leave_nothing()
+        _signal_group(process.pid, signal.SIGKILL)
+        code = process.wait()
+        self._leave_nothing()
+        return code
+
+    def _order(self) -> str:
+        if self._parent is not None and os.getppid() != self._parent:
+            return "kill"
+        order = _read(os.path.join(self._folder, "order")).strip()
+        if order == "kill":
+            return order
+        return "term" if self._terminated else order
+
+    def _over(self, code: int, why: str) -> int:
+        self._say("ended", code=code, why=why, kills=_kernel_kills() - self._kills)
+        if why:
+            print(why, file=sys.stderr)
+        return code
+
+    def _say(self, event: str, **fields: Any) -> None:
+        row = {"event": event, "node": self._node, "host": socket.gethostname()}
+        row["utc"] = datetime.now(timezone.utc).isoformat()
+        row.update(fields)
+        try:
+            with open(os.path.join(self._folder, "agent.{}.jsonl".format(self._node)), "a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:  # a full disk must not keep the ranks alive
+            print("cannot write: {}".format(error), file=sys.stderr)
+
+    # -- this host's processes
+
+    def _own(self) -> Iterator[Tuple[int, Dict[str, str]]]:
+        """(pid, variables) of every process that was started for this attempt here, whoever its parent is now."""
+        for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+            if name.isdigit() and int(name) != os.getpid():
+                content = _read("/proc/{}/environ".format(name))
+                variables = dict(part.partition("=")[::2] for part in content.split("\0") if part)
+                if variables.get(_MARK) == self._mark:
+                    yield int(name), variables
+
+    def _stacks(self) -> Dict[str, str]:
+        states = {}
+        for pid, variables in self._own():
+            if "RANK" in variables or "tunemark_worker\0" in _read("/proc/{}/cmdline".format(pid)):
+                if "torch.distributed.run" in _read("/proc/{}/cmdline".format(pid)):
+                    continue
+                states[variables.get("RANK", "0")] = _state(pid)
+                # A rank that was stopped writes its stacks as soon as it goes on, from where it was stopped.
+                for number in (signal.SIGUSR1, signal.SIGCONT):
+                    _signal(pid, number)
+        return states
+
+    def _leave_nothing(self) -> None:
+        for _ in range(3):  # a process may be starting another one
+            found = list(self._own())
+            for pid, _ in found:
+                _signal(pid, signal.SIGKILL)
+            if not found:
+                return
+            time.sleep(0.1)
+
+    # -- the others
+
+    def _meet(self, job: Dict[str, Any]) -> Tuple[str, int, str]:
+        """(address and port of the rendezvous, this host's own address); OSError where not all hosts came."""
+        path = os.path.join(self._folder, "meeting.json")
+        return self._receive(job, path) if self._node == 0 else self._go(job, path)
+
+    def _receive(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
+        server = socket.socket()
+        server.bind(("", 0))
+        server.listen(job["nodes"])
+        port = _free_port()
+        meeting = {"key": job["key"], "addresses": _addresses(job.get("host")), "port": server.getsockname()[1]}
+        with open(path + ".part", "w") as file:
+            json.dump(meeting, file)
+        os.replace(path + ".part", path)
+        until_s = time.monotonic() + _MEETING_S
+        came: Dict[int, str] = {}
+        address = ""
+        while len(came) < job["nodes"] - 1:
+            self._wait(until_s, "{} of {} hosts came in {:.0f} s".format(len(came) + 1, job["nodes"], _MEETING_S))
+            server.settimeout(_POLL_S)
+            try:
+                guest, _ = server.accept()
+            except socket.timeout:
+                continue
+            guest.settimeout(10)
+            try:
+                said = json.loads(guest.makefile().readline())
+                if said["key"] != job["key"]:
+                    raise ValueError("a guest of another job")
+                # The address by which it was reached is one by which this host can be reached.
+                address = job.get("host") or guest.getsockname()[0]
+                guest.sendall((json.dumps({"host": address, "port": port}) + "\n").encode())
+                came[int(said["node"])] = guest.getpeername()[0]
+            except (OSError, ValueError, KeyError) as error:
+                print("a guest that is none: {}".format(error), file=sys.stderr)
+            finally:
+                guest.close()
+        server.close()
+        return address, port, address
+
+    def _go(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
+        until_s = time.monotonic() + _MEETING_S
+        tried: Dict[str, str] = {}
+        while True:
+            self._wait(until_s, "the first host was not met in {:.0f} s: {}".format(_MEETING_S, tried or "no address"))
+            text = _read(path)
+            meeting = json.loads(text) if text else {}
+            for address in meeting.get("addresses", ()) if meeting.get("key") == job["key"] else ():
+                try:
+                    with socket.create_connection((address, meeting["port"]), timeout=5) as host:
+                        host.sendall((json.dumps({"key": job["key"], "node": self._node}) + "\n").encode())
+                        answer = json.loads(host.makefile().readline())
+                        return answer["host"], answer["port"], host.getsockname()[0]
+                except (OSError, ValueError) as error:
+                    tried[address] = str(error)
+            time.sleep(_POLL_S)
+
+    def _wait(self, until_s: float, words: str) -> None:
+        if self._order() in ("term", "kill"):
+            raise OSError("ended while the hosts were meeting")
+        if time.monotonic() > until_s:
+            raise OSError(words)
+
+
+def command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]]) -> List[str]:
+    """The command line of one host's processes. endpoint: of the rendezvous, and this host's own address; None where
+    there is one host."""
+    worker = ["-m", "tunemark_worker", "plan.json"]
+    if endpoint is None and job["processes"] == 1 and not job["max_restarts"]:
+        return [job["python"], *worker]
+    elastic = ["-m", "torch.distributed.run", "--nproc-per-node", str(job["processes"] // job["nodes"])]
+    if job["max_restarts"]:
+        elastic += ["--max-restarts", str(job["max_restarts"])]
+    if endpoint is None:
+        elastic += ["--standalone"]
+    else:
+        host, port, own = endpoint
+        elastic += ["--nnodes", str(job["nodes"]), "--rdzv-backend", "c10d", "--rdzv-id", job["key"]]
+        elastic += ["--rdzv-endpoint", "{}:{}".format(host, port), "--local-addr", own]
+        elastic += ["--rdzv-conf", "is_host={}".format("true" if node == 0 else "false")]
+    return [job["python"], *elastic, *worker]
+
+
+def _claim(folder: str) -> Optional[int]:
+    """The number of the host that this one becomes; None where all are taken."""
+    nodes = json.loads(_read(os.path.join(folder, "job.json")) or "{}").get("nodes", 1)
+    for node in range(1, nodes):
+        try:
+            os.close(os.open(os.path.join(folder, "node.{}".format(node)), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            continue
+        return node
+    return None
+
+
+def _addresses(given: Optional[str]) -> List[str]:
+    """By which other hosts may reach this one, the likeliest first."""
+    if given:
+        return [given]
+    found = [socket.gethostname()]
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        # Sends nothing: the system only says from which address it would.
+        probe.connect(("10.255.255.255", 9))
+        found.append(probe.getsockname()[0])
+    except OSError:
+        pass
+    finally:
+        probe.close()
+    return [*dict.fromkeys(found), "127.0.0.1"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _interface(address: str) -> Optional[str]:
+    """The name of the network interface that has an IPv4 address."""
+    try:
+        import fcntl
+        import struct
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            for _, name in socket.if_nameindex():
+                try:
+                    # SIOCGIFADDR of netdevice(7): the address begins at byte 20.
+                    answer = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()[:15]))
+                except OSError:
+                    continue
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    except (ImportError, OSError):
+        pass
+    return None
+
+
+def _cores() -> List[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def _processor() -> str:
+    lines = (line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name"))
+    return next(lines, "").partition(":")[2].strip()
+
+
+def _kernel_kills() -> int:
+    lines = (line for line in _read("/proc/vmstat").splitlines() if line.startswith("oom_kill "))
+    return int(next(lines, "oom_kill 0").split()[1])
+
+
+def _state(pid: int) -> str:
+    """The letter by which the kernel tells a process's state; empty where it is gone."""
+    return _read("/proc/{}/stat".format(pid)).rpartition(")")[2].strip()[:1]
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""A job on other hosts, as the parent sees it: by what an agent on each (`tunemark_worker.agent`) writes into the
+attempt's folder, and by the orders that it reads there. The folder must be on a file system that all hosts share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemark.errors import BadExperiment
+from tunemark.plugin import Job
+
+# Agents look for orders twice a second, and a file may take a moment to be seen on another host.
+_ANSWER_S = 3.0
+# torchrun gives its ranks 30 s after SIGTERM, the agent 35.
+GRACE_S = 40.0
+POLL_S = 0.1
+
+
+def options_of(options: Mapping[str, str], numbers: Sequence[str], launcher: str) -> dict[str, int]:
+    """The options that are positive numbers; `BadExperiment` names one that is not."""
+    found = {}
+    for name in numbers:
+        if name in options:
+            if not options[name].isdigit() or int(options[name]) == 0:
+                raise BadExperiment(
+                    what=f"{name} of the launcher {launcher!r} cannot be {options[name]!r}",
+                    next="it is a number from 1 on",
+                )
+            found[name] = int(options[name])
+    return found
+
+
+def check_nodes(processes: int, nodes: int, launcher: str) -> None:
+    if processes % nodes:
+        raise BadExperiment(
+            what=f"{processes} processes cannot be spread evenly over {nodes} hosts",
+            why=f"--launcher {launcher}:nodes={nodes}",
+            next="another size, or another number of nodes",
+        )
+
+
+def write_job(job: Job, nodes: int, export: Sequence[str], host: str | None = None) -> None:
+    """Leave what the agents are to start in the job's folder. Of exported variables the names alone."""
+    told = {
+        "key": secrets.token_hex(8),
+        "nodes": nodes,
+        "processes": job.processes,
+        "python": job.python,
+        "environment": dict(job.environment),
+        "code": str(job.code),
+        "max_restarts": job.max_restarts,
+        "export": list(export),
+        "host": host,
+    }
+    (job.folder / "job.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+class Agents:
+    """What the agents of one job say, and what they are told."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self._folder, self._nodes = folder, nodes
+
+    def said(self, event: str) -> dict[int, Mapping[str, Any]]:
+        """The last such event of each host that has had one."""
+        found: dict[int, Mapping[str, Any]] = {}
+        for node in range(self._nodes):
+            try:
+                lines = (self._folder / f"agent.{node}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+            except OSError:
+                continue
+            for line in lines:
+                row = json.loads(line)
+                if row["event"] == event:
+                    found[node] = row
+        return found
+
+    def all_ended(self) -> bool:
+        return len(self.said("ended")) == self._nodes
+
+    def code(self) -> int | None:
+        """The first code that is not 0; None while not every host has ended."""
+        ended = self.said("ended")
+        if len(ended) < self._nodes:
+            return None
+        return next((int(row["code"]) for _, row in sorted(ended.items()) if row["code"]), 0)
+
+    def order(self, word: str) -> None:
+        path = self._folder / "order"
+        # On a full disk nothing can be ordered; the launcher's own way to end the job is left.
+        with contextlib.suppress(OSError):
+            part = path.with_name(".order.part")
+            part.write_text(word)
+            os.replace(part, path)
+
+    def stacks(self) -> str:
+        self.order("stacks")
+        until_s = time.monotonic() + _ANSWER_S
+        while time.monotonic() < until_s and len(self.said("stacks")) < len(self.said("started")):
+            time.sleep(POLL_S)
+        answers = self.said("stacks")
+        states = {int(rank): state for row in answers.values() for rank, state in row["states"].items()}
+        words = [f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in ("T", "t")]
+        silent = [row["host"] for node, row in self.said("started").items() if node not in answers]
+        return "; ".join([*words, *(f"host {host} does not answer" for host in silent)])
+
+    def wait_for_end(self, seconds: float) -> bool:
+        until_s = time.monotonic() + seconds
+        while not self.all_ended() and time.monotonic() < until_s:
+            time.sleep(POLL_S)
+        return self.all_ended()
+
+    def facts(self) -> dict[str, Any]:
+        started, ended = self.said("started"), self.said("ended")
+        found: dict[str, Any] = {}
+        if started:
+            found["hosts"] = [row["host"] for _, row in sorted(started.items())]
+            found["cores"] = [row["cores"] for _, row in sorted(started.items())]
+            found["processors"] = sorted({row["processor"] for row in started.values()})
+        if ended:
+            found["kills"] = sum(int(row["kills"]) for row in ended.values())
+        why = [f"{row['host']}: {row['why']}" for row in ended.values() if row["why"]]
+        if why:
+            found.update(failure="; ".join(why), failure_status="error", failure_reason="launcher")
+        return found

@@ -1,0 +1,283 @@
+"""The launcher `slurm`: a batch job for each attempt, whose one task on each node is an agent that starts torchrun.
+
+Not a job array for a sweep: the tasks of an array have one size, are all submitted at once, and are not stopped by what
+came of the first. Here every attempt is a job of its own size, whose nodes Slurm starts as a gang, and the sweep keeps
+a few of them in the queue, in rounds, so that a run that fails is not tried again.
+
+States are read from `scontrol`; a job that it has forgotten is asked of `sacct`, where there is accounting.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.plugin import Job, Launch, StartedJob
+from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, write_job
+from tunemark_worker.contract import records_name
+
+# Seconds between two questions to the controller.
+_ASK_S = 2.0
+_PATIENCE_S = 30.0
+_AT_ONCE = 8
+# Variables of the user's that go along by name without being asked for; all others stay behind.
+ALWAYS = ("HOME", "USER", "PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
+_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
+_RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
+# Each end of a job that is not its own doing.
+_FAILURES = {
+    "NODE_FAIL": ("killed", "node failed"),
+    "BOOT_FAIL": ("killed", "node failed"),
+    "OUT_OF_MEMORY": ("oom", "host memory"),
+    "TIMEOUT": ("timeout", "slurm's time limit"),
+    "DEADLINE": ("timeout", "slurm's deadline"),
+    "PREEMPTED": ("killed", "preempted"),
+    "CANCELLED": ("killed", "cancelled"),
+}
+# What the batch script's own check ends with (EX_NOINPUT of sysexits.h).
+_NOT_SHARED = 66
+_PASSED_ON = ("partition", "account", "qos", "constraint", "reservation", "time", "mem", "gres")
+
+OPTIONS = {
+    "nodes": "hosts of each job (1)",
+    "jobs": f"jobs of a sweep in the queue at one time ({_AT_ONCE})",
+    "exclusive": "true or false: whether nodes are shared with nobody (true)",
+    "partition": "as sbatch's",
+    "account": "as sbatch's",
+    "qos": "as sbatch's",
+    "constraint": "as sbatch's",
+    "reservation": "as sbatch's",
+    "time": "minutes, as sbatch's",
+    "mem": "of each node, as sbatch's",
+    "gres": "of each node, as sbatch's; gpu:N where a job needs GPUs and nothing is given",
+}
+
+
+class Slurm:
+    """Submits jobs to the Slurm whose commands are on PATH."""
+
+    def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
+        self._options, self._export, self._say = options, tuple(export), say
+        numbers = options_of(options, ("nodes", "jobs"), "slurm")
+        self._nodes, self.at_once = numbers.get("nodes", 1), numbers.get("jobs", _AT_ONCE)
+        if options.get("exclusive", "true") not in ("true", "false"):
+            raise BadExperiment(what=f"exclusive cannot be {options['exclusive']!r}", next="true or false")
+        self._is_checked = False
+
+    def check(self, launch: Launch, store: Path) -> None:
+        check_nodes(launch.processes, self._nodes, "slurm")
+        if self._is_checked:
+            return
+        missing = [name for name in ("sbatch", "srun", "scontrol", "scancel") if shutil.which(name) is None]
+        if missing:
+            raise BadExperiment(
+                what=f"{missing[0]} is not on PATH",
+                why="the launcher slurm submits by Slurm's own commands",
+                next="run it on a host that submits to Slurm, or use --launcher local",
+            )
+        partition = self._options.get("partition")
+        words = ["sinfo", "--noheader", "--format=%P %D %t", *([f"--partition={partition}"] if partition else [])]
+        done = _ask(words)
+        if done.returncode or not done.stdout.strip():
+            raise BadExperiment(
+                what="Slurm does not answer" if done.returncode else f"Slurm has no partition {partition!r}",
+                why=f"`{shlex.join(words)}`: {done.stderr.strip() or 'nothing'}",
+                next="`sinfo` shows what there is",
+            )
+        self._is_checked = True
+
+    def start(self, job: Job) -> StartedJob:
+        write_job(job, self._nodes, self._export)
+        path = job.folder / "slurm.sh"
+        path.write_text(script(job, self._nodes, self._options))
+        names = ",".join(dict.fromkeys([*ALWAYS, *self._export]))
+        done = _ask(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=job.folder)
+        number = done.stdout.strip().partition(";")[0]
+        if done.returncode or not number.isdigit():
+            raise TunemarkError(
+                what="Slurm does not take the job",
+                why=(done.stderr or done.stdout).strip()[-500:],
+                next=f"the script is {path}",
+            )
+        return SlurmJob(job, number, self._nodes, self._say)
+
+    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+        """The job that an earlier life submitted, while it waits or runs; or afterwards where every rank has written
+        its end."""
+        number = facts.get("job_id")
+        if number is None:
+            # The command ended between submitting and noting the number.
+            done = _ask(["squeue", "--noheader", "--format=%i", f"--name={job.name}"])
+            number = next(iter(done.stdout.split()), None)
+        if number is None:
+            return None
+        adopted = SlurmJob(job, str(number), self._nodes, self._say)
+        if adopted.exit_code() is None or _is_whole(job):
+            return adopted
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class SlurmJob:
+    """One batch job."""
+
+    def __init__(self, job: Job, number: str, nodes: int, say: Callable[[str], None]) -> None:
+        self._job, self._number, self._say = job, number, say
+        self._agents = Agents(job.folder, nodes)
+        self._shown: dict[str, str] = {}
+        self._asked_s = -_ASK_S
+        self._told = ""
+
+    def exit_code(self) -> int | None:
+        code = self._agents.code()
+        if code is not None:
+            return code
+        state = self._state()
+        if state in _WAITING or state in _RUNNING:
+            return None
+        own, _, number = self._shown.get("ExitCode", "1:0").partition(":")
+        return -int(number) if number not in ("", "0") else int(own or 1)
+
+    def is_waiting(self) -> bool:
+        is_waiting = self._state() in _WAITING
+        reason = self._shown.get("Reason", "") if is_waiting else ""
+        if reason not in ("", "None", self._told):
+            self._told = reason
+            self._say(f"Slurm's job {self._number} waits: {reason}")
+        return is_waiting
+
+    def interrupt(self) -> None:
+        self._agents.order("term")
+        if self._state() in _WAITING:
+            _ask(["scancel", self._number])
+
+    def stacks(self, pids: Mapping[int, int]) -> str:
+        return self._agents.stacks()
+
+    def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
+        if graceful and self.exit_code() is None:
+            self.interrupt()
+            until_s = time.monotonic() + GRACE_S
+            while self.exit_code() is None and time.monotonic() < until_s:
+                time.sleep(0.2)
+        if not self._agents.all_ended():
+            # Where the controller has lost a node, its agent still sees the folder.
+            self._agents.order("kill")
+            if self._agents.said("started"):
+                self._agents.wait_for_end(5.0)
+        if self._state(now=True) not in ("COMPLETED", "FAILED", *_FAILURES):
+            # The agents' tasks end by themselves; what is cancelled is what hangs.
+            until_s = time.monotonic() + (5.0 if self._agents.all_ended() else 0.0)
+            while self._state(now=True) in _RUNNING and time.monotonic() < until_s:
+                time.sleep(0.5)
+            if self._state() in (*_RUNNING, *_WAITING):
+                _ask(["scancel", self._number])
+
+    def facts(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {"job_id": self._number, **self._agents.facts()}
+        shown = self._shown
+        if shown:
+            found["state"] = shown.get("JobState")
+            found["nodes"] = shown.get("NodeList")
+            submitted, began = (_instant(shown.get(key, "")) for key in ("SubmitTime", "StartTime"))
+            if submitted and began and shown.get("JobState") not in _WAITING:
+                found["queue_s"] = max(0.0, began - submitted)
+        if (state := shown.get("JobState", "")) in _FAILURES:
+            status, reason = _FAILURES[state]
+            words = f"Slurm's job {self._number} ended as {state}, nodes {shown.get('NodeList')}"
+            found.update(failure=words, failure_status=status, failure_reason=reason)
+        elif shown.get("ExitCode", "").startswith(f"{_NOT_SHARED}:"):
+            words = (
+                f"{self._job.folder} is not to be seen on Slurm's node {shown.get('NodeList')}: the store must be on "
+            )
+            words += "a file system that every node mounts at the same path"
+            found.update(failure=words, failure_status="error", failure_reason="no shared file system")
+        return found
+
+    def _state(self, *, now: bool = False) -> str:
+        if now or time.monotonic() - self._asked_s >= _ASK_S:
+            self._asked_s = time.monotonic()
+            done = _ask(["scontrol", "show", "job", "--oneliner", self._number])
+            if done.returncode == 0:
+                self._shown = parse_job(done.stdout)
+            elif "Invalid job id" in done.stderr or not self._shown:
+                self._shown = _accounted(self._number) or {**self._shown, "JobState": "FORGOTTEN"}
+        return self._shown.get("JobState", "PENDING")
+
+
+def script(job: Job, nodes: int, options: Mapping[str, str]) -> str:
+    """The batch script, kept with the attempt. No variable's value that was exported stands in it."""
+    cores = job.processes // nodes * job.threads
+    asked = {
+        "job-name": job.name,
+        "nodes": str(nodes),
+        "ntasks": str(nodes),
+        "ntasks-per-node": "1",
+        "cpus-per-task": str(cores),
+        "output": str(job.folder / "slurm.log"),
+        **{name: options[name] for name in _PASSED_ON if name in options},
+    }
+    if job.gpus and "gres" not in options:
+        asked["gres"] = f"gpu:{job.gpus // nodes}"
+    flags = ["no-requeue", *(["exclusive"] if options.get("exclusive", "true") == "true" else [])]
+    folder = shlex.quote(str(job.folder))
+    agent = f"exec {shlex.quote(job.python)} -m tunemark_worker.agent {folder} --node $SLURM_NODEID"
+    seen = f"test -r {folder}/job.json || {{ echo $(hostname): {folder} is not there >&2; exit {_NOT_SHARED}; }}"
+    lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in asked.items())]
+    lines += [f"#SBATCH --{flag}" for flag in flags]
+    lines += [seen, f"export PYTHONPATH={shlex.quote(str(job.code))}"]
+    lines.append(f"exec srun --cpus-per-task={cores} --kill-on-bad-exit=1 bash -c {shlex.quote(f'{seen}; {agent}')}")
+    return "\n".join(lines) + "\n"
+
+
+def parse_job(text: str) -> dict[str, str]:
+    """The fields of `scontrol show job --oneliner`: KEY=VALUE, where a value may hold blanks."""
+    return {key: value.strip() for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text.strip())}
+
+
+def _accounted(number: str) -> dict[str, str] | None:
+    """The same of a job that the controller has forgotten; None where there is no accounting, or it knows none."""
+    if shutil.which("sacct") is None:
+        return None
+    names = {"State": "JobState", "ExitCode": "ExitCode", "Submit": "SubmitTime", "Start": "StartTime"}
+    names["NodeList"] = "NodeList"
+    words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={number}"]
+    done = _ask([*words, f"--format={','.join(names)}"])
+    row = done.stdout.strip().split("|")
+    if done.returncode or len(row) != len(names):
+        return None
+    found = dict(zip(names.values(), row, strict=True))
+    found["JobState"] = found["JobState"].partition(" ")[0]  # "CANCELLED by 0"
+    return found
+
+
+def _is_whole(job: Job) -> bool:
+    for rank in range(job.processes):
+        path = job.folder / records_name(rank)
+        if not path.exists() or b'"kind":"end"' not in path.read_bytes()[-4096:]:
+            return False
+    return True
+
+
+def _instant(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def _ask(words: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE_S, cwd=cwd)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(list(words), 1, "", str(error))

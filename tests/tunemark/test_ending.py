@@ -1,0 +1,56 @@
+"""How an attempt ended, from what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemark.launch.ending import Ended, Remains, judge
+
+_OK = {"status": "ok", "reason": "steps"}
+_GONE = {"status": "error", "reason": "error", "error": "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:1"}
+_ROOT = """
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-01_00:00:00
+  host      : h
+  rank      : 1 (local_rank: 1)
+  exitcode  : -9 (pid: 4711)
+  traceback : Signal 9 (SIGKILL) received by PID 4711
+"""
+
+
+def _judge(
+    folder: Path, ends: Sequence[Mapping[str, Any] | None], stderr: str = "", code: int = 1, **platform: Any
+) -> Ended:
+    (folder / "stderr.log").write_text(stderr)
+    kills = int(platform.pop("kills", 0))
+    return judge(Remains(code=code, ends=ends, silence="", kills=kills, platform=platform, folder=folder))
+
+
+def test_records_go_before_the_exit_code(tmp_path: Path) -> None:
+    assert _judge(tmp_path, [_OK, _OK], code=1).status == "ok"
+
+
+def test_the_rank_that_was_killed_goes_before_what_the_others_say_of_it(tmp_path: Path) -> None:
+    ended = _judge(tmp_path, [_GONE, None], _ROOT)
+    assert (ended.status, ended.reason) == ("killed", "SIGKILL")
+    assert "rank 1 (process 4711)" in ended.evidence
+    assert "no end record of rank 1" in ended.evidence
+
+
+def test_a_kill_of_the_kernel_for_memory_is_out_of_memory(tmp_path: Path) -> None:
+    assert _judge(tmp_path, [_GONE, None], _ROOT, kills=1).status == "oom"
+
+
+def test_the_first_thing_that_happened_is_told_not_the_loss_of_the_peer(tmp_path: Path) -> None:
+    shape = {"status": "error", "reason": "error", "error": "RuntimeError: shapes cannot be multiplied"}
+    assert "shapes" in _judge(tmp_path, [_GONE, shape]).evidence
+
+
+def test_what_the_scheduler_says_of_a_lost_node_stands_before_an_orderly_end(tmp_path: Path) -> None:
+    interrupted = {"status": "ok", "reason": "interrupted"}
+    ended = _judge(tmp_path, [interrupted], failure="job 7 ended as NODE_FAIL", failure_reason="node failed")
+    assert (ended.status, ended.reason) == ("killed", "node failed")
+    assert "NODE_FAIL" in ended.evidence
