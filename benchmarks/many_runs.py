@@ -35,6 +35,8 @@ with tempfile.TemporaryDirectory() as folder:
 
 most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 is_good = took_s < SECONDS and most < BYTES
-print(f"{RUNS:,} runs: {took_s:.1f} s, {most / 1e6:.0f} MB at most, page of {page / 1e6:.2f} MB, exit {done.returncode}")
+print(
+    f"{RUNS:,} runs: {took_s:.1f} s, {most / 1e6:.0f} MB at most, page of {page / 1e6:.2f} MB, exit {done.returncode}"
+)
 print("PASS" if is_good else "SHORT", f"(bars: {SECONDS:.0f} s, {BYTES / 1e6:.0f} MB)")
 sys.exit(not is_good)
