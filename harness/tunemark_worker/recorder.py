@@ -20,8 +20,11 @@ class Recorder:
     def write(self, kind: str, instant_s: Optional[float] = None, **fields: Any) -> None:
         """Write one record; `instant_s` where it tells of an earlier instant than now."""
         line = encode(kind, self._rank, self._clock() if instant_s is None else instant_s, fields)
+        before = os.fstat(self._descriptor).st_size
         written = os.write(self._descriptor, line)
         if written != len(line):
+            # A part of a record is none; whatever still fits after it stands on a line of its own.
+            os.ftruncate(self._descriptor, before)
             raise OSError("the disk is full: {} of {} bytes of a record were written".format(written, len(line)))
 
 

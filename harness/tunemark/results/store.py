@@ -51,6 +51,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # What a full disk did not take: a run that has ended so is a row all the same, and the sweep goes on.
+        self._unwritten: dict[Path, _Entry] = {}
 
     # -- before anything is measured
 
@@ -98,7 +100,8 @@ class Store:
         entries = self._newest(plan.run_id)
         assert entries, "a result is asked for after an attempt"
         result = audited(_derive(entries), plan, catalog)
-        _write(entries[-1].folder / "result.json", encode(result) + "\n")
+        if not self._unwritten:  # it is derived, and a disk that is full takes nothing more
+            _write(entries[-1].folder / "result.json", encode(result) + "\n")
         return result
 
     def results(
@@ -155,7 +158,13 @@ class Store:
     def write_attempt(self, plan: Plan, folder: Path, facts: Mapping[str, Any]) -> None:
         """Write what the parent knows of an attempt; called before the launch and again after its end."""
         entry = {"schema": SCHEMA, "run": msgspec.to_builtins(identity(plan)), **facts}
-        _write(folder / "attempt.json", json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n")
+        self._unwritten.pop(folder, None)
+        try:
+            _write(folder / "attempt.json", json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n")
+        except BadStore:
+            if "status" not in facts:
+                raise
+            self._unwritten[folder] = _Entry(folder=folder, identity=identity(plan), facts=dict(facts))
 
     # -- how it is found
 
@@ -174,6 +183,7 @@ class Store:
                 if broken is None:
                     raise
                 broken(error)
+        found = [self._unwritten.get(e.folder.absolute(), e) for e in found]
         return [e for e in found if run_id is None or e.identity.run_id == run_id]
 
     def _newest(self, run_id: str) -> list[_Entry]:
