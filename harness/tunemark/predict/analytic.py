@@ -1,0 +1,440 @@
+"""Seconds and bytes of a step from dimensions alone, in closed formulas: tens of microseconds for a plan, no torch.
+
+Sources. Work of matrices: Chowdhery et al. 2022 ("PaLM"), appendix B. Activations, recomputation, sequence parallelism:
+Korthikanti et al. 2022, sections 4 and 5. Sharding of states: Rajbhandari et al. 2020. Pipelines: Narayanan et al.
+2021, section 2.2. Collectives: `machine`. Scores kept on chip: Dao et al. 2022. Each matrix takes the longer of its
+arithmetic and its traffic (Williams et al. 2009, "Roofline"), and a layer the longer of its kernels and their launch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tunemark.physics.flops import mean_visible_keys
+from tunemark.physics.parameters import parameters as count_parameters
+from tunemark.plugin.descriptors import Architecture
+from tunemark.predict.layout import Layout, Workload
+from tunemark.predict.machine import DeviceFacts, group_seconds, message_seconds
+from tunemark.predict.prediction import Bytes, Prediction, Seconds
+
+# Operations that one layer launches forward, framework overhead of each included; backward launches twice as many.
+# Counted in eager PyTorch modules of a decoder layer; fused stacks launch about half.
+_OPERATIONS, _FUSED_OPERATIONS = 30, 16
+# Of a parallel matrix more: the collective, its wait and its views.
+_TENSOR_OPERATIONS = 6
+# What the allocator's caching and the runtime's own kernels take, besides tensors.
+_WORKSPACE_BYTES = 0.4e9
+_LOW = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer, one micro-batch, one rank. forward, backward: seconds of kernels without collectives."""
+
+    forward: float
+    backward: float
+    recompute: float
+    flops_forward: float
+    flops_attention: float
+    collective: float
+    collective_bytes: float
+    host_forward: float
+    host_backward: float
+
+
+def impossible(work: Workload, layout: Layout) -> str | None:
+    """Why the model cannot be laid out so; None where it can."""
+    a = work.architecture
+    if a.num_attention_heads % layout.tensor:
+        return f"{layout.tensor} tensor ranks do not divide {a.num_attention_heads} heads"
+    if a.intermediate_size % layout.tensor:
+        return f"{layout.tensor} tensor ranks do not divide an intermediate size of {a.intermediate_size}"
+    if layout.pipeline * layout.virtual > a.num_hidden_layers + 2:
+        return f"{layout.pipeline * layout.virtual} pieces of a pipeline are more than {a.num_hidden_layers} layers"
+    if work.sequence % layout.context:
+        return f"{layout.context} context ranks do not divide a sequence of {work.sequence}"
+    if layout.expert > 1 and (not a.num_local_experts or a.num_local_experts % layout.expert):
+        return f"{layout.expert} expert ranks do not divide {a.num_local_experts or 0} experts"
+    if work.global_batch % (layout.data * layout.micro_batch):
+        return f"{layout.data} replicas x {layout.micro_batch} sequences do not divide a batch of {work.global_batch}"
+    return None
+
+
+def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
+    """The expected step of `work` under `layout` on `layout.ranks` of `device`.
+
+    Raises KeyError where the device's peak in the precision is unknown. The layout must be possible (`impossible`).
+    """
+    a, e, stack = work.architecture, device.efficiency, work.stack
+    accumulation = work.global_batch // (layout.data * layout.micro_batch)
+    tokens = layout.micro_batch * work.sequence // layout.context
+    layer = _layer(work, layout, device, tokens)
+    stages = _stages(work, layout)
+    embed_s, head_s, head_flops, head_comm_bytes = _ends(work, layout, device, tokens)
+    nodes = max(1, layout.ranks / device.node)
+
+    forward = max(layer.forward, layer.host_forward)
+    backward = max(layer.backward + layer.recompute, layer.host_backward)
+    per_layer = forward + backward + layer.collective
+    times = [n * per_layer for n in stages]
+    times[0] += embed_s
+    times[-1] += head_s
+
+    # One 1F1B step: every stage works on each micro-batch, the slowest sets the pace, and the pipeline fills and
+    # drains once: (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
+    slowest = max(times)
+    fill = (sum(times) - slowest) / layout.virtual
+    point_bytes = 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
+    point_s = 0.0
+    if layout.pipeline > 1:
+        stride = layout.data * layout.tensor * layout.context
+        point_s = message_seconds(device, stride=stride, payload_bytes=point_bytes)
+        # Forward and backward of each micro-batch, once for each virtual stage; and the fill's messages in a row.
+        hidden = e.tensor_hidden if stack.tensor_overlap else 0.0
+        point_s = 2.0 * point_s * ((1.0 - hidden) * accumulation * layout.virtual + layout.pipeline - 1)
+    collective = max(stages) * layer.collective * accumulation
+    compute = slowest * accumulation - collective
+
+    own = _parameters_of_rank(a, layout, stages)
+    data_s, data_bytes = _data_parallel(work, layout, device, own, accumulation, compute)
+    optimizer = _optimizer_seconds(work, layout, device, own)
+    seconds = Seconds(
+        compute=compute * (1.0 + e.straggle * max(0.0, _log2(nodes))),
+        communication=collective + point_s + data_s,
+        bubble=fill if layout.pipeline > 1 else 0.0,
+        optimizer=optimizer,
+        data=e.step_s,
+    )
+    widest = max(stages)
+    passes = 4.0 if layout.recompute == "full" else 3.0
+    if work.trained_fraction < 1.0:
+        passes -= 1.0
+    attention_passes = 3.0 + (1.0 if layout.recompute != "none" else 0.0)
+    flops = accumulation * (
+        widest * (layer.flops_forward * passes + layer.flops_attention * attention_passes) + head_flops * 3.0
+    )
+    communicated = {
+        "tensor": accumulation * (widest * layer.collective_bytes + head_comm_bytes),
+        "data": data_bytes,
+        "pipeline": 2.0 * accumulation * layout.virtual * point_bytes if layout.pipeline > 1 else 0.0,
+    }
+    return Prediction(
+        seconds=seconds,
+        bytes=memory(work, layout, device),
+        tokens_per_step=work.global_batch * work.sequence,
+        ranks=layout.ranks,
+        flops=flops,
+        communicated_bytes={name: value for name, value in communicated.items() if value},
+        residual=device.residual,
+        memory_residual=device.memory_residual,
+    )
+
+
+def _gemm(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
+    """Seconds of one product of m x k by k x n."""
+    e = device.efficiency
+    low = precision in _LOW
+    shape = 1.0 + e.gemm_tile * (1.0 / m + 1.0 / k + 1.0 / n)
+    arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _share(e.gemm, precision))
+    width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
+    traffic = (m * k + k * n) * width + m * n * 2.0
+    rate = device.bandwidth_bytes_per_s * e.memory
+    # Operands come in 16 bits and are scaled and rounded first, each once as it is and once transposed for the
+    # backward pass: read 2 bytes, write two copies.
+    cast = e.cast * (m * k) * (2.0 + 2.0 * width) / rate if low else 0.0
+    return float(max(arithmetic, traffic / rate) + cast)
+
+
+def _share(shares: object, precision: str) -> float:
+    table: dict[str, float] = shares  # type: ignore[assignment]  # a Mapping of floats
+    if precision in table:
+        return table[precision]
+    return table.get(_peak_name(precision), table.get("bf16", 0.6))
+
+
+def _peak_name(precision: str) -> str:
+    return {"mxfp8": "fp8", "fp8-rowwise": "fp8", "nvfp4": "fp4"}.get(precision, precision)
+
+
+def _wide(device: DeviceFacts, precision: str) -> str:
+    """The precision of what is never multiplied in 8 or 4 bits: attention and the head."""
+    return "bf16" if precision in _LOW else precision
+
+
+def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _Layer:
+    a, e, stack, p = work.architecture, device.efficiency, work.stack, work.precision
+    t, h = layout.tensor, a.hidden_size
+    queries = a.num_attention_heads * a.head_dim / t
+    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
+    inner, gates = a.intermediate_size / t, 2 if a.gated_mlp else 1
+    experts = a.num_local_experts or 1
+    active = a.num_experts_per_tok or 1
+    # Of experts, each sees its share of the routed tokens.
+    expert_tokens = tokens * active / experts
+    local_experts = experts / layout.expert
+    routed = tokens * active / (local_experts * 1.0) if experts > 1 else float(tokens)
+    if experts > 1:
+        routed = expert_tokens * layout.expert
+    shapes = [
+        (tokens, h, queries + 2 * keys, 1.0),
+        (tokens, queries, h, 1.0),
+        (routed, h, gates * inner, local_experts),
+        (routed, inner, h, local_experts),
+    ]
+    forward = sum(count * _gemm(device, p, m, k, n) for m, k, n, count in shapes)
+    flops = sum(2.0 * m * k * n * count for m, k, n, count in shapes)
+    matrices = forward
+
+    heads = a.num_attention_heads / t
+    batch = tokens * layout.context / work.sequence
+    seen = mean_visible_keys(work.sequence, a.sliding_window)
+    attention_flops = 4.0 * batch * (work.sequence / layout.context) * seen * heads * a.head_dim
+    wide = _wide(device, p)
+    rate = device.bandwidth_bytes_per_s * e.memory
+    peak = device.peak_flops[_peak_name(wide)]
+    if stack.flash_attention:
+        # Short sequences and narrow heads fill tiles of 128 less well.
+        ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
+        attention = attention_flops * ramp / (peak * e.attention)
+        # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
+        attention_backward = 2.5 * attention
+    else:
+        # Scores, soft-max and dropout in 16 bits with a one-byte mask, written and read by each kernel in turn.
+        scores = batch * heads * (work.sequence / layout.context) * work.sequence
+        products = 2.0 * _gemm(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
+        attention = products + 13.0 * scores / rate
+        attention_backward = 2.0 * products + 19.0 * scores / rate
+        attention_flops = 4.0 * scores * a.head_dim
+
+    shared = t if layout.sequence_parallel else 1
+    # Elementwise kernels: bytes per token read and written. Norms, residuals, rotary, activation.
+    streams = 12.0 if stack.fused else 24.0
+    light = tokens * (streams * h / shared + 2.0 * (queries + 2 * keys) + 2.0 * active * inner * (gates + 1) * 2.0)
+    light_s = light / rate
+    forward += attention + light_s
+    backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention_backward + 2.0 * light_s
+    recompute = {"none": 0.0, "selective": attention, "full": forward}[layout.recompute]
+
+    # Tensor parallelism: an all-reduce (or a gather and a scatter, the same bytes) after attention and after the MLP,
+    # forward and backward (Shoeybi et al. 2019, section 3); a full recomputation repeats the forward's.
+    payload = 2.0 * tokens * h
+    reduce_s = group_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
+    count = 6.0 if layout.recompute == "full" else 4.0
+    collective = count * reduce_s
+    sent = count * 2.0 * payload * (t - 1) / t
+    if stack.tensor_overlap and t > 1:
+        collective *= 1.0 - e.tensor_hidden
+    if layout.context > 1:
+        # Keys and values pass around the ring, forward once, backward with their gradients (Liu et al. 2023).
+        pairs = 2.0 * tokens * 2 * keys
+        once = group_seconds(device, size=layout.context, stride=t, payload_bytes=pairs * layout.context)
+        passing = 3.0 * once
+        # Each block of attention hides the next block's arrival.
+        collective += max(passing - (attention + attention_backward), 0.1 * passing)
+        sent += 3.0 * pairs * (layout.context - 1)
+    if layout.expert > 1:
+        # Tokens go to their experts and come back, forward and backward.
+        routed_bytes = 2.0 * tokens * active * h
+        stride = t * layout.context
+        collective += 4.0 * group_seconds(
+            device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
+        )
+        sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
+    operations = (_FUSED_OPERATIONS if stack.fused else _OPERATIONS) + (_TENSOR_OPERATIONS if t > 1 else 0)
+    again = 1.0 if layout.recompute == "full" else 0.0
+    return _Layer(
+        forward=forward,
+        backward=backward,
+        recompute=recompute,
+        flops_forward=flops,
+        flops_attention=attention_flops,
+        collective=collective,
+        collective_bytes=sent,
+        host_forward=operations * e.host_s,
+        host_backward=(2.0 + again) * operations * e.host_s,
+    )
+
+
+def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> tuple[float, float, float, float]:
+    """Seconds of the embedding and of the head with its loss, the head's FLOPs forward, and bytes sent."""
+    a, e = work.architecture, device.efficiency
+    rate = device.bandwidth_bytes_per_s * e.memory
+    vocab = a.vocab_size / layout.tensor
+    embed = 8.0 * tokens * a.hidden_size / rate
+    product = _gemm(device, _wide(device, work.precision), tokens, a.hidden_size, vocab)
+    loss = (12.0 if work.stack.fused else 24.0) * tokens * vocab / rate
+    sent = 2.0 * 2.0 * tokens * a.hidden_size * (layout.tensor - 1) / layout.tensor
+    reduce_s = group_seconds(
+        device, size=layout.tensor, stride=1, payload_bytes=2.0 * tokens * a.hidden_size, kind="all_reduce"
+    )
+    return embed + reduce_s, 3.0 * product + loss + reduce_s, 2.0 * tokens * a.hidden_size * vocab, 2 * sent
+
+
+def _stages(work: Workload, layout: Layout) -> list[float]:
+    """Layers of each stage. Where stages are balanced, the embedding and the head count as layers where that evens
+    them out (Megatron's account_for_embedding_in_pipeline_split); else they are cut as evenly as whole layers allow."""
+    layers, p = work.architecture.num_hidden_layers, layout.pipeline
+    if p == 1:
+        return [float(layers)]
+    if layers % p == 0:
+        return [layers / p] * p
+    if (layers + 2) % p == 0:
+        n = (layers + 2) // p
+        return [n - 1.0, *([float(n)] * (p - 2)), n - 1.0]
+    low, more = divmod(layers, p)
+    # The surplus goes to the middle: the ends have the embedding and the head.
+    order = sorted(range(p), key=lambda i: min(i, p - 1 - i), reverse=True)
+    wide = set(order[:more])
+    return [float(low + (i in wide)) for i in range(p)]
+
+
+def _parameters_of_rank(a: Architecture, layout: Layout, stages: list[float]) -> float:
+    """Parameters of the fullest rank before any sharding."""
+    c = count_parameters(a)
+    experts = c.mlp / layout.expert if a.num_local_experts else c.mlp
+    per_layer = (c.attention + experts + c.router + c.bias) / a.num_hidden_layers / layout.tensor
+    per_layer += c.norm / (a.num_hidden_layers + 1)
+    ends = (c.embedding + c.position) / layout.tensor, (c.head or c.embedding) / layout.tensor
+    if layout.pipeline == 1:
+        return stages[0] * per_layer + ends[0] + c.head / layout.tensor
+    return max(stages[0] * per_layer + ends[0], stages[-1] * per_layer + ends[1], max(stages) * per_layer)
+
+
+def _data_parallel(
+    work: Workload, layout: Layout, device: DeviceFacts, own: float, accumulation: int, compute: float
+) -> tuple[float, float]:
+    """Exposed seconds of data parallelism in a step, and bytes sent by a rank."""
+    e, stack = device.efficiency, work.stack
+    replicas = layout.data * layout.context
+    if replicas == 1:
+        return 0.0, 0.0
+    stride = layout.tensor
+    shard = layout.shard if layout.zero else 1
+    low, trained = stack.gather_bytes * own, own * work.trained_fraction
+    reduce_bytes = stack.reduce_bytes * trained
+    # fp32 training gathers what it computes with.
+    if work.precision in ("fp32", "tf32"):
+        low, reduce_bytes = 4.0 * own, 4.0 * trained
+    sent = 0.0
+    gather = scatter = reduce_s = 0.0
+    if layout.zero == 3 and shard > 1:
+        gathers = 2.0 if layout.reshard else 1.0
+        gather = gathers * accumulation * group_seconds(device, size=shard, stride=stride, payload_bytes=low)
+        scatter = accumulation * group_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes)
+        sent += accumulation * (gathers * low + reduce_bytes) * (shard - 1) / shard
+        if replicas > shard:
+            outer = replicas // shard
+            reduce_s = group_seconds(
+                device, size=outer, stride=stride * shard, payload_bytes=reduce_bytes / shard, kind="all_reduce"
+            )
+            sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
+        window = compute
+    else:
+        if layout.zero in (1, 2) and shard > 1:
+            gather = group_seconds(device, size=replicas, stride=stride, payload_bytes=low)
+            reduce_s = group_seconds(device, size=replicas, stride=stride, payload_bytes=reduce_bytes)
+            sent += (low + reduce_bytes) * (replicas - 1) / replicas
+        else:
+            reduce_s = group_seconds(
+                device, size=replicas, stride=stride, payload_bytes=reduce_bytes, kind="all_reduce"
+            )
+            sent += 2.0 * reduce_bytes * (replicas - 1) / replicas
+        # Gradients are reduced during the last micro-batch's backward pass, parameters gathered in its forward pass.
+        window = compute / accumulation
+    total = gather + scatter + reduce_s
+    if not stack.data_overlap:
+        return total, sent
+    return max(total - e.data_hidden * window, (1.0 - e.data_hidden) * total), sent
+
+
+def _optimizer_seconds(work: Workload, layout: Layout, device: DeviceFacts, own: float) -> float:
+    """Adam reads the gradient, a master copy and two moments and writes the latter three and the parameter: 30 bytes,
+    and clipping reads the gradient once more (4). Momentum has one moment less, plain descent two."""
+    trained = own * work.trained_fraction / (layout.shard if layout.zero >= 1 else 1)
+    bytes_each = {"sgd": 14.0, "adafactor": 22.0}.get(work.optimizer, 34.0)
+    return bytes_each * trained / (device.bandwidth_bytes_per_s * device.efficiency.memory)
+
+
+def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
+    """Bytes of the fullest rank at its peak.
+
+    Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
+    pass of each operation needs, in 2 bytes (4 in fp32).
+    """
+    a, stack = work.architecture, work.stack
+    stages = _stages(work, layout)
+    own = _parameters_of_rank(a, layout, stages)
+    wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
+    main, parameter = stack.main_bytes, stack.parameter_bytes
+    if work.optimizer == "sgd":
+        main = max(0.0, main - 8.0)
+    elif work.optimizer == "adafactor":
+        main = max(0.0, main - 7.9)
+    by = [layout.shard if layout.zero >= stage else 1 for stage in (1, 2, 3)]
+    accumulation = work.global_batch // (layout.data * layout.micro_batch)
+    tokens = layout.micro_batch * work.sequence / layout.context
+    flight = [
+        min(accumulation, layout.pipeline - i) if layout.schedule != "gpipe" else accumulation
+        for i in range(layout.pipeline)
+    ]
+    per_layer = layer_activation_bytes(work, layout, tokens)
+    full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
+    one = layer_activation_bytes(work, layout, tokens, recompute="none")
+    vocab = a.vocab_size / layout.tensor
+    logits = stack.head_bytes * tokens * vocab
+    # Interleaving keeps (p - 1) / (p v) more micro-batches alive (Narayanan et al. 2021, section 2.2.2).
+    more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
+    held = []
+    for i, n in enumerate(stages):
+        kept = n * per_layer * flight[i] * (more if i == 0 else 1.0)
+        working = one if layout.recompute == "full" else 0.0
+        if i == len(stages) - 1:
+            working = max(working, logits)
+        held.append((kept + full * flight[i] * (1 if i == 0 else 0), working))
+    activations, working = max(held, key=sum)
+    c = count_parameters(a)
+    ends = max(c.embedding, c.head) / layout.tensor
+    units = (c.attention + c.mlp / layout.expert) / a.num_hidden_layers / layout.tensor
+    gathered = 0.0
+    if layout.zero == 3 and layout.shard > 1:
+        # One unit is gathered ahead while another computes, and a third's gradient is scattered.
+        largest = max(units, ends)
+        gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
+        if not layout.reshard:
+            gathered = stack.gather_bytes * wide * own
+    elif layout.data * layout.context > 1 and layout.zero == 0:
+        gathered = 0.0
+    return Bytes(
+        parameters=parameter * own / by[2],
+        gradients=stack.gradient_bytes * own * work.trained_fraction / by[1],
+        optimizer=main * own * work.trained_fraction / by[0],
+        activations=activations,
+        buffers=gathered,
+        workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
+    )
+
+
+def layer_activation_bytes(work: Workload, layout: Layout, tokens: float, recompute: str | None = None) -> float:
+    """What one layer keeps of one micro-batch for its backward pass."""
+    a, stack = work.architecture, work.stack
+    kind = layout.recompute if recompute is None else recompute
+    t = layout.tensor
+    shared = t if layout.sequence_parallel else 1
+    h, wide = a.hidden_size, 2.0 if work.precision in ("fp32", "tf32") else 1.0
+    if kind == "full":
+        return wide * 2.0 * tokens * h / shared
+    queries = a.num_attention_heads * a.head_dim / t
+    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
+    inner = a.intermediate_size / t * (a.num_experts_per_tok or 1)
+    # Both norms' inputs and outputs; queries, keys and values; attention's output.
+    values = 2.0 * tokens * (4.0 * h / shared + 2.0 * queries + 2.0 * keys)
+    # Gate, up and their product; of a plain MLP its input to the activation and its output.
+    values += 2.0 * tokens * inner * ((2.0 if stack.fused else 3.0) + 1.0 if a.gated_mlp else 2.0)
+    if not stack.flash_attention and kind == "none":
+        values += 5.0 * tokens * work.sequence * a.num_attention_heads / t
+    return wide * values
+
+
+def _log2(x: float) -> float:
+    return math.log2(x)

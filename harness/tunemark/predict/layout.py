@@ -1,0 +1,134 @@
+"""What is predicted: a layout of ranks, the work of one step, and the software that carries it out. Data alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tunemark.plugin.descriptors import Architecture
+
+Recompute = Literal["none", "selective", "full"]
+Schedule = Literal["1f1b", "gpipe", "interleaved"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How ranks share a model and a batch. All degrees are counts of ranks; their product is `ranks`.
+
+    data: replicas of the model, whether whole or sharded; each takes a share of the batch. shard: of these, neighbours
+    that divide states among them (FSDP, ZeRO); data > shard > 1 is hybrid sharding. zero: what they divide: 0 nothing,
+    1 optimizer states, 2 and gradients, 3 and parameters (Rajbhandari et al. 2020, "ZeRO", section 5). reshard: whether
+    gathered parameters are let go after the forward pass. tensor: ranks that divide every matrix; sequence_parallel:
+    and the tokens between matrices (Korthikanti et al. 2022, section 4.2.2). pipeline: stages of layers; virtual:
+    pieces of layers in each stage (Narayanan et al. 2021, section 2.2). context: ranks that divide a sequence.
+    expert: ranks, of the data-parallel ones, that divide the experts. micro_batch: sequences of one forward pass.
+    """
+
+    data: int = 1
+    shard: int = 1
+    zero: int = 0
+    reshard: bool = True
+    tensor: int = 1
+    sequence_parallel: bool = True
+    pipeline: int = 1
+    virtual: int = 1
+    schedule: Schedule = "1f1b"
+    context: int = 1
+    expert: int = 1
+    recompute: Recompute = "none"
+    micro_batch: int = 1
+
+    def __post_init__(self) -> None:
+        degrees = {"data": self.data, "shard": self.shard, "tensor": self.tensor, "pipeline": self.pipeline,
+                   "virtual": self.virtual, "context": self.context, "expert": self.expert,
+                   "micro_batch": self.micro_batch}  # fmt: skip
+        bad = [f"{name} {value}" for name, value in degrees.items() if value < 1]
+        if bad:
+            raise ValueError(f"degrees are 1 or more, not {', '.join(bad)}")
+        if self.zero not in (0, 1, 2, 3):
+            raise ValueError(f"there is no ZeRO stage {self.zero}")
+        if (self.data * self.context) % self.shard:
+            raise ValueError(f"{self.shard} ranks that shard do not divide {self.data * self.context} replicas")
+        if self.virtual > 1 and self.pipeline == 1:
+            raise ValueError("virtual stages need a pipeline")
+
+    @property
+    def ranks(self) -> int:
+        return self.data * self.tensor * self.pipeline * self.context
+
+    def words(self) -> str:
+        """The layout as `--strategy` spells it: products joined by plus; "none" of one rank."""
+        parts = []
+        if self.zero == 3 and self.shard > 1:
+            replicas = self.data * self.context // self.shard
+            parts.append(f"fsdp:{self.shard}" if replicas == 1 else f"hsdp:{replicas}x{self.shard}")
+        elif self.data > 1:
+            parts.append(f"ddp:{self.data}" if self.zero == 0 else f"zero{self.zero}:{self.data}")
+        if self.tensor > 1:
+            parts.append(f"tp:{self.tensor}")
+        if self.pipeline > 1:
+            parts.append(f"pp:{self.pipeline}" + (f":v={self.virtual}" if self.virtual > 1 else ""))
+        if self.context > 1:
+            parts.append(f"cp:{self.context}")
+        if self.expert > 1:
+            parts.append(f"ep:{self.expert}")
+        return "+".join(parts) or "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stack:
+    """What the software does with a layout, as far as it changes times or bytes.
+
+    flash_attention: scores are never written to memory (Dao et al. 2022). fused: neighbouring elementwise operations
+    are one kernel. tensor_overlap, data_overlap: collectives of tensor and of data parallelism run beside the
+    matrices. pipeline_balanced: stages of unequal layers make up for the embedding and the head.
+    head_bytes: of temporaries at the loss, per logit. gradient_bytes, main_bytes: per parameter; main_bytes holds
+    the optimizer's states and any fp32 copy of the parameters. head_gradient_bytes: of the largest end's gradient while
+    it is formed. parameter_bytes: as kept; gather_bytes, reduce_bytes: as sent.
+    """
+
+    flash_attention: bool = True
+    fused: bool = False
+    tensor_overlap: bool = False
+    data_overlap: bool = True
+    pipeline_balanced: bool = False
+    head_bytes: float = 20.0
+    head_gradient_bytes: float = 0.0
+    parameter_bytes: float = 4.0
+    gradient_bytes: float = 4.0
+    main_bytes: float = 8.0
+    gather_bytes: float = 2.0
+    reduce_bytes: float = 4.0
+
+
+# torch's own parallelism: fp32 parameters sharded, gathered in 16 bits; logits in 2, 4 and 4 bytes, their gradients in
+# 4, 4 and 2 (cross_entropy of float logits).
+TORCH = Stack()
+# Megatron with Transformer Engine: 16-bit parameters, fp32 gradients, master copy and Adam's two moments (18 bytes,
+# Korthikanti et al. 2022, section 4); the loss in 2 + 4 bytes a logit, made in place.
+MEGATRON = Stack(
+    fused=True, tensor_overlap=True, pipeline_balanced=True, head_bytes=6.0, head_gradient_bytes=5.0,
+    parameter_bytes=2.0, gradient_bytes=4.0, main_bytes=12.0, gather_bytes=2.0, reduce_bytes=4.0,
+)  # fmt: skip
+# Megatron as of 2021, in fp16: scores in memory, nothing overlapped.
+MEGATRON_2021 = Stack(
+    flash_attention=False, tensor_overlap=False, data_overlap=False, head_bytes=10.0,
+    parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """One optimizer step. global_batch, sequence: sequences and tokens. precision: that of matrix multiplication.
+
+    trained_fraction: of the parameters (LoRA trains few); frozen ones have no gradient and no optimizer state, and
+    the backward pass is twice a forward pass minus the gradients of their weights.
+    """
+
+    architecture: Architecture
+    sequence: int
+    global_batch: int
+    precision: str = "bf16"
+    optimizer: str = "adamw"
+    trained_fraction: float = 1.0
+    stack: Stack = TORCH

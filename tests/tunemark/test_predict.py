@@ -1,0 +1,56 @@
+"""The cost model against arithmetic done by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunemark.physics import from_dimensions, train_flops_per_token
+from tunemark.predict import DeviceFacts, Efficiency, Layout, Workload, impossible, memory, predict
+from tunemark.predict.machine import group_seconds
+
+_MODEL = from_dimensions(
+    layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
+)
+_DEVICE = DeviceFacts(
+    name="a chip", kind="chip", peak_flops={"bf16": 1e15}, memory_bytes=80e9, bandwidth_bytes_per_s=3e12, node=8,
+    intra_bytes_per_s=400e9, inter_bytes_per_s=50e9, intra_s=0.0, inter_s=0.0,
+    efficiency=Efficiency(intra=1.0, inter=1.0),
+)  # fmt: skip
+_WORK = Workload(architecture=_MODEL, sequence=2048, global_batch=64)
+
+
+def test_flops_are_those_that_the_physics_counts() -> None:
+    counted = train_flops_per_token(_MODEL, 2048) * 64 * 2048
+    assert predict(_WORK, Layout(micro_batch=1), _DEVICE).flops == pytest.approx(counted, rel=0.01)
+
+
+def test_tensor_ranks_divide_the_work() -> None:
+    one, eight = (predict(_WORK, Layout(tensor=t), _DEVICE).flops for t in (1, 8))
+    assert eight == pytest.approx(one / 8, rel=1e-6)
+
+
+def test_an_all_reduce_passes_its_payload_twice() -> None:
+    # 7/8 of 400 GB by 400 GB/s is 0.875 s to gather, twice that to reduce to all.
+    seconds = [group_seconds(_DEVICE, size=8, stride=1, payload_bytes=400e9, kind=k) for k in ("gather", "all_reduce")]
+    assert seconds == pytest.approx([0.875, 1.75])
+
+
+def test_ranks_of_one_node_share_its_links_outwards() -> None:
+    # Stride 4: two ranks of each node, 2 x 50 GB/s. 15/16 of 100 GB then take 0.9375 s.
+    assert group_seconds(_DEVICE, size=16, stride=4, payload_bytes=100e9) == pytest.approx(0.9375)
+
+
+def test_a_pipeline_of_four_waits_three_micro_batches() -> None:
+    # (p - 1) / m = 3 / 64 of the stages' work, about: the ends are not equal.
+    found = predict(_WORK, Layout(pipeline=4), _DEVICE).seconds
+    assert found.bubble / found.compute == pytest.approx(3 / 64, rel=0.1)
+
+
+def test_fully_sharded_states_are_divided_by_the_ranks() -> None:
+    whole, sharded = (memory(_WORK, layout, _DEVICE) for layout in (Layout(), Layout(data=8, shard=8, zero=3)))
+    assert (sharded.parameters, sharded.optimizer) == pytest.approx((whole.parameters / 8, whole.optimizer / 8))
+
+
+def test_what_cannot_be_laid_out_says_why() -> None:
+    assert impossible(_WORK, Layout(tensor=24)) == "24 tensor ranks do not divide 32 heads"
+    assert impossible(_WORK, Layout(tensor=8)) is None
