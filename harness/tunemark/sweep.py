@@ -34,6 +34,7 @@ from tunemark.launch import (
     host_facts,
     processor,
 )
+from tunemark.launch.monitor import monitoring
 from tunemark.plugin import Catalog, Job, JobWatch, Launching, PutsBack, StartedJob, WatchesJobs
 from tunemark.results import Result, Store
 
@@ -210,6 +211,7 @@ class _Attempt:
         watch: Watch,
     ) -> None:
         self.ready, self._store, self._watch = ready, store, watch
+        self._catalog = catalog
         self._observers = catalog.observers("tunemark_record")
         self._held = ExitStack()
         self._started: StartedJob | None = None
@@ -283,6 +285,10 @@ class _Attempt:
         if isinstance(plan.device, WatchesJobs):
             watched = plan.device.watch(plan.accelerator, self._folder, self._watch.message)
             self._followed = self._held.enter_context(watched)
+        if not plan.launcher.elsewhere:
+            # Of another machine's devices this one knows nothing.
+            sampled = monitoring(plan.device, plan.accelerator, self._catalog, self._folder, say=self._watch.message)
+            self._held.enter_context(sampled)
         job = self._job(variables or {})
         self._follow(job, ready.launching.start(job), timeout_s)
 

@@ -6,6 +6,7 @@ Peak FLOP/s are not stated here: the worker measures them on the machine itself.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tunemark.errors import BadExperiment
 from tunemark.physics.peaks import peak
-from tunemark.plugin.descriptors import Accelerator, Launch, Strategy
+from tunemark.plugin.descriptors import Accelerator, Launch, Monitored, Strategy
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 from tunemark_torch import layouts
@@ -26,6 +27,10 @@ _MESH = "tunemark_torch.parallel.mesh:Mesh"
 # glibc gives large blocks back to the kernel at once and takes them anew in the next step, page by page. Keeping them
 # made a step of a 60 M-parameter Mistral 1.5 to 2.2 times as fast on two cores (November 2026).
 _MALLOC = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=67108864"
+
+
+# Variables that hide AMD's GPUs from a job: ROCm's own, then HIP's; torch's builds for HIP heed CUDA's too.
+_HIDE_AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 
 
 class Cpu:
@@ -73,6 +78,9 @@ class Cpu:
         options = {"cores": "own", "oversubscribed": accelerator.oversubscribed}
         return Launch(processes=processes, threads=threads, environment=environment, options=options)
 
+    def monitored(self, accelerator: Accelerator) -> Monitored:
+        return Monitored(monitor="host", devices=("host",))
+
     def _accelerator(self, size: int) -> Accelerator:
         return Accelerator(
             name=str(size),
@@ -87,13 +95,16 @@ class Cpu:
 
 
 class Cuda:
-    """NVIDIA and AMD GPUs, which torch both calls cuda. A size is a number of them."""
+    """NVIDIA and AMD GPUs, which torch both calls cuda, or under another name AMD's alone. A size is a number of them.
 
-    name = "cuda"
-    runtime = "tunemark_torch.runtime:Cuda"
+    Of AMD's, torch's device is a die: an MI250 is two."""
 
-    def __init__(self, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> None:
-        self._root, self._environment = root, environment
+    def __init__(
+        self, root: Path = Path("/"), environment: Mapping[str, str] = os.environ, *, is_rocm: bool = False
+    ) -> None:
+        self.name = "rocm" if is_rocm else "cuda"
+        self.runtime = "tunemark_torch.runtime:Rocm" if is_rocm else "tunemark_torch.runtime:Cuda"
+        self._root, self._environment, self._is_rocm = root, environment, is_rocm
 
     def accelerators(self) -> Sequence[Accelerator]:
         chips = self._chips()
@@ -118,7 +129,26 @@ class Cuda:
                 next="--strategy ddp, or --size 1",
             )
         threads = max(1, len(_cores()) // size)
-        return Launch(processes=size, threads=threads, environment={"OMP_NUM_THREADS": str(threads)})
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if "CUDA_DEVICE_ORDER" not in self._environment:
+            # NVML counts in this order, so that its numbers and the job's mean the same GPU.
+            environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        return Launch(processes=size, threads=threads, environment=environment)
+
+    def monitored(self, accelerator: Accelerator) -> Monitored | None:
+        """The vendor's library, by the GPUs that the job sees."""
+        is_nvidia = not self._is_rocm and bool(_nvidia_smi() or _nvidia_files(self._root))
+        shown = next((self._environment[v] for v in self._variables(is_nvidia) if v in self._environment), None)
+        size = int(accelerator.name)
+        names = [str(i) for i in range(size)]
+        if shown is not None:
+            names = [part.strip() for part in shown.split(",") if part.strip()][:size]
+        return Monitored(monitor="nvml" if is_nvidia else "amdsmi", devices=tuple(names)) if names else None
+
+    @staticmethod
+    def _variables(is_nvidia: bool) -> tuple[str, ...]:
+        """Those that hide GPUs from a job, the first that is set counts."""
+        return ("CUDA_VISIBLE_DEVICES",) if is_nvidia else _HIDE_AMD
 
     def elsewhere(self, size: str) -> Accelerator | None:
         return Accelerator(name=size, chip="GPU", chips=int(size), memory_bytes=None) if _is_count(size) else None
@@ -136,8 +166,9 @@ class Cuda:
 
     def _chips(self) -> list[tuple[str, int | None]]:
         """Name and memory of each GPU that the job would see."""
-        found = _nvidia_smi() or _device_files(self._root)
-        for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        nvidia = [] if self._is_rocm else _nvidia_smi() or _nvidia_files(self._root)
+        found = nvidia or _amd_smi() or _amd_files(self._root)
+        for variable in ("CUDA_VISIBLE_DEVICES", *(() if nvidia else _HIDE_AMD)):
             if variable in self._environment:
                 return _visible(found, self._environment[variable])
         return found
@@ -145,7 +176,7 @@ class Cuda:
 
 @hookimpl
 def tunemark_devices() -> Sequence[Device]:
-    return [Cpu(), Cuda()]
+    return [Cpu(), Cuda(), Cuda(is_rocm=True)]
 
 
 @hookimpl
@@ -283,13 +314,49 @@ def parse_nvidia_smi(answer: str) -> list[tuple[str, int | None]]:
     return [(name.strip(), int(mib) * 2**20 if mib.strip().isdigit() else None) for name, _, mib in rows]
 
 
-def _device_files(root: Path) -> list[tuple[str, int | None]]:
-    """GPUs by what the drivers show: /dev/nvidia0 and on, or AMD's nodes with vector units."""
-    nvidia = [path for path in sorted((root / "dev").glob("nvidia*")) if path.name[len("nvidia") :].isdigit()]
-    if nvidia:
-        return [("NVIDIA GPU", None)] * len(nvidia)
+def _nvidia_files(root: Path) -> list[tuple[str, int | None]]:
+    """GPUs by the files of the driver: /dev/nvidia0 and on."""
+    found = [path for path in sorted((root / "dev").glob("nvidia*")) if path.name[len("nvidia") :].isdigit()]
+    return [("NVIDIA GPU", None)] * len(found)
+
+
+def _amd_files(root: Path) -> list[tuple[str, int | None]]:
+    """GPUs by the driver's nodes that have vector units."""
     nodes = sorted((root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties"))
     return [("AMD GPU", None) for node in nodes if re.search(r"^simd_count [1-9]", _read(node), re.M)]
+
+
+def _amd_smi() -> list[tuple[str, int | None]]:
+    question = ["amd-smi", "static", "--asic", "--vram", "--json"]
+    try:
+        answer = subprocess.run(question, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse_amd_smi(answer)
+
+
+def parse_amd_smi(answer: str) -> list[tuple[str, int | None]]:
+    """Name and memory of each die that `amd-smi static --asic --vram --json` shows: a list, since ROCm 7 in an object.
+
+    The dies of one package have the same module number: each is then named for what it is, "... GCD"."""
+    try:
+        rows = json.loads(answer)
+        rows = rows.get("gpu_data", []) if isinstance(rows, dict) else rows
+        found = [(str(row["asic"]["market_name"]), row["asic"].get("oam_id"), _mib(row.get("vram"))) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    modules = [(name, module) for name, module, _ in found]
+    return [
+        (f"{name} GCD" if module not in (None, "N/A") and modules.count((name, module)) > 1 else name, memory)
+        for name, module, memory in found
+    ]
+
+
+def _mib(vram: object) -> int | None:
+    """Bytes of {"size": {"value": 65520, "unit": "MB"}}, where AMD's MB are MiB."""
+    size = vram.get("size") if isinstance(vram, dict) else None
+    value = size.get("value") if isinstance(size, dict) else size
+    return int(value) << 20 if isinstance(value, (int, float)) else None
 
 
 def _visible(chips: list[tuple[str, int | None]], variable: str) -> list[tuple[str, int | None]]:

@@ -76,6 +76,30 @@ class Cuda:
         }
 
 
+class Rocm:
+    """AMD's GPUs alone, by a torch that is built for them. Not yet run on hardware by its authors."""
+
+    waits_free = False
+
+    def __init__(self) -> None:
+        if torch.version.hip is None:
+            raise RuntimeError("this torch is built for {}, not for ROCm".format(torch.version.cuda or "the CPU"))
+        # Torch calls them cuda too, and everything is the same from here on.
+        self._cuda = Cuda()
+
+    def open(self, assignment: Assignment) -> Place:
+        return self._cuda.open(assignment)
+
+    def synchronize(self) -> None:
+        self._cuda.synchronize()
+
+    def peak_memory_bytes(self) -> Optional[int]:
+        return self._cuda.peak_memory_bytes()
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._cuda.facts()
+
+
 class NoStrategy:
     """One process."""
 

@@ -7,6 +7,8 @@ from tunemark.plugin.descriptors import Accelerator as Accelerator
 from tunemark.plugin.descriptors import Architecture as Architecture
 from tunemark.plugin.descriptors import Axis as Axis
 from tunemark.plugin.descriptors import Dataset as Dataset
+from tunemark.plugin.descriptors import DeviceProcess as DeviceProcess
+from tunemark.plugin.descriptors import DeviceSample as DeviceSample
 from tunemark.plugin.descriptors import DeviceState as DeviceState
 from tunemark.plugin.descriptors import Example as Example
 from tunemark.plugin.descriptors import Finding as Finding
@@ -16,6 +18,8 @@ from tunemark.plugin.descriptors import Job as Job
 from tunemark.plugin.descriptors import Launch as Launch
 from tunemark.plugin.descriptors import Launcher as Launcher
 from tunemark.plugin.descriptors import Model as Model
+from tunemark.plugin.descriptors import Monitor as Monitor
+from tunemark.plugin.descriptors import Monitored as Monitored
 from tunemark.plugin.descriptors import Piece as Piece
 from tunemark.plugin.descriptors import ProcessState as ProcessState
 from tunemark.plugin.descriptors import Strategy as Strategy
@@ -25,9 +29,11 @@ from tunemark.plugin.hooks import hookimpl as hookimpl
 from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import Device as Device
+from tunemark.plugin.protocols import HasMonitor as HasMonitor
 from tunemark.plugin.protocols import JobWatch as JobWatch
 from tunemark.plugin.protocols import KnowsSizes as KnowsSizes
 from tunemark.plugin.protocols import Launching as Launching
+from tunemark.plugin.protocols import MonitorReader as MonitorReader
 from tunemark.plugin.protocols import PutsBack as PutsBack
 from tunemark.plugin.protocols import ReadsOutput as ReadsOutput
 from tunemark.plugin.protocols import RunsElsewhere as RunsElsewhere

@@ -20,7 +20,7 @@ import pluggy
 
 from tunemark.errors import PluginError, UnknownName, did_you_mean
 from tunemark.plugin import hooks
-from tunemark.plugin.descriptors import LOCAL, Dataset, Format, Importer, Launcher, Model, Strategy
+from tunemark.plugin.descriptors import LOCAL, Dataset, Format, Importer, Launcher, Model, Monitor, Strategy
 from tunemark.plugin.protocols import Device
 
 GROUP = "tunemark"
@@ -101,6 +101,12 @@ class Catalog:
 
     def importers(self) -> dict[str, Importer]:
         return self._named("tunemark_importers", Importer)
+
+    def monitors(self) -> dict[str, Monitor]:
+        return self._named("tunemark_monitors", Monitor)
+
+    def monitor(self, name: str) -> Monitor:
+        return self._chosen("monitor", name, self.monitors())
 
     def model(self, name: str) -> Model:
         return self._chosen("model", name, self.models())
@@ -298,6 +304,7 @@ _KINDS: dict[str, type[Any]] = {
     "tunemark_launchers": Launcher,
     "tunemark_formats": Format,
     "tunemark_importers": Importer,
+    "tunemark_monitors": Monitor,
 }
 
 

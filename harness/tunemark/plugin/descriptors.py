@@ -375,3 +375,58 @@ class ToolReading:
     version_latest: str | None = None
     devices: tuple[DeviceState, ...] = ()
     processes: tuple[ProcessState, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Monitor:
+    """A vendor's library that tells of devices while a job runs on them, by name.
+
+    loader: a callable without arguments that returns a `MonitorReader` (parent, torch-free)."""
+
+    name: str
+    loader: str
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Monitored:
+    """Which monitor tells of a size of a device, and what it calls the devices of that size."""
+
+    monitor: str
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceProcess:
+    """A process that a vendor's library shows on a device. pid: as the library says it, which in a container may be
+    another system's."""
+
+    pid: int
+    command: str | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSample:
+    """One device at one moment; None is what cannot be known.
+
+    id: as `Monitored.devices` has it. energy_j: a counter that only rises, from any origin; with `shares_energy_of` the
+    id of a device whose counter holds this one's energy too (a die of the same package). energy_reason: why there is no
+    counter. throttle: why the device is slowed down right now, by heat or by a failing supply, empty where it is not.
+    power_capped: whether its power limit holds it back, which is how many devices work under full load. lost: what the
+    library says of a device that answers no more, empty else.
+    """
+
+    id: str
+    power_w: float | None = None
+    energy_j: float | None = None
+    shares_energy_of: str | None = None
+    energy_reason: str | None = None
+    temperature_c: float | None = None
+    clock_hz: float | None = None
+    utilization: float | None = None
+    memory_used_bytes: int | None = None
+    throttle: tuple[str, ...] | None = None
+    power_capped: bool | None = None
+    processes: tuple[DeviceProcess, ...] | None = None
+    lost: str = ""

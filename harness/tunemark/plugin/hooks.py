@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from tunemark.plugin.descriptors import Dataset, Finding, Format, Importer, Launcher, Model, Strategy
+from tunemark.plugin.descriptors import Dataset, Finding, Format, Importer, Launcher, Model, Monitor, Strategy
 from tunemark.plugin.protocols import Device
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ def tunemark_formats() -> Sequence[Format]:
 @hookspec
 def tunemark_importers() -> Sequence[Importer]:
     """The readers of foreign results of this plugin. Called once, when one is looked up."""
+    raise NotImplementedError
+
+
+@hookspec
+def tunemark_monitors() -> Sequence[Monitor]:
+    """The libraries that tell of devices while jobs run on them. Called once, when a device names one of them."""
     raise NotImplementedError
 
 

@@ -11,7 +11,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tunemark.plugin.descriptors import Accelerator, Example, Job, Launch, Strategy, ToolReading
+from tunemark.plugin.descriptors import (
+    Accelerator,
+    DeviceSample,
+    Example,
+    Job,
+    Launch,
+    Monitored,
+    Strategy,
+    ToolReading,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +169,29 @@ class StartedJob(Protocol):
         """JSON values, kept with the attempt and handed to `adopt`. Keys that results are made of, each left out where
         unknown: `queue_s` (waiting for its turn), `hosts` (names), `failure` and `failure_status` (what the platform
         said of its end: words, and killed, oom, timeout or error)."""
+
+
+@runtime_checkable
+class HasMonitor(Protocol):
+    """What a `Device` may offer besides: naming the library that tells of it, so that a job on it is sampled."""
+
+    def monitored(self, accelerator: Accelerator) -> Monitored | None:
+        """Whom to ask about that size, and by which names; None where nobody tells. Called before each attempt."""
+
+
+class MonitorReader(Protocol):
+    """A vendor's library, opened for the devices of one job. In the parent, in a thread of its own while the job runs:
+    what it raises is kept with the samples and never touches the job."""
+
+    def open(self, devices: Sequence[str]) -> Mapping[str, Any]:
+        """Take the library up, and say of the devices what does not change, JSON values: names, versions, memory,
+        links between them. A `TunemarkError` where the library or a device is not there."""
+
+    def sample(self) -> Sequence[DeviceSample]:
+        """Each device now. A device that answers no more is a sample that says so."""
+
+    def close(self) -> None:
+        """Put the library down."""
 
 
 class DeviceRuntime(Protocol):

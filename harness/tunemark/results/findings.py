@@ -288,6 +288,12 @@ def device(seen: Seen) -> list[Finding]:
         message += f"timed part (limit {_percent(THROTTLED)}): {causes}"
         severity: Severity = "suspect" if seen.throttled_fraction > THROTTLED else "note"
         found.append(Finding(rule="throttled", severity=severity, message=message))
+    if seen.capped_fraction:
+        message = (
+            f"the device's power limit held it back in {_percent(seen.capped_fraction)} of {seen.samples} samples "
+        )
+        message += "of the timed part: under another limit it would be another rate"
+        found.append(Finding(rule="power-capped", severity="note", message=message))
     return found
 
 

@@ -39,7 +39,8 @@ class Seen:
 
     energy_j, power_w: sums over the job's devices. temperature_c: the highest. clock_hz: mean over devices and time.
     throttled_fraction: of samples in which any device was slowed down by heat or by a lack of power. causes: of
-    slowing down, each with the number of samples. foreign: processes that are not the job's, as a person knows them.
+    slowing down, each with the number of samples. capped_fraction: of samples in which a power limit held a device
+    back. foreign: processes that are not the job's, as a person knows them.
     lost: what was said of devices that answered no more.
     """
 
@@ -49,6 +50,7 @@ class Seen:
     temperature_c: float | None = None
     clock_hz: float | None = None
     throttled_fraction: float | None = None
+    capped_fraction: float | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     causes: Mapping[str, int] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
@@ -119,7 +121,15 @@ def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
     for name, value in found.items():
         if value is None:
             reasons.setdefault(name, f"{telemetry.monitor} does not say it of every device")
-    return Seen(samples=len(inside), **found, reasons=reasons, causes=causes or {}, foreign=foreign, lost=lost)
+    return Seen(
+        samples=len(inside),
+        **found,
+        capped_fraction=part.capped_samples() / len(inside),
+        reasons=reasons,
+        causes=causes or {},
+        foreign=foreign,
+        lost=lost,
+    )
 
 
 class _Devices:
@@ -138,7 +148,10 @@ class _Devices:
 
     def energy_j(self, begin_s: float, end_s: float, reasons: dict[str, str]) -> float | None:
         total = 0.0
+        shared = {device: s["shares_energy_of"] for _, device, s in self._samples() if s.get("shares_energy_of")}
         for device in self._devices:
+            if shared.get(device) in self._devices:
+                continue  # its energy is in that one's counter
             points = [
                 (instant_s, float(sample["energy_j"]))
                 for instant_s, name, sample in self._samples()
@@ -146,7 +159,10 @@ class _Devices:
             ]
             before, after = _at(points, begin_s), _at(points, end_s)
             if not points:
-                reasons["energy_j"] = f"device {device} has no energy counter that may be read"
+                told = [
+                    s["energy_reason"] for _, name, s in self._samples() if name == device and s.get("energy_reason")
+                ]
+                reasons["energy_j"] = told[0] if told else f"device {device} has no energy counter that may be read"
                 return None
             if before is None or after is None:
                 reasons["energy_j"] = f"the counter of device {device} was not read on both sides of the timed part"
@@ -173,6 +189,9 @@ class _Devices:
 
     def throttled_samples(self) -> int:
         return sum(any(s.get("throttle") for s in row.get("devices", ())) for row in self._rows)
+
+    def capped_samples(self) -> int:
+        return sum(any(s.get("power_capped") for s in row.get("devices", ())) for row in self._rows)
 
     def foreign(self, end_s: float) -> Iterable[str]:
         for instant_s, device, sample in self._samples():

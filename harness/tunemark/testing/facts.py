@@ -12,7 +12,19 @@ from typing import Any
 from tunemark.data import open_tokenizer, prepare, read_tokens
 from tunemark.errors import TunemarkError
 from tunemark.physics import parameters, train_flops_per_token
-from tunemark.plugin import Accelerator, Catalog, Dataset, Device, Format, Importer, Launcher, Model, Offer, Strategy
+from tunemark.plugin import (
+    Accelerator,
+    Catalog,
+    Dataset,
+    Device,
+    Format,
+    Importer,
+    Launcher,
+    Model,
+    Monitor,
+    Offer,
+    Strategy,
+)
 from tunemark.plugin.catalog import load
 from tunemark.testing.check import Check, failed, judged, passed, skipped
 from tunemark_worker.contract import split_runtime
@@ -49,7 +61,7 @@ def facts(offer: Offer, catalog: Catalog) -> list[Check]:
         return [*checks, *_dataset(answer, subject)]
     if isinstance(answer, Strategy):
         return [*checks, _strategy(answer, subject, catalog)]
-    if isinstance(answer, (Format, Importer, Launcher)):
+    if isinstance(answer, (Format, Importer, Launcher, Monitor)):
         named = [answer.render] if isinstance(answer, Format) else _loaders(answer)
         return [*checks, judged("facts", subject, _loadable(named), f"{', '.join(named)} can be loaded")]
     return [*checks, _device(answer, subject, catalog)]
@@ -60,8 +72,8 @@ def subject_of(offer: Offer) -> str:
     return f"{kinds.get(offer.hook, offer.hook.removeprefix('tunemark_').removesuffix('s'))} {offer.name}"
 
 
-def _loaders(answer: Importer | Launcher) -> list[str]:
-    if isinstance(answer, Launcher):
+def _loaders(answer: Importer | Launcher | Monitor) -> list[str]:
+    if isinstance(answer, (Launcher, Monitor)):
         return [answer.loader]
     return [name for name in (answer.log, answer.document, answer.is_document) if name]
 

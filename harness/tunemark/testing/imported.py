@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "tensorflow", "jax")
-HOOKS = ("devices", "models", "datasets", "strategies", "launchers", "formats", "importers")
+HOOKS = ("devices", "models", "datasets", "strategies", "launchers", "formats", "importers", "monitors")
 
 
 class _Refusal(importlib.abc.MetaPathFinder):

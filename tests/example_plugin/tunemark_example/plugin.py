@@ -19,6 +19,7 @@ from tunemark.plugin import (
     Device,
     Launch,
     Model,
+    Monitored,
     Strategy,
     TokenizerName,
     hookimpl,
@@ -48,6 +49,11 @@ class Toy:
         """What stands in `options` reaches the runtime as `assignment.device_options`, and is kept with the run."""
         step_s = float(os.environ.get("TOY_STEP_S", "0.02"))
         return Launch(processes=1, threads=1, environment={"OMP_NUM_THREADS": "1"}, options={"step_s": step_s})
+
+    def monitored(self, accelerator: Accelerator) -> Monitored | None:
+        """Whom tunemark may ask about the device while a job runs on it, and what it is called there."""
+        monitor = os.environ.get("TOY_MONITOR")
+        return Monitored(monitor=monitor, devices=("0", "1")) if monitor else None
 
 
 @hookimpl

@@ -1,0 +1,164 @@
+"""Readers of vendors' libraries against fakes at their documented interface, and the fakes against the libraries."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunemark.errors import TunemarkError
+from tunemark_telemetry.amd import AmdSmi
+from tunemark_telemetry.host import Host
+from tunemark_telemetry.nvml import Nvml
+
+_FAKES = Path(__file__).parents[2] / "fakes"
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Set what is wrong with the two GPUs; the vendors' libraries are the fakes meanwhile."""
+    names = ("gpus", "pynvml", "amdsmi")
+    former = {name: sys.modules.pop(name, None) for name in names}
+    monkeypatch.syspath_prepend(str(_FAKES))
+    yield lambda **wrong: monkeypatch.setenv("FAKE_GPUS", json.dumps(wrong))
+    for name in names:
+        sys.modules.pop(name, None)
+        if former[name] is not None:
+            sys.modules[name] = former[name]
+
+
+@pytest.mark.parametrize("reader", [Nvml, AmdSmi])
+def test_units_are_si(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
+    fakes()
+    opened = reader()
+    facts = opened.open(["0", "1"])
+    first, second = opened.sample()
+    assert (first.power_w, second.power_w) == (300, 200)
+    assert first.clock_hz in (1980e6, 1700e6)
+    assert first.memory_used_bytes == 16 << 30
+    assert facts["each"]["0"]["memory_bytes"] == 64 << 30
+    assert first.throttle == ()
+    assert first.processes is not None
+    begun = opened.sample()[0].energy_j
+    later = opened.sample()[0].energy_j
+    assert begun is not None
+    assert later is not None
+    assert later > begun
+    opened.close()
+
+
+@pytest.mark.parametrize("reader", [Nvml, AmdSmi])
+def test_what_a_device_does_not_tell_is_unknown_with_a_reason(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
+    fakes(quiet=[0])
+    opened = reader()
+    opened.open(["0", "1"])
+    first, second = opened.sample()
+    assert first.energy_j is None
+    assert second.energy_j is not None
+    assert reader is AmdSmi or "Volta" in str(first.energy_reason)
+
+
+@pytest.mark.parametrize("reader", [Nvml, AmdSmi])
+def test_a_lost_device_stays_lost_and_the_other_is_still_sampled(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
+    fakes(lost={"0": 1})
+    opened = reader()
+    opened.open(["0", "1"])
+    rows = [opened.sample() for _ in range(3)]
+    assert [bool(first.lost) for first, _ in rows] == [False, True, True]
+    assert all(second.power_w == 200 for _, second in rows)
+
+
+def test_the_dies_of_a_package_share_its_counter(fakes: Any) -> None:
+    fakes(package=True)
+    both = AmdSmi()
+    facts = both.open(["0", "1"])
+    first, second = both.sample()
+    assert facts["each"]["0"]["dies"] == 2
+    assert first.energy_j is not None
+    assert (second.energy_j, second.shares_energy_of, second.power_w) == (None, "0", None)
+    alone = AmdSmi()
+    alone.open(["1"])
+    (sample,) = alone.sample()
+    assert sample.energy_j is None
+    assert "its other die is not the job's" in str(sample.energy_reason)
+
+
+def test_nvml_knows_gpus_by_uuid_and_refuses_others(fakes: Any) -> None:
+    fakes()
+    opened = Nvml()
+    assert opened.open(["GPU-1"])["each"]["GPU-1"]["uuid"] == "GPU-1"
+    for reader, name in ((Nvml(), "7"), (AmdSmi(), "7")):
+        with pytest.raises(TunemarkError, match="no telemetry"):
+            reader.open([name])
+
+
+def test_the_hosts_energy_goes_on_where_its_counter_begins_anew(tmp_path: Path) -> None:
+    def put(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    rapl = "sys/class/powercap/intel-rapl:0"
+    put(f"{rapl}/name", "package-0\n")
+    put(f"{rapl}/max_energy_range_uj", "10000000\n")
+    put(f"{rapl}/energy_uj", "9000000\n")
+    put("sys/class/powercap/intel-rapl:0:0/name", "core\n")
+    put("sys/class/hwmon/hwmon0/name", "k10temp\n")
+    put("sys/class/hwmon/hwmon0/temp1_input", "61500\n")
+    put("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2400000\n")
+    host = Host(tmp_path)
+    assert host.open(["host"])["packages"] == 1
+    (first,) = host.sample()
+    assert (first.energy_j, first.temperature_c, first.clock_hz) == (9.0, 61.5, 2.4e9)
+    put(f"{rapl}/energy_uj", "2000000\n")
+    # 1 J to the end of the counter, 2 J from its beginning.
+    assert host.sample()[0].energy_j == pytest.approx(12.0)
+
+
+def test_a_host_without_counters_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TunemarkError, match="no /sys/class/powercap"):
+        Host(tmp_path).open(["host"])
+
+
+def _signatures(path: Path) -> dict[str, list[str]]:
+    """Arguments of each function of a module, read without importing it."""
+    module = ast.parse(path.read_text())
+    return {f.name: [a.arg for a in f.args.args] for f in module.body if isinstance(f, ast.FunctionDef)}
+
+
+def _real(name: str, file: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"the real {name} is not installed")
+    return Path(spec.origin).parent / file
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "prefix"), [("pynvml", "pynvml.py", "nvml"), ("amdsmi", "amdsmi_interface.py", "amdsmi_")]
+)
+def test_the_fakes_have_the_real_librarys_functions(module: str, file: str, prefix: str) -> None:
+    real = _signatures(_real(module, file))
+    fake = {
+        name: arguments for name, arguments in _signatures(_FAKES / f"{module}.py").items() if name.startswith(prefix)
+    }
+    assert len(fake) >= 14
+    assert {name: real.get(name) for name in fake} == fake
+
+
+@pytest.mark.parametrize(("reader", "module"), [(Nvml, "pynvml"), (AmdSmi, "amdsmi")])
+def test_the_readers_use_nothing_that_the_fakes_lack(reader: type[Any], module: str) -> None:
+    """So that what they use is held to the real library above."""
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(sys.modules[reader.__module__])))
+        if isinstance(node, ast.Attribute) and node.attr.startswith(("nvml", "NVML", "amdsmi_", "AmdSmi"))
+    }
+    fake = (_FAKES / f"{module}.py").read_text()
+    older = {"nvmlDeviceGetCurrentClocksThrottleReasons"}
+    assert {name for name in used - older if name not in fake} == set()
