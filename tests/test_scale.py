@@ -60,8 +60,9 @@ def test_the_table_names_the_mode_and_what_is_not_known(scaled: Scaled) -> None:
 
 def test_the_report_has_the_scaling_under_its_title(scaled: Scaled) -> None:
     report = (scaled.folder / "out/report.md").read_text()
-    assert "## Weak scaling: toy-lm on cpu, ddp, fp32, pack, sequence 32, batch per data rank 2\n" in report
-    assert ": which size\n" in report
+    title = next(line for line in report.splitlines() if line.startswith("### weak scaling"))
+    assert title.endswith("· toy-lm · cpu · ddp · fp32 · pack · batch per data rank 2")
+    assert "### Which size" in report
 
 
 def test_runs_that_are_there_are_taken_without_running(scaled: Scaled) -> None:

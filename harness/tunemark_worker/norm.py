@@ -19,8 +19,10 @@ def clip(
 
     A sharded gradient's squares are summed over the ranks that it is sharded over, a replicated one counts once.
     stages: the group of ranks that hold other parameters. counted_elsewhere: parameters that another of its ranks
-    has too, and counts.
+    has too, and counts. Whole gradients on an accelerator are left to torch's own kernels, which are fused there.
     """
+    if stages is None and not counted_elsewhere and all(_is_whole_on_accelerator(p) for p in parameters):
+        return torch.nn.utils.clip_grad_norm_(parameters, largest)
     for parameter in parameters:
         _add_up(parameter)
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -47,6 +49,10 @@ def clip(
         for gradient in gradients:
             local(gradient).mul_(factor)
     return norm
+
+
+def _is_whole_on_accelerator(parameter: torch.nn.Parameter) -> bool:
+    return parameter.device.type != "cpu" and not hasattr(parameter, "placements")
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
