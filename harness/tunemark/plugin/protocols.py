@@ -231,7 +231,7 @@ class StrategyRuntime(Protocol):
     """Parallelization inside the worker; constructed with the assignment.
 
     It may also have:
-    `place(place) -> Place`, called after `prepare`: where this rank stands, if the strategy orders data ranks otherwise;
+    `place(place) -> Place`, called after `prepare`: where this rank stands, if the strategy orders data ranks itself;
     `clip(parameters, largest) -> norm`: scale the gradients so that the norm over the whole job is at most `largest`,
     and return the norm before; without it, gradients are this rank's own or DTensors;
     `gradients(logits, loss, batches, scale) -> loss_sum`: forward and backward of all a step's micro-batches, of
