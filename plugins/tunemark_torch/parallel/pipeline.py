@@ -131,6 +131,7 @@ class Stage(nn.Module):
         self._a, self._is_last = assignment, is_last
         self.logits: Any = None
         self.is_packed = False
+        self.handed: Optional[Handed] = None
         self.model, base = _shell(parts.top), _shell(parts.base)
         self.model._modules[parts.base_name] = base
         first, last = bounds
@@ -142,7 +143,7 @@ class Stage(nn.Module):
             for name in parts.positions:
                 base._modules[name] = Nothing()
         if not is_last:
-            self.model._modules[parts.head] = nn.Identity()
+            self.model._modules[parts.head] = self.handed = Handed()
             if parts.norm:
                 base._modules[parts.norm] = nn.Identity()
         self.received = None if is_first else base._modules[parts.embedding]
@@ -156,6 +157,9 @@ class Stage(nn.Module):
         batch = Batch(ids, ids, document_ids, positions, self.is_packed)
         with optimizing.autocast(self._a.precision, ids.device.type):
             output: torch.Tensor = self.logits(self.model, batch)
+        if self.handed is not None:
+            # What a model does to its scores, such as capping them, is not done to what is handed on.
+            output, self.handed.hidden = self.handed.hidden, None
         # Zero-bubble schedules detach what a stage gives in place, which torch refuses of a view.
         return output.clone() if output._is_view() and not self._is_last else output
 
@@ -167,6 +171,16 @@ class Received(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.hidden
+
+
+class Handed(nn.Module):
+    """In the head's place: keeps what the next stage needs."""
+
+    hidden: Any = None
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.hidden = hidden
+        return hidden
 
 
 class Nothing(nn.Module):
