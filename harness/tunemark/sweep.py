@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from tunemark.data import Prepared, prepare
+from tunemark.data import Prepared, prepare, tokenizer_of
 from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import CodeCopy, Ended, Interpreter, copy_code, examine, host_facts, processor, run_worker
-from tunemark.plugin import Catalog, PutsBack, WatchesJobs
+from tunemark.plugin import Catalog, Decodes, HasFiles, PutsBack, Tokenizer, WatchesJobs
 from tunemark.results import Result, Store
 
 
@@ -29,6 +30,7 @@ from tunemark.results import Result, Store
 class Ready:
     """A plan with all that its launch needs: nothing has touched the device yet.
 
+    tokenizer: where a text is to be completed or a model saved; sample_ids: the prompt.
     verification: what holding its strategy to one process has shown; None where that was not asked for.
     """
 
@@ -38,6 +40,8 @@ class Ready:
     interpreter: Interpreter
     fingerprint: str
     verification: Mapping[str, Any] | None = None
+    tokenizer: Tokenizer | None = None
+    sample_ids: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,6 +74,12 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
                 next="choose a model that `tunemark list models` does not mark as facts only, or install a plugin that "
                 "provides it",
             )
+        if plan.model.is_remote and not plan.spec.trust_remote_code:
+            raise BadExperiment(
+                what=f"{plan.model.name} is built by Python code out of {plan.model.pretrained}, which is not run",
+                why="that code could do anything that you can",
+                next="read it, then add --trust-remote-code; planning and auditing this model need none of it",
+            )
         if not plan.accelerator.is_present:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} is not on this machine",
@@ -85,18 +95,59 @@ def make_ready(plans: Sequence[Plan], store: Store, watch: Watch) -> list[Ready]
             data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
             watch.message(_data_words(plan, data[key]))
         tokens = data[key].token_file
-        if plan.spec.batching == "pad" and tokens.documents < plan.spec.global_batch:
+        left = tokens.documents - (plan.spec.evaluate or 0)
+        if left < 1:
             raise BadData(
-                what=f"{plan.dataset.name} has {tokens.documents} documents, a step takes {plan.spec.global_batch}",
+                what=f"{plan.dataset.name} has {tokens.documents} documents, {plan.spec.evaluate} of them held out",
+                why="nothing would be left to train on",
+                next="hold out fewer with --evaluate, or use a larger dataset",
+            )
+        if plan.spec.batching == "pad" and left < plan.spec.global_batch:
+            raise BadData(
+                what=f"{plan.dataset.name} has {left} documents to train on, a step takes {plan.spec.global_batch}",
                 why="a step of only a part of its batch would be another measurement",
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
         code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
         fingerprint = _fingerprint(code, data[key], interpreters[asked])
+        tokenizer, sample_ids = _sample(plan)
         ready.append(
-            Ready(plan=plan, data=data[key], code=code, interpreter=interpreters[asked], fingerprint=fingerprint)
+            Ready(
+                plan=plan,
+                data=data[key],
+                code=code,
+                interpreter=interpreters[asked],
+                fingerprint=fingerprint,
+                tokenizer=tokenizer,
+                sample_ids=sample_ids,
+            )
         )
     return ready
+
+
+def _sample(plan: Plan) -> tuple[Tokenizer | None, tuple[int, ...]]:
+    """The tokenizer, where text or files of it are needed, and the prompt's ids."""
+    if plan.model.tokenizer is None or (plan.spec.sample is None and plan.spec.save is None):
+        return None, ()
+    tokenizer = tokenizer_of(plan.model.tokenizer)
+    if plan.spec.sample is None:
+        return tokenizer, ()
+    if not isinstance(tokenizer, Decodes):
+        raise BadExperiment(
+            what=f"the tokenizer {tokenizer.name!r} cannot turn ids back into text",
+            why="--sample shows a text",
+            next="leave out --sample, or report it to the tokenizer's plugin",
+        )
+    (ids,) = tokenizer.encode([plan.spec.sample])
+    prompt = (*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *ids)
+    room = plan.model.architecture.max_position_embeddings
+    if not ids or len(prompt) >= room:
+        raise BadExperiment(
+            what=f"a sample of {len(prompt)} tokens cannot be completed",
+            why=f"{plan.model.name} takes from 1 to {room - 1}",
+            next="give a text of another length",
+        )
+    return tokenizer, prompt
 
 
 def sweep(
@@ -117,9 +168,11 @@ def sweep(
         run_id = each.plan.run_id
         # What was measured before a verification that is asked for now is not taken up again.
         verified = each.verification is not None
-        done = 0 if redo else store.finished_attempts(run_id, each.fingerprint, verified=verified)
+        # Where a model is to be left, finding that it was trained before would leave none.
+        again = redo or each.plan.spec.save is not None
+        done = 0 if again else store.finished_attempts(run_id, each.fingerprint, verified=verified)
         left[run_id] = max(0, repeats - done)
-        series[run_id] = store.series(run_id, each.fingerprint, new=redo or done == 0)
+        series[run_id] = store.series(run_id, each.fingerprint, new=again or done == 0)
         if not left[run_id]:
             watch.message(
                 f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
@@ -132,7 +185,8 @@ def sweep(
                 continue
             number = repeats - left[run_id] + 1
             watch.attempt(each, number, repeats)
-            ended = _attempt(each, store, catalog, series[run_id], number, timeout_s, calibrate, watch)
+            is_last = number == repeats
+            ended = _attempt(each, store, catalog, series[run_id], number, is_last, timeout_s, calibrate, watch)
             watch.ended(ended)
             left[run_id] = left[run_id] - 1 if ended.status == "ok" else 0
             if not left[run_id]:
@@ -153,6 +207,7 @@ def _attempt(
     catalog: Catalog,
     series: str,
     number: int,
+    is_last: bool,
     timeout_s: float,
     calibrate: bool,
     watch: Watch,
@@ -161,7 +216,14 @@ def _attempt(
     name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
     folder = store.new_attempt(plan, name)
     measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
-    assignment = plan.assignment(each.data.token_file, name, calibrate=measured)
+    assignment = plan.assignment(
+        each.data.token_file,
+        name,
+        calibrate=measured,
+        sample_ids=each.sample_ids,
+        eos_id=each.tokenizer.eos_id if each.tokenizer else None,
+        is_saving=is_last,
+    )
     (folder / "plan.json").write_text(assignment.to_json())
     facts: dict[str, Any] = {
         "fingerprint": each.fingerprint,
@@ -180,6 +242,8 @@ def _attempt(
 
     def on_record(record: Mapping[str, Any]) -> None:
         watch.record(record)
+        if record["kind"] == "sample" and isinstance(each.tokenizer, Decodes):
+            facts.setdefault("samples", {})[record["moment"]] = each.tokenizer.decode(record["ids"])
         for plugin, function in list(observers):
             try:
                 function(plan=plan, record=record)
@@ -210,6 +274,8 @@ def _attempt(
                 on_record=on_record,
                 is_waiting=followed.is_waiting if followed else lambda: False,
             )
+        if assignment.save and ended.status == "ok":
+            _complete(Path(assignment.save), each.tokenizer, watch)
         if followed:
             facts["watched"] = dict(followed.facts())
             ended = _told(ended, facts["watched"].get("failure"))
@@ -222,6 +288,20 @@ def _attempt(
         facts.update(status=ended.status, reason=ended.reason, evidence=ended.evidence)
         store.write_attempt(plan, folder, facts)
     return ended
+
+
+def _complete(folder: Path, tokenizer: Tokenizer | None, watch: Watch) -> None:
+    """Put the tokenizer beside the saved model, so that transformers loads both from one folder."""
+    if not isinstance(tokenizer, HasFiles):
+        watch.message(f"the model is in {folder}; its tokenizer offers no files to put beside it")
+        return
+    try:
+        for name, content in tokenizer.files().items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        watch.message(f"the model is in {folder}; its tokenizer could not be put beside it: {error}")
+        return
+    watch.message(f"the model and its tokenizer are in {folder}")
 
 
 def _flat(error: TunemarkError) -> str:

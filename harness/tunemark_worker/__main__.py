@@ -75,13 +75,14 @@ class Attempt:
         self._strategy: Any = None
         self._module: Any = None
         self._samples: List[Any] = []
+        self._ended: Optional[Dict[str, Any]] = None
 
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, and return why the training stopped."""
         # Heavy: the record `start` is written before torch is imported, which can take many seconds or fail.
         import torch
 
-        from tunemark_worker import loop, method, optimizer, peak
+        from tunemark_worker import loop, method, optimizer, outside, peak
         from tunemark_worker.batches import Tokens
 
         a = assignment
@@ -101,6 +102,8 @@ class Attempt:
         torch.manual_seed(a.seed)
         built = model.build(a, place)
         method.apply(a.method, a.method_options, built)
+        weights = getattr(model, "weights", None)
+        recorder.write("model", **_counts(built), weights=dict(weights()) if weights else None)
         built.train()
         self._module = self._strategy.apply(built, place)
         parameters = [p for p in self._module.parameters() if p.requires_grad]
@@ -109,7 +112,7 @@ class Attempt:
         recorder.write("phase", name="built")
 
         tokens = Tokens(a.token_file)
-        lengths = tokens.lengths()
+        lengths = documents.training_lengths(tokens.lengths(), a.evaluate)
         factor = optimizer.schedule(a.schedule, None if a.schedule == "constant" else horizon(a, lengths))
         recorder.write("phase", name="data")
 
@@ -117,6 +120,9 @@ class Attempt:
             dtype = optimizer.compute_dtype(a.precision)
             recorder.write("peak", **peak.measure(a.precision, dtype, place.device, device.synchronize))
             recorder.write("phase", name="calibrated")
+
+        beside = outside.Outside(a, place, model, self._strategy, self._module, tokens, recorder)
+        outside.look(beside, "before")
 
         steps = (
             [tokens.batch(rows, a.sequence, a.batching == "pack") for rows in micro_batches]
@@ -136,10 +142,18 @@ class Attempt:
             second=second_clock,
             is_interrupted=is_interrupted,
         )
-        return loop.train(job)
+        reason = loop.train(job)
+        if reason != "interrupted":
+            outside.look(beside, "after")
+            # Saving may merge adapters into the weights, after which there is nothing left to compare.
+            self._ended = self.facts()
+            outside.save(beside)
+        return reason
 
     def facts(self) -> Dict[str, Any]:
         """Fields of the record `end` that describe what was trained; None where it did not come so far."""
+        if self._ended is not None:
+            return self._ended
         found: Dict[str, Any] = dict.fromkeys(
             ("weights_changed", "peak_memory_bytes", "strategy_selected", "parameters", "trainable_parameters")
         )
@@ -149,9 +163,7 @@ class Attempt:
             if self._module is not None:
                 selected = self._strategy.selected()
                 found["strategy_selected"] = None if selected is None else dict(selected)
-                every = list(self._module.parameters())
-                found["parameters"] = sum(p.numel() for p in every)
-                found["trainable_parameters"] = sum(p.numel() for p in every if p.requires_grad)
+                found.update(_counts(self._module))
                 changed = [bool((a != b).any()) for a, b in zip(self._samples, _samples(self._module))]
                 found["weights_changed"] = any(changed)
                 found["tensors_changed"], found["tensors_sampled"] = sum(changed), len(changed)
@@ -231,6 +243,12 @@ def second_clock() -> float:
 def _runtime(name: str) -> Any:
     module, attribute = split_runtime(name)
     return getattr(importlib.import_module(module), attribute)
+
+
+def _counts(module: Any) -> Dict[str, int]:
+    every = list(module.parameters())
+    trained = sum(p.numel() for p in every if p.requires_grad)
+    return {"parameters": sum(p.numel() for p in every), "trainable_parameters": trained}
 
 
 def _samples(module: Any) -> List[Any]:

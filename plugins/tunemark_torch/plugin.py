@@ -125,11 +125,15 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_torch.runtime:NoStrategy",
             description="one process",
             distributed=False,
+            can_evaluate=True,
+            can_save=True,
         ),
         Strategy(
             name="ddp",
             runtime="tunemark_torch.runtime:Ddp",
             description="torch's DistributedDataParallel: a copy of the model in each process",
+            can_evaluate=True,
+            can_save=True,
         ),
     ]
 

@@ -85,7 +85,7 @@ def prepare(
     tokenizer: Tokenizer | None = None
     if dataset.needs_tokenizer:
         assert model.tokenizer is not None, "a plan of text for a model without a tokenizer is refused"
-        tokenizer = _tokenizer(model.tokenizer)
+        tokenizer = tokenizer_of(model.tokenizer)
     identity = {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -123,7 +123,8 @@ def prepare(
     return Prepared(token_file=token_file, facts=facts, cached=False, seconds=time.perf_counter() - began)
 
 
-def _tokenizer(named: TokenizerName) -> Tokenizer:
+def tokenizer_of(named: TokenizerName) -> Tokenizer:
+    """The tokenizer that a model names."""
     loader = load(named.loader)
     found: Tokenizer = loader(named.argument) if named.argument else loader()
     return found

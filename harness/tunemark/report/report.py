@@ -63,6 +63,10 @@ def arrange(
         )
     found = tuple(every_scaling(results) if scalings is None else scalings)
     tables += [table for scaling in found for table in scaling_tables(scaling)]
+    if any(r.completion for r in results):
+        tables.append(_completions(results))
+    if any(r.saved for r in results):
+        tables.append(_per_run("Saved models", [r for r in results if r.saved], _SAVED))
     tables.append(_findings(results))
     claims = _claims(imported) if imported else ()
     notes = (*NOTES, *(SCALING_NOTES if found else ()), *(CLAIM_NOTES if claims else ()))
@@ -88,6 +92,24 @@ def _phase(field: str, name: str) -> _Field:
 def _names(results: Sequence[Result], field: str) -> list[str]:
     return list(dict.fromkeys(name for r in results for name in getattr(r, field) or {}))
 
+
+def _held_out(field: str, title: str, unit: str) -> _Field:
+    column = Column(name=f"held_out_{field}", title=title, unit=unit, help="kept out of training")
+    return column, lambda r: getattr(r.held_out, field) if r.held_out else None
+
+
+def _completions(results: Sequence[Result]) -> Table:
+    columns = tuple(Column(name=name, title=title) for name, title in _COMPLETION)
+    shown = [(r.run_id, r.completion) for r in results if r.completion]
+    rows = tuple((run_id, c.prompt, c.before, c.after) for run_id, c in shown)
+    return Table(title="Completions", columns=columns, rows=rows, per_run=False)
+
+
+_COMPLETION = (("run_id", "run"), ("prompt", "prompt"), ("before", "before training"), ("after", "after training"))
+_SAVED: list[_Field] = [
+    (Column(name="saved_path", title="folder"), lambda r: r.saved.path if r.saved else None),
+    (Column(name="saved_bytes", title="size", unit="bytes"), lambda r: r.saved.bytes if r.saved else None),
+]
 
 _KEY = _plain("run_id", "run")
 _THROUGHPUT: list[_Field] = [
@@ -139,6 +161,9 @@ _EFFICIENCY: list[_Field] = [
     ),
     _plain("loss_first", "first loss", "nat"),
     _plain("loss_last", "last loss", "nat"),
+    _held_out("documents", "held out", "documents"),
+    _held_out("loss_before", "held-out loss before", "nat"),
+    _held_out("loss_after", "held-out loss after", "nat"),
     _plain("warmup_steps", "warm-up steps"),
     _plain("time_to_first_step_s", "to first step", "s"),
     _plain("stop_reason", "stopped by"),

@@ -31,6 +31,7 @@ def recount(found: Documents, assignment: Assignment, first: int, last: int) -> 
     """The whole job's tokens of steps first to last - 1."""
     a = assignment
     lengths = [end - begin for begin, end in itertools.pairwise(found.offsets)]
+    lengths = documents.training_lengths(lengths, a.evaluate)
     rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
     slots = content = trained = 0
     for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
