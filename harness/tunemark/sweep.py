@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from tunemark.data import Prepared, prepare
+from tunemark.data import Prepared, open_tokenizer, prepare
 from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import (
@@ -35,16 +36,29 @@ from tunemark.launch import (
     processor,
 )
 from tunemark.launch.monitor import monitoring
-from tunemark.plugin import Catalog, Job, JobWatch, Launching, PutsBack, StartedJob, WatchesJobs
+from tunemark.plugin import (
+    Catalog,
+    Decodes,
+    HasFiles,
+    Job,
+    JobWatch,
+    Launching,
+    PutsBack,
+    StartedJob,
+    Tokenizer,
+    WatchesJobs,
+)
 from tunemark.results import Result, Store
+from tunemark_worker.contract import Assignment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
     """A plan with all that its launch needs: nothing has touched the device yet.
 
-    launching: what starts its jobs. verification: what holding its strategy to one process has shown; None where that
-    was not asked for. max_restarts: times that an attempt's processes may be started again.
+    launching: what starts its jobs. tokenizer: where a text is to be completed or a model saved; sample_ids: the
+    prompt. verification: what holding its strategy to one process has shown; None where that was not asked for.
+    max_restarts: times that an attempt's processes may be started again.
     """
 
     plan: Plan
@@ -55,6 +69,8 @@ class Ready:
     launching: Launching
     max_restarts: int = 0
     verification: Mapping[str, Any] | None = None
+    tokenizer: Tokenizer | None = None
+    sample_ids: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,6 +108,12 @@ def make_ready(
                 next="choose a model that `tunemark list models` does not mark as facts only, or install a plugin that "
                 "provides it",
             )
+        if plan.model.is_remote and not plan.spec.trust_remote_code:
+            raise BadExperiment(
+                what=f"{plan.model.name} is built by Python code out of {plan.model.pretrained}, which is not run",
+                why="that code could do anything that you can",
+                next="read it, then add --trust-remote-code; planning and auditing this model need none of it",
+            )
         if not plan.accelerator.is_present:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} is not on this machine",
@@ -108,14 +130,22 @@ def make_ready(
             data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
             watch.message(_data_words(plan, data[key]))
         tokens = data[key].token_file
-        if plan.spec.batching == "pad" and tokens.documents < plan.spec.global_batch:
+        left = tokens.documents - (plan.spec.evaluate or 0)
+        if left < 1:
             raise BadData(
-                what=f"{plan.dataset.name} has {tokens.documents} documents, a step takes {plan.spec.global_batch}",
+                what=f"{plan.dataset.name} has {tokens.documents} documents, {plan.spec.evaluate} of them held out",
+                why="nothing would be left to train on",
+                next="hold out fewer with --evaluate, or use a larger dataset",
+            )
+        if plan.spec.batching == "pad" and left < plan.spec.global_batch:
+            raise BadData(
+                what=f"{plan.dataset.name} has {left} documents to train on, a step takes {plan.spec.global_batch}",
                 why="a step of only a part of its batch would be another measurement",
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
         code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
         starts.check(plan.launch, store.root.absolute())
+        tokenizer, sample_ids = _sample(plan)
         ready.append(
             Ready(
                 plan=plan,
@@ -125,9 +155,36 @@ def make_ready(
                 fingerprint=_fingerprint(code, data[key], interpreters[asked], plan),
                 launching=starts,
                 max_restarts=max_restarts,
+                tokenizer=tokenizer,
+                sample_ids=sample_ids,
             )
         )
     return ready
+
+
+def _sample(plan: Plan) -> tuple[Tokenizer | None, tuple[int, ...]]:
+    """The tokenizer, where text or files of it are needed, and the prompt's ids."""
+    if plan.model.tokenizer is None or (plan.spec.sample is None and plan.spec.save is None):
+        return None, ()
+    tokenizer = open_tokenizer(plan.model.tokenizer)
+    if plan.spec.sample is None:
+        return tokenizer, ()
+    if not isinstance(tokenizer, Decodes):
+        raise BadExperiment(
+            what=f"the tokenizer {tokenizer.name!r} cannot turn ids back into text",
+            why="--sample shows a text",
+            next="leave out --sample, or report it to the tokenizer's plugin",
+        )
+    (ids,) = tokenizer.encode([plan.spec.sample])
+    prompt = (*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *ids)
+    room = plan.model.architecture.max_position_embeddings
+    if not ids or len(prompt) >= room:
+        raise BadExperiment(
+            what=f"a sample of {len(prompt)} tokens cannot be completed",
+            why=f"{plan.model.name} takes from 1 to {room - 1}",
+            next="give a text of another length",
+        )
+    return tokenizer, prompt
 
 
 def sweep(
@@ -148,9 +205,11 @@ def sweep(
         run_id = each.plan.run_id
         # What was measured before a verification that is asked for now is not taken up again.
         verified = each.verification is not None
-        done = 0 if redo else store.finished_attempts(run_id, each.fingerprint, verified=verified)
+        # Where a model is to be left, finding that it was trained before would leave none.
+        again = redo or each.plan.spec.save is not None
+        done = 0 if again else store.finished_attempts(run_id, each.fingerprint, verified=verified)
         left[run_id] = max(0, repeats - done)
-        series[run_id] = store.series(run_id, each.fingerprint, new=redo or done == 0)
+        series[run_id] = store.series(run_id, each.fingerprint, new=again or done == 0)
         if not left[run_id]:
             watch.message(
                 f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
@@ -166,7 +225,19 @@ def sweep(
                 number = repeats - left[each.plan.run_id] + 1
                 watch.attempt(each, number, repeats)
                 name = series[each.plan.run_id]
-                active.append(_Attempt(each, store, catalog, name, number, timeout_s, calibrate, watch))
+                active.append(
+                    _Attempt(
+                        each,
+                        store,
+                        catalog,
+                        name,
+                        number,
+                        timeout_s,
+                        calibrate,
+                        watch,
+                        is_last=number == repeats,
+                    )
+                )
             over = [attempt for attempt in active if attempt.look()]
             for attempt in over:
                 active.remove(attempt)
@@ -209,6 +280,8 @@ class _Attempt:
         timeout_s: float,
         calibrate: bool,
         watch: Watch,
+        *,
+        is_last: bool,
     ) -> None:
         self.ready, self._store, self._watch = ready, store, watch
         self._catalog = catalog
@@ -223,7 +296,14 @@ class _Attempt:
             return
         self._name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
         measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
-        self._assignment = plan.assignment(ready.data.token_file, self._name, calibrate=measured)
+        self._assignment = plan.assignment(
+            ready.data.token_file,
+            self._name,
+            calibrate=measured,
+            sample_ids=ready.sample_ids,
+            eos_id=ready.tokenizer.eos_id if ready.tokenizer else None,
+            is_saving=is_last,
+        )
         self._facts = self._first_facts(series)
         self._folder = store.new_attempt(plan, self._name)
         (self._folder / "plan.json").write_text(self._assignment.to_json())
@@ -250,6 +330,8 @@ class _Attempt:
         try:
             if self._following is not None:
                 self._ended = self._following.close()
+                if self._assignment.save and self._ended.status == "ok":
+                    _complete(Path(self._assignment.save), self.ready.tokenizer, self._watch)
         finally:
             self._let_go()
         return self._ended
@@ -317,6 +399,7 @@ class _Attempt:
             started = ready.launching.adopt(job, facts.get("launcher", {}))
             if started is not None:
                 self._watch.message(f"{title(ready.plan)}: taking up {folder.name}, which was started before")
+                self._assignment = Assignment.from_json((folder / "plan.json").read_text())
                 self._follow(job, started, timeout_s)
                 return True
             words = "its command ended before it did, and its job cannot be followed any more"
@@ -354,6 +437,9 @@ class _Attempt:
 
     def _on_record(self, record: Mapping[str, Any]) -> None:
         self._watch.record(self.ready, record)
+        if record["kind"] == "sample" and isinstance(self.ready.tokenizer, Decodes):
+            text = self.ready.tokenizer.decode(record["ids"])
+            self._facts.setdefault("samples", {})[record["moment"]] = text
         for plugin, function in list(self._observers):
             try:
                 function(plan=self.ready.plan, record=record)
@@ -362,6 +448,20 @@ class _Attempt:
                 self._observers.remove((plugin, function))
                 words = f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}"
                 self._watch.message(words)
+
+
+def _complete(folder: Path, tokenizer: Tokenizer | None, watch: Watch) -> None:
+    """Put the tokenizer beside the saved model, so that transformers loads both from one folder."""
+    if not isinstance(tokenizer, HasFiles):
+        watch.message(f"the model is in {folder}; its tokenizer offers no files to put beside it")
+        return
+    try:
+        for name, content in tokenizer.files().items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        watch.message(f"the model is in {folder}; its tokenizer could not be put beside it: {error}")
+        return
+    watch.message(f"the model and its tokenizer are in {folder}")
 
 
 def _flat(error: TunemarkError) -> str:

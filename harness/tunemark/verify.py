@@ -73,6 +73,7 @@ def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, wat
 
 def _short(plan: Plan) -> Plan:
     spec = replace(plan.spec, steps=STEPS, warmup=0, epochs=None, breakdown=False, target_interval=0.0, budget=None)
+    spec = replace(spec, sample=None, save=None)
     return replace(plan, spec=spec, run_id=run_id(spec))
 
 

@@ -95,13 +95,14 @@ class Attempt:
         self._module: Any = None
         self._counts: Tuple[Optional[int], Optional[int]] = (None, None)
         self._samples: List[Any] = []
+        self._ended: Optional[Dict[str, Any]] = None
 
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, and return why the training stopped."""
         # Heavy: the record `start` is written before torch is imported, which can take many seconds or fail.
         import torch
 
-        from tunemark_worker import checkpointing, loop, method, optimizer, peak
+        from tunemark_worker import checkpointing, loop, method, optimizer, outside, peak
         from tunemark_worker.batches import Tokens
 
         a = assignment
@@ -123,8 +124,15 @@ class Attempt:
         torch.manual_seed(a.seed)
         built = model.build(a, place)
         method.apply(a.method, a.method_options, built)
-        built.train()
         whole = _counts(built)
+        weights = getattr(model, "weights", None)
+        recorder.write(
+            "model",
+            parameters=whole[0],
+            trainable_parameters=whole[1],
+            weights=dict(weights()) if weights else None,
+        )
+        built.train()
         checkpointing.apply(built, a.checkpointing)
         self._module = self._strategy.apply(built, place)
         # Of a pipeline only a part stays here.
@@ -136,7 +144,7 @@ class Attempt:
         recorder.write("phase", name="built")
 
         tokens = Tokens(a.token_file)
-        lengths = tokens.lengths()
+        lengths = documents.training_lengths(tokens.lengths(), a.evaluate)
         factor = optimizer.schedule(a.schedule, None if a.schedule == "constant" else horizon(a, lengths))
         recorder.write("phase", name="data")
 
@@ -144,6 +152,9 @@ class Attempt:
             dtype = optimizer.compute_dtype(a.precision)
             recorder.write("peak", **peak.measure(a.precision, dtype, place.device, device.synchronize))
             recorder.write("phase", name="calibrated")
+
+        beside = outside.Outside(a, place, model, self._strategy, self._module, tokens, recorder)
+        outside.look(beside, "before")
 
         steps = (
             [tokens.batch(rows, a.sequence, a.batching == "pack") for rows in micro_batches]
@@ -164,10 +175,18 @@ class Attempt:
             second=second_clock,
             is_interrupted=is_interrupted,
         )
-        return loop.train(job)
+        reason = loop.train(job)
+        if reason != "interrupted":
+            outside.look(beside, "after")
+            # Saving may merge adapters into the weights, after which there is nothing left to compare.
+            self._ended = self.facts()
+            outside.save(beside)
+        return reason
 
     def facts(self) -> Dict[str, Any]:
         """Fields of the record `end` that describe what was trained; None where it did not come so far."""
+        if self._ended is not None:
+            return self._ended
         found: Dict[str, Any] = dict.fromkeys(
             ("weights_changed", "peak_memory_bytes", "strategy_selected", "parameters", "trainable_parameters")
         )

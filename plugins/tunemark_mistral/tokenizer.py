@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from tunemark.errors import PluginError
 
 
 class SentencePieceTokenizer:
-    """A tokenizer on a SentencePiece model file, loaded when it first encodes.
+    """A tokenizer on a SentencePiece model file, loaded when first used. vocab_size: what the file must hold; None
+    where any will do.
 
     There is no padding token: slots are filled with eos, which is safe because they are masked and never trained on.
     """
@@ -27,10 +28,14 @@ class SentencePieceTokenizer:
     eos_id: int | None = 2
     pad_id: int = 2
 
-    def __init__(self, *, name: str, path: Path, vocab_size: int) -> None:
+    def __init__(self, *, name: str, path: Path, vocab_size: int | None) -> None:
         self.name = name
         self.path = path
-        self.vocab_size = vocab_size
+        self._vocab_size = vocab_size
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._processor.get_piece_size()) if self._vocab_size is None else self._vocab_size
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
@@ -43,6 +48,14 @@ class SentencePieceTokenizer:
             return []
         ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=-1)
         return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._processor.decode(list(ids)))
+
+    def files(self) -> Mapping[str, bytes]:
+        """The model file alone: how transformers should load it is left open, because its own reading of such a file
+        merges runs of blanks differently."""
+        return {"tokenizer.model": self.path.read_bytes()}
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """As the protocol says; each byte of a character that is spelled in bytes ends where the character ends."""
@@ -63,9 +76,9 @@ class SentencePieceTokenizer:
 
         processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
         found = processor.get_piece_size()
-        if found != self.vocab_size:
+        if self._vocab_size is not None and found != self._vocab_size:
             raise PluginError(
-                what=f"the tokenizer {self.name!r} has {found} pieces instead of {self.vocab_size}",
+                what=f"the tokenizer {self.name!r} has {found} pieces instead of {self._vocab_size}",
                 why=f"read from {self.path}",
                 next="reinstall mistral-common",
             )

@@ -7,6 +7,8 @@ Works with transformers 4.46 to 5.23.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 from typing import Any, Dict, Iterator, Optional
 
 import torch
@@ -22,12 +24,17 @@ from tunemark_worker.optimizer import compute_dtype, parameter_dtype
 _TAKES_MASK_OF_EACH_KIND = hasattr(transformers, "masking_utils")
 
 
+# transformers 5 renamed it; 4.46 does not know the newer name.
+_DTYPE = "torch_dtype" if int(transformers.__version__.partition(".")[0]) < 5 else "dtype"
+
+
 class CausalLm:
     """Builds the model on its device, in its dtype, never a second copy of the weights."""
 
     def __init__(self) -> None:
         self._compute_dtype = torch.float32
         self._architecture: Dict[str, Any] = {}
+        self._weights: Dict[str, Any] = {}
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         """weights: "random", or "pretrained:" and a folder or an id on the hub."""
@@ -36,29 +43,84 @@ class CausalLm:
         dtype = parameter_dtype(assignment.precision)
         source, _, name = assignment.weights.partition(":")
         if source == "pretrained":
-            config = AutoConfig.from_pretrained(name)
-            _check(config, assignment.architecture, name)
-            # torch_dtype is the older name; 5.x still takes it, 4.46 does not know the newer one.
-            module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-                name, config=_for_training(config), torch_dtype=dtype, attn_implementation=_attention(config)
-            )
-            return module.to(place.device)
+            return self._pretrained(name, dtype, assignment).to(place.device)
         if source != "random":
             raise ValueError("weights are 'random' or 'pretrained:NAME', not {!r}".format(assignment.weights))
+        self._weights = {"source": "random"}
+        remote = assignment.architecture.get("remote")
+        if remote is not None:
+            return self._of_remote_code(remote, dtype, assignment).to(place.device)
         config = configuration(assignment.architecture)
         with _default_dtype(dtype), torch.device(place.device):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             built: torch.nn.Module = kind(config)
             return built
 
+    def _pretrained(self, name: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
+        """Weights out of safetensors or GGUF; out of pickles only where that is allowed."""
+        where: Dict[str, Any] = {"trust_remote_code": assignment.trust_remote_code}
+        folder = name
+        if name.lower().endswith(".gguf"):
+            folder, file = os.path.split(name)
+            where["gguf_file"] = file
+            self._weights = {"source": name, "sha256": _sha256(name), "note": "dequantized from GGUF"}
+        else:
+            self._weights = {"source": name}
+        config = AutoConfig.from_pretrained(folder, **where)
+        _check(config, assignment.architecture, name)
+        if "gguf_file" not in where:
+            where["use_safetensors"] = None if assignment.allow_pickle else True
+        where[_DTYPE] = dtype
+        module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+            folder, config=_for_training(config), attn_implementation=_attention(config), **where
+        )
+        return module
+
+    def _of_remote_code(self, repository: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
+        """Random weights of a model whose class is in its repository. The parent refuses before where that is not
+        trusted."""
+        if not assignment.trust_remote_code:
+            raise ValueError("{} is Python code, and running it is not allowed".format(repository))
+        config = _for_training(AutoConfig.from_pretrained(repository, trust_remote_code=True))
+        _check(config, assignment.architecture, repository)
+        with _default_dtype(dtype):
+            model: Any = AutoModelForCausalLM
+            module: torch.nn.Module = model.from_config(config, trust_remote_code=True)
+            return module
+
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Padding is on the right, where causal attention cannot reach it from content: only packing needs a mask.
         Without one, transformers applies the sliding windows itself."""
         if not batch.packed:
             return module(input_ids=batch.input_ids, use_cache=False).logits  # type: ignore[no-any-return]
+        if "remote" in self._architecture:
+            # Baichuan's own code takes the documents' numbers for a mask, from 1 on, and counts positions by distance.
+            if self._architecture["model_type"] != "baichuan":
+                raise ValueError("how this model's own code keeps packed documents apart is not known: --batching pad")
+            numbers = batch.document_ids + 1
+            return module(  # type: ignore[no-any-return]
+                input_ids=batch.input_ids, attention_mask=numbers, use_cache=False
+            ).logits
         mask = self._mask(batch.document_ids)
         output = module(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
         return output.logits  # type: ignore[no-any-return]
+
+    def weights(self) -> Dict[str, Any]:
+        """Where the weights come from, for the record."""
+        return self._weights
+
+    def save(self, module: torch.nn.Module, state: Optional[Dict[str, torch.Tensor]], folder: str) -> None:
+        """config.json and safetensors, as transformers' own from_pretrained reads them."""
+        plain: Any = module
+        plain.config.use_cache = True
+        # What GGUF held in few bits is held in floats since it was read.
+        for owner, name in ((plain, "hf_quantizer"), (plain.config, "quantization_config")):
+            if hasattr(owner, name):
+                delattr(owner, name)
+        if state is None:
+            plain.save_pretrained(folder)
+        else:
+            plain.save_pretrained(folder, state_dict=state)
 
     def _mask(self, document_ids: torch.Tensor) -> Any:
         window = self._architecture.get("sliding_window")
@@ -121,6 +183,14 @@ def _for_training(config: Any) -> Any:
 def _attention(config: Any) -> str:
     """torch's SDPA knows no soft cap on the scores."""
     return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else "sdpa"
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 _DIMENSIONS = [

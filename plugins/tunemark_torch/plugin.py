@@ -187,12 +187,16 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_torch.runtime:NoStrategy",
             description="one process",
             distributed=False,
+            can_evaluate=True,
+            can_save=True,
         ),
         Strategy(
             name="ddp",
             runtime="tunemark_torch.runtime:Ddp",
             product=_MESH,
             description="torch's DistributedDataParallel: a copy of the model in each process",
+            can_evaluate=True,
+            can_save=True,
             refusal=layouts.refusal,
         ),
         Strategy(

@@ -20,6 +20,7 @@ _NO_FIELDS = frozenset(
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
         "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
         "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s",
+        "sample", "save", "trust_remote_code", "allow_pickle",
     )
 )  # fmt: skip
 _NAMES = {"strategy_requested": "strategy"}

@@ -46,6 +46,11 @@ class Experiment:
     budget: float | None
     target_interval: float
     window: float
+    evaluate: int | None
+    sample: str | None
+    save: str | None
+    trust_remote_code: bool
+    allow_pickle: bool
     breakdown: bool
     verify: bool
     repeats: int
@@ -150,6 +155,11 @@ def points(experiment: Experiment) -> list[Point]:
             "budget",
             "target_interval",
             "window",
+            "evaluate",
+            "sample",
+            "save",
+            "trust_remote_code",
+            "allow_pickle",
             "verify",
             "launcher",
             "oversubscribe",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tunemark.experiment.method import Method
 from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Launcher, Model, Strategy
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
+
+# Ids of a completion: two lines of text, read anew for each id.
+SAMPLE_TOKENS = 48
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +22,7 @@ class RunSpec:
 
     dataset, strategy: with their options, sorted. warmup: None finds where steps settle. epochs, steps: None is no
     such end. python: None is the harness's own interpreter. budget: seconds; None is no limit.
-    window: seconds.
+    window: seconds. evaluate: documents held out. save: an absolute path.
     """
 
     model: str
@@ -48,6 +51,11 @@ class RunSpec:
     budget: float | None
     target_interval: float
     window: float
+    evaluate: int | None
+    sample: str | None
+    save: str | None
+    trust_remote_code: bool
+    allow_pickle: bool
     breakdown: bool
 
 
@@ -66,6 +74,7 @@ class Plan:
     what is computed again.
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
     noticed, for the user. launcher: what starts the processes, which is no part of what the run is.
+    weights_file: of published weights that an installed package ships.
     """
 
     run_id: str
@@ -92,11 +101,13 @@ class Plan:
     memory_floor_bytes: int
     tokens_per_step: int
     notes: tuple[str, ...]
+    weights_file: str | None = None
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Modules that the worker's interpreter must have."""
-        return (*self.model.requires, *self.method.requires)
+        reader = ("gguf",) if _is_gguf(self.weights_file or self.spec.weights) else ()
+        return (*self.model.requires, *self.method.requires, *reader)
 
     @property
     def needs(self) -> Mapping[str, str]:
@@ -106,11 +117,22 @@ class Plan:
             needs.setdefault("torch", "2.4")  # every strategy that needs a version needs a newer one
         return needs
 
-    def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
-        """What the worker is told for one attempt."""
+    def assignment(
+        self,
+        token_file: TokenFile,
+        attempt: str,
+        *,
+        calibrate: bool,
+        sample_ids: Sequence[int] = (),
+        eos_id: int | None = None,
+        is_saving: bool = False,
+    ) -> Assignment:
+        """What the worker is told for one attempt. sample_ids: the prompt that it completes. is_saving: this is the
+        attempt that leaves a model, where one is asked for."""
         assert self.model.runtime is not None, "a model of facts only is refused before"
         spec = self.spec
-        weights = f"pretrained:{self.model.pretrained}" if spec.weights == "pretrained" else spec.weights
+        published = self.weights_file or self.model.pretrained
+        weights = f"pretrained:{published}" if spec.weights == "pretrained" else spec.weights
         return Assignment(
             run_id=self.run_id,
             attempt=attempt,
@@ -152,4 +174,15 @@ class Plan:
             device_options=dict(self.launch.options),
             method_options=self.method.options(self.model.architecture),
             axes=[asdict(axis) for axis in self.axes],
+            evaluate=spec.evaluate or 0,
+            sample_ids=list(sample_ids),
+            sample_tokens=SAMPLE_TOKENS,
+            eos_id=eos_id,
+            save=spec.save if is_saving else None,
+            trust_remote_code=spec.trust_remote_code,
+            allow_pickle=spec.allow_pickle,
         )
+
+
+def _is_gguf(path: str) -> bool:
+    return path.lower().endswith(".gguf")

@@ -325,4 +325,17 @@ KOREAN: dict[str, str] = {
     "Implied MFU: of the chips' dense peak, model FLOPs with causal attention, nothing recomputed.":
         "역산한 MFU: 칩의 밀집 최대 성능 대비, 인과 어텐션의 모델 FLOP, 재계산 제외.",
     "Valid means that nothing contradicts a claim.": "‘유효’는 수치와 어긋나는 것이 없다는 뜻입니다.",
+    # What was done before and after the timed part.
+    "Held-out loss": "학습에서 뺀 문서의 손실",
+    "held-out documents": "학습에서 뺀 문서",
+    "held-out loss before": "학습 전 손실",
+    "held-out loss after": "학습 후 손실",
+    "documents kept out of training": "학습에 쓰지 않은 문서",
+    "Completions": "이어 쓴 글",
+    "prompt": "프롬프트",
+    "before training": "학습 전",
+    "after training": "학습 후",
+    "Saved models": "저장된 모델",
+    "folder": "폴더",
+    "size": "크기",
 }  # fmt: skip
