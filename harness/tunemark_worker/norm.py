@@ -24,7 +24,7 @@ def clip(
     if stages is None and not counted_elsewhere and all(_is_whole_on_accelerator(p) for p in parameters):
         return torch.nn.utils.clip_grad_norm_(parameters, largest)
     for parameter in parameters:
-        _add_up(parameter)
+        add_up(parameter)
     gradients = [p.grad for p in parameters if p.grad is not None]
     skipped = {id(p.grad) for p in counted_elsewhere}
     groups: Dict[Tuple[Any, Tuple[int, ...]], List[torch.Tensor]] = {}
@@ -62,11 +62,11 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _add_up(parameter: torch.nn.Parameter) -> None:
-    """Add up a gradient of which each rank has a summand, as it is of a norm's weight under sequence parallelism."""
-    gradient: Any = parameter.grad
-    if any(at.is_partial() for at in getattr(gradient, "placements", ())):
-        held: Any = parameter
+def add_up(parameter: torch.nn.Parameter) -> None:
+    """Lay a gradient out as its parameter is, adding up where each rank has a summand: of a norm's weight under
+    sequence parallelism it has."""
+    gradient, held = parameter.grad, parameter  # type: Any, Any
+    if getattr(gradient, "placements", None) != getattr(held, "placements", None) and gradient is not None:
         parameter.grad = gradient.redistribute(held.device_mesh, held.placements)
 
 

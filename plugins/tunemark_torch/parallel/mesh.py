@@ -83,6 +83,7 @@ class Mesh:
                 self._by_name["pp"].options,
                 self._assignment,
                 returns_tuple=returns_tuple,
+                cut_by=self._mesh["tp"] if self._selected.get("tensor_parallel", {}).get("sequence_parallel") else None,
             )
             self._selected["pipeline_parallel"] = self._pipeline.facts()
             trained = self._pipeline.module

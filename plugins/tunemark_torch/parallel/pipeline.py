@@ -14,10 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from tunemark_torch.parallel import tensor
 from tunemark_worker import optimizer as optimizing
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.decoder import Decoder, decoder
+from tunemark_worker.norm import add_up, local
 
 # schedule: (class in torch.distributed.pipelining.schedules, whether a rank can hold several stages)
 SCHEDULES = {
@@ -33,8 +35,16 @@ class Pipeline:
     """This rank's stages of a model and their schedule."""
 
     def __init__(
-        self, model: nn.Module, mesh: Any, options: Mapping[str, str], assignment: Assignment, *, returns_tuple: bool
+        self,
+        model: nn.Module,
+        mesh: Any,
+        options: Mapping[str, str],
+        assignment: Assignment,
+        *,
+        returns_tuple: bool,
+        cut_by: Any = None,
     ) -> None:
+        """cut_by: the mesh that divides the sequence between blocks, where there is one."""
         self._a, self._group = assignment, mesh.get_group()
         self._rank, self._ranks = dist.get_rank(self._group), mesh.size()
         self._name = options.get("schedule", "1f1b")
@@ -47,6 +57,15 @@ class Pipeline:
             Stage(parts, self._bounds[n], n == 0, n == self._count - 1, returns_tuple, assignment)
             for n in self._numbers
         ]
+        for stage, number in zip(self.stages, self._numbers):
+            if cut_by is not None and number > 0:
+                tensor.split_before(parts.layers[self._bounds[number][0]], cut_by)
+            if cut_by is not None and number < self._count - 1:
+                # What is handed on is whole: some models shape it after the last layer.
+                base: Any = getattr(stage.model, parts.base_name)
+                tensor.gather_after(
+                    getattr(base, parts.norm) if parts.norm else parts.layers[self._bounds[number][1] - 1], cut_by
+                )
         self.module = nn.ModuleList(self.stages)
         self._is_last = self._count - 1 in self._numbers
         self._tied = _Tie(parts, self) if parts.is_tied else None
@@ -233,8 +252,10 @@ class _Tie:
     def sum_gradients(self) -> None:
         weight = self._weight()
         if self._is_apart and weight is not None:
-            gradient: Any = weight.grad
-            dist.all_reduce(gradient.to_local() if hasattr(gradient, "to_local") else gradient, group=self._group)
+            # The embedding's and the head's may be laid out otherwise over the ranks of a stage: both as the weight.
+            add_up(weight)
+            assert weight.grad is not None, "a stage's weight has a gradient after its backward"
+            dist.all_reduce(local(weight.grad), group=self._group)
 
     def counted_elsewhere(self) -> List[nn.Parameter]:
         weight = self._weight()

@@ -56,7 +56,7 @@ def parallelize(model: nn.Module, mesh: Any, *, sequence_parallel: bool) -> Dict
     if last is not None and _is_leaf(last):
         _on_local(last, mesh, between)
     if sequence_parallel:
-        _split_before(parts.layers[0], mesh)
+        split_before(parts.layers[0], mesh)
         gather_after(last if last is not None else parts.layers[-1], mesh)
     parallelize_module(embedding, mesh, RowwiseParallel(input_layouts=Replicate(), output_layouts=Replicate()))
     parallelize_module(head, mesh, ColwiseParallel(input_layouts=Replicate(), output_layouts=Replicate()))
@@ -78,7 +78,9 @@ def gather_after(module: nn.Module, mesh: Any) -> None:
     module.register_forward_hook(gather)
 
 
-def _split_before(module: nn.Module, mesh: Any) -> None:
+def split_before(module: nn.Module, mesh: Any) -> None:
+    """What enters the module is whole; leave each rank its part of the sequence."""
+
     def split(module: nn.Module, inputs: Tuple[Any, ...], named: Dict[str, Any]) -> Any:
         return _replaced(inputs, named, lambda hidden: _moved(hidden, mesh, Replicate(), Shard(1)))
 
