@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _ROOT = Path(__file__).parents[1]
 _ENGLISH = _ROOT / "docs" / "moai-mistral.md"
 _KOREAN = _ROOT / "docs" / "ko" / "moai-mistral.md"
@@ -25,6 +27,8 @@ def test_the_korean_page_has_the_same_commands_and_steps() -> None:
     assert headings[0] == headings[1] == [str(n) for n in range(1, 11)]
 
 
+# A dozen real runs, a minute and more.
+@pytest.mark.full
 def test_every_command_of_the_tutorial_runs(tmp_path: Path, tunemark_cache: Path) -> None:
     (tmp_path / "benchmarks").symlink_to(_ROOT / "benchmarks")
     bin = tmp_path / "bin"
