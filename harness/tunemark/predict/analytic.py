@@ -25,7 +25,8 @@ _OPERATIONS, _FUSED_OPERATIONS = 30, 16
 _TENSOR_OPERATIONS = 6
 # What the allocator's caching and the runtime's own kernels take, besides tensors.
 _WORKSPACE_BYTES = 0.4e9
-_LOW = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
+# Recipes that multiply in 8 or 4 bits.
+LOW_PRECISIONS = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,17 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
     embed_s, head_s, head_flops, head_comm_bytes = _ends(work, layout, device, tokens)
     nodes = max(1, layout.ranks / device.node)
 
-    forward = max(layer.forward, layer.host_forward)
-    backward = max(layer.backward + layer.recompute, layer.host_backward)
-    per_layer = forward + backward + layer.collective
+    # A rank's launching thread runs ahead of its kernels where these are long, and holds them up where they are short.
+    share = layer.collective * (0.5 if layout.recompute != "full" else 1.0 / 3.0)
+    forward = _longer(layer.forward + share, layer.host_forward)
+    backward = _longer(layer.backward + layer.recompute + layer.collective - share, layer.host_backward)
+    per_layer = forward + backward
+    exposed = max(
+        0.0,
+        per_layer
+        - _longer(layer.forward, layer.host_forward)
+        - _longer(layer.backward + layer.recompute, layer.host_backward),
+    )
     times = [n * per_layer for n in stages]
     times[0] += embed_s
     times[-1] += head_s
@@ -93,7 +102,7 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
         # Forward and backward of each micro-batch, once for each virtual stage; and the fill's messages in a row.
         hidden = e.tensor_hidden if stack.tensor_overlap else 0.0
         point_s = 2.0 * point_s * ((1.0 - hidden) * accumulation * layout.virtual + layout.pipeline - 1)
-    collective = max(stages) * layer.collective * accumulation
+    collective = max(stages) * exposed * accumulation
     compute = slowest * accumulation - collective
 
     own = _parameters_of_rank(a, layout, stages)
@@ -131,10 +140,19 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
     )
 
 
+def _longer(kernels: float, host: float) -> float:
+    """Seconds of two that run side by side and wait for each other now and then: the longer, and some more where they
+    are alike (a norm of order 6: 12 % where they are equal)."""
+    if not host:
+        return kernels
+    large, small = max(kernels, host), min(kernels, host)
+    return float(large * (1.0 + (small / large) ** 6) ** (1.0 / 6.0))
+
+
 def _gemm(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
     """Seconds of one product of m x k by k x n."""
     e = device.efficiency
-    low = precision in _LOW
+    low = precision in LOW_PRECISIONS
     shape = 1.0 + e.gemm_tile * (1.0 / m + 1.0 / k + 1.0 / n)
     arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _share(e.gemm, precision))
     width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
@@ -159,7 +177,7 @@ def _peak_name(precision: str) -> str:
 
 def _wide(device: DeviceFacts, precision: str) -> str:
     """The precision of what is never multiplied in 8 or 4 bits: attention and the head."""
-    return "bf16" if precision in _LOW else precision
+    return "bf16" if precision in LOW_PRECISIONS else precision
 
 
 def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _Layer:

@@ -40,6 +40,8 @@ class DeviceFacts:
 
     peak_flops: dense, by precision. node: devices that the fast links join. intra_bytes_per_s, inter_bytes_per_s: of
     one device, one direction. intra_s, inter_s: latency of one message. kind: class whose fitted shares are used.
+    residual, memory_residual: of the logarithm of a prediction, one standard deviation. assumptions: sentences on what
+    no source states.
     """
 
     name: str
@@ -56,6 +58,7 @@ class DeviceFacts:
     residual: float = 0.2
     memory_residual: float = 0.1
     source: str = ""
+    assumptions: tuple[str, ...] = ()
 
 
 def group_seconds(

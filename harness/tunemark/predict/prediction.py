@@ -66,6 +66,16 @@ class Prediction:
         return self.tokens_per_step / self.step_time_s
 
     @property
+    def tokens_per_s_per_device(self) -> float:
+        """Slots over seconds over what ranks occupy."""
+        return self.tokens_per_s / self.ranks
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of the fullest rank."""
+        return self.bytes.total
+
+    @property
     def memory_bounds_bytes(self) -> tuple[float, float]:
         return self.bytes.total * _factor(-self.memory_residual), self.bytes.total * _factor(self.memory_residual)
 

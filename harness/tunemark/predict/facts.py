@@ -1,0 +1,74 @@
+"""A chip by name as the cost model sees it: data sheet, links, and what share of them its class is found to reach.
+
+Peaks and bandwidths are the table's of `physics.chips`, links those of `physics.links`, shares those of `fitted`.
+What no source states is assumed in plain sight, each a sentence in `DeviceFacts.assumptions`; classes without a
+published row have wider bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tunemark.errors import BadData
+from tunemark.physics.links import links_of
+from tunemark.physics.peaks import find_chip
+from tunemark.predict.fitted import fitted
+from tunemark.predict.machine import DeviceFacts
+
+# Bytes/s of parts whose bandwidth is not in the table of chips because variants differ or no page confirms it; the
+# faster variant, as vendors state it.
+_BANDWIDTHS: Mapping[str, float] = {
+    "A100": 2.039e12, "A100-80GB": 2.039e12, "A100-40GB": 1.555e12, "H100": 3.35e12, "H100-NVL-94GB": 3.9e12, "GH200": 4.0e12, "A10": 6.0e11,
+    "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
+}  # fmt: skip
+
+
+def device_facts(
+    chip: str,
+    *,
+    node: int | None = None,
+    intra_bytes_per_s: float | None = None,
+    inter_bytes_per_s: float | None = None,
+) -> DeviceFacts:
+    """The facts of a chip under any common spelling, "MI250 GCD" for one die included; `fitted` efficiency.
+
+    node, intra_bytes_per_s, inter_bytes_per_s: of the machine at hand where it differs from the vendor's reference.
+    Raises `UnknownName` for a chip that is not in the table, `BadData` where its bandwidth or links are not known.
+    """
+    found = find_chip(chip)
+    assumptions = []
+    bandwidth = found.bandwidth_bytes_per_s
+    if bandwidth is None and found.name in _BANDWIDTHS:
+        bandwidth = _BANDWIDTHS[found.name]
+        assumptions.append(f"a memory of {bandwidth / 1e12:.2f} TB/s, which variants of {found.name} differ in")
+    links = links_of(found.name)
+    if bandwidth is None or links is None:
+        what = "the bandwidth of its memory" if bandwidth is None else "its links to others"
+        raise BadData(
+            what=f"{found.name} cannot be predicted", why=f"{what} is not known", next="calibrate on the device itself"
+        )
+    if links.note and node is None and inter_bytes_per_s is None:
+        assumptions.append(links.note)
+    shares = fitted(found.name)
+    assumptions += shares.assumptions
+    return DeviceFacts(
+        name=found.name,
+        kind=shares.kind,
+        peak_flops=found.flops,
+        memory_bytes=found.memory_bytes,
+        bandwidth_bytes_per_s=bandwidth,
+        node=node or links.node,
+        intra_bytes_per_s=intra_bytes_per_s or links.intra_bytes_per_s,
+        inter_bytes_per_s=inter_bytes_per_s or links.inter_bytes_per_s,
+        efficiency=shares.efficiency,
+        residual=shares.residual,
+        memory_residual=shares.memory_residual,
+        source=f"{found.source}; {links.source}",
+        assumptions=tuple(assumptions),
+    )
+
+
+def with_memory(facts: DeviceFacts, memory_bytes: float) -> DeviceFacts:
+    """The same device with another memory."""
+    return replace(facts, memory_bytes=memory_bytes)

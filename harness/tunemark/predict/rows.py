@@ -1,0 +1,343 @@
+"""A row of a table of published throughput as work, layout and device, or why it cannot be expressed.
+
+Columns are those of a common table of such rows; any may be missing or empty. What a row leaves out is derived from
+the rest where arithmetic allows it, else assumed, and each assumption is told. Columns that state what was measured
+(tokens per second, step time, memory) are never read.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tunemark.errors import BadData, TunemarkError
+from tunemark.physics.parameters import from_dimensions, parameters
+from tunemark.physics.peaks import precision_of
+from tunemark.plugin.descriptors import Architecture
+from tunemark.predict.analytic import LOW_PRECISIONS, impossible, memory, predict
+from tunemark.predict.facts import device_facts
+from tunemark.predict.layout import MEGATRON, MEGATRON_2021, TORCH, Layout, Recompute, Stack, Workload
+from tunemark.predict.machine import DeviceFacts
+from tunemark.predict.prediction import Prediction
+
+# What a row needs at least: a device, and a model by dimensions or by name.
+_NEEDED = ("device",)
+_KNOWN = frozenset(
+    ("id", "model", "params_b", "n_layers", "hidden", "intermediate", "mlp_gated", "n_heads", "n_kv_heads", "vocab",
+     "task", "device", "n_devices", "precision", "seq_len", "global_batch_seqs", "micro_batch", "grad_accum", "dp",
+     "fsdp", "tp", "pp", "vp", "cp", "ep", "act_ckpt", "compile", "notes", "head_dim", "n_experts",
+     "experts_per_token"),
+)  # fmt: skip
+
+_DEFAULT_VOCABULARY = 50304
+# LoRA of rank 16 on queries and values, as a share of a model of 7 billion parameters: 6.8 of 7,242 million.
+_LORA_FRACTION = 0.001
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expressed:
+    """A row as the cost model takes it. assumptions: sentences, one for each thing the row does not state."""
+
+    id: str
+    work: Workload
+    layout: Layout
+    device: DeviceFacts
+    assumptions: tuple[str, ...] = ()
+
+    def predict(self) -> Prediction:
+        return predict(self.work, self.layout, self.device)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inexpressible:
+    """A row that is no step of a dense or routed decoder on known devices, and why."""
+
+    id: str
+    reason: str
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, cells stripped. Raises `BadData` where it is none."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = [name.strip() for name in reader.fieldnames or ()]
+            _check_header(names, path)
+            reader.fieldnames = names
+            return list(_cells(reader, path))
+    except OSError as error:
+        raise BadData(
+            what=f"cannot read {str(path)!r}", why=error.strerror or str(error), next="give a file of rows in CSV"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BadData(
+            what=f"{path} is no text in UTF-8", why=f"byte {error.start}: {error.reason}", next="save it as CSV, UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise BadData(what=f"{path} is no CSV", why=str(error), next="give rows with a header, in CSV") from error
+
+
+def express(row: Mapping[str, str], models: Mapping[str, Architecture] | None = None) -> Expressed | Inexpressible:
+    """The row's step. models: architectures by lower-case name, for rows without dimensions."""
+    name = row.get("id") or "?"
+    try:
+        return _express(name, row, models or {})
+    except _ReasonError as error:
+        return Inexpressible(id=name, reason=str(error))
+    except (TunemarkError, ValueError) as error:
+        return Inexpressible(id=name, reason=" ".join(str(error).split()))
+
+
+class _ReasonError(Exception):
+    """Why a row is not expressed."""
+
+
+def _check_header(names: Sequence[str], path: str | Path) -> None:
+    if not names:
+        raise BadData(what=f"{path} is empty", next="give rows with a header, in CSV")
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        found = ", ".join(name for name in names if name in _KNOWN) or "none that is known"
+        raise BadData(
+            what=f"{path} has no column {missing[0]!r}",
+            why=f"its header: {found}",
+            next=f"columns are: {', '.join(sorted(_KNOWN))}",
+        )
+    twice = [name for name in names if name in _KNOWN and names.count(name) > 1]
+    if twice:
+        raise BadData(what=f"{path} has the column {twice[0]!r} twice", next="leave one of them out")
+
+
+def _cells(reader: csv.DictReader[str], path: str | Path) -> Iterator[dict[str, str]]:
+    for number, row in enumerate(reader, start=2):
+        if None in row or None in row.values():
+            there = "more" if None in row else "fewer"
+            raise BadData(what=f"{path}, line {number} has {there} cells than the header", next="mend the line")
+        cells = {name: (value or "").strip() for name, value in row.items()}
+        cells.setdefault("id", "")
+        cells["id"] = cells["id"] or f"line {number}"
+        yield cells
+
+
+def _express(name: str, row: Mapping[str, str], models: Mapping[str, Architecture]) -> Expressed:
+    notes: list[str] = []
+    device = device_facts(_stated(row, "device"))
+    notes += device.assumptions
+    precision, lowered = _precision(row, device, notes)
+    sequence = _count(row, "seq_len")
+    if sequence is None:
+        raise _ReasonError("seq_len is not stated")
+    architecture = _architecture(row, models, sequence, notes)
+    tensor, pipeline, context = (_count(row, key) or 1 for key in ("tp", "pp", "cp"))
+    layout = _layout(row, tensor, pipeline, context, architecture, notes)
+    whole, micro = _batch(row, layout, notes)
+    layout = replace(layout, micro_batch=micro)
+    stack = _stack(row, precision, layout)
+    if stack is MEGATRON_2021:
+        layout = replace(layout, sequence_parallel=False)
+    task = (_word(row, "task") or "pretrain").lower()
+    is_lora = "lora" in task
+    if is_lora:
+        notes.append("LoRA of rank 16 on queries and values")
+    work = Workload(
+        architecture=architecture,
+        sequence=sequence,
+        global_batch=whole,
+        precision=lowered,
+        stack=stack,
+        trained_fraction=_LORA_FRACTION if is_lora else 1.0,
+    )
+    why = impossible(work, layout)
+    if why:
+        raise _ReasonError(why)
+    layout = _recomputing(row, work, layout, device, notes)
+    return Expressed(id=name, work=work, layout=layout, device=device, assumptions=tuple(notes))
+
+
+def _precision(row: Mapping[str, str], device: DeviceFacts, notes: list[str]) -> tuple[str, str]:
+    """The precision that matrices are multiplied in, and its recipe."""
+    stated = _word(row, "precision")
+    if not stated:
+        stated = "bf16" if "bf16" in device.peak_flops else "fp16"
+        notes.append(f"{stated}, because no precision is stated")
+    name = precision_of(stated)
+    if name is None:
+        raise _ReasonError(f"no precision {stated!r} is known")
+    if name not in device.peak_flops:
+        raise _ReasonError(f"no confirmed peak of {device.name} in {name}, only in {', '.join(device.peak_flops)}")
+    recipe = stated.lower()
+    return name, recipe if recipe in LOW_PRECISIONS else "nvfp4" if name == "fp4" else name
+
+
+def _architecture(
+    row: Mapping[str, str], models: Mapping[str, Architecture], sequence: int, notes: list[str]
+) -> Architecture:
+    layers, hidden, heads = (_count(row, key) for key in ("n_layers", "hidden", "n_heads"))
+    model = _word(row, "model") or ""
+    if layers is None or hidden is None or heads is None:
+        known = models.get(model.lower())
+        if known is None:
+            lacking = [key for key in ("n_layers", "hidden", "n_heads") if _count(row, key) is None]
+            raise _ReasonError(f"{', '.join(lacking)} not stated, and no model named {model!r} is installed")
+        notes.append(f"the dimensions of the installed model {model!r}")
+        return known
+    inner = _count(row, "intermediate")
+    gated = _number(row, "mlp_gated")
+    if inner is None:
+        inner = 4 * hidden
+        gated = 0.0 if gated is None else gated
+        notes.append(f"an MLP of {inner}, {'gated' if gated else 'not gated'}, because none is stated")
+    elif gated is None:
+        gated = float(inner != 4 * hidden)
+        notes.append(f"an MLP that is {'gated' if gated else 'not gated'}, by its width")
+    vocab = _count(row, "vocab")
+    if vocab is None:
+        vocab = _DEFAULT_VOCABULARY
+        notes.append(f"a vocabulary of {vocab}, because none is stated")
+    experts, used = _count(row, "n_experts"), _count(row, "experts_per_token")
+    architecture = from_dimensions(
+        layers=layers,
+        hidden=hidden,
+        intermediate=inner,
+        is_gated=bool(gated),
+        heads=heads,
+        kv_heads=_count(row, "n_kv_heads"),
+        head_dim=_count(row, "head_dim"),
+        vocab=vocab,
+        experts=experts if experts and used else None,
+        experts_per_token=used if experts and used else None,
+        sequence=sequence,
+    )
+    stated = _number(row, "params_b")
+    counted = parameters(architecture).total / 1e9
+    if architecture.num_local_experts is None:
+        if (_count(row, "ep") or 1) > 1:
+            raise _ReasonError("experts in parallel, but no n_experts and experts_per_token")
+        if stated and stated > 1.6 * counted:
+            raise _ReasonError(
+                f"{stated:g} billion parameters are stated and the dimensions make {counted:.1f}: "
+                "a mixture of experts, whose n_experts and experts_per_token are not stated"
+            )
+    return architecture
+
+
+def _layout(
+    row: Mapping[str, str], tensor: int, pipeline: int, context: int, architecture: Architecture, notes: list[str]
+) -> Layout:
+    devices, data = _count(row, "n_devices"), _count(row, "dp")
+    group = tensor * pipeline * context
+    if devices is None:
+        data = data or 1
+        devices = data * group
+        if _count(row, "dp") is None:
+            notes.append(f"{devices} devices, because none are stated")
+    if devices % group:
+        raise _ReasonError(f"tp x pp x cp = {group} does not divide {devices} devices")
+    if data is not None and data * group != devices:
+        raise _ReasonError(f"dp x tp x pp x cp = {data * group}, but there are {devices} devices")
+    data = devices // group
+    zero = _count(row, "fsdp", least=0)
+    if zero is None:
+        zero = 1 if data * context > 1 else 0
+        if zero:
+            notes.append("optimizer states divided over the data ranks (ZeRO 1), because no sharding is stated")
+    if zero > 3:
+        raise _ReasonError(f"there is no ZeRO stage {zero}")
+    virtual = _count(row, "vp") or 1
+    expert = _count(row, "ep") or 1
+    return Layout(
+        data=data,
+        shard=data * context if zero else 1,
+        zero=zero,
+        tensor=tensor,
+        pipeline=pipeline,
+        virtual=virtual if pipeline > 1 else 1,
+        schedule="interleaved" if virtual > 1 and pipeline > 1 else "1f1b",
+        context=context,
+        expert=expert,
+    )
+
+
+def _batch(row: Mapping[str, str], layout: Layout, notes: list[str]) -> tuple[int, int]:
+    """Sequences of a step and of a micro-batch."""
+    whole, micro, accumulation = (_count(row, key) for key in ("global_batch_seqs", "micro_batch", "grad_accum"))
+    if whole is None:
+        if micro is None or accumulation is None:
+            micro = micro or 1
+            accumulation = accumulation or 4 * layout.pipeline if layout.pipeline > 1 else accumulation or 1
+            notes.append(f"{accumulation} micro-batches of {micro}, because no batch is stated")
+        return micro * accumulation * layout.data, micro
+    if micro is None:
+        share = whole / layout.data
+        micro = int(share / accumulation) if accumulation and share % accumulation == 0 else 1
+        if not accumulation:
+            notes.append("micro-batches of one sequence, because none are stated")
+        micro = max(micro, 1)
+    return whole, micro
+
+
+def _stack(row: Mapping[str, str], precision: str, layout: Layout) -> Stack:
+    """What carried it out, as far as the row's own columns tell: fp16 is of the years before fused attention."""
+    if precision == "fp16":
+        return MEGATRON_2021
+    if layout.zero == 3:
+        is_eager = (_word(row, "compile") or "").upper().startswith("N")
+        return replace(TORCH, fused=not is_eager, tensor_overlap="async" in (_word(row, "notes") or "").lower())
+    return MEGATRON
+
+
+def _recomputing(
+    row: Mapping[str, str], work: Workload, layout: Layout, device: DeviceFacts, notes: list[str]
+) -> Layout:
+    stated = (_word(row, "act_ckpt") or "").lower()
+    names: dict[str, Recompute] = {
+        "none": "none", "n": "none", "false": "none", "no": "none", "off": "none", "0": "none",
+        "selective": "selective", "full": "full", "y": "full", "true": "full", "yes": "full", "1": "full",
+    }  # fmt: skip
+    if stated:
+        if stated not in names:
+            raise _ReasonError(f"no checkpointing {stated!r} is known: none, selective or full")
+        return replace(layout, recompute=names[stated])
+    # The least that fits.
+    for kind in ("none", "selective", "full"):
+        chosen = replace(layout, recompute=kind)
+        if device.memory_bytes is None or memory(work, chosen, device).total <= device.memory_bytes:
+            break
+    notes.append(f"recomputation: {chosen.recompute}, the least that fits by this prediction, because none is stated")
+    return chosen
+
+
+def _word(row: Mapping[str, str], key: str) -> str | None:
+    return (row.get(key) or "").strip() or None
+
+
+def _number(row: Mapping[str, str], key: str) -> float | None:
+    word = _word(row, key)
+    if word is None:
+        return None
+    try:
+        value = float(word)
+    except ValueError:
+        raise _ReasonError(f"{key} is no number: {word!r}") from None
+    if not math.isfinite(value):
+        raise _ReasonError(f"{key} is no number: {word!r}")
+    return value
+
+
+def _count(row: Mapping[str, str], key: str, least: int = 1) -> int | None:
+    value = _number(row, key)
+    if value is None:
+        return None
+    if value < least or value != int(value):
+        raise _ReasonError(f"{key} is {value:g}, not a whole number of at least {least}")
+    return int(value)
+
+
+def _stated(row: Mapping[str, str], key: str) -> str:
+    word = _word(row, key)
+    if word is None:
+        raise _ReasonError(f"{key} is not stated")
+    return word

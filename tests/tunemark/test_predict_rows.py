@@ -1,0 +1,199 @@
+"""Rows of published throughput: what they state, what is derived, what is assumed, and why some cannot be expressed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunemark.cli.main import main
+from tunemark.errors import BadData
+from tunemark.physics.links import LINKS, links_of
+from tunemark.physics.peaks import find_chip
+from tunemark.predict import device_facts, predict
+from tunemark.predict.fitted import CONSTANTS, fitted
+from tunemark.predict.rows import Expressed, Inexpressible, express, read_rows
+
+# Llama 3 8B on eight H100s, fully sharded.
+_ROW = {
+    "id": "a", "device": "H100-SXM-80GB", "n_devices": "8", "precision": "bf16", "n_layers": "32", "hidden": "4096",
+    "intermediate": "14336", "mlp_gated": "1", "n_heads": "32", "n_kv_heads": "8", "vocab": "128256",
+    "seq_len": "4096.0", "global_batch_seqs": "16", "micro_batch": "1", "fsdp": "3", "act_ckpt": "full",
+}  # fmt: skip
+
+
+def _expressed(**changed: str) -> Expressed:
+    found = express({**_ROW, **changed})
+    assert isinstance(found, Expressed), found
+    return found
+
+
+def _reason(**changed: str) -> str:
+    found = express({**_ROW, **changed})
+    assert isinstance(found, Inexpressible)
+    return found.reason
+
+
+def test_a_row_says_its_layout() -> None:
+    found = _expressed()
+    assert found.layout.words() == "fsdp:8"
+    assert (found.layout.recompute, found.work.global_batch, found.work.sequence) == ("full", 16, 4096)
+    assert found.assumptions == ()
+
+
+def test_what_was_measured_is_never_read() -> None:
+    measured = {"tokens_per_s_total": "1e9", "step_time_s": "3", "tflops_per_device_reported": "900"}
+    assert _expressed(**measured).predict() == _expressed().predict()
+
+
+def test_missing_cells_are_derived_or_told() -> None:
+    found = _expressed(global_batch_seqs="", micro_batch="2", grad_accum="4", n_kv_heads="", mlp_gated="", vocab="")
+    assert found.work.global_batch == 2 * 4 * 8
+    assert found.work.architecture.num_key_value_heads == 32
+    assert found.work.architecture.gated_mlp
+    assert [words.split()[1] for words in found.assumptions] == ["MLP", "vocabulary"]
+
+
+def test_recomputation_is_the_least_that_fits() -> None:
+    small, large = _expressed(act_ckpt=""), _expressed(act_ckpt="", seq_len="65536")
+    assert (small.layout.recompute, large.layout.recompute) == ("none", "full")
+    assert small.assumptions[-1].startswith("recomputation: none")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"device": "H900"}, "no chip named 'H900'"),
+        ({"device": ""}, "device is not stated"),
+        ({"seq_len": ""}, "seq_len is not stated"),
+        ({"seq_len": "nan"}, "seq_len is no number: 'nan'"),
+        ({"hidden": "4096.5"}, "hidden is 4096.5, not a whole number of at least 1"),
+        ({"hidden": "x"}, "hidden is no number: 'x'"),
+        ({"n_layers": ""}, "n_layers not stated, and no model named '' is installed"),
+        ({"precision": "int3"}, "no precision 'int3' is known"),
+        ({"precision": "fp4"}, "no confirmed peak of H100-SXM-80GB in fp4"),
+        ({"n_heads": "33"}, "33 heads do not divide a hidden size of 4096"),
+        ({"tp": "3"}, "tp x pp x cp = 3 does not divide 8 devices"),
+        ({"dp": "4"}, "dp x tp x pp x cp = 4, but there are 8 devices"),
+        ({"global_batch_seqs": "12"}, "8 replicas x 1 sequences do not divide a batch of 12"),
+        ({"params_b": "46.7"}, "a mixture of experts, whose n_experts"),
+        ({"act_ckpt": "some"}, "no checkpointing 'some' is known"),
+    ],
+)
+def test_a_row_that_cannot_be_expressed_says_why(changed: Mapping[str, str], reason: str) -> None:
+    assert reason in _reason(**changed)
+
+
+def test_a_mixture_whose_experts_are_stated_is_expressed() -> None:
+    found = _expressed(params_b="46.7", n_experts="8", experts_per_token="2", vocab="32000")
+    dense = _expressed(vocab="32000")
+    # Two experts of eight are active: more work than one MLP, far less than eight.
+    assert 1.5 < found.predict().flops / dense.predict().flops < 2.5
+
+
+def test_a_device_without_published_rows_has_wider_bounds_and_says_so() -> None:
+    seen, unseen = _expressed(), _expressed(device="MI300X", n_devices="8")
+    widths = [high / low for low, high in (one.predict().step_time_bounds_s for one in (seen, unseen))]
+    assert widths[0] < widths[1]
+    assert any("no published row of cdna3" in words for words in unseen.assumptions)
+
+
+def test_every_chip_with_a_bandwidth_can_be_predicted() -> None:
+    for name in LINKS:
+        facts = device_facts(name)
+        assert facts.intra_bytes_per_s >= facts.inter_bytes_per_s > 0, name
+        assert find_chip(name).name == name
+
+
+def test_a_die_has_half_of_its_package() -> None:
+    whole, die = device_facts("MI250"), device_facts("MI250 GCD")
+    assert die.peak_flops["bf16"] == whole.peak_flops["bf16"] / 2
+    assert (die.node, die.intra_bytes_per_s) == (2 * whole.node, whole.intra_bytes_per_s / 2)
+    assert links_of("no chip") is None
+
+
+def test_no_constant_belongs_to_a_row_or_a_publisher() -> None:
+    names = [constant.name for constant in CONSTANTS]
+    assert len(set(names)) == len(names) <= 24
+    for constant in CONSTANTS:
+        assert constant.source, constant.name
+        # Within three times what was believed before any row was seen.
+        assert abs(constant.value / constant.prior - 1) < 3, constant.name
+    slower = {c.name: c.value * (0.5 if c.name.startswith("gemm.hopper") else 1.0) for c in CONSTANTS}
+    one = _expressed()
+    half = fitted("H100-SXM-80GB", slower).efficiency
+    assert half.gemm["bf16"] == pytest.approx(fitted("H100-SXM-80GB").efficiency.gemm["bf16"] / 2)
+    assert fitted("A100", slower).efficiency == fitted("A100").efficiency
+    assert one.predict().step_time_s > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("a,b\n1,2\n", "has no column 'device'"),
+        ("device,device\nA100,A100\n", "has the column 'device' twice"),
+        ("id,device\na\n", "line 2 has fewer cells"),
+        ("id,device\na,A100,9\n", "line 2 has more cells"),
+        ('id,device\n"a,A100\n', "is no CSV"),
+    ],
+)
+def test_a_bad_file_is_told_before_anything_else(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BadData, match=words):
+        read_rows(path)
+
+
+def _file(tmp_path: Path, *rows: Mapping[str, str]) -> Path:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_command_prints_one_object_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _file(tmp_path, _ROW, {**_ROW, "id": "b", "device": "H900"}, {**_ROW, "id": ""})
+    assert main(["predict", "--rows", str(path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    first, second, third = (json.loads(line) for line in out.splitlines())
+    assert first["id"] == "a"
+    assert first["step_time_low_s"] < first["step_time_s"] < first["step_time_high_s"]
+    tokens = 16 * 4096 / 8
+    assert first["tokens_per_s_per_device"] == pytest.approx(tokens / first["step_time_s"])
+    assert sum(first["seconds"].values()) == pytest.approx(first["step_time_s"])
+    assert sum(first["bytes"].values()) == pytest.approx(first["memory_bytes"])
+    # A third to four fifths of the peak: a step of 16 x 4096 tokens, 6 and once more 2 FLOPs for 8.03 - 0.53 billion.
+    floor = 8 * 7.5e9 * tokens / 989e12
+    assert 1.2 < first["step_time_s"] / floor < 3
+    assert second["step_time_s"] is None
+    assert second["reason"].startswith("no chip named 'H900'")
+    assert third["id"] == "line 4"
+    assert err.strip() == "1 of 3 rows cannot be expressed"
+
+
+def test_the_table_names_what_cannot_be_expressed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _file(tmp_path, _ROW, {**_ROW, "id": "b", "device": "H900"})
+    assert main(["predict", "--rows", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("| a | fsdp:8 |")
+    assert lines[-1].startswith("| b | cannot be expressed: no chip")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--rows", "/nowhere/rows.csv"]])
+def test_nothing_to_read_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("tunemark: ")
+
+
+def test_slower_links_never_make_a_step_faster() -> None:
+    row: dict[str, Any] = {**_ROW, "n_devices": "32", "tp": "4", "pp": "2", "fsdp": "1", "act_ckpt": "none"}
+    found = _expressed(**row)
+    slow = device_facts("H100-SXM-80GB", inter_bytes_per_s=5e9, intra_bytes_per_s=30e9)
+    assert predict(found.work, found.layout, slow).step_time_s > found.predict().step_time_s
