@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, make_experiment, points, resolve_all
 from tunemark.plugin import Catalog, Device, Model, Strategy
 from tunemark.results import Result, Store
-from tunemark.sweep import Watch, make_ready, sweep
+from tunemark.sweep import Ready, Watch, make_ready, sweep
 from tunemark.testing.arithmetic import left_behind
 from tunemark.testing.bigrams import NAME as BIGRAMS
 from tunemark.testing.check import Check, failed, passed, skipped
@@ -93,7 +93,7 @@ class Runs:
             edges, killed = [0], [False]
             pids: list[int] = []
 
-            def on_record(record: Mapping[str, Any]) -> None:
+            def on_record(ready: Ready, record: Mapping[str, Any]) -> None:
                 if record["kind"] == "start":
                     pids.append(int(record["pid"]))
                 edges[0] += record["kind"] == "edge"
@@ -145,7 +145,7 @@ class Runs:
         (plan,) = resolve_all(points(make_experiment(values, None)), self._catalog)
         return plan
 
-    def _run(self, plan: Plan, on_record: Any = None) -> Result:
+    def _run(self, plan: Plan, on_record: Callable[[Ready, Mapping[str, Any]], None] | None = None) -> Result:
         store = Store(self._folder / "runs")
         watch = Watch(record=on_record) if on_record else Watch()
         ready = make_ready([plan], store, watch)
