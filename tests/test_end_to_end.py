@@ -115,9 +115,15 @@ def test_a_prompt_as_long_as_the_sequence_trains_nothing(tmp_path: Path, cache: 
 
 def test_a_finished_run_is_skipped_and_redone_only_when_asked(tmp_path: Path, cache: Path) -> None:
     (first,) = _rows(tmp_path, cache, *_SHORT)
-    (again,) = _rows(tmp_path, cache, *_SHORT)
-    assert again["tokens_per_s"] == first["tokens_per_s"]
+    # How it is reported is no part of what it is: nothing is measured for another language or a price.
+    (tmp_path / "prices.toml").write_text('currency = "EUR"\n[per_chip_hour]\ncpu = 0.5\n')
+    reported = ("-o", "out", "--language", "ko", "--prices", "prices.toml")
+    (again,) = _rows(tmp_path, cache, *_SHORT, *reported)
+    assert again == first
     assert len(list(tmp_path.glob("runs/*/*/plan.json"))) == 1
+    page = (tmp_path / "out/report.html").read_text()
+    assert '<html lang="ko">' in page
+    assert "내용 토큰 백만 개당 EUR" in page
     _rows(tmp_path, cache, *_SHORT, "--redo")
     assert len(list(tmp_path.glob("runs/*/*/plan.json"))) == 2
 

@@ -66,16 +66,23 @@ def test_the_report_has_the_scaling_under_its_title(scaled: Scaled) -> None:
 
 
 def test_runs_that_are_there_are_taken_without_running(scaled: Scaled) -> None:
-    done = scaled.tunemark("scale", "--from", "runs", "--mode", "weak", "--json")
+    (scaled.folder / "prices.toml").write_text('currency = "EUR"\n[per_chip_hour]\ncpu = 0.5\n')
+    reported = ("-o", "ko", "--language", "ko", "--prices", "prices.toml")
+    done = scaled.tunemark("scale", "--from", "runs", "--mode", "weak", "--json", *reported)
     assert done.returncode in (0, 1, 3), done.stderr
     (line,) = done.stdout.splitlines()
     row = json.loads(line)
     assert (row["mode"], row["base"], row["unit"], row["batch"]) == ("weak", "1", "chips", 2.0)
     assert [(p["size"], p["global_batch"], p["data_ranks"]) for p in row["points"]] == [("1", 2, 1), ("2", 4, 2)]
     assert row["points"][1]["speedup"]["value"] > 0
+    assert "EUR" in {best["goal"]: best["evidence"] for best in row["best"]}["cheapest"]
+    report = (scaled.folder / "ko/report.md").read_text()
+    assert "약한 확장성(weak)" in report
+    assert "EUR/h" in report
     assert row["points"][1]["speedup"]["low"] is None
     assert row["fitted"] is None
-    assert scaled.tunemark("scale", "--from", "out", "--mode", "weak", "--json").stdout == done.stdout
+    again = scaled.tunemark("scale", "--from", "out", "runs", "--mode", "weak", "--json", "--prices", "prices.toml")
+    assert again.stdout == done.stdout
 
 
 def test_runs_of_the_other_mode_are_refused_with_what_differs(scaled: Scaled) -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunemark.analysis.prices import read_prices
 from tunemark.errors import BadExperiment
 from tunemark.experiment import Experiment, Plan
 from tunemark.plugin import Catalog, Launching
 from tunemark.plugin.catalog import load
 from tunemark.report import frame, write
 from tunemark.report.reading import traces_in
+from tunemark.report.words import language
 from tunemark.results import Result, Store
 from tunemark.sweep import Ready, Watch, make_ready, sweep
 from tunemark.verify import verify
@@ -40,6 +42,7 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
 
     A `TunemarkError` is raised before any device is touched. Ctrl-C ends the sweep, not this function.
     """
+    prices = read_prices(experiment.prices) if experiment.prices is not None else None
     store = Store(Path(experiment.store))
     store.prove_writable()
     output = Path(experiment.output) if experiment.output else None
@@ -50,6 +53,11 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
 
     def ordered() -> tuple[Result, ...]:
         return tuple(done[p.run_id] for p in plans if p.run_id in done)
+
+    def report(results: Sequence[Result]) -> None:
+        if output is not None:
+            traces = traces_in([experiment.store], results)
+            write(results, output, catalog, traces=traces, prices=prices, language=language(experiment.language))
 
     if launching is None:
         return Results(runs=())
@@ -69,14 +77,13 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
             watch=watch,
         ):
             done[result.run_id] = result
-            if output is not None:
-                write(ordered(), output, catalog, traces=traces_in([experiment.store], ordered()))
+            report(ordered())
     except KeyboardInterrupt:
         is_interrupted = True
         left = [p for p in plans if p.run_id not in done and store.has_attempt(p.run_id)]
         done.update((p.run_id, store.result(p, catalog)) for p in left)
-        if output is not None and done:
-            write(ordered(), output, catalog, traces=traces_in([experiment.store], ordered()))
+        if done:
+            report(ordered())
     finally:
         launching.close()
     return Results(runs=ordered(), is_interrupted=is_interrupted)

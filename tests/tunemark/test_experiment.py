@@ -250,6 +250,13 @@ def test_run_id_depends_on_values_and_not_on_how_they_are_written(catalog):
     assert int(a.run_id, 16) >= 0
 
 
+def test_how_a_report_is_written_is_no_part_of_a_run(catalog):
+    (plain,), (other,) = plans(catalog), plans(catalog, language="ko", prices="p.toml", output="x")
+    assert plain.run_id == other.run_id
+    with pytest.raises(TunemarkError, match="language"):
+        plans(catalog, language="de")
+
+
 def test_every_value_of_the_spec_changes_its_run_id(catalog):
     spec = plans(catalog)[0].spec
     for field in dataclasses.fields(spec):

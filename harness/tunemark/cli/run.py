@@ -26,6 +26,10 @@ def execute(args: argparse.Namespace) -> int:
     plans = resolve_all(points(experiment), catalog)
     for words in dict.fromkeys(note for plan in plans for note in plan.notes):
         _say(words)
+    if experiment.prices is not None:
+        from tunemark.analysis.prices import read_prices  # only where there are some
+
+        read_prices(experiment.prices)
     if experiment.dry_run:
         print_plans(plans, json=experiment.json)
         return 0

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunemark.cli.folders import HELP, runs_in
+from tunemark.cli.folders import HELP, once, runs_in
 from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
 from tunemark.cli.run import carried_out
 from tunemark.errors import BadExperiment, BadStore
-from tunemark.experiment import points, resolve_all, scale_points
+from tunemark.experiment import Experiment, points, resolve_all, scale_points
 from tunemark.experiment.scale import Mode
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
+    from tunemark.analysis.prices import Prices
     from tunemark.analysis.scaling import Scaling
     from tunemark.results import Result
 
@@ -33,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--from", dest="folders", nargs="+", metavar="DIR", help=f"measure nothing; take runs: {HELP}")
     parser.add_argument("--predict", metavar="N,...", help="predict these sizes too, where a law is fitted")
-    parser.add_argument("--prices", metavar="FILE.toml", help="prices of an hour, for the cheapest size")
     words = "a knee is where more units add less than this share of what the first ones do, each (default: 0.5)"
     parser.add_argument("--knee", metavar="X", help=words)
     experiment_arguments(parser)
@@ -42,25 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     mode = _mode(args.mode)
     catalog = Catalog()
+    if args.folders is not None and args.experiment is not None:
+        raise BadExperiment(
+            what="an experiment and --from",
+            why="--from takes runs that are there and measures nothing",
+            next=f"leave {args.experiment} out, or --from",
+        )
+    experiment = experiment_from(args)
     if args.folders is not None:
-        if args.experiment is not None:
-            raise BadExperiment(
-                what="an experiment and --from",
-                why="--from takes runs that are there and measures nothing",
-                next=f"leave {args.experiment} out, or --from",
-            )
-        every = [result for name in args.folders for result in runs_in(name, catalog)]
-        # A run that two folders have in the very same form is one run.
-        results = [result for i, result in enumerate(every) if result not in every[:i]]
-        found = _scalings(results, mode, args)
+        results = once([result for name in args.folders for result in runs_in(name, catalog)])
+        found = _scalings(results, mode, args, experiment)
         if not found:
             _refuse(results, mode)
         taken = {point.run_id for scaling in found for point in scaling.points}
         results = [result for result in results if result.breakdown or result.run_id in taken]
-        return _shown(results, found, args.output, bool(args.json), catalog, args.folders, args.prices)
+        return _shown(results, found, experiment, catalog, args.folders)
 
-    experiment = experiment_from(args)
-    _asked(args)
+    _asked(args, experiment)
     chosen, notes = scale_points(points(experiment), catalog, mode)
     plans = resolve_all(chosen, catalog)
     for words in dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)]):
@@ -71,43 +69,50 @@ def execute(args: argparse.Namespace) -> int:
         print_plans(plans, json=experiment.json)
         return 0
     measured = carried_out(experiment, plans, catalog)
-    found = _scalings(measured.runs, mode, args)
-    code = _shown(measured.runs, found, experiment.output, experiment.json, catalog, [experiment.store], args.prices)
+    found = _scalings(measured.runs, mode, args, experiment)
+    code = _shown(measured.runs, found, experiment, catalog, [experiment.store])
     return 130 if measured.is_interrupted else code
 
 
-def _scalings(results: Sequence[Result], mode: Mode, args: argparse.Namespace) -> tuple[Scaling, ...]:
+def _scalings(
+    results: Sequence[Result], mode: Mode, args: argparse.Namespace, experiment: Experiment
+) -> tuple[Scaling, ...]:
     # Heavy, and not needed by --dry-run or --help.
-    from tunemark.analysis.prices import read_prices
     from tunemark.analysis.scaling import KNEE, scalings
 
-    predict, knee = _asked(args)
-    prices = read_prices(args.prices) if args.prices is not None else None
+    predict, knee = _asked(args, experiment)
+    prices = _prices(experiment)
     return scalings(results, mode, predict=predict, knee=KNEE if knee is None else knee, prices=prices)
 
 
 def _shown(
     results: Sequence[Result],
     found: Sequence[Scaling],
-    output: str | None,
-    json: bool,
+    experiment: Experiment,
     catalog: Catalog,
     folders: Sequence[str],
-    prices_file: str | None,
 ) -> int:
-    from tunemark.analysis.prices import read_prices
     from tunemark.analysis.scaling import encode_scaling
     from tunemark.report import exit_code, verdict_line, write
     from tunemark.report.reading import traces_in
     from tunemark.report.scaling import SCALING_NOTES, scaling_text
+    from tunemark.report.words import language
     from tunemark.results import Store
 
+    output = experiment.output
     if output is not None and results:
         Store.prove_folder(Path(output))
-        prices = read_prices(prices_file) if prices_file is not None else None
-        write(results, Path(output), catalog, traces=traces_in(folders, results), scalings=found, prices=prices)
+        write(
+            results,
+            Path(output),
+            catalog,
+            traces=traces_in(folders, results),
+            scalings=found,
+            prices=_prices(experiment),
+            language=language(experiment.language),
+        )
         _say(f"the report is in {output.rstrip('/')}/")
-    if json:
+    if experiment.json:
         for scaling in found:
             print(encode_scaling(scaling))
         return exit_code(results)
@@ -140,12 +145,17 @@ def _mode(word: str | None) -> Mode:
     return "strong" if word == "strong" else "weak"
 
 
-def _asked(args: argparse.Namespace) -> tuple[list[float], float | None]:
-    """The sizes to predict, and the share that a knee lies below; what is neither is refused before any work."""
-    if args.prices is not None:
-        from tunemark.analysis.prices import read_prices  # only where there are some
+def _prices(experiment: Experiment) -> Prices | None:
+    if experiment.prices is None:
+        return None
+    from tunemark.analysis.prices import read_prices  # only where there are some
 
-        read_prices(args.prices)
+    return read_prices(experiment.prices)
+
+
+def _asked(args: argparse.Namespace, experiment: Experiment) -> tuple[list[float], float | None]:
+    """The sizes to predict, and the share that a knee lies below; what is neither is refused before any work."""
+    _prices(experiment)
     predict = []
     for word in args.predict.split(",") if args.predict else []:
         number = _number(word)

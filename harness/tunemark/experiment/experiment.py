@@ -58,6 +58,8 @@ class Experiment:
     no_calibrate: bool
     store: str
     output: str | None
+    language: str
+    prices: str | None
     dry_run: bool
     json: bool
     sources: Mapping[str, str] = field(default_factory=dict)

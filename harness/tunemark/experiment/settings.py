@@ -118,6 +118,10 @@ SETTINGS = (
     _scalar("no_calibrate", bool, False, "do not measure the peak FLOP/s of devices that publish none"),
     _scalar("store", str, "runs", "folder that keeps all attempts"),
     _scalar("output", str, None, "folder or file that the report is written to", unset="none"),
+    _scalar("language", str, "en", "of the report that --output names", choices=("en", "ko")),
+    _scalar(
+        "prices", str, None, "file of prices of an hour, TOML or CSV: reports then say what tokens cost", unset="none"
+    ),
     _scalar("dry_run", bool, False, "print the plan and stop"),
     _scalar("json", bool, False, "print one JSON object a line instead of a table"),
 )

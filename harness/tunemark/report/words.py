@@ -14,6 +14,11 @@ Say = Callable[..., str]
 """(text, **values) -> the text in a language, its {names} filled in."""
 
 
+def language(name: str) -> Language:
+    """The language of a setting, which allows no other name."""
+    return next(each for each in LANGUAGES if each == name)
+
+
 def words(language: Language) -> Say:
     """What says a text in a language. A text that its catalogue lacks is a KeyError: half a translation is a bug."""
 
