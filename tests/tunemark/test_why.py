@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from tunemark.analysis.pace import pace
 from tunemark.analysis.why import FAULT_S, Cause, Why, why
 from tunemark.errors import BadExperiment
 from tunemark.report.causes import why_text
 from tunemark.results import Result
 from tunemark.results.result import StepTime, Tokens, encode
+from tunemark.results.trace import Trace, Window, encode_traces
 
 Made = Callable[..., Result]
 
@@ -130,6 +133,55 @@ def test_parts_of_a_step_say_where_the_time_went(made_run: Made) -> None:
     assert "| data | 0.100 | - | -0.100 |" in text
 
 
+def _trace(times: list[float], *, run_id: str = "0123456789abcdef", warmup: int = 1, windows: int = 0) -> Trace:
+    """One attempt of windows of a step each."""
+    kept = tuple(Window(i + 1, math.fsum(times[: i + 1]), t, 10, 10, 10) for i, t in enumerate(times))
+    return Trace(
+        run_id=run_id, attempt="a", rank=0, first=warmup, last=len(times), windows=windows or len(times), kept=kept
+    )  # fmt: skip
+
+
+def test_a_mean_step_is_the_median_one_and_what_slower_ones_add() -> None:
+    # The warm-up's 9 s count nowhere. 10 steps: median 1, one of 3 adds 2 / 10 to the mean.
+    found = pace([_trace([9.0, *[1.0] * 9, 3.0])])
+    assert found is not None
+    assert (found.windows, found.slow) == (10, 1)
+    assert (found.mean_s, found.median_s, found.slow_s) == pytest.approx((1.2, 1.0, 2.0))
+    # Thirds of three windows each: 1, 1, 1 and 1, 1, 3.
+    assert found.drift == pytest.approx(1.0)
+    assert pace([]) is None
+    assert pace([_trace([9.0])]) is None
+    # A part of the windows, chosen by their extremes, has no middle.
+    assert pace([_trace([1.0] * 5, windows=50)]) is None
+
+
+def test_steps_of_several_in_a_window_weigh_as_many() -> None:
+    kept = (Window(1, 9.0, 9.0, 1, 1, 1), Window(5, 13.0, 1.0, 1, 1, 1), Window(7, 17.0, 2.0, 1, 1, 1))
+    found = pace([Trace(run_id="a", attempt="a", rank=0, first=1, last=7, windows=3, kept=kept)])
+    assert found is not None
+    assert found.mean_s == pytest.approx((4 * 1.0 + 2 * 2.0) / 6)
+    assert found.drift is None
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ([1.0, *[1.0] * 9, 6.0], "Most of the change is in some slow steps"),
+        ([1.5, *[1.5] * 10], "Most of the change is in every step"),
+        ([1.0, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6], "B became slower while it was timed"),
+    ],
+)
+def test_raw_steps_tell_a_disturbance_from_a_difference(made_run: Made, times: list[float], words: str) -> None:
+    even = [_trace([1.0] * 11)]
+    assert words in why_text(why(made_run(), made_run(minute=9), traces=(even, [_trace(times)])))
+    assert "timed steps, one by one" not in why_text(why(made_run(), made_run(minute=9), traces=(even, [])))
+
+
+def test_seconds_of_steps_that_hold_other_batches_are_said_to(made_run: Made) -> None:
+    a, b = (made_run(minute=9 * i, tokens=Tokens(slots=3000 * (i + 1), content=1, trained=1)) for i in range(2))
+    assert "a step of A has 100 slots, one of B 200: seconds per step are not of the same work" in why(a, b).notes
+
+
 def test_the_middle_and_the_tail_of_steps_are_held_apart(made_run: Made) -> None:
     times = [StepTime(p50=0.4, p95=0.5), StepTime(p50=0.4, p95=1.0)]
     a, b = (made_run(step_time_s=time, minute=9 * i) for i, time in enumerate(times))
@@ -160,11 +212,18 @@ def test_the_command_pairs_the_same_runs_and_asks_where_there_are_others(
     plain, timed = made_run(run_id="aa"), made_run(run_id="bb", breakdown=True, breakdown_s={"forward": 1.0})
     folder("one", plain, timed)
     folder("two", made_run((50.0, 51.0, 49.0), run_id="aa", minute=9), timed)
+    traces = encode_traces([_trace([1.0] * 9, run_id="aa")])
+    for name in ("one", "two"):
+        (tmp_path / name / "steps.jsonl").write_bytes(traces)
     folder("many", made_run(run_id="cc", seed=1), made_run(run_id="dd", seed=2))
     done = command("why", "one", "two", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["a_run"], found["b_run"], found["parts"][0]["name"]) == ("aa", "aa", "forward")
+    # One run that is named has its parts in the run beside it, and its steps in the folder's.
+    named = json.loads(command("why", "one:aa", "two:aa", "--json").stdout)
+    assert (named["parts"], named["pace"]) == (found["parts"], found["pace"])
+    assert named["pace"][1]["windows"] == 8
     done = command("why", "one", "many")
     assert done.returncode == 2
     assert "many:cc, many:dd" in done.stderr

@@ -14,14 +14,16 @@ import msgspec
 
 from tunemark.analysis import alike
 from tunemark.analysis.compare import ratio_of, takes_no_part
+from tunemark.analysis.pace import Pace, pace
 from tunemark.analysis.surroundings import surroundings
 from tunemark.errors import BadExperiment
 from tunemark.physics.peaks import peak
 from tunemark.results.ratio import Ratio
 from tunemark.results.result import Result, StepTime
+from tunemark.results.trace import Trace
 
-# History of the schema (of `why --json`): 1, first form.
-SCHEMA = 1
+# History of the schema (of `why --json`): 1, first form; 2, with the pace.
+SCHEMA = 2
 
 # Touching a page of 4 KiB for the first time, against touching it again: 2.8 us in a virtual machine on an AMD EPYC
 # (Linux 6.18, November 2026; median of nine times 65,536 pages). Hosts without virtualisation pay less.
@@ -72,7 +74,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
     step_time_s: of each run, at its median and its 95th percentile; null where nothing was timed. explained: the
     product of what is worked out. parts: of a step, from both runs with every part timed; parts_reason: why there are
-    none. unknown: facts that one side or both do not say.
+    none. pace: how the timed steps of each went by; null where their raw steps are not at hand. unknown: facts that
+    one side or both do not say.
     """
 
     a: str
@@ -87,6 +90,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     explained: float | None
     parts: tuple[Part, ...]
     parts_reason: str
+    pace: tuple[Pace | None, Pace | None]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
     schema: int = SCHEMA
@@ -98,8 +102,10 @@ def why(
     *,
     names: tuple[str, str] = ("A", "B"),
     breakdowns: tuple[Result | None, Result | None] = (None, None),
+    traces: tuple[Sequence[Trace], Sequence[Trace]] = ((), ()),
 ) -> Why:
     """All that differs between two runs. breakdowns: the same runs with every part of a step timed, where they exist.
+    traces: of the two runs' attempts, where their steps are at hand.
 
     Raises `BadExperiment` for a simulated and a measured run.
     """
@@ -122,7 +128,8 @@ def why(
         a=names[0], b=names[1], a_run=a.run_id, b_run=b.run_id, ratio=ratio, reason="; ".join(obstacles),
         pieces=_pieces(a, b), step_time_s=(a.step_time_s, b.step_time_s), causes=tuple(causes),
         explained=math.prod(worked_out) if worked_out else None,
-        parts=parts, parts_reason=parts_reason, unknown=tuple(missing), notes=tuple(_notes(a, b, names)),
+        parts=parts, parts_reason=parts_reason, pace=(pace(traces[0]), pace(traces[1])), unknown=tuple(missing),
+        notes=tuple(_notes(a, b, names)),
     )  # fmt: skip
 
 
@@ -143,6 +150,10 @@ def _notes(a: Result, b: Result, names: tuple[str, str]) -> list[str]:
             notes.append(f"{name} ended {result.status}" + (f": {ends[-1].evidence}" if ends else ""))
     if a.simulated:
         notes.append("simulated: no figure here says how fast anything is")
+    one, other = (_FACTORS["slots per step"](r) for r in (a, b))
+    if one and other and abs(other / one - 1) > SMALL:
+        words = f"a step of {names[0]} has {one:,.0f} slots, one of {names[1]} {other:,.0f}"
+        notes.append(f"{words}: seconds per step are not of the same work")
     return notes
 
 

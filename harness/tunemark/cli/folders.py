@@ -67,6 +67,17 @@ def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[
     return of_id
 
 
+def home_of(name: str) -> Path:
+    """The store or the report's folder that holds the runs that `name` stands for."""
+    from tunemark.report.write import RUNS  # heavy, and not needed by --help
+
+    folder, _ = _folder(name)
+    if folder.is_file():
+        return folder.parent
+    is_run = not (folder / RUNS).exists() and any(folder.glob("*/attempt.json"))
+    return folder.absolute().parent if is_run else folder
+
+
 def _folder(name: str) -> tuple[Path, str]:
     """The folder that a word names, and the beginning of a run's id in it."""
     if Path(name).exists():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunemark.cli.folders import HELP, runs_in
+from tunemark.cli.folders import HELP, home_of, runs_in
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
     from tunemark.results import Result
+    from tunemark.results.trace import Trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +33,13 @@ def execute(args: argparse.Namespace) -> int:
     a, b = runs_in(args.a, catalog), runs_in(args.b, catalog)
     is_open = False
     for one, other in _pairs(a, b, (args.a, args.b)):
-        parts = (_companion(one, a), _companion(other, b))
-        found = why(one, other, names=("A", "B") if args.a == args.b else (args.a, args.b), breakdowns=parts)
+        found = why(
+            one,
+            other,
+            names=("A", "B") if args.a == args.b else (args.a, args.b),
+            breakdowns=(_companion(one, a, args.a, catalog), _companion(other, b, args.b, catalog)),
+            traces=(_traces(one, args.a), _traces(other, args.b)),
+        )
         is_open = is_open or found.ratio is None or found.ratio.low is None
         print(msgspec.json.encode(found).decode() if args.json else why_text(found) + "\n")
     return 3 if is_open else 0
@@ -60,10 +67,21 @@ def _plain(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if not result.breakdown] or list(results)
 
 
-def _companion(result: Result, others: Sequence[Result]) -> Result | None:
-    """The same run with every part of a step timed, where it was."""
+def _companion(result: Result, others: Sequence[Result], name: str, catalog: Catalog) -> Result | None:
+    """The same run with every part of a step timed, among these or else in the same store, where it was."""
     from tunemark.analysis.alike import unlike
 
     if result.breakdown:
         return result
-    return next((o for o in others if o.breakdown and not unlike(o, result, ("breakdown",))), None)
+    beside = [*others, *(runs_in(str(home_of(name)), catalog) if len(others) == 1 else ())]
+    return next((o for o in beside if o.breakdown and not unlike(o, result, ("breakdown",))), None)
+
+
+def _traces(result: Result, name: str) -> Sequence[Trace]:
+    """The raw steps of a run, all of them where a store has them, else those that a report kept."""
+    from tunemark.results import Store
+    from tunemark.results.trace import read_traces
+
+    home = home_of(name)
+    kept = [trace for trace in read_traces(home) if trace.run_id == result.run_id]
+    return kept or Store(home).traces(result, most=sys.maxsize)

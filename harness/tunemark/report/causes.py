@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tunemark.analysis.pace import SLOW, Pace
 from tunemark.analysis.why import SMALL, Cause, Why
 from tunemark.report.comparison import markdown, ratio_text
 from tunemark.report.rounding import escaped
@@ -39,10 +40,49 @@ def why_text(found: Why) -> str:
         blocks.append(markdown(header, rows, 1))
     else:
         blocks.append(f"Parts of a step: {found.parts_reason}.")
+    a, b = found.pace
+    if a is not None and b is not None:
+        blocks.append(_pace(a, b))
     lines = [f"- {escaped(note)}" for note in found.notes]
     if found.unknown:
         lines.append(f"- not said by both runs: {escaped(', '.join(found.unknown))}")
     return "\n\n".join([*blocks, "\n".join(lines)] if lines else blocks)
+
+
+# Share of the mean step's change from which on one of its two parts is said to be where it lies.
+_MOST = 0.7
+# Change from the first third of the timed steps to the last from which on a run is said to have drifted.
+_DRIFTED = 0.03
+
+
+def _pace(a: Pace, b: Pace) -> str:
+    """The change of the mean step as that of the median one and of what slower steps add, and what follows from it."""
+    tails = [each.mean_s - each.median_s for each in (a, b)]
+    rows = [
+        [name, _seconds(one), _seconds(other), _change(one, other)]
+        for name, one, other in (
+            ("mean step (s)", a.mean_s, b.mean_s),
+            ("median step (s)", a.median_s, b.median_s),
+            ("what slower steps add to the mean (s)", tails[0], tails[1]),
+        )
+    ]
+    rows.append([f"windows of {SLOW:g} medians and more", *(f"{p.slow} of {p.windows}" for p in (a, b)), "-"])
+    drifts = ["-" if p.drift is None else f"{significant(p.drift, 3)} x" for p in (a, b)]
+    rows.append(["last third of the steps over the first", *drifts, "-"])
+    lines = [markdown(["timed steps, one by one", "A", "B", "change"], rows, 1)]
+    change = b.mean_s - a.mean_s
+    if abs(change) > SMALL * a.mean_s:
+        share = (tails[1] - tails[0]) / change
+        if share >= _MOST:
+            lines.append("Most of the change is in some slow steps: look for what disturbs, not for what differs.")
+        elif share <= 1 - _MOST:
+            lines.append("Most of the change is in every step: look for what differs, not for what disturbs.")
+    for name, p in (("A", a), ("B", b)):
+        if p.drift is not None and abs(p.drift - 1) > _DRIFTED:
+            lines.append(
+                f"{name} became {'slower' if p.drift > 1 else 'faster'} while it was timed: heat, memory or other load."
+            )
+    return "\n\n".join(lines)
 
 
 def _causes(found: Why) -> str:
@@ -89,7 +129,9 @@ def _value(value: object) -> str:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else significant(seconds, 3)
+    if seconds is None:
+        return "-"
+    return f"-{significant(-seconds, 3)}" if seconds < 0 else significant(seconds, 3)
 
 
 def _change(a_s: float | None, b_s: float | None) -> str:

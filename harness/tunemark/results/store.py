@@ -29,7 +29,7 @@ from tunemark.results.findings import merged, verdict
 from tunemark.results.measurement import Measurement, read
 from tunemark.results.recount import Documents
 from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
-from tunemark.results.trace import Trace, read_trace
+from tunemark.results.trace import POINTS, Trace, read_trace
 from tunemark_worker.contract import TokenFile, token_layout
 
 
@@ -132,13 +132,14 @@ class Store:
                 broken(error)
         return [audited(r, None, catalog) for r in found] if catalog else found
 
-    def traces(self, result: Result) -> list[Trace]:
-        """The raw steps of a result's attempts; of one whose records are gone or broken there are none."""
+    def traces(self, result: Result, most: int = POINTS) -> list[Trace]:
+        """The raw steps of a result's attempts, at most so many windows of each; where the records of one are gone or
+        broken it has none."""
         rows = {row.name: row for row in result.each_attempt}
         found = []
         for entry in self._newest(result.run_id):
             if entry.folder.name in rows:
-                drawn = read_trace(entry.folder, result.run_id, rows[entry.folder.name])
+                drawn = read_trace(entry.folder, result.run_id, rows[entry.folder.name], most)
                 found += [drawn] if drawn else []
         return found
 

@@ -102,10 +102,10 @@ def read_traces(folder: Path) -> list[Trace]:
     return found
 
 
-def read_trace(folder: Path, run_id: str, row: AttemptRow) -> Trace | None:
+def read_trace(folder: Path, run_id: str, row: AttemptRow, most: int = POINTS) -> Trace | None:
     """The trace of a stored attempt; None where its records are gone or broken."""
     try:
-        return trace(read(folder), run_id, row)
+        return trace(read(folder), run_id, row, most)
     except BadStore:
         return None
 
