@@ -1,19 +1,33 @@
-"""The committed page in a real browser: nothing complains, all is drawn, and it can be used by everybody."""
+"""The page in a real browser: nothing complains, all is drawn, and it can be used by everybody.
+
+Two reports are looked at: the committed example, and one of written results that has everything a page can hold:
+claims of others, a simulator's rates, predictions, runs that failed, and names that would be scripts.
+"""
 
 from __future__ import annotations
 
-import os
+import re
+import runpy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tunemark.analysis.prices import read_prices
+from tunemark.plugin import Catalog
+from tunemark.report import arrange
+from tunemark.report.charts import Chart, Dots, Lines, Parts
+from tunemark.report.reading import find
+from tunemark_formats.page import render
+
 pytestmark = pytest.mark.full
 
-_EXAMPLE = Path(__file__).parents[1] / "reports/example"
-_PAGES = (_EXAMPLE / "report.html", _EXAMPLE / "ko/report.html")
+_ROOT = Path(__file__).parents[1]
+_EXAMPLE = _ROOT / "reports/example"
+_DARK = "rgb(20, 23, 28)"
+_NAMES = ("example", "example in Korean", "everything", "everything in Korean", "nothing")
 
 
 @pytest.fixture(scope="module")
@@ -28,55 +42,132 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-def opened(browser: Any, path: Path, *, width: int = 1200, scheme: str = "light") -> tuple[Any, list[str]]:
-    """A page from disk without any network, and what its console says."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
-    )
-    page, said = context.new_page(), []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(path.as_uri())
-    return page, said
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages on disk by name."""
+    golden = runpy.run_path(str(_ROOT / "tests/tunemark/test_golden.py"))
+    folder = tmp_path_factory.mktemp("pages")
+    found = {"example": _EXAMPLE / "report.html", "example in Korean": _EXAMPLE / "ko/report.html"}
+    for name, language in (("everything", "en"), ("everything in Korean", "ko")):
+        found[name] = folder / f"{language}.html"
+        found[name].write_bytes(render(golden["report"](language)))
+    found["nothing"] = folder / "nothing.html"
+    found["nothing"].write_bytes(render(arrange([])))
+    return found
 
 
-@pytest.mark.parametrize("path", _PAGES, ids=["en", "ko"])
+Open = Callable[..., tuple[Any, list[str]]]
+
+
+@pytest.fixture
+def opened(browser: Any, pages: dict[str, Path]) -> Iterator[Open]:
+    """opened(name, width=1200, scheme="light"): a page from disk without any network, and what its console says."""
+    contexts = []
+
+    def open_page(name: str, *, width: int = 1200, scheme: str = "light") -> tuple[Any, list[str]]:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
+        )
+        contexts.append(context)
+        page, said = context.new_page(), []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else said.append(r.url))
+        page.goto(pages[name].as_uri())
+        return page, said
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("name", _NAMES)
 @pytest.mark.parametrize("width", [1200, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_complains_and_nobody_is_shut_out(browser: Any, path: Path, width: int, scheme: str) -> None:
-    axe_core = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
-    page, said = opened(browser, path, width=width, scheme=scheme)
+def test_nothing_complains_and_nobody_is_shut_out(opened: Open, name: str, width: int, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed")
+    page, said = opened(name, width=width, scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == _DARK
     assert dark == (scheme == "dark")
-    (script,) = Path(os.path.dirname(axe_core.__file__)).rglob("axe*.js")
+    assert page.evaluate("document.documentElement.lang") == ("ko" if "Korean" in name else "en")
+    # What is folded is looked at too.
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     # Evaluated by the browser's own debugger, which no policy of the page binds.
-    page.evaluate(script.read_text())
+    page.evaluate(axe.AXE_SCRIPT)
     found = page.evaluate("axe.run()")["violations"]
     bad = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
     assert not bad
     assert said == []
 
 
+def marks(chart: Chart) -> int:
+    """How many marks a chart has, without its legend."""
+    if isinstance(chart, Dots):
+        return sum(row.value is not None for row in chart.rows)
+    if isinstance(chart, Parts):
+        return sum(part > 0 for row in chart.rows for part in row.parts)
+    if isinstance(chart, Lines):
+        return sum(len(s.points) for s in chart.series if s.kind == "points")
+    return len(chart.points) if len(chart.points) <= 120 else 0
+
+
+_COUNT = """figure => {
+    const svg = [...figure.querySelectorAll('svg')].filter(each => each.getClientRects().length);
+    const inside = svg.length === 1 ? svg[0].getBoundingClientRect() : null;
+    const all = svg.length === 1 ? [...svg[0].querySelectorAll('[data-mark]:not([data-legend])')] : [];
+    const seen = all.filter(each => {
+        const box = each.getBoundingClientRect();
+        return box.width > 0 && box.left >= inside.left - 1 && box.right <= inside.right + 1
+            && box.top >= inside.top - 1 && box.bottom <= inside.bottom + 1;
+    });
+    const lines = svg.length === 1 ? svg[0].querySelectorAll('[data-line]').length : 0;
+    const texts = svg.length === 1 ? [...svg[0].querySelectorAll('text')] : [];
+    const out = texts.filter(each => {
+        const box = each.getBoundingClientRect();
+        return box.width && (box.left < inside.left - 2 || box.right > inside.right + 2);
+    });
+    return {drawings: svg.length, marks: seen.length, lines, out: out.map(each => each.textContent)};
+}"""
+
+
 @pytest.mark.parametrize("width", [1200, 390])
-def test_every_chart_is_drawn_with_its_marks(browser: Any, width: int) -> None:
-    page, _ = opened(browser, _PAGES[0], width=width)
-    figures = page.locator("main > section > figure").all()
-    assert len(figures) >= 7
-    for figure in figures:
-        assert figure.locator("svg:visible").count() == 1
-        assert figure.locator("svg:visible [data-mark], svg:visible [data-line]").count() > 0
-    runs = page.evaluate("JSON.parse(document.getElementById('data-json').textContent).length")
+@pytest.mark.parametrize("name", ["example", "everything", "everything in Korean"])
+def test_every_chart_is_drawn_with_the_right_number_of_marks(opened: Open, name: str, width: int) -> None:
+    if name == "example":
+        found = find([_EXAMPLE], Catalog())
+        prices = read_prices(_ROOT / "reports/prices.toml")
+        report = arrange(found.results, found.imported, found.traces, unread=found.unread, prices=prices)
+    else:
+        golden = runpy.run_path(str(_ROOT / "tests/tunemark/test_golden.py"))
+        report = golden["report"]("ko" if "Korean" in name else "en")
+    page, _ = opened(name, width=width)
+    assert len(report.charts) >= 7
+    drawn = {f.get_attribute("data-chart"): f for f in page.locator("main > section > figure").all()}
+    assert set(drawn) == {chart.key for chart in report.charts}
+    for chart in report.charts:
+        said = drawn[chart.key].evaluate(_COUNT)
+        lines = len(chart.series) if isinstance(chart, Lines) else 0 if isinstance(chart, (Dots, Parts)) else 1
+        assert said == {"drawings": 1, "marks": marks(chart), "lines": lines, "out": []}, chart.key
+
+
+def test_what_was_not_measured_is_told_by_shape_and_word(opened: Open) -> None:
+    page, _ = opened("everything")
     chart = page.locator("figure[data-chart=throughput] svg:visible")
-    rated = page.evaluate(
-        "JSON.parse(document.getElementById('data-json').textContent).filter(r => r.tokens_per_s).length"
-    )
-    assert chart.locator("a [data-mark]").count() == rated
-    assert chart.locator("a").count() == runs
+    shapes = {
+        origin: chart.locator(f"a [data-mark={origin}]").first.evaluate("each => each.tagName")
+        for origin in ("measured", "simulated")
+    }
+    assert shapes == {"measured": "circle", "simulated": "path"}
+    assert chart.locator("[data-mark=imported]").first.evaluate("each => each.tagName") == "rect"
+    words = chart.inner_text()
+    assert all(word in words for word in ("measured", "simulated", "imported"))
 
 
-def test_a_number_opens_to_its_formula_and_steps_by_keyboard(browser: Any) -> None:
-    page, _ = opened(browser, _PAGES[0])
+def test_a_number_opens_to_its_formula_and_steps_by_keyboard(opened: Open) -> None:
+    page, _ = opened("example")
     number = page.locator("#throughput details.w summary").first
     number.focus()
     page.keyboard.press("Enter")
@@ -88,28 +179,68 @@ def test_a_number_opens_to_its_formula_and_steps_by_keyboard(browser: Any) -> No
     assert page.locator("details.run[open] details summary").first.is_visible()
 
 
-def test_every_control_is_reached_by_tab(browser: Any) -> None:
-    page, _ = opened(browser, _PAGES[0])
-    reached = set()
-    for _ in range(8):
+_TABBED = """() => [...document.querySelectorAll('a[href], button, summary, [tabindex="0"]')].filter(each =>
+    each.checkVisibility() && !(each.closest('details:not([open])') && each.tagName !== 'SUMMARY')).length"""
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_everything_is_reached_by_tab_in_the_order_of_the_page(opened: Open, width: int) -> None:
+    page, _ = opened("everything", width=width)
+    wanted = page.evaluate(_TABBED)
+    page.evaluate("window.reached = []; document.addEventListener('focusin', e => window.reached.push(e.target))")
+    for _ in range(wanted):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
-    assert {"skip", "theme", "print"} <= reached
+    assert page.evaluate("new Set(window.reached).size") == wanted
+    assert page.evaluate("window.reached.every((each, i, all) => !i || (all[i - 1].compareDocumentPosition(each) & 4))")
+    # What has the focus is seen to have it.
+    page.locator("#theme").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_the_theme_is_toggled(browser: Any) -> None:
-    page, _ = opened(browser, _PAGES[0])
+def test_the_theme_is_toggled_and_kept(opened: Open) -> None:
+    page, _ = opened("example")
     page.locator("#theme").click()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == _DARK
+    assert page.locator("#theme").get_attribute("aria-pressed") == "true"
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == _DARK
 
 
-def test_data_is_downloaded_as_it_is_stored(browser: Any) -> None:
-    page, _ = opened(browser, _PAGES[0])
+def test_it_is_read_without_any_script(browser: Any, pages: dict[str, Path]) -> None:
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto(pages["example"].as_uri())
+    assert page.locator("h1").is_visible()
+    assert page.locator("main > section > figure svg:visible").count() >= 7
+    context.close()
+
+
+@pytest.mark.parametrize(("file", "kind"), [("report.csv", "data-csv"), ("runs.json", "data-json")])
+def test_data_is_downloaded_as_it_is_stored(opened: Open, file: str, kind: str) -> None:
+    page, _ = opened("example")
     with page.expect_download() as caught:
-        page.locator("button[data-file='report.csv']").click()
-    assert Path(caught.value.path()).read_bytes() == (_EXAMPLE / "report.csv").read_bytes()
+        page.locator(f"button[data-from='{kind}']").click()
+    assert caught.value.suggested_filename == file
+    content = Path(caught.value.path()).read_bytes()
+    if file == "report.csv":
+        assert content == (_EXAMPLE / "report.csv").read_bytes()
+    else:
+        assert content.decode() == f"[{','.join((_EXAMPLE / 'runs.jsonl').read_text().split(chr(10))[:-1])}]"
 
 
-def test_it_prints(browser: Any) -> None:
-    page, _ = opened(browser, _PAGES[0], scheme="dark")
-    assert page.pdf(format="A4").startswith(b"%PDF")
+@pytest.mark.parametrize("name", ["example", "example in Korean"])
+def test_it_prints_on_white_within_the_page(opened: Open, name: str) -> None:
+    page, _ = opened(name, width=687, scheme="dark")  # an A4 sheet within its margins, at 96 dots an inch
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator(".tools").is_visible()
+    assert page.locator("figure .wide svg").first.is_visible()
+    out = page.evaluate(
+        "[...document.querySelectorAll('table')].filter(e => e.checkVisibility()"
+        " && e.getBoundingClientRect().right > 690).map(e => e.dataset.table)"
+    )
+    assert out == []
+    sheet = page.pdf(format="A4")
+    assert sheet.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", sheet)) <= 40
