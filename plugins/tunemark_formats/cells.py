@@ -51,4 +51,4 @@ def shown(cell: Cell, column: Column, say: Say) -> str:
 
 
 def _unit(unit: str, say: Say) -> str:
-    return say(unit) if unit in ("tokens", "sequences") else unit
+    return say(unit) if unit in ("tokens", "sequences", "chips", "devices", "units") else unit

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 
 from tunemark.report import Report, flat
 from tunemark.report.frame import columns_of
@@ -12,19 +12,25 @@ from tunemark.report.frame import columns_of
 
 def render(report: Report) -> bytes:
     """One row for each run: the tables that have one, side by side."""
-    return _written(flat(report))
+    return "".join(lines(report)).encode()
+
+
+def lines(report: Report) -> list[str]:
+    """The header and each run's row, each with its line's end."""
+    return _lines(flat(report))
 
 
 def render_tables(report: Report) -> Mapping[str, bytes]:
     """The other tables, a file each, by their keys."""
     tables = [table for table in report.tables if table.key and not table.per_run and table.rows]
-    return {f"{table.key}.csv": _written(columns_of(table)) for table in tables}
+    return {f"{table.key}.csv": "".join(_lines(columns_of(table))).encode() for table in tables}
 
 
-def _written(columns: Mapping[str, Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
+def _lines(columns: Mapping[str, Sequence[object]]) -> list[str]:
+    found: list[str] = []
+    # A writer writes a row at a time.
+    writer = csv.writer(SimpleNamespace(write=found.append))
     writer.writerow(columns)
     rows: Iterable[Sequence[object]] = zip(*columns.values(), strict=True)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return found

@@ -114,17 +114,19 @@ class _Canvas:
     def line(self, x1: float, y1: float, x2: float, y2: float, role: str, width: float = 1.0, **more: object) -> None:
         self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=self.style.paint(role), stroke_width=width, **more)
 
-    def mark(self, x: float, y: float, origin: Origin, role: str, tip: str) -> None:
+    def mark(self, x: float, y: float, origin: Origin, role: str, tip: str, *, is_legend: bool = False) -> None:
         """A filled circle is measured; a hollow diamond simulated, a square imported, a triangle predicted."""
+        legend = "" if is_legend else None
         colour, title = self.style.paint(role), f"<title>{escape(tip)}</title>"
         hollow: dict[str, Any] = {
             "fill": self.style.paint("paper"),
             "stroke": colour,
             "stroke_width": "2",
             "data_mark": origin,
+            "data_legend": legend,
         }
         if origin == "measured":
-            self.add("circle", title, cx=x, cy=y, r=5, fill=colour, data_mark=origin)
+            self.add("circle", title, cx=x, cy=y, r=5, fill=colour, data_mark=origin, data_legend=legend)
         elif origin == "simulated":
             self.add("path", title, d=f"M{x:.1f} {y - 6.5:.1f}l6.5 6.5l-6.5 6.5l-6.5 -6.5z", **hollow)
         elif origin == "imported":
@@ -252,7 +254,7 @@ def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
     x = 6.0
     for kind in kinds:
         words = c.say(kind)
-        c.mark(x + 2, y + 10, kind, "c1", words)
+        c.mark(x + 2, y + 10, kind, "c1", words, is_legend=True)
         c.text(x + 14, y + 14.5, words, size=_SMALL)
         x += 34 + _width(words, _SMALL)
     return y + 26

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunemark.report import Report, Table
+from tunemark.report.report import Cell
 from tunemark.report.rounding import escaped
 from tunemark.report.words import Say, words
 from tunemark_formats import cells
@@ -34,16 +37,26 @@ def _table(table: Table, report: Report, say: Say) -> str:
     lines = ["| " + " | ".join(escaped(cells.title(table.columns[i], say)) for i in kept) + " |"]
     lines.append("|" + "".join("---:|" if cells.is_numeric(table, i) else "---|" for i in kept))
     told = cells.told(table)
-    for row in (table.rows[i] for i in told):
-        words = []
-        for i in kept:
-            column = table.columns[i]
-            text = cells.shown(row[i], column, say)
-            words.append(escaped(report.names.get(text, text) if column.name == "run_id" else text))
-        lines.append("| " + " | ".join(words) + " |")
+    columns = [_column(table, i, told, report, say) for i in kept]
+    lines += [f"| {' | '.join(words)} |" for words in zip(*columns, strict=True)]
     if len(told) < len(table.rows):
         lines += ["", say("Of {n:,} more runs none of this is known.", n=len(table.rows) - len(told))]
     return "\n".join(lines)
+
+
+def _column(table: Table, i: int, told: Sequence[int], report: Report, say: Say) -> list[str]:
+    """A column's texts. Of thousands of runs most settings are alike, and are written once."""
+    column = table.columns[i]
+    known: dict[tuple[type, Cell], str] = {}
+    found = []
+    for number in told:
+        cell = table.rows[number][i]
+        key = (type(cell), cell)
+        if key not in known:
+            text = cells.shown(cell, column, say)
+            known[key] = escaped(report.names.get(text, text) if column.name == "run_id" else text)
+        found.append(known[key])
+    return found
 
 
 def _code(command: str) -> str:

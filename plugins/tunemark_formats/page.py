@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -23,7 +24,7 @@ from tunemark.report.report import Answer, Detail, Section
 from tunemark.report.words import Say, words
 from tunemark.results.trace import Trace, thinned
 from tunemark_formats import cells
-from tunemark_formats.csv import render as render_csv
+from tunemark_formats.csv import lines
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
 MOST_BYTES = 1_900_000
@@ -62,20 +63,21 @@ def render(report: Report) -> bytes:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_file("page.html"))
     page = b""
+    csv = lines(report)
     # Thousands of runs never fit at the first.
     for limits in _LIMITS if len(report.runs) < 500 else _LIMITS[1:]:
-        page = template.render(_values(report, limits)).encode()
+        page = template.render(_values(report, csv, limits)).encode()
         if len(page) <= MOST_BYTES:
             break
     return page
 
 
-def _values(report: Report, limits: _Limits) -> dict[str, Any]:
+def _values(report: Report, rows: Sequence[str], limits: _Limits) -> dict[str, Any]:
     say = words(report.language)
     shown = report.details[: limits.details]
     linked = {detail.run_id for detail in shown}
     css, js = _file("page.css"), _file("page.js")
-    data, csv, embedded = _data(report, limits.data_bytes, say)
+    data, csv, embedded = _data(report, rows, limits.data_bytes, say)
     names = report.names
     each_windows = max(6, limits.windows // max(1, sum(len(d.traces) for d in shown)))
     answers = [_answer(a, linked) for a in report.answers]
@@ -125,12 +127,16 @@ def _answer(answer: Answer, linked: set[str]) -> dict[str, Any]:
 
 
 def _blocks(section: Section, names: Mapping[str, str], linked: set[str], rows: int, say: Say) -> list[dict[str, Any]]:
-    """Charts, each with the tables that are named after it, then the other tables."""
-    left = list(section.tables)
+    """Charts, each with the charts and the tables that are named after it, then the other tables."""
+    left, charts = list(section.tables), list(section.charts)
     found: list[dict[str, Any]] = []
-    for chart in section.charts:
-        found.append({"chart": _chart(chart, linked, say), "table": None})
-        for table in [t for t in left if t.key.startswith(f"{chart.key}-")]:
+    while charts:
+        name = f"{charts[0].key}-"
+        while charts:
+            found.append({"chart": _chart(charts.pop(0), linked, say), "table": None})
+            if not (charts and charts[0].key.startswith(name)):
+                break
+        for table in [t for t in left if t.key.startswith(name)]:
             left.remove(table)
             found.append({"chart": None, "table": _table(table, names, linked, rows, say)})
     return found + [{"chart": None, "table": _table(table, names, linked, rows, say)} for table in left]
@@ -174,11 +180,13 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
                     "origin": origin if place == 0 and origin != "measured" else None,
                 }
             )
-        rows.append(found)
+        rows.append({"run": run_id, "cells": found})
     return {
+        "key": table.key,
         "title": table.title,
         "columns": [_header(table.columns[i], numeric[i], say) for i in kept],
         "rows": rows,
+        "help": [(cells.title(c, say), c.help) for c in (table.columns[i] for i in kept) if c.help],
         "alike": [
             (cells.title(table.columns[i], say), cells.shown(table.rows[0][i], table.columns[i], say)) for i in alike
         ],
@@ -234,6 +242,7 @@ def _raw(trace: Trace, number: int, most: int, say: Say) -> Table:
     )  # fmt: skip
     timed = Column(name="timed", title=say("timed"))
     return Table(
+        key="raw",
         title=title,
         columns=(*(Column(name=n, title=say(t), unit=u) for n, t, u in named), timed),
         rows=tuple(
@@ -247,29 +256,21 @@ def _is_timed(steps: int, trace: Trace) -> bool:
     return trace.first is not None and trace.last is not None and trace.first < steps <= trace.last
 
 
-def _data(report: Report, most: int, say: Say) -> tuple[str, str, str]:
-    """(runs as JSON, the CSV as a JSON string, what of them the page holds), safe inside a <script>."""
-    kept: list[str] = []
-    size = 0
-    for run in report.runs:
-        size += len(run)
-        if size > most:
-            break
-        kept.append(run)
-    csv = render_csv(report).decode()
-    rows = csv.split("\r\n")
-    while len(csv) > most and len(rows) > 2:
-        rows = rows[: max(2, int(len(rows) * most / len(csv)))]
-        csv = "\r\n".join(rows) + "\r\n"
-    if len(kept) < len(report.runs):
+def _data(report: Report, csv: Sequence[str], most: int, say: Say) -> tuple[str, str, str]:
+    """(runs as JSON, the CSV as a JSON string, what of them the page holds), safe inside a <script>.
+
+    csv: its lines, the header first; report.csv has a row for each run, or for each claim where there is no run."""
+    lengths = [max(map(len, each)) for each in itertools.zip_longest(report.runs, csv[1:], fillvalue="")]
+    n = sum(size <= most for size in itertools.accumulate(lengths))
+    if n < len(report.runs):
         told = say(
             "This page holds the data of {n:,} of {all:,} runs; all are in runs.jsonl and report.csv beside it.",
-            n=len(kept),
+            n=n,
             all=len(report.runs),
         )
     else:
         told = say("This page holds the data of all its runs; nothing is loaded from anywhere.")
-    return _in_script(f"[{','.join(kept)}]"), _in_script(json.dumps(csv)), told
+    return _in_script(f"[{','.join(report.runs[:n])}]"), _in_script(json.dumps("".join(csv[: n + 1]))), told
 
 
 def _in_script(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -12,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from tunemark.plugin import Catalog, Finding
 from tunemark.report import arrange, write
-from tunemark.report.korean import KOREAN
 from tunemark.report.reading import find, tolerant
-from tunemark.results import Estimate, Result
-from tunemark.results.result import Tokens, encode
-from tunemark.results.trace import Trace, Window, thinned
+from tunemark.results import Result
+from tunemark.results.result import encode
+from tunemark.results.trace import Trace, Window, encode_traces, thinned
 from tunemark_formats.figures import render_svg
 from tunemark_formats.page import MOST_BYTES, render
 
@@ -88,46 +83,6 @@ def test_a_script_runs_by_its_hash_alone(made_run: MadeRun) -> None:
     assert not re.findall(r'(?:src|href)="https?:', page(made_run()))
 
 
-def _halfway(text: str, value: float) -> float:
-    """Half a unit of the last digit printed, at least that of the value's own rounding."""
-    decimals = len(text.partition(".")[2])
-    return 0.5000001 * 10.0**-decimals + abs(value) * 1e-12
-
-
-@settings(
-    max_examples=8,
-    deadline=None,
-    phases=(Phase.explicit, Phase.generate),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    rate=st.floats(0.01, 1e9), half=st.floats(1e-4, 0.2), mfu=st.floats(1e-3, 1), memory=st.integers(1, 1 << 45),
-    content=st.integers(1, 10**9), padding=st.integers(0, 10**6),
-)  # fmt: skip
-def test_every_number_is_the_stored_one_at_the_printed_precision(
-    made_run: MadeRun, rate: float, half: float, mfu: float, memory: int, content: int, padding: int
-) -> None:
-    estimate = Estimate(value=rate, low=rate * (1 - half), high=rate * (1 + half), n=3, method="between-attempt t")
-    slots = content + padding
-    stored = made_run(
-        tokens_per_s=estimate, mfu=mfu, peak_memory_bytes=memory, padding_fraction=padding / slots,
-        tokens=Tokens(slots=slots, content=content, trained=content),
-    )  # fmt: skip
-    # The first of a name is the run's; others follow in its attempts.
-    cells = dict(reversed(_Page(page(stored)).cells))
-    value, _, width = cells["tokens_per_s"].replace(",", "").partition(" ± ")
-    # To the place of the half-width's second digit.
-    place = 10.0 ** (math.floor(math.log10(rate * half)) - 1)
-    assert float(value) == pytest.approx(rate, abs=0.51 * place)
-    assert float(width) == pytest.approx(rate * half, rel=0.06)
-    for name, wanted in (
-        ("mfu", 100 * mfu), ("peak_memory_bytes", memory / 2**30), ("padding_fraction", 100 * padding / slots),
-        ("tokens_content", content), ("tokens_slots", slots),
-    ):  # fmt: skip
-        text = cells[name].replace(",", "")
-        assert float(text) == pytest.approx(wanted, abs=_halfway(text, wanted)), name
-
-
 def test_nothing_at_all_is_a_page_that_says_so() -> None:
     assert "There is no run here" in page()
 
@@ -170,7 +125,15 @@ def test_a_million_steps_keep_their_extremes_and_a_small_page(made_run: MadeRun)
     assert len(kept) <= 402
     assert {windows[0], windows[42], windows[777_777], windows[-1]} <= set(kept)
     run = made_run()
-    trace = Trace(run_id=run.run_id, attempt="a", rank=0, first=2, last=10**6, windows=10**6, kept=tuple(kept))
+    trace = Trace(
+        run_id=run.run_id,
+        attempt=run.each_attempt[0].name,
+        rank=0,
+        first=2,
+        last=10**6,
+        windows=10**6,
+        kept=tuple(kept),
+    )
     html = page(run, traces={run.run_id: [trace]})
     assert f"{len(kept)} of 1,000,000 windows are drawn" in html
     assert len(html.encode()) < MOST_BYTES
@@ -190,19 +153,20 @@ def test_what_is_simulated_is_told_in_words_and_shape(made_run: MadeRun) -> None
     assert "Simulated, so it says nothing of speed" in page(made_run(simulated=True))
 
 
-def test_every_text_has_its_korean(made_run: MadeRun) -> None:
-    root = Path(__file__).parents[2]
-    sources = [*(root / "harness/tunemark/report").glob("*.py"), *(root / "plugins/tunemark_formats").glob("*.py")]
-    for node in (node for path in sources for node in ast.walk(ast.parse(path.read_text()))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
-            first = node.args[0]
-            assert not isinstance(first, ast.Constant) or first.value in KOREAN, first
-    runs = [made_run(), made_run(run_id="b", size="2", chips=2, breakdown_s={"forward": 1.0}, setup_s={"start": 1.0})]
-    html = page(*runs, language="ko")
-    assert 'lang="ko"' in html
-    assert "크기별 처리량" in html
-    for english, korean in KOREAN.items():
-        assert set(re.findall(r"{(\w+)", english)) == set(re.findall(r"{(\w+)", korean)), english
+def test_runs_of_one_id_in_two_stores_are_two(made_run: MadeRun, tmp_path: Path) -> None:
+    before, after = made_run(), made_run((200.0, 201.0), minute=30)
+    for name, run in (("before", before), ("after", after)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "runs.jsonl").write_text(encode(run) + "\n")
+        trace = Trace(run_id=run.run_id, attempt=run.each_attempt[0].name, rank=0, first=0, last=1, windows=1,
+                      kept=(Window(1, 1.0, 1.0, 8, 8, 8),))  # fmt: skip
+        (tmp_path / name / "steps.jsonl").write_bytes(encode_traces([trace]))
+    found = find([tmp_path / "before", tmp_path / "after"], Catalog())
+    report = arrange(found.results, traces=found.traces)
+    assert len(set(report.names.values())) == 2
+    assert [detail.traces[0].attempt for detail in report.details] == [r.each_attempt[0].name for r in (before, after)]
+    ids = [named["id"] for _, named in _Page(render(report).decode()).tags if "id" in named]
+    assert len(set(ids)) == len(ids)
 
 
 def test_a_report_keeps_no_name_of_its_machine(made_run: MadeRun, tmp_path: Path) -> None:

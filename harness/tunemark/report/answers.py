@@ -19,13 +19,18 @@ _BELIEF = ("valid", "suspect", "unknown", "invalid")
 _MOST = 6
 
 
-def answers(results: Sequence[Result], imported: Sequence[Imported], say: Say) -> tuple[Answer, ...]:
-    """One sentence for each model that was measured or simulated: its fastest run among those best to be believed."""
+def answers(
+    results: Sequence[Result], imported: Sequence[Imported], say: Say, named: Sequence[str]
+) -> tuple[Answer, ...]:
+    """One sentence for each model that was measured or simulated: its fastest run among those best to be believed.
+    named: the names of all results."""
     groups: dict[tuple[bool, str], list[Result]] = {}
     for r in results:
         groups.setdefault((r.simulated, r.model), []).append(r)
     # What was measured comes before what a simulator did.
-    found = [_group(rows, say) for _, rows in sorted(groups.items(), key=lambda item: item[0][0])][:_MOST]
+    first = sorted(groups.items(), key=lambda item: item[0][0])[:_MOST]
+    # Of one model, runs need no name of it: they are then named among themselves.
+    found = [_group(rows, named if len(groups) == 1 else labels(rows, say), say) for _, rows in first]
     if not results:
         found = [Answer(text=say("Nothing was measured here."), detail="", value="", verdict="", origin="measured")]
     if imported:
@@ -55,7 +60,7 @@ def _value(r: Result) -> float:
     return r.tokens_per_s.value if r.tokens_per_s else 0.0
 
 
-def _group(runs: Sequence[Result], say: Say) -> Answer:
+def _group(runs: Sequence[Result], named: Sequence[str], say: Say) -> Answer:
     known = [r for r in runs if r.tokens_per_s is not None]
     model = runs[0].model
     rest = _counted([r.verdict for r in runs], say) if len(runs) > 1 else ""
@@ -74,7 +79,7 @@ def _group(runs: Sequence[Result], say: Say) -> Answer:
     rate = best.tokens_per_s
     assert rate is not None
     value = plus_minus(rate, none=say("(no interval)"), to=say("to"))
-    named = labels(runs, say)[runs.index(best)].replace(" · ", ", ")
+    name = next(name for r, name in zip(runs, named, strict=True) if r is best).replace(" · ", ", ")
     if len(runs) == 1:
         text = say(
             "{model} on {device} trains at {value} tokens per second.", model=model, device=device_of(best), value=value
@@ -85,7 +90,7 @@ def _group(runs: Sequence[Result], say: Say) -> Answer:
             model=model,
             value=value,
             n=len(runs),
-            name=named,
+            name=name,
         )
     else:
         text = say(
@@ -93,7 +98,7 @@ def _group(runs: Sequence[Result], say: Say) -> Answer:
             model=model,
             value=value,
             n=len(runs),
-            name=named,
+            name=name,
         )
     if best.simulated:
         text = say("Simulated, so it says nothing of speed: {text}", text=text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling, every_scaling
@@ -56,21 +59,23 @@ def arrange(
             sections=_claims(imported, say, alone=True),
             notes=tuple(map(say, CLAIM_NOTES)),
             language=language,
-            answers=answers(results, imported, say),
+            answers=answers(results, imported, say, ()),
         )
+    results, traces = _apart(results, traces or {})
     worked = [workings(r, say) for r in results]
-    grown = tuple(every_scaling(results) if scalings is None else scalings)
+    named = labels(results, say)
+    grown = tuple(every_scaling(results, prices=prices) if scalings is None else scalings)
     sections = [
-        _throughput(results, imported, worked, say),
+        _throughput(results, imported, worked, named, say),
         growth(grown, not results, say),
         strategies(results, say),
         _step(results, worked, say),
-        _tokens(results, worked, say),
-        _trace(results, traces or {}, say),
-        _memory(results, worked, say),
-        _cost(results, prices, say),
+        _tokens(results, worked, named, say),
+        _trace(results, traces, named, say),
+        _memory(results, worked, named, say),
+        _cost(results, prices, named, say),
         *_claims(imported, say),
-        _environment(results, worked, say),
+        _environment(results, worked, named, say),
         _findings(results, unread, say),
         Section(
             key="definitions",
@@ -83,18 +88,38 @@ def arrange(
         sections=tuple(sections),
         notes=tuple(map(say, (*NOTES, *(CLAIM_NOTES if imported else ())))),
         language=language,
-        answers=answers(results, imported, say),
-        details=_details(results, traces or {}, say),
+        answers=answers(results, imported, say, named),
+        details=_details(results, traces, named, say),
         runs=tuple(encode(r) for r in results),
         scalings=grown,
-        names=dict(zip((r.run_id for r in results), labels(results, say), strict=True)),
+        names=dict(zip((r.run_id for r in results), named, strict=True)),
     )
 
 
+def _apart(
+    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]]
+) -> tuple[list[Result], dict[str, list[Trace]]]:
+    """Each run under an id of its own: of runs that two stores have with other attempts, the later are numbered."""
+    times: Counter[str] = Counter()
+    found: list[Result] = []
+    drawn: dict[str, list[Trace]] = {}
+    for r in results:
+        times[r.run_id] += 1
+        run_id = r.run_id if times[r.run_id] == 1 else f"{r.run_id}-{times[r.run_id]}"
+        own = {row.name for row in r.each_attempt}
+        drawn[run_id] = [each for each in traces.get(r.run_id, ()) if each.attempt in own]
+        found.append(r if run_id == r.run_id else msgspec.structs.replace(r, run_id=run_id))
+    return found, drawn
+
+
 def _throughput(
-    results: Sequence[Result], imported: Sequence[Imported], worked: Sequence[Mapping[str, str]], say: Say
+    results: Sequence[Result],
+    imported: Sequence[Imported],
+    worked: Sequence[Mapping[str, str]],
+    named: Sequence[str],
+    say: Say,
 ) -> Section:
-    chart = figures.throughput(results, imported, say)
+    chart = figures.throughput(results, imported, named, say)
     common = "; ".join(f"{name} {value}" for name, value in shared(results, say))
     missing = [] if results else [say("There is no run here. `tunemark run` measures one.")]
     if results and not any(r.tokens_per_s for r in results):
@@ -134,8 +159,8 @@ def _step(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: S
     )
 
 
-def _tokens(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: Say) -> Section:
-    chart = figures.slots(results, say)
+def _tokens(results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say) -> Section:
+    chart = figures.slots(results, named, say)
     return Section(
         key="tokens",
         title=say("Padding, and three ways to count tokens"),
@@ -146,13 +171,13 @@ def _tokens(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say:
     )
 
 
-def _trace(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], say: Say) -> Section:
+def _trace(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], named: Sequence[str], say: Say) -> Section:
     found = answer_of(results)
-    named = dict(zip((r.run_id for r in results), labels(results, say), strict=True))
     charts = []
     if found is not None:
+        name = next(name for r, name in zip(results, named, strict=True) if r is found)
         for number, trace in enumerate(traces.get(found.run_id, ()), 1):
-            charts.append(figures.steps(found, named[found.run_id], trace, number, say))
+            charts.append(figures.steps(found, name, trace, number, say))
     missing = say(
         "The steps' instants are not at hand: they lie in the store's records, not in this folder. "
         "`tunemark report STORE -o DIR` draws them."
@@ -166,8 +191,8 @@ def _trace(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], say
     )
 
 
-def _memory(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: Say) -> Section:
-    chart = figures.memory(results, say)
+def _memory(results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say) -> Section:
+    chart = figures.memory(results, named, say)
     missing = [] if chart or not results else [say("No device said how much memory a run held.")]
     return Section(
         key="memory",
@@ -178,7 +203,7 @@ def _memory(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say:
     )
 
 
-def _cost(results: Sequence[Result], prices: Prices | None, say: Say) -> Section:
+def _cost(results: Sequence[Result], prices: Prices | None, named: Sequence[str], say: Say) -> Section:
     title = say("Cost of a million tokens")
     if prices is None:
         words = say(
@@ -203,7 +228,7 @@ def _cost(results: Sequence[Result], prices: Prices | None, say: Say) -> Section
     missing = [say("The price file has no price for {names}.", names=", ".join(lacking))] if lacking else []
     if any(r.simulated for r in results):
         missing.append(say("A simulated rate has no cost."))
-    chart = figures.costs(results, prices, say)
+    chart = figures.costs(results, prices, named, say)
     rows = tuple((r.run_id, p, c) for r, p, c in zip(results, priced, costs, strict=True))
     table = Table(
         key="cost",
@@ -217,8 +242,9 @@ def _cost(results: Sequence[Result], prices: Prices | None, say: Say) -> Section
     return Section(key="cost", title=title, charts=(chart,) if chart else (), tables=(table,), missing=tuple(missing))
 
 
-def _environment(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: Say) -> Section:
-    named = labels(results, say)
+def _environment(
+    results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say
+) -> Section:
     commands = tuple((name, command_of(r)) for r, name in list(zip(results, named, strict=True))[:DETAILS])
     facts = [_facts(r.environment) for r in results]
     same = {k: v for k, v in facts[0].items() if all(f.get(k) == v for f in facts)} if facts else {}
@@ -294,8 +320,9 @@ def _finding_columns(say: Say, key: str = "run_id", title: str = "run") -> tuple
     return tuple(Column(name=name, title=say(title)) for name, title in named)
 
 
-def _details(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], say: Say) -> tuple[Detail, ...]:
-    named = labels(results, say)
+def _details(
+    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], named: Sequence[str], say: Say
+) -> tuple[Detail, ...]:
     facts = [_facts(r.environment) for r in results[:DETAILS]]
     found = []
     for r, name, own in zip(results, named, facts, strict=False):
@@ -304,7 +331,7 @@ def _details(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], s
         started = r.environment.get("started_utc")
         if started:
             rest = {"started_utc": str(started), **rest}
-        (sentence,) = answers([r], (), say)
+        (sentence,) = answers([r], (), say, (name,))
         found.append(
             Detail(
                 run_id=r.run_id,
@@ -341,6 +368,7 @@ def _attempts(r: Result, say: Say) -> Table:
         ("evidence", "evidence", ""),
     )
     return Table(
+        key="attempts",
         title=say("Attempts"),
         columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
         rows=tuple(tuple(getattr(row, n) for n, _, _ in named) for row in r.each_attempt),
@@ -386,7 +414,7 @@ def _claims(rows: Sequence[Imported], say: Say, *, alone: bool = False) -> tuple
         rows=tuple(told),
         per_run=False,
     )
-    chart = figures.throughput((), rows, say) if alone else None
+    chart = figures.throughput((), rows, (), say) if alone else None
     return (
         Section(
             key="claims",

@@ -40,6 +40,23 @@ TERMS = (
         "Slots per second x model FLOPs per token (causal attention, nothing recomputed) over the dense peak FLOP/s of "
         "the precision in use. Without a known peak there is none.",
     ),
+    ("HFU", "MFU that counts what checkpointing computes again, too."),
+    ("speed-up", "The rate over that of N0, the smallest size that was measured well."),
+    ("efficiency", "Speed-up x N0 / N: 100 % where each chip that was added brings as much as one of N0's."),
+    (
+        "search",
+        "Seconds in which a platform chose how to parallelize, compiling included. They are part of no rate.",
+    ),
+    (
+        "energy per token",
+        "Joules of the timed steps, of all devices of the job by their own counters, over content tokens. Without a "
+        "counter there is none.",
+    ),
+    (
+        "cost of a million tokens",
+        "The user's price of an hour of the accelerator over the content tokens of an hour at the rate of the timed "
+        "steps, x 1,000,000. Setting up, searching and warming up cost besides.",
+    ),
     ("memory", "The most bytes that the fullest rank held, as the device counts them; 1 GiB = 2^30 bytes."),
     (
         "verdict",

@@ -18,14 +18,14 @@ from tunemark.units import GIB
 ROWS = 40
 
 
-def throughput(results: Sequence[Result], imported: Sequence[Imported], say: Say) -> Dots | None:
-    """Every run's rate of content tokens, by device and size, and below them what others claim."""
+def throughput(results: Sequence[Result], imported: Sequence[Imported], named: Sequence[str], say: Say) -> Dots | None:
+    """Every run's rate of content tokens, by device and size, and below them what others claim. named: the runs' names,
+    here and below."""
     order = {name: i for i, name in enumerate(dict.fromkeys(device_of(r) for r in results))}
     ordered = sorted(results, key=lambda r: order[device_of(r)])
     is_grouped = len(order) > 1
-    words = labels(results, say, without=("device",) if is_grouped else ())
-    named = dict(zip((id(r) for r in results), words, strict=True))
-    rows = [_row(r, r.tokens_per_s, named[id(r)], _group(r, say) if is_grouped else "", say) for r in ordered]
+    words = dict(zip(map(id, results), labels(results, say, without=("device",)) if is_grouped else named, strict=True))
+    rows = [_row(r, r.tokens_per_s, words[id(r)], _group(r, say) if is_grouped else "", say) for r in ordered]
     kept = _extremes(rows)
     claims = [
         Row(
@@ -54,9 +54,8 @@ def throughput(results: Sequence[Result], imported: Sequence[Imported], say: Say
     )
 
 
-def costs(results: Sequence[Result], prices: Prices, say: Say) -> Dots | None:
+def costs(results: Sequence[Result], prices: Prices, named: Sequence[str], say: Say) -> Dots | None:
     found = [(r, cost(r, prices)) for r in results]
-    named = labels(results, say)
     rows = [_row(r, c, name, "", say) for (r, c), name in zip(found, named, strict=True) if c is not None]
     kept = _extremes(rows)
     if not rows:
@@ -71,8 +70,7 @@ def costs(results: Sequence[Result], prices: Prices, say: Say) -> Dots | None:
     )
 
 
-def memory(results: Sequence[Result], say: Say) -> Dots | None:
-    named = labels(results, say)
+def memory(results: Sequence[Result], named: Sequence[str], say: Say) -> Dots | None:
     rows = []
     for r, name in zip(results, named, strict=True):
         held = None if r.peak_memory_bytes is None else r.peak_memory_bytes / GIB
@@ -128,10 +126,10 @@ def step_parts(results: Sequence[Result], say: Say) -> Parts | None:
     )
 
 
-def slots(results: Sequence[Result], say: Say) -> Parts | None:
+def slots(results: Sequence[Result], named: Sequence[str], say: Say) -> Parts | None:
     """What the slots of the timed steps held."""
     rows = []
-    for r, name in zip(results, labels(results, say), strict=True):
+    for r, name in zip(results, named, strict=True):
         if r.tokens is None or not r.tokens.slots:
             continue
         t = r.tokens

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from tunemark.analysis.scaling import Scaling
 from tunemark.report.charts import Lines, Point, Series
-from tunemark.report.report import Cell, Section, Table
+from tunemark.report.report import Cell, Column, Section, Table
 from tunemark.report.scaling import LAWS, SCALING_NOTES, scaling_tables
 from tunemark.report.words import Say
 
-# Charts that are still told apart; the tables have all.
-_CHARTS = 8
-_KINDS = ("sizes", "laws", "predicted", "goals")
+# Scalings with charts and tables of their own; what there is more is one table.
+_MOST = 8
+# What a table is of, by a column that it alone has.
+_KINDS = {"law": "laws", "goal": "goals", "run_id": "sizes", "rule": "findings"}
 
 
 def growth(scalings: Sequence[Scaling], is_empty: bool, say: Say) -> Section:
@@ -23,13 +24,17 @@ def growth(scalings: Sequence[Scaling], is_empty: bool, say: Say) -> Section:
         "`tunemark scale --mode weak --device cpu:1,2` measures two."
     )
     tables: list[Table] = []
-    for number, scaling in enumerate(scalings, 1):
+    for number, scaling in enumerate(scalings[:_MOST], 1):
         tables += _tables(scaling, number, say)
+    if scalings[_MOST:]:
+        tables.append(_more(scalings[_MOST:], say))
     return Section(
         key="scaling",
         title=say("Scaling"),
         lead=" ".join(map(say, SCALING_NOTES)) if scalings else "",
-        charts=tuple(_chart(s, i, say) for i, s in enumerate(scalings[:_CHARTS], 1)),
+        charts=tuple(
+            chart for i, s in enumerate(scalings[:_MOST], 1) for chart in (_chart(s, i, say), *_efficiency(s, i, say))
+        ),
         tables=tuple(tables),
         missing=() if scalings or is_empty else (missing,),
     )
@@ -50,11 +55,8 @@ def title(scaling: Scaling, say: Say) -> str:
 def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
     found = []
     for table in scaling_tables(scaling):
-        # What a table is of, is told by its columns.
         names = {column.name for column in table.columns}
-        kind = (
-            "laws" if "law" in names else "goals" if "goal" in names else "sizes" if "run_id" in names else "predicted"
-        )
+        kind = next((kind for column, kind in _KINDS.items() if column in names), "predicted")
         columns = tuple(
             replace(column, title=say(column.title), help=say(column.help) if column.help else "")
             if column.name not in ("chosen",)
@@ -66,6 +68,7 @@ def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
             "laws": say("Laws tried"),
             "predicted": say("Predicted, not measured"),
             "goals": say("Which size"),
+            "findings": say("Findings on these sizes"),
         }[kind]
         is_sizes = kind == "sizes"
         found.append(
@@ -81,6 +84,28 @@ def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
             )
         )
     return found
+
+
+def _more(scalings: Sequence[Scaling], say: Say) -> Table:
+    """The sizes of many scalings, a row each."""
+    points = [(title(scaling, say), point) for scaling in scalings for point in scaling.points]
+    named = (
+        ("run_id", "run", ""), ("size", "size", ""), ("units", "N", ""), ("tokens_per_s", "content", "tokens/s"),
+        ("speedup", "speed-up", ""), ("efficiency", "efficiency", "1"), ("status", "status", ""),
+        ("verdict", "verdict", ""),
+    )  # fmt: skip
+    return Table(
+        key="scaling-more",
+        title=say("More scalings"),
+        columns=(
+            *(Column(name=name, title=say(words), unit=unit) for name, words, unit in named),
+            Column(name="scaling", title=say("Scaling")),
+        ),
+        rows=tuple((*(_whole(getattr(point, name)) for name, _, _ in named), words) for words, point in points),
+        per_run=False,
+        runs=tuple(point.run_id for _, point in points),
+        origins=tuple("simulated" if point.simulated else "measured" for _, point in points),
+    )
 
 
 def _whole(cell: Cell) -> Cell:
@@ -163,3 +188,54 @@ def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
         series=tuple(series),
         x_log=bool(base and base.units and farthest / base.units >= 8),
     )
+
+
+def _efficiency(scaling: Scaling, number: int, say: Say) -> tuple[Lines, ...]:
+    """Beside the rates; none where there is nothing but the base."""
+    known = [p for p in scaling.points if p.efficiency is not None and p.units]
+    if len(known) < 2:
+        return ()
+    measured = tuple(
+        Point(
+            x=p.units or 0.0,
+            y=100 * p.efficiency.value,
+            low=_percent(p.efficiency.low),
+            high=_percent(p.efficiency.high),
+            origin="simulated" if p.simulated else "measured",
+            run_id=p.run_id,
+            note=p.left_out or "",
+        )
+        for p in known
+        if p.efficiency is not None
+    )
+    series = [Series(label=say("simulated") if scaling.simulated else say("measured"), points=measured)]
+    if scaling.fitted:
+        predicted = tuple(
+            Point(
+                x=c.units,
+                y=100 * c.efficiency.value,
+                low=_percent(c.efficiency.low),
+                high=_percent(c.efficiency.high),
+                origin="predicted",
+            )
+            for c in scaling.fitted.predictions
+        )
+        series.append(Series(label=say("predicted"), points=predicted))
+    xs = [p.x for s in series for p in s.points]
+    ends = tuple(Point(x=x, y=100.0) for x in (min(xs), max(xs)))
+    series.append(Series(label=say("ideal"), points=ends, kind="ideal"))
+    return (
+        Lines(
+            key=f"scaling-{number}-efficiency",
+            title=f"{say('Parallel efficiency')} · {title(scaling, say)}",
+            help=say("Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal."),
+            x=say(scaling.unit or "units"),
+            y=say("efficiency (%)"),
+            series=tuple(series),
+            x_log=max(xs) / min(xs) >= 8,
+        ),
+    )
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction

@@ -76,6 +76,12 @@ KOREAN: dict[str, str] = {
     "Laws tried": "적합해 본 법칙",
     "Predicted, not measured": "예측(측정하지 않음)",
     "Which size": "어느 크기인가",
+    "Parallel efficiency": "병렬 효율",
+    "Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal.":
+        "속도 향상 x N0 / N과 그 95 % 구간(퍼센트). 점선은 이상적인 경우입니다.",
+    "efficiency (%)": "효율(%)",
+    "More scalings": "그 밖의 확장성",
+    "Findings on these sizes": "이 크기들에서 확인된 사항",
     "none": "없음",
     "cost": "비용",
     "price": "가격",
@@ -114,8 +120,8 @@ KOREAN: dict[str, str] = {
     "(no interval)": "(구간 없음)",
     "to": "~",
     # Scaling.
-    "strong scaling": "강한 확장",
-    "weak scaling": "약한 확장",
+    "strong scaling": "강한 확장성(strong)",
+    "weak scaling": "약한 확장성(weak)",
     "batch per data rank": "데이터 랭크당 배치",
     "Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0.":
         "점은 처리량과 95 % 구간입니다. 점선은 이상적인 경우로, 가장 작은 크기의 처리량에 N / N0을 곱한 값입니다.",
@@ -126,13 +132,13 @@ KOREAN: dict[str, str] = {
     "ideal": "이상",
     "Scaling: strong keeps the global batch at every size, weak that of each data rank. N0: the smallest size that was "
     "measured well. Speed-up: rate over that of N0; efficiency: speed-up x N0 / N.":
-        "강한 확장은 모든 크기에서 전체 배치를, 약한 확장은 데이터 랭크별 배치를 그대로 둡니다. N0은 제대로 측정된 가장 작은 "
+        "강한 확장성(strong)은 모든 크기에서 전체 배치를, 약한 확장성(weak)은 데이터 랭크별 배치를 그대로 둡니다. N0은 제대로 측정된 가장 작은 "
         "크기입니다. 속도 향상은 N0에 대한 처리량의 비, 효율은 속도 향상 x N0 / N입니다.",
     "Intervals of speed-ups are of the ratio of attempts, paired where they were taken in rounds. What is predicted was not "
     "measured: its interval is of the fitted law, and holds as far as the law does.":
         "속도 향상의 구간은 시도들의 비율에서 구하며, 번갈아 측정했으면 짝을 지어 비교합니다. 예측은 측정이 아닙니다. 그 구간은 "
         "적합한 법칙의 것이며 법칙이 맞는 만큼만 맞습니다.",
-    "N": "N", "size": "크기", "speed-up": "속도 향상", "rate over that of the base": "기준에 대한 처리량의 비",
+    "N": "N", "N0": "N0", "the size that the others are held against": "다른 크기와 비교하는 기준 크기", "size": "크기", "speed-up": "속도 향상", "rate over that of the base": "기준에 대한 처리량의 비",
     "efficiency": "효율", "speed-up x N0 / N": "속도 향상 x N0 / N",
     "marginal efficiency": "한계 효율", "of the units added last, each": "마지막에 더한 단위 하나당",
     "communication": "통신", "of a step, where it was measured": "스텝에서 차지하는 몫(측정한 경우)",
@@ -168,7 +174,7 @@ KOREAN: dict[str, str] = {
     "trained": "학습", "content, not trained": "내용(학습 안 함)", "padding": "패딩", "{percent} % padding": "패딩 {percent} %",
     "Seconds per step of each window between two synchronised instants. Shaded: the warm-up, which no rate counts; white: "
     "what was timed.":
-        "동기화한 두 시점 사이 각 창의 스텝당 시간(초). 음영은 처리량에 넣지 않는 준비 운전, 흰 부분이 측정 구간입니다.",
+        "동기화한 두 시점 사이 각 창의 스텝당 시간(초). 음영은 처리량에 넣지 않는 워밍업, 흰 부분이 측정 구간입니다.",
     "{kept:,} of {windows:,} windows are drawn, the fastest and slowest of each stretch among them.":
         "창 {windows:,}개 중 {kept:,}개를 그렸으며, 구간마다 가장 빠른 창과 가장 느린 창이 들어 있습니다.",
     "Step time: {name}, attempt {number}": "스텝 시간: {name}, 시도 {number}",
@@ -201,6 +207,7 @@ KOREAN: dict[str, str] = {
     "measured": "측정", "simulated": "시뮬레이션", "imported": "외부", "predicted": "예측",
     # The page.
     "{title}, {n:,} runs": "{title}, 실행 {n:,}개",
+    "What the columns mean": "열의 뜻",
     "Raw steps of attempt {number}": "시도 {number}의 원시 스텝",
     "Raw steps of attempt {number}: {kept:,} of {windows:,} windows, the extremes among them":
         "시도 {number}의 원시 스텝: 창 {windows:,}개 중 {kept:,}개(극값 포함)",
@@ -236,7 +243,7 @@ KOREAN: dict[str, str] = {
     # Columns.
     "run": "실행", "content": "내용", "verdict": "판정", "attempts": "시도", "content per chip": "칩당 내용", "MFU": "MFU",
     "HFU": "HFU", "timed steps": "측정 스텝", "status": "상태", "model": "모델", "device": "디바이스", "strategy": "전략",
-    "breakdown": "부분 측정", "step p50": "스텝 p50", "step p95": "스텝 p95", "step p99": "스텝 p99", "warm-up steps": "준비 스텝",
+    "breakdown": "부분 측정", "step p50": "스텝 p50", "step p95": "스텝 p95", "warm-up steps": "워밍업 스텝",
     "to first step": "첫 스텝까지", "queued": "대기", "search": "탐색", "first loss": "첫 손실", "last loss": "마지막 손실",
     "stopped by": "종료 이유", "slots": "슬롯", "content tokens": "내용 토큰", "trained tokens": "학습 토큰", "memory": "메모리",
     "memory refused": "거부된 메모리", "available for it": "가용 메모리", "of the accelerator": "가속기 전체",
@@ -249,7 +256,7 @@ KOREAN: dict[str, str] = {
     "strategy selected": "선택된 전략", "parameters": "파라미터", "trainable": "학습 파라미터",
     "FLOPs per token": "토큰당 FLOP", "with full attention": "전체 어텐션 기준", "peak": "최대 성능",
     "peak's source": "최대 성능의 출처", "why no MFU": "MFU가 없는 이유", "python": "python", "steps": "스텝", "epochs": "에폭",
-    "budget": "시간 한도", "warm-up": "준비 운전", "tokens": "토큰", "sequences": "시퀀스", "steps done": "마친 스텝",
+    "budget": "시간 한도", "warm-up": "워밍업", "tokens": "토큰", "sequences": "시퀀스", "steps done": "마친 스텝",
     "since the first": "처음부터", "claim": "수치", "source": "출처", "tool": "도구", "counts": "세는 대상", "count": "개수",
     "implied MFU": "역산한 MFU", "claimed": "주장", "chosen": "선택", "times the baseline": "기준의 배수", "judged": "판단",
     "selected": "고른 구성", "measured alike": "같은 조건", "over": "상대", "that is": "대상", "times as fast": "속도 배수",
@@ -299,6 +306,21 @@ KOREAN: dict[str, str] = {
     "precision in use. Without a known peak there is none.":
         "초당 슬롯 x 토큰당 모델 FLOP(인과 어텐션, 재계산 제외) / 사용한 정밀도의 밀집 최대 FLOP/s. 최대 성능을 모르면 "
         "없습니다.",
+    "MFU that counts what checkpointing computes again, too.": "체크포인팅이 다시 계산한 것까지 센 MFU.",
+    "The rate over that of N0, the smallest size that was measured well.":
+        "제대로 측정된 가장 작은 크기 N0의 처리량에 대한 비.",
+    "Speed-up x N0 / N: 100 % where each chip that was added brings as much as one of N0's.":
+        "속도 향상 x N0 / N. 더한 칩 하나하나가 N0의 칩만큼 내면 100 %입니다.",
+    "Seconds in which a platform chose how to parallelize, compiling included. They are part of no rate.":
+        "플랫폼이 병렬 구성을 고르는 데 쓴 초(컴파일 포함). 처리량에 들어가지 않습니다.",
+    "Joules of the timed steps, of all devices of the job by their own counters, over content tokens. Without a counter "
+    "there is none.":
+        "작업의 모든 디바이스가 자체 계측기로 잰 측정 스텝의 에너지(J)를 내용 토큰 수로 나눈 값. 계측기가 없으면 없습니다.",
+    "cost of a million tokens": "백만 토큰당 비용",
+    "The user's price of an hour of the accelerator over the content tokens of an hour at the rate of the timed steps, x "
+    "1,000,000. Setting up, searching and warming up cost besides.":
+        "사용자가 준 가속기의 시간당 가격을, 측정 스텝의 처리량으로 한 시간 동안 학습하는 내용 토큰 수로 나누고 1,000,000을 곱한 "
+        "값. 준비, 탐색, 워밍업의 비용은 따로 듭니다.",
     "The most bytes that the fullest rank held, as the device counts them; 1 GiB = 2^30 bytes.":
         "가장 많이 쓴 랭크의 최대 바이트 수를 디바이스가 센 대로. 1 GiB = 2^30바이트.",
     "valid: nothing contradicts the number. suspect: something disturbed it. invalid: it is no measurement of this "
@@ -317,7 +339,7 @@ KOREAN: dict[str, str] = {
     "An interval is 95 %: between attempts where there are two or more, else within the one run.":
         "구간은 95 %이며, 시도가 둘 이상이면 시도 사이에서, 아니면 한 실행 안에서 구합니다.",
     "Not timed: preparing the data, starting, building the model, the peak's measurement, and the warm-up steps.":
-        "시간에 넣지 않음: 데이터 준비, 시작, 모델 생성, 최대 성능 측정, 준비 스텝.",
+        "시간에 넣지 않음: 데이터 준비, 시작, 모델 생성, 최대 성능 측정, 워밍업 스텝.",
     "An imported claim was not measured here. Its rate is as its source states it, and counts what its tool counts; the "
     "re-derived ones count every slot of a batch.":
         "외부 수치는 여기서 측정하지 않았습니다. 처리량은 출처에 적힌 그대로이며 그 도구가 세는 것을 셉니다. 다시 계산한 것은 "

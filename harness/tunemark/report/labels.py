@@ -46,7 +46,13 @@ def labels(results: Sequence[Result], say: Say, *, without: Sequence[str] = ()) 
     named = [_label(r, shown, say) or f"{r.model} · {device_of(r)}" for r in results]
     counts = Counter(zip(named, *(values[name] for name in without), strict=True))
     keys = zip(named, *(values[name] for name in without), strict=True)
-    return [key[0] if counts[key] == 1 else f"{key[0]} · {r.run_id[:6]}" for key, r in zip(keys, results, strict=True)]
+    return [key[0] if counts[key] == 1 else f"{key[0]} · {_short(r)}" for key, r in zip(keys, results, strict=True)]
+
+
+def _short(r: Result) -> str:
+    """The beginning of a run's id, and its number where a report has several of this id."""
+    beginning, dash, number = r.run_id.partition("-")
+    return beginning[:6] + dash + number
 
 
 def shared(results: Sequence[Result], say: Say) -> list[tuple[str, str]]:

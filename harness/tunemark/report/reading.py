@@ -43,18 +43,29 @@ def find(folders: list[Path], catalog: Catalog) -> Found:
         is_report = (folder / RUNS).is_file()
         results = _of_report(folder, found.unread) if is_report else _of_store(folder, catalog, found.unread)
         for result in results:
-            # A run that two folders have in the very same form is one run.
-            if result not in (same := seen.setdefault(result.run_id, [])):
+            same = seen.setdefault(result.run_id, [])
+            if not any(_is_same(result, other) for other in same):
                 same.append(result)
                 found.results.append(result)
-        found.imported += [row for row in read_imported(folder) if row not in found.imported]
+        try:
+            found.imported += [row for row in read_imported(folder) if row not in found.imported]
+        except BadStore as error:
+            found.unread.append(Unread(place=error.what.replace(f"{folder}/", ""), why=error.why))
         if is_report:
             for trace in read_traces(folder):
                 found.traces.setdefault(trace.run_id, []).append(trace)
         else:
-            shown = [r for r in results if r.run_id not in found.traces][:DETAILS]
-            found.traces.update((r.run_id, Store(folder).traces(r)) for r in shown)
+            store = Store(folder)
+            for r in results[:DETAILS]:
+                known = found.traces.setdefault(r.run_id, [])
+                known += [trace for trace in store.traces(r) if trace not in known]
     return found
+
+
+def _is_same(one: Result, other: Result) -> bool:
+    """Whether two folders have the same run: of the very same attempts, or in the very same form."""
+    names = [row.name for row in one.each_attempt]
+    return one == other or (bool(names) and names == [row.name for row in other.each_attempt])
 
 
 def traces_in(folders: Sequence[str], results: Sequence[Result]) -> dict[str, list[Trace]]:

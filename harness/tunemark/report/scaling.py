@@ -26,20 +26,26 @@ _FORMULAS = {
 
 
 def scaling_tables(scaling: Scaling) -> list[Table]:
-    """The sizes; where a law was fitted, the laws that were tried and what is predicted; the sizes for a goal."""
+    """The sizes; where a law was fitted, the laws that were tried and what is predicted; the sizes for a goal; what was
+    noticed, the lack of a fit among it."""
     tables = [_sizes(scaling)]
     if scaling.fitted:
         tables += [_laws(scaling, scaling.fitted), _predicted(scaling, scaling.fitted)]
     rows: list[tuple[Cell, ...]] = [(b.goal, b.size or "none", b.shown, b.evidence) for b in scaling.best]
-    rows += [("fit", "none", False, scaling.no_fit)] if scaling.no_fit else []
-    rows += [(f.severity, f.rule, True, f.message) for f in scaling.findings]
     columns = (
         Column(name="goal", title="goal"),
         Column(name="size", title="size"),
         Column(name="shown", title="shown", help="its interval sets it apart from every other size measured"),
         Column(name="evidence", title="evidence"),
     )
-    return [*tables, Table(title=f"{scaling.title}: which size", columns=columns, rows=tuple(rows), per_run=False)]
+    tables.append(Table(title=f"{scaling.title}: which size", columns=columns, rows=tuple(rows), per_run=False))
+    told: list[tuple[Cell, ...]] = [("note", "no-fit", scaling.no_fit)] if scaling.no_fit else []
+    told += [(f.severity, f.rule, f.message) for f in scaling.findings]
+    named = (("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
+    noticed = tuple(Column(name=name, title=words) for name, words in named)
+    if told:
+        tables.append(Table(title=f"{scaling.title}: findings", columns=noticed, rows=tuple(told), per_run=False))
+    return tables
 
 
 def scaling_text(scaling: Scaling) -> str:
@@ -122,12 +128,16 @@ def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
+_PER_UNIT = {"chips": "content per chip", "devices": "content per device", "units": "content per unit"}
+
+
 def _sizes(scaling: Scaling) -> Table:
     unit = scaling.unit or "units"
     columns = (
         Column(name="run_id", title="run"),
         Column(name="size", title="size"),
         Column(name="units", title="N", unit=unit),
+        Column(name="is_base", title="N0", help="the size that the others are held against"),
         Column(name="processes", title="processes"),
         Column(name="data_ranks", title="data ranks"),
         Column(name="global_batch", title="global batch", unit="sequences"),
@@ -135,7 +145,7 @@ def _sizes(scaling: Scaling) -> Table:
         Column(name="speedup", title="speed-up", help="rate over that of the base"),
         Column(name="efficiency", title="efficiency", unit="1", help="speed-up x N0 / N"),
         Column(name="marginal_efficiency", title="marginal efficiency", unit="1", help="of the units added last, each"),
-        Column(name="tokens_per_s_per_unit", title=f"content per {unit.removesuffix('s')}", unit="tokens/s"),
+        Column(name="tokens_per_s_per_unit", title=_PER_UNIT[unit], unit="tokens/s"),
         Column(name="communication_share", title="communication", unit="1", help="of a step, where it was measured"),
         Column(name="peak_memory_bytes", title="memory", unit="bytes", help="of the rank that held most"),
         Column(name="status", title="status"),
@@ -149,7 +159,7 @@ def _sizes(scaling: Scaling) -> Table:
 
 def _cell(point: Point, name: str) -> Cell:
     if point.is_base and name in ("speedup", "efficiency") and getattr(point, name):
-        return "1 (base)" if name == "speedup" else "100 (base)"
+        return 1.0
     found: Cell = getattr(point, name)
     return found or "" if name == "left_out" else found
 

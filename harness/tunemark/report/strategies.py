@@ -62,13 +62,12 @@ def _groups(results: Sequence[Result]) -> list[list[Result]]:
     return [runs for runs in found.values() if len({r.strategy_requested for r in runs}) > 1]
 
 
-def _title(runs: Sequence[Result], groups: Sequence[Sequence[Result]]) -> str:
-    r, firsts = runs[0], [each[0] for each in groups]
-    names = ("model", "device", "size", "dataset", "precision", "batching", "sequence", "seed")
-    words = [
-        str(getattr(r, n)) for n in names if len({getattr(f, n) for f in firsts}) > 1 and n not in ("device", "size")
-    ]
-    return " · ".join([r.model, device_of(r), *(w for w in words if w != r.model)])
+def _titles(groups: Sequence[Sequence[Result]]) -> list[str]:
+    """What each group is of: model, device, and the settings in which groups differ."""
+    firsts = [each[0] for each in groups]
+    names = ("dataset", "precision", "batching", "sequence", "seed")
+    varying = [n for n in names if len({getattr(r, n) for r in firsts}) > 1]
+    return [" · ".join([r.model, device_of(r), *(str(getattr(r, n)) for n in varying)]) for r in firsts]
 
 
 def _chart(groups: Sequence[Sequence[Result]], say: Say) -> Dots:
@@ -81,10 +80,10 @@ def _chart(groups: Sequence[Sequence[Result]], say: Say) -> Dots:
             note=say(STATUS[r.status]) if r.status != "ok" else "" if r.tokens_per_s else say("nothing was timed"),
             verdict=r.verdict,
             origin=origin(r),
-            group=_title(runs, groups),
+            group=title,
             run_id=r.run_id,
         )
-        for runs in groups
+        for runs, title in zip(groups, _titles(groups), strict=True)
         for r in runs
     ]
     return Dots(
@@ -160,16 +159,20 @@ def _judge(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[
     rows: dict[str, Judged] = {}
     gains: list[tuple[str, Gain]] = []
     free = alike.freed(("strategy",), ())
-    for runs in groups:
+    comparable: list[Result] = []
+    titles: dict[str, str] = {}
+    for runs, title in zip(groups, _titles(groups), strict=True):
         alike_runs: dict[tuple[object, ...], list[Result]] = {}
         for r in runs:
             alike_runs.setdefault(alike.key(r, free), []).append(r)
         for each in alike_runs.values():
-            if len({r.strategy_requested for r in each}) < 2:
-                continue
-            for group in compare_by(each, ["strategy"]).groups:
-                rows.update((row.run_id, row) for row in group.rows)
-                gains += [(_title(runs, groups), gain) for gain in group.worth if gain.ratio is not None]
+            if len({r.strategy_requested for r in each}) > 1:
+                comparable += each
+                titles.update((r.run_id, title) for r in each)
+    # All at once, so that outcomes hold together.
+    for group in compare_by(comparable, ["strategy"]).groups if comparable else ():
+        rows.update((row.run_id, row) for row in group.rows)
+        gains += [(titles[group.rows[0].run_id], gain) for gain in group.worth if gain.ratio is not None]
     return rows, gains
 
 
