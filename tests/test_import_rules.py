@@ -30,6 +30,7 @@ _STATIONS = (
     "launch",
     "results",
     "sweep",
+    "trials",
     "verify",
     "analysis",
     "report",

@@ -13,11 +13,13 @@ from tunemark.errors import BadExperiment
 from tunemark.experiment import Experiment, Plan
 from tunemark.plugin import Catalog, Launching
 from tunemark.plugin.catalog import load
+from tunemark.predict.search import SearchLog
 from tunemark.report import frame, write
 from tunemark.report.reading import traces_in
 from tunemark.report.words import language
 from tunemark.results import Result, Store
 from tunemark.sweep import Ready, Watch, make_ready, sweep
+from tunemark.trials import choose
 from tunemark.verify import verify
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
         return Results(runs=())
     is_interrupted = False
     try:
-        ready = make_ready(plans, store, watch, launching, max_restarts=experiment.max_restarts)
+        plans, searches = chosen(plans, store, catalog, launching, experiment, watch)
+        ready = make_ready(plans, store, watch, launching, max_restarts=experiment.max_restarts, searches=searches)
         if experiment.verify:
             ready = [_verified(each, experiment, store, catalog, watch) for each in ready]
         for result in sweep(
@@ -87,6 +90,27 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
     finally:
         launching.close()
     return Results(runs=ordered(), is_interrupted=is_interrupted)
+
+
+def chosen(
+    plans: Sequence[Plan],
+    store: Store,
+    catalog: Catalog,
+    launching: Launching,
+    experiment: Experiment,
+    watch: Watch,
+) -> tuple[list[Plan], dict[str, SearchLog]]:
+    """The plans with a layout for each whose strategy is a search, and by run_id how it was found."""
+    found: list[Plan] = []
+    logs: dict[str, SearchLog] = {}
+    for plan in plans:
+        if plan.strategy.is_search:
+            # A breakdown is of the run beside it, which stands before it.
+            redo = experiment.redo and not plan.spec.breakdown
+            one = choose(plan, store, catalog, launching, redo=redo, timeout_s=experiment.timeout, watch=watch)
+            plan, logs[plan.run_id] = one.plan, one.log
+        found.append(plan)
+    return found, logs
 
 
 def open_launcher(experiment: Experiment, plan: Plan, say: Callable[[str], None]) -> Launching:

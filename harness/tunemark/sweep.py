@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -36,6 +36,7 @@ from tunemark.launch import (
 )
 from tunemark.launch.monitor import monitoring
 from tunemark.plugin import Catalog, Job, JobWatch, Launching, PutsBack, StartedJob, WatchesJobs
+from tunemark.predict.search import SearchLog
 from tunemark.results import Result, Store
 
 
@@ -44,7 +45,8 @@ class Ready:
     """A plan with all that its launch needs: nothing has touched the device yet.
 
     launching: what starts its jobs. verification: what holding its strategy to one process has shown; None where that
-    was not asked for. max_restarts: times that an attempt's processes may be started again.
+    was not asked for. max_restarts: times that an attempt's processes may be started again. search: how the layout was
+    chosen, where it was; None where a person has.
     """
 
     plan: Plan
@@ -55,6 +57,7 @@ class Ready:
     launching: Launching
     max_restarts: int = 0
     verification: Mapping[str, Any] | None = None
+    search: SearchLog | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,10 +75,16 @@ class Watch:
 
 
 def make_ready(
-    plans: Sequence[Plan], store: Store, watch: Watch, launching: Launching | None = None, *, max_restarts: int = 0
+    plans: Sequence[Plan],
+    store: Store,
+    watch: Watch,
+    launching: Launching | None = None,
+    *,
+    max_restarts: int = 0,
+    searches: Mapping[str, SearchLog] | None = None,
 ) -> list[Ready]:
     """Check interpreters, copy the code and prepare the token files of all plans, before any device is touched.
-    launching: None starts them on this machine."""
+    launching: None starts them on this machine. searches: by run_id, how layouts were chosen."""
     starts = launching or Local({})
     for device in {plan.device.name: plan.device for plan in plans}.values():
         if isinstance(device, PutsBack) and (words := device.left_over(store.root.absolute())):
@@ -116,15 +125,17 @@ def make_ready(
             )
         code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
         starts.check(plan.launch, store.root.absolute())
+        searched = (searches or {}).get(plan.run_id)
         ready.append(
             Ready(
                 plan=plan,
                 data=data[key],
                 code=code,
                 interpreter=interpreters[asked],
-                fingerprint=_fingerprint(code, data[key], interpreters[asked], plan),
+                fingerprint=_fingerprint(code, data[key], interpreters[asked], plan, searched),
                 launching=starts,
                 max_restarts=max_restarts,
+                search=searched,
             )
         )
     return ready
@@ -277,6 +288,8 @@ class _Attempt:
             facts["launched_s"] = time.monotonic()
         if ready.verification is not None:
             facts["verification"] = dict(ready.verification)
+        if ready.search is not None:
+            facts["search"] = asdict(ready.search)
         return facts
 
     def _start(self, timeout_s: float) -> None:
@@ -391,7 +404,7 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan: Plan) -> str:
+def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan: Plan, search: SearchLog | None) -> str:
     parts: list[object] = [
         code.sha256,
         data.token_file.sha256,
@@ -403,6 +416,9 @@ def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan:
         parts += [plan.launcher.name, dict(plan.launcher_options)]
     else:
         parts += [processor(), os.cpu_count()]
+    if search is not None and search.chosen is not None:
+        # Attempts of another choice are another series.
+        parts.append(search.chosen.words())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

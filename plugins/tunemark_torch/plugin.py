@@ -228,6 +228,18 @@ def tunemark_strategies() -> Sequence[Strategy]:
             refusal=layouts.refusal,
             needs={"torch": "2.6"},
         ),
+        Strategy(
+            name="auto",
+            runtime=_MESH,
+            description="what a search chooses of these and their products: all are predicted, the best few tried",
+            options={
+                "trials": "layouts that are tried for real (3); 0 trusts the prediction",
+                "micro_batch": "sequences, not to be chosen (as --micro-batch)",
+                "checkpointing": "none, selective or full, not to be chosen (as --checkpointing)",
+            },
+            devices=("cpu", "cuda", "rocm"),
+            is_search=True,
+        ),
     ]
 
 

@@ -33,12 +33,19 @@ def _processor(result: Result) -> object:
     return known or f"unknown, of host {worker.get('node') or host.get('name', 'unknown')}"
 
 
+def _asked(result: Result, name: str) -> object:
+    """A setting as it was asked for: what a search has chosen instead is part of what it is compared for."""
+    return getattr(result, name) if result.search is None else result.search.requested.get(name, getattr(result, name))
+
+
 FIELDS: Mapping[str, Callable[[Result], Any]] = {
     **{
         _NAMES.get(name, name): lambda r, name=name: getattr(r, name)  # type: ignore[misc]  # the default binds
         for name in Identity.__struct_fields__
         if name not in _NO_FIELDS
     },
+    "micro_batch": lambda r: _asked(r, "micro_batch"),
+    "checkpointing": lambda r: _asked(r, "checkpointing"),
     "data_sha256": lambda r: r.data_sha256,
     "processor": _processor,
 }

@@ -21,11 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     experiment = experiment_from(args)
-    plans = resolve_all(points(experiment), Catalog())
+    catalog = Catalog()
+    found, away = points(experiment), []
+    if any(strategy.startswith("auto") for strategy in experiment.strategy):
+        from tunemark.predict.elsewhere import is_elsewhere  # not needed by plans that a person has laid out
+
+        away = [point for point in found if is_elsewhere(point, catalog)]
+    plans = resolve_all([point for point in found if all(point is not other for other in away)], catalog)
     for words in dict.fromkeys(note for plan in plans for note in plan.notes):
         print(words, file=sys.stderr)
-    print_plans(plans, json=experiment.json)
-    return 0
+    if not any(plan.strategy.is_search for plan in plans) and not away:
+        print_plans(plans, json=experiment.json)
+        return 0
+    from tunemark.cli.layouts import print_searches
+
+    return print_searches(plans, away, catalog, json=experiment.json)
 
 
 def experiment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +68,12 @@ def print_plans(plans: Sequence[Plan], json: bool) -> None:
     """Print one JSON object a line, or a Markdown table under a line of what all runs share."""
     if json:
         for plan in plans:
-            print(json_module.dumps(_row(plan), allow_nan=False))
+            print(json_module.dumps(row(plan), allow_nan=False))
     else:
         print(_markdown(plans))
 
 
-def _row(plan: Plan) -> dict[str, Any]:
+def row(plan: Plan) -> dict[str, Any]:
     accelerator = plan.accelerator
     return {
         "run_id": plan.run_id,

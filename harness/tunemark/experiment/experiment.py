@@ -46,6 +46,7 @@ class Experiment:
     budget: float | None
     target_interval: float
     window: float
+    trials: int
     breakdown: bool
     verify: bool
     repeats: int
@@ -152,6 +153,7 @@ def points(experiment: Experiment) -> list[Point]:
             "budget",
             "target_interval",
             "window",
+            "trials",
             "verify",
             "launcher",
             "oversubscribe",

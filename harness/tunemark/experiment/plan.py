@@ -66,6 +66,7 @@ class Plan:
     what is computed again.
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
     noticed, for the user. launcher: what starts the processes, which is no part of what the run is.
+    free: where the strategy is a search, the settings that it may choose besides the layout: those that nobody gave.
     """
 
     run_id: str
@@ -92,6 +93,7 @@ class Plan:
     memory_floor_bytes: int
     tokens_per_step: int
     notes: tuple[str, ...]
+    free: tuple[str, ...] = ()
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ class Plan:
     def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
         """What the worker is told for one attempt."""
         assert self.model.runtime is not None, "a model of facts only is refused before"
+        assert not self.strategy.is_search, "what a search stands for is chosen before"
         spec = self.spec
         weights = f"pretrained:{self.model.pretrained}" if spec.weights == "pretrained" else spec.weights
         return Assignment(

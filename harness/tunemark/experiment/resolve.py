@@ -10,14 +10,15 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tunemark.errors import BadExperiment, UnknownName, did_you_mean
 from tunemark.experiment.experiment import Point
 from tunemark.experiment.layout import Layout, check, lay_out, product
 from tunemark.experiment.method import Method, parse_method
 from tunemark.experiment.plan import Plan, RunSpec, run_id
-from tunemark.experiment.values import Factor, factors, named_options
+from tunemark.experiment.settings import BY_NAME
+from tunemark.experiment.values import Factor, factors, named_options, value_of
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
 from tunemark.physics.peaks import find_chip, peak
 from tunemark.plugin.catalog import Catalog
@@ -90,6 +91,9 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     for each, factor in zip(strategies, chosen, strict=True):
         _check_options(point, "strategy", each, factor.options)
     strategy = product(chosen, strategies, point.place("strategy"))
+    free: tuple[str, ...] = ()
+    if strategy.is_search:
+        point, chosen, free = searched(point, chosen[0])
     there = _elsewhere(point, device, launcher) if launcher.elsewhere else _accelerator(point, device, catalog)
     accelerator = _declared(point, there)
     if not accelerator.is_present:
@@ -113,7 +117,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
             next=f"--strategy with one of: {', '.join(several) or 'nothing installed'}; or a smaller --size",
         )
     layout = lay_out(chosen, strategies, strategy, launch.processes, point.place("strategy"))
-    global_batch, accumulation = _batches(point, layout)
+    global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
 
     spec = RunSpec(
         model=model.name,
@@ -186,7 +190,42 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         memory_floor_bytes=floor,
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),
+        free=free,
     )
+
+
+# What a search may choose besides the layout, where nobody has: settings of the same names.
+SEARCHED = ("checkpointing", "micro_batch")
+TRIALS = BY_NAME["trials"].default
+
+
+def searched(point: Point, factor: Factor) -> tuple[Point, list[Factor], tuple[str, ...]]:
+    """The point of a strategy that is a search, its factor with all that is no default written out as options, so that
+    what was asked for is one name, and the settings that it may choose."""
+    options = dict(factor.options)
+    values = dict(point.values)
+    for name in SEARCHED:
+        if name not in point.sources and name not in options:
+            continue
+        given = _searched_value(point, name, options[name]) if name in options else values[name]
+        if name in options and name in point.sources and given != values[name]:
+            raise BadExperiment(
+                what=f"{name} is given twice: {options[name]} and {values[name]}",
+                why=f"{point.place('strategy')}; {point.place(name)}",
+                next="give it once",
+            )
+        values[name] = given
+        options[name] = str(given)
+    trials = options.pop("trials", None)
+    count = values.get("trials", TRIALS) if trials is None else _searched_value(point, "trials", trials)
+    if count != TRIALS:
+        options["trials"] = str(count)
+    free = tuple(name for name in SEARCHED if name not in options)
+    return replace(point, values={**values, "trials": count}), [factor._replace(options=options)], free
+
+
+def _searched_value(point: Point, name: str, word: str) -> Any:
+    return value_of(BY_NAME[name], word, f"{point.place('strategy')}, option {name}")
 
 
 def _memory_notes(what: str, floor: int, device: str, accelerator: Accelerator) -> list[str]:
@@ -489,9 +528,12 @@ def _budget(point: Point) -> float | None:
     return None if point["steps"] is not None or point["epochs"] is not None else DEFAULT_BUDGET_S
 
 
-def _batches(point: Point, layout: Layout) -> tuple[int, int]:
+def _batches(point: Point, layout: Layout, *, is_searched: bool) -> tuple[int, int]:
     data_ranks = layout.data_ranks
     unit = point["micro_batch"] * data_ranks
+    if is_searched:
+        # Of data ranks and micro-batches the search decides; the batch is what every layout of it has.
+        return point["global_batch"] or unit, 1
     whole = unit * layout.micro_batches if point["global_batch"] is None else point["global_batch"]
     if whole % unit:
         near = max(1, (whole + unit // 2) // unit) * unit

@@ -102,6 +102,7 @@ SETTINGS = (
     ),
     _scalar("target_interval", float, 0.02, "end at an interval of ± this fraction; 0 never ends early", minimum=0),
     _scalar("window", float, 1.0, "seconds between waits for the device", above=0),
+    _scalar("trials", int, 3, "layouts that strategy auto tries for real; 0 trusts its prediction", minimum=0),
     _scalar("breakdown", bool, False, "run everything a second time with every part of a step timed"),
     _scalar("verify", bool, False, "hold each strategy to the losses of one process over five steps first"),
     _scalar("repeats", int, 3, "attempts per run, each in fresh processes", minimum=1),

@@ -22,12 +22,12 @@ def values(setting: Setting, raw: object, place: str) -> Any:
     if not setting.is_axis:
         if isinstance(raw, list):
             raise _bad(setting, raw, place, f"{setting.name} takes one value, not a list")
-        return _value(setting, raw, place)
+        return value_of(setting, raw, place)
     items = raw if isinstance(raw, list) else [raw]
     found: list[Any] = []
     for item in items:
         words: list[object] = list(_words(setting, item, place)) if isinstance(item, str) else [item]
-        found += [_value(setting, word, place) for word in words]
+        found += [value_of(setting, word, place) for word in words]
     if not found:
         raise _bad(
             setting, raw, place, "the list is empty", next=f"give at least one value, or leave {setting.name} out"
@@ -116,7 +116,8 @@ def _expanded(setting: Setting, word: str, place: str) -> list[str]:
     return [str(each) for each in found]
 
 
-def _value(setting: Setting, raw: object, place: str) -> Any:
+def value_of(setting: Setting, raw: object, place: str) -> Any:
+    """One value of a setting; `BadExperiment` where it cannot be one."""
     if setting.unset is not None and raw == setting.unset:
         return None
     if setting.type is bool:

@@ -191,6 +191,9 @@ class Strategy:
     is made of. refusal: from the axes of the run, the model and the settings by name, why it cannot be; None where it
     can. Asked of each strategy of a product, in the plan. needs: the least version of a module that the interpreter
     which trains must have, by its name.
+
+    is_search: it is no layout but stands for one that the harness chooses among the device's other strategies before it
+    measures; its runtime is never asked.
     """
 
     name: str
@@ -204,6 +207,7 @@ class Strategy:
     micro_batches: Callable[[Axis], int] = _one_is_enough
     refusal: Callable[[Sequence[Axis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
     needs: Mapping[str, str] = field(default_factory=dict)
+    is_search: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tunemark.experiment.plan import Plan
+from tunemark.plugin.descriptors import Architecture, Axis
 from tunemark.predict.layout import TORCH, Layout, Recompute, Stack, Workload
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
@@ -16,17 +18,35 @@ def of_plan(plan: Plan) -> tuple[Workload, Layout] | str:
     The device is not part of it: `device_facts(plan.accelerator.chip)`, or what was calibrated on the machine.
     """
     spec = plan.spec
-    degrees = {axis.strategy: axis.degree for axis in plan.axes}
-    options = {axis.strategy: axis.options for axis in plan.axes}
-    strange = [name for name in degrees if name not in ("ddp", "fsdp", "tp", "pp")]
-    if strange or (not degrees and plan.strategy.name != "none"):
+    strange = [axis.strategy for axis in plan.axes if axis.strategy not in ("ddp", "fsdp", "tp", "pp")]
+    if strange or (not plan.axes and plan.strategy.name != "none"):
         return f"the cost model does not know the strategy {(strange or [plan.strategy.name])[0]!r}"
+    return work_of(plan), layout_of(plan.axes, micro_batch=spec.micro_batch, checkpointing=spec.checkpointing)
+
+
+def work_of(plan: Plan) -> Workload:
+    """What a plan does, however it lies on its ranks."""
+    spec = plan.spec
+    return workload(
+        plan.model.architecture,
+        sequence=spec.sequence,
+        global_batch=spec.global_batch,
+        precision=spec.precision,
+        optimizer=spec.optimizer,
+        trained_fraction=plan.trainable_parameters / plan.parameters if plan.parameters else 1.0,
+    )
+
+
+def layout_of(axes: Sequence[Axis], *, micro_batch: int, checkpointing: str) -> Layout:
+    """What the cost model is told of a mesh of our strategies. Zero-bubble schedules are taken as interleaved ones."""
+    degrees = {axis.strategy: axis.degree for axis in axes}
+    options = {axis.strategy: axis.options for axis in axes}
     sharded = degrees.get("fsdp", 1)
     pipe = options.get("pp", {})
     schedule = pipe.get("schedule", "1f1b")
     virtual = int(pipe.get("virtual", "2")) if schedule in ("interleaved", "zb", "zbv") else 1
     pipeline = degrees.get("pp", 1)
-    layout = Layout(
+    return Layout(
         data=degrees.get("ddp", 1) * sharded,
         shard=sharded,
         zero=3 if sharded > 1 else 0,
@@ -36,19 +56,30 @@ def of_plan(plan: Plan) -> tuple[Workload, Layout] | str:
         pipeline=pipeline,
         virtual=virtual if pipeline > 1 else 1,
         schedule="gpipe" if schedule == "gpipe" else "interleaved" if virtual > 1 else "1f1b",
-        recompute=_RECOMPUTE.get(spec.checkpointing, "none"),
-        micro_batch=spec.micro_batch,
+        recompute=_RECOMPUTE.get(checkpointing, "none"),
+        micro_batch=micro_batch,
     )
-    work = Workload(
-        architecture=plan.model.architecture,
-        sequence=spec.sequence,
-        global_batch=spec.global_batch,
-        precision={"bf16-autocast": "bf16"}.get(spec.precision, spec.precision),
-        optimizer=spec.optimizer.partition("-")[0],
-        trained_fraction=plan.trainable_parameters / plan.parameters,
-        stack=_stack(spec.precision),
+
+
+def workload(
+    a: Architecture,
+    *,
+    sequence: int,
+    global_batch: int,
+    precision: str,
+    optimizer: str,
+    trained_fraction: float = 1.0,
+) -> Workload:
+    """A step as our worker takes it. precision, optimizer: as settings name them."""
+    return Workload(
+        architecture=a,
+        sequence=sequence,
+        global_batch=global_batch,
+        precision={"bf16-autocast": "bf16"}.get(precision, precision),
+        optimizer=optimizer.partition("-")[0],
+        trained_fraction=trained_fraction,
+        stack=_stack(precision),
     )
-    return work, layout
 
 
 def _stack(precision: str) -> Stack:

@@ -12,6 +12,7 @@ from tunemark.report.columns import selected
 from tunemark.report.figures import STATUS
 from tunemark.report.labels import device_of, origin
 from tunemark.report.report import Cell, Column, Section, Table
+from tunemark.report.search import search_charts, search_tables
 from tunemark.report.words import Say
 from tunemark.report.workings import workings
 from tunemark.results import Estimate, Identity, Result
@@ -41,8 +42,12 @@ def strategies(results: Sequence[Result], say: Say) -> Section:
         )
         if groups
         else "",
-        charts=(_chart(groups, say),) if groups else (),
-        tables=(*((_table(groups, rows, say),) if groups else ()), *((_worth(gains, say),) if gains else ())),
+        charts=(*((_chart(groups, say),) if groups else ()), *search_charts(results, say)),
+        tables=(
+            *((_table(groups, rows, say),) if groups else ()),
+            *((_worth(gains, say),) if gains else ()),
+            *search_tables(results, say),
+        ),
         missing=() if groups or not results else (missing,),
     )
 

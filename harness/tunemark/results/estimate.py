@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from tunemark.plugin.descriptors import Finding
+from tunemark.predict.search import SearchLog
 from tunemark.results import findings as rules
 from tunemark.results import telemetry as monitored
 from tunemark.results.measurement import Counts, Edge, Load, Measurement, Rank
@@ -126,6 +129,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     told = [*ends, *watched]
     launched = [a.facts.get("launcher") or {} for a in attempts]
     shown = (failed or attempts[-1]).measurement
+    search = _search(attempts)
     losses = [x for x in shown.losses if math.isfinite(x)]
     values = {name: getattr(identity, name) for name in Identity.__struct_fields__}
     for name in ("parameters", "trainable_parameters"):
@@ -137,7 +141,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         verdict=rules.verdict(noted, status),
         findings=noted,
         # What the platform itself said goes before what the worker asked of it.
-        strategy_selected=_first(o.get("strategy_selected") for o in (*reversed(watched), *ends)),
+        strategy_selected=_selected(_first(o.get("strategy_selected") for o in (*reversed(watched), *ends)), search),
         attempts=len(attempts),
         each_attempt=tuple(_row(a, windows[a.name]) for a in attempts),
         steps_measured=sum(t.last - t.first for t in timed),
@@ -160,7 +164,8 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         requested_bytes=_first(o.get("requested_bytes") for o in told),
         available_bytes=_first(o.get("available_bytes") for o in told),
         queue_s=_first(w.get("queue_s") for w in (*reversed(watched), *reversed(launched))),
-        search_s=_first(w.get("search_s") for w in reversed(watched)),
+        search_s=_first(w.get("search_s") for w in reversed(watched)) or (search.search_s if search else None),
+        search=search,
         **_energy([(windows[a.name], seen[a.name]) for a in good or attempts]),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
@@ -168,6 +173,27 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         data_sha256=attempts[-1].measurement.assignment.token_file.sha256,
         environment=_environment(attempts[-1]),
     )
+
+
+def _search(attempts: Sequence[Attempt]) -> SearchLog | None:
+    """How the layout was chosen, as the last attempt that says so has it."""
+    found = _first(a.facts.get("search") for a in reversed(attempts))
+    return None if found is None else msgspec.convert(found, SearchLog)
+
+
+def _selected(truly: dict[str, Any] | None, search: SearchLog | None) -> dict[str, Any] | None:
+    """What the worker has made, with the words of what was chosen for it."""
+    if search is None or search.chosen is None or truly is None:
+        return truly
+    one = search.chosen
+    return {
+        **truly,
+        "spelled": one.words(),
+        "layout": one.strategy,
+        "micro_batch": one.micro_batch,
+        "gradient_accumulation": one.gradient_accumulation,
+        "checkpointing": one.checkpointing,
+    }
 
 
 def timed_steps(measurement: Measurement, identity: Identity) -> tuple[float, ...]:
@@ -448,8 +474,12 @@ def _faults(measurement: Measurement, timed: _Timed) -> float | None:
     return total / (timed.last - timed.first)
 
 
+# What the result says elsewhere.
+_TOLD = ("launched_s", "status", "reason", "evidence", "search")
+
+
 def _environment(attempt: Attempt) -> dict[str, Any]:
-    kept = {k: v for k, v in attempt.facts.items() if k not in ("launched_s", "status", "reason", "evidence")}
+    kept = {k: v for k, v in attempt.facts.items() if k not in _TOLD}
     for rank in attempt.measurement.ranks[:1]:
         kept["worker"] = {k: v for k, v in rank.facts.items() if k not in ("kind", "rank", "instant_s")}
         if rank.peak:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunemark.plugin.descriptors import Finding
+from tunemark.predict.search import SearchLog
 
 # History of the schema (of runs.jsonl, result.json and attempt.json):
 #   1  first form
@@ -127,7 +128,8 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     setup_s: seconds of each phase from the launch on, time_to_first_step_s from the launch to the first step's end,
     medians of attempts. peak_memory_bytes: of the rank that held most. requested_bytes: the allocation that failed,
     available_bytes: what there was for it. queue_s: waiting for a turn on the device, search_s: choosing a parallel
-    configuration; of the last attempt in which the platform said so, and part of no rate.
+    configuration; of the last attempt in which the platform said so, and part of no rate. search: what was looked at
+    and tried, where the harness itself has chosen the layout; micro_batch and checkpointing are then the chosen ones.
 
     Of the timed parts that the rates are of, as the device's monitor sampled them: energy_j, a difference of counters,
     all devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, the
@@ -174,6 +176,7 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clock_hz: float | None = None
     throttled_fraction: float | None = None
     telemetry_reasons: dict[str, str] | None = None
+    search: SearchLog | None = None
     schema: int = SCHEMA
 
 

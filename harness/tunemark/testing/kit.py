@@ -107,7 +107,8 @@ class Kit:
         elif isinstance(answer, Dataset):
             names += ["recount"]
         elif isinstance(answer, Strategy):
-            names += ["parity"]
+            # A search's choice is one of the others.
+            names += [] if answer.is_search else ["parity"]
         elif offer.hook == "tunemark_devices":
             names += ["honesty", "kill"]
         return names
@@ -255,7 +256,7 @@ class Kit:
         for offer in self._offers:
             if offer.hook == "tunemark_devices":
                 yield from self._device(runs, offer)
-        strategies = [o for o in self._offers if isinstance(o.answer, Strategy)]
+        strategies = [o for o in self._offers if isinstance(o.answer, Strategy) and not o.answer.is_search]
         for offer in strategies if self._wants("parity") else ():
             check = runs.parity(offer.answer, smallest.answer.name if smallest else "mistral-tiny")
             yield Check(name=check.name, subject=subject_of(offer), outcome=check.outcome, reason=check.reason)

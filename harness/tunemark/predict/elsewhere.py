@@ -1,0 +1,147 @@
+"""The search for machines that are not here: a chip by name, so many of them, and what its vendor publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment.experiment import Point
+from tunemark.experiment.method import parse_method
+from tunemark.experiment.resolve import SEARCHED, searched
+from tunemark.experiment.values import factors
+from tunemark.physics.peaks import find_chip, why_no_peak
+from tunemark.plugin.catalog import Catalog
+from tunemark.plugin.descriptors import Model
+from tunemark.predict.candidates import Space
+from tunemark.predict.facts import device_facts
+from tunemark.predict.ground import USABLE, Question, known_strategies, refusal_of
+from tunemark.predict.planned import workload
+from tunemark.predict.search import Ground
+
+# Largest size that is searched: factorisations grow with it.
+MOST_RANKS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Elsewhere:
+    """A search to be made. size: packages, as the point says it; dies: of one, each of which is a rank."""
+
+    model: Model
+    chip: str
+    size: int
+    dies: int
+    precision: str
+    sequence: int
+    global_batch: int
+    method: str
+    optimizer: str
+    question: Question
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name} on {self.size} x {self.chip}"
+
+
+def is_elsewhere(point: Point, catalog: Catalog) -> bool:
+    """Whether a point asks strategy auto for a device that is a chip's name, and none of a plugin's."""
+    if point["device"] == "auto" or point["device"] in catalog.devices():
+        return False
+    try:
+        names = [factor.name for factor in factors(point["strategy"])]
+        find_chip(point["device"])
+    except (ValueError, TunemarkError):
+        return False
+    return names == ["auto"]
+
+
+def elsewhere(point: Point, catalog: Catalog) -> Elsewhere:
+    """What to search for such a point. Raises `BadExperiment` for what cannot be."""
+    chip = find_chip(point["device"])
+    model = catalog.model(point["model"])
+    a = model.architecture
+    size = _size(point)
+    (factor,) = factors(point["strategy"])
+    point, (factor,), free = searched(point, factor)
+    ranks = size * chip.dies
+    precision, sequence = str(point["precision"]), int(point["sequence"])
+    if sequence > a.max_position_embeddings:
+        raise BadExperiment(
+            what=f"a sequence of {sequence} is longer than {model.name} can take, which is {a.max_position_embeddings}",
+            why=point.place("sequence"),
+            next=f"--sequence {a.max_position_embeddings} or less",
+        )
+    method = parse_method(point["method"])
+    total, trainable = method.parameters(a)
+    given = point["global_batch"]
+    global_batch = int(given) if given is not None else int(point["micro_batch"]) * ranks
+    facts = device_facts(f"{chip.name} die" if chip.dies > 1 else chip.name)
+    work = workload(
+        a,
+        sequence=sequence,
+        global_batch=global_batch,
+        precision=precision,
+        optimizer=str(point["optimizer"]),
+        trained_fraction=trainable / total,
+    )
+    if work.precision not in facts.peak_flops:
+        raise BadExperiment(
+            what=f"{chip.name} cannot be predicted in {precision}",
+            why=why_no_peak(chip.name, work.precision) or point.place("precision"),
+            next=f"--precision with one of: {', '.join(facts.peak_flops)}",
+        )
+    each = None if facts.memory_bytes is None else USABLE * facts.memory_bytes
+    strategies = known_strategies(catalog, "rocm" if "MI" in chip.name else "cuda")
+    settings = {"sequence": sequence, "method": str(method), "precision": precision, "batching": point["batching"]}
+    name = ":".join([factor.name, *(f"{k}={v}" for k, v in sorted(factor.options.items()))])
+    asked = Question(
+        work=work,
+        space=Space(
+            ranks=ranks,
+            strategies=frozenset(strategies),
+            global_batch=global_batch,
+            micro_batches=None if "micro_batch" in free else (int(point["micro_batch"]),),
+            checkpointings=("none", "selective", "full") if "checkpointing" in free else (str(point["checkpointing"]),),
+            alone=ranks == 1,
+        ),
+        ground=Ground(
+            facts=facts,
+            memory_bytes=each,
+            alone=facts if ranks == 1 else None,
+            alone_bytes=each,
+            source="; ".join(["published figures and shares fitted to published rows", *facts.assumptions]),
+        ),
+        refusal=refusal_of(strategies, a, settings),
+        requested={"strategy": name, "global_batch": global_batch, **{n: point[n] for n in SEARCHED}},
+        free=free,
+        batch_follows=given is None,
+    )
+    return Elsewhere(
+        model=model,
+        chip=chip.name,
+        size=size,
+        dies=chip.dies,
+        precision=precision,
+        sequence=sequence,
+        global_batch=global_batch,
+        method=str(method),
+        optimizer=str(point["optimizer"]),
+        question=asked,
+    )
+
+
+def _size(point: Point) -> int:
+    word = point["size"]
+    if word is None:
+        raise BadExperiment(
+            what=f"how many {point['device']}?",
+            why="a machine that is not here has no default size",
+            next=f"--device {point['device']} --size 8,64",
+        )
+    if not str(word).isdecimal() or not 1 <= int(word) <= MOST_RANKS:
+        raise BadExperiment(
+            what=f"size cannot be {word!r}",
+            why=f"{point.place('size' if 'size' in point.sources else 'device')}: it is a number of {point['device']}, "
+            f"from 1 to {MOST_RANKS:,}",
+            next=f"--device {point['device']} --size 8,64",
+        )
+    return int(word)

@@ -1,0 +1,187 @@
+"""From a plan to what a search needs: the work of its step, the space of its layouts, the machine as a rank sees it.
+
+Machines are known by their calibration where there is one that fits, else by their chip's published figures, else (a
+CPU) by assumption, and the source says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment.plan import Plan
+from tunemark.experiment.resolve import SEARCHED
+from tunemark.plugin.catalog import Catalog
+from tunemark.plugin.descriptors import Accelerator, Architecture, Strategy
+from tunemark.predict.candidates import Candidate, Space
+from tunemark.predict.facts import device_facts
+from tunemark.predict.layout import Workload
+from tunemark.predict.machine import DeviceFacts, Efficiency
+from tunemark.predict.planned import work_of
+from tunemark.predict.search import Ground, fits
+
+# Of a device's memory, what training can have: the rest is the runtime's context, the communication library's buffers,
+# and what the allocator cannot use for its pieces.
+USABLE = 0.92
+# Strategies that the cost model knows; what else a plugin brings is not searched.
+KNOWN = ("none", "ddp", "fsdp", "tp", "pp")
+
+_CPU = Efficiency(
+    gemm={"bf16": 0.6, "fp32": 0.6}, attention=0.1, memory=0.7, host_s=20e-6, data_hidden=0.0, step_s=5e-3, straggle=0.0
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """All that a search is asked of one plan. batch_follows: nobody gave a global batch, so that it grows with the
+    size."""
+
+    work: Workload
+    space: Space
+    ground: Ground
+    refusal: Callable[[Candidate], str | None]
+    requested: dict[str, int | str]
+    free: tuple[str, ...]
+    batch_follows: bool
+
+
+def question(plan: Plan, catalog: Catalog) -> Question:
+    """What to search for a plan whose strategy is a search. Raises `BadExperiment` where its machine is not known."""
+    spec = plan.spec
+    work = work_of(plan)
+    strategies = known_strategies(catalog, plan.device.name)
+    ranks = plan.launch.processes
+    alone = "none" in strategies and is_alone(plan, strategies["none"])
+    space = Space(
+        ranks=ranks,
+        strategies=frozenset(strategies),
+        global_batch=spec.global_batch,
+        micro_batches=None if "micro_batch" in plan.free else (spec.micro_batch,),
+        checkpointings=("none", "selective", "full") if "checkpointing" in plan.free else (spec.checkpointing,),
+        alone=alone,
+    )
+    requested: dict[str, int | str] = {name: getattr(spec, name) for name in ("strategy", "global_batch", *SEARCHED)}
+    settings = {name: getattr(spec, name) for name in ("sequence", "method", "precision", "batching")}
+    return Question(
+        work=work,
+        space=space,
+        ground=ground_of(plan, ranks, alone),
+        refusal=refusal_of(strategies, plan.model.architecture, settings),
+        requested=requested,
+        free=plan.free,
+        batch_follows=spec.global_batch == spec.micro_batch * ranks,
+    )
+
+
+def smallest(asked: Question) -> int | None:
+    """The fewest ranks of such memory on which some layout fits: 1 to a node, then whole nodes, then doubling to a
+    million. None where none does, and where ranks share one memory, so that more of them help nothing."""
+    if asked.ground.is_shared:
+        return None
+    node = asked.ground.facts.node
+    # A batch that follows from the size grows with it.
+    space = asked.space
+    each = space.global_batch // space.ranks if asked.batch_follows else None
+    sizes: list[int] = [*range(1, node), *range(node, 64 * node, node), *(node << n for n in range(6, 21))]
+    for ranks in sizes:
+        batch = space.global_batch if each is None else each * ranks
+        trial = replace(space, ranks=ranks, global_batch=batch, alone=ranks == 1 and "none" in space.strategies)
+        ground = replace(asked.ground, alone=asked.ground.facts, alone_bytes=asked.ground.memory_bytes)
+        if fits(replace(asked.work, global_batch=batch), trial, ground, asked.refusal):
+            return ranks
+    return None
+
+
+def refusal_of(
+    strategies: Mapping[str, Strategy], a: Architecture, settings: Mapping[str, Any]
+) -> Callable[[Candidate], str | None]:
+    """Why a candidate cannot train the model, as its strategies say themselves; None where it can."""
+
+    def refusal(candidate: Candidate) -> str | None:
+        told = {**settings, **candidate.settings}
+        for axis in candidate.axes:
+            if why := strategies[axis.strategy].refusal(candidate.axes, a, told):
+                return why
+        return None
+
+    return refusal
+
+
+def known_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:
+    """The device's strategies that the cost model knows; those that can stand in a product have one runtime."""
+    found = {}
+    for name in KNOWN:
+        try:
+            found[name] = catalog.strategy(name, device)
+        except TunemarkError:
+            continue
+    return found
+
+
+def is_alone(plan: Plan, none: Strategy) -> bool:
+    """Whether one process can use the whole size."""
+    try:
+        return plan.device.launch(plan.accelerator, none).processes == 1
+    except TunemarkError:
+        return False
+
+
+def ground_of(plan: Plan, ranks: int, alone: bool) -> Ground:
+    """The machine of a plan as its ranks see it."""
+    accelerator = plan.accelerator
+    whole = accelerator.memory_bytes
+    if plan.device.name == "cpu":
+        cores = int(accelerator.name)
+        facts, source = cpu(1, ranks), "figures assumed of a CPU core; `tunemark calibrate` measures this machine"
+        return Ground(
+            facts=facts,
+            memory_bytes=None if whole is None else USABLE * whole / ranks,
+            alone=cpu(cores, 1) if alone else None,
+            alone_bytes=None if whole is None else USABLE * whole,
+            source=source,
+            is_shared=True,
+        )
+    facts = of_chip(accelerator, plan)
+    each = None if whole is None else USABLE * whole / (accelerator.chips or ranks)
+    return Ground(
+        facts=facts,
+        memory_bytes=each,
+        alone=facts if alone else None,
+        alone_bytes=each,
+        source=facts.source,
+    )
+
+
+def cpu(threads: int, ranks: int) -> DeviceFacts:
+    """A process of so many threads beside others on one host, by rough figures of a server's core of 2020 to 2025: the
+    order of layouts is what they are for. Computing and communicating share the cores, so nothing is hidden."""
+    return DeviceFacts(
+        name=f"{threads} CPU cores",
+        kind="cpu",
+        peak_flops={"fp32": 1e11 * threads, "bf16": 2e11 * threads},
+        memory_bytes=None,
+        bandwidth_bytes_per_s=10e9 * threads,
+        node=max(ranks, 1),
+        intra_bytes_per_s=1.5e9,
+        inter_bytes_per_s=1.5e9,
+        intra_s=100e-6,
+        inter_s=100e-6,
+        efficiency=_CPU,
+        residual=0.5,
+        source="assumed",
+    )
+
+
+def of_chip(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
+    """The published figures of an accelerator's chip."""
+    try:
+        return device_facts(accelerator.chip)
+    except TunemarkError as error:
+        raise BadExperiment(
+            what=f"strategy auto cannot predict {plan.device.name}:{accelerator.name}",
+            why=f"nothing is known of the chip {accelerator.chip!r}: {error.what}",
+            next="--chip and --chips say what it is made of; or calibrate it: "
+            f"tunemark calibrate --device {plan.device.name} --size {accelerator.name}",
+        ) from error

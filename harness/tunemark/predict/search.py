@@ -1,0 +1,297 @@
+"""The search for a layout: all candidates that there are, which of them fit, and their predicted rates, best first.
+
+Nothing is carried out here: `tunemark.trials` tries the best few. The log is kept with the run and shown in its report.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tunemark.predict.analytic import impossible, memory, predict
+from tunemark.predict.candidates import Candidate, Space, candidates
+from tunemark.predict.layout import Workload
+from tunemark.predict.machine import DeviceFacts
+from tunemark.predict.prediction import Prediction
+
+Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
+
+# Rows of the log: the best of each kind of layout, and the best of all.
+_MOST_ROWS = 24
+# Reasons that are told apart; rarer ones are counted together.
+_MOST_REASONS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What layouts are laid out on. facts: of a rank of a distributed strategy; memory_bytes: that it may use, None
+    where unknown. alone, alone_bytes: the same of the one process of strategy none, where that can use this size.
+    source: what the figures stand on, in words. is_shared: all ranks lie in one memory, each has its share."""
+
+    facts: DeviceFacts
+    memory_bytes: float | None
+    alone: DeviceFacts | None = None
+    alone_bytes: float | None = None
+    source: str = ""
+    is_shared: bool = False
+
+    def of(self, candidate: Candidate) -> tuple[DeviceFacts, float | None]:
+        if not candidate.axes:
+            assert self.alone is not None, "none is a candidate only where it can use the size"
+            return self.alone, self.alone_bytes
+        return self.facts, self.memory_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Option:
+    """One row of a search's log. Rates count slots of the whole job. low, high: of the predicted rate. seconds: the
+    predicted step by part. memory_bytes: predicted, of the fullest rank; memory_high_bytes: its upper bound.
+    tried_tokens_per_s: measured over the trial's few steps. trial_s: the trial took, start and set-up included.
+    reason: why it failed, or does not fit."""
+
+    strategy: str
+    checkpointing: str
+    micro_batch: int
+    gradient_accumulation: int
+    outcome: Outcome
+    predicted_tokens_per_s: float | None
+    low: float | None
+    high: float | None
+    seconds: dict[str, float]
+    memory_bytes: float
+    memory_high_bytes: float
+    tried_tokens_per_s: float | None = None
+    trial_s: float | None = None
+    reason: str = ""
+
+    def words(self) -> str:
+        """Layout and settings, to be read."""
+        return f"{self.strategy}, micro-batch {self.micro_batch}, checkpointing {self.checkpointing}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchLog:
+    """What a search has looked at. requested: settings as they were asked for or by default; free: of these, what the
+    search may choose otherwise. ranks: that layouts have.
+    candidates: all of them; possible: those that no strategy refuses; fitting: of these, in memory. rejected: how many
+    each reason left out. memory_bytes: that a rank may use, None where unknown and nothing is left out for it.
+    source: what predictions stand on. prediction_s, trial_s: seconds of either part; no rate contains them.
+    options: the best of each kind and the best of all, by predicted rate."""
+
+    requested: dict[str, int | str]
+    free: tuple[str, ...]
+    ranks: int
+    global_batch: int
+    candidates: int
+    possible: int
+    fitting: int
+    rejected: dict[str, int]
+    memory_bytes: float | None
+    source: str
+    prediction_s: float
+    trials: int = 0
+    trial_s: float = 0.0
+    options: tuple[Option, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def search_s(self) -> float:
+        return self.prediction_s + self.trial_s
+
+    @property
+    def chosen(self) -> Option | None:
+        """None where nothing fits, or nothing was chosen yet."""
+        return next((option for option in self.options if option.outcome == "chosen"), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """A candidate that fits, with what is expected of it."""
+
+    candidate: Candidate
+    prediction: Prediction
+
+    @property
+    def rate(self) -> float:
+        return self.prediction.tokens_per_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a search has found: those that fit, the fastest first, and its log. least: of those that do not fit, the one
+    that needs the least memory."""
+
+    ranked: tuple[Ranked, ...]
+    log: SearchLog
+    least: Candidate | None = None
+
+
+def search(
+    work: Workload,
+    space: Space,
+    ground: Ground,
+    *,
+    refusal: Callable[[Candidate], str | None],
+    requested: Mapping[str, int | str],
+    free: Sequence[str] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> Found:
+    """All candidates of the space, judged. refusal: why a strategy cannot train the model so; None where it can.
+
+    Raises KeyError where the device's peak in the precision is unknown.
+    """
+    began_s = clock()
+    reasons: Counter[str] = Counter()
+    refused: dict[tuple[str, int], str | None] = {}
+    count = possible = 0
+    ranked: list[Ranked] = []
+    too_large: dict[tuple[str, ...], tuple[float, Candidate]] = {}
+    for candidate in candidates(space):
+        count += 1
+        asked = candidate.strategy, candidate.gradient_accumulation
+        if asked not in refused:
+            refused[asked] = refusal(candidate) or impossible(work, candidate.layout)
+        if why := refused[asked]:
+            reasons[_alike(why)] += 1
+            continue
+        possible += 1
+        facts, there = ground.of(candidate)
+        needed = memory(work, candidate.layout, facts).total
+        if there is not None and needed > there:
+            reasons[_too_large(candidate.names)] += 1
+            former = too_large.get(candidate.names)
+            if former is None or needed < former[0]:
+                too_large[candidate.names] = needed, candidate
+            continue
+        ranked.append(Ranked(candidate=candidate, prediction=predict(work, candidate.layout, facts)))
+    ranked.sort(key=_order)
+    seconds = clock() - began_s
+    options = [option_of(each) for each in shown(ranked)]
+    kinds = {each.candidate.names for each in ranked}
+    for names, (_, candidate) in too_large.items():
+        if names not in kinds:
+            options.append(_lacking(work, candidate, ground))
+    log = SearchLog(
+        requested=dict(requested),
+        free=tuple(free),
+        ranks=space.ranks,
+        global_batch=space.global_batch,
+        candidates=count,
+        possible=possible,
+        fitting=len(ranked),
+        rejected=_counted(reasons),
+        memory_bytes=ground.memory_bytes,
+        source=ground.source,
+        prediction_s=seconds,
+        options=tuple(options),
+    )
+    least = min(too_large.values(), key=lambda pair: pair[0])[1] if too_large else None
+    return Found(ranked=tuple(ranked), log=log, least=least)
+
+
+def fits(work: Workload, space: Space, ground: Ground, refusal: Callable[[Candidate], str | None]) -> bool:
+    """Whether any candidate fits: of each layout the one that needs the least memory is looked at."""
+    frugal = replace(
+        space,
+        micro_batches=space.micro_batches or (1,),
+        checkpointings=("full",) if "full" in space.checkpointings else space.checkpointings,
+    )
+    for candidate in candidates(frugal):
+        facts, there = ground.of(candidate)
+        is_small = there is None or memory(work, candidate.layout, facts).total <= there
+        if is_small and not impossible(work, candidate.layout) and not refusal(candidate):
+            return True
+    return False
+
+
+def to_try(ranked: Sequence[Ranked], trials: int) -> list[Ranked]:
+    """The best few for a trial: the best of all, then the best of each other kind of layout that could still be faster
+    by the predictions' bounds, since models err more between kinds than within one; then the next best."""
+    if not ranked:
+        return []
+    kinds: dict[tuple[str, ...], Ranked] = {}
+    for each in ranked:
+        kinds.setdefault(each.candidate.names, each)
+    floor = _bounds(ranked[0].prediction)[0]
+    first = [each for each in kinds.values() if _bounds(each.prediction)[1] >= floor]
+    rest = [each for each in ranked if all(each is not other for other in first)]
+    return [*first, *rest][:trials]
+
+
+def shown(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Those that a log shows: the best of each kind, and the best of all."""
+    kinds: dict[tuple[str, ...], Ranked] = {}
+    for each in ranked:
+        kinds.setdefault(each.candidate.names, each)
+    kept = list(kinds.values())[: _MOST_ROWS // 2]
+    kept += [each for each in ranked[:_MOST_ROWS] if all(each is not other for other in kept)]
+    return sorted(kept[:_MOST_ROWS], key=_order)
+
+
+def option_of(each: Ranked, outcome: Outcome = "predicted") -> Option:
+    """A row of the log."""
+    candidate, p = each.candidate, each.prediction
+    low, high = _bounds(p)
+    return Option(
+        strategy=candidate.strategy,
+        checkpointing=candidate.checkpointing,
+        micro_batch=candidate.micro_batch,
+        gradient_accumulation=candidate.gradient_accumulation,
+        outcome=outcome,
+        predicted_tokens_per_s=p.tokens_per_s,
+        low=low,
+        high=high,
+        seconds=_parts(p),
+        memory_bytes=p.bytes.total,
+        memory_high_bytes=p.memory_bounds_bytes[1],
+    )
+
+
+def _parts(p: Prediction) -> dict[str, float]:
+    s = p.seconds
+    return {
+        "compute": s.compute,
+        "communication": s.communication,
+        "bubble": s.bubble,
+        "optimizer": s.optimizer,
+        "data": s.data,
+    }
+
+
+def _bounds(p: Prediction) -> tuple[float, float]:
+    """Of the rate."""
+    low_s, high_s = p.step_time_bounds_s
+    return p.tokens_per_step / high_s, p.tokens_per_step / low_s
+
+
+def _order(each: Ranked) -> tuple[float, float, int]:
+    """By rate; of equals the one that needs less memory, then the one of fewer axes."""
+    return -round(each.rate, 6), each.prediction.bytes.total, len(each.candidate.axes)
+
+
+def _lacking(work: Workload, candidate: Candidate, ground: Ground) -> Option:
+    """The row of a kind of layout that does not fit, by the one that needs the least."""
+    facts, there = ground.of(candidate)
+    p = predict(work, candidate.layout, facts)
+    words = f"the least that {'+'.join(candidate.names)} needs, of {0 if there is None else there / 2**30:.1f} GiB"
+    row = option_of(Ranked(candidate=candidate, prediction=p), "does not fit")
+    return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)
+
+
+def _alike(reason: str) -> str:
+    """A reason without the numbers that differ between candidates, and without its advice."""
+    return re.sub(r"\b\d+\b", "N", reason.partition(": ")[0])
+
+
+def _too_large(names: Sequence[str]) -> str:
+    return f"{'+'.join(names)}: more memory than a rank has"
+
+
+def _counted(reasons: Counter[str]) -> dict[str, int]:
+    common = reasons.most_common(_MOST_REASONS)
+    rest = sum(reasons.values()) - sum(n for _, n in common)
+    return dict(common) | ({"other reasons": rest} if rest else {})

@@ -1,0 +1,266 @@
+"""Choose what strategy `auto` stands for: search by prediction, try the best few for real, keep the log.
+
+A trial is an attempt like any other, of a few steps, kept apart from the measurements. What searching takes is charged
+to the run as seconds of its own, in no rate.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment import Plan, Point, joined, resolve, run_id
+from tunemark.experiment.resolve import TRIALS
+from tunemark.experiment.values import factors
+from tunemark.plugin import Catalog, Launching
+from tunemark.predict.ground import USABLE, Question, question, smallest
+from tunemark.predict.search import Found, Option, Ranked, SearchLog, option_of, search, shown, to_try
+from tunemark.results import Result, Store
+from tunemark.sweep import Watch, make_ready, sweep
+
+# Steps of a trial: about as many seconds of them, at least and at most so many, after a warm-up.
+TRIAL_S = 4.0
+FEWEST_STEPS, MOST_STEPS = 6, 40
+WARMUP_STEPS = 2
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """The plan that stands for a search, under the name of what was asked for, and how it was found."""
+
+    plan: Plan
+    log: SearchLog
+
+
+class _Kept(msgspec.Struct, forbid_unknown_fields=True):
+    """A search's outcome as it is stored, for a command that goes on where another stopped."""
+
+    schema: int
+    fingerprint: str
+    log: SearchLog
+
+
+def choose(
+    plan: Plan,
+    store: Store,
+    catalog: Catalog,
+    launching: Launching,
+    *,
+    redo: bool,
+    timeout_s: float,
+    watch: Watch,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Chosen:
+    """Search and try, or take what an earlier command has found with the same code, data and interpreter.
+
+    Raises `BadExperiment` where nothing fits, before any device is touched. Where everything that is tried fails, the
+    one that needs the least memory is chosen, so that the run is a row that says how it fails.
+    """
+    (ready,) = make_ready([plan], store, Watch(), launching)
+    path = store.root / "search" / f"{run_id(replace(plan.spec, breakdown=False))}.json"
+    if not redo and (kept := _kept(path, ready.fingerprint)) is not None and kept.chosen is not None:
+        watch.message(f"{plan.spec.strategy}: chosen before with the same code, data and interpreter: {_words(kept)}")
+        return Chosen(plan=plan_of(plan, kept.chosen, catalog), log=kept)
+    asked = question(plan, catalog)
+    found = predicted(plan, asked)
+    watch.message(f"{plan.spec.strategy}: {count_words(found.log)}")
+    trials = trials_of(plan)
+    began_s = clock()
+    tried = _try(plan, found, trials, store, catalog, launching, timeout_s, watch) if trials else {}
+    log = _decided(found, tried, clock() - began_s)
+    watch.message(f"{plan.spec.strategy}: {_words(log)}")
+    assert log.chosen is not None, "something fits"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(msgspec.json.encode(_Kept(schema=SCHEMA, fingerprint=ready.fingerprint, log=log)))
+    os.replace(part, path)
+    return Chosen(plan=plan_of(plan, log.chosen, catalog), log=log)
+
+
+def predicted(plan: Plan, asked: Question) -> Found:
+    """The candidates of a plan, ranked; `BadExperiment` where none fits, with the smallest size that would."""
+    found = search(
+        asked.work, asked.space, asked.ground, refusal=asked.refusal, requested=asked.requested, free=asked.free
+    )
+    if found.ranked:
+        return found
+    raise infeasible(f"{plan.model.name} on {plan.device.name}:{plan.accelerator.name}", found, asked)
+
+
+def infeasible(what: str, found: Found, asked: Question) -> BadExperiment:
+    """No layout fits, with the one that comes nearest and the smallest number of ranks on which one would."""
+    log = found.log
+    if not log.candidates:
+        why = f"no layout of {log.ranks} ranks divides a global batch of {log.global_batch}"
+        next = "--global-batch with more divisors, or a smaller micro-batch"
+    elif not log.possible:
+        why = "; ".join(log.rejected) or "no strategy that the cost model knows is installed"
+        next = "another size or --global-batch"
+    else:
+        row = min(log.options, key=lambda option: option.memory_bytes)
+        have = "an unknown amount" if log.memory_bytes is None else f"{log.memory_bytes / 2**30:.1f} GiB"
+        why = (
+            f"of {log.candidates} layouts {log.possible} are possible and none fits: the one that needs least, "
+            f"{row.words()}, takes {row.memory_bytes / 2**30:.1f} GiB on its fullest rank, which can use {have}"
+        )
+        size = smallest(asked)
+        if asked.ground.is_shared:
+            floor = row.memory_bytes * log.ranks / USABLE
+            next = f"all ranks share this machine's memory: one of about {floor / 2**30:.0f} GiB would do"
+        elif size is None:
+            next = "no size of up to a million ranks would fit: a smaller model, --method lora, or --precision bf16"
+        else:
+            next = f"the smallest size that would fit is {size}"
+    return BadExperiment(what=f"{what} cannot be laid out", why=why, next=next)
+
+
+def trials_of(plan: Plan) -> int:
+    """Layouts that are tried for real."""
+    (factor,) = factors(plan.spec.strategy)
+    return int(factor.options.get("trials", str(TRIALS)))
+
+
+def plan_of(plan: Plan, option: Option, catalog: Catalog) -> Plan:
+    """The plan of an option, under the name and the id of what was asked for."""
+    concrete = _concrete(plan, option, catalog)
+    spec = replace(concrete.spec, strategy=plan.spec.strategy)
+    return replace(concrete, run_id=plan.run_id, spec=spec, notes=plan.notes)
+
+
+def count_words(log: SearchLog) -> str:
+    return (
+        f"{log.candidates} layouts of {log.ranks} ranks, {log.possible} possible, {log.fitting} fit "
+        f"(looked at in {log.prediction_s:.2f} s)"
+    )
+
+
+def _words(log: SearchLog) -> str:
+    assert log.chosen is not None
+    rate = log.chosen.tried_tokens_per_s
+    how = f"{rate:,.0f} slot tokens/s in its trial" if rate is not None else "by prediction alone"
+    return f"runs {log.chosen.words()}, {how}; the search took {log.search_s:.1f} s"
+
+
+def _kept(path: Path, fingerprint: str) -> SearchLog | None:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Kept)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return found.log if found.schema == SCHEMA and found.fingerprint == fingerprint else None
+
+
+def _concrete(plan: Plan, option: Option, catalog: Catalog) -> Plan:
+    """The run that a person would have asked for by that layout."""
+    values = {
+        **asdict(plan.spec),
+        "strategy": option.strategy,
+        "micro_batch": option.micro_batch,
+        "checkpointing": option.checkpointing,
+        "verify": False,
+        "oversubscribe": plan.accelerator.oversubscribed,
+        "launcher": joined(plan.launcher.name, plan.launcher_options),
+    }
+    found = resolve(Point(values=values, sources={}), catalog)
+    return replace(found, accelerator=plan.accelerator)
+
+
+def _try(
+    plan: Plan,
+    found: Found,
+    trials: int,
+    store: Store,
+    catalog: Catalog,
+    launching: Launching,
+    timeout_s: float,
+    watch: Watch,
+) -> dict[int, Option]:
+    """What came of each trial, by the candidate's rank. Where all have failed, as many again that need less memory."""
+    apart = Store(store.root / "search")
+    positions = {id(each): i for i, each in enumerate(found.ranked)}
+    done: dict[int, Option] = {}
+    for each in to_try(found.ranked, trials):
+        number = positions[id(each)]
+        done[number] = _tried(plan, each, apart, catalog, launching, timeout_s, watch)
+    if any(option.outcome == "tried" for option in done.values()):
+        return done
+    for number, each in enumerate(found.ranked):
+        least = min(option.memory_bytes for option in done.values())
+        if len(done) >= 2 * trials:
+            break
+        if number not in done and each.prediction.bytes.total < 0.9 * least:
+            done[number] = _tried(plan, each, apart, catalog, launching, timeout_s, watch)
+            if done[number].outcome == "tried":
+                break
+    return done
+
+
+def _tried(
+    plan: Plan,
+    each: Ranked,
+    apart: Store,
+    catalog: Catalog,
+    launching: Launching,
+    timeout_s: float,
+    watch: Watch,
+) -> Option:
+    """One trial: the few steps of a candidate, in processes of its own."""
+    option = option_of(each, "tried")
+    steps = math.ceil(TRIAL_S / each.prediction.step_time_s)
+    began_s = time.perf_counter()
+    try:
+        concrete = _concrete(plan, option, catalog)
+        spec = replace(
+            concrete.spec,
+            steps=min(MOST_STEPS, max(FEWEST_STEPS, steps)),
+            warmup=WARMUP_STEPS,
+            epochs=None,
+            budget=None,
+            breakdown=False,
+            target_interval=0.0,
+        )
+        short = replace(concrete, spec=spec, run_id=run_id(spec))
+        ready = make_ready([short], apart, Watch(), launching)
+        (result,) = sweep(
+            ready, apart, catalog, repeats=1, redo=True, timeout_s=timeout_s, calibrate=False, watch=watch
+        )
+    except TunemarkError as error:
+        words = " ".join(str(error).split())
+        return replace(option, outcome="failed", reason=words, trial_s=time.perf_counter() - began_s)
+    seconds = time.perf_counter() - began_s
+    rate = result.slot_tokens_per_s
+    if result.status != "ok" or rate is None:
+        return replace(option, outcome="failed", reason=_reason(result), trial_s=seconds)
+    return replace(option, tried_tokens_per_s=rate.value, trial_s=seconds)
+
+
+def _reason(result: Result) -> str:
+    evidence = " ".join(result.each_attempt[-1].evidence.split())
+    return f"{result.status}: {evidence}" if result.status != "ok" else "no step was timed"
+
+
+def _decided(found: Found, tried: dict[int, Option], trial_s: float) -> SearchLog:
+    """The log with its choice: the fastest trial, or the best prediction where nothing was tried."""
+    good = {number: option for number, option in tried.items() if option.tried_tokens_per_s is not None}
+    if good:
+        best = max(good, key=lambda number: good[number].tried_tokens_per_s or 0.0)
+    elif tried:
+        best = min(tried, key=lambda number: tried[number].memory_bytes)
+    else:
+        best = 0
+    rows = {id(each): option_of(each) for each in shown(found.ranked)}
+    for number in {*tried, best}:
+        rows[id(found.ranked[number])] = tried.get(number) or option_of(found.ranked[number])
+    chosen = found.ranked[best]
+    rows[id(chosen)] = replace(rows[id(chosen)], outcome="chosen")
+    ordered = [rows[id(each)] for each in found.ranked if id(each) in rows]
+    lacking = [option for option in found.log.options if option.outcome == "does not fit"]
+    return replace(found.log, trials=len(tried), trial_s=trial_s, options=(*ordered, *lacking))

@@ -1,0 +1,152 @@
+"""The search for a layout: what is a candidate, what fits, which are tried, and what is said where nothing fits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from tunemark.errors import BadExperiment
+from tunemark.experiment import make_experiment, points, resolve
+from tunemark.physics import from_dimensions
+from tunemark.plugin import Catalog
+from tunemark.predict import DeviceFacts, Workload
+from tunemark.predict.candidates import Space, candidates
+from tunemark.predict.ground import question, smallest
+from tunemark.predict.search import Ground, search, to_try
+from tunemark.trials import infeasible, plan_of, predicted
+
+_MODEL = from_dimensions(
+    layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
+)
+_CHIP = DeviceFacts(
+    name="a chip", kind="chip", peak_flops={"bf16": 1e15}, memory_bytes=80e9, bandwidth_bytes_per_s=3e12, node=8,
+    intra_bytes_per_s=400e9, inter_bytes_per_s=50e9,
+)  # fmt: skip
+_WORK = Workload(architecture=_MODEL, sequence=2048, global_batch=64)
+_SPACE = Space(ranks=8, strategies=frozenset(("none", "ddp", "fsdp", "tp", "pp")), global_batch=64)
+_GROUND = Ground(facts=_CHIP, memory_bytes=70e9)
+
+
+def _search(space=_SPACE, ground=_GROUND, work=_WORK, refusal=lambda candidate: None):
+    return search(work, space, ground, refusal=refusal, requested={"strategy": "auto"})
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return Catalog()
+
+
+def _plan(catalog, **flags):
+    (point,) = points(make_experiment({"device": "cpu:2", "strategy": "auto", "oversubscribe": True, **flags}))
+    return resolve(point, catalog)
+
+
+def test_every_candidate_uses_all_ranks_and_the_whole_batch():
+    found = list(candidates(_SPACE))
+    assert {math.prod(axis.degree for axis in c.axes) for c in found} == {8}
+    assert {c.layout.data * c.micro_batch * c.gradient_accumulation for c in found} == {64}
+    assert len({(c.strategy, c.micro_batch, c.checkpointing) for c in found}) == len(found)
+
+
+def test_candidates_are_spelled_as_a_person_writes_the_same_run(catalog):
+    for candidate in candidates(
+        replace(_SPACE, ranks=4, global_batch=16, micro_batches=(1,), checkpointings=("none",))
+    ):
+        flags = {"device": "cpu:4", "model": "llama-2-7b", "dataset": "synthetic", "strategy": candidate.strategy,
+                 "micro_batch": 1, "global_batch": 16}  # fmt: skip
+        try:
+            plan = _plan(catalog, **flags)
+        except BadExperiment:
+            assert "tp" in candidate.names or "pp" in candidate.names
+            continue
+        assert (plan.spec.strategy, plan.axes) == (candidate.strategy, candidate.axes)
+        assert plan.gradient_accumulation == candidate.gradient_accumulation
+
+
+@pytest.fixture(scope="module")
+def found():
+    return _search()
+
+
+def test_what_does_not_fit_is_counted_and_the_nearest_of_each_kind_is_shown(found):
+    # 7.2e9 parameters x 16 bytes are 116 GB, so that no whole copy fits; an eighth of it does.
+    log = found.log
+    assert log.rejected["ddp: more memory than a rank has"] > 0
+    assert log.candidates - log.fitting == sum(log.rejected.values())
+    (ddp,) = [option for option in log.options if option.strategy == "ddp"]
+    assert (ddp.outcome, ddp.predicted_tokens_per_s) == ("does not fit", None)
+    assert 116e9 < ddp.memory_bytes < 150e9
+
+
+def test_the_ranking_is_by_predicted_rate(found):
+    rates = [each.rate for each in found.ranked]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > rates[-1]
+
+
+def test_what_a_strategy_refuses_is_no_possibility():
+    log = _search(refusal=lambda c: "tp:2 cannot be: because" if "tp" in c.names else None).log
+    assert all("tp" not in option.strategy for option in log.options)
+    assert log.candidates - log.possible == log.rejected["tp:N cannot be"]
+
+
+def test_trials_go_to_the_best_and_then_to_other_kinds(found):
+    ranked = found.ranked
+    chosen = to_try(ranked, 3)
+    assert chosen[0] is ranked[0]
+    assert len({each.candidate.names for each in chosen}) == 3
+    assert to_try(ranked, 0) == []
+
+
+def test_a_kind_that_cannot_be_faster_by_its_bounds_is_not_tried():
+    found = _search(ground=replace(_GROUND, facts=replace(_CHIP, residual=1e-6)))
+    chosen = to_try(found.ranked, 3)
+    assert [each.rate for each in chosen] == [each.rate for each in found.ranked[:3]]
+
+
+def test_given_settings_are_kept_and_name_the_run(catalog):
+    plan = _plan(catalog, micro_batch=2, global_batch=8, trials=1)
+    assert plan.spec.strategy == "auto:micro_batch=2:trials=1"
+    assert plan.free == ("checkpointing",)
+    found = predicted(plan, question(plan, catalog))
+    assert {each.candidate.micro_batch for each in found.ranked} == {2}
+    assert len({each.candidate.checkpointing for each in found.ranked}) == 3
+    again = _plan(catalog, strategy="auto:micro_batch=2:trials=1", global_batch=8)
+    assert again.run_id == plan.run_id
+
+
+def test_the_chosen_plan_is_the_run_that_a_person_would_ask_for(catalog):
+    plan = _plan(catalog, global_batch=8)
+    found = predicted(plan, question(plan, catalog))
+    option = next(o for o in found.log.options if o.strategy == "fsdp")
+    chosen = plan_of(plan, option, catalog)
+    by_hand = _plan(catalog, strategy="fsdp", micro_batch=option.micro_batch, global_batch=8,
+                    checkpointing=option.checkpointing)  # fmt: skip
+    assert (chosen.axes, chosen.launch, chosen.gradient_accumulation) == (
+        by_hand.axes, by_hand.launch, by_hand.gradient_accumulation)  # fmt: skip
+    assert (chosen.run_id, chosen.spec.strategy) == (plan.run_id, "auto")
+
+
+def test_one_process_with_all_cores_is_a_candidate_on_a_cpu(catalog):
+    plan = _plan(catalog)
+    assert "none" in {each.candidate.strategy for each in predicted(plan, question(plan, catalog)).ranked}
+
+
+def test_an_infeasible_goal_is_answered_with_the_smallest_size(catalog):
+    plan = _plan(catalog, model="mistral-7b", dataset="synthetic", global_batch=64)
+    asked = replace(question(plan, catalog), ground=replace(_GROUND, memory_bytes=30e9), batch_follows=False)
+    found = _search(space=replace(_SPACE, ranks=2), ground=replace(_GROUND, memory_bytes=30e9))
+    assert found.ranked == ()
+    size = smallest(asked)
+    # The states alone are 16 bytes of each parameter in 30 GB a rank: four ranks hold them, with little to spare.
+    assert size in (4, 5, 6, 8)
+    assert str(infeasible("it", found, asked)).count(f"smallest size that would fit is {size}") == 1
+
+
+def test_plan_answers_for_machines_that_are_not_here(tunemark):
+    done = tunemark("plan", "--strategy", "auto", "--device", "H100", "--size", "1,8", "--model", "mistral-7b")
+    assert done.returncode == 2
+    assert "the smallest size that would fit is" in done.stderr
+    assert "mistral-7b on 8 x H100" in done.stdout
