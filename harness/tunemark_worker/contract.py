@@ -122,6 +122,8 @@ class Place(NamedTuple):
 #   peak   {precision, flops, path, tried}              measured peak of matrix multiplication
 #   step   {step, slots, content, trained, loss_sum, gradient_norm, learning_rate, synced, marks,
 #          samples}                                   the first steps alone: a digest of each row on this rank
+#                                                     marks: [part, instant] of each part's end, where parts are timed;
+#                                                     its waits for other ranks follow it, as `communication`
 #   edge   {window, steps, synced, second_s, witness_s} a window's edge; window 0 begins with edge 0
 #   load   {busy_s, own_s, minor_faults}                the machine's and the process's CPU seconds so far
 #   end    {reason, status, ...}                        missing after a kill: that is the diagnosis

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from tunemark_worker import optimizer as optimizing
 from tunemark_worker import recorder as recording
-from tunemark_worker import steady
+from tunemark_worker import steady, waiting
 from tunemark_worker.batches import Batch, Counts, count, digests
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.norm import clip, local
@@ -68,6 +68,15 @@ class Step(NamedTuple):
 
 def train(job: Job) -> str:
     """Step until there is a reason to stop, and return it."""
+    if not job.assignment.breakdown or job.place.ranks == 1:
+        return _train(job, None)
+    with waiting.waits_of(job.place.device, job.clock) as waits:
+        if hasattr(job.strategy, "watch"):
+            job.strategy.watch(waits)
+        return _train(job, waits)
+
+
+def _train(job: Job, waits: Optional[waiting.Waits]) -> str:
     witness = _witness(job.module)
     last: List[torch.Tensor] = []
     if hasattr(job.device, "follow"):
@@ -83,7 +92,7 @@ def train(job: Job) -> str:
             return reason
         taken: List[Step] = []
         for batches in job.steps:
-            taken.append(_step(job, done + len(taken), batches))
+            taken.append(_step(job, waits, done + len(taken), batches))
             last[:] = [taken[-1].loss_sum]
             if len(taken) == length:
                 break
@@ -106,14 +115,20 @@ def _read(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
     _element(witness)
 
 
-def _step(job: Job, number: int, batches: List[Batch]) -> Step:
+def _step(job: Job, waits: Optional[waiting.Waits], number: int, batches: List[Batch]) -> Step:
+    """waits: for other ranks, where parts are timed and there are any."""
     a = job.assignment
     marks: List[Mark] = []
 
     def mark(name: str) -> None:
         if a.breakdown:
             job.device.synchronize()
-            marks.append((name, job.clock()))
+            instant_s = job.clock()
+            if waits is not None:
+                # All waits of a part stand together at its end.
+                marks.append((name, instant_s - waits.taken()))
+                name = waiting.COMMUNICATION
+            marks.append((name, instant_s))
 
     counts = count(batches)
     samples = [row for batch in batches for row in digests(batch)] if number < SAMPLED_STEPS else None

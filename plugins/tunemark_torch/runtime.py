@@ -121,6 +121,7 @@ class Ddp:
 
     def __init__(self, assignment: Assignment) -> None:
         self._selected: Dict[str, Any] = {"strategy": "ddp"}
+        self._module: Any = None
 
     def prepare(self) -> None:
         pass
@@ -129,7 +130,24 @@ class Ddp:
         join_alone(place.device.partition(":")[0])
         self._selected["data_parallel"] = dist.get_world_size()
         devices = [torch.device(place.device)] if place.device.startswith("cuda") else None
-        return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        ddp = torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        self._module = ddp
+        return ddp
+
+    def watch(self, waits: Any) -> None:
+        """DDP's reducer waits in C++, after its last bucket is on its way: from there on backward computes nothing."""
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+        def reduce(group: Any, bucket: Any) -> Any:
+            # What the reducer does by itself.
+            reduced = allreduce_hook(group, bucket)
+            if bucket.is_last():
+                waits.until_taken()
+            return reduced
+
+        # Torch compares annotations with its types, and these are strings.
+        reduce.__annotations__.clear()
+        self._module.register_comm_hook(None, reduce)
 
     def selected(self) -> Optional[Mapping[str, Any]]:
         return self._selected

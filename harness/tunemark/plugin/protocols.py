@@ -235,7 +235,9 @@ class StrategyRuntime(Protocol):
     `clip(parameters, largest) -> norm`: scale the gradients so that the norm over the whole job is at most `largest`,
     and return the norm before; without it, gradients are this rank's own or DTensors;
     `gradients(logits, loss, batches, scale) -> loss_sum`: forward and backward of all a step's micro-batches, of
-    `loss(logits(module, batch), labels) * scale`; returns the unscaled losses' sum over the data rank, on every rank.
+    `loss(logits(module, batch), labels) * scale`; returns the unscaled losses' sum over the data rank, on every rank;
+    `watch(waits)`, called before the first step of a breakdown of several ranks: `waits.until_taken()` then says that
+    there is nothing left to compute in this part of a step, where the wait for other ranks is hidden in torch's C++.
     """
 
     def prepare(self) -> None:

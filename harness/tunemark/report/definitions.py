@@ -57,6 +57,11 @@ TERMS = (
         "The user's price of an hour of the accelerator over the content tokens of an hour at the rate of the timed "
         "steps, x 1,000,000. Setting up, searching and warming up cost besides.",
     ),
+    (
+        "communication",
+        "Time in which computing stands still for other ranks, mean over ranks: what they exchange and nothing hides, "
+        "ranks that are late, and a pipeline's bubble. Measured with every part of a step waited for.",
+    ),
     ("memory", "The most bytes that the fullest rank held, as the device counts them; 1 GiB = 2^30 bytes."),
     (
         "verdict",

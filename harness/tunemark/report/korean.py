@@ -321,6 +321,10 @@ KOREAN: dict[str, str] = {
     "1,000,000. Setting up, searching and warming up cost besides.":
         "사용자가 준 가속기의 시간당 가격을, 측정 스텝의 처리량으로 한 시간 동안 학습하는 내용 토큰 수로 나누고 1,000,000을 곱한 "
         "값. 준비, 탐색, 워밍업의 비용은 따로 듭니다.",
+    "Time in which computing stands still for other ranks, mean over ranks: what they exchange and nothing hides, ranks that "
+    "are late, and a pipeline's bubble. Measured with every part of a step waited for.":
+        "다른 랭크를 기다리느라 계산이 멈춘 시간(랭크 평균): 계산에 가려지지 않은 통신, 늦은 랭크, 파이프라인의 빈 구간. "
+        "스텝의 부분마다 기다리며 잰 값입니다.",
     "The most bytes that the fullest rank held, as the device counts them; 1 GiB = 2^30 bytes.":
         "가장 많이 쓴 랭크의 최대 바이트 수를 디바이스가 센 대로. 1 GiB = 2^30바이트.",
     "valid: nothing contradicts the number. suspect: something disturbed it. invalid: it is no measurement of this "

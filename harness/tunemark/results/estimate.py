@@ -92,6 +92,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
 
     windows = {a.name: _timed(a.measurement, identity) for a in attempts}
     timed = [t for a in good or attempts if (t := windows[a.name]) is not None]
+    parted = [(t, a.measurement) for a in good or attempts if (t := windows[a.name]) is not None]
     seen = {a.name: _seen(a, windows[a.name]) for a in attempts}
     rates = [_rate(timed, i) for i in range(len(Counts._fields))]
     slots, content, trained = rates
@@ -154,7 +155,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         interval_s=math.fsum(t.interval_s for t in timed) if timed else None,
         padding_fraction=1 - sums.content / sums.slots if sums and sums.slots else None,
         step_time_s=StepTime(p50=_quantile(seconds, 0.5), p95=_quantile(seconds, 0.95)) if seconds else None,
-        breakdown_s=_breakdown(timed) if identity.breakdown else None,
+        breakdown_s=_breakdown(parted) if identity.breakdown else None,
         time_to_first_step_s=_median([_first_step_s(a) for a in attempts]),
         setup_s=_setup(attempts),
         mfu=mfu,
@@ -410,18 +411,21 @@ def _energy(parts: Sequence[tuple[_Timed | None, monitored.Seen]]) -> dict[str, 
     }
 
 
-def _breakdown(timed: Sequence[_Timed]) -> dict[str, float] | None:
-    """Mean seconds per step of each part, on the slowest rank; a step begins where the former ended."""
+def _breakdown(timed: Sequence[tuple[_Timed, Measurement]]) -> dict[str, float] | None:
+    """Mean seconds per step of each part; a step begins where the former ended.
+
+    Over all ranks: they last equally long, and which of them waits for the others says nothing of the job."""
     sums: dict[str, float] = {}
     steps = 0
-    for t in timed:
-        for begin, end in itertools.pairwise(t.edges):
-            at_s = begin.instant_s
-            for step in t.rank.steps[begin.steps : end.steps]:
-                for name, instant_s in step.marks:
-                    sums[name] = sums.get(name, 0.0) + instant_s - at_s
-                    at_s = instant_s
-                steps += 1
+    for t, measurement in timed:
+        for rank in measurement.ranks:
+            for begin, end in itertools.pairwise(_edges(rank, t)):
+                at_s = begin.instant_s
+                for step in rank.steps[begin.steps : end.steps]:
+                    for name, instant_s in step.marks:
+                        sums[name] = sums.get(name, 0.0) + instant_s - at_s
+                        at_s = instant_s
+                    steps += 1
     return {name: seconds / steps for name, seconds in sums.items()} if sums else None
 
 

@@ -89,7 +89,10 @@ def _trained(folder: Path, tokens: TokenFile, size: int, wanted: Sequence[Run]) 
         # A window that is shorter than a sequence, where there is one.
         window = {"sliding_window": 16} if a.model in ("mistral-tiny", "gemma-2-tiny") else {}
         architecture = {**a.architecture, **changes, **heads, **window, "max_position_embeddings": 64}
-        return replace(a, architecture=architecture, token_file=tokens, sequence=32, learning_rate=3e-3)
+        # With every part of a step timed, which must not change what is trained.
+        return replace(
+            a, architecture=architecture, token_file=tokens, sequence=32, learning_rate=3e-3, breakdown=size == 2
+        )
 
     folders = [folder / str(i) for i in range(len(wanted))]
     for (model, strategy, settings), where in zip(wanted, folders, strict=True):
@@ -162,6 +165,21 @@ def test_ranks_say_what_they_held_and_trained(two: Sequence[Measurement]) -> Non
     assert chosen["pipeline_parallel"]["layers"] == [1, 1, 1, 1]
     cut = ends["gpt2-tiny", "tp"]["strategy_selected"]["tensor_parallel"]["cut"]
     assert {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj", "wte", "lm_head"} == set(cut)
+
+
+def test_every_strategy_tells_its_waits_for_others_from_its_computing(two: Sequence[Measurement]) -> None:
+    for run, found in zip(SHORT, two, strict=True):
+        where = "pipeline" if run[1].startswith("pp") else "forward" if run[1].startswith("tp") else "backward"
+        each = ("transfer", "forward", "backward") * found.assignment.gradient_accumulation
+        parts = ("data", "transfer", "pipeline", "optimizer") if where == "pipeline" else ("data", *each, "optimizer")
+        for rank in found.ranks:
+            for step in rank.steps:
+                names, instants = zip(*step.marks, strict=True)
+                # The waits of each part follow it.
+                assert (names[::2], set(names[1::2])) == (parts, {"communication"}), run
+                assert list(instants) == sorted(instants), run
+                marks = zip(names[::2], instants[::2], instants[1::2], strict=True)
+                assert sum(end - begin for part, begin, end in marks if part == where) > 0, run
 
 
 @pytest.mark.full
