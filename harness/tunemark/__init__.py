@@ -31,8 +31,8 @@ def run(experiment: str | Path | None = None, *, watch: Watch | None = None, **s
     win over the file. watch: told of progress; nothing is printed. A run that fails is a result with its status, and
     the verdict of each is its own: nothing is raised for them.
 
-    Raises `tunemark.errors.TunemarkError` for what cannot be carried out, before any device is touched, and
-    KeyboardInterrupt after every finished step has been kept.
+    Raises `tunemark.errors.TunemarkError` for what cannot be carried out, before any device is touched, or for a report
+    that cannot be written, after everything is measured; and KeyboardInterrupt after every finished step has been kept.
     """
     # Imported when called: `tunemark --help` imports this package too.
     from tunemark.errors import BadExperiment
@@ -50,6 +50,8 @@ def run(experiment: str | Path | None = None, *, watch: Watch | None = None, **s
     results = measure(asked, resolve_all(points(asked), catalog), catalog, watch or Watch())
     if results.is_interrupted:
         raise KeyboardInterrupt
+    if results.not_reported is not None:
+        raise results.not_reported
     return results
 
 
@@ -78,6 +80,8 @@ def scale(
     results = measure(asked, resolve_all(chosen, catalog), catalog, watch or Watch())
     if results.is_interrupted:
         raise KeyboardInterrupt
+    if results.not_reported is not None:
+        raise results.not_reported
     return scalings(results.runs, mode)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.analysis.prices import read_prices
-from tunemark.errors import BadExperiment
+from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, Plan
 from tunemark.plugin import Catalog, Launching
 from tunemark.plugin.catalog import load
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
     """What came of an experiment, in the order of its runs. is_interrupted: some of them were not begun, or not
-    finished; what had been measured is kept, and the same experiment goes on from there."""
+    finished; what had been measured is kept, and the same experiment goes on from there. not_reported: why there is
+    no report of all of them where one was asked for; the store has what was measured."""
 
     runs: tuple[Result, ...]
     is_interrupted: bool = False
+    not_reported: TunemarkError | None = None
 
     def frame(self) -> pandas.DataFrame:
         """One row for each run: the columns of report.csv, numbers unrounded, unknown as None."""
@@ -42,7 +44,8 @@ class Results:
 def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, watch: Watch) -> Results:
     """Carry out the plans of an experiment and, where it names an output, leave their report there after each run.
 
-    A `TunemarkError` is raised before any device is touched. Ctrl-C ends the sweep, not this function.
+    A `TunemarkError` is raised before any device is touched. Ctrl-C ends the sweep, not this function, and nor does a
+    report that cannot be written.
     """
     prices = read_prices(experiment.prices) if experiment.prices is not None else None
     store = Store(Path(experiment.store))
@@ -56,14 +59,18 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
     def ordered() -> tuple[Result, ...]:
         return tuple(done[p.run_id] for p in plans if p.run_id in done)
 
-    def report(results: Sequence[Result]) -> None:
-        if output is not None:
-            traces = traces_in([experiment.store], results)
-            write(results, output, catalog, traces=traces, prices=prices, language=language(experiment.language))
+    def reported() -> TunemarkError | None:
+        if output is not None and done:
+            try:
+                traces = traces_in([experiment.store], ordered())
+                write(ordered(), output, catalog, traces=traces, prices=prices, language=language(experiment.language))
+            except TunemarkError as error:
+                return error
+        return None
 
     if launching is None:
         return Results(runs=())
-    is_interrupted = False
+    is_interrupted, not_reported = False, None
     try:
         plans, searches = chosen(plans, store, catalog, launching, experiment, watch)
         ready = make_ready(plans, store, watch, launching, max_restarts=experiment.max_restarts, searches=searches)
@@ -80,16 +87,15 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
             watch=watch,
         ):
             done[result.run_id] = result
-            report(ordered())
+            not_reported = reported()
     except KeyboardInterrupt:
         is_interrupted = True
         left = [p for p in plans if p.run_id not in done and store.has_attempt(p.run_id)]
         done.update((p.run_id, store.result(p, catalog)) for p in left)
-        if done:
-            report(ordered())
+        not_reported = reported()
     finally:
         launching.close()
-    return Results(runs=ordered(), is_interrupted=is_interrupted)
+    return Results(runs=ordered(), is_interrupted=is_interrupted, not_reported=not_reported)
 
 
 def chosen(

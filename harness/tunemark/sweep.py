@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tunemark.data import Prepared, prepare
-from tunemark.errors import BadData, BadExperiment, TunemarkError
+from tunemark.errors import BadData, BadExperiment, BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import (
     POLL_S,
@@ -38,6 +38,7 @@ from tunemark.launch.monitor import monitoring
 from tunemark.plugin import Catalog, Job, JobWatch, Launching, PutsBack, StartedJob, WatchesJobs
 from tunemark.predict.search import SearchLog
 from tunemark.results import Result, Store
+from tunemark_worker.contract import Assignment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -229,6 +230,7 @@ class _Attempt:
         self._following: Following | None = None
         self._followed: JobWatch | None = None
         self._ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
+        self._assignment: Assignment | None = None
         plan = ready.plan
         if self._adopt(timeout_s):
             return
@@ -236,13 +238,19 @@ class _Attempt:
         measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
         self._assignment = plan.assignment(ready.data.token_file, self._name, calibrate=measured)
         self._facts = self._first_facts(series)
-        self._folder = store.new_attempt(plan, self._name)
-        (self._folder / "plan.json").write_text(self._assignment.to_json())
-        store.write_attempt(plan, self._folder, self._facts)
+        self._folder = store.attempt_folder(plan, self._name)
+        try:
+            store.new_attempt(plan, self._folder, self._assignment, self._facts)
+        except BadStore as error:
+            # Other runs may have a place again when it is their turn; until then each is a row that says so.
+            self._ended = Ended(status="error", reason="store", evidence=_flat(error))
+            return
         try:
             self._start(timeout_s)
         except TunemarkError as error:
             self._ended = Ended(status="error", reason="device", evidence=_flat(error))
+        except OSError as error:
+            self._ended = Ended(status="error", reason="launch", evidence=f"it could not be started: {error}")
         except BaseException:
             self.close()
             raise
@@ -339,9 +347,6 @@ class _Attempt:
 
     def _follow(self, job: Job, started: StartedJob, timeout_s: float) -> None:
         self._started = started
-        if facts := started.facts():
-            self._facts["launcher"].update(facts)
-            self._store.write_attempt(self.ready.plan, self._folder, self._facts)
         self._following = Following(
             job,
             started,
@@ -349,6 +354,9 @@ class _Attempt:
             on_record=self._on_record,
             is_waiting=self._followed.is_waiting if self._followed else lambda: False,
         )
+        if facts := started.facts():
+            self._facts["launcher"].update(facts)
+            self._store.write_attempt(self.ready.plan, self._folder, self._facts)
 
     def _let_go(self) -> None:
         try:
@@ -363,7 +371,7 @@ class _Attempt:
             self._facts["launcher"].update(self._started.facts())
         ended = self._ended
         self._facts.update(status=ended.status, reason=ended.reason, evidence=ended.evidence)
-        self._store.write_attempt(self.ready.plan, self._folder, self._facts)
+        self._store.write_attempt(self.ready.plan, self._folder, self._facts, self._assignment)
 
     def _on_record(self, record: Mapping[str, Any]) -> None:
         self._watch.record(self.ready, record)

@@ -46,9 +46,13 @@ def execute(args: argparse.Namespace) -> int:
         print(markdown_table(results.runs))
         for result in results.runs:
             print(verdict_line(result))
-    if experiment.output and results.runs:
+    if results.not_reported is not None:
+        _say(f"tunemark: {results.not_reported}")
+    elif experiment.output and results.runs:
         _say(f"the report is in {experiment.output.rstrip('/')}/")
-    return 130 if results.is_interrupted else exit_code(results.runs)
+    if results.is_interrupted:
+        return 130
+    return 2 if results.not_reported is not None else exit_code(results.runs)
 
 
 def carried_out(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> Results:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tunemark.cli.folders import HELP, once, runs_in
 from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
 from tunemark.cli.run import carried_out
-from tunemark.errors import BadExperiment, BadStore
+from tunemark.errors import BadExperiment, BadStore, TunemarkError
 from tunemark.experiment import Experiment, points, resolve_all, scale_points
 from tunemark.experiment.scale import Mode
 from tunemark.plugin import Catalog
@@ -99,29 +99,34 @@ def _shown(
     from tunemark.report.words import language
     from tunemark.results import Store
 
-    output = experiment.output
+    output, code = experiment.output, exit_code(results)
     if output is not None and results:
-        Store.prove_folder(Path(output))
-        write(
-            results,
-            Path(output),
-            catalog,
-            traces=traces_in(folders, results),
-            scalings=found,
-            prices=_prices(experiment),
-            language=language(experiment.language),
-        )
-        _say(f"the report is in {output.rstrip('/')}/")
+        try:
+            Store.prove_folder(Path(output))
+            write(
+                results,
+                Path(output),
+                catalog,
+                traces=traces_in(folders, results),
+                scalings=found,
+                prices=_prices(experiment),
+                language=language(experiment.language),
+            )
+            _say(f"the report is in {output.rstrip('/')}/")
+        except TunemarkError as error:
+            # What was measured is told all the same.
+            _say(f"tunemark: {error}")
+            code = 2
     if experiment.json:
         for scaling in found:
             print(encode_scaling(scaling))
-        return exit_code(results)
+        return code
     for scaling in found:
         print(scaling_text(scaling))
     print("\n".join([*SCALING_NOTES, ""]))
     for result in results:
         print(verdict_line(result))
-    return exit_code(results)
+    return code
 
 
 def _refuse(results: Sequence[Result], mode: Mode) -> None:

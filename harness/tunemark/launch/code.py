@@ -11,11 +11,11 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunemark.errors import PluginError
+from tunemark.errors import BadStore, PluginError
 from tunemark_worker.contract import split_runtime
 
 
@@ -42,16 +42,31 @@ def copy_code(runtimes: Iterable[str], store: Path) -> CodeCopy:
         digest.update(f"{relative.as_posix()}\0{len(content)}\0".encode() + content)
     target = store.absolute() / ".code" / digest.hexdigest()[:16]
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        growing = Path(tempfile.mkdtemp(dir=target.parent))
+        try:
+            _make(target, files)
+        except OSError as error:
+            raise BadStore(
+                what=f"cannot write a copy of the code to {target.parent}",
+                why=str(error),
+                next="name a folder that you may write to, with space left, by --store",
+            ) from error
+    return CodeCopy(folder=target, sha256=digest.hexdigest())
+
+
+def _make(target: Path, files: Mapping[Path, bytes]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    growing = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
         for relative, content in files.items():
             (growing / relative).parent.mkdir(parents=True, exist_ok=True)
             (growing / relative).write_bytes(content)
         try:
             os.rename(growing, target)
-        except OSError:  # another sweep made the same copy in the meantime
-            shutil.rmtree(growing)
-    return CodeCopy(folder=target, sha256=digest.hexdigest())
+        except OSError:
+            if not target.exists():  # else another sweep has made the same copy in the meantime
+                raise
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
 
 
 def _folder(package: str) -> Path:

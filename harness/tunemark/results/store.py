@@ -30,16 +30,20 @@ from tunemark.results.measurement import Measurement, read
 from tunemark.results.recount import Documents
 from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
 from tunemark.results.trace import POINTS, Trace, read_trace
-from tunemark_worker.contract import TokenFile, token_layout
+from tunemark_worker.contract import Assignment, TokenFile, token_layout
+
+# About what a short attempt writes.
+_PROOF_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
-    """An attempt's folder and its attempt.json."""
+    """An attempt's folder and its attempt.json. assignment: where the folder itself does not have it."""
 
     folder: Path
     identity: Identity
     facts: Mapping[str, Any]
+    assignment: Assignment | None = None
 
     @property
     def started(self) -> tuple[str, str]:
@@ -51,7 +55,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # What a full disk did not take: a run that has ended so is a row all the same, and the sweep goes on.
+        # What a full disk did not take: such an attempt is a row all the same, and the sweep goes on.
         self._unwritten: dict[Path, _Entry] = {}
 
     # -- before anything is measured
@@ -65,8 +69,10 @@ class Store:
         """Make a folder and raise `BadStore` unless files can be written to it."""
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
-                pass
+            # A full disk may still take an empty file.
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as file:
+                file.write(bytes(_PROOF_BYTES))
+                file.flush()
 
     # -- what is there
 
@@ -100,7 +106,7 @@ class Store:
         entries = self._newest(plan.run_id)
         assert entries, "a result is asked for after an attempt"
         result = audited(_derive(entries), plan, catalog)
-        if not self._unwritten:  # it is derived, and a disk that is full takes nothing more
+        with contextlib.suppress(BadStore):  # it is derived: a disk that takes nothing more loses nothing by it
             _write(entries[-1].folder / "result.json", encode(result) + "\n")
         return result
 
@@ -145,27 +151,34 @@ class Store:
 
     # -- what is written
 
-    def new_attempt(self, plan: Plan, name: str) -> Path:
-        """An empty folder for an attempt of this name."""
+    def attempt_folder(self, plan: Plan, name: str) -> Path:
+        """Where an attempt of this name belongs."""
         spec = plan.spec
         words = "-".join([spec.model, spec.device, spec.size, spec.strategy])
         # A file's name is limited to 255 bytes, and options may hold paths; the run_id alone is what counts.
         run = re.sub(r"[^A-Za-z0-9._+=-]", "_", words)[:150] + f"-{plan.run_id}"
-        folder = self.root.absolute() / run / name
+        return self.root.absolute() / run / name
+
+    def new_attempt(self, plan: Plan, folder: Path, assignment: Assignment, facts: Mapping[str, Any]) -> None:
+        """Make an attempt's folder, with its plan and what is known of it before the launch."""
         with _writing(folder):
             folder.mkdir(parents=True)
-        return folder
+        _write(folder / "plan.json", assignment.to_json())
+        _write(folder / "attempt.json", _encoded(plan, facts))
 
-    def write_attempt(self, plan: Plan, folder: Path, facts: Mapping[str, Any]) -> None:
-        """Write what the parent knows of an attempt; called before the launch and again after its end."""
-        entry = {"schema": SCHEMA, "run": msgspec.to_builtins(identity(plan)), **facts}
+    def write_attempt(
+        self, plan: Plan, folder: Path, facts: Mapping[str, Any], assignment: Assignment | None = None
+    ) -> None:
+        """Write what the parent knows of an attempt, after its launch and again after its end. What then cannot be
+        written is known as long as this store is. assignment: of an attempt that may have found no place either."""
         self._unwritten.pop(folder, None)
         try:
-            _write(folder / "attempt.json", json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n")
+            _write(folder / "attempt.json", _encoded(plan, facts))
         except BadStore:
-            if "status" not in facts:
-                raise
-            self._unwritten[folder] = _Entry(folder=folder, identity=identity(plan), facts=dict(facts))
+            missing = None if (folder / "plan.json").exists() else assignment
+            self._unwritten[folder] = _Entry(
+                folder=folder, identity=identity(plan), facts=dict(facts), assignment=missing
+            )
 
     # -- how it is found
 
@@ -184,8 +197,9 @@ class Store:
                 if broken is None:
                     raise
                 broken(error)
-        found = [self._unwritten.get(e.folder.absolute(), e) for e in found]
-        return [e for e in found if run_id is None or e.identity.run_id == run_id]
+        known = {entry.folder.absolute(): entry for entry in found} | self._unwritten
+        wanted = [e for e in known.values() if folder is None or e.folder.parent.name == folder]
+        return [e for e in wanted if run_id is None or e.identity.run_id == run_id]
 
     def _newest(self, run_id: str) -> list[_Entry]:
         entries = self._entries(run_id)
@@ -252,7 +266,10 @@ def _derive(entries: list[_Entry]) -> Result:
 
 def _attempt(entry: _Entry) -> Attempt:
     facts = entry.facts
-    measurement = read(entry.folder)
+    if entry.assignment is None:
+        measurement = read(entry.folder)
+    else:
+        measurement = Measurement(assignment=entry.assignment, ranks=(), partial_lines=0)
     status, reason, evidence = _end(measurement)
     if facts.get("status") in ("oom", "error", "killed", "timeout") or (facts.get("status") == "ok" and status == "ok"):
         status = facts["status"]
@@ -334,12 +351,22 @@ def _is_of(entry: _Entry, fingerprint: str) -> bool:
     return entry.facts.get("fingerprint") == fingerprint
 
 
+def _encoded(plan: Plan, facts: Mapping[str, Any]) -> str:
+    entry = {"schema": SCHEMA, "run": msgspec.to_builtins(identity(plan)), **facts}
+    return json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n"
+
+
 def _write(path: Path, text: str) -> None:
     """Replace a file as a whole: a reader, or a kill, never meets half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     with _writing(path):
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        try:
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+        except OSError:
+            # On a full disk an empty file may be there already.
+            part.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
