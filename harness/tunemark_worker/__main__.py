@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from tunemark_worker import documents
-from tunemark_worker.contract import Assignment, records_name, split_runtime, stacks_name
+from tunemark_worker.contract import PARENT, Assignment, records_name, split_runtime, stacks_name
 from tunemark_worker.recorder import Recorder, affinity
 
 # Elements of each tensor that are compared with the start's.
@@ -49,7 +49,8 @@ def main(plan: str) -> int:
     try:
         with open(plan, encoding="utf-8") as file:
             assignment = Assignment.from_json(file.read())
-        reason = attempt.run(assignment, recorder, lambda: bool(interrupts))
+        is_orphaned = _orphaned(os.environ.get(PARENT))
+        reason = attempt.run(assignment, recorder, lambda: bool(interrupts) or is_orphaned())
     except (Exception, MemoryError) as error:
         traceback.print_exc()
         status = "oom" if is_out_of_memory(error) else "error"
@@ -76,6 +77,28 @@ def _life(rank: int) -> int:
     while os.path.exists(records_name(rank, life)):
         life += 1
     return life
+
+
+def _orphaned(parent: Optional[str], every_s: float = 1.0) -> Callable[[], bool]:
+    """Asks whether the process that follows this job is gone, so that the job ends too. It looks once a second, and
+    never where there is no such process here, or no /proc."""
+    path = "/proc/{}/stat".format(parent)
+    if not parent or not os.path.exists(path):
+        return lambda: False
+    looked_s = [time.monotonic()]
+
+    def is_orphaned() -> bool:
+        if time.monotonic() - looked_s[0] < every_s:
+            return False
+        looked_s[0] = time.monotonic()
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                # pid (command) state: of a dead one that nobody has waited for, Z.
+                return file.read().rpartition(")")[2].split()[0] in "ZX"
+        except (OSError, IndexError):
+            return True
+
+    return is_orphaned
 
 
 def _hear_of_stacks(rank: int) -> None:

@@ -2,7 +2,7 @@
 
 It lives beside the timed processes and wakes twice a second. It meets the other hosts, starts the ranks by torch's own
 `torch.distributed.run`, does what the parent asks through files in the attempt's folder, and leaves no process behind,
-whether or not the parent, the scheduler or the network is still there. It imports nothing but the standard library.
+whether or not the parent, the scheduler or the network is still there. It imports torch nowhere.
 
 Files in the attempt's folder, which every host sees:
     job.json            what to start, written by the parent
@@ -24,6 +24,8 @@ import sys
 import time
 from datetime import datetime, timezone
 from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from tunemark_worker.contract import OWN_STORE
 
 # Seconds between two looks at the orders.
 _POLL_S = 0.5
@@ -102,6 +104,8 @@ class Agent:
         variables.pop("PYTHONHOME", None)
         variables.update(job["environment"])
         variables.update({"PYTHONPATH": job["code"], "PYTHONUNBUFFERED": "1", _MARK: self._mark})
+        if job["max_restarts"]:
+            variables[OWN_STORE] = "1"
         if endpoint is not None and "GLOO_SOCKET_IFNAME" not in variables:
             interface = _interface(endpoint[2])
             if interface:

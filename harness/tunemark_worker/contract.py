@@ -190,6 +190,15 @@ def stacks_name(rank: int) -> str:
     return "stacks.{}.txt".format(rank)
 
 
+# Set to "1" for torchrun where processes may be started again. Its agent otherwise keeps one store for all lives (torch
+# 2.6 to 2.13), in which the next one finds the addresses of ranks that are gone: it is refused, or waits half an hour.
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
+
+# The process that follows this job, on the job's own host: when it is gone, nobody takes in what is measured.
+PARENT = "TUNEMARK_PARENT"
+
+
 def split_runtime(name: str) -> List[str]:
     """("package.module", "Name") of a runtime's dotted name; ValueError where it is malformed."""
     module, colon, attribute = name.partition(":")

@@ -47,7 +47,10 @@ class LiveLine:
         if record["rank"] != 0:
             return
         kind = record["kind"]
-        if kind == "phase":
+        if kind == "start":
+            # Processes that were started again share no clock with the former ones.
+            self._edges, self._content, self._steady = [], [], self._warmup
+        elif kind == "phase":
             self._phase = str(record["name"])
             self._show(always=not self._terminal)
         elif kind == "step":

@@ -66,7 +66,10 @@ class Following:
                 follower.heard_s = now_s
             return False
         if all(follower.end is not None for follower in self._followers):
-            return now_s - max(follower.heard_s for follower in self._followers) > _TEARDOWN_S
+            # The elastic agent may be about to start processes again that did not end well.
+            is_last = not self._job.max_restarts or all(_is_well(follower.end) for follower in self._followers)
+            silence_s = now_s - max(follower.heard_s for follower in self._followers)
+            return silence_s > (_TEARDOWN_S if is_last else self._timeout_s)
         self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
         if self._silent and len(self._followers) > 1:
             # The ranks that were not looked at just now may have spoken since.
@@ -196,6 +199,10 @@ class _Follower:
         self.pid = next((r["pid"] for r in records if r["kind"] == "start"), self.pid)
         self.end = next((r for r in records if r["kind"] == "end"), self.end)
         return list(records)
+
+
+def _is_well(end: Mapping[str, Any] | None) -> bool:
+    return end is not None and end["status"] == "ok" and end["reason"] != "interrupted"
 
 
 def _is_written(path: Path) -> bool:

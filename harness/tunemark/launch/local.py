@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.plugin import Job, Launch, StartedJob
+from tunemark_worker.contract import OWN_STORE, PARENT
 
 # Seconds that a worker has to end at a window's edge after SIGTERM, before it is killed.
 _GRACE_S = 20.0
@@ -53,6 +54,9 @@ class LocalJob:
         variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
         # Another interpreter's own library would stand in for the worker's; what was examined was asked without it.
         variables.pop("PYTHONHOME", None)
+        variables[PARENT] = str(os.getpid())
+        if job.max_restarts:
+            variables[OWN_STORE] = "1"
         with open(job.folder / "stdout.log", "wb") as out, open(job.folder / "stderr.log", "wb") as err:
             self._process = subprocess.Popen(
                 command(job),
