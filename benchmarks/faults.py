@@ -1,0 +1,468 @@
+"""What becomes of a sweep in which something breaks? Each fault by real processes, in the second of three runs.
+
+    python benchmarks/faults.py                          # all that this host permits; as root, for Slurm and mounts
+    python benchmarks/faults.py --fault killed,hung      # some of them
+    python benchmarks/faults.py --write                  # and puts the table into docs/launchers.md
+
+A fault comes at a random step. A good end: a row with the right status within the stated time, no process of the
+attempt is left then, what had been measured before is kept, and the next run is measured. Nothing is timed but that, so
+that four processes may share two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from document import ROOT, machine, put
+
+RANKS = 4
+STEPS = 120
+# Seconds of silence after which an attempt is ended, in the sweeps whose fault is a silence.
+SILENCE_S = 15
+# The runs of a sweep differ in their seed alone: before the fault, with it, after it.
+BEFORE, FAULTY, AFTER = range(3)
+# Seconds within which the row is there, and why so long.
+BOUNDS = {
+    "killed": (40.0, "torchrun gives the other ranks 30 s to end"),
+    "hung": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
+    "memory": (40.0, "as for a rank that is killed"),
+    "disk": (40.0, "as for a rank that is killed"),
+    "no room": (5.0, "nothing is started"),
+    "network": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
+    "node": (75.0, "SlurmdTimeout 30 and Slurm's next look; nothing has to be asked of the dead node"),
+    "command": (10.0, "ranks look for it once a second, at a window's edge"),
+    "restarted": (60.0, "torchrun gives the other rank 30 s, then it starts both again"),
+}
+
+
+class NotHere(Exception):  # noqa: N818 - the sentence reads better
+    """This host does not permit the fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One fault. status, evidence: of the run it was planted in. seconds: from the fault to the row. left: processes
+    of the attempt at that moment, and of the sweep at its end. kept: whether the run before is there as it was. after:
+    status of the run after it. unfit: why there is no such fault here."""
+
+    fault: str
+    status: str = ""
+    evidence: str = ""
+    seconds: float = 0.0
+    left: int = 0
+    kept: bool = False
+    after: str = ""
+    expected: tuple[str, ...] = ()
+    unfit: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        is_told = self.status in self.expected and self.seconds <= BOUNDS[self.fault][0]
+        return bool(self.unfit) or (is_told and not self.left and self.kept and self.after == "ok")
+
+
+class Sweep:
+    """A command that measures three runs in a folder, and what it has said so far."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ranks: int = RANKS,
+        words: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
+        redo: bool = False,
+    ) -> None:
+        """within: a command that runs it."""
+        self.folder, self.ranks = folder, ranks
+        command = [*within, sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--strategy", "ddp"]
+        command += ["--device", f"cpu:{ranks}", "--oversubscribe", "--sequence", "32", "--micro-batch", "1"]
+        command += ["--seed", "0,1,2", "--steps", str(STEPS), "--warmup", "1", "--target-interval", "0"]
+        command += ["--budget", "100000", "--repeats", "1", "--no-calibrate", "--json", *words]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **(variables or {})}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self._ends: list[float] = []
+        self._said: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None, "it was asked for"
+        for line in self.process.stderr:
+            self._said.append(line)
+            if ", ended by " in line:
+                self._ends.append(time.monotonic())
+
+    def wait(self, is_so: Callable[[], Any], what: str, within_s: float = 240.0) -> Any:
+        """What `is_so` gives as soon as that is something; the sweep's words where it never is."""
+        until_s = time.monotonic() + within_s
+        while time.monotonic() < until_s:
+            if found := is_so():
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise SystemExit(f"{what}: never came\n{''.join(self._said)[-3000:]}")
+
+    def ended(self, number: int) -> float | None:
+        """When the sweep said that its run of this number had ended."""
+        return self._ends[number] if len(self._ends) > number else None
+
+    def attempt(self, seed: int) -> Path | None:
+        for path in self.folder.glob("runs/*/*/plan.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads(path.read_text())["seed"] == seed:
+                    return path.parent
+        return None
+
+    def at_step(self, seed: int, step: int) -> Path:
+        """The attempt's folder, once every rank has taken so many steps."""
+
+        def come() -> Path | None:
+            attempt = self.attempt(seed)
+            if attempt is None:
+                return None
+            files = [attempt / f"records.{rank}.jsonl" for rank in range(self.ranks)]
+            enough = all(path.exists() and path.read_bytes().count(b'"kind":"step"') >= step for path in files)
+            return attempt if enough else None
+
+        found: Path = self.wait(come, f"step {step} of run {seed}")
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The results, once the command has ended."""
+        assert self.process.stdout is not None, "it was asked for"
+        out = self.process.stdout.read()
+        self.process.wait()
+        self._reader.join(10)
+        return [json.loads(line) for line in out.splitlines()]
+
+
+def pids(attempt: Path, ranks: int = RANKS) -> list[int]:
+    """The processes of an attempt's ranks, by their first records."""
+    firsts = [(attempt / f"records.{rank}.jsonl").read_text().split("\n", 1)[0] for rank in range(ranks)]
+    return [int(json.loads(line)["pid"]) for line in firsts]
+
+
+def left(folder: Path) -> list[int]:
+    """Processes that work below a folder; every one of an attempt does."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if path.resolve().is_relative_to(folder.resolve()) and path.parent.name != str(os.getpid()):
+                found.append(int(path.parent.name))
+    return found
+
+
+def watched(
+    fault: str,
+    sweep: Sweep,
+    plant: Callable[[Path], None],
+    *,
+    expected: Sequence[str],
+    step: int,
+    mend: Callable[[], None] = lambda: None,
+) -> Row:
+    """Plant a fault in the second run, and tell what came of the sweep. mend: what makes the next run possible."""
+    attempt = sweep.at_step(FAULTY, step)
+    began_s = time.monotonic()
+    plant(attempt)
+    seconds = sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}") - began_s
+    at_row = len([pid for pid in left(attempt) if pid != sweep.process.pid])
+    mend()
+    rows = sweep.rows()
+    faulty = rows[FAULTY]
+    evidence = faulty["each_attempt"][-1]["evidence"]
+    if faulty["status"] == "ok":
+        evidence = "; ".join(f["message"] for f in faulty["findings"] if f["rule"] == "restarted")
+    kept = rows[BEFORE]["status"] == "ok" and rows[BEFORE]["steps_measured"] == STEPS
+    return Row(
+        fault=fault, status=faulty["status"], evidence=evidence, seconds=seconds, left=at_row + len(left(sweep.folder)),
+        kept=kept, after=rows[AFTER]["status"], expected=tuple(expected),
+    )  # fmt: skip
+
+
+def killed(folder: Path, chance: random.Random) -> Row:
+    rank, step = chance.randrange(RANKS), chance.randrange(2, STEPS // 2)
+
+    def plant(attempt: Path) -> None:
+        os.kill(pids(attempt)[rank], signal.SIGKILL)
+
+    return watched("killed", Sweep(folder), plant, expected=["killed"], step=step)
+
+
+def hung(folder: Path, chance: random.Random) -> Row:
+    rank, step = chance.randrange(RANKS), chance.randrange(2, STEPS // 2)
+    shown: list[Path] = []
+
+    def plant(attempt: Path) -> None:
+        shown.append(attempt)
+        os.kill(pids(attempt)[rank], signal.SIGSTOP)
+
+    row = watched("hung", Sweep(folder, words=["--timeout", str(SILENCE_S)]), plant, expected=["timeout"], step=step)
+    files = [shown[0] / f"stacks.{each}.txt" for each in range(RANKS)]
+    if not all(path.exists() and 'File "' in path.read_text() for path in files):
+        return replace(row, expected=(), evidence=f"NO STACKS of some rank; {row.evidence}")
+    return row
+
+
+def memory(folder: Path, chance: random.Random) -> Row:
+    """A rank's address space is bounded where it stands, before its first step takes what a step needs."""
+    if not hasattr(resource, "prlimit"):
+        raise NotHere("no prlimit on this system")
+    rank = chance.randrange(RANKS)
+    sweep = Sweep(folder)
+
+    def built() -> Path | None:
+        attempt = sweep.attempt(FAULTY)
+        path = attempt / f"records.{rank}.jsonl" if attempt else None
+        return attempt if path and path.exists() and b'"name":"opened"' in path.read_bytes() else None
+
+    attempt = sweep.wait(built, "a rank that has opened its device")
+
+    def plant(_: Path) -> None:
+        pid = pids_of(attempt)[rank]
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+        bound = pages * os.sysconf("SC_PAGE_SIZE") + (24 << 20)
+        resource.prlimit(pid, resource.RLIMIT_AS, (bound, bound))
+
+    def pids_of(attempt: Path) -> dict[int, int]:
+        found = {}
+        for path in attempt.glob("records.*.jsonl"):
+            found[int(path.name.split(".")[1])] = int(json.loads(path.read_text().split("\n", 1)[0])["pid"])
+        return found
+
+    return watched("memory", sweep, plant, expected=["oom"], step=0)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of its own for the store."""
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mount.returncode:
+        raise NotHere(f"a mount is not permitted: {mount.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "filler", "ab", buffering=0) as filler:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    filler.write(bytes(size))
+
+
+def disk(folder: Path, chance: random.Random) -> Row:
+    with small_disk(folder) as small:
+        return watched(
+            "disk", Sweep(small), lambda attempt: fill(small), expected=["error"],
+            step=chance.randrange(2, STEPS // 2), mend=(small / "filler").unlink,
+        )  # fmt: skip
+
+
+def no_room(folder: Path, chance: random.Random) -> Row:
+    """The disk stays full, so that the next run finds no place at all. Then it is freed, and the same command goes on:
+    it must measure what failed, and not what was finished."""
+    with small_disk(folder) as small:
+        sweep = Sweep(small)
+        sweep.at_step(FAULTY, chance.randrange(2, STEPS // 2))
+        fill(small)
+        began_s = sweep.wait(lambda: sweep.ended(FAULTY), "the first row of a full disk")
+        seconds = sweep.wait(lambda: sweep.ended(AFTER), "the row of a run without room") - began_s
+        at_row = len([pid for pid in left(small) if pid != sweep.process.pid])
+        rows = sweep.rows()
+        (small / "filler").unlink()
+        again = Sweep(small).rows()
+        same = again[BEFORE] == rows[BEFORE] and rows[BEFORE]["status"] == "ok"
+        return Row(
+            fault="no room", status=rows[AFTER]["status"], evidence=rows[AFTER]["each_attempt"][-1]["evidence"],
+            seconds=seconds, left=at_row + len(left(small)), kept=same, after=again[AFTER]["status"],
+            expected=("error",),
+        )  # fmt: skip
+
+
+def network(folder: Path, chance: random.Random) -> Row:
+    """The sweep has a network of its own, whose one interface goes down."""
+    missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
+    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True) if not missing else None
+    if probe is None or probe.returncode:
+        raise NotHere(f"no network of its own: {missing[0] + ' is missing' if missing else probe and probe.stderr}")
+    within = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    sweep = Sweep(folder, words=["--timeout", str(SILENCE_S)], within=within)
+
+    def link(state: str) -> None:
+        words = ["nsenter", "--target", str(sweep.process.pid), "--net", "ip", "link", "set", "lo", state]
+        subprocess.run(words, check=True)
+
+    return watched(
+        "network", sweep, lambda attempt: link("down"), expected=["timeout", "error"],
+        step=chance.randrange(2, STEPS // 2), mend=lambda: link("up"),
+    )  # fmt: skip
+
+
+def node(folder: Path, chance: random.Random) -> Row:
+    """Of a job on two nodes of a real Slurm, one's slurmd dies; Slurm finds that out by itself."""
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        raise NotHere(f"needs root and Debian's slurm-wlm and munge: {missing[0] + ' is missing' if missing else ''}")
+    if subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).returncode == 0:
+        raise NotHere("another Slurm runs on this host")
+    script, conf = str(ROOT / "tests/slurm.sh"), folder / "slurm"
+    conf.mkdir()
+    subprocess.run(["sh", script, "start", str(conf)], check=True)
+    variables = {"SLURM_CONF": str(conf / "slurm.conf")}
+    last = str((os.cpu_count() or 1) - 1)
+    try:
+        sweep = Sweep(
+            folder, ranks=2, variables=variables, words=["--launcher", "slurm:nodes=2:jobs=1", "--timeout", "120"]
+        )
+
+        def plant(attempt: Path) -> None:
+            os.kill(int((conf / "slurmd.n2.pid").read_text()), signal.SIGKILL)
+
+        def mend() -> None:
+            subprocess.run(["taskset", "-c", last, "slurmd", "-N", "n2"], env={**os.environ, **variables}, check=True)
+
+        return watched("node", sweep, plant, expected=["killed"], step=chance.randrange(2, STEPS // 2), mend=mend)
+    finally:
+        subprocess.run(["sh", script, "stop", str(conf)], check=True)
+
+
+def command(folder: Path, chance: random.Random) -> Row:
+    """The command itself is killed: it can give no row any more. Its processes end, and the same command goes on."""
+    sweep = Sweep(folder)
+    attempt = sweep.at_step(FAULTY, chance.randrange(2, STEPS // 2))
+    before = sweep.attempt(BEFORE)
+    began_s = time.monotonic()
+    sweep.process.kill()
+    sweep.process.wait()
+    while left(attempt) and time.monotonic() - began_s < BOUNDS["command"][0]:
+        time.sleep(0.02)
+    seconds, remaining = time.monotonic() - began_s, len(left(attempt))
+    rows = Sweep(folder).rows()
+    kept = [each["name"] for each in rows[BEFORE]["each_attempt"]] == [before.name if before else ""]
+    first, *_ = rows[FAULTY]["each_attempt"]
+    return Row(
+        fault="command", status=first["status"], evidence=first["evidence"], seconds=seconds,
+        left=remaining + len(left(folder)), kept=kept and rows[BEFORE]["status"] == "ok",
+        after="ok" if {rows[FAULTY]["status"], rows[AFTER]["status"]} == {"ok"} else "not ok", expected=("killed",),
+    )  # fmt: skip
+
+
+def restarted(folder: Path, chance: random.Random) -> Row:
+    """torch's elastic agent is allowed to start the ranks again, which is an end as good as any, and is said."""
+    rank, step = chance.randrange(2), chance.randrange(2, STEPS // 2)
+
+    def plant(attempt: Path) -> None:
+        os.kill(pids(attempt, 2)[rank], signal.SIGKILL)
+
+    words = ["--max-restarts", "1"]
+    return watched("restarted", Sweep(folder, ranks=2, words=words), plant, expected=["ok"], step=step)
+
+
+FAULTS: dict[str, tuple[str, Callable[[Path, random.Random], Row]]] = {
+    "killed": ("SIGKILL of one rank of four", killed),
+    "hung": ("SIGSTOP of one rank of four", hung),
+    "memory": ("one rank of four gets no more memory", memory),
+    "disk": ("the disk is full while a run is measured", disk),
+    "no room": ("the disk is full before a run is started", no_room),
+    "network": ("the network between four ranks is gone", network),
+    "node": ("slurmd of one of two nodes is dead", node),
+    "command": ("SIGKILL of the command itself", command),
+    "restarted": ("SIGKILL of one rank of two, `--max-restarts 1`", restarted),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fault", default=",".join(FAULTS), help="some of: " + ", ".join(FAULTS))
+    parser.add_argument("--seed", type=int, default=None, help="of ranks and steps; another one each time")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/launchers.md")
+    args = parser.parse_args()
+    seed = random.SystemRandom().randrange(10_000) if args.seed is None else args.seed
+    rows = []
+    for name in args.fault.split(","):
+        # Each by its own, so that one of them can be repeated as it was.
+        rows.append(carried_out(name, random.Random(f"{seed} {name}")))
+        print(f"{name}: {words(rows[-1])}", file=sys.stderr, flush=True)
+    text = table(rows, seed)
+    print(text)
+    if args.write:
+        put("docs/launchers.md", "faults", text)
+    return 0 if all(row.is_good for row in rows) else 1
+
+
+def carried_out(name: str, chance: random.Random) -> Row:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunemark-fault-")))
+        try:
+            row = FAULTS[name][1](folder, chance)
+        except NotHere as error:
+            return Row(fault=name, unfit=str(error))
+        else:
+            return replace(row, evidence=row.evidence.replace(str(folder), "..."))
+        finally:
+            for pid in left(folder):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def words(row: Row) -> str:
+    if row.unfit:
+        return f"not here: {row.unfit}"
+    seen = f"{row.status} after {row.seconds:.1f} s, {row.left} processes left, the next run {row.after}"
+    return f"{'GOOD' if row.is_good else 'BAD'}: {seen}: {row.evidence}"
+
+
+def table(rows: Sequence[Row], seed: int) -> str:
+    lines = [f"{machine()}; `--seed {seed}`.", ""]
+    lines += [
+        "| fault | status | evidence | seconds to the row | stated bound (s) | processes left | finished runs kept | "
+        "next run |",
+        "|---|---|---|---:|---|---:|---|---|",
+    ]
+    for row in rows:
+        what = FAULTS[row.fault][0]
+        if row.unfit:
+            lines.append(f"| {what} | not permitted here | {row.unfit} | | | | | |")
+            continue
+        bound, why = BOUNDS[row.fault]
+        evidence = " ".join(row.evidence.split()).replace("|", "\\|")
+        evidence = evidence if len(evidence) <= 220 else evidence[:217] + "..."
+        lines.append(
+            f"| {what} | {row.status} | {evidence} | {row.seconds:.1f} | {bound:.0f}: {why} | {row.left} | "
+            f"{'yes' if row.kept else 'NO'} | {row.after} |"
+        )
+    bad = [row.fault for row in rows if not row.is_good]
+    return "\n".join([*lines, "", f"NOT AS STATED: {', '.join(bad)}." if bad else "All as stated."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
