@@ -1,4 +1,5 @@
-"""Three datasets: instructions from the hub or a file, instructions from Python's own sources, and random ids."""
+"""Datasets of one's own files (instructions, conversations, text), instructions from the hub and from Python's own
+sources, and random ids. Options are those of the modules, which import nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Sequence
 
 from tunemark.plugin.descriptors import Dataset
 from tunemark.plugin.hooks import hookimpl
+from tunemark_datasets import chat, instructions, text
 
 
 @hookimpl
@@ -19,6 +21,25 @@ def tunemark_datasets() -> Sequence[Dataset]:
                 "path": "a parquet, json or jsonl file, or a folder of them, instead of the hub",
                 "revision": "a commit, branch or tag of the hub's repository",
             },
+        ),
+        Dataset(
+            name=instructions.NAME,
+            loader="tunemark_datasets.instructions:load",
+            description="instructions with answers, of any table with columns for them",
+            options=instructions.OPTIONS,
+        ),
+        Dataset(
+            name=chat.NAME,
+            loader="tunemark_datasets.chat:load",
+            description="conversations, of any table with a column of messages, by the tokenizer's chat template",
+            options=chat.OPTIONS,
+            is_chat=True,
+        ),
+        Dataset(
+            name=text.NAME,
+            loader="tunemark_datasets.text:load",
+            description="plain text of any size, from a file or a folder",
+            options=text.OPTIONS,
         ),
         Dataset(
             name="python-stdlib",

@@ -49,7 +49,7 @@ def _load(path: Path) -> DatasetSource:
 
 def test_descriptors_name_what_is_there() -> None:
     found = {dataset.name: dataset for dataset in plugin.tunemark_datasets()}
-    assert sorted(found) == ["python-code-alpaca", "python-stdlib", "synthetic"]
+    assert sorted(found) == ["alpaca", "chat", "python-code-alpaca", "python-stdlib", "synthetic", "text"]
     for dataset in found.values():
         assert isinstance(dataset, Dataset)
         assert callable(load(dataset.loader))
@@ -132,9 +132,9 @@ def _bytes(path: Path, content: bytes) -> Path:
         ("rows.json", b'{"instruction": [], "input": [], "output": []}', "it has no rows"),
         ("rows.json", b'{"instruction": ["a"], "input": [], "output": []}', "differ in length"),
         ("rows.jsonl", b'{"instruction": "a", "output": "b"}\n', "it lacks the column input"),
-        ("rows.jsonl", b'{"instruction": "a", "input": "", "output": 3}\n', "row 1 has something else than text"),
-        ("rows.jsonl", b'{"prompt": "no heading"}\n', "row 1 has no text with a section"),
-        ("rows.jsonl", b'{"prompt": null}\n', "row 1 has no text with a section"),
+        ("rows.jsonl", b'{"instruction": "a", "input": "", "output": 3}\n', "row 1: it has something else than text"),
+        ("rows.jsonl", b'{"prompt": "no heading"}\n', "row 1: it has no text with a section"),
+        ("rows.jsonl", b'{"prompt": null}\n', "row 1: it has no text with a section"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -1,7 +1,8 @@
 """From a dataset to the token file that the worker maps: encoded once, kept under the hash of its content.
 
 A file is found again by a key of all that determines it, and its hash is checked each time: a damaged file is made
-anew. Numpy is imported only where a file is made or read, so that finding one costs milliseconds.
+anew. It grows on disk while the examples are read, so that memory holds some documents and never all of them. Numpy is
+imported only where a file is made or read, so that finding one costs milliseconds.
 """
 
 from __future__ import annotations
@@ -11,28 +12,36 @@ import bisect
 import contextlib
 import gc
 import hashlib
-import itertools
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
+from tunemark.data.chat import ChatTemplate
 from tunemark.errors import BadData, BadExperiment, BadStore, did_you_mean
 from tunemark.plugin.catalog import load
 from tunemark.plugin.descriptors import Dataset, Example, Model, TokenizerName
-from tunemark.plugin.protocols import DatasetSource, Tokenizer
+from tunemark.plugin.protocols import DatasetSource, HasChatTemplate, Tokenizer
 from tunemark_worker.contract import HEADER_BYTES, SCHEMA, TokenFile, token_layout
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Documents encoded at a time: enough to feed all cores, few enough that their pieces fit into memory.
+# Documents, and characters or ids, encoded at a time: enough to feed all cores, few enough that they fit into memory.
+# A tokenizer takes some 50 to 100 bytes for each character on its way.
 _BATCH = 2048
+_BATCH_CHARACTERS = 1 << 21
+# Batches after which cycles are looked for after all.
+_COLLECT = 64
+# Bytes that are copied or hashed at a time.
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +95,7 @@ def prepare(
     if dataset.needs_tokenizer:
         assert model.tokenizer is not None, "a plan of text for a model without a tokenizer is refused"
         tokenizer = open_tokenizer(model.tokenizer)
+    chat = _chat_template(dataset, source, model, tokenizer)
     identity = {
         "schema": SCHEMA,
         "dataset": dataset.name,
@@ -95,6 +105,7 @@ def prepare(
         "tokenizer_fingerprint": tokenizer.fingerprint() if tokenizer else None,
         "vocab_size": vocab_size,
         "train_on": train_on,
+        **({"chat_template_sha256": chat.sha256} if chat else {}),
     }
     folder = (cache or _cache()).absolute() / "tokens"
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -104,23 +115,44 @@ def prepare(
         token_file, facts = found
         return Prepared(token_file=token_file, facts=facts, cached=True, seconds=time.perf_counter() - began)
 
-    with _without_collection():
-        encoded = _encode(source.examples(), tokenizer, train_on)
-    _check(encoded, dataset, model, train_on)
-    lengths = encoded.lengths
-    facts = {
-        **{name: value for name, value in identity.items() if name != "schema"},
-        "documents": len(lengths),
-        "tokens": sum(lengths),
-        "trained_tokens": sum(encoded.trained),
-        "longest_tokens": max(lengths),
-        "origin": dict(source.facts()),
-    }
-    header = {name: identity[name] for name in ("schema", "dataset", "tokenizer", "train_on")}
-    token_file = _write(folder, encoded, header, pad_id=tokenizer.pad_id if tokenizer else 0)
+    with _Growing(folder) as growing:
+        with _without_collection():
+            _encode(growing, source.examples(), _Encoder(tokenizer, train_on, chat))
+        _check(growing, dataset, model, train_on)
+        facts = {
+            **{name: value for name, value in identity.items() if name != "schema"},
+            "documents": growing.documents,
+            "tokens": growing.tokens,
+            "trained_tokens": growing.trained,
+            "longest_tokens": growing.longest,
+            "origin": dict(source.facts()),
+        }
+        header = {name: identity[name] for name in ("schema", "dataset", "tokenizer", "train_on")}
+        token_file = growing.finish(header, pad_id=tokenizer.pad_id if tokenizer else 0)
     entry = {"documents": token_file.documents, "tokens": token_file.tokens, "pad_id": token_file.pad_id}
     _replace(index, json.dumps({"sha256": token_file.sha256, **entry, "facts": facts}, indent=1).encode())
     return Prepared(token_file=token_file, facts=facts, cached=False, seconds=time.perf_counter() - began)
+
+
+def _chat_template(
+    dataset: Dataset, source: DatasetSource, model: Model, tokenizer: Tokenizer | None
+) -> ChatTemplate | None:
+    """What makes text of messages: the dataset's own, or else the tokenizer's; None where the dataset has none."""
+    if not dataset.is_chat:
+        return None
+    assert tokenizer is not None, "messages are text"
+    template = source.chat_template() if isinstance(source, HasChatTemplate) else None
+    special = getattr(tokenizer, "special_texts", None)
+    if template is None:
+        template = getattr(tokenizer, "chat_template", None)
+    if template is None:
+        raise BadData(
+            what=f"the tokenizer of {model.name} ({tokenizer.name}) has no chat template",
+            why=f"{dataset.name} is of messages, and the template says how they become one text",
+            next="choose a model that was tuned to chat, or give a template: "
+            f"{dataset.name}:template=FILE, or template=chatml",
+        )
+    return ChatTemplate(template, None if special is None else special())
 
 
 def open_tokenizer(named: TokenizerName) -> Tokenizer:
@@ -154,30 +186,72 @@ def read_tokens(path: Path) -> Tokens:
     )
 
 
-class _Encoded(NamedTuple):
-    """ids: C ints; trained: a byte for each; lengths: tokens of each document."""
+class _Encoder(NamedTuple):
+    """What makes ids of examples."""
 
-    ids: array.array[int]
-    trained: bytearray
-    lengths: list[int]
+    tokenizer: Tokenizer | None
+    train_on: str
+    chat: ChatTemplate | None
+
+    @property
+    def ends(self) -> tuple[list[int], list[int]]:
+        """The ids around each text; a chat template of a tokenizer that reads them from the text brings its own."""
+        if self.tokenizer is None or (self.chat is not None and self.chat.has_ends):
+            return [], []
+        bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
+        return [] if bos is None else [bos], [] if eos is None else [eos]
 
 
-def _encode(examples: Iterator[Example], tokenizer: Tokenizer | None, train_on: str) -> _Encoded:
-    encoded = _Encoded(array.array("i"), bytearray(), [])
+def _encode(growing: _Growing, examples: Iterator[Example], encoder: _Encoder) -> None:
+    """Write all examples into the file that grows, in their order."""
     first = 1
-    while batch := list(itertools.islice(examples, _BATCH)):
-        texts = [(number, e) for number, e in enumerate(batch, first) if any(p.text is not None for p in e.pieces)]
-        documents = iter(_encode_texts(texts, tokenizer, train_on) if texts else ())
-        for example in batch:
+    for number, batch in enumerate(_batches(_as_text(examples, encoder)), 1):
+        texts = [(n, e) for n, e in enumerate(batch, first) if any(p.text is not None for p in e.pieces)]
+        documents = iter(_encode_texts(texts, encoder) if texts else ())
+        ids, trained, lengths = array.array("i"), bytearray(), array.array("q")
+        for n, example in enumerate(batch, first):
+            growing.has_prompts = growing.has_prompts or any(p.role == "prompt" for p in example.pieces)
             if any(p.text is not None for p in example.pieces):
-                ids, trained = next(documents)
-                encoded.ids.extend(ids)
-                encoded.trained.extend(trained)
-                encoded.lengths.append(len(ids))
+                found, marks = next(documents)
+                ids.extend(found)
+                trained.extend(marks)
+                lengths.append(len(found))
             else:
-                _take_ids(encoded, example, train_on)
+                lengths.append(_take_ids(ids, trained, example, n, encoder.train_on))
+        growing.add(ids, trained, lengths)
         first += len(batch)
-    return encoded
+        if number % _COLLECT == 0:
+            gc.collect()
+
+
+def _as_text(examples: Iterator[Example], encoder: _Encoder) -> Iterator[Example]:
+    """Messages as the pieces that the chat template makes of them."""
+    for number, example in enumerate(examples, 1):
+        if not example.messages:
+            yield example
+            continue
+        if encoder.chat is None:
+            raise BadData(
+                what=f"example {number} is of messages, but its dataset does not say `is_chat`",
+                next="the dataset is broken: report it to its plugin",
+            )
+        try:
+            yield Example(pieces=encoder.chat.pieces(example.messages, masked=encoder.train_on == "response"))
+        except BadData as error:
+            raise BadData(what=f"example {number}: {error.what}", why=error.why, next=error.next) from error
+
+
+def _batches(examples: Iterator[Example]) -> Iterator[list[Example]]:
+    batch: list[Example] = []
+    size = 0
+    for example in examples:
+        batch.append(example)
+        size += sum(len(p.text or p.ids or ()) for p in example.pieces)
+        if len(batch) == _BATCH or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 @contextlib.contextmanager
@@ -192,25 +266,22 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _take_ids(encoded: _Encoded, example: Example, train_on: str) -> None:
+def _take_ids(ids: array.array[int], trained: bytearray, example: Example, number: int, train_on: str) -> int:
+    """Add an example of ids, and return how many there are."""
     length = 0
     for piece in example.pieces:
-        ids = piece.ids or ()
         try:
-            encoded.ids.extend(ids)
+            ids.extend(piece.ids or ())
         except OverflowError as error:
-            raise BadData(
-                what=f"example {len(encoded.lengths) + 1} holds an id that is no 32-bit number", why=str(error)
-            ) from error
-        encoded.trained.extend(bytes([train_on == "all" or piece.role == "response"]) * len(ids))
-        length += len(ids)
-    encoded.lengths.append(length)
+            raise BadData(what=f"example {number} holds an id that is no 32-bit number", why=str(error)) from error
+        trained.extend(bytes([train_on == "all" or piece.role == "response"]) * len(piece.ids or ()))
+        length += len(piece.ids or ())
+    return length
 
 
-def _encode_texts(
-    examples: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, train_on: str
-) -> Iterator[tuple[list[int], bytes]]:
+def _encode_texts(examples: Sequence[tuple[int, Example]], encoder: _Encoder) -> Iterator[tuple[list[int], bytes]]:
     """(ids, trained) of each numbered example of text pieces."""
+    tokenizer = encoder.tokenizer
     if tokenizer is None:
         raise BadData(
             what=f"example {examples[0][0]} is text, but its dataset says that it needs no tokenizer",
@@ -226,9 +297,8 @@ def _encode_texts(
         except UnicodeEncodeError as error:
             raise BadData(what=f"example {number} is not valid Unicode", why=str(error)) from error
         texts.append(text)
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    if train_on == "all":
+    bos, eos = encoder.ends
+    if encoder.train_on == "all":
         for ids in tokenizer.encode(texts):
             yield bos + ids + eos, b"\1" * (len(bos) + len(ids) + len(eos))
         return
@@ -249,47 +319,114 @@ def _in_response(example: Example, ends: Sequence[int]) -> bytes:
     return bytes(trained)
 
 
-def _check(encoded: _Encoded, dataset: Dataset, model: Model, train_on: str) -> None:
-    if not encoded.ids:
+def _check(growing: _Growing, dataset: Dataset, model: Model, train_on: str) -> None:
+    if not growing.tokens:
         raise BadData(
             what=f"the dataset {dataset.name!r} has no documents",
-            why=f"it gave {len(encoded.lengths)} examples without a token",
+            why=f"it gave {growing.documents} examples without a token",
             next="check its options, or choose another dataset",
         )
-    low, high = min(encoded.ids), max(encoded.ids)
-    if low < 0 or high >= model.architecture.vocab_size:
+    if growing.lowest < 0 or growing.highest >= model.architecture.vocab_size:
         raise BadData(
             what=f"the dataset {dataset.name!r} holds ids that the model {model.name!r} does not have",
-            why=f"ids from {low} to {high}; the vocabulary is 0 to {model.architecture.vocab_size - 1}",
+            why=f"ids from {growing.lowest} to {growing.highest}; "
+            f"the vocabulary is 0 to {model.architecture.vocab_size - 1}",
             next="choose a model of that tokenizer, or another dataset",
         )
-    if not any(encoded.trained):
+    if not growing.trained:
         raise BadData(
             what=f"no token of the dataset {dataset.name!r} would be trained on",
             why=f"train_on is {train_on!r} and no example has a response",
             next="train on all tokens",
         )
+    if train_on == "response" and not growing.has_prompts:
+        raise BadData(
+            what=f"no example of the dataset {dataset.name!r} has a prompt",
+            why="train_on is 'response', which would train on all tokens and be called otherwise",
+            next="--train-on all; or say by the dataset's options what a prompt is (`tunemark list datasets`)",
+        )
 
 
-def _write(folder: Path, encoded: _Encoded, header: Mapping[str, Any], *, pad_id: int) -> TokenFile:
-    import numpy as np
+class _Growing:
+    """A token file while it is made: three arrays in files of their own, put together in the end.
 
-    documents, tokens = len(encoded.lengths), len(encoded.ids)
-    layout = token_layout(documents, tokens)
-    content = bytearray(layout.end)
-    counts = {"documents": documents, "tokens": tokens, "pad_id": pad_id}
-    head = json.dumps({**header, **counts}, sort_keys=True).encode().ljust(HEADER_BYTES)
-    assert len(head) == HEADER_BYTES, "the header does not fit"
-    content[:HEADER_BYTES] = head
-    content[layout.ids : layout.trained] = np.asarray(encoded.ids, "<i4").tobytes()
-    content[layout.trained : layout.trained + tokens] = encoded.trained
-    offsets = np.zeros(documents + 1, "<i8")
-    np.cumsum(encoded.lengths, out=offsets[1:])
-    content[layout.offsets :] = offsets.tobytes()
-    digest = hashlib.sha256(content).hexdigest()
-    path = folder / f"{digest}.tokens"
-    _replace(path, content)
-    return TokenFile(path=str(path), sha256=digest, documents=documents, tokens=tokens, pad_id=pad_id)
+    documents, tokens, trained, longest: counts so far. lowest, highest: ids. has_prompts: whether any piece was one.
+    Memory does not grow with it; on disk it takes twice its size for a moment.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._temporary: Path | None = None
+        self._files: list[IO[bytes]] = []
+        self.documents = self.tokens = self.trained = self.longest = 0
+        self.lowest = self.highest = 0
+        self.has_prompts = False
+
+    def __enter__(self) -> _Growing:
+        with _writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._folder, prefix=".tmp-")
+            self._temporary = Path(name)
+            whole = os.fdopen(handle, "w+b")
+            self._files = [whole]
+            for _ in range(2):
+                self._files.append(tempfile.TemporaryFile(dir=self._folder))
+            whole.write(b" " * HEADER_BYTES)
+            self._files[2].write(bytes(8))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            with contextlib.suppress(OSError):
+                file.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def add(self, ids: array.array[int], trained: bytearray, lengths: array.array[int]) -> None:
+        """Append documents."""
+        import numpy as np
+
+        with _writing(self._folder):
+            values = np.asarray(ids, "<i4")
+            if len(values):
+                low, high = int(values.min()), int(values.max())
+                self.lowest = min(low, self.lowest) if self.tokens else low
+                self.highest = max(high, self.highest) if self.tokens else high
+            ends = np.cumsum(np.asarray(lengths, "<i8")) + self.tokens
+            whole, marks, offsets = self._files
+            whole.write(values.tobytes())
+            marks.write(trained)
+            offsets.write(ends.astype("<i8").tobytes())
+        self.documents += len(lengths)
+        self.tokens += len(ids)
+        self.trained += sum(trained)
+        self.longest = max(self.longest, max(lengths, default=0))
+
+    def finish(self, header: Mapping[str, Any], *, pad_id: int) -> TokenFile:
+        """Put the file together, and under the name that is its hash."""
+        assert self._temporary is not None, "it was not begun"
+        layout = token_layout(self.documents, self.tokens)
+        counts = {"documents": self.documents, "tokens": self.tokens, "pad_id": pad_id}
+        head = json.dumps({**header, **counts}, sort_keys=True).encode().ljust(HEADER_BYTES)
+        assert len(head) == HEADER_BYTES, "the header does not fit"
+        with _writing(self._folder):
+            whole, trained, offsets = self._files
+            for part in (trained, offsets):
+                whole.write(bytes(-whole.tell() % 8) if part is offsets else b"")
+                part.seek(0)
+                shutil.copyfileobj(part, whole, _CHUNK)
+            assert whole.tell() == layout.end, "an array is not as long as it should be"
+            whole.seek(0)
+            whole.write(head)
+            whole.seek(0)
+            digest = _sha256(whole)
+            # mkstemp's files are for the owner alone; a cache may be shared.
+            os.chmod(self._temporary, 0o644)
+            path = self._folder / f"{digest}.tokens"
+            os.replace(self._temporary, path)
+        return TokenFile(path=str(path), sha256=digest, **counts)
 
 
 def _find(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any]] | None:
@@ -298,7 +435,7 @@ def _find(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any]] | No
         entry = json.loads(index.read_bytes())
         path = folder / f"{entry['sha256']}.tokens"
         with path.open("rb") as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
+            digest = _sha256(file)
         if digest != entry["sha256"]:
             return None
         counts = {name: int(entry[name]) for name in ("documents", "tokens", "pad_id")}
@@ -308,23 +445,35 @@ def _find(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any]] | No
         return None
 
 
-def _replace(path: Path, content: bytes | bytearray) -> None:
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
     """Write a file so that whoever opens it finds the old content or the new, never a part."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path.parent):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            # mkstemp's files are for the owner alone; a cache may be shared.
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the operating system refuses is said of the cache."""
+    try:
+        yield
     except OSError as error:
         raise BadStore(
-            what=f"cannot write the token cache {str(path.parent)!r}",
+            what=f"cannot write the token cache {str(folder)!r}",
             why=str(error),
             next="set TUNEMARK_CACHE to a folder that can be written",
         ) from error

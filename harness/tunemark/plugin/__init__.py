@@ -29,6 +29,7 @@ from tunemark.plugin.hooks import hookimpl as hookimpl
 from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import Device as Device
+from tunemark.plugin.protocols import HasChatTemplate as HasChatTemplate
 from tunemark.plugin.protocols import HasMonitor as HasMonitor
 from tunemark.plugin.protocols import JobWatch as JobWatch
 from tunemark.plugin.protocols import KnowsSizes as KnowsSizes

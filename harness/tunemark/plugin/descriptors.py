@@ -132,9 +132,17 @@ class Piece:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """One document. Text pieces are joined and encoded as one text, so that ids do not depend on what is trained on;
-    the tokenizer's bos and eos are put around them. Ids are taken as they are."""
+    the tokenizer's bos and eos are put around them. Ids are taken as they are.
 
-    pieces: tuple[Piece, ...]
+    messages: instead of pieces, a conversation as chat templates know it, each with `role` and `content` and whatever
+    else a template reads; `weight` 0 is of an answer that no loss is taken of. Of datasets that say `is_chat`."""
+
+    pieces: tuple[Piece, ...] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pieces and self.messages:
+            raise ValueError("an example is either pieces or messages")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +162,9 @@ class Dataset:
     roles: tuple[Role, ...] = ("prompt", "response")
     learnable: bool = True
     """False where no loss can be expected to fall (random ids): the loss-rising rule is not applied."""
+    is_chat: bool = False
+    """True where its examples are messages, of which a chat template makes text: the source's own
+    (`HasChatTemplate`) or else the tokenizer's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -263,8 +263,21 @@ class DatasetSource(Protocol):
         """All examples, in a fixed order."""
 
 
+@runtime_checkable
+class HasChatTemplate(Protocol):
+    """What a `DatasetSource` of messages may offer besides: a template of its own."""
+
+    def chat_template(self) -> str | None:
+        """Jinja, as tokenizers carry it; None for the tokenizer's own."""
+
+
 class Tokenizer(Protocol):
-    """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on."""
+    """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on.
+
+    It may also have `chat_template`, Jinja or None, for datasets of messages; and `special_texts()`, by the name in a
+    template (`bos_token`, `eos_token`) the texts that `encode` takes for those tokens: what such a template makes is
+    encoded as it is, with nothing around it.
+    """
 
     name: str
     vocab_size: int

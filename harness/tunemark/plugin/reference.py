@@ -94,7 +94,7 @@ def _page(hook: ast.FunctionDef, known: Mapping[str, Definition]) -> str:
         name
         for name, each in known.items()
         for answer in answers
-        if _doc(each).startswith(f"What a `{answer}` may offer besides")
+        if any(_doc(each).startswith(f"What a `{whose}`") for whose in (answer, *_WORK.get(answer, ())))
     ]
     shown: list[str] = []
     for title, names in (("returns", answers), ("who does the work", work), ("optional", more)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tunemark.results.measurement import Counts
 from tunemark_worker import documents
@@ -19,14 +19,32 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+class _Counts(Protocol):
+    def __getitem__(self, token: int, /) -> int: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Documents:
     """Where documents begin (one more than there are), and how many trained tokens lie before each token. ids: int32
     of all tokens; None where they are not at hand."""
 
     offsets: Sequence[int]
-    trained_before: Sequence[int] | npt.NDArray[np.int64]
+    trained_before: _Counts
     ids: npt.NDArray[np.int32] | None = None
+
+
+class TrainedBefore:
+    """How many tokens before each are trained on, of a mask that may be larger than memory: counted for blocks, and
+    within a block when it is asked for."""
+
+    def __init__(self, trained: npt.NDArray[np.uint8], block: int = 4096) -> None:
+        self._trained, self._block = trained, block
+        sums = (int(trained[at : at + block].sum()) for at in range(0, len(trained), block))
+        self._before = list(itertools.accumulate(sums, initial=0))
+
+    def __getitem__(self, token: int, /) -> int:
+        block = token // self._block
+        return self._before[block] + int(self._trained[block * self._block : token].sum())
 
 
 def recount(found: Documents, assignment: Assignment, first: int, last: int) -> Counts:

@@ -27,7 +27,7 @@ from tunemark.results import telemetry
 from tunemark.results.estimate import Attempt, estimate
 from tunemark.results.findings import merged, verdict
 from tunemark.results.measurement import Measurement, read
-from tunemark.results.recount import Documents
+from tunemark.results.recount import Documents, TrainedBefore
 from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
 from tunemark.results.trace import POINTS, Trace, read_trace
 from tunemark_worker.contract import Assignment, TokenFile, token_layout
@@ -304,8 +304,6 @@ def _end(measurement: Measurement) -> tuple[Status, str, str]:
 
 def _documents(file: TokenFile) -> Documents | None:
     """The token file's documents; None where it is not there any more, or not as it was."""
-    import numpy as np  # heavy, and needed here alone
-
     path = Path(file.path)
     try:
         if path.stat().st_size != token_layout(file.documents, file.tokens).end:
@@ -313,8 +311,7 @@ def _documents(file: TokenFile) -> Documents | None:
         tokens = read_tokens(path)
     except (OSError, ValueError, TunemarkError):
         return None
-    before = np.concatenate([[0], np.cumsum(tokens.trained, dtype=np.int64)])
-    return Documents(offsets=tokens.offsets.tolist(), trained_before=before, ids=tokens.ids)
+    return Documents(offsets=tokens.offsets.tolist(), trained_before=TrainedBefore(tokens.trained), ids=tokens.ids)
 
 
 def _entry(path: Path) -> _Entry:
