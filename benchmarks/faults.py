@@ -33,7 +33,7 @@ from typing import Any
 from document import ROOT, machine, put
 
 RANKS = 4
-STEPS = 120
+STEPS = 40
 # Seconds of silence after which an attempt is ended, in the sweeps whose fault is a silence.
 SILENCE_S = 15
 # The runs of a sweep differ in their seed alone: before the fault, with it, after it.
@@ -48,7 +48,7 @@ BOUNDS = {
     "network": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
     "node": (75.0, "SlurmdTimeout 30 and Slurm's next look; nothing has to be asked of the dead node"),
     "command": (10.0, "ranks look for it once a second, at a window's edge"),
-    "restarted": (60.0, "torchrun gives the other rank 30 s, then it starts both again"),
+    "restarted": (40.0, "to the second start: torchrun gives the other rank 30 s to end"),
 }
 
 
@@ -95,7 +95,18 @@ class Sweep:
         self.folder, self.ranks = folder, ranks
         command = [*within, sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--strategy", "ddp"]
         command += ["--device", f"cpu:{ranks}", "--oversubscribe", "--sequence", "32", "--micro-batch", "1"]
-        command += ["--seed", "0,1,2", "--steps", str(STEPS), "--warmup", "1", "--target-interval", "0"]
+        command += [
+            "--seed",
+            "0,1,2",
+            "--optimizer",
+            "sgd",
+            "--steps",
+            str(STEPS),
+            "--warmup",
+            "1",
+            "--target-interval",
+            "0",
+        ]
         command += ["--budget", "100000", "--repeats", "1", "--no-calibrate", "--json", *words]
         self.process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **(variables or {})}, text=True,
@@ -182,13 +193,21 @@ def watched(
     expected: Sequence[str],
     step: int,
     mend: Callable[[], None] = lambda: None,
+    until: Callable[[Path], bool] | None = None,
 ) -> Row:
-    """Plant a fault in the second run, and tell what came of the sweep. mend: what makes the next run possible."""
+    """Plant a fault in the second run, and tell what came of the sweep. mend: what makes the next run possible. until:
+    what is waited for instead of the row, where the run goes on."""
     attempt = sweep.at_step(FAULTY, step)
     began_s = time.monotonic()
     plant(attempt)
-    seconds = sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}") - began_s
-    at_row = len([pid for pid in left(attempt) if pid != sweep.process.pid])
+    if until is not None:
+        goes_on = until
+        sweep.wait(lambda: goes_on(attempt), f"what follows {fault}")
+        seconds = time.monotonic() - began_s
+        sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}")
+    else:
+        seconds = sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}") - began_s
+    at_row = len(left(attempt))
     mend()
     rows = sweep.rows()
     faulty = rows[FAULTY]
@@ -203,7 +222,7 @@ def watched(
 
 
 def killed(folder: Path, chance: random.Random) -> Row:
-    rank, step = chance.randrange(RANKS), chance.randrange(2, STEPS // 2)
+    rank, step = chance.randrange(RANKS), chance.randrange(2, 3 * STEPS // 4)
 
     def plant(attempt: Path) -> None:
         os.kill(pids(attempt)[rank], signal.SIGKILL)
@@ -212,7 +231,7 @@ def killed(folder: Path, chance: random.Random) -> Row:
 
 
 def hung(folder: Path, chance: random.Random) -> Row:
-    rank, step = chance.randrange(RANKS), chance.randrange(2, STEPS // 2)
+    rank, step = chance.randrange(RANKS), chance.randrange(2, 3 * STEPS // 4)
     shown: list[Path] = []
 
     def plant(attempt: Path) -> None:
@@ -283,7 +302,7 @@ def disk(folder: Path, chance: random.Random) -> Row:
     with small_disk(folder) as small:
         return watched(
             "disk", Sweep(small), lambda attempt: fill(small), expected=["error"],
-            step=chance.randrange(2, STEPS // 2), mend=(small / "filler").unlink,
+            step=chance.randrange(2, 3 * STEPS // 4), mend=(small / "filler").unlink,
         )  # fmt: skip
 
 
@@ -292,7 +311,7 @@ def no_room(folder: Path, chance: random.Random) -> Row:
     it must measure what failed, and not what was finished."""
     with small_disk(folder) as small:
         sweep = Sweep(small)
-        sweep.at_step(FAULTY, chance.randrange(2, STEPS // 2))
+        sweep.at_step(FAULTY, chance.randrange(2, 3 * STEPS // 4))
         fill(small)
         began_s = sweep.wait(lambda: sweep.ended(FAULTY), "the first row of a full disk")
         seconds = sweep.wait(lambda: sweep.ended(AFTER), "the row of a run without room") - began_s
@@ -323,7 +342,7 @@ def network(folder: Path, chance: random.Random) -> Row:
 
     return watched(
         "network", sweep, lambda attempt: link("down"), expected=["timeout", "error"],
-        step=chance.randrange(2, STEPS // 2), mend=lambda: link("up"),
+        step=chance.randrange(2, 3 * STEPS // 4), mend=lambda: link("up"),
     )  # fmt: skip
 
 
@@ -350,7 +369,7 @@ def node(folder: Path, chance: random.Random) -> Row:
         def mend() -> None:
             subprocess.run(["taskset", "-c", last, "slurmd", "-N", "n2"], env={**os.environ, **variables}, check=True)
 
-        return watched("node", sweep, plant, expected=["killed"], step=chance.randrange(2, STEPS // 2), mend=mend)
+        return watched("node", sweep, plant, expected=["killed"], step=chance.randrange(2, 3 * STEPS // 4), mend=mend)
     finally:
         subprocess.run(["sh", script, "stop", str(conf)], check=True)
 
@@ -358,7 +377,7 @@ def node(folder: Path, chance: random.Random) -> Row:
 def command(folder: Path, chance: random.Random) -> Row:
     """The command itself is killed: it can give no row any more. Its processes end, and the same command goes on."""
     sweep = Sweep(folder)
-    attempt = sweep.at_step(FAULTY, chance.randrange(2, STEPS // 2))
+    attempt = sweep.at_step(FAULTY, chance.randrange(2, 3 * STEPS // 4))
     before = sweep.attempt(BEFORE)
     began_s = time.monotonic()
     sweep.process.kill()
@@ -378,13 +397,16 @@ def command(folder: Path, chance: random.Random) -> Row:
 
 def restarted(folder: Path, chance: random.Random) -> Row:
     """torch's elastic agent is allowed to start the ranks again, which is an end as good as any, and is said."""
-    rank, step = chance.randrange(2), chance.randrange(2, STEPS // 2)
+    rank, step = chance.randrange(2), chance.randrange(2, 3 * STEPS // 4)
 
     def plant(attempt: Path) -> None:
         os.kill(pids(attempt, 2)[rank], signal.SIGKILL)
 
-    words = ["--max-restarts", "1"]
-    return watched("restarted", Sweep(folder, ranks=2, words=words), plant, expected=["ok"], step=step)
+    def is_again(attempt: Path) -> bool:
+        return all((attempt / f"records.{each}.life1.jsonl").exists() for each in range(2))
+
+    sweep = Sweep(folder, ranks=2, words=["--max-restarts", "1"])
+    return watched("restarted", sweep, plant, expected=["ok"], step=step, until=is_again)
 
 
 FAULTS: dict[str, tuple[str, Callable[[Path, random.Random], Row]]] = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 STEPS, STEPS_PER_S = 200, 20.0
 # Of one core, at the most ranks; and memory and time after the last record against those at one rank.
-CORE_BAR, MEMORY_BAR, ROW_BAR_S = 0.05, 1.25, 1.0
+CORE_BAR, MEMORY_BAR, ROW_BAR_S = 0.05, 1.25, 2.0
 
 
 class Simulated:

@@ -21,6 +21,7 @@ _RUNTIMES = [
 _STATIONS = (
     "errors",
     "units",
+    "records",
     "plugin",
     "scaffold",
     "physics",

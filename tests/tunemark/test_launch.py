@@ -13,18 +13,27 @@ from tunemark.launch import Ended, copy_code, examine, run_worker
 _WRITE = """
 import json, os, sys, time
 def write(kind, **fields):
-    with open("records.{}.jsonl".format(os.environ.get("RANK", "0")), "a") as file:
+    life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    with open("records.{}{}.jsonl".format(os.environ.get("RANK", "0"), ".life1" if life else ""), "a") as file:
         file.write(json.dumps(dict(kind=kind, rank=0, instant_s=time.monotonic(), **fields)) + "\\n")
 write("start", pid=os.getpid())
 """
 
 
-def _run(tmp_path: Path, body: str, *, timeout_s: float = 30.0, processes: int = 1) -> tuple[Ended, list[str]]:
-    """Run `body` as the worker package of a code folder."""
+def _run(
+    tmp_path: Path,
+    body: str,
+    *,
+    timeout_s: float = 30.0,
+    processes: int = 1,
+    max_restarts: int = 0,
+    before: str = "",
+) -> tuple[Ended, list[str]]:
+    """Run `body` as the worker package of a code folder. before: what it does before its first record."""
     package = tmp_path / "code" / "tunemark_worker"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    (package / "__main__.py").write_text(_WRITE + body)
+    (package / "__main__.py").write_text("import os, time\n" + before + _WRITE + body)
     folder = tmp_path / "attempt"
     folder.mkdir()
     kinds: list[str] = []
@@ -36,6 +45,7 @@ def _run(tmp_path: Path, body: str, *, timeout_s: float = 30.0, processes: int =
         folder=folder,
         timeout_s=timeout_s,
         on_record=lambda record: kinds.append(record["kind"]),
+        max_restarts=max_restarts,
     )
     return ended, kinds
 
@@ -110,6 +120,25 @@ def test_ranks_in_sessions_of_their_own_are_not_left_behind(tmp_path: Path, endi
     while any(_is_alive(pid) for pid in ranks) and time.monotonic() < until:
         time.sleep(0.02)
     assert not any(_is_alive(pid) for pid in ranks)
+
+
+@pytest.mark.full
+def test_ranks_that_have_all_failed_may_still_be_started_again(tmp_path: Path) -> None:
+    """However long that takes: the parent's patience with a teardown, five seconds, is over before."""
+    is_again = "os.environ['TORCHELASTIC_RESTART_COUNT'] == '1'"
+    body = f"""
+if {is_again}:
+    write('end', reason='steps', status='ok')
+else:
+    write('end', reason='raised', status='error', error='bad')
+    while not all(os.path.exists(f'records.{{rank}}.jsonl') for rank in range(2)):
+        pass
+    sys.exit(1)
+"""
+    slow = f"if {is_again}: time.sleep(7)\n"
+    ended, kinds = _run(tmp_path, body, processes=2, max_restarts=1, timeout_s=60.0, before=slow)
+    assert (ended.status, ended.reason) == ("ok", "steps")
+    assert kinds[-1] == "end"
 
 
 def _is_alive(pid: int) -> bool:

@@ -14,6 +14,9 @@ import msgspec
 import pytest
 
 from tunemark.errors import BadStore
+from tunemark.experiment import make_experiment, points, resolve_all
+from tunemark.plugin import Catalog
+from tunemark.records import read_record
 from tunemark.results import Attempt, Counts, Identity, Result, Store, decode, encode, estimate, json_schema, read
 from tunemark.results.recount import Documents, recount
 from tunemark_worker import contract
@@ -289,6 +292,26 @@ def test_a_false_count_of_tokens_is_found(tmp_path: Path) -> None:
     assert false.verdict == "invalid"
 
 
+def test_a_breakdown_is_a_mean_over_ranks_and_sets_waiting_apart(tmp_path: Path) -> None:
+    def waiting(share: float) -> Callable[[float, float], list[tuple[str, float]]]:
+        def marks(begin: float, end: float) -> list[tuple[str, float]]:
+            return [("forward", end - share * (end - begin)), ("communication", end)]
+
+        return marks
+
+    folder = tmp_path / "a"
+    folder.mkdir()
+    identity = msgspec.structs.replace(IDENTITY, breakdown=True, processes=2)
+    (folder / "plan.json").write_text(replace(ASSIGNMENT, processes=2).to_json())
+    for rank, share in enumerate((0.5, 0.1)):
+        (folder / f"records.{rank}.jsonl").write_text(records(marks=waiting(share)))
+    measured = Attempt(name="a", status="ok", reason="steps", evidence="", measurement=read(folder))
+    parts = estimate(identity, [measured]).breakdown_s
+    assert parts is not None
+    # Half and a tenth: three tenths of a step, whichever of the ranks is called the slowest.
+    assert parts["communication"] / sum(parts.values()) == pytest.approx(0.3)
+
+
 def test_a_breakdown_is_seconds_per_step_and_part(tmp_path: Path) -> None:
     def marks(begin: float, end: float) -> list[tuple[str, float]]:
         return [("data", begin + 0.25), ("forward", begin + 0.5), ("forward", begin + 0.75), ("backward", end)]
@@ -389,6 +412,29 @@ def test_edges_that_go_back_are_refused(tmp_path: Path) -> None:
         Store(tmp_path).results()
 
 
+def test_a_record_is_read_as_the_worker_means_it() -> None:
+    fields = {
+        "error": 'he said "nan"',
+        "loss_sum": float("nan"),
+        "gradient_norm": float("-inf"),
+        "steps": 3,
+        "own_s": 0.1,
+    }
+    for some in (fields, {"steps": 1, "marks": [["data", 0.25]], "word": "über"}):
+        line = contract.encode("end", 3, 17.25, some)
+        assert repr(read_record(line)) == repr(contract.decode(line.decode()))
+    for wrong in (
+        b"",
+        b"{",
+        b"[]",
+        b'{"kind":"other","instant_s":1}',
+        b'{"kind":"end"}',
+        b'{"kind":"end","instant_s":"nan"',
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever its words
+            read_record(wrong)
+
+
 def test_an_unwritable_folder_is_refused_early(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -396,6 +442,31 @@ def test_an_unwritable_folder_is_refused_early(tmp_path: Path) -> None:
             Store(folder).prove_writable()
     Store(tmp_path / "new" / "runs").prove_writable()
     assert list((tmp_path / "new" / "runs").iterdir()) == []
+
+
+def test_an_attempt_that_found_no_room_is_a_row_as_long_as_its_store_is_known(tmp_path: Path) -> None:
+    catalog = Catalog()
+    (plan,) = resolve_all(points(make_experiment({"device": "cpu:1", "steps": 8})), catalog)
+    assignment = plan.assignment(ASSIGNMENT.token_file, "a", calibrate=False)
+    store = Store(tmp_path)
+    folder = store.attempt_folder(plan, "a")
+    facts = {"started_utc": "2026-01-01", "series": "s", "fingerprint": "f"}
+    # Nothing can be written below a file, nor to a full disk.
+    folder.parent.write_text("")
+    with pytest.raises(BadStore, match="cannot write"):
+        store.new_attempt(plan, folder, assignment, facts)
+    ended = {**facts, "status": "error", "reason": "store", "evidence": "no space left"}
+    store.write_attempt(plan, folder, ended, assignment)
+    result = store.result(plan, catalog)
+    assert (result.status, result.verdict, result.stop_reason) == ("error", "unknown", "store")
+    assert [row.evidence for row in result.each_attempt] == ["no space left"]
+    assert result.tokens_per_s is None
+    assert store.finished_attempts(plan.run_id, "f") == 0
+    # Where there is room again it is measured, and the row is gone from the store that comes after.
+    assert Store(tmp_path).results() == []
+    folder.parent.unlink()
+    store.new_attempt(plan, store.attempt_folder(plan, "b"), assignment, {**facts, "started_utc": "2026-01-02"})
+    assert [row.name for row in store.result(plan, catalog).each_attempt] == ["a", "b"]
 
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:

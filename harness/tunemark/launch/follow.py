@@ -15,7 +15,8 @@ from typing import Any
 from tunemark.launch.ending import Ended, Remains, judge, kernel_kills, ranks_words
 from tunemark.launch.local import Local
 from tunemark.plugin import Job, Launching, StartedJob
-from tunemark_worker.contract import decode, records_name, stacks_name
+from tunemark.records import read_record
+from tunemark_worker.contract import records_name, stacks_name
 
 # Seconds between two looks at the records: a person sees it as live, and 20 looks a second cost the host nothing.
 POLL_S = 0.05
@@ -195,7 +196,7 @@ class _Follower:
             return []
         whole = text[: text.rfind(b"\n") + 1]
         self._position += len(whole)
-        records = [decode(line) for line in whole.decode().splitlines()]
+        records = [read_record(line) for line in whole.split(b"\n")[:-1]]
         self.pid = next((r["pid"] for r in records if r["kind"] == "start"), self.pid)
         self.end = next((r for r in records if r["kind"] == "end"), self.end)
         return list(records)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunemark.errors import BadStore
-from tunemark_worker.contract import Assignment, decode, records_name
+from tunemark.records import read_record
+from tunemark_worker.contract import Assignment, records_name
 
 
 class Counts(NamedTuple):
@@ -166,7 +167,7 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
     once: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
-            row = decode(line.decode())
+            row = read_record(line)
             kind, instant_s = row["kind"], float(row["instant_s"])
             if kind == "phase":
                 phases.append((str(row["name"]), instant_s))

