@@ -111,6 +111,7 @@ def test_a_lost_connection_keeps_the_steps_before_it(site: Callable[..., None], 
     assert _state(tmp_path)["devices"][0]["flavor"] == "Small.64GB"
 
 
+@pytest.mark.full
 def test_a_queue_longer_than_the_limit_is_waited_for(site: Callable[..., None], runs: Runs) -> None:
     site("24.5.0", "queue_s=16")
     done, rows = runs("--size", "Small.64GB", "--steps", "2", "--timeout", "12")

@@ -123,6 +123,7 @@ def _rows(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.full
 def test_two_releases_of_transformers_train_the_same_in_one_sweep(tunemark: Tunemark, other: Path) -> None:
     before = _files(_site(other))
     words = ["--device", "cpu:1", "--batching", "pack,pad", "--python", f"{sys.executable},{other}", "--json"]
