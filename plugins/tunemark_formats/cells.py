@@ -20,12 +20,14 @@ def kept(table: Table) -> list[int]:
 
 def told(table: Table) -> list[int]:
     """The rows that say something: of a table that has a row for each run, those with more than the run's name."""
-    rows = range(len(table.rows))
-    return [i for i in rows if any(cell is not None for cell in table.rows[i][1:])] if table.per_run else list(rows)
+    if not table.per_run:
+        return list(range(len(table.rows)))
+    nothing = (None,) * (len(table.columns) - 1)
+    return [i for i, row in enumerate(table.rows) if row[1:] != nothing]
 
 
 def is_numeric(table: Table, i: int) -> bool:
-    return not any(isinstance(row[i], (str, bool)) for row in table.rows)
+    return not {str, bool} & {type(row[i]) for row in table.rows}
 
 
 def title(column: Column, say: Say) -> str:

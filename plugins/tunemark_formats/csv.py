@@ -15,9 +15,9 @@ def render(report: Report) -> bytes:
     return "".join(lines(report)).encode()
 
 
-def lines(report: Report) -> list[str]:
-    """The header and each run's row, each with its line's end."""
-    return _lines(flat(report))
+def lines(report: Report, most: int | None = None) -> list[str]:
+    """The header and each run's row, or the first of them, each with its line's end."""
+    return _lines(flat(report, most))
 
 
 def render_tables(report: Report) -> Mapping[str, bytes]:

@@ -1,7 +1,8 @@
-"""A report's charts as files of their own, for papers and slides: SVG, and PNG at three pixels for each of its own."""
+"""A report's charts as files of their own, for papers and slides: SVG, and PNG of three pixels for each of theirs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tunemark.report import Report
@@ -9,6 +10,8 @@ from tunemark.report.words import words
 from tunemark_formats.drawing import FONTS, Style, draw
 
 _ZOOM = 3
+# Pixels beyond which a picture is drawn with fewer: a slide shows no more of a long list.
+_MANY = 6_000_000
 
 
 def render_svg(report: Report) -> Mapping[str, bytes]:
@@ -23,7 +26,14 @@ def render_png(report: Report) -> Mapping[str, bytes]:
     drawings = {name.removesuffix(".svg"): svg.decode() for name, svg in render_svg(report).items()}
     if not drawings or not _has_font(report.language):
         return {}
-    return {f"{name}.png": _pixels(svg, _ZOOM) for name, svg in drawings.items()}
+    return {f"{name}.png": _pixels(svg, _zoom(svg)) for name, svg in drawings.items()}
+
+
+def _zoom(svg: str) -> int:
+    """Three pixels for each of the drawing's own, or two where there would be too many."""
+    sizes = re.search(r' width="(\d+)" height="(\d+)"', svg)
+    many = sizes is not None and int(sizes[1]) * int(sizes[2]) * _ZOOM**2 > _MANY
+    return _ZOOM - 1 if many else _ZOOM
 
 
 def _has_font(language: str) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from tunemark.report import Report, Table
-from tunemark.report.report import Cell
 from tunemark.report.rounding import escaped
 from tunemark.report.words import Say, words
 from tunemark_formats import cells
@@ -47,16 +46,14 @@ def _table(table: Table, report: Report, say: Say) -> str:
 def _column(table: Table, i: int, told: Sequence[int], report: Report, say: Say) -> list[str]:
     """A column's texts. Of thousands of runs most settings are alike, and are written once."""
     column = table.columns[i]
-    known: dict[tuple[type, Cell], str] = {}
-    found = []
-    for number in told:
-        cell = table.rows[number][i]
-        key = (type(cell), cell)
-        if key not in known:
-            text = cells.shown(cell, column, say)
-            known[key] = escaped(report.names.get(text, text) if column.name == "run_id" else text)
-        found.append(known[key])
-    return found
+    every = [table.rows[number][i] for number in told]
+    # 1, 1.0 and True are one key, and three texts.
+    keys: Sequence[Hashable] = every if len({type(cell) for cell in every}) == 1 else [(type(c), c) for c in every]
+    known: dict[Hashable, str] = {}
+    for key, cell in dict(zip(keys, every, strict=True)).items():
+        text = cells.shown(cell, column, say)
+        known[key] = escaped(report.names.get(text, text) if column.name == "run_id" else text)
+    return [known[key] for key in keys]
 
 
 def _code(command: str) -> str:

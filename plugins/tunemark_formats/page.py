@@ -10,7 +10,7 @@ import base64
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -63,21 +63,20 @@ def render(report: Report) -> bytes:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_file("page.html"))
     page = b""
-    csv = lines(report)
     # Thousands of runs never fit at the first.
     for limits in _LIMITS if len(report.runs) < 500 else _LIMITS[1:]:
-        page = template.render(_values(report, csv, limits)).encode()
+        page = template.render(_values(report, limits)).encode()
         if len(page) <= MOST_BYTES:
             break
     return page
 
 
-def _values(report: Report, rows: Sequence[str], limits: _Limits) -> dict[str, Any]:
+def _values(report: Report, limits: _Limits) -> dict[str, Any]:
     say = words(report.language)
     shown = report.details[: limits.details]
     linked = {detail.run_id for detail in shown}
     css, js = _file("page.css"), _file("page.js")
-    data, csv, embedded = _data(report, rows, limits.data_bytes, say)
+    data, csv, embedded = _data(report, limits.data_bytes, say)
     names = report.names
     each_windows = max(6, limits.windows // max(1, sum(len(d.traces) for d in shown)))
     answers = [_answer(a, linked) for a in report.answers]
@@ -256,12 +255,11 @@ def _is_timed(steps: int, trace: Trace) -> bool:
     return trace.first is not None and trace.last is not None and trace.first < steps <= trace.last
 
 
-def _data(report: Report, csv: Sequence[str], most: int, say: Say) -> tuple[str, str, str]:
+def _data(report: Report, most: int, say: Say) -> tuple[str, str, str]:
     """(runs as JSON, the CSV as a JSON string, what of them the page holds), safe inside a <script>.
 
-    csv: its lines, the header first; report.csv has a row for each run, or for each claim where there is no run."""
-    lengths = [max(map(len, each)) for each in itertools.zip_longest(report.runs, csv[1:], fillvalue="")]
-    n = sum(size <= most for size in itertools.accumulate(lengths))
+    report.csv has a row for each run, or for each claim where there is no run. It is shorter than their JSON."""
+    n = sum(size <= most for size in itertools.accumulate(map(len, report.runs)))
     if n < len(report.runs):
         told = say(
             "This page holds the data of {n:,} of {all:,} runs; all are in runs.jsonl and report.csv beside it.",
@@ -270,7 +268,8 @@ def _data(report: Report, csv: Sequence[str], most: int, say: Say) -> tuple[str,
         )
     else:
         told = say("This page holds the data of all its runs; nothing is loaded from anywhere.")
-    return _in_script(f"[{','.join(report.runs[:n])}]"), _in_script(json.dumps("".join(csv[: n + 1]))), told
+    csv = lines(report, n if report.runs else None)
+    return _in_script(f"[{','.join(report.runs[:n])}]"), _in_script(json.dumps("".join(csv))), told
 
 
 def _in_script(text: str) -> str:

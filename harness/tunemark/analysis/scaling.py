@@ -183,6 +183,8 @@ def scalings(
     A group of one size is left out. predict: N of sizes to predict, besides the double of the largest. prices: where
     some size has none, units are the cost.
     """
+    if len({result.size for result in results}) < 2:
+        return ()
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(_key(result, mode), []).append(result)

@@ -27,6 +27,8 @@ from tunemark.results.trace import Trace
 
 # Runs that are shown one by one. A reader of more looks for one of them, in the table or the files.
 DETAILS = 60
+# Runs whose figures open to how they came about; no page has more rows.
+WORKED = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +64,7 @@ def arrange(
             answers=answers(results, imported, say, ()),
         )
     results, traces = _apart(results, traces or {})
-    worked = [workings(r, say) for r in results]
+    worked = [workings(r, say) for r in results[:WORKED]]
     named = labels(results, say)
     grown = tuple(every_scaling(results, prices=prices) if scalings is None else scalings)
     sections = [
@@ -246,8 +248,11 @@ def _environment(
     results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say
 ) -> Section:
     commands = tuple((name, command_of(r)) for r, name in list(zip(results, named, strict=True))[:DETAILS])
-    facts = [_facts(r.environment) for r in results]
-    same = {k: v for k, v in facts[0].items() if all(f.get(k) == v for f in facts)} if facts else {}
+    same = _facts(results[0].environment) if results else {}
+    for r in results[1:]:
+        own = _facts(r.environment)
+        if any(own.get(name) != value for name, value in same.items()):
+            same = {name: value for name, value in same.items() if own.get(name) == value}
     table = Table(
         key="environment",
         title=say("Environment that all runs share"),

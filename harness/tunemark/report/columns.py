@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from tunemark.report.labels import device_of
@@ -24,11 +25,12 @@ def table(
     """One row for each run, its run_id first. workings: of each run, by column. title: said already."""
     chosen = [_KEY, *fields]
     names = [column.name for column, _ in chosen]
+    columns = [map(read, results) for _, read in chosen]
     return Table(
         key=key,
         title=title,
         columns=tuple(_said(column, say) for column, _ in chosen),
-        rows=tuple(tuple(read(result) for _, read in chosen) for result in results),
+        rows=tuple(zip(*columns, strict=True)),
         workings={(i, n): each[n] for i, each in enumerate(workings) for n in names if n in each},
         runs=tuple(r.run_id for r in results),
         origins=tuple("simulated" if r.simulated else "measured" for r in results),
@@ -56,7 +58,7 @@ def selected(result: Result) -> str | None:
 
 
 def plain(name: str, title: str, unit: str = "", help: str = "") -> Field:
-    return Column(name=name, title=title, unit=unit, help=help), lambda r: cell(getattr(r, name))
+    return Column(name=name, title=title, unit=unit, help=help), attrgetter(name)
 
 
 def _phase(field: str, name: str) -> Field:
@@ -155,7 +157,7 @@ SETTINGS: list[Field] = [
     plain("processes", "processes"),
     plain("threads", "threads"),
     plain("data_ranks", "data ranks"),
-    plain("strategy_selected", "strategy selected"),
+    (Column(name="strategy_selected", title="strategy selected"), lambda r: cell(r.strategy_selected)),
     plain("parameters", "parameters"),
     plain("trainable_parameters", "trainable"),
     plain("flops_per_token", "FLOPs per token", "FLOP"),

@@ -87,12 +87,12 @@ def tolerant(line: str) -> Result:
     Of another schema than ours, fields of the same name are taken, others are left out, missing ones are unknown; a
     finding says so and leaves the verdict unknown, because a name may mean something else there.
     """
-    raw = msgspec.json.decode(line)
-    if not isinstance(raw, dict) or "run_id" not in raw:
-        raise ValueError("it is no result: it has no run_id")
     try:
         return decode(line)
     except (ValueError, msgspec.MsgspecError) as error:
+        raw = msgspec.json.decode(line)
+        if not isinstance(raw, dict) or "run_id" not in raw:
+            raise ValueError("it is no result: it has no run_id") from error
         if raw.get("schema") == SCHEMA and isinstance(error, msgspec.ValidationError) and not _differs(raw):
             raise
     known = {f.name: f for f in msgspec.structs.fields(Result)}

@@ -52,4 +52,10 @@ def scaled(estimate: Estimate, factor: float) -> Estimate:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
+    if _PLAIN(text) and "  " not in text:
+        return text
     return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", re.sub(r"\s+", " ", text))
+
+
+# Nearly all texts need no search and replace.
+_PLAIN = re.compile(r"[A-Za-z0-9 .,:;%/()+=±·-]*").fullmatch

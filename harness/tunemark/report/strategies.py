@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from operator import attrgetter
 
 from tunemark.analysis import alike
 from tunemark.analysis.compare import Gain, compare_by
@@ -60,10 +61,11 @@ def kind(r: Result, say: Say) -> str:
 
 def _groups(results: Sequence[Result]) -> list[list[Result]]:
     names = [n for n in Identity.__struct_fields__ if n not in _FOLLOWS]
-    found: dict[tuple[str, ...], list[Result]] = {}
+    key = attrgetter(*names)
+    found: dict[Hashable, list[Result]] = {}
     for r in results:
         if not r.breakdown:
-            found.setdefault(tuple(str(getattr(r, name)) for name in names), []).append(r)
+            found.setdefault(key(r), []).append(r)
     return [runs for runs in found.values() if len({r.strategy_requested for r in runs}) > 1]
 
 

@@ -187,7 +187,16 @@ def encode(result: Result) -> str:
 
 def decode(line: str) -> Result:
     """The result of one line; ValueError where it is none or of another schema."""
-    raw = msgspec.json.decode(line)
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+    try:
+        head = msgspec.json.decode(line, type=_Head)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"not a result of schema {SCHEMA}") from error
+    if head.schema != SCHEMA:
         raise ValueError(f"not a result of schema {SCHEMA}")
-    return msgspec.convert(raw, Result)
+    return msgspec.json.decode(line, type=Result)
+
+
+class _Head(msgspec.Struct):
+    """Of any schema, its number."""
+
+    schema: Any = None
