@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import importlib
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import DeviceProcess, DeviceSample
+from tunemark.plugin.protocols import MonitorReader
+from tunemark_telemetry.amd_tool import AmdSmiTool
+from tunemark_telemetry.packages import shared_energy
 
 # What `amdsmi_get_violation_status` says of the moment, and what it means.
 _SLOWED = {
@@ -28,6 +32,16 @@ _GONE = (12, 31, 32, 34, 54)
 _POWERS = ("current_socket_power", "socket_power", "average_socket_power")
 # Of `amdsmi_topo_get_link_type`, in the library's own enumeration.
 _LINKS = {0: "internal", 1: "pcie", 2: "xgmi"}
+
+
+def reader() -> MonitorReader:
+    """The library, or where it cannot be imported the program `amd-smi`, if that is there."""
+    try:
+        importlib.import_module("amdsmi")
+    except Exception:  # it raises KeyError where there is no ROCm, OSError where its C library is missing
+        if shutil.which("amd-smi"):
+            return AmdSmiTool()
+    return AmdSmi()
 
 
 class AmdSmi:
@@ -165,18 +179,9 @@ class AmdSmi:
 
     def _energy(self, name: str, count: Any) -> tuple[float | None, str | None, str | None]:
         """(joules, whose counter holds them, why there are none). resolution: microjoules for each count."""
-        package = self._packages[name]
-        mates = [i for i, each in enumerate(self._all_packages) if package is not None and each == package]
-        if len(mates) > 1:
-            first = str(mates[0])
-            if any(str(i) not in self._handles for i in mates):
-                return (
-                    None,
-                    None,
-                    f"energy is counted for the package of device {name}, and its other die is not the job's",
-                )
-            if name != first:
-                return None, first, None
+        whose, reason = shared_energy(name, self._all_packages, self._handles)
+        if whose is not None or reason is not None:
+            return None, whose, reason
         if not isinstance(count, Mapping):
             return None, None, None
         # Releases before 6.2 call the accumulator "power".

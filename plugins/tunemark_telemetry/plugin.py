@@ -18,8 +18,9 @@ def tunemark_monitors() -> Sequence[Monitor]:
         ),
         Monitor(
             name="amdsmi",
-            loader="tunemark_telemetry.amd:AmdSmi",
-            description="AMD GPUs by index (each die is one), through ROCm's amdsmi; not run on hardware",
+            loader="tunemark_telemetry.amd:reader",
+            description="AMD GPUs by index (each die is one), through ROCm's amdsmi or the program amd-smi; not run on "
+            "hardware",
         ),
         Monitor(
             name="host",

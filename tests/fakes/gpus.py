@@ -25,10 +25,10 @@ def joules(gpu: int) -> float:
     return WATTS[gpu] * time.monotonic()
 
 
-def processes(gpu: int) -> list[tuple[int, str]]:
-    """This process, standing for the job that it has started, and whoever else is there."""
+def processes(gpu: int, own: int | None = None) -> list[tuple[int, str]]:
+    """This process, standing for the job that it has started, and whoever else is there. own: its number."""
     others = wrong("foreign", {})
-    return [(os.getpid(), "python"), *([(others[str(gpu)], "other_job")] if str(gpu) in others else [])]
+    return [(own or os.getpid(), "python"), *([(others[str(gpu)], "other_job")] if str(gpu) in others else [])]
 
 
 class Samples:

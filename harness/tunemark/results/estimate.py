@@ -484,6 +484,9 @@ _TOLD = ("launched_s", "status", "reason", "evidence", "search")
 
 def _environment(attempt: Attempt) -> dict[str, Any]:
     kept = {k: v for k, v in attempt.facts.items() if k not in _TOLD}
+    if attempt.telemetry is not None and not attempt.telemetry.failure:
+        # What does not change while a job runs: names, memory, packages, and the links between devices.
+        kept["devices"] = {"monitor": attempt.telemetry.monitor, **attempt.telemetry.opened}
     for rank in attempt.measurement.ranks[:1]:
         kept["worker"] = {k: v for k, v in rank.facts.items() if k not in ("kind", "rank", "instant_s")}
         if rank.peak:

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import inspect
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +15,23 @@ from typing import Any
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark_telemetry.amd import AmdSmi
+from tunemark_telemetry.amd import AmdSmi, reader
+from tunemark_telemetry.amd_tool import AmdSmiTool
 from tunemark_telemetry.host import Host
 from tunemark_telemetry.nvml import Nvml
 
 _FAKES = Path(__file__).parents[2] / "fakes"
 
 
+_READERS = [Nvml, AmdSmi, AmdSmiTool]
+Reader = type[Nvml] | type[AmdSmi] | type[AmdSmiTool]
+
+
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Set what is wrong with the two GPUs; the vendors' libraries are the fakes meanwhile."""
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """Set what is wrong with the two GPUs; the vendors' libraries and programs are the fakes meanwhile."""
+    monkeypatch.setenv("PATH", f"{_FAKES / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
     names = ("gpus", "pynvml", "amdsmi")
     former = {name: sys.modules.pop(name, None) for name in names}
     monkeypatch.syspath_prepend(str(_FAKES))
@@ -34,10 +42,10 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             sys.modules[name] = former[name]
 
 
-@pytest.mark.parametrize("reader", [Nvml, AmdSmi])
-def test_units_are_si(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
+@pytest.mark.parametrize("kind", _READERS)
+def test_units_are_si(fakes: Any, kind: Reader) -> None:
     fakes()
-    opened = reader()
+    opened = kind()
     facts = opened.open(["0", "1"])
     first, second = opened.sample()
     assert (first.power_w, second.power_w) == (300, 200)
@@ -54,36 +62,38 @@ def test_units_are_si(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
     opened.close()
 
 
-@pytest.mark.parametrize("reader", [Nvml, AmdSmi])
-def test_what_a_device_does_not_tell_is_unknown_with_a_reason(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
+@pytest.mark.parametrize("kind", _READERS)
+def test_what_a_device_does_not_tell_is_unknown_with_a_reason(fakes: Any, kind: Reader) -> None:
     fakes(quiet=[0])
-    opened = reader()
+    opened = kind()
     opened.open(["0", "1"])
     first, second = opened.sample()
     assert first.energy_j is None
     assert second.energy_j is not None
-    assert reader is AmdSmi or "Volta" in str(first.energy_reason)
+    assert kind is not Nvml or "Volta" in str(first.energy_reason)
 
 
-@pytest.mark.parametrize("reader", [Nvml, AmdSmi])
-def test_a_lost_device_stays_lost_and_the_other_is_still_sampled(fakes: Any, reader: type[Nvml] | type[AmdSmi]) -> None:
-    fakes(lost={"0": 1})
-    opened = reader()
+@pytest.mark.parametrize("kind", _READERS)
+def test_a_lost_device_stays_lost_and_the_other_is_still_sampled(fakes: Any, kind: Reader) -> None:
+    # The program is asked once more, when it is opened.
+    fakes(lost={"0": 2 if kind is AmdSmiTool else 1})
+    opened = kind()
     opened.open(["0", "1"])
     rows = [opened.sample() for _ in range(3)]
     assert [bool(first.lost) for first, _ in rows] == [False, True, True]
     assert all(second.power_w == 200 for _, second in rows)
 
 
-def test_the_dies_of_a_package_share_its_counter(fakes: Any) -> None:
+@pytest.mark.parametrize("kind", [AmdSmi, AmdSmiTool])
+def test_the_dies_of_a_package_share_its_counter(fakes: Any, kind: type[AmdSmi] | type[AmdSmiTool]) -> None:
     fakes(package=True)
-    both = AmdSmi()
+    both = kind()
     facts = both.open(["0", "1"])
     first, second = both.sample()
     assert facts["each"]["0"]["dies"] == 2
     assert first.energy_j is not None
     assert (second.energy_j, second.shares_energy_of, second.power_w) == (None, "0", None)
-    alone = AmdSmi()
+    alone = kind()
     alone.open(["1"])
     (sample,) = alone.sample()
     assert sample.energy_j is None
@@ -94,9 +104,58 @@ def test_nvml_knows_gpus_by_uuid_and_refuses_others(fakes: Any) -> None:
     fakes()
     opened = Nvml()
     assert opened.open(["GPU-1"])["each"]["GPU-1"]["uuid"] == "GPU-1"
-    for reader, name in ((Nvml(), "7"), (AmdSmi(), "7")):
+    for other in (Nvml(), AmdSmi(), AmdSmiTool()):
         with pytest.raises(TunemarkError, match="no telemetry"):
-            reader.open([name])
+            other.open(["7"])
+
+
+@pytest.mark.parametrize("kind", _READERS)
+def test_heat_a_power_limit_and_a_foreigner_are_seen(fakes: Any, kind: Reader) -> None:
+    fakes(throttle=[0], capped=[1], foreign={"1": 1})
+    opened = kind()
+    facts = opened.open(["0", "1"])
+    first, second = opened.sample()
+    assert first.throttle
+    assert "heat" in first.throttle[0]
+    assert (second.throttle, first.power_capped, second.power_capped) == ((), False, True)
+    assert second.processes is not None
+    assert [(p.pid, p.command) for p in second.processes] == [(os.getpid(), "python"), (1, "other_job")]
+    assert facts["links"][0][0] == "self"
+    assert facts["links"][0][1] in ("nvlink", "xgmi")
+
+
+@pytest.mark.parametrize(("release", "throttle"), [("6.2", None), ("6.3", ()), ("7.0", ())])
+def test_each_release_of_amd_smi_is_understood(
+    fakes: Any, monkeypatch: pytest.MonkeyPatch, release: str, throttle: object
+) -> None:
+    fakes()
+    monkeypatch.setenv("FAKE_AMD_SMI", release)
+    opened = AmdSmiTool()
+    assert opened.open(["1"])["each"]["1"]["power_limit_w"] == 560
+    (sample,) = opened.sample()
+    assert (sample.throttle, sample.power_w) == (throttle, 200)
+
+
+def test_the_program_stands_in_where_the_library_cannot_be_imported(
+    fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes()
+    assert isinstance(reader(), AmdSmi)
+    with monkeypatch.context() as changed:
+        changed.setitem(sys.modules, "amdsmi", None)
+        assert isinstance(reader(), AmdSmiTool)
+        changed.setenv("PATH", "/nowhere")
+        with pytest.raises(TunemarkError, match="amdsmi cannot be imported"):
+            reader().open(["0"])
+
+
+def test_a_program_that_says_nonsense_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "amd-smi"
+    program.write_text("#!/bin/sh\necho broken\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin:/bin")
+    with pytest.raises(TunemarkError, match="says what is not understood"):
+        AmdSmiTool().open(["0"])
 
 
 def test_the_hosts_energy_goes_on_where_its_counter_begins_anew(tmp_path: Path) -> None:
