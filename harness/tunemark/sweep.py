@@ -325,6 +325,7 @@ class _Attempt:
             folder=self._folder,
             gpus=int(str(launch.options.get("gpus", 0))),
             max_restarts=ready.max_restarts,
+            nodes=launch.nodes,
         )
 
     def _adopt(self, timeout_s: float) -> bool:

@@ -73,7 +73,7 @@ class Slurm:
         self._is_checked = False
 
     def check(self, launch: Launch, store: Path) -> None:
-        check_nodes(launch.processes, self._nodes, "slurm")
+        check_nodes(launch.processes, self._spread(launch.nodes), "slurm")
         if self._is_checked:
             return
         missing = [name for name in ("sbatch", "srun", "scontrol", "scancel") if shutil.which(name) is None]
@@ -95,9 +95,10 @@ class Slurm:
         self._is_checked = True
 
     def start(self, job: Job) -> StartedJob:
-        write_job(job, self._nodes, self._export)
+        nodes = self._spread(job.nodes)
+        write_job(job, nodes, self._export)
         path = job.folder / "slurm.sh"
-        path.write_text(script(job, self._nodes, self._options))
+        path.write_text(script(job, nodes, self._options))
         names = ",".join(dict.fromkeys([*ALWAYS, *self._export]))
         done = _ask(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=job.folder)
         number = done.stdout.strip().partition(";")[0]
@@ -107,7 +108,7 @@ class Slurm:
                 why=(done.stderr or done.stdout).strip()[-500:],
                 next=f"the script is {path}",
             )
-        return SlurmJob(job, number, self._nodes, self._say)
+        return SlurmJob(job, number, nodes, self._say)
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
         """The job that an earlier life submitted, while it waits or runs; or afterwards where every rank has written
@@ -119,13 +120,23 @@ class Slurm:
             number = next(iter(done.stdout.split()), None)
         if number is None:
             return None
-        adopted = SlurmJob(job, str(number), self._nodes, self._say)
+        adopted = SlurmJob(job, str(number), self._spread(job.nodes), self._say)
         if adopted.exit_code() is None or _is_whole(job):
             return adopted
         return None
 
     def close(self) -> None:
         pass
+
+    def _spread(self, nodes: int | None) -> int:
+        """Hosts of a job: as its size says (`cuda:2x8`), or else as the option does."""
+        if nodes is not None and "nodes" in self._options and nodes != self._nodes:
+            raise BadExperiment(
+                what=f"the size says {nodes} hosts, and the launcher {self._nodes}",
+                why=f"--launcher slurm:nodes={self._nodes}",
+                next="leave out nodes, where sizes are written as hosts x devices",
+            )
+        return self._nodes if nodes is None else nodes
 
 
 class SlurmJob:

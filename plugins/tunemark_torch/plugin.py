@@ -66,17 +66,18 @@ class Cpu:
         return Launch(processes=processes, threads=threads, environment=environment, options={"cores": bound})
 
     def elsewhere(self, size: str) -> Accelerator | None:
-        if not _is_count(size):
-            return None
-        return Accelerator(name=size, chip="core of another machine", chips=int(size), memory_bytes=None)
+        """So many cores, or hosts x cores of each."""
+        return _elsewhere(size, "core of another machine")
 
     def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """The same, with the cores that each process finds there."""
-        size = int(accelerator.name)
+        size, nodes = _units(accelerator)
+        if not strategy.distributed and nodes not in (None, 1):
+            raise _one_process(strategy, f"cores of {nodes} hosts", "a process is on one host")
         processes, threads = (size, 1) if strategy.distributed else (1, size)
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "GLIBC_TUNABLES": _MALLOC}
         options = {"cores": "own", "oversubscribed": accelerator.oversubscribed}
-        return Launch(processes=processes, threads=threads, environment=environment, options=options)
+        return Launch(processes=processes, threads=threads, environment=environment, options=options, nodes=nodes)
 
     def monitored(self, accelerator: Accelerator) -> Monitored:
         return Monitored(monitor="host", devices=("host",))
@@ -123,11 +124,7 @@ class Cuda:
         """One process for each GPU, with an equal share of the cores' threads."""
         size = int(accelerator.name)
         if not strategy.distributed and size != 1:
-            raise BadExperiment(
-                what=f"strategy {strategy.name!r} cannot use {size} GPUs",
-                why="it is one process, and a process drives one GPU",
-                next="--strategy ddp, or --size 1",
-            )
+            raise _one_process(strategy, f"{size} GPUs", "a process drives one GPU")
         threads = max(1, len(_cores()) // size)
         environment = {"OMP_NUM_THREADS": str(threads)}
         if "CUDA_DEVICE_ORDER" not in self._environment:
@@ -151,18 +148,16 @@ class Cuda:
         return ("CUDA_VISIBLE_DEVICES",) if is_nvidia else _HIDE_AMD
 
     def elsewhere(self, size: str) -> Accelerator | None:
-        return Accelerator(name=size, chip="GPU", chips=int(size), memory_bytes=None) if _is_count(size) else None
+        """So many GPUs, or hosts x GPUs of each."""
+        return _elsewhere(size, "GPU")
 
     def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
         """One process for each GPU, with as many threads as a GPU's share of a host's cores mostly is at least."""
-        size = int(accelerator.name)
+        size, nodes = _units(accelerator)
         if not strategy.distributed and size != 1:
-            raise BadExperiment(
-                what=f"strategy {strategy.name!r} cannot use {size} GPUs",
-                why="it is one process, and a process drives one GPU",
-                next="--strategy ddp, or --size 1",
-            )
-        return Launch(processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options={"gpus": size})
+            raise _one_process(strategy, f"{size} GPUs", "a process drives one GPU")
+        options = {"gpus": size}
+        return Launch(processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options=options, nodes=nodes)
 
     def _chips(self) -> list[tuple[str, int | None]]:
         """Name and memory of each GPU that the job would see."""
@@ -245,6 +240,29 @@ def tunemark_strategies() -> Sequence[Strategy]:
 
 def _is_count(size: str) -> bool:
     return re.fullmatch(r"[1-9][0-9]*", size) is not None
+
+
+def _elsewhere(size: str, chip: str) -> Accelerator | None:
+    """A size beyond this machine: "16", or "2x8", hosts x devices of each."""
+    found = re.fullmatch(r"(?:([1-9][0-9]*)x)?([1-9][0-9]*)", size)
+    if found is None:
+        return None
+    nodes = None if found[1] is None else int(found[1])
+    return Accelerator(name=size, chip=chip, chips=(nodes or 1) * int(found[2]), memory_bytes=None, nodes=nodes)
+
+
+def _units(accelerator: Accelerator) -> tuple[int, int | None]:
+    """(devices of all hosts, hosts where the size says how many)."""
+    nodes, _, each = accelerator.name.rpartition("x")
+    return int(each) * int(nodes or 1), int(nodes) if nodes else None
+
+
+def _one_process(strategy: Strategy, what: str, why: str) -> BadExperiment:
+    return BadExperiment(
+        what=f"strategy {strategy.name!r} cannot use {what}",
+        why=f"it is one process, and {why}",
+        next="--strategy ddp, or --size 1",
+    )
 
 
 def _cores() -> list[int]:

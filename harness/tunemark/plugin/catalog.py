@@ -27,7 +27,8 @@ GROUP = "tunemark"
 # The plugin interface's version: hooks, descriptors, protocols, the worker's contract. The second number grows with
 # what is added, the first where something that a plugin may use is taken away or changes its meaning. History:
 #   1.0  the first that is promised
-#   1.1  datasets of messages: Example.messages, Dataset.is_chat, HasChatTemplate, Tokenizer.chat_template
+#   1.1  datasets of messages: Example.messages, Dataset.is_chat, HasChatTemplate, Tokenizer.chat_template;
+#        sizes of several hosts: Launch.nodes, Job.nodes
 INTERFACE = "1.1"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0

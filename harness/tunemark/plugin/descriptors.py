@@ -252,13 +252,15 @@ class Accelerator:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """The shape of a job: processes on this host, threads in each, variables added to the environment,
-    and what the device's runtime is told (JSON values)."""
+    """The shape of a job: its processes, threads in each, variables added to the environment, and what the device's
+    runtime is told (JSON values). nodes: hosts that the processes are spread over, as many on each; None where the
+    launcher decides."""
 
     processes: int
     threads: int
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -292,7 +294,7 @@ class Job:
     name: short, of letters, digits and dashes, the same in every life of the command. python: the worker's interpreter.
     processes: of the whole job; threads: of each. gpus: that the whole job needs. environment: variables that every
     process gets. code: a folder for PYTHONPATH. folder: absolute, the processes' working directory, which holds
-    plan.json. max_restarts: how often torch's elastic agent may start all processes again.
+    plan.json. max_restarts: how often torch's elastic agent may start all processes again. nodes: as `Launch` has it.
     """
 
     name: str
@@ -304,6 +306,7 @@ class Job:
     folder: Path
     gpus: int = 0
     max_restarts: int = 0
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

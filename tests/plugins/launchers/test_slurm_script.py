@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunemark.plugin import Job
-from tunemark_launchers.slurm import parse_job, script
+import pytest
+
+from tunemark.errors import BadExperiment
+from tunemark.plugin import Job, Launch
+from tunemark_launchers.slurm import Slurm, parse_job, script
 
 
 def _job(**more: object) -> Job:
@@ -29,3 +32,11 @@ def test_fields_of_a_job_are_read_where_values_hold_blanks() -> None:
     found = parse_job("JobId=7 JobName=a JobState=PENDING Reason=Nodes required are DOWN Command=/x/y z Power=\n")
     assert (found["JobState"], found["Reason"]) == ("PENDING", "Nodes required are DOWN")
     assert found["Command"] == "/x/y z"
+
+
+def test_hosts_are_of_the_size_or_of_the_option_and_not_of_two_minds(tmp_path: Path) -> None:
+    launch = Launch(processes=8, threads=1, nodes=2)
+    with pytest.raises(BadExperiment, match="the size says 2 hosts, and the launcher 4"):
+        Slurm({"nodes": "4"}, (), print).check(launch, tmp_path)
+    with pytest.raises(BadExperiment, match="9 processes cannot be spread evenly over 2 hosts"):
+        Slurm({}, (), print).check(Launch(processes=9, threads=1, nodes=2), tmp_path)

@@ -1,12 +1,17 @@
 """Devices without torch: sizes, limits and launches, on file trees written by us."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tunemark.errors import BadExperiment
-from tunemark_torch.plugin import Cpu, Cuda, gpus, parse_nvidia_smi, tunemark_strategies
+from tunemark_torch.plugin import Cpu, Cuda, gpus, parse_amd_smi, parse_nvidia_smi, tunemark_strategies
+from tunemark_torch.runtime import Rocm
 
 NONE, DDP = tunemark_strategies()[:2]
 
@@ -79,3 +84,115 @@ def test_known_gpus_have_the_peak_of_their_data_sheet_and_others_none():
 def test_the_parents_side_imports_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- AMD's
+
+_FAKES = Path(__file__).parents[2] / "fakes"
+
+
+@pytest.fixture
+def amd_smi(monkeypatch, tmp_path):
+    """The program `amd-smi` for two dies, as the vendor documents what it prints, and no `nvidia-smi`."""
+    monkeypatch.setenv("PATH", f"{_FAKES / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}/bin")
+    monkeypatch.chdir(tmp_path)
+    return lambda **wrong: monkeypatch.setenv("FAKE_GPUS", str(wrong).replace("'", '"').replace("True", "true"))
+
+
+def test_dies_are_found_by_amd_smi_and_named_for_what_they_are(amd_smi, tmp_path):
+    amd_smi()
+    rocm = Cuda(tmp_path, {}, is_rocm=True)
+    assert (rocm.name, rocm.runtime) == ("rocm", "tunemark_torch.runtime:Rocm")
+    assert [(a.name, a.chip, a.memory_bytes) for a in rocm.accelerators()] == [
+        ("1", "AMD Instinct MI250X", 64 << 30),
+        ("2", "AMD Instinct MI250X", 128 << 30),
+    ]
+    amd_smi(package=True)
+    two = rocm.accelerator("2")
+    # A package is two dies, and each has half of its peak: 383 TFLOP/s in bf16 (AMD's data sheet of the MI250X).
+    assert two.chip == "AMD Instinct MI250X GCD"
+    assert two.peak_flops["bf16"] == pytest.approx(383e12, rel=0.01)
+    assert rocm.launch(two, DDP).processes == 2
+
+
+def test_rocm_is_watched_by_amds_library_under_the_names_that_hide_dies(amd_smi, tmp_path):
+    amd_smi()
+    seen = {}
+    for name, value in {"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "1,0"}.items():
+        rocm = Cuda(tmp_path, {name: value}, is_rocm=True)
+        one = rocm.monitored(rocm.accelerator("1"))
+        seen[name] = (one.monitor, one.devices, len(rocm.accelerators()))
+    assert seen == {
+        "HIP_VISIBLE_DEVICES": ("amdsmi", ("1",), 1),
+        "ROCR_VISIBLE_DEVICES": ("amdsmi", ("1",), 2),
+    }
+
+
+def test_dies_without_the_program_are_found_by_the_drivers_nodes(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/nowhere")
+    for n, simds in enumerate((0, 440, 440)):
+        node = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{n}/properties"
+        node.parent.mkdir(parents=True)
+        node.write_text(f"cpu_cores_count 0\nsimd_count {simds}\n")
+    assert [a.chip for a in Cuda(tmp_path, {}, is_rocm=True).accelerators()] == ["AMD GPU", "AMD GPU"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[{"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X", "oam_id": 2}, "vram": {"size": {"value": 196592, '
+         '"unit": "MB"}}}]', [("AMD Instinct MI300X", 196592 << 20)]),
+        ('{"gpu_data": [{"asic": {"market_name": "X", "oam_id": "N/A"}, "vram": {"size": "N/A"}},'
+         '{"asic": {"market_name": "X", "oam_id": "N/A"}, "vram": "N/A"}]}', [("X", None), ("X", None)]),
+        ('[{"asic": {"market_name": "X", "oam_id": 1}, "vram": {"size": 64}},'
+         '{"asic": {"market_name": "X", "oam_id": 1}, "vram": {}}]', [("X GCD", 64 << 20), ("X GCD", None)]),
+        ("", []),
+        ("[1]", []),
+        ('{"error": "no driver"}', []),
+    ],
+)  # fmt: skip
+def test_what_amd_smi_prints_is_read_or_is_nothing(text, found):
+    assert parse_amd_smi(text) == found
+
+
+def test_a_torch_that_is_not_amds_is_refused_in_the_worker():
+    with pytest.raises(RuntimeError, match="not for ROCm"):
+        Rocm()
+
+
+def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
+    """By a torch that says it is built for HIP, its calls answered as documented."""
+    calls = []
+    properties = SimpleNamespace(name="AMD Instinct MI250X", total_memory=64 << 30)
+    monkeypatch.setattr(torch.version, "hip", "6.3.42131")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(str(device)))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append(f"synchronize {device}"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    threads = torch.get_num_threads()
+    rocm = Rocm()
+    place = rocm.open(SimpleNamespace(threads=threads, processes=1, data_ranks=1))
+    rocm.synchronize()
+    assert (place.device, place.ranks, rocm.waits_free) == ("cuda:0", 1, False)
+    assert calls == ["cuda:0", "synchronize cuda:0"]
+    assert rocm.peak_memory_bytes() == 7 << 30
+    assert (rocm.facts()["chip"], rocm.facts()["hip"]) == ("AMD Instinct MI250X", "6.3.42131")
+
+
+# -- beyond one machine
+
+
+@pytest.mark.parametrize("device", [Cpu(), Cuda(), Cuda(is_rocm=True)])
+def test_a_size_beyond_one_machine_is_hosts_times_devices(device):
+    size = device.elsewhere("2x8")
+    assert (size.name, size.chips, size.nodes) == ("2x8", 16, 2)
+    launch = device.launch_elsewhere(size, DDP)
+    assert (launch.processes, launch.nodes) == (16, 2)
+    plain = device.elsewhere("16")
+    assert (plain.chips, plain.nodes, device.launch_elsewhere(plain, DDP).nodes) == (16, None, None)
+    for wrong in ("0x8", "2x", "x8", "2x8x2", "2*8"):
+        assert device.elsewhere(wrong) is None
+    with pytest.raises(BadExperiment, match="it is one process"):
+        device.launch_elsewhere(size, NONE)
+    # Here there is one host.
+    assert device.accelerator("2x8") is None
