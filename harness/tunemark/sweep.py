@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from tunemark.data import Prepared, prepare
+from tunemark.data import Prepared, open_tokenizer, prepare, published, read_tokens
 from tunemark.errors import BadData, BadExperiment, BadStore, TunemarkError
-from tunemark.experiment import Plan
+from tunemark.experiment import Plan, is_saved
 from tunemark.launch import (
     POLL_S,
     CodeCopy,
@@ -35,7 +36,18 @@ from tunemark.launch import (
     processor,
 )
 from tunemark.launch.monitor import monitoring
-from tunemark.plugin import Catalog, Job, JobWatch, Launching, PutsBack, StartedJob, WatchesJobs
+from tunemark.plugin import (
+    Catalog,
+    Decodes,
+    HasFiles,
+    Job,
+    JobWatch,
+    Launching,
+    PutsBack,
+    StartedJob,
+    Tokenizer,
+    WatchesJobs,
+)
 from tunemark.predict.search import SearchLog
 from tunemark.results import Result, Store
 from tunemark_worker.contract import Assignment
@@ -45,9 +57,10 @@ from tunemark_worker.contract import Assignment
 class Ready:
     """A plan with all that its launch needs: nothing has touched the device yet.
 
-    launching: what starts its jobs. verification: what holding its strategy to one process has shown; None where that
-    was not asked for. max_restarts: times that an attempt's processes may be started again. search: how the layout was
-    chosen, where it was; None where a person has.
+    launching: what starts its jobs. tokenizer: where a text is to be completed or a model saved; sample_ids: the
+    prompt. verification: what holding its strategy to one process has shown; None where that was not asked for.
+    max_restarts: times that an attempt's processes may be started again. search: how the layout was chosen, where it
+    was; None where a person has.
     """
 
     plan: Plan
@@ -59,6 +72,8 @@ class Ready:
     max_restarts: int = 0
     verification: Mapping[str, Any] | None = None
     search: SearchLog | None = None
+    tokenizer: Tokenizer | None = None
+    sample_ids: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -102,6 +117,12 @@ def make_ready(
                 next="choose a model that `tunemark list models` does not mark as facts only, or install a plugin that "
                 "provides it",
             )
+        if plan.model.is_remote and not plan.trust_remote_code:
+            raise BadExperiment(
+                what=f"{plan.model.name} is built by Python code out of {plan.model.pretrained}, which is not run",
+                why="that code could do anything that you can",
+                next="read it, then add --trust-remote-code; planning and auditing this model need none of it",
+            )
         if not plan.accelerator.is_present:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} is not on this machine",
@@ -113,20 +134,22 @@ def make_ready(
         if asked not in interpreters:
             interpreters[asked] = examine(python, plan.requires)
         check_versions(interpreters[asked], plan.needs, title(plan))
+        plan = _with_weights(plan)
         key = json.dumps([plan.dataset.name, dict(plan.dataset_options), plan.model.name, plan.spec.train_on])
         if key not in data:
             data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
             watch.message(_data_words(plan, data[key]))
-        tokens = data[key].token_file
-        if plan.spec.batching == "pad" and tokens.documents < plan.spec.global_batch:
+        left = data[key].token_file.documents - _held_out(plan, data[key])
+        if plan.spec.batching == "pad" and left < plan.spec.global_batch:
             raise BadData(
-                what=f"{plan.dataset.name} has {tokens.documents} documents, a step takes {plan.spec.global_batch}",
+                what=f"{plan.dataset.name} has {left} documents to train on, a step takes {plan.spec.global_batch}",
                 why="a step of only a part of its batch would be another measurement",
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
         code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
         starts.check(plan.launch, store.root.absolute())
         searched = (searches or {}).get(plan.run_id)
+        tokenizer, sample_ids = _sample(plan)
         ready.append(
             Ready(
                 plan=plan,
@@ -137,9 +160,63 @@ def make_ready(
                 launching=starts,
                 max_restarts=max_restarts,
                 search=searched,
+                tokenizer=tokenizer,
+                sample_ids=sample_ids,
             )
         )
     return ready
+
+
+def _with_weights(plan: Plan) -> Plan:
+    """The plan with its published weights on this machine; elsewhere the processes fetch them for themselves."""
+    repository = plan.model.pretrained
+    if plan.spec.weights != "pretrained" or plan.weights_path or repository is None or plan.launcher.elsewhere:
+        return plan
+    found = published(
+        repository, allow_pickle=plan.allow_pickle, trust_remote_code=plan.model.is_remote and plan.trust_remote_code
+    )
+    return replace(plan, weights_path=str(found))
+
+
+def _held_out(plan: Plan, data: Prepared) -> int:
+    """How many documents are held out; `BadData` where that would leave none to train on."""
+    wanted = plan.spec.evaluate or 0
+    if not wanted:
+        return 0
+    offsets = read_tokens(Path(data.token_file.path)).offsets
+    usable = int((offsets[1:] - offsets[:-1] > 1).sum())
+    if wanted >= usable:
+        raise BadData(
+            what=f"{wanted} documents of {plan.dataset.name} cannot be held out: it has {usable}",
+            why="--evaluate counts documents of two tokens or more, and one has to be left to train on",
+            next="hold out fewer, or use a larger dataset",
+        )
+    return wanted
+
+
+def _sample(plan: Plan) -> tuple[Tokenizer | None, tuple[int, ...]]:
+    """The tokenizer, where text or files of it are needed, and the prompt's ids."""
+    if plan.model.tokenizer is None or (plan.spec.sample is None and plan.spec.save is None):
+        return None, ()
+    tokenizer = open_tokenizer(plan.model.tokenizer)
+    if plan.spec.sample is None:
+        return tokenizer, ()
+    if not isinstance(tokenizer, Decodes):
+        raise BadExperiment(
+            what=f"the tokenizer {tokenizer.name!r} cannot turn ids back into text",
+            why="--sample shows a text",
+            next="leave out --sample, or report it to the tokenizer's plugin",
+        )
+    (ids,) = tokenizer.encode([plan.spec.sample])
+    prompt = (*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *ids)
+    room = plan.model.architecture.max_position_embeddings
+    if not ids or len(prompt) >= room:
+        raise BadExperiment(
+            what=f"a sample of {len(prompt)} tokens cannot be completed",
+            why=f"{plan.model.name} takes from 1 to {room - 1}",
+            next="give a text of another length",
+        )
+    return tokenizer, prompt
 
 
 def sweep(
@@ -161,8 +238,11 @@ def sweep(
         # What was measured before a verification that is asked for now is not taken up again.
         verified = each.verification is not None
         done = 0 if redo else store.finished_attempts(run_id, each.fingerprint, verified=verified)
+        # Where a model is to be left and is not there, finding that it was trained before would leave none.
+        again = redo or (done >= repeats and _is_wanting(each.plan))
+        done = 0 if again else done
         left[run_id] = max(0, repeats - done)
-        series[run_id] = store.series(run_id, each.fingerprint, new=redo or done == 0)
+        series[run_id] = store.series(run_id, each.fingerprint, new=again or done == 0)
         if not left[run_id]:
             watch.message(
                 f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
@@ -178,7 +258,19 @@ def sweep(
                 number = repeats - left[each.plan.run_id] + 1
                 watch.attempt(each, number, repeats)
                 name = series[each.plan.run_id]
-                active.append(_Attempt(each, store, catalog, name, number, timeout_s, calibrate, watch))
+                active.append(
+                    _Attempt(
+                        each,
+                        store,
+                        catalog,
+                        name,
+                        number,
+                        timeout_s,
+                        calibrate,
+                        watch,
+                        is_last=number == repeats,
+                    )
+                )
             over = [attempt for attempt in active if attempt.look()]
             for attempt in over:
                 active.remove(attempt)
@@ -221,6 +313,8 @@ class _Attempt:
         timeout_s: float,
         calibrate: bool,
         watch: Watch,
+        *,
+        is_last: bool,
     ) -> None:
         self.ready, self._store, self._watch = ready, store, watch
         self._catalog = catalog
@@ -236,7 +330,14 @@ class _Attempt:
             return
         self._name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{number}-{os.getpid()}"
         measured = calibrate and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate
-        self._assignment = plan.assignment(ready.data.token_file, self._name, calibrate=measured)
+        self._assignment = plan.assignment(
+            ready.data.token_file,
+            self._name,
+            calibrate=measured,
+            sample_ids=ready.sample_ids,
+            eos_id=ready.tokenizer.eos_id if ready.tokenizer else None,
+            is_saving=is_last and _is_wanting(plan),
+        )
         self._facts = self._first_facts(series)
         self._folder = store.attempt_folder(plan, self._name)
         try:
@@ -269,6 +370,8 @@ class _Attempt:
         try:
             if self._following is not None:
                 self._ended = self._following.close()
+                if self._assignment.save and self._ended.status == "ok":
+                    _complete(Path(self._assignment.save), self.ready.tokenizer, self._watch)
         finally:
             self._let_go()
         return self._ended
@@ -339,6 +442,7 @@ class _Attempt:
             started = ready.launching.adopt(job, facts.get("launcher", {}))
             if started is not None:
                 self._watch.message(f"{title(ready.plan)}: taking up {folder.name}, which was started before")
+                self._assignment = Assignment.from_json((folder / "plan.json").read_text())
                 self._follow(job, started, timeout_s)
                 return True
             words = "its command ended before it did, and its job cannot be followed any more"
@@ -376,6 +480,9 @@ class _Attempt:
 
     def _on_record(self, record: Mapping[str, Any]) -> None:
         self._watch.record(self.ready, record)
+        if record["kind"] == "sample" and isinstance(self.ready.tokenizer, Decodes):
+            text = _completed(self.ready.tokenizer, self.ready.sample_ids, record["ids"])
+            self._facts.setdefault("samples", {})[record["moment"]] = text
         for plugin, function in list(self._observers):
             try:
                 function(plan=self.ready.plan, record=record)
@@ -384,6 +491,31 @@ class _Attempt:
                 self._observers.remove((plugin, function))
                 words = f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}"
                 self._watch.message(words)
+
+
+def _is_wanting(plan: Plan) -> bool:
+    """Whether a model is to be left and was not yet."""
+    return plan.spec.save is not None and not is_saved(plan.spec.save, plan.run_id)
+
+
+def _completed(tokenizer: Decodes, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of ids behind a prompt: some tokenizers drop the blank that a text begins with."""
+    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids)
+
+
+def _complete(folder: Path, tokenizer: Tokenizer | None, watch: Watch) -> None:
+    """Put the tokenizer beside the saved model, so that transformers loads both from one folder."""
+    if not isinstance(tokenizer, HasFiles):
+        watch.message(f"the model is in {folder}; its tokenizer offers no files to put beside it")
+        return
+    try:
+        for name, content in tokenizer.files().items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        watch.message(f"the model is in {folder}; its tokenizer could not be put beside it: {error}")
+        return
+    watch.message(f"the model and its tokenizer are in {folder}")
 
 
 def _flat(error: TunemarkError) -> str:
@@ -420,6 +552,8 @@ def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan:
         interpreter.path,
         interpreter.python,
         interpreter.versions,
+        plan.model.told(),
+        _weights_state(plan.weights_path or plan.spec.weights.partition(":")[2]),
     ]
     if plan.launcher.elsewhere:
         parts += [plan.launcher.name, dict(plan.launcher_options)]
@@ -429,6 +563,13 @@ def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan:
         # Attempts of another choice are another series.
         parts.append(search.chosen.words())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weights_state(path: str) -> list[object]:
+    """What changes when the weights in a file or folder do; empty where there is none."""
+    folder = Path(path or os.devnull)
+    files = sorted(folder.iterdir()) if folder.is_dir() else [folder] if folder.is_file() else []
+    return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
 
 
 def _data_words(plan: Plan, data: Prepared) -> str:

@@ -168,6 +168,8 @@ def _concrete(plan: Plan, option: Option, catalog: Catalog) -> Plan:
         "verify": False,
         "oversubscribe": plan.accelerator.oversubscribed,
         "launcher": joined(plan.launcher.name, plan.launcher_options),
+        "trust_remote_code": plan.trust_remote_code,
+        "allow_pickle": plan.allow_pickle,
     }
     found = resolve(Point(values=values, sources={}), catalog)
     return replace(found, accelerator=plan.accelerator)

@@ -73,6 +73,7 @@ def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, wat
 
 def _short(plan: Plan) -> Plan:
     spec = replace(plan.spec, steps=STEPS, warmup=0, epochs=None, breakdown=False, target_interval=0.0, budget=None)
+    spec = replace(spec, sample=None, save=None)
     return replace(plan, spec=spec, run_id=run_id(spec))
 
 
@@ -80,6 +81,7 @@ def _reference(plan: Plan, catalog: Catalog) -> Plan:
     """The same steps in one process, at the same size where one process can use it, else at the device's own."""
     spec = asdict(_short(plan).spec)
     values = {**spec, "strategy": "none", "verify": False, "oversubscribe": plan.accelerator.oversubscribed}
+    values |= {"trust_remote_code": plan.trust_remote_code, "allow_pickle": plan.allow_pickle}
     values["launcher"] = joined(plan.launcher.name, plan.launcher_options)
     try:
         return resolve(Point(values=values, sources={}), catalog)

@@ -118,17 +118,20 @@ class Attempt:
         self._module: Any = None
         self._counts: Tuple[Optional[int], Optional[int]] = (None, None)
         self._samples: List[Any] = []
+        self._ended: Optional[Dict[str, Any]] = None
 
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, and return why the training stopped."""
         # Heavy: the record `start` is written before torch is imported, which can take many seconds or fail.
         import torch
 
-        from tunemark_worker import checkpointing, loop, method, optimizer, peak
+        from tunemark_worker import checkpointing, loop, method, optimizer, outside, peak
         from tunemark_worker.batches import Tokens
 
         a = assignment
         model = _runtime(a.model_runtime)()
+        if a.save and not hasattr(model, "save"):
+            raise ValueError("{} cannot save a model: it has no method for it".format(a.model_runtime))
         device = _runtime(a.device_runtime)()
         self._strategy = _runtime(a.strategy_runtime)(a)
         recorder.write("phase", name="imported")
@@ -146,8 +149,15 @@ class Attempt:
         torch.manual_seed(a.seed)
         built = model.build(a, place)
         method.apply(a.method, a.method_options, built)
-        built.train()
         whole = _counts(built)
+        origin = getattr(model, "weights_origin", None)
+        recorder.write(
+            "model",
+            parameters=whole[0],
+            trainable_parameters=whole[1],
+            weights=dict(origin()) if origin else None,
+        )
+        built.train()
         checkpointing.apply(built, a.checkpointing)
         self._module = self._strategy.apply(built, place)
         # Of a pipeline only a part stays here.
@@ -159,7 +169,7 @@ class Attempt:
         recorder.write("phase", name="built")
 
         tokens = Tokens(a.token_file)
-        lengths = tokens.lengths()
+        lengths = documents.training_lengths(tokens.lengths(), a.evaluate)
         factor = optimizer.schedule(a.schedule, None if a.schedule == "constant" else horizon(a, lengths))
         recorder.write("phase", name="data")
 
@@ -167,6 +177,9 @@ class Attempt:
             dtype = optimizer.compute_dtype(a.precision)
             recorder.write("peak", **peak.measure(a.precision, dtype, place.device, device.synchronize))
             recorder.write("phase", name="calibrated")
+
+        beside = outside.Outside(a, place, model, self._strategy, self._module, tokens, recorder)
+        outside.look(beside, "before")
 
         steps = (
             [tokens.batch(rows, a.sequence, a.batching == "pack") for rows in micro_batches]
@@ -187,10 +200,18 @@ class Attempt:
             second=second_clock,
             is_interrupted=is_interrupted,
         )
-        return loop.train(job)
+        reason = loop.train(job)
+        # Of the training alone: what follows may need more memory, and merges adapters into the weights.
+        self._ended = self.facts()
+        if reason != "interrupted":
+            outside.look(beside, "after")
+            outside.save(beside)
+        return reason
 
     def facts(self) -> Dict[str, Any]:
         """Fields of the record `end` that describe what was trained; None where it did not come so far."""
+        if self._ended is not None:
+            return self._ended
         found: Dict[str, Any] = dict.fromkeys(
             ("weights_changed", "peak_memory_bytes", "strategy_selected", "parameters", "trainable_parameters")
         )

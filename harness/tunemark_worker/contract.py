@@ -14,6 +14,9 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 #   1  first form
 SCHEMA = 1
 
+# The file of a saved model's folder that says which run left it.
+SAVED_BY = "tunemark.json"
+
 # Where no loss is taken. The value is torch's own default of cross_entropy(ignore_index=).
 IGNORED_LABEL = -100
 
@@ -42,6 +45,8 @@ class Assignment:
     The `*_runtime` fields are "package.module:Name", looked up on PYTHONPATH in the worker alone.
     axes: of the mesh of processes, the last varying fastest, each {strategy, degree, options}.
     Batches count sequences: `micro_batch` per forward and data rank, `global_batch` per step and job.
+    evaluate: documents kept out of training. sample_ids: a prompt, completed by up to sample_tokens or to eos_id.
+    save: an absolute path, None where this attempt leaves no model.
     """
 
     run_id: str
@@ -85,6 +90,13 @@ class Assignment:
     axes: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     schema: int = SCHEMA
     method_options: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    evaluate: int = 0
+    sample_ids: List[int] = dataclasses.field(default_factory=list)
+    sample_tokens: int = 0
+    eos_id: Optional[int] = None
+    save: Optional[str] = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -126,8 +138,12 @@ class Place(NamedTuple):
 #                                                     its waits for other ranks follow it, as `communication`
 #   edge   {window, steps, synced, second_s, witness_s} a window's edge; window 0 begins with edge 0
 #   load   {busy_s, own_s, minor_faults}                the machine's and the process's CPU seconds so far
+#   model  {parameters, trainable_parameters, weights}  what was built, before any strategy changed it
+#   evaluation {moment, documents, rows, targets, loss_sum}  the held-out loss before or after training
+#   sample {moment, ids}                                a greedy completion before or after training
+#   saved  {path, bytes, files}                         the model was written
 #   end    {reason, status, ...}                        missing after a kill: that is the diagnosis
-KINDS = ("start", "phase", "facts", "peak", "step", "edge", "load", "end")
+KINDS = ("start", "phase", "facts", "peak", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end")
 
 
 def encode(kind: str, rank: int, instant_s: float, fields: Mapping[str, Any]) -> bytes:

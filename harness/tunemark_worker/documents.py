@@ -55,6 +55,30 @@ def rows(
         epoch += 1
 
 
+def held_out(lengths: Sequence[int], count: int) -> List[int]:
+    """The documents that are kept out of training, the same for every seed: `count` of those that have something to
+    predict. ValueError where there are too few to leave any for training."""
+    usable = [number for number, length in enumerate(lengths) if length > 1]
+    if count >= len(usable) and count:
+        raise ValueError("{} documents cannot be held out: {} have two tokens or more".format(count, len(usable)))
+    random.Random("held out").shuffle(usable)
+    return sorted(usable[:count])
+
+
+def training_lengths(lengths: Sequence[int], held: int) -> List[int]:
+    """The documents' lengths, 0 for those that are held out, which `rows` then leaves out."""
+    found = list(lengths)
+    for document in held_out(lengths, held):
+        found[document] = 0
+    return found
+
+
+def held_out_lengths(lengths: Sequence[int], held: int) -> List[int]:
+    """The lengths of those that are held out, 0 for all others."""
+    kept = set(held_out(lengths, held))
+    return [length if document in kept else 0 for document, length in enumerate(lengths)]
+
+
 def micro_batch_rows(
     micro: int, data_rank: int, *, micro_batch: int, data_ranks: int, global_batch: int
 ) -> Tuple[int, int]:

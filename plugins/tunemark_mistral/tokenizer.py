@@ -10,7 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,33 @@ from tunemark.errors import PluginError
 
 
 class SentencePieceTokenizer:
-    """A tokenizer on a SentencePiece model file, loaded when it first encodes.
+    """A tokenizer on a SentencePiece model file, loaded when first used. vocab_size: what the file must hold, of one
+    of Mistral's; None where it is any other, which says its special ids itself.
 
-    There is no padding token: slots are filled with eos, which is safe because they are masked and never trained on.
+    Where there is no padding token, slots are filled with eos: they are masked and never trained on.
     """
 
-    bos_id: int | None = 1
-    eos_id: int | None = 2
-    pad_id: int = 2
-
-    def __init__(self, *, name: str, path: Path, vocab_size: int) -> None:
+    def __init__(self, *, name: str, path: Path, vocab_size: int | None) -> None:
         self.name = name
         self.path = path
-        self.vocab_size = vocab_size
+        self._vocab_size = vocab_size
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self._processor.get_piece_size()) if self._vocab_size is None else self._vocab_size
+
+    @property
+    def bos_id(self) -> int | None:
+        return 1 if self._vocab_size is not None else _id(self._processor.bos_id())
+
+    @property
+    def eos_id(self) -> int | None:
+        return 2 if self._vocab_size is not None else _id(self._processor.eos_id())
+
+    @property
+    def pad_id(self) -> int:
+        found = None if self._vocab_size is not None else _id(self._processor.pad_id())
+        return found if found is not None else self.eos_id or 0
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
@@ -43,6 +57,14 @@ class SentencePieceTokenizer:
             return []
         ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=-1)
         return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._processor.decode(list(ids)))
+
+    def files(self) -> Mapping[str, bytes]:
+        """The model file alone: how transformers should load it is left open, because its own reading of such a file
+        merges runs of blanks differently."""
+        return {"tokenizer.model": self.path.read_bytes()}
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """As the protocol says; each byte of a character that is spelled in bytes ends where the character ends."""
@@ -63,13 +85,17 @@ class SentencePieceTokenizer:
 
         processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
         found = processor.get_piece_size()
-        if found != self.vocab_size:
+        if self._vocab_size is not None and found != self._vocab_size:
             raise PluginError(
-                what=f"the tokenizer {self.name!r} has {found} pieces instead of {self.vocab_size}",
+                what=f"the tokenizer {self.name!r} has {found} pieces instead of {self._vocab_size}",
                 why=f"read from {self.path}",
                 next="reinstall mistral-common",
             )
         return processor
+
+
+def _id(number: int) -> int | None:
+    return None if number < 0 else number
 
 
 def v1() -> SentencePieceTokenizer:

@@ -7,6 +7,8 @@ Works with transformers 4.46 to 5.23.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 from typing import Any, Dict, Iterator, Optional
 
 import torch
@@ -14,12 +16,16 @@ import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from tunemark_worker.batches import Batch
-from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.optimizer import compute_dtype, parameter_dtype
 
 # Since transformers 4.53 a model whose layers differ takes a mask for each kind of layer; before, its sliding layers
 # cut their window out of the one mask by themselves.
 _TAKES_MASK_OF_EACH_KIND = hasattr(transformers, "masking_utils")
+
+
+# transformers 5 renamed it; 4.46 does not know the newer name.
+_DTYPE = "torch_dtype" if int(transformers.__version__.partition(".")[0]) < 5 else "dtype"
 
 
 class CausalLm:
@@ -28,37 +34,131 @@ class CausalLm:
     def __init__(self) -> None:
         self._compute_dtype = torch.float32
         self._architecture: Dict[str, Any] = {}
+        self._weights: Dict[str, Any] = {}
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         """weights: "random", or "pretrained:" and a folder or an id on the hub."""
         self._compute_dtype = compute_dtype(assignment.precision)
         self._architecture = assignment.architecture
         dtype = parameter_dtype(assignment.precision)
+        module = self._built(dtype, assignment, place)
+        if _is_whole(assignment.architecture) and assignment.batching == "pack" and place.device != "meta":
+            self._check_packing(module, place.device)
+        return module
+
+    def _built(self, dtype: torch.dtype, assignment: Assignment, place: Place) -> torch.nn.Module:
         source, _, name = assignment.weights.partition(":")
         if source == "pretrained":
-            config = AutoConfig.from_pretrained(name)
-            _check(config, assignment.architecture, name)
-            # torch_dtype is the older name; 5.x still takes it, 4.46 does not know the newer one.
-            module: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-                name, config=_for_training(config), torch_dtype=dtype, attn_implementation=_attention(config)
-            )
-            return module.to(place.device)
+            return self._pretrained(name, dtype, assignment).to(place.device)
         if source != "random":
             raise ValueError("weights are 'random' or 'pretrained:NAME', not {!r}".format(assignment.weights))
+        self._weights = {"source": "random"}
+        remote = assignment.architecture.get("remote")
+        if remote is not None:
+            return self._of_remote_code(remote, dtype, assignment).to(place.device)
         config = configuration(assignment.architecture)
         with _default_dtype(dtype), torch.device(place.device):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             built: torch.nn.Module = kind(config)
             return built
 
+    def _pretrained(self, name: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
+        """Weights out of safetensors or GGUF; out of pickles only where that is allowed."""
+        # A model that transformers knows is built by its class, whatever code lies beside its weights.
+        is_remote = "remote" in assignment.architecture
+        if is_remote and not assignment.trust_remote_code:
+            raise ValueError("{} is Python code, and running it is not allowed".format(name))
+        where: Dict[str, Any] = {"trust_remote_code": is_remote}
+        folder = name
+        if name.lower().endswith(".gguf"):
+            folder, file = os.path.split(name)
+            where["gguf_file"] = file
+            self._weights = {"source": name, "sha256": _sha256(name), "note": "dequantized from GGUF"}
+        else:
+            self._weights = {"source": name}
+        config = AutoConfig.from_pretrained(folder, **where)
+        _check(config, assignment.architecture, name)
+        if "gguf_file" not in where:
+            where["use_safetensors"] = None if assignment.allow_pickle else True
+        where[_DTYPE] = dtype
+        kind: Any = AutoModelForCausalLM
+        module, loaded = kind.from_pretrained(
+            folder,
+            config=_for_training(config),
+            attn_implementation=_attention(config),
+            output_loading_info=True,
+            **where,
+        )
+        wrong = {name: sorted(map(str, loaded[name])) for name in ("missing_keys", "mismatched_keys") if loaded[name]}
+        if wrong:
+            # transformers fills them with random numbers and goes on.
+            words = "; ".join("{}: {}".format(name.replace("_", " "), names[:3]) for name, names in wrong.items())
+            raise ValueError("the weights of {} are not whole: {}".format(name, words))
+        return module  # type: ignore[no-any-return]
+
+    def _of_remote_code(self, repository: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
+        """Random weights of a model whose class is in its repository. The parent refuses before where that is not
+        trusted."""
+        if not assignment.trust_remote_code:
+            raise ValueError("{} is Python code, and running it is not allowed".format(repository))
+        config = _for_training(AutoConfig.from_pretrained(repository, trust_remote_code=True))
+        _check(config, assignment.architecture, repository)
+        with _default_dtype(dtype):
+            model: Any = AutoModelForCausalLM
+            module: torch.nn.Module = model.from_config(config, trust_remote_code=True)
+            return module
+
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Padding is on the right, where causal attention cannot reach it from content: only packing needs a mask.
         Without one, transformers applies the sliding windows itself."""
         if not batch.packed:
             return module(input_ids=batch.input_ids, use_cache=False).logits  # type: ignore[no-any-return]
+        if "remote" in self._architecture:
+            # Baichuan's own code takes the documents' numbers for a mask, from 1 on, and counts positions by distance.
+            if self._architecture["model_type"] != "baichuan":
+                raise ValueError("how this model's own code keeps packed documents apart is not known: --batching pad")
+            numbers = batch.document_ids + 1
+            return module(  # type: ignore[no-any-return]
+                input_ids=batch.input_ids, attention_mask=numbers, use_cache=False
+            ).logits
         mask = self._mask(batch.document_ids)
         output = module(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
         return output.logits  # type: ignore[no-any-return]
+
+    def _check_packing(self, module: torch.nn.Module, device: str) -> None:
+        """ValueError where a document of a family that is not known here sees the one before it in its row, or where
+        it begins: then packing would train another model."""
+        ids = torch.arange(1, 17, device=device)[None] % self._architecture["vocab_size"]
+        at = torch.arange(8, device=device)
+        document_ids, positions = (torch.cat(each)[None] for each in ((at * 0, at * 0 + 1), (at, at)))
+        labels = torch.full_like(ids, IGNORED_LABEL)
+        other = torch.cat([ids[:, :8].flip(1), ids[:, 8:]], dim=1)
+        with torch.no_grad():
+            one, two = (
+                self.logits(module, Batch(each, labels, document_ids, positions, True))[0, 8:].float()
+                for each in (ids, other)
+            )
+            alone = self.logits(module, Batch(ids[:, 8:], labels, document_ids, positions, False))[0].float()
+        if not torch.equal(one, two) or (one - alone).norm() > 0.05 * alone.norm():
+            raise ValueError(
+                "documents that are packed into one row are not kept apart by {}: --batching pad".format(
+                    type(module).__name__
+                )
+            )
+
+    def weights_origin(self) -> Dict[str, Any]:
+        """Where the weights come from, for the record."""
+        return self._weights
+
+    def save(self, module: torch.nn.Module, folder: str) -> None:
+        """config.json and safetensors, as transformers' own from_pretrained reads them."""
+        plain: Any = module
+        plain.config.use_cache = True
+        # What GGUF held in few bits is held in floats since it was read.
+        for owner, name in ((plain, "hf_quantizer"), (plain.config, "quantization_config")):
+            if hasattr(owner, name):
+                delattr(owner, name)
+        plain.save_pretrained(folder)
 
     def _mask(self, document_ids: torch.Tensor) -> Any:
         window = self._architecture.get("sliding_window")
@@ -94,6 +194,11 @@ def configuration(architecture: Dict[str, Any]) -> Any:
     """transformers' configuration of an architecture whose keys are `tunemark.plugin.Architecture`'s, and those under
     "configuration" transformers' own, which win."""
     a, kind = architecture, architecture["model_type"]
+    if _is_whole(a):
+        fields = {k: v for k, v in a["configuration"].items() if k != "model_type"}
+        config = _for_training(AutoConfig.for_model(kind, **fields))
+        config._attn_implementation = _attention(config)
+        return config
     if kind == "gpt2":
         fields = {theirs: a[ours] for theirs, ours in _GPT2.items()}
     else:
@@ -110,6 +215,11 @@ def configuration(architecture: Dict[str, Any]) -> Any:
     return config
 
 
+def _is_whole(architecture: Dict[str, Any]) -> bool:
+    """Whether the configuration is told as it is written, for a family that is not known by name."""
+    return "model_type" in architecture.get("configuration", {})
+
+
 def _for_training(config: Any) -> Any:
     for name in vars(config):
         if ("dropout" in name or name.endswith("_pdrop")) and isinstance(getattr(config, name), float):
@@ -121,6 +231,14 @@ def _for_training(config: Any) -> Any:
 def _attention(config: Any) -> str:
     """torch's SDPA knows no soft cap on the scores."""
     return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else "sdpa"
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 _DIMENSIONS = [

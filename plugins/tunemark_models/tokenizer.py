@@ -5,6 +5,7 @@ The library that encodes is `tokenizers`; transformers is not imported.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadData
+from tunemark_mistral.tokenizer import SentencePieceTokenizer
 
 # What says which ids go around a document, beside the tokenizer itself.
 _SETTINGS = ("tokenizer_config.json", "config.json", "special_tokens_map.json")
@@ -120,34 +122,52 @@ _KEPT = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template", "a
 
 def from_hub(repository: str) -> JsonTokenizer:
     """Of a model on the hub, from the local cache where it is there. `BadData` where it cannot be had."""
+    path = _downloaded(repository, "tokenizer.json")
+    _fetch_settings(repository)
+    return JsonTokenizer.of_folder(path.parent, repository)
+
+
+def sentencepiece_from_hub(repository: str) -> SentencePieceTokenizer:
+    """Of a model whose repository has a SentencePiece model and no `tokenizer.json`; its own Python code is not run."""
+    path = _downloaded(repository, "tokenizer.model")
+    return SentencePieceTokenizer(name=repository, path=path, vocab_size=None)
+
+
+def _downloaded(repository: str, name: str) -> Path:
     import huggingface_hub  # needed only where text is encoded
 
     try:
-        path = Path(huggingface_hub.hf_hub_download(repository, "tokenizer.json"))
+        return Path(huggingface_hub.hf_hub_download(repository, name))
     # The network, the hub and the cache are on the other side, each with exceptions of its own.
     except Exception as error:
         raise BadData(
             what=f"the tokenizer of {repository} is not in the local cache and cannot be had from the hub",
             why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            next=f"where there is a network: hf download {repository} tokenizer.json tokenizer_config.json config.json "
+            next=f"where there is a network: hf download {repository} {name} tokenizer_config.json config.json "
             "(some repositories ask for a licence first), then copy the cache here; or give the model's folder as "
             "--model hf:FOLDER; or use a dataset of ids, such as synthetic",
         ) from error
+
+
+def _fetch_settings(repository: str) -> None:
+    import huggingface_hub
+
     for name in _SETTINGS:
-        try:
+        # Not every repository has each; what is missing is None.
+        with contextlib.suppress(Exception):
             huggingface_hub.hf_hub_download(repository, name)
-        except Exception:
-            continue
-    return JsonTokenizer.of_folder(path.parent, repository)
 
 
-def from_folder(folder: str) -> JsonTokenizer:
-    """Of a model in a folder; `BadData` where there is none."""
+def from_folder(folder: str) -> JsonTokenizer | SentencePieceTokenizer:
+    """Of a model in a folder, `tokenizer.json` or else a SentencePiece model; `BadData` where there is neither."""
     path = Path(folder)
+    model = path / "tokenizer.model"
+    if not (path / "tokenizer.json").is_file() and model.is_file():
+        return SentencePieceTokenizer(name=f"hf:{path.absolute()}", path=model, vocab_size=None)
     if not (path / "tokenizer.json").is_file():
         raise BadData(
-            what=f"there is no tokenizer.json in {folder!r}",
-            why="only tokenizers in that form are read",
+            what=f"there is no tokenizer.json and no tokenizer.model in {folder!r}",
+            why="only tokenizers in these forms are read",
             next="save the tokenizer there with transformers (save_pretrained), or use a dataset of ids, such as "
             "synthetic",
         )

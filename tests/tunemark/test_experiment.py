@@ -324,6 +324,7 @@ def test_the_assignment_survives_its_own_json(catalog, tmp_path):
     assert assignment.architecture["head_dim"] == 2
     assert (assignment.strategy, assignment.strategy_options) == ("ddp", {"bucket": "1"})
     assert (assignment.processes, assignment.threads, assignment.device_options) == (1, 3, {"cores": [0]})
+    (tmp_path / "model.safetensors").touch()
     (folder,) = plans(catalog, weights=f"pretrained:{tmp_path}")
     assert folder.assignment(tokens, "a1", calibrate=False).weights == f"pretrained:{tmp_path}"
 

@@ -190,6 +190,9 @@ def test_every_field_of_a_result_is_described_once() -> None:
         "tokens_slots",
         "tokens_content",
         "tokens_trained",
+        "held_out_documents",
+        "held_out_loss_before",
+        "held_out_loss_after",
     }
     assert set(names) <= known
     assert msgspec.json.decode(msgspec.json.encode(result()), type=Result) == result()

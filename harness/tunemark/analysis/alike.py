@@ -14,12 +14,14 @@ from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.results.result import Identity, Result
 
 # Follow from other fields, or say how long and how often was measured, not what. Two hosts of one kind differ by some
-# pages in the memory that is left.
+# pages in the memory that is left. What is done beside the timed part is not timed; the documents that are held out for
+# it are as long as any others.
 _NO_FIELDS = frozenset(
     (
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
         "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
         "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s",
+        "evaluate", "sample", "save",
     )
 )  # fmt: skip
 _NAMES = {"strategy_requested": "strategy"}

@@ -51,6 +51,9 @@ def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = No
         print(json.dumps(rows, indent=1))
     else:
         print(_table(kind, rows))
+        if kind == "models":
+            for source in catalog.model_sources().values():
+                print(f"\n{source.name}:REFERENCE is {source.description}")
     for broken in catalog.broken:
         print(f"plugin {broken.plugin!r} ({broken.distribution}) is not used: {broken.reason}", file=sys.stderr)
     return 0

@@ -1,5 +1,6 @@
 """Datasets as the worker reads them: one flat file of ids, prepared once and kept."""
 
+from tunemark.data.published import published as published
 from tunemark.data.tokens import Prepared as Prepared
 from tunemark.data.tokens import Tokens as Tokens
 from tunemark.data.tokens import open_tokenizer as open_tokenizer

@@ -1,5 +1,7 @@
 """An experiment: what the user wrote (settings), every run it asks for (points), each with all resolved (plans)."""
 
+from tunemark.experiment.beside import check_not_saved as check_not_saved
+from tunemark.experiment.beside import is_saved as is_saved
 from tunemark.experiment.experiment import Experiment as Experiment
 from tunemark.experiment.experiment import Point as Point
 from tunemark.experiment.experiment import make_experiment as make_experiment

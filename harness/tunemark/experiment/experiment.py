@@ -47,6 +47,11 @@ class Experiment:
     target_interval: float
     window: float
     trials: int
+    evaluate: int | None
+    sample: str | None
+    save: str | None
+    trust_remote_code: bool
+    allow_pickle: bool
     breakdown: bool
     verify: bool
     repeats: int
@@ -154,6 +159,11 @@ def points(experiment: Experiment) -> list[Point]:
             "target_interval",
             "window",
             "trials",
+            "evaluate",
+            "sample",
+            "save",
+            "trust_remote_code",
+            "allow_pickle",
             "verify",
             "launcher",
             "oversubscribe",
@@ -166,5 +176,9 @@ def points(experiment: Experiment) -> list[Point]:
         if colon:
             chosen.update(device=device, size=size)
         for breakdown in (False, True) if experiment.breakdown else (False,):
-            found.append(Point(values={**chosen, **fixed, "breakdown": breakdown}, sources=experiment.sources))
+            values = {**chosen, **fixed, "breakdown": breakdown}
+            if breakdown:
+                # It trains a second time: one completion is told, and one model left.
+                values.update(sample=None, save=None)
+            found.append(Point(values=values, sources=experiment.sources))
     return found

@@ -70,6 +70,8 @@ def product(factors: Sequence[Factor], strategies: Sequence[Strategy], place: st
         description="; ".join(strategy.description for strategy in strategies),
         distributed=True,
         needs=needs,
+        can_evaluate=all(strategy.can_evaluate for strategy in strategies),
+        can_save=all(strategy.can_save for strategy in strategies),
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tunemark.experiment.method import Method
 from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Launcher, Model, Strategy
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
+
+# Ids of a completion: two lines of text, read anew for each id.
+SAMPLE_TOKENS = 48
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +22,7 @@ class RunSpec:
 
     dataset, strategy: with their options, sorted. warmup: None finds where steps settle. epochs, steps: None is no
     such end. python: None is the harness's own interpreter. budget: seconds; None is no limit.
-    window: seconds.
+    window: seconds. evaluate: documents held out. save: an absolute path.
     """
 
     model: str
@@ -48,6 +51,9 @@ class RunSpec:
     budget: float | None
     target_interval: float
     window: float
+    evaluate: int | None
+    sample: str | None
+    save: str | None
     breakdown: bool
 
 
@@ -67,6 +73,8 @@ class Plan:
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
     noticed, for the user. launcher: what starts the processes, which is no part of what the run is.
     free: where the strategy is a search, the settings that it may choose besides the layout: those that nobody gave.
+    weights_path: the file or folder of published weights, where it is known to be on this machine. trust_remote_code,
+    allow_pickle: what the user permits, which is no part of what the run is.
     """
 
     run_id: str
@@ -94,11 +102,15 @@ class Plan:
     tokens_per_step: int
     notes: tuple[str, ...]
     free: tuple[str, ...] = ()
+    weights_path: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Modules that the worker's interpreter must have."""
-        return (*self.model.requires, *self.method.requires)
+        reader = ("gguf",) if _is_gguf(self.weights_path or self.spec.weights) else ()
+        return (*self.model.requires, *self.method.requires, *reader)
 
     @property
     def needs(self) -> Mapping[str, str]:
@@ -108,12 +120,23 @@ class Plan:
             needs.setdefault("torch", "2.4")  # every strategy that needs a version needs a newer one
         return needs
 
-    def assignment(self, token_file: TokenFile, attempt: str, *, calibrate: bool) -> Assignment:
-        """What the worker is told for one attempt."""
+    def assignment(
+        self,
+        token_file: TokenFile,
+        attempt: str,
+        *,
+        calibrate: bool,
+        sample_ids: Sequence[int] = (),
+        eos_id: int | None = None,
+        is_saving: bool = False,
+    ) -> Assignment:
+        """What the worker is told for one attempt. sample_ids: the prompt that it completes. is_saving: this is the
+        attempt that leaves a model, where one is asked for."""
         assert self.model.runtime is not None, "a model of facts only is refused before"
         assert not self.strategy.is_search, "what a search stands for is chosen before"
         spec = self.spec
-        weights = f"pretrained:{self.model.pretrained}" if spec.weights == "pretrained" else spec.weights
+        published = self.weights_path or self.model.pretrained
+        weights = f"pretrained:{published}" if spec.weights == "pretrained" else spec.weights
         return Assignment(
             run_id=self.run_id,
             attempt=attempt,
@@ -155,4 +178,15 @@ class Plan:
             device_options=dict(self.launch.options),
             method_options=self.method.options(self.model.architecture),
             axes=[asdict(axis) for axis in self.axes],
+            evaluate=spec.evaluate or 0,
+            sample_ids=list(sample_ids),
+            sample_tokens=SAMPLE_TOKENS,
+            eos_id=eos_id,
+            save=spec.save if is_saving else None,
+            trust_remote_code=self.trust_remote_code,
+            allow_pickle=self.allow_pickle,
         )
+
+
+def _is_gguf(path: str) -> bool:
+    return path.lower().endswith(".gguf")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunemark.errors import BadExperiment, UnknownName, did_you_mean
+from tunemark.experiment.beside import check_beside, check_folder, check_one_saves, saved_path
 from tunemark.experiment.experiment import Point
 from tunemark.experiment.layout import Layout, check, lay_out, product
 from tunemark.experiment.method import Method, parse_method
 from tunemark.experiment.plan import Plan, RunSpec, run_id
 from tunemark.experiment.settings import BY_NAME
 from tunemark.experiment.values import Factor, factors, named_options, value_of
+from tunemark.experiment.weights import choose_weights, holds_weights
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
 from tunemark.physics.peaks import find_chip, peak
 from tunemark.plugin.catalog import Catalog
@@ -51,6 +52,7 @@ def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
         if count > 1:
             note = f"run {name} is asked for {count} times and is measured as one"
             plans[name] = replace(plans[name], notes=(*plans[name].notes, note))
+    check_one_saves(list(plans.values()))
     return list(plans.values())
 
 
@@ -100,7 +102,10 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         notes.append(
             f"{device.name} is not on this machine: its sizes are known from documents, and can be planned, not run"
         )
-    weights = _weights(point, model)
+    weights, weights_path = choose_weights(point, model)
+    if weights == "random" and os.path.isabs(model.pretrained or "") and holds_weights(Path(model.pretrained or "")):
+        notes.append(f"{model.name} begins with random weights; its own are read by --weights pretrained")
+    check_beside(point, model, strategy)
     _check_training(point, model, dataset)
 
     launch = _launch(device, accelerator, strategy, launcher)
@@ -146,8 +151,14 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         budget=_budget(point),
         target_interval=float(point["target_interval"]),
         window=float(point["window"]),
+        evaluate=point["evaluate"],
+        sample=point["sample"],
+        save=saved_path(point),
         breakdown=point["breakdown"],
     )
+    name = run_id(spec)
+    if spec.save:
+        check_folder(spec.save, name, point.place("save"))
     settings = {**asdict(spec), "gradient_accumulation": accumulation}
     check(layout, strategies, model.architecture, settings, model.name, point.place("strategy"))
     if isinstance(device, ChecksRuns):
@@ -164,7 +175,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
     notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
     return Plan(
-        run_id=run_id(spec),
+        run_id=name,
         spec=spec,
         model=model,
         method=method,
@@ -191,6 +202,9 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),
         free=free,
+        weights_path=weights_path,
+        trust_remote_code=point["trust_remote_code"],
+        allow_pickle=point["allow_pickle"],
     )
 
 
@@ -442,60 +456,6 @@ def _declared(point: Point, accelerator: Accelerator) -> Accelerator:
 def _size_place(point: Point) -> str:
     # A size may stand after the device's own name.
     return point.place("size" if "size" in point.sources else "device")
-
-
-def _weights(point: Point, model: Model) -> str:
-    kind, colon, path = str(point["weights"]).partition(":")
-    if kind == "pretrained" and not colon and model.pretrained is None:
-        raise BadExperiment(
-            what=f"{model.name} has no published weights",
-            why=point.place("weights"),
-            next="use --weights random, or --weights pretrained:FOLDER",
-        )
-    if not colon:
-        return kind
-    folder = os.path.abspath(os.path.expanduser(path))
-    if not os.path.isdir(folder):
-        raise BadExperiment(
-            what=f"there is no folder {path!r}",
-            why=point.place("weights"),
-            next="give the folder that holds config.json and the weights",
-        )
-    differing = _differing(os.path.join(folder, "config.json"), model)
-    if differing:
-        raise BadExperiment(
-            what=f"the weights in {path!r} are not of {model.name}'s architecture",
-            why=f"{point.place('weights')}; config.json: {', '.join(differing)}",
-            next="a rate and its FLOPs belong to one architecture: choose the model that these weights are of",
-        )
-    return f"pretrained:{folder}"
-
-
-_DIMENSIONS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "sliding_window",
-)
-
-
-def _differing(config: str, model: Model) -> list[str]:
-    """Dimensions that a configuration states otherwise than the model; none where there is no configuration."""
-    try:
-        with open(config, encoding="utf-8") as file:
-            stated = json.load(file)
-    except (OSError, ValueError):
-        return []
-    if not isinstance(stated, dict):
-        return []
-    ours = model.architecture.as_dict()
-    # null leaves a dimension to be derived, but of the window it says that there is none.
-    known = {n: stated[n] for n in _DIMENSIONS if n in stated and (stated[n] is not None or n == "sliding_window")}
-    return [f"{name} is {value}, not {ours[name]}" for name, value in known.items() if value != ours[name]]
 
 
 def _check_training(point: Point, model: Model, dataset: Dataset) -> None:

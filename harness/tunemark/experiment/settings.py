@@ -103,6 +103,13 @@ SETTINGS = (
     _scalar("target_interval", float, 0.02, "end at an interval of ± this fraction; 0 never ends early", minimum=0),
     _scalar("window", float, 1.0, "seconds between waits for the device", above=0),
     _scalar("trials", int, 3, "layouts that strategy auto tries for real; 0 trusts its prediction", minimum=0),
+    _scalar(
+        "evaluate", int, None, "documents kept out of training: their loss before and after", unset="none", minimum=1
+    ),
+    _scalar("sample", str, None, "a text to complete greedily, before and after training", unset="none"),
+    _scalar("save", str, None, "new folder for the trained model, as transformers reads it", unset="none"),
+    _scalar("trust_remote_code", bool, False, "let a model's repository bring Python code that is run"),
+    _scalar("allow_pickle", bool, False, "read weights from pickles too, which can run code"),
     _scalar("breakdown", bool, False, "run everything a second time with every part of a step timed"),
     _scalar("verify", bool, False, "hold each strategy to the losses of one process over five steps first"),
     _scalar("repeats", int, 3, "attempts per run, each in fresh processes", minimum=1),

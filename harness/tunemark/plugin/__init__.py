@@ -18,6 +18,7 @@ from tunemark.plugin.descriptors import Job as Job
 from tunemark.plugin.descriptors import Launch as Launch
 from tunemark.plugin.descriptors import Launcher as Launcher
 from tunemark.plugin.descriptors import Model as Model
+from tunemark.plugin.descriptors import ModelSource as ModelSource
 from tunemark.plugin.descriptors import Monitor as Monitor
 from tunemark.plugin.descriptors import Monitored as Monitored
 from tunemark.plugin.descriptors import Piece as Piece
@@ -28,8 +29,11 @@ from tunemark.plugin.descriptors import ToolReading as ToolReading
 from tunemark.plugin.hooks import hookimpl as hookimpl
 from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
+from tunemark.plugin.protocols import Decodes as Decodes
 from tunemark.plugin.protocols import Device as Device
+from tunemark.plugin.protocols import GathersWeights as GathersWeights
 from tunemark.plugin.protocols import HasChatTemplate as HasChatTemplate
+from tunemark.plugin.protocols import HasFiles as HasFiles
 from tunemark.plugin.protocols import HasMonitor as HasMonitor
 from tunemark.plugin.protocols import JobWatch as JobWatch
 from tunemark.plugin.protocols import KnowsSizes as KnowsSizes
@@ -38,6 +42,8 @@ from tunemark.plugin.protocols import MonitorReader as MonitorReader
 from tunemark.plugin.protocols import PutsBack as PutsBack
 from tunemark.plugin.protocols import ReadsOutput as ReadsOutput
 from tunemark.plugin.protocols import RunsElsewhere as RunsElsewhere
+from tunemark.plugin.protocols import SavesModel as SavesModel
 from tunemark.plugin.protocols import StartedJob as StartedJob
+from tunemark.plugin.protocols import TellsWeights as TellsWeights
 from tunemark.plugin.protocols import Tokenizer as Tokenizer
 from tunemark.plugin.protocols import WatchesJobs as WatchesJobs

@@ -20,7 +20,17 @@ import pluggy
 
 from tunemark.errors import PluginError, UnknownName, did_you_mean
 from tunemark.plugin import hooks
-from tunemark.plugin.descriptors import LOCAL, Dataset, Format, Importer, Launcher, Model, Monitor, Strategy
+from tunemark.plugin.descriptors import (
+    LOCAL,
+    Dataset,
+    Format,
+    Importer,
+    Launcher,
+    Model,
+    ModelSource,
+    Monitor,
+    Strategy,
+)
 from tunemark.plugin.protocols import Device
 
 GROUP = "tunemark"
@@ -87,6 +97,9 @@ class Catalog:
     def models(self) -> dict[str, Model]:
         return self._named("tunemark_models", Model)
 
+    def model_sources(self) -> dict[str, ModelSource]:
+        return self._named("tunemark_model_sources", ModelSource)
+
     def datasets(self) -> dict[str, Dataset]:
         return self._named("tunemark_datasets", Dataset)
 
@@ -111,7 +124,18 @@ class Catalog:
         return self._chosen("monitor", name, self.monitors())
 
     def model(self, name: str) -> Model:
-        return self._chosen("model", name, self.models())
+        """The model of that name, or the one that a source finds by the reference after its own name."""
+        prefix, colon, reference = name.partition(":")
+        source = self.model_sources().get(prefix) if colon and reference else None
+        if source is None or name in self.models():
+            return self._chosen("model", name, self.models())
+        found = load(source.loader)(reference)
+        if not isinstance(found, Model):
+            raise PluginError(
+                what=f"the source {prefix!r} gave {type(found).__name__} for {name!r}, which is no Model",
+                next=f"report it to the plugin that brings {source.loader}",
+            )
+        return found
 
     def device(self, name: str) -> Device:
         return self._chosen("device", name, self.devices())
@@ -301,6 +325,7 @@ def _interface(plugin: object) -> str:
 _KINDS: dict[str, type[Any]] = {
     "tunemark_devices": Device,
     "tunemark_models": Model,
+    "tunemark_model_sources": ModelSource,
     "tunemark_datasets": Dataset,
     "tunemark_strategies": Strategy,
     "tunemark_launchers": Launcher,

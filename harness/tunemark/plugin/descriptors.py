@@ -94,10 +94,13 @@ class Model:
     """One model at one size.
 
     tokenizer: None where none is installed for it. runtime: a class whose instances build it in the worker
-    (`ModelRuntime`); None where only facts are known: it can be planned and audited, not run. pretrained: the hub id
-    that `--weights pretrained` loads, None where there is none. requires: modules that the worker's interpreter must
-    have. configuration: values of transformers' configuration that change no count (activation, scaling of positions),
-    told to the runtime beside the architecture.
+    (`ModelRuntime`); None where only facts are known: it can be planned and audited, not run. pretrained: the hub id,
+    or the absolute path of the folder, that `--weights pretrained` loads; None where there is none. requires: modules
+    that the worker's interpreter must have. weights: a callable that returns the path of published weights which an
+    installed package ships, and raises a `TunemarkError` where that is missing. is_remote: Python code out of its
+    repository builds it.
+    configuration: values of transformers' configuration that change no count (activation, scaling of positions), told
+    to the runtime beside the architecture.
     """
 
     name: str
@@ -109,11 +112,27 @@ class Model:
     pretrained: str | None = None
     requires: tuple[str, ...] = ("torch", "transformers")
     configuration: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    is_remote: bool = False
 
     def told(self) -> dict[str, Any]:
         """The architecture as the worker is told it."""
-        extra = {"configuration": dict(self.configuration)} if self.configuration else {}
+        extra: dict[str, Any] = {"configuration": dict(self.configuration)} if self.configuration else {}
+        if self.is_remote:
+            extra["remote"] = self.pretrained
         return {**self.architecture.as_dict(), **extra}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Models that are named by where they lie: `NAME:REFERENCE`.
+
+    loader: a callable (reference) -> `Model`, in the parent and torch-free; a `TunemarkError` where there is none.
+    """
+
+    name: str
+    loader: str
+    description: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,9 +221,10 @@ class Strategy:
     is made of. refusal: from the axes of the run, the model and the settings by name, why it cannot be; None where it
     can. Asked of each strategy of a product, in the plan. needs: the least version of a module that the interpreter
     which trains must have, by its name.
-
     is_search: it is no layout but stands for one that the harness chooses among the device's other strategies before it
     measures; its runtime is never asked.
+    can_evaluate: every process can ask the model for the scores of a batch beside the training steps. can_save: the
+    module stays whole in every process, or the runtime has `full_state`.
     """
 
     name: str
@@ -219,6 +239,8 @@ class Strategy:
     refusal: Callable[[Sequence[Axis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
     needs: Mapping[str, str] = field(default_factory=dict)
     is_search: bool = False
+    can_evaluate: bool = False
+    can_save: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

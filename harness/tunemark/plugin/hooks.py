@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from tunemark.plugin.descriptors import Dataset, Finding, Format, Importer, Launcher, Model, Monitor, Strategy
+from tunemark.plugin.descriptors import (
+    Dataset,
+    Finding,
+    Format,
+    Importer,
+    Launcher,
+    Model,
+    ModelSource,
+    Monitor,
+    Strategy,
+)
 from tunemark.plugin.protocols import Device
 
 if TYPE_CHECKING:
@@ -39,6 +49,12 @@ def tunemark_models() -> Sequence[Model]:
     """The models of this plugin, as facts.
 
     Called when a model is first looked up. `runtime` is imported in the worker alone."""
+    raise NotImplementedError
+
+
+@hookspec
+def tunemark_model_sources() -> Sequence[ModelSource]:
+    """Where models come from that are named by a reference (`NAME:REFERENCE`). Called once, when one is looked up."""
     raise NotImplementedError
 
 

@@ -227,6 +227,22 @@ class ModelRuntime(Protocol):
         """Scores [micro_batch, sequence, vocab_size] of a batch that lies on the device."""
 
 
+@runtime_checkable
+class TellsWeights(Protocol):
+    """What a `ModelRuntime` may offer besides, asked after `build`."""
+
+    def weights_origin(self) -> Mapping[str, Any]:
+        """JSON values for the record: where the weights were read from."""
+
+
+@runtime_checkable
+class SavesModel(Protocol):
+    """What a `ModelRuntime` may offer besides: `--save`."""
+
+    def save(self, module: torch.nn.Module, folder: str) -> None:
+        """Write the model into an empty folder, in rank 0. module: as `build` gave it, adapters merged."""
+
+
 class StrategyRuntime(Protocol):
     """Parallelization inside the worker; constructed with the assignment.
 
@@ -248,6 +264,15 @@ class StrategyRuntime(Protocol):
 
     def selected(self) -> Mapping[str, Any] | None:
         """What was truly used; None where it cannot be known."""
+
+
+@runtime_checkable
+class GathersWeights(Protocol):
+    """What a `StrategyRuntime` may offer besides, where it shards: the whole weights, for `--save`."""
+
+    def full_state(self, module: torch.nn.Module) -> Mapping[str, torch.Tensor] | None:
+        """Called in every rank after training; rank 0 answers with all weights on the host, under the names of the
+        module that `apply` was given."""
 
 
 class DatasetSource(Protocol):
@@ -293,3 +318,19 @@ class Tokenizer(Protocol):
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """The ids of each text, and for each id the index (in characters) where its text ends."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """What a `Tokenizer` may offer besides: ids to text, for `--sample`."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special ones left out."""
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """What a `Tokenizer` may offer besides: what transformers loads it from, for `--save`."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """Contents by the name of the file."""

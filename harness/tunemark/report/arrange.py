@@ -148,6 +148,7 @@ def _step(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: S
     if any(r.setup_s for r in results):
         fields = columns.phases(results, "setup_s")
         tables.append(columns.table("set-up", say("Set-up"), fields, results, worked, say))
+    tables += _beside(results, worked, say)
     missing = say(
         "No run was measured part by part. `tunemark run ... --breakdown` measures a run a second time with every part "
         "of its steps timed."
@@ -159,6 +160,34 @@ def _step(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: S
         tables=tuple(tables),
         missing=() if chart or not results else (missing,),
     )
+
+
+def _beside(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: Say) -> list[Table]:
+    """What was done before and after the timed part."""
+    tables = []
+    if any(r.held_out for r in results):
+        tables.append(columns.table("held-out", say("Held-out loss"), columns.HELD_OUT, results, worked, say))
+    if told := [(r, r.completion) for r in results if r.completion]:
+        named = (
+            ("run_id", "run"),
+            ("prompt", "prompt"),
+            ("completion_before", "before training"),
+            ("completion_after", "after training"),
+        )
+        tables.append(
+            Table(
+                key="completions",
+                title=say("Completions"),
+                columns=tuple(Column(name=name, title=say(title)) for name, title in named),
+                rows=tuple((r.run_id, c.prompt, c.before, c.after) for r, c in told),
+                per_run=False,
+                runs=tuple(r.run_id for r, _ in told),
+                origins=tuple(origin(r) for r, _ in told),
+            )
+        )
+    if any(r.saved for r in results):
+        tables.append(columns.table("saved", say("Saved models"), columns.SAVED, results, worked, say))
+    return tables
 
 
 def _tokens(results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say) -> Section:

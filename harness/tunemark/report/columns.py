@@ -61,6 +61,11 @@ def plain(name: str, title: str, unit: str = "", help: str = "") -> Field:
     return Column(name=name, title=title, unit=unit, help=help), attrgetter(name)
 
 
+def _held_out(field: str, title: str, unit: str) -> Field:
+    column = Column(name=f"held_out_{field}", title=title, unit=unit, help="documents kept out of training")
+    return column, lambda r: getattr(r.held_out, field) if r.held_out else None
+
+
 def _phase(field: str, name: str) -> Field:
     column = Column(name=f"{field.removesuffix('_s')}_{name}_s", title=name, unit="s", help=name)
     return column, lambda r: (getattr(r, field) or {}).get(name)
@@ -108,6 +113,15 @@ STEP: list[Field] = [
     plain("loss_first", "first loss", "nat"),
     plain("loss_last", "last loss", "nat"),
     plain("stop_reason", "stopped by"),
+]
+HELD_OUT: list[Field] = [
+    _held_out("documents", "held-out documents", ""),
+    _held_out("loss_before", "held-out loss before", "nat"),
+    _held_out("loss_after", "held-out loss after", "nat"),
+]
+SAVED: list[Field] = [
+    (Column(name="saved_path", title="folder"), lambda r: r.saved.path if r.saved else None),
+    (Column(name="saved_bytes", title="size", unit="bytes"), lambda r: r.saved.bytes if r.saved else None),
 ]
 TOKENS: list[Field] = [
     plain("tokens_per_s", "content", "tokens/s"),

@@ -376,4 +376,16 @@ KOREAN: dict[str, str] = {
     "number": "개수",
     "took": "걸린 시간",
     "left out: {reason}": "제외됨: {reason}",
+    # What was done before and after the timed part.
+    "Held-out loss": "학습에서 뺀 문서의 손실",
+    "held-out documents": "학습에서 뺀 문서",
+    "held-out loss before": "학습 전 손실",
+    "held-out loss after": "학습 후 손실",
+    "documents kept out of training": "학습에 쓰지 않은 문서",
+    "Completions": "이어 쓴 글",
+    "prompt": "프롬프트",
+    "before training": "학습 전",
+    "after training": "학습 후",
+    "Saved models": "저장된 모델",
+    "folder": "폴더",
 }  # fmt: skip

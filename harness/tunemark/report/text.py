@@ -33,6 +33,9 @@ def markdown_table(results: Sequence[Result]) -> str:
     if any(_differs(r, r.trained_tokens_per_s) for r in results):
         numbers["tokens/s (trained)"] = lambda r: _rate(r.trained_tokens_per_s)
     numbers["n"] = _n
+    if any(r.held_out for r in results):
+        numbers["held-out loss before (nat)"] = lambda r: _loss(r.held_out.loss_before if r.held_out else None)
+        numbers["held-out loss after (nat)"] = lambda r: _loss(r.held_out.loss_after if r.held_out else None)
     numbers["padding (%)"] = lambda r: _percent(r.padding_fraction)
     numbers["MFU (%)"] = lambda r: _percent(r.mfu)
     if any(r.checkpointing != "none" for r in results):
@@ -79,6 +82,11 @@ def verdict_line(result: Result) -> str:
     if r.simulated:
         parts.append("SIMULATED")
     lines = [f"{title}: {', '.join([*parts, r.verdict.upper()])}"]
+    if r.completion:
+        for moment, text in (("before", r.completion.before), ("after", r.completion.after)):
+            lines.append(f"  {moment}: {r.completion.prompt!r} -> {'unknown' if text is None else repr(text)}")
+    if r.saved:
+        lines.append(f"  saved to {r.saved.path}")
     lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in r.findings if f.severity != "note"]
     return "\n".join(lines)
 
@@ -157,6 +165,10 @@ def _selected(result: Result) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f}"
+
+
+def _loss(nats: float | None) -> str:
+    return "-" if nats is None else f"{nats:.4f}"
 
 
 def _rate(estimate: Estimate | None) -> str:

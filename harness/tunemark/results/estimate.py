@@ -21,7 +21,18 @@ from tunemark.results import findings as rules
 from tunemark.results import telemetry as monitored
 from tunemark.results.measurement import Counts, Edge, Load, Measurement, Rank
 from tunemark.results.recount import Documents, recount, samples
-from tunemark.results.result import AttemptRow, Estimate, Identity, Result, Status, StepTime, Tokens
+from tunemark.results.result import (
+    AttemptRow,
+    Completion,
+    Estimate,
+    HeldOut,
+    Identity,
+    Result,
+    Saved,
+    Status,
+    StepTime,
+    Tokens,
+)
 from tunemark_worker import steady
 
 
@@ -168,6 +179,7 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         search_s=_first(w.get("search_s") for w in reversed(watched)) or (search.search_s if search else None),
         search=search,
         **_energy([(windows[a.name], seen[a.name]) for a in good or attempts]),
+        **_beside(identity, _telling(good or attempts)),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         stop_reason=(failed or attempts[-1]).reason or None,
@@ -295,6 +307,9 @@ def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documen
         rules.nothing_trained(measurement.counts(0, len(measurement.steps)), len(measurement.steps)),
         rules.loss_rising(measurement.losses, identity.learnable),
     ]
+    for rank in measurement.ranks[:1]:
+        built = next((r for r in rank.beside if r["kind"] == "model"), None)
+        found.append(rules.another_model(identity.parameters, identity.trainable_parameters, built))
     if measurement.partial_lines:
         message = f"{measurement.partial_lines} last lines of records were cut off and are left out"
         found.append(Finding(rule="cut-off", severity="note", message=message))
@@ -439,6 +454,8 @@ def _setup(attempts: Sequence[Attempt]) -> dict[str, float]:
                 if at_s is not None:
                     found.setdefault(name, []).append(instant_s - at_s)
                 at_s = instant_s
+                if name == "first_step":
+                    break  # what follows is no set-up
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -446,7 +463,42 @@ def _first_step_s(attempt: Attempt) -> float | None:
     ranks = attempt.measurement.ranks
     if not ranks or len(ranks[0].edges) < 2 or attempt.launched_s is None:
         return None
-    return ranks[0].edges[1].instant_s - attempt.launched_s
+    # What is looked at before training is no part of getting ready to train.
+    phases = ranks[0].phases
+    looked_s = sum(b - a for (_, a), (name, b) in itertools.pairwise(phases) if name == "looked_before")
+    return ranks[0].edges[1].instant_s - attempt.launched_s - looked_s
+
+
+def _beside(identity: Identity, attempt: Attempt) -> dict[str, Any]:
+    """The result's fields of what was done before and after the timed part."""
+    rows = _beside_rows(attempt)
+    found = {r["moment"]: r for r in rows if r["kind"] == "evaluation"}
+    losses = {m: r["loss_sum"] / r["targets"] if r["targets"] else None for m, r in found.items()}
+    held_out = None
+    if found:
+        first = next(iter(found.values()))
+        held_out = HeldOut(
+            documents=first["documents"],
+            tokens=first["targets"],
+            loss_before=losses.get("before"),
+            loss_after=losses.get("after"),
+        )
+    texts = attempt.facts.get("samples") or {}
+    completion = None
+    if texts and identity.sample is not None:
+        completion = Completion(prompt=identity.sample, before=texts.get("before"), after=texts.get("after"))
+    saved = next((Saved(path=r["path"], bytes=r["bytes"]) for r in rows if r["kind"] == "saved"), None)
+    return {"held_out": held_out, "completion": completion, "saved": saved}
+
+
+def _telling(attempts: Sequence[Attempt]) -> Attempt:
+    """The attempt that has left a model, where one has; else the last."""
+    saving = [a for a in attempts if any(row["kind"] == "saved" for row in _beside_rows(a))]
+    return [*attempts, *saving][-1]
+
+
+def _beside_rows(attempt: Attempt) -> Sequence[Mapping[str, Any]]:
+    return attempt.measurement.ranks[0].beside if attempt.measurement.ranks else ()
 
 
 def _row(attempt: Attempt, timed: _Timed | None) -> AttemptRow:
@@ -488,6 +540,7 @@ def _environment(attempt: Attempt) -> dict[str, Any]:
         # What does not change while a job runs: names, memory, packages, and the links between devices.
         kept["devices"] = {"monitor": attempt.telemetry.monitor, **attempt.telemetry.opened}
     for rank in attempt.measurement.ranks[:1]:
+        kept["weights"] = next((r.get("weights") for r in rank.beside if r["kind"] == "model"), None)
         kept["worker"] = {k: v for k, v in rank.facts.items() if k not in ("kind", "rank", "instant_s")}
         if rank.peak:
             kept["peak"] = {k: rank.peak.get(k) for k in ("precision", "flops", "path", "tried")}

@@ -256,6 +256,20 @@ def no_steady_state(windows: int, warmup_requested: int | None) -> Finding:
     return Finding(rule="no-steady-state", severity="unknown", message=f"{why}: the rate is of their second half")
 
 
+def another_model(parameters: int, trainable: int, built: Mapping[str, Any] | None) -> Finding | None:
+    """The module that was built against the facts that FLOPs and memory are computed from."""
+    if built is None:
+        return None
+    got = built["parameters"], built["trainable_parameters"]
+    if got == (parameters, trainable):
+        return None
+    message = (
+        f"the model that was built has {got[0]:,} parameters, {got[1]:,} of them trained; the plan said "
+        f"{parameters:,} and {trainable:,}: its FLOPs and memory are another model's"
+    )
+    return Finding(rule="another-model", severity="invalid", message=message)
+
+
 def verification(found: Mapping[str, Any] | None) -> Finding | None:
     """found: what was compared before the attempt, as `tunemark.verify` keeps it; None where nothing was asked for."""
     if not found:

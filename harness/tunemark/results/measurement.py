@@ -65,7 +65,8 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """What one rank wrote. end: None after a kill. peak_flops: measured, None where it was not."""
+    """What one rank wrote. beside: records of what was done before and after the timed part. end: None after a kill.
+    peak_flops: measured, None where it was not."""
 
     rank: int
     data_rank: int
@@ -76,6 +77,7 @@ class Rank:
     steps: tuple[Step, ...]
     edges: tuple[Edge, ...]
     loads: tuple[Load, ...]
+    beside: tuple[Mapping[str, Any], ...]
     end: Mapping[str, Any] | None
 
 
@@ -164,6 +166,7 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
     steps: list[Step] = []
     edges: list[Edge] = []
     loads: list[Load] = []
+    beside: list[Mapping[str, Any]] = []
     once: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -187,6 +190,8 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
                 busy_s = row["busy_s"]
                 faults = row.get("minor_faults")
                 loads.append(Load(instant_s=instant_s, busy_s=busy_s, own_s=float(row["own_s"]), minor_faults=faults))
+            elif kind in ("model", "evaluation", "sample", "saved"):
+                beside.append(row)
             else:
                 once[kind] = row
         except (ValueError, KeyError, TypeError) as error:
@@ -203,6 +208,7 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
         steps=tuple(steps),
         edges=tuple(edges),
         loads=tuple(loads),
+        beside=tuple(beside),
         end=once.get("end"),
     )
     return found, 1 if rest else 0

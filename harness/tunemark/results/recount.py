@@ -50,7 +50,7 @@ class TrainedBefore:
 def recount(found: Documents, assignment: Assignment, first: int, last: int) -> Counts:
     """The whole job's tokens of steps first to last - 1."""
     a = assignment
-    lengths = [end - begin for begin, end in itertools.pairwise(found.offsets)]
+    lengths = documents.training_lengths([end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate)
     rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
     slots = content = trained = 0
     for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
@@ -67,7 +67,7 @@ def samples(found: Documents, assignment: Assignment, step: int) -> list[str]:
     """The digests of the rows that a step has to train on, each once."""
     a, ids = assignment, found.ids
     assert ids is not None, "asked only where the ids are at hand"
-    lengths = [end - begin for begin, end in itertools.pairwise(found.offsets)]
+    lengths = documents.training_lengths([end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate)
     rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
     parts = [
         [ids[found.offsets[d] : found.offsets[d] + length].tobytes() for d, length in row]

@@ -30,6 +30,30 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     method: str
 
 
+class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The mean loss per predicted token of documents kept out of training, in nats. tokens: predicted ones."""
+
+    documents: int
+    tokens: int
+    loss_before: float | None
+    loss_after: float | None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the model says after a prompt, always the likeliest token."""
+
+    prompt: str
+    before: str | None
+    after: str | None
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The trained model's folder, and the size of its files without the tokenizer's."""
+
+    path: str
+    bytes: int
+
+
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tokens of the timed steps, whole job, all attempts."""
 
@@ -68,7 +92,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     chips promise in this precision, null where unknown. learnable: false where no loss can fall. simulated: the
     accelerator is a simulator's, so that no figure says how fast anything is. parts: physical memories of the
     accelerator; memory_bytes: all of it; null where unknown. hardware_flops_per_token: model FLOPs and what
-    checkpointing computes again, causal attention.
+    checkpointing computes again, causal attention. evaluate: documents held out of training. sample, save: the prompt
+    to complete and the folder to save to, where asked for.
     """
 
     run_id: str
@@ -113,6 +138,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peak_flops: float | None
     peak_flops_source: str | None
     simulated: bool = False
+    evaluate: int | None = None
+    sample: str | None = None
+    save: str | None = None
     parts: int | None = None
     memory_bytes: int | None = None
     checkpointing: str = "none"
@@ -177,6 +205,9 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     throttled_fraction: float | None = None
     telemetry_reasons: dict[str, str] | None = None
     search: SearchLog | None = None
+    held_out: HeldOut | None = None
+    completion: Completion | None = None
+    saved: Saved | None = None
     schema: int = SCHEMA
 
 

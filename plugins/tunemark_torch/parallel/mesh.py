@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 
-from tunemark_torch.parallel import pipeline, tensor
+from tunemark_torch.parallel import gather, pipeline, tensor
 from tunemark_torch.parallel.group import join_alone
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
@@ -42,6 +42,7 @@ class Mesh:
         self._selected: Dict[str, Any] = {}
         self._mesh: Any = None
         self._pipeline: Optional[pipeline.Pipeline] = None
+        self._device = "cpu"
 
     def prepare(self) -> None:
         pass
@@ -57,7 +58,7 @@ class Mesh:
         return place._replace(data_rank=data_rank)
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        kind = place.device.partition(":")[0]
+        kind, self._device = place.device.partition(":")[0], place.device
         join_alone(kind)
         from torch.distributed.device_mesh import init_device_mesh  # torch 2.2 and newer
 
@@ -108,6 +109,13 @@ class Mesh:
         stages = self._mesh["pp"].get_group() if self._pipeline is not None else None
         twice = self._pipeline.counted_elsewhere() if self._pipeline is not None else []
         return clip(parameters, largest, stages, twice)
+
+    def full_state(self, module: torch.nn.Module) -> Optional[Mapping[str, torch.Tensor]]:
+        """All weights of the job, on the host of rank 0; None in the other ranks, which all take part."""
+        if self._pipeline is None:
+            return gather.full_state([module], None, self._device)
+        stages = [stage.model for stage in self._pipeline.stages]
+        return gather.full_state(stages, self._mesh["pp"].get_group(), self._device)
 
     def _gradients(self, logits: Any, loss: Any, batches: List[Batch], scale: torch.Tensor) -> torch.Tensor:
         assert self._pipeline is not None

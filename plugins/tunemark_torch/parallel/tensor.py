@@ -165,7 +165,17 @@ def _columns(projection: nn.Module, mesh: Any, widths: Optional[Sequence[int]] =
         for name, parameter in projection.named_parameters():
             index = torch.cat(order).to(parameter.device)
             parameter.data = parameter.data.index_select(dims[name], index)
+        named: Any = projection
+        named.own_columns = {name: (dims[name], torch.cat(order)) for name, _ in projection.named_parameters()}
     _cut(projection, mesh, dims, given=Replicate())
+
+
+def reordered(projection: nn.Module, name: str, whole: torch.Tensor) -> torch.Tensor:
+    """A whole weight as it was before `parallelize` gave every rank its own columns of each fused projection."""
+    if name not in getattr(projection, "own_columns", {}):
+        return whole
+    dim, order = projection.own_columns[name]  # type: ignore[index]  # ours
+    return whole.index_select(dim, torch.argsort(order).to(whole.device))
 
 
 def _rows(projection: nn.Module, mesh: Any, between: Any) -> None:
