@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -370,8 +370,9 @@ class _Attempt:
         try:
             if self._following is not None:
                 self._ended = self._following.close()
-                if self._assignment.save and self._ended.status == "ok":
-                    _complete(Path(self._assignment.save), self.ready.tokenizer, self._watch)
+                saved = self._assignment.save if self._assignment else None
+                if saved and self._ended.status == "ok":
+                    _complete(Path(saved), self.ready.tokenizer, self._watch)
         finally:
             self._let_go()
         return self._ended
@@ -442,7 +443,8 @@ class _Attempt:
             started = ready.launching.adopt(job, facts.get("launcher", {}))
             if started is not None:
                 self._watch.message(f"{title(ready.plan)}: taking up {folder.name}, which was started before")
-                self._assignment = Assignment.from_json((folder / "plan.json").read_text())
+                with suppress(OSError, ValueError):  # what it was told then; a plan that is gone saves nothing more
+                    self._assignment = Assignment.from_json((folder / "plan.json").read_text())
                 self._follow(job, started, timeout_s)
                 return True
             words = "its command ended before it did, and its job cannot be followed any more"

@@ -19,8 +19,8 @@ from tunemark.predict.machine import DeviceFacts
 # Bytes/s of parts whose bandwidth is not in the table of chips because variants differ or no page confirms it; the
 # faster variant, as vendors state it.
 _BANDWIDTHS: Mapping[str, float] = {
-    "A100": 2.039e12, "A100-80GB": 2.039e12, "A100-40GB": 1.555e12, "H100": 3.35e12, "H100-NVL-94GB": 3.9e12, "GH200": 4.0e12, "A10": 6.0e11,
-    "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
+    "A100": 2.039e12, "A100-80GB": 2.039e12, "A100-40GB": 1.555e12, "H100": 3.35e12, "H100-NVL-94GB": 3.9e12,
+    "GH200": 4.0e12, "A10": 6.0e11, "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
 }  # fmt: skip
 
 
