@@ -31,6 +31,7 @@ _STATIONS = (
     "launch",
     "results",
     "sweep",
+    "calibrate",
     "trials",
     "verify",
     "analysis",

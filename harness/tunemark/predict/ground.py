@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.resolve import SEARCHED
 from tunemark.plugin.catalog import Catalog
-from tunemark.plugin.descriptors import Accelerator, Architecture, Strategy
+from tunemark.plugin.descriptors import Accelerator, Architecture, Launch, Strategy
+from tunemark.predict.calibration import Fingerprint, find, torch_version
 from tunemark.predict.candidates import Candidate, Space
 from tunemark.predict.facts import device_facts
 from tunemark.predict.layout import Workload
@@ -67,7 +69,7 @@ def question(plan: Plan, catalog: Catalog) -> Question:
     return Question(
         work=work,
         space=space,
-        ground=ground_of(plan, ranks, alone),
+        ground=ground_of(plan, ranks, strategies["none"] if alone else None),
         refusal=refusal_of(strategies, plan.model.architecture, settings),
         requested=requested,
         free=plan.free,
@@ -128,30 +130,69 @@ def is_alone(plan: Plan, none: Strategy) -> bool:
         return False
 
 
-def ground_of(plan: Plan, ranks: int, alone: bool) -> Ground:
-    """The machine of a plan as its ranks see it."""
+def ground_of(plan: Plan, ranks: int, none: Strategy | None, where: Path | None = None) -> Ground:
+    """The machine of a plan as its ranks see it. none: the strategy of one process, None where that cannot use the
+    size. where: the folder of calibrations, by default the user's."""
     accelerator = plan.accelerator
     whole = accelerator.memory_bytes
-    if plan.device.name == "cpu":
-        cores = int(accelerator.name)
-        facts, source = cpu(1, ranks), "figures assumed of a CPU core; `tunemark calibrate` measures this machine"
-        return Ground(
-            facts=facts,
-            memory_bytes=None if whole is None else USABLE * whole / ranks,
-            alone=cpu(cores, 1) if alone else None,
-            alone_bytes=None if whole is None else USABLE * whole,
-            source=source,
-            is_shared=True,
-        )
-    facts = of_chip(accelerator, plan)
-    each = None if whole is None else USABLE * whole / (accelerator.chips or ranks)
+    is_cpu = plan.device.name == "cpu"
+    shares = ranks if is_cpu else accelerator.chips or ranks
+    each = None if whole is None else USABLE * whole / shares
+    found = [find(fingerprint_of(plan, plan.launch), where)]
+    alone = None
+    if none is not None:
+        launch = plan.device.launch(accelerator, none)
+        found.append(find(fingerprint_of(plan, launch), where))
+        alone = found[-1].facts if found[-1] else _uncalibrated(plan, launch)
+    facts = found[0].facts if found[0] else _uncalibrated(plan, plan.launch)
+    dates = sorted({one.made_utc for one in found if one})
+    source = f"measured on this machine ({', '.join(dates)})" if dates else ""
+    if not all(found):
+        word = "for one process, " if found[0] else "for several processes, " if dates else ""
+        source = "; ".join(filter(None, [source, f"{word}{facts_words(plan)}"]))
     return Ground(
         facts=facts,
         memory_bytes=each,
-        alone=facts if alone else None,
-        alone_bytes=each,
-        source=facts.source,
+        alone=alone,
+        alone_bytes=(None if whole is None else USABLE * whole) if is_cpu else each,
+        source=source,
+        is_shared=is_cpu,
+        mechanisms=found[0].mechanisms if found[0] else {},
     )
+
+
+def fingerprint_of(plan: Plan, launch: Launch) -> Fingerprint:
+    """What a calibration must have been made of to hold for such a job of the plan."""
+    return Fingerprint(
+        device=plan.device.name,
+        chip=plan.accelerator.chip,
+        processes=launch.processes,
+        threads=launch.threads,
+        torch=torch_version(plan.spec.python),
+        allocator=launch.environment.get("GLIBC_TUNABLES", ""),
+    )
+
+
+def facts_words(plan: Plan) -> str:
+    """What predictions stand on where nothing was calibrated."""
+    advice = f"`tunemark calibrate --device {plan.device.name} --size {plan.accelerator.name}` measures this machine"
+    if plan.device.name == "cpu":
+        return f"figures assumed of a CPU core; {advice}"
+    return f"published figures of {plan.accelerator.chip}, and shares fitted to published rows; {advice}"
+
+
+def base_facts(plan: Plan) -> DeviceFacts:
+    """What a calibration begins with: the chip's published figures where they are known, else assumed ones."""
+    try:
+        return _uncalibrated(plan, plan.launch)
+    except BadExperiment:
+        return replace(cpu(1, plan.launch.processes), name=plan.accelerator.chip, kind="unknown")
+
+
+def _uncalibrated(plan: Plan, launch: Launch) -> DeviceFacts:
+    if plan.device.name == "cpu":
+        return cpu(launch.threads, launch.processes)
+    return of_chip(plan.accelerator, plan)
 
 
 def cpu(threads: int, ranks: int) -> DeviceFacts:

@@ -9,10 +9,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tunemark.predict.analytic import impossible, memory, predict
+from tunemark.predict.analytic import impossible, memory
+from tunemark.predict.calibration import Mechanism, expected
 from tunemark.predict.candidates import Candidate, Space, candidates
 from tunemark.predict.layout import Workload
 from tunemark.predict.machine import DeviceFacts
@@ -30,7 +31,8 @@ _MOST_REASONS = 12
 class Ground:
     """What layouts are laid out on. facts: of a rank of a distributed strategy; memory_bytes: that it may use, None
     where unknown. alone, alone_bytes: the same of the one process of strategy none, where that can use this size.
-    source: what the figures stand on, in words. is_shared: all ranks lie in one memory, each has its share."""
+    source: what the figures stand on, in words. is_shared: all ranks lie in one memory, each has its share.
+    mechanisms: what was calibrated of each kind of parallelism."""
 
     facts: DeviceFacts
     memory_bytes: float | None
@@ -38,6 +40,7 @@ class Ground:
     alone_bytes: float | None = None
     source: str = ""
     is_shared: bool = False
+    mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
 
     def of(self, candidate: Candidate) -> tuple[DeviceFacts, float | None]:
         if not candidate.axes:
@@ -167,7 +170,8 @@ def search(
             if former is None or needed < former[0]:
                 too_large[candidate.names] = needed, candidate
             continue
-        ranked.append(Ranked(candidate=candidate, prediction=predict(work, candidate.layout, facts)))
+        found = expected(work, candidate.layout, facts, ground.mechanisms)
+        ranked.append(Ranked(candidate=candidate, prediction=found))
     ranked.sort(key=_order)
     seconds = clock() - began_s
     options = [option_of(each) for each in shown(ranked)]
@@ -276,7 +280,7 @@ def _order(each: Ranked) -> tuple[float, float, int]:
 def _lacking(work: Workload, candidate: Candidate, ground: Ground) -> Option:
     """The row of a kind of layout that does not fit, by the one that needs the least."""
     facts, there = ground.of(candidate)
-    p = predict(work, candidate.layout, facts)
+    p = expected(work, candidate.layout, facts, ground.mechanisms)
     words = f"the least that {'+'.join(candidate.names)} needs, of {0 if there is None else there / 2**30:.1f} GiB"
     row = option_of(Ranked(candidate=candidate, prediction=p), "does not fit")
     return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)

@@ -369,6 +369,7 @@ KOREAN: dict[str, str] = {
     "compute": "계산",
     "bubble": "파이프라인 공백",
     "data": "데이터",
+    "outcome": "결과",
     "reason": "이유",
     "all candidates": "모든 후보",
     "possible": "가능",

@@ -1,0 +1,250 @@
+"""Is the planner right? Its ranking of layouts, its rates after calibration and what auto runs, against measurements.
+
+    python benchmarks/auto.py                     # two tiny models on 2 ranks, about eight minutes on two quiet cores
+    python benchmarks/auto.py --short             # one model, fewer layouts, one attempt: a look, nothing to quote
+    python benchmarks/auto.py --size 4            # 4 ranks, oversubscribed: the order alone is looked at
+    python benchmarks/auto.py --write             # and puts the tables into docs/search.md
+
+Every layout is measured with the same global batch, data and seed, in rounds (each once, then each again), so that a
+drift of the machine spreads over all. Exit code 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunemark.results import Result
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = ROOT / "docs/search.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+# Bars: of the ranking, of the rate that auto's layout leaves, and of predicted rates after calibration.
+LEAST_SPEARMAN, MOST_REGRET, MOST_ERROR = 0.8, 0.03, 0.15
+
+MODELS = ("mistral-tiny", "llama-2-tiny")
+GLOBAL_BATCH, SEQUENCE = 8, 128
+# (strategy, micro-batch, checkpointing): spread over kinds and settings, so that there is something to rank.
+LAYOUTS: Mapping[int, Sequence[tuple[str, int, str]]] = {
+    2: (
+        ("none", 8, "none"),
+        ("none", 1, "full"),
+        ("ddp", 4, "none"),
+        ("ddp", 1, "none"),
+        ("fsdp", 4, "none"),
+        ("fsdp", 1, "full"),
+        ("tp", 8, "none"),
+        ("tp", 1, "none"),
+        ("pp", 2, "none"),
+        ("pp:schedule=interleaved", 1, "none"),
+    ),
+    4: (
+        ("none", 8, "none"),
+        ("ddp", 2, "none"),
+        ("fsdp", 2, "none"),
+        ("fsdp", 1, "full"),
+        ("ddp:2+fsdp:2", 2, "none"),
+        ("pp", 2, "none"),
+        ("pp:2+fsdp:2", 1, "none"),
+        ("fsdp:2+tp:2", 4, "none"),
+        ("pp:2+tp:2", 2, "none"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One layout. measured: slots/s with its interval; predicted likewise. rates: of its attempts."""
+
+    model: str
+    layout: str
+    measured: float
+    low: float | None
+    high: float | None
+    predicted: float
+    predicted_low: float
+    predicted_high: float
+    rates: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.measured - 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=2, choices=sorted(LAYOUTS))
+    parser.add_argument("--model", default=",".join(MODELS))
+    parser.add_argument("--attempts", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--short", action="store_true", help="one model, every other layout, one attempt")
+    parser.add_argument("--keep-calibration", action="store_true", help="take the one that is there")
+    parser.add_argument("--store", default=None, help="folder for the runs; by default a temporary one")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
+    args = parser.parse_args()
+    models = args.model.split(",")[: 1 if args.short else None]
+    attempts = 1 if args.short else args.attempts
+    if not args.keep_calibration:
+        command = ["calibrate", "--device", f"cpu:{args.size}", *(["--oversubscribe"] if args.size > 2 else [])]
+        subprocess.run([sys.executable, "-m", "tunemark", *command], check=True, stdout=subprocess.DEVNULL)
+    words, is_good = [], True
+    with tempfile.TemporaryDirectory() as folder:
+        store = args.store or folder
+        for model in models:
+            layouts = LAYOUTS[args.size][:: 2 if args.short else 1]
+            cells, auto = measured(model, args.size, layouts, attempts, args.steps, store)
+            text, good = judged(model, args.size, cells, auto)
+            print(text, flush=True)
+            words.append(text)
+            is_good = is_good and good
+    if args.write:
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        DOCUMENT.write_text(f"{before}{BEGIN}\n" + "\n\n".join(words) + f"\n{END}{after}", encoding="utf-8")
+    return 0 if is_good else 1
+
+
+def measured(
+    model: str, size: int, layouts: Sequence[tuple[str, int, str]], attempts: int, steps: int, store: str
+) -> tuple[list[Cell], Result]:
+    """Every layout and `auto`, in rounds, and what was predicted of each."""
+    from tunemark.experiment import make_experiment, points, resolve
+    from tunemark.measure import measure
+    from tunemark.plugin import Catalog
+    from tunemark.predict.calibration import expected
+    from tunemark.predict.ground import question
+    from tunemark.predict.planned import of_plan
+    from tunemark.sweep import Watch
+
+    catalog = Catalog()
+    flags: dict[str, Any] = {
+        "model": model, "device": f"cpu:{size}", "sequence": SEQUENCE, "global_batch": GLOBAL_BATCH, "steps": steps,
+        "warmup": 2, "target_interval": 0.0, "repeats": attempts, "store": store, "oversubscribe": True,
+        "no_calibrate": True,
+    }  # fmt: skip
+    plans = []
+    for strategy, micro_batch, checkpointing in layouts:
+        given = {"strategy": strategy, "micro_batch": micro_batch, "checkpointing": checkpointing}
+        (point,) = points(make_experiment({**flags, **given}))
+        plans.append(resolve(point, catalog))
+    experiment = make_experiment({**flags, "strategy": "auto"})
+    (point,) = points(experiment)
+    searched = resolve(point, catalog)
+    ground = question(searched, catalog).ground
+    watch = Watch(message=lambda text: print(text, file=sys.stderr, flush=True))
+    results = {r.run_id: r for r in measure(experiment, [*plans, searched], catalog, watch).runs}
+    cells = []
+    for plan in plans:
+        result = results[plan.run_id]
+        if result.slot_tokens_per_s is None:
+            raise SystemExit(f"{plan.spec.strategy} was not measured: {result.status}, {result.each_attempt}")
+        asked = of_plan(plan)
+        assert not isinstance(asked, str), asked
+        work, layout = asked
+        facts = ground.facts if plan.axes or ground.alone is None else ground.alone
+        found = expected(work, layout, facts, ground.mechanisms)
+        low_s, high_s = found.step_time_bounds_s
+        rate = result.slot_tokens_per_s
+        spec = plan.spec
+        name = f"{spec.strategy} x {spec.micro_batch}"
+        cells.append(
+            Cell(
+                model=model,
+                layout=name + (f" {spec.checkpointing}" if spec.checkpointing != "none" else ""),
+                measured=rate.value,
+                low=rate.low,
+                high=rate.high,
+                predicted=found.tokens_per_s,
+                predicted_low=found.tokens_per_step / high_s,
+                predicted_high=found.tokens_per_step / low_s,
+                rates=tuple(a.tokens_per_s.value for a in result.each_attempt if a.tokens_per_s),
+            )
+        )
+    return cells, results[searched.run_id]
+
+
+def judged(model: str, size: int, cells: Sequence[Cell], auto: Result) -> tuple[str, bool]:
+    """The table of a model, the three bars and whether all are met; of oversubscribed sizes the ranking alone is."""
+    rho = spearman([c.predicted for c in cells], [c.measured for c in cells])
+    low, high = spread_of_spearman(cells)
+    errors = [abs(c.error) for c in cells]
+    best = max(cells, key=lambda c: c.measured)
+    rate = auto.slot_tokens_per_s
+    lines = [
+        f"{model}, {size} ranks, global batch {GLOBAL_BATCH} of {SEQUENCE} tokens (slot tokens/s):",
+        "",
+        "| layout x micro-batch | measured | predicted | off (%) |",
+        "|---|---:|---:|---:|",
+    ]
+    for c in sorted(cells, key=lambda c: -c.measured):
+        interval = f" ({c.low:,.0f} to {c.high:,.0f})" if c.low is not None and c.high is not None else ""
+        bounds = f" ({c.predicted_low:,.0f} to {c.predicted_high:,.0f})"
+        lines.append(
+            f"| {c.layout} | {c.measured:,.0f}{interval} | {c.predicted:,.0f}{bounds} | {100 * c.error:+.0f} |"
+        )
+    is_order_alone = size > 2
+    good = rho >= LEAST_SPEARMAN
+    lines += ["", f"- Spearman of predicted and measured: {rho:.2f} ({low:.2f} to {high:.2f} by resampling; bar 0.8)"]
+    if rate is None or auto.search is None or auto.search.chosen is None:
+        return "\n".join([*lines, "- auto has no rate"]), False
+    regret = 1 - rate.value / max(best.measured, rate.value)
+    noise = statistics.median(noise_of(c.rates) for c in cells)
+    interval = f" ({rate.low:,.0f} to {rate.high:,.0f})" if rate.low is not None and rate.high is not None else ""
+    lines.append(
+        f"- auto ran {auto.search.chosen.words()}: {rate.value:,.0f}{interval}, {100 * regret:.1f} % below the best "
+        f"measured, {best.layout} (bar 3 %; attempts of one layout differ by {100 * noise:.1f} %); "
+        f"it searched {auto.search.search_s:.0f} s"
+    )
+    lines.append(
+        f"- predicted rates are off by {100 * statistics.fmean(errors):.0f} % in the mean, "
+        f"{100 * max(errors):.0f} % at most (bar 15 % each)"
+    )
+    if not is_order_alone:
+        good = good and regret <= max(MOST_REGRET, noise) and max(errors) <= MOST_ERROR
+    else:
+        lines.append("- processes share cores, so that only the order is looked at")
+    return "\n".join(lines), good
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pearson's correlation of ranks, the mean rank for ties (Spearman 1904)."""
+    x, y = _ranks(a), _ranks(b)
+    return statistics.correlation(x, y) if len(set(a)) > 1 and len(set(b)) > 1 else math.nan
+
+
+def spread_of_spearman(cells: Sequence[Cell], draws: int = 500) -> tuple[float, float]:
+    """Between the 2.5th and the 97.5th percentile, layouts drawn with replacement (Efron 1979)."""
+    draw = random.Random(0)
+    found = []
+    for _ in range(draws):
+        some = [draw.choice(cells) for _ in cells]
+        rho = spearman([c.predicted for c in some], [c.measured for c in some])
+        if not math.isnan(rho):
+            found.append(rho)
+    found.sort()
+    return found[int(0.025 * len(found))], found[int(0.975 * len(found))]
+
+
+def noise_of(rates: Sequence[float]) -> float:
+    """How far attempts of one layout lie apart: the largest over the smallest, less one."""
+    return max(rates) / min(rates) - 1 if rates else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [(ordered.index(v) + len(ordered) - 1 - ordered[::-1].index(v)) / 2 for v in values]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

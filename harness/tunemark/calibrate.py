@@ -1,0 +1,324 @@
+"""Measure what a device reaches, in worker processes, and keep it for the cost model. No torch here.
+
+Twice, where a size can be used in two ways: by one process with every core, and by a process for each unit. What is
+measured beside others is measured by all ranks at once, as it will be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tunemark.data import prepare
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment import Plan, make_experiment, points, resolve
+from tunemark.launch import copy_code
+from tunemark.plugin import Catalog, Model
+from tunemark.plugin.descriptors import Architecture, Axis
+from tunemark.predict.calibration import Calibration, store
+from tunemark.predict.fit import Step, fit, from_kernels
+from tunemark.predict.ground import base_facts, fingerprint_of
+from tunemark.predict.planned import layout_of, workload
+from tunemark.results.measurement import read
+from tunemark_worker.contract import Assignment
+
+# Whose dimensions plans are refused by; the probes' own are below.
+_MODEL = "llama-2-7b"
+# Steps of a probe, and those before them.
+_STEPS, _WARMUP = 5, 2
+# Seconds that the kernels of one shape of a job may take before they are repeated less.
+_KERNELS_S = 15.0
+# Seconds of whole steps for each shape; probes beyond are left out.
+_PROBES_S = 45.0
+# Share of our cores' time that others may use before it is said that this was no quiet machine.
+_QUIET = 0.1
+# Seconds after which a job is ended, and those that it then has to end by itself.
+_TIMEOUT_S = 400.0
+_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Probe:
+    """A step to be measured. strategy: "alone" is one process by itself, beside the others of the job."""
+
+    name: str
+    architecture: Architecture
+    strategy: str
+    sequence: int
+    micro_batch: int
+    global_batch: int
+    checkpointing: str = "none"
+
+
+def calibrate(
+    device: str,
+    size: str | None,
+    catalog: Catalog,
+    *,
+    precision: str,
+    oversubscribe: bool = False,
+    say: Callable[[str], None],
+) -> list[Calibration]:
+    """Measure and keep what is found, one calibration for each shape of a job; the same that a later search looks for.
+
+    Raises a `TunemarkError` where the device is not here, or its processes fail.
+    """
+    plans = _shapes(device, size, catalog, precision, oversubscribe)
+    found = []
+    for plan in plans:
+        words = f"{plan.launch.processes} process(es) of {plan.launch.threads} thread(s)"
+        say(f"calibrating {plan.device.name}:{plan.accelerator.name} by {words}")
+        began_s = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="tunemark-calibrate-") as folder:
+            kernels, steps = _measured(plan, catalog, Path(folder), precision, say)
+        if not steps:
+            raise BadExperiment(
+                what=f"{plan.device.name}:{plan.accelerator.name} could not be calibrated",
+                why=f"no whole step was reached within {_PROBES_S:.0f} s of them",
+                next="calibrate when nothing else runs on this machine",
+            )
+        others = next((r["fraction"] for r in kernels if r["kind"] == "others"), None)
+        if others is not None and others > _QUIET and not plan.accelerator.oversubscribed:
+            say(f"others used {100 * others:.0f} % of these cores meanwhile: calibrate again when nothing else runs")
+        facts, mechanisms, probes = fit(from_kernels(kernels, base_facts(plan)), steps)
+        one = Calibration(
+            fingerprint=fingerprint_of(plan, plan.launch),
+            facts=facts,
+            mechanisms=mechanisms,
+            probes=probes,
+            made_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=time.monotonic() - began_s,
+            kernels=tuple(kernels),
+        )
+        say(f"kept as {store(one)} after {one.seconds:.0f} s")
+        found.append(one)
+    return found
+
+
+def _shapes(device: str, size: str | None, catalog: Catalog, precision: str, oversubscribe: bool) -> list[Plan]:
+    """A plan for each way in which the size is used: one process, and one for each unit."""
+    plans = []
+    errors: list[TunemarkError] = []
+    for strategy in ("none", "ddp"):
+        flags = {"model": _MODEL, "dataset": "synthetic", "device": device, "strategy": strategy,
+                 "precision": precision, "size": size, "oversubscribe": oversubscribe}  # fmt: skip
+        try:
+            (point,) = points(make_experiment({k: v for k, v in flags.items() if v is not None}))
+            plans.append(resolve(point, catalog))
+        except TunemarkError as error:
+            errors.append(error)
+    shapes = {(p.launch.processes, p.launch.threads): p for p in reversed(plans)}
+    if not shapes:
+        raise errors[0]
+    return list(reversed(list(shapes.values())))
+
+
+def _probes(plan: Plan) -> list[_Probe]:
+    """Steps of two small models: one whose layers weigh most, one whose vocabulary does."""
+    ranks = plan.launch.processes
+    found: list[_Probe] = []
+    for name, architecture in _models(plan).items():
+        for strategy, micro_batch, checkpointing in _COMBINED if ranks > 1 else _ALONE:
+            words = f"{name} {strategy} x {micro_batch}" + (f" {checkpointing}" if checkpointing != "none" else "")
+            found.append(
+                _Probe(
+                    name=words,
+                    architecture=architecture,
+                    strategy=strategy,
+                    sequence=256 if plan.device.name == "cpu" else 1024,
+                    micro_batch=micro_batch,
+                    global_batch=4 * ranks,
+                    checkpointing=checkpointing,
+                )
+            )
+    return found
+
+
+# (strategy, micro-batch, checkpointing) of the probes; each data rank has four sequences a step.
+_ALONE = (
+    *(("alone", n, "none") for n in (1, 2, 4)), ("alone", 4, "full"), ("alone", 4, "selective"),
+)  # fmt: skip
+_COMBINED = (
+    *_ALONE,
+    *((s, n, "none") for s in ("ddp", "fsdp", "tp") for n in (1, 4)),
+    *((s, 2, "none") for s in ("fsdp:reshard=false", "tp:sequence_parallel=true")),
+    *(("pp", n, "none") for n in (1, 2)),
+    ("pp:schedule=interleaved", 2, "none"),
+)
+
+
+def _models(plan: Plan) -> dict[str, Architecture]:
+    """Dimensions of the probes' models: of a size whose steps the device takes in a fraction of a second."""
+    ranks = plan.launch.processes
+    layers = 4 if ranks <= 2 else 2 * ranks
+    if plan.device.name == "cpu":
+        return {
+            "layers": _llama(layers, hidden=256, intermediate=704, heads=8, vocab=8192),
+            "vocabulary": _llama(layers, hidden=128, intermediate=320, heads=8, vocab=24576),
+        }
+    return {
+        "layers": _llama(layers, hidden=4096, intermediate=11008, heads=32, vocab=8192),
+        "vocabulary": _llama(layers, hidden=2048, intermediate=5632, heads=32, vocab=131072),
+    }
+
+
+def _llama(layers: int, *, hidden: int, intermediate: int, heads: int, vocab: int) -> Architecture:
+    return Architecture(
+        model_type="llama",
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden // heads,
+        max_position_embeddings=4096,
+    )
+
+
+def _measured(
+    plan: Plan, catalog: Catalog, folder: Path, precision: str, say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], list[Step]]:
+    """Records of the kernels, and every probe that came to its end."""
+    probes, refused = _probes(plan), []
+    folders: list[tuple[_Probe, Assignment, Path]] = []
+    for i, probe in enumerate(probes):
+        try:
+            assignment = _assignment(plan, probe, catalog, precision)
+        except TunemarkError as error:
+            refused.append(f"{probe.name}: {error.next or error.what}")
+            continue
+        where = folder / f"probe-{i}"
+        where.mkdir()
+        (where / "plan.json").write_text(assignment.to_json())
+        folders.append((probe, assignment, where))
+    if refused:
+        say(f"not measured here: {'; '.join(refused)}")
+    job = {
+        "folder": str(folder),
+        "folders": [str(where) for _, _, where in folders],
+        "precisions": list(dict.fromkeys([precision.removesuffix("-autocast"), "bf16", "fp32"])),
+        "budget_s": _KERNELS_S,
+        "probes_s": _PROBES_S,
+    }
+    _run(plan, folder, job, say)
+    kernels = [json.loads(line) for line in (folder / "kernels.0.jsonl").read_text().splitlines()]
+    steps = [step for probe, assignment, where in folders if (step := _step(probe, assignment, where))]
+    if len(steps) < len(folders):
+        say(f"{len(folders) - len(steps)} of {len(folders)} probes were not reached in time and are left out")
+    return kernels, steps
+
+
+def _run(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str], None]) -> None:
+    """The job in processes of its own; a `TunemarkError` where not even the kernels were measured."""
+    (folder / "job.json").write_text(json.dumps(job))
+    assert plan.model.runtime is not None, "the probes' model has a runtime"
+    runtimes = [json.loads(Path(where, "plan.json").read_text())["strategy_runtime"] for where in job["folders"]]
+    code = copy_code([plan.model.runtime, plan.device.runtime, *runtimes], folder)
+    processes = plan.launch.processes
+    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    python = plan.spec.python or sys.executable
+    command = [python, *(elastic if processes > 1 else []), "-m", "tunemark_worker.calibrate", str(folder / "job.json")]
+    with plan.device.occupy(plan.accelerator, folder) as variables:
+        environment = {**os.environ, **plan.launch.environment, **(variables or {}), "PYTHONPATH": str(code.folder)}
+        with open(folder / "log", "wb") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                code_of_end: int | None = process.wait(_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                code_of_end = None
+            finally:
+                _end(process, folder)
+    kernels = folder / "kernels.0.jsonl"
+    if code_of_end != 0:
+        tail = (folder / "log").read_text(errors="replace").strip().splitlines()[-8:]
+        words = "it took too long" if code_of_end is None else f"it ended with code {code_of_end}"
+        if not kernels.exists() or not kernels.read_text().strip():
+            raise BadExperiment(
+                what=f"{plan.device.name}:{plan.accelerator.name} could not be calibrated",
+                why=f"{words}: {' | '.join(tail)}",
+                next="`tunemark run` on the same device says more",
+            )
+        say(f"{words}; what was measured before is used: {' | '.join(tail[-2:])}")
+
+
+def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Leave no process of the job behind: torchrun's ranks are each in a session of their own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for path in folder.glob("pid.*"):
+        # A number that meanwhile means another process is told by where that one works.
+        pid = path.suffix[1:]
+        with contextlib.suppress(OSError):
+            if os.path.samefile(f"/proc/{pid}/cwd", folder):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _assignment(plan: Plan, probe: _Probe, catalog: Catalog, precision: str) -> Assignment:
+    """What the ranks are told of a probe."""
+    strategy = probe.strategy if probe.strategy != "alone" else plan.spec.strategy
+    flags: dict[str, Any] = {
+        "model": _MODEL, "dataset": "synthetic:documents=400", "device": plan.device.name,
+        "size": plan.accelerator.name, "strategy": strategy, "precision": precision, "sequence": probe.sequence,
+        "micro_batch": probe.micro_batch, "global_batch": probe.global_batch, "checkpointing": probe.checkpointing,
+        "steps": _STEPS, "warmup": _WARMUP, "target_interval": 0.0, "oversubscribe": plan.accelerator.oversubscribed,
+    }  # fmt: skip
+    (point,) = points(make_experiment(flags))
+    found = resolve(point, catalog)
+    model: Model = replace(found.model, architecture=probe.architecture)
+    found = replace(found, model=model)
+    tokens = prepare(found.dataset, found.dataset_options, model, "all").token_file
+    assignment = found.assignment(tokens, "calibration", calibrate=False)
+    if probe.strategy == "alone" and plan.launch.processes > 1:
+        none = catalog.strategy("none", plan.device.name)
+        assignment = replace(assignment, strategy="none", strategy_runtime=none.runtime, axes=[])
+    return assignment
+
+
+def _step(probe: _Probe, assignment: Assignment, where: Path) -> Step | None:
+    """The median step of the slowest rank; None where the probe did not come to its end."""
+    try:
+        found = read(where)
+    except TunemarkError:
+        return None
+    if len(found.ranks) < assignment.processes or any(rank.end is None for rank in found.ranks):
+        return None
+    slowest = 0.0
+    for rank in found.ranks:
+        edges = [edge for edge in rank.edges if edge.steps >= _WARMUP]
+        each = sorted((b.instant_s - a.instant_s) / (b.steps - a.steps) for a, b in itertools.pairwise(edges))
+        if not each:
+            return None
+        slowest = max(slowest, each[len(each) // 2])
+    axes = [Axis(**axis) for axis in assignment.axes] if probe.strategy != "alone" else []
+    ranks = assignment.processes if probe.strategy == "alone" else 1
+    layout = layout_of(axes, micro_batch=probe.micro_batch, checkpointing=probe.checkpointing)
+    work = workload(
+        probe.architecture,
+        sequence=probe.sequence,
+        global_batch=probe.global_batch // ranks,
+        precision=assignment.precision,
+        optimizer=assignment.optimizer,
+    )
+    names = tuple(dict.fromkeys(axis.strategy for axis in axes))
+    return Step(name=probe.name, work=work, layout=layout, mechanisms=names, measured_s=slowest)

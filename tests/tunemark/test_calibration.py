@@ -1,0 +1,133 @@
+"""What is made of measurements: constants that were put in are found again, and hold only where they were measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tunemark.physics import from_dimensions
+from tunemark.predict import DeviceFacts, Efficiency, Layout, Workload, predict
+from tunemark.predict.calibration import (
+    Calibration,
+    Fingerprint,
+    Mechanism,
+    expected,
+    find,
+    store,
+    units_of,
+)
+from tunemark.predict.fit import Step, fit, from_kernels, residual
+
+_FACTS = DeviceFacts(
+    name="a machine", kind="cpu", peak_flops={"bf16": 4e11, "fp32": 2e11}, memory_bytes=None,
+    bandwidth_bytes_per_s=20e9, node=2, intra_bytes_per_s=1e9, inter_bytes_per_s=1e9, intra_s=1e-4, inter_s=1e-4,
+    efficiency=Efficiency(
+        gemm={"bf16": 1.0, "fp32": 1.0}, gemm_tile=32.0, attention=0.2, memory=1.0, intra=1.0, host_s=2e-5,
+        data_hidden=0.0, step_s=2e-3, straggle=0.0,
+    ),
+)  # fmt: skip
+_MODELS = [
+    from_dimensions(layers=4, hidden=h, intermediate=3 * h, is_gated=True, heads=8, kv_heads=8, vocab=v, sequence=256)
+    for h, v in ((256, 8192), (128, 24576))
+]
+_FINGERPRINT = Fingerprint(device="cpu", chip="core of a machine", processes=2, threads=1, torch="2.13.0")
+
+
+def _step(architecture, layout, mechanisms=(), batch=8):
+    return Step(
+        name=layout.words(),
+        work=Workload(architecture=architecture, sequence=256, global_batch=batch),
+        layout=layout,
+        mechanisms=mechanisms,
+        measured_s=0.0,
+    )
+
+
+def _taken(steps, facts, mechanisms=None):
+    """The steps as a machine of those facts would take them."""
+    return [replace(s, measured_s=expected(s.work, s.layout, facts, mechanisms).step_time_s) for s in steps]
+
+
+def test_kernels_give_peak_bandwidth_and_links():
+    # 2 x 1000^3 FLOP in 10 ms are 2e11; 12 MB in 1 ms are 12 GB/s. An all-gather of two passes half its payload.
+    records = [
+        {"kind": "product", "precision": "fp32", "m": 1000, "k": 1000, "n": 1000, "seconds": 0.01},
+        {"kind": "stream", "bytes": 12e6, "seconds": 1e-3},
+        {"kind": "launch", "operations": 300, "seconds": 4e-6},
+        *({"kind": "all_gather", "size": 2, "bytes": b, "seconds": 1e-4 + b / 2 / 1e9} for b in (1e3, 1e6, 1e7)),
+        {"kind": "all_reduce", "size": 2, "bytes": 1e6, "seconds": None, "error": "not offered"},
+    ]
+    found = from_kernels(records, _FACTS)
+    assert found.peak_flops["fp32"] == pytest.approx(2e11)
+    assert found.bandwidth_bytes_per_s == pytest.approx(12e9)
+    assert found.efficiency.host_s == pytest.approx(4e-6)
+    assert (found.intra_bytes_per_s, found.intra_s) == pytest.approx((1e9, 1e-4), rel=1e-3)
+    assert found.peak_flops["bf16"] == 4e11
+
+
+def test_whole_steps_correct_what_kernels_have_wrong():
+    layouts = [Layout(micro_batch=m, recompute=r) for m in (1, 2, 4) for r in ("none", "full")]
+    steps = _taken([_step(a, layout) for a in _MODELS for layout in layouts], _FACTS)
+    wrong = replace(_FACTS, efficiency=replace(_FACTS.efficiency, gemm={"bf16": 0.6}, memory=0.5, host_s=1e-5))
+    found, mechanisms, probes = fit(wrong, steps)
+    assert mechanisms == {}
+    assert max(abs(p.predicted_s / p.measured_s - 1) for p in probes) < 0.02
+    other = from_dimensions(
+        layers=6, hidden=192, intermediate=500, is_gated=True, heads=8, kv_heads=8, vocab=16000, sequence=256
+    )
+    work = Workload(architecture=other, sequence=256, global_batch=8)
+    layout = Layout(micro_batch=2)
+    truth = predict(work, layout, _FACTS).step_time_s
+    assert predict(work, layout, found).step_time_s == pytest.approx(truth, rel=0.05)
+    assert predict(work, layout, wrong).step_time_s != pytest.approx(truth, rel=0.2)
+
+
+def test_what_each_mechanism_adds_is_found_again():
+    truth = {"ddp": Mechanism(communication=2.0, unit_s=0.0), "tp": Mechanism(communication=1.5, unit_s=4e-3)}
+    steps = [_step(a, Layout(micro_batch=4)) for a in _MODELS]
+    steps += [_step(a, Layout(data=2, micro_batch=m), ("ddp",)) for a in _MODELS for m in (1, 4)]
+    steps += [_step(a, Layout(tensor=2, micro_batch=m), ("tp",)) for a in _MODELS for m in (1, 4)]
+    # Links so slow that communication is a good part of a step: what cannot be seen stays near the prediction.
+    slow = replace(_FACTS, intra_bytes_per_s=5e7)
+    _, found, probes = fit(slow, _taken(steps, slow, truth))
+    assert 1.5 < found["ddp"].communication < 2.2
+    assert found["tp"].unit_s == pytest.approx(4e-3, rel=0.25)
+    assert residual(probes) < 0.04
+
+
+def test_a_mechanism_adds_once_for_each_unit_of_its_work():
+    work = Workload(architecture=_MODELS[0], sequence=256, global_batch=8)
+    # 4 layers; 8 sequences in micro-batches of 2 on one replica are 4 of them, on two replicas 2.
+    assert units_of(work, Layout(tensor=2, micro_batch=2)) == {"tp": 16.0}
+    assert units_of(work, Layout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 10.0}
+    assert units_of(work, Layout(data=2, micro_batch=2)) == {"ddp": 5.0}
+    assert units_of(work, Layout(pipeline=2, virtual=2, schedule="interleaved", micro_batch=2)) == {"pp": 8.0}
+    plain = predict(work, Layout(tensor=2, micro_batch=2), _FACTS).step_time_s
+    more = expected(work, Layout(tensor=2, micro_batch=2), _FACTS, {"tp": Mechanism(unit_s=1e-3)}).step_time_s
+    assert more - plain == pytest.approx(16e-3)
+
+
+def test_a_calibration_holds_for_its_fingerprint_alone(tmp_path):
+    one = Calibration(
+        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"ddp": Mechanism(communication=2.0)}, probes=(),
+        made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
+    )  # fmt: skip
+    store(one, tmp_path)
+    assert find(_FINGERPRINT, tmp_path) == one
+    for changed in ({"threads": 2}, {"torch": "2.12.0"}, {"chip": "core of another"}, {"allocator": "x"}):
+        assert find(replace(_FINGERPRINT, **changed), tmp_path) is None
+
+
+def test_a_broken_calibration_is_none(tmp_path):
+    (tmp_path / f"{_FINGERPRINT.key}.json").write_text('{"schema": 1')
+    assert find(_FINGERPRINT, tmp_path) is None
+
+
+def test_what_cannot_be_calibrated_is_refused_before_anything_runs(tunemark):
+    done = tunemark("calibrate", "--device", "moon")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no device named 'moon'" in done.stderr
+    done = tunemark("calibrate", "--device", "cpu:1", "--size", "1")
+    assert done.returncode == 2
+    assert "given twice" in done.stderr
