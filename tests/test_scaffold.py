@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+
+from tunemark.plugin import Catalog
+from tunemark.scaffold import names, write
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 # By name, which is a plugin's, a distribution's and what is offered.
@@ -104,6 +108,23 @@ def test_bad_and_taken_names_are_refused(tunemark: Tunemark, tmp_path: Path, wor
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "type_name"),
+    [("model", "my-model", "MyModel"), ("model", "layer", "LayerModel"), ("model", "true", "TrueModel"),
+     ("dataset", "example", "ExampleDataset"), ("device", "path", "PathDevice"), ("device", "x.2", "X2")],
+)  # fmt: skip
+def test_what_is_written_is_python_whatever_it_is_called(tmp_path: Path, kind: str, name: str, type_name: str) -> None:
+    chosen = names(kind, name, Catalog([]))
+    assert chosen.type_name == type_name
+    sources = [path for path in write(chosen, tmp_path / "new") if path.suffix == ".py"]
+    assert len(sources) >= 4
+    for path in sources:
+        module = ast.parse(path.read_text())
+        bound = [n.name for n in ast.walk(module) if isinstance(n, ast.ClassDef)]
+        bound += [a.name for n in ast.walk(module) if isinstance(n, ast.ImportFrom) for a in n.names]
+        assert len(set(bound)) == len(bound), path
 
 
 @pytest.mark.full

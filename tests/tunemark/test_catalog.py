@@ -56,6 +56,21 @@ def test_a_misspelt_name_is_answered_with_the_nearest(plugin):
     assert "did you mean 'python-stdlib'?" in str(caught.value)
 
 
+def test_a_slow_plugin_and_a_broken_one_are_named(plugin):
+    points = [plugin("a", DATASETS.format(names=["mine"])), plugin("b", "import no_such_module_at_all")]
+    catalog = Catalog(points, slow_s=0.0)
+    assert set(catalog.datasets()) == {"mine"}
+    broken, slow, also_slow = catalog.remarks()
+    assert broken.startswith("plugin 'b' (unknown) is not used: ModuleNotFoundError")
+    assert "plugin 'a' (unknown) is slow: import took" in slow
+    assert "tunemark_datasets took" in slow
+    assert "plugin 'b'" in also_slow
+    assert Catalog(points, slow_s=60.0).remarks() == []  # nothing has been asked
+    quick = Catalog(points[:1], slow_s=60.0)
+    quick.datasets()
+    assert quick.remarks() == []
+
+
 BROKEN = {
     "import": ("import no_such_module_at_all", "no_such_module_at_all"),
     "syntax": ("def (", "SyntaxError"),

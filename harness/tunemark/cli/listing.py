@@ -54,8 +54,8 @@ def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = No
         if kind == "models":
             for source in catalog.model_sources().values():
                 print(f"\n{source.name}:REFERENCE is {source.description}")
-    for broken in catalog.broken:
-        print(f"plugin {broken.plugin!r} ({broken.distribution}) is not used: {broken.reason}", file=sys.stderr)
+    for words in catalog.remarks():
+        print(words, file=sys.stderr)
     return 0
 
 

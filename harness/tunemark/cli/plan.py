@@ -28,7 +28,7 @@ def execute(args: argparse.Namespace) -> int:
 
         away = [point for point in found if is_elsewhere(point, catalog)]
     plans = resolve_all([point for point in found if all(point is not other for other in away)], catalog)
-    for words in dict.fromkeys(note for plan in plans for note in plan.notes):
+    for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
         print(words, file=sys.stderr)
     if not any(plan.strategy.is_search for plan in plans) and not away:
         print_plans(plans, json=experiment.json)

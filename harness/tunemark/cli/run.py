@@ -24,7 +24,7 @@ def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
     experiment = experiment_from(args)
     plans = resolve_all(points(experiment), catalog)
-    for words in dict.fromkeys(note for plan in plans for note in plan.notes):
+    for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
         _say(words)
     if experiment.prices is not None:
         from tunemark.analysis.prices import read_prices  # only where there are some

@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
     _asked(args, experiment)
     chosen, notes = scale_points(points(experiment), catalog, mode)
     plans = resolve_all(chosen, catalog)
-    for words in dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)]):
+    for words in dict.fromkeys([*catalog.remarks(), *notes, *(note for plan in plans for note in plan.notes)]):
         _say(words)
     if experiment.dry_run:
         if not experiment.json:

@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.metadata
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -42,6 +43,8 @@ GROUP = "tunemark"
 INTERFACE = "1.1"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0
+# Seconds after which a plugin that is still being waited for is named: it may never come to an end.
+_HANGS_S = 5.0
 T = TypeVar("T")
 
 
@@ -78,10 +81,13 @@ class Offer:
 
 
 class Catalog:
-    """The installed plugins and what they offer; loaded on first use, once."""
+    """The installed plugins and what they offer; loaded on first use, once. slow_s: seconds that an import or a hook
+    may take without being called slow."""
 
-    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
-        self._entry_points = entry_points
+    def __init__(
+        self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, *, slow_s: float = SLOW_S
+    ) -> None:
+        self._entry_points, self._slow_s = entry_points, slow_s
         self.broken: list[Broken] = []
         self.seconds: dict[str, dict[str, float]] = {}
         """By plugin: what its import ("import") and each of its hooks took."""
@@ -173,9 +179,19 @@ class Catalog:
         return list(self._taken.get((hook, name), []))
 
     def slow(self, plugin: str) -> str:
-        """What of a plugin takes longer than `SLOW_S`, in words; empty where nothing does."""
-        slow = [f"{what} took {s:.2g} s" for what, s in self.seconds.get(plugin, {}).items() if s > SLOW_S]
-        return f"slow: {', '.join(slow)} (limit {SLOW_S:g} s)" if slow else ""
+        """What of a plugin took longer than it may, in words; empty where nothing did."""
+        slow = [f"{what} took {s:.2g} s" for what, s in self.seconds.get(plugin, {}).items() if s > self._slow_s]
+        return f"slow: {', '.join(slow)} (limit {self._slow_s:g} s)" if slow else ""
+
+    def remarks(self) -> list[str]:
+        """A sentence on each plugin that could not be used, or that every command waits for, as far as was asked."""
+        found = [
+            f"plugin {b.plugin!r} ({b.distribution}) is not used: {' '.join(b.reason.split())}" for b in self.broken
+        ]
+        for plugin in self.seconds:
+            if words := self.slow(plugin):
+                found.append(f"plugin {plugin!r} ({self._distribution(plugin)}) is {words}: every command waits for it")
+        return found
 
     # -- how it is found out
 
@@ -277,13 +293,19 @@ class Catalog:
     @contextmanager
     def _timed(self, plugin: str, what: str) -> Iterator[None]:
         began_s = time.perf_counter()
+        words = f"still waiting for plugin {plugin!r}: {what} has taken {_HANGS_S:g} s"
+        hangs = threading.Timer(_HANGS_S, print, [words], {"file": sys.stderr, "flush": True})
+        hangs.daemon = True
+        hangs.start()
         try:
             yield
         finally:
+            hangs.cancel()
             self.seconds.setdefault(plugin, {})[what] = time.perf_counter() - began_s
 
     def _distribution(self, plugin: str) -> str:
-        return next((f.distribution for f in self._facts if f.name == plugin), "unknown")
+        known = [f.distribution for f in self._facts if f.name == plugin]
+        return next(iter(known + [b.distribution for b in self.broken if b.plugin == plugin]), "unknown")
 
     def _chosen(self, kind: str, name: str, named: dict[str, T]) -> T:
         if name in named:

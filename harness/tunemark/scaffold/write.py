@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import keyword
 import os
 import re
 import shutil
@@ -70,7 +71,15 @@ def names(kind: str, name: str, catalog: Catalog) -> Names:
             what=f"the name {name!r} is taken", why=f"a package {package!r} is installed", next="choose another name"
         )
     type_name = "".join(word.capitalize() for word in re.split(r"[-.]", name))
+    # A model named `layer` would take the name of a class that is there, one named `true` is none of Python's.
+    texts = [path.read_text(encoding="utf-8") for path in _templates(kind)]
+    if keyword.iskeyword(type_name) or any(re.search(rf"\b{type_name}\b", text) for text in texts):
+        type_name += kind.capitalize()
     return Names(name=name, kind=kind, distribution=f"tunemark-{name}", package=package, type_name=type_name)
+
+
+def _templates(kind: str) -> list[Path]:
+    return sorted((*(_TEMPLATES / "all").iterdir(), *(_TEMPLATES / kind).iterdir()))
 
 
 def write(chosen: Names, folder: Path) -> list[Path]:
@@ -86,7 +95,7 @@ def write(chosen: Names, folder: Path) -> list[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         growing = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
-            for template in sorted((*(_TEMPLATES / "all").iterdir(), *(_TEMPLATES / chosen.kind).iterdir())):
+            for template in _templates(chosen.kind):
                 place = _PLACES[template.name.removesuffix(".template")].replace("package", chosen.package)
                 text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
                 (growing / place).parent.mkdir(parents=True, exist_ok=True)
