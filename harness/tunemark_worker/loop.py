@@ -117,6 +117,20 @@ def _read(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
 
 def _step(job: Job, waits: Optional[waiting.Waits], number: int, batches: List[Batch]) -> Step:
     """waits: for other ranks, where parts are timed and there are any."""
+    counts = count(batches)
+    samples = [row for batch in batches for row in digests(batch)] if number < SAMPLED_STEPS else None
+    return advance(job, number, batches, counts, samples, waits)
+
+
+def advance(
+    job: Job,
+    number: int,
+    batches: List[Batch],
+    counts: Counts,
+    samples: Optional[List[str]] = None,
+    waits: Optional[waiting.Waits] = None,
+) -> Step:
+    """Take one optimizer step over batches that `counts` tells of; nothing here reads what is in a tensor."""
     a = job.assignment
     marks: List[Mark] = []
 
@@ -130,8 +144,6 @@ def _step(job: Job, waits: Optional[waiting.Waits], number: int, batches: List[B
                 name = waiting.COMMUNICATION
             marks.append((name, instant_s))
 
-    counts = count(batches)
-    samples = [row for batch in batches for row in digests(batch)] if number < SAMPLED_STEPS else None
     mark("data")
     targets = torch.tensor(float(counts.trained), device=job.place.device)
     if job.place.data_ranks > 1:
