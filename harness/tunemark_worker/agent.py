@@ -9,6 +9,11 @@ Files in the attempt's folder, which every host sees:
     meeting.json        where the first host waits for the others
     order               "term", "kill" or "stacks", written by the parent
     agent.<node>.jsonl  what this host says: started, stacks, ended
+
+With --join it takes part in one attempt after another. Files in the meeting place, which every host sees:
+    parent.json         the command that invites: its beat while it lives, and the attempt it has announced, for whom
+    guest.<name>.json   a host that has come: its beat while it lives
+Beats are counted, not dated, since clocks of hosts differ: who looks twice and finds the same count hears nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +28,22 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timezone
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from tunemark_worker.contract import OWN_STORE
+from tunemark_worker.contract import OWN_STORE, PARENT
 
 # Seconds between two looks at the orders.
 _POLL_S = 0.5
 # Seconds that hosts of one job wait for each other: a gang is started at one time.
 _MEETING_S = 300.0
+# Seconds between two beats, and without one after which somebody is taken for gone. A shared file system may show a
+# file late: NFS by up to a minute where it is not opened, at once where it is.
+BEAT_S = 1.0
+GONE_S = 20.0
+# Seconds that a host waits to be invited.
+_INVITATION_S = 900.0
+# Seconds in which a file that another host has just written must be seen.
+_SEEN_S = 10.0
 # Seconds that ranks have to end at a window's edge after SIGTERM: torchrun itself waits 30.
 _GRACE_S = 35.0
 # By which a process is known as this host's part of this attempt.
@@ -44,34 +57,112 @@ def main(words: List[str]) -> int:
     parser.add_argument("folder", help="an attempt's folder, or with --join a meeting place")
     parser.add_argument("--node", type=int, default=0, help="which host of the job this is")
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
-    parser.add_argument("--join", action="store_true", help="take part in one attempt after another")
+    parser.add_argument(
+        "--join", action="store_true", help="take part in one attempt after another, from a meeting place"
+    )
     given = parser.parse_args(words)
     if given.join:
         return join(given.folder)
     return Agent(given.folder, given.node, with_parent=given.with_parent).run()
 
 
+class Sign:
+    """A file by which others see that this process lives."""
+
+    def __init__(self, path: str, **fields: Any) -> None:
+        self._path, self._count, self._written_s = path, 0, 0.0
+        self._fields: Dict[str, Any] = fields
+
+    def beat(self) -> None:
+        """Cheap; does nothing within a second of the last beat."""
+        if time.monotonic() - self._written_s >= BEAT_S:
+            self.say()
+
+    def say(self, **fields: Any) -> None:
+        """Change what the file says, at once."""
+        self._fields.update(fields)
+        self._count += 1
+        self._written_s = time.monotonic()
+        with contextlib.suppress(OSError):  # on a full disk nobody hears of this one, and that is told by its silence
+            part = self._path + ".part"
+            with open(part, "w", encoding="utf-8") as file:
+                json.dump(dict(self._fields, beat=self._count), file)
+            os.replace(part, self._path)
+
+
+class Heard:
+    """Who lives, by what their files say. Reads each file anew, which makes a shared file system look for it."""
+
+    def __init__(self) -> None:
+        self._beats: Dict[str, Tuple[Any, Optional[float]]] = {}
+
+    def read(self, path: str) -> Dict[str, Any]:
+        """What a file says; empty where there is none, or it was not found changed in the last GONE_S."""
+        text = _read(path)
+        try:
+            said: Dict[str, Any] = json.loads(text) if text else {}
+        except ValueError:
+            return {}
+        now_s = time.monotonic()
+        beat = said.get("beat")
+        former, since_s = self._beats.get(path, (beat, None))
+        if beat != former:
+            since_s = now_s
+        self._beats[path] = beat, since_s
+        return said if since_s is not None and now_s - since_s <= GONE_S else {}
+
+
 def join(place: str) -> int:
-    """Take part in every attempt that is announced in the folder `place`, until it is closed there."""
-    done = ""
-    print("waiting for attempts in {}; Ctrl-C leaves".format(place), flush=True)
-    while not os.path.exists(os.path.join(place, "closed")):
-        folder = _read(os.path.join(place, "attempt")).strip()
-        if folder and folder != done:
-            done = folder
-            node = _claim(folder)
-            if node is not None:
-                print("node {} of {}".format(node, folder), flush=True)
-                print("ended with code {}".format(Agent(folder, node).run()), flush=True)
-        time.sleep(_POLL_S)
-    return 0
+    """Take part in every attempt that is announced in the folder `place`, until the command that invites is done."""
+    name = "{}-{}".format(socket.gethostname(), os.getpid())
+    sign = Sign(os.path.join(place, "guest.{}.json".format(name)), name=name, host=socket.gethostname(), trouble="")
+    heard = Heard()
+    done: List[str] = []
+    session = ""
+    heard_s = time.monotonic()
+    print("{} waits for attempts in {}; Ctrl-C leaves".format(name, place), flush=True)
+    try:
+        while True:
+            parent = heard.read(os.path.join(place, "parent.json"))
+            now_s = time.monotonic()
+            if parent and not parent["closed"]:
+                # Another command than before may be there: one that goes on where the first was cut off.
+                session, heard_s = parent["session"], now_s
+                sign.beat()
+            elif session and (parent or now_s - heard_s > GONE_S):
+                print("the command that invited has ended", flush=True)
+                return 0
+            elif not session and now_s - heard_s > _INVITATION_S:
+                words = "nobody invites in {}: it must be on a file system that every host sees".format(place)
+                print(words, file=sys.stderr)
+                return UNAVAILABLE
+            folder = parent.get("folder", "")
+            if folder and folder not in done and name in parent["members"]:
+                done.append(folder)
+                agent = Agent(folder, parent["members"][name], beat=sign.beat)
+                print("node {} of {}".format(parent["members"][name], folder), flush=True)
+                code = agent.run()
+                print("ended with code {}".format(code), flush=True)
+                if agent.was_terminated:
+                    return 130
+                if code == UNREADABLE:
+                    sign.say(trouble="{} cannot be read there".format(os.path.join(folder, "job.json")))
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(place, "guest.{}.json".format(name)))
 
 
 class Agent:
     """This host's part of one attempt."""
 
-    def __init__(self, folder: str, node: int, with_parent: bool = False) -> None:
-        self._folder, self._node = os.path.abspath(folder), node
+    def __init__(
+        self, folder: str, node: int, with_parent: bool = False, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """beat: called while this host takes part, about twice a second."""
+        self._folder, self._node, self._beat = os.path.abspath(folder), node, beat
         self._parent = os.getppid() if with_parent else None
         self._mark = "{}:{}".format(self._folder, node)
         self._terminated: List[int] = []
@@ -79,24 +170,41 @@ class Agent:
 
     def run(self) -> int:
         """The exit code of this host's processes; one of the codes above where none could be started."""
-        text = _read(os.path.join(self._folder, "job.json"))
+        path = os.path.join(self._folder, "job.json")
+        until_s = time.monotonic() + _SEEN_S
+        while not (text := _read(path)) and time.monotonic() < until_s:
+            self._beat()
+            time.sleep(_POLL_S)
         if not text:
             print("{}: {} is not there: the store must be on a file system that every host sees".format(
-                socket.gethostname(), os.path.join(self._folder, "job.json")), file=sys.stderr)  # fmt: skip
+                socket.gethostname(), path), file=sys.stderr)  # fmt: skip
             return UNREADABLE
         job = json.loads(text)
         missing = [name for name in job["export"] if name not in os.environ]
         self._say("started", pid=os.getpid(), cores=_cores(), processor=_processor(), missing=missing)
         if missing:
             return self._over(REFUSED, "this host has no variable {}".format(", ".join(missing)))
+        former = {}
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda received, frame: self._terminated.append(received))
+            former[number] = signal.signal(number, lambda received, frame: self._terminated.append(received))
         try:
-            endpoint = self._meet(job) if job["nodes"] > 1 else None
-        except OSError as error:
-            return self._over(UNAVAILABLE, str(error))
-        code = self._carry_out(job, endpoint)
-        return self._over(code, "")
+            try:
+                endpoint = self._meet(job) if job["nodes"] > 1 else None
+            except OSError as error:
+                return self._over(UNAVAILABLE, str(error))
+            try:
+                code = self._carry_out(job, endpoint)
+            except OSError as error:
+                return self._over(UNAVAILABLE, "cannot start {}: {}".format(job["python"], error))
+            return self._over(code, "")
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    @property
+    def was_terminated(self) -> bool:
+        """Whether a person or the system has asked this host to end."""
+        return bool(self._terminated)
 
     def _carry_out(self, job: Dict[str, Any], endpoint: Optional[Tuple[str, int, str]]) -> int:
         suffix = ".{}.log".format(self._node) if self._node else ".log"
@@ -104,6 +212,7 @@ class Agent:
         variables.pop("PYTHONHOME", None)
         variables.update(job["environment"])
         variables.update({"PYTHONPATH": job["code"], "PYTHONUNBUFFERED": "1", _MARK: self._mark})
+        variables[PARENT] = str(os.getpid())
         if job["max_restarts"]:
             variables[OWN_STORE] = "1"
         if endpoint is not None and "GLOO_SOCKET_IFNAME" not in variables:
@@ -122,11 +231,13 @@ class Agent:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
+                preexec_fn=_end_with_this_one(),
             )
         asked_s: Optional[float] = None
         shown = False
         while process.poll() is None:
             time.sleep(_POLL_S)
+            self._beat()
             order = self._order()
             if order == "stacks" and not shown:
                 shown = True
@@ -147,6 +258,9 @@ class Agent:
 
     def _order(self) -> str:
         if self._parent is not None and os.getppid() != self._parent:
+            # Whoever started this one cannot tell the other hosts any more.
+            with contextlib.suppress(OSError), open(os.path.join(self._folder, "order"), "w") as file:
+                file.write("kill")
             return "kill"
         order = _read(os.path.join(self._folder, "order")).strip()
         if order == "kill":
@@ -217,11 +331,12 @@ class Agent:
         with open(path + ".part", "w") as file:
             json.dump(meeting, file)
         os.replace(path + ".part", path)
-        until_s = time.monotonic() + _MEETING_S
+        meeting_s = job.get("meeting_s", _MEETING_S)
+        until_s = time.monotonic() + meeting_s
         came: Dict[int, str] = {}
         address = ""
         while len(came) < job["nodes"] - 1:
-            self._wait(until_s, "{} of {} hosts came in {:.0f} s".format(len(came) + 1, job["nodes"], _MEETING_S))
+            self._wait(until_s, "{} of {} hosts came in {:.0f} s".format(len(came) + 1, job["nodes"], meeting_s))
             server.settimeout(_POLL_S)
             try:
                 guest, _ = server.accept()
@@ -244,10 +359,11 @@ class Agent:
         return address, port, address
 
     def _go(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
-        until_s = time.monotonic() + _MEETING_S
+        meeting_s = job.get("meeting_s", _MEETING_S)
+        until_s = time.monotonic() + meeting_s
         tried: Dict[str, str] = {}
         while True:
-            self._wait(until_s, "the first host was not met in {:.0f} s: {}".format(_MEETING_S, tried or "no address"))
+            self._wait(until_s, "the first host was not met in {:.0f} s: {}".format(meeting_s, tried or "no address"))
             text = _read(path)
             meeting = json.loads(text) if text else {}
             for address in meeting.get("addresses", ()) if meeting.get("key") == job["key"] else ():
@@ -261,6 +377,7 @@ class Agent:
             time.sleep(_POLL_S)
 
     def _wait(self, until_s: float, words: str) -> None:
+        self._beat()
         if self._order() in ("term", "kill"):
             raise OSError("ended while the hosts were meeting")
         if time.monotonic() > until_s:
@@ -286,16 +403,17 @@ def command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, s
     return [job["python"], *elastic, *worker]
 
 
-def _claim(folder: str) -> Optional[int]:
-    """The number of the host that this one becomes; None where all are taken."""
-    nodes = json.loads(_read(os.path.join(folder, "job.json")) or "{}").get("nodes", 1)
-    for node in range(1, nodes):
-        try:
-            os.close(os.open(os.path.join(folder, "node.{}".format(node)), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            continue
-        return node
-    return None
+def _end_with_this_one() -> Optional[Callable[[], None]]:
+    """What a child does before it begins, so that it gets SIGTERM when this process is killed; None where the system
+    cannot do that."""
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+    # PR_SET_PDEATHSIG of prctl(2).
+    return lambda: prctl(1, signal.SIGTERM)
 
 
 def _addresses(given: Optional[str]) -> List[str]:

@@ -45,8 +45,9 @@ def check_nodes(processes: int, nodes: int, launcher: str) -> None:
         )
 
 
-def write_job(job: Job, nodes: int, export: Sequence[str], host: str | None = None) -> None:
-    """Leave what the agents are to start in the job's folder. Of exported variables the names alone."""
+def write_job(job: Job, nodes: int, export: Sequence[str], **more: object) -> None:
+    """Leave what the agents are to start in the job's folder. Of exported variables the names alone. more: `host`, the
+    first host's address; `meeting_s`, how long hosts wait for each other."""
     told = {
         "key": secrets.token_hex(8),
         "nodes": nodes,
@@ -56,7 +57,7 @@ def write_job(job: Job, nodes: int, export: Sequence[str], host: str | None = No
         "code": str(job.code),
         "max_restarts": job.max_restarts,
         "export": list(export),
-        "host": host,
+        **more,
     }
     (job.folder / "job.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
 

@@ -10,9 +10,16 @@ from tunemark.plugin.hooks import hookimpl
 
 @hookimpl
 def tunemark_launchers() -> Sequence[Launcher]:
-    from tunemark_launchers import slurm
+    from tunemark_launchers import nodes, slurm
 
     return [
+        Launcher(
+            name="nodes",
+            loader="tunemark_launchers.nodes:Nodes",
+            description="this host and others, where one command is typed on each",
+            options=nodes.OPTIONS,
+            elsewhere=True,
+        ),
         Launcher(
             name="slurm",
             loader="tunemark_launchers.slurm:Slurm",
