@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,3 +204,22 @@ def test_a_strategy_with_other_gradients_is_invalid_under_verify(
     assert (done.returncode, row["verdict"]) == (1, "invalid"), done.stderr
     assert "strategy-differs" in _rules(row, "invalid")
     assert row["strategy_selected"] == {"strategy": "faulty-gradients"}
+
+
+@pytest.mark.full
+def test_a_late_rank_is_waited_for_by_the_other_and_that_is_communication(
+    tunemark: Tunemark, faulty_plugin: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["--model", "faulty-sound", "--strategy", "faulty-late", *_WORDS, "--device", "cpu:2", "--oversubscribe"]
+    done = tunemark("run", *words, "--warmup", "2", "--steps", "16", "--breakdown", environment=faulty_plugin)
+    _, parted = _rows(done)
+    assert (parted["status"], parted["breakdown"]) == ("ok", True), done.stderr
+    waits = []
+    for rank in range(2):
+        (path,) = tmp_path.glob(f"runs/*-{parted['run_id']}/*/records.{rank}.jsonl")
+        marks = [json.loads(line)["marks"] for line in path.read_text().splitlines() if '"kind":"step"' in line]
+        steps = [sum(end - begin for (_, begin), (_, end) in zip(m[::2], m[1::2], strict=True)) for m in marks[2:]]
+        waits.append(statistics.median(steps))
+    # The one that is waited for waits for nobody. Cores that others use make both wait longer.
+    assert waits[0] - waits[1] > 0.8 * 0.05
+    assert 0.4 * 0.05 < parted["breakdown_s"]["communication"] < sum(parted["breakdown_s"].values())

@@ -66,7 +66,12 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_faulty.runtime:WrongGradients",
             description="one process, whose gradients are half as large again",
             distributed=False,
-        )
+        ),
+        Strategy(
+            name="faulty-late",
+            runtime="tunemark_faulty.runtime:Late",
+            description="data parallel, and rank 1 comes to each step's reduction late",
+        ),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Mapping, Optional
 
 import torch
 
+from tunemark_torch.runtime import Ddp
 from tunemark_worker import loop
 from tunemark_worker.batches import Batch, Counts
 from tunemark_worker.contract import Assignment, Place
@@ -83,3 +84,15 @@ class WrongGradients:
 
     def selected(self) -> Optional[Mapping[str, Any]]:
         return {"strategy": "faulty-gradients"}
+
+
+class Late(Ddp):
+    """Rank 1 sleeps in every forward pass, so that the others wait for its gradients."""
+
+    SECONDS = 0.05
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        made = super().apply(model, place)
+        if place.rank == 1:
+            model.register_forward_pre_hook(lambda module, inputs: time.sleep(self.SECONDS))
+        return made
