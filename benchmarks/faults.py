@@ -33,9 +33,10 @@ from typing import Any
 from document import ROOT, machine, put
 
 RANKS = 4
-STEPS = 40
-# Seconds of silence after which an attempt is ended, in the sweeps whose fault is a silence.
-SILENCE_S = 15
+STEPS = 24
+# Seconds of silence after which an attempt is ended, in the sweeps whose fault is a silence: four processes that import
+# torch on two cores say nothing for about a quarter of that.
+SILENCE_S = 40
 # The runs of a sweep differ in their seed alone: before the fault, with it, after it.
 BEFORE, FAULTY, AFTER = range(3)
 # Seconds within which the row is there, and why so long.
@@ -44,7 +45,7 @@ BOUNDS = {
     "hung": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
     "memory": (40.0, "as for a rank that is killed"),
     "disk": (40.0, "as for a rank that is killed"),
-    "no room": (5.0, "nothing is started"),
+    "no room": (35.0, "half a minute is waited for room, and nothing is started"),
     "network": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
     "node": (75.0, "SlurmdTimeout 30 and Slurm's next look; nothing has to be asked of the dead node"),
     "command": (10.0, "ranks look for it once a second, at a window's edge"),
@@ -54,6 +55,10 @@ BOUNDS = {
 
 class NotHere(Exception):  # noqa: N818 - the sentence reads better
     """This host does not permit the fault."""
+
+
+class NeverCame(Exception):  # noqa: N818 - likewise
+    """What was waited for, and the sweep's last words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +138,7 @@ class Sweep:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
-        raise SystemExit(f"{what}: never came\n{''.join(self._said)[-3000:]}")
+        raise NeverCame(f"{what} never came: {''.join(self._said)[-1000:]}")
 
     def ended(self, number: int) -> float | None:
         """When the sweep said that its run of this number had ended."""
@@ -448,6 +453,8 @@ def carried_out(name: str, chance: random.Random) -> Row:
             row = FAULTS[name][1](folder, chance)
         except NotHere as error:
             return Row(fault=name, unfit=str(error))
+        except NeverCame as error:
+            return Row(fault=name, status="no row", evidence=str(error))
         else:
             return replace(row, evidence=row.evidence.replace(str(folder), "..."))
         finally:

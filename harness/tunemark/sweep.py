@@ -6,6 +6,7 @@ runs instead of falling on the last. A run whose attempt fails is not tried agai
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -51,6 +52,11 @@ from tunemark.plugin import (
 from tunemark.predict.search import SearchLog
 from tunemark.results import Result, Store
 from tunemark_worker.contract import Assignment
+
+# Seconds that a run waits for room on a full disk before it is a row that says so.
+_ROOM_S = 30.0
+# No space, or more than a quota; Windows has no quota.
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -341,7 +347,7 @@ class _Attempt:
         self._facts = self._first_facts(series)
         self._folder = store.attempt_folder(plan, self._name)
         try:
-            store.new_attempt(plan, self._folder, self._assignment, self._facts)
+            self._make_folder()
         except BadStore as error:
             # Other runs may have a place again when it is their turn; until then each is a row that says so.
             self._ended = Ended(status="error", reason="store", evidence=_flat(error))
@@ -376,6 +382,26 @@ class _Attempt:
         finally:
             self._let_go()
         return self._ended
+
+    def _make_folder(self) -> None:
+        """Write what the attempt begins with. A disk is often full for a while only, in which a sweep that did not wait
+        would fail with all its runs."""
+        assert self._assignment is not None, "it is one that this command starts"
+        until_s = time.monotonic() + _ROOM_S
+        while True:
+            try:
+                self._store.new_attempt(self.ready.plan, self._folder, self._assignment, self._facts)
+            except BadStore as error:
+                is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+                if not is_full or time.monotonic() >= until_s:
+                    raise
+                if not self._facts.get("waited_for_room"):
+                    self._facts["waited_for_room"] = True
+                    words = f"no room in {self._store.root}, which is waited for, at most {_ROOM_S:.0f} s"
+                    self._watch.message(f"{title(self.ready.plan)}: {words}")
+                time.sleep(1.0)
+            else:
+                return
 
     def _first_facts(self, series: str) -> dict[str, Any]:
         ready, plan = self.ready, self.ready.plan

@@ -162,7 +162,7 @@ class Store:
     def new_attempt(self, plan: Plan, folder: Path, assignment: Assignment, facts: Mapping[str, Any]) -> None:
         """Make an attempt's folder, with its plan and what is known of it before the launch."""
         with _writing(folder):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "plan.json", assignment.to_json())
         _write(folder / "attempt.json", _encoded(plan, facts))
 
