@@ -69,16 +69,22 @@ def read(told: str) -> None:
     from tunemark_worker.contract import TokenFile
 
     fields = json.loads(told)
-    before = _peak_bytes()
+    before = _held_bytes()
     tokens = Tokens(TokenFile(**fields))
     rows = documents.rows(tokens.lengths(), 512, "pack", 0, 1)
     for _, (_, row) in zip(range(256), rows, strict=False):
         tokens.batch([row], 512, True)
-    print(json.dumps({"own_bytes": before, "peak_bytes": _peak_bytes()}))
+    print(json.dumps({"own_bytes": before, "held_bytes": _held_bytes()}))
 
 
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _held_bytes() -> int:
+    """Resident memory that is no file's: pages of the mapped token file can be taken back at any time."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
 
 
 def _alone(*words: str) -> dict[str, float]:
@@ -107,14 +113,14 @@ def main() -> int:
         size = large.stat().st_size
     mib = 1 << 20
     more = (much["peak_bytes"] - little["peak_bytes"]) / mib
-    own = (worker["peak_bytes"] - worker["own_bytes"]) / mib
+    own = (worker["held_bytes"] - worker["own_bytes"]) / mib
     bound = _BOUND_BYTES / mib
     own_bound = (_BOUND_BYTES + _WORKER_BYTES_PER_DOCUMENT * much["documents"]) / mib
     print(f"a text of {size / 1e6:,.0f} MB: {much['documents']:,} documents, {much['tokens']:,} tokens, "
           f"{much['seconds']:.0f} s")  # fmt: skip
-    print("| process | peak (MiB) | above | more (MiB) | bound (MiB) |\n|---|---:|---|---:|---:|")
-    print(f"| preparing | {much['peak_bytes'] / mib:.0f} | the same of 1 MB | {more:.0f} | {bound:.0f} |")
-    print(f"| worker | {worker['peak_bytes'] / mib:.0f} | its imports | {own:.0f} | {own_bound:.0f} |")
+    print("| process | MiB | of it above | MiB | bound (MiB) |\n|---|---:|---|---:|---:|")
+    print(f"| preparing, peak | {much['peak_bytes'] / mib:.0f} | the same of 1 MB | {more:.0f} | {bound:.0f} |")
+    print(f"| worker, held | {worker['held_bytes'] / mib:.0f} | its imports | {own:.0f} | {own_bound:.0f} |")
     is_good = more <= bound and own <= own_bound
     print("PASS" if is_good else "SHORT")
     return int(not is_good)

@@ -32,6 +32,15 @@ def test_a_sound_plugin_passes_without_a_worker(tunemark: Tunemark, example_plug
     assert "1493 tokens of 48 documents" in checks["recount", "dataset toy-text"]["reason"]
 
 
+def test_a_dataset_is_checked_with_its_options(tunemark: Tunemark, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("one two three\n" * 300)
+    done = tunemark("check", "text:path=t.txt:document=line", "--only", "facts,recount", "--json")
+    checks = _checks(done)
+    assert (done.returncode, {c["outcome"] for c in checks.values()}) == (0, {"passed"}), done.stdout
+    assert tunemark("check", "text:paht=t.txt").returncode == 2
+    assert "takes none" in tunemark("check", "mistral-tiny:path=t.txt").stderr
+
+
 def test_a_name_that_nothing_has_is_the_users_to_mend(tunemark: Tunemark) -> None:
     done = tunemark("check", "mistrall")
     assert (done.returncode, done.stdout) == (2, "")

@@ -13,7 +13,9 @@ from dataclasses import asdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("plugin", metavar="PLUGIN", help="a plugin, its distribution, or a name that it offers")
+    parser.add_argument(
+        "plugin", metavar="PLUGIN", help="a plugin, its distribution, or a name that it offers, a dataset with options"
+    )
     parser.add_argument("--only", metavar="CHECK,...", help="these checks alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object: the checks and how many failed")
 

@@ -42,8 +42,8 @@ _TEXTS = (
 _EXAMPLES = 64
 
 
-def facts(offer: Offer, catalog: Catalog) -> list[Check]:
-    """All checks of one thing that is offered."""
+def facts(offer: Offer, catalog: Catalog, options: Mapping[str, str]) -> list[Check]:
+    """All checks of one thing that is offered; a dataset is opened with the options."""
     subject = subject_of(offer)
     problems = []
     if not _NAME.fullmatch(offer.answer.name):
@@ -58,7 +58,7 @@ def facts(offer: Offer, catalog: Catalog) -> list[Check]:
     if isinstance(answer, Model):
         return [*checks, _model(answer, subject), *_tokenizer(answer, subject)]
     if isinstance(answer, Dataset):
-        return [*checks, *_dataset(answer, subject)]
+        return [*checks, *_dataset(answer, subject, options)]
     if isinstance(answer, Strategy):
         return [*checks, _strategy(answer, subject, catalog)]
     if isinstance(answer, (Format, Importer, Launcher, Monitor)):
@@ -172,12 +172,12 @@ def _ends(tokenizer: Any, alone: Sequence[Sequence[int]]) -> list[str]:
     return []
 
 
-def _dataset(dataset: Dataset, subject: str) -> list[Check]:
+def _dataset(dataset: Dataset, subject: str, options: Mapping[str, str]) -> list[Check]:
     try:
-        source = load(dataset.loader)({}, 1000)
+        source = load(dataset.loader)(options, 1000)
         first = list(itertools.islice(source.examples(), _EXAMPLES))
-        again = list(itertools.islice(load(dataset.loader)({}, 1000).examples(), _EXAMPLES))
-        fingerprints = {source.fingerprint(), load(dataset.loader)({}, 1000).fingerprint()}
+        again = list(itertools.islice(load(dataset.loader)(options, 1000).examples(), _EXAMPLES))
+        fingerprints = {source.fingerprint(), load(dataset.loader)(options, 1000).fingerprint()}
         problems = []
         if not first:
             problems.append("it has no examples")
@@ -186,6 +186,8 @@ def _dataset(dataset: Dataset, subject: str) -> list[Check]:
         if len(fingerprints) > 1:
             problems.append("its fingerprint is another each time, so that prepared tokens are never found again")
         pieces = [piece for example in first for piece in example.pieces]
+        if dataset.is_chat != all(example.messages for example in first) and first:
+            problems.append("`is_chat` is said of examples that are messages, and of nothing else")
         roles = sorted({p.role for p in pieces} - set(dataset.roles))
         if roles:
             problems.append(f"pieces are {', '.join(roles)}, which `roles` does not name")
@@ -283,15 +285,18 @@ def _try(call: Callable[[], Any]) -> Any:
         return error
 
 
-def recount(dataset: Dataset, catalog: Catalog) -> Check:
+def recount(dataset: Dataset, catalog: Catalog, options: Mapping[str, str]) -> Check:
     """Whether the token file that a worker reads has the tokens that the examples have, one by one."""
     subject = f"dataset {dataset.name}"
+    if dataset.is_chat:
+        return skipped("recount", subject, "its text is made by each model's own chat template")
     try:
         model = _reader(dataset, catalog)
         if model is None:
             return skipped("recount", subject, "no model with a tokenizer is installed to read it with")
-        tokens = read_tokens(Path(prepare(dataset, {}, model, "all").token_file.path))
-        examples = list(itertools.islice(load(dataset.loader)({}, model.architecture.vocab_size).examples(), _EXAMPLES))
+        tokens = read_tokens(Path(prepare(dataset, options, model, "all").token_file.path))
+        source = load(dataset.loader)(options, model.architecture.vocab_size)
+        examples = list(itertools.islice(source.examples(), _EXAMPLES))
         tokenizer = open_tokenizer(model.tokenizer) if dataset.needs_tokenizer and model.tokenizer else None
         expected = [_ids(example, tokenizer) for example in examples]
     except TunemarkError as error:

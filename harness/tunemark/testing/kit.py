@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tunemark.errors import UnknownName, did_you_mean
+from tunemark.errors import BadExperiment, UnknownName, did_you_mean
 from tunemark.experiment import make_experiment, points, resolve_all
+from tunemark.experiment.values import named_options
 from tunemark.launch import copy_code, examine
 from tunemark.physics import parameters
 from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, Model, Offer, Strategy
@@ -56,7 +57,8 @@ class _Plugin:
 
 class Kit:
     """The checks of what `asked` names: an entry point, a distribution with all of its plugins, or one thing that a
-    plugin offers. only: names of checks, empty for all. Raises `UnknownName` where nothing is called so."""
+    plugin offers, a dataset with its options (`name:path=FILE`). only: names of checks, empty for all. Raises
+    `UnknownName` where nothing is called so, `BadExperiment` where the options are of nothing."""
 
     def __init__(self, asked: str, *, only: Sequence[str] = ()) -> None:
         unknown = [name for name in only if name not in NAMES]
@@ -71,7 +73,13 @@ class Kit:
             for p in sorted(set(points), key=lambda p: p.name)
         ]
         offers = [o for o in self._catalog.offers() if o.plugin != "kit"]
-        self._plugins, self._offers = _found(asked, installed, offers)
+        name, self._options = _with_options(asked)
+        self._plugins, self._offers = _found(name, installed, offers)
+        for option in self._options:
+            takes = [o.answer.options for o in self._offers if isinstance(o.answer, Dataset)]
+            if len(takes) != 1 or option not in takes[0]:
+                words = "is no dataset, and takes none" if len(takes) != 1 else did_you_mean(option, takes[0])
+                raise BadExperiment(what=f"{name} has no option {option!r}", next=words)
 
     @property
     def planned(self) -> list[tuple[str, str]]:
@@ -125,9 +133,9 @@ class Kit:
                 yield from self._plugin(plugin, folder)
         for offer in self._offers:
             if self._wants("name") or self._wants("facts") or self._wants("tokenizer"):
-                yield from facts(offer, self._catalog)
+                yield from facts(offer, self._catalog, self._options)
             if isinstance(offer.answer, Dataset) and self._wants("recount"):
-                yield recount(offer.answer, self._catalog)
+                yield recount(offer.answer, self._catalog, self._options)
         if any(self._wants(name) for name in MEASURES):
             yield from self._arithmetic(folder)
         yield from self._runs(Runs(self._catalog, folder))
@@ -281,6 +289,13 @@ def _absent(device: Device) -> str:
         return "" if device.accelerators() else "it is not on this machine"
     except Exception as error:  # a stranger's device is on the other side
         return f"it cannot say its sizes: {type(error).__name__}: {error}"
+
+
+def _with_options(asked: str) -> tuple[str, dict[str, str]]:
+    try:
+        return named_options(asked)
+    except ValueError:
+        return asked, {}  # a name that holds a colon of its own
 
 
 def _found(asked: str, installed: Sequence[_Plugin], offers: Sequence[Offer]) -> tuple[list[_Plugin], list[Offer]]:
