@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -258,16 +259,18 @@ class Kit:
         if smallest is not None:
             subject = subject_of(smallest)
             if self._wants("run"):
-                yield runs.run(smallest.answer)
+                yield _guarded("run", subject, lambda: runs.run(smallest.answer))
             if self._wants("kill"):
-                yield runs.kill(smallest.answer.name, "cpu", "1", subject)
+                yield _guarded("kill", subject, lambda: runs.kill(smallest.answer.name, "cpu", "1", subject))
         for offer in self._offers:
             if offer.hook == "tunemark_devices":
                 yield from self._device(runs, offer)
         strategies = [o for o in self._offers if isinstance(o.answer, Strategy) and not o.answer.is_search]
+        model = smallest.answer.name if smallest else "mistral-tiny"
         for offer in strategies if self._wants("parity") else ():
-            check = runs.parity(offer.answer, smallest.answer.name if smallest else "mistral-tiny")
-            yield Check(name=check.name, subject=subject_of(offer), outcome=check.outcome, reason=check.reason)
+            strategy = offer.answer
+            check = _guarded("parity", "", lambda strategy=strategy: runs.parity(strategy, model))  # type: ignore[misc]
+            yield replace(check, subject=subject_of(offer))
 
     def _device(self, runs: Runs, offer: Offer) -> Iterator[Check]:
         device: Device = offer.answer
@@ -279,9 +282,18 @@ class Kit:
             yield skipped("kill", subject, why)
             return
         if self._wants("honesty"):
-            yield runs.honesty(device)
+            yield _guarded("honesty", subject, lambda: runs.honesty(device))
         if self._wants("kill"):
-            yield runs.kill(BIGRAMS, device.name, None, subject)
+            yield _guarded("kill", subject, lambda: runs.kill(BIGRAMS, device.name, None, subject))
+
+
+def _guarded(name: str, subject: str, check: Callable[[], Check]) -> Check:
+    """One check, failed by whatever it raises: a stranger's code is on the other side, and the other checks go on."""
+    try:
+        return check()
+    except Exception as error:
+        traceback.print_exc()
+        return failed(name, subject, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _absent(device: Device) -> str:
