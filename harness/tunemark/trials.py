@@ -228,6 +228,9 @@ def _tried(
             budget=None,
             breakdown=False,
             target_interval=0.0,
+            evaluate=None,
+            sample=None,
+            save=None,
         )
         short = replace(concrete, spec=spec, run_id=run_id(spec))
         ready = make_ready([short], apart, Watch(), launching)

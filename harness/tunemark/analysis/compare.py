@@ -24,6 +24,9 @@ from tunemark.results.result import Estimate, Result
 # Runs without a counterpart that are listed, each held against all others: beyond, nobody reads them.
 _MOST_ALONE = 20
 
+# What auto may choose: manual layouts of all of these are what it is held against.
+_CHOSEN = {"strategy", "micro_batch", "checkpointing"}
+
 Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
 # History of the schema (of `compare --json`): 1, first form.
 SCHEMA = 1
@@ -57,7 +60,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
     """What automatic parallelization is worth against something. over: what. against: the layouts that stand for it.
     ratio: auto's rate over theirs. regret: the share of the best rate that was left on the table, with its bounds; of
-    the last row alone. reason: why there is no ratio."""
+    the last row alone. paid_back_s: seconds of training by `against` that take as long as auto with its search; null
+    where auto is not faster, or did not search. reason: why there is no ratio."""
 
     over: str
     against: tuple[str, ...]
@@ -66,6 +70,7 @@ class Gain(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str
     regret: Estimate | None = None
+    paid_back_s: float | None = None
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -303,7 +308,7 @@ def _group(members: Sequence[_Member], axes: Sequence[str], free: Collection[str
         surroundings=around,
         baseline=base.label if base else None,
         rows=tuple(rows),
-        worth=tuple(_worth(members)) if tuple(axes) == ("strategy",) else (),
+        worth=tuple(_worth(members)) if "strategy" in axes and set(axes) <= _CHOSEN else (),
         notes=tuple(notes),
     )
 
@@ -388,10 +393,10 @@ def _worth(members: Sequence[_Member]) -> list[Gain]:
     median = manual[(count - 1) // 2 : count // 2 + 1]
     lost = [m for m in kinds["manual"] if m.obstacle]
     no_manual = "no manual layout was measured" if not lost else f"no manual layout has a rate: {_obstacles(lost)}"
-    none = [m for m in kinds["none"] if not m.obstacle]
+    none = sorted((m for m in kinds["none"] if not m.obstacle), key=_middle)
     no_none = _obstacles(kinds["none"]) or "none was not measured"
     found = [
-        _gain("none", auto, none[:1], no_none),
+        _gain("none", auto, none[-1:], no_none),
         _gain("the best manual layout", auto, manual[-1:], no_manual),
         _gain(f"the median of {count} manual layouts", auto, median, no_manual),
     ]
@@ -422,7 +427,14 @@ def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) ->
     ratio = combined(terms, in_rounds=were_in_rounds(results))
     reason = ratio.method if ratio.low is None else ""
     names = tuple(member.label for member in against)
-    return Gain(over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason)
+    search_s, paid_back_s = auto.result.search_s, None
+    if search_s is not None and ratio.value > 1:
+        # W tokens take W/x by them and search + W/(ratio x) by auto.
+        paid_back_s = search_s / (1 - 1 / ratio.value)
+    return Gain(
+        over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason,
+        paid_back_s=paid_back_s,
+    )  # fmt: skip
 
 
 def _judged(found: Comparison) -> Comparison:

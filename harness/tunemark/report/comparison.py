@@ -102,8 +102,9 @@ def _worth(worth: Sequence[Gain]) -> list[str]:
             if r.low is not None and r.high is not None:
                 regret += f" ({100 * r.low:.1f} to {100 * r.high:.1f})"
         against = escaped(", ".join(gain.against)) or "-"
-        rows.append([escaped(gain.over), against, ratio_text(gain.ratio), regret, gain.outcome])
-    header = ["auto over", "which is", "ratio (95 %)", "regret (%)", "auto is"]
+        paid = "-" if gain.paid_back_s is None else f"{gain.paid_back_s:,.0f}"
+        rows.append([escaped(gain.over), against, ratio_text(gain.ratio), regret, paid, gain.outcome])
+    header = ["auto over", "which is", "ratio (95 %)", "regret (%)", "search paid back (s)", "auto is"]
     lines = ["What automatic parallelization is worth:", "", markdown(header, rows, 2)]
     lines += [f"- {escaped(gain.over)}: {escaped(gain.reason)}" for gain in worth if gain.reason]
     lines += ["", "The best of several is partly the luckiest of them, so that auto's gain over it is understated. "]

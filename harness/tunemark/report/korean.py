@@ -358,6 +358,7 @@ KOREAN: dict[str, str] = {
     "Slot tokens per second: as predicted, with bounds of two standard deviations, and as tried.":
         "초당 슬롯 토큰 수. 예측값(표준편차 두 배의 범위)과 시험에서 잰 값.",
     "layout": "배치",
+    "search paid back after": "탐색 시간 회수까지",
     "layouts": "배치",
     "micro-batch": "마이크로 배치",
     "at least": "최소",

@@ -145,12 +145,14 @@ def _table(groups: Sequence[Sequence[Result]], judged: Mapping[str, Judged], say
 
 def _worth(found: Sequence[tuple[str, Gain]], say: Say) -> Table:
     rows = tuple(
-        (name, _over(gain, say), ", ".join(gain.against) or None, _estimate(gain.ratio), gain.regret, say(gain.outcome))
+        (name, _over(gain, say), ", ".join(gain.against) or None, _estimate(gain.ratio), gain.regret, gain.paid_back_s,
+         say(gain.outcome))
         for name, gain in found
     )  # fmt: skip
     named = (
         ("group", "measured alike", ""), ("over", "over", ""), ("against", "that is", ""),
-        ("ratio", "times as fast", ""), ("regret", "left on the table", "1"), ("outcome", "judged", ""),
+        ("ratio", "times as fast", ""), ("regret", "left on the table", "1"),
+        ("paid_back_s", "search paid back after", "s"), ("outcome", "judged", ""),
     )  # fmt: skip
     return Table(
         key="automatic",
