@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -341,6 +344,32 @@ def test_a_template_that_cannot_do_it_is_said(tmp_path: Path, template: str, say
     options = {"path": str(path), "template": str(tmp_path / "t.jinja")}
     with pytest.raises(BadData, match=says):
         prepare(DATASETS["chat"], options, _PLAIN, "response", cache=tmp_path)
+
+
+def test_rows_of_the_hub_are_the_same_without_torch(tmp_path: Path) -> None:
+    code = f"""
+import json, sys
+import datasets
+from tunemark_datasets import chat, instructions
+asked = []
+def load_dataset(repository, *config, split, revision):
+    asked.append([repository, *config, split, revision])
+    return datasets.Dataset.from_list({_ROWS!r} if repository == "a/b" else [{{"messages": {_TALK!r}}}])
+datasets.load_dataset = load_dataset
+options = {{"hub": "a/b", "config": "de", "split": "test", "revision": "abc", "rows": "2"}}
+source = instructions.load(options, 100)
+pieces = [[p.text for p in e.pieces] for e in source.examples()]
+talk = next(chat.load({{"hub": "c/d"}}, 100).examples()).messages
+prints = [instructions.load(o, 100).fingerprint() for o in (options, {{"hub": "a/b"}})]
+assert "torch" not in sys.modules
+print(json.dumps([asked[:2], pieces, source.facts()["rows"], talk, len(set(prints))]))
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    asked, pieces, count, talk, prints = json.loads(done.stdout)
+    assert asked == [["a/b", "de", "test", "abc"], ["c/d", "train", None]]
+    assert pieces == [[p, r["output"]] for p, r in zip(_PROMPTS, _ROWS[:2], strict=False)]
+    assert (count, talk, prints) == (2, _TALK, 2)
 
 
 # -- text

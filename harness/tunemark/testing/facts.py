@@ -26,6 +26,7 @@ from tunemark.plugin import (
     Strategy,
 )
 from tunemark.plugin.catalog import load
+from tunemark.plugin.claims import Line
 from tunemark.testing.check import Check, failed, judged, passed, skipped
 from tunemark_worker.contract import split_runtime
 
@@ -38,6 +39,8 @@ _TEXTS = (
     " ",
     "x = [1, 2]\n",
 )
+# Lines that state no figure of a training.
+_NONSENSE = ("", "hello", "Zwölf Boxkämpfer", "{", '{"a": [1, null]}', "a,b\tc;;", "# ---", "x" * 5000)
 # Documents that are read of a dataset: enough to see padding, few enough to take no time.
 _EXAMPLES = 64
 
@@ -63,7 +66,11 @@ def facts(offer: Offer, catalog: Catalog, options: Mapping[str, str]) -> list[Ch
         return [*checks, _strategy(answer, subject, catalog)]
     if isinstance(answer, (Format, Importer, Launcher, Monitor)):
         named = [answer.render] if isinstance(answer, Format) else _loaders(answer)
-        return [*checks, judged("facts", subject, _loadable(named), f"{', '.join(named)} can be loaded")]
+        problems = _loadable(named)
+        good = f"{', '.join(named)} can be loaded"
+        if isinstance(answer, Importer) and not problems:
+            problems, good = _claims_nonsense(answer), f"{good}, and makes nothing of what is not its own"
+        return [*checks, judged("facts", subject, problems, good)]
     return [*checks, _device(answer, subject, catalog)]
 
 
@@ -87,6 +94,21 @@ def _loadable(names: Sequence[str]) -> list[str]:
         except Exception as error:  # a stranger's module is on the other side
             problems.append(f"{name} cannot be loaded: {error}")
     return problems
+
+
+def _claims_nonsense(importer: Importer) -> list[str]:
+    """Whether a reader of logs raises on, or sees a claim in, lines that no tool prints; the same of documents."""
+    try:
+        if importer.is_document is not None:
+            taken = [text for text in _NONSENSE if load(importer.is_document)(text)]
+            return [f"it takes {taken[0]!r} for a document of its own"] if taken else []
+        reader = load(str(importer.log))()
+        for number, text in enumerate(_NONSENSE, 1):
+            reader.read(Line(number, text))
+        claims = list(reader.claims())
+        return [f"it sees {len(claims)} claims in lines that state no figure"] if claims else []
+    except Exception as error:  # a stranger's reader is on the other side
+        return [f"it raises on lines that are not its own: {type(error).__name__}: {error}"]
 
 
 def _findable(runtime: str) -> list[str]:
