@@ -13,6 +13,8 @@ import pytest
 import torch
 import transformers
 
+import tunemark
+from tunemark.errors import TunemarkError
 from tunemark_models.smollm2 import tokenizer, weights
 from tunemark_worker import documents
 from tunemark_worker.batches import Tokens
@@ -52,7 +54,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 
 
 def test_its_losses_are_those_of_a_loop_written_by_hand(tuned: Tuned) -> None:
-    assert len(tuned.losses) == 8
+    assert len(tuned.losses) == 6
     assert tuned.losses == pytest.approx(tuned.by_hand, abs=1e-3)
     # Random weights begin at ln 49152 = 10.8; and these learn.
     assert tuned.losses[0] < 4
@@ -91,6 +93,18 @@ def test_its_completions_stand_in_the_report_and_come_from_the_saved_folder(tune
     assert completion["after"].startswith(
         theirs.decode(found[0], skip_special_tokens=True)[len(completion["prompt"]) :]
     )
+
+
+def test_a_gguf_file_of_another_model_is_refused_in_the_plan(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"dataset": "synthetic", "device": "cpu:1"}
+    with pytest.raises(TunemarkError, match="not of smollm2-360m's architecture") as error:
+        tunemark.plan(model="smollm2-360m", weights=f"pretrained:{weights()}", **words)
+    assert "hidden_size is 576, not 960" in error.value.why
+    (plan,) = tunemark.plan(model="smollm2-135m", weights=f"pretrained:{weights()}", **words)
+    assert "gguf" in plan.requires
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF but no more")
+    with pytest.raises(TunemarkError, match="cannot be read as GGUF"):
+        tunemark.plan(model="smollm2-135m", weights=f"pretrained:{tmp_path / 'broken.gguf'}", **words)
 
 
 def test_its_tokenizer_is_transformers_own_reading_of_the_file() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunemark.analysis.prices import read_prices
 from tunemark.errors import BadExperiment, TunemarkError
-from tunemark.experiment import Experiment, Plan, check_not_saved
+from tunemark.experiment import Experiment, Plan, check_not_saved, prove_saveable
 from tunemark.plugin import Catalog, Launching
 from tunemark.plugin.catalog import load
 from tunemark.predict.search import SearchLog
@@ -50,6 +50,7 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
     prices = read_prices(experiment.prices) if experiment.prices is not None else None
     store = Store(Path(experiment.store))
     store.prove_writable()
+    prove_saveable(plans)
     if experiment.redo:
         check_not_saved(plans)
     output = Path(experiment.output) if experiment.output else None

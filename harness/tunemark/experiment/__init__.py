@@ -2,6 +2,7 @@
 
 from tunemark.experiment.beside import check_not_saved as check_not_saved
 from tunemark.experiment.beside import is_saved as is_saved
+from tunemark.experiment.beside import prove_saveable as prove_saveable
 from tunemark.experiment.experiment import Experiment as Experiment
 from tunemark.experiment.experiment import Point as Point
 from tunemark.experiment.experiment import make_experiment as make_experiment

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,21 @@ def check_one_saves(plans: Sequence[Plan]) -> None:
             why="each of them would train another",
             next="save one run at a time, each in a folder of its own",
         )
+
+
+def prove_saveable(plans: Sequence[Plan]) -> None:
+    """Refuse a place where no folder can be made, whatever its permissions say: nothing is left behind."""
+    for path in (Path(plan.spec.save) for plan in plans if plan.spec.save):
+        above = next(each for each in path.parents if each.exists())
+        try:
+            with tempfile.TemporaryDirectory(dir=above, prefix=".writable-"):
+                pass
+        except OSError as error:
+            raise BadExperiment(
+                what=f"cannot save to {str(path)!r}: no folder can be made in {str(above)!r}",
+                why=str(error.strerror or error),
+                next="name a folder that you may write to",
+            ) from error
 
 
 def check_not_saved(plans: Sequence[Plan]) -> None:
