@@ -48,7 +48,7 @@ BOUNDS = {
     "no room": (35.0, "half a minute is waited for room, and nothing is started"),
     "network": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
     "node": (75.0, "SlurmdTimeout 30 and Slurm's next look; nothing has to be asked of the dead node"),
-    "command": (10.0, "ranks look for it once a second, at a window's edge"),
+    "command": (30.0, "ranks look for it once a second, at a window's edge"),
     "restarted": (40.0, "to the second start: torchrun gives the other rank 30 s to end"),
 }
 

@@ -64,10 +64,21 @@ def main(plan: str) -> int:
             available_bytes=available_bytes(message),
             **attempt.facts(),
         )
-        return 1
+        # A peer may be gone, and a group that is left in order waits for it.
+        return _ended(1)
     recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
     attempt.leave()
-    return 0
+    return _ended(0)
+
+
+def _ended(code: int) -> int:
+    """The exit code; where there are several ranks it is given to the system at once. What the interpreter would still
+    take down of their group can hang or abort (gloo, torch 2.13), and everything is written."""
+    if "WORLD_SIZE" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _life(rank: int) -> int:

@@ -298,7 +298,7 @@ def _end(measurement: Measurement) -> tuple[Status, str, str]:
         return "killed", "no end record", f"{missing} of {measurement.assignment.processes} ranks wrote no end record"
     reason = str(ended[0].get("reason"))
     if reason == "interrupted":
-        return "killed", reason, "ended at a window's edge after SIGTERM"
+        return "killed", reason, "ended at a window's edge: it was asked to, or the command that followed it was gone"
     return "ok", reason, "every rank wrote its end record"
 
 
