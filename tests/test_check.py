@@ -77,6 +77,7 @@ FAULTS = {
     "a name that is taken": ("name", "model toy-lm", "example, unsound claim it"),
     "print to standard output": ("quiet", "plugin unsound-loud", "import prints 15 bytes"),
     "a slow hook": ("speed", "plugin unsound-loud", "tunemark_datasets takes 1"),
+    "an import that ends the process": ("import", "plugin unsound-leaving", "it: exit code 3"),
     "an import that fails": ("import", "plugin unsound-gone", "no_such_module_of_anybody"),
     "a newer interface": ("interface", "plugin unsound-newer", "it needs plugin interface 99.0"),
     "an answer that is nonsense": ("hooks", "plugin unsound-nonsense", "which is no Model"),

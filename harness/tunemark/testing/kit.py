@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunemark.errors import BadExperiment, UnknownName, did_you_mean
 from tunemark.experiment import make_experiment, points, resolve_all
@@ -68,13 +68,16 @@ class Kit:
         points = list(importlib.metadata.entry_points(group=GROUP))
         own = importlib.metadata.EntryPoint(name="kit", value="tunemark.testing.bigrams", group=GROUP)
         self._only = only
-        self._catalog = Catalog([*points, own])
         installed = [
             _Plugin(name=p.name, module=p.value, distribution=p.dist.name if p.dist else "unknown")
             for p in sorted(set(points), key=lambda p: p.name)
         ]
-        offers = [o for o in self._catalog.offers() if o.plugin != "kit"]
         name, self._options = _with_options(asked)
+        # First in a process of its own: an import that does not end, or ends the process, is not tried in this one.
+        self._imports = {p.name: _imported(p) for p in _of_name(name, installed)}
+        deadly = [name for name, found in self._imports.items() if found.answers is None]
+        self._catalog = Catalog([*(p for p in points if p.name not in deadly), own])
+        offers = [o for o in self._catalog.offers() if o.plugin != "kit"]
         self._plugins, self._offers = _found(name, installed, offers)
         for option in self._options:
             takes = [o.answer.options for o in self._offers if isinstance(o.answer, Dataset)]
@@ -131,7 +134,7 @@ class Kit:
     def _all(self, folder: Path) -> Iterator[Check]:
         for plugin in self._plugins:
             if any(self._wants(name) for name in OF_PLUGIN):
-                yield from self._plugin(plugin, folder)
+                yield from self._plugin(plugin)
         for offer in self._offers:
             if self._wants("name") or self._wants("facts") or self._wants("tokenizer"):
                 yield from facts(offer, self._catalog, self._options)
@@ -143,24 +146,21 @@ class Kit:
 
     # -- the plugin as a whole
 
-    def _plugin(self, plugin: _Plugin, folder: Path) -> Iterator[Check]:
+    def _plugin(self, plugin: _Plugin) -> Iterator[Check]:
         subject = f"plugin {plugin.name}"
-        mark = uuid.uuid4().hex
-        answers = folder / f"{mark}.json"
-        command = [sys.executable, "-m", "tunemark.testing.imported", str(answers), plugin.module]
-        words = _limited(command, {leftover.VARIABLE: mark}, folder, IMPORT_LIMIT_S)
-        left = end_marked(mark)
-        try:
-            found: dict[str, Any] = json.loads(answers.read_text())
-        except (OSError, ValueError):
-            yield failed("import", subject, f"{plugin.module} ends the process that imports it: {words}")
-            found = {"failure": words, "seconds": {}, "printed": {}, "heavy": []}
+        imported = self._imports.get(plugin.name) or _imported(plugin)
+        if imported.answers is None:
+            yield failed("import", subject, f"{plugin.module} ends the process that imports it: {imported.words}")
+            for name in OF_PLUGIN[1:-1]:
+                yield skipped(name, subject, "it cannot be imported")
+            yield left_behind("processes", subject, imported.left, "its import")
+            return
+        found = imported.answers
+        failure = found["failure"]
+        if failure and not found["heavy"]:
+            yield failed("import", subject, f"{plugin.module}: {failure}")
         else:
-            failure = found["failure"]
-            if failure and not found["heavy"]:
-                yield failed("import", subject, f"{plugin.module}: {failure}")
-            else:
-                yield passed("import", subject, f"{plugin.module} ({plugin.distribution})")
+            yield passed("import", subject, f"{plugin.module} ({plugin.distribution})")
         broken = [b.reason for b in self._catalog.broken if b.plugin == plugin.name]
         interface = [r for r in broken if "plugin interface" in r or "TUNEMARK_INTERFACE" in r]
         declared = next((p.interface for p in self._catalog.plugins if p.name == plugin.name), "")
@@ -178,7 +178,7 @@ class Kit:
         others = [r for r in broken if r not in interface]
         yield judged("hooks", subject, others, "each hook is known, and returns what it should")
         if leftover.is_known():
-            yield left_behind("processes", subject, left, "its import and its hooks")
+            yield left_behind("processes", subject, imported.left, "its import and its hooks")
         else:
             yield skipped("processes", subject, "this host has no /proc to look for processes in")
 
@@ -310,19 +310,43 @@ def _with_options(asked: str) -> tuple[str, dict[str, str]]:
         return asked, {}  # a name that holds a colon of its own
 
 
-def _found(asked: str, installed: Sequence[_Plugin], offers: Sequence[Offer]) -> tuple[list[_Plugin], list[Offer]]:
-    """The plugins and the offers that a name stands for."""
+def _of_name(asked: str, installed: Sequence[_Plugin]) -> list[_Plugin]:
+    """The plugin of that name, or else those of the distribution."""
 
     def key(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
 
-    for plugins in (
-        [p for p in installed if p.name == asked],
-        [p for p in installed if key(p.distribution) == key(asked)],
-    ):
-        if plugins:
-            names = {p.name for p in plugins}
-            return plugins, [o for o in offers if o.plugin in names]
+    own = [p for p in installed if p.name == asked]
+    return own or [p for p in installed if key(p.distribution) == key(asked)]
+
+
+class _Imported(NamedTuple):
+    """What a process found that imported a plugin and called its hooks. answers: None where it did not come so far;
+    words: its last ones. left: processes that were still there."""
+
+    answers: dict[str, Any] | None
+    words: str
+    left: list[tuple[int, str]]
+
+
+def _imported(plugin: _Plugin) -> _Imported:
+    with tempfile.TemporaryDirectory(prefix="tunemark-import-") as name:
+        mark = uuid.uuid4().hex
+        answers = Path(name) / "answers.json"
+        command = [sys.executable, "-m", "tunemark.testing.imported", str(answers), plugin.module]
+        words = _limited(command, {leftover.VARIABLE: mark}, Path(name), IMPORT_LIMIT_S)
+        left = end_marked(mark)
+        try:
+            return _Imported(json.loads(answers.read_text()), words, left)
+        except (OSError, ValueError):
+            return _Imported(None, words, left)
+
+
+def _found(asked: str, installed: Sequence[_Plugin], offers: Sequence[Offer]) -> tuple[list[_Plugin], list[Offer]]:
+    """The plugins and the offers that a name stands for."""
+    if plugins := _of_name(asked, installed):
+        names = {p.name for p in plugins}
+        return plugins, [o for o in offers if o.plugin in names]
     one = [o for o in offers if o.name == asked or getattr(o.answer, "name", None) == asked]
     if one:
         names = {o.plugin for o in one}
