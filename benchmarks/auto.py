@@ -4,6 +4,7 @@
     python benchmarks/auto.py --short             # one model, fewer layouts, one attempt: a look, nothing to quote
     python benchmarks/auto.py --size 4            # 4 ranks, oversubscribed: the order alone is looked at
     python benchmarks/auto.py --write             # and puts the tables into docs/search.md
+    python benchmarks/auto.py --plans --write     # nothing is measured: the plans for machines that are not here
 
 Every layout is measured with the same global batch, data and seed, in rounds (each once, then each again), so that a
 drift of the machine spreads over all. Exit code 1 where a bar is missed.
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/search.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+# What is planned for docs/search.md: MoAI's sizes of its tutorial, and a growing cluster.
+PLANS = (
+    "--device MI250 --size 16,32 --model mistral-7b --global-batch 256 --sequence 1024",
+    "--device H100 --size 8,16,32,64,128,256,512,1024 --model mistral-7b --sequence 4096",
+)
 
 # Bars: of the ranking, of the rate that auto's layout leaves, and of predicted rates after calibration.
 LEAST_SPEARMAN, MOST_REGRET, MOST_ERROR = 0.8, 0.03, 0.15
@@ -39,7 +45,6 @@ GLOBAL_BATCH, SEQUENCE = 8, 128
 LAYOUTS: Mapping[int, Sequence[tuple[str, int, str]]] = {
     2: (
         ("none", 8, "none"),
-        ("none", 1, "full"),
         ("ddp", 4, "none"),
         ("ddp", 1, "none"),
         ("fsdp", 4, "none"),
@@ -47,7 +52,6 @@ LAYOUTS: Mapping[int, Sequence[tuple[str, int, str]]] = {
         ("tp", 8, "none"),
         ("tp", 1, "none"),
         ("pp", 2, "none"),
-        ("pp:schedule=interleaved", 1, "none"),
     ),
     4: (
         ("none", 8, "none"),
@@ -92,13 +96,20 @@ def main() -> int:
     parser.add_argument("--keep-calibration", action="store_true", help="take the one that is there")
     parser.add_argument("--store", default=None, help="folder for the runs; by default a temporary one")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--plans", action="store_true", help="print the plans of docs/search.md instead")
     args = parser.parse_args()
+    if args.plans:
+        words = "\n\n".join(planned(flags) for flags in PLANS)
+        print(words)
+        if args.write:
+            put("plans", words)
+        return 0
     models = args.model.split(",")[: 1 if args.short else None]
     attempts = 1 if args.short else args.attempts
     if not args.keep_calibration:
         command = ["calibrate", "--device", f"cpu:{args.size}", *(["--oversubscribe"] if args.size > 2 else [])]
         subprocess.run([sys.executable, "-m", "tunemark", *command], check=True, stdout=subprocess.DEVNULL)
-    words, is_good = [], True
+    texts, is_good = [], True
     with tempfile.TemporaryDirectory() as folder:
         store = args.store or folder
         for model in models:
@@ -106,13 +117,28 @@ def main() -> int:
             cells, auto = measured(model, args.size, layouts, attempts, args.steps, store)
             text, good = judged(model, args.size, cells, auto)
             print(text, flush=True)
-            words.append(text)
+            texts.append(text)
             is_good = is_good and good
     if args.write:
-        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n" + "\n\n".join(words) + f"\n{END}{after}", encoding="utf-8")
+        put("measured", "\n\n".join(texts))
     return 0 if is_good else 1
+
+
+def put(name: str, words: str) -> None:
+    """Write words between the marks of that name in the document."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    DOCUMENT.write_text(f"{before}{begin}\n{words}\n{end}{after}", encoding="utf-8")
+
+
+def planned(flags: str) -> str:
+    """The table of a plan, its command, and the explanation of its last size."""
+    words = ["plan", "--strategy", "auto", *flags.split()]
+    done = subprocess.run([sys.executable, "-m", "tunemark", *words], capture_output=True, text=True, check=True)
+    _, table, *_ = done.stdout.split("\n\n")
+    why = [line for line in done.stdout.splitlines() if ": its step of " in line]
+    return f"`tunemark {' '.join(words)}`\n\n{table}\n\n{why[-1]}"
 
 
 def measured(

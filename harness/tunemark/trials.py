@@ -76,7 +76,7 @@ def choose(
     trials = trials_of(plan)
     began_s = clock()
     tried = _try(plan, found, trials, store, catalog, launching, timeout_s, watch) if trials else {}
-    log = _decided(found, tried, clock() - began_s)
+    log = decided(found, tried, clock() - began_s)
     watch.message(f"{plan.spec.strategy}: {_words(log)}")
     assert log.chosen is not None, "something fits"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ def _reason(result: Result) -> str:
     return f"{result.status}: {evidence}" if result.status != "ok" else "no step was timed"
 
 
-def _decided(found: Found, tried: dict[int, Option], trial_s: float) -> SearchLog:
+def decided(found: Found, tried: dict[int, Option], trial_s: float) -> SearchLog:
     """The log with its choice: the fastest trial, or the best prediction where nothing was tried."""
     good = {number: option for number, option in tried.items() if option.tried_tokens_per_s is not None}
     if good:

@@ -14,8 +14,10 @@ from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Workload
 from tunemark.predict.candidates import Space, candidates
 from tunemark.predict.ground import question, smallest
-from tunemark.predict.search import Ground, search, to_try
-from tunemark.trials import infeasible, plan_of, predicted
+from tunemark.predict.search import Ground, option_of, search, to_try
+from tunemark.report.search import search_text
+from tunemark.report.words import words
+from tunemark.trials import decided, infeasible, plan_of, predicted
 
 _MODEL = from_dimensions(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
@@ -143,6 +145,44 @@ def test_an_infeasible_goal_is_answered_with_the_smallest_size(catalog):
     # The states alone are 16 bytes of each parameter in 30 GB a rank: four ranks hold them, with little to spare.
     assert size in (4, 5, 6, 8)
     assert str(infeasible("it", found, asked)).count(f"smallest size that would fit is {size}") == 1
+
+
+def test_the_fastest_trial_is_chosen_and_a_failed_one_says_why(found):
+    options = [option_of(each, "tried") for each in found.ranked[:3]]
+    tried = {
+        0: replace(options[0], tried_tokens_per_s=90.0),
+        1: replace(options[1], outcome="failed", reason="oom: no memory"),
+        2: replace(options[2], tried_tokens_per_s=100.0),
+    }
+    log = decided(found, tried, 12.0)
+    assert log.chosen is not None
+    assert (log.chosen.strategy, log.chosen.tried_tokens_per_s) == (options[2].strategy, 100.0)
+    assert {(o.outcome, o.reason) for o in log.options if o.outcome == "failed"} == {("failed", "oom: no memory")}
+    assert (log.trials, log.search_s) == (3, 12.0 + log.prediction_s)
+
+
+def test_where_every_trial_fails_the_smallest_is_run(found):
+    ranked = sorted(range(40), key=lambda n: found.ranked[n].prediction.bytes.total)
+    tried = {n: replace(option_of(found.ranked[n]), outcome="failed") for n in (ranked[0], ranked[-1])}
+    log = decided(found, tried, 1.0)
+    assert log.chosen is not None
+    assert log.chosen.memory_bytes == pytest.approx(found.ranked[ranked[0]].prediction.bytes.total)
+
+
+def test_without_trials_the_best_prediction_is_chosen(found):
+    log = decided(found, {}, 0.0)
+    assert log.chosen is not None
+    assert log.chosen.predicted_tokens_per_s == pytest.approx(found.ranked[0].rate)
+
+
+def test_a_report_shows_the_search_in_both_languages(found):
+    log = decided(found, {0: replace(option_of(found.ranked[0]), tried_tokens_per_s=90.0)}, 3.0)
+    text = search_text(log, "a title")
+    assert f"{log.candidates:,} layouts of 8 ranks" in text
+    assert "does not fit" in text
+    outcomes = {option.outcome for option in log.options}
+    assert {"chosen", "predicted", "does not fit"} <= outcomes
+    assert all(words("ko")(outcome) for outcome in (*outcomes, "tried", "failed"))
 
 
 def test_plan_answers_for_machines_that_are_not_here(tunemark):

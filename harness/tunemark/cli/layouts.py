@@ -17,9 +17,9 @@ from tunemark.predict.ground import question
 from tunemark.predict.search import Found, Option, SearchLog, option_of, search
 from tunemark.report.comparison import markdown
 from tunemark.report.rounding import escaped
-from tunemark.report.search import because, rounded, search_text
+from tunemark.report.search import because, memory_words, rounded, search_text
 from tunemark.trials import infeasible, plan_of, predicted
-from tunemark.units import gib, significant
+from tunemark.units import significant
 
 
 def print_searches(plans: Sequence[Plan], away: Sequence[Point], catalog: Catalog, *, json: bool) -> int:
@@ -117,7 +117,7 @@ def _print(shown: Sequence[tuple[Plan, SearchLog | None]], foreseen: Sequence[tu
             print(f"\n{escaped(note)}")
     print(
         "\nPredicted, not measured: rates count slots of the whole job, bounds are two standard deviations of the "
-        "prediction. Memory is of the fullest rank."
+        "prediction. Memory is of the fullest rank; its upper bound stands beside it where that is more than there is."
     )
 
 
@@ -132,11 +132,11 @@ def _table(foreseen: Sequence[tuple[Elsewhere, SearchLog]]) -> str:
     rows = []
     for i, (one, log) in enumerate(foreseen):
         mine = [str(values[name][i]) for name in own]
-        rows.append([*mine, one.chip, str(one.size), *_cells(one, log.chosen)])
+        rows.append([*mine, one.chip, str(one.size), *_cells(one, log.chosen, log.memory_bytes)])
     return "\n".join(["; ".join(shared), "", markdown(header, rows, len(own) + 4)])
 
 
-def _cells(one: Elsewhere, chosen: Option | None) -> list[str]:
+def _cells(one: Elsewhere, chosen: Option | None, there: float | None) -> list[str]:
     ranks, batch = f"{one.size * one.dies:,}", f"{one.global_batch:,}"
     if chosen is None or chosen.predicted_tokens_per_s is None or chosen.low is None or chosen.high is None:
         return ["does not fit", "-", ranks, batch, *["-"] * 5]
@@ -144,5 +144,5 @@ def _cells(one: Elsewhere, chosen: Option | None) -> list[str]:
     return [
         escaped(chosen.strategy), chosen.checkpointing, ranks, batch, str(chosen.micro_batch), rate,
         rounded(chosen.predicted_tokens_per_s / one.size), significant(sum(chosen.seconds.values()), 3),
-        gib(chosen.memory_bytes),
+        memory_words(chosen, there),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from tunemark.experiment import SETTINGS, Experiment, Plan, RunSpec, make_experiment, points, resolve_all
+from tunemark.experiment import SETTINGS, Experiment, Plan, Point, RunSpec, make_experiment, points, resolve_all
 from tunemark.experiment.settings import BY_NAME, default_word
 from tunemark.plugin import Catalog
 from tunemark.units import gib, giga
@@ -30,12 +30,18 @@ def execute(args: argparse.Namespace) -> int:
     plans = resolve_all([point for point in found if all(point is not other for other in away)], catalog)
     for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
         print(words, file=sys.stderr)
-    if not any(plan.strategy.is_search for plan in plans) and not away:
-        print_plans(plans, json=experiment.json)
-        return 0
-    from tunemark.cli.layouts import print_searches
+    return print_resolved(plans, catalog, json=experiment.json, away=away)
 
-    return print_searches(plans, away, catalog, json=experiment.json)
+
+def print_resolved(plans: Sequence[Plan], catalog: Catalog, *, json: bool, away: Sequence[Point] = ()) -> int:
+    """Print plans, with a predicted layout for each whose strategy is a search, and searches for chips that are not
+    here; returns the exit code."""
+    if not any(plan.strategy.is_search for plan in plans) and not away:
+        print_plans(plans, json=json)
+        return 0
+    from tunemark.cli.layouts import print_searches  # not needed by plans that a person has laid out
+
+    return print_searches(plans, away, catalog, json=json)
 
 
 def experiment_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
+from tunemark.cli.plan import experiment_arguments, experiment_from, print_resolved
 from tunemark.experiment import Experiment, Plan, points, resolve_all
 from tunemark.plugin import Catalog
 
@@ -31,8 +31,7 @@ def execute(args: argparse.Namespace) -> int:
 
         read_prices(experiment.prices)
     if experiment.dry_run:
-        print_plans(plans, json=experiment.json)
-        return 0
+        return print_resolved(plans, catalog, json=experiment.json)
 
     # Heavy and not needed by --dry-run.
     from tunemark.report import exit_code, markdown_table, verdict_line

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.cli.folders import HELP, once, runs_in
-from tunemark.cli.plan import experiment_arguments, experiment_from, print_plans
+from tunemark.cli.plan import experiment_arguments, experiment_from, print_resolved
 from tunemark.cli.run import carried_out
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
 from tunemark.experiment import Experiment, points, resolve_all, scale_points
@@ -66,8 +66,7 @@ def execute(args: argparse.Namespace) -> int:
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
-        print_plans(plans, json=experiment.json)
-        return 0
+        return print_resolved(plans, catalog, json=experiment.json)
     measured = carried_out(experiment, plans, catalog)
     found = _scalings(measured.runs, mode, args, experiment)
     code = _shown(measured.runs, found, experiment, catalog, [experiment.store])

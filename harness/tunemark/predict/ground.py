@@ -52,6 +52,12 @@ class Question:
 def question(plan: Plan, catalog: Catalog) -> Question:
     """What to search for a plan whose strategy is a search. Raises `BadExperiment` where its machine is not known."""
     spec = plan.spec
+    if not plan.model.architecture.num_hidden_layers:
+        raise BadExperiment(
+            what=f"strategy auto cannot predict {plan.model.name}",
+            why="the cost model is of decoder layers, and it has none",
+            next="choose a strategy by hand: see `tunemark list strategies`",
+        )
     work = work_of(plan)
     strategies = known_strategies(catalog, plan.device.name)
     ranks = plan.launch.processes

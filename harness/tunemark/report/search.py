@@ -35,7 +35,7 @@ def search_text(log: SearchLog, title: str, *, rows: int = 8) -> str:
     header = ["layout", "micro-batch", "checkpointing", "outcome", "predicted (slot tokens/s)", "memory (GiB)"]
     header += [f"{name} (s)" for name in _PARTS]
     header += ["tried (slot tokens/s)", "trial (s)"] if tried else []
-    cells = [_cells(option, tried) for option in shown]
+    cells = [_cells(option, tried, log.memory_bytes) for option in shown]
     lines += ["", markdown(header, cells, 4)]
     lacking = [option for option in log.options if option.outcome == "does not fit"]
     lines += [
@@ -160,17 +160,24 @@ def _counts(results: Sequence[Result], say: Say) -> Table:
     )
 
 
+def memory_words(o: Option, there: float | None) -> str:
+    """GiB of the fullest rank, with the upper bound where that is more than there is."""
+    is_tight = there is not None and o.memory_high_bytes > there
+    return gib(o.memory_bytes) + (f" (up to {gib(o.memory_high_bytes)})" if is_tight else "")
+
+
 def rounded(value: float) -> str:
     """Three digits of a prediction, as many as its bounds support at best."""
     return significant(float(f"{value:.3g}"), 3)
 
 
-def _cells(o: Option, tried: bool) -> list[str]:
+def _cells(o: Option, tried: bool, there: float | None) -> list[str]:
     rate = "-"
     if o.predicted_tokens_per_s is not None and o.low is not None and o.high is not None:
         rate = f"{rounded(o.predicted_tokens_per_s)} ({rounded(o.low)} to {rounded(o.high)})"
     seconds = [significant(o.seconds[name], 2) if o.seconds.get(name) else "0" for name in _PARTS]
-    cells = [escaped(o.strategy), str(o.micro_batch), o.checkpointing, o.outcome, rate, gib(o.memory_bytes), *seconds]
+    memory = memory_words(o, there)
+    cells = [escaped(o.strategy), str(o.micro_batch), o.checkpointing, o.outcome, rate, memory, *seconds]
     if tried:
         measured = "-" if o.tried_tokens_per_s is None else f"{o.tried_tokens_per_s:,.0f}"
         cells += [escaped(o.reason) if o.outcome == "failed" else measured]
