@@ -26,6 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
@@ -167,6 +168,7 @@ class Agent:
         self._mark = "{}:{}".format(self._folder, node)
         self._terminated: List[int] = []
         self._kills = _kernel_kills()
+        self._locks: Dict[int, int] = {}
 
     def run(self) -> int:
         """The exit code of this host's processes; one of the codes above where none could be started."""
@@ -181,7 +183,11 @@ class Agent:
             return UNREADABLE
         job = json.loads(text)
         missing = [name for name in job["export"] if name not in os.environ]
-        self._say("started", pid=os.getpid(), cores=_cores(), processor=_processor(), missing=missing)
+        try:
+            self._take_cores(job)
+        except OSError as error:
+            return self._over(REFUSED, str(error))
+        self._say("started", nice=os.nice(0), pid=os.getpid(), cores=_cores(), processor=_processor(), missing=missing)
         if missing:
             return self._over(REFUSED, "this host has no variable {}".format(", ".join(missing)))
         former = {}
@@ -255,6 +261,36 @@ class Agent:
         code = process.wait()
         self._leave_nothing()
         return code
+
+    def _take_cores(self, job: Dict[str, Any]) -> None:
+        """Bind this host's part to cores that no other agent has, where the launcher gives none; OSError where there
+        are too few. The locks are this process's and end with it, however it ends."""
+        if "cores" not in job:
+            return
+        import fcntl  # absent on Windows
+
+        folder = os.path.join(tempfile.gettempdir(), "tunemark-cores-{}".format(os.getuid()))
+        os.makedirs(folder, exist_ok=True)
+        given = _cores()
+        count = len(given) if job["cores"] is None else job["cores"]
+        until_s = time.monotonic() + _SEEN_S
+        while True:
+            for core in given:
+                if core not in self._locks and len(self._locks) < count:
+                    lock = os.open(os.path.join(folder, str(core)), os.O_CREAT | os.O_RDWR, 0o600)
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except OSError:
+                        os.close(lock)
+                    else:
+                        self._locks[core] = lock
+            if len(self._locks) == count:
+                os.sched_setaffinity(0, self._locks)
+                return
+            # A job that has just ended may hold them for another moment.
+            self._wait(until_s, "{} of {} cores that this job needs here are free of other jobs".format(
+                len(self._locks), count))  # fmt: skip
+            time.sleep(_POLL_S)
 
     def _order(self) -> str:
         if self._parent is not None and os.getppid() != self._parent:

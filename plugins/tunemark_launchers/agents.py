@@ -47,7 +47,8 @@ def check_nodes(processes: int, nodes: int, launcher: str) -> None:
 
 def write_job(job: Job, nodes: int, export: Sequence[str], **more: object) -> None:
     """Leave what the agents are to start in the job's folder. Of exported variables the names alone. more: `host`, the
-    first host's address; `meeting_s`, how long hosts wait for each other."""
+    first host's address; `meeting_s`, how long hosts wait for each other; `cores`, how many cores that no other
+    agent has each agent is to find on its host, None for all of them."""
     told = {
         "key": secrets.token_hex(8),
         "nodes": nodes,
@@ -100,6 +101,12 @@ class Agents:
             part.write_text(word)
             os.replace(part, path)
 
+    def end_where_one_refused(self) -> None:
+        """A host that could not begin is not waited for by the others."""
+        ended = self.said("ended")
+        if any(row["why"] for row in ended.values()) and len(ended) < self._nodes:
+            self.order("kill")
+
     def stacks(self) -> str:
         self.order("stacks")
         until_s = time.monotonic() + _ANSWER_S
@@ -123,6 +130,8 @@ class Agents:
         if started:
             found["hosts"] = [row["host"] for _, row in sorted(started.items())]
             found["cores"] = [row["cores"] for _, row in sorted(started.items())]
+            if any(row.get("nice") for row in started.values()):
+                found["nice"] = [row["nice"] for _, row in sorted(started.items())]
             found["processors"] = sorted({row["processor"] for row in started.values()})
         if ended:
             found["kills"] = sum(int(row["kills"]) for row in ended.values())

@@ -257,15 +257,13 @@ class NodesJob:
 
     def _look_after(self) -> None:
         """Find out who is gone, or cannot take part."""
+        self._agents.end_where_one_refused()
         ended, living = self._agents.said("ended"), self._place.living()
         gone = [n for i, n in enumerate(self._place.members, 1) if n not in living and i not in ended]
         if gone:
             hosts = ", ".join(f"{self._place.hosts[name]} ({name})" for name in gone)
             self._failure = f"no sign of life from {hosts} for {GONE_S:.0f} s, or its command was ended"
             self._reason = "host vanished"
-        elif any(row["why"] for row in ended.values()) and len(ended) < self._launcher.nodes:
-            # A host that did not begin is not waited for by the others.
-            self._agents.order("kill")
         elif troubles := self._place.troubles():
             self._failure, self._reason = "; ".join(troubles), "no shared file system"
         elif self._process is not None and self._process.poll() is not None and 0 not in ended:

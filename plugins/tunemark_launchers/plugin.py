@@ -10,7 +10,7 @@ from tunemark.plugin.hooks import hookimpl
 
 @hookimpl
 def tunemark_launchers() -> Sequence[Launcher]:
-    from tunemark_launchers import nodes, slurm
+    from tunemark_launchers import nodes, ray_groups, slurm
 
     return [
         Launcher(
@@ -25,6 +25,13 @@ def tunemark_launchers() -> Sequence[Launcher]:
             loader="tunemark_launchers.slurm:Slurm",
             description="a Slurm batch job for each attempt",
             options=slurm.OPTIONS,
+            elsewhere=True,
+        ),
+        Launcher(
+            name="ray",
+            loader="tunemark_launchers.ray_groups:Ray",
+            description="a placement group of Ray's for each attempt",
+            options=ray_groups.OPTIONS,
             elsewhere=True,
         ),
     ]

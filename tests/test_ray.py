@@ -1,0 +1,226 @@
+"""The launcher `ray` against a real Ray: one that the command starts itself, and a cluster of two hosts by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_RUN = [sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--dataset", "synthetic"]
+_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-calibrate", "--warmup", "2", "--repeats", "1", "--json"]
+_RUN += ["--target-interval", "0", "--timeout", "120"]
+_TWO = ["--strategy", "ddp", "--device", "cpu:2"]
+_ENDLESS = ["--steps", "100000"]
+# Of a rank that is not heard of, of an agent that waits for it, and of Ray itself on a busy machine.
+_PATIENCE_S = 300
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray"),
+]
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path, tunemark_cache: Path) -> Iterator[Start]:
+    """Start a command in the test's folder; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str, variables: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
+        environment = {**variables, "TUNEMARK_CACHE": str(tunemark_cache), "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen([*_RUN, *words], cwd=tmp_path, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        if each.poll() is None:
+            each.kill()
+        each.communicate()
+
+
+class Cluster:
+    """Two hosts of Ray's, one core each, both on this machine. Each `ray start --block` ends what it started."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        head = ["--head", f"--port={self.port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+        self.hosts = [self._host(*head)]
+        self._wait(1)
+        self.hosts.append(self._host(f"--address=127.0.0.1:{self.port}"))
+        self._wait(2)
+
+    @property
+    def launcher(self) -> str:
+        return f"ray:address=127.0.0.1:port={self.port}:exclusive=false"
+
+    def close(self) -> None:
+        for host in reversed(self.hosts):
+            host.terminate()
+        for host in reversed(self.hosts):
+            try:
+                host.wait(60)
+            except subprocess.TimeoutExpired:
+                host.kill()
+
+    @staticmethod
+    def _host(*words: str) -> subprocess.Popen[bytes]:
+        variables = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *words]
+        return subprocess.Popen(
+            command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def _wait(self, count: int) -> None:
+        """Until Ray counts so many hosts."""
+        program = "import ray, sys\nray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+        program += "print(sum(node['Alive'] for node in ray.nodes()))"
+        until_s = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < until_s:
+            words = [sys.executable, "-c", program, f"127.0.0.1:{self.port}"]
+            done = subprocess.run(words, capture_output=True, text=True)
+            if done.stdout.strip() == str(count):
+                return
+        raise AssertionError(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    started = Cluster()
+    yield started
+    started.close()
+
+
+def _steps(folder: Path, job: subprocess.Popen[str], count: int) -> Path:
+    """The attempt's folder, once rank 0 has taken so many steps."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < until_s and job.poll() is None:
+        for path in folder.glob("runs/*/*/records.0.jsonl"):
+            if path.read_text().count('"kind":"step"') >= count:
+                return path.parent
+        time.sleep(0.05)
+    job.kill()
+    raise AssertionError(job.communicate()[1])
+
+
+def _rows(job: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    out, err = job.communicate(timeout=_PATIENCE_S)
+    assert "Traceback" not in err, err
+    assert out, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def _left(folder: Path) -> list[str]:
+    """Processes that work for attempts below a folder, after the moment that their end may take."""
+    until_s = time.monotonic() + 15
+    while True:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if f"TUNEMARK_AGENT={folder}" in path.read_text(errors="replace"):
+                    found.append(path.parent.name)
+            except OSError:
+                continue
+        if not found or time.monotonic() > until_s:
+            return found
+        time.sleep(0.05)
+
+
+def _children_of_ray(parent: int) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if path.read_text().rpartition(")")[2].split()[1] == str(parent):
+                found.append((path.parent / "cmdline").read_text(errors="replace"))
+        except OSError:
+            continue
+    return [words for words in found if "/ray/" in words]
+
+
+def test_a_gang_on_two_hosts_trains_and_no_secret_is_written(cluster: Cluster, start: Start, tmp_path: Path) -> None:
+    variables = {**os.environ, "SECRET_OF_MINE": "do-not-write-me"}
+    words = ["--launcher", f"{cluster.launcher}:nodes=2", "--export", "SECRET_OF_MINE"]
+    (row,) = _rows(start(*_TWO, "--steps", "6", *words, variables=variables))
+    assert (row["status"], row["steps_measured"]) == ("ok", 6), row["each_attempt"]
+    launcher = row["environment"]["launcher"]
+    assert len(launcher["hosts"]) == 2
+    # Each took a core that the other has not.
+    assert launcher["cores"][0] != launcher["cores"][1]
+    assert row["queue_s"] >= 0
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"do-not-write-me" not in path.read_bytes(), path
+    assert not _left(tmp_path)
+
+
+def test_a_sweep_fills_the_cluster_and_jobs_have_cores_of_their_own(
+    cluster: Cluster, start: Start, tmp_path: Path
+) -> None:
+    words = ["--device", "cpu:1", "--seed", "0,1,2", "--launcher", cluster.launcher]
+    rows = _rows(start(*words, "--steps", "6"))
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    spans = []
+    for path in tmp_path.glob("runs/*/*/agent.0.jsonl"):
+        said = [json.loads(line) for line in path.read_text().splitlines()]
+        began = next(row for row in said if row["event"] == "started")
+        ended = next(row for row in said if row["event"] == "ended")
+        spans.append((began["utc"], ended["utc"], began["cores"]))
+    first, second, third = sorted(spans)
+    # Two cores are two jobs at one time, and the third has waited for one of them.
+    assert second[0] < first[1]
+    assert first[2] != second[2]
+    assert third[0] > min(first[1], second[1])
+
+
+def test_a_job_that_does_not_fit_is_refused_before_anything_starts(
+    cluster: Cluster, start: Start, tmp_path: Path
+) -> None:
+    job = start("--strategy", "ddp", "--device", "cpu:8", "--steps", "6", "--launcher", cluster.launcher)
+    _, err = job.communicate(timeout=_PATIENCE_S)
+    assert job.returncode == 2
+    assert "Ray has 0 hosts of 8 cores" in err
+    assert not list(tmp_path.glob("runs/*/*/plan.json"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_command_that_ends_leaves_no_process(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    job = start(*_TWO, *_ENDLESS, "--launcher", "ray:address=local")
+    _steps(tmp_path, job, 2)
+    assert _children_of_ray(job.pid)
+    job.send_signal(number)
+    _, err = job.communicate(timeout=_PATIENCE_S)
+    assert job.returncode == (130 if number == signal.SIGTERM else -9), err
+    assert not _left(tmp_path)
+
+
+def test_a_host_that_is_lost_is_a_row_and_leaves_no_process(cluster: Cluster, start: Start, tmp_path: Path) -> None:
+    job = start(*_TWO, *_ENDLESS, "--launcher", f"{cluster.launcher}:nodes=2")
+    _steps(tmp_path, job, 2)
+    # The last test of this cluster, which is not whole any more.
+    raylets = [words for words in _children_of_ray(cluster.hosts[1].pid) if "raylet/raylet" in words]
+    assert raylets
+    os.killpg(cluster.hosts[1].pid, signal.SIGKILL)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_text(errors="replace") in raylets:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except OSError:
+            continue
+    began_s = time.monotonic()
+    (row,) = _rows(job)
+    assert time.monotonic() - began_s < 150
+    assert row["status"] == "killed", row["each_attempt"]
+    assert not _left(tmp_path)
