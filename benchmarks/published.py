@@ -8,7 +8,8 @@ does: the mean MFU of the same chip and precision over the other sources, or of 
 the constants fitted to all rows, as `harness/tunemark/predict/fitted.py` holds them.
 
 The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from
-what was believed before, by Gauss-Newton steps. Many rows of one source are correlated and share its weight.
+what was believed before, by Gauss-Newton steps. Rows of one source and chip have a part of their errors in common, so
+that a hundred rows of one source weigh little more than a few of several.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunemark.errors import TunemarkError
-from tunemark.physics import train_flops_per_token
-from tunemark.predict import DeviceFacts, predict
-from tunemark.predict.analytic import LOW_PRECISIONS
+from tunemark.physics import find_chip, train_flops_per_token
+from tunemark.predict import DeviceFacts
+from tunemark.predict.analytic import LOW_PRECISIONS, step_seconds
+from tunemark.predict.facts import rated_power
 from tunemark.predict.fitted import CONSTANTS, fitted, values
 from tunemark.predict.rows import Expressed, Inexpressible, express, read_rows
 
 # One row's scatter that no constant explains: of the logarithm of a step time.
-_SCATTER = 0.08
+_SCATTER = 0.10
 # Beyond so many scatters a row pulls no harder.
 _HUBER = 1.5
-# A source weighs as much as this many independent rows at most.
-_MOST_ROWS = 40.0
+# What all rows of one source and chip have in common that no constant explains (software, clocks, ways to measure).
+_COMMON = 0.12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,8 +80,10 @@ def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, Devi
     """The predicted step. kinds: devices with these constants, filled as they come."""
     name = one.step.device.name
     if name not in kinds:
-        kinds[name] = replace(one.step.device, efficiency=fitted(name, constants).efficiency)
-    return predict(one.step.work, one.step.layout, kinds[name]).step_time_s
+        kinds[name] = replace(
+            one.step.device, efficiency=fitted(name, rated_power(find_chip(name)), constants).efficiency
+        )
+    return step_seconds(one.step.work, one.step.layout, kinds[name]).total
 
 
 def errors(rows: Sequence[Measured], constants: Mapping[str, float]) -> np.ndarray:
@@ -88,50 +92,65 @@ def errors(rows: Sequence[Measured], constants: Mapping[str, float]) -> np.ndarr
     return np.array([math.log(seconds(one, constants, kinds) / one.seconds) for one in rows])
 
 
-def fit(rows: Sequence[Measured], rounds: int = 12) -> dict[str, float]:
-    """The constants that explain the rows and stay near what was believed."""
+def fit(rows: Sequence[Measured], start: Mapping[str, float] | None = None, rounds: int = 12) -> dict[str, float]:
+    """The constants that explain the rows and stay near what was believed. start: where to look first."""
     names = [c.name for c in CONSTANTS]
     prior = np.log([c.prior for c in CONSTANTS])
     spread = np.array([c.spread for c in CONSTANTS])
-    counts = defaultdict(int)
-    for one in rows:
-        counts[one.source] += 1
-    share = np.array([math.sqrt(min(1.0, _MOST_ROWS / counts[one.source])) for one in rows])
+    groups = [(one.source, one.step.device.name) for one in rows]
+    member = np.array([[float(group == g) for g in dict.fromkeys(groups)] for group in groups])
 
     def residuals(at: np.ndarray) -> np.ndarray:
         return errors(rows, dict(zip(names, np.exp(at), strict=True))) / _SCATTER
 
-    def cost(at: np.ndarray, found: np.ndarray) -> float:
-        size = np.abs(found)
-        huber = np.where(size <= _HUBER, size**2, 2 * _HUBER * size - _HUBER**2)
-        return float((share**2 * huber).sum() + (((at - prior) / spread) ** 2).sum())
+    def solve(at: np.ndarray, now: np.ndarray, slopes: np.ndarray, damping: float) -> np.ndarray:
+        # The common part of each group's errors is estimated beside the constants and thrown away.
+        off = now
+        for _ in range(3):
+            weight = np.minimum(1.0, _HUBER / np.maximum(np.abs(off), 1e-9))
+            wide = np.hstack([slopes, member / _SCATTER])
+            stiff = np.concatenate([(1 + damping) / spread**2, np.full(member.shape[1], 1 / _COMMON**2)])
+            pull = wide.T @ (weight * now)
+            pull[: len(at)] += (at - prior) / spread**2
+            step = np.linalg.solve(wide.T @ (weight[:, None] * wide) + np.diag(stiff), -pull)
+            off = now + member @ step[len(at) :] / _SCATTER
+        return np.asarray(step[: len(at)])
 
-    at = prior.copy()
+    def cost(at: np.ndarray, found: np.ndarray) -> float:
+        off = found
+        for _ in range(3):
+            weight = np.minimum(1.0, _HUBER / np.maximum(np.abs(off), 1e-9))
+            both = member / _SCATTER
+            common = np.linalg.solve(
+                both.T @ (weight[:, None] * both) + np.eye(member.shape[1]) / _COMMON**2, -both.T @ (weight * found)
+            )
+            off = found + both @ common
+        size = np.abs(off)
+        huber = np.where(size <= _HUBER, size**2, 2 * _HUBER * size - _HUBER**2)
+        return float(huber.sum() + ((common / _COMMON) ** 2).sum() + (((at - prior) / spread) ** 2).sum())
+
+    at = prior.copy() if start is None else np.log([start[name] for name in names])
     now = residuals(at)
-    damping = 1e-2
+    damping = 0.1
     for _ in range(rounds):
         slopes = np.empty((len(rows), len(at)))
         for i in range(len(at)):
             moved = at.copy()
             moved[i] += 0.02
             slopes[:, i] = (residuals(moved) - now) / 0.02
-        weight = share**2 * np.minimum(1.0, _HUBER / np.maximum(np.abs(now), 1e-9))
-        normal = slopes.T @ (weight[:, None] * slopes) + np.diag(1 / spread**2)
-        pull = slopes.T @ (weight * now) + (at - prior) / spread**2
         before = cost(at, now)
         for _ in range(6):
-            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -pull)
-            tried = at + np.clip(step, -0.5, 0.5)
+            tried = at + np.clip(solve(at, now, slopes, damping), -0.5, 0.5)
             found = residuals(tried)
             if cost(tried, found) < before:
-                damping = max(damping / 5, 1e-6)
+                damping /= 10
                 break
-            damping *= 5
+            damping *= 10
         else:
             break
         gain = before - cost(tried, found)
         at, now = tried, found
-        if gain < 1e-3 * before:
+        if gain < 3e-3 * before:
             break
     return dict(zip(names, map(float, np.exp(at)), strict=True))
 
@@ -222,7 +241,9 @@ def _report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
     predicted, constant = [0.0] * len(rows), [0.0] * len(rows)
     for name in dict.fromkeys(map(left, rows)):
         others = [one for one in rows if left(one) != name]
-        constants, kinds = fit(others), {}
+        constants, kinds = fit(others, values()), {}
+        if is_each:
+            print(f"without {name}: " + ", ".join(f"{key} {value:.3g}" for key, value in constants.items()))
         for i, one in enumerate(rows):
             if left(one) == name:
                 predicted[i] = seconds(one, constants, kinds)

@@ -124,9 +124,9 @@ def test_no_constant_belongs_to_a_row_or_a_publisher() -> None:
         assert abs(constant.value / constant.prior - 1) < 3, constant.name
     slower = {c.name: c.value * (0.5 if c.name.startswith("gemm.hopper") else 1.0) for c in CONSTANTS}
     one = _expressed()
-    half = fitted("H100-SXM-80GB", slower).efficiency
+    half = fitted("H100-SXM-80GB", constants=slower).efficiency
     assert half.gemm["bf16"] == pytest.approx(fitted("H100-SXM-80GB").efficiency.gemm["bf16"] / 2)
-    assert fitted("A100", slower).efficiency == fitted("A100").efficiency
+    assert fitted("A100", constants=slower).efficiency == fitted("A100").efficiency
     assert one.predict().step_time_s > 0
 
 

@@ -7,6 +7,7 @@ Sources: Touvron et al. 2023, "LLaMA", section 2.2 (gated MLP, RMSNorm); Ainslie
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -81,6 +82,7 @@ def matrices(a: Architecture) -> tuple[Matrix, ...]:
     )
 
 
+@functools.lru_cache(maxsize=256)
 def parameters(a: Architecture) -> Parameters:
     """Count the parameters of `a`."""
     layers, layer = a.num_hidden_layers, matrices(a)

@@ -22,7 +22,10 @@ from tunemark.predict.prediction import Bytes, Prediction, Seconds
 # Counted in eager PyTorch modules of a decoder layer; fused stacks launch about half.
 _OPERATIONS, _FUSED_OPERATIONS = 30, 16
 # Of a parallel matrix more: the collective, its wait and its views.
-_TENSOR_OPERATIONS = 6
+_TENSOR_OPERATIONS = 3
+# Of an end of the model forward: embedding, positions and dropout; the last norm, the head and the loss's soft-max;
+# and a micro-batch's share of the training loop.
+_END_OPERATIONS = 20
 # What the allocator's caching and the runtime's own kernels take, besides tensors.
 _WORKSPACE_BYTES = 0.4e9
 # Recipes that multiply in 8 or 4 bits.
@@ -42,6 +45,25 @@ class _Layer:
     collective_bytes: float
     host_forward: float
     host_backward: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Embedding and head with its loss, one micro-batch, one rank: seconds of kernels, of collectives, and of launching
+    one of the two forward. head_flops: of a forward pass. sent_bytes: of both."""
+
+    embed_forward: float = 0.0
+    embed_backward: float = 0.0
+    head_forward: float = 0.0
+    head_backward: float = 0.0
+    embed_collective: float = 0.0
+    head_collective: float = 0.0
+    head_flops: float = 0.0
+    sent_bytes: float = 0.0
+    host_s: float = 0.0
+
+
+_NO_ENDS = _Ends()
 
 
 def impossible(work: Workload, layout: Layout) -> str | None:
@@ -67,45 +89,70 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
 
     Raises KeyError where the device's peak in the precision is unknown. The layout must be possible (`impossible`).
     """
+    seconds, flops, communicated = _step(work, layout, device)
+    return Prediction(
+        seconds=seconds,
+        bytes=memory(work, layout, device),
+        tokens_per_step=work.global_batch * work.sequence,
+        ranks=layout.ranks,
+        flops=flops,
+        communicated_bytes=communicated,
+        residual=device.residual,
+        memory_residual=device.memory_residual,
+    )
+
+
+def step_seconds(work: Workload, layout: Layout, device: DeviceFacts) -> Seconds:
+    """The time of `predict` alone, for those who ask it of very many layouts."""
+    return _step(work, layout, device)[0]
+
+
+def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds, float, dict[str, float]]:
+    """Seconds, matrix FLOPs of the fullest rank, and the bytes that it sends by kind of collective."""
     a, e, stack = work.architecture, device.efficiency, work.stack
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     tokens = layout.micro_batch * work.sequence // layout.context
     layer = _layer(work, layout, device, tokens)
     stages = _stages(work, layout)
-    embed_s, head_s, head_flops, head_comm_bytes = _ends(work, layout, device, tokens)
+    ends = _ends(work, layout, device, tokens)
     nodes = max(1, layout.ranks / device.node)
 
     # A rank's launching thread runs ahead of its kernels where these are long, and holds them up where they are short.
-    share = layer.collective * (0.5 if layout.recompute != "full" else 1.0 / 3.0)
-    forward = _longer(layer.forward + share, layer.host_forward)
-    backward = _longer(layer.backward + layer.recompute + layer.collective - share, layer.host_backward)
-    per_layer = forward + backward
-    exposed = max(
-        0.0,
-        per_layer
-        - _longer(layer.forward, layer.host_forward)
-        - _longer(layer.backward + layer.recompute, layer.host_backward),
-    )
-    times = [n * per_layer for n in stages]
-    times[0] += embed_s
-    times[-1] += head_s
+    share = layer.collective / (2.0 + (layout.recomputed if layout.recompute == "full" else 0.0))
+    own = _parameters_of_rank(a, layout, stages)
+    touched = stack.touched_bytes * own * work.trained_fraction / (device.bandwidth_bytes_per_s * e.memory)
+    times, alone = [], []
+    for i, n in enumerate(stages):
+        start, end = (ends if i == 0 else _NO_ENDS), (ends if i == len(stages) - 1 else _NO_ENDS)
+        forward = n * layer.forward + start.embed_forward + end.head_forward
+        backward = n * (layer.backward + layer.recompute) + start.embed_backward + end.head_backward + touched
+        hosts = (i == 0) + (i == len(stages) - 1)
+        host_forward = n * layer.host_forward + hosts * ends.host_s
+        host_backward = n * layer.host_backward + 2.0 * hosts * ends.host_s
+        reduces = (start.embed_collective, end.head_collective)
+        times.append(
+            _longer(forward + n * share + sum(reduces), host_forward)
+            + _longer(backward + n * (layer.collective - share) + reduces[1], host_backward)
+        )
+        alone.append(_longer(forward, host_forward) + _longer(backward, host_backward))
 
     # One 1F1B step: every stage works on each micro-batch, the slowest sets the pace, and the pipeline fills and
     # drains once: (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
     slowest = max(times)
     fill = (sum(times) - slowest) / layout.virtual
-    point_bytes = 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
+    is_shared = layout.sequence_parallel or stack.scattered_messages
+    point_bytes = 2.0 * tokens * a.hidden_size / (layout.tensor if is_shared else 1)
     point_s = 0.0
     if layout.pipeline > 1:
         stride = layout.data * layout.tensor * layout.context
         point_s = message_seconds(device, stride=stride, payload_bytes=point_bytes)
         # Forward and backward of each micro-batch, once for each virtual stage; and the fill's messages in a row.
-        hidden = e.tensor_hidden if stack.tensor_overlap else 0.0
+        # Virtual stages leave other work to do meanwhile.
+        hidden = (e.data_hidden if layout.virtual > 1 else e.tensor_hidden) if stack.tensor_overlap else 0.0
         point_s = 2.0 * point_s * ((1.0 - hidden) * accumulation * layout.virtual + layout.pipeline - 1)
-    collective = max(stages) * exposed * accumulation
-    compute = slowest * accumulation - collective
+    compute = alone[times.index(slowest)] * accumulation
+    collective = slowest * accumulation - compute
 
-    own = _parameters_of_rank(a, layout, stages)
     data_s, data_bytes = _data_parallel(work, layout, device, own, accumulation, compute)
     optimizer = _optimizer_seconds(work, layout, device, own)
     seconds = Seconds(
@@ -116,44 +163,38 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
         data=e.step_s,
     )
     widest = max(stages)
-    passes = 4.0 if layout.recompute == "full" else 3.0
+    passes = 3.0 + (layout.recomputed if layout.recompute == "full" else 0.0)
     if work.trained_fraction < 1.0:
         passes -= 1.0
-    attention_passes = 3.0 + (1.0 if layout.recompute != "none" else 0.0)
+    attention_passes = 3.0 + (layout.recomputed if layout.recompute != "none" else 0.0)
     flops = accumulation * (
-        widest * (layer.flops_forward * passes + layer.flops_attention * attention_passes) + head_flops * 3.0
+        widest * (layer.flops_forward * passes + layer.flops_attention * attention_passes) + ends.head_flops * 3.0
     )
     communicated = {
-        "tensor": accumulation * (widest * layer.collective_bytes + head_comm_bytes),
+        "tensor": accumulation * (widest * layer.collective_bytes + ends.sent_bytes),
         "data": data_bytes,
         "pipeline": 2.0 * accumulation * layout.virtual * point_bytes if layout.pipeline > 1 else 0.0,
     }
-    return Prediction(
-        seconds=seconds,
-        bytes=memory(work, layout, device),
-        tokens_per_step=work.global_batch * work.sequence,
-        ranks=layout.ranks,
-        flops=flops,
-        communicated_bytes={name: value for name, value in communicated.items() if value},
-        residual=device.residual,
-        memory_residual=device.memory_residual,
-    )
+    return seconds, flops, {name: value for name, value in communicated.items() if value}
 
 
 def _longer(kernels: float, host: float) -> float:
     """Seconds of two that run side by side and wait for each other now and then: the longer, and some more where they
-    are alike (a norm of order 6: 12 % where they are equal)."""
+    are alike (a norm of order 4: 19 % where they are equal)."""
     if not host:
         return kernels
     large, small = max(kernels, host), min(kernels, host)
-    return float(large * (1.0 + (small / large) ** 6) ** (1.0 / 6.0))
+    return float(large * (1.0 + (small / large) ** _ORDER) ** (1.0 / _ORDER))
+
+
+_ORDER = 4.0
 
 
 def _gemm(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
     """Seconds of one product of m x k by k x n."""
     e = device.efficiency
     low = precision in LOW_PRECISIONS
-    shape = 1.0 + e.gemm_tile * (1.0 / m + 1.0 / k + 1.0 / n)
+    shape = (1.0 + e.gemm_tile / k) * _waves(m, n, device.units)
     arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _share(e.gemm, precision))
     width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
     traffic = (m * k + k * n) * width + m * n * 2.0
@@ -162,6 +203,20 @@ def _gemm(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> 
     # backward pass: read 2 bytes, write two copies.
     cast = e.cast * (m * k) * (2.0 + 2.0 * width) / rate if low else 0.0
     return float(max(arithmetic, traffic / rate) + cast)
+
+
+# Tiles of results that one unit works on, and their speed against the largest.
+_TILES = ((128, 256, 1.0), (256, 128, 1.0), (128, 128, 0.95), (128, 64, 0.8), (64, 64, 0.6))
+
+
+def _waves(m: float, n: float, units: int) -> float:
+    """What dealing tiles to `units` takes, over results that fill all of them at every moment."""
+    if not units:
+        return 1.0
+    return min(
+        math.ceil(math.ceil(m / rows) * math.ceil(n / columns) / units) * units * rows * columns / (m * n * speed)
+        for rows, columns, speed in _TILES
+    )
 
 
 def _share(shares: object, precision: str) -> float:
@@ -218,27 +273,32 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
         attention_backward = 2.5 * attention
     else:
-        # Scores, soft-max and dropout in 16 bits with a one-byte mask, written and read by each kernel in turn.
+        # Besides the products, which write and read them: soft-max reads and writes the scores in 16 bits, dropout
+        # reads and writes them and a mask of one byte; backward both likewise, soft-max with its own output.
         scores = batch * heads * (work.sequence / layout.context) * work.sequence
         products = 2.0 * _gemm(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
-        attention = products + 13.0 * scores / rate
-        attention_backward = 2.0 * products + 19.0 * scores / rate
+        attention = products + 9.0 * scores / rate
+        attention_backward = 2.0 * products + 11.0 * scores / rate
         attention_flops = 4.0 * scores * a.head_dim
 
     shared = t if layout.sequence_parallel else 1
-    # Elementwise kernels: bytes per token read and written. Norms, residuals, rotary, activation.
-    streams = 12.0 if stack.fused else 24.0
-    light = tokens * (streams * h / shared + 2.0 * (queries + 2 * keys) + 2.0 * active * inner * (gates + 1) * 2.0)
+    # Elementwise kernels, forward: norms and residuals, rotary positions.
+    # The activation reads its input and writes its output; of a gated MLP the product with the other half too, a kernel
+    # of its own where nothing is fused.
+    gate = (6.0 if stack.fused else 10.0) if a.gated_mlp else 4.0
+    light = tokens * (stack.stream_bytes * h / shared + 2.0 * (queries + 2 * keys) + gate * active * inner)
     light_s = light / rate
     forward += attention + light_s
     backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention_backward + 2.0 * light_s
-    recompute = {"none": 0.0, "selective": attention, "full": forward}[layout.recompute]
+    # Selective: scores alone where they are kept (Korthikanti et al. 2022), else all but what matrix products gave.
+    again = attention if not stack.flash_attention else attention + light_s
+    recompute = layout.recomputed * {"none": 0.0, "selective": again, "full": forward}[layout.recompute]
 
     # Tensor parallelism: an all-reduce (or a gather and a scatter, the same bytes) after attention and after the MLP,
     # forward and backward (Shoeybi et al. 2019, section 3); a full recomputation repeats the forward's.
     payload = 2.0 * tokens * h
     reduce_s = group_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
-    count = 6.0 if layout.recompute == "full" else 4.0
+    count = 4.0 + (2.0 * layout.recomputed if layout.recompute == "full" else 0.0)
     collective = count * reduce_s
     sent = count * 2.0 * payload * (t - 1) / t
     if stack.tensor_overlap and t > 1:
@@ -260,7 +320,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         )
         sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
     operations = (_FUSED_OPERATIONS if stack.fused else _OPERATIONS) + (_TENSOR_OPERATIONS if t > 1 else 0)
-    again = 1.0 if layout.recompute == "full" else 0.0
+    again = layout.recomputed if layout.recompute == "full" else 0.0
     return _Layer(
         forward=forward,
         backward=backward,
@@ -274,19 +334,27 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     )
 
 
-def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> tuple[float, float, float, float]:
-    """Seconds of the embedding and of the head with its loss, the head's FLOPs forward, and bytes sent."""
+def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _Ends:
     a, e = work.architecture, device.efficiency
     rate = device.bandwidth_bytes_per_s * e.memory
     vocab = a.vocab_size / layout.tensor
-    embed = 8.0 * tokens * a.hidden_size / rate
+    embed = 4.0 * tokens * a.hidden_size / rate
     product = _gemm(device, _wide(device, work.precision), tokens, a.hidden_size, vocab)
-    loss = (12.0 if work.stack.fused else 24.0) * tokens * vocab / rate
-    sent = 2.0 * 2.0 * tokens * a.hidden_size * (layout.tensor - 1) / layout.tensor
-    reduce_s = group_seconds(
-        device, size=layout.tensor, stride=1, payload_bytes=2.0 * tokens * a.hidden_size, kind="all_reduce"
+    # Of a logit: cast to 32 bits, log-soft-max read and written; backward zeros, both again, the gradient and its cast.
+    loss, loss_backward = (x * tokens * vocab / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
+    payload = 2.0 * tokens * a.hidden_size
+    reduce_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=payload, kind="all_reduce")
+    return _Ends(
+        embed_forward=embed,
+        embed_backward=embed,
+        head_forward=product + loss,
+        head_backward=2.0 * product + loss_backward,
+        embed_collective=reduce_s,
+        head_collective=reduce_s,
+        head_flops=2.0 * tokens * a.hidden_size * vocab,
+        sent_bytes=4.0 * payload * (layout.tensor - 1) / layout.tensor,
+        host_s=_END_OPERATIONS * e.host_s * (_FUSED_OPERATIONS / _OPERATIONS if work.stack.fused else 1.0),
     )
-    return embed + reduce_s, 3.0 * product + loss + reduce_s, 2.0 * tokens * a.hidden_size * vocab, 2 * sent
 
 
 def _stages(work: Workload, layout: Layout) -> list[float]:
@@ -396,9 +464,9 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
         min(accumulation, layout.pipeline - i) if layout.schedule != "gpipe" else accumulation
         for i in range(layout.pipeline)
     ]
-    per_layer = layer_activation_bytes(work, layout, tokens)
+    whole = layer_activation_bytes(work, layout, tokens, recompute="none")
+    per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
     full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
-    one = layer_activation_bytes(work, layout, tokens, recompute="none")
     vocab = a.vocab_size / layout.tensor
     logits = stack.head_bytes * tokens * vocab
     # Interleaving keeps (p - 1) / (p v) more micro-batches alive (Narayanan et al. 2021, section 2.2.2).
@@ -406,7 +474,7 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
     held = []
     for i, n in enumerate(stages):
         kept = n * per_layer * flight[i] * (more if i == 0 else 1.0)
-        working = one if layout.recompute == "full" else 0.0
+        working = whole if layout.recompute == "full" else 0.0
         if i == len(stages) - 1:
             working = max(working, logits)
         held.append((kept + full * flight[i] * (1 if i == 0 else 0), working))
@@ -449,8 +517,14 @@ def layer_activation_bytes(work: Workload, layout: Layout, tokens: float, recomp
     values = 2.0 * tokens * (4.0 * h / shared + 2.0 * queries + 2.0 * keys)
     # Gate, up and their product; of a plain MLP its input to the activation and its output.
     values += 2.0 * tokens * inner * ((2.0 if stack.fused else 3.0) + 1.0 if a.gated_mlp else 2.0)
+    if work.precision in LOW_PRECISIONS and stack.fused:
+        # What goes into a matrix is kept in 8 bits; of attention's output that is a copy more.
+        values += tokens * (-2.0 * h / shared + queries - inner)
     if not stack.flash_attention and kind == "none":
         values += 5.0 * tokens * work.sequence * a.num_attention_heads / t
+    if stack.flash_attention and kind == "selective":
+        # The layer's input, and what each matrix product gave.
+        values = 2.0 * tokens * (3.0 * h / shared + queries + 2.0 * keys + inner * (2.0 if a.gated_mlp else 1.0))
     return wide * values
 
 

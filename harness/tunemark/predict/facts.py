@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tunemark.errors import BadData
+from tunemark.physics.chips import Chip
 from tunemark.physics.links import links_of
 from tunemark.physics.peaks import find_chip
 from tunemark.predict.fitted import fitted
@@ -22,6 +23,14 @@ _BANDWIDTHS: Mapping[str, float] = {
     "A100": 2.039e12, "A100-80GB": 2.039e12, "A100-40GB": 1.555e12, "H100": 3.35e12, "H100-NVL-94GB": 3.9e12,
     "GH200": 4.0e12, "A10": 6.0e11, "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
 }  # fmt: skip
+
+# Streaming multiprocessors of a package: NVIDIA's white papers on A100, H100 and Blackwell.
+_UNITS: Mapping[str, int] = {"ampere": 108, "hopper": 132, "blackwell": 148}
+# Likewise of memories: NVIDIA/dgxc-benchmarking, README.
+_MEMORIES: Mapping[str, float] = {"GB300": 279 * 2**30, "GH200": 96 * 2**30, "A100": 80 * 2**30, "V100-SXM": 32 * 2**30}
+
+# Likewise of power: stas00/ml-engineering, compute/accelerator/README.md.
+_POWERS: Mapping[str, float] = {"GB300": 1400.0, "B300": 1100.0}
 
 
 def device_facts(
@@ -42,6 +51,10 @@ def device_facts(
     if bandwidth is None and found.name in _BANDWIDTHS:
         bandwidth = _BANDWIDTHS[found.name]
         assumptions.append(f"a memory of {bandwidth / 1e12:.2f} TB/s, which variants of {found.name} differ in")
+    memory_bytes: float | None = found.memory_bytes
+    if memory_bytes is None and found.name in _MEMORIES:
+        memory_bytes = _MEMORIES[found.name]
+        assumptions.append(f"a memory of {memory_bytes / 2**30:.0f} GiB, which variants of {found.name} differ in")
     links = links_of(found.name)
     if bandwidth is None or links is None:
         what = "the bandwidth of its memory" if bandwidth is None else "its links to others"
@@ -50,23 +63,29 @@ def device_facts(
         )
     if links.note and node is None and inter_bytes_per_s is None:
         assumptions.append(links.note)
-    shares = fitted(found.name)
+    shares = fitted(found.name, rated_power(found))
     assumptions += shares.assumptions
     return DeviceFacts(
         name=found.name,
         kind=shares.kind,
         peak_flops=found.flops,
-        memory_bytes=found.memory_bytes,
+        memory_bytes=memory_bytes,
         bandwidth_bytes_per_s=bandwidth,
         node=node or links.node,
         intra_bytes_per_s=intra_bytes_per_s or links.intra_bytes_per_s,
         inter_bytes_per_s=inter_bytes_per_s or links.inter_bytes_per_s,
+        units=_UNITS.get(shares.kind, 0),
         efficiency=shares.efficiency,
         residual=shares.residual,
         memory_residual=shares.memory_residual,
         source=f"{found.source}; {links.source}",
         assumptions=tuple(assumptions),
     )
+
+
+def rated_power(chip: Chip) -> float | None:
+    """Watts of a package: what its vendor rates it at, or what others state where that is not confirmed."""
+    return chip.power_w or _POWERS.get(chip.name)
 
 
 def with_memory(facts: DeviceFacts, memory_bytes: float) -> DeviceFacts:

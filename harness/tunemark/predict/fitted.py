@@ -40,28 +40,36 @@ class Fitted:
 # Achievable matrix products: the best of many shapes, in bf16, over the data sheet's peak.
 _MAMF = "stas00/ml-engineering @744d01e, compute/accelerator/README.md, maximum achievable matmul FLOPS"
 
+_ATTENTION = "Dao 2023, FlashAttention-2: 25 to 40 % of an A100's peak by its forerunner, 50 to 73 % by itself"
+_ATTENTION_HOPPER = "Dao 2023, FlashAttention-2: up to 335 TFLOP/s on H100"
+
+# At H100's energy per operation less a fifth, 1200 W make 0.65 of the peak; short products alone reach 0.78.
+_POWER = f"{_MAMF}: 1745/2250 in short runs; what 1200 W sustain at four fifths of H100's energy per operation"
+
+_ROWWISE = "8 bits scaled by rows over those by tensors: pytorch/ao, torchao/float8/README.md (1.10 and 1.25 of bf16)"
+
 CONSTANTS: tuple[Constant, ...] = (
-    Constant(name="gemm.ampere.16", value=0.85, prior=0.85, spread=0.03, source=f"{_MAMF}: 271/312, less 2 %"),
-    Constant(name="gemm.hopper.16", value=0.77, prior=0.77, spread=0.06, source=f"{_MAMF}: 794/989, less 4 %"),
-    Constant(name="gemm.hopper.8", value=0.62, prior=0.62, spread=0.10, source="of 16 bits, 5/6"),
-    Constant(name="gemm.blackwell.16", value=0.71, prior=0.71, spread=0.08, source=f"{_MAMF}: 1745/2250, less 8 %"),
-    Constant(name="gemm.blackwell.8", value=0.60, prior=0.60, spread=0.10, source="of 16 bits, 5/6"),
-    Constant(name="gemm.blackwell.4", value=0.48, prior=0.48, spread=0.15, source="of 16 bits, 2/3"),
-    Constant(name="attention.ampere", value=0.55, prior=0.55, spread=0.15, source="Dao 2023, FlashAttention-2, fig. 5"),
-    Constant(name="attention.hopper", value=0.45, prior=0.45, spread=0.2, source="Shah et al. 2024, FlashAttention-3"),
-    Constant(name="attention.blackwell", value=0.45, prior=0.45, spread=0.2, source="assumed as Hopper's"),
-    Constant(name="tile", value=64.0, prior=64.0, spread=0.5, source="half a tile of 128"),
-    Constant(name="memory", value=0.8, prior=0.8, spread=0.1, source="STREAM-like kernels reach 80 to 90 %"),
-    Constant(name="intra", value=0.75, prior=0.75, spread=0.15, source="NCCL's bus bandwidth over NVLink's"),
-    Constant(name="inter", value=0.6, prior=0.6, spread=0.3, source="NCCL's bus bandwidth over the adapters'"),
-    Constant(name="host_s", value=25e-6, prior=25e-6, spread=0.3, source="an eager operation of PyTorch"),
-    Constant(name="tensor_hidden", value=0.5, prior=0.5, spread=0.3, source="half of a collective"),
-    Constant(name="data_hidden", value=0.8, prior=0.8, spread=0.1, source="most of a collective"),
-    Constant(name="straggle", value=0.01, prior=0.01, spread=0.7, source="a hundredth for each doubling of nodes"),
+    Constant(name="gemm.ampere.16", value=0.856, prior=0.85, spread=0.03, source=f"{_MAMF}: 271/312, less 2 %"),
+    Constant(name="gemm.hopper.16", value=0.758, prior=0.74, spread=0.05, source=f"{_MAMF}: 794/989, less 8 %"),
+    Constant(name="gemm.blackwell.16", value=0.604, prior=0.65, spread=0.08, source=_POWER),
+    Constant(name="gemm.8", value=0.968, prior=0.92, spread=0.06, source="share of the peak in 8 bits over that in 16"),
+    Constant(name="gemm.rowwise", value=0.735, prior=0.8, spread=0.1, source=_ROWWISE),
+    Constant(name="gemm.4", value=0.764, prior=0.75, spread=0.1, source="share of the peak in 4 bits over that in 16"),
+    Constant(name="attention.ampere", value=0.387, prior=0.40, spread=0.2, source=_ATTENTION),
+    Constant(name="attention.hopper", value=0.238, prior=0.33, spread=0.2, source=_ATTENTION_HOPPER),
+    Constant(name="attention.blackwell", value=0.457, prior=0.40, spread=0.2, source="between the two others"),
+    Constant(name="tile", value=95.3, prior=96.0, spread=0.15, source="a tile's start and end, in steps of k"),
+    Constant(name="memory", value=0.659, prior=0.8, spread=0.1, source="STREAM-like kernels reach 80 to 90 %"),
+    Constant(name="intra", value=0.855, prior=0.75, spread=0.15, source="NCCL's bus bandwidth over NVLink's"),
+    Constant(name="inter", value=0.517, prior=0.6, spread=0.3, source="NCCL's bus bandwidth over the adapters'"),
+    Constant(name="host_s", value=2.6e-05, prior=26e-6, spread=0.1, source="an eager operation of PyTorch"),
+    Constant(name="tensor_hidden", value=0.516, prior=0.5, spread=0.3, source="half of a collective"),
+    Constant(name="data_hidden", value=0.748, prior=0.8, spread=0.1, source="most of a collective"),
+    Constant(name="straggle", value=0.00506, prior=0.01, spread=0.7, source="a hundredth for each doubling of nodes"),
     Constant(
-        name="step_s", value=5e-3, prior=5e-3, spread=0.7, source="loss scale, norm of gradients, one reading back"
+        name="step_s", value=0.00685, prior=5e-3, spread=0.7, source="loss scale, norm of gradients, one reading back"
     ),
-    Constant(name="cast", value=1.0, prior=1.0, spread=0.3, source="each operand passes once"),
+    Constant(name="cast", value=0.96, prior=1.0, spread=0.3, source="each operand passes once"),
 )
 
 # Classes of chips, by what their names begin with.
@@ -78,6 +86,8 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "tpu": ("TPU",),
     "trainium": ("Trainium",),
 }
+# Watts of the part that a class's share was measured on.
+_POWERS: Mapping[str, float] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1200.0}
 _FITTED_KINDS = ("ampere", "hopper", "blackwell")
 # Of classes without rows: 92 % of the best matrix product in bf16, over the peak, as with the others' priors.
 _SHARES: Mapping[str, tuple[float, str]] = {
@@ -86,9 +96,11 @@ _SHARES: Mapping[str, tuple[float, str]] = {
     "gaudi": (0.70, f"{_MAMF}: Gaudi 2 419/432, Gaudi 3 1243/1677, less 8 %"),
 }
 _ANY_SHARE = 0.65
-# One standard deviation of a prediction's logarithm for a class that no row was held against.
+# One standard deviation of a prediction's logarithm, over sources that were left out of the fit; and for a class that
+# no row was held against.
 _UNSEEN_RESIDUAL = 0.25
-_RESIDUAL, _MEMORY_RESIDUAL = 0.10, 0.05
+_RESIDUALS: Mapping[str, float] = {"ampere": 0.11, "hopper": 0.13, "blackwell": 0.17}
+_MEMORY_RESIDUAL = 0.05
 
 
 def values() -> dict[str, float]:
@@ -104,30 +116,49 @@ def kind_of(chip: str) -> str:
     return "other"
 
 
-def fitted(chip: str, constants: Mapping[str, float] | None = None) -> Fitted:
-    """What a chip's class reaches. constants: by name, in place of those shipped (to fit or to judge them)."""
+def fitted(chip: str, power_w: float | None = None, constants: Mapping[str, float] | None = None) -> Fitted:
+    """What a chip's class reaches. power_w: what its vendor rates a package at. constants: by name, in place of those
+    shipped (to fit or to judge them)."""
     kind = kind_of(chip)
     known = constants or values()
     if kind in _FITTED_KINDS:
         return Fitted(
-            kind=kind, efficiency=_efficiency(kind, known), residual=_RESIDUAL, memory_residual=_MEMORY_RESIDUAL
+            kind=kind,
+            efficiency=_efficiency(kind, known, power_w),
+            residual=_RESIDUALS[kind],
+            memory_residual=_MEMORY_RESIDUAL,
         )
     share, source = _SHARES.get(kind, (_ANY_SHARE, "two thirds of the peak"))
     return Fitted(
         kind=kind,
-        efficiency=_efficiency(kind, known, share),
+        efficiency=_efficiency(kind, known, power_w, share),
         residual=_UNSEEN_RESIDUAL,
         memory_residual=2 * _MEMORY_RESIDUAL,
         assumptions=(f"no published row of {kind} was fitted: matrices at {100 * share:.0f} % of the peak ({source})",),
     )
 
 
-def _efficiency(kind: str, known: Mapping[str, float], share: float | None = None) -> Efficiency:
+def _clock(kind: str, power_w: float | None) -> float:
+    """The clock that a power limit leaves, over that of the class's reference part: its root, between the cube root of
+    voltage that follows the clock and the proportion of voltage at its floor. Measured matrix products have 0.2 to 0.6.
+    """
+    reference = _POWERS.get(kind)
+    return 1.0 if power_w is None or reference is None else float((power_w / reference) ** 0.5)
+
+
+def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, share: float | None = None) -> Efficiency:
     whole = known.get(f"gemm.{kind}.16", share) or _ANY_SHARE
-    eighth = known.get(f"gemm.{kind}.8", whole * 5 / 6)
-    fourth = known.get(f"gemm.{kind}.4", whole * 2 / 3)
+    whole *= _clock(kind, power_w)
     return Efficiency(
-        gemm={"fp32": whole, "tf32": whole, "bf16": whole, "fp16": whole, "fp8": eighth, "fp4": fourth},
+        gemm={
+            "fp32": whole,
+            "tf32": whole,
+            "bf16": whole,
+            "fp16": whole,
+            "fp8": whole * known["gemm.8"],
+            "fp8-rowwise": whole * known["gemm.8"] * known["gemm.rowwise"],
+            "fp4": whole * known["gemm.4"],
+        },
         gemm_tile=known["tile"],
         attention=known.get(f"attention.{kind}", 0.6 * whole),
         memory=known["memory"],

@@ -21,7 +21,8 @@ class Layout:
     gathered parameters are let go after the forward pass. tensor: ranks that divide every matrix; sequence_parallel:
     and the tokens between matrices (Korthikanti et al. 2022, section 4.2.2). pipeline: stages of layers; virtual:
     pieces of layers in each stage (Narayanan et al. 2021, section 2.2). context: ranks that divide a sequence.
-    expert: ranks, of the data-parallel ones, that divide the experts. micro_batch: sequences of one forward pass.
+    expert: ranks, of the data-parallel ones, that divide the experts. recomputed: share of the layers that `recompute`
+    is done to. micro_batch: sequences of one forward pass.
     """
 
     data: int = 1
@@ -36,6 +37,7 @@ class Layout:
     context: int = 1
     expert: int = 1
     recompute: Recompute = "none"
+    recomputed: float = 1.0
     micro_batch: int = 1
 
     def __post_init__(self) -> None:
@@ -45,6 +47,8 @@ class Layout:
         bad = [f"{name} {value}" for name, value in degrees.items() if value < 1]
         if bad:
             raise ValueError(f"degrees are 1 or more, not {', '.join(bad)}")
+        if not 0.0 <= self.recomputed <= 1.0:
+            raise ValueError(f"{self.recomputed:g} of the layers cannot be recomputed")
         if self.zero not in (0, 1, 2, 3):
             raise ValueError(f"there is no ZeRO stage {self.zero}")
         if (self.data * self.context) % self.shard:
@@ -82,9 +86,14 @@ class Stack:
     flash_attention: scores are never written to memory (Dao et al. 2022). fused: neighbouring elementwise operations
     are one kernel. tensor_overlap, data_overlap: collectives of tensor and of data parallelism run beside the
     matrices. pipeline_balanced: stages of unequal layers make up for the embedding and the head.
+    scattered_messages: tensor ranks send a part each of what passes between stages (Narayanan et al. 2021, 4.1).
     head_bytes: of temporaries at the loss, per logit. gradient_bytes, main_bytes: per parameter; main_bytes holds
     the optimizer's states and any fp32 copy of the parameters. head_gradient_bytes: of the largest end's gradient while
     it is formed. parameter_bytes: as kept; gather_bytes, reduce_bytes: as sent.
+    touched_bytes: read and written per parameter of the rank in each micro-batch beside the matrix products: the sum of
+    gradients, and copies in and out of what is sent. stream_bytes: read and written forward by the elementwise work of
+    one layer, per token and value of the hidden state: two norms (12 bytes each in fp32 under autocast, with a cast; 4
+    fused) and two residuals (6, or none where fused into the norm).
     """
 
     flash_attention: bool = True
@@ -92,6 +101,7 @@ class Stack:
     tensor_overlap: bool = False
     data_overlap: bool = True
     pipeline_balanced: bool = False
+    scattered_messages: bool = False
     head_bytes: float = 20.0
     head_gradient_bytes: float = 0.0
     parameter_bytes: float = 4.0
@@ -99,6 +109,8 @@ class Stack:
     main_bytes: float = 8.0
     gather_bytes: float = 2.0
     reduce_bytes: float = 4.0
+    touched_bytes: float = 12.0
+    stream_bytes: float = 36.0
 
 
 # torch's own parallelism: fp32 parameters sharded, gathered in 16 bits; logits in 2, 4 and 4 bytes, their gradients in
@@ -107,13 +119,15 @@ TORCH = Stack()
 # Megatron with Transformer Engine: 16-bit parameters, fp32 gradients, master copy and Adam's two moments (18 bytes,
 # Korthikanti et al. 2022, section 4); the loss in 2 + 4 bytes a logit, made in place.
 MEGATRON = Stack(
-    fused=True, tensor_overlap=True, pipeline_balanced=True, head_bytes=6.0, head_gradient_bytes=5.0,
-    parameter_bytes=2.0, gradient_bytes=4.0, main_bytes=12.0, gather_bytes=2.0, reduce_bytes=4.0,
+    fused=True, tensor_overlap=True, pipeline_balanced=True, scattered_messages=True,
+    head_bytes=6.0, head_gradient_bytes=5.0,
+    parameter_bytes=2.0, gradient_bytes=4.0, main_bytes=12.0, gather_bytes=2.0, reduce_bytes=4.0, touched_bytes=4.0,
+    stream_bytes=12.0,
 )  # fmt: skip
 # Megatron as of 2021, in fp16: scores in memory, nothing overlapped.
 MEGATRON_2021 = Stack(
-    flash_attention=False, tensor_overlap=False, data_overlap=False, head_bytes=10.0,
-    parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0,
+    flash_attention=False, tensor_overlap=False, data_overlap=False, scattered_messages=True, head_bytes=10.0,
+    parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0, stream_bytes=24.0,
 )  # fmt: skip
 
 

@@ -283,9 +283,13 @@ def _stack(row: Mapping[str, str], precision: str, layout: Layout) -> Stack:
     """What carried it out, as far as the row's own columns tell: fp16 is of the years before fused attention."""
     if precision == "fp16":
         return MEGATRON_2021
-    if layout.zero == 3:
-        is_eager = (_word(row, "compile") or "").upper().startswith("N")
-        return replace(TORCH, fused=not is_eager, tensor_overlap="async" in (_word(row, "notes") or "").lower())
+    compiled = (_word(row, "compile") or "").upper()
+    # Only torch's own modules are compiled or not.
+    if layout.zero == 3 and compiled:
+        is_fused = compiled.startswith("Y")
+        stream = MEGATRON.stream_bytes if is_fused else TORCH.stream_bytes
+        is_async = "async" in (_word(row, "notes") or "").lower()
+        return replace(TORCH, fused=is_fused, stream_bytes=stream, tensor_overlap=is_async)
     return MEGATRON
 
 
@@ -301,13 +305,32 @@ def _recomputing(
         if stated not in names:
             raise _ReasonError(f"no checkpointing {stated!r} is known: none, selective or full")
         return replace(layout, recompute=names[stated])
-    # The least that fits.
-    for kind in ("none", "selective", "full"):
-        chosen = replace(layout, recompute=kind)
-        if device.memory_bytes is None or memory(work, chosen, device).total <= device.memory_bytes:
-            break
-    notes.append(f"recomputation: {chosen.recompute}, the least that fits by this prediction, because none is stated")
-    return chosen
+    # The least that fits, given how far predicted memory is off at most: who published it made it fit. Where nothing is
+    # said to be divided, optimizer states may still be.
+    slack = math.exp(2.0 * device.memory_residual)
+    stages = [(layout.zero, layout.shard)]
+    if layout.zero == 0 and layout.data * layout.context > 1 and work.stack is not MEGATRON_2021:
+        stages += [(zero, layout.data * layout.context) for zero in ((1, 3) if layout.pipeline == 1 else (1,))]
+    kinds: tuple[Recompute, ...] = ("none", "selective")
+    for kind in kinds:
+        for zero, shard in stages:
+            chosen = replace(layout, recompute=kind, zero=zero, shard=shard)
+            if device.memory_bytes is None or memory(work, chosen, device).total <= slack * device.memory_bytes:
+                if zero != layout.zero:
+                    notes.append(f"ZeRO {zero}, because it does not fit without")
+                notes.append(f"recomputation: {kind}, the least that fits by this prediction, because none is stated")
+                return chosen
+    layout = replace(layout, zero=stages[-1][0], shard=stages[-1][1])
+    least, most = (
+        memory(work, replace(layout, recompute="full", recomputed=share), device).total for share in (1.0, 0.0)
+    )
+    room = slack * (device.memory_bytes or most)
+    share = min(1.0, max(0.0, (most - room) / (most - least))) if most > least else 1.0
+    fits = "the least that fits" if least <= room else "though it does not fit"
+    notes.append(
+        f"recomputation of {100 * share:.0f} % of the layers: {fits} by this prediction, because none is stated"
+    )
+    return replace(layout, recompute="full", recomputed=share)
 
 
 def _word(row: Mapping[str, str], key: str) -> str | None:
