@@ -190,7 +190,7 @@ def _longer(kernels: float, host: float) -> float:
 _ORDER = 4.0
 
 
-def _gemm(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
+def product_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
     """Seconds of one product of m x k by k x n."""
     e = device.efficiency
     low = precision in LOW_PRECISIONS
@@ -255,7 +255,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         (routed, h, gates * inner, local_experts),
         (routed, inner, h, local_experts),
     ]
-    forward = sum(count * _gemm(device, p, m, k, n) for m, k, n, count in shapes)
+    forward = sum(count * product_seconds(device, p, m, k, n) for m, k, n, count in shapes)
     flops = sum(2.0 * m * k * n * count for m, k, n, count in shapes)
     matrices = forward
 
@@ -276,7 +276,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         # Besides the products, which write and read them: soft-max reads and writes the scores in 16 bits, dropout
         # reads and writes them and a mask of one byte; backward both likewise, soft-max with its own output.
         scores = batch * heads * (work.sequence / layout.context) * work.sequence
-        products = 2.0 * _gemm(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
+        products = 2.0 * product_seconds(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
         attention = products + 9.0 * scores / rate
         attention_backward = 2.0 * products + 11.0 * scores / rate
         attention_flops = 4.0 * scores * a.head_dim
@@ -339,20 +339,24 @@ def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _
     rate = device.bandwidth_bytes_per_s * e.memory
     vocab = a.vocab_size / layout.tensor
     embed = 4.0 * tokens * a.hidden_size / rate
-    product = _gemm(device, _wide(device, work.precision), tokens, a.hidden_size, vocab)
+    product = product_seconds(device, _wide(device, work.precision), tokens, a.hidden_size, vocab)
     # Of a logit: cast to 32 bits, log-soft-max read and written; backward zeros, both again, the gradient and its cast.
-    loss, loss_backward = (x * tokens * vocab / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
+    scored = a.vocab_size if work.stack.scores_gathered else vocab
+    loss, loss_backward = (x * tokens * scored / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
     payload = 2.0 * tokens * a.hidden_size
     reduce_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=payload, kind="all_reduce")
+    # Scores that are made whole in each rank pass once; their gradients are there already.
+    scores = 2.0 * tokens * a.vocab_size if work.stack.scores_gathered else 0.0
+    gather_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=scores) if scores else 0.0
     return _Ends(
         embed_forward=embed,
         embed_backward=embed,
         head_forward=product + loss,
         head_backward=2.0 * product + loss_backward,
         embed_collective=reduce_s,
-        head_collective=reduce_s,
+        head_collective=reduce_s + gather_s / 2.0,
         head_flops=2.0 * tokens * a.hidden_size * vocab,
-        sent_bytes=4.0 * payload * (layout.tensor - 1) / layout.tensor,
+        sent_bytes=(4.0 * payload + scores) * (layout.tensor - 1) / layout.tensor,
         host_s=_END_OPERATIONS * e.host_s * (_FUSED_OPERATIONS / _OPERATIONS if work.stack.fused else 1.0),
     )
 
@@ -439,7 +443,8 @@ def _optimizer_seconds(work: Workload, layout: Layout, device: DeviceFacts, own:
     and clipping reads the gradient once more (4). Momentum has one moment less, plain descent two."""
     trained = own * work.trained_fraction / (layout.shard if layout.zero >= 1 else 1)
     bytes_each = {"sgd": 14.0, "adafactor": 22.0}.get(work.optimizer, 34.0)
-    return bytes_each * trained / (device.bandwidth_bytes_per_s * device.efficiency.memory)
+    e = device.efficiency
+    return e.optimizer * bytes_each * trained / (device.bandwidth_bytes_per_s * e.memory)
 
 
 def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
@@ -467,7 +472,7 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
     whole = layer_activation_bytes(work, layout, tokens, recompute="none")
     per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
     full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
-    vocab = a.vocab_size / layout.tensor
+    vocab = a.vocab_size / (1 if stack.scores_gathered else layout.tensor)
     logits = stack.head_bytes * tokens * vocab
     # Interleaving keeps (p - 1) / (p v) more micro-batches alive (Narayanan et al. 2021, section 2.2.2).
     more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tunemark.predict.analytic import predict
+from tunemark.predict.analytic import predict, product_seconds
 from tunemark.predict.calibration import LEAST_RESIDUAL, Mechanism, Probe, expected, units_of
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.machine import DeviceFacts
@@ -17,7 +17,7 @@ from tunemark.predict.machine import DeviceFacts
 _NOISE = 0.05
 # Of each constant's logarithm, how far steps may move it from what its kernel measured.
 _SPREADS: Mapping[str, float] = {
-    "gemm": 0.3, "gemm_tile": 0.7, "attention": 0.7, "memory": 0.5, "host_s": 0.7, "step_s": 1.0,
+    "gemm": 0.3, "gemm_tile": 0.7, "attention": 0.7, "memory": 0.5, "host_s": 0.7, "step_s": 1.0, "optimizer": 0.5,
 }  # fmt: skip
 _ROUNDS = 12
 
@@ -57,6 +57,9 @@ def from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFacts) -> Dev
     launches = [r["seconds"] for r in _of(records, "launch")]
     if launches:
         e = replace(e, host_s=launches[0])
+    for r in _of(records, "optimizer"):
+        # 30 bytes of each parameter; the cost model adds 4 for the norm.
+        e = replace(e, optimizer=r["seconds"] * facts.bandwidth_bytes_per_s / (30.0 * r["parameters"]))
     collectives = [r for kind in ("all_gather", "reduce_scatter", "all_reduce") for r in _of(records, kind)]
     if collectives:
         rate, latency = _link(collectives)
@@ -162,14 +165,11 @@ def _tile(products: Sequence[Mapping[str, Any]], facts: DeviceFacts) -> float:
         return facts.efficiency.gemm_tile
 
     def error(tile: float) -> float:
+        here = replace(facts, efficiency=replace(facts.efficiency, gemm_tile=tile))
         total = 0.0
         for r in products:
             precision = "fp32" if r["precision"] == "fp32" else "bf16"
-            m, k, n = r["m"], r["k"], r["n"]
-            width = 4.0 if precision == "fp32" else 2.0
-            arithmetic = 2.0 * m * k * n * (1.0 + tile * (1 / m + 1 / k + 1 / n)) / facts.peak_flops[precision]
-            traffic = (m * k + k * n + m * n) * width / facts.bandwidth_bytes_per_s
-            total += math.log(r["seconds"] / max(arithmetic, traffic)) ** 2
+            total += math.log(r["seconds"] / product_seconds(here, precision, r["m"], r["k"], r["n"])) ** 2
         return total
 
     return _least(error, [2.0**i for i in range(11)])

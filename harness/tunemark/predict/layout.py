@@ -86,6 +86,7 @@ class Stack:
     flash_attention: scores are never written to memory (Dao et al. 2022). fused: neighbouring elementwise operations
     are one kernel. tensor_overlap, data_overlap: collectives of tensor and of data parallelism run beside the
     matrices. pipeline_balanced: stages of unequal layers make up for the embedding and the head.
+    scores_gathered: tensor ranks make the scores whole in each of them before the loss.
     scattered_messages: tensor ranks send a part each of what passes between stages (Narayanan et al. 2021, 4.1).
     head_bytes: of temporaries at the loss, per logit. gradient_bytes, main_bytes: per parameter; main_bytes holds
     the optimizer's states and any fp32 copy of the parameters. head_gradient_bytes: of the largest end's gradient while
@@ -101,6 +102,7 @@ class Stack:
     tensor_overlap: bool = False
     data_overlap: bool = True
     pipeline_balanced: bool = False
+    scores_gathered: bool = False
     scattered_messages: bool = False
     head_bytes: float = 20.0
     head_gradient_bytes: float = 0.0

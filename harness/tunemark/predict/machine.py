@@ -17,7 +17,7 @@ class Efficiency:
     attention of long sequences, causal work alone counted. memory: of the bandwidth, in elementwise work.
     intra, inter: of the links. host_s: of the launching thread per operation. tensor_hidden, data_hidden: share of a
     collective that overlapping hides at most. straggle: added to a step for every doubling of nodes.
-    step_s: once a step.
+    step_s: once a step. optimizer: times that an update takes what its bytes would.
     """
 
     gemm: Mapping[str, float] = field(default_factory=dict)
@@ -32,6 +32,7 @@ class Efficiency:
     straggle: float = 0.01
     step_s: float = 3e-3
     cast: float = 1.0
+    optimizer: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,8 +83,12 @@ def workload(
 
 
 def _stack(precision: str) -> Stack:
+    # Our tensor parallelism gathers the scores.
+    ours = replace(TORCH, scores_gathered=True)
     if precision == "bf16":
         # Weights, gradients and both moments in 16 bits, no copy in 32.
-        return replace(TORCH, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, reduce_bytes=2.0)
-    # FSDP gathers the 32 bits that it keeps; autocast narrows them in each operation.
-    return replace(TORCH, gather_bytes=4.0)
+        return replace(ours, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, reduce_bytes=2.0)
+    if precision == "fp32":
+        return replace(ours, gather_bytes=4.0)
+    # FSDP gathers the 32 bits that it keeps; autocast narrows them in each micro-batch: 4 bytes read, 2 written.
+    return replace(ours, gather_bytes=4.0, touched_bytes=TORCH.touched_bytes + 6.0)
