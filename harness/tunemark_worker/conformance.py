@@ -32,13 +32,25 @@ LEARNING_STEPS = 8
 CHANGED = 9
 
 
+class Scale(torch.nn.Module):
+    """A weight for each part of what lies between: what facts without a layer count as the norm before the head."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(size))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden * self.weight
+
+
 class Bigrams:
-    """An embedding and a head: the smallest model that a device can be trained with."""
+    """An embedding, a scale and a head: the smallest model that a device can be trained with."""
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         a = assignment.architecture
         model = torch.nn.Sequential(
             torch.nn.Embedding(a["vocab_size"], a["hidden_size"]),
+            Scale(a["hidden_size"]),
             torch.nn.Linear(a["hidden_size"], a["vocab_size"], bias=False),
         )
         return model.to(place.device, parameter_dtype(assignment.precision))

@@ -169,6 +169,28 @@ def test_the_same_is_made_once_and_found_again(tmp_path: Path, made: _Made) -> N
     assert not prepare(_TEXT, {"a": "1"}, _MODEL, "all", cache=tmp_path).cached
 
 
+def test_the_file_grows_while_examples_are_read(tmp_path: Path, made: _Made) -> None:
+    sizes: list[int] = []
+
+    class Rows(list[Example]):
+        """Two batches and a half, and how much is on disk when each is begun."""
+
+        def __iter__(self) -> Iterator[Example]:
+            for n in range(5000):
+                if n % 2048 == 1:
+                    sizes.append(sum(path.stat().st_size for path in (tmp_path / "tokens").glob(".tmp-*")))
+                yield _texts(("response", "word " * 20))
+
+    made.rows = Rows()
+    prepared = _prepared(tmp_path)
+    assert prepared.token_file.documents == 5000
+    # 22 ids of 4 bytes in each of 2048 documents, less what is still buffered.
+    assert len(sizes) == 3
+    assert sizes[1] - sizes[0] > 100_000
+    assert sizes[2] - sizes[1] > 100_000
+    assert sizes[2] < Path(prepared.token_file.path).stat().st_size
+
+
 def test_making_it_twice_gives_the_same_bytes(tmp_path: Path, made: _Made) -> None:
     made.rows = [_texts(("prompt", "one"), ("response", " two"))] * 5
     first = _prepared(tmp_path / "a", train_on="response")

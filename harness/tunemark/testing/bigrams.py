@@ -14,7 +14,7 @@ def tunemark_models() -> Sequence[Model]:
     return [
         Model(
             name=NAME,
-            description="an embedding and a head, of the kit",
+            description="an embedding, a scale and a head, of the kit",
             architecture=Architecture(
                 model_type="bigrams",
                 vocab_size=512,

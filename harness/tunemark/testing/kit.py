@@ -334,7 +334,10 @@ def _imported(plugin: _Plugin) -> _Imported:
         mark = uuid.uuid4().hex
         answers = Path(name) / "answers.json"
         command = [sys.executable, "-m", "tunemark.testing.imported", str(answers), plugin.module]
-        words = _limited(command, {leftover.VARIABLE: mark}, Path(name), IMPORT_LIMIT_S)
+        # It runs in another folder, where a relative path would lead elsewhere.
+        places = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+        variables = {leftover.VARIABLE: mark, **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
+        words = _limited(command, variables, Path(name), IMPORT_LIMIT_S)
         left = end_marked(mark)
         try:
             return _Imported(json.loads(answers.read_text()), words, left)
