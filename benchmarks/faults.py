@@ -32,25 +32,43 @@ from typing import Any
 
 from document import ROOT, machine, put
 
-RANKS = 4
 STEPS = 24
-# Seconds of silence after which an attempt is ended, in the sweeps whose fault is a silence: four processes that import
-# torch on two cores say nothing for about a quarter of that.
-SILENCE_S = 40
 # The runs of a sweep differ in their seed alone: before the fault, with it, after it.
 BEFORE, FAULTY, AFTER = range(3)
-# Seconds within which the row is there, and why so long.
+# Seconds that torchrun gives ranks to end, and what it and the parent take besides.
+_GRACE_S = 40.0
+_AS_TOLD = "torchrun gives the other ranks 30 s to end"
+# Seconds within which the row is there, beyond the silence that is borne where the fault is a silence; and why so long.
 BOUNDS = {
-    "killed": (40.0, "torchrun gives the other ranks 30 s to end"),
-    "hung": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
-    "memory": (40.0, "as for a rank that is killed"),
-    "disk": (40.0, "as for a rank that is killed"),
+    "killed": (_GRACE_S, _AS_TOLD),
+    "hung": (15.0, "the silence that --timeout allows, then stacks are asked for"),
+    "memory": (_GRACE_S, _AS_TOLD),
+    "disk": (_GRACE_S, _AS_TOLD),
     "no room": (35.0, "half a minute is waited for room, and nothing is started"),
-    "network": (SILENCE_S + 15.0, f"--timeout {SILENCE_S}, then stacks are asked for"),
-    "node": (75.0, "SlurmdTimeout 30 and Slurm's next look; nothing has to be asked of the dead node"),
+    "network": (15.0, "the silence that --timeout allows, then stacks are asked for"),
+    "node": (75.0, "SlurmdTimeout is 30, and Slurm looks; nothing is asked of the dead node"),
     "command": (30.0, "ranks look for it once a second, at a window's edge"),
-    "restarted": (40.0, "to the second start: torchrun gives the other rank 30 s to end"),
+    "restarted": (_GRACE_S, "to the second start: " + _AS_TOLD),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """chance: where and when. ranks: of each run. silence_s: what `--timeout` allows where the fault is a silence."""
+
+    chance: random.Random
+    ranks: int
+    silence_s: int
+
+    def step(self) -> int:
+        return self.asked.step()
+
+    def rank(self) -> int:
+        return self.chance.randrange(self.ranks)
+
+    @property
+    def patience(self) -> list[str]:
+        return ["--timeout", str(self.silence_s)]
 
 
 class NotHere(Exception):  # noqa: N818 - the sentence reads better
@@ -76,10 +94,15 @@ class Row:
     after: str = ""
     expected: tuple[str, ...] = ()
     unfit: str = ""
+    silence_s: int = 0
+
+    @property
+    def bound_s(self) -> float:
+        return BOUNDS[self.fault][0] + (self.silence_s if self.fault in ("hung", "network") else 0)
 
     @property
     def is_good(self) -> bool:
-        is_told = self.status in self.expected and self.seconds <= BOUNDS[self.fault][0]
+        is_told = self.status in self.expected and self.seconds <= self.bound_s
         return bool(self.unfit) or (is_told and not self.left and self.kept and self.after == "ok")
 
 
@@ -90,7 +113,7 @@ class Sweep:
         self,
         folder: Path,
         *,
-        ranks: int = RANKS,
+        ranks: int,
         words: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         within: Sequence[str] = (),
@@ -174,7 +197,7 @@ class Sweep:
         return [json.loads(line) for line in out.splitlines()]
 
 
-def pids(attempt: Path, ranks: int = RANKS) -> list[int]:
+def pids(attempt: Path, ranks: int) -> list[int]:
     """The processes of an attempt's ranks, by their first records."""
     firsts = [(attempt / f"records.{rank}.jsonl").read_text().split("\n", 1)[0] for rank in range(ranks)]
     return [int(json.loads(line)["pid"]) for line in firsts]
@@ -226,36 +249,38 @@ def watched(
     )  # fmt: skip
 
 
-def killed(folder: Path, chance: random.Random) -> Row:
-    rank, step = chance.randrange(RANKS), chance.randrange(2, 3 * STEPS // 4)
+def killed(folder: Path, asked: Asked) -> Row:
+    rank, step = asked.rank(), asked.step()
 
     def plant(attempt: Path) -> None:
-        os.kill(pids(attempt)[rank], signal.SIGKILL)
+        os.kill(pids(attempt, asked.ranks)[rank], signal.SIGKILL)
 
-    return watched("killed", Sweep(folder), plant, expected=["killed"], step=step)
+    return watched("killed", Sweep(folder, ranks=asked.ranks), plant, expected=["killed"], step=step)
 
 
-def hung(folder: Path, chance: random.Random) -> Row:
-    rank, step = chance.randrange(RANKS), chance.randrange(2, 3 * STEPS // 4)
+def hung(folder: Path, asked: Asked) -> Row:
+    rank, step = asked.rank(), asked.step()
     shown: list[Path] = []
 
     def plant(attempt: Path) -> None:
         shown.append(attempt)
-        os.kill(pids(attempt)[rank], signal.SIGSTOP)
+        os.kill(pids(attempt, asked.ranks)[rank], signal.SIGSTOP)
 
-    row = watched("hung", Sweep(folder, words=["--timeout", str(SILENCE_S)]), plant, expected=["timeout"], step=step)
-    files = [shown[0] / f"stacks.{each}.txt" for each in range(RANKS)]
+    row = watched(
+        "hung", Sweep(folder, ranks=asked.ranks, words=asked.patience), plant, expected=["timeout"], step=step
+    )
+    files = [shown[0] / f"stacks.{each}.txt" for each in range(asked.ranks)]
     if not all(path.exists() and 'File "' in path.read_text() for path in files):
         return replace(row, expected=(), evidence=f"NO STACKS of some rank; {row.evidence}")
     return row
 
 
-def memory(folder: Path, chance: random.Random) -> Row:
+def memory(folder: Path, asked: Asked) -> Row:
     """A rank's address space is bounded where it stands, before its first step takes what a step needs."""
     if not hasattr(resource, "prlimit"):
         raise NotHere("no prlimit on this system")
-    rank = chance.randrange(RANKS)
-    sweep = Sweep(folder)
+    rank = asked.rank()
+    sweep = Sweep(folder, ranks=asked.ranks)
 
     def built() -> Path | None:
         attempt = sweep.attempt(FAULTY)
@@ -303,27 +328,27 @@ def fill(disk: Path) -> None:
                     filler.write(bytes(size))
 
 
-def disk(folder: Path, chance: random.Random) -> Row:
+def disk(folder: Path, asked: Asked) -> Row:
     with small_disk(folder) as small:
         return watched(
-            "disk", Sweep(small), lambda attempt: fill(small), expected=["error"],
-            step=chance.randrange(2, 3 * STEPS // 4), mend=(small / "filler").unlink,
+            "disk", Sweep(small, ranks=asked.ranks), lambda attempt: fill(small), expected=["error"],
+            step=asked.step(), mend=(small / "filler").unlink,
         )  # fmt: skip
 
 
-def no_room(folder: Path, chance: random.Random) -> Row:
+def no_room(folder: Path, asked: Asked) -> Row:
     """The disk stays full, so that the next run finds no place at all. Then it is freed, and the same command goes on:
     it must measure what failed, and not what was finished."""
     with small_disk(folder) as small:
-        sweep = Sweep(small)
-        sweep.at_step(FAULTY, chance.randrange(2, 3 * STEPS // 4))
+        sweep = Sweep(small, ranks=asked.ranks)
+        sweep.at_step(FAULTY, asked.step())
         fill(small)
         began_s = sweep.wait(lambda: sweep.ended(FAULTY), "the first row of a full disk")
         seconds = sweep.wait(lambda: sweep.ended(AFTER), "the row of a run without room") - began_s
         at_row = len([pid for pid in left(small) if pid != sweep.process.pid])
         rows = sweep.rows()
         (small / "filler").unlink()
-        again = Sweep(small).rows()
+        again = Sweep(small, ranks=asked.ranks).rows()
         same = again[BEFORE] == rows[BEFORE] and rows[BEFORE]["status"] == "ok"
         return Row(
             fault="no room", status=rows[AFTER]["status"], evidence=rows[AFTER]["each_attempt"][-1]["evidence"],
@@ -332,14 +357,14 @@ def no_room(folder: Path, chance: random.Random) -> Row:
         )  # fmt: skip
 
 
-def network(folder: Path, chance: random.Random) -> Row:
+def network(folder: Path, asked: Asked) -> Row:
     """The sweep has a network of its own, whose one interface goes down."""
     missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
     probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True) if not missing else None
     if probe is None or probe.returncode:
         raise NotHere(f"no network of its own: {missing[0] + ' is missing' if missing else probe and probe.stderr}")
     within = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    sweep = Sweep(folder, words=["--timeout", str(SILENCE_S)], within=within)
+    sweep = Sweep(folder, ranks=asked.ranks, words=asked.patience, within=within)
 
     def link(state: str) -> None:
         words = ["nsenter", "--target", str(sweep.process.pid), "--net", "ip", "link", "set", "lo", state]
@@ -347,11 +372,11 @@ def network(folder: Path, chance: random.Random) -> Row:
 
     return watched(
         "network", sweep, lambda attempt: link("down"), expected=["timeout", "error"],
-        step=chance.randrange(2, 3 * STEPS // 4), mend=lambda: link("up"),
+        step=asked.step(), mend=lambda: link("up"),
     )  # fmt: skip
 
 
-def node(folder: Path, chance: random.Random) -> Row:
+def node(folder: Path, asked: Asked) -> Row:
     """Of a job on two nodes of a real Slurm, one's slurmd dies; Slurm finds that out by itself."""
     missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
@@ -374,15 +399,15 @@ def node(folder: Path, chance: random.Random) -> Row:
         def mend() -> None:
             subprocess.run(["taskset", "-c", last, "slurmd", "-N", "n2"], env={**os.environ, **variables}, check=True)
 
-        return watched("node", sweep, plant, expected=["killed"], step=chance.randrange(2, 3 * STEPS // 4), mend=mend)
+        return watched("node", sweep, plant, expected=["killed"], step=asked.step(), mend=mend)
     finally:
         subprocess.run(["sh", script, "stop", str(conf)], check=True)
 
 
-def command(folder: Path, chance: random.Random) -> Row:
+def command(folder: Path, asked: Asked) -> Row:
     """The command itself is killed: it can give no row any more. Its processes end, and the same command goes on."""
-    sweep = Sweep(folder)
-    attempt = sweep.at_step(FAULTY, chance.randrange(2, 3 * STEPS // 4))
+    sweep = Sweep(folder, ranks=asked.ranks)
+    attempt = sweep.at_step(FAULTY, asked.step())
     before = sweep.attempt(BEFORE)
     began_s = time.monotonic()
     sweep.process.kill()
@@ -390,7 +415,7 @@ def command(folder: Path, chance: random.Random) -> Row:
     while left(attempt) and time.monotonic() - began_s < BOUNDS["command"][0]:
         time.sleep(0.02)
     seconds, remaining = time.monotonic() - began_s, len(left(attempt))
-    rows = Sweep(folder).rows()
+    rows = Sweep(folder, ranks=asked.ranks).rows()
     kept = [each["name"] for each in rows[BEFORE]["each_attempt"]] == [before.name if before else ""]
     first, *_ = rows[FAULTY]["each_attempt"]
     return Row(
@@ -400,9 +425,9 @@ def command(folder: Path, chance: random.Random) -> Row:
     )  # fmt: skip
 
 
-def restarted(folder: Path, chance: random.Random) -> Row:
+def restarted(folder: Path, asked: Asked) -> Row:
     """torch's elastic agent is allowed to start the ranks again, which is an end as good as any, and is said."""
-    rank, step = chance.randrange(2), chance.randrange(2, 3 * STEPS // 4)
+    rank, step = asked.chance.randrange(2), asked.step()
 
     def plant(attempt: Path) -> None:
         os.kill(pids(attempt, 2)[rank], signal.SIGKILL)
@@ -414,16 +439,16 @@ def restarted(folder: Path, chance: random.Random) -> Row:
     return watched("restarted", sweep, plant, expected=["ok"], step=step, until=is_again)
 
 
-FAULTS: dict[str, tuple[str, Callable[[Path, random.Random], Row]]] = {
-    "killed": ("SIGKILL of one rank of four", killed),
-    "hung": ("SIGSTOP of one rank of four", hung),
-    "memory": ("one rank of four gets no more memory", memory),
+FAULTS: dict[str, tuple[str, Callable[[Path, Asked], Row]]] = {
+    "killed": ("SIGKILL of one rank", killed),
+    "hung": ("SIGSTOP of one rank", hung),
+    "memory": ("one rank gets no more memory", memory),
     "disk": ("the disk is full while a run is measured", disk),
     "no room": ("the disk is full before a run is started", no_room),
-    "network": ("the network between four ranks is gone", network),
+    "network": ("the network between the ranks is gone", network),
     "node": ("slurmd of one of two nodes is dead", node),
     "command": ("SIGKILL of the command itself", command),
-    "restarted": ("SIGKILL of one rank of two, `--max-restarts 1`", restarted),
+    "restarted": ("SIGKILL of one rank, `--max-restarts 1`", restarted),
 }
 
 
@@ -432,25 +457,31 @@ def main() -> int:
     parser.add_argument("--fault", default=",".join(FAULTS), help="some of: " + ", ".join(FAULTS))
     parser.add_argument("--seed", type=int, default=None, help="of ranks and steps; another one each time")
     parser.add_argument("--write", action="store_true", help="put the table into docs/launchers.md")
+    parser.add_argument(
+        "--ranks", type=int, default=4, help="of each run (default: 4); Slurm's and restarted ones have 2"
+    )
+    words = "seconds of silence that are borne (default: 40): ranks that share cores are silent while they import torch"
+    parser.add_argument("--silence", type=int, default=40, help=words)
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(10_000) if args.seed is None else args.seed
     rows = []
     for name in args.fault.split(","):
         # Each by its own, so that one of them can be repeated as it was.
-        rows.append(carried_out(name, random.Random(f"{seed} {name}")))
-        print(f"{name}: {words(rows[-1])}", file=sys.stderr, flush=True)
-    text = table(rows, seed)
+        asked = Asked(chance=random.Random(f"{seed} {name}"), ranks=args.ranks, silence_s=args.silence)
+        rows.append(replace(carried_out(name, asked), silence_s=args.silence))
+        print(f"{name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
+    text = table(rows, seed, args.ranks)
     print(text)
     if args.write:
         put("docs/launchers.md", "faults", text)
     return 0 if all(row.is_good for row in rows) else 1
 
 
-def carried_out(name: str, chance: random.Random) -> Row:
+def carried_out(name: str, asked: Asked) -> Row:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunemark-fault-")))
         try:
-            row = FAULTS[name][1](folder, chance)
+            row = FAULTS[name][1](folder, asked)
         except NotHere as error:
             return Row(fault=name, unfit=str(error))
         except NeverCame as error:
@@ -463,15 +494,15 @@ def carried_out(name: str, chance: random.Random) -> Row:
                     os.kill(pid, signal.SIGKILL)
 
 
-def words(row: Row) -> str:
+def in_words(row: Row) -> str:
     if row.unfit:
         return f"not here: {row.unfit}"
     seen = f"{row.status} after {row.seconds:.1f} s, {row.left} processes left, the next run {row.after}"
     return f"{'GOOD' if row.is_good else 'BAD'}: {seen}: {row.evidence}"
 
 
-def table(rows: Sequence[Row], seed: int) -> str:
-    lines = [f"{machine()}; `--seed {seed}`.", ""]
+def table(rows: Sequence[Row], seed: int, ranks: int) -> str:
+    lines = [f"{machine()}; {ranks} ranks, `--seed {seed}`.", ""]
     lines += [
         "| fault | status | evidence | seconds to the row | stated bound (s) | processes left | finished runs kept | "
         "next run |",
@@ -482,7 +513,7 @@ def table(rows: Sequence[Row], seed: int) -> str:
         if row.unfit:
             lines.append(f"| {what} | not permitted here | {row.unfit} | | | | | |")
             continue
-        bound, why = BOUNDS[row.fault]
+        bound, why = row.bound_s, BOUNDS[row.fault][1]
         evidence = " ".join(row.evidence.split()).replace("|", "\\|")
         evidence = evidence if len(evidence) <= 220 else evidence[:217] + "..."
         lines.append(

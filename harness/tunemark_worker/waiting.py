@@ -61,7 +61,8 @@ class Waits:
 
     def __enter__(self) -> Waits:
         if dist.is_available():
-            self._watch(dist.Work, "wait")
+            # Torch 2.1 has it under another name.
+            self._watch(getattr(dist, "Work", None) or vars(dist)["_Work"], "wait")
             for name in STARTS:
                 self._watch(dist.ProcessGroup, name)
             functional = sys.modules.get("torch.distributed._functional_collectives")
