@@ -26,8 +26,8 @@ from tunemark.results import Result, Store
 from tunemark.sweep import Watch, make_ready, sweep
 
 # Steps of a trial: about as many seconds of them, at least and at most so many, after a warm-up.
-TRIAL_S = 4.0
-FEWEST_STEPS, MOST_STEPS = 6, 40
+TRIAL_S = 3.0
+FEWEST_STEPS, MOST_STEPS = 6, 30
 WARMUP_STEPS = 2
 
 SCHEMA = 1
