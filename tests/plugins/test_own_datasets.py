@@ -346,6 +346,7 @@ def test_a_template_that_cannot_do_it_is_said(tmp_path: Path, template: str, say
         prepare(DATASETS["chat"], options, _PLAIN, "response", cache=tmp_path)
 
 
+@pytest.mark.full
 def test_rows_of_the_hub_are_the_same_without_torch(tmp_path: Path) -> None:
     code = f"""
 import json, sys
