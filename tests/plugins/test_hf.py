@@ -95,7 +95,13 @@ STRANGE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", STRANGE)
+# Three that have what the others have not each: biases and LayerNorm, norms of heads and windows, four norms.
+_SOON = ("gpt_neox", "exaone4", "gemma3_text")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in _SOON else [pytest.mark.full]) for kind in STRANGE]
+)
 def test_a_family_that_is_not_known_is_accounted_for_by_its_module(kind: str, tmp_path: Path) -> None:
     stated = {**_SMALL, "num_hidden_layers": 4, "model_type": kind, **STRANGE[kind]}
     found = of_census(census(str(written(tmp_path, stated))), kind)
