@@ -13,13 +13,14 @@ from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, Plan, check_not_saved, prove_saveable
 from tunemark.plugin import Catalog, Launching
 from tunemark.plugin.catalog import load
+from tunemark.predict.ground import question
 from tunemark.predict.search import SearchLog
 from tunemark.report import frame, write
 from tunemark.report.reading import traces_in
 from tunemark.report.words import language
 from tunemark.results import Result, Store
 from tunemark.sweep import Ready, Watch, make_ready, sweep
-from tunemark.trials import choose
+from tunemark.trials import choose, predicted
 from tunemark.verify import verify
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ def chosen(
     watch: Watch,
 ) -> tuple[list[Plan], dict[str, SearchLog]]:
     """The plans with a layout for each whose strategy is a search, and by run_id how it was found."""
+    for plan in plans:
+        if plan.strategy.is_search:
+            # What cannot fit is refused before anything is tried for another run.
+            predicted(plan, question(plan, catalog))
     found: list[Plan] = []
     logs: dict[str, SearchLog] = {}
     for plan in plans:

@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tunemark.cli.main import main
+from tunemark.experiment import make_experiment, points, resolve
 from tunemark.physics import from_dimensions
+from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Efficiency, Layout, Workload, predict
 from tunemark.predict.calibration import (
     Calibration,
@@ -18,6 +21,7 @@ from tunemark.predict.calibration import (
     units_of,
 )
 from tunemark.predict.fit import Step, fit, from_kernels, residual
+from tunemark.predict.ground import fingerprint_of, ground_of
 
 _FACTS = DeviceFacts(
     name="a machine", kind="cpu", peak_flops={"bf16": 4e11, "fp32": 2e11}, memory_bytes=None,
@@ -124,10 +128,30 @@ def test_a_broken_calibration_is_none(tmp_path):
     assert find(_FINGERPRINT, tmp_path) is None
 
 
-def test_what_cannot_be_calibrated_is_refused_before_anything_runs(tunemark):
-    done = tunemark("calibrate", "--device", "moon")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "no device named 'moon'" in done.stderr
-    done = tunemark("calibrate", "--device", "cpu:1", "--size", "1")
-    assert done.returncode == 2
-    assert "given twice" in done.stderr
+def test_what_cannot_be_calibrated_is_refused_before_anything_runs(capsys):
+    assert main(["calibrate", "--device", "moon"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no device named 'moon'" in shown.err
+    assert main(["calibrate", "--device", "cpu:1", "--size", "1"]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_a_search_stands_on_the_calibration_of_its_own_shape_of_job(tmp_path):
+    (point,) = points(make_experiment({"device": "cpu:2", "strategy": "auto", "oversubscribe": True}))
+    plan = resolve(point, Catalog())
+    before = ground_of(plan, 2, None, tmp_path)
+    assert before.mechanisms == {}
+    assert "assumed" in before.source
+    one = Calibration(
+        fingerprint=fingerprint_of(plan, plan.launch), facts=_FACTS, mechanisms={"ddp": Mechanism(unit_s=1e-3)},
+        probes=(), made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
+    )  # fmt: skip
+    store(one, tmp_path)
+    after = ground_of(plan, 2, None, tmp_path)
+    assert (after.facts, after.mechanisms) == (_FACTS, {"ddp": Mechanism(unit_s=1e-3)})
+    assert after.source == "measured on this machine (2026-11-26T00:00:00+00:00)"
+    # One process with both cores is another shape, which nothing was measured of.
+    both = ground_of(plan, 2, Catalog().strategy("none", "cpu"), tmp_path)
+    assert both.facts == _FACTS
+    assert both.source.endswith("measures this machine")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
+from tunemark.cli.main import main
 from tunemark.errors import BadExperiment
 from tunemark.experiment import make_experiment, points, resolve
 from tunemark.physics import from_dimensions
@@ -185,8 +187,24 @@ def test_a_report_shows_the_search_in_both_languages(found):
     assert all(words("ko")(outcome) for outcome in (*outcomes, "tried", "failed"))
 
 
-def test_plan_answers_for_machines_that_are_not_here(tunemark):
-    done = tunemark("plan", "--strategy", "auto", "--device", "H100", "--size", "1,8", "--model", "mistral-7b")
-    assert done.returncode == 2
-    assert "the smallest size that would fit is" in done.stderr
-    assert "mistral-7b on 8 x H100" in done.stdout
+def test_plan_answers_for_machines_that_are_not_here(capsys):
+    code = main(["plan", "--strategy", "auto", "--device", "H100", "--size", "1,8", "--model", "mistral-7b"])
+    shown = capsys.readouterr()
+    assert code == 2
+    assert "the smallest size that would fit is" in shown.err
+    assert "mistral-7b on 8 x H100" in shown.out
+
+
+def test_a_package_of_two_dies_is_two_ranks(capsys):
+    words = "plan --strategy auto --device MI250 --size 4 --model mistral-7b --global-batch 16 --json"
+    assert main(words.split()) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["size"], row["ranks"], row["search"]["ranks"]) == (4, 8, 8)
+    assert row["slot_tokens_per_s_low"] < row["slot_tokens_per_s"] < row["slot_tokens_per_s_high"]
+    assert row["memory_bytes"] <= row["search"]["memory_bytes"]
+
+
+@pytest.mark.parametrize("size", ["half", "0", "99999999"])
+def test_a_size_of_chips_is_a_number_of_them(size, capsys):
+    assert main(["plan", "--strategy", "auto", "--device", "H100", "--size", size]) == 2
+    assert "it is a number of H100" in capsys.readouterr().err
