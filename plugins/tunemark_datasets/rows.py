@@ -151,7 +151,14 @@ def open_rows(name: str, options: Mapping[str, str]) -> Files | Hub:
                     why=f"a {option} is the hub's; a file has none",
                     next="leave out one of them",
                 )
-        return Files(name, found(name, Path(options["path"]).expanduser()), limit)
+        path = Path(options["path"]).expanduser()
+        if not path.exists():
+            raise BadData(
+                what=f"{name}: there is no file {str(path)!r}",
+                why="it was given with path=",
+                next=f"correct the path, relative to the current folder; or, of the hub, {name}:hub=OWNER/NAME",
+            )
+        return Files(name, found(name, path), limit)
     loaded = from_hub(name, options["hub"], options, f"give a file with {name}:path=FILE, or use another dataset")
     return Hub(options["hub"], options, loaded, limit)
 

@@ -36,6 +36,9 @@ _SETTINGS: Mapping[str, Any] = {
     "budget": 60.0,
     "no_calibrate": True,
 }
+# Where a device seems to lie it is asked once more in windows three times as long: what keeps the program from reading
+# a result on a busy machine is a small share of them, and a device that does not wait still has all its work left.
+_LONGER: Mapping[str, Any] = {"steps": 48, "window": 0.6}
 # Seconds without a record after which a run is ended, and seconds that what a killed run has started may take to end.
 SILENCE_S = 120.0
 _ENDING_S = 2.0
@@ -54,14 +57,18 @@ class Runs:
     def honesty(self, device: Device) -> Check:
         """Whether the device has finished when it says so, and whether the rest of a run is sound."""
         subject = f"device {device.name}"
-        try:
-            result = self._run(self._plan(BIGRAMS, device.name, "none"))
-        except TunemarkError as error:
-            return skipped("honesty", subject, _flat(error))
-        bad = [f for f in result.findings if f.severity == "invalid"]
-        if result.status != "ok":
-            return failed("honesty", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
-        lies = [f.message for f in bad if f.rule == "sync-does-not-wait"]
+        lies: list[str] = []
+        for more in ({}, _LONGER):
+            try:
+                result = self._run(self._plan(BIGRAMS, device.name, "none", **more))
+            except TunemarkError as error:
+                return skipped("honesty", subject, _flat(error))
+            bad = [f for f in result.findings if f.severity == "invalid"]
+            if result.status != "ok":
+                return failed("honesty", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
+            lies = [f.message for f in bad if f.rule == "sync-does-not-wait"]
+            if not lies:
+                break
         if lies:
             return failed("honesty", subject, f"synchronize does not wait: {lies[0]}")
         if bad:
