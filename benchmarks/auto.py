@@ -41,6 +41,8 @@ LEAST_SPEARMAN, MOST_REGRET, MOST_ERROR = 0.8, 0.03, 0.15
 
 MODELS = ("mistral-tiny", "llama-2-tiny")
 GLOBAL_BATCH, SEQUENCE = 8, 128
+# Layouts that auto tries for real.
+TRIALS = 6
 # (strategy, micro-batch, checkpointing): spread over kinds and settings, so that there is something to rank.
 LAYOUTS: Mapping[int, Sequence[tuple[str, int, str]]] = {
     2: (
@@ -164,7 +166,7 @@ def measured(
         given = {"strategy": strategy, "micro_batch": micro_batch, "checkpointing": checkpointing}
         (point,) = points(make_experiment({**flags, **given}))
         plans.append(resolve(point, catalog))
-    experiment = make_experiment({**flags, "strategy": "auto"})
+    experiment = make_experiment({**flags, "strategy": "auto", "trials": TRIALS})
     (point,) = points(experiment)
     searched = resolve(point, catalog)
     ground = question(searched, catalog).ground

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tunemark.experiment.resolve import TRIALS
 from tunemark.experiment.values import factors
 from tunemark.plugin import Catalog, Launching
 from tunemark.predict.ground import USABLE, Question, question, smallest
-from tunemark.predict.search import Found, Option, Ranked, SearchLog, option_of, search, shown, to_try
+from tunemark.predict.search import Found, Option, Ranked, SearchLog, neighbours, option_of, search, shown, to_try
 from tunemark.results import Result, Store
 from tunemark.sweep import Watch, make_ready, sweep
 
@@ -185,14 +185,21 @@ def _try(
     timeout_s: float,
     watch: Watch,
 ) -> dict[int, Option]:
-    """What came of each trial, by the candidate's rank. Where all have failed, as many again that need less memory."""
+    """What came of each trial, by the candidate's rank: two thirds of them for what is predicted to be best, the rest
+    around the fastest of these. Where all have failed, as many again that need less memory."""
     apart = Store(store.root / "search")
     positions = {id(each): i for i, each in enumerate(found.ranked)}
     done: dict[int, Option] = {}
-    for each in to_try(found.ranked, trials):
+    for each in to_try(found.ranked, trials - trials // 3):
         number = positions[id(each)]
         done[number] = _tried(plan, each, apart, catalog, launching, timeout_s, watch)
-    if any(option.outcome == "tried" for option in done.values()):
+    while len(done) < trials and (best := fastest(done)) is not None:
+        near = [*neighbours(found.ranked, found.ranked[best]), *to_try(found.ranked, trials + len(done))]
+        left = [each for each in near if positions[id(each)] not in done]
+        if not left:
+            break
+        done[positions[id(left[0])]] = _tried(plan, left[0], apart, catalog, launching, timeout_s, watch)
+    if fastest(done) is not None:
         return done
     for number, each in enumerate(found.ranked):
         least = min(option.memory_bytes for option in done.values())
@@ -247,6 +254,13 @@ def _tried(
     return replace(option, tried_tokens_per_s=rate.value, trial_s=seconds)
 
 
+def fastest(tried: Mapping[int, Option]) -> int | None:
+    """The rank of the fastest trial; None where none has a rate."""
+    rates = {number: option.tried_tokens_per_s or 0.0 for number, option in tried.items()}
+    best = max(rates, key=rates.__getitem__, default=None)
+    return best if best is not None and rates[best] > 0 else None
+
+
 def _reason(result: Result) -> str:
     evidence = " ".join(result.each_attempt[-1].evidence.split())
     return f"{result.status}: {evidence}" if result.status != "ok" else "no step was timed"
@@ -254,9 +268,9 @@ def _reason(result: Result) -> str:
 
 def decided(found: Found, tried: dict[int, Option], trial_s: float) -> SearchLog:
     """The log with its choice: the fastest trial, or the best prediction where nothing was tried."""
-    good = {number: option for number, option in tried.items() if option.tried_tokens_per_s is not None}
-    if good:
-        best = max(good, key=lambda number: good[number].tried_tokens_per_s or 0.0)
+    first = fastest(tried)
+    if first is not None:
+        best = first
     elif tried:
         best = min(tried, key=lambda number: tried[number].memory_bytes)
     else:

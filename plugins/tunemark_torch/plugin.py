@@ -237,7 +237,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime=_MESH,
             description="what a search chooses of these and their products: all are predicted, the best few tried",
             options={
-                "trials": "layouts that are tried for real (3); 0 trusts the prediction",
+                "trials": "layouts that are tried for real (4); 0 trusts the prediction",
                 "micro_batch": "sequences, not to be chosen (as --micro-batch)",
                 "checkpointing": "none, selective or full, not to be chosen (as --checkpointing)",
             },

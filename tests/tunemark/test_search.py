@@ -16,7 +16,7 @@ from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Workload
 from tunemark.predict.candidates import Space, candidates
 from tunemark.predict.ground import question, smallest
-from tunemark.predict.search import Ground, option_of, search, to_try
+from tunemark.predict.search import Ground, neighbours, option_of, search, to_try
 from tunemark.report.search import search_text
 from tunemark.report.words import words
 from tunemark.trials import decided, infeasible, plan_of, predicted
@@ -102,6 +102,18 @@ def test_trials_go_to_the_best_and_then_to_other_kinds(found):
     assert chosen[0] is ranked[0]
     assert len({each.candidate.names for each in chosen}) == 3
     assert to_try(ranked, 0) == []
+
+
+def test_the_neighbours_of_a_layout_differ_in_the_next_micro_batch_alone(found):
+    wanted = ("fsdp", "full", 2)
+    best = next(
+        e for e in found.ranked if (e.candidate.strategy, e.candidate.checkpointing, e.candidate.micro_batch) == wanted
+    )
+    near = neighbours(found.ranked, best)
+    assert {each.candidate.micro_batch for each in near} == {1, 4}
+    assert {(each.candidate.strategy, each.candidate.checkpointing) for each in near} == {
+        (best.candidate.strategy, best.candidate.checkpointing)
+    }
 
 
 def test_a_kind_that_cannot_be_faster_by_its_bounds_is_not_tried():

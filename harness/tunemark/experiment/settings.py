@@ -102,7 +102,7 @@ SETTINGS = (
     ),
     _scalar("target_interval", float, 0.02, "end at an interval of ± this fraction; 0 never ends early", minimum=0),
     _scalar("window", float, 1.0, "seconds between waits for the device", above=0),
-    _scalar("trials", int, 3, "layouts that strategy auto tries for real; 0 trusts its prediction", minimum=0),
+    _scalar("trials", int, 4, "layouts that strategy auto tries for real; 0 trusts its prediction", minimum=0),
     _scalar(
         "evaluate", int, None, "documents kept out of training: their loss before and after", unset="none", minimum=1
     ),

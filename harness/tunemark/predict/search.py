@@ -226,6 +226,24 @@ def to_try(ranked: Sequence[Ranked], trials: int) -> list[Ranked]:
     return [*first, *rest][:trials]
 
 
+def neighbours(ranked: Sequence[Ranked], best: Ranked) -> list[Ranked]:
+    """The same layout with the next smaller and the next larger micro-batch, the better prediction first: what a cache
+    holds is not in the model."""
+    own = best.candidate
+    alike = [
+        each
+        for each in ranked
+        if (each.candidate.strategy, each.candidate.checkpointing) == (own.strategy, own.checkpointing)
+    ]
+    smaller = max((e for e in alike if e.candidate.micro_batch < own.micro_batch), key=_micro_batch, default=None)
+    larger = min((e for e in alike if e.candidate.micro_batch > own.micro_batch), key=_micro_batch, default=None)
+    return sorted((each for each in (smaller, larger) if each is not None), key=_order)
+
+
+def _micro_batch(each: Ranked) -> int:
+    return each.candidate.micro_batch
+
+
 def shown(ranked: Sequence[Ranked]) -> list[Ranked]:
     """Those that a log shows: the best of each kind, and the best of all."""
     kinds: dict[tuple[str, ...], Ranked] = {}
