@@ -131,10 +131,10 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
         host_backward = n * layer.host_backward + 2.0 * hosts * ends.host_s
         reduces = (start.embed_collective, end.head_collective)
         times.append(
-            _longer(forward + n * share + sum(reduces), host_forward)
-            + _longer(backward + n * (layer.collective - share) + reduces[1], host_backward)
+            _longer(forward + n * share + sum(reduces), host_forward, e.host_order)
+            + _longer(backward + n * (layer.collective - share) + reduces[1], host_backward, e.host_order)
         )
-        alone.append(_longer(forward, host_forward) + _longer(backward, host_backward))
+        alone.append(_longer(forward, host_forward, e.host_order) + _longer(backward, host_backward, e.host_order))
 
     # One 1F1B step: every stage works on each micro-batch, the slowest sets the pace, and the pipeline fills and
     # drains once: (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
@@ -178,16 +178,13 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     return seconds, flops, {name: value for name, value in communicated.items() if value}
 
 
-def _longer(kernels: float, host: float) -> float:
+def _longer(kernels: float, host: float, order: float) -> float:
     """Seconds of two that run side by side and wait for each other now and then: the longer, and some more where they
-    are alike (a norm of order 4: 19 % where they are equal)."""
+    are alike (a norm of order 4: 19 % where they are equal; of order 1: their sum)."""
     if not host:
         return kernels
     large, small = max(kernels, host), min(kernels, host)
-    return float(large * (1.0 + (small / large) ** _ORDER) ** (1.0 / _ORDER))
-
-
-_ORDER = 4.0
+    return float(large * (1.0 + (small / large) ** order) ** (1.0 / order))
 
 
 def product_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:

@@ -30,8 +30,16 @@ USABLE = 0.92
 # Strategies that the cost model knows; what else a plugin brings is not searched.
 KNOWN = ("none", "ddp", "fsdp", "tp", "pp")
 
+# No thread runs ahead of a CPU's kernels, and no core communicates while it computes.
 _CPU = Efficiency(
-    gemm={"bf16": 0.6, "fp32": 0.6}, attention=0.1, memory=0.7, host_s=20e-6, data_hidden=0.0, step_s=5e-3, straggle=0.0
+    gemm={"bf16": 0.6, "fp32": 0.6},
+    attention=0.1,
+    memory=0.7,
+    host_s=20e-6,
+    host_order=1.0,
+    data_hidden=0.0,
+    step_s=5e-3,
+    straggle=0.0,
 )
 
 

@@ -17,7 +17,8 @@ class Efficiency:
     attention of long sequences, causal work alone counted. memory: of the bandwidth, in elementwise work.
     intra, inter: of the links. host_s: of the launching thread per operation. tensor_hidden, data_hidden: share of a
     collective that overlapping hides at most. straggle: added to a step for every doubling of nodes.
-    step_s: once a step. optimizer: times that an update takes what its bytes would.
+    host_order: how far that thread runs ahead of the kernels: order of the norm that joins both, 1 where it does not (a
+    CPU, which is both). step_s: once a step. optimizer: times that an update takes what its bytes would.
     """
 
     gemm: Mapping[str, float] = field(default_factory=dict)
@@ -27,6 +28,7 @@ class Efficiency:
     intra: float = 0.7
     inter: float = 0.7
     host_s: float = 30e-6
+    host_order: float = 4.0
     tensor_hidden: float = 0.6
     data_hidden: float = 0.85
     straggle: float = 0.01
