@@ -129,8 +129,8 @@ def _probes(plan: Plan) -> list[_Probe]:
     """Steps of two small models: one whose layers weigh most, one whose vocabulary does."""
     ranks = plan.launch.processes
     found: list[_Probe] = []
-    for name, architecture in _models(plan).items():
-        for strategy, micro_batch, checkpointing in _COMBINED if ranks > 1 else _ALONE:
+    for strategy, micro_batch, checkpointing in _COMBINED if ranks > 1 else _ALONE:
+        for name, architecture in _models(plan).items():
             words = f"{name} {strategy} x {micro_batch}" + (f" {checkpointing}" if checkpointing != "none" else "")
             found.append(
                 _Probe(
@@ -146,16 +146,23 @@ def _probes(plan: Plan) -> list[_Probe]:
     return found
 
 
-# (strategy, micro-batch, checkpointing) of the probes; each data rank has four sequences a step.
+# (strategy, micro-batch, checkpointing) of the probes, what matters most first; a data rank has four sequences a step.
 _ALONE = (
-    *(("alone", n, "none") for n in (1, 2, 4)), ("alone", 4, "full"), ("alone", 4, "selective"),
-)  # fmt: skip
+    ("alone", 4, "none"),
+    ("alone", 1, "none"),
+    ("alone", 4, "full"),
+    ("alone", 2, "none"),
+    ("alone", 4, "selective"),
+)
 _COMBINED = (
-    *_ALONE,
-    *((s, n, "none") for s in ("ddp", "fsdp", "tp") for n in (1, 4)),
-    *((s, 2, "none") for s in ("fsdp:reshard=false", "tp:sequence_parallel=true")),
-    *(("pp", n, "none") for n in (1, 2)),
+    *_ALONE[:2],
+    *((strategy, 4, "none") for strategy in ("ddp", "fsdp", "tp")),
+    ("pp", 2, "none"),
+    *((strategy, 1, "none") for strategy in ("ddp", "fsdp", "tp", "pp")),
+    _ALONE[2],
+    *((strategy, 2, "none") for strategy in ("fsdp:reshard=false", "tp:sequence_parallel=true")),
     ("pp:schedule=interleaved", 2, "none"),
+    *_ALONE[3:],
 )
 
 
