@@ -26,6 +26,13 @@ def told(table: Table) -> list[int]:
     return [i for i, row in enumerate(table.rows) if row[1:] != nothing]
 
 
+def silent(n: int, say: Say) -> str:
+    """A sentence on the runs that `told` leaves out."""
+    if n == 1:
+        return say("Of one more run none of this is known.")
+    return say("Of {n:,} more runs none of this is known.", n=n)
+
+
 def is_numeric(table: Table, i: int) -> bool:
     return not {str, bool} & {type(row[i]) for row in table.rows}
 

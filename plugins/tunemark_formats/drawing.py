@@ -166,7 +166,7 @@ def _dots(c: _Canvas, chart: Dots) -> float:
     groups = any(row.group for row in chart.rows)
     values = [_value(row, c.say) for row in chart.rows]
     names = [_verdict(row, c.say) for row in chart.rows]
-    label_width = 0.0 if is_narrow else min(0.36 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
+    label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
     value_width = max((_width(v, _TEXT) for v in values), default=0.0) + 14
     verdict_width = 0.0 if is_narrow else max((_width(v, _SMALL) for v in names), default=0.0) + 10
     left, right = label_width + 8, c.width - (8 if is_narrow else value_width + verdict_width)
@@ -185,9 +185,9 @@ def _dots(c: _Canvas, chart: Dots) -> float:
     for tick in ticks:
         x = left + tick * scale
         c.line(x, 8, x, y, "rule")
-        c.text(x, y + 16, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end" if x > c.width - 16 else "middle")
+        _tick_below(c, x, y + 16, _tick(tick, ticks))
     for at, words in grouped:
-        c.text(0, at, words, size=_SMALL, weight=600, role="quiet")
+        c.text(0, at, words, size=_SMALL, weight=600, role="quiet", limit=0.92 * c.width)
     for row, at, value, verdict in zip(chart.rows, places, values, names, strict=True):
         _dot(c, row, at, left, right, scale, value, verdict, value_width, is_narrow)
     c.text(right, y + 34, chart.unit, role="quiet", size=_SMALL, anchor="end")
@@ -196,6 +196,13 @@ def _dots(c: _Canvas, chart: Dots) -> float:
         c.text(0, y + 12, c.say("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
         y += 18
     return _legend_of_marks(c, [row.origin for row in chart.rows], y)
+
+
+def _tick_below(c: _Canvas, x: float, y: float, words: str) -> None:
+    """A tick's text in the middle below it, or as near to that as the drawing's edges allow."""
+    half = _width(words, _SMALL) / 2
+    anchor, at = ("start", 0.0) if x < half else ("end", c.width) if x > c.width - half else ("middle", x)
+    c.text(at, y, words, role="quiet", size=_SMALL, anchor=anchor)
 
 
 def _dot(
@@ -265,7 +272,7 @@ def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
 
 def _parts(c: _Canvas, chart: Parts) -> float:
     is_narrow = c.width < 500
-    label_width = 0.0 if is_narrow else min(0.36 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
+    label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
     note_width = max((_width(r.note, _SMALL) for r in chart.rows), default=0.0) + 12
     left, right = label_width + 8, c.width - (8 if is_narrow else note_width)
     top = 1.0 if chart.is_share else max((sum(r.parts) for r in chart.rows), default=1.0) or 1.0
@@ -279,7 +286,7 @@ def _parts(c: _Canvas, chart: Parts) -> float:
         x = left + tick * scale
         c.line(x, first, x, bottom, "rule", 1, stroke_opacity=0.7)
         words = f"{100 * tick:.0f} %" if chart.is_share else _tick(tick, ticks)
-        c.text(x, bottom + 16, words, role="quiet", size=_SMALL, anchor="end" if x > c.width - 20 else "middle")
+        _tick_below(c, x, bottom + 16, words)
     for row in chart.rows:
         middle = y + (33 if is_narrow else height / 2)
         is_link = c.style.links(row.run_id)
@@ -338,7 +345,7 @@ def _swatch(i: int) -> str:
 
 def _shade(i: int) -> float:
     """Neighbouring parts differ in lightness too, so that they differ in grey."""
-    return (1.0, 0.55, 0.25)[i % 3] if i < 3 else (1.0, 0.7)[i % 2]
+    return (1.0, 0.7, 0.4)[i % 3] if i < 3 else (0.85, 0.6)[i % 2]
 
 
 def _amount(part: float, chart: Parts) -> str:
@@ -363,7 +370,8 @@ def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
 def _lines(c: _Canvas, chart: Lines) -> float:
     every = [p for s in chart.series for p in s.points]
     y = _legend_of_lines(c, chart.series, 4.0)
-    top_y, bottom_y = y + 18, y + (230 if c.width < 500 else 300)
+    high = 130 if chart.is_low else 230 if c.width < 500 else 300
+    top_y, bottom_y = y + 18, y + high
     top = max((v for p in every for v in (p.high, p.y) if v is not None), default=1.0) or 1.0
     ticks = _ticks(top, 5)
     left, right = max(_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 14
@@ -383,7 +391,7 @@ def _lines(c: _Canvas, chart: Lines) -> float:
         c.line(left, place_y(tick), right, place_y(tick), "rule")
         c.text(left - 8, place_y(tick) + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
     shown_to = -math.inf
-    for x in sorted({p.x for s in chart.series if s.kind != "curve" for p in s.points}) or xs:
+    for x in sorted({p.x for s in chart.series if s.kind == "points" for p in s.points}) or xs:
         words = f"{x:,g}"
         if place_x(x) - _width(words, _SMALL) / 2 > shown_to:
             c.line(place_x(x), bottom_y, place_x(x), bottom_y + 4, "quiet")
@@ -522,7 +530,7 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 def _width(words: str, size: float) -> float:
     """Pixels that a text takes, about: wide characters an em, others a little more than half."""
-    return sum(1.0 if unicodedata.east_asian_width(ch) in "WF" else 0.57 for ch in words) * size
+    return sum(1.0 if unicodedata.east_asian_width(ch) in "WF" else 0.61 for ch in words) * size
 
 
 def _cut(words: str, limit: float, size: float) -> str:

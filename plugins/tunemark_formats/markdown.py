@@ -39,7 +39,7 @@ def _table(table: Table, report: Report, say: Say) -> str:
     columns = [_column(table, i, told, report, say) for i in kept]
     lines += [f"| {' | '.join(words)} |" for words in zip(*columns, strict=True)]
     if len(told) < len(table.rows):
-        lines += ["", say("Of {n:,} more runs none of this is known.", n=len(table.rows) - len(told))]
+        lines += ["", cells.silent(len(table.rows) - len(told), say)]
     return "\n".join(lines)
 
 

@@ -39,8 +39,7 @@
   });
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details.run:not([open])")].slice(0, 12);
-    opened.push(...document.querySelectorAll("details.defs:not([open])"));
+    opened = [...document.querySelectorAll("details.defs:not([open])")];
     for (const each of opened) each.open = true;
   });
   addEventListener("afterprint", () => { for (const each of opened) each.open = false; });

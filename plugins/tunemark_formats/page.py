@@ -22,14 +22,13 @@ from tunemark.report import Column, Report, Table
 from tunemark.report.charts import Chart
 from tunemark.report.report import Answer, Detail, Section
 from tunemark.report.words import Say, words
+from tunemark.results import Estimate
 from tunemark.results.trace import Trace, thinned
 from tunemark_formats import cells
 from tunemark_formats.csv import lines
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
 MOST_BYTES = 1_900_000
-# The key of the table of settings.
-SETTINGS = "runs"
 
 GLYPHS = {
     "valid": "✓", "suspect": "▲", "invalid": "✕", "unknown": "?", "note": "·",
@@ -148,13 +147,10 @@ def _chart(chart: Chart, linked: set[str], say: Say) -> dict[str, Any]:
 
 
 def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, say: Say) -> dict[str, Any]:
-    kept = cells.kept(table)
-    # Of settings, those that all runs share are told once.
-    alike = [i for i in kept[1:] if len({row[i] for row in table.rows}) == 1] if table.key == SETTINGS else []
-    alike = alike if len(table.rows) > 1 else []
+    kept, told = cells.kept(table), cells.told(table)
+    alike = _alike(table, kept, told)
     kept = [i for i in kept if i not in alike]
     numeric = {i: cells.is_numeric(table, i) for i in kept}
-    told = cells.told(table)
     rows = []
     for number in told[:most]:
         row = table.rows[number]
@@ -187,11 +183,31 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
         "rows": rows,
         "help": [(cells.title(c, say), c.help) for c in (table.columns[i] for i in kept) if c.help],
         "alike": [
-            (cells.title(table.columns[i], say), cells.shown(table.rows[0][i], table.columns[i], say)) for i in alike
+            {
+                "name": table.columns[i].name,
+                "title": cells.title(table.columns[i], say),
+                "text": cells.shown(table.rows[told[0]][i], table.columns[i], say),
+            }
+            for i in alike
         ],
         "left": max(0, len(told) - most),
-        "silent": len(table.rows) - len(told) if told else 0,
+        "silent": cells.silent(len(table.rows) - len(told), say) if 0 < len(told) < len(table.rows) else "",
     }
+
+
+def _alike(table: Table, kept: list[int], told: list[int]) -> list[int]:
+    """Of a table of several runs, the columns that say the same of all: they are told once, above it."""
+    if not table.runs or len(told) < 2:
+        return []
+    found = []
+    for i in kept[1:]:
+        first = table.rows[told[0]][i]
+        # What is measured, and what is thought of it, stands beside each run.
+        if table.columns[i].name == "verdict" or first is None or isinstance(first, Estimate):
+            continue
+        if all(table.rows[number][i] == first for number in told):
+            found.append(i)
+    return found
 
 
 def _unbroken(name: str) -> str:

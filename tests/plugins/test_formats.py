@@ -51,7 +51,7 @@ no \*prices\*
 |---|---:|---:|---:|
 | a\|b | 1,234 ± 15 | 31.00 | 3.000 |
 
-Of 1 more runs none of this is known.
+Of one more run none of this is known.
 
 ### More
 

@@ -16,7 +16,7 @@ from tunemark.report import arrange, write
 from tunemark.report.reading import find, tolerant
 from tunemark.results import Result
 from tunemark.results.result import encode
-from tunemark.results.trace import Trace, Window, encode_traces, thinned
+from tunemark.results.trace import Trace, Window, encode_traces, read_traces, thinned
 from tunemark_formats.figures import render_svg
 from tunemark_formats.page import MOST_BYTES, render
 
@@ -139,6 +139,15 @@ def test_a_million_steps_keep_their_extremes_and_a_small_page(made_run: MadeRun)
     assert len(html.encode()) < MOST_BYTES
 
 
+def test_all_of_a_million_steps_in_a_file_are_thinned(tmp_path: Path) -> None:
+    kept = tuple(Window(i + 1, float(i), 1.0 + (i == 5), 8, 8, 8) for i in range(20_000))
+    trace = Trace(run_id="a", attempt="b", rank=0, first=2, last=20_000, windows=20_000, kept=kept)
+    (tmp_path / "steps.jsonl").write_bytes(encode_traces([trace]))
+    (found,) = read_traces(tmp_path)
+    assert len(found.kept) <= 402
+    assert {kept[0], kept[5], kept[-1]} <= set(found.kept)
+
+
 def test_thousands_of_runs_stay_under_two_megabytes(made_run: MadeRun) -> None:
     runs = [made_run((100.0 + i,), run_id=f"{i:016x}", seed=i) for i in range(1500)]
     html = page(*runs)
@@ -147,7 +156,9 @@ def test_thousands_of_runs_stay_under_two_megabytes(made_run: MadeRun) -> None:
 
 
 def test_what_is_simulated_is_told_in_words_and_shape(made_run: MadeRun) -> None:
-    svg = render_svg(arrange([made_run(simulated=True), made_run(run_id="b", size="2")]))["throughput.svg"].decode()
+    drawn = render_svg(arrange([made_run(simulated=True), made_run(run_id="b", size="2")]))
+    assert b'data-mark="simulated"' not in drawn["throughput.svg"]
+    svg = drawn["throughput-simulated.svg"].decode()
     assert svg.count('data-mark="simulated"') == 2  # the row and the legend
     assert "simulated</text>" in svg
     assert "Simulated, so it says nothing of speed" in page(made_run(simulated=True))

@@ -197,6 +197,16 @@ def check_tables(page: Node, results: Sequence[Result], traces: Sequence[Trace])
                     assert key in _OTHERS or re.fullmatch(r"scaling-\d+-(goals|findings)", key), key
                     continue
                 checked += _check(key, name, text, wanted, _FACTORS.get(unit, 1.0))
+    for told in (p for p in page.every("p", **{"class": "help"}) if p.attributes.get("data-table")):
+        head = ""
+        for child in told.children:
+            if isinstance(child, str):
+                head = child.strip()
+                continue
+            name, unit = child.attributes["data-c"] or "", (re.findall(r"\(([^()]*)\)$", head) or [""])[0]
+            if name not in _WORDS:
+                key = told.attributes["data-table"] or ""
+                checked += _check(key, name, child.text(), stored(results[0], name, results), _FACTORS.get(unit, 1.0))
     return checked
 
 

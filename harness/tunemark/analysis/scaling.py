@@ -177,11 +177,13 @@ def scalings(
     predict: Sequence[float] = (),
     knee: float = KNEE,
     prices: Prices | None = None,
+    fits: int | None = None,
 ) -> tuple[Scaling, ...]:
     """One scaling for each group of results that differ in their size alone, in order of their first result.
 
     A group of one size is left out. predict: N of sizes to predict, besides the double of the largest. prices: where
-    some size has none, units are the cost.
+    some size has none, units are the cost. fits: of how many, the first, a law and the sizes for goals are worked out;
+    None is all.
     """
     if len({result.size for result in results}) < 2:
         return ()
@@ -192,7 +194,8 @@ def scalings(
     for group in groups.values():
         rated = [r for r in group if not r.breakdown]
         if len({r.size for r in rated}) > 1:
-            found.append(_scaling(rated, [r for r in group if r.breakdown], mode, predict, knee, prices))
+            is_fitted = fits is None or len(found) < fits
+            found.append(_scaling(rated, [r for r in group if r.breakdown], mode, predict, knee, prices, is_fitted))
     return tuple(found)
 
 
@@ -236,6 +239,7 @@ def _scaling(
     predict: Sequence[float],
     knee: float,
     prices: Prices | None,
+    is_fitted: bool,
 ) -> Scaling:
     first = results[0]
     unit, units = _units(results)
@@ -251,7 +255,9 @@ def _scaling(
     good = [r for r in ordered if left_out[r.run_id] is None]
     base = good[0] if good else None
     points = _points(ordered, base, units, rates, left_out, broken_down)
-    fitted, no_fit = _fitted(good, unit, units, rates, mode, predict)
+    fitted, no_fit = None, "a law is fitted to the first of so many scalings; `tunemark scale --from` fits any"
+    if is_fitted:
+        fitted, no_fit = _fitted(good, unit, units, rates, mode, predict)
     batch = _batch(first, mode)
     return Scaling(
         mode=mode,
@@ -271,7 +277,9 @@ def _scaling(
             _fastest(good, rates),
             _cheapest(good, rates, units, unit, prices),
             _knee(good, points, unit, knee, fitted),
-        ),
+        )
+        if is_fitted
+        else (),
         findings=_findings(results, mode, points, fitted),
         shared={name: read(first) for name, read in alike.FIELDS.items() if name not in _FREE},
     )

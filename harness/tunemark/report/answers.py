@@ -35,6 +35,8 @@ def answers(
         found = [Answer(text=say("Nothing was measured here."), detail="", value="", verdict="", origin="measured")]
     if imported:
         text = say("{n} claims of others were audited; none of them was measured here.", n=len(imported))
+        if len(imported) == 1:
+            text = say("One claim of others was audited; it was not measured here.")
         counts = _counted([row.verdict for row in imported], say)
         claims = Answer(text=text, detail=counts, value="", verdict="", origin="imported")
         found = [*(found if results else ()), claims]

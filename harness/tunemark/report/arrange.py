@@ -15,7 +15,7 @@ from tunemark.report import columns, figures
 from tunemark.report.answers import answer_of, answers
 from tunemark.report.costs import cost
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
-from tunemark.report.growth import growth
+from tunemark.report.growth import SCALINGS, growth
 from tunemark.report.labels import command_of, device_of, labels, origin, shared
 from tunemark.report.report import Cell, Column, Detail, Report, Section, Table
 from tunemark.report.strategies import strategies
@@ -66,9 +66,9 @@ def arrange(
     results, traces = _apart(results, traces or {})
     worked = [workings(r, say) for r in results[:WORKED]]
     named = labels(results, say)
-    grown = tuple(every_scaling(results, prices=prices) if scalings is None else scalings)
+    grown = tuple(every_scaling(results, prices=prices, fits=SCALINGS) if scalings is None else scalings)
     sections = [
-        _throughput(results, imported, worked, named, say),
+        _throughput(results, worked, named, say),
         growth(grown, not results, say),
         strategies(results, say),
         _step(results, worked, say),
@@ -115,13 +115,9 @@ def _apart(
 
 
 def _throughput(
-    results: Sequence[Result],
-    imported: Sequence[Imported],
-    worked: Sequence[Mapping[str, str]],
-    named: Sequence[str],
-    say: Say,
+    results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say
 ) -> Section:
-    chart = figures.throughput(results, imported, named, say)
+    charts = figures.throughput(results, named, say)
     common = "; ".join(f"{name} {value}" for name, value in shared(results, say))
     missing = [] if results else [say("There is no run here. `tunemark run` measures one.")]
     if results and not any(r.tokens_per_s for r in results):
@@ -130,7 +126,7 @@ def _throughput(
         key="throughput",
         title=say("Throughput by size"),
         lead=say("All runs share: {common}.", common=common) if common and len(results) > 1 else common,
-        charts=(chart,) if chart else (),
+        charts=charts,
         tables=(columns.table("throughput", say("Every run"), columns.THROUGHPUT, results, worked, say),),
         missing=tuple(missing),
     )
@@ -340,6 +336,8 @@ def _findings(results: Sequence[Result], unread: Sequence[Unread], say: Say) -> 
             )
         )
     missing = say("{n} entries could not be read, and no figure here counts them.", n=len(unread))
+    if len(unread) == 1:
+        missing = say("One entry could not be read, and no figure here counts it.")
     return Section(
         key="findings",
         title=say("Findings"),
@@ -448,7 +446,7 @@ def _claims(rows: Sequence[Imported], say: Say, *, alone: bool = False) -> tuple
         rows=tuple(told),
         per_run=False,
     )
-    chart = figures.throughput((), rows, (), say) if alone else None
+    chart = figures.claims(rows, say)
     return (
         Section(
             key="claims",

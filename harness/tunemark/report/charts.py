@@ -100,6 +100,8 @@ class Lines:
     y: str
     series: tuple[Series, ...]
     x_log: bool = False
+    is_low: bool = False
+    """It stands below another one over the same axis."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,39 +18,62 @@ from tunemark.units import GIB
 ROWS = 40
 
 
-def throughput(results: Sequence[Result], imported: Sequence[Imported], named: Sequence[str], say: Say) -> Dots | None:
-    """Every run's rate of content tokens, by device and size, and below them what others claim. named: the runs' names,
-    here and below."""
+def throughput(results: Sequence[Result], named: Sequence[str], say: Say) -> tuple[Dots, ...]:
+    """Every run's rate of content tokens, by device and size; a simulator's on an axis of their own. named: the runs'
+    names, here and below."""
     order = {name: i for i, name in enumerate(dict.fromkeys(device_of(r) for r in results))}
     ordered = sorted(results, key=lambda r: order[device_of(r)])
     is_grouped = len(order) > 1
     words = dict(zip(map(id, results), labels(results, say, without=("device",)) if is_grouped else named, strict=True))
-    rows = [_row(r, r.tokens_per_s, words[id(r)], _group(r, say) if is_grouped else "", say) for r in ordered]
-    kept = _extremes(rows)
-    claims = [
+    found = []
+    for is_simulated in (False, True):
+        rows = [
+            _row(r, r.tokens_per_s, words[id(r)], _group(r, say) if is_grouped else "", say)
+            for r in ordered
+            if r.simulated == is_simulated
+        ]
+        kept = _extremes(rows)
+        if not rows:
+            continue
+        found.append(
+            Dots(
+                key="throughput-simulated" if is_simulated else "throughput",
+                title=say("Rates of a simulator, which say nothing of speed") if is_simulated else say("Throughput"),
+                help=say(
+                    "Content tokens (never padding) over the wall time of the timed steps, whole job. The line through "
+                    "a mark is its 95 % interval: between attempts where there are two or more, else within the one "
+                    "run."
+                ),
+                unit=say("tokens/s (content)"),
+                rows=tuple(kept),
+                left_out=len(rows) - len(kept),
+            )
+        )
+    return tuple(found)
+
+
+def claims(imported: Sequence[Imported], say: Say) -> Dots | None:
+    """What others claim, as they state it."""
+    rows = [
         Row(
             label=claim.id,
             value=claim.tokens_per_s_claimed,
-            note=say("as its source states it") if claim.tokens_per_s_claimed is not None else say("no rate is stated"),
+            note="" if claim.tokens_per_s_claimed is not None else say("no rate is stated"),
             verdict=claim.verdict,
             origin="imported",
-            group=say("imported claims"),
         )
         for claim in imported
         if claim.kind == "imported"
     ]
-    if not rows and not claims:
+    if not rows:
         return None
     return Dots(
-        key="throughput",
-        title=say("Throughput"),
-        help=say(
-            "Content tokens (never padding) over the wall time of the timed steps, whole job. The line through a mark "
-            "is its 95 % interval: between attempts where there are two or more, else within the one run."
-        ),
-        unit=say("tokens/s (content)"),
-        rows=(*kept, *claims[:ROWS]),
-        left_out=len(rows) - len(kept) + len(claims[ROWS:]),
+        key="claims",
+        title=say("Claimed rates"),
+        help=say("As their sources state them, each by what its tool counts; nothing of it was measured here."),
+        unit=say("tokens/s, as each source counts them"),
+        rows=tuple(rows[:ROWS]),
+        left_out=len(rows[ROWS:]),
     )
 
 

@@ -12,7 +12,7 @@ from tunemark.report.scaling import LAWS, SCALING_NOTES, scaling_tables
 from tunemark.report.words import Say
 
 # Scalings with charts and tables of their own; what there is more is one table.
-_MOST = 8
+SCALINGS = 8
 # What a table is of, by a column that it alone has.
 _KINDS = {"law": "laws", "goal": "goals", "run_id": "sizes", "rule": "findings"}
 
@@ -24,16 +24,18 @@ def growth(scalings: Sequence[Scaling], is_empty: bool, say: Say) -> Section:
         "`tunemark scale --mode weak --device cpu:1,2` measures two."
     )
     tables: list[Table] = []
-    for number, scaling in enumerate(scalings[:_MOST], 1):
+    for number, scaling in enumerate(scalings[:SCALINGS], 1):
         tables += _tables(scaling, number, say)
-    if scalings[_MOST:]:
-        tables.append(_more(scalings[_MOST:], say))
+    if scalings[SCALINGS:]:
+        tables.append(_more(scalings[SCALINGS:], say))
     return Section(
         key="scaling",
         title=say("Scaling"),
         lead=" ".join(map(say, SCALING_NOTES)) if scalings else "",
         charts=tuple(
-            chart for i, s in enumerate(scalings[:_MOST], 1) for chart in (_chart(s, i, say), *_efficiency(s, i, say))
+            chart
+            for i, s in enumerate(scalings[:SCALINGS], 1)
+            for chart in (_chart(s, i, say), *_efficiency(s, i, say))
         ),
         tables=tuple(tables),
         missing=() if scalings or is_empty else (missing,),
@@ -177,8 +179,10 @@ def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
     farthest = max((p.x for s in series for p in s.points), default=0.0)
     if base is not None and base.units and base.tokens_per_s is not None and farthest > base.units:
         rate = base.tokens_per_s.value
-        ends = (Point(x=base.units, y=rate), Point(x=farthest, y=rate * farthest / base.units))
-        series.append(Series(label=say("ideal"), points=ends, kind="ideal"))
+        # Points enough that it is drawn as what it is over a logarithmic axis, too.
+        xs = [base.units * (farthest / base.units) ** (i / 32) for i in range(33)]
+        ideal = tuple(Point(x=x, y=rate * x / base.units) for x in xs)
+        series.append(Series(label=say("ideal"), points=ideal, kind="ideal"))
     return Lines(
         key=f"scaling-{number}",
         title=title(scaling, say),
@@ -233,6 +237,7 @@ def _efficiency(scaling: Scaling, number: int, say: Say) -> tuple[Lines, ...]:
             y=say("efficiency (%)"),
             series=tuple(series),
             x_log=max(xs) / min(xs) >= 8,
+            is_low=True,
         ),
     )
 

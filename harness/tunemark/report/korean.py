@@ -38,6 +38,8 @@ KOREAN: dict[str, str] = {
         "환경이 기록되지 않아 무엇에서 측정했는지 알 수 없습니다.",
     "{n} entries could not be read, and no figure here counts them.":
         "{n}개 항목을 읽을 수 없었으며, 여기의 어떤 수치에도 들어 있지 않습니다.",
+    "One entry could not be read, and no figure here counts it.":
+        "항목 1개를 읽을 수 없었으며, 여기의 어떤 수치에도 들어 있지 않습니다.",
     "No price is known. `tunemark report ... --prices FILE` takes yours, for an hour of a size or a chip.":
         "가격을 알 수 없습니다. `tunemark report ... --prices FILE`로 크기나 칩의 시간당 가격을 줄 수 있습니다.",
     "The same steps, three numerators: a figure without its count of tokens cannot be compared.":
@@ -178,7 +180,14 @@ KOREAN: dict[str, str] = {
     "{kept:,} of {windows:,} windows are drawn, the fastest and slowest of each stretch among them.":
         "창 {windows:,}개 중 {kept:,}개를 그렸으며, 구간마다 가장 빠른 창과 가장 느린 창이 들어 있습니다.",
     "Step time: {name}, attempt {number}": "스텝 시간: {name}, 시도 {number}",
-    "step": "스텝", "imported claims": "외부 수치", "as its source states it": "출처에 적힌 그대로",
+    "Rates of a simulator, which say nothing of speed": "시뮬레이터의 처리량(속도를 말하지 않음)",
+    "Claimed rates": "주장된 처리량",
+    "As their sources state them, each by what its tool counts; nothing of it was measured here.":
+        "출처에 적힌 그대로이며, 각 도구가 세는 것을 셉니다. 여기서 측정한 것은 없습니다.",
+    "tokens/s, as each source counts them": "토큰/초(출처가 세는 대로)",
+    "One claim of others was audited; it was not measured here.": "남의 수치 1개를 감사했습니다. 여기서 측정한 것이 아닙니다.",
+    "Of one more run none of this is known.": "다른 실행 1개에 대해서는 알려진 것이 없습니다.",
+    "step": "스텝",
     "no rate is stated": "처리량이 적혀 있지 않음",
     "timed: steps {first:,} to {last:,}": "측정 구간: 스텝 {first:,}~{last:,}",
     "median {value} s": "중앙값 {value}초", "step {n:,.0f}: {seconds} s": "스텝 {n:,.0f}: {seconds}초",

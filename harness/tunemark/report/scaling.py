@@ -132,7 +132,7 @@ _PER_UNIT = {"chips": "content per chip", "devices": "content per device", "unit
 
 
 def _sizes(scaling: Scaling) -> Table:
-    unit = scaling.unit or "units"
+    unit, out = scaling.unit or "units", any(p.left_out for p in scaling.points)
     columns = (
         Column(name="run_id", title="run"),
         Column(name="size", title="size"),
@@ -151,7 +151,7 @@ def _sizes(scaling: Scaling) -> Table:
         Column(name="status", title="status"),
         Column(name="verdict", title="verdict"),
         Column(name="simulated", title="simulated"),
-        Column(name="left_out", title="takes no part", help="in the fit and in the choices"),
+        *([Column(name="left_out", title="takes no part", help="in the fit and in the choices")] if out else []),
     )
     rows = tuple(tuple(_cell(point, column.name) for column in columns) for point in scaling.points)
     return Table(title=scaling.title, columns=columns, rows=rows, per_run=False)

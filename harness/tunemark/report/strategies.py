@@ -43,7 +43,7 @@ def strategies(results: Sequence[Result], say: Say) -> Section:
         )
         if groups
         else "",
-        charts=(*((_chart(groups, say),) if groups else ()), *search_charts(results, say)),
+        charts=(*_charts(groups, say), *search_charts(results, say)),
         tables=(
             *((_table(groups, rows, say),) if groups else ()),
             *((_worth(gains, say),) if gains else ()),
@@ -77,8 +77,31 @@ def _titles(groups: Sequence[Sequence[Result]]) -> list[str]:
     return [" · ".join([r.model, device_of(r), *(str(getattr(r, n)) for n in varying)]) for r in firsts]
 
 
-def _chart(groups: Sequence[Sequence[Result]], say: Say) -> Dots:
-    rows = [
+def _charts(groups: Sequence[Sequence[Result]], say: Say) -> tuple[Dots, ...]:
+    """A simulator's rates have an axis of their own."""
+    rows = _rows(groups, say)
+    found = []
+    for is_simulated in (False, True):
+        own = [row for row in rows if (row.origin == "simulated") == is_simulated]
+        title = say("Rate by strategy")
+        if own:
+            found.append(
+                Dots(
+                    key="strategies-simulated" if is_simulated else "strategies",
+                    title=f"{title} · {say('simulated')}" if is_simulated else title,
+                    help=say(
+                        "Content tokens per second with 95 % intervals. A run without a rate says why in its place."
+                    ),
+                    unit=say("tokens/s (content)"),
+                    rows=tuple(own[:60]),
+                    left_out=len(own[60:]),
+                )
+            )
+    return tuple(found)
+
+
+def _rows(groups: Sequence[Sequence[Result]], say: Say) -> list[Row]:
+    return [
         Row(
             label=r.strategy_requested,
             value=r.tokens_per_s.value if r.tokens_per_s else None,
@@ -93,14 +116,6 @@ def _chart(groups: Sequence[Sequence[Result]], say: Say) -> Dots:
         for runs, title in zip(groups, _titles(groups), strict=True)
         for r in runs
     ]
-    return Dots(
-        key="strategies",
-        title=say("Rate by strategy"),
-        help=say("Content tokens per second with 95 % intervals. A run without a rate says why in its place."),
-        unit=say("tokens/s (content)"),
-        rows=tuple(rows[:60]),
-        left_out=len(rows[60:]),
-    )
 
 
 def _table(groups: Sequence[Sequence[Result]], judged: Mapping[str, Judged], say: Say) -> Table:
