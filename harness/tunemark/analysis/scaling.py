@@ -190,7 +190,7 @@ def scalings(
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(_key(result, mode), []).append(result)
-    found = []
+    found: list[Scaling] = []
     for group in groups.values():
         rated = [r for r in group if not r.breakdown]
         if len({r.size for r in rated}) > 1:
@@ -255,7 +255,8 @@ def _scaling(
     good = [r for r in ordered if left_out[r.run_id] is None]
     base = good[0] if good else None
     points = _points(ordered, base, units, rates, left_out, broken_down)
-    fitted, no_fit = None, "a law is fitted to the first of so many scalings; `tunemark scale --from` fits any"
+    fitted: Fitted | None = None
+    no_fit: str | None = "a law is fitted to the first of so many scalings; `tunemark scale --from` fits any"
     if is_fitted:
         fitted, no_fit = _fitted(good, unit, units, rates, mode, predict)
     batch = _batch(first, mode)
