@@ -205,7 +205,8 @@ def test_a_host_that_vanishes_is_a_row_and_leaves_no_process(
     guests[0].send_signal(number)
     began_s = time.monotonic()
     row = command.row()
-    assert time.monotonic() - began_s < 75
+    # 20 s of silence, then 15 for the others to end, and a machine that other tests share.
+    assert time.monotonic() - began_s < 120
     assert row["status"] == "killed"
     assert "no sign of life" in row["each_attempt"][0]["evidence"]
     if number == signal.SIGSTOP:

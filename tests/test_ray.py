@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -57,10 +58,16 @@ class Cluster:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        head = ["--head", f"--port={self.port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-        self.hosts = [self._host(*head)]
+        # Whoever asks this cluster for anything has to have its token.
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.variables = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+        self.hosts: list[subprocess.Popen[bytes]] = []
+
+    def open(self) -> None:
+        here = "--node-ip-address=127.0.0.1"
+        self._start("--head", f"--port={self.port}", "--include-dashboard=false", here)
         self._wait(1)
-        self.hosts.append(self._host(f"--address=127.0.0.1:{self.port}"))
+        self._start(f"--address=127.0.0.1:{self.port}", here)
         self._wait(2)
 
     @property
@@ -76,13 +83,10 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 host.kill()
 
-    @staticmethod
-    def _host(*words: str) -> subprocess.Popen[bytes]:
-        variables = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    def _start(self, *words: str) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *words]
-        return subprocess.Popen(
-            command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.hosts.append(subprocess.Popen(command, env=self.variables, start_new_session=True, **quiet))
 
     def _wait(self, count: int) -> None:
         """Until Ray counts so many hosts."""
@@ -91,7 +95,7 @@ class Cluster:
         until_s = time.monotonic() + _PATIENCE_S
         while time.monotonic() < until_s:
             words = [sys.executable, "-c", program, f"127.0.0.1:{self.port}"]
-            done = subprocess.run(words, capture_output=True, text=True)
+            done = subprocess.run(words, env=self.variables, capture_output=True, text=True)
             if done.stdout.strip() == str(count):
                 return
         raise AssertionError(done.stderr)
@@ -100,8 +104,11 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     started = Cluster()
-    yield started
-    started.close()
+    try:
+        started.open()
+        yield started
+    finally:
+        started.close()
 
 
 def _steps(folder: Path, job: subprocess.Popen[str], count: int) -> Path:
@@ -151,7 +158,7 @@ def _children_of_ray(parent: int) -> list[str]:
 
 
 def test_a_gang_on_two_hosts_trains_and_no_secret_is_written(cluster: Cluster, start: Start, tmp_path: Path) -> None:
-    variables = {**os.environ, "SECRET_OF_MINE": "do-not-write-me"}
+    variables = {**cluster.variables, "SECRET_OF_MINE": "do-not-write-me"}
     words = ["--launcher", f"{cluster.launcher}:nodes=2", "--export", "SECRET_OF_MINE"]
     (row,) = _rows(start(*_TWO, "--steps", "6", *words, variables=variables))
     assert (row["status"], row["steps_measured"]) == ("ok", 6), row["each_attempt"]
@@ -170,7 +177,7 @@ def test_a_sweep_fills_the_cluster_and_jobs_have_cores_of_their_own(
     cluster: Cluster, start: Start, tmp_path: Path
 ) -> None:
     words = ["--device", "cpu:1", "--seed", "0,1,2", "--launcher", cluster.launcher]
-    rows = _rows(start(*words, "--steps", "6"))
+    rows = _rows(start(*words, "--steps", "6", variables=cluster.variables))
     assert [row["status"] for row in rows] == ["ok"] * 3
     spans = []
     for path in tmp_path.glob("runs/*/*/agent.0.jsonl"):
@@ -188,7 +195,8 @@ def test_a_sweep_fills_the_cluster_and_jobs_have_cores_of_their_own(
 def test_a_job_that_does_not_fit_is_refused_before_anything_starts(
     cluster: Cluster, start: Start, tmp_path: Path
 ) -> None:
-    job = start("--strategy", "ddp", "--device", "cpu:8", "--steps", "6", "--launcher", cluster.launcher)
+    words = ["--strategy", "ddp", "--device", "cpu:8", "--steps", "6", "--launcher", cluster.launcher]
+    job = start(*words, variables=cluster.variables)
     _, err = job.communicate(timeout=_PATIENCE_S)
     assert job.returncode == 2
     assert "Ray has 0 hosts of 8 cores" in err
@@ -207,7 +215,7 @@ def test_a_command_that_ends_leaves_no_process(start: Start, tmp_path: Path, num
 
 
 def test_a_host_that_is_lost_is_a_row_and_leaves_no_process(cluster: Cluster, start: Start, tmp_path: Path) -> None:
-    job = start(*_TWO, *_ENDLESS, "--launcher", f"{cluster.launcher}:nodes=2")
+    job = start(*_TWO, *_ENDLESS, "--launcher", f"{cluster.launcher}:nodes=2", variables=cluster.variables)
     _steps(tmp_path, job, 2)
     # The last test of this cluster, which is not whole any more.
     raylets = [words for words in _children_of_ray(cluster.hosts[1].pid) if "raylet/raylet" in words]

@@ -36,6 +36,17 @@ def options_of(options: Mapping[str, str], numbers: Sequence[str], launcher: str
     return found
 
 
+def spread(nodes: int | None, options: Mapping[str, str], otherwise: int, launcher: str) -> int:
+    """Hosts of a job: as its size says (`cuda:2x8`), or else as the launcher's option or its default does."""
+    if nodes is not None and "nodes" in options and nodes != otherwise:
+        raise BadExperiment(
+            what=f"the size says {nodes} hosts, and the launcher {otherwise}",
+            why=f"--launcher {launcher}:nodes={otherwise}",
+            next="leave out nodes, where sizes are written as hosts x devices",
+        )
+    return otherwise if nodes is None else nodes
+
+
 def check_nodes(processes: int, nodes: int, launcher: str) -> None:
     if processes % nodes:
         raise BadExperiment(

@@ -22,7 +22,7 @@ from typing import Any
 
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Job, Launch, StartedJob
-from tunemark_launchers.agents import GRACE_S, POLL_S, Agents, check_nodes, options_of, write_job
+from tunemark_launchers.agents import GRACE_S, POLL_S, Agents, check_nodes, options_of, spread, write_job
 from tunemark_worker.agent import BEAT_S, GONE_S, UNAVAILABLE, Heard, Sign
 
 _WAIT_S = 300
@@ -45,12 +45,17 @@ class Nodes:
 
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         numbers = options_of(options, ("nodes", "wait"), "nodes")
-        self.nodes, self._patience_s = numbers.get("nodes", 2), float(numbers.get("wait", _WAIT_S))
+        self._options, self._nodes = options, numbers.get("nodes", 2)
+        self._patience_s = float(numbers.get("wait", _WAIT_S))
+        # Hosts of the largest job, which is what a person is asked to bring together.
+        self._most = 1
         self._host, self._export, self.say = options.get("host"), tuple(export), say
         self._place: _Place | None = None
 
     def check(self, launch: Launch, store: Path) -> None:
-        check_nodes(launch.processes, self.nodes, "nodes")
+        nodes = spread(launch.nodes, self._options, self._nodes, "nodes")
+        check_nodes(launch.processes, nodes, "nodes")
+        self._most = max(self._most, nodes)
         if not os.path.isdir("/proc/self"):
             raise BadExperiment(
                 what="the launcher nodes needs Linux",
@@ -58,18 +63,19 @@ class Nodes:
                 next="--launcher local",
             )
         if self._place is None:
-            self._place = _Place(store / ".hosts", self.nodes)
+            self._place = _Place(store / ".hosts")
 
     def start(self, job: Job) -> StartedJob:
         assert self._place is not None, "checked before"
-        if self.nodes > 1 and not self._place.is_told:
+        nodes = spread(job.nodes, self._options, self._nodes, "nodes")
+        if nodes > 1 and not self._place.is_told:
             self._place.is_told = True
-            others = "the other host" if self.nodes == 2 else f"each of the other {self.nodes - 1} hosts"
+            others = "the other host" if self._most == 2 else f"each of the other {self._most - 1} hosts"
             words = ["env", f"PYTHONPATH={job.code}", job.python, "-m", "tunemark_worker.agent", "--join"]
             self.say(f"type on {others}:\n  {shlex.join([*words, str(self._place.folder)])}")
         more = {"meeting_s": _MEETING_S, **({"host": self._host} if self._host else {})}
-        write_job(job, self.nodes, self._export, **more)
-        return NodesJob(job, self, self._place, self._patience_s)
+        write_job(job, nodes, self._export, **more)
+        return NodesJob(job, nodes, self, self._place, self._patience_s)
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
         """None: this host's part of the job has ended with the command that started it."""
@@ -86,8 +92,8 @@ class Nodes:
 class _Place:
     """Where hosts meet. members: names of the hosts that take part, in the order of their numbers from 1 on."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
-        self.folder, self._nodes = folder, nodes
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.members: list[str] = []
         self.hosts: dict[str, str] = {}
         self.is_told = False
@@ -123,12 +129,12 @@ class _Place:
                 self.hosts[str(said["name"])] = str(said["host"])
         return list(present)
 
-    def gather(self) -> bool:
-        """Take in who came; True where they are enough."""
+    def gather(self, others: int) -> bool:
+        """Take in who came; True where they are so many."""
         present = self.living()
         stay = [name for name in self.members if name in present]
-        self.members = [*stay, *(name for name in present if name not in stay)][: self._nodes - 1]
-        return len(self.members) == self._nodes - 1
+        self.members = [*stay, *(name for name in present if name not in stay)][:others]
+        return len(self.members) == others
 
     def troubles(self) -> list[str]:
         said = (self._heard.read(str(self.folder / f"guest.{name}.json")) for name in self.members)
@@ -164,9 +170,9 @@ class _Place:
 class NodesJob:
     """One attempt: first the hosts are waited for, then each starts its part."""
 
-    def __init__(self, job: Job, launcher: Nodes, place: _Place, patience_s: float) -> None:
-        self._job, self._launcher, self._place = job, launcher, place
-        self._agents = Agents(job.folder, launcher.nodes)
+    def __init__(self, job: Job, nodes: int, launcher: Nodes, place: _Place, patience_s: float) -> None:
+        self._job, self._nodes, self._launcher, self._place = job, nodes, launcher, place
+        self._agents = Agents(job.folder, nodes)
         self._began_s = time.monotonic()
         self._patience_s = patience_s
         self._waited_s: float | None = None
@@ -226,17 +232,17 @@ class NodesJob:
         return found
 
     def _gather(self, now_s: float) -> None:
-        if self._place.gather():
+        if self._place.gather(self._nodes - 1):
             self._waited_s = now_s - self._began_s
             self._begin()
             return
         here = len(self._place.members) + 1
         if here != self._told:
             self._told = here
-            self._launcher.say(f"{here} of {self._launcher.nodes} hosts are there")
+            self._launcher.say(f"{here} of {self._nodes} hosts are there")
         if now_s - self._began_s > self._patience_s:
             came = ", ".join([socket.gethostname(), *(self._place.hosts[name] for name in self._place.members)])
-            self._failure = f"{here} of {self._launcher.nodes} hosts came in {self._patience_s:.0f} s: {came}"
+            self._failure = f"{here} of {self._nodes} hosts came in {self._patience_s:.0f} s: {came}"
             self._reason = "host missing"
             self._launcher.lost_patience()
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Job, Launch, StartedJob
-from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, write_job
+from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, spread, write_job
 from tunemark_worker.agent import UNAVAILABLE, UNREADABLE
 
 # Seconds between two questions to Ray.
@@ -51,29 +51,31 @@ class Ray:
         self._ray: Any = None
 
     def check(self, launch: Launch, store: Path) -> None:
-        check_nodes(launch.processes, self._nodes, "ray")
+        nodes = spread(launch.nodes, self._options, self._nodes, "ray")
+        check_nodes(launch.processes, nodes, "ray")
         if self._ray is None:
             self._ray = _connected(self._options.get("address", "auto"), self._port)
-        cores, gpus = _of_each_node(launch.processes, launch.threads, _gpus(launch), self._nodes)
+        cores, gpus = _of_each_node(launch.processes, launch.threads, _gpus(launch), nodes)
         able = [each for each in self._hosts() if each.get("CPU", 0) >= cores and each.get("GPU", 0) >= gpus]
-        if len(able) < self._nodes:
+        if len(able) < nodes:
             shown = ", ".join(f"{each.get('CPU', 0):g} cores {each.get('GPU', 0):g} GPUs" for each in self._hosts())
             raise BadExperiment(
-                what=f"Ray has {len(able)} hosts of {cores} cores and {gpus} GPUs, the job needs {self._nodes}",
+                what=f"Ray has {len(able)} hosts of {cores} cores and {gpus} GPUs, the job needs {nodes}",
                 why=f"its hosts: {shown or 'none'}",
                 next="a smaller size, another number of nodes, or more hosts: `ray status` shows them",
             )
 
     def start(self, job: Job) -> StartedJob:
-        cores, gpus = _of_each_node(job.processes, job.threads, job.gpus, self._nodes)
-        write_job(job, self._nodes, self._export, cores=None if self._is_exclusive else cores)
+        nodes = spread(job.nodes, self._options, self._nodes, "ray")
+        cores, gpus = _of_each_node(job.processes, job.threads, job.gpus, nodes)
+        write_job(job, nodes, self._export, cores=None if self._is_exclusive else cores)
         if self._is_exclusive:
             # As many as the smallest of the hosts that can have it offers; the agents' locks see to it that a larger
             # one is not shared.
             totals = sorted((each.get("CPU", 0) for each in self._hosts() if each.get("GPU", 0) >= gpus), reverse=True)
-            cores = max(cores, int(totals[self._nodes - 1])) if len(totals) >= self._nodes else cores
+            cores = max(cores, int(totals[nodes - 1])) if len(totals) >= nodes else cores
         variables = {name: os.environ[name] for name in self._export}
-        return RayJob(job, self._ray, {"CPU": cores, **({"GPU": gpus} if gpus else {})}, self._nodes, variables)
+        return RayJob(job, self._ray, {"CPU": cores, **({"GPU": gpus} if gpus else {})}, nodes, variables)
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
         """None: Ray ends what a driver has started when the driver ends."""
@@ -252,7 +254,7 @@ def _connected(address: str, port: int) -> Any:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadExperiment(
                 what=f"no cluster of Ray at {address!r}",
-                why=_line(error),
+                why=_line(error.__cause__ or error),
                 next="`ray status` shows whether there is one; --launcher ray:address=local starts one of this host",
             ) from error
     return ray
@@ -276,5 +278,5 @@ def _gpus(launch: Launch) -> int:
     return int(str(launch.options.get("gpus", 0)))
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500]

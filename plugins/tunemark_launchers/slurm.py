@@ -21,7 +21,7 @@ from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.plugin import Job, Launch, StartedJob
-from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, write_job
+from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, spread, write_job
 from tunemark_worker.contract import records_name
 
 # Seconds between two questions to the controller.
@@ -73,7 +73,7 @@ class Slurm:
         self._is_checked = False
 
     def check(self, launch: Launch, store: Path) -> None:
-        check_nodes(launch.processes, self._spread(launch.nodes), "slurm")
+        check_nodes(launch.processes, spread(launch.nodes, self._options, self._nodes, "slurm"), "slurm")
         if self._is_checked:
             return
         missing = [name for name in ("sbatch", "srun", "scontrol", "scancel") if shutil.which(name) is None]
@@ -95,7 +95,7 @@ class Slurm:
         self._is_checked = True
 
     def start(self, job: Job) -> StartedJob:
-        nodes = self._spread(job.nodes)
+        nodes = spread(job.nodes, self._options, self._nodes, "slurm")
         write_job(job, nodes, self._export)
         path = job.folder / "slurm.sh"
         path.write_text(script(job, nodes, self._options))
@@ -120,23 +120,13 @@ class Slurm:
             number = next(iter(done.stdout.split()), None)
         if number is None:
             return None
-        adopted = SlurmJob(job, str(number), self._spread(job.nodes), self._say)
+        adopted = SlurmJob(job, str(number), spread(job.nodes, self._options, self._nodes, "slurm"), self._say)
         if adopted.exit_code() is None or _is_whole(job):
             return adopted
         return None
 
     def close(self) -> None:
         pass
-
-    def _spread(self, nodes: int | None) -> int:
-        """Hosts of a job: as its size says (`cuda:2x8`), or else as the option does."""
-        if nodes is not None and "nodes" in self._options and nodes != self._nodes:
-            raise BadExperiment(
-                what=f"the size says {nodes} hosts, and the launcher {self._nodes}",
-                why=f"--launcher slurm:nodes={self._nodes}",
-                next="leave out nodes, where sizes are written as hosts x devices",
-            )
-        return self._nodes if nodes is None else nodes
 
 
 class SlurmJob:
