@@ -4,7 +4,7 @@ ROWS.csv has the columns that `tunemark predict --rows` reads, and what was meas
 `tokens_per_s_total` or `tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes).
 
 Each source is predicted with constants that were fitted to all other sources. Beside it stands what a constant MFU
-does: the mean MFU of the same chip and precision over the other sources, or of the nearest there is. `--fit` prints
+does: the mean MFU of the same class of chips and as many bits over the other sources. `--fit` prints
 the constants fitted to all rows, as `harness/tunemark/predict/fitted.py` holds them.
 
 The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from
@@ -156,11 +156,10 @@ def fit(rows: Sequence[Measured], start: Mapping[str, float] | None = None, roun
 
 
 def baseline(one: Measured, others: Sequence[Measured]) -> float:
-    """Seconds by the constant MFU of the same chip and precision, of the same chip, or of all that there is."""
-    same = [o for o in others if o.step.device.name == one.step.device.name]
-    exact = [o for o in same if o.step.work.precision == one.step.work.precision]
-    alike = [o for o in others if o.is_low == one.is_low]
-    chosen = exact or same or alike or others
+    """Seconds by the constant MFU of the same class of chips and as many bits, of the same class, or of all others."""
+    same = [o for o in others if o.step.device.kind == one.step.device.kind]
+    exact = [o for o in same if o.is_low == one.is_low]
+    chosen = exact or same or others
     mfu = math.exp(statistics.mean(math.log(o.mfu) for o in chosen))
     return one.flops / one.peak / mfu
 
@@ -236,7 +235,7 @@ def main() -> int:
 
 def _report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
     def left(one: Measured) -> str:
-        return one.source.split(" ")[0] if by == "publisher" else one.source
+        return one.source.split()[0] if by == "publisher" else one.source
 
     predicted, constant = [0.0] * len(rows), [0.0] * len(rows)
     for name in dict.fromkeys(map(left, rows)):

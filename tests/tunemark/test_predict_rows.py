@@ -130,6 +130,13 @@ def test_no_constant_belongs_to_a_row_or_a_publisher() -> None:
     assert one.predict().step_time_s > 0
 
 
+def test_the_page_shows_the_constants_that_are_shipped() -> None:
+    page = (Path(__file__).parents[2] / "docs/auto.md").read_text(encoding="utf-8")
+    for c in CONSTANTS:
+        assert f"| `{c.name}` | {c.prior:.3g} | {c.value:.3g} |" in page, c.name
+    assert f"{len(CONSTANTS)} constants" in page
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -184,8 +191,18 @@ def test_the_table_names_what_cannot_be_expressed(tmp_path: Path, capsys: pytest
     assert lines[-1].startswith("| b | cannot be expressed: no chip")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--rows", "/nowhere/rows.csv"]])
-def test_nothing_to_read_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_is_predicted_as_it_would_run(capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"model": "mistral-tiny", "device": "cpu", "size": "1", "sequence": "128", "micro-batch": "2"}
+    assert main(["predict", *(f"--{name}={value}" for name, value in given.items()), "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["strategy"], row["device"]) == ("mistral-tiny", "none", "cpu:1")
+    assert row["tokens_per_s_per_device"] == pytest.approx(2 * 128 / row["step_time_s"])
+    assert row["step_time_low_s"] < row["step_time_s"] < row["step_time_high_s"]
+    assert "CPU core" in row["assumptions"][0] or "measured on this machine" in row["assumptions"][0]
+
+
+@pytest.mark.parametrize("arguments", [["--rows", "/nowhere/rows.csv"], ["--rows", "a.csv", "--model", "mistral-tiny"]])
+def test_what_cannot_be_read_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", *arguments]) == 2
     out, err = capsys.readouterr()
     assert not out

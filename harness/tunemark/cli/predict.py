@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunemark.cli.plan import experiment_arguments, experiment_from
 from tunemark.errors import BadExperiment
+from tunemark.experiment import SETTINGS, Plan, points, resolve_all
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -20,29 +22,61 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "tunemark predict --rows FILE.csv [--json]"
+    parser.usage = "tunemark predict [EXPERIMENT.toml | --rows FILE.csv] [OPTIONS]"
     parser.add_argument("--rows", metavar="FILE.csv", help="models, devices and layouts, one a row, with a header")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a row")
+    experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
+    return _rows(args) if args.rows is not None else _plans(args)
+
+
+def _rows(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.predict.rows import express, read_rows
 
-    if args.rows is None:
-        raise BadExperiment(what="nothing to predict", next="--rows FILE.csv")
+    given = [s.flag for s in SETTINGS if s.name != "json" and getattr(args, s.name) is not None]
+    if args.experiment is not None or given:
+        raise BadExperiment(
+            what="rows and an experiment cannot be predicted together",
+            why=f"--rows {args.rows}, and {args.experiment or given[0]}",
+            next="leave one of them out",
+        )
     rows = read_rows(args.rows)
     models = {name.lower(): model.architecture for name, model in Catalog().models().items()}
-    found = [express(row, models) for row in rows]
-    if args.json:
-        for one in found:
-            print(json.dumps(as_row(one), allow_nan=False))
-    else:
-        print(_markdown(found))
-    failed = sum("reason" in as_row(one) for one in found)
+    found = [as_row(express(row, models)) for row in rows]
+    failed = sum("reason" in row for row in found)
+    _print(found, bool(args.json))
     if failed:
         print(f"{failed} of {len(found)} rows cannot be expressed", file=sys.stderr)
     return 0
+
+
+def _plans(args: argparse.Namespace) -> int:
+    """What each run of an experiment should take on this machine, or on what its devices know of others."""
+    experiment = experiment_from(args)
+    _print([_planned(plan) for plan in resolve_all(points(experiment), Catalog())], experiment.json)
+    return 0
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    from tunemark.predict import of_plan, predict
+    from tunemark.predict.ground import ground_of
+
+    spec, empty = plan.spec, dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
+    facts = {"id": plan.run_id, "model": spec.model, "device": f"{spec.device}:{spec.size}", "strategy": spec.strategy}
+    if plan.strategy.is_search:
+        return {**facts, **empty, "reason": "strategy auto is predicted by `tunemark plan --strategy auto`"}
+    found = of_plan(plan)
+    if isinstance(found, str):
+        return {**facts, **empty, "reason": found}
+    work, layout = found
+    try:
+        ground = ground_of(plan, layout.ranks, None)
+    except BadExperiment as error:
+        return {**facts, **empty, "reason": " ".join(str(error).split())}
+    assumptions = [ground.source, *ground.facts.assumptions]
+    return {**facts, **figures(predict(work, layout, ground.facts)), "assumptions": assumptions}
 
 
 def as_row(one: Expressed | Inexpressible) -> dict[str, Any]:
@@ -90,29 +124,32 @@ def figures(predicted: Prediction) -> dict[str, Any]:
     }
 
 
-def _markdown(found: Sequence[Expressed | Inexpressible]) -> str:
+def _print(found: Sequence[dict[str, Any]], is_json: bool) -> None:
+    if is_json:
+        for row in found:
+            print(json.dumps(row, allow_nan=False))
+        return
     lines = [
         "Predicted by formulas, nothing was run; in brackets, bounds of two standard deviations.",
         "",
         "| id | strategy | step time (s) | tokens/s per device (slots) | memory of the fullest (GB) |",
         "|---|---|---:|---:|---:|",
     ]
-    for one in found:
-        row = as_row(one)
+    for row in found:
         if "reason" in row:
             lines.append(f"| {_cell(row['id'])} | cannot be expressed: {_cell(row['reason'])} | | | |")
             continue
         step = f"{row['step_time_s']:.3g} [{row['step_time_low_s']:.3g}, {row['step_time_high_s']:.3g}]"
         rate = (
-            f"{row['tokens_per_s_per_device']:,.3g} "
-            f"[{row['tokens_per_s_per_device_low']:,.3g}, {row['tokens_per_s_per_device_high']:,.3g}]"
+            f"{row['tokens_per_s_per_device']:,.0f} "
+            f"[{row['tokens_per_s_per_device_low']:,.0f}, {row['tokens_per_s_per_device_high']:,.0f}]"
         )
         held = (
             f"{row['memory_bytes'] / 1e9:.3g} [{row['memory_low_bytes'] / 1e9:.3g}, "
             f"{row['memory_high_bytes'] / 1e9:.3g}]"
         )
         lines.append(f"| {_cell(row['id'])} | {row['strategy']} | {step} | {rate} | {held} |")
-    return "\n".join(lines)
+    print("\n".join(lines))
 
 
 def _cell(words: str) -> str:
