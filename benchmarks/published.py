@@ -4,7 +4,7 @@ ROWS.csv has the columns that `tunemark predict --rows` reads, and what was meas
 `tokens_per_s_total` or `tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes).
 
 Each source is predicted with constants that were fitted to all other sources. Beside it stands what a constant MFU
-does: the mean MFU of the same class of chips and as many bits over the other sources. `--fit` prints
+does: the median of the same chip and as many bits over the other sources, or of its class. `--fit` prints
 the constants fitted to all rows, as `harness/tunemark/predict/fitted.py` holds them.
 
 The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from
@@ -57,11 +57,6 @@ class Measured:
     @property
     def is_low(self) -> bool:
         return self.step.work.precision in LOW_PRECISIONS
-
-    @property
-    def mfu(self) -> float:
-        """Model FLOPs, causal, over the peak."""
-        return self.flops / self.seconds / self.peak
 
     @property
     def flops(self) -> float:
@@ -156,12 +151,22 @@ def fit(rows: Sequence[Measured], start: Mapping[str, float] | None = None, roun
 
 
 def baseline(one: Measured, others: Sequence[Measured]) -> float:
-    """Seconds by the constant MFU of the same class of chips and as many bits, of the same class, or of all others."""
-    same = [o for o in others if o.step.device.kind == one.step.device.kind]
-    exact = [o for o in same if o.is_low == one.is_low]
-    chosen = exact or same or others
-    mfu = math.exp(statistics.mean(math.log(o.mfu) for o in chosen))
-    return one.flops / one.peak / mfu
+    """Seconds by the median utilization of the same chip and as many bits, of its class, or of all others; full
+    recomputation counts as a third more work, which makes this as strong as a constant can be."""
+
+    def work(row: Measured) -> float:
+        return row.flops * (4.0 / 3.0 if row.step.layout.recompute == "full" else 1.0)
+
+    alike = [o for o in others if o.is_low == one.is_low]
+    kind = [o for o in others if o.step.device.kind == one.step.device.kind]
+    chosen = (
+        [o for o in alike if o.step.device.name == one.step.device.name]
+        or [o for o in alike if o in kind]
+        or kind
+        or alike
+        or others
+    )
+    return work(one) / one.peak / statistics.median(work(o) / o.seconds / o.peak for o in chosen)
 
 
 def measured(rows: Sequence[Mapping[str, str]]) -> tuple[list[Measured], list[Inexpressible]]:
