@@ -57,7 +57,7 @@ def test_its_losses_are_those_of_a_loop_written_by_hand(tuned: Tuned) -> None:
     assert len(tuned.losses) == 5
     assert tuned.losses == pytest.approx(tuned.by_hand, abs=1e-3)
     # Random weights begin at ln 49152 = 10.8; and these learn.
-    assert tuned.losses[0] < 4
+    assert tuned.losses[0] < 6
     assert tuned.row["status"] == "ok", tuned.row["findings"]
     assert "another-model" not in {f["rule"] for f in tuned.row["findings"]}
 
