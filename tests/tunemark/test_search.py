@@ -216,6 +216,14 @@ def test_a_package_of_two_dies_is_two_ranks(capsys):
     assert row["memory_bytes"] <= row["search"]["memory_bytes"]
 
 
+def test_the_smallest_size_counts_packages(capsys):
+    # 16 bytes of 70 billion parameters are 1,120 GB, in 59 GiB of a die at least 18 of them: 9 packages.
+    words = "plan --strategy auto --device MI250 --size 1 --model llama-3-70b --dataset synthetic --global-batch 3024"
+    assert main(words.split()) == 2
+    size = int(capsys.readouterr().err.rpartition("smallest size that would fit is ")[2])
+    assert 9 <= size <= 24
+
+
 @pytest.mark.parametrize("size", ["half", "0", "99999999"])
 def test_a_size_of_chips_is_a_number_of_them(size, capsys):
     assert main(["plan", "--strategy", "auto", "--device", "H100", "--size", size]) == 2

@@ -114,6 +114,7 @@ def elsewhere(point: Point, catalog: Catalog) -> Elsewhere:
         requested={"strategy": name, "global_batch": global_batch, **{n: point[n] for n in SEARCHED}},
         free=free,
         batch_follows=given is None,
+        ranks_each=chip.dies,
     )
     return Elsewhere(
         model=model,

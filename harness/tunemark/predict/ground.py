@@ -46,7 +46,7 @@ _CPU = Efficiency(
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """All that a search is asked of one plan. batch_follows: nobody gave a global batch, so that it grows with the
-    size."""
+    size. ranks_each: of one package, the unit of a size."""
 
     work: Workload
     space: Space
@@ -55,6 +55,7 @@ class Question:
     requested: dict[str, int | str]
     free: tuple[str, ...]
     batch_follows: bool
+    ranks_each: int = 1
 
 
 def question(plan: Plan, catalog: Catalog) -> Question:
@@ -92,8 +93,8 @@ def question(plan: Plan, catalog: Catalog) -> Question:
 
 
 def smallest(asked: Question) -> int | None:
-    """The fewest ranks of such memory on which some layout fits: 1 to a node, then whole nodes, then doubling to a
-    million. None where none does, and where ranks share one memory, so that more of them help nothing."""
+    """The smallest size of such memory on which some layout fits: 1 to a node, then whole nodes, then doubling to a
+    million ranks. None where none does, and where ranks share one memory, so that more of them help nothing."""
     if asked.ground.is_shared:
         return None
     node = asked.ground.facts.node
@@ -101,12 +102,12 @@ def smallest(asked: Question) -> int | None:
     space = asked.space
     each = space.global_batch // space.ranks if asked.batch_follows else None
     sizes: list[int] = [*range(1, node), *range(node, 64 * node, node), *(node << n for n in range(6, 21))]
-    for ranks in sizes:
+    for ranks in (n for n in sizes if n % asked.ranks_each == 0):
         batch = space.global_batch if each is None else each * ranks
         trial = replace(space, ranks=ranks, global_batch=batch, alone=ranks == 1 and "none" in space.strategies)
         ground = replace(asked.ground, alone=asked.ground.facts, alone_bytes=asked.ground.memory_bytes)
         if fits(replace(asked.work, global_batch=batch), trial, ground, asked.refusal):
-            return ranks
+            return ranks // asked.ranks_each
     return None
 
 
