@@ -71,6 +71,7 @@ def test_recomputation_is_the_least_that_fits() -> None:
         ({"seq_len": ""}, "seq_len is not stated"),
         ({"seq_len": "nan"}, "seq_len is no number: 'nan'"),
         ({"hidden": "4096.5"}, "hidden is 4096.5, not a whole number of at least 1"),
+        ({"hidden": "1e200"}, "hidden is 1e+200, not a whole number"),
         ({"hidden": "x"}, "hidden is no number: 'x'"),
         ({"n_layers": ""}, "n_layers not stated, and no model named '' is installed"),
         ({"precision": "int3"}, "no precision 'int3' is known"),

@@ -33,6 +33,8 @@ _KNOWN = frozenset(
 )  # fmt: skip
 
 _DEFAULT_VOCABULARY = 50304
+# Of anything that is counted: no model, batch or machine has more.
+_MOST = 1e12
 # LoRA of rank 16 on queries and values, as a share of a model of 7 billion parameters: 6.8 of 7,242 million.
 _LORA_FRACTION = 0.001
 
@@ -354,7 +356,7 @@ def _count(row: Mapping[str, str], key: str, least: int = 1) -> int | None:
     value = _number(row, key)
     if value is None:
         return None
-    if value < least or value != int(value):
+    if not least <= value <= _MOST or value != int(value):
         raise _ReasonError(f"{key} is {value:g}, not a whole number of at least {least}")
     return int(value)
 
