@@ -196,7 +196,7 @@ def measured(
                 predicted=found.tokens_per_s,
                 predicted_low=found.tokens_per_step / high_s,
                 predicted_high=found.tokens_per_step / low_s,
-                rates=tuple(a.tokens_per_s.value for a in result.each_attempt if a.tokens_per_s),
+                rates=tuple(a.tokens_per_s for a in result.each_attempt if a.tokens_per_s),
             )
         )
     return cells, results[searched.run_id]
