@@ -6,7 +6,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 store=$(mktemp -d)
-trap 'rm -rf "$store"' EXIT
+up=
+trap 'rm -rf "$store"; if [ "$up" ]; then eval "$(tunemark-moai-sim down)"; fi' EXIT
 say() { echo "$(date +%H:%M:%S) $*" >&2; }
 # 3: some verdict is unknown, which the page tells.
 run() { code=0; tunemark run --store "$store" "$@" > /dev/null 2> "$store/log" || code=$?
@@ -23,8 +24,10 @@ measure --device cpu:2 --batching pad --repeats 2
 measure --device cpu:2 --breakdown --repeats 1
 say the simulated platform
 eval "$(tunemark-moai-sim up)"
+up=1
 run benchmarks/moai-simulated.toml --size 2xLarge.1024GB,4xLarge.2048GB,8xLarge.4096GB,12xLarge.6144GB --steps 6
 eval "$(tunemark-moai-sim down)"
+up=
 
 say the pages
 rm -f "$store/log"
