@@ -398,6 +398,8 @@ def node(folder: Path, asked: Asked) -> Row:
 
 def command(folder: Path, asked: Asked) -> Row:
     """The command itself is killed: it can give no row any more. Its processes end, and the same command goes on."""
+    from tunemark.results import Store  # heavy, and needed here alone
+
     sweep = Sweep(folder, ranks=asked.ranks)
     attempt = sweep.at_step(FAULTY, asked.step())
     before = sweep.attempt(BEFORE)
@@ -409,9 +411,11 @@ def command(folder: Path, asked: Asked) -> Row:
     seconds, remaining = time.monotonic() - began_s, len(left(attempt))
     rows = Sweep(folder, ranks=asked.ranks).rows()
     kept = [each["name"] for each in rows[BEFORE]["each_attempt"]] == [before.name if before else ""]
-    first, *_ = rows[FAULTY]["each_attempt"]
+    # The next command begins a series of its own, beside which the store still has what was cut off.
+    every = [each for result in Store(folder / "runs").results(every_series=True) for each in result.each_attempt]
+    (cut,) = [each for each in every if each.name == attempt.name]
     return Row(
-        fault="command", status=first["status"], evidence=first["evidence"], seconds=seconds,
+        fault="command", status=cut.status, evidence=cut.evidence, seconds=seconds,
         left=remaining + len(left(folder)), kept=kept and rows[BEFORE]["status"] == "ok",
         after="ok" if {rows[FAULTY]["status"], rows[AFTER]["status"]} == {"ok"} else "not ok", expected=("killed",),
     )  # fmt: skip
@@ -489,7 +493,8 @@ def carried_out(name: str, asked: Asked) -> Row:
 def in_words(row: Row) -> str:
     if row.unfit:
         return f"not here: {row.unfit}"
-    seen = f"{row.status} after {row.seconds:.1f} s, {row.left} processes left, the next run {row.after}"
+    seen = f"{row.status} after {row.seconds:.1f} s, {row.left} processes left, the run before "
+    seen += f"{'kept' if row.kept else 'NOT KEPT'}, the next run {row.after}"
     return f"{'GOOD' if row.is_good else 'BAD'}: {seen}: {row.evidence}"
 
 
