@@ -272,14 +272,15 @@ def memory(folder: Path, asked: Asked) -> Row:
     if not hasattr(resource, "prlimit"):
         raise NotHere("no prlimit on this system")
     rank = asked.rank()
-    sweep = Sweep(folder, ranks=asked.ranks)
+    # Scores of 2 x 256 tokens are 64 MiB, more than what is left.
+    sweep = Sweep(folder, ranks=asked.ranks, words=["--sequence", "256", "--micro-batch", "2"])
 
     def built() -> Path | None:
         attempt = sweep.attempt(FAULTY)
         path = attempt / f"records.{rank}.jsonl" if attempt else None
-        return attempt if path and path.exists() and b'"name":"opened"' in path.read_bytes() else None
+        return attempt if path and path.exists() and b'"name":"built"' in path.read_bytes() else None
 
-    attempt = sweep.wait(built, "a rank that has opened its device")
+    attempt = sweep.wait(built, "a rank that has built its model")
 
     def plant(_: Path) -> None:
         pid = pids_of(attempt)[rank]
