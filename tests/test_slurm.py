@@ -101,6 +101,15 @@ def test_a_job_outlives_its_command_and_is_taken_up_by_the_next(slurm: dict[str,
     assert [each["name"] for each in row["each_attempt"]] == [attempt.name]
 
 
+def test_runs_of_one_shape_are_tasks_of_one_array(slurm: dict[str, str], tmp_path: Path) -> None:
+    words = ["--device", "cpu:1", "--strategy", "none", "--seed", "0,1", "--launcher", "slurm:exclusive=false"]
+    out, err = _start(tmp_path, slurm, *words, "--steps", "6").communicate(timeout=150)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["status"] for row in rows] == ["ok", "ok"], err
+    number = rows[0]["environment"]["launcher"]["job_id"].partition("_")[0]
+    assert [row["environment"]["launcher"]["job_id"] for row in rows] == [f"{number}_0", f"{number}_1"]
+
+
 def test_an_interrupt_cancels_the_job_and_leaves_no_process(slurm: dict[str, str], tmp_path: Path) -> None:
     job = _start(tmp_path, slurm, *_ENDLESS)
     _steps(tmp_path, job, 2)

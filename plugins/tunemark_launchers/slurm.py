@@ -1,8 +1,8 @@
 """The launcher `slurm`: a batch job for each attempt, whose one task on each node is an agent that starts torchrun.
 
-Not a job array for a sweep: the tasks of an array have one size, are all submitted at once, and are not stopped by what
-came of the first. Here every attempt is a job of its own size, whose nodes Slurm starts as a gang, and the sweep keeps
-a few of them in the queue, in rounds, so that a run that fails is not tried again.
+Attempts of one shape that are started together are the tasks of one job array, which is one question to the controller.
+A sweep keeps a few of them in the queue, in rounds, so that a run that fails is not tried again; jobs of several sizes
+are several arrays, since the tasks of one have the same.
 
 States are read from `scontrol`; a job that it has forgotten is asked of `sacct`, where there is accounting.
 """
@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.errors import BadExperiment
 from tunemark.plugin import Job, Launch, StartedJob
 from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, spread, write_job
 from tunemark_worker.contract import records_name
@@ -42,6 +42,10 @@ _FAILURES = {
     "PREEMPTED": ("killed", "preempted"),
     "CANCELLED": ("killed", "cancelled"),
 }
+# The file of a job's folder that holds Slurm's number for it.
+_NUMBER = "slurm.id"
+# EX_UNAVAILABLE of sysexits.h.
+_REFUSED = 69
 # What the batch script's own check ends with (EX_NOINPUT of sysexits.h).
 _NOT_SHARED = 66
 _PASSED_ON = ("partition", "account", "qos", "constraint", "reservation", "time", "mem", "gres")
@@ -71,6 +75,7 @@ class Slurm:
         if options.get("exclusive", "true") not in ("true", "false"):
             raise BadExperiment(what=f"exclusive cannot be {options['exclusive']!r}", next="true or false")
         self._is_checked = False
+        self._unsent: list[SlurmJob] = []
 
     def check(self, launch: Launch, store: Path) -> None:
         check_nodes(launch.processes, spread(launch.nodes, self._options, self._nodes, "slurm"), "slurm")
@@ -97,30 +102,39 @@ class Slurm:
     def start(self, job: Job) -> StartedJob:
         nodes = spread(job.nodes, self._options, self._nodes, "slurm")
         write_job(job, nodes, self._export)
-        path = job.folder / "slurm.sh"
-        path.write_text(script(job, nodes, self._options))
-        names = ",".join(dict.fromkeys([*ALWAYS, *self._export]))
-        done = _ask(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=job.folder)
-        number = done.stdout.strip().partition(";")[0]
-        if done.returncode or not number.isdigit():
-            raise TunemarkError(
-                what="Slurm does not take the job",
-                why=(done.stderr or done.stdout).strip()[-500:],
-                next=f"the script is {path}",
-            )
-        return SlurmJob(job, number, nodes, self._say)
+        started = SlurmJob(job, nodes, self._say, self.submit)
+        self._unsent.append(started)
+        return started
+
+    def submit(self) -> None:
+        """Send what was started and not sent yet: jobs of one shape as one array."""
+        unsent, self._unsent = self._unsent, []
+        shapes: dict[str, list[SlurmJob]] = {}
+        for started in unsent:
+            shapes.setdefault(script([started.job], started.nodes, self._options, shape_only=True), []).append(started)
+        for alike in shapes.values():
+            jobs = [started.job for started in alike]
+            text = script(jobs, alike[0].nodes, self._options)
+            for job in jobs:
+                (job.folder / "slurm.sh").write_text(text)
+            path = jobs[0].folder / "slurm.sh"
+            names = ",".join(dict.fromkeys([*ALWAYS, *self._export]))
+            done = _ask(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=jobs[0].folder)
+            number = done.stdout.strip().partition(";")[0]
+            for task, started in enumerate(alike):
+                if done.returncode or not number.isdigit():
+                    started.refuse(f"Slurm does not take the job: {(done.stderr or done.stdout).strip()[-500:]}")
+                else:
+                    started.take(number if len(alike) == 1 else f"{number}_{task}")
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
         """The job that an earlier life submitted, while it waits or runs; or afterwards where every rank has written
         its end."""
-        number = facts.get("job_id")
-        if number is None:
-            # The command ended between submitting and noting the number.
-            done = _ask(["squeue", "--noheader", "--format=%i", f"--name={job.name}"])
-            number = next(iter(done.stdout.split()), None)
-        if number is None:
+        number = _text(job.folder / _NUMBER) or facts.get("job_id") or _found(job)
+        if not number:
             return None
-        adopted = SlurmJob(job, str(number), spread(job.nodes, self._options, self._nodes, "slurm"), self._say)
+        adopted = SlurmJob(job, spread(job.nodes, self._options, self._nodes, "slurm"), self._say, self.submit)
+        adopted.take(str(number))
         if adopted.exit_code() is None or _is_whole(job):
             return adopted
         return None
@@ -130,16 +144,31 @@ class Slurm:
 
 
 class SlurmJob:
-    """One batch job."""
+    """One batch job, or one task of an array; not sent before somebody asks how it goes."""
 
-    def __init__(self, job: Job, number: str, nodes: int, say: Callable[[str], None]) -> None:
-        self._job, self._number, self._say = job, number, say
+    def __init__(self, job: Job, nodes: int, say: Callable[[str], None], submit: Callable[[], None]) -> None:
+        self.job, self.nodes = job, nodes
+        self._say, self._submit = say, submit
+        self._number = ""
+        self._refusal = ""
         self._agents = Agents(job.folder, nodes)
         self._shown: dict[str, str] = {}
         self._asked_s = -_ASK_S
         self._told = ""
 
+    def take(self, number: str) -> None:
+        """Slurm has taken it, under this number."""
+        self._number = number
+        (self.job.folder / _NUMBER).write_text(number)
+
+    def refuse(self, words: str) -> None:
+        self._refusal = words
+
     def exit_code(self) -> int | None:
+        if not self._number and not self._refusal:
+            self._submit()
+        if self._refusal:
+            return _REFUSED
         code = self._agents.code()
         if code is not None:
             return code
@@ -150,6 +179,8 @@ class SlurmJob:
         return -int(number) if number not in ("", "0") else int(own or 1)
 
     def is_waiting(self) -> bool:
+        if not self._number:
+            return not self._refusal
         is_waiting = self._state() in _WAITING
         reason = self._shown.get("Reason", "") if is_waiting else ""
         if reason not in ("", "None", self._told):
@@ -159,13 +190,16 @@ class SlurmJob:
 
     def interrupt(self) -> None:
         self._agents.order("term")
-        if self._state() in _WAITING:
+        if self._number and self._state() in _WAITING:
             _ask(["scancel", self._number])
 
     def stacks(self, pids: Mapping[int, int]) -> str:
         return self._agents.stacks()
 
     def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
+        if not self._number:
+            self._refusal = self._refusal or "ended before it was sent to Slurm"
+            return
         if graceful and self.exit_code() is None:
             self.interrupt()
             until_s = time.monotonic() + GRACE_S
@@ -185,7 +219,9 @@ class SlurmJob:
                 _ask(["scancel", self._number])
 
     def facts(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {"job_id": self._number, **self._agents.facts()}
+        if self._refusal:
+            return {"failure": self._refusal, "failure_status": "error", "failure_reason": "launcher"}
+        found: dict[str, Any] = {**({"job_id": self._number} if self._number else {}), **self._agents.facts()}
         shown = self._shown
         if shown:
             found["state"] = shown.get("JobState")
@@ -199,7 +235,7 @@ class SlurmJob:
             found.update(failure=words, failure_status=status, failure_reason=reason)
         elif shown.get("ExitCode", "").startswith(f"{_NOT_SHARED}:"):
             words = (
-                f"{self._job.folder} is not to be seen on Slurm's node {shown.get('NodeList')}: the store must be on "
+                f"{self.job.folder} is not to be seen on Slurm's node {shown.get('NodeList')}: the store must be on "
             )
             words += "a file system that every node mounts at the same path"
             found.update(failure=words, failure_status="error", failure_reason="no shared file system")
@@ -216,28 +252,39 @@ class SlurmJob:
         return self._shown.get("JobState", "PENDING")
 
 
-def script(job: Job, nodes: int, options: Mapping[str, str]) -> str:
-    """The batch script, kept with the attempt. No variable's value that was exported stands in it."""
-    cores = job.processes // nodes * job.threads
+def script(jobs: Sequence[Job], nodes: int, options: Mapping[str, str], *, shape_only: bool = False) -> str:
+    """The batch script of jobs of one shape, kept with each attempt; of several jobs each is the array's task of its
+    place. No value of a variable that was exported stands in it. shape_only: what jobs of one array must share."""
+    first = jobs[0]
+    cores = first.processes // nodes * first.threads
     asked = {
-        "job-name": job.name,
         "nodes": str(nodes),
         "ntasks": str(nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": str(cores),
-        "output": str(job.folder / "slurm.log"),
         **{name: options[name] for name in _PASSED_ON if name in options},
     }
-    if job.gpus and "gres" not in options:
-        asked["gres"] = f"gpu:{job.gpus // nodes}"
+    if first.gpus and "gres" not in options:
+        asked["gres"] = f"gpu:{first.gpus // nodes}"
+    if shape_only:
+        return repr((asked, first.python, str(first.code)))
+    asked["job-name"] = first.name
+    asked["output"] = "/dev/null" if len(jobs) > 1 else str(first.folder / "slurm.log")
+    if len(jobs) > 1:
+        asked["array"] = f"0-{len(jobs) - 1}"
     flags = ["no-requeue", *(["exclusive"] if options.get("exclusive", "true") == "true" else [])]
-    folder = shlex.quote(str(job.folder))
-    agent = f"exec {shlex.quote(job.python)} -m tunemark_worker.agent {folder} --node $SLURM_NODEID"
-    seen = f"test -r {folder}/job.json || {{ echo $(hostname): {folder} is not there >&2; exit {_NOT_SHARED}; }}"
+    folders = " ".join(shlex.quote(str(job.folder)) for job in jobs)
+    agent = f'exec {shlex.quote(first.python)} -m tunemark_worker.agent "$0" --node $SLURM_NODEID'
+    seen = f'test -r "$0"/job.json || {{ echo $(hostname): "$0" is not there >&2; exit {_NOT_SHARED}; }}'
     lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in asked.items())]
     lines += [f"#SBATCH --{flag}" for flag in flags]
-    lines += [seen, f"export PYTHONPATH={shlex.quote(str(job.code))}"]
-    lines.append(f"exec srun --cpus-per-task={cores} --kill-on-bad-exit=1 bash -c {shlex.quote(f'{seen}; {agent}')}")
+    lines += [f"folders=({folders})", "folder=${folders[${SLURM_ARRAY_TASK_ID:-0}]}"]
+    lines += [seen.replace('"$0"', '"$folder"')]
+    if len(jobs) > 1:
+        lines.append('exec > "$folder"/slurm.log 2>&1')
+    lines.append(f"export PYTHONPATH={shlex.quote(str(first.code))}")
+    srun = f"exec srun --cpus-per-task={cores} --kill-on-bad-exit=1"
+    lines.append(f'{srun} bash -c {shlex.quote(f"{seen}; {agent}")} "$folder"')
     return "\n".join(lines) + "\n"
 
 
@@ -262,12 +309,33 @@ def _accounted(number: str) -> dict[str, str] | None:
     return found
 
 
+def _found(job: Job) -> str | None:
+    """The number of a job whose command ended between submitting and noting it, by what its script is called."""
+    text = _text(job.folder / "slurm.sh")
+    name = re.search(r"^#SBATCH --job-name=(\S+)$", text, re.MULTILINE)
+    folders = re.search(r"^folders=\((.*)\)$", text, re.MULTILINE)
+    if name is None or folders is None:
+        return None
+    queued = _ask(["squeue", "--noheader", "--format=%F", f"--name={name[1]}"]).stdout.split()
+    jobs = shlex.split(folders[1])
+    if not queued or str(job.folder) not in jobs:
+        return None
+    return queued[0] if len(jobs) == 1 else f"{queued[0]}_{jobs.index(str(job.folder))}"
+
+
 def _is_whole(job: Job) -> bool:
     for rank in range(job.processes):
         path = job.folder / records_name(rank)
         if not path.exists() or b'"kind":"end"' not in path.read_bytes()[-4096:]:
             return False
     return True
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _instant(text: str) -> float | None:

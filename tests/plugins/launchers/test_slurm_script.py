@@ -17,15 +17,15 @@ def _job(**more: object) -> Job:
 
 
 def test_each_node_has_one_agent_with_the_cores_of_its_ranks() -> None:
-    text = script(_job(), 2, {"partition": "debug"})
+    text = script([_job()], 2, {"partition": "debug"})
     for line in ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=8", "--partition=debug", "--exclusive"):
         assert f"#SBATCH {line}\n" in text
     assert "gres" not in text
 
 
 def test_a_job_of_gpus_asks_for_them_by_node() -> None:
-    assert "#SBATCH --gres=gpu:4\n" in script(_job(gpus=8), 2, {})
-    assert "#SBATCH --gres=gpu:h100:8\n" in script(_job(gpus=8), 1, {"gres": "gpu:h100:8"})
+    assert "#SBATCH --gres=gpu:4\n" in script([_job(gpus=8)], 2, {})
+    assert "#SBATCH --gres=gpu:h100:8\n" in script([_job(gpus=8)], 1, {"gres": "gpu:h100:8"})
 
 
 def test_fields_of_a_job_are_read_where_values_hold_blanks() -> None:
@@ -40,3 +40,12 @@ def test_hosts_are_of_the_size_or_of_the_option_and_not_of_two_minds(tmp_path: P
         Slurm({"nodes": "4"}, (), print).check(launch, tmp_path)
     with pytest.raises(BadExperiment, match="9 processes cannot be spread evenly over 2 hosts"):
         Slurm({}, (), print).check(Launch(processes=9, threads=1, nodes=2), tmp_path)
+
+
+def test_jobs_of_one_shape_are_tasks_of_one_array() -> None:
+    jobs = [_job(folder=Path(f"/s/{name}")) for name in ("a b", "c")]
+    text = script(jobs, 2, {})
+    assert "#SBATCH --array=0-1\n" in text
+    assert "folders=('/s/a b' /s/c)\nfolder=${folders[${SLURM_ARRAY_TASK_ID:-0}]}\n" in text
+    shapes = {script([job], 2, {}, shape_only=True) for job in (*jobs, _job(gpus=8))}
+    assert len(shapes) == 2
