@@ -1,5 +1,5 @@
 """A step of one rank of any layout, without the hardware and without the other ranks: `python -m
-tunemark_worker.simulation ASSIGNMENT RESULT RANK...`, one process a candidate.
+tunemark_worker.simulation ASSIGNMENT RANK RESULT ...`, one process a candidate and rank.
 
 The real model goes through the real strategy, optimizer and step. Its tensors are torch's fake ones, which have shapes
 and no content, and the process group is torch's fake one, which answers at once. So a model and a mesh of any size
@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Sequence
 
@@ -24,15 +25,45 @@ from tunemark_worker.contract import Assignment, split_runtime
 CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "buffers", "workspace")
 
 
-def main(assignment: str, result: str, *ranks: str) -> int:
-    with open(assignment, encoding="utf-8") as file:
-        a = Assignment.from_json(file.read())
-    found = simulate(a, rank=int(ranks[0]))
-    with open(result, "w", encoding="utf-8") as file:
-        json.dump(found, file)
-    # The fake group's threads and torch's teardown have nothing left to say.
-    sys.stdout.flush()
-    os._exit(0)
+def main(*jobs: str) -> int:
+    """Each three of `jobs` are an assignment's file, the rank, and where the result goes or what went wrong. All share
+    what this process has imported; each is simulated in a child of its own."""
+    for name in _HEAVY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    failed = 0
+    for told, rank, found in zip(*[iter(jobs)] * 3):
+        child = os.fork()
+        if child:
+            failed += os.waitpid(child, 0)[1] != 0
+            continue
+        try:
+            with open(told, encoding="utf-8") as file:
+                row = simulate(Assignment.from_json(file.read()), rank=int(rank))
+        except Exception as error:
+            traceback.print_exc()
+            row = {"error": "{}: {}".format(type(error).__name__, error)}
+        with open(found, "w", encoding="utf-8") as file:
+            json.dump(row, file)
+        sys.stderr.flush()
+        # The fake group's threads and torch's teardown have nothing left to say.
+        os._exit("error" in row)
+    return 1 if failed else 0
+
+
+# What every simulation imports sooner or later.
+_HEAVY = (
+    "torch._dynamo",
+    "torch._subclasses.fake_tensor",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+    "torch.distributed.pipelining",
+    "torch.testing._internal.distributed.fake_pg",
+    "transformers.masking_utils",
+    "transformers.modeling_layers",
+    "tunemark_worker.loop",
+    "tunemark_worker.tally",
+)
 
 
 def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
@@ -52,14 +83,14 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(a.processes), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     torch.set_num_threads(1)
     _join(a, rank)
-    model = _runtime(a.model_runtime)()
-    device = _runtime("tunemark_torch.runtime:Cpu")()
-    strategy = _runtime(a.strategy_runtime)(a)
+    model = runtime(a.model_runtime)()
+    device = runtime("tunemark_torch.runtime:Cpu")()
+    strategy = runtime(a.strategy_runtime)(a)
     place = device.open(a)
     strategy.prepare()
     place = getattr(strategy, "place", lambda found: found)(place)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tally = Tally()
+    tally = Tally(copies_scattered=assignment.device == "cpu")
     with _without_data(a), mode, tally:
         built = model.build(a, place)
         method.apply(a.method, a.method_options, built)
@@ -139,8 +170,12 @@ class _Watch:
         for event in tally.events[: at + 1]:
             held[event.storage] = held.get(event.storage, 0) + event.delta_bytes
         by = dict.fromkeys(CATEGORIES, 0)
+        makers: Dict[str, int] = {}
         for number, size in held.items():
-            by[self._kind(number)] += size
+            kind = self._kind(number)
+            by[kind] += size
+            maker = "{} {} {}".format(kind, *tally.origins[number])
+            makers[maker] = makers.get(maker, 0) + size
         collectives: Dict[Any, int] = {}
         for each in tally.collectives:
             collectives[each] = collectives.get(each, 0) + 1
@@ -153,6 +188,7 @@ class _Watch:
             ],
             "memory_bytes": by,
             "peak_bytes": most,
+            "held": dict(sorted(makers.items(), key=lambda item: -item[1])[:_MAKERS]),
             "peak_phase": phase,
             "peak_operator": tally.events[at].operator,
             "resident_bytes": sum(self._base.values()),
@@ -177,12 +213,15 @@ class _Watch:
         if number in self._kinds:
             return self._kinds[number]
         operator, phase = self._tally.origins[number]
-        if operator.startswith(_COLLECTIVES) or number in self._base:
+        is_bare = operator.startswith("aten.empty") and phase != "build"
+        if operator.startswith(_COLLECTIVES) or number in self._base or is_bare:
             return "buffers"
         return "activations" if phase == "forward" and number not in self._scores else "workspace"
 
 
-# Operators whose output is sent, received or gathered into.
+# Origins of what is held at the peak that are told, the largest first.
+_MAKERS = 24
+# Operators whose output is sent, received or gathered into; models themselves make no empty tensors.
 _COLLECTIVES = ("c10d", "_c10d_functional", "_dtensor", "fsdp")
 
 
@@ -316,7 +355,7 @@ def _everybody(found: List[Any], mine: Any, group: Any = None) -> None:
     found[:] = [mine] * len(found)
 
 
-def _runtime(name: str) -> Any:
+def runtime(name: str) -> Any:
     module, attribute = split_runtime(name)
     return getattr(importlib.import_module(module), attribute)
 

@@ -2,8 +2,8 @@
 
 Works on real and on fake tensors alike, and sees what torch's operators see: local tensors, never distributed ones.
 FLOPs are those of matrix multiplications, two for each multiply-add. Of attention in one operator they are the two
-products over the keys that its mask leaves (a causal mask, not one that is given as a tensor), twice that backward;
-what a fused kernel computes again inside its backward pass is left out, as published figures do.
+products over the keys that a causal mask leaves, where it has a mask, and twice that backward: what a fused kernel
+computes again inside its backward pass is left out, as published figures leave it out.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ class Event(NamedTuple):
 
 
 class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
-    """Counts from entering to leaving. Storages that were there before are taken up by `know`."""
+    """Counts from entering to leaving. Storages that were there before are taken up by `know`.
 
-    def __init__(self) -> None:
+    copies_scattered: add, while it lasts, the copy on which gloo reduces and scatters, which no operator makes."""
+
+    def __init__(self, *, copies_scattered: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.phase = "build"
+        self._copies_scattered = copies_scattered
         self.flops: Dict[str, float] = {}
         self.collectives: List[Collective] = []
         self.events: List[Event] = []
@@ -85,6 +88,12 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         self.origins[number] = (operator, self._now())
         self._known[number] = weakref.ref(storage, lambda _: self._gone(address, number))
         self._write(number, size, operator)
+
+    def _pass_by(self, size: int, operator: str) -> None:
+        """A storage that is made and let go within an operator."""
+        self._next += 1
+        self.origins[self._next] = (operator, self._now())
+        self.events += [Event(self._next, signed, operator, self._now()) for signed in (size, -size)]
 
     def _now(self) -> str:
         return "backward" if torch._C._current_graph_task_id() != -1 else self.phase
@@ -137,6 +146,8 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
             collective = _collective(packet.__name__, args, found)
             if collective is not None:
                 self.collectives.append(collective)
+                if self._copies_scattered and collective.kind == "reduce_scatter":
+                    self._pass_by(collective.payload_bytes, "c10d.copy")
         else:
             flops = _flops(packet, args, kwargs, found)
             if flops:
@@ -162,8 +173,9 @@ def _flops(packet: Any, args: Any, kwargs: Any, found: Any) -> float:
         batch, heads, queries, width = query.shape
         keys = key.shape[-2]
         flags = [each for each in args[3:] if isinstance(each, bool)]
-        is_causal = kwargs.get("is_causal", flags[0] if flags else False)
-        seen = (keys + 1) / 2.0 if is_causal else float(keys)
+        # Whatever else a mask hides, that is in its content.
+        is_masked = kwargs.get("is_causal", any(flags)) or kwargs.get("attn_mask") is not None
+        seen = (keys + 1) / 2.0 if is_masked else float(keys)
         flops: float = 4.0 * batch * heads * queries * seen * width * (2.0 if is_backward else 1.0)
         return flops
     count = flop_registry.get(packet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from tunemark.experiment import make_experiment, points, resolve
 from tunemark.experiment.plan import Plan
 from tunemark.physics import parameters
 from tunemark.plugin import Axis, Catalog
-from tunemark.predict.simulated import Collective, Simulation, kinds_of_ranks, simulate
+from tunemark.predict.simulated import Collective, Simulation, kinds_of_ranks, simulate, simulate_all
 
 LAYOUTS = {"none": 1, "ddp": 2, "fsdp": 2}
 
@@ -36,9 +35,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(cache: Path) -> dict[str, Simulation]:
-    with ThreadPoolExecutor(2) as pool:
-        done = pool.map(lambda item: simulate(_plan(*item), cache=cache), LAYOUTS.items())
-        return dict(zip(LAYOUTS, done, strict=True))
+    done = simulate_all([_plan(*item) for item in LAYOUTS.items()], cache=cache)
+    return {name: each for name, each in zip(LAYOUTS, done, strict=True) if isinstance(each, Simulation)}
 
 
 def test_flops_are_those_that_the_physics_counts(found: dict[str, Simulation]) -> None:

@@ -9,11 +9,12 @@ arithmetic and its traffic (Williams et al. 2009, "Roofline"), and a layer the l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunemark.physics.flops import mean_visible_keys
 from tunemark.physics.parameters import parameters as count_parameters
 from tunemark.plugin.descriptors import Architecture
+from tunemark.predict.footprint import footprint, is_told
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.machine import DeviceFacts, group_seconds, message_seconds
 from tunemark.predict.prediction import Bytes, Prediction, Seconds
@@ -90,6 +91,9 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
     Raises KeyError where the device's peak in the precision is unknown. The layout must be possible (`impossible`).
     """
     seconds, flops, communicated = _step(work, layout, device)
+    if is_told(work):
+        own = footprint(work, layout)
+        flops, communicated = own.flops, own.sent_bytes
     return Prediction(
         seconds=seconds,
         bytes=memory(work, layout, device),
@@ -448,8 +452,14 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
     """Bytes of the fullest rank at its peak.
 
     Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
-    pass of each operation needs, in 2 bytes (4 in fp32).
+    pass of each operation needs, in 2 bytes (4 in fp32). Of our own worker by `footprint`.
     """
+    if is_told(work):
+        tensors = footprint(work, layout).bytes
+        # On the host nothing else counts as the job's; the figure is that of an accelerator's runtime.
+        if device.kind == "cpu":
+            return tensors
+        return replace(tensors, workspace=tensors.workspace + _WORKSPACE_BYTES)
     a, stack = work.architecture, work.stack
     stages = _stages(work, layout)
     own = _parameters_of_rank(a, layout, stages)

@@ -95,6 +95,8 @@ class Stack:
     gradients, and copies in and out of what is sent. stream_bytes: read and written forward by the elementwise work of
     one layer, per token and value of the hidden state: two norms (12 bytes each in fp32 under autocast, with a cast; 4
     fused) and two residuals (6, or none where fused into the norm).
+    own: the worker's name of the precision where it is our own worker that trains; `footprint` then counts work and
+    bytes by what it does, and the figures here serve times alone. "" where it is another.
     """
 
     flash_attention: bool = True
@@ -113,6 +115,7 @@ class Stack:
     reduce_bytes: float = 4.0
     touched_bytes: float = 12.0
     stream_bytes: float = 36.0
+    own: str = ""
 
 
 # torch's own parallelism: fp32 parameters sharded, gathered in 16 bits; logits in 2, 4 and 4 bytes, their gradients in
@@ -139,6 +142,7 @@ class Workload:
 
     trained_fraction: of the parameters (LoRA trains few); frozen ones have no gradient and no optimizer state, and
     the backward pass is twice a forward pass minus the gradients of their weights.
+    packed: rows hold several documents, and attention is given a mask.
     """
 
     architecture: Architecture
@@ -147,4 +151,5 @@ class Workload:
     precision: str = "bf16"
     optimizer: str = "adamw"
     trained_fraction: float = 1.0
+    packed: bool = False
     stack: Stack = TORCH

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tunemark.experiment.plan import Plan
 from tunemark.plugin.descriptors import Architecture, Axis
+from tunemark.predict import footprint
 from tunemark.predict.layout import TORCH, Layout, Recompute, Stack, Workload
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
@@ -34,6 +35,7 @@ def work_of(plan: Plan) -> Workload:
         precision=spec.precision,
         optimizer=spec.optimizer,
         trained_fraction=plan.trainable_parameters / plan.parameters if plan.parameters else 1.0,
+        packed=spec.batching == "pack",
     )
 
 
@@ -69,8 +71,9 @@ def workload(
     precision: str,
     optimizer: str,
     trained_fraction: float = 1.0,
+    packed: bool = False,
 ) -> Workload:
-    """A step as our worker takes it. precision, optimizer: as settings name them."""
+    """A step as our worker takes it. packed: rows hold several documents."""
     return Workload(
         architecture=a,
         sequence=sequence,
@@ -78,13 +81,14 @@ def workload(
         precision={"bf16-autocast": "bf16"}.get(precision, precision),
         optimizer=optimizer.partition("-")[0],
         trained_fraction=trained_fraction,
+        packed=packed,
         stack=_stack(precision),
     )
 
 
 def _stack(precision: str) -> Stack:
     # Our tensor parallelism gathers the scores.
-    ours = replace(TORCH, scores_gathered=True)
+    ours = replace(TORCH, scores_gathered=True, own=precision if precision in footprint.WIDTHS else "")
     if precision == "bf16":
         # Weights, gradients and both moments in 16 bits, no copy in 32.
         return replace(ours, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, reduce_bytes=2.0)

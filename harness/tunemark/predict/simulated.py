@@ -28,8 +28,9 @@ from tunemark.plugin.descriptors import Axis
 from tunemark.predict.prediction import Bytes
 from tunemark_worker.contract import Assignment, TokenFile, split_runtime
 
-# A step of Mistral 7B on 1,024 ranks takes about half a minute, and another model's may be ten times as long.
+# For one rank. A step of Mistral 7B on 1,024 ranks takes about half a minute, another model's may be ten times as long.
 _TIMEOUT_S = 900.0
+_NO_TOKENS = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
 # Of a pipeline's stages, those that are looked at: each of few, else the first two, a middle one and the last.
 _ALL_STAGES = 4
 
@@ -61,12 +62,14 @@ class Collective:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankStep:
     """One rank's step. flops: by operator, of matrix multiplications, what is computed again included.
-    bytes: held by tensors when most is held. peak_phase, peak_operator: where in the step that is."""
+    bytes: held by tensors when most is held. held: the same by category, operator and phase of its making, the largest.
+    peak_phase, peak_operator: where in the step that is."""
 
     rank: int
     flops: Mapping[str, float]
     collectives: tuple[Collective, ...]
     bytes: Bytes
+    held: Mapping[str, int]
     peak_phase: str
     peak_operator: str
     operators: int
@@ -109,21 +112,46 @@ def simulate(plan: Plan, *, cache: Path | None = None) -> Simulation:
     cache: a folder; by default $TUNEMARK_CACHE, or `tunemark` in $XDG_CACHE_HOME or in ~/.cache. NoSimulation says
     what a step ended with.
     """
-    assignment = plan.assignment(
-        TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0), "simulation", calibrate=False
-    )
+    (found,) = simulate_all([plan], cache=cache)
+    if isinstance(found, NoSimulation):
+        raise found
+    return found
+
+
+def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Simulation | NoSimulation]:
+    """`simulate` for many plans, one after another, which saves the import of torch for all but the first."""
     folder = (cache or _cache()).absolute() / "simulations"
-    kept = folder / f"{_key(assignment)}.json"
-    wanted = kinds_of_ranks(plan.axes)
-    if kept.exists():
-        rows = json.loads(kept.read_text(encoding="utf-8"))
-        return Simulation(ranks=tuple(_rank(row) for row in rows), cached=True)
-    rows = [_run(assignment, rank) for rank in wanted]
-    folder.mkdir(parents=True, exist_ok=True)
-    growing = folder / f".{kept.name}.{os.getpid()}"
-    growing.write_text(json.dumps(rows), encoding="utf-8")
-    growing.replace(kept)
-    return Simulation(ranks=tuple(_rank(row) for row in rows))
+    assignments = [plan.assignment(_NO_TOKENS, "simulation", calibrate=False) for plan in plans]
+    kept = [folder / f"{_key(assignment)}.json" for assignment in assignments]
+    known = [path.exists() for path in kept]
+    jobs = [
+        (assignment, kinds_of_ranks(plan.axes))
+        for plan, assignment, is_known in zip(plans, assignments, known, strict=True)
+        if not is_known
+    ]
+    rows = iter(_run(jobs) if jobs else ())
+    found: list[Simulation | NoSimulation] = []
+    for plan, path, is_known in zip(plans, kept, known, strict=True):
+        if is_known:
+            ranks = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            ranks = next(rows)
+            wrong = next((row["error"] for row in ranks if "error" in row), None)
+            if wrong is not None:
+                found.append(
+                    NoSimulation(
+                        what=f"strategy {plan.spec.strategy!r} of {plan.launch.processes} processes was not simulated",
+                        why=wrong,
+                        next="the analytic engine needs no simulation",
+                    )
+                )
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            growing = folder / f".{path.name}.{os.getpid()}"
+            growing.write_text(json.dumps(ranks), encoding="utf-8")
+            growing.replace(path)
+        found.append(Simulation(ranks=tuple(_rank(row) for row in ranks), cached=is_known))
+    return found
 
 
 def kinds_of_ranks(axes: Sequence[Axis]) -> tuple[int, ...]:
@@ -140,29 +168,34 @@ def kinds_of_ranks(axes: Sequence[Axis]) -> tuple[int, ...]:
     return (0,)
 
 
-def _run(assignment: Assignment, rank: int) -> dict[str, Any]:
+def _run(jobs: Sequence[tuple[Assignment, Sequence[int]]]) -> list[list[dict[str, Any]]]:
+    """What the worker says of each rank of each assignment; a row with `error` where it failed."""
     with tempfile.TemporaryDirectory(prefix="tunemark-simulation-") as folder:
-        told, found = Path(folder, "plan.json"), Path(folder, "found.json")
-        told.write_text(assignment.to_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "tunemark_worker.simulation", str(told), str(found), str(rank)]
+        words: list[str | Path] = []
+        found: list[list[Path]] = []
+        for number, (assignment, ranks) in enumerate(jobs):
+            told = Path(folder, f"{number}.plan.json")
+            told.write_text(assignment.to_json(), encoding="utf-8")
+            found.append([Path(folder, f"{number}.{rank}.json") for rank in ranks])
+            words += [word for rank, path in zip(ranks, found[-1], strict=True) for word in (told, str(rank), path)]
+        command = [sys.executable, "-m", "tunemark_worker.simulation", *map(str, words)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        limit_s = _TIMEOUT_S * sum(map(len, found))
+        ending = ""
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+                command, env=environment, capture_output=True, text=True, check=False, timeout=limit_s
             )
+            ending = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
         except subprocess.TimeoutExpired:
-            raise NoSimulation(
-                what=f"the simulation of rank {rank} took more than {_TIMEOUT_S:.0f} s", next="a smaller model or mesh"
-            ) from None
-        if done.returncode or not found.exists():
-            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
-            raise NoSimulation(
-                what=f"strategy {assignment.strategy!r} of {assignment.processes} processes could not be simulated",
-                why=f"rank {rank} ended with {done.returncode}: {last.strip()}",
-                next="the analytic engine needs no simulation",
-            )
-        row: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
-        return row
+            ending = f"it took more than {limit_s:.0f} s"
+        return [
+            [
+                json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"error": ending.strip()}
+                for path in paths
+            ]
+            for paths in found
+        ]
 
 
 def _rank(row: Mapping[str, Any]) -> RankStep:
@@ -173,7 +206,7 @@ def _key(a: Assignment) -> str:
     """Changes with what is stepped, the code that steps it, and the libraries below."""
     raw = asdict(a)
     for name in ("run_id", "attempt", "token_file", "seed", "epochs", "steps", "warmup", "budget_s", "target_interval",
-                 "window_s", "calibrate", "breakdown", "threads", "size", "device", "device_options"):  # fmt: skip
+                 "window_s", "calibrate", "breakdown", "threads", "size", "device_options"):  # fmt: skip
         del raw[name]
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode())
     for package in ("torch", "transformers", "peft"):
