@@ -37,6 +37,8 @@ STEPS = 24
 BEFORE, FAULTY, AFTER = range(3)
 # Seconds that torchrun gives ranks to end, and what it and the parent take besides.
 _GRACE_S = 40.0
+# Seconds after the row in which processes that were killed must be gone.
+_MOMENT_S = 5.0
 _AS_TOLD = "torchrun gives the other ranks 30 s to end"
 # Seconds within which the row is there, beyond the silence that is borne where the fault is a silence; and why so long.
 BOUNDS = {
@@ -82,7 +84,7 @@ class NeverCame(Exception):  # noqa: N818 - likewise
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One fault. status, evidence: of the run it was planted in. seconds: from the fault to the row. left: processes
-    of the attempt at that moment, and of the sweep at its end. kept: whether the run before is there as it was. after:
+    of the attempt five seconds later, and of the sweep at its end. kept: whether the run before is there as it was. after:
     status of the run after it. unfit: why there is no such fault here."""
 
     fault: str
@@ -226,7 +228,10 @@ def watched(
         sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}")
     else:
         seconds = sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}") - began_s
-    at_row = len(left(attempt))
+    # What was killed takes a moment to be gone.
+    until_s = time.monotonic() + _MOMENT_S
+    while (at_row := len(left(attempt))) and time.monotonic() < until_s:
+        time.sleep(0.02)
     mend()
     rows = sweep.rows()
     faulty = rows[FAULTY]
