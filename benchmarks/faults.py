@@ -84,7 +84,7 @@ class NeverCame(Exception):  # noqa: N818 - likewise
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One fault. status, evidence: of the run it was planted in. seconds: from the fault to the row. left: processes
-    of the attempt five seconds later, and of the sweep at its end. kept: whether the run before is there as it was. after:
+    of the attempt five seconds later, and of the sweep at its end. kept: whether the run before is as it was. after:
     status of the run after it. unfit: why there is no such fault here."""
 
     fault: str
