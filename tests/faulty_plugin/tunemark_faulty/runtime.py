@@ -32,7 +32,8 @@ class Faulty:
             counted = loop.count
             loop.count = lambda batches: Counts(*(2 * n for n in counted(batches)))
         size, hidden = assignment.architecture["vocab_size"], assignment.architecture["hidden_size"]
-        model = torch.nn.Sequential(torch.nn.Embedding(size, hidden), torch.nn.Linear(hidden, size, bias=False))
+        norm = torch.nn.LayerNorm(hidden, bias=False)
+        model = torch.nn.Sequential(torch.nn.Embedding(size, hidden), norm, torch.nn.Linear(hidden, size, bias=False))
         if self._fault == "frozen":
             for parameter in model.parameters():
                 parameter.register_hook(torch.zeros_like)
