@@ -14,7 +14,7 @@ from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
 from tunemark.plugin import Catalog, Finding
-from tunemark.report import arrange, exit_code, markdown_table, read, verdict_line, write
+from tunemark.report import arrange, exit_code, markdown_table, read, verdict_line, verdict_lines, write
 from tunemark.report.rounding import escaped, plus_minus, supported
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
@@ -79,6 +79,16 @@ def test_a_verdict_is_one_line() -> None:
         "mistral-tiny cpu:2 none: 1,234 ± 1.2 % tokens/s (content, 3 attempts), padding 2.1 %, "
         "MFU 31.0 % of measured peak, VALID"
     )
+
+
+def test_runs_whose_usual_names_are_alike_are_named_by_what_differs() -> None:
+    full, lora = verdict_lines([result(), result(run_id="b" * 16, method="lora")])
+    assert (full.split(": ")[0], lora.split(": ")[0]) == (
+        "mistral-tiny cpu:2 none · method full",
+        "mistral-tiny cpu:2 none · method lora",
+    )
+    other = verdict_lines([result(), result(run_id="b" * 16, strategy_requested="ddp")])
+    assert [line.split(": ")[0] for line in other] == ["mistral-tiny cpu:2 none", "mistral-tiny cpu:2 ddp"]
 
 
 def test_a_failed_run_says_what_is_unknown_and_why() -> None:

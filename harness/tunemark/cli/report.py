@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.analysis.prices import read_prices
-    from tunemark.report import claims_table, exit_code, markdown_table, verdict_line, write
+    from tunemark.report import claims_table, exit_code, markdown_table, verdict_lines, write
     from tunemark.report.reading import find
     from tunemark.results import Store, encode, encode_imported
 
@@ -60,8 +60,8 @@ def execute(args: argparse.Namespace) -> int:
     else:
         if found.results or not found.imported:
             print(markdown_table(found.results))
-        for result in found.results:
-            print(verdict_line(result))
+        for line in verdict_lines(found.results):
+            print(line)
         if found.imported:
             print(claims_table(found.imported))
     if not found.results and not found.imported:

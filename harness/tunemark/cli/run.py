@@ -34,7 +34,7 @@ def execute(args: argparse.Namespace) -> int:
         return print_resolved(plans, catalog, json=experiment.json)
 
     # Heavy and not needed by --dry-run.
-    from tunemark.report import exit_code, markdown_table, verdict_line
+    from tunemark.report import exit_code, markdown_table, verdict_lines
     from tunemark.results import encode
 
     results = carried_out(experiment, plans, catalog)
@@ -43,8 +43,8 @@ def execute(args: argparse.Namespace) -> int:
             print(encode(result))
     elif results.runs:
         print(markdown_table(results.runs))
-        for result in results.runs:
-            print(verdict_line(result))
+        for line in verdict_lines(results.runs):
+            print(line)
     if results.not_reported is not None:
         _say(f"tunemark: {results.not_reported}")
     elif experiment.output and results.runs:

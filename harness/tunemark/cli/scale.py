@@ -92,7 +92,7 @@ def _shown(
     folders: Sequence[str],
 ) -> int:
     from tunemark.analysis.scaling import encode_scaling
-    from tunemark.report import exit_code, verdict_line, write
+    from tunemark.report import exit_code, verdict_lines, write
     from tunemark.report.reading import traces_in
     from tunemark.report.scaling import SCALING_NOTES, scaling_text
     from tunemark.report.words import language
@@ -123,8 +123,8 @@ def _shown(
     for scaling in found:
         print(scaling_text(scaling))
     print("\n".join([*SCALING_NOTES, ""]))
-    for result in results:
-        print(verdict_line(result))
+    for line in verdict_lines(results):
+        print(line)
     return code
 
 

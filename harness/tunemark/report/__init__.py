@@ -12,5 +12,6 @@ from tunemark.report.text import claims_table as claims_table
 from tunemark.report.text import exit_code as exit_code
 from tunemark.report.text import markdown_table as markdown_table
 from tunemark.report.text import verdict_line as verdict_line
+from tunemark.report.text import verdict_lines as verdict_lines
 from tunemark.report.write import read as read
 from tunemark.report.write import write as write

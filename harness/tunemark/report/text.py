@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tunemark.report.definitions import NOTES
+from tunemark.report.labels import labels
 from tunemark.report.rounding import escaped, plus_minus
+from tunemark.report.words import words
 from tunemark.results.imported import Imported
 from tunemark.results.result import Estimate, Result
 from tunemark.units import gib, significant
@@ -40,29 +42,38 @@ def markdown_table(results: Sequence[Result]) -> str:
     numbers["MFU (%)"] = lambda r: _percent(r.mfu)
     if any(r.checkpointing != "none" for r in results):
         numbers["HFU (%)"] = lambda r: _percent(r.hfu)
-    words: dict[str, Callable[[Result], str]] = {"status": lambda r: r.status, "verdict": lambda r: r.verdict}
+    texts: dict[str, Callable[[Result], str]] = {"status": lambda r: r.status, "verdict": lambda r: r.verdict}
     if any(r.queue_s is not None for r in results):
         numbers["queued (s)"] = lambda r: _seconds(r.queue_s)
     if any(r.search_s is not None for r in results):
         numbers["search (s)"] = lambda r: _seconds(r.search_s)
     if any(_selected(r) for r in results):
-        words["selected"] = lambda r: escaped(_selected(r))
+        texts["selected"] = lambda r: escaped(_selected(r))
     if any(r.simulated for r in results):
-        words["origin"] = lambda r: "simulated" if r.simulated else "measured"
+        texts["origin"] = lambda r: "simulated" if r.simulated else "measured"
     left = {n: v for n, v in shared.items() if n not in names}
     lines = ["; ".join(f"{n} {escaped(v)}" for n, v in left.items()), ""] if left else []
-    lines.append("| " + " | ".join([*names, *numbers, *words]) + " |")
-    lines.append("|" + "---|" * len(names) + "---:|" * len(numbers) + "---|" * len(words))
+    lines.append("| " + " | ".join([*names, *numbers, *texts]) + " |")
+    lines.append("|" + "---|" * len(names) + "---:|" * len(numbers) + "---|" * len(texts))
     for r in results:
         cells = [*(escaped(read(r)) for read in names.values()), *(read(r) for read in numbers.values())]
-        lines.append("| " + " | ".join([*cells, *(read(r) for read in words.values())]) + " |")
+        lines.append("| " + " | ".join([*cells, *(read(r) for read in texts.values())]) + " |")
     return "\n".join([*lines, "", *NOTES, ""])
 
 
-def verdict_line(result: Result) -> str:
-    """A run in one line, and a line more for each finding that is not a mere note."""
+def verdict_lines(results: Sequence[Result]) -> list[str]:
+    """`verdict_line` of each, by a name that no other run has, with more settings where it needs them."""
+    titles = [_title(r) for r in results]
+    if len(set(titles)) < len(titles):
+        more = labels(results, words("en"), without=("model", "device", "strategy", "breakdown"))
+        titles = [f"{title} · {each}" for title, each in zip(titles, more, strict=True)]
+    return [verdict_line(r, title) for r, title in zip(results, titles, strict=True)]
+
+
+def verdict_line(result: Result, title: str | None = None) -> str:
+    """A run in one line, and a line more for each finding that is not a mere note. title: what to call it, where
+    model, device and strategy do not tell it from others."""
     r = result
-    title = f"{r.model} {r.device}:{r.size} {r.strategy_requested}" + (" breakdown" if r.breakdown else "")
     parts = []
     if r.tokens_per_s is not None:
         parts.append(f"{plus_minus(r.tokens_per_s, percent=True)} tokens/s (content, {_n(r)})")
@@ -81,7 +92,7 @@ def verdict_line(result: Result) -> str:
         parts.append(f"{gib(r.available_bytes)} GiB available")
     if r.simulated:
         parts.append("SIMULATED")
-    lines = [f"{title}: {', '.join([*parts, r.verdict.upper()])}"]
+    lines = [f"{title or _title(r)}: {', '.join([*parts, r.verdict.upper()])}"]
     if r.completion:
         for moment, text in (("before", r.completion.before), ("after", r.completion.after)):
             lines.append(f"  {moment}: {r.completion.prompt!r} -> {'unknown' if text is None else repr(text)}")
@@ -89,6 +100,10 @@ def verdict_line(result: Result) -> str:
         lines.append(f"  saved to {r.saved.path}")
     lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in r.findings if f.severity != "note"]
     return "\n".join(lines)
+
+
+def _title(r: Result) -> str:
+    return f"{r.model} {r.device}:{r.size} {r.strategy_requested}" + (" breakdown" if r.breakdown else "")
 
 
 def claims_table(rows: Sequence[Imported]) -> str:
