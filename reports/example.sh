@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measure everything of reports/example anew, in about nine minutes on two idle cores, and write its pages in both
+# Measure everything of reports/example anew, in about seven minutes on two idle cores, and write its pages in both
 # languages: the default experiment; two sizes and none, a manual and the automatic strategy at one global batch;
 # padding; the parts of a step; and four sizes of the simulated MoAI platform, whose figures say nothing of speed.
 # Usage: PATH=.venv/bin:$PATH sh reports/example.sh
