@@ -5,7 +5,7 @@ the other, and in strong mode a size of twice the cores, which has to be marked 
     python benchmarks/scaling.py --store runs-scaling --write    # and puts the tables into docs/scaling.md
 
 Every size of every strategy is measured in three fresh processes, then once more with every part of a step timed. About
-six minutes a mode on two idle cores; any other load spoils it.
+a quarter of an hour a mode on two idle cores; any other load spoils it.
 """
 
 from __future__ import annotations

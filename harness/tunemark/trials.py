@@ -256,9 +256,8 @@ def _tried(
 
 def fastest(tried: Mapping[int, Option]) -> int | None:
     """The rank of the fastest trial; None where none has a rate."""
-    rates = {number: option.tried_tokens_per_s or 0.0 for number, option in tried.items()}
-    best = max(rates, key=rates.__getitem__, default=None)
-    return best if best is not None and rates[best] > 0 else None
+    rates = {number: rate for number, option in tried.items() if (rate := option.tried_tokens_per_s) is not None}
+    return max(rates, key=rates.__getitem__, default=None)
 
 
 def _reason(result: Result) -> str:

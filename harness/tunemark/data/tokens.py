@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
+from tunemark.cache import cache_folder
 from tunemark.data.chat import ChatTemplate
 from tunemark.errors import BadData, BadExperiment, BadStore, did_you_mean
 from tunemark.plugin.catalog import load
@@ -107,7 +108,7 @@ def prepare(
         "train_on": train_on,
         **({"chat_template_sha256": chat.sha256} if chat else {}),
     }
-    folder = (cache or _cache()).absolute() / "tokens"
+    folder = (cache or cache_folder()).absolute() / "tokens"
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     index = folder / f"key-{key}.json"
     found = _find(index, folder)
@@ -477,11 +478,3 @@ def _writing(folder: Path) -> Iterator[None]:
             why=str(error),
             next="set TUNEMARK_CACHE to a folder that can be written",
         ) from error
-
-
-def _cache() -> Path:
-    if folder := os.environ.get("TUNEMARK_CACHE"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "tunemark"
-    return Path.home() / ".cache" / "tunemark"

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tunemark.cache import cache_folder
 from tunemark.predict.analytic import predict
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.machine import DeviceFacts, Efficiency
@@ -121,13 +122,8 @@ def units_of(work: Workload, layout: Layout) -> dict[str, float]:
 
 
 def folder() -> Path:
-    """Where calibrations are kept: `calibration` in $TUNEMARK_CACHE, else in `tunemark` in $XDG_CACHE_HOME or
-    ~/.cache."""
-    if given := os.environ.get("TUNEMARK_CACHE"):
-        return Path(given) / "calibration"
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "tunemark" / "calibration"
-    return Path.home() / ".cache" / "tunemark" / "calibration"
+    """Where calibrations are kept."""
+    return cache_folder() / "calibration"
 
 
 def store(calibration: Calibration, where: Path | None = None) -> Path:

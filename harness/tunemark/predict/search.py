@@ -298,8 +298,9 @@ def _order(each: Ranked) -> tuple[float, float, int]:
 def _lacking(work: Workload, candidate: Candidate, ground: Ground) -> Option:
     """The row of a kind of layout that does not fit, by the one that needs the least."""
     facts, there = ground.of(candidate)
+    assert there is not None, "nothing is left out for a memory that is unknown"
     p = expected(work, candidate.layout, facts, ground.mechanisms)
-    words = f"the least that {'+'.join(candidate.names)} needs, of {0 if there is None else there / 2**30:.1f} GiB"
+    words = f"the least that {'+'.join(candidate.names)} needs, of {there / 2**30:.1f} GiB"
     row = option_of(Ranked(candidate=candidate, prediction=p), "does not fit")
     return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)
 

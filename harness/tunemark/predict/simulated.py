@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from tunemark.cache import cache_folder
 from tunemark.errors import TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.plugin.descriptors import Axis
@@ -120,7 +121,7 @@ def simulate(plan: Plan, *, cache: Path | None = None) -> Simulation:
 
 def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Simulation | NoSimulation]:
     """`simulate` for many plans, one after another, which saves the import of torch for all but the first."""
-    folder = (cache or _cache()).absolute() / "simulations"
+    folder = (cache or cache_folder()).absolute() / "simulations"
     assignments = [plan.assignment(_NO_TOKENS, "simulation", calibrate=False) for plan in plans]
     kept = [folder / f"{_key(assignment)}.json" for assignment in assignments]
     known = [path.exists() for path in kept]
@@ -228,11 +229,3 @@ def _sources(packages: Iterable[str]) -> list[Path]:
         for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
             found += sorted(Path(folder).rglob("*.py"))
     return found
-
-
-def _cache() -> Path:
-    if folder := os.environ.get("TUNEMARK_CACHE"):
-        return Path(folder).expanduser()
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder) / "tunemark"
-    return Path.home() / ".cache" / "tunemark"
