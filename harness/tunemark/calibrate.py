@@ -27,7 +27,7 @@ from tunemark.experiment import Plan, make_experiment, points, resolve
 from tunemark.launch import copy_code
 from tunemark.plugin import Catalog, Model
 from tunemark.plugin.descriptors import Architecture, Axis
-from tunemark.predict.calibration import Calibration, store
+from tunemark.predict.calibration import Calibration, store, units_of
 from tunemark.predict.fit import Step, fit, from_kernels
 from tunemark.predict.ground import base_facts, fingerprint_of
 from tunemark.predict.planned import layout_of, workload
@@ -37,11 +37,11 @@ from tunemark_worker.contract import Assignment
 # Whose dimensions plans are refused by; the probes' own are below.
 _MODEL = "llama-2-7b"
 # Steps of a probe, and those before them.
-_STEPS, _WARMUP = 5, 2
+_STEPS, _WARMUP = 4, 1
 # Seconds that the kernels of one shape of a job may take before they are repeated less.
 _KERNELS_S = 15.0
 # Seconds of whole steps for each shape; probes beyond are left out.
-_PROBES_S = 45.0
+_PROBES_S = 70.0
 # Share of our cores' time that others may use before it is said that this was no quiet machine.
 _QUIET = 0.1
 # Seconds after which a job is ended, and those that it then has to end by itself.
@@ -128,56 +128,64 @@ def _shapes(device: str, size: str | None, catalog: Catalog, precision: str, ove
 def _probes(plan: Plan) -> list[_Probe]:
     """Steps of two small models: one whose layers weigh most, one whose vocabulary does."""
     ranks = plan.launch.processes
+    models = _models(plan)
     found: list[_Probe] = []
-    for strategy, micro_batch, checkpointing in _COMBINED if ranks > 1 else _ALONE:
-        for name, architecture in _models(plan).items():
-            words = f"{name} {strategy} x {micro_batch}" + (f" {checkpointing}" if checkpointing != "none" else "")
-            found.append(
-                _Probe(
-                    name=words,
-                    architecture=architecture,
-                    strategy=strategy,
-                    sequence=256 if plan.device.name == "cpu" else 1024,
-                    micro_batch=micro_batch,
-                    global_batch=4 * ranks,
-                    checkpointing=checkpointing,
-                )
+    for name, strategy, micro_batch, checkpointing in _COMBINED if ranks > 1 else _ALONE:
+        architecture, sequence = models[name]
+        words = f"{name} {strategy} x {micro_batch}" + (f" {checkpointing}" if checkpointing != "none" else "")
+        found.append(
+            _Probe(
+                name=words,
+                architecture=architecture,
+                strategy=strategy,
+                sequence=sequence,
+                micro_batch=micro_batch,
+                global_batch=4 * ranks,
+                checkpointing=checkpointing,
             )
+        )
     return found
 
 
-# (strategy, micro-batch, checkpointing) of the probes, what matters most first; a data rank has four sequences a step.
-_ALONE = (
-    ("alone", 4, "none"),
-    ("alone", 1, "none"),
-    ("alone", 4, "full"),
-    ("alone", 2, "none"),
-    ("alone", 4, "selective"),
+# (model, strategy, micro-batch, checkpointing) of the probes, what matters most first; a data rank has four sequences a
+# step. What a mechanism costs for each micro-batch and what for each byte is told apart by two micro-batches and models
+# crossed, and then by the other two.
+_BOTH = ("layers", "vocabulary")
+_ALONE = tuple(
+    (model, "alone", micro_batch, checkpointing)
+    for micro_batch, checkpointing in ((4, "none"), (1, "none"), (4, "selective"), (4, "full"), (2, "none"))
+    for model in _BOTH
+)
+_CROSSED = tuple(
+    (model, strategy, few if model == more_of else many, "none")
+    for more_of in reversed(_BOTH)
+    for strategy, many, few in (("ddp", 4, 1), ("fsdp", 4, 1), ("tp", 4, 1), ("pp", 2, 1))
+    for model in _BOTH
 )
 _COMBINED = (
-    *_ALONE[:2],
-    *((strategy, 4, "none") for strategy in ("ddp", "fsdp", "tp")),
-    ("pp", 2, "none"),
-    *((strategy, 1, "none") for strategy in ("ddp", "fsdp", "tp", "pp")),
-    _ALONE[2],
-    *((strategy, 2, "none") for strategy in ("fsdp:reshard=false", "tp:sequence_parallel=true")),
-    ("pp:schedule=interleaved", 2, "none"),
-    *_ALONE[3:],
+    *_ALONE[:5],
+    *_CROSSED,
+    *(
+        (model, strategy, 2, "none")
+        for strategy in ("fsdp:reshard=false", "tp:sequence_parallel=true", "pp:schedule=interleaved")
+        for model in _BOTH
+    ),
+    *_ALONE[5:],
 )
 
 
-def _models(plan: Plan) -> dict[str, Architecture]:
-    """Dimensions of the probes' models: of a size whose steps the device takes in a fraction of a second."""
+def _models(plan: Plan) -> dict[str, tuple[Architecture, int]]:
+    """The probes' models, each with the sequence of its steps, which the device takes in a fraction of a second."""
     ranks = plan.launch.processes
     layers = 4 if ranks <= 2 else 2 * ranks
     if plan.device.name == "cpu":
         return {
-            "layers": _llama(layers, hidden=256, intermediate=704, heads=8, vocab=8192),
-            "vocabulary": _llama(layers, hidden=128, intermediate=320, heads=8, vocab=24576),
+            "layers": (_llama(layers, hidden=256, intermediate=704, heads=8, vocab=8192), 256),
+            "vocabulary": (_llama(layers, hidden=128, intermediate=320, heads=8, vocab=24576), 128),
         }
     return {
-        "layers": _llama(layers, hidden=4096, intermediate=11008, heads=32, vocab=8192),
-        "vocabulary": _llama(layers, hidden=2048, intermediate=5632, heads=32, vocab=131072),
+        "layers": (_llama(layers, hidden=4096, intermediate=11008, heads=32, vocab=8192), 1024),
+        "vocabulary": (_llama(layers, hidden=2048, intermediate=5632, heads=32, vocab=131072), 1024),
     }
 
 
@@ -327,5 +335,5 @@ def _step(probe: _Probe, assignment: Assignment, where: Path) -> Step | None:
         precision=assignment.precision,
         optimizer=assignment.optimizer,
     )
-    names = tuple(dict.fromkeys(axis.strategy for axis in axes))
+    names = tuple(units_of(work, layout))
     return Step(name=probe.name, work=work, layout=layout, mechanisms=names, measured_s=slowest)

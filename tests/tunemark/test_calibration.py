@@ -107,9 +107,14 @@ def test_a_mechanism_adds_once_for_each_unit_of_its_work():
     assert units_of(work, Layout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 10.0}
     assert units_of(work, Layout(data=2, micro_batch=2)) == {"ddp": 5.0}
     assert units_of(work, Layout(pipeline=2, virtual=2, schedule="interleaved", micro_batch=2)) == {"pp": 8.0}
+    kept = Layout(micro_batch=2, recompute="selective")
+    assert units_of(work, kept) == {"selective": 16.0}
     plain = predict(work, Layout(tensor=2, micro_batch=2), _FACTS).step_time_s
     more = expected(work, Layout(tensor=2, micro_batch=2), _FACTS, {"tp": Mechanism(unit_s=1e-3)}).step_time_s
     assert more - plain == pytest.approx(16e-3)
+    again = expected(work, kept, _FACTS, {"selective": Mechanism(unit_s=1e-3)})
+    assert again.seconds.compute - predict(work, kept, _FACTS).seconds.compute == pytest.approx(16e-3)
+    assert again.seconds.communication == 0
 
 
 def test_a_calibration_holds_for_its_fingerprint_alone(tmp_path):

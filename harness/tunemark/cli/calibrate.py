@@ -53,6 +53,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _text(one: Calibration) -> str:
     """The constants, and how near every probe is predicted with them."""
+    from tunemark.predict.calibration import SELECTIVE
     from tunemark.report.comparison import markdown
     from tunemark.units import giga, significant
 
@@ -72,7 +73,8 @@ def _text(one: Calibration) -> str:
             ("their latency (us)", significant(1e6 * f.intra_s, 2)),
         ]
     for name, each in one.mechanisms.items():
-        figures.append((f"{name}: times the predicted communication", significant(each.communication, 2)))
+        if name != SELECTIVE:
+            figures.append((f"{name}: times the predicted communication", significant(each.communication, 2)))
         figures.append((f"{name}: more for each unit (ms)", significant(1e3 * each.unit_s, 2)))
     figures.append(("residual of a step (%, one standard deviation)", significant(100 * f.residual, 2)))
     mark = one.fingerprint
@@ -89,7 +91,8 @@ def _text(one: Calibration) -> str:
             "",
             markdown(["probe", "measured (s)", "fitted (s)", "off (%)"], probes, 1),
             "",
-            f"measured in {one.seconds:.0f} s; it holds for this device, chip, processes, threads, torch and allocator",
+            f"measured in {one.seconds:.0f} s; it holds for this device, chip, processes, threads, torch, "
+            "allocator and formulas",
             "",
         ]
     )

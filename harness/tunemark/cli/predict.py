@@ -60,7 +60,8 @@ def _plans(args: argparse.Namespace) -> int:
 
 
 def _planned(plan: Plan) -> dict[str, Any]:
-    from tunemark.predict import of_plan, predict
+    from tunemark.predict import of_plan
+    from tunemark.predict.calibration import expected
     from tunemark.predict.ground import ground_of
 
     spec, empty = plan.spec, dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
@@ -76,7 +77,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
     except BadExperiment as error:
         return {**facts, **empty, "reason": " ".join(str(error).split())}
     assumptions = [ground.source, *ground.facts.assumptions]
-    return {**facts, **figures(predict(work, layout, ground.facts)), "assumptions": assumptions}
+    return {**facts, **figures(expected(work, layout, ground.facts, ground.mechanisms)), "assumptions": assumptions}
 
 
 def as_row(one: Expressed | Inexpressible) -> dict[str, Any]:

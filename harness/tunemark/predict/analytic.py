@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tunemark.physics.flops import mean_visible_keys
 from tunemark.physics.parameters import parameters as count_parameters
 from tunemark.plugin.descriptors import Architecture
-from tunemark.predict.footprint import footprint, is_told
+from tunemark.predict.footprint import WIDTHS, footprint, is_told
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.machine import DeviceFacts, group_seconds, message_seconds
 from tunemark.predict.prediction import Bytes, Prediction, Seconds
@@ -145,7 +145,7 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     slowest = max(times)
     fill = (sum(times) - slowest) / layout.virtual
     is_shared = layout.sequence_parallel or stack.scattered_messages
-    point_bytes = 2.0 * tokens * a.hidden_size / (layout.tensor if is_shared else 1)
+    point_bytes = _value_bytes(work)[1] * tokens * a.hidden_size / (layout.tensor if is_shared else 1)
     point_s = 0.0
     if layout.pipeline > 1:
         stride = layout.data * layout.tensor * layout.context
@@ -236,6 +236,14 @@ def _wide(device: DeviceFacts, precision: str) -> str:
     return "bf16" if precision in LOW_PRECISIONS else precision
 
 
+def _value_bytes(work: Workload) -> tuple[float, float]:
+    """Of a value of the hidden state where ranks pass it on: forward, and backward."""
+    if work.stack.own:
+        wide, narrow = WIDTHS[work.stack.own]
+        return narrow, wide
+    return (4.0, 4.0) if work.precision in ("fp32", "tf32") else (2.0, 2.0)
+
+
 def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _Layer:
     a, e, stack, p = work.architecture, device.efficiency, work.stack, work.precision
     t, h = layout.tensor, a.hidden_size
@@ -297,7 +305,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
 
     # Tensor parallelism: an all-reduce (or a gather and a scatter, the same bytes) after attention and after the MLP,
     # forward and backward (Shoeybi et al. 2019, section 3); a full recomputation repeats the forward's.
-    payload = 2.0 * tokens * h
+    payload = sum(_value_bytes(work)) / 2.0 * tokens * h
     reduce_s = group_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
     count = 4.0 + (2.0 * layout.recomputed if layout.recompute == "full" else 0.0)
     collective = count * reduce_s
@@ -344,10 +352,11 @@ def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _
     # Of a logit: cast to 32 bits, log-soft-max read and written; backward zeros, both again, the gradient and its cast.
     scored = a.vocab_size if work.stack.scores_gathered else vocab
     loss, loss_backward = (x * tokens * scored / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
-    payload = 2.0 * tokens * a.hidden_size
+    narrow, wide = _value_bytes(work)
+    payload = (narrow + wide) / 2.0 * tokens * a.hidden_size
     reduce_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=payload, kind="all_reduce")
     # Scores that are made whole in each rank pass once; their gradients are there already.
-    scores = 2.0 * tokens * a.vocab_size if work.stack.scores_gathered else 0.0
+    scores = narrow * tokens * a.vocab_size if work.stack.scores_gathered else 0.0
     gather_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=scores) if scores else 0.0
     return _Ends(
         embed_forward=embed,
@@ -411,9 +420,11 @@ def _data_parallel(
     gather = scatter = reduce_s = 0.0
     if layout.zero == 3 and shard > 1:
         gathers = 2.0 if layout.reshard else 1.0
+        # Our own worker scatters what all micro-batches have added up.
+        scatters = 1 if stack.own else accumulation
         gather = gathers * accumulation * group_seconds(device, size=shard, stride=stride, payload_bytes=low)
-        scatter = accumulation * group_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes)
-        sent += accumulation * (gathers * low + reduce_bytes) * (shard - 1) / shard
+        scatter = scatters * group_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes)
+        sent += (accumulation * gathers * low + scatters * reduce_bytes) * (shard - 1) / shard
         if replicas > shard:
             outer = replicas // shard
             reduce_s = group_seconds(

@@ -9,6 +9,7 @@ Analysis", section 4.1).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.cache import cache_folder
+from tunemark.predict import analytic, machine
+from tunemark.predict import layout as layouts
 from tunemark.predict.analytic import predict
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.machine import DeviceFacts, Efficiency
@@ -34,7 +37,8 @@ LEAST_RESIDUAL = 0.03
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
     """What a calibration holds for. processes, threads: of the job, which share the machine. torch: version of the
-    interpreter that trains; empty where it is not known."""
+    interpreter that trains; empty where it is not known. formulas: digest of those that were fitted, of which the
+    constants are."""
 
     device: str
     chip: str
@@ -42,6 +46,7 @@ class Fingerprint:
     threads: int
     torch: str
     allocator: str = ""
+    formulas: str = ""
 
     @property
     def key(self) -> str:
@@ -51,9 +56,9 @@ class Fingerprint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mechanism:
-    """What one kind of parallelism truly costs. communication: of the predicted exposed seconds, a factor. unit_s:
-    added for every unit of its work: a layer of a micro-batch, or of a step for `ddp`, a micro-batch of a stage for
-    `pp`."""
+    """What one kind of parallelism, or selective recomputation, truly costs. communication: of the predicted exposed
+    seconds, a factor. unit_s: added for every unit of its work: a layer of a micro-batch, or of a step for `ddp`, a
+    micro-batch of a stage for `pp`."""
 
     communication: float = 1.0
     unit_s: float = 0.0
@@ -92,17 +97,24 @@ def expected(
     if not mechanisms or not units:
         return found
     known = {name: mechanisms.get(name, Mechanism()) for name in units}
-    sent = {name: found.communicated_bytes.get(_KINDS[name], 0.0) for name in units}
+    more_s = {name: known[name].unit_s * count for name, count in units.items()}
+    again_s = more_s.pop(SELECTIVE, 0.0)
+    sent = {name: found.communicated_bytes.get(_KINDS[name], 0.0) for name in more_s}
     total = sum(sent.values())
-    shares = {name: sent[name] / total if total else 1.0 / len(sent) for name in units}
-    factor = sum(shares[name] * known[name].communication for name in units)
-    more = sum(known[name].unit_s * count for name, count in units.items())
-    seconds = replace(found.seconds, communication=found.seconds.communication * factor + more)
+    shares = {name: sent[name] / total if total else 1.0 / len(sent) for name in more_s}
+    factor = sum(shares[name] * known[name].communication for name in more_s)
+    seconds = replace(
+        found.seconds,
+        compute=found.seconds.compute + again_s,
+        communication=found.seconds.communication * factor + sum(more_s.values()),
+    )
     return replace(found, seconds=seconds)
 
 
 # By what communicated bytes are told apart.
 _KINDS = {"ddp": "data", "fsdp": "data", "tp": "tensor", "pp": "pipeline"}
+# Torch looks at every operation, to keep or to leave what it gave, beside what is computed again.
+SELECTIVE = "selective"
 
 
 def units_of(work: Workload, layout: Layout) -> dict[str, float]:
@@ -110,6 +122,8 @@ def units_of(work: Workload, layout: Layout) -> dict[str, float]:
     layers = math.ceil(work.architecture.num_hidden_layers / layout.pipeline)
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     found = {}
+    if layout.recompute == SELECTIVE:
+        found[SELECTIVE] = float(layers * accumulation)
     if layout.zero == 3 and layout.shard > 1:
         found["fsdp"] = (layers + 1.0) * accumulation
     if layout.data > layout.shard or (layout.data > 1 and layout.zero == 0):
@@ -156,6 +170,15 @@ def find(fingerprint: Fingerprint, where: Path | None = None) -> Calibration | N
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+@functools.cache
+def formulas() -> str:
+    """The digest of the cost model's source."""
+    digest = hashlib.sha256()
+    for module in (analytic, layouts, machine):
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def torch_version(python: str | None) -> str:

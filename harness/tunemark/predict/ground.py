@@ -16,7 +16,7 @@ from tunemark.experiment.plan import Plan
 from tunemark.experiment.resolve import SEARCHED
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, Launch, Strategy
-from tunemark.predict.calibration import Fingerprint, find, torch_version
+from tunemark.predict.calibration import Fingerprint, find, formulas, torch_version
 from tunemark.predict.candidates import Candidate, Space
 from tunemark.predict.facts import device_facts
 from tunemark.predict.layout import Workload
@@ -185,6 +185,7 @@ def fingerprint_of(plan: Plan, launch: Launch) -> Fingerprint:
         threads=launch.threads,
         torch=torch_version(plan.spec.python),
         allocator=launch.environment.get("GLIBC_TUNABLES", ""),
+        formulas=formulas(),
     )
 
 
