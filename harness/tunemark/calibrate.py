@@ -180,8 +180,8 @@ def _models(plan: Plan) -> dict[str, tuple[Architecture, int]]:
     layers = 4 if ranks <= 2 else 2 * ranks
     if plan.device.name == "cpu":
         return {
-            "layers": (_llama(layers, hidden=256, intermediate=704, heads=8, vocab=8192), 256),
-            "vocabulary": (_llama(layers, hidden=128, intermediate=320, heads=8, vocab=24576), 128),
+            "layers": (_llama(layers, hidden=256, intermediate=704, heads=8, vocab=4096), 256),
+            "vocabulary": (_llama(layers, hidden=128, intermediate=320, heads=8, vocab=49152), 128),
         }
     return {
         "layers": (_llama(layers, hidden=4096, intermediate=11008, heads=32, vocab=8192), 1024),

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from tunemark_worker import recorder as recording
 from tunemark_worker.__main__ import Attempt, _runtime
 from tunemark_worker.contract import Assignment, records_name
+from tunemark_worker.norm import clip
 from tunemark_worker.recorder import Recorder
 
 # (m, k, n) of products: rows are tokens. From what fits a cache to what does not, narrow and wide.
@@ -170,11 +171,17 @@ class Kernels:
         self._write("launch", self._time(many) / 300, operations=300)
 
     def _optimizer(self) -> None:
+        """The norm of the gradients, their clipping and the update, as after every step."""
         parameters = [torch.full((PARAMETERS // 4,), 0.5, device=self._place.device) for _ in range(4)]
         for p in parameters:
             p.grad = torch.full_like(p, 0.1)
         update = torch.optim.AdamW(parameters, lr=1e-4)
-        self._write("optimizer", self._time(update.step), parameters=PARAMETERS)
+
+        def both() -> None:
+            clip(parameters, 1.0)
+            update.step()  # type: ignore[no-untyped-call]
+
+        self._write("optimizer", self._time(both), parameters=PARAMETERS)
 
     def _collectives(self) -> None:
         """Of all ranks, and of pairs of neighbours where that is another group."""

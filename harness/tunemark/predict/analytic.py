@@ -15,7 +15,7 @@ from tunemark.physics.flops import mean_visible_keys
 from tunemark.physics.parameters import parameters as count_parameters
 from tunemark.plugin.descriptors import Architecture
 from tunemark.predict.footprint import WIDTHS, footprint, is_told
-from tunemark.predict.layout import Layout, Workload
+from tunemark.predict.layout import TORCH, Layout, Workload
 from tunemark.predict.machine import DeviceFacts, group_seconds, message_seconds
 from tunemark.predict.prediction import Bytes, Prediction, Seconds
 
@@ -124,7 +124,9 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     # A rank's launching thread runs ahead of its kernels where these are long, and holds them up where they are short.
     share = layer.collective / (2.0 + (layout.recomputed if layout.recompute == "full" else 0.0))
     own = _parameters_of_rank(a, layout, stages)
-    touched = stack.touched_bytes * own * work.trained_fraction / (device.bandwidth_bytes_per_s * e.memory)
+    # Our own worker keeps the first micro-batch's gradients as they are, where others add them to zeros.
+    touched_bytes = stack.touched_bytes - (TORCH.touched_bytes / accumulation if stack.own else 0.0)
+    touched = touched_bytes * own * work.trained_fraction / (device.bandwidth_bytes_per_s * e.memory)
     times, alone = [], []
     for i, n in enumerate(stages):
         start, end = (ends if i == 0 else _NO_ENDS), (ends if i == len(stages) - 1 else _NO_ENDS)

@@ -15,9 +15,10 @@ from tunemark.predict.machine import DeviceFacts
 
 # Standard deviation of a step's logarithm that the fit allows for noise.
 _NOISE = 0.05
-# Of each constant's logarithm, how far steps may move it from what its kernel measured.
+# Of each constant's logarithm, how far steps may move it from what its kernel measured. An operation in a model's
+# modules takes several times the launch of one in a loop.
 _SPREADS: Mapping[str, float] = {
-    "gemm": 0.3, "gemm_tile": 0.7, "attention": 0.7, "memory": 0.5, "host_s": 0.7, "step_s": 1.0, "optimizer": 0.5,
+    "gemm": 0.3, "gemm_tile": 0.7, "attention": 0.7, "memory": 0.5, "host_s": 2.0, "step_s": 1.0, "optimizer": 0.5,
 }  # fmt: skip
 _ROUNDS = 12
 
@@ -58,8 +59,8 @@ def from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFacts) -> Dev
     if launches:
         e = replace(e, host_s=launches[0])
     for r in _of(records, "optimizer"):
-        # 30 bytes of each parameter; the cost model adds 4 for the norm.
-        e = replace(e, optimizer=r["seconds"] * facts.bandwidth_bytes_per_s / (30.0 * r["parameters"]))
+        # Norm and update are 34 bytes of each parameter in the cost model.
+        e = replace(e, optimizer=r["seconds"] * facts.bandwidth_bytes_per_s / (34.0 * r["parameters"]))
     collectives = [r for kind in ("all_gather", "reduce_scatter", "all_reduce") for r in _of(records, kind)]
     if collectives:
         rate, latency = _link(collectives)
@@ -127,6 +128,8 @@ def _moved(facts: DeviceFacts, by: Mapping[str, float]) -> DeviceFacts:
     e = facts.efficiency
     shares = {name: share * math.exp(by["gemm"]) for name, share in e.gemm.items()}
     own = {name: getattr(e, name) * math.exp(by[name]) for name in by if name != "gemm"}
+    # An update was measured in seconds, which a smaller share of the bandwidth elsewhere does not change.
+    own["optimizer"] *= math.exp(by["memory"])
     return replace(facts, efficiency=replace(e, gemm=shares, **own))
 
 
