@@ -81,8 +81,10 @@ def test_runs_that_are_there_are_taken_without_running(scaled: Scaled) -> None:
     assert "EUR/h" in report
     assert row["points"][1]["speedup"]["low"] is None
     assert row["fitted"] is None
-    again = scaled.tunemark("scale", "--from", "out", "runs", "--mode", "weak", "--json", "--prices", "prices.toml")
+    wanted = ("--prices", "prices.toml", "--predict", "8")
+    again = scaled.tunemark("scale", "--from", "out", "runs", "--mode", "weak", "--json", *wanted)
     assert again.stdout == done.stdout
+    assert "not predicted: 8 (no law is fitted)" in again.stderr
 
 
 def test_runs_of_the_other_mode_are_refused_with_what_differs(scaled: Scaled) -> None:
@@ -101,6 +103,7 @@ def test_runs_of_the_other_mode_are_refused_with_what_differs(scaled: Scaled) ->
         ([*_SMALL, "--mode", "weak", "--predict", "4,x"], "--predict cannot be 'x'"),
         ([*_SMALL, "--mode", "weak", "--device", "cpu:1"], "two sizes or more"),
         (["exp.toml", "--mode", "weak", "--from", "runs"], "an experiment and --from"),
+        (["--mode", "weak", "--from", "runs", "--strategy", "fsdp"], "leave --strategy out, or --from"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(scaled: Scaled, words: list[str], said: str) -> None:

@@ -74,6 +74,14 @@ def test_a_batch_that_no_micro_batch_divides_has_larger_ones_alone() -> None:
     assert refused.value.next == "--global-batch 8"
 
 
+def test_a_search_takes_any_batch() -> None:
+    strong, _ = batches("strong", strategy="auto", global_batch=6)
+    assert list(strong.values()) == [6, 6, 6]
+    weak, notes = batches("weak", strategy="auto", global_batch=3)
+    assert list(weak.values()) == [3, 6, 12]
+    assert any("keeps a batch of 3 for each rank" in note for note in notes)
+
+
 def test_a_weak_batch_that_the_smallest_size_cannot_take_is_refused() -> None:
     with pytest.raises(BadExperiment, match="cannot be that of the smallest size") as refused:
         batches("weak", device="cpu:2,4", global_batch=10)

@@ -12,6 +12,9 @@ import pytest
 from tunemark.analysis.prices import Prices, read_prices
 from tunemark.analysis.scaling import Best, Scaling, every_scaling, scalings
 from tunemark.errors import BadExperiment
+from tunemark.predict.search import SearchLog
+from tunemark.report.growth import title as growth_title
+from tunemark.report.words import words as words_in
 from tunemark.results import Result
 
 Made = Callable[..., Result]
@@ -31,6 +34,13 @@ def sizes(made_run: Made, rates: dict[int, Sequence[float]], mode: str = "strong
         )
         for i, n in enumerate(rates)
     ]  # fmt: skip
+
+
+def searched(ranks: int) -> SearchLog:
+    return SearchLog(
+        requested={"micro_batch": 4}, free=(), ranks=ranks, global_batch=4 * ranks, candidates=2, possible=2, fitting=2,
+        rejected={}, memory_bytes=None, source="", prediction_s=0.1,
+    )  # fmt: skip
 
 
 def only(found: Sequence[Scaling]) -> Scaling:
@@ -116,6 +126,22 @@ def test_runs_whose_data_ranks_do_not_grow_say_that_weak_is_strong(made_run: Mad
     assert [f.rule for f in only(scalings(runs, "weak")).findings] == ["weak-is-strong"]
 
 
+def test_weak_scaling_of_a_search_keeps_the_batch_of_a_rank_whatever_it_chose(made_run: Made) -> None:
+    # The first size is one process; on two ranks tensor parallelism was chosen, which has one data rank.
+    runs = [
+        made_run(
+            (100 * n, 101 * n), minute=n, run_id=str(n), size=str(n), chips=n, data_ranks=1, global_batch=4 * n,
+            strategy_requested="auto", search=searched(n),
+        )
+        for n in (1, 2)
+    ]  # fmt: skip
+    found = only(scalings(runs, "weak"))
+    assert (found.batch, [p.global_batch for p in found.points]) == (4, [4, 8])
+    assert found.title.endswith("batch per rank 4")
+    assert found.findings == ()
+    assert growth_title(found, words_in("en")).endswith("batch per rank 4")
+
+
 def test_runs_that_differ_in_more_than_size_are_apart(made_run: Made) -> None:
     ddp = sizes(made_run, {1: (100, 100), 2: (180, 180)})
     fsdp = sizes(made_run, {1: (90, 90), 2: (150, 150)}, strategy_requested="fsdp")
@@ -137,7 +163,10 @@ def test_what_takes_no_part_is_a_row_that_says_why(made_run: Made, changes: dict
     runs = sizes(made_run, rates)
     last = sizes(made_run, {**rates, 16: (5000.0, 5000.0)}, **changes)[-1]
     found = only(scalings([*runs, last], "strong"))
-    assert found.points[-1].left_out == reason
+    last_point = found.points[-1]
+    assert last_point.left_out == reason
+    assert (last_point.speedup, last_point.efficiency, last_point.marginal_efficiency) == (None, None, None)
+    assert last_point.tokens_per_s == last.tokens_per_s
     without = only(scalings(runs, "strong"))
     assert found.fitted is not None
     assert without.fitted is not None
@@ -149,6 +178,9 @@ def test_a_smallest_size_that_failed_is_not_the_base(made_run: Made) -> None:
     failed = made_run((), run_id="f", size="1", chips=1, strategy_requested="ddp", status="oom", verdict="unknown")
     found = only(scalings([failed, *sizes(made_run, {2: (100, 100), 4: (150, 150)})], "strong"))
     assert found.base == "2"
+    (told,) = found.findings
+    assert (told.rule, told.severity) == ("base-is-not-smallest", "note")
+    assert told.message.endswith("cpu:1 (its status is oom). Speed-ups are over cpu:2")
     assert found.points[0].speedup is None
     assert found.points[2].efficiency is not None
     assert found.points[2].efficiency.value == pytest.approx(0.75)
@@ -171,6 +203,14 @@ def test_predictions_lie_beyond_the_sizes_and_are_called_so(made_run: Made) -> N
     # 1000 x 16 / 1.75.
     assert found.predictions[0].tokens_per_s.value == pytest.approx(16000 / 1.75, rel=1e-3)
     assert found.predictions[0].efficiency.value == pytest.approx(1 / 1.75, rel=1e-3)
+
+
+def test_a_serial_share_above_one_is_said_to_be_none(made_run: Made) -> None:
+    # N / X is linear with twice the slope that one unit's time has: s = 2.
+    rates = {n: [100 * n / (1 + 2 * (n - 1)) * x for x in (0.99, 1.0, 1.01)] for n in (1, 2, 4, 8)}
+    found = only(scalings(sizes(made_run, rates), "strong"))
+    assert [f.rule for f in found.findings] == ["slower-than-one"]
+    assert found.findings[0].message.startswith("s = 2.00 is no share")
 
 
 def test_devices_count_where_chips_are_not_known(made_run: Made) -> None:

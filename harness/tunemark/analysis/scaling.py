@@ -49,7 +49,8 @@ _SURROUNDINGS = (
 class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One size. units: N, None where it is not known. speedup: X(N) / X(N0). efficiency: speedup x N0 / N.
 
-    marginal_efficiency: rate that the units above the next smaller size add, each, over the rate of one unit at N0.
+    marginal_efficiency: rate that the units above the next smaller size add, each, over the rate of one unit at N0. All
+    three are None where the size takes no part.
     communication_share: of a step's time, from the run with every part timed. left_out: why it takes no part in a fit
     or a choice; None where it does. is_base: it is N0.
     """
@@ -214,7 +215,7 @@ def apart(results: Sequence[Result], mode: Mode) -> str:
 
     def differs(pair: tuple[Result, Result]) -> dict[str, Sequence[Any]]:
         a, b = pair
-        whose = "global batch" if mode == "strong" else "batch per data rank"
+        whose = _whose(a, mode)
         ends = {name: (getattr(a, name), getattr(b, name)) for name in _ENDS}
         ends[whose] = (_batch(a, mode), _batch(b, mode))
         return {**alike.unlike(a, b, _FREE), **{name: two for name, two in ends.items() if two[0] != two[1]}}
@@ -229,7 +230,16 @@ def _key(result: Result, mode: Mode) -> tuple[object, ...]:
 
 
 def _batch(result: Result, mode: Mode) -> Fraction:
-    return Fraction(result.global_batch, 1 if mode == "strong" else result.data_ranks)
+    """The global batch, or that of a data rank. Of a layout that a search has chosen it is that of a rank: how many
+    data ranks it would make of them, nobody knew when the batch was set."""
+    ranks = result.data_ranks if result.search is None else result.search.ranks
+    return Fraction(result.global_batch, 1 if mode == "strong" else ranks)
+
+
+def _whose(result: Result, mode: Mode) -> str:
+    if mode == "strong":
+        return "global batch"
+    return "batch per data rank" if result.search is None else "batch per rank"
 
 
 def _scaling(
@@ -281,13 +291,13 @@ def _scaling(
         )
         if is_fitted
         else (),
-        findings=_findings(results, mode, points, fitted),
+        findings=_findings(results, mode, points, base, fitted),
         shared={name: read(first) for name, read in alike.FIELDS.items() if name not in _FREE},
     )
 
 
 def _title(result: Result, mode: Mode, batch: Fraction) -> str:
-    whose = "global batch" if mode == "strong" else "batch per data rank"
+    whose = _whose(result, mode)
     words = f"{mode.capitalize()} scaling: {result.model} on {result.device}, {result.strategy_requested}, "
     words += f"{result.precision}, {result.batching}, sequence {result.sequence}, {whose} {batch}"
     return words + (" (simulated)" if result.simulated else "")
@@ -324,12 +334,13 @@ def _points(
     for r in ordered:
         n = units.get(r.run_id)
         speedup = efficiency = marginal = None
-        if base and rates[r.run_id]:
+        # Nothing is derived from what takes no part.
+        if base and left_out[r.run_id] is None:
             speedup = _one(base) if r is base else _ratio(r, base)
             if n:
                 efficiency = _times(speedup, units[base.run_id] / n)
-                below = [p for p in found if p.left_out is None and p.speedup and p.units and p.units < n]
-                if below and left_out[r.run_id] is None:
+                below = [p for p in found if p.speedup and p.units and p.units < n]
+                if below:
                     marginal = _marginal(below[-1], speedup, n, units[base.run_id])
         share, reason = _communication(r, broken_down)
         found.append(
@@ -599,7 +610,7 @@ def _sizes(n: int) -> str:
 
 
 def _findings(
-    results: Sequence[Result], mode: Mode, points: Sequence[Point], fitted: Fitted | None
+    results: Sequence[Result], mode: Mode, points: Sequence[Point], base: Result | None, fitted: Fitted | None
 ) -> tuple[Finding, ...]:
     found = []
     around = [surroundings(r) for r in results]
@@ -612,14 +623,23 @@ def _findings(
     if doubtful:
         message = f"what is derived from {', '.join(doubtful)} is no better than their verdicts"
         found.append(Finding(rule="sizes-not-valid", severity="suspect", message=message))
-    if len({p.data_ranks for p in points}) == 1 and mode == "weak":
+    first = points[0]
+    if base and (smaller := list(itertools.takewhile(lambda p: not p.is_base, points))):
+        names = "; ".join(f"{base.device}:{p.size} ({p.left_out})" for p in smaller)
+        message = f"smaller than the base and no part of this: {names}. Speed-ups are over {_name(base)}"
+        found.append(Finding(rule="base-is-not-smallest", severity="note", message=message))
+    if mode == "weak" and all((p.data_ranks, p.global_batch) == (first.data_ranks, first.global_batch) for p in points):
         message = "the data ranks do not grow with the size, so that neither does the batch: these runs are strong too"
         found.append(Finding(rule="weak-is-strong", severity="note", message=message))
-    above = [p.size for p in points if p.efficiency and p.efficiency.low is not None and p.efficiency.low > 1.0]
-    above = [s for s in above if not next(p for p in points if p.size == s).is_base]
+    efficiencies = [(p.size, p.efficiency) for p in points if p.efficiency and not p.is_base]
+    above = [size for size, efficiency in efficiencies if efficiency.low is not None and efficiency.low > 1.0]
     if above:
         message = f"{', '.join(above)}: faster than N times the base; a base that lacks memory or cache explains it"
         found.append(Finding(rule="superlinear", severity="note", message=message))
+    if fitted and (share := fitted.fits[0].parameters["s"].value) > 1:
+        message = f"s = {significant(share, 3)} is no share: units beyond the first make it slower from the second on, "
+        message += "by a cost that one unit does not have"
+        found.append(Finding(rule="slower-than-one", severity="note", message=message))
     if fitted and fitted.is_misfit and fitted.misfit_p is not None:
         message = f"sizes lie off the {fitted.law} curve by more than attempts scatter (p = {fitted.misfit_p:.2g}): "
         message += "the band is of that distance, and no law here describes these sizes"

@@ -15,7 +15,7 @@ from tunemark.cli.folders import HELP, once, runs_in
 from tunemark.cli.plan import experiment_arguments, experiment_from, print_resolved
 from tunemark.cli.run import carried_out
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
-from tunemark.experiment import Experiment, points, resolve_all, scale_points
+from tunemark.experiment import SETTINGS, Experiment, points, resolve_all, scale_points
 from tunemark.experiment.scale import Mode
 from tunemark.plugin import Catalog
 
@@ -50,6 +50,7 @@ def execute(args: argparse.Namespace) -> int:
         )
     experiment = experiment_from(args)
     if args.folders is not None:
+        _check_from(args)
         results = once([result for name in args.folders for result in runs_in(name, catalog)])
         found = _scalings(results, mode, args, experiment)
         if not found:
@@ -70,7 +71,13 @@ def execute(args: argparse.Namespace) -> int:
     measured = carried_out(experiment, plans, catalog)
     found = _scalings(measured.runs, mode, args, experiment)
     code = _shown(measured.runs, found, experiment, catalog, [experiment.store])
-    return 130 if measured.is_interrupted else code
+    if measured.is_interrupted:
+        return 130
+    if not found:
+        # Sizes that turned out to be of unlike machines, say.
+        _say(f"tunemark: no two of these runs show {mode} scaling: {_apart(measured.runs, mode)}")
+        return code or 3
+    return code
 
 
 def _scalings(
@@ -81,7 +88,13 @@ def _scalings(
 
     predict, knee = _asked(args, experiment)
     prices = _prices(experiment)
-    return scalings(results, mode, predict=predict, knee=KNEE if knee is None else knee, prices=prices)
+    found = scalings(results, mode, predict=predict, knee=KNEE if knee is None else knee, prices=prices)
+    for scaling in found if predict else ():
+        told = {p.units for p in scaling.fitted.predictions} if scaling.fitted else set()
+        if not_told := [f"{n:g}" for n in predict if n not in told]:
+            why = "within the sizes that were measured" if scaling.fitted else "no law is fitted"
+            _say(f"{scaling.title}: not predicted: {', '.join(not_told)} ({why})")
+    return found
 
 
 def _shown(
@@ -128,14 +141,32 @@ def _shown(
     return code
 
 
-def _refuse(results: Sequence[Result], mode: Mode) -> None:
-    from tunemark.analysis.scaling import apart
+# Settings that say how runs are shown; all others say what is measured.
+_SHOWING = ("json", "output", "language", "prices")
 
+
+def _check_from(args: argparse.Namespace) -> None:
+    given = [s.flag for s in SETTINGS if s.name not in _SHOWING and getattr(args, s.name) is not None]
+    if given:
+        raise BadExperiment(
+            what=f"{given[0]} and --from",
+            why="--from takes runs as they are: all of a store's, or FOLDER:RUN for one of them",
+            next=f"leave {given[0]} out, or --from",
+        )
+
+
+def _refuse(results: Sequence[Result], mode: Mode) -> None:
     raise BadStore(
         what=f"no two of these {len(results)} runs show {mode} scaling",
-        why=apart(results, mode),
+        why=_apart(results, mode),
         next="`tunemark scale EXPERIMENT.toml --mode ...` measures sizes that belong together",
     )
+
+
+def _apart(results: Sequence[Result], mode: Mode) -> str:
+    from tunemark.analysis.scaling import apart
+
+    return apart(results, mode)
 
 
 def _mode(word: str | None) -> Mode:

@@ -96,7 +96,9 @@ def _least_kept(sizes: Sequence[_Size], alike: Sequence[_Size], notes: list[str]
 
 def _kept(sizes: Sequence[_Size]) -> list[int]:
     whole: int = sizes[0].point["global_batch"]
-    wrong = next((s for s in sizes if whole % (s.plan.spec.micro_batch * s.plan.data_ranks)), None)
+    # A search has layouts for any batch.
+    set_out = [s for s in sizes if not s.plan.strategy.is_search]
+    wrong = next((s for s in set_out if whole % (s.plan.spec.micro_batch * s.plan.data_ranks)), None)
     if wrong is None:
         return [whole] * len(sizes)
     micro, every = wrong.plan.spec.micro_batch, math.lcm(*(s.plan.data_ranks for s in sizes))
@@ -112,7 +114,7 @@ def _kept(sizes: Sequence[_Size]) -> list[int]:
 def _least_grown(sizes: Sequence[_Size], alike: Sequence[_Size], notes: list[str]) -> list[int]:
     each = max(s.plan.spec.global_batch // s.plan.data_ranks for s in alike)
     notes.append(
-        f"weak scaling keeps a batch of {each} for each data rank: the least that every size can take with "
+        f"weak scaling keeps a batch of {each} for {_each_rank(sizes)}: the least that every size can take with "
         f"micro-batches of {sizes[0].plan.spec.micro_batch}; --global-batch sets that of the smallest size"
     )
     return [each * s.plan.data_ranks for s in sizes]
@@ -122,6 +124,8 @@ def _grown(sizes: Sequence[_Size], notes: list[str]) -> list[int]:
     smallest = _smallest(sizes)
     whole: int = smallest.point["global_batch"]
     micro, ranks = smallest.plan.spec.micro_batch, smallest.plan.data_ranks
+    if smallest.plan.strategy.is_search:
+        micro = 1
     if whole % (micro * ranks):
         raise BadExperiment(
             what=f"a global batch of {whole} cannot be that of the smallest size",
@@ -130,10 +134,14 @@ def _grown(sizes: Sequence[_Size], notes: list[str]) -> list[int]:
             next=f"--global-batch {_near(whole, micro * ranks)}",
         )
     notes.append(
-        f"weak scaling keeps a batch of {whole // ranks} for each data rank: that of {smallest.place}, which has "
+        f"weak scaling keeps a batch of {whole // ranks} for {_each_rank(sizes)}: that of {smallest.place}, which has "
         f"{whole} on {_counted(ranks, 'data rank')}"
     )
     return [whole // ranks * s.plan.data_ranks for s in sizes]
+
+
+def _each_rank(sizes: Sequence[_Size]) -> str:
+    return "each rank" if sizes[0].plan.strategy.is_search else "each data rank"
 
 
 def _near(whole: int, unit: int) -> str:

@@ -48,7 +48,11 @@ def title(scaling: Scaling, say: Say) -> str:
     mode = say("strong scaling") if scaling.mode == "strong" else say("weak scaling")
     parts = [mode, f"{scaling.model} · {scaling.device}", scaling.strategy]
     parts += [str(shared[name]) for name in ("precision", "batching") if shared.get(name)]
-    batch = say("global batch") if scaling.mode == "strong" else say("batch per data rank")
+    if scaling.mode == "strong":
+        batch = say("global batch")
+    else:
+        is_searched = scaling.strategy.partition(":")[0] == "auto"
+        batch = say("batch per rank") if is_searched else say("batch per data rank")
     parts.append(f"{batch} {scaling.batch:g}")
     parts += [say("simulated")] if scaling.simulated else []
     return " · ".join(parts)

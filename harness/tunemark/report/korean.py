@@ -125,6 +125,7 @@ KOREAN: dict[str, str] = {
     "strong scaling": "강한 확장성(strong)",
     "weak scaling": "약한 확장성(weak)",
     "batch per data rank": "데이터 랭크당 배치",
+    "batch per rank": "랭크당 배치",
     "Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0.":
         "점은 처리량과 95 % 구간입니다. 점선은 이상적인 경우로, 가장 작은 크기의 처리량에 N / N0을 곱한 값입니다.",
     "The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there.":
