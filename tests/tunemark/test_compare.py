@@ -245,6 +245,18 @@ def test_what_automatic_parallelization_is_worth(made_run: Made) -> None:
     assert even.ratio.value == pytest.approx(120 / (80 * 125) ** 0.5)
 
 
+def test_each_search_has_its_worth(made_run: Made) -> None:
+    rates = {"none": 50.0, "ddp": 100.0, "auto": 90.0, "auto:trials=0": 80.0}
+    runs = [made_run((x, 1.01 * x), run_id=name, strategy_requested=name) for name, x in rates.items()]
+    found = compare_by(runs, ["strategy"])
+    gains = {(gain.auto, gain.over): gain.ratio.value for gain in found.groups[0].worth if gain.ratio}
+    assert gains["auto", "none"] == pytest.approx(1.8)
+    assert gains["auto:trials=0", "the best of all 3 others"] == pytest.approx(0.8)
+    text = comparison_text(found)
+    assert "| auto over |" in text
+    assert "| auto:trials=0 over |" in text
+
+
 def test_the_worth_says_what_there_is_no_ratio_to(made_run: Made) -> None:
     runs = [
         made_run((), run_id="none", status="oom"),

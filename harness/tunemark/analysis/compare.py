@@ -28,8 +28,8 @@ _MOST_ALONE = 20
 _CHOSEN = {"strategy", "micro_batch", "checkpointing"}
 
 Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
-# History of the schema (of `compare --json`): 1, first form.
-SCHEMA = 1
+# History of the schema (of `compare --json`): 1, first form; 2, gains name the run that they are of.
+SCHEMA = 2
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,11 +58,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
-    """What automatic parallelization is worth against something. over: what. against: the layouts that stand for it.
+    """What automatic parallelization is worth against something. auto: the run that a search laid out, by its label.
+    over: what. against: the layouts that stand for it.
     ratio: auto's rate over theirs. regret: the share of the best rate that was left on the table, with its bounds; of
     the last row alone. paid_back_s: seconds of training by `against` that take as long as auto with its search; null
     where auto is not faster, or did not search. reason: why there is no ratio."""
 
+    auto: str
     over: str
     against: tuple[str, ...]
     ratio: Ratio | None
@@ -379,14 +381,16 @@ def ratio_of(result: Result, base: Result) -> Ratio:
 
 
 def _worth(members: Sequence[_Member]) -> list[Gain]:
-    """Automatic parallelization against none, the best and the median manual layout, and the best of all others."""
+    """Automatic parallelization against none, the best and the median manual layout, and the best of all others; of
+    each run that a search laid out."""
     kinds: Mapping[str, list[_Member]] = {"none": [], "auto": [], "manual": []}
     for member in members:
         name = member.result.strategy_requested.partition(":")[0]
         kinds[name if name in ("none", "auto") else "manual"].append(member)
-    if len(kinds["auto"]) != 1 or len(members) < 2:
-        return []
-    (auto,) = kinds["auto"]
+    return [gain for auto in kinds["auto"] for gain in _worth_of(auto, members, kinds)] if len(members) > 1 else []
+
+
+def _worth_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Sequence[_Member]]) -> list[Gain]:
     manual = sorted((m for m in kinds["manual"] if not m.obstacle), key=_middle)
     others = sorted((m for m in members if m is not auto and not m.obstacle), key=_middle)
     count = len(manual)
@@ -420,7 +424,9 @@ def _middle(member: _Member) -> float:
 def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) -> Gain:
     if auto.obstacle or not against:
         reason = f"auto takes no part ({auto.obstacle})" if auto.obstacle else missing
-        return Gain(over=over, against=(), ratio=None, p_holm=None, outcome="takes no part", reason=reason)
+        return Gain(
+            auto=auto.label, over=over, against=(), ratio=None, p_holm=None, outcome="takes no part", reason=reason
+        )
     results = [auto.result, *(member.result for member in against)]
     terms = [Term(1.0, rates_of(auto.result))]
     terms += [Term(-1.0 / len(against), rates_of(member.result)) for member in against]
@@ -432,7 +438,7 @@ def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) ->
         # W tokens take W/x by them and search + W/(ratio x) by auto.
         paid_back_s = search_s / (1 - 1 / ratio.value)
     return Gain(
-        over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason,
+        auto=auto.label, over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason,
         paid_back_s=paid_back_s,
     )  # fmt: skip
 

@@ -22,7 +22,10 @@ _LEVEL_WORDS = (
     "ratio: of content tokens/s over the baseline's, with its 95 % interval; paired where attempts were taken in "
     "rounds, else Welch's t, both on logarithms"
 )
-
+_WORTH_WORDS = (
+    "The best of several is partly the luckiest of them, so that auto's gain over it is understated. Regret: the share "
+    "of the best other layout's rate that auto leaves; of the layouts measured here."
+)
 
 # Share of a ratio from which on its interval is so wide that two digits of each say all.
 _FAR = 0.25
@@ -83,7 +86,10 @@ def _group(group: Group, by: Sequence[str]) -> str:
     table = markdown(header, [[escaped(row.label), *(read(row) for read in columns.values())] for row in rows], 1)
     lines = [escaped(shared), "", table]
     if group.worth:
-        lines += ["", *_worth(group.worth)]
+        lines += ["", "What automatic parallelization is worth:"]
+        for name in dict.fromkeys(gain.auto for gain in group.worth):
+            lines += ["", *_worth([gain for gain in group.worth if gain.auto == name])]
+        lines += ["", _WORTH_WORDS]
     notes = [f"compared despite {alike.words(group.despite)}"] if group.despite else []
     notes += [f"{row.label}: {row.reason}" for row in rows if row.reason]
     notes += group.notes
@@ -104,11 +110,10 @@ def _worth(worth: Sequence[Gain]) -> list[str]:
         against = escaped(", ".join(gain.against)) or "-"
         paid = "-" if gain.paid_back_s is None else f"{gain.paid_back_s:,.0f}"
         rows.append([escaped(gain.over), against, ratio_text(gain.ratio), regret, paid, gain.outcome])
-    header = ["auto over", "which is", "ratio (95 %)", "regret (%)", "search paid back (s)", "auto is"]
-    lines = ["What automatic parallelization is worth:", "", markdown(header, rows, 2)]
+    name = escaped(worth[0].auto)
+    header = [f"{name} over", "which is", "ratio (95 %)", "regret (%)", "search paid back (s)", f"{name} is"]
+    lines = [markdown(header, rows, 2)]
     lines += [f"- {escaped(gain.over)}: {escaped(gain.reason)}" for gain in worth if gain.reason]
-    lines += ["", "The best of several is partly the luckiest of them, so that auto's gain over it is understated. "]
-    lines[-1] += "Regret: the share of the best other layout's rate that auto leaves; of the layouts measured here."
     return lines
 
 

@@ -196,7 +196,11 @@ def _judge(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[
     # All at once, so that outcomes hold together.
     for group in compare_by(comparable, ["strategy"]).groups if comparable else ():
         rows.update((row.run_id, row) for row in group.rows)
-        gains += [(titles[group.rows[0].run_id], gain) for gain in group.worth if gain.ratio is not None]
+        title = titles[group.rows[0].run_id]
+        several = len({gain.auto for gain in group.worth}) > 1
+        gains += [
+            (f"{title} · {gain.auto}" if several else title, gain) for gain in group.worth if gain.ratio is not None
+        ]
     return rows, gains
 
 
