@@ -40,6 +40,14 @@ from tunemark.physics.peaks import PRECISIONS
         ("NVIDIA GH200 480GB", "GH200"),
         ("TPU v5 lite", "TPU-v5e"),
         ("Gaudi 3", "Gaudi3"),
+        ("H100 SXM5 80GB HBM3", "H100-SXM-80GB"),
+        ("NVIDIA H100 PCIe HBM2e", "H100-PCIe-80GB"),
+        ("A100 SXM4 40GB HBM2", "A100-SXM-40GB"),
+        ("MI300X 192GB HBM3", "MI300X"),
+        ("NVIDIA GH200 Grace Hopper Superchip", "GH200"),
+        ("rtx4090", "RTX-4090"),
+        ("DGX H100", "H100"),
+        ("tpuv5p", "TPU-v5p"),
     ],
 )
 def test_a_chip_is_found_under_its_common_spellings(stated, chip):

@@ -13,8 +13,10 @@ from tunemark.cli.main import main
 from tunemark.errors import BadData
 from tunemark.physics.links import LINKS, links_of
 from tunemark.physics.peaks import find_chip
+from tunemark.plugin import Catalog
 from tunemark.predict import device_facts, predict
 from tunemark.predict.fitted import CONSTANTS, fitted
+from tunemark.predict.layout import Layout
 from tunemark.predict.rows import Expressed, Inexpressible, express, read_rows
 
 # Llama 3 8B on eight H100s, fully sharded.
@@ -57,6 +59,16 @@ def test_missing_cells_are_derived_or_told() -> None:
     assert [words.split()[1] for words in found.assumptions] == ["MLP", "vocabulary"]
 
 
+def test_words_of_a_spreadsheet_are_numbers() -> None:
+    assert _expressed(mlp_gated="TRUE", fsdp="full_shard") == _expressed()
+    assert _expressed(fsdp="No").layout.words() == "ddp:8"
+
+
+def test_what_cannot_fit_by_the_prediction_is_said() -> None:
+    small = _expressed(device="TPU v5e")
+    assert any(words.startswith("that it fits: by this prediction it needs") for words in small.assumptions)
+
+
 def test_recomputation_is_the_least_that_fits() -> None:
     small, large = _expressed(act_ckpt=""), _expressed(act_ckpt="", seq_len="65536")
     assert (small.layout.recompute, large.layout.recompute) == ("none", "full")
@@ -66,7 +78,11 @@ def test_recomputation_is_the_least_that_fits() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"device": "H900"}, "no chip named 'H900'"),
+        (
+            {"device": "H900"},
+            "no chip named 'H900'; the table of peaks holds what a vendor's page confirms; did you mean",
+        ),
+        ({"device": "A10G"}, "sources differ between 70 and 125 TFLOP/s in bf16"),
         ({"device": ""}, "device is not stated"),
         ({"seq_len": ""}, "seq_len is not stated"),
         ({"seq_len": "nan"}, "seq_len is no number: 'nan'"),
@@ -82,6 +98,9 @@ def test_recomputation_is_the_least_that_fits() -> None:
         ({"global_batch_seqs": "12"}, "8 replicas x 1 sequences do not divide a batch of 12"),
         ({"params_b": "46.7"}, "a mixture of experts, whose n_experts"),
         ({"act_ckpt": "some"}, "no checkpointing 'some' is known"),
+        ({"grad_accum": "4"}, "micro_batch 1 x grad_accum 4 x 8 data ranks = 32, but global_batch_seqs is 16"),
+        ({"n_experts": "8"}, "8 experts, but no experts_per_token"),
+        ({"n_experts": "0", "experts_per_token": "2"}, "2 experts for each token, of an unknown number"),
     ],
 )
 def test_a_row_that_cannot_be_expressed_says_why(changed: Mapping[str, str], reason: str) -> None:
@@ -93,6 +112,36 @@ def test_a_mixture_whose_experts_are_stated_is_expressed() -> None:
     dense = _expressed(vocab="32000")
     # Two experts of eight are active: more work than one MLP, far less than eight.
     assert 1.5 < found.predict().flops / dense.predict().flops < 2.5
+
+
+def test_an_installed_model_says_what_a_row_does_not() -> None:
+    models = Catalog().models()
+    known = {"llama-3-8b": models["llama-3-8b"].architecture}
+    row = {**_ROW, **dict.fromkeys(("intermediate", "mlp_gated", "n_kv_heads", "vocab"), "")}
+    found = express({**row, "model": "Llama 3 8B"}, known)
+    assert isinstance(found, Expressed)
+    assert found.work.architecture == known["llama-3-8b"]
+    other = express({**row, "model": "llama-3-8b", "n_layers": "16", "hidden": ""}, known)
+    assert isinstance(other, Inexpressible)
+    assert other.reason.endswith("the installed model of that name has another shape: n_layers 16, not 32")
+    # Whoever states all of a model of that name has the last word.
+    whole = express({**_ROW, "model": "llama-3-8b", "n_layers": "16"}, known)
+    assert isinstance(whole, Expressed)
+    assert whole.work.architecture.num_hidden_layers == 16
+
+
+@pytest.mark.parametrize(
+    ("layout", "spelled"),
+    [
+        (Layout(), "none"),
+        (Layout(data=8, shard=4, zero=3, tensor=2), "ddp:2+fsdp:4+tp:2:sequence_parallel=true"),
+        (Layout(data=2, pipeline=4, virtual=4, schedule="interleaved"), "pp:4:schedule=interleaved:virtual=4+ddp:2"),
+        (Layout(data=8, shard=8, zero=3, reshard=False), "fsdp:8:reshard=false"),
+        (Layout(data=8, shard=8, zero=1), "zero1:8"),
+    ],
+)
+def test_a_layout_is_spelled_as_a_strategy_is(layout: Layout, spelled: str) -> None:
+    assert layout.words() == spelled
 
 
 def test_a_device_without_published_rows_has_wider_bounds_and_says_so() -> None:
@@ -147,13 +196,15 @@ def test_the_page_shows_the_constants_that_are_shipped() -> None:
         ("id,device\na\n", "line 2 has fewer cells"),
         ("id,device\na,A100,9\n", "line 2 has more cells"),
         ('id,device\n"a,A100\n', "is no CSV"),
+        ("id;device\na;A100\n", "has no column 'device'\n  why:  its header is separated by ';'"),
     ],
 )
 def test_a_bad_file_is_told_before_anything_else(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(BadData, match=words):
+    with pytest.raises(BadData) as error:
         read_rows(path)
+    assert words in str(error.value)
 
 
 def _file(tmp_path: Path, *rows: Mapping[str, str]) -> Path:

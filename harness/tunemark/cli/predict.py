@@ -43,7 +43,9 @@ def _rows(args: argparse.Namespace) -> int:
             next="leave one of them out",
         )
     rows = read_rows(args.rows)
-    models = {name.lower(): model.architecture for name, model in Catalog().models().items()}
+    installed = Catalog().models()
+    models = {m.pretrained.lower(): m.architecture for m in installed.values() if m.pretrained}
+    models.update((name.lower(), model.architecture) for name, model in installed.items())
     found = [as_row(express(row, models)) for row in rows]
     failed = sum("reason" in row for row in found)
     _print(found, bool(args.json))

@@ -322,7 +322,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="V100-SXM",
-        aliases=("V100", "V100 SXM 16GB", "V100 SXM 32GB"),
+        aliases=("V100", "V100 16GB", "V100 32GB", "V100 SXM 16GB", "V100 SXM 32GB"),
         flops={"fp32": 15.7 * TERA, "fp16": 125 * TERA},
         bandwidth_bytes_per_s=900e9,
         power_w=300,

@@ -116,7 +116,8 @@ _NOISE = frozenset(
 
 def _key(name: str) -> frozenset[str]:
     """The words of a name that matter, in any order: "NVIDIA A100-SXM4-80GB" and "A100 80 GB SXM" are one."""
-    words = re.findall(r"[a-z0-9.]+", re.sub(r"(\d+)\s*(?:gb|gib|g)\b", r"\1gb", name.lower()))
+    spaced = re.sub(r"\b(rtx|tpu|gaudi)(?=[\dv])", r"\1 ", re.sub(r"(\d+)\s*(?:gb|gib|g)\b", r"\1gb", name.lower()))
+    words = re.findall(r"[a-z0-9.]+", spaced)
     return frozenset(re.sub(r"^sxm\d$", "sxm", word) for word in words if word not in _NOISE)
 
 
@@ -155,8 +156,16 @@ def _die(chip: Chip) -> Chip:
     )
 
 
+# What a name may say besides: the kind of memory, the vendor's whole system, the architecture. A name that is known
+# with them is found with them first, so that "H100 HBM2e" stays the card that it is.
+_MORE = frozenset(
+    ("hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "dgx", "hgx", "ampere", "grace", "hopper", "blackwell", "superchip")
+)
+
+
 def _find(name: str) -> Chip | None:
-    return _table().get(_key(name))
+    words = _key(name)
+    return _table().get(words) or _table().get(words - _MORE)
 
 
 def _names() -> list[str]:

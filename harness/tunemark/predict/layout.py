@@ -61,21 +61,24 @@ class Layout:
         return self.data * self.tensor * self.pipeline * self.context
 
     def words(self) -> str:
-        """The layout as `--strategy` spells it: products joined by plus; "none" of one rank."""
+        """The layout as `--strategy` spells it; in the same manner what it has no words for: ZeRO 1 and 2, context and
+        expert parallelism. "none" of one rank."""
         parts = []
-        if self.zero == 3 and self.shard > 1:
-            replicas = self.data * self.context // self.shard
-            parts.append(f"fsdp:{self.shard}" if replicas == 1 else f"hsdp:{replicas}x{self.shard}")
-        elif self.data > 1:
-            parts.append(f"ddp:{self.data}" if self.zero == 0 else f"zero{self.zero}:{self.data}")
-        if self.tensor > 1:
-            parts.append(f"tp:{self.tensor}")
         if self.pipeline > 1:
-            parts.append(f"pp:{self.pipeline}" + (f":v={self.virtual}" if self.virtual > 1 else ""))
+            virtual = f":virtual={self.virtual}" if self.virtual not in (1, 2) else ""
+            schedule = f":schedule={self.schedule}" if self.schedule != "1f1b" else ""
+            parts.append(f"pp:{self.pipeline}{schedule}{virtual}")
+        replicas = self.data * self.context // self.shard if self.zero == 3 else self.data
+        if replicas > 1:
+            parts.append(f"zero{self.zero}:{replicas}" if self.zero in (1, 2) else f"ddp:{replicas}")
+        if self.zero == 3 and self.shard > 1:
+            parts.append(f"fsdp:{self.shard}" + ("" if self.reshard else ":reshard=false"))
         if self.context > 1:
             parts.append(f"cp:{self.context}")
         if self.expert > 1:
             parts.append(f"ep:{self.expert}")
+        if self.tensor > 1:
+            parts.append(f"tp:{self.tensor}" + (":sequence_parallel=true" if self.sequence_parallel else ""))
         return "+".join(parts) or "none"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +33,16 @@ _KNOWN = frozenset(
      "experts_per_token"),
 )  # fmt: skip
 
+# What an installed model of the row's name says where the row does not.
+_SHAPE = ("n_layers", "hidden", "n_heads", "intermediate", "n_kv_heads", "vocab")
+
+_FLAGS = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
+# FSDP by name divides all three.
+_STAGES = {"true": "3", "yes": "3", "y": "3", "full_shard": "3", "false": "0", "no": "0", "n": "0", "no_shard": "0"}
+
 _DEFAULT_VOCABULARY = 50304
-# Of anything that is counted: no model, batch or machine has more.
-_MOST = 1e12
+# Of anything that is counted: no model, batch or machine has more; of layers and what divides them.
+_MOST, _MOST_LAYERS = 1e12, 1e5
 # LoRA of rank 16 on queries and values, as a share of a model of 7 billion parameters: 6.8 of 7,242 million.
 _LORA_FRACTION = 0.001
 
@@ -89,7 +97,11 @@ def express(row: Mapping[str, str], models: Mapping[str, Architecture] | None = 
         return _express(name, row, models or {})
     except _ReasonError as error:
         return Inexpressible(id=name, reason=str(error))
-    except (TunemarkError, ValueError) as error:
+    except TunemarkError as error:
+        # What there is to choose from would be in every such row.
+        near = error.next.partition("? ")[0] + "?" if error.next.startswith("did you mean") else ""
+        return Inexpressible(id=name, reason="; ".join(filter(None, (error.what, error.why, near))))
+    except ValueError as error:
         return Inexpressible(id=name, reason=" ".join(str(error).split()))
 
 
@@ -103,10 +115,11 @@ def _check_header(names: Sequence[str], path: str | Path) -> None:
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         found = ", ".join(name for name in names if name in _KNOWN) or "none that is known"
+        other = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
         raise BadData(
             what=f"{path} has no column {missing[0]!r}",
-            why=f"its header: {found}",
-            next=f"columns are: {', '.join(sorted(_KNOWN))}",
+            why=f"its header is separated by {other!r}" if other else f"its header: {found}",
+            next="separate cells by commas" if other else f"columns are: {', '.join(sorted(_KNOWN))}",
         )
     twice = [name for name in names if name in _KNOWN and names.count(name) > 1]
     if twice:
@@ -114,13 +127,14 @@ def _check_header(names: Sequence[str], path: str | Path) -> None:
 
 
 def _cells(reader: csv.DictReader[str], path: str | Path) -> Iterator[dict[str, str]]:
-    for number, row in enumerate(reader, start=2):
+    for row in reader:
         if None in row or None in row.values():
             there = "more" if None in row else "fewer"
-            raise BadData(what=f"{path}, line {number} has {there} cells than the header", next="mend the line")
+            what = f"{path}, line {reader.line_num} has {there} cells than the header"
+            raise BadData(what=what, next="mend the line")
         cells = {name: (value or "").strip() for name, value in row.items()}
         cells.setdefault("id", "")
-        cells["id"] = cells["id"] or f"line {number}"
+        cells["id"] = cells["id"] or f"line {reader.line_num}"
         yield cells
 
 
@@ -156,6 +170,11 @@ def _express(name: str, row: Mapping[str, str], models: Mapping[str, Architectur
     if why:
         raise _ReasonError(why)
     layout = _recomputing(row, work, layout, device, notes)
+    held, there = memory(work, layout, device).total, device.memory_bytes
+    if there is not None and held > math.exp(2.0 * device.memory_residual) * there:
+        notes.append(
+            f"that it fits: by this prediction it needs {held / 1e9:.3g} GB, of which there are {there / 1e9:.3g}"
+        )
     return Expressed(id=name, work=work, layout=layout, device=device, assumptions=tuple(notes))
 
 
@@ -179,15 +198,17 @@ def _architecture(
 ) -> Architecture:
     layers, hidden, heads = (_count(row, key) for key in ("n_layers", "hidden", "n_heads"))
     model = _word(row, "model") or ""
-    if layers is None or hidden is None or heads is None:
-        known = models.get(model.lower())
-        if known is None:
-            lacking = [key for key in ("n_layers", "hidden", "n_heads") if _count(row, key) is None]
-            raise _ReasonError(f"{', '.join(lacking)} not stated, and no model named {model!r} is installed")
-        notes.append(f"the dimensions of the installed model {model!r}")
+    name = _installed(model, models)
+    known = models.get(name or "")
+    unlike = f"no model named {model!r} is installed" if known is None else _unlike(row, known)
+    if known is not None and not unlike and any(_word(row, key) is None for key in _SHAPE):
+        notes.append(f"the dimensions of the installed model {name!r}")
         return known
+    if layers is None or hidden is None or heads is None:
+        lacking = [key for key in ("n_layers", "hidden", "n_heads") if _count(row, key) is None]
+        raise _ReasonError(f"{', '.join(lacking)} not stated, and {unlike}")
     inner = _count(row, "intermediate")
-    gated = _number(row, "mlp_gated")
+    gated = _flag(row, "mlp_gated")
     if inner is None:
         inner = 4 * hidden
         gated = 0.0 if gated is None else gated
@@ -199,7 +220,12 @@ def _architecture(
     if vocab is None:
         vocab = _DEFAULT_VOCABULARY
         notes.append(f"a vocabulary of {vocab}, because none is stated")
-    experts, used = _count(row, "n_experts"), _count(row, "experts_per_token")
+    # 0 is how some tables write a dense model.
+    experts, used = (_count(row, key, least=0) or None for key in ("n_experts", "experts_per_token"))
+    if (experts or 1) > 1 and used is None:
+        raise _ReasonError(f"{experts} experts, but no experts_per_token")
+    if used is not None and used > (experts or 1):
+        raise _ReasonError(f"{used} experts for each token, of {experts or 'an unknown number'}")
     architecture = from_dimensions(
         layers=layers,
         hidden=hidden,
@@ -226,6 +252,30 @@ def _architecture(
     return architecture
 
 
+def _installed(stated: str, models: Mapping[str, Architecture]) -> str | None:
+    """The installed model that is meant: "Llama 3 8B" is llama-3-8b."""
+    if stated.lower() in models:
+        return stated.lower()
+    plain = re.sub(r"[^a-z0-9]", "", stated.lower())
+    alike = [name for name in models if re.sub(r"[^a-z0-9]", "", name) == plain]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _unlike(row: Mapping[str, str], known: Architecture) -> str:
+    """In what a row's own dimensions are not those of an installed model; empty where it states no others."""
+    own = {
+        "n_layers": known.num_hidden_layers, "hidden": known.hidden_size, "intermediate": known.intermediate_size,
+        "n_heads": known.num_attention_heads, "n_kv_heads": known.num_key_value_heads, "head_dim": known.head_dim,
+        "vocab": known.vocab_size, "n_experts": known.num_local_experts or 0,
+        "experts_per_token": known.num_experts_per_tok or 0,
+    }  # fmt: skip
+    stated = {key: _count(row, key, least=0) for key in own}
+    gated = _flag(row, "mlp_gated")
+    other = [f"{key} {n}, not {own[key]}" for key, n in stated.items() if n is not None and n != own[key]]
+    other += [] if gated is None or bool(gated) == known.gated_mlp else [f"mlp_gated {gated:g}"]
+    return f"the installed model of that name has another shape: {', '.join(other)}" if other else ""
+
+
 def _layout(
     row: Mapping[str, str], tensor: int, pipeline: int, context: int, architecture: Architecture, notes: list[str]
 ) -> Layout:
@@ -241,7 +291,7 @@ def _layout(
     if data is not None and data * group != devices:
         raise _ReasonError(f"dp x tp x pp x cp = {data * group}, but there are {devices} devices")
     data = devices // group
-    zero = _count(row, "fsdp", least=0)
+    zero = _count({"fsdp": _STAGES.get((row.get("fsdp") or "").lower(), row.get("fsdp") or "")}, "fsdp", least=0)
     if zero is None:
         zero = 1 if data * context > 1 else 0
         if zero:
@@ -272,6 +322,9 @@ def _batch(row: Mapping[str, str], layout: Layout, notes: list[str]) -> tuple[in
             accumulation = accumulation or 4 * layout.pipeline if layout.pipeline > 1 else accumulation or 1
             notes.append(f"{accumulation} micro-batches of {micro}, because no batch is stated")
         return micro * accumulation * layout.data, micro
+    if micro and accumulation and (product := micro * accumulation * layout.data) != whole:
+        words = f"micro_batch {micro} x grad_accum {accumulation} x {layout.data} data ranks"
+        raise _ReasonError(f"{words} = {product}, but global_batch_seqs is {whole}")
     if micro is None:
         share = whole / layout.data
         micro = int(share / accumulation) if accumulation and share % accumulation == 0 else 1
@@ -352,12 +405,18 @@ def _number(row: Mapping[str, str], key: str) -> float | None:
     return value
 
 
+def _flag(row: Mapping[str, str], key: str) -> float | None:
+    """1 or 0, which a spreadsheet may have written in words."""
+    return _number({key: _FLAGS.get((row.get(key) or "").lower(), row.get(key) or "")}, key)
+
+
 def _count(row: Mapping[str, str], key: str, least: int = 1) -> int | None:
     value = _number(row, key)
     if value is None:
         return None
-    if not least <= value <= _MOST or value != int(value):
-        raise _ReasonError(f"{key} is {value:g}, not a whole number of at least {least}")
+    most = _MOST_LAYERS if key in ("n_layers", "pp", "vp") else _MOST
+    if not least <= value <= most or value != int(value):
+        raise _ReasonError(f"{key} is {value:g}, not a whole number of at least {least} and at most {most:,.0f}")
     return int(value)
 
 
