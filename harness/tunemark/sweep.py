@@ -132,7 +132,7 @@ def make_ready(
         if not plan.accelerator.is_present:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} is not on this machine",
-                why="it is known from documents, which is enough to plan it",
+                why="what is known of it is enough to plan it, not more",
                 next="run it where the accelerator is; `tunemark list devices` shows what is here",
             )
         python = plan.spec.python or sys.executable

@@ -60,17 +60,19 @@ def choose(
     watch: Watch,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Chosen:
-    """Search and try, or take what an earlier command has found with the same code, data and interpreter.
+    """Search and try, or take what an earlier command has found with the same code, data, interpreter and calibration.
 
     Raises `BadExperiment` where nothing fits, before any device is touched. Where everything that is tried fails, the
     one that needs the least memory is chosen, so that the run is a row that says how it fails.
     """
     (ready,) = make_ready([plan], store, Watch(), launching)
     path = store.root / "search" / f"{run_id(replace(plan.spec, breakdown=False))}.json"
-    if not redo and (kept := _kept(path, ready.fingerprint)) is not None and kept.chosen is not None:
+    asked = question(plan, catalog)
+    kept = None if redo else _kept(path, ready.fingerprint)
+    # The source names the calibration: by a new one another layout may be best.
+    if kept is not None and kept.chosen is not None and kept.source == asked.ground.source:
         watch.message(f"{plan.spec.strategy}: chosen before with the same code, data and interpreter: {_words(kept)}")
         return Chosen(plan=plan_of(plan, kept.chosen, catalog), log=kept)
-    asked = question(plan, catalog)
     found = predicted(plan, asked)
     watch.message(f"{plan.spec.strategy}: {count_words(found.log)}")
     trials = trials_of(plan)

@@ -112,7 +112,7 @@ class Cuda:
         return [some for size in range(1, len(chips) + 1) if (some := gpus(chips, size))]
 
     def accelerator(self, size: str) -> Accelerator | None:
-        return gpus(self._chips(), int(size)) if _is_count(size) else None
+        return gpus(self._chips(), int(size)) or _absent(int(size)) if _is_count(size) else None
 
     def default_size(self) -> str:
         return "1"
@@ -249,6 +249,11 @@ def tunemark_strategies() -> Sequence[Strategy]:
 
 def _is_count(size: str) -> bool:
     return re.fullmatch(r"[1-9][0-9]*", size) is not None
+
+
+def _absent(size: int) -> Accelerator:
+    """So many GPUs where there is none: more than this machine has, to be planned and not run."""
+    return Accelerator(name=str(size), chip="GPU", chips=size, memory_bytes=None, oversubscribed=True, is_present=False)
 
 
 def _elsewhere(size: str, chip: str) -> Accelerator | None:

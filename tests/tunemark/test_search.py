@@ -17,7 +17,7 @@ from tunemark.predict import DeviceFacts, Workload
 from tunemark.predict.candidates import Space, candidates
 from tunemark.predict.ground import question, smallest
 from tunemark.predict.search import Ground, neighbours, option_of, search, to_try
-from tunemark.report.search import search_text
+from tunemark.report.search import because, search_text
 from tunemark.report.words import words
 from tunemark.trials import decided, infeasible, plan_of, predicted
 
@@ -199,6 +199,18 @@ def test_a_report_shows_the_search_in_both_languages(found):
     assert all(words("ko")(outcome) for outcome in (*outcomes, "tried", "failed"))
 
 
+def test_the_reason_names_what_the_next_best_does_more_and_less_of(found):
+    one, other = option_of(found.ranked[0], "chosen"), option_of(found.ranked[-1])
+    one = replace(one, strategy="fsdp", seconds={"compute": 1.0, "communication": 0.25})
+    other = replace(other, strategy="tp", seconds={"compute": 0.9, "communication": 0.4})
+    text = because(replace(found.log, options=(one, other)))
+    # 1.3 s over 1.25 s.
+    assert text.endswith(
+        "its step of 1.25 s is compute 80 %, communication 20 %; tp is predicted to take 4.0 % longer: "
+        "0.15 s more communication, 0.100 s less compute"
+    )
+
+
 def test_plan_answers_for_machines_that_are_not_here(capsys):
     code = main(["plan", "--strategy", "auto", "--device", "H100", "--size", "1,8", "--model", "mistral-7b"])
     shown = capsys.readouterr()
@@ -222,6 +234,36 @@ def test_the_smallest_size_counts_packages(capsys):
     assert main(words.split()) == 2
     size = int(capsys.readouterr().err.rpartition("smallest size that would fit is ")[2])
     assert 9 <= size <= 24
+
+
+def test_a_declared_chip_lends_its_memory_to_a_machine_beyond_this_one(catalog):
+    flags = {"device": "cuda:16", "launcher": "slurm", "chip": "MI250", "chips": 8, "model": "mistral-7b",
+             "dataset": "synthetic", "global_batch": 32}  # fmt: skip
+    asked = question(_plan(catalog, **flags), catalog)
+    # A rank is a die: half of a package's 128 GiB and of its peak.
+    assert asked.ground.facts.name == "MI250 die"
+    assert asked.ground.memory_bytes == pytest.approx(0.92 * 64 * 2**30)
+
+
+def test_a_precision_without_a_known_peak_is_refused(catalog):
+    flags = {"device": "cuda:8", "launcher": "slurm", "chip": "Gaudi2", "chips": 8, "precision": "fp32"}
+    with pytest.raises(BadExperiment, match="Gaudi2 cannot be predicted in fp32"):
+        question(_plan(catalog, **flags), catalog)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "auto"])
+def test_what_is_no_device_may_be_a_chip(strategy, capsys):
+    device = "H100" if strategy == "fsdp" else "H1000"
+    assert main(["plan", "--strategy", strategy, "--device", device, "--size", "8"]) == 2
+    said = capsys.readouterr().err
+    assert f"no device named {device!r}" in said
+    assert ("H100 is a chip" if strategy == "fsdp" else "did you mean 'H100'?") in said
+
+
+def test_a_name_of_others_is_answered_with_ours(capsys):
+    assert main(["plan", "--strategy", "hsdp:2x4", "--device", "cpu:8", "--oversubscribe"]) == 2
+    assert main(["plan", "--strategy", "hsdp", "--device", "cpu:8", "--oversubscribe"]) == 2
+    assert "ddp:COPIES+fsdp:SHARDS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["half", "0", "99999999"])

@@ -107,6 +107,8 @@ def _print(shown: Sequence[tuple[Plan, SearchLog | None]], foreseen: Sequence[tu
         print_plans([plan for plan, _ in shown], json=False)
     if foreseen:
         print(_table(foreseen))
+    if not shown and not foreseen:
+        return
     texts = [(f"{p.spec.model} {p.spec.device}:{p.spec.size} {p.spec.strategy}", log) for p, log in shown if log]
     texts += [(one.title, log) for one, log in foreseen]
     for title, log in texts:

@@ -21,7 +21,7 @@ from tunemark.experiment.settings import BY_NAME
 from tunemark.experiment.values import Factor, factors, named_options, value_of
 from tunemark.experiment.weights import choose_weights, holds_weights
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
-from tunemark.physics.peaks import find_chip, peak
+from tunemark.physics.peaks import find_chip, peak, why_no_peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, Launch, Launcher, Model, Strategy
 from tunemark.plugin.protocols import ChecksRuns, Device, KnowsSizes, RunsElsewhere
@@ -87,9 +87,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     launcher = _named(point, "launcher", catalog.launcher, launcher_name)
     _check_options(point, "launcher", launcher, launcher_options)
     device = _device(point, catalog, python, notes)
-    strategies = [
-        _named(point, "strategy", lambda name: catalog.strategy(name, device.name), factor.name) for factor in chosen
-    ]
+    strategies = [_strategy(point, catalog, device.name, factor.name) for factor in chosen]
     for each, factor in zip(strategies, chosen, strict=True):
         _check_options(point, "strategy", each, factor.options)
     strategy = product(chosen, strategies, point.place("strategy"))
@@ -99,9 +97,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     there = _elsewhere(point, device, launcher) if launcher.elsewhere else _accelerator(point, device, catalog)
     accelerator = _declared(point, there)
     if not accelerator.is_present:
-        notes.append(
-            f"{device.name} is not on this machine: its sizes are known from documents, and can be planned, not run"
-        )
+        notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
     weights, weights_path = choose_weights(point, model)
     if weights == "random" and os.path.isabs(model.pretrained or "") and holds_weights(Path(model.pretrained or "")):
         notes.append(f"{model.name} begins with random weights; its own are read by --weights pretrained")
@@ -261,6 +257,26 @@ def _named(point: Point, setting: str, look_up: Callable[[str], T], name: str) -
         raise UnknownName(what=error.what, why=why, next=error.next) from error
 
 
+# What others call it, and how it is written here.
+_OTHERWISE = {
+    "dp": "ddp, or fsdp where the model is divided too",
+    "hsdp": "ddp:COPIES+fsdp:SHARDS, such as ddp:2+fsdp:4",
+    "sp": "tp:sequence_parallel=true",
+    "zero": "fsdp, which is ZeRO 3",
+    "zero3": "fsdp, which is ZeRO 3",
+}
+
+
+def _strategy(point: Point, catalog: Catalog, device: str, name: str) -> Strategy:
+    try:
+        return _named(point, "strategy", lambda name: catalog.strategy(name, device), name)
+    except UnknownName as error:
+        if name.lower() not in _OTHERWISE:
+            raise
+        next = f"--strategy {_OTHERWISE[name.lower()]}; `tunemark list strategies` shows all"
+        raise UnknownName(what=error.what, why=error.why, next=next) from error
+
+
 def _method(point: Point, model: Model) -> Method:
     try:
         method = parse_method(point["method"])
@@ -337,7 +353,11 @@ def _python(point: Point) -> str | None:
 
 def _device(point: Point, catalog: Catalog, python: str | None, notes: list[str]) -> Device:
     if point["device"] != "auto":
-        return _named(point, "device", catalog.device, point["device"])
+        try:
+            return _named(point, "device", catalog.device, point["device"])
+        except UnknownName as error:
+            next = f"{error.next}. {_chip_words(point['device'])}"
+            raise UnknownName(what=error.what, why=error.why, next=next) from error
     cuda = catalog.devices().get("cuda")
     if cuda is None:
         why = "no plugin offers cuda"
@@ -351,6 +371,17 @@ def _device(point: Point, catalog: Catalog, python: str | None, notes: list[str]
         why = "an accelerator is present, but the torch that would train is not built for cuda or hip"
     notes.append(f"device auto is cpu: {why}")
     return _named(point, "device", catalog.device, "cpu")
+
+
+def _chip_words(name: str) -> str:
+    """What can be done with the name of a chip, which is no device."""
+    ways = "`tunemark plan --strategy auto` takes a chip by its name"
+    try:
+        chip = find_chip(name).name
+    except UnknownName:
+        return f"{ways}; {why_no_peak(name, 'bf16')}"
+    own = f"--device cuda:8 --chip {chip} --chips 8 --oversubscribe"
+    return f"{chip} is a chip: {ways}; a layout of your own is planned and predicted with {own}"
 
 
 def _torch_is_built_for(python: str | None) -> str | None:

@@ -82,6 +82,7 @@ def elsewhere(point: Point, catalog: Catalog) -> Elsewhere:
         precision=precision,
         optimizer=str(point["optimizer"]),
         trained_fraction=trainable / total,
+        packed=point["batching"] == "pack",
     )
     if work.precision not in facts.peak_flops:
         raise BadExperiment(

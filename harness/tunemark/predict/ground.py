@@ -14,6 +14,7 @@ from typing import Any
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.resolve import SEARCHED
+from tunemark.physics.peaks import find_chip, why_no_peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, Launch, Strategy
 from tunemark.predict.calibration import Fingerprint, find, formulas, torch_version
@@ -79,12 +80,20 @@ def question(plan: Plan, catalog: Catalog) -> Question:
         checkpointings=("none", "selective", "full") if "checkpointing" in plan.free else (spec.checkpointing,),
         alone=alone,
     )
+    ground = ground_of(plan, ranks, strategies["none"] if alone else None)
+    for facts in filter(None, (ground.facts, ground.alone)):
+        if work.precision not in facts.peak_flops:
+            raise BadExperiment(
+                what=f"{facts.name} cannot be predicted in {spec.precision}",
+                why=why_no_peak(facts.name, work.precision) or f"only in {', '.join(facts.peak_flops)}",
+                next="another --precision, or `tunemark calibrate` on the device itself",
+            )
     requested: dict[str, int | str] = {name: getattr(spec, name) for name in ("strategy", "global_batch", *SEARCHED)}
     settings = {name: getattr(spec, name) for name in ("sequence", "method", "precision", "batching")}
     return Question(
         work=work,
         space=space,
-        ground=ground_of(plan, ranks, strategies["none"] if alone else None),
+        ground=ground,
         refusal=refusal_of(strategies, plan.model.architecture, settings),
         requested=requested,
         free=plan.free,
@@ -151,8 +160,7 @@ def ground_of(plan: Plan, ranks: int, none: Strategy | None, where: Path | None 
     accelerator = plan.accelerator
     whole = accelerator.memory_bytes
     is_cpu = plan.device.name == "cpu"
-    shares = ranks if is_cpu else accelerator.chips or ranks
-    each = None if whole is None else USABLE * whole / shares
+    each = None if whole is None else USABLE * whole / ranks
     found = [find(fingerprint_of(plan, plan.launch), where)]
     alone = None
     if none is not None:
@@ -160,6 +168,9 @@ def ground_of(plan: Plan, ranks: int, none: Strategy | None, where: Path | None 
         found.append(find(fingerprint_of(plan, launch), where))
         alone = found[-1].facts if found[-1] else _uncalibrated(plan, launch)
     facts = found[0].facts if found[0] else _uncalibrated(plan, plan.launch)
+    if each is None and not is_cpu and facts.memory_bytes is not None:
+        # The chip's own, where it is declared and the machine is not here to ask.
+        each = USABLE * facts.memory_bytes
     dates = sorted({one.made_utc for one in found if one})
     source = f"measured on this machine ({', '.join(dates)})" if dates else ""
     if not all(found):
@@ -232,9 +243,11 @@ def cpu(threads: int, ranks: int) -> DeviceFacts:
 
 
 def of_chip(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
-    """The published figures of an accelerator's chip."""
+    """The published figures of what a rank has of an accelerator: its chip, or one of the chip's dies."""
     try:
-        return device_facts(accelerator.chip)
+        chip = find_chip(accelerator.chip)
+        is_die = chip.dies > 1 and plan.launch.processes == chip.dies * (accelerator.chips or 0)
+        return device_facts(f"{chip.name} die" if is_die else chip.name)
     except TunemarkError as error:
         raise BadExperiment(
             what=f"strategy auto cannot predict {plan.device.name}:{accelerator.name}",

@@ -65,9 +65,15 @@ def because(log: SearchLog) -> str:
     other = next((o for o in log.options if o.strategy != one.strategy and o.seconds), None)
     if other is not None:
         slower = sum(other.seconds.values()) / total - 1
-        name, more = max(((n, s - one.seconds[n]) for n, s in other.seconds.items()), key=lambda pair: pair[1])
-        text += f"; {other.strategy} is predicted to take {100 * slower:+.1f} %"
-        text += f", {significant(more, 2)} s of it more {name}" if more > 0 else ""
+        word = "longer" if slower >= 0 else "less"
+        text += f"; {other.strategy} is predicted to take {100 * abs(slower):.1f} % {word}"
+        apart = sorted(((o - one.seconds[name], name) for name, o in other.seconds.items()), reverse=True)
+        told = [
+            f"{significant(abs(s), 2)} s {'more' if s > 0 else 'less'} {name}"
+            for s, name in apart
+            if abs(s) >= 0.002 * total
+        ]
+        text += f": {', '.join(told)}" if told else ""
     return text
 
 

@@ -59,6 +59,8 @@ def test_gpus_are_found_by_their_device_files_and_hidden_by_the_variable(root):
     assert len(Cuda(root, {"CUDA_VISIBLE_DEVICES": "1"}).accelerators()) == 1
     assert Cuda(root, {"CUDA_VISIBLE_DEVICES": ""}).accelerators() == []
     cuda = Cuda(root, {})
+    none = Cuda(root, {"CUDA_VISIBLE_DEVICES": ""}).accelerator("8")
+    assert (none.chips, none.is_present, none.oversubscribed, none.memory_bytes) == (8, False, True, None)
     assert cuda.launch(cuda.accelerator("2"), DDP).processes == 2
     with pytest.raises(BadExperiment, match="cannot use 2 GPUs"):
         cuda.launch(cuda.accelerator("2"), NONE)
