@@ -6,6 +6,7 @@ same samples are learnt from in any layout of ranks and with any gradient accumu
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import random
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -96,23 +97,21 @@ def digest(ids: bytes) -> str:
 def _packed(parts: Iterator[Part], sequence: int) -> Iterator[Row]:
     """Best fit: a document goes to the open row that it leaves the least space in; a full row is emitted at once.
     Where none has space and OPEN_ROWS are open, the fullest is emitted. Ties go to the older row."""
-    open_rows: List[Row] = []
-    space: List[int] = []
-    for part in parts:
-        fitting = [i for i, left in enumerate(space) if left >= part.length]
-        if fitting:
-            chosen = min(fitting, key=space.__getitem__)
+    # (space left, number, row) of each, the fullest first and of those the oldest: where a document goes is found by
+    # bisection, since every rank and the parent's recount pack the rows of the whole job.
+    open_rows: List[Tuple[int, int, Row]] = []
+    for number, part in enumerate(parts):
+        at = bisect.bisect_left(open_rows, (part.length, -1, []))
+        if at < len(open_rows):
+            space, born, row = open_rows.pop(at)
         else:
             if len(open_rows) == OPEN_ROWS:
-                fullest = min(range(OPEN_ROWS), key=space.__getitem__)
-                space.pop(fullest)
-                yield open_rows.pop(fullest)
-            open_rows.append([])
-            space.append(sequence)
-            chosen = len(open_rows) - 1
-        open_rows[chosen].append(part)
-        space[chosen] -= part.length
-        if space[chosen] == 0:
-            space.pop(chosen)
-            yield open_rows.pop(chosen)
-    yield from open_rows
+                yield open_rows.pop(0)[2]
+            space, born, row = sequence, number, []
+        row.append(part)
+        if space > part.length:
+            bisect.insort(open_rows, (space - part.length, born, row))
+        else:
+            yield row
+    for _, _, row in sorted(open_rows, key=lambda each: each[1]):
+        yield row

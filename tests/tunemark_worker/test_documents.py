@@ -46,6 +46,16 @@ def test_a_document_evicts_the_fullest_row_where_all_are_open():
     assert [row[0].document for _, row in found] == order(0, len(lengths), 0)
 
 
+def test_a_document_goes_where_it_leaves_least_space_and_ties_to_the_older_row():
+    # Documents of a row of 10, in the order in which they come.
+    lengths = [6, 6, 7, 4, 3, 2]
+    seed = next(seed for seed in range(10_000) if order(seed, 6, 0) == list(range(6)))
+    # 4 fits both rows of 6 and leaves none, so it goes to the first of them; 3 fills the row of 7; 2 is left for the
+    # other 6.
+    packed = [[part.document for part in row] for _, row in _row_list("pack", seed, lengths=lengths, sequence=10)]
+    assert packed == [[0, 3], [2, 4], [1, 5]]
+
+
 def test_empty_documents_are_left_out():
     assert [row for _, row in _row_list("pad", lengths=[0, 4])] == [[(1, 4)]]
     with pytest.raises(ValueError, match="no document"):

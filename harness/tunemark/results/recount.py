@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tunemark.results.measurement import Counts
 from tunemark_worker import documents
@@ -19,32 +19,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class _Counts(Protocol):
-    def __getitem__(self, token: int, /) -> int: ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Documents:
-    """Where documents begin (one more than there are), and how many trained tokens lie before each token. ids: int32
-    of all tokens; None where they are not at hand."""
+    """Where documents begin (one more than there are), and for each token a byte that is 1 where it is trained on. ids:
+    int32 of all tokens; None where they are not at hand."""
 
     offsets: Sequence[int]
-    trained_before: _Counts
+    trained: bytes | memoryview
     ids: npt.NDArray[np.int32] | None = None
-
-
-class TrainedBefore:
-    """How many tokens before each are trained on, of a mask that may be larger than memory: counted for blocks, and
-    within a block when it is asked for."""
-
-    def __init__(self, trained: npt.NDArray[np.uint8], block: int = 4096) -> None:
-        self._trained, self._block = trained, block
-        sums = (int(trained[at : at + block].sum()) for at in range(0, len(trained), block))
-        self._before = list(itertools.accumulate(sums, initial=0))
-
-    def __getitem__(self, token: int, /) -> int:
-        block = token // self._block
-        return self._before[block] + int(self._trained[block * self._block : token].sum())
 
 
 def recount(found: Documents, assignment: Assignment, first: int, last: int) -> Counts:
@@ -53,14 +35,16 @@ def recount(found: Documents, assignment: Assignment, first: int, last: int) -> 
     lengths = documents.training_lengths([end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate)
     rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
     slots = content = trained = 0
+    # Of the mask, which may be larger than memory, only what the rows hold is looked at.
+    mask = memoryview(found.trained)
     for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
         slots += a.sequence
         for document, length in row:
             begin = found.offsets[document]
             content += length
             # Nothing predicts a document's first token.
-            trained += found.trained_before[begin + length] - found.trained_before[begin + 1]
-    return Counts(slots, content, int(trained))
+            trained += bytes(mask[begin + 1 : begin + length]).count(1)
+    return Counts(slots, content, trained)
 
 
 def samples(found: Documents, assignment: Assignment, step: int) -> list[str]:

@@ -27,7 +27,7 @@ from tunemark.results import telemetry
 from tunemark.results.estimate import Attempt, estimate
 from tunemark.results.findings import merged, verdict
 from tunemark.results.measurement import Measurement, read
-from tunemark.results.recount import Documents, TrainedBefore
+from tunemark.results.recount import Documents
 from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
 from tunemark.results.trace import POINTS, Trace, read_trace
 from tunemark_worker.contract import Assignment, TokenFile, token_layout
@@ -311,7 +311,7 @@ def _documents(file: TokenFile) -> Documents | None:
         tokens = read_tokens(path)
     except (OSError, ValueError, TunemarkError):
         return None
-    return Documents(offsets=tokens.offsets.tolist(), trained_before=TrainedBefore(tokens.trained), ids=tokens.ids)
+    return Documents(offsets=tokens.offsets.tolist(), trained=tokens.trained.data, ids=tokens.ids)
 
 
 def _entry(path: Path) -> _Entry:
