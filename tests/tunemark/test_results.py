@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -274,7 +276,7 @@ def test_random_ids_may_have_a_rising_loss(tmp_path: Path) -> None:
 
 
 # Documents of 8, 12 and 4 tokens, all trained.
-DOCUMENTS = Documents(offsets=[0, 8, 20, 24], trained_before=list(range(25)))
+DOCUMENTS = Documents(offsets=[0, 8, 20, 24], trained=bytes([1] * 24))
 
 
 def test_a_recount_cuts_at_the_sequence_and_trains_no_first_token() -> None:
@@ -410,6 +412,32 @@ def test_edges_that_go_back_are_refused(tmp_path: Path) -> None:
     stored(tmp_path, "".join(lines))
     with pytest.raises(BadStore):
         Store(tmp_path).results()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ('"content":8,', "", "content"),
+        ('"content":8,', '"content":"eight",', "eight|content"),
+        ('"step":4,', '"step":5,', "step 5 is out of order"),
+        ('"loss_sum"', '"loss"', "loss_sum"),
+    ],
+)
+def test_a_step_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, before: str, after: str, why: str) -> None:
+    lines = records().splitlines(keepends=True)
+    number = next(i for i, line in enumerate(lines) if '"kind":"step"' in line and '"step":4,' in line)
+    assert before in lines[number]
+    lines[number] = lines[number].replace(before, after, 1)
+    with pytest.raises(BadStore, match=f"records.0.jsonl, line {number + 1} cannot be read") as caught:
+        attempt(tmp_path, "".join(lines))
+    assert re.search(why, str(caught.value))
+
+
+def test_numbers_that_are_none_are_read_as_such(tmp_path: Path) -> None:
+    text = records(loss=lambda step: float("nan") if step == 4 else 1.0)
+    (rank,) = attempt(tmp_path, text).measurement.ranks
+    assert [step.number for step in rank.steps if math.isnan(step.loss_sum)] == [4]
+    assert [step.content for step in rank.steps] == [8] * len(SECONDS)
 
 
 def test_a_record_is_read_as_the_worker_means_it() -> None:

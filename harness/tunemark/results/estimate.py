@@ -6,6 +6,7 @@ the attempt; a single one has an interval from its windows, labelled as such. No
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 import statistics
@@ -338,7 +339,13 @@ def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documen
 
 
 def _edges(rank: Rank, timed: _Timed) -> tuple[Edge, ...]:
-    return tuple(edge for edge in rank.edges if timed.first <= edge.steps <= timed.last)
+    # They are in order, and asked for of every rank.
+    first = bisect.bisect_left(rank.edges, timed.first, key=_steps_at)
+    return rank.edges[first : bisect.bisect_right(rank.edges, timed.last, key=_steps_at)]
+
+
+def _steps_at(edge: Edge) -> int:
+    return edge.steps
 
 
 def _clocks(rank: Rank, timed: _Timed) -> Finding | None:
@@ -437,7 +444,7 @@ def _breakdown(timed: Sequence[tuple[_Timed, Measurement]]) -> dict[str, float] 
             for begin, end in itertools.pairwise(_edges(rank, t)):
                 at_s = begin.instant_s
                 for step in rank.steps[begin.steps : end.steps]:
-                    for name, instant_s in step.marks:
+                    for name, instant_s in step.marks or ():
                         sums[name] = sums.get(name, 0.0) + instant_s - at_s
                         at_s = instant_s
                     steps += 1

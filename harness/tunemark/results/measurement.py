@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from tunemark.errors import BadStore
 from tunemark.records import read_record
 from tunemark_worker.contract import Assignment, records_name
@@ -26,23 +28,24 @@ class Counts(NamedTuple):
     trained: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One optimizer step on one rank. marks: (part, instant) where parts were timed, empty else. samples: a digest of
-    each row, of the first steps; empty else."""
+# A run of many ranks has tens of thousands of the following three, so each is decoded from its line at once.
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
+    """One optimizer step on one rank, with its tokens as in `Counts`. marks: (part, instant) where parts were timed,
+    None else. samples: a digest of each row, of the first steps; empty else."""
 
-    number: int
+    number: int = msgspec.field(name="step")
     instant_s: float
-    counts: Counts
+    slots: int
+    content: int
+    trained: int
     targets: int
     loss_sum: float
     gradient_norm: float
-    marks: tuple[tuple[str, float], ...]
+    marks: tuple[tuple[str, float], ...] | None
     samples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Edge:
+class Edge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="edge"):
     """A window's edge. steps: done so far. second_s, witness_s: the second clock, before and after a value that
     depends on the last update was read."""
 
@@ -52,8 +55,7 @@ class Edge:
     witness_s: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="load"):
     """CPU seconds so far: busy_s of the rank's cores, whoever used them (None where unknown), own_s of its process;
     minor_faults: pages that the kernel has handed to it, None where unknown."""
 
@@ -61,6 +63,10 @@ class Load:
     busy_s: float | None
     own_s: float
     minor_faults: int | None = None
+
+
+_SERIAL = ("step", "edge", "load")
+_SERIES: msgspec.json.Decoder[Step | Edge | Load] = msgspec.json.Decoder(Step | Edge | Load)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +113,21 @@ class Measurement:
     @functools.cached_property
     def steps(self) -> tuple[Counts, ...]:
         """The job's tokens by step, as far as every data rank has come."""
-        done = min((len(rank.steps) for rank in self.data_ranks), default=0)
-        rows = ([rank.steps[i].counts for rank in self.data_ranks] for i in range(done))
-        return tuple(Counts(*map(sum, zip(*row, strict=True))) for row in rows)
+        series = [rank.steps for rank in self.data_ranks]
+        # As far as the shortest.
+        return tuple(
+            Counts(sum(s.slots for s in row), sum(s.content for s in row), sum(s.trained for s in row))
+            for row in zip(*series, strict=False)
+        )
 
     @functools.cached_property
     def losses(self) -> tuple[float, ...]:
         """The mean loss per predicted token, by step; steps without such a token are left out."""
         found = []
-        for i in range(len(self.steps)):
-            targets = sum(rank.steps[i].targets for rank in self.data_ranks)
+        for row in zip(*(rank.steps for rank in self.data_ranks), strict=False):
+            targets = sum(step.targets for step in row)
             if targets:
-                found.append(sum(rank.steps[i].loss_sum for rank in self.data_ranks) / targets)
+                found.append(sum(step.loss_sum for step in row) / targets)
         return tuple(found)
 
     @property
@@ -170,30 +179,25 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
     once: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
-            row = read_record(line)
-            kind, instant_s = row["kind"], float(row["instant_s"])
-            if kind == "phase":
-                phases.append((str(row["name"]), instant_s))
-            elif kind == "step":
-                steps.append(_step(row))
-                if steps[-1].number != len(steps) - 1:
-                    raise ValueError(f"step {steps[-1].number} is out of order")
-            elif kind == "edge":
-                edges.append(_edge(row))
-                if len(edges) > 1 and not (
-                    edges[-1].steps > edges[-2].steps and edges[-1].instant_s > edges[-2].instant_s
-                ):
+            row = _decoded(line)
+            if isinstance(row, Step):
+                if row.number != len(steps):
+                    raise ValueError(f"step {row.number} is out of order")
+                steps.append(row)
+            elif isinstance(row, Edge):
+                if edges and not (row.steps > edges[-1].steps and row.instant_s > edges[-1].instant_s):
                     raise ValueError("this window has no step or no duration")
-                if edges[-1].steps > len(steps):
-                    raise ValueError(f"{edges[-1].steps} steps are said to be done, {len(steps)} are recorded")
-            elif kind == "load":
-                busy_s = row["busy_s"]
-                faults = row.get("minor_faults")
-                loads.append(Load(instant_s=instant_s, busy_s=busy_s, own_s=float(row["own_s"]), minor_faults=faults))
-            elif kind in ("model", "evaluation", "sample", "saved"):
+                if row.steps > len(steps):
+                    raise ValueError(f"{row.steps} steps are said to be done, {len(steps)} are recorded")
+                edges.append(row)
+            elif isinstance(row, Load):
+                loads.append(row)
+            elif row["kind"] == "phase":
+                phases.append((str(row["name"]), float(row["instant_s"])))
+            elif row["kind"] in ("model", "evaluation", "sample", "saved"):
                 beside.append(row)
             else:
-                once[kind] = row
+                once[row["kind"]] = row
         except (ValueError, KeyError, TypeError) as error:
             why = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise _bad(path, number, why) from error
@@ -224,26 +228,17 @@ def _data_rank(path: Path, rank: int, facts: Mapping[str, Any], assignment: Assi
     raise _bad(path, None, "its facts do not say which data rank it is, so its tokens cannot be summed")
 
 
-def _step(row: Mapping[str, Any]) -> Step:
-    return Step(
-        number=int(row["step"]),
-        instant_s=float(row["instant_s"]),
-        counts=Counts(int(row["slots"]), int(row["content"]), int(row["trained"])),
-        targets=int(row["targets"]),
-        loss_sum=float(row["loss_sum"]),
-        gradient_norm=float(row["gradient_norm"]),
-        marks=tuple((str(name), float(instant_s)) for name, instant_s in row["marks"] or ()),
-        samples=tuple(map(str, row.get("samples") or ())),
-    )
-
-
-def _edge(row: Mapping[str, Any]) -> Edge:
-    return Edge(
-        instant_s=float(row["instant_s"]),
-        steps=int(row["steps"]),
-        second_s=float(row["second_s"]),
-        witness_s=float(row["witness_s"]),
-    )
+def _decoded(line: bytes) -> Step | Edge | Load | dict[str, Any]:
+    """One record; ValueError, KeyError or TypeError where it is none, or lacks a field."""
+    try:
+        return _SERIES.decode(line)
+    except msgspec.MsgspecError:
+        # Another kind, or a number that is none, which stands there as a string.
+        row = read_record(line)
+    if row["kind"] not in _SERIAL:
+        return row
+    found: Step | Edge | Load = msgspec.convert(row, Step | Edge | Load, strict=False)
+    return found
 
 
 def _bad(path: Path, line: int | None, why: str) -> BadStore:

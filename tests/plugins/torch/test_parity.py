@@ -174,7 +174,7 @@ def test_every_strategy_tells_its_waits_for_others_from_its_computing(two: Seque
         parts = ("data", "transfer", "pipeline", "optimizer") if where == "pipeline" else ("data", *each, "optimizer")
         for rank in found.ranks:
             for step in rank.steps:
-                names, instants = zip(*step.marks, strict=True)
+                names, instants = zip(*step.marks or (), strict=True)
                 # The waits of each part follow it.
                 assert (names[::2], set(names[1::2])) == (parts, {"communication"}), run
                 assert list(instants) == sorted(instants), run
