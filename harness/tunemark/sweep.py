@@ -86,8 +86,9 @@ class Ready:
 class Watch:
     """What a caller may observe of a sweep; every function is optional in effect, none may raise.
 
-    attempt: before each (ready, number, of). record: each record as it is read. ended: after each attempt. Attempts of
-    several runs are under way at one time where the launcher takes several jobs.
+    attempt: before each (ready, number, of). record: each record of rank 0 as it is read, and the `start` and `end` of
+    the other ranks. ended: after each attempt. Attempts of several runs are under way at one time where the launcher
+    takes several jobs.
     """
 
     message: Callable[[str], None] = field(default=lambda words: None)
@@ -486,6 +487,7 @@ class _Attempt:
             timeout_s=timeout_s,
             on_record=self._on_record,
             is_waiting=self._followed.is_waiting if self._followed else lambda: False,
+            every_record=bool(self._observers),
         )
         if facts := started.facts():
             self._facts["launcher"].update(facts)
@@ -507,7 +509,9 @@ class _Attempt:
         self._store.write_attempt(self.ready.plan, self._folder, self._facts, self._assignment)
 
     def _on_record(self, record: Mapping[str, Any]) -> None:
-        self._watch.record(self.ready, record)
+        if record["rank"] == 0 or record["kind"] in ("start", "end"):
+            # The same, whether or not a plugin has every record read.
+            self._watch.record(self.ready, record)
         if record["kind"] == "sample" and isinstance(self.ready.tokenizer, Decodes):
             text = _completed(self.ready.tokenizer, self.ready.sample_ids, record["ids"])
             self._facts.setdefault("samples", {})[record["moment"]] = text

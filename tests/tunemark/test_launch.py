@@ -1,14 +1,18 @@
 """Processes end in the status that their records and exit show. The workers are small real programs, not mocks."""
 
+import json
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tunemark.errors import BadExperiment, PluginError
-from tunemark.launch import Ended, copy_code, examine, run_worker
+from tunemark.launch import Ended, Following, copy_code, examine, run_worker
+from tunemark.plugin import Job
 
 _WRITE = """
 import json, os, sys, time
@@ -112,7 +116,9 @@ def test_a_teardown_that_hangs_after_the_end_record_is_cut_short(tmp_path: Path)
 @pytest.mark.parametrize("ending", ["write('end', reason='steps', status='ok')\n", ""], ids=["teardown", "silence"])
 def test_ranks_in_sessions_of_their_own_are_not_left_behind(tmp_path: Path, ending: str) -> None:
     pids = "open(str(os.getpid()) + '.pid', 'w').close()\n"
-    ended, _ = _run(tmp_path, f"{pids}{ending}time.sleep(600)", processes=2, timeout_s=15.0)
+    # Where they end, torchrun may take long to start them.
+    timeout_s = 60.0 if ending else 15.0
+    ended, _ = _run(tmp_path, f"{pids}{ending}time.sleep(600)", processes=2, timeout_s=timeout_s)
     assert ended.status == ("ok" if ending else "timeout")
     ranks = [int(path.stem) for path in (tmp_path / "attempt").glob("*.pid")]
     assert len(ranks) == 2
@@ -139,6 +145,114 @@ else:
     ended, kinds = _run(tmp_path, body, processes=2, max_restarts=1, timeout_s=60.0, before=slow)
     assert (ended.status, ended.reason) == ("ok", "steps")
     assert kinds[-1] == "end"
+
+
+class Written:
+    """A job of three ranks whose records are written by the test, at the instants that it chooses."""
+
+    def __init__(
+        self, folder: Path, *, timeout_s: float = 60.0, max_restarts: int = 0, every_record: bool = False
+    ) -> None:
+        self.folder = folder
+        self.seen: list[tuple[int, str]] = []
+        self.code: int | None = None
+        self.stopped: list[Mapping[int, int]] = []
+        job = Job(
+            name="written", python="", processes=3, threads=1, environment={}, code=folder, folder=folder,
+            max_restarts=max_restarts,
+        )  # fmt: skip
+        self.following = Following(
+            job,
+            self,
+            timeout_s=timeout_s,
+            on_record=lambda record: self.seen.append((record["rank"], record["kind"])),
+            every_record=every_record,
+        )
+
+    def write(self, rank: int, kind: str, *, life: int = 0, **fields: Any) -> None:
+        row = {"kind": kind, "rank": rank, "instant_s": time.monotonic(), **fields}
+        name = f"records.{rank}.life{life}.jsonl" if life else f"records.{rank}.jsonl"
+        with open(self.folder / name, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def exit_code(self) -> int | None:
+        return self.code
+
+    def is_waiting(self) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        pass
+
+    def stacks(self, pids: Mapping[int, int]) -> str:
+        return ""
+
+    def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
+        self.code = 0 if self.code is None else self.code
+        self.stopped.append(pids)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+
+_OK = {"reason": "steps", "status": "ok", "error": None}
+
+
+@pytest.mark.parametrize("every_record", [False, True])
+def test_of_other_ranks_it_is_read_how_they_begin_and_end_unless_all_is_asked_for(
+    tmp_path: Path, every_record: bool
+) -> None:
+    written = Written(tmp_path, every_record=every_record)
+    for rank in range(3):
+        written.write(rank, "start", pid=100 + rank)
+    written.following.look()
+    for rank in range(3):
+        for step in range(4):
+            written.write(rank, "step", step=step)
+        # Longer than any block that is read at once.
+        written.write(rank, "end", **_OK, words="x" * 20_000 * rank)
+    assert not written.following.look()
+    ended = written.following.close()
+    assert (ended.status, ended.evidence) == ("ok", "every rank wrote its end record")
+    assert written.stopped[0] == {0: 100, 1: 101, 2: 102}
+    whole = ["start", *["step"] * 4, "end"]
+    for rank in range(3):
+        expected = whole if every_record or rank == 0 else ["start", "end"]
+        assert [kind for of, kind in written.seen if of == rank] == expected
+
+
+def test_a_rank_that_says_nothing_is_told_from_one_that_speaks_and_from_one_that_has_ended(tmp_path: Path) -> None:
+    written = Written(tmp_path, timeout_s=0.1)
+    for rank in range(3):
+        written.write(rank, "start", pid=100 + rank)
+    written.write(1, "end", **_OK)
+    # Rank 2 is stopped: rank 0 writes on, and rank 1 has nothing more to say.
+    until_s = time.monotonic() + 20
+    while not (is_over := written.following.look()) and time.monotonic() < until_s:
+        written.write(0, "step", step=0)
+        time.sleep(0.02)
+    assert is_over
+    ended = written.following.close()
+    assert ended.status == "timeout"
+    assert ended.evidence.startswith("no record of rank 2 for 0 s")
+
+
+def test_an_end_of_processes_that_are_started_again_is_none(tmp_path: Path) -> None:
+    written = Written(tmp_path, max_restarts=1)
+    for rank in range(3):
+        written.write(rank, "start", pid=100 + rank)
+        written.write(rank, "end", reason="raised", status="error", error="bad")
+    assert not written.following.look()
+    for rank in range(3):
+        written.write(rank, "start", life=1, pid=200 + rank)
+    written.write(0, "end", life=1, **_OK)
+    written.write(1, "end", life=1, **_OK)
+    assert not written.following.look()
+    written.code = -9
+    assert written.following.look()
+    ended = written.following.close()
+    # Rank 2 has none in its second life, whatever it wrote in its first.
+    assert (ended.status, written.stopped[0]) == ("killed", {0: 200, 1: 201, 2: 202})
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,6 +1,8 @@
 """Follow an attempt's records as they are written, until its end or for as long as its silence is borne.
 
-Success is judged by the records first and the exit code second: every rank writes its `end` before teardown.
+Success is judged by the records first and the exit code second: every rank writes its `end` before teardown. Rank 0's
+records are read as they come; of the others it is enough to see that there are more of them, and how they begin and
+end, so that many ranks cost about as much as one. Whoever wants every record of every rank has them read.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tunemark.launch.ending import Ended, Remains, judge, kernel_kills, ranks_words
 from tunemark.launch.local import Local
@@ -31,6 +33,7 @@ _STACKS_S = 4.0
 
 class Following:
     """One attempt that is under way. timeout_s: the longest silence of a rank (no new record) that is borne.
+    on_record: is given every record of rank 0, and the `start` and `end` of the others; where `every_record`, all.
     is_waiting: whether the device lets the job wait, where it has nothing to say."""
 
     def __init__(
@@ -41,9 +44,10 @@ class Following:
         timeout_s: float,
         on_record: Callable[[Mapping[str, Any]], None],
         is_waiting: Callable[[], bool] = lambda: False,
+        every_record: bool = False,
     ) -> None:
         self._job, self._started, self._timeout_s = job, started, timeout_s
-        self._on_record, self._is_waiting = on_record, is_waiting
+        self._on_record, self._is_waiting, self._every_record = on_record, is_waiting, every_record
         now_s = time.monotonic()
         self._followers = [_Follower(job.folder, rank, now_s) for rank in range(job.processes)]
         self._others_s = now_s
@@ -54,12 +58,10 @@ class Following:
         """Take in what is new; True where the job is over, or has to be ended."""
         is_over = self._started.exit_code() is not None
         now_s = time.monotonic()
-        leader, *others = self._followers
+        leader = self._followers[0]
         self._read(leader, now_s)
         if is_over or leader.end is not None or now_s - self._others_s >= _OTHERS_S:
-            self._others_s = now_s
-            for follower in others:
-                self._read(follower, now_s)
+            self._look_at_others(now_s, is_ending=is_over or leader.end is not None)
         if is_over:
             return True
         if self._started.is_waiting() or self._is_waiting():
@@ -73,9 +75,8 @@ class Following:
             return silence_s > (_TEARDOWN_S if is_last else self._timeout_s)
         self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
         if self._silent and len(self._followers) > 1:
-            # The ranks that were not looked at just now may have spoken since.
-            for follower in others:
-                self._read(follower, now_s)
+            # The ranks that were not looked at just now may have spoken since, or have come to their end.
+            self._look_at_others(now_s, is_ending=True)
             self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
         return bool(self._silent)
 
@@ -84,8 +85,8 @@ class Following:
         silence = self._ask_for_stacks() if self._silent else ""
         is_whole = all(follower.end is not None for follower in self._followers)
         self._started.stop(self._pids(), graceful=not self._silent and not is_whole)
-        for follower in self._followers:
-            self._read(follower, time.monotonic())
+        self._read(self._followers[0], time.monotonic())
+        self._look_at_others(time.monotonic(), is_ending=True)
         # Those that started while it was ended.
         self._started.stop(self._pids(), graceful=False)
         for rank in range(self._job.processes):
@@ -106,9 +107,17 @@ class Following:
             )
         )
 
+    def _look_at_others(self, now_s: float, *, is_ending: bool) -> None:
+        self._others_s = now_s
+        for follower in self._followers[1:]:
+            if self._every_record:
+                self._read(follower, now_s)
+            else:
+                for record in follower.glance(now_s, is_ending=is_ending):
+                    self._on_record(record)
+
     def _read(self, follower: _Follower, now_s: float) -> None:
-        for record in follower.new():
-            follower.heard_s = now_s
+        for record in follower.new(now_s):
             self._on_record(record)
 
     def _pids(self) -> dict[int, int]:
@@ -168,38 +177,104 @@ def run_worker(
 
 
 class _Follower:
-    """Whole new lines of one rank's growing file of records. heard_s: when the last one was read. end: its end."""
+    """One rank's growing file of records. heard_s: when it was last found to have grown. pid, end: what its `start` and
+    `end` say, None while they are not there."""
 
     def __init__(self, folder: Path, rank: int, now_s: float) -> None:
         self._folder, self.rank, self.heard_s = folder, rank, now_s
-        self._path, self._position, self._life = folder / records_name(rank), 0, 0
+        self._life = 0
+        self._open(0)
         self.pid: int | None = None
-        self.end: Mapping[str, Any] | None = None
 
-    def new(self) -> list[Mapping[str, Any]]:
-        found = self._lines()
-        # Processes that were started again write to another file, and an end of the former ones is none.
-        while os.path.exists(following := self._folder / records_name(self.rank, self._life + 1)):
-            self._path, self._position, self._life, self.end = following, 0, self._life + 1, None
-            found += self._lines()
+    def new(self, now_s: float) -> list[Mapping[str, Any]]:
+        """The whole records that have been written since."""
+        found = self._lines(now_s)
+        while self._is_started_again():
+            found += self._lines(now_s)
         return found
 
-    def _lines(self) -> list[Mapping[str, Any]]:
+    def glance(self, now_s: float, *, is_ending: bool) -> list[Mapping[str, Any]]:
+        """Whether there are more records, by the file's size alone; of them the `start`, and, where the job is coming
+        to its end, the `end`, each once."""
+        found = self._edges(now_s, is_ending)
+        while self._is_started_again():
+            found += self._edges(now_s, is_ending)
+        return found
+
+    def _open(self, life: int) -> None:
+        self._path, self._life = self._folder / records_name(self.rank, life), life
+        # Bytes that the file had, that were read or looked through, and whether its first line was.
+        self._size, self._position, self._has_begun = 0, 0, False
+        self.end: Mapping[str, Any] | None = None
+
+    def _is_started_again(self) -> bool:
+        """Processes that were started again write to another file, and an end of the former ones is none."""
+        if not os.path.exists(self._folder / records_name(self.rank, self._life + 1)):
+            return False
+        self._open(self._life + 1)
+        return True
+
+    def _has_grown(self, now_s: float) -> bool:
+        """Asked by one stat: most looks find nothing."""
         try:
-            # Most looks find nothing, and this asks for the least.
-            if os.stat(self._path).st_size <= self._position:
-                return []
-            with open(self._path, "rb") as file:
-                file.seek(self._position)
-                text = file.read()
+            size = os.stat(self._path).st_size
         except FileNotFoundError:
+            return False
+        # A record that did not fit on the disk is cut off again.
+        if size != self._size:
+            self._size, self.heard_s = size, now_s
+        return size > self._position
+
+    def _lines(self, now_s: float) -> list[Mapping[str, Any]]:
+        if not self._has_grown(now_s):
             return []
+        with open(self._path, "rb") as file:
+            file.seek(self._position)
+            text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._position += len(whole)
         records = [read_record(line) for line in whole.split(b"\n")[:-1]]
-        self.pid = next((r["pid"] for r in records if r["kind"] == "start"), self.pid)
-        self.end = next((r for r in records if r["kind"] == "end"), self.end)
+        for record in records:
+            self._note(record)
         return list(records)
+
+    def _edges(self, now_s: float, is_ending: bool) -> list[Mapping[str, Any]]:
+        if not self._has_grown(now_s) or (self._has_begun and not (is_ending and self.end is None)):
+            return []
+        lines = []
+        with open(self._path, "rb") as file:
+            if not self._has_begun and (first := file.readline()).endswith(b"\n"):
+                self._has_begun = True
+                lines.append(first)
+            if is_ending and self._has_begun and self.end is None:
+                last = _last_line(file)
+                self._position = file.tell()
+                lines += [] if last in lines else [last]
+        records = [read_record(line) for line in lines]
+        for record in records:
+            self._note(record)
+        return [record for record in records if record["kind"] in ("start", "end")]
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        if record["kind"] == "start":
+            self.pid = record["pid"]
+        elif record["kind"] == "end":
+            self.end = record
+
+
+def _last_line(file: BinaryIO) -> bytes:
+    """The last whole line of a file that has one, where the file then stands."""
+    size, length = file.seek(0, os.SEEK_END), 4096
+    while True:
+        begin = max(0, size - length)
+        file.seek(begin)
+        text = file.read(size - begin)
+        end = text.rfind(b"\n") + 1
+        start = text.rfind(b"\n", 0, max(0, end - 1)) + 1
+        if (end and start) or begin == 0:
+            file.seek(begin + end)
+            return text[start:end]
+        length *= 4
 
 
 def _is_well(end: Mapping[str, Any] | None) -> bool:
