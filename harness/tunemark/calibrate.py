@@ -6,12 +6,8 @@ measured beside others is measured by all ranks at once, as it will be used.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +20,10 @@ from typing import Any
 from tunemark.data import prepare
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Plan, make_experiment, points, resolve
-from tunemark.launch import copy_code
-from tunemark.plugin import Catalog, Model
+from tunemark.launch import POLL_S, copy_code
+from tunemark.launch.ending import tail
+from tunemark.launch.local import LocalJob
+from tunemark.plugin import Catalog, Job, Model
 from tunemark.plugin.descriptors import Architecture, Axis
 from tunemark.predict.calibration import Calibration, store, units_of
 from tunemark.predict.fit import Step, fit, from_kernels
@@ -44,9 +42,8 @@ _KERNELS_S = 15.0
 _PROBES_S = 70.0
 # Share of our cores' time that others may use before it is said that this was no quiet machine.
 _QUIET = 0.1
-# Seconds after which a job is ended, and those that it then has to end by itself.
+# Seconds after which a job is ended.
 _TIMEOUT_S = 400.0
-_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,51 +239,38 @@ def _run(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str], Non
     assert plan.model.runtime is not None, "the probes' model has a runtime"
     runtimes = [json.loads(Path(where, "plan.json").read_text())["strategy_runtime"] for where in job["folders"]]
     code = copy_code([plan.model.runtime, plan.device.runtime, *runtimes], folder)
-    processes = plan.launch.processes
-    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    python = plan.spec.python or sys.executable
-    command = [python, *(elastic if processes > 1 else []), "-m", "tunemark_worker.calibrate", str(folder / "job.json")]
     with plan.device.occupy(plan.accelerator, folder) as variables:
-        environment = {**os.environ, **plan.launch.environment, **(variables or {}), "PYTHONPATH": str(code.folder)}
-        with open(folder / "log", "wb") as log:
-            process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-            try:
-                code_of_end: int | None = process.wait(_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                code_of_end = None
-            finally:
-                _end(process, folder)
+        started = LocalJob(
+            Job(
+                name="calibration",
+                python=plan.spec.python or sys.executable,
+                processes=plan.launch.processes,
+                threads=plan.launch.threads,
+                environment={**plan.launch.environment, **(variables or {})},
+                code=code.folder,
+                folder=folder,
+            ),
+            ("-m", "tunemark_worker.calibrate", "job.json"),
+        )
+        until_s = time.monotonic() + _TIMEOUT_S
+        try:
+            while (code_of_end := started.exit_code()) is None and time.monotonic() < until_s:
+                time.sleep(POLL_S)
+        finally:
+            # Every rank has left its number as a file's name.
+            pids = dict(enumerate(int(path.suffix[1:]) for path in folder.glob("pid.*")))
+            started.stop(pids, graceful=True)
     kernels = folder / "kernels.0.jsonl"
     if code_of_end != 0:
-        tail = (folder / "log").read_text(errors="replace").strip().splitlines()[-8:]
+        last = tail(folder).strip().splitlines()[-8:]
         words = "it took too long" if code_of_end is None else f"it ended with code {code_of_end}"
         if not kernels.exists() or not kernels.read_text().strip():
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} could not be calibrated",
-                why=f"{words}: {' | '.join(tail)}",
+                why=f"{words}: {' | '.join(last)}",
                 next="`tunemark run` on the same device says more",
             )
-        say(f"{words}; what was measured before is used: {' | '.join(tail[-2:])}")
-
-
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Leave no process of the job behind: torchrun's ranks are each in a session of their own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE_S)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for path in folder.glob("pid.*"):
-        # A number that meanwhile means another process is told by where that one works.
-        pid = path.suffix[1:]
-        with contextlib.suppress(OSError):
-            if os.path.samefile(f"/proc/{pid}/cwd", folder):
-                os.kill(int(pid), signal.SIGKILL)
+        say(f"{words}; what was measured before is used: {' | '.join(last[-2:])}")
 
 
 def _assignment(plan: Plan, probe: _Probe, catalog: Catalog, precision: str) -> Assignment:

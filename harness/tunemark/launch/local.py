@@ -18,6 +18,7 @@ from typing import Any
 from tunemark.plugin import Job, Launch, StartedJob
 from tunemark_worker.contract import OWN_STORE, PARENT
 
+_WORKER = ("-m", "tunemark_worker", "plan.json")
 # Seconds that a worker has to end at a window's edge after SIGTERM, before it is killed.
 _GRACE_S = 20.0
 
@@ -47,9 +48,9 @@ class Local:
 
 
 class LocalJob:
-    """Processes of this host."""
+    """Processes of this host. program: what each of them runs, as the interpreter's arguments, in the job's folder."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, program: Sequence[str] = _WORKER) -> None:
         self._folder = job.folder
         variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
         # Another interpreter's own library would stand in for the worker's; what was examined was asked without it.
@@ -59,7 +60,7 @@ class LocalJob:
             variables[OWN_STORE] = "1"
         with open(job.folder / "stdout.log", "wb") as out, open(job.folder / "stderr.log", "wb") as err:
             self._process = subprocess.Popen(
-                command(job),
+                command(job, program),
                 cwd=job.folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -108,15 +109,14 @@ class LocalJob:
             os.killpg(self._process.pid, number)
 
 
-def command(job: Job) -> list[str]:
-    """The worker's command line, to be run in the attempt's folder."""
-    worker = ["-m", "tunemark_worker", "plan.json"]
+def command(job: Job, program: Sequence[str] = _WORKER) -> list[str]:
+    """The command line of all processes, to be run in the job's folder."""
     if job.processes == 1 and not job.max_restarts:
-        return [job.python, *worker]
+        return [job.python, *program]
     elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
     if job.max_restarts:
         elastic += ["--max-restarts", str(job.max_restarts)]
-    return [job.python, *elastic, *worker]
+    return [job.python, *elastic, *program]
 
 
 def _state(pid: int, folder: Path) -> str | None:
