@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 import pytest
 
 _HERE = Path(__file__).parent
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
+T = TypeVar("T")
+# Seconds in which anything that is waited for comes, on a slow machine that others share.
+_PATIENCE_S = 300.0
+# Seconds that processes which were ended may need to be gone.
+_GONE_S = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +74,114 @@ def tunemark(tmp_path: Path, tunemark_cache: Path) -> Tunemark:
         return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
 
     return run
+
+
+class Command:
+    """A running `tunemark run` in a folder of its own. job: its process. said: lines of its standard error so far."""
+
+    def __init__(self, words: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
+        self.folder, self.variables = folder, dict(variables)
+        self.job = subprocess.Popen(
+            [sys.executable, "-m", "tunemark", "run", *words], cwd=folder, env=self.variables, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.said: list[str] = []
+        self._printed: list[str] = []
+        self._readers = [self._read(self.job.stdout, self._printed), self._read(self.job.stderr, self.said)]
+
+    def until(self, look: Callable[[], T | None], seconds: float = _PATIENCE_S) -> T:
+        """What `look` gives as soon as that is something; what the command has said, where it never is."""
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            is_over = self.job.poll() is not None
+            if found := look():
+                return found
+            if is_over:
+                break
+            time.sleep(0.02)
+        raise AssertionError("it never came: " + "".join(self.said))
+
+    def line(self, beginning: str) -> str:
+        """The first line on standard error that begins so."""
+        return self.until(lambda: next((line for line in self.said if line.startswith(beginning)), None))
+
+    def attempt(self, steps: int, *, rank: int = 0) -> Path:
+        """The attempt's folder, once that rank has taken so many steps."""
+
+        def look() -> Path | None:
+            for path in self.folder.glob(f"runs/*/*/records.{rank}.jsonl"):
+                if path.read_bytes().count(b'"kind":"step"') >= steps:
+                    return path.parent
+            return None
+
+        return self.until(look)
+
+    def ended(self, seconds: float = _PATIENCE_S) -> int:
+        """The exit code, once the command has ended and all that it said was read."""
+        code = self.job.wait(seconds)
+        for reader in self._readers:
+            reader.join(_GONE_S)
+        assert "Traceback" not in "".join(self.said), "".join(self.said)
+        return code
+
+    def rows(self, seconds: float = _PATIENCE_S) -> list[dict[str, Any]]:
+        """The results, once the command has ended."""
+        self.ended(seconds)
+        assert self._printed, "".join(self.said)
+        return [json.loads(line) for line in self._printed]
+
+    def row(self, seconds: float = _PATIENCE_S) -> dict[str, Any]:
+        """The one result."""
+        (row,) = self.rows(seconds)
+        return row
+
+    def left(self) -> list[str]:
+        """The command lines of what still works for the folder's attempts, after the moment that an end may take."""
+        until_s = time.monotonic() + _GONE_S
+        while (found := self._agents()) and time.monotonic() < until_s:
+            time.sleep(0.02)
+        return found
+
+    def close(self) -> None:
+        if self.job.poll() is None:
+            self.job.kill()
+        self.job.wait(_GONE_S)
+        for reader, pipe in zip(self._readers, (self.job.stdout, self.job.stderr), strict=True):
+            reader.join(_GONE_S)
+            # Who would still read from it holds it.
+            if pipe is not None and not reader.is_alive():
+                pipe.close()
+
+    def _agents(self) -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if f"TUNEMARK_AGENT={self.folder}/" in path.read_text(errors="replace"):
+                    found.append((path.parent / "cmdline").read_text(errors="replace").replace("\0", " "))
+        return found
+
+    @staticmethod
+    def _read(pipe: TextIO | None, into: list[str]) -> threading.Thread:
+        assert pipe is not None, "it was asked for"
+
+        def follow() -> None:
+            for line in pipe:
+                into.append(line)
+
+        reader = threading.Thread(target=follow, daemon=True)
+        reader.start()
+        return reader
+
+
+@pytest.fixture
+def start(tmp_path: Path, tunemark_cache: Path) -> Iterator[Callable[..., Command]]:
+    """Start `tunemark run WORDS...` in the test's folder, or in another; none outlives the test."""
+    started: list[Command] = []
+
+    def begin(*words: str, variables: Mapping[str, str] = os.environ, folder: Path = tmp_path) -> Command:
+        started.append(Command(words, folder, {**variables, "TUNEMARK_CACHE": str(tunemark_cache)}))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.close()

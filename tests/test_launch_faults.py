@@ -7,64 +7,47 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_RUN = [sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2"]
-_RUN += ["--oversubscribe", "--sequence", "32", "--micro-batch", "2", "--no-calibrate", "--warmup", "1", "--json"]
-_RUN += ["--repeats", "1", "--target-interval", "0", "--timeout", "60"]
-_ENDLESS = ["--steps", "100000"]
+_RUN = ["--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2", "--oversubscribe", "--sequence", "32"]
+_RUN += ["--micro-batch", "2", "--no-calibrate", "--warmup", "1", "--json", "--repeats", "1", "--target-interval", "0"]
+_RUN += ["--timeout", "60"]
+_ENDLESS = ["--steps", "100000", "--budget", "100000"]
 
-
-def _started(folder: Path, cache: Path, words: Sequence[str] = _ENDLESS) -> tuple[subprocess.Popen[str], Path]:
-    """The command, and its attempt's folder once rank 1 has taken two steps."""
-    job = subprocess.Popen(
-        [*_RUN, *words], cwd=folder, env={**os.environ, "TUNEMARK_CACHE": str(cache)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    until_s = time.monotonic() + 120
-    while time.monotonic() < until_s and job.poll() is None:
-        for path in folder.glob("runs/*/*/records.1.jsonl"):
-            if path.read_text().count('"kind":"step"') >= 2:
-                return job, path.parent
-        time.sleep(0.02)
-    job.kill()
-    raise AssertionError(job.communicate()[1])
+Start = Callable[..., Any]
 
 
 def _pids(attempt: Path) -> list[int]:
     return [json.loads((attempt / f"records.{rank}.jsonl").read_text().splitlines()[0])["pid"] for rank in range(2)]
 
 
-def _row(job: subprocess.Popen[str], pids: list[int], codes: Sequence[int] = (4,)) -> dict[str, Any]:
-    out, err = job.communicate(timeout=120)
-    assert job.returncode in codes, err
+def _row(command: Any, pids: list[int], codes: Sequence[int] = (4,)) -> dict[str, Any]:
+    row: dict[str, Any] = command.row()
+    assert command.job.returncode in codes, command.said
     assert not [pid for pid in pids if Path(f"/proc/{pid}/cwd").exists()]
-    row: dict[str, Any] = json.loads(out)
     return row
 
 
-def test_the_rank_that_was_killed_is_named(tmp_path: Path, tunemark_cache: Path) -> None:
-    job, attempt = _started(tmp_path, tunemark_cache)
-    pids = _pids(attempt)
+def test_the_rank_that_was_killed_is_named(start: Start) -> None:
+    command = start(*_RUN, *_ENDLESS)
+    pids = _pids(command.attempt(2, rank=1))
     os.kill(pids[1], signal.SIGKILL)
-    row = _row(job, pids)
+    row = _row(command, pids)
     assert row["status"] == "killed"
     assert f"rank 1 (process {pids[1]}) was ended by SIGKILL" in row["each_attempt"][0]["evidence"]
 
 
 @pytest.mark.full
-def test_ranks_that_are_started_again_are_measured_alone_and_it_is_said(tmp_path: Path, tunemark_cache: Path) -> None:
-    words = ["--steps", "12", "--max-restarts", "1"]
-    job, attempt = _started(tmp_path, tunemark_cache, words)
+def test_ranks_that_are_started_again_are_measured_alone_and_it_is_said(start: Start) -> None:
+    command = start(*_RUN, "--steps", "12", "--max-restarts", "1")
+    attempt = command.attempt(2, rank=1)
     pids = _pids(attempt)
     os.kill(pids[1], signal.SIGKILL)
-    row = _row(job, pids, codes=(0, 1, 3))
+    row = _row(command, pids, codes=(0, 1, 3))
     # All steps are of the second life: none of them is between clocks of two processes.
     assert (row["status"], row["attempts"], row["steps_measured"], row["warmup_steps"]) == ("ok", 1, 12, 1)
     (said,) = [finding["message"] for finding in row["findings"] if finding["rule"] == "restarted"]
@@ -90,36 +73,33 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.full
-def test_a_full_disk_is_a_row_that_says_so(small_disk: Path, tunemark_cache: Path) -> None:
-    job, attempt = _started(small_disk, tunemark_cache)
-    pids = _pids(attempt)
-    with open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+def _fill(disk: Path) -> None:
+    with open(disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
         while True:
             filler.write(bytes(4096))
-    row = _row(job, pids)
+
+
+@pytest.mark.full
+def test_a_full_disk_is_a_row_that_says_so(small_disk: Path, start: Start) -> None:
+    command = start(*_RUN, *_ENDLESS, folder=small_disk)
+    pids = _pids(command.attempt(2, rank=1))
+    _fill(small_disk)
+    row = _row(command, pids)
     assert row["status"] == "error"
     assert "are left on the disk" in row["each_attempt"][0]["evidence"]
 
 
 @pytest.mark.full
-def test_a_run_without_room_is_a_row_and_a_store_without_room_is_refused(
-    small_disk: Path, tunemark_cache: Path
-) -> None:
+def test_a_run_without_room_is_a_row_and_a_store_without_room_is_refused(small_disk: Path, start: Start) -> None:
     words = ["--seed", "0,1", *_ENDLESS]
-    job, _ = _started(small_disk, tunemark_cache, words)
-    filler = small_disk / "filler"
-    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    out, err = job.communicate(timeout=120)
-    rows = [json.loads(line) for line in out.splitlines()]
-    assert (job.returncode, [row["status"] for row in rows]) == (4, ["error", "error"]), err
+    command = start(*_RUN, *words, folder=small_disk)
+    command.attempt(2, rank=1)
+    _fill(small_disk)
+    rows = command.rows()
+    assert (command.job.returncode, [row["status"] for row in rows]) == (4, ["error", "error"]), command.said
     assert "No space left" in rows[1]["each_attempt"][0]["evidence"]
     assert (rows[1]["stop_reason"], rows[1]["steps_measured"]) == ("store", 0)
 
-    variables = {**os.environ, "TUNEMARK_CACHE": str(tunemark_cache)}
-    refused = subprocess.run([*_RUN, *words], cwd=small_disk, env=variables, capture_output=True, text=True)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "No space left" in refused.stderr
-    assert "Traceback" not in refused.stderr + err
+    refused = start(*_RUN, *words, folder=small_disk)
+    assert refused.ended() == 2
+    assert "No space left" in "".join(refused.said)

@@ -79,20 +79,32 @@ class Agents:
 
     def __init__(self, folder: Path, nodes: int) -> None:
         self._folder, self._nodes = folder, nodes
+        # By host: bytes of its file that were read, and its last row of each event. It is asked at every look at the
+        # job, and most find nothing new.
+        self._read = dict.fromkeys(range(nodes), 0)
+        self._rows: dict[int, dict[str, Mapping[str, Any]]] = {node: {} for node in range(nodes)}
 
     def said(self, event: str) -> dict[int, Mapping[str, Any]]:
         """The last such event of each host that has had one."""
-        found: dict[int, Mapping[str, Any]] = {}
-        for node in range(self._nodes):
-            try:
-                lines = (self._folder / f"agent.{node}.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-            except OSError:
-                continue
-            for line in lines:
-                row = json.loads(line)
-                if row["event"] == event:
-                    found[node] = row
-        return found
+        for node in self._read:
+            self._look(node)
+        return {node: rows[event] for node, rows in self._rows.items() if event in rows}
+
+    def _look(self, node: int) -> None:
+        try:
+            # Opened each time, which makes a shared file system look for it.
+            with open(self._folder / f"agent.{node}.jsonl", "rb") as file:
+                if os.fstat(file.fileno()).st_size <= self._read[node]:
+                    return
+                file.seek(self._read[node])
+                text = file.read()
+        except OSError:
+            return
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read[node] += len(whole)
+        for line in whole.splitlines():
+            row = json.loads(line)
+            self._rows[node][row["event"]] = row
 
     def all_ended(self) -> bool:
         return len(self.said("ended")) == self._nodes

@@ -272,7 +272,12 @@ class NodesJob:
             self._reason = "host vanished"
         elif troubles := self._place.troubles():
             self._failure, self._reason = "; ".join(troubles), "no shared file system"
-        elif self._process is not None and self._process.poll() is not None and 0 not in ended:
+        elif (
+            self._process is not None
+            and self._process.poll() is not None
+            # Asked once more: it may have said so, and ended, since.
+            and 0 not in self._agents.said("ended")
+        ):
             self._failure = f"this host's agent ended with code {self._process.returncode}; its log is agent.0.log"
 
     def _wait_for_living(self, seconds: float) -> None:
