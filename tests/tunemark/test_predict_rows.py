@@ -266,3 +266,51 @@ def test_slower_links_never_make_a_step_faster() -> None:
     found = _expressed(**row)
     slow = device_facts("H100-SXM-80GB", inter_bytes_per_s=5e9, intra_bytes_per_s=30e9)
     assert predict(found.work, found.layout, slow).step_time_s > found.predict().step_time_s
+
+
+def test_selective_recomputation_in_torch_repeats_every_second_product() -> None:
+    # Of a layer's products keys, output and up come again: of 4096 x (4096 + 2 x 1024 + 4096 + 3 x 14336) a token
+    # they are 4096 x (1024 + 4096 + 14336). Attention does not.
+    none, again, full = (_expressed(compile="Y", act_ckpt=kind) for kind in ("none", "selective", "full"))
+    more = again.predict().flops - none.predict().flops
+    tokens = 32 * 4096 * 16 / 8
+    assert more == pytest.approx(2 * tokens * 4096 * (1024 + 4096 + 14336))
+    least, middle, most = (one.predict().bytes.activations for one in (full, again, none))
+    assert least < middle < most / 2
+    assert none.predict().step_time_s < again.predict().step_time_s < full.predict().step_time_s
+
+
+def test_torch_runs_attention_by_kernels_of_no_class() -> None:
+    # Of one class of devices alone there were kernels before: on A100 both stacks have the same.
+    long = {"seq_len": "65536", "global_batch_seqs": "8", "act_ckpt": "none"}
+    torch, megatron = _expressed(**long, compile="Y"), _expressed(**long)
+    assert not torch.work.stack.native_attention
+    assert megatron.work.stack.native_attention
+    shares = [fitted(chip).efficiency.attention_portable for chip in ("H100-SXM-80GB", "A100-SXM-80GB")]
+    assert shares[0] < 1.0 == shares[1]
+    assert torch.predict().step_time_s > 1.2 * megatron.predict().step_time_s
+
+
+def test_virtual_stages_that_are_not_stated_have_two_layers_or_more() -> None:
+    piped = {"fsdp": "", "pp": "4", "act_ckpt": "none", "global_batch_seqs": "64"}
+    found = _expressed(**piped)
+    assert (found.layout.virtual, found.layout.schedule) == (4, "interleaved")
+    assert found.assumptions[-1] == "4 virtual stages of 2 layers, because none are stated"
+    assert _expressed(**piped, vp="1").layout.virtual == 1
+    # Six micro-batches are not dealt to four stages evenly; fp16 is of the years before.
+    assert _expressed(**{**piped, "global_batch_seqs": "12"}).layout.virtual == 1
+    assert _expressed(**piped, precision="fp16").layout.virtual == 1
+
+
+def test_what_does_not_fit_beside_a_processor_s_memory_is_not_computed_again() -> None:
+    large = {"act_ckpt": "", "seq_len": "65536", "micro_batch": "2"}
+    assert _expressed(**large, device="GB200").layout.recompute == "none"
+    assert _expressed(**large, device="B200").layout.recompute != "none"
+
+
+def test_scores_that_no_fused_kernel_takes_cost_more() -> None:
+    # Two heads of one sequence are no multiple of four.
+    old = {"precision": "fp16", "device": "A100", "tp": "8", "fsdp": "", "seq_len": "2048"}
+    old |= {"n_heads": "16", "n_kv_heads": "16"}
+    one, two = (_expressed(**old, micro_batch=n).predict().seconds.compute for n in ("1", "2"))
+    assert one > two * 1.05

@@ -23,7 +23,7 @@ from tunemark.predict.prediction import Bytes, Prediction, Seconds
 # Counted in eager PyTorch modules of a decoder layer; fused stacks launch about half.
 _OPERATIONS, _FUSED_OPERATIONS = 30, 16
 # Of a parallel matrix more: the collective, its wait and its views.
-_TENSOR_OPERATIONS = 3
+_TENSOR_OPERATIONS = 1
 # Of an end of the model forward: embedding, positions and dropout; the last norm, the head and the loss's soft-max;
 # and a micro-batch's share of the training loop.
 _END_OPERATIONS = 20
@@ -35,14 +35,17 @@ LOW_PRECISIONS = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One layer, one micro-batch, one rank. forward, backward: seconds of kernels without collectives."""
+    """One layer, one micro-batch, one rank. forward, backward: seconds of kernels without collectives. flops_again:
+    of what is computed a second time. collective: seconds of all passes, passes_sent: how many of a forward's."""
 
     forward: float
     backward: float
     recompute: float
     flops_forward: float
     flops_attention: float
+    flops_again: float
     collective: float
+    passes_sent: float
     collective_bytes: float
     host_forward: float
     host_backward: float
@@ -122,7 +125,7 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     nodes = max(1, layout.ranks / device.node)
 
     # A rank's launching thread runs ahead of its kernels where these are long, and holds them up where they are short.
-    share = layer.collective / (2.0 + (layout.recomputed if layout.recompute == "full" else 0.0))
+    share = layer.collective / layer.passes_sent
     own = _parameters_of_rank(a, layout, stages)
     # Our own worker keeps the first micro-batch's gradients as they are, where others add them to zeros.
     touched_bytes = stack.touched_bytes - (TORCH.touched_bytes / accumulation if stack.own else 0.0)
@@ -169,12 +172,10 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
         data=e.step_s,
     )
     widest = max(stages)
-    passes = 3.0 + (layout.recomputed if layout.recompute == "full" else 0.0)
-    if work.trained_fraction < 1.0:
-        passes -= 1.0
-    attention_passes = 3.0 + (layout.recomputed if layout.recompute != "none" else 0.0)
+    passes = 2.0 if work.trained_fraction < 1.0 else 3.0
     flops = accumulation * (
-        widest * (layer.flops_forward * passes + layer.flops_attention * attention_passes) + ends.head_flops * 3.0
+        widest * (layer.flops_forward * passes + layer.flops_attention * 3.0 + layer.flops_again)
+        + ends.head_flops * 3.0
     )
     communicated = {
         "tensor": accumulation * (widest * layer.collective_bytes + ends.sent_bytes),
@@ -280,7 +281,8 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     if stack.flash_attention:
         # Short sequences and narrow heads fill tiles of 128 less well.
         ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
-        attention = attention_flops * ramp / (peak * e.attention)
+        share = e.attention * (1.0 if stack.native_attention else e.attention_portable)
+        attention = attention_flops * ramp / (peak * share)
         # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
         attention_backward = 2.5 * attention
     else:
@@ -288,8 +290,11 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         # reads and writes them and a mask of one byte; backward both likewise, soft-max with its own output.
         scores = batch * heads * (work.sequence / layout.context) * work.sequence
         products = 2.0 * product_seconds(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
-        attention = products + 9.0 * scores / rate
-        attention_backward = 2.0 * products + 11.0 * scores / rate
+        # The fused soft-max works on four heads at a time (Megatron-LM, fused_softmax.py); where these do not divide
+        # into fours, casts, scale, mask and soft-max are kernels of their own in 32 bits.
+        is_fused = batch * heads % 4 == 0 and work.sequence <= 2048
+        attention = products + (9.0 if is_fused else 38.0) * scores / rate
+        attention_backward = 2.0 * products + (11.0 if is_fused else 46.0) * scores / rate
         attention_flops = 4.0 * scores * a.head_dim
 
     shared = t if layout.sequence_parallel else 1
@@ -301,15 +306,33 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     light_s = light / rate
     forward += attention + light_s
     backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention_backward + 2.0 * light_s
-    # Selective: scores alone where they are kept (Korthikanti et al. 2022), else all but what matrix products gave.
-    again = attention if not stack.flash_attention else attention + light_s
-    recompute = layout.recomputed * {"none": 0.0, "selective": again, "full": forward}[layout.recompute]
+    # Selective: scores alone where they are kept (Korthikanti et al. 2022), else all but what matrix products gave; or
+    # of a layer's products (queries, keys, values, output, gate, up, down) the even ones, and no attention.
+    is_alternate = layout.recompute == "selective" and stack.selective == "alternate"
+    again, flops_again = 0.0, 0.0
+    if layout.recompute == "full":
+        again, flops_again = forward, flops + attention_flops
+    elif is_alternate:
+        even = [
+            (tokens, h, keys, 1.0),
+            (tokens, queries, h, 1.0),
+            (routed, h, inner, local_experts) if a.gated_mlp else (routed, inner, h, local_experts),
+        ]
+        again = light_s + sum(count * product_seconds(device, p, m, k, n) for m, k, n, count in even)
+        flops_again = sum(2.0 * m * k * n * count for m, k, n, count in even)
+    elif layout.recompute == "selective":
+        again, flops_again = attention + (light_s if stack.flash_attention else 0.0), attention_flops
+    recompute = layout.recomputed * again
 
     # Tensor parallelism: an all-reduce (or a gather and a scatter, the same bytes) after attention and after the MLP,
     # forward and backward (Shoeybi et al. 2019, section 3); a full recomputation repeats the forward's.
     payload = sum(_value_bytes(work)) / 2.0 * tokens * h
     reduce_s = group_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
-    count = 4.0 + (2.0 * layout.recomputed if layout.recompute == "full" else 0.0)
+    # What every second product needs is gathered again; what was scattered is kept.
+    count = 4.0 + layout.recomputed * {"none": 0.0, "selective": float(is_alternate), "full": 2.0}[layout.recompute]
+    if stack.copied_collectives and t > 1:
+        # An all-reduce is a gather and a scatter, each with a copy of the payload.
+        reduce_s += 2.0 * 2.0 * payload / rate
     collective = count * reduce_s
     sent = count * 2.0 * payload * (t - 1) / t
     if stack.tensor_overlap and t > 1:
@@ -331,17 +354,19 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         )
         sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
     operations = (_FUSED_OPERATIONS if stack.fused else _OPERATIONS) + (_TENSOR_OPERATIONS if t > 1 else 0)
-    again = layout.recomputed if layout.recompute == "full" else 0.0
+    repeated = layout.recomputed if layout.recompute == "full" else 0.0
     return _Layer(
         forward=forward,
         backward=backward,
         recompute=recompute,
         flops_forward=flops,
         flops_attention=attention_flops,
+        flops_again=layout.recomputed * flops_again,
         collective=collective,
+        passes_sent=count / 2.0,
         collective_bytes=sent,
         host_forward=operations * e.host_s,
-        host_backward=(2.0 + again) * operations * e.host_s,
+        host_backward=(2.0 + repeated) * operations * e.host_s,
     )
 
 
@@ -422,18 +447,21 @@ def _data_parallel(
     gather = scatter = reduce_s = 0.0
     if layout.zero == 3 and shard > 1:
         gathers = 2.0 if layout.reshard else 1.0
-        # Our own worker scatters what all micro-batches have added up.
-        scatters = 1 if stack.own else accumulation
-        gather = gathers * accumulation * group_seconds(device, size=shard, stride=stride, payload_bytes=low)
+        # A stage that keeps what it gathered does so for all micro-batches, and scatters what it summed once; our own
+        # worker scatters what all micro-batches have added up.
+        kept = layout.pipeline > 1 and not layout.reshard
+        times = 1 if kept and not stack.own else accumulation
+        scatters = 1 if kept or stack.own else accumulation
+        gather = gathers * times * group_seconds(device, size=shard, stride=stride, payload_bytes=low)
         scatter = scatters * group_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes)
-        sent += (accumulation * gathers * low + scatters * reduce_bytes) * (shard - 1) / shard
+        sent += (times * gathers * low + scatters * reduce_bytes) * (shard - 1) / shard
         if replicas > shard:
             outer = replicas // shard
             reduce_s = group_seconds(
                 device, size=outer, stride=stride * shard, payload_bytes=reduce_bytes / shard, kind="all_reduce"
             )
             sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
-        window = compute
+        window = compute * times / accumulation
     else:
         if layout.zero in (1, 2) and shard > 1:
             gather = group_seconds(device, size=replicas, stride=stride, payload_bytes=low)
@@ -550,6 +578,11 @@ def layer_activation_bytes(work: Workload, layout: Layout, tokens: float, recomp
     if stack.flash_attention and kind == "selective":
         # The layer's input, and what each matrix product gave.
         values = 2.0 * tokens * (3.0 * h / shared + queries + 2.0 * keys + inner * (2.0 if a.gated_mlp else 1.0))
+        if stack.selective == "alternate":
+            # The layer's input, queries, values, attention's output; of a gated MLP the gate and its output, which
+            # tensor ranks have yet to sum, and of what they sum their own part.
+            values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
+            values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
     return wide * values
 
 

@@ -54,7 +54,7 @@ def from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFacts) -> Dev
     e = replace(e, gemm_tile=_tile(_of(records, "product"), facts))
     shares = [_attention_share(r, facts) for r in _of(records, "attention")]
     if shares:
-        e = replace(e, attention=statistics.median(shares))
+        e = replace(e, attention=statistics.median(shares), attention_portable=1.0)
     launches = [r["seconds"] for r in _of(records, "launch")]
     if launches:
         e = replace(e, host_s=launches[0])

@@ -86,10 +86,14 @@ class Layout:
 class Stack:
     """What the software does with a layout, as far as it changes times or bytes.
 
-    flash_attention: scores are never written to memory (Dao et al. 2022). fused: neighbouring elementwise operations
+    flash_attention: scores are never written to memory (Dao et al. 2022); native_attention: by kernels of the device's
+    own class (cuDNN's; Shah et al. 2024), not by those that any class runs. fused: neighbouring elementwise operations
     are one kernel. tensor_overlap, data_overlap: collectives of tensor and of data parallelism run beside the
     matrices. pipeline_balanced: stages of unequal layers make up for the embedding and the head.
     scores_gathered: tensor ranks make the scores whole in each of them before the loss.
+    selective: what a selective recomputation does again: "pointwise" all but what matrix products gave (where scores
+    are written, the scores alone: Korthikanti et al. 2022, section 5), "alternate" every second matrix product as well.
+    copied_collectives: what is gathered or scattered along tokens is laid out by ranks first, one copy each.
     scattered_messages: tensor ranks send a part each of what passes between stages (Narayanan et al. 2021, 4.1).
     head_bytes: of temporaries at the loss, per logit. gradient_bytes, main_bytes: per parameter; main_bytes holds
     the optimizer's states and any fp32 copy of the parameters. head_gradient_bytes: of the largest end's gradient while
@@ -103,12 +107,15 @@ class Stack:
     """
 
     flash_attention: bool = True
+    native_attention: bool = False
     fused: bool = False
     tensor_overlap: bool = False
     data_overlap: bool = True
     pipeline_balanced: bool = False
     scores_gathered: bool = False
     scattered_messages: bool = False
+    selective: Literal["pointwise", "alternate"] = "pointwise"
+    copied_collectives: bool = False
     head_bytes: float = 20.0
     head_gradient_bytes: float = 0.0
     parameter_bytes: float = 4.0
@@ -124,10 +131,12 @@ class Stack:
 # torch's own parallelism: fp32 parameters sharded, gathered in 16 bits; logits in 2, 4 and 4 bytes, their gradients in
 # 4, 4 and 2 (cross_entropy of float logits).
 TORCH = Stack()
+# Likewise where the loss is one compiled kernel: logits in 2 and 4 bytes, and their gradients.
+COMPILED_HEAD_BYTES = 12.0
 # Megatron with Transformer Engine: 16-bit parameters, fp32 gradients, master copy and Adam's two moments (18 bytes,
 # Korthikanti et al. 2022, section 4); the loss in 2 + 4 bytes a logit, made in place.
 MEGATRON = Stack(
-    fused=True, tensor_overlap=True, pipeline_balanced=True, scattered_messages=True,
+    native_attention=True, fused=True, tensor_overlap=True, pipeline_balanced=True, scattered_messages=True,
     head_bytes=6.0, head_gradient_bytes=5.0,
     parameter_bytes=2.0, gradient_bytes=4.0, main_bytes=12.0, gather_bytes=2.0, reduce_bytes=4.0, touched_bytes=4.0,
     stream_bytes=12.0,

@@ -14,7 +14,8 @@ class Efficiency:
 
     gemm: by precision, of large matrices. gemm_tile: tokens or columns that a matrix loses at each edge: a product of
     m x k x n takes 1 + tile (1/m + 1/k + 1/n) of its ideal time. attention: share of the 16-bit peak in fused
-    attention of long sequences, causal work alone counted. memory: of the bandwidth, in elementwise work.
+    attention of long sequences, causal work alone counted; attention_portable: of that, what kernels reach that were
+    written for an earlier class. memory: of the bandwidth, in elementwise work.
     intra, inter: of the links. host_s: of the launching thread per operation. tensor_hidden, data_hidden: share of a
     collective that overlapping hides at most. straggle: added to a step for every doubling of nodes.
     host_order: how far that thread runs ahead of the kernels: order of the norm that joins both, 1 where it does not (a
@@ -24,6 +25,7 @@ class Efficiency:
     gemm: Mapping[str, float] = field(default_factory=dict)
     gemm_tile: float = 64.0
     attention: float = 0.45
+    attention_portable: float = 1.0
     memory: float = 0.75
     intra: float = 0.7
     inter: float = 0.7

@@ -20,7 +20,16 @@ from tunemark.physics.peaks import precision_of
 from tunemark.plugin.descriptors import Architecture
 from tunemark.predict.analytic import LOW_PRECISIONS, impossible, memory, predict
 from tunemark.predict.facts import device_facts
-from tunemark.predict.layout import MEGATRON, MEGATRON_2021, TORCH, Layout, Recompute, Stack, Workload
+from tunemark.predict.layout import (
+    COMPILED_HEAD_BYTES,
+    MEGATRON,
+    MEGATRON_2021,
+    TORCH,
+    Layout,
+    Recompute,
+    Stack,
+    Workload,
+)
 from tunemark.predict.machine import DeviceFacts
 from tunemark.predict.prediction import Prediction
 
@@ -40,6 +49,9 @@ _FLAGS = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
 # FSDP by name divides all three.
 _STAGES = {"true": "3", "yes": "3", "y": "3", "full_shard": "3", "false": "0", "no": "0", "n": "0", "no_shard": "0"}
 
+# Packages that share a board and 900 GB/s with a processor and its memory (NVLink-C2C): moving activations there and
+# back costs less than computing them again.
+_HOST_MEMORY = frozenset(("GH200", "GB200", "GB300"))
 _DEFAULT_VOCABULARY = 50304
 # Of anything that is counted: no model, batch or machine has more; of layers and what divides them.
 _MOST, _MOST_LAYERS = 1e12, 1e5
@@ -154,6 +166,11 @@ def _express(name: str, row: Mapping[str, str], models: Mapping[str, Architectur
     stack = _stack(row, precision, layout)
     if stack is MEGATRON_2021:
         layout = replace(layout, sequence_parallel=False)
+    elif stack is not MEGATRON and layout.pipeline > 1:
+        # torchtitan's default: stages of a pipeline keep what they gathered.
+        layout = replace(layout, reshard=False)
+    elif layout.pipeline > 1 and _count(row, "vp") is None:
+        layout = _interleaved(layout, whole, architecture.num_hidden_layers, notes)
     task = (_word(row, "task") or "pretrain").lower()
     is_lora = "lora" in task
     if is_lora:
@@ -313,6 +330,19 @@ def _layout(
     )
 
 
+def _interleaved(layout: Layout, whole: int, layers: int, notes: list[str]) -> Layout:
+    """With as many virtual stages as have two layers or more each, where micro-batches are dealt to stages evenly."""
+    passes = whole // (layout.data * layout.micro_batch)
+    each = layers // layout.pipeline
+    if layers % layout.pipeline or passes % layout.pipeline:
+        return layout
+    virtual = max((v for v in range(1, each // 2 + 1) if each % v == 0), default=1)
+    if virtual == 1:
+        return layout
+    notes.append(f"{virtual} virtual stages of {each // virtual} layers, because none are stated")
+    return replace(layout, virtual=virtual, schedule="interleaved")
+
+
 def _batch(row: Mapping[str, str], layout: Layout, notes: list[str]) -> tuple[int, int]:
     """Sequences of a step and of a micro-batch."""
     whole, micro, accumulation = (_count(row, key) for key in ("global_batch_seqs", "micro_batch", "grad_accum"))
@@ -342,9 +372,19 @@ def _stack(row: Mapping[str, str], precision: str, layout: Layout) -> Stack:
     # Only torch's own modules are compiled or not.
     if layout.zero == 3 and compiled:
         is_fused = compiled.startswith("Y")
-        stream = MEGATRON.stream_bytes if is_fused else TORCH.stream_bytes
-        is_async = "async" in (_word(row, "notes") or "").lower()
-        return replace(TORCH, fused=is_fused, stream_bytes=stream, tensor_overlap=is_async)
+        is_async = layout.tensor > 1 and "async" in (_word(row, "notes") or "").lower()
+        return replace(
+            TORCH,
+            fused=is_fused,
+            stream_bytes=MEGATRON.stream_bytes if is_fused else TORCH.stream_bytes,
+            head_bytes=COMPILED_HEAD_BYTES if is_fused and layout.tensor == 1 else TORCH.head_bytes,
+            # torchtitan's policy: of each layer's products every second is computed again, attention never.
+            selective="alternate",
+            # torch's functional collectives: ranks' parts are joined along tokens by a copy of the whole, unless
+            # gathering is fused with the product.
+            copied_collectives=layout.tensor > 1,
+            tensor_overlap=is_async,
+        )
     return MEGATRON
 
 
@@ -363,10 +403,11 @@ def _recomputing(
     # The least that fits, given how far predicted memory is off at most: who published it made it fit. Where nothing is
     # said to be divided, optimizer states may still be.
     slack = math.exp(2.0 * device.memory_residual)
+    to_host = device.name in _HOST_MEMORY and work.stack is MEGATRON
     stages = [(layout.zero, layout.shard)]
     if layout.zero == 0 and layout.data * layout.context > 1 and work.stack is not MEGATRON_2021:
         stages += [(zero, layout.data * layout.context) for zero in ((1, 3) if layout.pipeline == 1 else (1,))]
-    kinds: tuple[Recompute, ...] = ("none", "selective")
+    kinds: tuple[Recompute, ...] = ("none",) if to_host else ("none", "selective")
     for kind in kinds:
         for zero, shard in stages:
             chosen = replace(layout, recompute=kind, zero=zero, shard=shard)
@@ -376,6 +417,9 @@ def _recomputing(
                 notes.append(f"recomputation: {kind}, the least that fits by this prediction, because none is stated")
                 return chosen
     layout = replace(layout, zero=stages[-1][0], shard=stages[-1][1])
+    if to_host:
+        notes.append("no recomputation: activations that do not fit go to the host's memory, because none is stated")
+        return replace(layout, recompute="none")
     least, most = (
         memory(work, replace(layout, recompute="full", recomputed=share), device).total for share in (1.0, 0.0)
     )
