@@ -28,11 +28,13 @@ CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "buffers", 
 def main(*jobs: str) -> int:
     """Each three of `jobs` are an assignment's file, the rank, and where the result goes or what went wrong. All share
     what this process has imported; each is simulated in a child of its own."""
-    for name in _HEAVY:
+    for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    failed = 0
+    failed, parent = 0, os.getppid()
     for told, rank, found in zip(*[iter(jobs)] * 3):
+        if os.getppid() != parent:
+            return 1  # nobody waits any longer for what would be found
         child = os.fork()
         if child:
             failed += os.waitpid(child, 0)[1] != 0
@@ -42,17 +44,26 @@ def main(*jobs: str) -> int:
                 row = simulate(Assignment.from_json(file.read()), rank=int(rank))
         except Exception as error:
             traceback.print_exc()
-            row = {"error": "{}: {}".format(type(error).__name__, error)}
-        with open(found, "w", encoding="utf-8") as file:
+            row = {"error": _why(error)}
+        with open(found + ".growing", "w", encoding="utf-8") as file:
             json.dump(row, file)
+        os.replace(found + ".growing", found)
         sys.stderr.flush()
         # The fake group's threads and torch's teardown have nothing left to say.
         os._exit("error" in row)
     return 1 if failed else 0
 
 
+def _why(error: Exception) -> str:
+    """The error in words for who asked."""
+    kind = type(error).__name__
+    if kind in ("DynamicOutputShapeException", "DataDependentOutputException"):
+        return "its step depends on the contents of tensors ({}), and a step without data has none".format(error)
+    return "{}: {}".format(kind, error)
+
+
 # What every simulation imports sooner or later.
-_HEAVY = (
+HEAVY = (
     "torch._dynamo",
     "torch._subclasses.fake_tensor",
     "torch.distributed.fsdp",
@@ -92,7 +103,8 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tally = Tally(copies_scattered=assignment.device == "cpu")
     with _without_data(a), mode, tally:
-        built = model.build(a, place)
+        # Whether packed documents are kept apart is read from numbers, which there are none of.
+        built = model.build(replace(a, batching="pad"), place)
         method.apply(a.method, a.method_options, built)
         built.train()
         checkpointing.apply(built, a.checkpointing)

@@ -178,6 +178,14 @@ def _flops(packet: Any, args: Any, kwargs: Any, found: Any) -> float:
         seen = (keys + 1) / 2.0 if is_masked else float(keys)
         flops: float = 4.0 * batch * heads * queries * seen * width * (2.0 if is_backward else 1.0)
         return flops
+    if name in ("_grouped_mm", "grouped_mm_fallback"):
+        # Rows of the first are dealt to groups, each with a matrix of its own; or both are cut along what is summed
+        # over. Either way every value of the first meets a row of the second.
+        first, second = args[0], args[1]
+        meets = first.numel() * second.shape[-1] if first.dim() == 2 else first.shape[-2] * second.numel()
+        return 2.0 * float(meets)
+    if name == "grouped_mm_fallback_backward":
+        return 4.0 * float(args[0].numel() * args[1].shape[-1])
     count = flop_registry.get(packet)
     return float(count(*args, **kwargs, out_val=found)) if count is not None else 0.0
 

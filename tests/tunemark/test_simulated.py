@@ -1,31 +1,57 @@
-"""Steps without data against arithmetic done by hand: one step of the smallest model in each of three layouts."""
+"""Steps without data against arithmetic done by hand and against the formulas, all of one worker process."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from tunemark.cli.main import main
 from tunemark.experiment import make_experiment, points, resolve
 from tunemark.experiment.plan import Plan
-from tunemark.physics import parameters
+from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Axis, Catalog
-from tunemark.predict.simulated import Collective, Simulation, kinds_of_ranks, simulate, simulate_all
+from tunemark.predict import of_plan
+from tunemark.predict.footprint import footprint
+from tunemark.predict.simulated import Collective, NoSimulation, Simulation, kinds_of_ranks, simulate_all
 
-LAYOUTS = {"none": 1, "ddp": 2, "fsdp": 2}
+ROOT = Path(__file__).parents[2]
+SEQUENCE, MICRO_BATCH, VOCABULARY = 64, 2, 512
+
+# What each plan adds to one process of two layers of the smallest Mistral, in fp32.
+PLANS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "none": ("none", 1, {}),
+    "ddp": ("ddp", 2, {}),
+    "fsdp": ("fsdp", 2, {}),
+    "tp": ("tp:2:sequence_parallel=true", 2, {"precision": "bf16-autocast", "batching": "pack"}),
+    "pp": ("pp:2", 2, {"checkpointing": "full", "global_batch": 4}),
+}
 
 
-def _plan(strategy: str, size: int) -> Plan:
-    flags = {
-        "model": "mistral-tiny",
-        "device": f"cpu:{size}",
-        "strategy": strategy,
-        "precision": "fp32",
-        "sequence": 64,
-    }
-    flags.update(micro_batch=2, batching="pad", oversubscribe=True)
-    (point,) = points(make_experiment(flags))
-    return resolve(point, Catalog())
+def _plan(strategy: str, size: int, more: dict[str, Any], *, layers: int | None = 2) -> Plan:
+    flags = {"model": "mistral-tiny", "device": f"cpu:{size}", "strategy": strategy, "precision": "fp32"}
+    flags |= {"sequence": SEQUENCE, "micro_batch": MICRO_BATCH, "batching": "pad", "oversubscribe": True}
+    (point,) = points(make_experiment({**flags, **more}))
+    plan = resolve(point, Catalog())
+    if layers is None:
+        return plan
+    small = replace(plan.model.architecture, num_hidden_layers=layers, vocab_size=VOCABULARY)
+    return replace(plan, model=replace(plan.model, architecture=small))
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Plan]:
+    return {name: _plan(*each) for name, each in PLANS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +60,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(cache: Path) -> dict[str, Simulation]:
-    done = simulate_all([_plan(*item) for item in LAYOUTS.items()], cache=cache)
-    return {name: each for name, each in zip(LAYOUTS, done, strict=True) if isinstance(each, Simulation)}
+def found(plans: dict[str, Plan], cache: Path) -> dict[str, Simulation]:
+    done = simulate_all([*plans.values(), _plan("none", 1, {}, layers=None)], cache=cache)
+    wrong = [each.why for each in done if isinstance(each, NoSimulation)]
+    assert not wrong
+    return {name: each for name, each in zip(plans, done, strict=False) if isinstance(each, Simulation)}
 
 
-def test_flops_are_those_that_the_physics_counts(found: dict[str, Simulation]) -> None:
-    plan = _plan("none", 1)
-    assert found["none"].flops == pytest.approx(plan.flops_per_token * 2 * 64, rel=1e-6)
+def test_flops_are_those_that_the_physics_counts(plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
+    counted = train_flops_per_token(plans["none"].model.architecture, SEQUENCE) * MICRO_BATCH * SEQUENCE
+    assert found["none"].flops == pytest.approx(counted, rel=1e-6)
 
 
-def test_states_of_adam_are_two_of_each_parameter(found: dict[str, Simulation]) -> None:
-    weights = 4 * parameters(_plan("none", 1).model.architecture).total
+def test_states_of_adam_are_two_of_each_parameter(plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
+    weights = 4 * parameters(plans["none"].model.architecture).total
     held = found["none"].bytes
     assert (held.parameters, held.gradients) == pytest.approx((weights, weights), rel=1e-4)
     assert held.optimizer == pytest.approx(2 * weights, rel=1e-4)
 
 
-def test_ddp_sends_each_gradient_to_all(found: dict[str, Simulation]) -> None:
+def test_ddp_sends_each_gradient_to_all(plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
     # 2 (n - 1) / n of fp32 gradients: once their bytes.
-    weights = 4 * parameters(_plan("none", 1).model.architecture).total
+    weights = 4 * parameters(plans["none"].model.architecture).total
     assert found["ddp"].sent_bytes == pytest.approx(weights, rel=1e-3)
     assert found["none"].sent_bytes == 0
 
@@ -68,14 +96,57 @@ def test_fsdp_halves_the_states_and_gathers_layers_twice(found: dict[str, Simula
         kind: sum(each.count for each in rank.collectives if each.kind == kind)
         for kind in ("all_gather", "reduce_scatter")
     }
-    # Four layers, each twice, and the rest once; every gradient is scattered once.
-    assert counts == {"all_gather": 9, "reduce_scatter": 5}
+    # Two layers, each twice, and the rest once; every gradient is scattered once.
+    assert counts == {"all_gather": 5, "reduce_scatter": 3}
 
 
-def test_what_was_found_is_kept(found: dict[str, Simulation], cache: Path) -> None:
-    again = simulate(_plan("none", 1), cache=cache)
-    assert again.cached
-    assert again.ranks == found["none"].ranks
+@pytest.mark.parametrize("name", [name for name in PLANS if name != "fsdp"])
+def test_the_formulas_agree(name: str, plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
+    told = of_plan(plans[name])
+    assert not isinstance(told, str)
+    own, one = footprint(*told), found[name]
+    assert own.flops == pytest.approx(one.flops, rel=0.03)
+    assert sum(own.sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.05, abs=4096)
+    assert own.bytes.total == pytest.approx(one.bytes.total, rel=0.06)
+
+
+def test_what_was_found_is_kept(plans: dict[str, Plan], found: dict[str, Simulation], cache: Path) -> None:
+    again = simulate_all([plans["none"], plans["none"]], cache=cache)
+    assert all(isinstance(each, Simulation) and each.cached for each in again)
+    assert [each.ranks for each in again if isinstance(each, Simulation)] == [found["none"].ranks] * 2
+    assert not [path.name for path in (cache / "simulations").iterdir() if path.suffix != ".json"]
+
+
+def test_the_command_tells_which_engine_says_what(
+    found: dict[str, Simulation], cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEMARK_CACHE", str(cache))
+    given = {"model": "mistral-tiny", "device": "cpu:1", "precision": "fp32", "batching": "pad"}
+    given |= {"sequence": str(SEQUENCE), "micro-batch": str(MICRO_BATCH), "strategy": "none"}
+    words = ["predict", *(f"--{name}={value}" for name, value in given.items())]
+    assert main([*words, "--engine", "simulated", "--json"]) == 0
+    simulated = json.loads(capsys.readouterr().out)
+    assert main([*words, "--json"]) == 0
+    analytic = json.loads(capsys.readouterr().out)
+    assert (simulated["engine"], analytic["engine"]) == ("simulated", "analytic")
+    assert simulated["cached"]
+    assert simulated["engines"] == {"step_time_s": "analytic", **dict.fromkeys(
+        ("flops", "communicated_bytes", "memory_bytes"), "simulated"
+    )}  # fmt: skip
+    assert simulated["step_time_s"] == analytic["step_time_s"]
+    assert simulated["memory_bytes"] == sum(simulated["ranks"][0]["bytes"].values())
+    assert simulated["flops"] == sum(simulated["ranks"][0]["flops_by_operator"].values())
+    assert simulated["memory_bytes"] == pytest.approx(analytic["memory_bytes"], rel=0.06)
+    assert main([*words, "--engine", "simulated"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[-1].split(" | ")[1:3] == ["none", "0"]
+
+
+def test_rows_are_not_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--rows", "a.csv", "--engine", "simulated"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "rows cannot be simulated" in err
 
 
 def test_rings_send_what_is_not_their_own() -> None:
@@ -91,3 +162,53 @@ def test_one_rank_of_each_stage_stands_for_the_others() -> None:
     assert kinds_of_ranks(axes) == (0, 4)
     assert kinds_of_ranks(axes[1:]) == (0,)
     assert kinds_of_ranks([Axis(strategy="pp", degree=16, options={})]) == (0, 1, 8, 15)
+
+
+def _engines() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("engines", ROOT / "benchmarks/engines.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.full
+def test_the_engines_agree_over_random_plans(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEMARK_CACHE", str(cache))
+    engines = _engines()
+    words, agreed = engines.table(engines.compare(engines.random_plans(24, seed=24)))
+    assert agreed, words
+
+
+_COMMAND = [sys.executable, "-m", "tunemark", "predict", "--engine=simulated", "--json", "--model=mistral-tiny",
+            "--device=cpu:2", "--batching=pad", "--sequence=32"]  # fmt: skip
+
+
+@pytest.mark.full
+def test_two_who_simulate_the_same_at_once_find_the_same(tmp_path: Path) -> None:
+    environment = {**os.environ, "TUNEMARK_CACHE": str(tmp_path)}
+    command = [*_COMMAND, "--strategy=ddp"]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    one, two = (json.loads(process.communicate()[0]) for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert one["ranks"] == two["ranks"]
+    assert len(list((tmp_path / "simulations").iterdir())) == 1
+
+
+@pytest.mark.full
+def test_an_interrupted_simulation_keeps_what_is_whole_and_nothing_else(tmp_path: Path) -> None:
+    scratch, kept = tmp_path / "scratch", tmp_path / "cache" / "simulations"
+    scratch.mkdir()
+    environment = {**os.environ, "TUNEMARK_CACHE": str(tmp_path / "cache"), "TMPDIR": str(scratch)}
+    command = [*_COMMAND, "--strategy=ddp,fsdp,tp,pp", "--global-batch=8"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not list(scratch.glob("*/0.0.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    whole = [json.loads(path.read_text(encoding="utf-8")) for path in kept.iterdir()]
+    assert 1 <= len(whole) < 4
+    assert all("memory_bytes" in rank for ranks in whole for rank in ranks)
+    assert not list(scratch.glob("tunemark-*"))

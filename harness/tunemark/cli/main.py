@@ -18,7 +18,7 @@ _COMMANDS = {
     "run": ("run", "measure every run of an experiment"),
     "scale": ("scale", "measure speed-up and efficiency over sizes, strong or weak, with a fitted law"),
     "plan": ("plan", "print every run of an experiment and what it costs, without running"),
-    "predict": ("predict", "predict the step time and memory of an experiment or of published rows, by formulas"),
+    "predict": ("predict", "predict the step time and memory of an experiment or of published rows"),
     "calibrate": ("calibrate", "measure what a device reaches, for predictions of it"),
     "list": ("listing", "print the installed devices, models, datasets, strategies, launchers or plugins"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),

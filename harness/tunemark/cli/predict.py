@@ -1,6 +1,6 @@
-"""`tunemark predict`: what steps take in time and memory, by formulas alone. Nothing is run.
+"""`tunemark predict`: what steps take in time and memory, by formulas alone, or by stepping each plan without data.
 
-Every figure is a prediction with bounds; of a row that cannot be expressed the reason stands in its place.
+Every figure is a prediction; of a row that cannot be expressed the reason stands in its place.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.plan import experiment_arguments, experiment_from
@@ -19,11 +20,23 @@ from tunemark.plugin import Catalog
 if TYPE_CHECKING:
     from tunemark.predict import Prediction
     from tunemark.predict.rows import Expressed, Inexpressible
+    from tunemark.predict.simulated import NoSimulation, RankStep, Simulation
+
+
+ENGINES = ("analytic", "simulated")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark predict [EXPERIMENT.toml | --rows FILE.csv] [OPTIONS]"
     parser.add_argument("--rows", metavar="FILE.csv", help="models, devices and layouts, one a row, with a header")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="analytic",
+        help="analytic: closed formulas, microseconds. simulated: the real model is stepped without data, seconds for "
+        "each rank that differs; memory, FLOPs and collectives of each such rank are counted, and the time is that of "
+        "the formulas (default: analytic)",
+    )
     experiment_arguments(parser)
 
 
@@ -42,6 +55,12 @@ def _rows(args: argparse.Namespace) -> int:
             why=f"--rows {args.rows}, and {args.experiment or given[0]}",
             next="leave one of them out",
         )
+    if args.engine == "simulated":
+        raise BadExperiment(
+            what="rows cannot be simulated",
+            why=f"--rows {args.rows} --engine simulated: a row has dimensions, a simulation steps a model's own code",
+            next="leave --engine out, or say the plan by --model, --device and --strategy",
+        )
     rows = read_rows(args.rows)
     installed = Catalog().models()
     models = {m.pretrained.lower(): m.architecture for m in installed.values() if m.pretrained}
@@ -57,8 +76,29 @@ def _rows(args: argparse.Namespace) -> int:
 def _plans(args: argparse.Namespace) -> int:
     """What each run of an experiment should take on this machine, or on what its devices know of others."""
     experiment = experiment_from(args)
-    _print([_planned(plan) for plan in resolve_all(points(experiment), Catalog())], experiment.json)
+    plans = resolve_all(points(experiment), Catalog())
+    rows = [_planned(plan) for plan in plans]
+    if args.engine == "analytic":
+        _print(rows, experiment.json)
+        return 0
+    found = iter(_stepped([plan for plan in plans if not plan.strategy.is_search]))
+    rows = [
+        row if plan.strategy.is_search else counted(row, next(found)) for plan, row in zip(plans, rows, strict=True)
+    ]
+    _print_counted(rows, experiment.json)
+    failed = sum("reason" in row for row in rows)
+    if failed:
+        print(f"{failed} of {len(rows)} plans were not simulated", file=sys.stderr)
     return 0
+
+
+def _stepped(plans: Sequence[Plan]) -> Sequence[Simulation | NoSimulation]:
+    # Heavy, and not needed by formulas.
+    from tunemark.predict.simulated import kinds_of_ranks, simulate_all
+
+    ranks = sum(len(kinds_of_ranks(plan.axes)) for plan in plans)
+    print(f"stepping {ranks} ranks of {len(plans)} plans without data, unless that was done before", file=sys.stderr)
+    return simulate_all(plans)
 
 
 def _planned(plan: Plan) -> dict[str, Any]:
@@ -82,6 +122,54 @@ def _planned(plan: Plan) -> dict[str, Any]:
     return {**facts, **figures(expected(work, layout, ground.facts, ground.mechanisms)), "assumptions": assumptions}
 
 
+# What the formulas say of bytes and FLOPs, for which a simulation has figures of its own.
+_COUNTED = ("flops", "communicated_bytes", "communicated_by_axis_bytes", "memory_bytes", "memory_low_bytes",
+            "memory_high_bytes", "bytes")  # fmt: skip
+
+
+def counted(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[str, Any]:
+    """A plan's row by formulas, with the simulation's figures in their place: all but the time and what follows from
+    it. Of the memory there are no bounds: it is what tensors hold, and what an allocator adds is not known."""
+    from tunemark.predict.simulated import NoSimulation
+
+    names = {"flops", "communicated_bytes", "memory_bytes"}
+    if isinstance(found, NoSimulation):
+        kept = {name: row[name] for name in ("id", "model", "device", "strategy")}
+        empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
+        return {**kept, "engine": "simulated", **empty, "reason": f"not simulated: {found.why}"}
+    told = {name: value for name, value in row.items() if name not in (*_COUNTED, "reason", "engine")}
+    if "reason" in row:
+        # The time alone is missing.
+        told["step_time_reason"] = row["reason"]
+    return {
+        **told,
+        "engine": "simulated",
+        "engines": {**dict.fromkeys(sorted(names), "simulated"), "step_time_s": "analytic"},
+        "flops": found.flops,
+        "communicated_bytes": found.sent_bytes,
+        "memory_bytes": found.bytes.total,
+        "memory_low_bytes": None,
+        "memory_high_bytes": None,
+        "bytes": asdict(found.bytes),
+        "cached": found.cached,
+        "ranks": [_rank(rank) for rank in found.ranks],
+    }
+
+
+def _rank(rank: RankStep) -> dict[str, Any]:
+    return {
+        "rank": rank.rank,
+        "flops": rank.total_flops,
+        "flops_by_operator": dict(rank.flops),
+        "communicated_bytes": rank.sent_bytes,
+        "collectives": [{**asdict(each), "sent_bytes": each.sent_bytes} for each in rank.collectives],
+        "memory_bytes": rank.bytes.total,
+        "bytes": asdict(rank.bytes),
+        "peak_phase": rank.peak_phase,
+        "peak_operator": rank.peak_operator,
+    }
+
+
 def as_row(one: Expressed | Inexpressible) -> dict[str, Any]:
     """The prediction of a row with its bounds, or its reason; null is unknown."""
     from tunemark.predict.rows import Inexpressible
@@ -100,6 +188,7 @@ def figures(predicted: Prediction) -> dict[str, Any]:
     tokens = predicted.tokens_per_step / predicted.ranks
     seconds, held = predicted.seconds, predicted.bytes
     return {
+        "engine": "analytic",
         "step_time_s": predicted.step_time_s,
         "step_time_low_s": low,
         "step_time_high_s": high,
@@ -109,21 +198,11 @@ def figures(predicted: Prediction) -> dict[str, Any]:
         "memory_bytes": predicted.memory_bytes,
         "memory_low_bytes": least,
         "memory_high_bytes": most,
-        "seconds": {
-            "compute": seconds.compute,
-            "communication": seconds.communication,
-            "bubble": seconds.bubble,
-            "optimizer": seconds.optimizer,
-            "data": seconds.data,
-        },
-        "bytes": {
-            "parameters": held.parameters,
-            "gradients": held.gradients,
-            "optimizer": held.optimizer,
-            "activations": held.activations,
-            "buffers": held.buffers,
-            "workspace": held.workspace,
-        },
+        "flops": predicted.flops,
+        "communicated_bytes": sum(predicted.communicated_bytes.values()),
+        "communicated_by_axis_bytes": dict(predicted.communicated_bytes),
+        "seconds": asdict(seconds),
+        "bytes": asdict(held),
     }
 
 
@@ -152,6 +231,41 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool) -> None:
             f"{row['memory_high_bytes'] / 1e9:.3g}]"
         )
         lines.append(f"| {_cell(row['id'])} | {row['strategy']} | {step} | {rate} | {held} |")
+    print("\n".join(lines))
+
+
+def _print_counted(found: Sequence[dict[str, Any]], is_json: bool) -> None:
+    if is_json:
+        for row in found:
+            print(json.dumps(row, allow_nan=False))
+        return
+    lines = [
+        "FLOPs, bytes sent and memory by the simulated engine: each rank that differs from the others was stepped",
+        "without data; memory is what its tensors hold. The step time is the analytic engine's, in brackets its bounds",
+        "of two standard deviations.",
+        "",
+        "| id | strategy | rank | FLOPs of matrices (GFLOP) | sent (MB) | in collectives | memory (GB) "
+        "| when most is held | step time (s), analytic |",
+        "|---|---|---:|---:|---:|---|---:|---|---:|",
+    ]
+    for row in found:
+        if "reason" in row:
+            lines.append(f"| {_cell(row['id'])} | {_cell(row['strategy'])} | | {_cell(row['reason'])} | | | | | |")
+            continue
+        step = f"unknown: {_cell(row.get('step_time_reason', ''))}"
+        if row["step_time_s"] is not None:
+            step = f"{row['step_time_s']:.3g} [{row['step_time_low_s']:.3g}, {row['step_time_high_s']:.3g}]"
+        for rank in row["ranks"]:
+            kinds: dict[str, int] = {}
+            for each in rank["collectives"]:
+                kinds[each["kind"]] = kinds.get(each["kind"], 0) + each["count"]
+            cells = [
+                _cell(row["id"]), _cell(row["strategy"]), str(rank["rank"]), f"{rank['flops'] / 1e9:,.4g}",
+                f"{rank['communicated_bytes'] / 1e6:,.4g}",
+                ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none",
+                f"{rank['memory_bytes'] / 1e9:.4g}", f"{rank['peak_phase']} ({rank['peak_operator']})", step,
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
     print("\n".join(lines))
 
 

@@ -12,15 +12,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tunemark.physics.flops import train_flops_by_role
+from tunemark.physics.flops import hardware_flops_per_token, train_flops_by_role
+from tunemark.physics.parameters import adapters, lora_parameters
 from tunemark.physics.parameters import parameters as count_parameters
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.prediction import Bytes
 
 # Bytes of a parameter, and of what a matrix product takes and gives, by the worker's name of the precision.
 WIDTHS = {"fp32": (4.0, 4.0), "bf16-autocast": (4.0, 2.0), "bf16": (2.0, 2.0)}
+
+
+# Families whose queries, keys and values, and gate and up, are one product each; of these, those with rotary positions.
+_FUSED = ("phi3", "gpt2")
+_ROTATED = ("phi3",)
+# Families whose blocks end in a norm, and whose norms are scaled before they are narrowed.
+_NORMED_BEHIND = ("olmo2", "gemma2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +53,8 @@ def footprint(work: Workload, layout: Layout) -> Footprint:
 
 def is_told(work: Workload) -> bool:
     """Whether the formulas here know the step."""
-    return bool(work.stack.own) and not work.architecture.num_local_experts and work.trained_fraction == 1.0
+    is_named = work.trained_fraction == 1.0 or work.trained.lora_rank > 0
+    return bool(work.stack.own) and not work.architecture.num_local_experts and is_named
 
 
 class _Stage:
@@ -56,9 +65,10 @@ class _Stage:
         self._work, self._layout, self._number = work, layout, number
         self._wide, self._narrow = WIDTHS[work.stack.own]
         self._is_autocast = self._wide != self._narrow
-        self._is_first, self._is_last = number == 0, number == layout.pipeline - 1
+        self._pieces = _pieces(layout, number)
+        self._is_first, self._is_last = 0 in self._pieces, layout.pipeline * layout.virtual - 1 in self._pieces
         self._passes = work.global_batch // (layout.data * layout.micro_batch)
-        self._layers = _layers(a.num_hidden_layers, layout, number)
+        self._layers = _layers(a.num_hidden_layers, layout, self._pieces)
         t = layout.tensor
         c = count_parameters(a)
         depth = a.num_hidden_layers
@@ -66,25 +76,49 @@ class _Stage:
         norm = c.norm / (depth * a.norms_per_layer + 1)
         self._layer = self._matrices + c.bias / depth / t + a.norms_per_layer * norm
         table = math.ceil(a.vocab_size / t) * a.hidden_size
-        has_head = self._is_last and (not a.tie_word_embeddings or layout.pipeline > 1)
+        # Where both ends are here, a tied weight is one.
+        self._is_apart = a.tie_word_embeddings and self._is_first != self._is_last
+        has_head = self._is_last and (not a.tie_word_embeddings or self._is_apart)
         self._ends = (table + c.position) * self._is_first + table * has_head + norm * self._is_last
         self._table = table
+        rank, targets = work.trained.lora_rank, work.trained.lora_targets
+        # Adapters of a layer, and the names of the matrices that they stand beside; none where all is trained.
+        self._adapted = {part for each in adapters(a, targets) for part in each.parts} if rank else set()
+        self._adapters = adapters(a, targets) if rank else ()
+        self._rank = rank
+        added = lora_parameters(a, rank, targets) / depth if rank else 0.0
+        self._layer += added
         self._own = self._layers * self._layer + self._ends
+        # Parameters with a gradient: of a layer, and of the rank.
+        self._layer_trained = added if rank else self._layer
+        self._own_trained = self._layers * added if rank else self._own
         self._tokens = float(layout.micro_batch * work.sequence)
         self._between = t if layout.sequence_parallel else 1
 
     def flops(self) -> float:
         """Multiplications of matrices, as the physics counts them; torch computes a checkpointed layer again but for
         its last product, whose output nobody needs."""
-        a, work, layout = self._a, self._work, self._layout
-        by = train_flops_by_role(a, work.sequence)
-        layer = (by.total - by.head) / a.num_hidden_layers
+        a, trained, layout, sequence = self._a, self._work.trained, self._layout, self._work.sequence
+        by = train_flops_by_role(a, sequence, trained=trained)
+        layers, count = by.total - by.head, self._layers
+        if self._rank:
+            # Behind frozen weights alone no gradient of a first layer's input is wanted: it has less to do.
+            one = train_flops_by_role(replace(a, num_hidden_layers=1, layer_types=None), sequence, trained=trained)
+            first = one.total - one.head
+            layer = (layers - first) / max(a.num_hidden_layers - 1, 1)
+            done = count * layer - (layer - first) * self._is_first
+        else:
+            done = count * layers / a.num_hidden_layers
+        again = hardware_flops_per_token(a, sequence, recomputation=layout.recompute, trained=trained) - by.total
+        done += count * again / a.num_hidden_layers
         if layout.recompute == "full":
             last = 2.0 * a.intermediate_size * a.hidden_size
-            layer += layer / 3.0 - last
-        elif layout.recompute == "selective":
-            layer += by.scores / a.num_hidden_layers / 3.0
-        return self._passes * self._tokens * (self._layers * layer + by.head * self._is_last) / layout.tensor
+            if self._rank and "down_proj" in self._adapted:
+                last = 2.0 * self._rank * a.hidden_size
+            if a.model_type in _NORMED_BEHIND:
+                last = 0.0
+            done -= count * last
+        return self._passes * self._tokens * (done + by.head * self._is_last) / layout.tensor
 
     def sent(self) -> dict[str, float]:
         layout, a = self._layout, self._a
@@ -104,7 +138,7 @@ class _Stage:
             scores = self._narrow * self._tokens * a.vocab_size * self._is_last
             found["tensor"] = self._passes * (passing + ends + scores) * (t - 1) / t
         shard, copies = (layout.shard, layout.data // layout.shard) if layout.zero else (1, layout.data)
-        own = self._wide * self._own
+        own = self._wide * self._own_trained
         if layout.data > 1:
             sent = 2.0 * own / shard * (copies - 1) / copies
             if shard > 1:
@@ -115,11 +149,11 @@ class _Stage:
                 gathers = layers * self._layers * self._layer + ends * self._ends
                 sent += (self._wide * gathers + own) * (shard - 1) / shard
             found["data"] = sent
-        if layout.pipeline > 1 and a.tie_word_embeddings and (self._is_first or self._is_last):
+        if self._is_apart and not self._rank:
             # Both stages that hold the shared weight add up its gradient, in a group of two.
             found["tied"] = self._wide * self._table / shard
         if layout.pipeline > 1:
-            found["pipeline"] = self._passes * self._wide * hidden * (2 - self._is_first - self._is_last)
+            found["pipeline"] = self._passes * self._wide * hidden * self._messages()
         return found
 
     def moments(self) -> Iterator[Bytes]:
@@ -129,7 +163,8 @@ class _Stage:
         states = {"sgd": 0.0, "adafactor": 0.05}.get(work.optimizer, 2.0)
         shard = layout.shard if layout.zero else 1
         own, layer, ends = wide * self._own, wide * self._layer, wide * self._ends
-        parameters, optimizer, whole = own / shard, states * own / shard, own / shard
+        trained, is_full = wide * self._own_trained, not self._rank
+        parameters, optimizer, whole = own / shard, states * trained / shard, trained / shard
         scores = tokens * a.vocab_size * self._is_last
         held_scores = narrow * scores
         flights = self._flights()
@@ -141,14 +176,15 @@ class _Stage:
         buffers = 0.0
         if layout.pipeline > 1:
             # A place for each micro-batch that comes, and for each gradient that comes back.
-            buffers = self._passes * wide * tokens * a.hidden_size * (2 - self._is_first - self._is_last)
+            neighbours = 2 * layout.virtual - self._is_first - self._is_last
+            buffers = self._passes * wide * tokens * a.hidden_size * neighbours
         accumulated = self._passes > 1
         is_bucketed = layout.data > 1 and not layout.zero and layout.tensor == layout.pipeline == 1
         # In a product copies are kept alike by the mechanism of shards, with shards of the whole.
         is_gathered = layout.data > 1 and not is_bucketed
         reshard = layout.reshard and layout.zero == 3
-        before = own if is_bucketed or accumulated else 0.0
-        if is_gathered and accumulated and self._is_first:
+        before = trained if is_bucketed or accumulated else 0.0
+        if is_gathered and accumulated and self._is_first and is_full:
             # Not yet scattered, DTensor's gradient of a cut embedding stands in rows for the whole vocabulary.
             before += (layout.tensor - 1) * wide * self._table
         again = one + self._casts(1) if layout.recompute != "none" else 0.0
@@ -171,30 +207,38 @@ class _Stage:
             loss = (narrow + 12.0) * scores
             yield moment(before if layout.schedule != "gpipe" else 0.0, everything, loss + others, gathered)
         # The update takes two temporaries of the largest parameter; of Adafactor and plain descent one.
-        largest = wide * max(self._table if self._ends >= self._table else 0.0, matrix) / shard
+        # The rank's gradient of its largest matrix, while the backward pass makes it.
+        fresh_one = wide * matrix * is_full
+        largest = wide * max(self._table if self._ends >= self._table else 0.0, matrix) / shard * is_full
         yield moment(whole, 0.0, held_scores + (2.0 if states == 2.0 else 1.0) * largest)
         if not is_gathered:
-            head = wide * self._table * self._is_last
+            head = wide * self._table * self._is_last * is_full
             gradients = before or min(head, own)
-            yield moment(gradients, everything, held_scores + again + 2.0 * narrow * product + wide * matrix)
+            yield moment(gradients, everything, held_scores + again + 2.0 * narrow * product + fresh_one)
             table = wide * self._table * self._is_first
-            late = before or own - table - (layer - wide * matrix)
+            late = before or (own - table - (layer - wide * matrix) if is_full else trained)
             yield moment(late, kept / max(self._layers, 1), held_scores + again + 1.5 * narrow * product)
             return
         # Of a layer half-way: what was gathered of it and of the one before it, what is scattered of the one behind.
         units = 3.0 * layer if reshard else layer - (layer if self._layers > 1 else 0.0)
-        fresh = 3.0 * wide * matrix if not accumulated else 0.0
+        if not is_full:
+            units -= layer - wide * self._layer_trained
+        fresh = 3.0 * fresh_one if not accumulated else 0.0
         half = 0.8 if not self._is_autocast else 0.5
         left = max(self._layers - 2.0, 0.0) + half
-        temporaries = (wide + narrow * self._is_autocast) * matrix + (0.2 if again else 3.0) * narrow * product
+        temporaries = (wide + narrow * self._is_autocast) * matrix * is_full
+        temporaries += (0.2 if again else 3.0) * narrow * product
         rest = (kept + casts) * flights * left / max(self._layers, 1)
         if again:
             rest = (kept - self._behind()) * flights * (self._layers - 1.0) / max(self._layers, 1)
         yield moment(
-            layer / shard + (own if accumulated else 0.0), rest, held_scores + again + fresh + temporaries,
-            gathered + units,
+            wide * self._layer_trained / shard + (trained if accumulated else 0.0), rest,
+            held_scores + again + fresh + temporaries, gathered + units,
         )  # fmt: skip
-        yield moment(whole, 0.0, held_scores, (own if accumulated else ends) + 2.0 * ends + layer)
+        yield moment(
+            whole, 0.0, held_scores,
+            (trained if accumulated else ends * is_full) + (2.0 if is_full else 1.0) * ends + layer,
+        )  # fmt: skip
 
     def _casts(self, layers: float, *, is_whole: bool = False) -> float:
         """Weights in 16 bits beside those in 32, which autocast makes and autograd keeps."""
@@ -202,18 +246,31 @@ class _Stage:
             return 0.0
         return self._narrow * (layers * self._matrices + (self._table * self._is_last if is_whole else 0.0))
 
+    def _messages(self) -> int:
+        """Hidden states and gradients of them that the rank sends for each micro-batch: to the holder of the piece
+        behind and of the piece before, where that is another rank."""
+        last = self._layout.pipeline * self._layout.virtual - 1
+        beside = [n for piece in self._pieces for n in (piece - 1, piece + 1) if 0 <= n <= last]
+        return sum(n not in self._pieces for n in beside)
+
     def _flights(self) -> float:
-        """Micro-batches whose activations are held at once."""
-        layout = self._layout
-        if layout.pipeline == 1:
+        """Micro-batches whose activations are held at once, over all pieces."""
+        layout, passes, number = self._layout, self._passes, self._number
+        p, v = layout.pipeline, layout.virtual
+        if p == 1:
             return 1.0
         if layout.schedule == "gpipe":
-            return float(self._passes)
-        ahead = float(min(self._passes, layout.pipeline - self._number))
-        # Narayanan et al. 2021, section 2.2.2.
-        return (
-            ahead * (1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual)) if layout.virtual > 1 else ahead
-        )
+            return float(passes)
+        if layout.schedule == "zbv":
+            return float(min(passes, p))
+        # Pieces that go forward before the first goes back, in rounds of about as many micro-batches as there are ranks
+        # (Narayanan et al. 2021, section 2.2.2).
+        each = passes // max(1, passes // p)
+        ahead = (v - 1) * each + (1 if v == 1 or layout.schedule == "zb" else 2) * (p - 1 - number)
+        if layout.schedule == "zb":
+            # Gradients of weights follow those of inputs later by as many pieces as there are ranks before.
+            ahead += number
+        return min(passes * v, ahead + 1) / v
 
     def _kept(self) -> float:
         """Bytes that one micro-batch leaves for its backward pass."""
@@ -241,27 +298,55 @@ class _Stage:
         if a.norm_bias:
             return self._wide * values
         # Computed in float32: its input and the normed one, of 16 bits the input's copy and the narrowed normed one.
-        return (8.0 if self._wide == 4.0 else 6.0) * values
+        # The normed one is for the gradient of the weight.
+        if self._rank:
+            return 4.0 * values
+        return (8.0 if self._wide == 4.0 or a.model_type in _NORMED_BEHIND else 6.0) * values
 
     def _activations(self) -> float:
         """What one layer keeps of one micro-batch where nothing is computed again."""
         a, t, narrow = self._a, self._layout.tensor, self._narrow
         heads = a.num_attention_heads / t
-        queries, keys = heads * a.head_dim, a.num_key_value_heads * a.head_dim / t
+        queries, own = heads * a.head_dim, a.num_key_value_heads * a.head_dim / t
+        keys = own
         if self._work.packed:
             # With a mask, keys and values are repeated for each group of queries.
             keys = queries
         inner = a.intermediate_size / t
+        is_fused = a.model_type in _FUSED
         # Autocast narrows the same input once for each product.
-        inputs = a.hidden_size * ((5.0 if a.gated_mlp else 2.0) if self._is_autocast else 2.0)
+        inputs = a.hidden_size * (5.0 if self._is_autocast and a.gated_mlp and not is_fused else 2.0)
         # Gate, its activation, up and their product. GPT-2's activation is five operations.
         mlp = inner * (4.0 if a.gated_mlp else 5.0)
+        if self._rank:
+            # Frozen matrices need no input; adapters do, each narrows its own.
+            blocks = [each.parts[0] in ("gate_proj", "up_proj") for each in self._adapters
+                      if each.parts[0] not in ("o_proj", "down_proj")]  # fmt: skip
+            inputs = a.hidden_size * len(blocks if self._is_autocast else {*blocks})
+            mlp -= inner * ("down_proj" not in self._adapted)
+            if self._is_autocast and "o_proj" in self._adapted:
+                inputs += queries
+            inputs += self._rank * len(self._adapters)
         values = inputs + 2.0 * queries + 2.0 * keys + mlp
-        return 2.0 * self._norm() + self._tokens * (narrow * values + 4.0 * heads)
+        if is_fused and a.model_type in _ROTATED and not (self._work.packed and own < queries):
+            # Values are a view of what one product gave; turned queries and keys are new beside it.
+            values += queries + own
+        normed = 0.0
+        if a.qk_norm:
+            normed = (8.0 if narrow == 4.0 or a.model_type in _NORMED_BEHIND else 6.0) * (queries + own)
+            if self._rank:
+                normed = 4.0 * (queries + own)
+        return 2.0 * self._norm() + self._tokens * (narrow * values + normed + 4.0 * heads)
 
 
-def _layers(depth: int, layout: Layout, number: int) -> float:
+def _pieces(layout: Layout, number: int) -> tuple[int, ...]:
+    """The pieces of the model that a rank of the pipeline holds: in turn, or one from either end."""
+    if layout.schedule == "zbv":
+        return (number, 2 * layout.pipeline - 1 - number)
+    return tuple(range(number, layout.pipeline * layout.virtual, layout.pipeline))
+
+
+def _layers(depth: int, layout: Layout, pieces: tuple[int, ...]) -> float:
     """Layers of a rank: the first pieces have one more where not all can be equal."""
-    pieces = layout.pipeline * layout.virtual
-    each, more = divmod(depth, pieces)
-    return float(sum(each + (n < more) for n in range(number, pieces, layout.pipeline)))
+    each, more = divmod(depth, layout.pipeline * layout.virtual)
+    return float(sum(each + (n < more) for n in pieces))

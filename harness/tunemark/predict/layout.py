@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tunemark.physics.flops import EVERYTHING, Trained
 from tunemark.plugin.descriptors import Architecture
 
 Recompute = Literal["none", "selective", "full"]
-Schedule = Literal["1f1b", "gpipe", "interleaved"]
+Schedule = Literal["1f1b", "gpipe", "interleaved", "zb", "zbv"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +21,9 @@ class Layout:
     1 optimizer states, 2 and gradients, 3 and parameters (Rajbhandari et al. 2020, "ZeRO", section 5). reshard: whether
     gathered parameters are let go after the forward pass. tensor: ranks that divide every matrix; sequence_parallel:
     and the tokens between matrices (Korthikanti et al. 2022, section 4.2.2). pipeline: stages of layers; virtual:
-    pieces of layers in each stage (Narayanan et al. 2021, section 2.2). context: ranks that divide a sequence.
+    pieces of layers in each stage (Narayanan et al. 2021, section 2.2); schedule "zbv" gives a rank one piece from the
+    front and one from the back, "zb" and it take gradients of inputs before those of weights (Qi et al. 2023, "Zero
+    bubble pipeline parallelism"). context: ranks that divide a sequence.
     expert: ranks, of the data-parallel ones, that divide the experts. recomputed: share of the layers that `recompute`
     is done to. micro_batch: sequences of one forward pass.
     """
@@ -154,7 +157,7 @@ class Workload:
 
     trained_fraction: of the parameters (LoRA trains few); frozen ones have no gradient and no optimizer state, and
     the backward pass is twice a forward pass minus the gradients of their weights.
-    packed: rows hold several documents, and attention is given a mask.
+    trained: which weights these are. packed: rows hold several documents, and attention is given a mask.
     """
 
     architecture: Architecture
@@ -163,5 +166,6 @@ class Workload:
     precision: str = "bf16"
     optimizer: str = "adamw"
     trained_fraction: float = 1.0
+    trained: Trained = EVERYTHING
     packed: bool = False
     stack: Stack = TORCH

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunemark.experiment.plan import Plan
+from tunemark.physics import EVERYTHING, Trained
 from tunemark.plugin.descriptors import Architecture, Axis
 from tunemark.predict import footprint
-from tunemark.predict.layout import TORCH, Layout, Recompute, Stack, Workload
+from tunemark.predict.layout import TORCH, Layout, Recompute, Schedule, Stack, Workload
 
+_SCHEDULES: dict[str, Schedule] = {"gpipe": "gpipe", "interleaved": "interleaved", "zb": "zb", "zbv": "zbv"}
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
 
 
@@ -35,17 +37,19 @@ def work_of(plan: Plan) -> Workload:
         precision=spec.precision,
         optimizer=spec.optimizer,
         trained_fraction=plan.trainable_parameters / plan.parameters if plan.parameters else 1.0,
+        trained=plan.method.trained(plan.model.architecture),
         packed=spec.batching == "pack",
     )
 
 
 def layout_of(axes: Sequence[Axis], *, micro_batch: int, checkpointing: str) -> Layout:
-    """What the cost model is told of a mesh of our strategies. Zero-bubble schedules are taken as interleaved ones."""
+    """What the cost model is told of a mesh of our strategies. The time of zero-bubble schedules is taken as that of
+    interleaved ones."""
     degrees = {axis.strategy: axis.degree for axis in axes}
     options = {axis.strategy: axis.options for axis in axes}
     sharded = degrees.get("fsdp", 1)
     pipe = options.get("pp", {})
-    schedule = pipe.get("schedule", "1f1b")
+    schedule = _SCHEDULES.get(pipe.get("schedule", "1f1b"), "1f1b")
     virtual = int(pipe.get("virtual", "2")) if schedule in ("interleaved", "zb", "zbv") else 1
     pipeline = degrees.get("pp", 1)
     return Layout(
@@ -57,7 +61,7 @@ def layout_of(axes: Sequence[Axis], *, micro_batch: int, checkpointing: str) -> 
         sequence_parallel=options.get("tp", {}).get("sequence_parallel", "false") == "true",
         pipeline=pipeline,
         virtual=virtual if pipeline > 1 else 1,
-        schedule="gpipe" if schedule == "gpipe" else "interleaved" if virtual > 1 else "1f1b",
+        schedule=schedule,
         recompute=_RECOMPUTE.get(checkpointing, "none"),
         micro_batch=micro_batch,
     )
@@ -71,6 +75,7 @@ def workload(
     precision: str,
     optimizer: str,
     trained_fraction: float = 1.0,
+    trained: Trained = EVERYTHING,
     packed: bool = False,
 ) -> Workload:
     """A step as our worker takes it. packed: rows hold several documents."""
@@ -81,6 +86,7 @@ def workload(
         precision={"bf16-autocast": "bf16"}.get(precision, precision),
         optimizer=optimizer.partition("-")[0],
         trained_fraction=trained_fraction,
+        trained=trained,
         packed=packed,
         stack=_stack(precision),
     )

@@ -7,10 +7,12 @@ far as torch's operators show them. Results are kept under the hash of all that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,7 @@ _TIMEOUT_S = 900.0
 _NO_TOKENS = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
 # Of a pipeline's stages, those that are looked at: each of few, else the first two, a middle one and the last.
 _ALL_STAGES = 4
+_NO_CODE = {"error": "of its model no more than the dimensions is known here, and what is stepped is its code"}
 
 
 class NoSimulation(TunemarkError):  # noqa: N818  # as all of ours, it says what is the case
@@ -120,39 +123,64 @@ def simulate(plan: Plan, *, cache: Path | None = None) -> Simulation:
 
 
 def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Simulation | NoSimulation]:
-    """`simulate` for many plans, one after another, which saves the import of torch for all but the first."""
+    """`simulate` for many plans, one after another, which saves the import of torch for all but the first. What is
+    found is kept even where the rest is interrupted."""
     folder = (cache or cache_folder()).absolute() / "simulations"
-    assignments = [plan.assignment(_NO_TOKENS, "simulation", calibrate=False) for plan in plans]
-    kept = [folder / f"{_key(assignment)}.json" for assignment in assignments]
-    known = [path.exists() for path in kept]
-    jobs = [
-        (assignment, kinds_of_ranks(plan.axes))
-        for plan, assignment, is_known in zip(plans, assignments, known, strict=True)
-        if not is_known
-    ]
-    rows = iter(_run(jobs) if jobs else ())
-    found: list[Simulation | NoSimulation] = []
-    for plan, path, is_known in zip(plans, kept, known, strict=True):
-        if is_known:
-            ranks = json.loads(path.read_text(encoding="utf-8"))
+    places: dict[int, Path] = {}
+    known: dict[Path, list[dict[str, Any]]] = {}
+    jobs: dict[Path, tuple[Assignment, Sequence[int]]] = {}
+    for number, plan in enumerate(plans):
+        if plan.model.runtime is None:
+            continue
+        assignment = plan.assignment(_NO_TOKENS, "simulation", calibrate=False)
+        place = places[number] = folder / f"{_key(assignment)}.json"
+        if place in known or place in jobs:
+            continue
+        kept = _kept(place)
+        if kept is None:
+            jobs[place] = (assignment, kinds_of_ranks(plan.axes))
         else:
-            ranks = next(rows)
-            wrong = next((row["error"] for row in ranks if "error" in row), None)
-            if wrong is not None:
-                found.append(
-                    NoSimulation(
-                        what=f"strategy {plan.spec.strategy!r} of {plan.launch.processes} processes was not simulated",
-                        why=wrong,
-                        next="the analytic engine needs no simulation",
-                    )
-                )
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            growing = folder / f".{path.name}.{os.getpid()}"
-            growing.write_text(json.dumps(ranks), encoding="utf-8")
-            growing.replace(path)
-        found.append(Simulation(ranks=tuple(_rank(row) for row in ranks), cached=is_known))
-    return found
+            known[place] = kept
+    rows = {**known, **(_run(jobs) if jobs else {})}
+    return [
+        _found(plan, rows[places[number]] if number in places else [_NO_CODE], is_known=places.get(number) in known)
+        for number, plan in enumerate(plans)
+    ]
+
+
+def _found(plan: Plan, ranks: Sequence[Mapping[str, Any]], *, is_known: bool) -> Simulation | NoSimulation:
+    wrong = next((row["error"] for row in ranks if "error" in row), None)
+    if wrong is None:
+        return Simulation(ranks=tuple(_rank(row) for row in ranks), cached=is_known)
+    return NoSimulation(
+        what=f"strategy {plan.spec.strategy!r} of {plan.launch.processes} processes was not simulated",
+        why=wrong,
+        next="the analytic engine needs no simulation",
+    )
+
+
+def _kept(place: Path) -> list[dict[str, Any]] | None:
+    """Rows that were found before; None where there are none, or what is there is no whole JSON."""
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _keep(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put rows in their place, all at once: others may look there or put the same there now."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8"
+    ) as growing:
+        try:
+            json.dump(rows, growing)
+            growing.close()
+            os.replace(growing.name, place)
+        except BaseException:
+            Path(growing.name).unlink(missing_ok=True)
+            raise
 
 
 def kinds_of_ranks(axes: Sequence[Axis]) -> tuple[int, ...]:
@@ -169,34 +197,50 @@ def kinds_of_ranks(axes: Sequence[Axis]) -> tuple[int, ...]:
     return (0,)
 
 
-def _run(jobs: Sequence[tuple[Assignment, Sequence[int]]]) -> list[list[dict[str, Any]]]:
-    """What the worker says of each rank of each assignment; a row with `error` where it failed."""
+def _run(jobs: Mapping[Path, tuple[Assignment, Sequence[int]]]) -> dict[Path, list[dict[str, Any]]]:
+    """What the worker says of each rank of each assignment, by the place in which it is then kept; a row with `error`
+    where it failed, which is kept nowhere."""
     with tempfile.TemporaryDirectory(prefix="tunemark-simulation-") as folder:
-        words: list[str | Path] = []
-        found: list[list[Path]] = []
-        for number, (assignment, ranks) in enumerate(jobs):
-            told = Path(folder, f"{number}.plan.json")
-            told.write_text(assignment.to_json(), encoding="utf-8")
-            found.append([Path(folder, f"{number}.{rank}.json") for rank in ranks])
-            words += [word for rank, path in zip(ranks, found[-1], strict=True) for word in (told, str(rank), path)]
-        command = [sys.executable, "-m", "tunemark_worker.simulation", *map(str, words)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        limit_s = _TIMEOUT_S * sum(map(len, found))
-        ending = ""
+        words: list[str] = []
+        told: dict[Path, list[Path]] = {}
+        for number, (place, (assignment, ranks)) in enumerate(jobs.items()):
+            plan = Path(folder, f"{number}.plan.json")
+            plan.write_text(assignment.to_json(), encoding="utf-8")
+            told[place] = [Path(folder, f"{number}.{rank}.json") for rank in ranks]
+            for rank, path in zip(ranks, told[place], strict=True):
+                words += [str(plan), str(rank), str(path)]
+        ending = "it was interrupted"
+        found: dict[Path, list[dict[str, Any]]] = {}
         try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False, timeout=limit_s
-            )
-            ending = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
-        except subprocess.TimeoutExpired:
-            ending = f"it took more than {limit_s:.0f} s"
-        return [
-            [
-                json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"error": ending.strip()}
-                for path in paths
-            ]
-            for paths in found
-        ]
+            ending = _step(words, limit_s=_TIMEOUT_S * len(words) / 3)
+        finally:
+            for place, paths in told.items():
+                found[place] = [_kept_row(path) or {"error": ending} for path in paths]
+                if not any("error" in row for row in found[place]):
+                    _keep(place, found[place])
+        return found
+
+
+def _kept_row(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _step(words: Sequence[str], limit_s: float) -> str:
+    """Run the worker to its end; returns the last that it said. Its children end with it."""
+    command = [sys.executable, "-m", "tunemark_worker.simulation", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as worker:
+        try:
+            _, said = worker.communicate(timeout=limit_s)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return f"it took more than {limit_s:.0f} s"
+            raise
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
 
 
 def _rank(row: Mapping[str, Any]) -> RankStep:
