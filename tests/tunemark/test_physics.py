@@ -328,3 +328,7 @@ def test_lora_s_memory_as_published():
     adapters = lora_parameters(GPT_175B, 4)
     total = parameters(GPT_175B).total
     assert memory_floor_bytes(total + adapters, "bf16", "adamw", adapters) == pytest.approx(350e9, rel=0.01)
+
+
+def test_flops_are_walked_through_once_for_all_layouts_of_a_search():
+    assert train_flops_by_role(SMALL, 4) is train_flops_by_role(SMALL, 4)

@@ -11,6 +11,7 @@ Transformer Models", section 5 and appendix A; Hu et al. 2021, "LoRA", section 4
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
@@ -91,6 +92,8 @@ def train_flops_by_convention(a: Architecture, sequence: int, trained: Trained =
     return {name: train_flops_per_token(a, sequence, name, trained) for name in CONVENTIONS}
 
 
+# A search asks for the same few, tens of thousands of times.
+@functools.lru_cache(maxsize=256)
 def train_flops_by_role(
     a: Architecture, sequence: int, attention: Attention = "causal", trained: Trained = EVERYTHING
 ) -> Flops:
