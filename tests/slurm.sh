@@ -54,7 +54,8 @@ CONF
     last=$(($(nproc) - 1))
     taskset -c 0 slurmd -N n1
     taskset -c "$last" slurmd -N n2
-    for _ in $(seq 100); do
+    # At once, but where the host is slow.
+    for _ in $(seq 600); do
         if [ "$(sinfo --noheader --format=%t --Node | sort -u)" = idle ]; then exit 0; fi
         sleep 0.1
     done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -11,17 +12,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_RUN = [sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--dataset", "synthetic"]
+_RUN = ["--model", "mistral-tiny", "--dataset", "synthetic"]
 _RUN += ["--sequence", "32", "--micro-batch", "2", "--no-calibrate", "--warmup", "2", "--repeats", "1", "--json"]
 _RUN += ["--target-interval", "0", "--timeout", "120"]
 _TWO = ["--strategy", "ddp", "--device", "cpu:2"]
-_ENDLESS = ["--steps", "100000"]
+_ENDLESS = ["--steps", "100000", "--budget", "100000"]
 # Of a rank that is not heard of, of an agent that waits for it, and of Ray itself on a busy machine.
 _PATIENCE_S = 300
 
@@ -30,25 +31,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray"),
 ]
 
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(tmp_path: Path, tunemark_cache: Path) -> Iterator[Start]:
-    """Start a command in the test's folder; none outlives the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*words: str, variables: Mapping[str, str] = os.environ) -> subprocess.Popen[str]:
-        environment = {**variables, "TUNEMARK_CACHE": str(tunemark_cache), "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen([*_RUN, *words], cwd=tmp_path, env=environment, text=True, **pipes))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        if each.poll() is None:
-            each.kill()
-        each.communicate()
+Start = Callable[..., Any]
 
 
 class Cluster:
@@ -60,7 +43,8 @@ class Cluster:
             self.port = probe.getsockname()[1]
         # Whoever asks this cluster for anything has to have its token.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self.variables = {**os.environ, **token, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1"}
+        self.variables = {**os.environ, **token, **quiet}
         self.hosts: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> None:
@@ -111,41 +95,6 @@ def cluster() -> Iterator[Cluster]:
         started.close()
 
 
-def _steps(folder: Path, job: subprocess.Popen[str], count: int) -> Path:
-    """The attempt's folder, once rank 0 has taken so many steps."""
-    until_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until_s and job.poll() is None:
-        for path in folder.glob("runs/*/*/records.0.jsonl"):
-            if path.read_text().count('"kind":"step"') >= count:
-                return path.parent
-        time.sleep(0.05)
-    job.kill()
-    raise AssertionError(job.communicate()[1])
-
-
-def _rows(job: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    out, err = job.communicate(timeout=_PATIENCE_S)
-    assert "Traceback" not in err, err
-    assert out, err
-    return [json.loads(line) for line in out.splitlines()]
-
-
-def _left(folder: Path) -> list[str]:
-    """Processes that work for attempts below a folder, after the moment that their end may take."""
-    until_s = time.monotonic() + 15
-    while True:
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if f"TUNEMARK_AGENT={folder}" in path.read_text(errors="replace"):
-                    found.append(path.parent.name)
-            except OSError:
-                continue
-        if not found or time.monotonic() > until_s:
-            return found
-        time.sleep(0.05)
-
-
 def _children_of_ray(parent: int) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -160,7 +109,8 @@ def _children_of_ray(parent: int) -> list[str]:
 def test_a_gang_on_two_hosts_trains_and_no_secret_is_written(cluster: Cluster, start: Start, tmp_path: Path) -> None:
     variables = {**cluster.variables, "SECRET_OF_MINE": "do-not-write-me"}
     words = ["--launcher", f"{cluster.launcher}:nodes=2", "--export", "SECRET_OF_MINE"]
-    (row,) = _rows(start(*_TWO, "--steps", "6", *words, variables=variables))
+    command = start(*_RUN, *_TWO, "--steps", "6", *words, variables=variables)
+    row = command.row()
     assert (row["status"], row["steps_measured"]) == ("ok", 6), row["each_attempt"]
     launcher = row["environment"]["launcher"]
     assert len(launcher["hosts"]) == 2
@@ -170,14 +120,14 @@ def test_a_gang_on_two_hosts_trains_and_no_secret_is_written(cluster: Cluster, s
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"do-not-write-me" not in path.read_bytes(), path
-    assert not _left(tmp_path)
+    assert not command.left()
 
 
 def test_a_sweep_fills_the_cluster_and_jobs_have_cores_of_their_own(
     cluster: Cluster, start: Start, tmp_path: Path
 ) -> None:
     words = ["--device", "cpu:1", "--seed", "0,1,2", "--launcher", cluster.launcher]
-    rows = _rows(start(*words, "--steps", "6", variables=cluster.variables))
+    rows = start(*_RUN, *words, "--steps", "6", variables=cluster.variables).rows()
     assert [row["status"] for row in rows] == ["ok"] * 3
     spans = []
     for path in tmp_path.glob("runs/*/*/agent.0.jsonl"):
@@ -196,39 +146,35 @@ def test_a_job_that_does_not_fit_is_refused_before_anything_starts(
     cluster: Cluster, start: Start, tmp_path: Path
 ) -> None:
     words = ["--strategy", "ddp", "--device", "cpu:8", "--steps", "6", "--launcher", cluster.launcher]
-    job = start(*words, variables=cluster.variables)
-    _, err = job.communicate(timeout=_PATIENCE_S)
-    assert job.returncode == 2
-    assert "Ray has 0 hosts of 8 cores" in err
+    command = start(*_RUN, *words, variables=cluster.variables)
+    assert command.ended() == 2
+    assert "Ray has 0 hosts of 8 cores" in "".join(command.said)
     assert not list(tmp_path.glob("runs/*/*/plan.json"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_a_command_that_ends_leaves_no_process(start: Start, tmp_path: Path, number: signal.Signals) -> None:
-    job = start(*_TWO, *_ENDLESS, "--launcher", "ray:address=local")
-    _steps(tmp_path, job, 2)
-    assert _children_of_ray(job.pid)
-    job.send_signal(number)
-    _, err = job.communicate(timeout=_PATIENCE_S)
-    assert job.returncode == (130 if number == signal.SIGTERM else -9), err
-    assert not _left(tmp_path)
+def test_a_command_that_ends_leaves_no_process(start: Start, number: signal.Signals) -> None:
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = start(*_RUN, *_TWO, *_ENDLESS, "--launcher", "ray:address=local", variables=variables)
+    command.attempt(2)
+    assert _children_of_ray(command.job.pid)
+    command.job.send_signal(number)
+    assert command.ended() == (130 if number == signal.SIGTERM else -9), command.said
+    assert not command.left()
 
 
-def test_a_host_that_is_lost_is_a_row_and_leaves_no_process(cluster: Cluster, start: Start, tmp_path: Path) -> None:
-    job = start(*_TWO, *_ENDLESS, "--launcher", f"{cluster.launcher}:nodes=2", variables=cluster.variables)
-    _steps(tmp_path, job, 2)
+def test_a_host_that_is_lost_is_a_row_and_leaves_no_process(cluster: Cluster, start: Start) -> None:
+    words = ["--launcher", f"{cluster.launcher}:nodes=2"]
+    command = start(*_RUN, *_TWO, *_ENDLESS, *words, variables=cluster.variables)
+    command.attempt(2)
     # The last test of this cluster, which is not whole any more.
     raylets = [words for words in _children_of_ray(cluster.hosts[1].pid) if "raylet/raylet" in words]
     assert raylets
     os.killpg(cluster.hosts[1].pid, signal.SIGKILL)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with contextlib.suppress(OSError):
             if path.read_text(errors="replace") in raylets:
                 os.kill(int(path.parent.name), signal.SIGKILL)
-        except OSError:
-            continue
-    began_s = time.monotonic()
-    (row,) = _rows(job)
-    assert time.monotonic() - began_s < 150
+    row = command.row()
     assert row["status"] == "killed", row["each_attempt"]
-    assert not _left(tmp_path)
+    assert not command.left()
