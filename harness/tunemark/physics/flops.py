@@ -112,6 +112,7 @@ def train_flops_by_role(
     return _sum([*layers, Flops(head=head)])
 
 
+@functools.lru_cache(maxsize=256)
 def hardware_flops_per_token(
     a: Architecture,
     sequence: int,
