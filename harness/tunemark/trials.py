@@ -21,7 +21,18 @@ from tunemark.experiment.resolve import TRIALS
 from tunemark.experiment.values import factors
 from tunemark.plugin import Catalog, Launching
 from tunemark.predict.ground import USABLE, Question, question, smallest
-from tunemark.predict.search import Found, Option, Ranked, SearchLog, neighbours, option_of, search, shown, to_try
+from tunemark.predict.search import (
+    Found,
+    Option,
+    Ranked,
+    SearchLog,
+    neighbours,
+    option_of,
+    preferred,
+    search,
+    shown,
+    to_try,
+)
 from tunemark.results import Result, Store
 from tunemark.sweep import Watch, make_ready, sweep
 
@@ -268,14 +279,14 @@ def _reason(result: Result) -> str:
 
 
 def decided(found: Found, tried: dict[int, Option], trial_s: float) -> SearchLog:
-    """The log with its choice: the fastest trial, or the best prediction where nothing was tried."""
+    """The log with its choice: the fastest trial, or by the predictions where nothing was tried."""
     first = fastest(tried)
     if first is not None:
         best = first
     elif tried:
         best = min(tried, key=lambda number: tried[number].memory_bytes)
     else:
-        best = 0
+        best = preferred(found.ranked)
     rows = {id(each): option_of(each) for each in shown(found.ranked)}
     for number in {*tried, best}:
         rows[id(found.ranked[number])] = tried.get(number) or option_of(found.ranked[number])

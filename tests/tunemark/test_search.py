@@ -183,10 +183,22 @@ def test_where_every_trial_fails_the_smallest_is_run(found):
     assert log.chosen.memory_bytes == pytest.approx(found.ranked[ranked[0]].prediction.bytes.total)
 
 
-def test_without_trials_the_best_prediction_is_chosen(found):
-    log = decided(found, {}, 0.0)
-    assert log.chosen is not None
-    assert log.chosen.predicted_tokens_per_s == pytest.approx(found.ranked[0].rate)
+def test_without_trials_the_simplest_of_the_best_predictions_is_chosen(found):
+    others = found.ranked[1:]
+    simple = next(e for e in others if len(e.candidate.axes) == 1 and "pp" not in e.candidate.names)
+    product = next(e for e in found.ranked if len(e.candidate.axes) == 2)
+    tokens = product.prediction.tokens_per_step
+
+    def as_fast(each, share):
+        seconds = replace(simple.prediction.seconds, compute=1.0, communication=0, bubble=0, optimizer=0, data=0)
+        prediction = replace(each.prediction, seconds=replace(seconds, compute=1 / share), tokens_per_step=tokens)
+        return replace(each, prediction=prediction)
+
+    near = replace(found, ranked=(as_fast(product, 1.0), as_fast(simple, 0.985)))
+    far = replace(found, ranked=(as_fast(product, 1.0), as_fast(simple, 0.97)))
+    assert decided(near, {}, 0.0).chosen.strategy == simple.candidate.strategy
+    assert "so that the simpler one is taken" in because(decided(near, {}, 0.0))
+    assert decided(far, {}, 0.0).chosen.strategy == product.candidate.strategy
 
 
 def test_a_report_shows_the_search_in_both_languages(found):

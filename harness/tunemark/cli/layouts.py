@@ -14,11 +14,11 @@ from tunemark.experiment import Plan, Point
 from tunemark.plugin import Catalog
 from tunemark.predict.elsewhere import Elsewhere, elsewhere
 from tunemark.predict.ground import question
-from tunemark.predict.search import Found, Option, SearchLog, option_of, search
+from tunemark.predict.search import Option, SearchLog, search
 from tunemark.report.comparison import markdown
 from tunemark.report.rounding import escaped
 from tunemark.report.search import because, memory_words, rounded, search_text
-from tunemark.trials import infeasible, plan_of, predicted
+from tunemark.trials import decided, infeasible, plan_of, predicted
 from tunemark.units import significant
 
 
@@ -32,7 +32,7 @@ def print_searches(plans: Sequence[Plan], away: Sequence[Point], catalog: Catalo
             shown.append((plan, None))
             continue
         try:
-            log = _first(predicted(plan, question(plan, catalog)))
+            log = decided(predicted(plan, question(plan, catalog)), {}, 0.0)
         except TunemarkError as error:
             wanting.append(error)
             continue
@@ -44,7 +44,7 @@ def print_searches(plans: Sequence[Plan], away: Sequence[Point], catalog: Catalo
         q = one.question
         found = search(q.work, q.space, q.ground, refusal=q.refusal, requested=q.requested, free=q.free)
         if found.ranked:
-            foreseen.append((one, _first(found)))
+            foreseen.append((one, decided(found, {}, 0.0)))
         else:
             lacking = infeasible(one.title, found, q)
             wanting.append(lacking)
@@ -60,12 +60,6 @@ def print_searches(plans: Sequence[Plan], away: Sequence[Point], catalog: Catalo
     for each in wanting:
         print(f"tunemark: {each}", file=sys.stderr)
     return 2 if wanting else 0
-
-
-def _first(found: Found) -> SearchLog:
-    """The log with the best prediction as its choice."""
-    best, *rest = found.log.options
-    return replace(found.log, options=(option_of(found.ranked[0], "chosen"), *rest)) if best.seconds else found.log
 
 
 def _told(log: SearchLog) -> dict[str, Any]:

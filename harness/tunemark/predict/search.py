@@ -23,6 +23,8 @@ Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
 
 # Rows of the log: the best of each kind of layout, and the best of all.
 _MOST_ROWS = 24
+# Predictions that are as near as this do not tell layouts apart: their errors are several times as large.
+RESOLUTION = 0.02
 # Reasons that are told apart; rarer ones are counted together.
 _MOST_REASONS = 12
 
@@ -224,6 +226,13 @@ def to_try(ranked: Sequence[Ranked], trials: int) -> list[Ranked]:
     first = [each for each in kinds.values() if _bounds(each.prediction)[1] >= floor]
     rest = [each for each in ranked if all(each is not other for other in first)]
     return [*first, *rest][:trials]
+
+
+def preferred(ranked: Sequence[Ranked]) -> int:
+    """The rank of what is chosen by prediction alone: of those too near the fastest to be told apart, the one of fewest
+    axes, without a pipeline if there is one, and of these the fastest."""
+    near = [number for number, each in enumerate(ranked) if each.rate >= (1 - RESOLUTION) * ranked[0].rate]
+    return min(near, key=lambda n: (len(ranked[n].candidate.axes), "pp" in ranked[n].candidate.names, n))
 
 
 def neighbours(ranked: Sequence[Ranked], best: Ranked) -> list[Ranked]:

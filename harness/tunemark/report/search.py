@@ -74,6 +74,8 @@ def because(log: SearchLog) -> str:
             if abs(s) >= 0.002 * total
         ]
         text += f": {', '.join(told)}" if told else ""
+        if slower < 0 and log.trials == 0:
+            text += "; too near to be told apart, so that the simpler one is taken"
     return text
 
 
