@@ -172,14 +172,15 @@ class Kernels:
 
     def _optimizer(self) -> None:
         """The norm of the gradients, their clipping and the update, as after every step."""
-        parameters = [torch.full((PARAMETERS // 4,), 0.5, device=self._place.device) for _ in range(4)]
+        whole = [torch.full((PARAMETERS // 4,), 0.5, device=self._place.device) for _ in range(4)]
+        parameters = [torch.nn.Parameter(each) for each in whole]
         for p in parameters:
             p.grad = torch.full_like(p, 0.1)
         update = torch.optim.AdamW(parameters, lr=1e-4)
 
         def both() -> None:
             clip(parameters, 1.0)
-            update.step()  # type: ignore[no-untyped-call]
+            update.step()
 
         self._write("optimizer", self._time(both), parameters=PARAMETERS)
 

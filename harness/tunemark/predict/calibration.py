@@ -121,7 +121,7 @@ def units_of(work: Workload, layout: Layout) -> dict[str, float]:
     """Of each mechanism in a layout, how often it does its work in a step of the rank that does most."""
     layers = math.ceil(work.architecture.num_hidden_layers / layout.pipeline)
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
-    found = {}
+    found: dict[str, float] = {}
     if layout.recompute == SELECTIVE:
         found[SELECTIVE] = float(layers * accumulation)
     if layout.zero == 3 and layout.shard > 1:
@@ -177,7 +177,7 @@ def formulas() -> str:
     """The digest of the cost model's source."""
     digest = hashlib.sha256()
     for module in (analytic, layouts, machine):
-        digest.update(Path(module.__file__).read_bytes())
+        digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:12]
 
 
