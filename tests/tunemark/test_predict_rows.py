@@ -302,6 +302,13 @@ def test_virtual_stages_that_are_not_stated_have_two_layers_or_more() -> None:
     assert _expressed(**piped, precision="fp16").layout.virtual == 1
 
 
+def test_software_is_of_its_year() -> None:
+    old = {"fsdp": "", "tp": "8", "date_or_version": "v2.5 2022-06-01"}
+    assert not _expressed(**old).work.stack.flash_attention
+    assert _expressed(**{**old, "date_or_version": "f2021a 2024-09"}).work.stack.flash_attention
+    assert _expressed(date_or_version="2021", fsdp="3").work.stack.flash_attention
+
+
 def test_what_does_not_fit_beside_a_processor_s_memory_is_not_computed_again() -> None:
     large = {"act_ckpt": "", "seq_len": "65536", "micro_batch": "2"}
     assert _expressed(**large, device="GB200").layout.recompute == "none"

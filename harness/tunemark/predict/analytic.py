@@ -22,8 +22,10 @@ from tunemark.predict.prediction import Bytes, Prediction, Seconds
 # Operations that one layer launches forward, framework overhead of each included; backward launches twice as many.
 # Counted in eager PyTorch modules of a decoder layer; fused stacks launch about half.
 _OPERATIONS, _FUSED_OPERATIONS = 30, 16
-# Of a parallel matrix more: the collective, its wait and its views.
+# More where tensor ranks divide it: rows of one and of four ranks that only launching holds up differ by less.
 _TENSOR_OPERATIONS = 1
+# More where the scores' soft-max is not one kernel: cast, scale, mask and cast.
+_SOFTMAX_OPERATIONS = 4
 # Of an end of the model forward: embedding, positions and dropout; the last norm, the head and the loss's soft-max;
 # and a micro-batch's share of the training loop.
 _END_OPERATIONS = 20
@@ -194,6 +196,10 @@ def _longer(kernels: float, host: float, order: float) -> float:
     return float(large * (1.0 + (small / large) ** order) ** (1.0 / order))
 
 
+# Classes that multiply 8 bits in any layout (Transformer Engine, is_non_tn_fp8_gemm_supported).
+_ANY_LAYOUT = frozenset(("blackwell",))
+
+
 def product_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
     """Seconds of one product of m x k by k x n."""
     e = device.efficiency
@@ -203,9 +209,10 @@ def product_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: 
     width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
     traffic = (m * k + k * n) * width + m * n * 2.0
     rate = device.bandwidth_bytes_per_s * e.memory
-    # Operands come in 16 bits and are scaled and rounded first, each once as it is and once transposed for the
-    # backward pass: read 2 bytes, write two copies.
-    cast = e.cast * (m * k) * (2.0 + 2.0 * width) / rate if low else 0.0
+    # Operands come in 16 bits and are scaled and rounded first: read 2 bytes, write a copy as it is and one transposed
+    # for the backward pass; or one alone where units take 8 bits in any layout and one scale holds for both.
+    copies = 1.0 if precision == "fp8" and device.kind in _ANY_LAYOUT else 2.0
+    cast = e.cast * (m * k) * (2.0 + copies * width) / rate if low else 0.0
     return float(max(arithmetic, traffic / rate) + cast)
 
 
@@ -267,7 +274,8 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         (routed, h, gates * inner, local_experts),
         (routed, inner, h, local_experts),
     ]
-    forward = sum(count * product_seconds(device, p, m, k, n) for m, k, n, count in shapes)
+    each = [count * product_seconds(device, p, m, k, n) for m, k, n, count in shapes]
+    forward = sum(each)
     flops = sum(2.0 * m * k * n * count for m, k, n, count in shapes)
     matrices = forward
 
@@ -278,6 +286,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     wide = _wide(device, p)
     rate = device.bandwidth_bytes_per_s * e.memory
     peak = device.peak_flops[_peak_name(wide)]
+    unfused = 0
     if stack.flash_attention:
         # Short sequences and narrow heads fill tiles of 128 less well.
         ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
@@ -293,6 +302,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         # The fused soft-max works on four heads at a time (Megatron-LM, fused_softmax.py); where these do not divide
         # into fours, casts, scale, mask and soft-max are kernels of their own in 32 bits.
         is_fused = batch * heads % 4 == 0 and work.sequence <= 2048
+        unfused = 0 if is_fused else _SOFTMAX_OPERATIONS
         attention = products + (9.0 if is_fused else 38.0) * scores / rate
         attention_backward = 2.0 * products + (11.0 if is_fused else 46.0) * scores / rate
         attention_flops = 4.0 * scores * a.head_dim
@@ -336,7 +346,9 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     collective = count * reduce_s
     sent = count * 2.0 * payload * (t - 1) / t
     if stack.tensor_overlap and t > 1:
-        collective *= 1.0 - e.tensor_hidden
+        # A gather before and a scatter behind the products hide beside them, and no longer than these take.
+        hidden = sum(min(reduce_s / 2.0, one) for one in each)
+        collective -= e.tensor_hidden * count / 2.0 * hidden
     if layout.context > 1:
         # Keys and values pass around the ring, forward once, backward with their gradients (Liu et al. 2023).
         pairs = 2.0 * tokens * 2 * keys
@@ -353,7 +365,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
             device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
         )
         sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
-    operations = (_FUSED_OPERATIONS if stack.fused else _OPERATIONS) + (_TENSOR_OPERATIONS if t > 1 else 0)
+    operations = (_FUSED_OPERATIONS if stack.fused else _OPERATIONS) + (_TENSOR_OPERATIONS if t > 1 else 0) + unfused
     repeated = layout.recomputed if layout.recompute == "full" else 0.0
     return _Layer(
         forward=forward,

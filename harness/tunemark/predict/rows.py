@@ -39,7 +39,7 @@ _KNOWN = frozenset(
     ("id", "model", "params_b", "n_layers", "hidden", "intermediate", "mlp_gated", "n_heads", "n_kv_heads", "vocab",
      "task", "device", "n_devices", "precision", "seq_len", "global_batch_seqs", "micro_batch", "grad_accum", "dp",
      "fsdp", "tp", "pp", "vp", "cp", "ep", "act_ckpt", "compile", "notes", "head_dim", "n_experts",
-     "experts_per_token"),
+     "experts_per_token", "date_or_version"),
 )  # fmt: skip
 
 # What an installed model of the row's name says where the row does not.
@@ -52,6 +52,8 @@ _STAGES = {"true": "3", "yes": "3", "y": "3", "full_shard": "3", "false": "0", "
 # Packages that share a board and 900 GB/s with a processor and its memory (NVLink-C2C): moving activations there and
 # back costs less than computing them again.
 _HOST_MEMORY = frozenset(("GH200", "GB200", "GB300"))
+# Megatron has fused attention since (Dao et al. 2022 came in that year's summer).
+_FUSED_SINCE = "2023"
 _DEFAULT_VOCABULARY = 50304
 # Of anything that is counted: no model, batch or machine has more; of layers and what divides them.
 _MOST, _MOST_LAYERS = 1e12, 1e5
@@ -163,7 +165,7 @@ def _express(name: str, row: Mapping[str, str], models: Mapping[str, Architectur
     layout = _layout(row, tensor, pipeline, context, architecture, notes)
     whole, micro = _batch(row, layout, notes)
     layout = replace(layout, micro_batch=micro)
-    stack = _stack(row, precision, layout)
+    stack = _stack(row, precision, layout, notes)
     if stack is MEGATRON_2021:
         layout = replace(layout, sequence_parallel=False)
     elif stack is not MEGATRON and layout.pipeline > 1:
@@ -364,9 +366,13 @@ def _batch(row: Mapping[str, str], layout: Layout, notes: list[str]) -> tuple[in
     return whole, micro
 
 
-def _stack(row: Mapping[str, str], precision: str, layout: Layout) -> Stack:
+def _stack(row: Mapping[str, str], precision: str, layout: Layout, notes: list[str]) -> Stack:
     """What carried it out, as far as the row's own columns tell: fp16 is of the years before fused attention."""
     if precision == "fp16":
+        return MEGATRON_2021
+    years = re.findall(r"(?<![\w.])20\d\d(?![\w.])", row.get("date_or_version") or "")
+    if years and max(years) < _FUSED_SINCE and layout.zero != 3:
+        notes.append(f"Megatron before fused attention, because it is of {max(years)}")
         return MEGATRON_2021
     compiled = (_word(row, "compile") or "").upper()
     # Only torch's own modules are compiled or not.
