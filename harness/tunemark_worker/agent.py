@@ -112,35 +112,45 @@ class Heard:
         self._beats[path] = beat, since_s
         return said if since_s is not None and now_s - since_s <= GONE_S else {}
 
+    def is_gone(self, path: str) -> bool:
+        """Whether its beat was heard once, and then not for GONE_S. A file that cannot be read for a moment is not."""
+        since_s = self._beats.get(path, ("", None))[1]
+        return since_s is not None and time.monotonic() - since_s > GONE_S
+
 
 def join(place: str) -> int:
     """Take part in every attempt that is announced in the folder `place`, until the command that invites is done."""
     name = "{}-{}".format(socket.gethostname(), os.getpid())
     sign = Sign(os.path.join(place, "guest.{}.json".format(name)), name=name, host=socket.gethostname(), trouble="")
-    heard = Heard()
+    heard, inviting = Heard(), os.path.join(place, "parent.json")
     done: List[str] = []
     session = ""
-    heard_s = time.monotonic()
+    came_s = time.monotonic()
+
+    def beat() -> None:
+        sign.beat()
+        # Else it would be taken for heard when the attempt is over, however long before it went silent.
+        heard.read(inviting)
+
     print("{} waits for attempts in {}; Ctrl-C leaves".format(name, place), flush=True)
     try:
         while True:
-            parent = heard.read(os.path.join(place, "parent.json"))
-            now_s = time.monotonic()
+            parent = heard.read(inviting)
             if parent and not parent["closed"]:
                 # Another command than before may be there: one that goes on where the first was cut off.
-                session, heard_s = parent["session"], now_s
+                session = parent["session"]
                 sign.beat()
-            elif session and (parent or now_s - heard_s > GONE_S):
+            elif session and (parent or heard.is_gone(inviting)):
                 print("the command that invited has ended", flush=True)
                 return 0
-            elif not session and now_s - heard_s > _INVITATION_S:
+            elif not session and time.monotonic() - came_s > _INVITATION_S:
                 words = "nobody invites in {}: it must be on a file system that every host sees".format(place)
                 print(words, file=sys.stderr)
                 return UNAVAILABLE
             folder = parent.get("folder", "")
             if folder and folder not in done and name in parent["members"]:
                 done.append(folder)
-                agent = Agent(folder, parent["members"][name], beat=sign.beat)
+                agent = Agent(folder, parent["members"][name], beat=beat)
                 print("node {} of {}".format(parent["members"][name], folder), flush=True)
                 code = agent.run()
                 print("ended with code {}".format(code), flush=True)
