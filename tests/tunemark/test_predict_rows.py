@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +312,13 @@ def test_software_is_of_its_year() -> None:
 
 def test_what_does_not_fit_beside_a_processor_s_memory_is_not_computed_again() -> None:
     large = {"act_ckpt": "", "seq_len": "65536", "micro_batch": "2"}
-    assert _expressed(**large, device="GB200").layout.recompute == "none"
+    found = _expressed(**large, device="GB200")
+    assert found.layout.recompute == "none"
+    # What stays behind is what the device has room for, and what goes takes time.
+    assert found.device.memory_bytes is not None
+    assert found.predict().memory_bytes == pytest.approx(found.device.memory_bytes)
+    stays = replace(found, layout=replace(found.layout, offloaded=0.0))
+    assert found.predict().step_time_s > stays.predict().step_time_s
     assert _expressed(**large, device="B200").layout.recompute != "none"
 
 

@@ -168,7 +168,7 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     optimizer = _optimizer_seconds(work, layout, device, own)
     seconds = Seconds(
         compute=compute * (1.0 + e.straggle * max(0.0, _log2(nodes))),
-        communication=collective + point_s + data_s,
+        communication=collective + point_s + data_s + _offloading_seconds(layout, device, accumulation, compute),
         bubble=fill if layout.pipeline > 1 else 0.0,
         optimizer=optimizer,
         data=e.step_s,
@@ -492,6 +492,15 @@ def _data_parallel(
     return max(total - e.data_hidden * window, (1.0 - e.data_hidden) * total), sent
 
 
+def _offloading_seconds(layout: Layout, device: DeviceFacts, accumulation: int, compute: float) -> float:
+    """What of moving activations to the processor and back is not hidden beside kernels, as with gradients."""
+    if not layout.offloaded or not device.host_bytes_per_s:
+        return 0.0
+    total = 2.0 * layout.offloaded * accumulation / device.host_bytes_per_s
+    hidden = device.efficiency.data_hidden
+    return max(total - hidden * compute, (1.0 - hidden) * total)
+
+
 def _optimizer_seconds(work: Workload, layout: Layout, device: DeviceFacts, own: float) -> float:
     """Adam reads the gradient, a master copy and two moments and writes the latter three and the parameter: 30 bytes,
     and clipping reads the gradient once more (4). Momentum has one moment less, plain descent two."""
@@ -560,7 +569,7 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
         parameters=parameter * own / by[2],
         gradients=stack.gradient_bytes * own * work.trained_fraction / by[1],
         optimizer=main * own * work.trained_fraction / by[0],
-        activations=activations,
+        activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
         buffers=gathered,
         workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
     )

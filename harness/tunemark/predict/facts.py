@@ -29,6 +29,9 @@ _UNITS: Mapping[str, int] = {"ampere": 108, "hopper": 132, "blackwell": 148}
 # Likewise of memories: NVIDIA/dgxc-benchmarking, README.
 _MEMORIES: Mapping[str, float] = {"GB300": 279 * 2**30, "GH200": 96 * 2**30, "A100": 80 * 2**30, "V100-SXM": 32 * 2**30}
 
+# Bytes/s of one package to its processor's memory, and as much back: NVLink-C2C has 900 GB/s both ways, which two GPUs
+# share on GB200 and GB300.
+_HOSTS: Mapping[str, float] = {"GH200": 450e9, "GB200": 225e9, "GB300": 225e9}
 # Likewise of power: stas00/ml-engineering, compute/accelerator/README.md.
 _POWERS: Mapping[str, float] = {"GB300": 1400.0, "B300": 1100.0}
 
@@ -75,6 +78,7 @@ def device_facts(
         intra_bytes_per_s=intra_bytes_per_s or links.intra_bytes_per_s,
         inter_bytes_per_s=inter_bytes_per_s or links.inter_bytes_per_s,
         units=_UNITS.get(shares.kind, 0),
+        host_bytes_per_s=_HOSTS.get(found.name, 0.0),
         efficiency=shares.efficiency,
         residual=shares.residual,
         memory_residual=shares.memory_residual,

@@ -25,7 +25,8 @@ class Layout:
     front and one from the back, "zb" and it take gradients of inputs before those of weights (Qi et al. 2023, "Zero
     bubble pipeline parallelism"). context: ranks that divide a sequence.
     expert: ranks, of the data-parallel ones, that divide the experts. recomputed: share of the layers that `recompute`
-    is done to. micro_batch: sequences of one forward pass.
+    is done to. offloaded: bytes of activations of each micro-batch that wait for their backward pass in the processor's
+    memory. micro_batch: sequences of one forward pass.
     """
 
     data: int = 1
@@ -41,6 +42,7 @@ class Layout:
     expert: int = 1
     recompute: Recompute = "none"
     recomputed: float = 1.0
+    offloaded: float = 0.0
     micro_batch: int = 1
 
     def __post_init__(self) -> None:

@@ -44,9 +44,10 @@ class DeviceFacts:
     """One device (what a rank occupies) and its neighbours.
 
     peak_flops: dense, by precision. node: devices that the fast links join. intra_bytes_per_s, inter_bytes_per_s: of
-    one device, one direction. units: to which tiles of a matrix product are dealt, 0 where unknown. intra_s, inter_s:
-    latency of one message. kind: class whose fitted shares are used. residual, memory_residual: of the logarithm of a
-    prediction, one standard deviation. assumptions: sentences on what no source states.
+    one device, one direction. units: to which tiles of a matrix product are dealt, 0 where unknown. host_bytes_per_s:
+    to the processor's memory and as much back, where more than a bus joins it, else 0. intra_s, inter_s: latency of one
+    message. kind: class whose fitted shares are used. residual, memory_residual: of the logarithm of a prediction, one
+    standard deviation. assumptions: sentences on what no source states.
     """
 
     name: str
@@ -58,6 +59,7 @@ class DeviceFacts:
     intra_bytes_per_s: float
     inter_bytes_per_s: float
     units: int = 0
+    host_bytes_per_s: float = 0.0
     intra_s: float = 5e-6
     inter_s: float = 15e-6
     efficiency: Efficiency = Efficiency()

@@ -49,9 +49,6 @@ _FLAGS = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
 # FSDP by name divides all three.
 _STAGES = {"true": "3", "yes": "3", "y": "3", "full_shard": "3", "false": "0", "no": "0", "n": "0", "no_shard": "0"}
 
-# Packages that share a board and 900 GB/s with a processor and its memory (NVLink-C2C): moving activations there and
-# back costs less than computing them again.
-_HOST_MEMORY = frozenset(("GH200", "GB200", "GB300"))
 # Megatron has fused attention since (Dao et al. 2022 came in that year's summer).
 _FUSED_SINCE = "2023"
 _DEFAULT_VOCABULARY = 50304
@@ -409,7 +406,7 @@ def _recomputing(
     # The least that fits, given how far predicted memory is off at most: who published it made it fit. Where nothing is
     # said to be divided, optimizer states may still be.
     slack = math.exp(2.0 * device.memory_residual)
-    to_host = device.name in _HOST_MEMORY and work.stack is MEGATRON
+    to_host = device.host_bytes_per_s > 0 and work.stack is MEGATRON
     stages = [(layout.zero, layout.shard)]
     if layout.zero == 0 and layout.data * layout.context > 1 and work.stack is not MEGATRON_2021:
         stages += [(zero, layout.data * layout.context) for zero in ((1, 3) if layout.pipeline == 1 else (1,))]
@@ -424,8 +421,12 @@ def _recomputing(
                 return chosen
     layout = replace(layout, zero=stages[-1][0], shard=stages[-1][1])
     if to_host:
+        # As much of each micro-batch in flight as does not fit.
+        flights = min(layout.pipeline, work.global_batch // (layout.data * layout.micro_batch))
+        whole = memory(work, replace(layout, recompute="none"), device)
+        more = min(whole.total - (device.memory_bytes or whole.total), whole.activations)
         notes.append("no recomputation: activations that do not fit go to the host's memory, because none is stated")
-        return replace(layout, recompute="none")
+        return replace(layout, recompute="none", offloaded=more / flights)
     least, most = (
         memory(work, replace(layout, recompute="full", recomputed=share), device).total for share in (1.0, 0.0)
     )
