@@ -100,7 +100,7 @@ def test_fsdp_halves_the_states_and_gathers_layers_twice(found: dict[str, Simula
     assert counts == {"all_gather": 5, "reduce_scatter": 3}
 
 
-@pytest.mark.parametrize("name", [name for name in PLANS if name != "fsdp"])
+@pytest.mark.parametrize("name", PLANS)
 def test_the_formulas_agree(name: str, plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
     told = of_plan(plans[name])
     assert not isinstance(told, str)

@@ -157,22 +157,27 @@ class _Stage:
         return found
 
     def moments(self) -> Iterator[Bytes]:
-        """Each moment at which the step can hold most."""
+        """Each moment at which the step can hold most: the loss, the head's backward pass, moments within that of the
+        last, the second and the first layer, that of the embedding, what ends data parallelism, and the update.
+
+        Between layers everything changes evenly, so that no layer between these can be the one."""
         layout, work, a = self._layout, self._work, self._a
         wide, narrow, tokens = self._wide, self._narrow, self._tokens
-        states = {"sgd": 0.0, "adafactor": 0.05}.get(work.optimizer, 2.0)
+        states = {"sgd": 0.0, "adafactor": 0.0}.get(work.optimizer, 2.0)
         shard = layout.shard if layout.zero else 1
         own, layer, ends = wide * self._own, wide * self._layer, wide * self._ends
         trained, is_full = wide * self._own_trained, not self._rank
+        layer_trained = wide * self._layer_trained
+        ends_trained = ends * is_full
         parameters, optimizer, whole = own / shard, states * trained / shard, trained / shard
         scores = tokens * a.vocab_size * self._is_last
         held_scores = narrow * scores
-        flights = self._flights()
-        kept = self._kept()
-        casts = 0.0 if layout.recompute != "none" else self._casts(self._layers, is_whole=True)
-        one = self._activations()
-        product = tokens * a.intermediate_size / layout.tensor
-        matrix = a.hidden_size * a.intermediate_size / layout.tensor
+        product = narrow * tokens * a.intermediate_size / layout.tensor
+        matrix = wide * a.hidden_size * a.intermediate_size / layout.tensor * is_full
+        # A gradient of a weight comes in the precision of its product.
+        narrowed = narrow / wide if self._is_autocast else 0.0
+        table = wide * self._table * is_full
+        stream = (wide + narrow * self._is_autocast) * tokens * a.hidden_size
         buffers = 0.0
         if layout.pipeline > 1:
             # A place for each micro-batch that comes, and for each gradient that comes back.
@@ -183,62 +188,113 @@ class _Stage:
         # In a product copies are kept alike by the mechanism of shards, with shards of the whole.
         is_gathered = layout.data > 1 and not is_bucketed
         reshard = layout.reshard and layout.zero == 3
-        before = trained if is_bucketed or accumulated else 0.0
-        if is_gathered and accumulated and self._is_first and is_full:
-            # Not yet scattered, DTensor's gradient of a cut embedding stands in rows for the whole vocabulary.
-            before += (layout.tensor - 1) * wide * self._table
-        again = one + self._casts(1) if layout.recompute != "none" else 0.0
-        gathered = (ends if reshard else own) if is_gathered else 0.0
+        is_tied = a.tie_word_embeddings and self._is_first and self._is_last
+        bucket = trained if is_bucketed else 0.0
 
-        def moment(gradients: float, activations: float, workspace: float, more: float = 0.0) -> Bytes:
+        def moment(gradients: float, activations: float, workspace: float, gathered: float = 0.0) -> Bytes:
             return Bytes(
                 parameters=parameters,
-                gradients=gradients,
+                gradients=bucket + gradients,
                 optimizer=optimizer,
                 activations=activations,
-                buffers=buffers + more,
+                buffers=buffers + gathered * is_gathered,
                 workspace=workspace,
             )
 
-        everything = (kept + casts) * flights
-        if self._is_last:
-            # Of the scores: as they came, their soft-max, its gradient and theirs, in float32.
-            others = (flights - 1) * (narrow + 4.0) * scores
-            loss = (narrow + 12.0) * scores
-            yield moment(before if layout.schedule != "gpipe" else 0.0, everything, loss + others, gathered)
+        flights, depth = self._flights(), self._layers
+        is_kept = layout.recompute == "none"
+        layers, mask, one = self._kept() - self._behind(), self._mask(), self._activations()
+        casts, head_cast = self._casts(1), narrow * self._table * self._is_last * self._is_autocast
+        everything = self._kept() + casts * depth * is_kept + head_cast
+        # Of a layer, what its MLP leaves, and what is computed again of it.
+        count = 3.0 if a.gated_mlp else 2.0
+        part = narrow * tokens * self._mlp() + self._norm()
+        if self._is_autocast:
+            part += narrow * count * a.hidden_size * a.intermediate_size / layout.tensor
+        again = 0.0
+        if not is_kept:
+            again = one + casts - (layers / max(depth, 1.0) if layout.recompute == "selective" else 0.0)
+        root = ends if reshard else own
+        is_piped, is_behind = layout.pipeline > 1, layout.schedule == "gpipe"
+        # The first backward pass, and one that adds to the gradients of those before: then a micro-batch less is under
+        # way, unless another came meanwhile.
+        passes = [(False, flights)]
+        if accumulated:
+            passes.append((True, flights if self._passes > flights else flights - 1.0 / layout.virtual))
+        for is_later, under_way in passes:
+            before = trained if is_later else 0.0
+            if is_gathered and is_later and self._is_first and is_full and not is_tied:
+                # Not yet scattered, DTensor's gradient of a cut embedding stands in rows for the whole vocabulary.
+                before += (layout.tensor - 1) * table
+            # Gradients stay where they are formed, unless they are added to those before or copied into a bucket.
+            stays = float(not is_later and (accumulated or not is_bucketed))
+            others = (under_way - 1.0) * everything
+            # Of all micro-batches of a schedule that goes forward first, scores and their soft-max are there already.
+            held = held_scores + (under_way - 1.0) * (narrow + 4.0) * scores * is_behind
+            if self._is_last:
+                # Autocast keeps its copies of the weights until the end of the forward pass, and what the last layer's
+                # weights came in is let go there. Tensor ranks have gathered scores, and then put in order.
+                copies = casts * depth * (not is_kept)
+                gathers = (1.0 + 1.0 / layout.tensor) * held_scores if layout.tensor > 1 else 0.0
+                if not (is_later and is_behind):
+                    yield moment(before, others + everything + copies, held + gathers, root + layer)
+                # Of the scores: as they came, their soft-max, its gradient and theirs, in float32.
+                yield moment(before, others + everything, held + 12.0 * scores, own if is_later and is_behind else root)
+                kept = own if is_later and is_behind else root + layer * reshard
+                # Once a product's gradients are there, what it kept is let go; then the weight's is widened.
+                yield moment(before, others + everything, held + held_scores + table + stream, kept)
+            elif not is_kept:
+                yield moment(before, others + everything + casts * depth, held, root)
+            for behind in sorted({0.0, 1.0, max(depth - 2.0, 0.0), depth - 1.0}):
+                left = layers * (depth - behind) / max(depth, 1.0) + again + mask + others
+                left += casts * (depth - behind) * is_kept
+                done = behind * layer_trained + table * (self._is_last and not is_tied)
+                gathered = own
+                if reshard and not (is_later and is_behind and is_piped):
+                    # The layer's weights, those of the one before it as they came, and of a pipeline those behind it.
+                    gathered = ends + (1.0 + behind * is_piped + (behind < depth - 1)) * layer
+                formed = before + stays * done
+                is_scattered = is_gathered and not is_piped and (is_later == accumulated)
+                if is_scattered:
+                    formed = table * (self._is_last and not is_tied) * (not is_later) + behind * layer_trained / shard
+                    formed += before * (self._passes > 2) or max(before - behind * layer_trained, 0.0)
+                elif is_bucketed and is_later and self._passes == 2:
+                    formed = max(before - done, 0.0)
+                formed += table * is_tied
+                if is_piped and reshard and not (is_later and is_behind):
+                    # What has come is copied into its place.
+                    yield moment(formed, left - again, held + stream, ends + (2.0 + behind) * layer)
+                fresh = (1.0 + narrowed) * matrix
+                kept = product + matrix if not narrowed else max(product + narrowed * matrix, matrix)
+                yield moment(formed, left, held + stream + kept, gathered)
+                yield moment(formed, left, held + stream + 2.0 * product + stays * matrix, gathered)
+                most = stays * (count - 1.0) * matrix + fresh
+                yield moment(formed, left - part, held + stream + most + product, gathered)
+                now = left - one - casts
+                yield moment(formed, now, held + stream + stays * layer_trained, gathered)
+                if is_scattered:
+                    # Copied into what is sent: then the layer's own weights are let go.
+                    copied = (1.0 + stays) * layer_trained
+                    yield moment(formed, now, held + stream + copied, gathered - layer * reshard)
+            if is_full and self._is_first:
+                # The embedding's gradient, where it is tied the sum of both.
+                fresh = (3.0 if is_tied else 1.0) * table
+                last = (own if is_piped else ends) if reshard else own
+                formed = before or (own - table) * stays
+                if is_gathered and not is_piped and not accumulated:
+                    formed = (own - ends) / shard + ends - table
+                yield moment(formed, others + mask, held + fresh, last)
+        if is_gathered and not is_piped:
+            # The ends' gradients are copied into what is sent, and that is copied again by whoever sends it.
+            yield moment((trained - ends_trained) / shard, 0.0, held_scores + 2.0 * ends_trained, own - ends)
+            yield moment(whole, 0.0, held_scores + 2.0 * ends_trained, 0.0 if reshard else own - ends)
+        elif is_gathered:
+            yield moment(trained, 0.0, held_scores + ends_trained, own - ends)
+            rest = trained - ends_trained + ends_trained / shard
+            yield moment(rest, 0.0, held_scores + 2.0 * ends_trained, own - ends)
         # The update takes two temporaries of the largest parameter; of Adafactor and plain descent one.
-        # The rank's gradient of its largest matrix, while the backward pass makes it.
-        fresh_one = wide * matrix * is_full
-        largest = wide * max(self._table if self._ends >= self._table else 0.0, matrix) / shard * is_full
-        yield moment(whole, 0.0, held_scores + (2.0 if states == 2.0 else 1.0) * largest)
-        if not is_gathered:
-            head = wide * self._table * self._is_last * is_full
-            gradients = before or min(head, own)
-            yield moment(gradients, everything, held_scores + again + 2.0 * narrow * product + fresh_one)
-            table = wide * self._table * self._is_first
-            late = before or (own - table - (layer - wide * matrix) if is_full else trained)
-            yield moment(late, kept / max(self._layers, 1), held_scores + again + 1.5 * narrow * product)
-            return
-        # Of a layer half-way: what was gathered of it and of the one before it, what is scattered of the one behind.
-        units = 3.0 * layer if reshard else layer - (layer if self._layers > 1 else 0.0)
-        if not is_full:
-            units -= layer - wide * self._layer_trained
-        fresh = 3.0 * fresh_one if not accumulated else 0.0
-        half = 0.8 if not self._is_autocast else 0.5
-        left = max(self._layers - 2.0, 0.0) + half
-        temporaries = (wide + narrow * self._is_autocast) * matrix * is_full
-        temporaries += (0.2 if again else 3.0) * narrow * product
-        rest = (kept + casts) * flights * left / max(self._layers, 1)
-        if again:
-            rest = (kept - self._behind()) * flights * (self._layers - 1.0) / max(self._layers, 1)
-        yield moment(
-            wide * self._layer_trained / shard + (trained if accumulated else 0.0), rest,
-            held_scores + again + fresh + temporaries, gathered + units,
-        )  # fmt: skip
-        yield moment(
-            whole, 0.0, held_scores,
-            (trained if accumulated else ends * is_full) + (2.0 if is_full else 1.0) * ends + layer,
-        )  # fmt: skip
+        largest = max(table if self._ends >= self._table else 0.0, matrix) / shard
+        yield moment(whole * (not is_bucketed), 0.0, held_scores + (2.0 if states == 2.0 else 1.0) * largest)
 
     def _casts(self, layers: float, *, is_whole: bool = False) -> float:
         """Weights in 16 bits beside those in 32, which autocast makes and autograd keeps."""
@@ -289,7 +345,17 @@ class _Stage:
         """Of a micro-batch, what is kept besides layers: by the last norm or for the next stage, and the mask."""
         values = self._tokens * self._a.hidden_size
         found = self._norm() + self._narrow * values if self._is_last else self._wide * values
-        return found + (self._narrow * self._tokens * self._work.sequence if self._work.packed else 0.0)
+        return found + self._mask()
+
+    def _mask(self) -> float:
+        return self._narrow * self._tokens * self._work.sequence if self._work.packed else 0.0
+
+    def _mlp(self) -> float:
+        """Values of each token that a layer's MLP keeps, what enters it included."""
+        a = self._a
+        inner = a.intermediate_size / self._layout.tensor
+        inputs = a.hidden_size * (2.0 if self._is_autocast and a.gated_mlp and a.model_type not in _FUSED else 1.0)
+        return inputs + inner * (4.0 if a.gated_mlp else 5.0)
 
     def _norm(self) -> float:
         """What a norm keeps, besides its output, which the products behind it keep."""

@@ -251,7 +251,8 @@ class _Tie:
 
     def sum_gradients(self) -> None:
         weight = self._weight()
-        if self._is_apart and weight is not None:
+        # Beside adapters it is frozen, and has no gradient.
+        if self._is_apart and weight is not None and weight.requires_grad:
             # The embedding's and the head's may be laid out otherwise over the ranks of a stage: both as the weight.
             add_up(weight)
             assert weight.grad is not None, "a stage's weight has a gradient after its backward"
