@@ -10,6 +10,7 @@ Not modelled: adapters, mixtures of experts, norms of queries and keys, Adafacto
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -223,8 +224,8 @@ class _Stage:
             passes.append((True, flights if self._passes > flights else flights - 1.0 / layout.virtual))
         for is_later, under_way in passes:
             before = trained if is_later else 0.0
-            if is_gathered and is_later and self._is_first and is_full and not is_tied:
-                # Not yet scattered, DTensor's gradient of a cut embedding stands in rows for the whole vocabulary.
+            if is_later and self._is_first and is_full and not is_tied:
+                # Not yet summed up, DTensor's gradient of a cut embedding stands in rows for the whole vocabulary.
                 before += (layout.tensor - 1) * table
             # Gradients stay where they are formed, unless they are added to those before or copied into a bucket.
             stays = float(not is_later and (accumulated or not is_bucketed))
@@ -237,6 +238,8 @@ class _Stage:
                 copies = casts * depth * (not is_kept)
                 gathers = (1.0 + 1.0 / layout.tensor) * held_scores if layout.tensor > 1 else 0.0
                 if not (is_later and is_behind):
+                    # The scores before are there until these take their name.
+                    gathers += held_scores * (is_later and not is_piped)
                     yield moment(before, others + everything + copies, held + gathers, root + layer)
                 # Of the scores: as they came, their soft-max, its gradient and theirs, in float32.
                 yield moment(before, others + everything, held + 12.0 * scores, own if is_later and is_behind else root)
@@ -245,7 +248,14 @@ class _Stage:
                 yield moment(before, others + everything, held + held_scores + table + stream, kept)
             elif not is_kept:
                 yield moment(before, others + everything + casts * depth, held, root)
-            for behind in sorted({0.0, 1.0, max(depth - 2.0, 0.0), depth - 1.0}):
+            # Whether each layer's gradients are scattered as they are there: in the last backward pass.
+            ends_with = is_gathered and not is_piped
+            kinds = [ends_with and is_later == accumulated]
+            if ends_with and is_later and self._passes > 2:
+                kinds.append(False)
+            for is_scattered, behind in itertools.product(
+                kinds, sorted({0.0, 1.0, max(depth - 2.0, 0.0), depth - 1.0})
+            ):
                 left = layers * (depth - behind) / max(depth, 1.0) + again + mask + others
                 left += casts * (depth - behind) * is_kept
                 done = behind * layer_trained + table * (self._is_last and not is_tied)
@@ -254,13 +264,15 @@ class _Stage:
                     # The layer's weights, those of the one before it as they came, and of a pipeline those behind it.
                     gathered = ends + (1.0 + behind * is_piped + (behind < depth - 1)) * layer
                 formed = before + stays * done
-                is_scattered = is_gathered and not is_piped and (is_later == accumulated)
                 if is_scattered:
                     formed = table * (self._is_last and not is_tied) * (not is_later) + behind * layer_trained / shard
-                    formed += before * (self._passes > 2) or max(before - behind * layer_trained, 0.0)
+                    formed += max(before - behind * layer_trained, 0.0)
                 elif is_bucketed and is_later and self._passes == 2:
                     formed = max(before - done, 0.0)
                 formed += table * is_tied
+                if is_scattered and behind:
+                    # What was sent of the layer behind is let go when this one's is sent.
+                    gathered += layer_trained
                 if is_piped and reshard and not (is_later and is_behind):
                     # What has come is copied into its place.
                     yield moment(formed, left - again, held + stream, ends + (2.0 + behind) * layer)
@@ -275,7 +287,8 @@ class _Stage:
                 if is_scattered:
                     # Copied into what is sent: then the layer's own weights are let go.
                     copied = (1.0 + stays) * layer_trained
-                    yield moment(formed, now, held + stream + copied, gathered - layer * reshard)
+                    gone = layer * reshard + layer_trained * (behind > 0)
+                    yield moment(formed, now, held + stream + copied, gathered - gone)
             if is_full and self._is_first:
                 # The embedding's gradient, where it is tied the sum of both.
                 fresh = (3.0 if is_tied else 1.0) * table
@@ -283,10 +296,12 @@ class _Stage:
                 formed = before or (own - table) * stays
                 if is_gathered and not is_piped and not accumulated:
                     formed = (own - ends) / shard + ends - table
+                    last += layer
                 yield moment(formed, others + mask, held + fresh, last)
         if is_gathered and not is_piped:
             # The ends' gradients are copied into what is sent, and that is copied again by whoever sends it.
-            yield moment((trained - ends_trained) / shard, 0.0, held_scores + 2.0 * ends_trained, own - ends)
+            sent = 2.0 * ends_trained
+            yield moment((trained - ends_trained) / shard, 0.0, held_scores + sent, 0.0 if reshard else own - ends)
             yield moment(whole, 0.0, held_scores + 2.0 * ends_trained, 0.0 if reshard else own - ends)
         elif is_gathered:
             yield moment(trained, 0.0, held_scores + ends_trained, own - ends)
