@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -31,6 +32,9 @@ def main(*jobs: str) -> int:
     for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    # What all have in common is not looked through again by each child's collector, and so not copied for it.
+    gc.collect()
+    gc.freeze()
     failed, parent = 0, os.getppid()
     for told, rank, found in zip(*[iter(jobs)] * 3):
         if os.getppid() != parent:
@@ -331,6 +335,11 @@ def _without_data(a: Assignment) -> Iterator[None]:
 
         # Whether positions start anew within a row is read from them. Where our batches' do, the mask is given.
         masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    with contextlib.suppress(ImportError):
+        moe: Any = importlib.import_module("transformers.integrations.moe")  # 5.0 and newer
+        # What experts multiply is known of torch's operator in bfloat16 alone, of transformers' own in every precision.
+        moe._can_use_grouped_mm = lambda *args, **kwargs: False
+    torch.nn.Module._apply = _replace  # type: ignore[method-assign]
     # What a stage's neighbours say of the hidden states that they send: they are as large as its own.
     shape = (a.micro_batch, a.sequence, a.architecture["hidden_size"])
     dtype = optimizer.parameter_dtype(a.precision)
@@ -353,6 +362,22 @@ def _without_data(a: Assignment) -> Iterator[None]:
     schedules._PipelineSchedule._warmup_p2p = _infer
     dist.all_gather_object = _everybody
     yield
+
+
+def _replace(module: Any, function: Any, recurse: bool = True) -> Any:
+    """Move or convert a module's tensors by putting others in their place: torch swaps them, which fakes cannot be."""
+    import torch
+
+    for child in module.children() if recurse else ():
+        child._apply(function)
+    for name, parameter in module._parameters.items():
+        moved = None if parameter is None else function(parameter)
+        if moved is not None and moved is not parameter:
+            module._parameters[name] = torch.nn.Parameter(moved.detach(), parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = function(buffer)
+    return module
 
 
 def _infer(schedule: Any, stages: Sequence[Any], *args: Any) -> None:

@@ -28,6 +28,8 @@ WIDTHS = {"fp32": (4.0, 4.0), "bf16-autocast": (4.0, 2.0), "bf16": (2.0, 2.0)}
 # Families whose queries, keys and values, and gate and up, are one product each; of these, those with rotary positions.
 _FUSED = ("phi3", "gpt2")
 _ROTATED = ("phi3",)
+# Families whose attention is no operator of torch, but several.
+_EAGER = ("gemma2",)
 # Families whose blocks end in a norm, and whose norms are scaled before they are narrowed.
 _NORMED_BEHIND = ("olmo2", "gemma2")
 
@@ -54,6 +56,8 @@ def footprint(work: Workload, layout: Layout) -> Footprint:
 
 def is_told(work: Workload) -> bool:
     """Whether the formulas here know the step."""
+    if work.architecture.model_type in _EAGER:
+        return False
     is_named = work.trained_fraction == 1.0 or work.trained.lora_rank > 0
     return bool(work.stack.own) and not work.architecture.num_local_experts and is_named
 

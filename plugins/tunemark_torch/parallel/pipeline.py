@@ -238,7 +238,7 @@ class _Tie:
         if self._is_apart and pipeline._is_last:
             # The embedding is not here, so that the head's weight is its own.
             head: Any = stages[-1].model._modules[parts.head]
-            head.weight = nn.Parameter(head.weight.detach().clone())
+            head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
 
     def _weight(self) -> Optional[nn.Parameter]:
         """This rank's copy: looked up anew, because sharding puts another parameter in its place."""
