@@ -241,11 +241,12 @@ def test_a_package_of_two_dies_is_two_ranks(capsys):
 
 
 def test_the_smallest_size_counts_packages(capsys):
-    # 16 bytes of 70 billion parameters are 1,120 GB, in 59 GiB of a die at least 18 of them: 9 packages.
+    # 16 bytes of 70 billion parameters are 1,120 GB, in 59 GiB of a die at least 18 of them: 9 packages. Gradients are
+    # summed before they are scattered, and autocast keeps 16-bit copies of the weights through the forward pass.
     words = "plan --strategy auto --device MI250 --size 1 --model llama-3-70b --dataset synthetic --global-batch 3024"
     assert main(words.split()) == 2
     size = int(capsys.readouterr().err.rpartition("smallest size that would fit is ")[2])
-    assert 9 <= size <= 24
+    assert 9 <= size <= 48
 
 
 def test_a_declared_chip_lends_its_memory_to_a_machine_beyond_this_one(catalog):
