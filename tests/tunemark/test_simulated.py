@@ -34,7 +34,6 @@ PLANS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "ddp": ("ddp", 2, {}),
     "fsdp": ("fsdp", 2, {}),
     "tp": ("tp:2:sequence_parallel=true", 2, {"precision": "bf16-autocast", "batching": "pack"}),
-    "pp": ("pp:2", 2, {"checkpointing": "full", "global_batch": 4}),
 }
 
 
@@ -183,6 +182,19 @@ def test_the_engines_agree_over_random_plans(cache: Path, monkeypatch: pytest.Mo
 
 _COMMAND = [sys.executable, "-m", "tunemark", "predict", "--engine=simulated", "--json", "--model=mistral-tiny",
             "--device=cpu:2", "--batching=pad", "--sequence=32"]  # fmt: skip
+
+
+@pytest.mark.full
+def test_a_tied_head_that_a_pipeline_copies_stays_frozen_beside_adapters(cache: Path) -> None:
+    pytest.importorskip("peft", reason="adapters are put in by peft")
+    plan = _plan("pp:2", 2, {"model": "gpt2-tiny", "method": "lora:r=4", "global_batch": 4}, layers=None)
+    (one,) = simulate_all([plan], cache=cache)
+    told = of_plan(plan)
+    assert isinstance(one, Simulation)
+    assert not isinstance(told, str)
+    # A head that trains takes half as much again.
+    assert footprint(*told).flops == pytest.approx(one.flops, rel=0.01)
+    assert sum(footprint(*told).sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.01)
 
 
 @pytest.mark.full

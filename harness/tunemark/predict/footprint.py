@@ -2,10 +2,9 @@
 
 Every storage that torch's eager operators keep is accounted for as those of transformers' decoders keep it; the terms
 were read off the steps that `simulated` counts and hold against them (`benchmarks/engines.py`). Memory is taken at the
-few moments at which a step can hold most: at the loss, within a layer's backward pass, at the end of it, and in the
-update. It is what tensors hold: no allocator's rounding, no runtime's own.
+few moments at which a step can hold most. It is what tensors hold: no allocator's rounding, no runtime's own.
 
-Not modelled: adapters, mixtures of experts, norms of queries and keys, Adafactor's factors, and zero-bubble schedules.
+Not modelled: mixtures of experts, and attention of several operators (Gemma 2).
 """
 
 from __future__ import annotations
