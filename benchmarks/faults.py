@@ -381,15 +381,17 @@ def node(folder: Path, asked: Asked) -> Row:
         raise NotHere(f"needs root and Debian's slurm-wlm and munge: {missing[0] + ' is missing' if missing else ''}")
     if subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).returncode == 0:
         raise NotHere("another Slurm runs on this host")
-    script, conf = str(ROOT / "tests/slurm.sh"), folder / "slurm"
+    # Slurm's own processes work in a folder of their own.
+    script, conf, place = str(ROOT / "tests/slurm.sh"), folder / "slurm", folder / "sweep"
     conf.mkdir()
+    place.mkdir()
     subprocess.run(["sh", script, "start", str(conf)], check=True)
     variables = {"SLURM_CONF": str(conf / "slurm.conf")}
     last = str((os.cpu_count() or 1) - 1)
     try:
         # Until Slurm has looked, the run goes on: it must not be over by then.
         words = ["--launcher", "slurm:nodes=2:jobs=1", "--timeout", "120"]
-        sweep = Sweep(folder, ranks=2, variables=variables, words=words, lasts_s=int(BOUNDS["node"][0]) + 15)
+        sweep = Sweep(place, ranks=2, variables=variables, words=words, lasts_s=int(BOUNDS["node"][0]) + 15)
 
         def plant(attempt: Path) -> None:
             os.kill(int((conf / "slurmd.n2.pid").read_text()), signal.SIGKILL)
