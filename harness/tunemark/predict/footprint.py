@@ -219,6 +219,8 @@ class _Stage:
         if not is_kept:
             again = one + casts - (layers / max(depth, 1.0) if layout.recompute == "selective" else 0.0)
         root = ends if reshard else own
+        # A norm is differentiated in float32, by several operators.
+        normed = 0.0 if a.norm_bias else 20.0 * tokens * a.hidden_size / self._between
         is_piped, is_behind = layout.pipeline > 1, layout.schedule == "gpipe"
         # The first backward pass, and one that adds to the gradients of those before: then a micro-batch less is under
         # way, unless another came meanwhile.
@@ -235,6 +237,12 @@ class _Stage:
             others = (under_way - 1.0) * everything
             # Of all micro-batches of a schedule that goes forward first, scores and their soft-max are there already.
             held = held_scores + (under_way - 1.0) * (narrow + 4.0) * scores * is_behind
+            if is_gathered and not (is_later and is_piped):
+                # The last layer's weights come and are copied into place; what the ones before came in is still there.
+                came = (2.0 + (depth > 1.0)) * layer - (0.0 if reshard else layer)
+                so_far = others + everything - self._behind() - layers / max(depth, 1.0) - casts * is_kept - head_cast
+                so_far += casts * (depth - 1.0) * (not is_kept)
+                yield moment(before, so_far, held_scores * is_later, root + came)
             if self._is_last:
                 # Autocast keeps its copies of the weights until the end of the forward pass, and what the last layer's
                 # weights came in is let go there. Tensor ranks have gathered scores, and then put in order.
@@ -257,12 +265,13 @@ class _Stage:
             if ends_with and is_later and self._passes > 2:
                 kinds.append(False)
             for is_scattered, behind in itertools.product(
-                kinds, sorted({0.0, 1.0, max(depth - 2.0, 0.0), depth - 1.0})
+                kinds, sorted({0.0, min(1.0, depth - 1.0), max(depth - 2.0, 0.0), depth - 1.0})
             ):
                 left = layers * (depth - behind) / max(depth, 1.0) + again + mask + others
                 left += casts * (depth - behind) * is_kept
                 done = behind * layer_trained + table * (self._is_last and not is_tied)
-                gathered = own
+                # In the backward pass weights are let go behind it, but in a pipeline.
+                gathered = own - behind * layer * (not is_piped)
                 if reshard and not (is_later and is_behind and is_piped):
                     # The layer's weights, those of the one before it as they came, and of a pipeline those behind it.
                     gathered = ends + (1.0 + behind * is_piped + (behind < depth - 1)) * layer
@@ -286,16 +295,18 @@ class _Stage:
                 most = stays * (count - 1.0) * matrix + fresh
                 yield moment(formed, left - part, held + stream + most + product, gathered)
                 now = left - one - casts
-                yield moment(formed, now, held + stream + stays * layer_trained, gathered)
+                yield moment(formed, now, held + stream + normed + stays * layer_trained, gathered)
                 if is_scattered:
                     # Copied into what is sent: then the layer's own weights are let go.
                     copied = (1.0 + stays) * layer_trained
-                    gone = layer * reshard + layer_trained * (behind > 0)
+                    gone = layer + layer_trained * (behind > 0)
                     yield moment(formed, now, held + stream + copied, gathered - gone)
             if is_full and self._is_first:
-                # The embedding's gradient, where it is tied the sum of both.
-                fresh = (3.0 if is_tied else 1.0) * table
-                last = (own if is_piped else ends) if reshard else own
+                # The embedding's gradient, of tensor ranks in rows for the whole vocabulary; a tied one is then cut,
+                # and added to the head's.
+                t = layout.tensor
+                fresh = ((t + 3.0 if t > 1 else 3.0) if is_tied else t) * table
+                last = own if is_piped else ends
                 formed = before or (own - table) * stays
                 if is_gathered and not is_piped and not accumulated:
                     formed = (own - ends) / shard + ends - table
@@ -304,8 +315,8 @@ class _Stage:
         if is_gathered and not is_piped:
             # The ends' gradients are copied into what is sent, and that is copied again by whoever sends it.
             sent = 2.0 * ends_trained
-            yield moment((trained - ends_trained) / shard, 0.0, held_scores + sent, 0.0 if reshard else own - ends)
-            yield moment(whole, 0.0, held_scores + 2.0 * ends_trained, 0.0 if reshard else own - ends)
+            yield moment((trained - ends_trained) / shard, 0.0, held_scores + sent)
+            yield moment(whole, 0.0, held_scores + sent)
         elif is_gathered:
             yield moment(trained, 0.0, held_scores + ends_trained, own - ends)
             rest = trained - ends_trained + ends_trained / shard
