@@ -237,7 +237,7 @@ def judged(model: str, size: int, cells: Sequence[Cell], auto: Result) -> tuple[
     lines.append(f"- auto ran {one.words()}: {rate.value:,.0f}{interval}; it searched {auto.search.search_s:.0f} s")
     # Where the same layout was measured by hand, that rate is the one that was taken beside the others.
     twin = next((c for c in cells if c.asked == (one.strategy, one.micro_batch, one.checkpointing)), None)
-    regret = 1 - (twin.measured if twin else rate.value) / max(best.measured, rate.value)
+    regret = 1 - (twin.measured / best.measured if twin else rate.value / max(best.measured, rate.value))
     asked = f"by hand that is {twin.layout}, {twin.measured:,.0f}, " if twin else "it is none of these, "
     lines.append(
         f"- {asked}{100 * regret:.1f} % below the best measured, {best.layout} (bar 3 %; attempts of one layout differ "

@@ -104,7 +104,8 @@ def test_a_mechanism_adds_once_for_each_unit_of_its_work():
     work = Workload(architecture=_MODELS[0], sequence=256, global_batch=8)
     # 4 layers; 8 sequences in micro-batches of 2 on one replica are 4 of them, on two replicas 2.
     assert units_of(work, Layout(tensor=2, micro_batch=2)) == {"tp": 16.0}
-    assert units_of(work, Layout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 10.0}
+    # Four layers and the ends: two passes of both micro-batches, and a scatter.
+    assert units_of(work, Layout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 25.0}
     assert units_of(work, Layout(data=2, micro_batch=2)) == {"ddp": 5.0}
     assert units_of(work, Layout(pipeline=2, virtual=2, schedule="interleaved", micro_batch=2)) == {"pp": 8.0}
     kept = Layout(micro_batch=2, recompute="selective")

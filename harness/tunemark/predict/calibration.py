@@ -58,7 +58,7 @@ class Fingerprint:
 class Mechanism:
     """What one kind of parallelism, or selective recomputation, truly costs. communication: of the predicted exposed
     seconds, a factor. unit_s: added for every unit of its work: a layer of a micro-batch, or of a step for `ddp`, a
-    micro-batch of a stage for `pp`."""
+    layer's pass or scatter for `fsdp`, a micro-batch of a stage for `pp`."""
 
     communication: float = 1.0
     unit_s: float = 0.0
@@ -125,7 +125,8 @@ def units_of(work: Workload, layout: Layout) -> dict[str, float]:
     if layout.recompute == SELECTIVE:
         found[SELECTIVE] = float(layers * accumulation)
     if layout.zero == 3 and layout.shard > 1:
-        found["fsdp"] = (layers + 1.0) * accumulation
+        # Both passes of each micro-batch, and the scatter of what all have added up.
+        found["fsdp"] = (layers + 1.0) * (2.0 * accumulation + 1.0)
     if layout.data > layout.shard or (layout.data > 1 and layout.zero == 0):
         found["ddp"] = layers + 1.0
     if layout.tensor > 1:
