@@ -72,6 +72,7 @@ def test_response_alone_trains_on_fewer_tokens(tmp_path: Path, cache: Path) -> N
     assert 0 < response["tokens"]["trained"] < everything["tokens"]["trained"]
 
 
+@pytest.mark.full
 def test_two_ranks_train_on_the_batches_of_one(tmp_path: Path, cache: Path) -> None:
     one, two = _rows(
         tmp_path, cache, "--model", "mistral-tiny", "--strategy", "none,ddp", "--device", "cpu:2",
@@ -84,6 +85,7 @@ def test_two_ranks_train_on_the_batches_of_one(tmp_path: Path, cache: Path) -> N
     assert one["loss_last"] == pytest.approx(two["loss_last"], rel=1e-4)
 
 
+@pytest.mark.full
 def test_accumulation_changes_neither_tokens_nor_loss(tmp_path: Path, cache: Path) -> None:
     whole, parts = _rows(
         tmp_path, cache, "--model", "mistral-tiny", "--device", "cpu:1", "--sequence", "32", "--micro-batch", "4,1",
@@ -95,6 +97,7 @@ def test_accumulation_changes_neither_tokens_nor_loss(tmp_path: Path, cache: Pat
     assert whole["loss_last"] == pytest.approx(parts["loss_last"], rel=1e-5)
 
 
+@pytest.mark.full
 def test_a_strategy_is_verified_before_it_is_measured(tmp_path: Path, cache: Path) -> None:
     words = ["--strategy", "ddp", "--precision", "fp32", "--verify"]
     (row,) = _rows(tmp_path, cache, *_SHORT, *words)

@@ -84,6 +84,7 @@ def test_sizes_and_strategies_are_measured_one_by_one_and_the_flavor_is_put_back
     assert "simulated" in report
 
 
+@pytest.mark.full
 def test_the_platform_without_a_tool_to_switch_is_told_by_a_variable(site: Callable[..., None], runs: Runs) -> None:
     site("25.5.3005")
     done, rows = runs("--size", "flavor-default-16", "--strategy", "auto:num_stages=1", "--steps", "2")
@@ -92,6 +93,7 @@ def test_the_platform_without_a_tool_to_switch_is_told_by_a_variable(site: Calla
     assert rows[0]["strategy_selected"]["distribute_low_prec_param"] is True
 
 
+@pytest.mark.full
 def test_memory_that_is_not_there_is_a_row_with_its_bytes(site: Callable[..., None], runs: Runs) -> None:
     site("24.5.0", "device_memory_bytes=629145600")
     done, rows = runs("--size", "4xLarge.2048GB", "--strategy", "none,auto", "--steps", "6")

@@ -116,7 +116,7 @@ print(json.dumps([code, sorted(used), sorted(hidden)]))
 """
 
 
-@pytest.mark.parametrize("strategy", ["none", "auto:num_stages=1"])
+@pytest.mark.parametrize("strategy", [pytest.param("none", marks=pytest.mark.full), "auto:num_stages=1"])
 def test_the_worker_uses_nothing_newer_than_torch_2_1(
     tmp_path: Path, tunemark_cache: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:

@@ -113,7 +113,13 @@ def test_a_teardown_that_hangs_after_the_end_record_is_cut_short(tmp_path: Path)
     assert (ended.status, kinds[-1]) == ("ok", "end")
 
 
-@pytest.mark.parametrize("ending", ["write('end', reason='steps', status='ok')\n", ""], ids=["teardown", "silence"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param("write('end', reason='steps', status='ok')\n", id="teardown"),
+        pytest.param("", id="silence", marks=pytest.mark.full),
+    ],
+)
 def test_ranks_in_sessions_of_their_own_are_not_left_behind(tmp_path: Path, ending: str) -> None:
     pids = "open(str(os.getpid()) + '.pid', 'w').close()\n"
     # Where they end, torchrun may take long to start them.
