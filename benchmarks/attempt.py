@@ -1,4 +1,4 @@
-"""One attempt of the harness through its public command line, for the scripts beside this file."""
+"""Runs one attempt of the harness through its command line, for the other scripts in this folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Seconds of steps that no fixed number of steps is meant to reach.
+# A time budget in seconds that no fixed number of steps reaches.
 _BUDGET_S = "1000000"
 
 
 def attempt(words: Sequence[str], *, warmup: int, steps: int, store: Path) -> dict[str, Any]:
-    """The result of `tunemark run WORDS` with one fresh attempt of a fixed number of steps, nothing calibrated.
+    """The result of `tunemark run WORDS` with one new attempt of a fixed number of steps, without measuring a peak.
 
-    Ends the program, with the harness's last words, where there is no rate of exactly these steps.
+    Exits with the end of the harness's stderr if there is no rate over exactly these steps.
     """
     fixed = ["--repeats", "1", "--redo", "--no-calibrate", "--target-interval", "0", "--budget", _BUDGET_S]
     counted = ["--warmup", str(warmup), "--steps", str(steps), "--store", str(store), "--json"]
@@ -35,6 +35,6 @@ def attempt(words: Sequence[str], *, warmup: int, steps: int, store: Path) -> di
 
 
 def noticed(result: dict[str, Any]) -> str:
-    """The verdict and the findings that are more than notes, in a few words."""
+    """The verdict and the rules of all findings above the severity note."""
     rules = [finding["rule"] for finding in result["findings"] if finding["severity"] != "note"]
     return " ".join([result["verdict"], *rules])

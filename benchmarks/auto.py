@@ -1,13 +1,13 @@
-"""Is the planner right? Its ranking of layouts, its rates after calibration and what auto runs, against measurements.
+"""Is the planner right? Compares its ranking, its rates after calibration and auto's choice with measurements.
 
     python benchmarks/auto.py                     # two tiny models on 2 ranks, about 13 minutes on two quiet cores
-    python benchmarks/auto.py --short             # one model, fewer layouts, one attempt: a look, nothing to quote
-    python benchmarks/auto.py --size 4            # 4 ranks, oversubscribed: the order alone is looked at
-    python benchmarks/auto.py --write             # and puts the tables into docs/search.md
-    python benchmarks/auto.py --plans --write     # nothing is measured: the plans for machines that are not here
+    python benchmarks/auto.py --short             # one model, fewer layouts, one attempt: a quick look, not to quote
+    python benchmarks/auto.py --size 4            # 4 ranks, oversubscribed: only the ranking is judged
+    python benchmarks/auto.py --write             # also puts the tables into docs/search.md
+    python benchmarks/auto.py --plans --write     # measures nothing: the plans for machines that are not here
 
 Every layout is measured with the same global batch, data and seed, in rounds (each once, then each again), so that a
-drift of the machine spreads over all. Exit code 1 where a bar is missed.
+drift of the machine affects all alike. The exit code is 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/search.md"
 
-# What is planned for docs/search.md: MoAI's sizes of its tutorial, and a growing cluster.
+# The plans in docs/search.md: the sizes of MoAI's tutorial, and a growing cluster.
 PLANS = (
     "--device MI250 --size 16,32 --model mistral-7b --global-batch 256 --sequence 1024",
     "--device H100 --size 8,16,32,64,128,256,512,1024 --model mistral-7b --sequence 4096",
 )
 
-# Bars: of the ranking, of the rate that auto's layout leaves, and of predicted rates after calibration.
+# Bars: for the ranking, the rate lost by auto's layout, and the error of predicted rates after calibration.
 LEAST_SPEARMAN, MOST_REGRET, MOST_ERROR = 0.8, 0.03, 0.15
 
 MODELS = ("mistral-tiny", "llama-2-tiny")
 GLOBAL_BATCH, SEQUENCE = 8, 128
-# Layouts that auto tries for real.
+# Layouts that auto measures.
 TRIALS = 6
-# (strategy, micro-batch, checkpointing): spread over kinds and settings, so that there is something to rank.
+# (strategy, micro-batch, checkpointing): different enough to be ranked.
 LAYOUTS: Mapping[int, Sequence[tuple[str, int, str]]] = {
     2: (
         ("none", 8, "none"),
@@ -71,8 +71,8 @@ LAYOUTS: Mapping[int, Sequence[tuple[str, int, str]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One layout. asked: strategy, micro-batch, checkpointing. measured: slots/s with its interval; predicted likewise.
-    rates: of its attempts."""
+    """One layout. asked: (strategy, micro-batch, checkpointing). measured, predicted: slot tokens/s with an interval
+    each. rates: of its attempts."""
 
     model: str
     asked: tuple[str, int, str]
@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--attempts", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--short", action="store_true", help="one model, every other layout, one attempt")
-    parser.add_argument("--keep-calibration", action="store_true", help="take the one that is there")
+    parser.add_argument("--keep-calibration", action="store_true", help="use the existing calibration")
     parser.add_argument("--store", default=None, help="folder for the runs; by default a temporary one")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--plans", action="store_true", help="print the plans of docs/search.md instead")
@@ -133,7 +133,7 @@ def main() -> int:
 
 
 def put(name: str, words: str) -> None:
-    """Write words between the marks of that name in the document."""
+    """Replace the text between the marks of this name in the document."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
@@ -141,7 +141,7 @@ def put(name: str, words: str) -> None:
 
 
 def planned(flags: str) -> str:
-    """The table of a plan, its command, and the explanation of its last size."""
+    """The command of a plan, its table, and the explanation of its last size."""
     words = ["plan", "--strategy", "auto", *flags.split()]
     done = subprocess.run([sys.executable, "-m", "tunemark", *words], capture_output=True, text=True, check=True)
     _, table, *_ = done.stdout.split("\n\n")
@@ -152,7 +152,7 @@ def planned(flags: str) -> str:
 def measured(
     model: str, size: int, layouts: Sequence[tuple[str, int, str]], attempts: int, steps: int, store: str
 ) -> tuple[list[Cell], Result]:
-    """Every layout and `auto`, in rounds, and what was predicted of each."""
+    """Measure every layout and `auto` in rounds; returns the layouts with their predictions, and auto's result."""
     from tunemark.experiment import make_experiment, points, resolve
     from tunemark.measure import measure
     from tunemark.plugin import Catalog
@@ -208,7 +208,7 @@ def measured(
 
 
 def judged(model: str, size: int, cells: Sequence[Cell], auto: Result) -> tuple[str, bool]:
-    """The table of a model, the three bars and whether all are met; of oversubscribed sizes the ranking alone is."""
+    """(table of a model with the bars, whether all are met); for oversubscribed sizes only the ranking counts."""
     rho = spearman([c.predicted for c in cells], [c.measured for c in cells])
     low, high = spread_of_spearman(cells)
     errors = [abs(c.error) for c in cells]
@@ -235,7 +235,7 @@ def judged(model: str, size: int, cells: Sequence[Cell], auto: Result) -> tuple[
     interval = f" ({rate.low:,.0f} to {rate.high:,.0f})" if rate.low is not None and rate.high is not None else ""
     one = auto.search.chosen
     lines.append(f"- auto ran {one.words()}: {rate.value:,.0f}{interval}; it searched {auto.search.search_s:.0f} s")
-    # Where the same layout was measured by hand, that rate is the one that was taken beside the others.
+    # If auto's layout is among the fixed ones, that rate was measured under the same conditions as the others.
     twin = next((c for c in cells if c.asked == (one.strategy, one.micro_batch, one.checkpointing)), None)
     regret = 1 - (twin.measured / best.measured if twin else rate.value / max(best.measured, rate.value))
     asked = f"by hand that is {twin.layout}, {twin.measured:,.0f}, " if twin else "it is none of these, "
@@ -255,13 +255,13 @@ def judged(model: str, size: int, cells: Sequence[Cell], auto: Result) -> tuple[
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Pearson's correlation of ranks, the mean rank for ties (Spearman 1904)."""
+    """Pearson's correlation of ranks, with the mean rank for ties (Spearman 1904)."""
     x, y = _ranks(a), _ranks(b)
     return statistics.correlation(x, y) if len(set(a)) > 1 and len(set(b)) > 1 else math.nan
 
 
 def spread_of_spearman(cells: Sequence[Cell], draws: int = 500) -> tuple[float, float]:
-    """Between the 2.5th and the 97.5th percentile, layouts drawn with replacement (Efron 1979)."""
+    """The 2.5th and 97.5th percentiles over layouts drawn with replacement (the bootstrap, Efron 1979)."""
     draw = random.Random(0)
     found = []
     for _ in range(draws):
@@ -274,7 +274,7 @@ def spread_of_spearman(cells: Sequence[Cell], draws: int = 500) -> tuple[float, 
 
 
 def noise_of(rates: Sequence[float]) -> float:
-    """How far attempts of one layout lie apart: the largest over the smallest, less one."""
+    """The spread of one layout's attempts: the largest rate over the smallest, minus one."""
     return max(rates) / min(rates) - 1 if rates else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Tables that a script here puts into a document, between two marks of its own, with the machine and the day."""
+"""Writes a script's tables into a document, between two marks, and describes the machine and the date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def put(document: str, name: str, words: str) -> None:
-    """Replace what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in a document of this project."""
+    """Replace the text between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in a document of this project."""
     path = ROOT / document
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = path.read_text(encoding="utf-8").partition(begin)
@@ -22,8 +22,8 @@ def put(document: str, name: str, words: str) -> None:
 
 
 def machine() -> str:
-    """What this was measured on, and when."""
-    import torch  # heavy, and only for its version
+    """The machine, the torch version and today's date."""
+    import torch  # heavy, and only needed for its version
 
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

@@ -1,15 +1,14 @@
-"""Do the two engines of `predict` agree with each other, and with what real processes hold?
+"""Do the two engines of `predict` agree with each other, and with the memory of real processes?
 
     python benchmarks/engines.py --plans 200         # random plans of four architectures, both engines
     python benchmarks/engines.py --plans 60 --wide   # of other families, with every schedule, optimizer and method
-    python benchmarks/engines.py --real              # real processes on the host, against steps without data
-    python benchmarks/engines.py --plans 200 --real --write    # and put both tables into docs/auto.md
+    python benchmarks/engines.py --real              # real processes on this host against the simulated engine
+    python benchmarks/engines.py --plans 200 --real --write    # also put both tables into docs/auto.md
 
-Plans have the widths of their architectures, and 2 to 6 layers: a layer is like the next one. A step without data is
-seconds of one core; those that were simulated before are kept. The real processes' bytes are those that the C library
-has handed out and not got back, all threads, looked at after each of torch's operators; what is no tensor between two
-steps (buffers and kernels that MKL and oneDNN keep) is taken off. A rank's figure is the largest of a step, the table
-shows the middle one of six steps. Nothing here is timed.
+Plans have their architecture's widths but only 2 to 6 layers, since layers are alike. Simulating a step takes seconds
+of one core; results are cached. The real processes' memory is what the C library has allocated and not freed, over all
+threads, read after each torch operator, less what is not a tensor between two steps (buffers and kernels that MKL and
+oneDNN keep). A rank's figure is the peak of a step; the table shows the median of six steps. Nothing here is timed.
 """
 
 from __future__ import annotations
@@ -40,29 +39,29 @@ WIDE_BEGIN, WIDE_END = "<!-- engines, wide: begin -->", "<!-- engines, wide: end
 REAL_BEGIN, REAL_END = "<!-- engines, real: begin -->", "<!-- engines, real: end -->"
 
 ARCHITECTURES = ("mistral-7b", "llama-2-7b", "gpt2-xl", "qwen2.5-1.5b")
-# Of families whose layers are built otherwise.
+# Families whose layers are built differently.
 WIDE = (
     "llama-3.2-1b", "qwen3-0.6b", "tinyllama-1.1b", "phi-3-mini-4k", "olmo-2-1b", "smollm2-1.7b", "mistral-7b",
     "gpt2-xl",
 )  # fmt: skip
 SCHEDULES = ("1f1b", "gpipe", "interleaved", "zb", "zbv")
-# Largest differences of the engines that are called agreement, of FLOPs, communicated bytes and memory.
+# Largest relative differences that count as agreement: of FLOPs, communicated bytes and memory.
 WITHIN = (0.03, 0.05, 0.06)
 REAL_WITHIN = 0.06
 REAL = (("none", 1), ("ddp", 2), ("fsdp", 2), ("tp", 2), ("fsdp:2+tp:2", 4), ("pp", 2))
 REAL_MODELS = ("mistral-tiny", "llama-2-tiny")
-# Steps of a real run, and those of them that are not looked at.
+# Steps of a real run, and how many of the first are ignored.
 STEPS, FIRST_STEPS = 8, 2
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plans", type=int, default=0, help="random plans that both engines are asked of")
+    parser.add_argument("--plans", type=int, default=0, help="how many random plans to compare both engines on")
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument(
         "--wide", action="store_true", help="plans of other families and with every schedule, optimizer and method"
     )
-    parser.add_argument("--real", action="store_true", help="hold the simulated memory to real processes")
+    parser.add_argument("--real", action="store_true", help="compare the simulated memory with real processes")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--rank", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -88,9 +87,9 @@ def main() -> int:
 
 
 def random_plans(count: int, seed: int, *, wide: bool = False) -> list[Plan]:
-    """Plans that `tunemark plan` allows, drawn at random; the same ones for a seed.
+    """Random plans that `tunemark plan` accepts, determined by the seed.
 
-    wide: of other families and of every schedule, optimizer and method too."""
+    wide: use other families, and every schedule, optimizer and method."""
     from tunemark.errors import TunemarkError
     from tunemark.experiment import make_experiment, points, resolve
     from tunemark.plugin import Catalog
@@ -140,7 +139,7 @@ def random_plans(count: int, seed: int, *, wide: bool = False) -> list[Plan]:
 
 
 def with_layers(plan: Plan, layers: int) -> Plan:
-    """The plan of a model with so many of its layers; the refusal of its strategy where that cannot be."""
+    """The plan with fewer layers; BadExperiment if the strategy refuses them."""
     from tunemark.errors import BadExperiment
     from tunemark_torch.layouts import refusal
 
@@ -154,7 +153,7 @@ def with_layers(plan: Plan, layers: int) -> Plan:
 
 
 def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """Both engines' figures of each plan; `failure` where one has none."""
+    """Both engines' figures of each plan, or `failure` if an engine gives none."""
     from tunemark.predict import of_plan
     from tunemark.predict.footprint import footprint
     from tunemark.predict.simulated import Simulation, simulate_all
@@ -169,17 +168,17 @@ def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
                 f"{spec.batching} {spec.optimizer} {spec.sequence} x {spec.micro_batch} x {plan.gradient_accumulation}"
             )
             row: dict[str, Any] = {"plan": words, "model": spec.model}
-            told = of_plan(plan)
-            if isinstance(told, str):
-                row["failure"] = told
+            step = of_plan(plan)
+            if isinstance(step, str):
+                row["failure"] = step
             elif not isinstance(one, Simulation):
                 row["failure"] = str(one.why)
             else:
-                own = footprint(*told)
+                analytic = footprint(*step)
                 row["pairs"] = (
-                    (own.flops, one.flops),
-                    (sum(own.sent_bytes.values()), one.sent_bytes),
-                    (own.bytes.total, one.bytes.total),
+                    (analytic.flops, one.flops),
+                    (sum(analytic.sent_bytes.values()), one.sent_bytes),
+                    (analytic.bytes.total, one.bytes.total),
                 )
                 row["differences"] = [_difference(*pair) for pair in row["pairs"]]
             rows.append(row)
@@ -188,7 +187,7 @@ def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
 
 
 def _difference(analytic: float, simulated: float) -> float:
-    # A scalar or two that ranks add up is no traffic that a formula tells of.
+    # The formulas ignore the few scalars that ranks sum.
     if max(analytic, simulated) < 4096:
         return 0.0
     return analytic / simulated - 1 if simulated else float("inf")
@@ -199,7 +198,7 @@ def _percent(values: Sequence[float]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
-    """Differences of the analytic engine from the simulated one, by architecture, and the plans that disagree."""
+    """(table of differences between the engines by architecture, with the plans that disagree; whether all agree)."""
     heads = ("FLOPs", "communicated bytes", "memory")
     lines = [
         "| architecture | plans | " + " | ".join(f"{h}: within {100 * w:.0f} %, median, largest" for h, w in
@@ -229,7 +228,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
 
 
 def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
-    """(strategy, precision, simulated bytes, those of each real step) of the fullest rank."""
+    """(strategy, precision, simulated bytes, real bytes per step) of the rank with the most memory."""
     from tunemark.experiment import make_experiment, points, resolve
     from tunemark.plugin import Catalog
     from tunemark.predict.simulated import simulate
@@ -260,7 +259,7 @@ def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
                 held = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("held.*.json"))]
             if len(held) != size:
                 print(done.stderr[-3000:], file=sys.stderr)
-            # Of the fullest rank, its middle step.
+            # The rank whose median step has the most memory.
             steps = max(held, key=statistics.median) if len(held) == size else [float("nan")]
             simulated = simulate(plan).bytes.total
             found.append((strategy, precision, simulated, steps))
@@ -270,7 +269,7 @@ def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
 
 
 def hold(folder: Path) -> int:
-    """In each process: some steps of the plan, and the most that was held in each after its first ones."""
+    """Run in each process: takes some steps of the plan and writes the peak memory of each but the first ones."""
     import torch
 
     from tunemark_worker import checkpointing, loop, method, optimizer
@@ -285,7 +284,7 @@ def hold(folder: Path) -> int:
     place = device.open(a)
     strategy.prepare()
     place = getattr(strategy, "place", lambda found: found)(place)
-    # Whatever is imported for the model or laid out in its first step is no memory of the step.
+    # Build once on the meta device, so that memory of imports does not count for the step.
     model.build(a, place._replace(device="meta"))
     watch = watcher()
     with watch:
@@ -310,7 +309,7 @@ def hold(folder: Path) -> int:
                                  a.batching == "pack"))  # fmt: skip
         most = []
         for _ in range(STEPS):
-            # What is in use between two steps and is no tensor: buffers and kernels that libraries keep.
+            # Memory between two steps that is not in tensors: buffers and kernels that libraries keep.
             kept = watch.handed() - tensors()
             watch.most = 0
             loop.advance(job, loop.SAMPLED_STEPS, batches, Counts(slots, slots, slots - len(batches) * shape[0]))
@@ -322,12 +321,12 @@ def hold(folder: Path) -> int:
 
 
 def tensors() -> int:
-    """Bytes of all tensors that there are."""
+    """Bytes of all existing tensors."""
     import torch
 
     gc.collect()
     with warnings.catch_warnings():
-        # Some of what the collector knows complains of being looked at.
+        # Inspecting some objects raises deprecation warnings.
         warnings.simplefilter("ignore")
         found = [
             each for each in gc.get_objects() if isinstance(each, torch.Tensor) and not hasattr(each, "placements")
@@ -337,7 +336,7 @@ def tensors() -> int:
 
 
 def watcher() -> Any:
-    """What asks the C library after every operator of torch how much it has handed out."""
+    """A dispatch mode that asks the C library after every torch operator how much memory it has allocated."""
     import ctypes
 
     from torch.utils._python_dispatch import TorchDispatchMode

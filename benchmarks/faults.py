@@ -1,12 +1,12 @@
-"""What becomes of a sweep in which something breaks? Each fault by real processes, in the second of three runs.
+"""What happens to a sweep when something breaks? Injects real faults into the second of three runs.
 
-    python benchmarks/faults.py                          # all that this host permits; as root, for Slurm and mounts
+    python benchmarks/faults.py                          # every fault this host permits; Slurm and mounts need root
     python benchmarks/faults.py --fault killed,hung      # some of them
-    python benchmarks/faults.py --write                  # and puts the table into docs/launchers.md
+    python benchmarks/faults.py --write                  # also puts the table into docs/launchers.md
 
-A fault comes at a random step. A good end: a row with the right status within the stated time, no process of the
-attempt is left then, what had been measured before is kept, and the next run is measured. Nothing is timed but that, so
-that four processes may share two cores.
+A fault comes at a random step. It is handled well if a row with the right status comes within the stated time, no
+process of the attempt is left then, earlier measurements are kept, and the next run is measured. Only the time to the
+row is measured, so four processes may share two cores.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from typing import Any
 from document import ROOT, machine, put
 
 STEPS = 24
-# The runs of a sweep differ in their seed alone: before the fault, with it, after it.
+# The runs of a sweep, by seed, their only difference: before the fault, with it, after it.
 BEFORE, FAULTY, AFTER = range(3)
-# Seconds that torchrun gives ranks to end, and what it and the parent take besides.
+# Seconds that torchrun gives ranks to end, plus a margin for it and the parent.
 _GRACE_S = 40.0
-# Seconds after the row in which processes that were killed must be gone.
+# Seconds after the row within which killed processes must be gone.
 _MOMENT_S = 5.0
-_AS_TOLD = "torchrun gives the other ranks 30 s to end"
-# Seconds within which the row is there, beyond the silence that is borne where the fault is a silence; and why so long.
+_TORCHRUN_GRACE = "torchrun gives the other ranks 30 s to end"
+# fault: (seconds within which the row must come, plus --timeout where the fault is a silence; the reason)
 BOUNDS = {
-    "killed": (_GRACE_S, _AS_TOLD),
+    "killed": (_GRACE_S, _TORCHRUN_GRACE),
     "hung": (15.0, "the silence that --timeout allows, then stacks are asked for"),
-    "memory": (_GRACE_S, _AS_TOLD),
-    "disk": (_GRACE_S, _AS_TOLD),
+    "memory": (_GRACE_S, _TORCHRUN_GRACE),
+    "disk": (_GRACE_S, _TORCHRUN_GRACE),
     "no room": (35.0, "half a minute is waited for room, and nothing is started"),
     "network": (15.0, "the silence that --timeout allows, then stacks are asked for"),
     "node": (75.0, "SlurmdTimeout is 30, and Slurm looks; nothing is asked of the dead node"),
     "command": (30.0, "ranks look for it once a second, at a window's edge"),
-    "restarted": (_GRACE_S, "to the second start: " + _AS_TOLD),
+    "restarted": (_GRACE_S, "to the second start: " + _TORCHRUN_GRACE),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """chance: where and when. ranks: of each run. silence_s: what `--timeout` allows where the fault is a silence."""
+    """chance: picks rank and step. ranks: of each run. silence_s: the `--timeout` of faults that are a silence."""
 
     chance: random.Random
     ranks: int
@@ -74,18 +74,18 @@ class Asked:
 
 
 class NotHere(Exception):  # noqa: N818 - the sentence reads better
-    """This host does not permit the fault."""
+    """This host does not permit the fault; the message says why."""
 
 
 class NeverCame(Exception):  # noqa: N818 - likewise
-    """What was waited for, and the sweep's last words."""
+    """The event waited for did not happen; the message ends with the sweep's stderr."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One fault. status, evidence: of the run it was planted in. seconds: from the fault to the row. left: processes
-    of the attempt five seconds later, and of the sweep at its end. kept: whether the run before is as it was. after:
-    status of the run after it. unfit: why there is no such fault here."""
+    """One fault. status, evidence: of the run with the fault. seconds: from the fault to the row. left: processes left
+    of the attempt five seconds later, and of the sweep at its end. kept: whether the run before is unchanged. after:
+    status of the run after. unfit: why this host does not permit the fault."""
 
     fault: str
     status: str = ""
@@ -104,12 +104,12 @@ class Row:
 
     @property
     def is_good(self) -> bool:
-        is_told = self.status in self.expected and self.seconds <= self.bound_s
-        return bool(self.unfit) or (is_told and not self.left and self.kept and self.after == "ok")
+        is_expected = self.status in self.expected and self.seconds <= self.bound_s
+        return bool(self.unfit) or (is_expected and not self.left and self.kept and self.after == "ok")
 
 
 class Sweep:
-    """A command that measures three runs in a folder, and what it has said so far."""
+    """A running command that measures three runs in a folder, and its stderr so far."""
 
     def __init__(
         self,
@@ -121,7 +121,8 @@ class Sweep:
         within: Sequence[str] = (),
         lasts_s: int | None = None,
     ) -> None:
-        """within: a command that runs it. lasts_s: seconds of each run's steps, instead of their number."""
+        """within: a command prefix that runs it. lasts_s: each run's time budget in seconds instead of a number of
+        steps."""
         self.folder, self.ranks = folder, ranks
         ends = ["--steps", str(STEPS), "--budget", "100000"] if lasts_s is None else ["--budget", str(lasts_s)]
         self.steps = STEPS if lasts_s is None else None
@@ -133,20 +134,20 @@ class Sweep:
             command, cwd=folder, env={**os.environ, **(variables or {})}, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        self._ends: list[float] = []
-        self._said: list[str] = []
+        self._end_times_s: list[float] = []
+        self._stderr_lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None, "it was asked for"
         for line in self.process.stderr:
-            self._said.append(line)
+            self._stderr_lines.append(line)
             if ", ended by " in line:
-                self._ends.append(time.monotonic())
+                self._end_times_s.append(time.monotonic())
 
     def wait(self, is_so: Callable[[], Any], what: str, within_s: float = 240.0) -> Any:
-        """What `is_so` gives as soon as that is something; the sweep's words where it never is."""
+        """Wait until `is_so` returns something true, and return it; NeverCame if the sweep ends or the time is up."""
         until_s = time.monotonic() + within_s
         while time.monotonic() < until_s:
             if found := is_so():
@@ -154,11 +155,11 @@ class Sweep:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
-        raise NeverCame(f"{what} never came: {''.join(self._said)[-1000:]}")
+        raise NeverCame(f"{what} never came: {''.join(self._stderr_lines)[-1000:]}")
 
     def ended(self, number: int) -> float | None:
-        """When the sweep said that its run of this number had ended."""
-        return self._ends[number] if len(self._ends) > number else None
+        """The time.monotonic() at which the sweep reported the end of this run, or None."""
+        return self._end_times_s[number] if len(self._end_times_s) > number else None
 
     def attempt(self, seed: int) -> Path | None:
         for path in self.folder.glob("runs/*/*/plan.json"):
@@ -168,7 +169,7 @@ class Sweep:
         return None
 
     def at_step(self, seed: int, step: int) -> Path:
-        """The attempt's folder, once every rank has taken so many steps."""
+        """Wait until every rank has taken `step` steps; returns the attempt's folder."""
 
         def come() -> Path | None:
             attempt = self.attempt(seed)
@@ -182,7 +183,7 @@ class Sweep:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """The results, once the command has ended."""
+        """Wait for the command's end; returns its results."""
         assert self.process.stdout is not None, "it was asked for"
         out = self.process.stdout.read()
         self.process.wait()
@@ -191,13 +192,13 @@ class Sweep:
 
 
 def pids(attempt: Path, ranks: int) -> list[int]:
-    """The processes of an attempt's ranks, by their first records."""
+    """The process ids of an attempt's ranks, from their first records."""
     firsts = [(attempt / f"records.{rank}.jsonl").read_text().split("\n", 1)[0] for rank in range(ranks)]
     return [int(json.loads(line)["pid"]) for line in firsts]
 
 
 def left(folder: Path) -> list[int]:
-    """Processes that work below a folder; every one of an attempt does."""
+    """Ids of other processes whose working directory is in the folder, as that of every process of an attempt is."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):
@@ -216,8 +217,8 @@ def watched(
     mend: Callable[[], None] = lambda: None,
     until: Callable[[Path], bool] | None = None,
 ) -> Row:
-    """Plant a fault in the second run, and tell what came of the sweep. mend: what makes the next run possible. until:
-    what is waited for instead of the row, where the run goes on."""
+    """Inject a fault into the second run and report what happened. mend: makes the next run possible. until: the event
+    to time instead of the row, for a run that goes on."""
     attempt = sweep.at_step(FAULTY, step)
     began_s = time.monotonic()
     plant(attempt)
@@ -228,7 +229,7 @@ def watched(
         sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}")
     else:
         seconds = sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}") - began_s
-    # What was killed takes a moment to be gone.
+    # Killed processes take a moment to disappear.
     until_s = time.monotonic() + _MOMENT_S
     while (at_row := len(left(attempt))) and time.monotonic() < until_s:
         time.sleep(0.02)
@@ -273,11 +274,11 @@ def hung(folder: Path, asked: Asked) -> Row:
 
 
 def memory(folder: Path, asked: Asked) -> Row:
-    """A rank's address space is bounded where it stands, before its first step takes what a step needs."""
+    """A rank's address space is limited to just above its size before the first step allocates its memory."""
     if not hasattr(resource, "prlimit"):
         raise NotHere("no prlimit on this system")
     rank = asked.rank()
-    # Scores of 2 x 256 tokens are 64 MiB, more than what is left.
+    # Logits of 2 x 256 tokens take 64 MiB, more than the limit leaves.
     sweep = Sweep(folder, ranks=asked.ranks, words=["--sequence", "256", "--micro-batch", "2"])
 
     def built() -> Path | None:
@@ -304,7 +305,7 @@ def memory(folder: Path, asked: Asked) -> Row:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own for the store."""
+    """A separate file system of 6 MB for the store."""
     disk = folder / "disk"
     disk.mkdir()
     mount = subprocess.run(
@@ -335,8 +336,8 @@ def disk(folder: Path, asked: Asked) -> Row:
 
 
 def no_room(folder: Path, asked: Asked) -> Row:
-    """The disk stays full, so that the next run finds no place at all. Then it is freed, and the same command goes on:
-    it must measure what failed, and not what was finished."""
+    """The disk stays full, so that the next run cannot start. Then it is freed and the same command runs again: it must
+    measure what failed, and not what was finished."""
     with small_disk(folder) as small:
         sweep = Sweep(small, ranks=asked.ranks)
         sweep.at_step(FAULTY, asked.step())
@@ -356,7 +357,7 @@ def no_room(folder: Path, asked: Asked) -> Row:
 
 
 def network(folder: Path, asked: Asked) -> Row:
-    """The sweep has a network of its own, whose one interface goes down."""
+    """The sweep has its own network namespace, whose only interface goes down."""
     missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
     probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True) if not missing else None
     if probe is None or probe.returncode:
@@ -375,13 +376,13 @@ def network(folder: Path, asked: Asked) -> Row:
 
 
 def node(folder: Path, asked: Asked) -> Row:
-    """Of a job on two nodes of a real Slurm, one's slurmd dies; Slurm finds that out by itself."""
+    """A job runs on two nodes of a real Slurm, and one node's slurmd dies; Slurm has to notice."""
     missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         raise NotHere(f"needs root and Debian's slurm-wlm and munge: {missing[0] + ' is missing' if missing else ''}")
     if subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).returncode == 0:
         raise NotHere("another Slurm runs on this host")
-    # Slurm's own processes work in a folder of their own.
+    # Slurm's own processes run in a separate folder, so that `left` does not count them.
     script, conf, place = str(ROOT / "tests/slurm.sh"), folder / "slurm", folder / "sweep"
     conf.mkdir()
     place.mkdir()
@@ -389,7 +390,7 @@ def node(folder: Path, asked: Asked) -> Row:
     variables = {"SLURM_CONF": str(conf / "slurm.conf")}
     last = str((os.cpu_count() or 1) - 1)
     try:
-        # Until Slurm has looked, the run goes on: it must not be over by then.
+        # The run continues until Slurm notices, so it must last longer than that.
         words = ["--launcher", "slurm:nodes=2:jobs=1", "--timeout", "120"]
         sweep = Sweep(place, ranks=2, variables=variables, words=words, lasts_s=int(BOUNDS["node"][0]) + 15)
 
@@ -405,7 +406,7 @@ def node(folder: Path, asked: Asked) -> Row:
 
 
 def command(folder: Path, asked: Asked) -> Row:
-    """The command itself is killed: it can give no row any more. Its processes end, and the same command goes on."""
+    """The command itself is killed and gives no row. Its processes must end, and the same command must continue."""
     from tunemark.results import Store  # heavy, and needed here alone
 
     sweep = Sweep(folder, ranks=asked.ranks)
@@ -419,7 +420,7 @@ def command(folder: Path, asked: Asked) -> Row:
     seconds, remaining = time.monotonic() - began_s, len(left(attempt))
     rows = Sweep(folder, ranks=asked.ranks).rows()
     kept = [each["name"] for each in rows[BEFORE]["each_attempt"]] == [before.name if before else ""]
-    # The next command begins a series of its own, beside which the store still has what was cut off.
+    # The next command begins a new series; the store still has the interrupted attempt.
     every = [each for result in Store(folder / "runs").results(every_series=True) for each in result.each_attempt]
     (cut,) = [each for each in every if each.name == attempt.name]
     return Row(
@@ -430,7 +431,7 @@ def command(folder: Path, asked: Asked) -> Row:
 
 
 def restarted(folder: Path, asked: Asked) -> Row:
-    """torch's elastic agent is allowed to start the ranks again, which is an end as good as any, and is said."""
+    """torch's elastic agent may restart the ranks: the run must then be ok, with a finding about the restart."""
     rank, step = asked.chance.randrange(2), asked.step()
 
     def plant(attempt: Path) -> None:
@@ -459,18 +460,16 @@ FAULTS: dict[str, tuple[str, Callable[[Path, Asked], Row]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fault", default=",".join(FAULTS), help="some of: " + ", ".join(FAULTS))
-    parser.add_argument("--seed", type=int, default=None, help="of ranks and steps; another one each time")
+    parser.add_argument("--seed", type=int, default=None, help="seed of ranks and steps (default: random)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/launchers.md")
-    parser.add_argument(
-        "--ranks", type=int, default=4, help="of each run (default: 4); Slurm's and restarted ones have 2"
-    )
-    words = "seconds of silence that are borne (default: 40): ranks that share cores are silent while they import torch"
+    parser.add_argument("--ranks", type=int, default=4, help="ranks of each run (default: 4); node and restarted use 2")
+    words = "allowed seconds of silence (default: 40): ranks that share cores are silent while they import torch"
     parser.add_argument("--silence", type=int, default=40, help=words)
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(10_000) if args.seed is None else args.seed
     rows = []
     for name in args.fault.split(","):
-        # Each by its own, so that one of them can be repeated as it was.
+        # Each fault has its own generator, so that it can be repeated alone.
         asked = Asked(chance=random.Random(f"{seed} {name}"), ranks=args.ranks, silence_s=args.silence)
         rows.append(replace(carried_out(name, asked), silence_s=args.silence))
         print(f"{name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)

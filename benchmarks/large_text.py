@@ -1,8 +1,7 @@
-"""How much memory a dataset larger than memory takes: `python benchmarks/large_text.py [--gigabytes 1.2]`.
+"""How much memory does a dataset larger than memory take? `python benchmarks/large_text.py [--gigabytes 1.2]`.
 
-A text is made, prepared for a model as a run would, and mapped as a worker would, each in a process of its own whose
-peak resident memory is shown. The bound that is stated in docs/datasets.md is held, and the exit code is 1 where it is
-not.
+Generates a text, prepares it for a model as a run does, and maps it as a worker does, in separate processes whose
+memory is shown. The exit code is 1 if a bound of docs/datasets.md is exceeded.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-# Of the preparing process above the same with a text of 1 MB; and of what a worker needs above its imports, also
-# for each document. docs/datasets.md states them.
+# Bounds in docs/datasets.md: of the preparing process beyond the same with a 1 MB text, and of a worker beyond its
+# imports, where each document may take some more.
 _BOUND_BYTES = 128 << 20
 _WORKER_BYTES_PER_DOCUMENT = 150
 
@@ -33,7 +32,7 @@ general river measure horse science language figure morning voice system pattern
 
 
 def make(path: Path, size: int) -> None:
-    """English words in lines and paragraphs, `size` bytes of them."""
+    """Write at least `size` bytes of English words in lines and paragraphs."""
     draw = random.Random(0)
     words = _COMMON.split()
     block: list[str] = []
@@ -43,12 +42,12 @@ def make(path: Path, size: int) -> None:
     text = " ".join(block).encode()
     with path.open("wb") as file:
         for n in range(size // len(text) + 1):
-            # Another beginning each time, so that no two parts are alike.
+            # A different start each time, so that no two parts are equal.
             file.write(f"{n} ".encode() + text[n % 997 :])
 
 
 def prepare(path: str, cache: str, model: str) -> None:
-    """In a process of its own: the token file, and what it took."""
+    """Run in a separate process: prepares the token file and prints it with its time and memory."""
     from tunemark.data import prepare as prepare_tokens
     from tunemark.plugin import Catalog
 
@@ -62,13 +61,13 @@ def prepare(path: str, cache: str, model: str) -> None:
     }))  # fmt: skip
 
 
-def read(told: str) -> None:
-    """In a process of its own: the file mapped as a worker maps it, its rows formed, a few of them as tensors."""
+def read(token_file_json: str) -> None:
+    """Run in a separate process: maps the file as a worker does, forms its rows and makes tensors of a few."""
     from tunemark_worker import documents
     from tunemark_worker.batches import Tokens
     from tunemark_worker.contract import TokenFile
 
-    fields = json.loads(told)
+    fields = json.loads(token_file_json)
     before = _held_bytes()
     tokens = Tokens(TokenFile(**fields))
     rows = documents.rows(tokens.lengths(), 512, "pack", 0, 1)
@@ -82,12 +81,12 @@ def _peak_bytes() -> int:
 
 
 def _held_bytes() -> int:
-    """Resident memory that is no file's: pages of the mapped token file can be taken back at any time."""
+    """Resident anonymous memory: pages of the mapped token file do not count, as the kernel can reclaim them."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
 
-def _alone(*words: str) -> dict[str, float]:
+def _run_alone(*words: str) -> dict[str, float]:
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -97,19 +96,19 @@ def _alone(*words: str) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gigabytes", type=float, default=1.2, help="of the text (1.2)")
-    parser.add_argument("--model", default="mistral-tiny", help="whose tokenizer (mistral-tiny)")
-    parser.add_argument("--folder", help="for the text and the token file, which takes 2 times as much")
+    parser.add_argument("--gigabytes", type=float, default=1.2, help="size of the text (1.2)")
+    parser.add_argument("--model", default="mistral-tiny", help="model whose tokenizer is used (mistral-tiny)")
+    parser.add_argument("--folder", help="folder for the text and the token file, which is twice as large")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="large-text-") as name:
         folder = Path(name)
         small, large = folder / "small.txt", folder / "large.txt"
         make(small, 1_000_000)
         make(large, int(args.gigabytes * 1e9))
-        little = _alone("prepare", str(small), str(folder / "cache"), args.model)
-        much = _alone("prepare", str(large), str(folder / "cache"), args.model)
+        little = _run_alone("prepare", str(small), str(folder / "cache"), args.model)
+        much = _run_alone("prepare", str(large), str(folder / "cache"), args.model)
         names = ("path", "sha256", "documents", "tokens", "pad_id")
-        worker = _alone("read", json.dumps({name: much[name] for name in names}))
+        worker = _run_alone("read", json.dumps({name: much[name] for name in names}))
         size = large.stat().st_size
     mib = 1 << 20
     more = (much["peak_bytes"] - little["peak_bytes"]) / mib

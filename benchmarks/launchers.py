@@ -1,13 +1,12 @@
-"""Does the same experiment give the same rate, whatever starts its processes? Launchers against `local`, in pairs.
+"""Does an experiment have the same rate under every launcher? Compares launchers with `local`, in pairs.
 
     python benchmarks/launchers.py                       # as root, with Debian's slurm-wlm and munge, and Ray
     python benchmarks/launchers.py --launcher ray        # one of them
-    python benchmarks/launchers.py --write               # and puts the table into docs/launchers.md
+    python benchmarks/launchers.py --write               # also puts the table into docs/launchers.md
 
-A real Slurm of two nodes and a real Ray are started on this host and stay there beside all runs, those of `local` too.
-In every round each launcher has the same command once, in an order that turns round by round; a round is a pair. One
-more round comes first and is not counted: it fills caches. Bar:
-the 95 % interval of the ratio holds 1 and lies within 10 % of it.
+A real Slurm of two nodes and a real Ray are started on this host and keep running during all runs, those of `local`
+too. In every round each launcher runs the same command once, in an order that rotates by round; a round is a pair. A
+first round that is not counted fills caches. Bar: the 95 % interval of the ratio contains 1 and is within 10 % of it.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from document import ROOT, machine, put
 
 from tunemark.results.ratio import Ratio, Term, combined
 
-# 2 ranks x 4 x 128 = 1024 slots a step: about half a second on two cores, so that 12 of them are 6 s, in which the
-# scheduler's own work is a small share, and one stall of the host no large one.
+# 2 ranks x 4 x 128 = 1024 slots a step take about half a second on two cores: 12 steps are 6 s, in which the
+# scheduler's own work and one stall of the host are small.
 EXPERIMENT = ["--model", "mistral-tiny", "--dataset", "synthetic", "--device", "cpu:2", "--strategy", "ddp"]
 EXPERIMENT += ["--sequence", "128", "--micro-batch", "4", "--warmup", "4", "--steps", "12", "--target-interval", "0"]
 EXPERIMENT += ["--no-calibrate", "--repeats", "1", "--redo", "--json"]
@@ -40,15 +39,15 @@ BAR = 0.10
 LOCAL = "local"
 OTHERS = ("slurm", "ray")
 ROUNDS = 14
-# Of all rounds together: one that would begin later is left out.
+# Seconds after which no further round begins.
 BUDGET_S = 600.0
 _READY_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One launcher against local. verdict: PASS, SHORT where the interval lies outside of the bar or off 1, UNDECIDED
-    where it reaches over the bar."""
+    """One launcher against local. verdict: PASS; SHORT if the interval is outside the bar or does not contain 1;
+    UNDECIDED if it crosses the bar."""
 
     launcher: str
     ratio: Ratio
@@ -67,13 +66,13 @@ class Row:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--launcher", default=",".join(OTHERS), help="those to compare with local, joined by commas")
+    parser.add_argument("--launcher", default=",".join(OTHERS), help="compared with local, separated by commas")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds after which no round begins")
     parser.add_argument("--write", action="store_true", help="put the table into docs/launchers.md")
     given = parser.parse_args(words)
     others = given.launcher.split(",")
-    for missing in filter(None, map(_missing, others)):
+    for missing in filter(None, map(_missing_requirement, others)):
         print(missing, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="tunemark-launchers-") as folder, ExitStack() as servers:
@@ -94,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def measure(
     started: Mapping[str, tuple[str, Mapping[str, str]]], folder: Path, *, rounds: int, budget_s: float
 ) -> dict[str, list[float]]:
-    """Content tokens per second of each launcher, by rounds, round 0 left out. An attempt that fails ends it all."""
+    """Content tokens per second of each launcher by round, without round 0. A failed attempt ends the program."""
     names, rates = list(started), {name: [] for name in started}
     began_s = time.monotonic()
     for number in range(-1, rounds):
@@ -104,7 +103,7 @@ def measure(
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
             launcher, variables = started[name]
-            rate = _rate(name, launcher, variables, folder)
+            rate = _measure_rate(name, launcher, variables, folder)
             print(f"round {number + 1}, {name}: {rate:,.0f} tokens/s", file=sys.stderr, flush=True)
             if number >= 0:
                 rates[name].append(rate)
@@ -112,7 +111,7 @@ def measure(
 
 
 def table(rows: Sequence[Row], rates: Mapping[str, Sequence[float]]) -> str:
-    """As Markdown. The rates are medians, to be read; the ratios are of the pairs."""
+    """The result as Markdown: median rates for orientation, and ratios computed from the pairs."""
     lines = ["| launcher | pairs | tokens/s, median | rate over local's | 95 % interval | bar 0.90 to 1.10 |"]
     lines.append("|---|---:|---:|---:|---|---|")
     lines.append(f"| {LOCAL} | | {_median(rates[LOCAL]):,.0f} | 1 | | |")
@@ -126,7 +125,7 @@ def table(rows: Sequence[Row], rates: Mapping[str, Sequence[float]]) -> str:
     return "\n".join(lines)
 
 
-def _rate(name: str, launcher: str, variables: Mapping[str, str], folder: Path) -> float:
+def _measure_rate(name: str, launcher: str, variables: Mapping[str, str], folder: Path) -> float:
     command = [sys.executable, "-m", "tunemark", "run", *EXPERIMENT, "--launcher", launcher]
     command += ["--store", str(folder / name)]
     environment = {**os.environ, "TUNEMARK_CACHE": str(folder / "cache"), **variables}
@@ -137,7 +136,7 @@ def _rate(name: str, launcher: str, variables: Mapping[str, str], folder: Path) 
     return float(rows[0]["each_attempt"][-1]["tokens_per_s"])
 
 
-def _missing(launcher: str) -> str | None:
+def _missing_requirement(launcher: str) -> str | None:
     if launcher not in SERVERS:
         return f"no launcher {launcher!r} here: {', '.join(SERVERS)}"
     if launcher == "ray":
@@ -151,7 +150,7 @@ def _missing(launcher: str) -> str | None:
 
 
 @contextmanager
-def _slurm(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _start_slurm(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     conf = folder / "slurm-conf"
     conf.mkdir()
     script = ["sh", str(ROOT / "tests/slurm.sh")]
@@ -163,11 +162,11 @@ def _slurm(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 @contextmanager
-def _ray(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _start_ray(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Nobody else on this host is to have it.
+    # A token, so that no other user of this host can use this Ray.
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     cores = len(os.sched_getaffinity(0))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--head", f"--port={port}"]
@@ -192,7 +191,7 @@ def _ray(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
             head.wait()
 
 
-SERVERS = {"slurm": _slurm, "ray": _ray}
+SERVERS = {"slurm": _start_slurm, "ray": _start_ray}
 
 
 def _median(values: Sequence[float]) -> float:

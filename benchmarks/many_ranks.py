@@ -1,11 +1,11 @@
-"""What does following a run cost the parent, by its number of ranks? Weak scaling's own cost: it should stay flat.
+"""How does the parent's cost of following a run grow with the number of ranks? It should stay flat.
 
     python benchmarks/many_ranks.py            # 1 to 64 ranks; prints the table
-    python benchmarks/many_ranks.py --write    # and puts it into docs/scaling.md
+    python benchmarks/many_ranks.py --write    # also puts it into docs/scaling.md
 
-The ranks are simulated: one process writes the records of all of them, as many in a second as real ones would. All
-else is what `tunemark run` does: the sweep, the records as they come, and the result from all of them. Each size has a
-parent of its own, whose processor time and memory are counted from before the launch to the row.
+The ranks are fake: one process writes the records of all of them, at the rate of real ones. Everything else is what
+`tunemark run` does: the sweep, reading the records as they come, and the result. Each size has a separate parent
+process, whose CPU time and memory are measured from before the launch to the row.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 STEPS, STEPS_PER_S = 200, 20.0
-# Of one core, at the most ranks; and processor time, memory and time after the last record against those at the fewest.
+# At the most ranks: share of one core; CPU time and memory relative to the fewest ranks, and extra seconds to the row.
 CORE_BAR, TIMES_BAR, MEMORY_BAR, ROW_BAR_S = 0.05, 1.75, 1.25, 0.5
 
 
 class Simulated:
-    """A launcher whose jobs are one process that writes records."""
+    """A launcher whose jobs are one process that writes the records of all ranks."""
 
     at_once = 1
 
@@ -77,7 +77,7 @@ class SimulatedJob:
 
 
 def write_records(folder: Path, ranks: int) -> None:
-    """What real ranks write, each into its own file, with the counts that the token file has for these steps."""
+    """Write what real ranks write, each into its own file, with the token counts of these steps."""
     from tunemark.results.recount import recount
     from tunemark.results.store import _documents
     from tunemark_worker.contract import Assignment, encode, records_name
@@ -113,7 +113,7 @@ def write_records(folder: Path, ranks: int) -> None:
 
 
 def follow(ranks: int) -> dict[str, float]:
-    """One run of so many ranks, in this process."""
+    """Follow one run of this many ranks in this process, and return the costs."""
     from tunemark.experiment import make_experiment, points, resolve_all
     from tunemark.plugin import Catalog
     from tunemark.results import Store

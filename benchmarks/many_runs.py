@@ -1,7 +1,7 @@
 """How long does the report of 10,000 runs take, and how much memory? Bars: 10 s and 1 GB.
 
-The runs are copies of one in reports/example, each with a seed and a rate of its own; `tunemark report` reads them in a
-process of its own. Usage: python benchmarks/many_runs.py [RUNS]
+The runs are copies of one in reports/example, each with its own seed and rate; `tunemark report` runs in a separate
+process. Usage: python benchmarks/many_runs.py [RUNS]
 """
 
 from __future__ import annotations

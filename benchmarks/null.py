@@ -1,9 +1,9 @@
-"""How often are two runs that do not differ called different? Pairs of the same experiment, measured for real.
+"""How often does a comparison call two identical runs different? Measures pairs of runs of one experiment.
 
-Each pair is two runs of the same plan whose attempts are interleaved (A B B A A B ...), and is judged twice: by the
-ratios of its attempts, as a comparison of repeated runs is, and by the within-run intervals of its first attempts
-alone, which know nothing of what differs between processes. At a level of 95 % one pair in twenty is called different
-by chance. More than that by the first way is a fault of the statistics; by the second it shows what attempts are for.
+Each pair is two runs of the same plan with interleaved attempts (A B B A A B ...). It is judged twice: by the ratios of
+its attempts, as `tunemark compare` judges repeated runs, and by the within-run intervals of only the first attempts,
+which ignore variation between processes. At a level of 95 % one pair in twenty is called different by chance. More than
+that by the first method is a fault of the statistics; by the second it shows why runs need several attempts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from attempt import attempt, noticed
 from tunemark.results.ratio import Term, combined
 
 LEVEL = 0.95
-# More pairs called different than chance gives in all but 1 % of trials are no accident.
+# The benchmark fails if chance gives so many differing pairs in less than 1 % of trials.
 RARE = 0.01
 
 
 class Ratio(NamedTuple):
-    """A/B of one pair with its interval, bounds None where there is none."""
+    """The ratio A/B of one pair with its interval; the bounds are None without one."""
 
     value: float
     low: float | None
@@ -39,7 +39,7 @@ class Ratio(NamedTuple):
 
 
 def main() -> int:
-    """0: no more pairs are called different by their attempts than chance explains. 1: more."""
+    """Exit code 0: no more pairs differ by their attempts than chance explains. 1: more."""
     options = _options()
     words = ["--model", options.model, "--device", options.device, "--sequence", str(options.sequence)]
     words += ["--micro-batch", str(options.micro_batch)]
@@ -52,12 +52,12 @@ def main() -> int:
     by_windows: list[Ratio] = []
     with tempfile.TemporaryDirectory(prefix="tunemark-null-") as folder:
         for pair in range(options.pairs):
-            a, b = _pair(words, options, Path(folder))
+            a, b = _measure_pair(words, options, Path(folder))
             by_attempts.append(ratio_of_attempts([_rate(x) for x in a], [_rate(x) for x in b]))
             by_windows.append(ratio_of_windows(a[0]["tokens_per_s"], b[0]["tokens_per_s"]))
             middles = [statistics.geometric_mean(map(_rate, side)) for side in (a, b)]
             words_seen = ", ".join(sorted({noticed(x) for x in (*a, *b)}))
-            columns = f"{_text(by_attempts[-1]):28}  {_text(by_windows[-1]):26}  {words_seen}"
+            columns = f"{_format_ratio(by_attempts[-1]):28}  {_format_ratio(by_windows[-1]):26}  {words_seen}"
             print(f"{pair + 1:4}  {middles[0]:10,.1f}  {middles[1]:10,.1f}  {columns}", flush=True)
     print()
     different = sum(ratio.is_different for ratio in by_attempts)
@@ -72,13 +72,13 @@ def main() -> int:
 
 
 def ratio_of_attempts(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """As `tunemark compare` does of attempts that were taken in rounds."""
+    """As `tunemark compare` computes it for attempts taken in rounds."""
     found = combined([Term(1.0, a), Term(-1.0, b)], in_rounds=True, level=LEVEL)
     return Ratio(found.value, found.low, found.high)
 
 
 def ratio_of_windows(a: dict[str, Any], b: dict[str, Any]) -> Ratio:
-    """Of two rates with independent intervals: their relative half-widths add in squares."""
+    """The ratio of two rates with independent intervals: their log half-widths add in quadrature."""
     value = a["value"] / b["value"]
     if a["low"] is None or b["low"] is None:
         return Ratio(value, None, None)
@@ -87,7 +87,7 @@ def ratio_of_windows(a: dict[str, Any], b: dict[str, Any]) -> Ratio:
 
 
 def most_by_chance(pairs: int) -> int:
-    """The largest count that chance alone exceeds with less than RARE."""
+    """The smallest count that chance alone exceeds with a probability below RARE."""
     chance = 1 - LEVEL
     left = 1.0
     for count in range(pairs + 1):
@@ -97,10 +97,10 @@ def most_by_chance(pairs: int) -> int:
     return pairs
 
 
-def _pair(words: Sequence[str], options: argparse.Namespace, store: Path) -> tuple[list[Any], list[Any]]:
+def _measure_pair(words: Sequence[str], options: argparse.Namespace, store: Path) -> tuple[list[Any], list[Any]]:
     sides: tuple[list[Any], list[Any]] = ([], [])
     for number in range(options.attempts):
-        # A first, then B first: a drift of the machine cancels out.
+        # Alternate which side is first, so that a drift of the machine cancels out.
         for side in sides if number % 2 == 0 else sides[::-1]:
             side.append(attempt(words, warmup=options.warmup, steps=options.steps, store=store))
     return sides
@@ -110,7 +110,7 @@ def _rate(result: dict[str, Any]) -> float:
     return float(result["tokens_per_s"]["value"])
 
 
-def _text(ratio: Ratio) -> str:
+def _format_ratio(ratio: Ratio) -> str:
     if ratio.low is None or ratio.high is None:
         return f"{ratio.value:.4f}, no interval"
     mark = " *" if ratio.is_different else ""
@@ -121,7 +121,7 @@ def _options() -> argparse.Namespace:
     first = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=first, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs")
-    parser.add_argument("--attempts", type=int, default=3, help="attempts of each run, 2 at least")
+    parser.add_argument("--attempts", type=int, default=3, help="attempts of each run, at least 2")
     parser.add_argument("--model", default="mistral-tiny", help=" ")
     parser.add_argument("--device", default="auto", help="cpu:2, cuda, ..., one accelerator")
     parser.add_argument("--sequence", type=int, default=128, help="slots in a sequence, tokens")

@@ -1,11 +1,11 @@
-"""Does the harness itself cost anything? Tokens/s of `tunemark run` against the same training written by hand.
+"""Does the harness slow training down? Tokens/s of `tunemark run` against the same training in a plain torch loop.
 
-Both train the same model from the same seed on the same batches, in fresh processes with the same threads, cores and
-allocator, and both rates are content tokens over the wall time of the timed steps. The loop by hand is plain torch on
-batches that are made beforehand; it does not count, record or read a clock within the timed part. That, and all else
-that the harness does between the two clocks, is the cost which is measured.
+Both train the same model from the same seed on the same batches, in new processes with the same threads, cores and
+allocator. Both rates are content tokens over the wall time of the timed steps. The hand-written loop uses batches made
+beforehand, and does not count, record or read a clock within the timed part. That, and everything else that the harness
+does between the two clock readings, is the measured overhead.
 
-Pairs are interleaved and every other one begins with the loop by hand, so that a drift of the machine cancels out.
+Pairs are interleaved and every other one begins with the hand-written loop, so that a drift of the machine cancels out.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from typing import Any, NamedTuple
 from attempt import attempt, noticed
 
 MODEL = "mistral-tiny"
-# The harness may cost a hundredth at most.
+# The harness may cost at most 1 %.
 BAR = 0.99
 LEVEL = 0.95
-# Largest relative difference of the first step's losses: more would be another learning problem.
+# Largest relative difference of the first step's losses; more would mean different training.
 LOSS_TOLERANCE = 1e-4
 
 
 class Rate(NamedTuple):
-    """What one side of a pair measured. content: tokens of the timed steps, not padding. losses: per predicted token,
-    of the first and the last step of all. notice: the harness's verdict, empty for the loop by hand."""
+    """The measurement of one side of a pair. content: tokens of the timed steps without padding. losses: per predicted
+    token, of the first and the last step. notice: the harness's verdict, empty for the hand-written loop."""
 
     tokens_per_s: float
     content: int
@@ -46,8 +46,8 @@ class Rate(NamedTuple):
 
 
 class Median(NamedTuple):
-    """A median between two order statistics, which hold it with probability `coverage` whatever the distribution.
-    rank: the lower one is the rank-th smallest, the upper one the rank-th largest."""
+    """A median with two order statistics around it, which contain the true median with probability `coverage` for any
+    distribution. rank: `low` is the rank-th smallest value, `high` the rank-th largest."""
 
     value: float
     low: float
@@ -57,7 +57,7 @@ class Median(NamedTuple):
 
 
 def main() -> int:
-    """0: the interval is above the bar. 1: it is below, or the two sides did not do the same. 3: it holds the bar."""
+    """Exit code 0: the interval is above the bar. 1: it is below, or the sides differ. 3: it contains the bar."""
     options = _options()
     if options.by_hand:
         print(json.dumps(train_by_hand(json.loads(options.by_hand.read_text()), options.warmup, options.steps)))
@@ -71,7 +71,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
         "--model", MODEL, "--device", options.device, "--sequence", str(options.sequence),
         "--micro-batch", str(options.micro_batch), "--precision", options.precision, "--batching", options.batching,
     ]  # fmt: skip
-    # One step says what there is to imitate, and leaves the token file and both sides' libraries in memory.
+    # A run of one step writes the plan that the other side follows, and warms up the token file and the libraries.
     rehearsal = folder / "rehearsal"
     result = attempt(words, warmup=0, steps=1, store=rehearsal)
     (plan,) = rehearsal.glob("*/*/plan.json")
@@ -86,19 +86,19 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     for pair in range(options.pairs):
         by_hand_first = pair % 2 == 1
         if by_hand_first:
-            hand = _by_hand(plan, environment, options)
-        harness = _by_harness(words, options, folder / "store")
+            hand = _run_by_hand(plan, environment, options)
+        harness = _run_harness(words, options, folder / "store")
         if not by_hand_first:
-            hand = _by_hand(plan, environment, options)
+            hand = _run_by_hand(plan, environment, options)
         sides.append((harness, hand))
         ratios.append(harness.tokens_per_s / hand.tokens_per_s)
         first = "by hand" if by_hand_first else "harness"
         rates = f"{harness.tokens_per_s:16,.1f}  {hand.tokens_per_s:16,.1f}"
         print(f"{pair + 1:4}  {first:7}  {rates}  {ratios[-1]:12.4f}  {harness.notice}", flush=True)
 
-    same = _same(sides)
+    same = _check_same_training(sides)
     found = median(ratios)
-    print(f"\ntokens/s, median: {_middle(sides, 0):,.1f} harness, {_middle(sides, 1):,.1f} by hand")
+    print(f"\ntokens/s, median: {_median_rate(sides, 0):,.1f} harness, {_median_rate(sides, 1):,.1f} by hand")
     between = f"the {_ordinal(found.rank)} smallest and the {_ordinal(found.rank)} largest of {len(ratios)}"
     print(f"harness/hand, median: {found.value:.4f}, from {found.low:.4f} to {found.high:.4f} ({between},")
     print(f"which hold the true median with {100 * found.coverage:.2f} %)")
@@ -107,9 +107,9 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     return code if same else 1
 
 
-def _same(sides: Sequence[tuple[Rate, Rate]]) -> bool:
-    """True where both sides of every pair took the same tokens and learnt the same; says what was compared."""
-    apart = [max(_apart(h.losses[i], b.losses[i]) for h, b in sides) for i in (0, 1)]
+def _check_same_training(sides: Sequence[tuple[Rate, Rate]]) -> bool:
+    """Whether both sides of every pair trained on the same tokens with the same losses; prints the comparison."""
+    apart = [max(_relative_difference(h.losses[i], b.losses[i]) for h, b in sides) for i in (0, 1)]
     harness, hand = sides[0]
     print(f"\nloss of the first step: {harness.losses[0]:.7f} harness, {hand.losses[0]:.7f} by hand,", end=" ")
     print(f"at most {apart[0]:.1e} apart in any pair (bound {LOSS_TOLERANCE:.0e})")
@@ -135,26 +135,26 @@ def _verdict(found: Median) -> tuple[str, int]:
 
 
 def median(values: Sequence[float], level: float = LEVEL) -> Median:
-    """The median with the narrowest pair of order statistics that holds it with probability `level` (the inverse of
-    the sign test); the extremes where even they do not."""
+    """The median with the narrowest pair of order statistics that contains it with probability `level` (the inverted
+    sign test), or the extremes if even they do not reach it."""
     n = len(values)
     ordered = sorted(values)
 
     def coverage(rank: int) -> float:
-        # The median lies outside where fewer than `rank` of n fair coins fall on either side.
+        # The median is outside if fewer than `rank` of n fair coins fall on one of the sides.
         return 1 - 2 * sum(math.comb(n, i) for i in range(rank)) / 2**n
 
     rank = max((r for r in range(1, (n + 1) // 2 + 1) if coverage(r) >= level), default=1)
     return Median(statistics.median(ordered), ordered[rank - 1], ordered[n - rank], max(0.0, coverage(rank)), rank)
 
 
-def _by_harness(words: Sequence[str], options: argparse.Namespace, store: Path) -> Rate:
+def _run_harness(words: Sequence[str], options: argparse.Namespace, store: Path) -> Rate:
     result = attempt(words, warmup=options.warmup, steps=options.steps, store=store)
     losses = (result["loss_first"], result["loss_last"])
     return Rate(result["tokens_per_s"]["value"], result["tokens"]["content"], losses, noticed(result))
 
 
-def _by_hand(plan: Path, environment: dict[str, str], options: argparse.Namespace) -> Rate:
+def _run_by_hand(plan: Path, environment: dict[str, str], options: argparse.Namespace) -> Rate:
     counted = ["--warmup", str(options.warmup), "--steps", str(options.steps)]
     command = [sys.executable, str(Path(__file__).absolute()), "--by-hand", str(plan), *counted]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -163,14 +163,14 @@ def _by_hand(plan: Path, environment: dict[str, str], options: argparse.Namespac
 
 
 def _environment(worker: dict[str, Any]) -> dict[str, str]:
-    """This process's variables, with those that the harness gave its worker, by the worker's own account."""
+    """This process's environment with the variables that the harness gave its worker, as the worker reports them."""
     threads = str(worker["threads"])
     return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **worker["allocator"]}
 
 
 def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, float]:
-    """Train as `plan` (an attempt's plan.json) says, and return content tokens and seconds of the timed steps."""
-    # Heavy: only the fresh process that trains needs them.
+    """Train as `plan` (an attempt's plan.json) says; returns the content tokens and seconds of the timed steps."""
+    # Heavy, and only needed in the new process that trains.
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -202,18 +202,18 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
     content = []
     for _ in range(warmup + steps):
         batch = tokens.batch(list(itertools.islice(rows, plan["micro_batch"])), sequence, is_packed)
-        # What position i predicts is the label of position i + 1; the last predicts nothing.
+        # Position i predicts the label of position i + 1; the last position predicts nothing.
         following = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=-100)
         data.append((batch.input_ids, following, batch.document_ids, batch.positions))
         content.append(int((batch.document_ids >= 0).sum()))
 
     at = torch.arange(sequence, device=device)
     distance = at[:, None] - at[None, :]
-    # Mistral's window holds the query itself and what lies less than `sliding_window` before it.
+    # Mistral's window holds the query itself and the `sliding_window` - 1 positions before it.
     near = (distance >= 0) & (distance < (architecture.get("sliding_window") or sequence))
 
     def masked(document_ids: torch.Tensor) -> torch.Tensor:
-        """0 where a query may see a key, the lowest number elsewhere; [micro_batch, 1, sequence, sequence]."""
+        """Additive mask [micro_batch, 1, sequence, sequence]: 0 where a query may see a key, else the lowest number."""
         seen = (document_ids[:, :, None] == document_ids[:, None, :]) & near
         mask = torch.zeros(seen.shape, dtype=computed, device=device)
         return mask.masked_fill_(~seen, torch.finfo(computed).min)[:, None]
@@ -244,11 +244,11 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
     return {"content": sum(content[warmup:]), "seconds": seconds, **ends}
 
 
-def _apart(a: float, b: float) -> float:
+def _relative_difference(a: float, b: float) -> float:
     return abs(a - b) / abs(b)
 
 
-def _middle(sides: Sequence[tuple[Rate, Rate]], side: int) -> float:
+def _median_rate(sides: Sequence[tuple[Rate, Rate]], side: int) -> float:
     return statistics.median(pair[side].tokens_per_s for pair in sides)
 
 
@@ -259,7 +259,7 @@ def _ordinal(number: int) -> str:
 def _options() -> argparse.Namespace:
     first = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=first, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7, help="pairs of fresh processes; 7 at least for a claim")
+    parser.add_argument("--pairs", type=int, default=7, help="pairs of new processes; at least 7 for a conclusion")
     parser.add_argument("--warmup", type=int, default=20, help="steps before the timed ones")
     parser.add_argument("--steps", type=int, default=100, help="timed steps")
     parser.add_argument("--sequence", type=int, default=512, help="slots in a sequence, tokens")
@@ -267,7 +267,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default="bf16-autocast", choices=("fp32", "bf16-autocast", "bf16"), help=" ")
     parser.add_argument("--batching", default="pack", choices=("pack", "pad"), help=" ")
     parser.add_argument("--device", default="auto", help="cpu:2, cuda, ..., one accelerator")
-    # How this script calls itself: train in this process, as this plan.json says.
+    # Used by this script itself: train in this process as the given plan.json says.
     parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     for name, least in (("pairs", 1), ("warmup", 0), ("steps", 1), ("sequence", 2), ("micro_batch", 1)):

@@ -1,11 +1,11 @@
-"""Do all strategies train the same? Loss and gradient norm of each over five steps, against one process.
+"""Do all strategies train the same? Compares loss and gradient norm over five steps with one process.
 
-    python benchmarks/parity.py                  # all of it; prints the table of docs/strategies.md
-    python benchmarks/parity.py --write          # and puts it there
+    python benchmarks/parity.py                  # everything; prints the table of docs/strategies.md
+    python benchmarks/parity.py --write          # also puts it there
     python benchmarks/parity.py --model mistral-tiny --size 1,2 --strategy fsdp,tp
 
-Every attempt is a whole one of the worker, on the same samples. Those of one size run one after another in the same
-processes, which saves the start of each. Nothing is timed here, so that processes may share cores.
+Every attempt is a complete attempt of the worker, on the same samples. The attempts of one size run one after another
+in the same processes, which saves start-up time. Nothing is timed, so processes may share cores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
 
 MODELS = ("mistral-tiny", "llama-2-tiny", "gpt2-tiny")
 SIZES = (1, 2, 4)
-# Strategies by size: what fits it, each axis alone and their products.
+# Strategies with one axis, and products of two for 4 ranks.
 ALONE = (
     "ddp",
     "fsdp",
@@ -60,8 +60,8 @@ PRECISIONS = ("fp32", "bf16-autocast", "bf16")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run of the table. refused: why the plan does not allow it. loss, norm: largest relative differences from one
-    process; None where it failed, and then `failure` says how."""
+    """One run of the table. refused: why the plan refuses it. loss, norm: largest relative differences from one
+    process; None if the run failed, with the reason in `failure`."""
 
     model: str
     precision: str
@@ -77,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=",".join(MODELS))
     parser.add_argument("--size", default=",".join(map(str, SIZES)))
-    parser.add_argument("--strategy", default=None, help="instead of all, of those that fit a size")
+    parser.add_argument("--strategy", default=None, help="strategies to run instead of all that fit a size")
     parser.add_argument("--precision", default="fp32", help=f"any of {', '.join(PRECISIONS)}")
     parser.add_argument("--checkpointing", default="none")
     parser.add_argument("--batching", default="pack")
@@ -107,7 +107,7 @@ def main() -> int:
 def compare(
     model: str, sizes: Sequence[int], strategies: Sequence[str] | None, folder: Path, changes: Mapping[str, Any]
 ) -> list[Cell]:
-    """Train a model by each strategy at each size, and in one process, and compare."""
+    """Train a model with each strategy at each size, and compare with one process."""
     from tunemark.verify import relative_difference
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def compare(
                 except RuntimeError as error:
                     facts = {"failure": str(error)}
             cells.append(Cell(model=model, precision=precision, size=size, strategy=strategy, **facts))
-            print(_words(cells[-1]), file=sys.stderr, flush=True)
+            print(_describe(cells[-1]), file=sys.stderr, flush=True)
     return cells
 
 
@@ -142,8 +142,8 @@ def prepare(
     changes: Mapping[str, Any],
     edit: Callable[[Assignment], Assignment] | None = None,
 ) -> dict[str, str]:
-    """Write the plan of each strategy into its folder; returns the refusals by strategy. edit: changes what the
-    workers are told, the tokens too; without it they are those of the dataset."""
+    """Write the plan of each strategy into its folder; returns the refusals by strategy. edit: changes the assignment
+    and supplies the token file; without it the dataset's tokens are used."""
     from tunemark.data import prepare as tokens
     from tunemark.errors import TunemarkError
     from tunemark.experiment import make_experiment, points, resolve
@@ -166,7 +166,7 @@ def prepare(
             file = tokens(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on).token_file
         else:
             file = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
-        # The processes are not bound to cores: there are more of them.
+        # No pinning to cores: there may be more processes than cores.
         assignment = replace(plan.assignment(file, "parity", calibrate=False), threads=1, device_options={})
         if edit is not None:
             assignment = edit(assignment)
@@ -190,8 +190,8 @@ def run(size: int, folders: Sequence[Path]) -> None:
 
 
 def train_all(listed: Path) -> int:
-    """In each process: every attempt of a list, its records in its own folder. A failed one ends the others too,
-    because its ranks no longer agree."""
+    """Run in each process: every attempt of a list, with its records in its own folder. A failed attempt ends the
+    process, because the ranks are then out of step."""
     import time
 
     from tunemark_worker.__main__ import Attempt
@@ -211,11 +211,11 @@ def train_all(listed: Path) -> int:
             sys.stderr.flush()
             os._exit(1)
         recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
-    os._exit(0)  # leaving a process group can abort, and everything is written
+    os._exit(0)  # leaving a process group can abort; everything is written
 
 
 def trained(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Loss and gradient norm of every step; RuntimeError where the attempt did not end well."""
+    """(losses, gradient norms) of the steps; RuntimeError if the attempt failed."""
     from tunemark.results.measurement import read
 
     found = read(folder)
@@ -235,19 +235,19 @@ def is_equal(cell: Cell) -> bool:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """A row for each strategy, a column for each model, precision and size; in a cell the larger difference."""
+    """One row per strategy and one column per model, precision and size; a cell has the larger difference."""
     columns = list(dict.fromkeys((cell.model, cell.precision, cell.size) for cell in cells))
     by = {(cell.strategy, cell.model, cell.precision, cell.size): cell for cell in cells}
     heads = [f"{model} {'' if precision == 'fp32' else precision + ' '}x {size}" for model, precision, size in columns]
     lines = [f"| strategy | {' | '.join(heads)} |", "|---|" + "---:|" * len(columns)]
     for strategy in dict.fromkeys(cell.strategy for cell in cells):
         row = [by.get((strategy, *column)) for column in columns]
-        lines.append(f"| `{strategy}` | {' | '.join(_short(cell) for cell in row)} |")
+        lines.append(f"| `{strategy}` | {' | '.join(_format_cell(cell) for cell in row)} |")
     reasons = dict.fromkeys(f"- `{c.strategy}` x {c.size}, {c.model}: {c.refused}" for c in cells if c.refused)
     return "\n".join([*lines, *(["", "Refused by `plan`:", "", *reasons] if reasons else [])])
 
 
-def _short(cell: Cell | None) -> str:
+def _format_cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
     if cell.refused:
@@ -258,7 +258,7 @@ def _short(cell: Cell | None) -> str:
     return worst if is_equal(cell) else f"DIFFERS {worst}"
 
 
-def _words(cell: Cell) -> str:
+def _describe(cell: Cell) -> str:
     words = f"{cell.model} {cell.precision} x {cell.size} {cell.strategy}: "
     if cell.refused or cell.failure:
         return words + (f"refused: {cell.refused}" if cell.refused else f"FAILED: {cell.failure}")

@@ -1,15 +1,15 @@
-"""Hold the cost model to published training throughput: `python benchmarks/published.py ROWS.csv [--fit] [--rows]`.
+"""`python benchmarks/published.py ROWS.csv [--fit] [--rows]` compares the cost model with published throughput.
 
-ROWS.csv has the columns that `tunemark predict --rows` reads, and what was measured: `source`,
-`tokens_per_s_total` or `tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes).
+ROWS.csv has the columns that `tunemark predict --rows` reads, and the measurements: `source`, `tokens_per_s_total` or
+`tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes).
 
-Each source is predicted with constants that were fitted to all other sources. Beside it stands what a constant MFU
-does: the median of the same chip and as many bits over the other sources, or of its class. `--fit` prints
-the constants fitted to all rows, as `harness/tunemark/predict/fitted.py` holds them.
+Each source is predicted with constants fitted to all other sources. The baseline is a constant MFU: the median over the
+other sources of the same chip and bit width, or of its class. `--fit` prints the constants fitted to all rows, as
+`harness/tunemark/predict/fitted.py` holds them.
 
-The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from
-what was believed before, by Gauss-Newton steps. Rows of one source and chip have a part of their errors in common, so
-that a hundred rows of one source weigh little more than a few of several.
+The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from its
+prior, by Gauss-Newton steps. Rows of one source and chip share a common error, so that a hundred rows of one source
+weigh little more than a few of several.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from tunemark.predict.facts import rated_power
 from tunemark.predict.fitted import CONSTANTS, fitted, values
 from tunemark.predict.rows import Expressed, Inexpressible, express, read_rows
 
-# One row's scatter that no constant explains: of the logarithm of a step time.
-_SCATTER = 0.10
-# Beyond so many scatters a row pulls no harder.
+# Standard deviation of one row's unexplained error, in the logarithm of the step time.
+_ROW_SIGMA = 0.10
+# Errors larger than this many standard deviations count linearly.
 _HUBER = 1.5
-# What all rows of one source and chip have in common that no constant explains (software, clocks, ways to measure).
+# Standard deviation of the error shared by all rows of a source and chip (software, clocks, method of measurement).
 _COMMON = 0.12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """A row and what was measured. memory_bytes: None where it is not published."""
+    """A row with its measurements. seconds: of a step. memory_bytes: None if not published."""
 
     row: Mapping[str, str]
     step: Expressed
@@ -60,7 +60,7 @@ class Measured:
 
     @property
     def flops(self) -> float:
-        """Of a step and a device."""
+        """FLOPs of a step per device."""
         work = self.step.work
         tokens = work.global_batch * work.sequence / self.step.layout.ranks
         return train_flops_per_token(work.architecture, work.sequence) * tokens
@@ -72,7 +72,7 @@ class Measured:
 
 
 def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, DeviceFacts]) -> float:
-    """The predicted step. kinds: devices with these constants, filled as they come."""
+    """The predicted step time. kinds: a cache of devices with these constants, by name."""
     name = one.step.device.name
     if name not in kinds:
         kinds[name] = replace(
@@ -82,13 +82,13 @@ def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, Devi
 
 
 def errors(rows: Sequence[Measured], constants: Mapping[str, float]) -> np.ndarray:
-    """Logarithms of predicted over measured."""
+    """Logarithms of predicted over measured step times."""
     kinds: dict[str, DeviceFacts] = {}
     return np.array([math.log(seconds(one, constants, kinds) / one.seconds) for one in rows])
 
 
 def fit(rows: Sequence[Measured], start: Mapping[str, float] | None = None, rounds: int = 12) -> dict[str, float]:
-    """The constants that explain the rows and stay near what was believed. start: where to look first."""
+    """The constants that explain the rows and stay near their priors. start: the initial values."""
     names = [c.name for c in CONSTANTS]
     prior = np.log([c.prior for c in CONSTANTS])
     spread = np.array([c.spread for c in CONSTANTS])
@@ -96,26 +96,26 @@ def fit(rows: Sequence[Measured], start: Mapping[str, float] | None = None, roun
     member = np.array([[float(group == g) for g in dict.fromkeys(groups)] for group in groups])
 
     def residuals(at: np.ndarray) -> np.ndarray:
-        return errors(rows, dict(zip(names, np.exp(at), strict=True))) / _SCATTER
+        return errors(rows, dict(zip(names, np.exp(at), strict=True))) / _ROW_SIGMA
 
     def solve(at: np.ndarray, now: np.ndarray, slopes: np.ndarray, damping: float) -> np.ndarray:
-        # The common part of each group's errors is estimated beside the constants and thrown away.
+        # Each group's common error is estimated together with the constants and discarded.
         off = now
         for _ in range(3):
             weight = np.minimum(1.0, _HUBER / np.maximum(np.abs(off), 1e-9))
-            wide = np.hstack([slopes, member / _SCATTER])
+            wide = np.hstack([slopes, member / _ROW_SIGMA])
             stiff = np.concatenate([(1 + damping) / spread**2, np.full(member.shape[1], 1 / _COMMON**2)])
             pull = wide.T @ (weight * now)
             pull[: len(at)] += (at - prior) / spread**2
             step = np.linalg.solve(wide.T @ (weight[:, None] * wide) + np.diag(stiff), -pull)
-            off = now + member @ step[len(at) :] / _SCATTER
+            off = now + member @ step[len(at) :] / _ROW_SIGMA
         return np.asarray(step[: len(at)])
 
     def cost(at: np.ndarray, found: np.ndarray) -> float:
         off = found
         for _ in range(3):
             weight = np.minimum(1.0, _HUBER / np.maximum(np.abs(off), 1e-9))
-            both = member / _SCATTER
+            both = member / _ROW_SIGMA
             common = np.linalg.solve(
                 both.T @ (weight[:, None] * both) + np.eye(member.shape[1]) / _COMMON**2, -both.T @ (weight * found)
             )
@@ -151,8 +151,8 @@ def fit(rows: Sequence[Measured], start: Mapping[str, float] | None = None, roun
 
 
 def baseline(one: Measured, others: Sequence[Measured]) -> float:
-    """Seconds by the median utilization of the same chip and as many bits, of its class, or of all others; full
-    recomputation counts as a third more work, which makes this as strong as a constant can be."""
+    """Step time by the median utilization of the same chip and bit width, of its class, or of all others; full
+    recomputation counts as a third more work, which makes this constant-MFU baseline as strong as possible."""
 
     def work(row: Measured) -> float:
         return row.flops * (4.0 / 3.0 if row.step.layout.recompute == "full" else 1.0)
@@ -170,7 +170,7 @@ def baseline(one: Measured, others: Sequence[Measured]) -> float:
 
 
 def measured(rows: Sequence[Mapping[str, str]]) -> tuple[list[Measured], list[Inexpressible]]:
-    """The rows that state a rate, and those that cannot be expressed."""
+    """(rows that state a rate, rows that cannot be expressed)."""
     found, failed = [], []
     for row in rows:
         step = express(row)
@@ -194,8 +194,8 @@ def measured(rows: Sequence[Mapping[str, str]]) -> tuple[list[Measured], list[In
 
 
 def regrets(rows: Sequence[Measured], predicted: Sequence[float]) -> dict[str, list[float]]:
-    """By source: of each model, size and batch with several layouts, how much slower the first choice is than the
-    best there is."""
+    """By source, for each model, size and batch with several layouts: how much slower the layout predicted best is than
+    the one measured best, as a fraction."""
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, one in enumerate(rows):
         a, work = one.step.work.architecture, one.step.work
@@ -234,11 +234,11 @@ def main() -> int:
         shipped, refitted = (np.abs(np.expm1(errors(rows, c))).mean() for c in (values(), found))
         print(f"in sample: {100 * refitted:.1f} %; with the constants shipped: {100 * shipped:.1f} %")
         return 0
-    _report(rows, args.by, args.rows)
+    _print_report(rows, args.by, args.rows)
     return 0
 
 
-def _report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
+def _print_report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
     def left(one: Measured) -> str:
         return one.source.split()[0] if by == "publisher" else one.source
 

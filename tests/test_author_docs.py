@@ -32,7 +32,7 @@ def test_a_hooks_page_has_what_an_author_needs() -> None:
         "def tunemark_models() -> Sequence[Model]",
         "## Model (returns)",
         "tokenizer: TokenizerName | None",
-        "## ModelRuntime (who does the work)",
+        "## ModelRuntime (implemented by)",
         "def build(self, assignment: Assignment, place: Place) -> torch.nn.Module",
         "## Architecture",
     ):

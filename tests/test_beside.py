@@ -204,7 +204,7 @@ def test_every_strategy_gives_the_whole_model_back(
     if is_pipeline:
         refused = run(tmp_path, *words, *two)
         assert refused.done.returncode == 2
-        assert "does not answer for the whole model's scores" in refused.done.stderr
+        assert "cannot evaluate the whole model" in refused.done.stderr
         words = ["--model", model, "--global-batch", "4", *more]
     (tmp_path / "one").mkdir()
     one = run(tmp_path / "one", *words, "--save", "model")

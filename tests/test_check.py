@@ -68,7 +68,7 @@ FAULTS = {
     "padding in a dataset": ("facts", "dataset unsound-padded", "padding is counted as content"),
     "padding by a tokenizer": ("tokenizer", "model unsound-padding", "padding is counted as content"),
     "weights that no seed sets": ("determinism", "model unsound-random", "something is drawn"),
-    "examples that no seed sets": ("facts", "dataset unsound-moving", "its examples are others each time"),
+    "examples that no seed sets": ("facts", "dataset unsound-moving", "its examples differ each time"),
     "a child that a runtime leaves": ("processes", "model unsound-child", "time.sleep(60)"),
     "a child that a hook leaves": ("processes", "plugin unsound-loud", "time.sleep(60)"),
     "attention across documents": ("packing", "model unsound-crossing", "must stay within batch.document_ids"),
@@ -80,7 +80,7 @@ FAULTS = {
     "an import that ends the process": ("import", "plugin unsound-leaving", "it: exit code 3"),
     "an import that fails": ("import", "plugin unsound-gone", "no_such_module_of_anybody"),
     "a newer interface": ("interface", "plugin unsound-newer", "it needs plugin interface 99.0"),
-    "an answer that is nonsense": ("hooks", "plugin unsound-nonsense", "which is no Model"),
+    "an answer that is nonsense": ("hooks", "plugin unsound-nonsense", "which is not a Model"),
     "no answer": ("hooks", "plugin unsound-nothing", "returned None, not a sequence of Dataset"),
 }
 

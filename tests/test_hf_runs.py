@@ -169,6 +169,6 @@ def test_weights_of_a_hub_that_cannot_be_reached_are_an_error(run: Run, tmp_path
     done = run(Path("x"), "--model", "gpt2", "--weights", "pretrained", **alone)
     assert (done.returncode, done.stdout) == (2, "")
     assert "the weights of" in done.stderr
-    assert "not in the local cache and cannot be had from the hub" in done.stderr
+    assert "not in the local cache and cannot be downloaded from the hub" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/*/*/plan.json"))

@@ -75,7 +75,7 @@ def test_a_host_without_an_exported_variable_refuses(start: Start, join: Join) -
     join(command, {name: value for name, value in command.variables.items() if name != "SECRET_OF_MINE"})
     row = command.row()
     assert row["status"] == "error"
-    assert "this host has no variable SECRET_OF_MINE" in row["each_attempt"][0]["evidence"]
+    assert "this host has no environment variable SECRET_OF_MINE" in row["each_attempt"][0]["evidence"]
     assert not command.left()
 
 
@@ -84,7 +84,7 @@ def test_a_host_that_never_joins_is_a_row(start: Start) -> None:
     command.line("  env PYTHONPATH=")
     row = command.row(2 + _SLOW_S)
     assert (row["status"], command.job.returncode) == ("error", 4)
-    assert re.search(r"1 of 2 hosts came in 2 s: \S+", row["each_attempt"][0]["evidence"])
+    assert re.search(r"1 of 2 hosts joined in 2 s: \S+", row["each_attempt"][0]["evidence"])
     assert not command.left()
 
 

@@ -99,7 +99,7 @@ def test_its_own_test_runs_the_kit(site: Path, variables: dict[str, str]) -> Non
         (["dataset", "synthetic"], "the installed plugin 'datasets' has it"),
         (["model", "worker"], "a package 'tunemark_worker' is installed"),
         (["modle", "x"], "no scaffold of a 'modle'"),
-        (["model", "fine", "--output", "taken"], "taken is there already"),
+        (["model", "fine", "--output", "taken"], "taken already exists"),
     ],
 )
 def test_bad_and_taken_names_are_refused(tunemark: Tunemark, tmp_path: Path, words: list[str], why: str) -> None:

@@ -54,7 +54,7 @@ def test_the_table_names_the_mode_and_what_is_not_known(scaled: Scaled) -> None:
     assert "1 (base) | 100 (base)" in done.stdout or "its verdict is invalid" in lines[4]
     assert "fit: none: a fit needs at least 4 sizes that were measured well" in done.stdout
     assert "communication share: not measured" in done.stdout
-    assert "weak scaling keeps a batch of 2 for each data rank" in done.stderr
+    assert "weak scaling keeps a batch of 2 per data rank" in done.stderr
     assert "attempt 1 of 1" in done.stderr
 
 

@@ -97,7 +97,7 @@ def test_its_completions_stand_in_the_report_and_come_from_the_saved_folder(tune
 
 def test_a_gguf_file_of_another_model_is_refused_in_the_plan(tmp_path: Path) -> None:
     words: dict[str, Any] = {"dataset": "synthetic", "device": "cpu:1"}
-    with pytest.raises(TunemarkError, match="not of smollm2-360m's architecture") as error:
+    with pytest.raises(TunemarkError, match="not have smollm2-360m's architecture") as error:
         tunemark.plan(model="smollm2-360m", weights=f"pretrained:{weights()}", **words)
     assert "hidden_size is 576, not 960" in error.value.why
     (plan,) = tunemark.plan(model="smollm2-135m", weights=f"pretrained:{weights()}", **words)

@@ -1,4 +1,4 @@
-"""Where tunemark keeps what it can make again."""
+"""The folder of tunemark's cache, whose contents can always be made again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Measure what a device reaches, in worker processes, and keep it for the cost model. No torch here.
+"""Calibrate the predictor against this machine: measure kernels and whole steps in worker processes. No torch here.
 
-Twice, where a size can be used in two ways: by one process with every core, and by a process for each unit. What is
-measured beside others is measured by all ranks at once, as it will be used.
+A size that can be used in two ways is calibrated twice: by one process with every core, and by one process for each
+unit. With several processes all ranks measure at once, because they share the machine in training too.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from tunemark.predict.planned import layout_of, workload
 from tunemark.results.measurement import read
 from tunemark_worker.contract import Assignment
 
-# Whose dimensions plans are refused by; the probes' own are below.
-_MODEL = "llama-2-7b"
-# Steps of a probe, and those before them.
+# The model by whose dimensions plans are checked; the probes' own dimensions are below.
+_PLANNED_MODEL = "llama-2-7b"
+# Timed steps of a probe, and its warm-up steps.
 _STEPS, _WARMUP = 4, 1
-# Seconds that the kernels of one shape of a job may take before they are repeated less.
+# Seconds for the kernels of one shape of a job; beyond, they are repeated less often.
 _KERNELS_S = 15.0
-# Seconds of whole steps for each shape; probes beyond are left out.
+# Seconds for whole steps of each shape; probes beyond are left out.
 _PROBES_S = 70.0
-# Share of our cores' time that others may use before it is said that this was no quiet machine.
-_QUIET = 0.1
+# Share of our cores' time that other processes may use before the user is warned.
+_MAX_OTHER_LOAD = 0.1
 # Seconds after which a job is ended.
 _TIMEOUT_S = 400.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Probe:
-    """A step to be measured. strategy: "alone" is one process by itself, beside the others of the job."""
+class _ProbeSpec:
+    """A step to be measured. strategy: "alone" means that each process of the job trains by itself, all at once."""
 
     name: str
     architecture: Architecture
@@ -68,27 +68,27 @@ def calibrate(
     oversubscribe: bool = False,
     say: Callable[[str], None],
 ) -> list[Calibration]:
-    """Measure and keep what is found, one calibration for each shape of a job; the same that a later search looks for.
+    """Measure, fit and store one calibration for each shape of a job, under the fingerprints that searches look for.
 
-    Raises a `TunemarkError` where the device is not here, or its processes fail.
+    Raises a `TunemarkError` where the device is not on this machine or its processes fail.
     """
-    plans = _shapes(device, size, catalog, precision, oversubscribe)
+    plans = _shape_plans(device, size, catalog, precision, oversubscribe)
     found = []
     for plan in plans:
         words = f"{plan.launch.processes} process(es) of {plan.launch.threads} thread(s)"
         say(f"calibrating {plan.device.name}:{plan.accelerator.name} by {words}")
         began_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="tunemark-calibrate-") as folder:
-            kernels, steps = _measured(plan, catalog, Path(folder), precision, say)
+            kernels, steps = _measure_probes(plan, catalog, Path(folder), precision, say)
         if not steps:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} could not be calibrated",
-                why=f"no whole step was reached within {_PROBES_S:.0f} s of them",
+                why=f"no probe finished within {_PROBES_S:.0f} s of whole steps",
                 next="calibrate when nothing else runs on this machine",
             )
         others = next((r["fraction"] for r in kernels if r["kind"] == "others"), None)
-        if others is not None and others > _QUIET and not plan.accelerator.oversubscribed:
-            say(f"others used {100 * others:.0f} % of these cores meanwhile: calibrate again when nothing else runs")
+        if others is not None and others > _MAX_OTHER_LOAD and not plan.accelerator.oversubscribed:
+            say(f"other processes used {100 * others:.0f} % of these cores: calibrate again when nothing else runs")
         facts, mechanisms, probes = fit(from_kernels(kernels, base_facts(plan)), steps)
         one = Calibration(
             fingerprint=fingerprint_of(plan, plan.launch),
@@ -104,12 +104,12 @@ def calibrate(
     return found
 
 
-def _shapes(device: str, size: str | None, catalog: Catalog, precision: str, oversubscribe: bool) -> list[Plan]:
-    """A plan for each way in which the size is used: one process, and one for each unit."""
+def _shape_plans(device: str, size: str | None, catalog: Catalog, precision: str, oversubscribe: bool) -> list[Plan]:
+    """A plan for each way to use the size: one process, and one process for each unit."""
     plans = []
     errors: list[TunemarkError] = []
     for strategy in ("none", "ddp"):
-        flags = {"model": _MODEL, "dataset": "synthetic", "device": device, "strategy": strategy,
+        flags = {"model": _PLANNED_MODEL, "dataset": "synthetic", "device": device, "strategy": strategy,
                  "precision": precision, "size": size, "oversubscribe": oversubscribe}  # fmt: skip
         try:
             (point,) = points(make_experiment({k: v for k, v in flags.items() if v is not None}))
@@ -122,16 +122,16 @@ def _shapes(device: str, size: str | None, catalog: Catalog, precision: str, ove
     return list(reversed(list(shapes.values())))
 
 
-def _probes(plan: Plan) -> list[_Probe]:
-    """Steps of two small models: one whose layers weigh most, one whose vocabulary does."""
+def _make_probes(plan: Plan) -> list[_ProbeSpec]:
+    """Probes with two small models: one dominated by its layers, one by its vocabulary."""
     ranks = plan.launch.processes
-    models = _models(plan)
-    found: list[_Probe] = []
-    for name, strategy, micro_batch, checkpointing in _COMBINED if ranks > 1 else _ALONE:
+    models = _make_probe_models(plan)
+    found: list[_ProbeSpec] = []
+    for name, strategy, micro_batch, checkpointing in _MULTI_PROCESS_PROBES if ranks > 1 else _SINGLE_PROCESS_PROBES:
         architecture, sequence = models[name]
         words = f"{name} {strategy} x {micro_batch}" + (f" {checkpointing}" if checkpointing != "none" else "")
         found.append(
-            _Probe(
+            _ProbeSpec(
                 name=words,
                 architecture=architecture,
                 strategy=strategy,
@@ -144,49 +144,49 @@ def _probes(plan: Plan) -> list[_Probe]:
     return found
 
 
-# (model, strategy, micro-batch, checkpointing) of the probes, what matters most first; a data rank has four sequences a
-# step. What a mechanism costs for each micro-batch and what for each byte is told apart by two micro-batches and models
-# crossed, and then by the other two.
-_BOTH = ("layers", "vocabulary")
-_ALONE = tuple(
+# (model, strategy, micro-batch, checkpointing) of the probes, most important first; a data rank has four sequences a
+# step. Crossing two micro-batches with two models separates a mechanism's cost for each micro-batch from that for each
+# byte; the other two combinations follow later.
+_PROBE_MODELS = ("layers", "vocabulary")
+_SINGLE_PROCESS_PROBES = tuple(
     (model, "alone", micro_batch, checkpointing)
     for micro_batch, checkpointing in ((4, "none"), (1, "none"), (4, "selective"), (4, "full"), (2, "none"))
-    for model in _BOTH
+    for model in _PROBE_MODELS
 )
-_CROSSED = tuple(
+_CROSSED_PROBES = tuple(
     (model, strategy, few if model == more_of else many, "none")
-    for more_of in reversed(_BOTH)
+    for more_of in reversed(_PROBE_MODELS)
     for strategy, many, few in (("ddp", 4, 1), ("fsdp", 4, 1), ("tp", 4, 1), ("pp", 2, 1))
-    for model in _BOTH
+    for model in _PROBE_MODELS
 )
-_COMBINED = (
-    *_ALONE[:5],
-    *_CROSSED,
+_MULTI_PROCESS_PROBES = (
+    *_SINGLE_PROCESS_PROBES[:5],
+    *_CROSSED_PROBES,
     *(
         (model, strategy, 2, "none")
         for strategy in ("fsdp:reshard=false", "tp:sequence_parallel=true", "pp:schedule=interleaved")
-        for model in _BOTH
+        for model in _PROBE_MODELS
     ),
-    *_ALONE[5:],
+    *_SINGLE_PROCESS_PROBES[5:],
 )
 
 
-def _models(plan: Plan) -> dict[str, tuple[Architecture, int]]:
-    """The probes' models, each with the sequence of its steps, which the device takes in a fraction of a second."""
+def _make_probe_models(plan: Plan) -> dict[str, tuple[Architecture, int]]:
+    """The probes' models with their sequence lengths; the device takes a fraction of a second for a step."""
     ranks = plan.launch.processes
     layers = 4 if ranks <= 2 else 2 * ranks
     if plan.device.name == "cpu":
         return {
-            "layers": (_llama(layers, hidden=256, intermediate=704, heads=8, vocab=4096), 256),
-            "vocabulary": (_llama(layers, hidden=128, intermediate=320, heads=8, vocab=49152), 128),
+            "layers": (_make_llama(layers, hidden=256, intermediate=704, heads=8, vocab=4096), 256),
+            "vocabulary": (_make_llama(layers, hidden=128, intermediate=320, heads=8, vocab=49152), 128),
         }
     return {
-        "layers": (_llama(layers, hidden=4096, intermediate=11008, heads=32, vocab=8192), 1024),
-        "vocabulary": (_llama(layers, hidden=2048, intermediate=5632, heads=32, vocab=131072), 1024),
+        "layers": (_make_llama(layers, hidden=4096, intermediate=11008, heads=32, vocab=8192), 1024),
+        "vocabulary": (_make_llama(layers, hidden=2048, intermediate=5632, heads=32, vocab=131072), 1024),
     }
 
 
-def _llama(layers: int, *, hidden: int, intermediate: int, heads: int, vocab: int) -> Architecture:
+def _make_llama(layers: int, *, hidden: int, intermediate: int, heads: int, vocab: int) -> Architecture:
     return Architecture(
         model_type="llama",
         vocab_size=vocab,
@@ -200,15 +200,15 @@ def _llama(layers: int, *, hidden: int, intermediate: int, heads: int, vocab: in
     )
 
 
-def _measured(
+def _measure_probes(
     plan: Plan, catalog: Catalog, folder: Path, precision: str, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[Step]]:
-    """Records of the kernels, and every probe that came to its end."""
-    probes, refused = _probes(plan), []
-    folders: list[tuple[_Probe, Assignment, Path]] = []
+    """Measure: returns records of the kernels, and the probes that finished."""
+    probes, refused = _make_probes(plan), []
+    folders: list[tuple[_ProbeSpec, Assignment, Path]] = []
     for i, probe in enumerate(probes):
         try:
-            assignment = _assignment(plan, probe, catalog, precision)
+            assignment = _make_assignment(plan, probe, catalog, precision)
         except TunemarkError as error:
             refused.append(f"{probe.name}: {error.next or error.what}")
             continue
@@ -225,16 +225,16 @@ def _measured(
         "budget_s": _KERNELS_S,
         "probes_s": _PROBES_S,
     }
-    _run(plan, folder, job, say)
+    _run_job(plan, folder, job, say)
     kernels = [json.loads(line) for line in (folder / "kernels.0.jsonl").read_text().splitlines()]
-    steps = [step for probe, assignment, where in folders if (step := _step(probe, assignment, where))]
+    steps = [step for probe, assignment, where in folders if (step := _read_step(probe, assignment, where))]
     if len(steps) < len(folders):
-        say(f"{len(folders) - len(steps)} of {len(folders)} probes were not reached in time and are left out")
+        say(f"{len(folders) - len(steps)} of {len(folders)} probes did not finish in time and are left out")
     return kernels, steps
 
 
-def _run(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str], None]) -> None:
-    """The job in processes of its own; a `TunemarkError` where not even the kernels were measured."""
+def _run_job(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Run the job in processes of its own; raises a `TunemarkError` where not even the kernels were measured."""
     (folder / "job.json").write_text(json.dumps(job))
     assert plan.model.runtime is not None, "the probes' model has a runtime"
     runtimes = [json.loads(Path(where, "plan.json").read_text())["strategy_runtime"] for where in job["folders"]]
@@ -257,7 +257,7 @@ def _run(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str], Non
             while (code_of_end := started.exit_code()) is None and time.monotonic() < until_s:
                 time.sleep(POLL_S)
         finally:
-            # Every rank has left its number as a file's name.
+            # Every rank leaves its process id as the suffix of a file's name.
             pids = dict(enumerate(int(path.suffix[1:]) for path in folder.glob("pid.*")))
             started.stop(pids, graceful=True)
     kernels = folder / "kernels.0.jsonl"
@@ -270,14 +270,14 @@ def _run(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str], Non
                 why=f"{words}: {' | '.join(last)}",
                 next="`tunemark run` on the same device says more",
             )
-        say(f"{words}; what was measured before is used: {' | '.join(last[-2:])}")
+        say(f"{words}; using the measurements from before that: {' | '.join(last[-2:])}")
 
 
-def _assignment(plan: Plan, probe: _Probe, catalog: Catalog, precision: str) -> Assignment:
-    """What the ranks are told of a probe."""
+def _make_assignment(plan: Plan, probe: _ProbeSpec, catalog: Catalog, precision: str) -> Assignment:
+    """The worker's assignment for a probe."""
     strategy = probe.strategy if probe.strategy != "alone" else plan.spec.strategy
     flags: dict[str, Any] = {
-        "model": _MODEL, "dataset": "synthetic:documents=400", "device": plan.device.name,
+        "model": _PLANNED_MODEL, "dataset": "synthetic:documents=400", "device": plan.device.name,
         "size": plan.accelerator.name, "strategy": strategy, "precision": precision, "sequence": probe.sequence,
         "micro_batch": probe.micro_batch, "global_batch": probe.global_batch, "checkpointing": probe.checkpointing,
         "steps": _STEPS, "warmup": _WARMUP, "target_interval": 0.0, "oversubscribe": plan.accelerator.oversubscribed,
@@ -294,8 +294,8 @@ def _assignment(plan: Plan, probe: _Probe, catalog: Catalog, precision: str) -> 
     return assignment
 
 
-def _step(probe: _Probe, assignment: Assignment, where: Path) -> Step | None:
-    """The median step of the slowest rank; None where the probe did not come to its end."""
+def _read_step(probe: _ProbeSpec, assignment: Assignment, where: Path) -> Step | None:
+    """A probe with the median step time of its slowest rank; None where the probe did not finish."""
     try:
         found = read(where)
     except TunemarkError:

@@ -1,7 +1,7 @@
-"""Errors that are sentences to a person: what happened, why, and what to do next.
+"""Errors for users: what happened, why, and what to do next.
 
-A `TunemarkError` is the user's to mend and is printed once, by the command line, without a traceback; exit code 2.
-Anything else that escapes is our bug and keeps its traceback.
+A `TunemarkError` is one that the user can fix; the command line prints it without a traceback and exits with code 2.
+Any other exception that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 
 class TunemarkError(Exception):
-    """A mistake that the user can mend.
+    """An error that the user can fix.
 
-    what: the fact. why: the place and the value it came from. next: the command or change that helps.
+    what: what happened. why: where the value was given, and the cause. next: the command or change that helps.
     """
 
     def __init__(self, *, what: str, why: str = "", next: str = "") -> None:
@@ -30,7 +30,7 @@ class TunemarkError(Exception):
 
 
 class UnknownName(TunemarkError):  # noqa: N818 - the sentence reads better: it is what happened
-    """A name that nothing installed answers to."""
+    """A name that no installed plugin provides."""
 
 
 class BadExperiment(TunemarkError):  # noqa: N818 - likewise
@@ -46,14 +46,14 @@ class BadStore(TunemarkError):  # noqa: N818 - likewise
 
 
 class PluginError(TunemarkError):
-    """A plugin that does not import, misspells a hook, or takes a name that is taken."""
+    """A plugin that does not import, misspells a hook, or claims a name that another plugin claims."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """A suggestion for a misspelt name, or what there is to choose from."""
+    """A suggestion for a misspelt name, and all known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(wrong.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
-    if near:
-        right = next(n for n in names if n.lower() == near[0])
+    matches = difflib.get_close_matches(wrong.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
+    if matches:
+        right = next(n for n in names if n.lower() == matches[0])
         return f"did you mean {right!r}? There is: {', '.join(names)}"
     return f"there is: {', '.join(names) or 'nothing'}"

@@ -1,4 +1,4 @@
-"""An experiment from its first word to its results: what `tunemark run` and `tunemark.run` have in common."""
+"""Run an experiment from plans to results and report: the common part of `tunemark run` and `tunemark.run`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """What came of an experiment, in the order of its runs. is_interrupted: some of them were not begun, or not
-    finished; what had been measured is kept, and the same experiment goes on from there. not_reported: why there is
-    no report of all of them where one was asked for; the store has what was measured."""
+    """Results of an experiment, in the order of its runs. is_interrupted: some runs were not started or not finished;
+    finished measurements are stored, and running the same experiment again continues from there. not_reported: why a
+    requested report could not be written; the measurements are in the store."""
 
     runs: tuple[Result, ...]
     is_interrupted: bool = False
@@ -43,10 +43,10 @@ class Results:
 
 
 def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, watch: Watch) -> Results:
-    """Carry out the plans of an experiment and, where it names an output, leave their report there after each run.
+    """Execute the plans of an experiment and, where it names an output, write their report there after each run.
 
-    A `TunemarkError` is raised before any device is touched. Ctrl-C ends the sweep, not this function, and nor does a
-    report that cannot be written.
+    A `TunemarkError` is raised before any device is used. Neither Ctrl-C, which ends the sweep, nor a report that
+    cannot be written makes this function raise.
     """
     prices = read_prices(experiment.prices) if experiment.prices is not None else None
     store = Store(Path(experiment.store))
@@ -79,7 +79,7 @@ def measure(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, wat
         plans, searches = chosen(plans, store, catalog, launching, experiment, watch)
         ready = make_ready(plans, store, watch, launching, max_restarts=experiment.max_restarts, searches=searches)
         if experiment.verify:
-            ready = [_verified(each, experiment, store, catalog, watch) for each in ready]
+            ready = [_verify_run(each, experiment, store, catalog, watch) for each in ready]
         for result in sweep(
             ready,
             store,
@@ -110,16 +110,16 @@ def chosen(
     experiment: Experiment,
     watch: Watch,
 ) -> tuple[list[Plan], dict[str, SearchLog]]:
-    """The plans with a layout for each whose strategy is a search, and by run_id how it was found."""
+    """The plans, each search replaced by its chosen layout, and the logs of the searches by run_id."""
     for plan in plans:
         if plan.strategy.is_search:
-            # What cannot fit is refused before anything is tried for another run.
+            # Fail on a model that cannot fit before any other run makes trials.
             predicted(plan, question(plan, catalog))
     found: list[Plan] = []
     logs: dict[str, SearchLog] = {}
     for plan in plans:
         if plan.strategy.is_search:
-            # A breakdown is of the run beside it, which stands before it.
+            # A breakdown run uses the layout of the run that it belongs to, which comes before it.
             redo = experiment.redo and not plan.spec.breakdown
             one = choose(plan, store, catalog, launching, redo=redo, timeout_s=experiment.timeout, watch=watch)
             plan, logs[plan.run_id] = one.plan, one.log
@@ -141,7 +141,7 @@ def open_launcher(experiment: Experiment, plan: Plan, say: Callable[[str], None]
     return opened
 
 
-def _verified(each: Ready, experiment: Experiment, store: Store, catalog: Catalog, watch: Watch) -> Ready:
+def _verify_run(each: Ready, experiment: Experiment, store: Store, catalog: Catalog, watch: Watch) -> Ready:
     wanted = 1 if experiment.redo else experiment.repeats
     done = 0 if experiment.redo else store.finished_attempts(each.plan.run_id, each.fingerprint, verified=True)
     if done >= wanted:

@@ -1,6 +1,6 @@
-"""A worker's record as the parent reads it: what `tunemark_worker.contract.decode` gives, in a fifth of the time.
+"""Decode a worker's record in the parent: the same as `tunemark_worker.contract.decode`, in a fifth of the time.
 
-Of many ranks there are many records, and each is read twice: as it comes, and for the result.
+Many ranks write many records, and each is read twice: as it arrives, and for the result.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import msgspec
 from tunemark_worker.contract import KINDS, decode
 
 _KINDS = frozenset(KINDS)
-# Beginnings of the strings that stand for numbers that are none.
+# Strings that stand for non-finite numbers.
 _NON_FINITE = re.compile(rb'"(?:nan|-?inf)"')
 
 
 def read_record(line: bytes) -> dict[str, Any]:
-    """The record of one whole line; ValueError where it is none."""
+    """The record of one complete line; ValueError where it is not one."""
     if _NON_FINITE.search(line):
         return decode(line.decode())
     try:

@@ -1,7 +1,7 @@
-"""Carry out plans: prepare their data, launch every attempt, and give each run's result as soon as it is known.
+"""Execute plans: prepare their data, launch every attempt, and yield each run's result as soon as it is complete.
 
-Attempts are taken in rounds (every run once, then every run again), so that a drift of the machine spreads over all
-runs instead of falling on the last. A run whose attempt fails is not tried again; the sweep goes on.
+Attempts go in rounds (every run once, then every run again), so that a drift of the machine spreads over all runs
+instead of falling on the last. A run whose attempt fails is not repeated; the sweep goes on.
 """
 
 from __future__ import annotations
@@ -53,20 +53,19 @@ from tunemark.predict.search import SearchLog
 from tunemark.results import Result, Store
 from tunemark_worker.contract import Assignment
 
-# Seconds that a run waits for room on a full disk before it is a row that says so.
-_ROOM_S = 30.0
-# No space, or more than a quota; Windows has no quota.
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+# Seconds that a run waits for space on a full disk before it fails.
+_DISK_WAIT_S = 30.0
+# No space left, or quota exceeded; Windows has no quota error.
+_DISK_FULL_ERRORS = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """A plan with all that its launch needs: nothing has touched the device yet.
+    """A plan with everything that its launch needs; nothing has used the device yet.
 
-    launching: what starts its jobs. tokenizer: where a text is to be completed or a model saved; sample_ids: the
-    prompt. verification: what holding its strategy to one process has shown; None where that was not asked for.
-    max_restarts: times that an attempt's processes may be started again. search: how the layout was chosen, where it
-    was; None where a person has.
+    launching: starts its jobs. max_restarts: how often an attempt's processes may be restarted. verification: result of
+    comparing its strategy with one process; None where not requested. search: log of the search that chose the layout;
+    None where the user chose it. tokenizer: for runs that complete a text or save a model; sample_ids: the prompt.
     """
 
     plan: Plan
@@ -84,11 +83,11 @@ class Ready:
 
 @dataclass(kw_only=True, slots=True)
 class Watch:
-    """What a caller may observe of a sweep; every function is optional in effect, none may raise.
+    """Callbacks on the progress of a sweep, all optional; none may raise.
 
-    attempt: before each (ready, number, of). record: each record of rank 0 as it is read, and the `start` and `end` of
-    the other ranks. ended: after each attempt. Attempts of several runs are under way at one time where the launcher
-    takes several jobs.
+    message: a line of text. attempt: before each attempt (run, number of the attempt, of how many). record: each record
+    of rank 0 as it is read, and `start` and `end` of the other ranks. ended: after each attempt. Attempts of several
+    runs overlap where the launcher takes several jobs.
     """
 
     message: Callable[[str], None] = field(default=lambda words: None)
@@ -106,8 +105,8 @@ def make_ready(
     max_restarts: int = 0,
     searches: Mapping[str, SearchLog] | None = None,
 ) -> list[Ready]:
-    """Check interpreters, copy the code and prepare the token files of all plans, before any device is touched.
-    launching: None starts them on this machine. searches: by run_id, how layouts were chosen."""
+    """Check interpreters, copy the code and prepare the token files of all plans, before any device is used.
+    launching: None starts them on this machine. searches: logs of layout searches by run_id."""
     starts = launching or Local({})
     for device in {plan.device.name: plan.device for plan in plans}.values():
         if isinstance(device, PutsBack) and (words := device.left_over(store.root.absolute())):
@@ -127,13 +126,13 @@ def make_ready(
         if plan.model.is_remote and not plan.trust_remote_code:
             raise BadExperiment(
                 what=f"{plan.model.name} is built by Python code out of {plan.model.pretrained}, which is not run",
-                why="that code could do anything that you can",
+                why="that code could do anything that you can do",
                 next="read it, then add --trust-remote-code; planning and auditing this model need none of it",
             )
         if not plan.accelerator.is_present:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} is not on this machine",
-                why="what is known of it is enough to plan it, not more",
+                why="its published facts are enough to plan a run, not to start one",
                 next="run it where the accelerator is; `tunemark list devices` shows what is here",
             )
         python = plan.spec.python or sys.executable
@@ -141,22 +140,22 @@ def make_ready(
         if asked not in interpreters:
             interpreters[asked] = examine(python, plan.requires)
         check_versions(interpreters[asked], plan.needs, title(plan))
-        plan = _with_weights(plan)
+        plan = _download_weights(plan)
         key = json.dumps([plan.dataset.name, dict(plan.dataset_options), plan.model.name, plan.spec.train_on])
         if key not in data:
             data[key] = prepare(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
-            watch.message(_data_words(plan, data[key]))
-        left = data[key].token_file.documents - _held_out(plan, data[key])
+            watch.message(_format_data(plan, data[key]))
+        left = data[key].token_file.documents - _check_held_out(plan, data[key])
         if plan.spec.batching == "pad" and left < plan.spec.global_batch:
             raise BadData(
                 what=f"{plan.dataset.name} has {left} documents to train on, a step takes {plan.spec.global_batch}",
-                why="a step of only a part of its batch would be another measurement",
+                why="a step with only part of its batch would measure something else",
                 next="use a smaller --global-batch or --micro-batch, or a larger dataset",
             )
         code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], store.root)
         starts.check(plan.launch, store.root.absolute())
         searched = (searches or {}).get(plan.run_id)
-        tokenizer, sample_ids = _sample(plan)
+        tokenizer, sample_ids = _open_sample(plan)
         ready.append(
             Ready(
                 plan=plan,
@@ -174,8 +173,8 @@ def make_ready(
     return ready
 
 
-def _with_weights(plan: Plan) -> Plan:
-    """The plan with its published weights on this machine; elsewhere the processes fetch them for themselves."""
+def _download_weights(plan: Plan) -> Plan:
+    """The plan with its pretrained weights on this machine; on other machines the processes download them."""
     repository = plan.model.pretrained
     if plan.spec.weights != "pretrained" or plan.weights_path or repository is None or plan.launcher.elsewhere:
         return plan
@@ -185,8 +184,8 @@ def _with_weights(plan: Plan) -> Plan:
     return replace(plan, weights_path=str(found))
 
 
-def _held_out(plan: Plan, data: Prepared) -> int:
-    """How many documents are held out; `BadData` where that would leave none to train on."""
+def _check_held_out(plan: Plan, data: Prepared) -> int:
+    """Number of documents held out for evaluation; `BadData` where none would be left to train on."""
     wanted = plan.spec.evaluate or 0
     if not wanted:
         return 0
@@ -195,14 +194,14 @@ def _held_out(plan: Plan, data: Prepared) -> int:
     if wanted >= usable:
         raise BadData(
             what=f"{wanted} documents of {plan.dataset.name} cannot be held out: it has {usable}",
-            why="--evaluate counts documents of two tokens or more, and one has to be left to train on",
+            why="--evaluate counts documents of two tokens or more, and at least one must be left to train on",
             next="hold out fewer, or use a larger dataset",
         )
     return wanted
 
 
-def _sample(plan: Plan) -> tuple[Tokenizer | None, tuple[int, ...]]:
-    """The tokenizer, where text or files of it are needed, and the prompt's ids."""
+def _open_sample(plan: Plan) -> tuple[Tokenizer | None, tuple[int, ...]]:
+    """The tokenizer, if a sample or a saved model needs it, and the token ids of the sample's prompt."""
     if plan.model.tokenizer is None or (plan.spec.sample is None and plan.spec.save is None):
         return None, ()
     tokenizer = open_tokenizer(plan.model.tokenizer)
@@ -211,7 +210,7 @@ def _sample(plan: Plan) -> tuple[Tokenizer | None, tuple[int, ...]]:
     if not isinstance(tokenizer, Decodes):
         raise BadExperiment(
             what=f"the tokenizer {tokenizer.name!r} cannot turn ids back into text",
-            why="--sample shows a text",
+            why="--sample shows generated text",
             next="leave out --sample, or report it to the tokenizer's plugin",
         )
     (ids,) = tokenizer.encode([plan.spec.sample])
@@ -237,16 +236,16 @@ def sweep(
     calibrate: bool,
     watch: Watch,
 ) -> Iterator[Result]:
-    """Launch what is not finished and yield every run's result when its last attempt has ended."""
+    """Launch the attempts that are missing and yield every run's result when its last attempt has ended."""
     left: dict[str, int] = {}
     series: dict[str, str] = {}
     for each in ready:
         run_id = each.plan.run_id
-        # What was measured before a verification that is asked for now is not taken up again.
+        # Attempts without the verification that is requested now do not count as finished.
         verified = each.verification is not None
         done = 0 if redo else store.finished_attempts(run_id, each.fingerprint, verified=verified)
-        # Where a model is to be left and is not there, finding that it was trained before would leave none.
-        again = redo or (done >= repeats and _is_wanting(each.plan))
+        # A model that is to be saved and is missing must be trained again, even where all attempts are finished.
+        again = redo or (done >= repeats and _needs_saving(each.plan))
         done = 0 if again else done
         left[run_id] = max(0, repeats - done)
         series[run_id] = store.series(run_id, each.fingerprint, new=again or done == 0)
@@ -255,9 +254,9 @@ def sweep(
                 f"{title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
             )
             yield store.result(each.plan, catalog)
-    # A run's next attempt goes to the end of the queue: by rounds, with one job at a time and with many.
+    # A run's next attempt goes to the end of the queue, which makes rounds, with one job at a time and with several.
     queue = deque(each for each in ready if left[each.plan.run_id])
-    active: list[_Attempt] = []
+    active: list[_RunningAttempt] = []
     try:
         while queue or active:
             while queue and len(active) < queue[0].launching.at_once:
@@ -266,7 +265,7 @@ def sweep(
                 watch.attempt(each, number, repeats)
                 name = series[each.plan.run_id]
                 active.append(
-                    _Attempt(
+                    _RunningAttempt(
                         each,
                         store,
                         catalog,
@@ -300,15 +299,15 @@ def sweep(
 
 
 def title(plan: Plan) -> str:
-    """A run in a few words."""
+    """A short description of a run."""
     spec = plan.spec
     words = f"{spec.model} {spec.device}:{spec.size} {spec.strategy} {spec.precision} {spec.batching}"
     words += f" {spec.micro_batch}x{spec.sequence}"
     return words + (" breakdown" if spec.breakdown else "")
 
 
-class _Attempt:
-    """One attempt under way: its place in the store, its device, its job."""
+class _RunningAttempt:
+    """One running attempt: its folder in the store, its device, its job."""
 
     def __init__(
         self,
@@ -326,10 +325,10 @@ class _Attempt:
         self.ready, self._store, self._watch = ready, store, watch
         self._catalog = catalog
         self._observers = catalog.observers("tunemark_record")
-        self._held = ExitStack()
+        self._resources = ExitStack()
         self._started: StartedJob | None = None
         self._following: Following | None = None
-        self._followed: JobWatch | None = None
+        self._job_watch: JobWatch | None = None
         self._ended = Ended(status="killed", reason="interrupted", evidence="the harness was interrupted")
         self._assignment: Assignment | None = None
         plan = ready.plan
@@ -343,20 +342,20 @@ class _Attempt:
             calibrate=measured,
             sample_ids=ready.sample_ids,
             eos_id=ready.tokenizer.eos_id if ready.tokenizer else None,
-            is_saving=is_last and _is_wanting(plan),
+            is_saving=is_last and _needs_saving(plan),
         )
-        self._facts = self._first_facts(series)
+        self._facts = self._make_facts(series)
         self._folder = store.attempt_folder(plan, self._name)
         try:
             self._make_folder()
         except BadStore as error:
-            # Other runs may have a place again when it is their turn; until then each is a row that says so.
-            self._ended = Ended(status="error", reason="store", evidence=_flat(error))
+            # The sweep goes on: there may be space again for later runs.
+            self._ended = Ended(status="error", reason="store", evidence=_format_error_line(error))
             return
         try:
             self._start(timeout_s)
         except TunemarkError as error:
-            self._ended = Ended(status="error", reason="device", evidence=_flat(error))
+            self._ended = Ended(status="error", reason="device", evidence=_format_error_line(error))
         except OSError as error:
             self._ended = Ended(status="error", reason="launch", evidence=f"it could not be started: {error}")
         except BaseException:
@@ -364,47 +363,47 @@ class _Attempt:
             raise
 
     def look(self) -> bool:
-        """Take in what is new; True where the attempt is over, or has to be ended."""
+        """Read new records; True where the attempt is over or must be ended."""
         return self._following is None or self._following.look()
 
     def interrupt(self) -> None:
-        """Ask the job to end, and wait for nothing."""
+        """Ask the job to end, without waiting."""
         if self._started is not None:
             self._started.interrupt()
 
     def close(self) -> Ended:
-        """Leave no process, put the device back, and keep how it ended."""
+        """End all processes, restore the device, and store how the attempt ended."""
         try:
             if self._following is not None:
                 self._ended = self._following.close()
                 saved = self._assignment.save if self._assignment else None
                 if saved and self._ended.status == "ok":
-                    _complete(Path(saved), self.ready.tokenizer, self._watch)
+                    _save_tokenizer(Path(saved), self.ready.tokenizer, self._watch)
         finally:
-            self._let_go()
+            self._release()
         return self._ended
 
     def _make_folder(self) -> None:
-        """Write what the attempt begins with. A disk is often full for a while only, in which a sweep that did not wait
-        would fail with all its runs."""
-        assert self._assignment is not None, "it is one that this command starts"
-        until_s = time.monotonic() + _ROOM_S
+        """Write the attempt's first files. Waits for space on a full disk, which is often full for a short time only: a
+        sweep that does not wait would fail all its runs meanwhile."""
+        assert self._assignment is not None, "this command starts the attempt itself"
+        until_s = time.monotonic() + _DISK_WAIT_S
         while True:
             try:
                 self._store.new_attempt(self.ready.plan, self._folder, self._assignment, self._facts)
             except BadStore as error:
-                is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+                is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL_ERRORS
                 if not is_full or time.monotonic() >= until_s:
                     raise
                 if not self._facts.get("waited_for_room"):
                     self._facts["waited_for_room"] = True
-                    words = f"no room in {self._store.root}, which is waited for, at most {_ROOM_S:.0f} s"
+                    words = f"no space left in {self._store.root}, waiting up to {_DISK_WAIT_S:.0f} s for it"
                     self._watch.message(f"{title(self.ready.plan)}: {words}")
                 time.sleep(1.0)
             else:
                 return
 
-    def _first_facts(self, series: str) -> dict[str, Any]:
+    def _make_facts(self, series: str) -> dict[str, Any]:
         ready, plan = self.ready, self.ready.plan
         facts: dict[str, Any] = {
             "fingerprint": ready.fingerprint,
@@ -423,7 +422,7 @@ class _Attempt:
         if ready.max_restarts:
             facts["launcher"]["max_restarts"] = ready.max_restarts
         if not plan.launcher.elsewhere:
-            # On the clock of the worker's instants, which another machine has not.
+            # By the clock of the worker's instants; another machine has another clock.
             facts["launched_s"] = time.monotonic()
         if ready.verification is not None:
             facts["verification"] = dict(ready.verification)
@@ -433,18 +432,18 @@ class _Attempt:
 
     def _start(self, timeout_s: float) -> None:
         ready, plan = self.ready, self.ready.plan
-        variables = self._held.enter_context(plan.device.occupy(plan.accelerator, self._store.root.absolute()))
+        variables = self._resources.enter_context(plan.device.occupy(plan.accelerator, self._store.root.absolute()))
         if isinstance(plan.device, WatchesJobs):
             watched = plan.device.watch(plan.accelerator, self._folder, self._watch.message)
-            self._followed = self._held.enter_context(watched)
+            self._job_watch = self._resources.enter_context(watched)
         if not plan.launcher.elsewhere:
-            # Of another machine's devices this one knows nothing.
+            # Devices of other machines cannot be sampled from here.
             sampled = monitoring(plan.device, plan.accelerator, self._catalog, self._folder, say=self._watch.message)
-            self._held.enter_context(sampled)
-        job = self._job(variables or {})
+            self._resources.enter_context(sampled)
+        job = self._make_job(variables or {})
         self._follow(job, ready.launching.start(job), timeout_s)
 
-    def _job(self, variables: Mapping[str, str]) -> Job:
+    def _make_job(self, variables: Mapping[str, str]) -> Job:
         ready, launch = self.ready, self.ready.plan.launch
         return Job(
             name=f"tunemark-{ready.plan.run_id}-{self._folder.name}",
@@ -460,21 +459,21 @@ class _Attempt:
         )
 
     def _adopt(self, timeout_s: float) -> bool:
-        """Take up a job that an earlier life of this command has started and not seen ended, where there is one."""
+        """Follow a job that an earlier process of this command started and did not see end; False if there is none."""
         ready = self.ready
         if not ready.plan.launcher.elsewhere:
             return False
         for folder, facts in self._store.unfinished(ready.plan.run_id, ready.fingerprint):
             self._folder, self._facts = folder, dict(facts)
-            job = self._job({})
+            job = self._make_job({})
             started = ready.launching.adopt(job, facts.get("launcher", {}))
             if started is not None:
                 self._watch.message(f"{title(ready.plan)}: taking up {folder.name}, which was started before")
-                with suppress(OSError, ValueError):  # what it was told then; a plan that is gone saves nothing more
+                with suppress(OSError, ValueError):  # its original assignment; if lost, no tokenizer is saved
                     self._assignment = Assignment.from_json((folder / "plan.json").read_text())
                 self._follow(job, started, timeout_s)
                 return True
-            words = "its command ended before it did, and its job cannot be followed any more"
+            words = "its command ended before it did, and its job can no longer be followed"
             self._facts.update(status="killed", reason="lost", evidence=words)
             self._store.write_attempt(ready.plan, folder, self._facts)
         return False
@@ -486,22 +485,22 @@ class _Attempt:
             started,
             timeout_s=timeout_s,
             on_record=self._on_record,
-            is_waiting=self._followed.is_waiting if self._followed else lambda: False,
+            is_waiting=self._job_watch.is_waiting if self._job_watch else lambda: False,
             every_record=bool(self._observers),
         )
         if facts := started.facts():
             self._facts["launcher"].update(facts)
             self._store.write_attempt(self.ready.plan, self._folder, self._facts)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         try:
-            self._held.close()
+            self._resources.close()
         except TunemarkError as error:
-            self._facts["not_put_back"] = _flat(error)
+            self._facts["not_put_back"] = _format_error_line(error)
             self._watch.message(str(error))
-        if self._followed is not None:
-            self._facts["watched"] = dict(self._followed.facts())
-            self._ended = _told(self._ended, self._facts["watched"].get("failure"))
+        if self._job_watch is not None:
+            self._facts["watched"] = dict(self._job_watch.facts())
+            self._ended = _add_failure(self._ended, self._facts["watched"].get("failure"))
         if self._started is not None:
             self._facts["launcher"].update(self._started.facts())
         ended = self._ended
@@ -510,53 +509,53 @@ class _Attempt:
 
     def _on_record(self, record: Mapping[str, Any]) -> None:
         if record["rank"] == 0 or record["kind"] in ("start", "end"):
-            # The same, whether or not a plugin has every record read.
+            # The same records whether or not a plugin observes all of them.
             self._watch.record(self.ready, record)
         if record["kind"] == "sample" and isinstance(self.ready.tokenizer, Decodes):
-            text = _completed(self.ready.tokenizer, self.ready.sample_ids, record["ids"])
+            text = _decode_completion(self.ready.tokenizer, self.ready.sample_ids, record["ids"])
             self._facts.setdefault("samples", {})[record["moment"]] = text
         for plugin, function in list(self._observers):
             try:
                 function(plan=self.ready.plan, record=record)
-            # A stranger's observer may not touch the run, whatever it raises.
+            # A plugin's observer must not affect the run, whatever it raises.
             except Exception as error:
                 self._observers.remove((plugin, function))
                 words = f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}"
                 self._watch.message(words)
 
 
-def _is_wanting(plan: Plan) -> bool:
-    """Whether a model is to be left and was not yet."""
+def _needs_saving(plan: Plan) -> bool:
+    """Whether a trained model is to be saved and was not yet."""
     return plan.spec.save is not None and not is_saved(plan.spec.save, plan.run_id)
 
 
-def _completed(tokenizer: Decodes, prompt: Sequence[int], ids: Sequence[int]) -> str:
-    """The text of ids behind a prompt: some tokenizers drop the blank that a text begins with."""
+def _decode_completion(tokenizer: Decodes, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of ids that follow a prompt, decoded with it: some tokenizers drop a text's leading blank."""
     before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(ids)
 
 
-def _complete(folder: Path, tokenizer: Tokenizer | None, watch: Watch) -> None:
-    """Put the tokenizer beside the saved model, so that transformers loads both from one folder."""
+def _save_tokenizer(folder: Path, tokenizer: Tokenizer | None, watch: Watch) -> None:
+    """Save the tokenizer's files with the model, so that transformers loads both from one folder."""
     if not isinstance(tokenizer, HasFiles):
-        watch.message(f"the model is in {folder}; its tokenizer offers no files to put beside it")
+        watch.message(f"the model is in {folder}; its tokenizer has no files to save with it")
         return
     try:
         for name, content in tokenizer.files().items():
             (folder / name).write_bytes(content)
     except OSError as error:
-        watch.message(f"the model is in {folder}; its tokenizer could not be put beside it: {error}")
+        watch.message(f"the model is in {folder}; its tokenizer could not be saved with it: {error}")
         return
     watch.message(f"the model and its tokenizer are in {folder}")
 
 
-def _flat(error: TunemarkError) -> str:
-    """An error's lines as one."""
+def _format_error_line(error: TunemarkError) -> str:
+    """An error's what, why and next in one line."""
     return "; ".join(" ".join(part.split()) for part in (error.what, error.why, error.next) if part)
 
 
-def _told(ended: Ended, failure: str | None) -> Ended:
-    """The end, with what the platform said of it: more than an exit code does."""
+def _add_failure(ended: Ended, failure: str | None) -> Ended:
+    """The attempt's end with the platform's own failure message, which says more than an exit code."""
     if failure and ended.status in ("error", "oom"):
         return replace(ended, evidence=f"{failure}; {ended.evidence}")
     return ended
@@ -564,7 +563,7 @@ def _told(ended: Ended, failure: str | None) -> Ended:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does."""
+    """Within this context SIGTERM ends a sweep as Ctrl-C does."""
     import signal  # needed here alone
 
     def interrupt(number: int, frame: object) -> None:
@@ -585,26 +584,26 @@ def _fingerprint(code: CodeCopy, data: Prepared, interpreter: Interpreter, plan:
         interpreter.python,
         interpreter.versions,
         plan.model.told(),
-        _weights_state(plan.weights_path or plan.spec.weights.partition(":")[2]),
+        _list_weight_files(plan.weights_path or plan.spec.weights.partition(":")[2]),
     ]
     if plan.launcher.elsewhere:
         parts += [plan.launcher.name, dict(plan.launcher_options)]
     else:
         parts += [processor(), os.cpu_count()]
     if search is not None and search.chosen is not None:
-        # Attempts of another choice are another series.
+        # Attempts with another chosen layout are another series.
         parts.append(search.chosen.words())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _weights_state(path: str) -> list[object]:
-    """What changes when the weights in a file or folder do; empty where there is none."""
+def _list_weight_files(path: str) -> list[object]:
+    """Name, size and modification time of each file of weights; empty where there is none."""
     folder = Path(path or os.devnull)
     files = sorted(folder.iterdir()) if folder.is_dir() else [folder] if folder.is_file() else []
     return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
 
 
-def _data_words(plan: Plan, data: Prepared) -> str:
+def _format_data(plan: Plan, data: Prepared) -> str:
     tokens = data.token_file
     how = "read from the cache" if data.cached else "tokenised"
     words = f"{plan.dataset.name}: {tokens.documents:,} documents, {tokens.tokens:,} tokens"

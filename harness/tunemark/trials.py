@@ -1,7 +1,7 @@
-"""Choose what strategy `auto` stands for: search by prediction, try the best few for real, keep the log.
+"""Choose the layout of strategy `auto`: search by prediction, run short trials of the best few, store the log.
 
-A trial is an attempt like any other, of a few steps, kept apart from the measurements. What searching takes is charged
-to the run as seconds of its own, in no rate.
+A trial is an ordinary attempt of a few steps, stored separately from the measurements. The search's duration is
+reported with the run and is in no rate.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tunemark.predict.search import (
 from tunemark.results import Result, Store
 from tunemark.sweep import Watch, make_ready, sweep
 
-# Steps of a trial: about as many seconds of them, at least and at most so many, after a warm-up.
+# Length of a trial: steps for about TRIAL_S seconds, within these limits, after a warm-up.
 TRIAL_S = 3.0
 FEWEST_STEPS, MOST_STEPS = 6, 30
 WARMUP_STEPS = 2
@@ -46,14 +46,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """The plan that stands for a search, under the name of what was asked for, and how it was found."""
+    """The plan with the chosen layout, under the requested strategy's name, and the search's log."""
 
     plan: Plan
     log: SearchLog
 
 
-class _Kept(msgspec.Struct, forbid_unknown_fields=True):
-    """A search's outcome as it is stored, for a command that goes on where another stopped."""
+class _StoredSearch(msgspec.Struct, forbid_unknown_fields=True):
+    """A search's result as it is stored, for a command that continues an interrupted one."""
 
     schema: int
     fingerprint: str
@@ -71,36 +71,36 @@ def choose(
     watch: Watch,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Chosen:
-    """Search and try, or take what an earlier command has found with the same code, data, interpreter and calibration.
+    """Search and run trials, or reuse the stored choice of the same code, data, interpreter and calibration.
 
-    Raises `BadExperiment` where nothing fits, before any device is touched. Where everything that is tried fails, the
-    one that needs the least memory is chosen, so that the run is a row that says how it fails.
+    Raises `BadExperiment` where nothing fits, before any device is used. Where all trials fail, the layout that needs
+    the least memory is chosen, so that the run's result shows how it fails.
     """
     (ready,) = make_ready([plan], store, Watch(), launching)
     path = store.root / "search" / f"{run_id(replace(plan.spec, breakdown=False))}.json"
     asked = question(plan, catalog)
-    kept = None if redo else _kept(path, ready.fingerprint)
-    # The source names the calibration: by a new one another layout may be best.
+    kept = None if redo else _read_stored_log(path, ready.fingerprint)
+    # The source names the calibration: with a new one another layout may be best.
     if kept is not None and kept.chosen is not None and kept.source == asked.ground.source:
-        watch.message(f"{plan.spec.strategy}: chosen before with the same code, data and interpreter: {_words(kept)}")
+        watch.message(f"{plan.spec.strategy}: chosen before with the same code, data and interpreter: {_choice(kept)}")
         return Chosen(plan=plan_of(plan, kept.chosen, catalog), log=kept)
     found = predicted(plan, asked)
     watch.message(f"{plan.spec.strategy}: {count_words(found.log)}")
     trials = trials_of(plan)
     began_s = clock()
-    tried = _try(plan, found, trials, store, catalog, launching, timeout_s, watch) if trials else {}
+    tried = _run_trials(plan, found, trials, store, catalog, launching, timeout_s, watch) if trials else {}
     log = decided(found, tried, clock() - began_s)
-    watch.message(f"{plan.spec.strategy}: {_words(log)}")
+    watch.message(f"{plan.spec.strategy}: {_choice(log)}")
     assert log.chosen is not None, "something fits"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(_Kept(schema=SCHEMA, fingerprint=ready.fingerprint, log=log)))
+    part.write_bytes(msgspec.json.encode(_StoredSearch(schema=SCHEMA, fingerprint=ready.fingerprint, log=log)))
     os.replace(part, path)
     return Chosen(plan=plan_of(plan, log.chosen, catalog), log=log)
 
 
 def predicted(plan: Plan, asked: Question) -> Found:
-    """The candidates of a plan, ranked; `BadExperiment` where none fits, with the smallest size that would."""
+    """The ranked candidates of a plan; `BadExperiment` where none fits, with the smallest size that would."""
     found = search(
         asked.work, asked.space, asked.ground, refusal=asked.refusal, requested=asked.requested, free=asked.free
     )
@@ -110,13 +110,13 @@ def predicted(plan: Plan, asked: Question) -> Found:
 
 
 def infeasible(what: str, found: Found, asked: Question) -> BadExperiment:
-    """No layout fits, with the one that comes nearest and the smallest number of ranks on which one would."""
+    """The error that no layout fits; names the one that needs least and the smallest size on which one would fit."""
     log = found.log
     if not log.candidates:
         why = f"no layout of {log.ranks} ranks divides a global batch of {log.global_batch}"
         next = "--global-batch with more divisors, or a smaller micro-batch"
     elif not log.possible:
-        why = "; ".join(log.rejected) or "no strategy that the cost model knows is installed"
+        why = "; ".join(log.rejected) or "no strategy that the cost model covers is installed"
         next = "another size or --global-batch"
     else:
         row = min(log.options, key=lambda option: option.memory_bytes)
@@ -137,14 +137,14 @@ def infeasible(what: str, found: Found, asked: Question) -> BadExperiment:
 
 
 def trials_of(plan: Plan) -> int:
-    """Layouts that are tried for real."""
+    """Number of trials that the strategy's option `trials` asks for."""
     (factor,) = factors(plan.spec.strategy)
     return int(factor.options.get("trials", str(TRIALS)))
 
 
 def plan_of(plan: Plan, option: Option, catalog: Catalog) -> Plan:
-    """The plan of an option, under the name and the id of what was asked for."""
-    concrete = _concrete(plan, option, catalog)
+    """The plan with an option's layout, under the requested strategy's name and run id."""
+    concrete = _make_concrete_plan(plan, option, catalog)
     spec = replace(concrete.spec, strategy=plan.spec.strategy)
     return replace(concrete, run_id=plan.run_id, spec=spec, notes=plan.notes)
 
@@ -156,23 +156,23 @@ def count_words(log: SearchLog) -> str:
     )
 
 
-def _words(log: SearchLog) -> str:
+def _choice(log: SearchLog) -> str:
     assert log.chosen is not None
     rate = log.chosen.tried_tokens_per_s
     how = f"{rate:,.0f} slot tokens/s in its trial" if rate is not None else "by prediction alone"
     return f"runs {log.chosen.words()}, {how}; the search took {log.search_s:.1f} s"
 
 
-def _kept(path: Path, fingerprint: str) -> SearchLog | None:
+def _read_stored_log(path: Path, fingerprint: str) -> SearchLog | None:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Kept)
+        found = msgspec.json.decode(path.read_bytes(), type=_StoredSearch)
     except (OSError, msgspec.MsgspecError):
         return None
     return found.log if found.schema == SCHEMA and found.fingerprint == fingerprint else None
 
 
-def _concrete(plan: Plan, option: Option, catalog: Catalog) -> Plan:
-    """The run that a person would have asked for by that layout."""
+def _make_concrete_plan(plan: Plan, option: Option, catalog: Catalog) -> Plan:
+    """The plan that a user would get by asking for that layout explicitly."""
     values = {
         **asdict(plan.spec),
         "strategy": option.strategy,
@@ -188,7 +188,7 @@ def _concrete(plan: Plan, option: Option, catalog: Catalog) -> Plan:
     return replace(found, accelerator=plan.accelerator)
 
 
-def _try(
+def _run_trials(
     plan: Plan,
     found: Found,
     trials: int,
@@ -198,20 +198,20 @@ def _try(
     timeout_s: float,
     watch: Watch,
 ) -> dict[int, Option]:
-    """What came of each trial, by the candidate's rank: two thirds of them for what is predicted to be best, the rest
-    around the fastest of these. Where all have failed, as many again that need less memory."""
+    """Results of trials by index of the candidate: two thirds of the trials for the best predictions, the rest near the
+    fastest of these. Where all fail, up to as many again with layouts that need less memory."""
     apart = Store(store.root / "search")
     positions = {id(each): i for i, each in enumerate(found.ranked)}
     done: dict[int, Option] = {}
     for each in to_try(found.ranked, trials - trials // 3):
         number = positions[id(each)]
-        done[number] = _tried(plan, each, apart, catalog, launching, timeout_s, watch)
+        done[number] = _run_trial(plan, each, apart, catalog, launching, timeout_s, watch)
     while len(done) < trials and (best := fastest(done)) is not None:
         near = [*neighbours(found.ranked, found.ranked[best]), *to_try(found.ranked, trials + len(done))]
         left = [each for each in near if positions[id(each)] not in done]
         if not left:
             break
-        done[positions[id(left[0])]] = _tried(plan, left[0], apart, catalog, launching, timeout_s, watch)
+        done[positions[id(left[0])]] = _run_trial(plan, left[0], apart, catalog, launching, timeout_s, watch)
     if fastest(done) is not None:
         return done
     for number, each in enumerate(found.ranked):
@@ -219,13 +219,13 @@ def _try(
         if len(done) >= 2 * trials:
             break
         if number not in done and each.prediction.bytes.total < 0.9 * least:
-            done[number] = _tried(plan, each, apart, catalog, launching, timeout_s, watch)
+            done[number] = _run_trial(plan, each, apart, catalog, launching, timeout_s, watch)
             if done[number].outcome == "tried":
                 break
     return done
 
 
-def _tried(
+def _run_trial(
     plan: Plan,
     each: Ranked,
     apart: Store,
@@ -234,12 +234,12 @@ def _tried(
     timeout_s: float,
     watch: Watch,
 ) -> Option:
-    """One trial: the few steps of a candidate, in processes of its own."""
+    """Run one trial: a few steps of a candidate, in processes of its own."""
     option = option_of(each, "tried")
     steps = math.ceil(TRIAL_S / each.prediction.step_time_s)
     began_s = time.perf_counter()
     try:
-        concrete = _concrete(plan, option, catalog)
+        concrete = _make_concrete_plan(plan, option, catalog)
         spec = replace(
             concrete.spec,
             steps=min(MOST_STEPS, max(FEWEST_STEPS, steps)),
@@ -263,23 +263,23 @@ def _tried(
     seconds = time.perf_counter() - began_s
     rate = result.slot_tokens_per_s
     if result.status != "ok" or rate is None:
-        return replace(option, outcome="failed", reason=_reason(result), trial_s=seconds)
+        return replace(option, outcome="failed", reason=_format_failure(result), trial_s=seconds)
     return replace(option, tried_tokens_per_s=rate.value, trial_s=seconds)
 
 
 def fastest(tried: Mapping[int, Option]) -> int | None:
-    """The rank of the fastest trial; None where none has a rate."""
+    """Index of the fastest trial's candidate; None where no trial has a rate."""
     rates = {number: rate for number, option in tried.items() if (rate := option.tried_tokens_per_s) is not None}
     return max(rates, key=rates.__getitem__, default=None)
 
 
-def _reason(result: Result) -> str:
+def _format_failure(result: Result) -> str:
     evidence = " ".join(result.each_attempt[-1].evidence.split())
     return f"{result.status}: {evidence}" if result.status != "ok" else "no step was timed"
 
 
 def decided(found: Found, tried: dict[int, Option], trial_s: float) -> SearchLog:
-    """The log with its choice: the fastest trial, or by the predictions where nothing was tried."""
+    """The log with its choice: the fastest trial; the least memory where all failed; else the best prediction."""
     first = fastest(tried)
     if first is not None:
         best = first

@@ -1,4 +1,4 @@
-"""Numbers for people: SI values in, text with a unit's scale out. Nothing here is read back."""
+"""Formatting of numbers for display: SI values to text in the scale of a unit. The text is never parsed again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ GIB = 1 << 30
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """`value` with that many significant digits, never in exponent form and without trailing noise."""
+    """`value` with that many significant digits, never in exponent form."""
     if value == 0:
         return "0"
     decimals = digits - 1
@@ -19,10 +19,10 @@ def significant(value: float, digits: int = 4) -> str:
 
 
 def gib(value_bytes: float) -> str:
-    """Bytes as a number of GiB (2^30 bytes); the unit stands in the header."""
+    """Bytes as a number of GiB (2^30 bytes), without the unit, for tables."""
     return significant(value_bytes / GIB)
 
 
 def giga(value: float) -> str:
-    """A count as a number of 10^9; the unit stands in the header."""
+    """A count as a number of 10^9, without the unit, for tables."""
     return significant(value / 1e9)

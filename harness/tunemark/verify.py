@@ -1,6 +1,6 @@
-"""Hold a strategy to the losses and gradient norms of one process over a few steps: a fast wrong answer is no answer.
+"""Verify that a strategy computes the same losses and gradient norms as one process over a few steps.
 
-Step k has the same samples in every layout, so the two may differ by the order of additions alone.
+Step k has the same samples in every layout, so the two may differ only by the order of additions.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tunemark.results import Store
 from tunemark.sweep import Ready, Watch, make_ready, sweep, title
 
 STEPS = 5
-# Largest relative difference of a step's loss and of its gradient norm that rounding explains. fp32: 2^-24 for one
-# addition, and the sums here have some millions of terms. bf16: 2^-9 for one rounding.
+# Largest relative difference of a step's loss and gradient norm that rounding explains. fp32: 2^-24 for one addition,
+# in sums of some millions of terms. bf16: 2^-9 for one rounding.
 TOLERANCE = {"fp32": 1e-5, "bf16-autocast": 1e-2, "bf16": 2e-2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """What came of it. reference: that was compared with. loss, gradient_norm: largest relative differences.
-    failure: why there is no comparison; empty where there is one."""
+    """Result of a verification. reference: the run that was compared with. loss, gradient_norm: largest relative
+    differences. failure: why there is no comparison; empty where there is one."""
 
     reference: str
     tolerance: float
@@ -36,23 +36,23 @@ class Verification:
 
 
 def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, watch: Watch) -> Mapping[str, Any] | None:
-    """Train a few steps by the run's strategy and in one process, and compare; None where it is one process itself.
+    """Train a few steps with the run's strategy and in one process, and compare; None for strategy none.
 
-    The attempts are kept apart from the measurements, under `verification` in the store.
+    The attempts are stored separately from the measurements, under `verification` in the store.
     """
     plan = each.plan
     if plan.spec.strategy == "none":
-        watch.message(f"{title(plan)}: nothing to verify, strategy none is what others are compared with")
+        watch.message(f"{title(plan)}: nothing to verify, strategy none is the reference of all others")
         return None
     tolerance = TOLERANCE.get(plan.spec.precision, TOLERANCE["bf16"])
     try:
-        reference = _reference(plan, catalog)
+        reference = _make_reference_plan(plan, catalog)
     except TunemarkError as error:
         return asdict(Verification(reference="none", tolerance=tolerance, failure=str(error)))
     words = f"{reference.spec.device}:{reference.spec.size} {reference.spec.strategy}"
     watch.message(f"{title(plan)}: verifying {STEPS} steps against {words}")
     apart = Store(store.root / "verification")
-    both = make_ready([_short(plan), reference], apart, watch, each.launching)
+    both = make_ready([_make_short_plan(plan), reference], apart, watch, each.launching)
     results = {
         r.run_id: r
         for r in sweep(both, apart, catalog, repeats=1, redo=True, timeout_s=timeout_s, calibrate=False, watch=watch)
@@ -65,21 +65,21 @@ def verify(each: Ready, store: Store, catalog: Catalog, *, timeout_s: float, wat
     loss = relative_difference(ours.losses, theirs.losses)
     norm = relative_difference(ours.gradient_norms, theirs.gradient_norms)
     if loss is None or norm is None:
-        failure = "a loss or a gradient norm is missing or no finite number"
+        failure = "a loss or a gradient norm is missing or not finite"
         return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
     steps = len(theirs.losses)
     return asdict(Verification(reference=words, tolerance=tolerance, steps=steps, loss=loss, gradient_norm=norm))
 
 
-def _short(plan: Plan) -> Plan:
+def _make_short_plan(plan: Plan) -> Plan:
     spec = replace(plan.spec, steps=STEPS, warmup=0, epochs=None, breakdown=False, target_interval=0.0, budget=None)
     spec = replace(spec, sample=None, save=None)
     return replace(plan, spec=spec, run_id=run_id(spec))
 
 
-def _reference(plan: Plan, catalog: Catalog) -> Plan:
-    """The same steps in one process, at the same size where one process can use it, else at the device's own."""
-    spec = asdict(_short(plan).spec)
+def _make_reference_plan(plan: Plan, catalog: Catalog) -> Plan:
+    """The same steps in one process, at the same size if one process can use it, else at the device's default size."""
+    spec = asdict(_make_short_plan(plan).spec)
     values = {**spec, "strategy": "none", "verify": False, "oversubscribe": plan.accelerator.oversubscribed}
     values |= {"trust_remote_code": plan.trust_remote_code, "allow_pickle": plan.allow_pickle}
     values["launcher"] = joined(plan.launcher.name, plan.launcher_options)

@@ -1,1 +1,1 @@
-"""The timed process. Imports nothing of the parent; Python 3.8 syntax; needs the standard library and torch alone."""
+"""The timed process. Never imports `tunemark`; Python 3.8 syntax; needs only torch and the standard library."""

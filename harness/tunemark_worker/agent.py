@@ -1,19 +1,19 @@
 """One host's part of a job that a launcher has started beyond the parent's machine: `python -m tunemark_worker.agent`.
 
-It lives beside the timed processes and wakes twice a second. It meets the other hosts, starts the ranks by torch's own
-`torch.distributed.run`, does what the parent asks through files in the attempt's folder, and leaves no process behind,
-whether or not the parent, the scheduler or the network is still there. It imports torch nowhere.
+It runs next to the timed processes and wakes twice a second. It meets the other hosts, starts the ranks through
+`torch.distributed.run`, carries out what the parent asks through files in the attempt's folder, and leaves no process
+behind, even if the parent, the scheduler or the network is gone. It never imports torch.
 
-Files in the attempt's folder, which every host sees:
+Files in the attempt's folder, which is shared by all hosts:
     job.json            what to start, written by the parent
     meeting.json        where the first host waits for the others
     order               "term", "kill" or "stacks", written by the parent
-    agent.<node>.jsonl  what this host says: started, stacks, ended
+    agent.<node>.jsonl  this host's events: started, stacks, ended
 
-With --join it takes part in one attempt after another. Files in the meeting place, which every host sees:
-    parent.json         the command that invites: its beat while it lives, and the attempt it has announced, for whom
-    guest.<name>.json   a host that has come: its beat while it lives
-Beats are counted, not dated, since clocks of hosts differ: who looks twice and finds the same count hears nothing.
+With --join it takes part in one attempt after another. Files in the meeting folder, which is shared by all hosts:
+    parent.json         the inviting command: its heartbeat, the attempt it has announced, and that attempt's members
+    guest.<name>.json   a host that has joined: its heartbeat
+A heartbeat is a counter, not a time, because clocks of hosts differ: a process is alive while its counter changes.
 """
 
 from __future__ import annotations
@@ -33,58 +33,58 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from tunemark_worker.contract import OWN_STORE, PARENT
 
-# Seconds between two looks at the orders.
+# Seconds between two reads of the `order` file.
 _POLL_S = 0.5
-# Seconds that hosts of one job wait for each other: a gang is started at one time.
+# Seconds that the hosts of one job wait for each other: a scheduler starts them together.
 _MEETING_S = 300.0
-# Seconds between two beats, and without one after which somebody is taken for gone. A shared file system may show a
-# file late: NFS by up to a minute where it is not opened, at once where it is.
+# Seconds between two heartbeats, and without one until a process is taken for dead. A shared file system may show a
+# change late: NFS by up to a minute unless the file is opened anew, which shows it at once.
 BEAT_S = 1.0
 GONE_S = 20.0
 # Seconds that a host waits to be invited.
 _INVITATION_S = 900.0
-# Seconds in which a file that another host has just written must be seen.
+# Seconds in which a file that another host has just written must become visible.
 _SEEN_S = 10.0
-# Seconds that ranks have to end at a window's edge after SIGTERM: torchrun itself waits 30.
+# Seconds that ranks have after SIGTERM to end at a window's edge; torchrun itself waits 30.
 _GRACE_S = 35.0
-# By which a process is known as this host's part of this attempt.
+# Environment variable that marks the processes of this host's part of this attempt.
 _MARK = "TUNEMARK_AGENT"
-# Exit codes of sysexits.h: what was asked cannot be read, is refused, or is not there.
+# Exit codes after sysexits.h: the job cannot be read, is refused, or something it needs is unavailable.
 UNREADABLE, REFUSED, UNAVAILABLE = 66, 78, 69
 
 
-def main(words: List[str]) -> int:
+def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(prog="tunemark_worker.agent")
-    parser.add_argument("folder", help="an attempt's folder, or with --join a meeting place")
+    parser.add_argument("folder", help="an attempt's folder, or with --join the meeting folder")
     parser.add_argument("--node", type=int, default=0, help="which host of the job this is")
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
     parser.add_argument(
-        "--join", action="store_true", help="take part in one attempt after another, from a meeting place"
+        "--join", action="store_true", help="take part in one attempt after another, announced in the meeting folder"
     )
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
     if given.join:
         return join(given.folder)
     return Agent(given.folder, given.node, with_parent=given.with_parent).run()
 
 
 class Sign:
-    """A file by which others see that this process lives."""
+    """A file in which this process shows that it is alive, with other fields for its readers."""
 
     def __init__(self, path: str, **fields: Any) -> None:
         self._path, self._count, self._written_s = path, 0, 0.0
         self._fields: Dict[str, Any] = fields
 
     def beat(self) -> None:
-        """Cheap; does nothing within a second of the last beat."""
+        """Count up and write the file, unless that was done within the last BEAT_S seconds."""
         if time.monotonic() - self._written_s >= BEAT_S:
             self.say()
 
     def say(self, **fields: Any) -> None:
-        """Change what the file says, at once."""
+        """Change fields and write the file at once."""
         self._fields.update(fields)
         self._count += 1
         self._written_s = time.monotonic()
-        with contextlib.suppress(OSError):  # on a full disk nobody hears of this one, and that is told by its silence
+        with contextlib.suppress(OSError):  # on a full disk the heartbeat stops, which readers notice
             part = self._path + ".part"
             with open(part, "w", encoding="utf-8") as file:
                 json.dump(dict(self._fields, beat=self._count), file)
@@ -92,44 +92,44 @@ class Sign:
 
 
 class Heard:
-    """Who lives, by what their files say. Reads each file anew, which makes a shared file system look for it."""
+    """Reads heartbeat files. Each read opens the file anew, so that a shared file system refreshes it."""
 
     def __init__(self) -> None:
         self._beats: Dict[str, Tuple[Any, Optional[float]]] = {}
 
     def read(self, path: str) -> Dict[str, Any]:
-        """What a file says; empty where there is none, or it was not found changed in the last GONE_S."""
+        """Fields of a file; empty if there is none, or if its heartbeat has not changed in the last GONE_S seconds."""
         text = _read(path)
         try:
-            said: Dict[str, Any] = json.loads(text) if text else {}
+            fields: Dict[str, Any] = json.loads(text) if text else {}
         except ValueError:
             return {}
         now_s = time.monotonic()
-        beat = said.get("beat")
-        former, since_s = self._beats.get(path, (beat, None))
-        if beat != former:
+        beat = fields.get("beat")
+        previous, since_s = self._beats.get(path, (beat, None))
+        if beat != previous:
             since_s = now_s
         self._beats[path] = beat, since_s
-        return said if since_s is not None and now_s - since_s <= GONE_S else {}
+        return fields if since_s is not None and now_s - since_s <= GONE_S else {}
 
     def is_gone(self, path: str) -> bool:
-        """Whether its beat was heard once, and then not for GONE_S. A file that cannot be read for a moment is not."""
+        """Whether the heartbeat changed at least once and then not for GONE_S seconds."""
         since_s = self._beats.get(path, ("", None))[1]
         return since_s is not None and time.monotonic() - since_s > GONE_S
 
 
 def join(place: str) -> int:
-    """Take part in every attempt that is announced in the folder `place`, until the command that invites is done."""
+    """Take part in every attempt that is announced in the folder `place`, until the inviting command has ended."""
     name = "{}-{}".format(socket.gethostname(), os.getpid())
     sign = Sign(os.path.join(place, "guest.{}.json".format(name)), name=name, host=socket.gethostname(), trouble="")
     heard, inviting = Heard(), os.path.join(place, "parent.json")
     done: List[str] = []
     session = ""
-    came_s = time.monotonic()
+    joined_s = time.monotonic()
 
     def beat() -> None:
         sign.beat()
-        # Else it would be taken for heard when the attempt is over, however long before it went silent.
+        # Keep reading during an attempt: otherwise a parent that died in the meantime would count as alive afterwards.
         heard.read(inviting)
 
     print("{} waits for attempts in {}; Ctrl-C leaves".format(name, place), flush=True)
@@ -137,14 +137,14 @@ def join(place: str) -> int:
         while True:
             parent = heard.read(inviting)
             if parent and not parent["closed"]:
-                # Another command than before may be there: one that goes on where the first was cut off.
+                # This may be another command than before, which resumes an interrupted one.
                 session = parent["session"]
                 sign.beat()
             elif session and (parent or heard.is_gone(inviting)):
-                print("the command that invited has ended", flush=True)
+                print("the inviting command has ended", flush=True)
                 return 0
-            elif not session and time.monotonic() - came_s > _INVITATION_S:
-                words = "nobody invites in {}: it must be on a file system that every host sees".format(place)
+            elif not session and time.monotonic() - joined_s > _INVITATION_S:
+                words = "no command invited this host in {}: it must be on a file system all hosts share".format(place)
                 print(words, file=sys.stderr)
                 return UNAVAILABLE
             folder = parent.get("folder", "")
@@ -157,7 +157,7 @@ def join(place: str) -> int:
                 if agent.was_terminated:
                     return 130
                 if code == UNREADABLE:
-                    sign.say(trouble="{} cannot be read there".format(os.path.join(folder, "job.json")))
+                    sign.say(trouble="{} cannot be read on this host".format(os.path.join(folder, "job.json")))
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
         return 130
@@ -172,7 +172,7 @@ class Agent:
     def __init__(
         self, folder: str, node: int, with_parent: bool = False, beat: Callable[[], None] = lambda: None
     ) -> None:
-        """beat: called while this host takes part, about twice a second."""
+        """beat: called about twice a second while this host takes part."""
         self._folder, self._node, self._beat = os.path.abspath(folder), node, beat
         self._parent = os.getppid() if with_parent else None
         self._mark = "{}:{}".format(self._folder, node)
@@ -181,14 +181,14 @@ class Agent:
         self._locks: Dict[int, int] = {}
 
     def run(self) -> int:
-        """The exit code of this host's processes; one of the codes above where none could be started."""
+        """Run this host's processes and return their exit code, or one of the codes above if none could be started."""
         path = os.path.join(self._folder, "job.json")
         until_s = time.monotonic() + _SEEN_S
         while not (text := _read(path)) and time.monotonic() < until_s:
             self._beat()
             time.sleep(_POLL_S)
         if not text:
-            print("{}: {} is not there: the store must be on a file system that every host sees".format(
+            print("{}: {} is not there: the store must be on a file system shared by all hosts".format(
                 socket.gethostname(), path), file=sys.stderr)  # fmt: skip
             return UNREADABLE
         job = json.loads(text)
@@ -196,25 +196,25 @@ class Agent:
         try:
             self._take_cores(job)
         except OSError as error:
-            return self._over(REFUSED, str(error))
+            return self._finish(REFUSED, str(error))
         self._say("started", nice=os.nice(0), pid=os.getpid(), cores=_cores(), processor=_processor(), missing=missing)
         if missing:
-            return self._over(REFUSED, "this host has no variable {}".format(", ".join(missing)))
-        former = {}
+            return self._finish(REFUSED, "this host has no environment variable {}".format(", ".join(missing)))
+        previous_handlers = {}
         for number in (signal.SIGTERM, signal.SIGINT):
-            former[number] = signal.signal(number, lambda received, frame: self._terminated.append(received))
+            previous_handlers[number] = signal.signal(number, lambda received, frame: self._terminated.append(received))
         try:
             try:
                 endpoint = self._meet(job) if job["nodes"] > 1 else None
             except OSError as error:
-                return self._over(UNAVAILABLE, str(error))
+                return self._finish(UNAVAILABLE, str(error))
             try:
-                code = self._carry_out(job, endpoint)
+                code = self._run_processes(job, endpoint)
             except OSError as error:
-                return self._over(UNAVAILABLE, "cannot start {}: {}".format(job["python"], error))
-            return self._over(code, "")
+                return self._finish(UNAVAILABLE, "cannot start {}: {}".format(job["python"], error))
+            return self._finish(code, "")
         finally:
-            for number, handler in former.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
     @property
@@ -222,7 +222,7 @@ class Agent:
         """Whether a person or the system has asked this host to end."""
         return bool(self._terminated)
 
-    def _carry_out(self, job: Dict[str, Any], endpoint: Optional[Tuple[str, int, str]]) -> int:
+    def _run_processes(self, job: Dict[str, Any], endpoint: Optional[Tuple[str, int, str]]) -> int:
         suffix = ".{}.log".format(self._node) if self._node else ".log"
         variables = dict(os.environ)
         variables.pop("PYTHONHOME", None)
@@ -234,7 +234,7 @@ class Agent:
         if endpoint is not None and "GLOO_SOCKET_IFNAME" not in variables:
             interface = _interface(endpoint[2])
             if interface:
-                # Gloo would take the address that the host's own name has, which may be a loopback's.
+                # By default gloo uses the address of the host name, which may be a loopback address.
                 variables["GLOO_SOCKET_IFNAME"] = interface
         with open(os.path.join(self._folder, "stdout" + suffix), "wb") as out, open(
             os.path.join(self._folder, "stderr" + suffix), "wb"
@@ -247,45 +247,45 @@ class Agent:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_end_with_this_one(),
+                preexec_fn=_make_death_signal(),
             )
-        asked_s: Optional[float] = None
-        shown = False
+        terminated_s: Optional[float] = None
+        has_dumped_stacks = False
         while process.poll() is None:
             time.sleep(_POLL_S)
             self._beat()
             order = self._order()
-            if order == "stacks" and not shown:
-                shown = True
-                self._say("stacks", states=self._stacks())
+            if order == "stacks" and not has_dumped_stacks:
+                has_dumped_stacks = True
+                self._say("stacks", states=self._dump_stacks())
             if order == "kill":
                 break
             if order == "term":
-                if asked_s is None:
-                    asked_s = time.monotonic()
+                if terminated_s is None:
+                    terminated_s = time.monotonic()
                     _signal_group(process.pid, signal.SIGTERM)
-                elif time.monotonic() - asked_s > _GRACE_S:
+                elif time.monotonic() - terminated_s > _GRACE_S:
                     break
-        self._leave_nothing()
+        self._kill_leftovers()
         _signal_group(process.pid, signal.SIGKILL)
         code = process.wait()
-        self._leave_nothing()
+        self._kill_leftovers()
         return code
 
     def _take_cores(self, job: Dict[str, Any]) -> None:
-        """Bind this host's part to cores that no other agent has, where the launcher gives none; OSError where there
-        are too few. The locks are this process's and end with it, however it ends."""
+        """Bind this host's part to cores that no other agent holds, if the launcher assigns none; OSError if too few
+        are free. File locks of this process hold the cores, so that they are released however it ends."""
         if "cores" not in job:
             return
         import fcntl  # absent on Windows
 
         folder = os.path.join(tempfile.gettempdir(), "tunemark-cores-{}".format(os.getuid()))
         os.makedirs(folder, exist_ok=True)
-        given = _cores()
-        count = len(given) if job["cores"] is None else job["cores"]
+        allowed = _cores()
+        count = len(allowed) if job["cores"] is None else job["cores"]
         until_s = time.monotonic() + _SEEN_S
         while True:
-            for core in given:
+            for core in allowed:
                 if core not in self._locks and len(self._locks) < count:
                     lock = os.open(os.path.join(folder, str(core)), os.O_CREAT | os.O_RDWR, 0o600)
                     try:
@@ -298,13 +298,13 @@ class Agent:
                 os.sched_setaffinity(0, self._locks)
                 return
             # A job that has just ended may hold them for another moment.
-            self._wait(until_s, "{} of {} cores that this job needs here are free of other jobs".format(
+            self._wait(until_s, "{} of the {} cores that this job needs on this host are free".format(
                 len(self._locks), count))  # fmt: skip
             time.sleep(_POLL_S)
 
     def _order(self) -> str:
         if self._parent is not None and os.getppid() != self._parent:
-            # Whoever started this one cannot tell the other hosts any more.
+            # The process that started this one is gone, so this one tells the other hosts.
             with contextlib.suppress(OSError), open(os.path.join(self._folder, "order"), "w") as file:
                 file.write("kill")
             return "kill"
@@ -313,7 +313,7 @@ class Agent:
             return order
         return "term" if self._terminated else order
 
-    def _over(self, code: int, why: str) -> int:
+    def _finish(self, code: int, why: str) -> int:
         self._say("ended", code=code, why=why, kills=_kernel_kills() - self._kills)
         if why:
             print(why, file=sys.stderr)
@@ -331,8 +331,8 @@ class Agent:
 
     # -- this host's processes
 
-    def _own(self) -> Iterator[Tuple[int, Dict[str, str]]]:
-        """(pid, variables) of every process that was started for this attempt here, whoever its parent is now."""
+    def _marked_processes(self) -> Iterator[Tuple[int, Dict[str, str]]]:
+        """(pid, environment) of every process started for this attempt on this host, whatever its parent is now."""
         for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
             if name.isdigit() and int(name) != os.getpid():
                 content = _read("/proc/{}/environ".format(name))
@@ -340,35 +340,35 @@ class Agent:
                 if variables.get(_MARK) == self._mark:
                     yield int(name), variables
 
-    def _stacks(self) -> Dict[str, str]:
+    def _dump_stacks(self) -> Dict[str, str]:
         states = {}
-        for pid, variables in self._own():
+        for pid, variables in self._marked_processes():
             if "RANK" in variables or "tunemark_worker\0" in _read("/proc/{}/cmdline".format(pid)):
                 if "torch.distributed.run" in _read("/proc/{}/cmdline".format(pid)):
                     continue
                 states[variables.get("RANK", "0")] = _state(pid)
-                # A rank that was stopped writes its stacks as soon as it goes on, from where it was stopped.
+                # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
                 for number in (signal.SIGUSR1, signal.SIGCONT):
                     _signal(pid, number)
         return states
 
-    def _leave_nothing(self) -> None:
+    def _kill_leftovers(self) -> None:
         for _ in range(3):  # a process may be starting another one
-            found = list(self._own())
+            found = list(self._marked_processes())
             for pid, _ in found:
                 _signal(pid, signal.SIGKILL)
             if not found:
                 return
             time.sleep(0.1)
 
-    # -- the others
+    # -- the other hosts
 
     def _meet(self, job: Dict[str, Any]) -> Tuple[str, int, str]:
-        """(address and port of the rendezvous, this host's own address); OSError where not all hosts came."""
+        """(rendezvous address, rendezvous port, this host's own address); OSError if not all hosts came in time."""
         path = os.path.join(self._folder, "meeting.json")
-        return self._receive(job, path) if self._node == 0 else self._go(job, path)
+        return self._wait_for_hosts(job, path) if self._node == 0 else self._join_first_host(job, path)
 
-    def _receive(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
+    def _wait_for_hosts(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
         server = socket.socket()
         server.bind(("", 0))
         server.listen(job["nodes"])
@@ -382,7 +382,7 @@ class Agent:
         came: Dict[int, str] = {}
         address = ""
         while len(came) < job["nodes"] - 1:
-            self._wait(until_s, "{} of {} hosts came in {:.0f} s".format(len(came) + 1, job["nodes"], meeting_s))
+            self._wait(until_s, "{} of {} hosts joined in {:.0f} s".format(len(came) + 1, job["nodes"], meeting_s))
             server.settimeout(_POLL_S)
             try:
                 guest, _ = server.accept()
@@ -390,26 +390,26 @@ class Agent:
                 continue
             guest.settimeout(10)
             try:
-                said = json.loads(guest.makefile().readline())
-                if said["key"] != job["key"]:
-                    raise ValueError("a guest of another job")
-                # The address by which it was reached is one by which this host can be reached.
+                greeting = json.loads(guest.makefile().readline())
+                if greeting["key"] != job["key"]:
+                    raise ValueError("it belongs to another job")
+                # The guest reached this host by this address, so others can too.
                 address = job.get("host") or guest.getsockname()[0]
                 guest.sendall((json.dumps({"host": address, "port": port}) + "\n").encode())
-                came[int(said["node"])] = guest.getpeername()[0]
+                came[int(greeting["node"])] = guest.getpeername()[0]
             except (OSError, ValueError, KeyError) as error:
-                print("a guest that is none: {}".format(error), file=sys.stderr)
+                print("ignored a connection: {}".format(error), file=sys.stderr)
             finally:
                 guest.close()
         server.close()
         return address, port, address
 
-    def _go(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
+    def _join_first_host(self, job: Dict[str, Any], path: str) -> Tuple[str, int, str]:
         meeting_s = job.get("meeting_s", _MEETING_S)
         until_s = time.monotonic() + meeting_s
         tried: Dict[str, str] = {}
         while True:
-            self._wait(until_s, "the first host was not met in {:.0f} s: {}".format(meeting_s, tried or "no address"))
+            self._wait(until_s, "first host not reached in {:.0f} s: {}".format(meeting_s, tried or "no address"))
             text = _read(path)
             meeting = json.loads(text) if text else {}
             for address in meeting.get("addresses", ()) if meeting.get("key") == job["key"] else ():
@@ -422,17 +422,17 @@ class Agent:
                     tried[address] = str(error)
             time.sleep(_POLL_S)
 
-    def _wait(self, until_s: float, words: str) -> None:
+    def _wait(self, until_s: float, message: str) -> None:
         self._beat()
         if self._order() in ("term", "kill"):
             raise OSError("ended while the hosts were meeting")
         if time.monotonic() > until_s:
-            raise OSError(words)
+            raise OSError(message)
 
 
 def command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]]) -> List[str]:
-    """The command line of one host's processes. endpoint: of the rendezvous, and this host's own address; None where
-    there is one host."""
+    """The command line of one host's processes. endpoint: as `_meet` returns it; None if there is one
+    host."""
     worker = ["-m", "tunemark_worker", "plan.json"]
     if endpoint is None and job["processes"] == 1 and not job["max_restarts"]:
         return [job["python"], *worker]
@@ -449,9 +449,8 @@ def command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, s
     return [job["python"], *elastic, *worker]
 
 
-def _end_with_this_one() -> Optional[Callable[[], None]]:
-    """What a child does before it begins, so that it gets SIGTERM when this process is killed; None where the system
-    cannot do that."""
+def _make_death_signal() -> Optional[Callable[[], None]]:
+    """A `preexec_fn` that has the child receive SIGTERM when this process dies; None if the system cannot do that."""
     try:
         import ctypes
 
@@ -462,14 +461,14 @@ def _end_with_this_one() -> Optional[Callable[[], None]]:
     return lambda: prctl(1, signal.SIGTERM)
 
 
-def _addresses(given: Optional[str]) -> List[str]:
-    """By which other hosts may reach this one, the likeliest first."""
-    if given:
-        return [given]
+def _addresses(host: Optional[str]) -> List[str]:
+    """Addresses at which other hosts may reach this one, the likeliest first."""
+    if host:
+        return [host]
     found = [socket.gethostname()]
     probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        # Sends nothing: the system only says from which address it would.
+        # A UDP connect sends nothing; it only selects the local address.
         probe.connect(("10.255.255.255", 9))
         found.append(probe.getsockname()[0])
     except OSError:
@@ -521,7 +520,7 @@ def _kernel_kills() -> int:
 
 
 def _state(pid: int) -> str:
-    """The letter by which the kernel tells a process's state; empty where it is gone."""
+    """The state letter of proc(5), such as R or T; empty if the process is gone."""
     return _read("/proc/{}/stat".format(pid)).rpartition(")")[2].strip()[:1]
 
 

@@ -1,4 +1,4 @@
-"""The token file as tensors, and micro-batches cut from it. What a batch holds is counted from the batch itself."""
+"""Micro-batches from the memory-mapped token file, and token counts taken from the batches themselves."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tunemark_worker.documents import Part, digest
 class Batch(NamedTuple):
     """One micro-batch. All tensors are int64 [micro_batch, sequence]; padding is on the right.
 
-    labels: aligned with input_ids, -100 in padding, where no loss is wanted and at each document's first token, which
-    nothing predicts. document_ids: counted within the row, -1 in padding. positions: restart at each document.
-    packed: rows can hold more than one document, so attention must be kept within each.
+    labels: aligned with input_ids (not shifted); -100 in padding, where no loss is wanted, and at each document's first
+    token, which nothing predicts. document_ids: index of the document within the row, -1 in padding. positions: restart
+    at each document. packed: a row can hold several documents, and attention must not cross their borders.
     """
 
     input_ids: torch.Tensor
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Tokens of some batches. slots: micro_batch x sequence. content: not padding. trained: with a label."""
+    """Tokens of some batches. slots: micro_batch x sequence each. content: without padding. trained: with a loss."""
 
     slots: int
     content: int
@@ -41,7 +41,7 @@ class Counts(NamedTuple):
 
 
 def count(batches: Sequence[Batch]) -> Counts:
-    """Count batches that lie on the host."""
+    """Count the tokens of batches that are still in host memory."""
     return Counts(
         slots=sum(b.input_ids.numel() for b in batches),
         content=sum(int((b.document_ids >= 0).sum()) for b in batches),
@@ -50,26 +50,26 @@ def count(batches: Sequence[Batch]) -> Counts:
 
 
 def digests(batch: Batch) -> List[str]:
-    """A short name of each row's content, by which two ranks can be seen to train on the same sample or not."""
+    """A hash of each row's content, which shows whether two ranks train on the same sample."""
     rows = zip(batch.input_ids, batch.document_ids)
     return [digest(ids[documents >= 0].to(torch.int32).numpy().tobytes()) for ids, documents in rows]
 
 
 def targets(batch: Batch) -> int:
-    """Tokens that the loss is taken of: each label but the first of a row, which has no predecessor."""
+    """Labels that contribute to the loss: all but the first of each row, which has no predecessor."""
     return int((batch.labels[:, 1:] != IGNORED_LABEL).sum())
 
 
 class Tokens:
-    """The token file, mapped. Raises ValueError where the file is not what the assignment says."""
+    """The memory-mapped token file. Raises ValueError if the file does not match the assignment."""
 
     def __init__(self, file: TokenFile) -> None:
         layout = token_layout(file.documents, file.tokens)
         found = os.path.getsize(file.path)
         if found != layout.end:
-            raise ValueError("{} has {} bytes, {} were announced".format(file.path, found, layout.end))
+            raise ValueError("{} has {} bytes instead of {}".format(file.path, found, layout.end))
         with open(file.path, "rb") as opened:
-            # Copy on write, because torch.frombuffer warns of memory that it may not write to; nothing writes.
+            # Copy-on-write although nothing writes, because torch.frombuffer warns about read-only memory.
             self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         header = json.loads(self._map[:HEADER_BYTES].decode())
         for key, expected in (("schema", SCHEMA), ("documents", file.documents), ("tokens", file.tokens)):
@@ -84,7 +84,7 @@ class Tokens:
             raise ValueError("{}: offsets do not span the tokens".format(file.path))
 
     def lengths(self) -> List[int]:
-        """Tokens of each document."""
+        """Number of tokens of each document."""
         return [end - begin for begin, end in zip(self._offsets, self._offsets[1:])]
 
     def batch(self, rows: Sequence[Sequence[Part]], sequence: int, packed: bool) -> Batch:
@@ -95,16 +95,16 @@ class Tokens:
         document_ids = torch.full(shape, -1, dtype=torch.int64)
         positions = torch.zeros(shape, dtype=torch.int64)
         for r, row in enumerate(rows):
-            at = 0
+            position = 0
             for d, (document, length) in enumerate(row):
                 begin = self._offsets[document]
-                here = slice(at, at + length)
+                span = slice(position, position + length)
                 ids = self._ids[begin : begin + length].to(torch.int64)
                 wanted = self._trained[begin : begin + length].to(torch.bool)
-                input_ids[r, here] = ids
-                labels[r, here] = torch.where(wanted, ids, torch.full_like(ids, IGNORED_LABEL))
-                labels[r, at] = IGNORED_LABEL
-                document_ids[r, here] = d
-                positions[r, here] = torch.arange(length)
-                at += length
+                input_ids[r, span] = ids
+                labels[r, span] = torch.where(wanted, ids, torch.full_like(ids, IGNORED_LABEL))
+                labels[r, position] = IGNORED_LABEL
+                document_ids[r, span] = d
+                positions[r, span] = torch.arange(length)
+                position += length
         return Batch(input_ids, labels, document_ids, positions, packed)

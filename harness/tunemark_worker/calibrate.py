@@ -1,9 +1,9 @@
-"""What the machine reaches, measured by all ranks at once: matrix products over shapes, attention, memory, launches,
-the optimizer, collectives over sizes and groups; then whole steps of small models, each layout in turn.
+"""Measurements for calibrating the predictor to this machine, taken by all ranks at once: matrix products over shapes,
+attention, memory bandwidth, launch overhead, the optimizer, collectives over sizes and groups; then whole steps of
+small models, one layout after the other.
 
-`python -m tunemark_worker.calibrate job.json`, under torchrun where there are several ranks. Every measurement is a
-line of `kernels.<rank>.jsonl` as soon as it is there; the steps' records are those of any attempt, in folders of
-their own.
+`python -m tunemark_worker.calibrate job.json`, under torchrun if there are several ranks. Every measurement is written
+at once as a line of `kernels.<rank>.jsonl`; the steps' records are those of any attempt, each in a folder of its own.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import torch
 import torch.distributed as dist
 
 from tunemark_worker import recorder as recording
-from tunemark_worker.__main__ import Attempt, _runtime
+from tunemark_worker.__main__ import Attempt, _load_runtime
 from tunemark_worker.contract import Assignment, records_name
 from tunemark_worker.norm import clip
 from tunemark_worker.recorder import Recorder
 
-# (m, k, n) of products: rows are tokens. From what fits a cache to what does not, narrow and wide.
+# (m, k, n) of matrix products; m is tokens. From shapes that fit a cache to those that do not, narrow and wide.
 SHAPES = (
     (64, 256, 256), (256, 128, 128), (256, 256, 1024), (1024, 128, 384), (1024, 256, 256), (1024, 256, 1024),
     (1024, 1024, 256), (2048, 256, 896), (1024, 1024, 1024), (512, 2048, 2048), (256, 256, 16384),
@@ -33,54 +33,55 @@ SHAPES = (
 )  # fmt: skip
 # (batch, heads, sequence, head_dim), causal.
 ATTENTIONS = ((1, 4, 256, 32), (4, 4, 256, 32), (4, 8, 512, 32), (2, 8, 1024, 64), (1, 16, 2048, 64))
-# Elements that an elementwise kernel reads and writes.
+# Elements of the memory-bound elementwise kernel.
 STREAMS = (1 << 16, 1 << 20, 1 << 24)
-# Bytes that a collective passes.
+# Payload bytes of the collectives.
 PAYLOADS = (1 << 10, 1 << 16, 1 << 20, 1 << 23, 1 << 25)
+# Parameters of the optimizer measurement.
 PARAMETERS = 1 << 22
-# Repeats of a measurement: at least and at most so many, until so many seconds have passed.
+# Fewest and most repeats of a measurement, and the seconds after which there are enough.
 FEWEST, MOST, ENOUGH_S = 3, 30, 0.25
-# No kernel that is expected to take longer than this is tried.
+# Kernels that are expected to take longer, in seconds, are skipped.
 LONGEST_S = 0.5
 
 
 def main(path: str) -> int:
-    """The exit code: 1 where something failed; what was written before is good all the same."""
+    """Take all measurements and return the exit code: 1 after a failure, which leaves what was written before valid."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     rank = int(os.environ.get("RANK", "0"))
     with open(os.path.join(job["folder"], "pid.{}".format(os.getpid())), "w", encoding="utf-8"):
         pass
     try:
-        assignments = [_assignment(folder) for folder in job["folders"]]
-        device = _runtime(assignments[0].device_runtime)()
+        assignments = [_read_assignment(folder) for folder in job["folders"]]
+        device = _load_runtime(assignments[0].device_runtime)()
         place = device.open(assignments[0])
         with open(os.path.join(job["folder"], "kernels.{}.jsonl".format(rank)), "w", encoding="utf-8") as out:
             before, since_s = recording.load(), time.monotonic()
             Kernels(job, place, device, out).measure()
             after, seconds = recording.load(), time.monotonic() - since_s
-            others = _others(before, after, seconds)
+            others = _other_load(before, after, seconds)
             out.write(json.dumps({"kind": "others", "seconds": seconds, "fraction": others}) + "\n")
         began_s = time.monotonic()
         for folder, assignment in zip(job["folders"], assignments):
-            # What comes first matters most; a slow machine measures fewer.
-            if _largest(time.monotonic() - began_s, place) > job["probes_s"]:
+            # Ordered by importance; a slow machine measures fewer.
+            if _max_over_ranks(time.monotonic() - began_s, place) > job["probes_s"]:
                 break
-            _steps(folder, assignment, rank)
+            _measure_steps(folder, assignment, rank)
     except Exception:
         traceback.print_exc()
         sys.stderr.flush()
-        # The other ranks wait for this one and are ended by the agent.
+        # The other ranks wait for this one; the elastic agent ends them.
         os._exit(1)
-    os._exit(0)  # leaving a process group can abort, and everything is written
+    os._exit(0)  # destroying the process group can abort, and everything is written
 
 
-def _assignment(folder: str) -> Assignment:
+def _read_assignment(folder: str) -> Assignment:
     with open(os.path.join(folder, "plan.json"), encoding="utf-8") as file:
         return Assignment.from_json(file.read())
 
 
-def _steps(folder: str, assignment: Assignment, rank: int) -> None:
+def _measure_steps(folder: str, assignment: Assignment, rank: int) -> None:
     recorder = Recorder(os.path.join(folder, records_name(rank)), rank, time.monotonic)
     recorder.write("start", pid=os.getpid(), python="", utc="")
     attempt = Attempt()
@@ -88,9 +89,9 @@ def _steps(folder: str, assignment: Assignment, rank: int) -> None:
     recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
 
 
-def _others(before: Dict[str, Any], after: Dict[str, Any], seconds: float) -> Any:
-    """The share of our cores' time that others used; None where the system does not say. Ranks on the same cores take
-    each other for others."""
+def _other_load(before: Dict[str, Any], after: Dict[str, Any], seconds: float) -> Any:
+    """Share of this process's cores that other processes used; None if unknown. Ranks on the same cores count each
+    other as others."""
     cores = recording.affinity()
     if not cores or before["busy_s"] is None or after["busy_s"] is None:
         return None
@@ -98,17 +99,17 @@ def _others(before: Dict[str, Any], after: Dict[str, Any], seconds: float) -> An
     return max(0.0, used / (len(cores) * seconds))
 
 
-def _largest(value: float, place: Any) -> float:
-    """The largest of all ranks' values."""
+def _max_over_ranks(value: float, place: Any) -> float:
+    """The maximum of `value` over all ranks."""
     if place.ranks == 1:
         return value
-    told = torch.tensor([value], dtype=torch.float64, device=place.device)
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return float(told.item())
+    tensor = torch.tensor([value], dtype=torch.float64, device=place.device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return float(tensor.item())
 
 
 class Kernels:
-    """All kernels on one rank, in the same order on each."""
+    """Measures all kernels on one rank, in the same order on every rank."""
 
     def __init__(self, job: Dict[str, Any], place: Any, device: Any, out: Any) -> None:
         self._job, self._place, self._device, self._out = job, place, device, out
@@ -116,19 +117,19 @@ class Kernels:
 
     def measure(self) -> None:
         for precision in self._job["precisions"]:
-            self._products(precision)
-        self._attention(self._job["precisions"][0])
-        self._streams()
-        self._launches()
-        self._optimizer()
+            self._measure_products(precision)
+        self._measure_attention(self._job["precisions"][0])
+        self._measure_streams()
+        self._measure_launches()
+        self._measure_optimizer()
         if self._place.ranks > 1:
-            self._collectives()
+            self._measure_collectives()
 
-    def _products(self, precision: str) -> None:
+    def _measure_products(self, precision: str) -> None:
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         flops = 1e9
         for m, k, n in sorted(SHAPES, key=lambda s: s[0] * s[1] * s[2]):
-            if self._together(2.0 * m * k * n / flops) > LONGEST_S:
+            if self._slowest(2.0 * m * k * n / flops) > LONGEST_S:
                 break
             a = torch.full((m, k), 0.5, dtype=dtype, device=self._place.device)
             b = torch.full((n, k), 0.25, dtype=dtype, device=self._place.device)
@@ -136,7 +137,7 @@ class Kernels:
             flops = max(flops, 2.0 * m * k * n / seconds)
             self._write("product", seconds, precision=precision, m=m, k=k, n=n)
 
-    def _attention(self, precision: str) -> None:
+    def _measure_attention(self, precision: str) -> None:
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         for shape in ATTENTIONS:
             q = torch.full(shape, 0.5, dtype=dtype, device=self._place.device, requires_grad=True)
@@ -151,15 +152,15 @@ class Kernels:
             self._write("attention", self._time(forward), precision=precision, **dict(zip(names, shape)))
             self._write("attention_both", self._time(both), precision=precision, **dict(zip(names, shape)))
 
-    def _streams(self) -> None:
+    def _measure_streams(self) -> None:
         for count in STREAMS:
             a = torch.full((count,), 0.5, device=self._place.device)
             b, c = torch.full_like(a, 0.25), torch.empty_like(a)
             seconds = self._time(lambda a=a, b=b, c=c: torch.add(a, b, out=c))  # type: ignore[misc]
             self._write("stream", seconds, bytes=12 * count)
 
-    def _launches(self) -> None:
-        """One operation with its autograd, and its backward, of a size that costs nothing: 100 of them in a row."""
+    def _measure_launches(self) -> None:
+        """Launch overhead of one operator: 100 tiny operations with autograd and their backward, as 300 operators."""
         a = torch.ones(8, 8, device=self._place.device, requires_grad=True)
 
         def many() -> None:
@@ -170,8 +171,8 @@ class Kernels:
 
         self._write("launch", self._time(many) / 300, operations=300)
 
-    def _optimizer(self) -> None:
-        """The norm of the gradients, their clipping and the update, as after every step."""
+    def _measure_optimizer(self) -> None:
+        """Gradient norm, clipping and update, as in every step."""
         whole = [torch.full((PARAMETERS // 4,), 0.5, device=self._place.device) for _ in range(4)]
         parameters = [torch.nn.Parameter(each) for each in whole]
         for p in parameters:
@@ -184,16 +185,16 @@ class Kernels:
 
         self._write("optimizer", self._time(both), parameters=PARAMETERS)
 
-    def _collectives(self) -> None:
-        """Of all ranks, and of pairs of neighbours where that is another group."""
+    def _measure_collectives(self) -> None:
+        """Collectives of all ranks, and of pairs of neighbours if there are more than two ranks."""
         ranks = self._place.ranks
         for size in (ranks, 2) if ranks > 2 and ranks % 2 == 0 else (ranks,):
             subgroups: Any = dist.new_subgroups
             group = None if size == ranks else subgroups(group_size=size)[0]
             for payload in PAYLOADS:
-                self._collective(group, size, payload)
+                self._measure_collective(group, size, payload)
 
-    def _collective(self, group: Any, size: int, payload: int) -> None:
+    def _measure_collective(self, group: Any, size: int, payload: int) -> None:
         count = payload // 4 // size * size
         whole = torch.full((count,), 0.5, device=self._place.device)
         part = torch.empty(count // size, device=self._place.device)
@@ -201,40 +202,40 @@ class Kernels:
             ("all_reduce", lambda: dist.all_reduce(whole, group=group)),
             ("all_gather", lambda: dist.all_gather_into_tensor(whole, part, group=group)),
             ("reduce_scatter", lambda: dist.reduce_scatter_tensor(part, whole, group=group)),
-            ("there_and_back", lambda: self._pass(whole)),
+            ("there_and_back", lambda: self._send_and_return(whole)),
         ]
         for kind, run in kinds:
             try:
                 seconds = self._time(run)
             except RuntimeError as error:
-                # Every rank is refused alike what its backend does not have.
+                # The backend does not support it; it fails on every rank alike.
                 self._write(kind, None, bytes=4 * count, size=size, error=str(error).splitlines()[0])
                 continue
             self._write(kind, seconds, bytes=4 * count, size=size)
 
-    def _pass(self, tensor: torch.Tensor) -> None:
-        """To the neighbour and back: two messages of one pair of ranks."""
+    def _send_and_return(self, tensor: torch.Tensor) -> None:
+        """Send to the neighbour and back: two messages between one pair of ranks."""
         rank = self._place.rank
-        other = rank ^ 1
-        if other >= self._place.ranks:
+        neighbour = rank ^ 1
+        if neighbour >= self._place.ranks:
             return
-        if rank < other:
-            dist.send(tensor, other)
-            dist.recv(tensor, other)
+        if rank < neighbour:
+            dist.send(tensor, neighbour)
+            dist.recv(tensor, neighbour)
         else:
-            dist.recv(tensor, other)
-            dist.send(tensor, other)
+            dist.recv(tensor, neighbour)
+            dist.send(tensor, neighbour)
 
     def _time(self, run: Callable[[], Any]) -> float:
-        """The median of some repeats, the same number on every rank, after two for warm-up; the slowest rank's."""
+        """Median seconds of the repeats on the slowest rank, after two warm-up calls. All ranks repeat alike."""
         run()
         self._device.synchronize()
         began_s = time.perf_counter()
         run()
         self._device.synchronize()
-        once_s = self._together(time.perf_counter() - began_s)
-        late = time.monotonic() > self._deadline
-        repeats = FEWEST if self._together(float(late)) else max(FEWEST, min(MOST, int(ENOUGH_S / max(once_s, 1e-9))))
+        once_s = self._slowest(time.perf_counter() - began_s)
+        is_late = time.monotonic() > self._deadline
+        repeats = FEWEST if self._slowest(float(is_late)) else max(FEWEST, min(MOST, int(ENOUGH_S / max(once_s, 1e-9))))
         seconds = []
         for _ in range(repeats):
             if self._place.ranks > 1:
@@ -243,10 +244,10 @@ class Kernels:
             run()
             self._device.synchronize()
             seconds.append(time.perf_counter() - began_s)
-        return self._together(statistics.median(seconds))
+        return self._slowest(statistics.median(seconds))
 
-    def _together(self, value: float) -> float:
-        return _largest(value, self._place)
+    def _slowest(self, value: float) -> float:
+        return _max_over_ranks(value, self._place)
 
     def _write(self, kind: str, seconds: Any, **facts: Any) -> None:
         self._out.write(json.dumps({"kind": kind, "seconds": seconds, **facts}) + "\n")

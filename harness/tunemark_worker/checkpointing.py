@@ -1,9 +1,9 @@
-"""Activation checkpointing: what a layer's forward pass gave is let go, and computed again for its backward pass.
+"""Activation checkpointing: a layer's activations are freed after forward and recomputed for backward.
 
-Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". full: of each layer only the input is kept, and
-torch computes again all but its last matrix product, whose output backward does not need.
-selective: what matrix products with weights gave is kept too; norms, activations and attention itself are computed
-again (in the sense of Korthikanti et al. 2022, section 5, who keep all but attention's own products).
+Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". full: only each layer's input is kept, and
+torch recomputes all but its last matrix product, whose output backward does not need.
+selective: outputs of matrix products with weights are kept too; norms, activation functions and attention itself are
+recomputed (in the sense of Korthikanti et al. 2022, section 5, who keep all but attention's own products).
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from torch.utils.checkpoint import checkpoint
 from tunemark_worker.decoder import layers_of
 
 CHOICES = ("none", "selective", "full")
-# Collective operations, whose outputs are kept: to compute is cheaper than to communicate again.
+# Namespace of collectives, whose outputs are kept: communicating again costs more than the memory is worth.
 _COLLECTIVES = "_c10d_functional"
 
 
 def apply(module: torch.nn.Module, choice: str) -> int:
-    """Checkpoint each layer in place, and return how many; ValueError where the model has none."""
+    """Checkpoint each layer in place and return how many there are; ValueError if the model has no list of layers."""
     if choice == "none":
         return 0
     if choice not in CHOICES:
         raise ValueError("checkpointing is one of {}, not {!r}".format(", ".join(CHOICES), choice))
     layers = layers_of(module)
     if layers is None:
-        raise ValueError("checkpointing works on layers, and {} has no list of them".format(type(module).__name__))
-    more: Dict[str, Any] = {"context_fn": _contexts()} if choice == "selective" else {}
+        raise ValueError("checkpointing works on layers, and {} has no list of layers".format(type(module).__name__))
+    options: Dict[str, Any] = {"context_fn": _make_context_fn()} if choice == "selective" else {}
     for layer in layers:
-        # The function, not the module, so that parallelization's hooks on the layer stay outside.
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, **more)
+        # Wraps the function, not the module, so that hooks of parallelization stay outside the checkpoint.
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False, **options)
     return len(layers)
 
 
-def _contexts() -> Any:
+def _make_context_fn() -> Any:
     try:
         from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
     except ImportError:
@@ -45,7 +45,7 @@ def _contexts() -> Any:
             "selective checkpointing needs torch 2.4 or newer, this is {}".format(torch.__version__)
         ) from None
     aten = torch.ops.aten
-    # Not bmm: attention multiplies with it where it is not one operation.
+    # Not bmm: attention uses it if it is not one fused operator.
     kept = {aten.mm.default, aten.addmm.default, aten.linear.default}
 
     def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:

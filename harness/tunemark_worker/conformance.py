@@ -1,9 +1,9 @@
-"""What a model's runtime really does, measured on a batch of random ids: `python -m tunemark_worker.conformance FILE`.
+"""Measure what a model runtime does on a batch of random ids: `python -m tunemark_worker.conformance REQUEST`.
 
-The file names assignments; what was found is written beside it, one JSON object a line as soon as it is known, so that
-a runtime that hangs or ends the process loses only what comes after. Nothing is judged here: the parent does that.
+The request file holds assignments and the path of the answers, one JSON object a line, each written as soon as it is
+known, so that a runtime that hangs or exits loses only later answers. The parent judges them; nothing is judged here.
 
-`Bigrams` is a model of the kit's own, with which it trains on a device whose plugin brings no model.
+`Bigrams` is the test kit's own model, to train on a device whose plugin brings no model.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place, split_runtime
 from tunemark_worker.optimizer import parameter_dtype
 
-# Steps on one and the same batch, after which a model that learns must have less loss than before.
+# Steps on one fixed batch, after which the loss of a model that learns must be lower.
 LEARNING_STEPS = 8
-# The slot that is changed, to see which scores depend on it. Neither the first nor the last.
+# The slot whose id is changed, to see which logits depend on it. Neither the first nor the last.
 CHANGED = 9
 
 
 class Scale(torch.nn.Module):
-    """A weight for each part of what lies between: what facts without a layer count as the norm before the head."""
+    """An elementwise weight, which the facts of a model without layers count as the norm before the head."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Scale(torch.nn.Module):
 
 
 class Bigrams:
-    """An embedding, a scale and a head: the smallest model that a device can be trained with."""
+    """An embedding, a scale and a head: the smallest model that can be trained on a device."""
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         a = assignment.architecture
@@ -56,43 +56,43 @@ class Bigrams:
         return model.to(place.device, parameter_dtype(assignment.precision))
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        scores: torch.Tensor = module(batch.input_ids)
-        return scores
+        logits: torch.Tensor = module(batch.input_ids)
+        return logits
 
 
 def main(path: str) -> int:
-    """Examine every model that the file names."""
+    """Measure every model in the request file."""
     with open(path, encoding="utf-8") as file:
         request = json.load(file)
     out = os.open(request["answers"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def say(**row: Any) -> None:
-        os.write(out, (json.dumps(_writable(row), allow_nan=False) + "\n").encode())
+    def write(**row: Any) -> None:
+        os.write(out, (json.dumps(_replace_non_finite(row), allow_nan=False) + "\n").encode())
 
     torch.set_num_threads(request["threads"])
-    for asked in request["models"]:
-        assignment = Assignment.from_json(json.dumps(asked["assignment"]))
-        say(model=assignment.model, begun=True)
+    for model in request["models"]:
+        assignment = Assignment.from_json(json.dumps(model["assignment"]))
+        write(model=assignment.model, begun=True)
         before = leftover.processes(request["mark"])
         for name, measure in _MEASURES:
-            if asked["meta"] and name != "parameters":
+            if model["meta"] and name != "parameters":
                 continue
             try:
-                found = measure(assignment, "meta" if asked["meta"] else "cpu")
-                say(model=assignment.model, measure=name, found=found)
-            except BaseException as error:  # a stranger's code is on the other side
+                found = measure(assignment, "meta" if model["meta"] else "cpu")
+                write(model=assignment.model, measure=name, found=found)
+            except BaseException as error:  # third-party code may raise anything
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                told = traceback.extract_tb(error.__traceback__)[-1]
-                place = "{}:{}".format(os.path.basename(told.filename), told.lineno)
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                place = "{}:{}".format(os.path.basename(frame.filename), frame.lineno)
                 failure = "{}: {} ({})".format(type(error).__name__, error, place)
-                say(model=assignment.model, measure=name, failure=failure)
-            # Modules are cycles; looking for them takes longer than a small model does.
-            if asked["collect"]:
+                write(model=assignment.model, measure=name, failure=failure)
+            # Modules form reference cycles; collecting them takes longer than a small model's measurements.
+            if model["collect"]:
                 gc.collect()
         left = [p for p in leftover.processes(request["mark"]) if p not in before]
-        say(model=assignment.model, measure="processes", found={"left": left})
-        say(model=assignment.model, ended=True)
+        write(model=assignment.model, measure="processes", found={"left": left})
+        write(model=assignment.model, ended=True)
     return 0
 
 
@@ -100,8 +100,8 @@ def _place(device: str) -> Place:
     return Place(device=device, rank=0, ranks=1, data_rank=0, data_ranks=1)
 
 
-def _built(assignment: Assignment, device: str) -> Tuple[Any, torch.nn.Module]:
-    """A new runtime, and what it builds after the seed was set as the worker sets it."""
+def _build(assignment: Assignment, device: str) -> Tuple[Any, torch.nn.Module]:
+    """A new runtime and the model that it builds, with the seed set as the worker sets it."""
     module, attribute = split_runtime(assignment.model_runtime)
     runtime = getattr(importlib.import_module(module), attribute)()
     torch.manual_seed(assignment.seed)
@@ -111,13 +111,13 @@ def _built(assignment: Assignment, device: str) -> Tuple[Any, torch.nn.Module]:
     else:
         built = runtime.build(assignment, _place(device))
     if not isinstance(built, torch.nn.Module):
-        raise TypeError("build returned {}, which is no torch.nn.Module".format(type(built).__name__))
+        raise TypeError("build returned {}, which is not a torch.nn.Module".format(type(built).__name__))
     built.train()
     return runtime, built
 
 
 def _batch(assignment: Assignment, lengths: List[List[int]], seed: int = 1) -> Batch:
-    """Random ids. lengths: of the documents in each row; what is left of a row is padding."""
+    """A batch of random ids. lengths: of the documents in each row; the rest of a row is padding."""
     a = assignment
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), a.sequence)
@@ -126,71 +126,71 @@ def _batch(assignment: Assignment, lengths: List[List[int]], seed: int = 1) -> B
     document_ids = torch.full(shape, -1, dtype=torch.int64)
     positions = torch.zeros(shape, dtype=torch.int64)
     for r, row in enumerate(lengths):
-        at = 0
+        position = 0
         for d, length in enumerate(row):
-            here = slice(at, at + length)
-            ids[r, here] = torch.randint(0, a.architecture["vocab_size"], (length,), generator=generator)
-            labels[r, here] = ids[r, here]
-            labels[r, at] = IGNORED_LABEL
-            document_ids[r, here] = d
-            positions[r, here] = torch.arange(length)
-            at += length
+            span = slice(position, position + length)
+            ids[r, span] = torch.randint(0, a.architecture["vocab_size"], (length,), generator=generator)
+            labels[r, span] = ids[r, span]
+            labels[r, position] = IGNORED_LABEL
+            document_ids[r, span] = d
+            positions[r, span] = torch.arange(length)
+            position += length
     return Batch(ids, labels, document_ids, positions, any(len(row) > 1 for row in lengths))
 
 
-def _full(a: Assignment) -> Batch:
+def _full_batch(a: Assignment) -> Batch:
     return _batch(a, [[a.sequence]] * a.micro_batch)
 
 
-def _scores(a: Assignment, runtime: Any, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    scores = runtime.logits(module, batch)
-    wanted = (batch.input_ids.shape[0], batch.input_ids.shape[1], a.architecture["vocab_size"])
-    if not isinstance(scores, torch.Tensor):
-        raise TypeError("logits returned {}, not a tensor".format(type(scores).__name__))
-    if tuple(scores.shape) != wanted:
-        raise ValueError("logits has shape {}, not {}".format(tuple(scores.shape), wanted))
-    return scores
+def _logits(a: Assignment, runtime: Any, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    logits = runtime.logits(module, batch)
+    expected = (batch.input_ids.shape[0], batch.input_ids.shape[1], a.architecture["vocab_size"])
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError("logits returned {}, not a tensor".format(type(logits).__name__))
+    if tuple(logits.shape) != expected:
+        raise ValueError("logits has shape {}, not {}".format(tuple(logits.shape), expected))
+    return logits
 
 
-def _loss(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return loop.loss_of(scores, batch.labels) / max(counting.targets(batch), 1)
+def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return loop.loss_of(logits, batch.labels) / max(counting.targets(batch), 1)
 
 
 def parameters(a: Assignment, device: str) -> Dict[str, Any]:
-    _, module = _built(a, device)
-    every = list(module.named_parameters())
+    _, module = _build(a, device)
+    named = list(module.named_parameters())
     return {
-        "total": sum(p.numel() for _, p in every),
-        "trainable": sum(p.numel() for _, p in every if p.requires_grad),
-        "frozen": [n for n, p in every if not p.requires_grad],
-        "devices": sorted({p.device.type for _, p in every}),
-        "dtypes": sorted({str(p.dtype) for _, p in every}),
+        "total": sum(p.numel() for _, p in named),
+        "trainable": sum(p.numel() for _, p in named if p.requires_grad),
+        "frozen": [n for n, p in named if not p.requires_grad],
+        "devices": sorted({p.device.type for _, p in named}),
+        "dtypes": sorted({str(p.dtype) for _, p in named}),
         "wanted_dtype": str(parameter_dtype(a.precision)),
         "imported_parent": "tunemark" in sys.modules,
     }
 
 
 def flops(a: Assignment, device: str) -> Dict[str, Any]:
-    """FLOPs of one forward and one backward pass per slot, and of what multiplication they are."""
-    runtime, module = _built(a, device)
-    batch = _full(a)
-    with FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
-        _loss(_scores(a, runtime, module, batch), batch).backward()  # type: ignore[no-untyped-call]  # torch's
+    """FLOPs per slot of one forward and one backward pass."""
+    runtime, module = _build(a, device)
+    batch = _full_batch(a)
+    with FlopCounterMode(display=False, custom_mapping=_missing_flop_formulas()) as counter:
+        _loss(_logits(a, runtime, module, batch), batch).backward()  # type: ignore[no-untyped-call]  # torch's
     return {"per_slot": counter.get_total_flops() / batch.input_ids.numel()}
 
 
 def initial_loss(a: Assignment, device: str) -> Dict[str, Any]:
-    runtime, module = _built(a, device)
-    batch = _full(a)
+    runtime, module = _build(a, device)
+    batch = _full_batch(a)
     with torch.no_grad():
-        return {"loss": _loss(_scores(a, runtime, module, batch), batch).item()}
+        return {"loss": _loss(_logits(a, runtime, module, batch), batch).item()}
 
 
 def gradients(a: Assignment, device: str) -> Dict[str, Any]:
-    """Trainable parameters that a loss does not reach."""
-    runtime, module = _built(a, device)
-    batch = _full(a)
-    _loss(_scores(a, runtime, module, batch), batch).backward()  # type: ignore[no-untyped-call]  # torch's
+    """Trainable parameters that get no gradient, or one that is not finite, and frozen parameters."""
+    runtime, module = _build(a, device)
+    batch = _full_batch(a)
+    _loss(_logits(a, runtime, module, batch), batch).backward()  # type: ignore[no-untyped-call]  # torch's
     trainable = [(n, p.grad) for n, p in module.named_parameters() if p.requires_grad]
     return {
         "tensors": len(trainable),
@@ -201,26 +201,26 @@ def gradients(a: Assignment, device: str) -> Dict[str, Any]:
 
 
 def alignment(a: Assignment, device: str) -> Dict[str, Any]:
-    """Which scores change when one slot's id does, and whether the batch comes back as it was given."""
-    runtime, module = _built(a, device)
-    batch = _full(a)
-    given = [t.clone() for t in batch[:4]]
+    """The first slot whose logits change with slot CHANGED's id, and whether the runtime leaves the batch as it was."""
+    runtime, module = _build(a, device)
+    batch = _full_batch(a)
+    original = [t.clone() for t in batch[:4]]
     with torch.no_grad():
-        before = _scores(a, runtime, module.eval(), batch)
-        kept = [bool((t == g).all()) for t, g in zip(batch[:4], given)]
-        shifted = bool((batch.labels[:, :-1] == given[1][:, 1:]).all())
+        before = _logits(a, runtime, module.eval(), batch)
+        is_kept = [bool((t == g).all()) for t, g in zip(batch[:4], original)]
+        is_shifted = bool((batch.labels[:, :-1] == original[1][:, 1:]).all())
         other = batch.input_ids.clone()
         other[:, CHANGED] = (other[:, CHANGED] + 1) % a.architecture["vocab_size"]
-        after = _scores(a, runtime, module, batch._replace(input_ids=other))
+        after = _logits(a, runtime, module, batch._replace(input_ids=other))
     change = (after.float() - before.float()).abs().amax(dim=(0, 2))
     limit = 1e-3 * float(change.max())
     first = next((i for i, c in enumerate(change.tolist()) if c > limit), None) if limit > 0 else None
-    return {"changed": CHANGED, "first": first, "kept": dict(zip(Batch._fields, kept)), "labels_shifted": shifted}
+    return {"changed": CHANGED, "first": first, "kept": dict(zip(Batch._fields, is_kept)), "labels_shifted": is_shifted}
 
 
 def packing(a: Assignment, device: str) -> Dict[str, Any]:
-    """The largest difference between a document's scores alone and behind another document in one row."""
-    runtime, module = _built(a, device)
+    """Largest difference, relative to the largest logit, between two documents' logits in one row and in two."""
+    runtime, module = _build(a, device)
     module.eval()
     first, second = a.sequence // 2 - 3, a.sequence // 4
     packed = _batch(a, [[first, second]])
@@ -228,20 +228,20 @@ def packing(a: Assignment, device: str) -> Dict[str, Any]:
     rows[0, :first], rows[1, :second] = packed.input_ids[0, :first], packed.input_ids[0, first : first + second]
     alone = _batch(a, [[first], [second]])._replace(input_ids=rows)
     with torch.no_grad():
-        together = _scores(a, runtime, module, packed).float()[0]
-        apart = _scores(a, runtime, module, alone).float()
+        together = _logits(a, runtime, module, packed).float()[0]
+        apart = _logits(a, runtime, module, alone).float()
     scale = float(apart.abs().max())
     both = [(together[:first], apart[0, :first]), (together[first : first + second], apart[1, :second])]
     return {"apart": max(float((x - y).abs().max()) for x, y in both) / scale if scale else 0.0}
 
 
 def determinism(a: Assignment, device: str) -> Dict[str, Any]:
-    """Loss and gradient norm of two builds under one seed, as hexadecimal floats."""
+    """Loss and gradient norm of two builds with the same seed, as hexadecimal floats."""
     found = []
     for _ in range(2):
-        runtime, module = _built(a, device)
-        batch = _full(a)
-        loss = _loss(_scores(a, runtime, module, batch), batch)
+        runtime, module = _build(a, device)
+        batch = _full_batch(a)
+        loss = _loss(_logits(a, runtime, module, batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         norm = math.sqrt(sum(float((p.grad.double() ** 2).sum()) for p in module.parameters() if p.grad is not None))
         found.append([float(loss.detach()).hex(), norm.hex()])
@@ -249,13 +249,13 @@ def determinism(a: Assignment, device: str) -> Dict[str, Any]:
 
 
 def learning(a: Assignment, device: str) -> Dict[str, Any]:
-    """The loss of one batch before and after some steps on it."""
-    runtime, module = _built(a, device)
-    batch = _full(a)
+    """The loss of each of LEARNING_STEPS steps on one batch."""
+    runtime, module = _build(a, device)
+    batch = _full_batch(a)
     updater = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
     losses = []
     for _ in range(LEARNING_STEPS):
-        loss = _loss(_scores(a, runtime, module, batch), batch)
+        loss = _loss(_logits(a, runtime, module, batch), batch)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         updater.step()
         updater.zero_grad()
@@ -264,14 +264,14 @@ def learning(a: Assignment, device: str) -> Dict[str, Any]:
 
 
 def tokens(a: Assignment, device: str) -> Dict[str, Any]:
-    """What the worker counts of a padded batch once the runtime is there, against the lengths that were put in."""
-    runtime, module = _built(a, device)
+    """The worker's token counts of a padded batch after the runtime has run, and those expected from the lengths."""
+    runtime, module = _build(a, device)
     lengths = [a.sequence - 5, a.sequence // 2]
     batch = _batch(a, [[n] for n in lengths])
     with torch.no_grad():
-        _scores(a, runtime, module, batch)
+        _logits(a, runtime, module, batch)
     return {
-        # By name, because a runtime may have put another function there.
+        # Looked up by name, because a runtime may have replaced the function.
         "counted": list(vars(loop)["count"]([batch])),
         "expected": [2 * a.sequence, sum(lengths), sum(n - 1 for n in lengths)],
     }
@@ -290,40 +290,40 @@ _MEASURES: List[Tuple[str, Callable[[Assignment, str], Dict[str, Any]]]] = [
 ]
 
 
-def _uncounted() -> Dict[Any, Any]:
-    """FLOPs of what torch's counter does not know: the CPU's fused attention (queries by keys and weights by values,
-    every key counted; backward twice that, as nothing is computed again in the accounting of models), and one
-    multiplication for the experts of all tokens, each token by its own expert's matrix."""
+def _missing_flop_formulas() -> Dict[Any, Any]:
+    """FLOP formulas that torch's counter lacks: the CPU's fused attention (both products over all keys; backward is
+    twice forward, because model FLOPs do not count recomputation), and the grouped product of a mixture of experts, in
+    which each token is multiplied by its own expert's matrix."""
 
-    def forward(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    def forward(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **kwargs: Any) -> int:
         b, h, s, d = query
         return 2 * int(b) * int(h) * int(s) * int(key[-2]) * (int(d) + int(value[-1]))
 
     def backward(
-        gradient: Any, query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **more: Any
+        gradient: Any, query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **kwargs: Any
     ) -> int:
         return 2 * forward(query, key, value)
 
-    def grouped(a: Any, b: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+    def grouped(a: Any, b: Any, *rest: Any, out_shape: Any = None, **kwargs: Any) -> int:
         groups = int(a[0]) if len(a) == 3 and len(b) == 3 else 1
         return 2 * groups * int(a[-2]) * int(a[-1]) * int(b[-1])
 
-    found: Dict[Any, Any] = {}
-    for name, count in (
+    formulas: Dict[Any, Any] = {}
+    for name, formula in (
         ("_scaled_dot_product_flash_attention_for_cpu", forward),
         ("_scaled_dot_product_flash_attention_for_cpu_backward", backward),
         ("_grouped_mm", grouped),
     ):
         if hasattr(torch.ops.aten, name):
-            found[getattr(torch.ops.aten, name)] = count
-    return found
+            formulas[getattr(torch.ops.aten, name)] = formula
+    return formulas
 
 
-def _writable(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _writable(v) for k, v in value.items()}
+        return {str(k): _replace_non_finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_writable(v) for v in value]
+        return [_replace_non_finite(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,7 +1,7 @@
-"""All that parent and worker say to each other: the assignment in, the records out, and the token file both read.
+"""The interface between parent and worker: the assignment in, the records out, and the token file that both read.
 
-The worker stores instants and counts; a rate, and what was warm-up, are readings that the parent makes later.
-Instants are seconds of CLOCK_MONOTONIC of the rank's own host and are compared within one rank only.
+The worker stores instants and counts; the parent derives rates and the warm-up from them later.
+Instants are seconds of CLOCK_MONOTONIC on the rank's own host and are comparable within one rank only.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import dataclasses
 import json
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
-# History of the schema (of plan.json, records.<rank>.jsonl and the token file):
+# Schema version of plan.json, records.<rank>.jsonl and the token file. History:
 #   1  first form
 SCHEMA = 1
 
-# The file of a saved model's folder that says which run left it.
+# File in a saved model's folder that says which run produced it.
 SAVED_BY = "tunemark.json"
 
-# Where no loss is taken. The value is torch's own default of cross_entropy(ignore_index=).
+# Label of tokens without loss: the default of torch's cross_entropy(ignore_index=).
 IGNORED_LABEL = -100
 
-# Seconds that a window lasts where waiting for the device costs something: one 50 us wait is then 0.005 %.
+# Seconds of a window if synchronizing with the device costs time: one 50 us wait is then 0.005 %.
 WINDOW_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenFile:
-    """Where the flat token file lies and what it must be.
+    """The token file and what must be true of it.
 
-    path: absolute. sha256: of the whole file. documents, tokens: counts. pad_id: fills slots that hold no content.
+    path: absolute. sha256: of the whole file. documents, tokens: counts. pad_id: id that fills padding slots.
     """
 
     path: str
@@ -40,13 +40,13 @@ class TokenFile:
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """What one attempt's worker processes have to do; every default is already resolved.
+    """What the worker processes of one attempt have to do, with every default resolved. Stored as plan.json.
 
-    The `*_runtime` fields are "package.module:Name", looked up on PYTHONPATH in the worker alone.
+    The `*_runtime` fields are "package.module:Name", imported from PYTHONPATH in the worker only.
     axes: of the mesh of processes, the last varying fastest, each {strategy, degree, options}.
-    Batches count sequences: `micro_batch` per forward and data rank, `global_batch` per step and job.
-    evaluate: documents kept out of training. sample_ids: a prompt, completed by up to sample_tokens or to eos_id.
-    save: an absolute path, None where this attempt leaves no model.
+    Batches are in sequences: `micro_batch` per forward pass and data rank, `global_batch` per step and job.
+    evaluate: number of documents held out of training. sample_ids: a prompt, completed by up to sample_tokens ids or
+    until eos_id. save: absolute path of the model to save; None if none is saved.
     """
 
     run_id: str
@@ -103,7 +103,7 @@ class Assignment:
 
     @classmethod
     def from_json(cls, text: str) -> Assignment:
-        """Read an assignment; a key too many or too few, or another schema, is a ValueError."""
+        """Parse an assignment; ValueError if keys are missing or unknown, or if it has another schema."""
         raw = json.loads(text)
         if raw.get("schema") != SCHEMA:
             raise ValueError("assignment of schema {}, this worker reads {}".format(raw.get("schema"), SCHEMA))
@@ -115,9 +115,9 @@ class Assignment:
 
 
 class Place(NamedTuple):
-    """Where this process stands in the job.
+    """The position of this process in the job.
 
-    device: what torch calls it ("cpu", "cuda:0"). rank of ranks: processes. data_rank of data_ranks: distinct batches.
+    device: torch's name for it ("cpu", "cuda:0"). rank of ranks: processes. data_rank of data_ranks: distinct batches.
     """
 
     device: str
@@ -127,22 +127,22 @@ class Place(NamedTuple):
     data_ranks: int
 
 
-# Kinds of record, one JSON object a line, in the order of a healthy attempt:
-#   start  {pid, python, utc}                           the process lives
-#   phase  {name}                                       a part of the set-up has ended
-#   facts  {...}                                        versions, threads, what the device says of itself
+# Kinds of record, one JSON object a line, in the order of a successful attempt:
+#   start  {pid, python, utc}                           the process has started
+#   phase  {name}                                       a phase of the set-up has ended
+#   facts  {...}                                        versions, threads, facts about the device
 #   peak   {precision, flops, path, tried}              measured peak of matrix multiplication
 #   step   {step, slots, content, trained, loss_sum, gradient_norm, learning_rate, synced, marks,
-#          samples}                                   the first steps alone: a digest of each row on this rank
-#                                                     marks: [part, instant] of each part's end, where parts are timed;
+#          samples}                                   first steps only: a hash of each row on this rank
+#                                                     marks: [part, instant] of each part's end, if parts are timed;
 #                                                     its waits for other ranks follow it, as `communication`
-#   edge   {window, steps, synced, second_s, witness_s} a window's edge; window 0 begins with edge 0
-#   load   {busy_s, own_s, minor_faults}                the machine's and the process's CPU seconds so far
-#   model  {parameters, trainable_parameters, weights}  what was built, before any strategy changed it
+#   edge   {window, steps, synced, second_s, witness_s} a window's edge; window 0 starts at edge 0
+#   load   {busy_s, own_s, minor_faults}                CPU seconds so far of the machine and of the process
+#   model  {parameters, trainable_parameters, weights}  the model as built, before any strategy changed it
 #   evaluation {moment, documents, rows, targets, loss_sum}  the held-out loss before or after training
 #   sample {moment, ids}                                a greedy completion before or after training
 #   saved  {path, bytes, files}                         the model was written
-#   end    {reason, status, ...}                        missing after a kill: that is the diagnosis
+#   end    {reason, status, ...}                        missing if the process was killed
 KINDS = ("start", "phase", "facts", "peak", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end")
 
 
@@ -150,12 +150,12 @@ def encode(kind: str, rank: int, instant_s: float, fields: Mapping[str, Any]) ->
     """One record as a line of JSON. Non-finite floats are written as the strings "nan", "inf", "-inf"."""
     assert kind in KINDS, kind
     row = {"kind": kind, "rank": rank, "instant_s": instant_s}
-    row.update({key: _writable(value) for key, value in fields.items()})
+    row.update({key: _encode_non_finite(value) for key, value in fields.items()})
     return (json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
 def decode(line: str) -> Dict[str, Any]:
-    """The record of one whole line; ValueError where it is none."""
+    """Parse the record of one complete line; ValueError if it is not a record."""
     row = json.loads(line)
     if not isinstance(row, dict) or row.get("kind") not in KINDS or not isinstance(row.get("instant_s"), (int, float)):
         raise ValueError("not a record")
@@ -165,22 +165,22 @@ def decode(line: str) -> Dict[str, Any]:
 _NON_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
-def _writable(value: Any) -> Any:
+def _encode_non_finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return "nan" if value != value else "inf" if value > 0 else "-inf"
     return value
 
 
-# The token file: a JSON header padded with blanks to HEADER_BYTES, then little-endian arrays one after another:
+# The token file: a JSON header padded with blanks to HEADER_BYTES, then consecutive little-endian arrays:
 #   ids      int32 [tokens]
-#   trained  uint8 [tokens]         1 where the experiment takes a loss (documents' first tokens included)
+#   trained  uint8 [tokens]         1 for tokens with a loss (first tokens of documents included)
 #   offsets  int64 [documents + 1]  document d is ids[offsets[d]:offsets[d + 1]]
-# padded so that offsets begins at a multiple of 8.
+# with padding before offsets, so that it starts at a multiple of 8.
 HEADER_BYTES = 4096
 
 
 class TokenLayout(NamedTuple):
-    """Byte positions of the token file's arrays."""
+    """Byte offsets of the token file's arrays, and of its end."""
 
     ids: int
     trained: int
@@ -189,34 +189,33 @@ class TokenLayout(NamedTuple):
 
 
 def token_layout(documents: int, tokens: int) -> TokenLayout:
-    """Where each array of a token file begins, and where the file ends."""
+    """Byte offsets for a token file with so many documents and tokens."""
     trained = HEADER_BYTES + 4 * tokens
     offsets = (trained + tokens + 7) // 8 * 8
     return TokenLayout(HEADER_BYTES, trained, offsets, offsets + 8 * (documents + 1))
 
 
 def records_name(rank: int, life: int = 0) -> str:
-    """The file of a rank's records. life: how often its processes were started again before; each has its own file,
-    so that no file holds instants of two processes."""
+    """Name of the file with a rank's records. life: how often the rank was restarted before; each process has its own
+    file, so that no file mixes instants of two processes."""
     return "records.{}.jsonl".format(rank) if life == 0 else "records.{}.life{}.jsonl".format(rank, life)
 
 
 def stacks_name(rank: int) -> str:
-    """The file that a rank writes its stacks to when it is asked by SIGUSR1."""
+    """Name of the file that a rank writes its stacks to on SIGUSR1."""
     return "stacks.{}.txt".format(rank)
 
 
-# Set to "1" for torchrun where processes may be started again. Its agent otherwise keeps one store for all lives (torch
-# 2.6 to 2.13), in which the next one finds the addresses of ranks that are gone: it is refused, or waits half an hour.
+# Environment variable, "1" for torchrun if processes may be restarted. Otherwise its agent keeps one store over all
+# restarts (torch 2.6 to 2.13), in which new ranks find the addresses of dead ones and are refused or wait half an hour.
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
-
-# The process that follows this job, on the job's own host: when it is gone, nobody takes in what is measured.
+# Environment variable with the pid of the job's parent on this host: without the parent nobody reads the records.
 PARENT = "TUNEMARK_PARENT"
 
 
 def split_runtime(name: str) -> List[str]:
-    """("package.module", "Name") of a runtime's dotted name; ValueError where it is malformed."""
+    """["package.module", "Name"] of a runtime's name; ValueError if it is malformed."""
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
         raise ValueError("a runtime is named 'package.module:Name', not {!r}".format(name))

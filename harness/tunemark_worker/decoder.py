@@ -1,4 +1,4 @@
-"""The parts of a decoder, found by what transformers' causal language models have in common, whatever the family."""
+"""Find the parts of a decoder by what all of transformers' causal language models have in common."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Module = torch.nn.Module
 
 
 class Decoder(NamedTuple):
-    """A causal language model in its parts; names are attributes of `base`, but for `head`, one of `top`.
+    """The parts of a causal language model. Names are attributes of `base`, except `head`, an attribute of `top`.
 
-    base: the stack without the head. embedding: of tokens. positions: tables of learned positions. norm: the last
-    one, None where there is none. is_tied: the head's weight is the embedding's.
+    base: the model without the head. embedding: of tokens. positions: embeddings of learned positions. norm: the final
+    one, None if there is none. is_tied: the head shares the embedding's weight.
     """
 
     top: Module
@@ -29,14 +29,14 @@ class Decoder(NamedTuple):
 
 
 def layers_of(module: Module) -> Optional[torch.nn.ModuleList]:
-    """The decoder's layers: the list of modules that holds most parameters; None where there is no list."""
+    """The decoder's layers: the ModuleList with the most parameters; None if there is no such list."""
     lists = [m for m in module.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
-    # An outer list comes before those within, and `max` keeps the first.
+    # An outer list comes before lists nested in it, and `max` keeps the first.
     return max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=None)
 
 
 def decoder(module: Module) -> Decoder:
-    """The parts; ValueError says what is missing, for a model that is not built as transformers' are."""
+    """Find the parts; ValueError says what is missing in a model that is not built like those of transformers."""
     layers = layers_of(module)
     if layers is None:
         raise ValueError("{} has no list of layers".format(type(module).__name__))
@@ -47,16 +47,16 @@ def decoder(module: Module) -> Decoder:
     children: Dict[str, Module] = dict(base.named_children())
     layers_name = next((n for n, m in children.items() if m is layers), None)
     if layers_name is None:
-        raise ValueError("{}: its layers are no child of {}".format(type(module).__name__, base_name))
-    embedding = _of(children, _asked(module, "get_input_embeddings"), "an embedding of tokens")
-    head = _of(dict(module.named_children()), _asked(module, "get_output_embeddings"), "a head")
+        raise ValueError("{}: its layers are not a child of {}".format(type(module).__name__, base_name))
+    embedding = _child_name(children, _call_if_present(module, "get_input_embeddings"), "an embedding of tokens")
+    head = _child_name(dict(module.named_children()), _call_if_present(module, "get_output_embeddings"), "a head")
     positions = [n for n, m in children.items() if isinstance(m, torch.nn.Embedding) and n != embedding]
-    others = [n for n, m in children.items() if n not in (embedding, layers_name, *positions) and _has_weights(m)]
-    if not others:
-        # A norm without weights is a norm all the same; rotary positions are none.
-        others = [n for n, m in children.items() if "norm" in type(m).__name__.lower()]
-    if len(others) > 1:
-        raise ValueError("{}: which of {} is the last norm?".format(type(module).__name__, ", ".join(others)))
+    candidates = [n for n, m in children.items() if n not in (embedding, layers_name, *positions) and _has_weights(m)]
+    if not candidates:
+        # A norm may have no weights; rotary position embeddings have none either, so go by the name.
+        candidates = [n for n, m in children.items() if "norm" in type(m).__name__.lower()]
+    if len(candidates) > 1:
+        raise ValueError("{}: which of {} is the final norm?".format(type(module).__name__, ", ".join(candidates)))
     return Decoder(
         top=module,
         base=base,
@@ -65,17 +65,17 @@ def decoder(module: Module) -> Decoder:
         layers_name=layers_name,
         embedding=embedding,
         positions=positions,
-        norm=others[0] if others else None,
+        norm=candidates[0] if candidates else None,
         head=head,
         is_tied=getattr(module, head).weight is children[embedding].weight,
     )
 
 
-def _asked(module: Module, method: str) -> Any:
+def _call_if_present(module: Module, method: str) -> Any:
     return getattr(module, method)() if hasattr(module, method) else None
 
 
-def _of(children: Dict[str, Module], wanted: Any, what: str) -> str:
+def _child_name(children: Dict[str, Module], wanted: Any, what: str) -> str:
     name = next((n for n, m in children.items() if m is wanted), None)
     if wanted is None or name is None:
         raise ValueError("{} was not found where transformers' models have it".format(what))

@@ -1,22 +1,22 @@
-"""Which processes carry a mark in their environment: children that outlive whom they were started by, in whatever
-session, are found by it. Linux alone has the /proc that it takes."""
+"""Find processes that carry a mark in their environment, such as children that outlive their parent, in any session.
+Needs Linux's /proc."""
 
 from __future__ import annotations
 
 import os
 from typing import List, Tuple
 
-# The variable that a process and all that it starts inherit.
+# Environment variable with the mark, which all child processes inherit.
 VARIABLE = "TUNEMARK_MARK"
 
 
 def is_known() -> bool:
-    """Whether this host can say it at all."""
+    """Whether this host has the /proc that the search needs."""
     return os.path.isdir("/proc/self")
 
 
 def processes(mark: str) -> List[Tuple[int, str]]:
-    """(pid, command) of all but this process; dead ones that nobody has waited for are none."""
+    """(pid, command) of all processes with the mark, without this process and zombies."""
     found = []
     wanted = "{}={}".format(VARIABLE, mark).encode()
     for name in os.listdir("/proc") if is_known() else []:

@@ -1,8 +1,8 @@
-"""The timed part: optimizer steps in contiguous windows. The device is waited for at a window's edges only.
+"""The timed training loop: optimizer steps in contiguous windows, synchronizing with the device only at window edges.
 
 A step is one optimizer update over the global batch. Its loss is the sum of cross-entropies over all predicted tokens
-of the global batch, divided by their number: the same however the batch is cut into micro-batches and ranks.
-Counts in the records are this rank's own; the job's are their sums over data ranks.
+of the global batch, divided by their number: the same however the batch is split into micro-batches and over ranks.
+Counts in the records are of this rank; the job's counts are their sums over data ranks.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from tunemark_worker.batches import Batch, Counts, count, digests
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.norm import clip, local
 
-# Windows that an interval is first formed of.
+# Timed windows before the confidence interval is first computed.
 FIRST_INTERVAL = 12
-# Steps that a run may take besides those asked for until it settles, and as many as were asked for if that is more.
+# Steps beyond the requested ones that a run may take to become steady, or as many as were requested if that is more.
 UNSETTLED_STEPS = 32
-# First steps of which every rank says what it trains on, for the parent to see that no sample is learnt from twice.
+# First steps for which every rank records hashes of its rows, so that the parent can see duplicate samples.
 SAMPLED_STEPS = 2
 # Seconds between two records of the machine's load.
 LOAD_S = 1.0
-# What rank 0 tells the others between windows, by position; 0 is to go on.
+# Reasons to stop. Rank 0 broadcasts the index between windows; 0 is to go on.
 REASONS = ("", "steps", "target-interval", "budget", "epochs", "interrupted")
 
 Mark = Tuple[str, float]
 
 
 class Job(NamedTuple):
-    """What the loop works on. steps: each item is one step's micro-batches on this rank. factor: of the learning
-    rate, by step. clock, second: two clocks of the host. is_interrupted: someone asked for the end."""
+    """Everything that the loop works on. steps: each item is one step's micro-batches on this rank. factor: of the
+    learning rate, by step. clock, second: two clocks of the host. is_interrupted: whether the end was requested."""
 
     assignment: Assignment
     place: Place
@@ -54,8 +54,8 @@ class Job(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step's outcome; what the device still computes is left there until the window's edge. samples: digests of
-    its rows on this rank, of the first steps; None later."""
+    """The result of one step. Tensors stay on the device until the window's edge. samples: hashes of the step's rows on
+    this rank, None after the first steps."""
 
     counts: Counts
     samples: Optional[List[str]]
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
 
 def train(job: Job) -> str:
-    """Step until there is a reason to stop, and return it."""
+    """Train until there is a reason to stop, and return the reason."""
     if not job.assignment.breakdown or job.place.ranks == 1:
         return _train(job, None)
     with waiting.waits_of(job.place.device, job.clock) as waits:
@@ -77,22 +77,22 @@ def train(job: Job) -> str:
 
 
 def _train(job: Job, waits: Optional[waiting.Waits]) -> str:
-    witness = _witness(job.module)
+    witness = _last_updated_parameter(job.module)
     last: List[torch.Tensor] = []
     if hasattr(job.device, "follow"):
-        job.device.follow(lambda: _read(witness, last))
+        job.device.follow(lambda: _wait_by_reading(witness, last))
     timing = Timing(job.assignment, job.device.waits_free)
     edge_s = _edge(job, witness, 0, 0)
     began_s = load_s = edge_s
     job.recorder.write("load", **recording.load())
     done = window = 0
     while True:
-        reason, length = _agree(job, timing, done, edge_s - began_s)
+        reason, length = _agree_on_next(job, timing, done, edge_s - began_s)
         if reason:
             return reason
         taken: List[Step] = []
         for batches in job.steps:
-            taken.append(_step(job, waits, done + len(taken), batches))
+            taken.append(_count_and_step(job, waits, done + len(taken), batches))
             last[:] = [taken[-1].loss_sum]
             if len(taken) == length:
                 break
@@ -108,15 +108,15 @@ def _train(job: Job, waits: Optional[waiting.Waits]) -> str:
         edge_s, done, window = next_s, done + len(taken), window + 1
 
 
-def _read(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
-    """Bring the last step's loss to the host, and an element of a weight that its update wrote."""
+def _wait_by_reading(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
+    """Wait for the last step by copying its loss, and an element of a weight that it updated, to the host."""
     for loss in last:
         loss.item()
-    _element(witness)
+    _read_element(witness)
 
 
-def _step(job: Job, waits: Optional[waiting.Waits], number: int, batches: List[Batch]) -> Step:
-    """waits: for other ranks, where parts are timed and there are any."""
+def _count_and_step(job: Job, waits: Optional[waiting.Waits], number: int, batches: List[Batch]) -> Step:
+    """waits: for other ranks; None unless parts are timed and there are several ranks."""
     counts = count(batches)
     samples = [row for batch in batches for row in digests(batch)] if number < SAMPLED_STEPS else None
     return advance(job, number, batches, counts, samples, waits)
@@ -130,7 +130,7 @@ def advance(
     samples: Optional[List[str]] = None,
     waits: Optional[waiting.Waits] = None,
 ) -> Step:
-    """Take one optimizer step over batches that `counts` tells of; nothing here reads what is in a tensor."""
+    """Take one optimizer step over batches with `counts` tokens. Never reads the content of a tensor on the host."""
     a = job.assignment
     marks: List[Mark] = []
 
@@ -139,7 +139,7 @@ def advance(
             job.device.synchronize()
             instant_s = job.clock()
             if waits is not None:
-                # All waits of a part stand together at its end.
+                # All waits of a part are recorded together, at its end.
                 marks.append((name, instant_s - waits.taken()))
                 name = waiting.COMMUNICATION
             marks.append((name, instant_s))
@@ -148,21 +148,21 @@ def advance(
     targets = torch.tensor(float(counts.trained), device=job.place.device)
     if job.place.data_ranks > 1:
         dist.all_reduce(targets)
-        # Ranks that share a data rank have each added the same tokens.
+        # Ranks with the same data rank have each added the same tokens.
         targets = targets * (job.place.data_ranks / float(job.place.ranks))
-    # Data parallelism averages gradients over data ranks, and the division is by everybody's tokens already.
+    # Data parallelism averages gradients over data ranks, but `targets` is already the sum over them.
     scale = job.place.data_ranks / targets.clamp(min=1.0)
     loss_sum = torch.zeros((), device=job.place.device)
-    pipelined = getattr(job.strategy, "gradients", None)
-    if pipelined is not None:
-        every = [batch.to(job.place.device) for batch in batches]
+    pipeline_step = getattr(job.strategy, "gradients", None)
+    if pipeline_step is not None:
+        moved = [batch.to(job.place.device) for batch in batches]
         mark("transfer")
-        loss_sum = pipelined(job.model.logits, loss_of, every, scale)
+        loss_sum = pipeline_step(job.model.logits, loss_of, moved, scale)
         mark("pipeline")
-    for m, batch in enumerate(batches if pipelined is None else ()):
+    for m, batch in enumerate(batches if pipeline_step is None else ()):
         on_device = batch.to(job.place.device)
         mark("transfer")
-        with _communicating(job.module, m == len(batches) - 1):
+        with _sync_gradients_if(job.module, m == len(batches) - 1):
             with optimizing.autocast(a.precision, job.place.device):
                 logits = job.model.logits(job.module, on_device)
             loss = loss_of(logits, on_device.labels)
@@ -182,8 +182,8 @@ def advance(
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The sum, in float32, of the cross-entropy of each label given the logits one position before it."""
-    # The labels are shifted, not the logits: those are the largest tensor of the step, and a slice would copy them.
+    """The float32 sum of the cross-entropy of each label given the logits one position before it."""
+    # Shift the labels, not the logits: these are the largest tensor of the step, and a slice would copy them.
     following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
@@ -191,17 +191,17 @@ def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _edge(job: Job, witness: torch.nn.Parameter, window: int, steps: int, taken: Optional[List[Step]] = None) -> float:
-    """Wait for the device and read the clocks: here one window ends and window number `window` begins.
+    """Synchronize and read the clocks at the edge where window number `window` begins, and write the records.
 
-    steps: taken since the start. witness_s: when an element of an updated weight had reached the host, which shows
-    that there was nothing left to wait for, whatever `synchronize` does."""
+    steps: taken since the start. witness_s, in the record: when an element of an updated weight had reached the host,
+    which shows that no work was left, even if `synchronize` does not wait."""
     job.device.synchronize()
     instant_s = job.clock()
     second_s = job.second()
-    _element(witness)
+    _read_element(witness)
     witness_s = job.second()
     for i, step in enumerate(taken or ()):
-        last = i == len(taken or ()) - 1
+        is_last = i == len(taken or ()) - 1
         job.recorder.write(
             "step",
             instant_s=step.instant_s,
@@ -213,7 +213,7 @@ def _edge(job: Job, witness: torch.nn.Parameter, window: int, steps: int, taken:
             loss_sum=step.loss_sum.item(),
             gradient_norm=step.gradient_norm.item(),
             learning_rate=step.learning_rate,
-            synced=last,
+            synced=is_last,
             marks=step.marks or None,
             **({} if step.samples is None else {"samples": step.samples}),
         )
@@ -224,15 +224,15 @@ def _edge(job: Job, witness: torch.nn.Parameter, window: int, steps: int, taken:
 
 
 class Timing:
-    """What the windows so far say: how long the next one should be, and whether enough has been measured."""
+    """Decides from the windows so far how long the next one is, and when to stop."""
 
     def __init__(self, assignment: Assignment, waits_free: bool) -> None:
         self._a, self._waits_free = assignment, waits_free
         self._steps: List[int] = []
         self._seconds: List[float] = []
         self._tokens: List[int] = []
-        self._warm: Optional[int] = None
-        self._next_warm, self._next_interval = 1, FIRST_INTERVAL
+        self._warmup_windows: Optional[int] = None
+        self._next_warmup_check, self._next_interval_check = 1, FIRST_INTERVAL
 
     def add(self, steps: int, seconds: float, tokens: int) -> None:
         self._steps.append(steps)
@@ -240,21 +240,21 @@ class Timing:
         self._tokens.append(tokens)
 
     def reason(self, done: int, elapsed_s: float) -> str:
-        """Why to stop now; empty where there is no reason."""
+        """The reason to stop now; empty to go on."""
         if self._a.budget_s is not None and elapsed_s >= self._a.budget_s:
             return "budget"
-        warm = self._warm_windows()
+        warm = self._find_warmup()
         if warm is None:
-            # A run that never settles would never end: then the steps asked for are its second half.
+            # A run that never becomes steady must end too: then the requested steps are its second half.
             if self._a.steps is not None and done >= self._a.steps + max(self._a.steps, UNSETTLED_STEPS):
                 return "steps"
             return ""
         if self._a.steps is not None and done - sum(self._steps[:warm]) >= self._a.steps:
             return "steps"
         timed = len(self._steps) - warm
-        if self._a.target_interval > 0 and timed >= self._next_interval:
-            # Looking seldom keeps this cheap, and a chance narrowness from being waited for.
-            self._next_interval = timed + max(1, timed // 8)
+        if self._a.target_interval > 0 and timed >= self._next_interval_check:
+            # Rare checks are cheap, and avoid stopping at an interval that is narrow by chance.
+            self._next_interval_check = timed + max(1, timed // 8)
             interval = steady.within_run(self._seconds[warm:], self._tokens[warm:])
             if interval.low is None or interval.high is None:
                 return ""
@@ -263,7 +263,7 @@ class Timing:
         return ""
 
     def length(self, done: int) -> int:
-        """Steps of the next window."""
+        """Number of steps of the next window."""
         if self._waits_free or not self._seconds:
             return 1
         length = int(self._a.window_s * self._steps[-1] / max(self._seconds[-1], 1e-9)) + 1
@@ -274,47 +274,47 @@ class Timing:
                 length = min(length, left)
         return max(1, length)
 
-    def _warm_windows(self) -> Optional[int]:
-        """Windows of the warm-up; None while it lasts."""
+    def _find_warmup(self) -> Optional[int]:
+        """Number of warm-up windows; None until it is known."""
         if self._a.warmup is None:
-            # Once found it stays. A run that never becomes steady is asked seldom: the answer costs more with length.
-            if self._warm is None and len(self._steps) >= self._next_warm:
-                self._next_warm = len(self._steps) + max(1, len(self._steps) // 16)
-                self._warm = steady.warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
-        elif self._warm is None:
+            # Once found it stays. Checks become rarer, because their cost grows with the number of windows.
+            if self._warmup_windows is None and len(self._steps) >= self._next_warmup_check:
+                self._next_warmup_check = len(self._steps) + max(1, len(self._steps) // 16)
+                self._warmup_windows = steady.warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
+        elif self._warmup_windows is None:
             done = 0
             for window, steps in enumerate([0, *self._steps]):
                 done += steps
                 if done >= self._a.warmup:
-                    self._warm = window
+                    self._warmup_windows = window
                     break
-        return self._warm
+        return self._warmup_windows
 
 
-def _agree(job: Job, timing: Timing, done: int, elapsed_s: float) -> Tuple[str, int]:
-    """Rank 0's decision: a reason to stop, or the next window's steps."""
+def _agree_on_next(job: Job, timing: Timing, done: int, elapsed_s: float) -> Tuple[str, int]:
+    """Rank 0's decision, on every rank: (reason to stop, steps of the next window)."""
     reason = "interrupted" if job.is_interrupted() else timing.reason(done, elapsed_s)
     length = timing.length(done)
     if job.place.ranks > 1:
-        told = torch.tensor([REASONS.index(reason), length], device=job.place.device)
-        dist.broadcast(told, src=0)
-        reason, length = REASONS[int(told[0])], int(told[1])
+        decision = torch.tensor([REASONS.index(reason), length], device=job.place.device)
+        dist.broadcast(decision, src=0)
+        reason, length = REASONS[int(decision[0])], int(decision[1])
     return reason, length
 
 
-def _communicating(module: Any, is_last: bool) -> Any:
-    """Gradients are exchanged once a step, with the last micro-batch."""
+def _sync_gradients_if(module: Any, is_last: bool) -> Any:
+    """A context in which gradients are synchronized over data ranks only for the last micro-batch of a step."""
     if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
         module.set_requires_gradient_sync(is_last)
         return contextlib.nullcontext()
     return contextlib.nullcontext() if is_last or not hasattr(module, "no_sync") else module.no_sync()
 
 
-def _witness(module: torch.nn.Module) -> torch.nn.Parameter:
-    """The last trainable parameter of which something lies here: the last that the optimizer updates."""
+def _last_updated_parameter(module: torch.nn.Module) -> torch.nn.Parameter:
+    """The last trainable parameter with elements on this rank, which the optimizer updates last."""
     return [p for p in module.parameters() if p.requires_grad and local(p).numel()][-1]
 
 
-def _element(parameter: torch.nn.Parameter) -> float:
-    """Bring an element to the host, of this rank's own part."""
+def _read_element(parameter: torch.nn.Parameter) -> float:
+    """Copy the first element of this rank's part to the host."""
     return local(parameter).flatten()[0].item()

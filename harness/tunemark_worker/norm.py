@@ -1,4 +1,4 @@
-"""The norm of the whole job's gradient, wherever its parts lie, and clipping by it."""
+"""The gradient norm over all ranks, whatever the sharding, and clipping by it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def clip(
     counted_elsewhere: Sequence[torch.nn.Parameter] = (),
 ) -> torch.Tensor:
     """Scale the gradients so that their 2-norm over all parameters of the job is at most `largest`, by the rule of
-    `torch.nn.utils.clip_grad_norm_`; returns the norm before.
+    `torch.nn.utils.clip_grad_norm_`; returns the norm before scaling.
 
-    A sharded gradient's squares are summed over the ranks that it is sharded over, a replicated one counts once.
-    stages: the group of ranks that hold other parameters. counted_elsewhere: parameters that another of its ranks
-    has too, and counts. Whole gradients on an accelerator are left to torch's own kernels, which are fused there.
+    Squares of a sharded gradient are summed over the ranks that it is sharded over; a replicated one counts once.
+    stages: the process group of ranks with other parameters (pipeline stages). counted_elsewhere: parameters that
+    another rank of that group also has and counts. Unsharded gradients on an accelerator use torch's fused kernels.
     """
-    if stages is None and not counted_elsewhere and all(_is_whole_on_accelerator(p) for p in parameters):
+    if stages is None and not counted_elsewhere and all(_is_unsharded_on_accelerator(p) for p in parameters):
         return torch.nn.utils.clip_grad_norm_(parameters, largest)
     for parameter in parameters:
         add_up(parameter)
@@ -51,28 +51,28 @@ def clip(
     return norm
 
 
-def _is_whole_on_accelerator(parameter: torch.nn.Parameter) -> bool:
+def _is_unsharded_on_accelerator(parameter: torch.nn.Parameter) -> bool:
     return parameter.device.type != "cpu" and not hasattr(parameter, "placements")
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What lies on this rank of a tensor that may be distributed, detached."""
+    """This rank's part of a tensor that may be a DTensor, detached."""
     held: Any = tensor.detach()
     found: torch.Tensor = held.to_local() if hasattr(held, "to_local") else held
     return found
 
 
 def add_up(parameter: torch.nn.Parameter) -> None:
-    """Lay a gradient out as its parameter is, adding up where each rank has a summand: of a norm's weight under
-    sequence parallelism it has."""
+    """Redistribute a gradient to the placements of its parameter. Partial gradients are summed, such as those of a
+    norm's weight under sequence parallelism."""
     gradient, held = parameter.grad, parameter  # type: Any, Any
     if getattr(gradient, "placements", None) != getattr(held, "placements", None) and gradient is not None:
         parameter.grad = gradient.redistribute(held.device_mesh, held.placements)
 
 
 def _square(gradient: torch.Tensor) -> torch.Tensor:
-    """The square of the norm, row by row: on a CPU torch adds up a whole tensor's squares in float32, and for eight
-    million of them the norm was wrong by 2e-4 (torch 2.13). The second sum is short, so that float64 costs nothing."""
+    """The squared norm, computed row by row: on a CPU torch sums a whole tensor's squares in float32, and for eight
+    million of them the norm was off by 2e-4 (torch 2.13). The second sum is short, so float64 costs nothing."""
     rows = gradient if gradient.dim() > 1 else gradient[None]
     norms = torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32)
     norm: torch.Tensor = torch.linalg.vector_norm(norms, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""How weights are updated and in which precision: optimizers, schedules and the meaning of each precision's name.
+"""Optimizers, learning-rate schedules, and what each precision means.
 
 fp32: all in float32. bf16-autocast: float32 weights, matrix multiplications in bfloat16. bf16: weights, gradients and
 the optimizer's state in bfloat16.
@@ -18,21 +18,21 @@ PRECISIONS = ("fp32", "bf16-autocast", "bf16")
 
 
 def make(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer by name, torch's own with its defaults (AdamW: betas 0.9 and 0.999, decay 0.01; SGD: no momentum;
-    Adafactor: no first moment, and the learning rate is relative to a tensor's root mean square)."""
+    """The optimizer by name, torch's own with its defaults (AdamW: betas 0.9 and 0.999, weight decay 0.01; SGD: no
+    momentum; Adafactor: no first moment, learning rate relative to a tensor's root mean square)."""
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate)
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate)
     if name == "adafactor":
         if not hasattr(torch.optim, "Adafactor"):
-            raise ValueError("adafactor is in torch since 2.5, and this is torch {}".format(torch.__version__))
+            raise ValueError("adafactor needs torch 2.5 or newer, this is {}".format(torch.__version__))
         return torch.optim.Adafactor(parameters, lr=learning_rate)
     raise ValueError("the optimizer is one of {}, not {!r}".format(", ".join(OPTIMIZERS), name))
 
 
 def schedule(name: str, horizon: Optional[int]) -> Callable[[int], float]:
-    """step -> factor of the learning rate, falling over `horizon` steps; never 0, so that every step learns."""
+    """step -> learning-rate factor, which decays over `horizon` steps but is never 0, so that every step learns."""
     if name == "constant":
         return lambda step: 1.0
     if name not in SCHEDULES:
@@ -49,19 +49,19 @@ def schedule(name: str, horizon: Optional[int]) -> Callable[[int], float]:
 
 
 def parameter_dtype(precision: str) -> torch.dtype:
-    """What the weights are stored in."""
+    """The dtype of the weights."""
     _check(precision)
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """What matrices are multiplied in."""
+    """The dtype of matrix multiplications."""
     _check(precision)
     return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
 def autocast(precision: str, device: str) -> ContextManager[Any]:
-    """Around the forward pass."""
+    """The context for the forward pass."""
     _check(precision)
     if precision != "bf16-autocast":
         return contextlib.nullcontext()

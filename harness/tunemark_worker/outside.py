@@ -1,8 +1,7 @@
-"""What is done before and after the timed part, never in it: the held-out loss, a greedy completion, saving.
+"""Evaluation before and after the timed part, never in it: the held-out loss, a greedy completion, and saving.
 
-The first two are forward passes without gradients in evaluation mode, by the same `logits` and in the same precision as
-training. Every rank takes part with the same batches, because a sharded model's forward needs all of them; rank 0
-writes.
+The first two are forward passes in evaluation mode without gradients, with the same `logits` and precision as training.
+All ranks run the same batches, because the forward pass of a sharded model needs every rank; rank 0 writes.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from tunemark_worker.contract import IGNORED_LABEL, SAVED_BY, Assignment, Place
 from tunemark_worker.loop import loss_of
 from tunemark_worker.recorder import Recorder
 
-# A text that is completed is padded to a multiple of so many tokens for each process: a sequence that is shared out
-# can then be cut evenly, and a device that compiles for each shape sees few.
+# A prompt is padded to a multiple of this many tokens times ranks, so that sequence parallelism can split it evenly and
+# a device that compiles for each shape sees few shapes.
 SHAPE = 16
 
 
 class Outside(NamedTuple):
-    """What the functions of this module work on. model: the runtime. module: as the strategy made it."""
+    """The arguments of this module's functions. model: the runtime. module: as returned by the strategy."""
 
     assignment: Assignment
     place: Place
@@ -41,11 +40,11 @@ class Outside(NamedTuple):
 
 
 def look(o: Outside, moment: str) -> None:
-    """Write the held-out loss and the completion, where they are asked for. moment: "before" or "after" training."""
+    """Record the held-out loss and the completion, if requested. moment: "before" or "after" training."""
     a = o.assignment
     if not a.evaluate and not a.sample_ids:
         return
-    with _evaluating(o.module):
+    with _evaluation_mode(o.module):
         if a.evaluate:
             loss_sum, predicted, rows = _held_out_loss(o)
             if o.place.rank == 0:
@@ -65,7 +64,7 @@ def look(o: Outside, moment: str) -> None:
 
 
 def _held_out_loss(o: Outside) -> Tuple[float, int, int]:
-    """(sum, predicted tokens, rows) over the documents that training leaves out, each once, cut at `sequence`."""
+    """(loss sum, predicted tokens, rows) over the held-out documents, each once, truncated to `sequence` tokens."""
     a = o.assignment
     lengths = documents.held_out_lengths(o.tokens.lengths(), a.evaluate)
     rows = [row for _, row in documents.rows(lengths, a.sequence, a.batching, a.seed, 1)]
@@ -79,10 +78,10 @@ def _held_out_loss(o: Outside) -> Tuple[float, int, int]:
 
 
 def _completion(o: Outside) -> List[int]:
-    """The ids that follow the prompt, each the likeliest after those before it; ends with eos, which is left out.
+    """The ids of a greedy completion of the prompt, up to eos, which is left out.
 
-    The whole text is read anew for each id, so that any model and strategy can do it without a cache. Padding is on
-    the right, where no earlier token attends to it."""
+    Every id takes a forward pass over the whole text, so that any model and strategy can do it without a KV cache.
+    Padding is on the right, where no earlier token attends to it."""
     a = o.assignment
     ids = list(a.sample_ids)
     found: List[int] = []
@@ -110,10 +109,10 @@ def _logits(o: Outside, batch: Batch) -> torch.Tensor:
 
 
 def save(o: Outside) -> None:
-    """Write the model, adapters merged into it, to the assignment's folder, whole or not at all.
+    """Save the model, with adapters merged, to the assignment's folder, completely or not at all.
 
-    A strategy that shards gives the whole weights by `full_state`, which a model built anew then takes; without it the
-    module is whole in every rank."""
+    A strategy that shards returns the full weights from `full_state`, and they are loaded into a newly built model;
+    without that hook the module is complete on every rank."""
     target = o.assignment.save
     if target is None:
         return
@@ -127,9 +126,9 @@ def save(o: Outside) -> None:
             os.makedirs(part)
             o.model.save(whole, part)
             with open(os.path.join(part, SAVED_BY), "w", encoding="utf-8") as file:
-                json.dump(_origin(o.assignment), file, indent=1, sort_keys=True)
+                json.dump(_provenance(o.assignment), file, indent=1, sort_keys=True)
             size = sum(os.path.getsize(os.path.join(part, name)) for name in os.listdir(part))
-            # An empty folder of that name gives way; one with files is refused before and is an error here.
+            # Replaces an empty folder of that name; one with files was refused earlier and is an error here.
             os.rename(part, target)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
@@ -139,7 +138,7 @@ def save(o: Outside) -> None:
 
 
 def _unwrapped(module: Any) -> torch.nn.Module:
-    """The model inside of what a data-parallel wrapper made of it."""
+    """The model inside a DistributedDataParallel wrapper."""
     while isinstance(module, torch.nn.parallel.DistributedDataParallel):
         module = module.module
     found: torch.nn.Module = module
@@ -147,27 +146,27 @@ def _unwrapped(module: Any) -> torch.nn.Module:
 
 
 def _rebuilt(o: Outside, state: Dict[str, torch.Tensor]) -> torch.nn.Module:
-    """The model as it was before any strategy, on the host, with these weights."""
+    """The model with these weights, built on the host without any strategy."""
     a = o.assignment
     model = type(o.model)()
     module: torch.nn.Module = model.build(a, Place("cpu", 0, 1, 0, 1))
     methods.apply(a.method, a.method_options, module)
     expected = set(module.state_dict())
-    # A weight that two modules share is there under one of its names.
+    # A weight shared by two modules is in `state` under only one of its names.
     loaded = module.load_state_dict(state, strict=False)
     shared = {name for name, _ in module.named_parameters(remove_duplicate=True)}
     missing = [name for name in loaded.missing_keys if name in shared]
     if missing or loaded.unexpected_keys:
         raise ValueError(
-            "the strategy gave {} of {} weights back: {} are missing, {} are of no model".format(
+            "the strategy returned {} of {} weights: {} are missing, {} are not in the model".format(
                 len(state), len(expected), missing[:3], list(loaded.unexpected_keys)[:3]
             )
         )
     return module
 
 
-def _origin(a: Assignment) -> Dict[str, Any]:
-    """What tells of a saved model where it comes from."""
+def _provenance(a: Assignment) -> Dict[str, Any]:
+    """Facts stored with a saved model about the run that produced it."""
     return {
         "run_id": a.run_id,
         "attempt": a.attempt,
@@ -181,15 +180,15 @@ def _origin(a: Assignment) -> Dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
         module.train()
-        every: List[Any] = list(module.modules())
-        for each in every:
-            # FSDP2 keeps what a forward has gathered until a backward that does not come.
+        modules: List[Any] = list(module.modules())
+        for each in modules:
+            # FSDP2 keeps weights gathered in forward until a backward, which does not come here.
             if hasattr(each, "set_requires_gradient_sync") and hasattr(each, "reshard"):
                 each.reshard()

@@ -1,6 +1,6 @@
-"""The machine's peak, measured: the best FLOP/s of a square matrix multiplication over the paths the library offers.
+"""Measure the machine's peak: the best FLOP/s of a square matrix product over all code paths of torch.
 
-A multiplication of n x n matrices is 2 n^3 FLOPs. The best of all repeats counts: this is a bound, not an average.
+A product of n x n matrices is 2 n^3 FLOPs. The best of all repeats counts: this is a bound, not an average.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 SIZES = (1024, 2048, 4096)
 REPEATS = 8
-# fp32 sums of 1024 products are off by about 1e-7 of their size, tf32 and bf16 by 3e-4 and 3e-3.
+# Largest relative error that counts as fp32. Sums of 1024 products have about 1e-7; with tf32 3e-4, with bf16 3e-3.
 FP32_ERROR = 1e-5
 
 _PATHS: Dict[str, Callable[..., torch.Tensor]] = {"mm": torch.mm, "linear": torch.nn.functional.linear}
@@ -29,21 +29,21 @@ def measure(
     limit_s: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Dict[str, Any]:
-    """Fields of the record `peak`. tried: best FLOP/s of each path. It takes about `limit_s`, whatever the machine."""
+    """Fields of the `peak` record. tried: best FLOP/s of each path. Takes about `limit_s` on any machine."""
     end_s = clock() + limit_s
     combinations = _combinations(dtype, device)
     tried: Dict[str, float] = {}
     for size in SIZES:
         for path, library, accuracy in combinations:
-            # Twice, because the first of two may be slow. What is smallest is tried in any case.
+            # Twice, because of a warm-up call. The smallest size is tried in any case.
             expected_s = 2 * 2.0 * size**3 / max(tried.values()) if tried else 0.0
             if size != SIZES[0] and clock() + expected_s > end_s:
                 break
-            with _library(library), _accuracy(accuracy):
+            with _use_library(library), _use_accuracy(accuracy):
                 if accuracy == "highest" or _is_fp32(_PATHS[path], device):
                     name = "{}, {}, {} at {}".format(path, library, accuracy, size)
-                    tried[name] = _best(_PATHS[path], size, dtype, device, synchronize, end_s, clock)
-        # A larger size is worth its time only on the paths that are near the best.
+                    tried[name] = _best_flops(_PATHS[path], size, dtype, device, synchronize, end_s, clock)
+        # Larger sizes are tried only on paths that are near the best.
         enough = 0.7 * max(tried.values())
         combinations = [c for c in combinations if tried.get("{}, {}, {} at {}".format(*c, size), 0.0) > enough]
     best = max(tried, key=tried.__getitem__)
@@ -51,14 +51,14 @@ def measure(
 
 
 def _combinations(dtype: torch.dtype, device: str) -> List[Tuple[str, str, str]]:
-    """Path, library and accuracy, the likely ones first."""
-    # Without oneDNN, torch multiplies bfloat16 on CPU by a plain loop: a thousandth of the speed.
+    """(path, library, accuracy), the likely best first."""
+    # Without oneDNN, torch multiplies bfloat16 on CPU in a plain loop, a thousand times slower.
     libraries = ("default",) if device != "cpu" else ("mkldnn", "native") if dtype == torch.float32 else ("mkldnn",)
     accuracies = ("highest", "medium") if dtype == torch.float32 else ("highest",)
     return list(itertools.product(_PATHS, libraries, accuracies))
 
 
-def _best(
+def _best_flops(
     multiply: Callable[..., torch.Tensor],
     size: int,
     dtype: torch.dtype,
@@ -83,7 +83,7 @@ def _best(
 
 
 def _is_fp32(multiply: Callable[..., torch.Tensor], device: str) -> bool:
-    """True where this path keeps fp32's accuracy: "medium" lets the library use tf32 or bf16 inside."""
+    """Whether this path has fp32 accuracy: "medium" allows the library to use tf32 or bf16 internally."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(256, 1024, generator=generator)
     b = torch.randn(1024, 1024, generator=generator)
@@ -94,7 +94,7 @@ def _is_fp32(multiply: Callable[..., torch.Tensor], device: str) -> bool:
 
 
 @contextlib.contextmanager
-def _accuracy(name: str) -> Iterator[None]:
+def _use_accuracy(name: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     if name == before:
         yield
@@ -107,12 +107,12 @@ def _accuracy(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _library(name: str) -> Iterator[None]:
+def _use_library(name: str) -> Iterator[None]:
     if name == "default":
         yield
         return
     with warnings.catch_warnings():
-        # torch 2.13 warns, whatever is asked of oneDNN, that it was built without Intel GPUs.
+        # torch 2.13 warns on any oneDNN flag that it was built without Intel GPUs.
         warnings.simplefilter("ignore")
         with torch.backends.mkldnn.flags(enabled=name == "mkldnn"):
             yield

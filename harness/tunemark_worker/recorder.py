@@ -1,4 +1,4 @@
-"""The rank's records as lines of a file, whole even where the process is killed, and what the machine did meanwhile."""
+"""Write a rank's records as lines of a file, complete even if the process is killed, and read the machine's load."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tunemark_worker.contract import encode
 
 
 class Recorder:
-    """Appends records. A line is one write to a descriptor opened for appending: it is there whole or not at all."""
+    """Appends records. A line is one write to a descriptor opened for appending: it is written completely or not."""
 
     def __init__(self, path: str, rank: int, clock: Callable[[], float]) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._rank, self._clock = rank, clock
 
     def write(self, kind: str, instant_s: Optional[float] = None, **fields: Any) -> None:
-        """Write one record; `instant_s` where it tells of an earlier instant than now."""
+        """Write one record. instant_s: when it happened, if earlier than now."""
         line = encode(kind, self._rank, self._clock() if instant_s is None else instant_s, fields)
         before = os.fstat(self._descriptor).st_size
         written = os.write(self._descriptor, line)
         if written != len(line):
-            # A part of a record is none; whatever still fits after it stands on a line of its own.
+            # Remove the incomplete record, so that a later one that still fits starts on its own line.
             os.ftruncate(self._descriptor, before)
             raise OSError("the disk is full: {} of {} bytes of a record were written".format(written, len(line)))
 
 
 def affinity() -> Optional[Sequence[int]]:
-    """The cores that this process may run on; None where the system does not say."""
+    """The cores that this process may run on; None if unknown."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def load(stat: str = "/proc/stat") -> Dict[str, Any]:
-    """busy_s: CPU seconds so far of our cores, whoever used them (None where unknown). own_s: of this process.
-    minor_faults: pages handed to this process, by which an allocator's state shows."""
+    """busy_s: CPU seconds so far of this process's cores, used by any process (None if unknown). own_s: CPU seconds of
+    this process. minor_faults: of this process; they show how warm its allocator is."""
     return {
         "busy_s": _busy_s(stat, affinity()),
         "own_s": time.process_time(),
@@ -44,12 +44,12 @@ def load(stat: str = "/proc/stat") -> Dict[str, Any]:
 
 
 def _busy_s(stat: str, cores: Optional[Sequence[int]]) -> Optional[float]:
-    """Fields of proc(5): user nice system idle iowait irq softirq steal; steal counts as somebody else's work."""
+    """Fields of proc(5): user nice system idle iowait irq softirq steal; steal counts as busy."""
     try:
         with open(stat) as file:
             lines = [line.split() for line in file if line.startswith("cpu")]
     except OSError:
         return None
-    ours = {"cpu{}".format(core) for core in cores or ()}
-    ticks = [sum(map(int, [*f[1:4], *f[6:9]])) for f in lines if f[0] in ours]
+    own_cores = {"cpu{}".format(core) for core in cores or ()}
+    ticks = [sum(map(int, [*f[1:4], *f[6:9]])) for f in lines if f[0] in own_cores]
     return sum(ticks) / float(os.sysconf("SC_CLK_TCK")) if ticks else None

@@ -1,10 +1,10 @@
-"""A step of one rank of any layout, without the hardware and without the other ranks: `python -m
-tunemark_worker.simulation ASSIGNMENT RANK RESULT ...`, one process a candidate and rank.
+"""Simulate a step of one rank of any layout without its hardware and without the other ranks: `python -m
+tunemark_worker.simulation ASSIGNMENT RANK RESULT ...`, with one process per candidate and rank.
 
-The real model goes through the real strategy, optimizer and step. Its tensors are torch's fake ones, which have shapes
-and no content, and the process group is torch's fake one, which answers at once. So a model and a mesh of any size
-are stepped in seconds, and what the step does is counted exactly: FLOPs by operator, collectives with their sizes and
-groups, and every storage from its making to its end. Nothing is known of time.
+The real model, strategy, optimizer and training step run on torch's fake tensors, which have shapes but no content, in
+torch's fake process group, whose collectives return at once. So a model and a mesh of any size take seconds, and the
+step is counted exactly: FLOPs by operator, collectives with sizes and groups, and every storage from allocation to
+release. Nothing is learned about time.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from typing import Any, Dict, Iterator, List, Sequence
 
 from tunemark_worker.contract import Assignment, split_runtime
 
-# Categories of memory, in the order in which they are told.
+# Categories of memory, in the order of the result.
 CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "buffers", "workspace")
 
 
 def main(*jobs: str) -> int:
-    """Each three of `jobs` are an assignment's file, the rank, and where the result goes or what went wrong. All share
-    what this process has imported; each is simulated in a child of its own."""
+    """Simulate every (assignment file, rank, file for the result or error) in `jobs` and return the exit code. Each
+    runs in a forked child, which shares the modules imported here."""
     for name in HEAVY:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    # What all have in common is not looked through again by each child's collector, and so not copied for it.
+    # Frozen objects are not scanned by the children's garbage collectors, so their pages stay shared.
     gc.collect()
     gc.freeze()
     failed, parent = 0, os.getppid()
-    for told, rank, found in zip(*[iter(jobs)] * 3):
+    for assignment_path, rank, result_path in zip(*[iter(jobs)] * 3):
         if os.getppid() != parent:
-            return 1  # nobody waits any longer for what would be found
+            return 1  # the parent that wants the results is gone
         child = os.fork()
         if child:
             failed += os.waitpid(child, 0)[1] != 0
             continue
         try:
-            with open(told, encoding="utf-8") as file:
+            with open(assignment_path, encoding="utf-8") as file:
                 row = simulate(Assignment.from_json(file.read()), rank=int(rank))
         except Exception as error:
             traceback.print_exc()
-            row = {"error": _why(error)}
-        with open(found + ".growing", "w", encoding="utf-8") as file:
+            row = {"error": _explain(error)}
+        with open(result_path + ".growing", "w", encoding="utf-8") as file:
             json.dump(row, file)
-        os.replace(found + ".growing", found)
+        os.replace(result_path + ".growing", result_path)
         sys.stderr.flush()
-        # The fake group's threads and torch's teardown have nothing left to say.
+        # Skips the teardown of torch and of the fake group's threads.
         os._exit("error" in row)
     return 1 if failed else 0
 
 
-def _why(error: Exception) -> str:
-    """The error in words for who asked."""
+def _explain(error: Exception) -> str:
+    """The error in words for the user."""
     kind = type(error).__name__
     if kind in ("DynamicOutputShapeException", "DataDependentOutputException"):
-        return "its step depends on the contents of tensors ({}), and a step without data has none".format(error)
+        return "its step depends on the content of tensors ({}), which fake tensors do not have".format(error)
     return "{}: {}".format(kind, error)
 
 
-# What every simulation imports sooner or later.
+# Modules that every simulation imports.
 HEAVY = (
     "torch._dynamo",
     "torch._subclasses.fake_tensor",
@@ -82,10 +82,10 @@ HEAVY = (
 
 
 def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
-    """Step rank `rank` of the assignment's processes twice and count the second step.
+    """Take two steps as rank `rank` of the assignment's processes and return the counts of the second.
 
-    Changes torch's state for good: the process is to be used for nothing else. RuntimeError where torch is older than
-    2.6 or stands in a process group already.
+    Patches torch permanently, so the process must not be used for anything else. RuntimeError if torch is older than
+    2.6 or already in a process group.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -97,17 +97,17 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     a = replace(assignment, device="cpu", device_options={}, breakdown=False, weights="random")
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(a.processes), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     torch.set_num_threads(1)
-    _join(a, rank)
+    _join_fake_group(a, rank)
     model = runtime(a.model_runtime)()
     device = runtime("tunemark_torch.runtime:Cpu")()
     strategy = runtime(a.strategy_runtime)(a)
     place = device.open(a)
     strategy.prepare()
-    place = getattr(strategy, "place", lambda found: found)(place)
+    place = getattr(strategy, "place", lambda unchanged: unchanged)(place)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tally = Tally(copies_scattered=assignment.device == "cpu")
-    with _without_data(a), mode, tally:
-        # Whether packed documents are kept apart is read from numbers, which there are none of.
+    with _patched_torch(a), mode, tally:
+        # Built for padding: masks of packed documents depend on the content of tensors.
         built = model.build(replace(a, batching="pad"), place)
         method.apply(a.method, a.method_options, built)
         built.train()
@@ -115,47 +115,47 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
         module = strategy.apply(built, place)
         del built
         if isinstance(module, torch.nn.parallel.DistributedDataParallel):
-            # What the fake group answers has no tensors in it, for which this class asks.
-            module.register_comm_hook(None, lambda state, bucket: _reduced(bucket))
+            # This class expects tensors in the results of its collectives, and the fake group's have none.
+            module.register_comm_hook(None, lambda state, bucket: _all_reduce_bucket(bucket))
             module.reducer = _Reducer(module.reducer)  # type: ignore[assignment]
         parameters = [p for p in module.parameters() if p.requires_grad]
         updater = optimizer.make(a.optimizer, parameters, a.learning_rate)
         batches = [_batch(torch, a) for _ in range(a.gradient_accumulation)]
         slots = a.gradient_accumulation * a.micro_batch * a.sequence
         counts = Counts(slots, slots, slots - a.gradient_accumulation * a.micro_batch)
-        asked = _Asked(model, tally, a.architecture["vocab_size"])
+        recorded_model = _PhaseRecorder(model, tally, a.architecture["vocab_size"])
         job = loop.Job(
             assignment=a,
             place=place,
             device=device,
             strategy=strategy,
-            model=asked,
+            model=recorded_model,
             module=module,
             optimizer=updater,
             factor=lambda number: 1.0,
             steps=iter(()),
-            recorder=None,  # type: ignore[arg-type]  # a step writes nothing
+            recorder=None,  # type: ignore[arg-type]  # a step writes no records
             clock=lambda: 0.0,
             second=lambda: 0.0,
             is_interrupted=lambda: False,
         )
-        watch = _Watch(tally, module, updater, asked.scores)
-        # The first step makes the optimizer's states and fills DTensor's tables, which would be counted otherwise.
+        watch = _MemoryWatch(tally, module, updater, recorded_model.logit_storages)
+        # The first step creates the optimizer's state and fills DTensor's caches, which must not be counted.
         loop.advance(job, loop.SAMPLED_STEPS, batches, counts)
         watch.begin()
         loop.advance(job, loop.SAMPLED_STEPS + 1, batches, counts)
         return {"rank": rank, **watch.end()}
 
 
-class _Watch:
-    """Which storage of a step is what, and how many bytes of each kind there are when there are most."""
+class _MemoryWatch:
+    """Sorts the storages of a step into CATEGORIES, and finds the bytes of each at the peak."""
 
-    def __init__(self, tally: Any, module: Any, updater: Any, scores: Any) -> None:
+    def __init__(self, tally: Any, module: Any, updater: Any, logit_storages: Any) -> None:
         self._tally, self._module, self._updater = tally, module, updater
-        self._scores = scores
+        self._logit_storages = logit_storages
         self._gradients: List[int] = []
-        self._kinds: Dict[int, str] = {}
-        self._base: Dict[int, int] = {}
+        self._categories: Dict[int, str] = {}
+        self._resident: Dict[int, int] = {}
         updater.register_step_pre_hook(self._before_update)
 
     def begin(self) -> None:
@@ -163,7 +163,7 @@ class _Watch:
 
         self._tally.restart()
         self._tally.phase = "forward"
-        self._base = self._tally.held()
+        self._resident = self._tally.held()
         for tensor in [*self._module.parameters(), *self._module.buffers()]:
             self._mark(local(tensor), "parameters")
         for state in self._updater.state.values():
@@ -175,21 +175,21 @@ class _Watch:
     def end(self) -> Dict[str, Any]:
         tally = self._tally
         for number in self._gradients:
-            self._kinds.setdefault(number, "gradients")
-        held, now, most, at, phase = dict(self._base), sum(self._base.values()), -1, 0, ""
+            self._categories.setdefault(number, "gradients")
+        alive, now, most, at, phase = dict(self._resident), sum(self._resident.values()), -1, 0, ""
         if not tally.events:
-            raise RuntimeError("the step made no storage: it was not seen")
+            raise RuntimeError("the step allocated no storage, so it was not recorded")
         for index, event in enumerate(tally.events):
             now += event.delta_bytes
             if now > most:
                 most, at, phase = now, index, event.phase
         for event in tally.events[: at + 1]:
-            held[event.storage] = held.get(event.storage, 0) + event.delta_bytes
-        by = dict.fromkeys(CATEGORIES, 0)
+            alive[event.storage] = alive.get(event.storage, 0) + event.delta_bytes
+        by_category = dict.fromkeys(CATEGORIES, 0)
         makers: Dict[str, int] = {}
-        for number, size in held.items():
-            kind = self._kind(number)
-            by[kind] += size
+        for number, size in alive.items():
+            kind = self._category(number)
+            by_category[kind] += size
             maker = "{} {} {}".format(kind, *tally.origins[number])
             makers[maker] = makers.get(maker, 0) + size
         collectives: Dict[Any, int] = {}
@@ -202,12 +202,12 @@ class _Watch:
                 {"kind": each.kind, "payload_bytes": each.payload_bytes, "ranks": list(each.ranks), "count": count}
                 for each, count in collectives.items()
             ],
-            "memory_bytes": by,
+            "memory_bytes": by_category,
             "peak_bytes": most,
             "held": dict(sorted(makers.items(), key=lambda item: -item[1])[:_MAKERS]),
             "peak_phase": phase,
             "peak_operator": tally.events[at].operator,
-            "resident_bytes": sum(self._base.values()),
+            "resident_bytes": sum(self._resident.values()),
         }
 
     def _before_update(self, *args: Any) -> None:
@@ -223,42 +223,42 @@ class _Watch:
     def _mark(self, tensor: Any, kind: str) -> None:
         number = self._tally.number_of(tensor)
         if number is not None:
-            self._kinds.setdefault(number, kind)
+            self._categories.setdefault(number, kind)
 
-    def _kind(self, number: int) -> str:
-        if number in self._kinds:
-            return self._kinds[number]
+    def _category(self, number: int) -> str:
+        if number in self._categories:
+            return self._categories[number]
         operator, phase = self._tally.origins[number]
         is_bare = operator.startswith("aten.empty") and phase != "build"
-        if operator.startswith(_COLLECTIVES) or number in self._base or is_bare:
+        if operator.startswith(_COLLECTIVES) or number in self._resident or is_bare:
             return "buffers"
-        return "activations" if phase == "forward" and number not in self._scores else "workspace"
+        return "activations" if phase == "forward" and number not in self._logit_storages else "workspace"
 
 
-# Origins of what is held at the peak that are told, the largest first.
+# Origins of the memory at the peak that are reported, the largest first.
 _MAKERS = 24
-# Operators whose output is sent, received or gathered into; models themselves make no empty tensors.
+# Prefixes of operators whose outputs are communication buffers; models themselves create no empty tensors.
 _COLLECTIVES = ("c10d", "_c10d_functional", "_dtensor", "fsdp")
 
 
-class _Asked:
-    """A model's runtime that says when it is computing, and which storage holds the scores."""
+class _PhaseRecorder:
+    """Wraps a model's runtime to set the tally's phase and to remember which storages hold the logits."""
 
     def __init__(self, model: Any, tally: Any, vocabulary: int) -> None:
         self._model, self._tally, self._vocabulary = model, tally, vocabulary
-        self.scores: List[int] = []
+        self.logit_storages: List[int] = []
 
     def logits(self, module: Any, batch: Any) -> Any:
         self._tally.phase = "forward"
-        found = self._model.logits(module, batch)
+        logits = self._model.logits(module, batch)
         self._tally.phase = "loss"
-        if found.shape[-1] == self._vocabulary:
-            self.scores.append(self._tally.number_of(found))
-        return found
+        if logits.shape[-1] == self._vocabulary:
+            self.logit_storages.append(self._tally.number_of(logits))
+        return logits
 
 
 class _Reducer:
-    """DistributedDataParallel's own, but that buckets stay as they are at first: ranks would agree on their order."""
+    """DistributedDataParallel's reducer without rebuilding buckets, for which ranks would exchange their order."""
 
     def __init__(self, reducer: Any) -> None:
         self._reducer = reducer
@@ -270,8 +270,8 @@ class _Reducer:
         return False
 
 
-def _reduced(bucket: Any) -> Any:
-    """A bucket of gradients, reduced."""
+def _all_reduce_bucket(bucket: Any) -> Any:
+    """All-reduce a bucket of gradients, as a communication hook."""
     import torch
     import torch.distributed as dist
 
@@ -282,15 +282,15 @@ def _reduced(bucket: Any) -> Any:
 
 
 def _batch(torch: Any, a: Assignment) -> Any:
-    """A micro-batch of full rows."""
+    """A micro-batch of full rows without padding."""
     from tunemark_worker.batches import Batch
 
     tensors = [torch.zeros((a.micro_batch, a.sequence), dtype=torch.int64) for _ in range(4)]
     return Batch(tensors[0], tensors[1], tensors[2], tensors[3], a.batching == "pack")
 
 
-def _join(a: Assignment, rank: int) -> None:
-    """Join the fake process group as one of as many ranks as the assignment has."""
+def _join_fake_group(a: Assignment, rank: int) -> None:
+    """Join a fake process group with as many ranks as the assignment has."""
     import torch.distributed as dist
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -300,12 +300,12 @@ def _join(a: Assignment, rank: int) -> None:
 
 
 @contextlib.contextmanager
-def _without_data(a: Assignment) -> Iterator[None]:
-    """What of torch reads contents of tensors that a simulation has not got, done without them."""
+def _patched_torch(a: Assignment) -> Iterator[None]:
+    """Replace the parts of torch that read the content of tensors, which fake ones do not have."""
     import torch
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-    # As they are altered here, they are of no type.
+    # Untyped, because they are patched.
     dist: Any = importlib.import_module("torch.distributed")
     device_mesh: Any = importlib.import_module("torch.distributed.device_mesh")
     schedules: Any = importlib.import_module("torch.distributed.pipelining.schedules")
@@ -313,8 +313,8 @@ def _without_data(a: Assignment) -> Iterator[None]:
     ddp: Any = importlib.import_module("torch.nn.parallel.distributed")
     from tunemark_worker import optimizer
 
-    def really(function: Any) -> Any:
-        """Ranks of a mesh are numbers, which are read."""
+    def with_real_tensors(function: Any) -> Any:
+        """For device meshes, which read their ranks from a tensor."""
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -323,28 +323,28 @@ def _without_data(a: Assignment) -> Iterator[None]:
 
         return call
 
-    device_mesh.init_device_mesh = really(device_mesh.init_device_mesh)
+    device_mesh.init_device_mesh = with_real_tensors(device_mesh.init_device_mesh)
     mesh = device_mesh.DeviceMesh
     for name in ("__init__", "__getitem__", "get_coordinate", "get_local_rank", "_flatten", "_get_all_submeshes"):
-        setattr(mesh, name, really(getattr(mesh, name)))
-    mesh._concatenate = staticmethod(really(mesh._concatenate))
-    # All ranks would say whether their parameters have the same shapes: they do.
+        setattr(mesh, name, with_real_tensors(getattr(mesh, name)))
+    mesh._concatenate = staticmethod(with_real_tensors(mesh._concatenate))
+    # Ranks would exchange their parameters' shapes, which are equal.
     ddp._verify_param_shape_across_processes = lambda *args, **kwargs: None
     with contextlib.suppress(ImportError):
         from transformers import masking_utils  # 4.53 and newer
 
-        # Whether positions start anew within a row is read from them. Where our batches' do, the mask is given.
+        # It reads the positions to find packed documents; batches with packed documents come with a mask.
         masking_utils.find_packed_sequence_indices = lambda position_ids: None
     with contextlib.suppress(ImportError):
         moe: Any = importlib.import_module("transformers.integrations.moe")  # 5.0 and newer
-        # What experts multiply is known of torch's operator in bfloat16 alone, of transformers' own in every precision.
+        # torch's grouped product has a fake implementation for bfloat16 only, transformers' own for every precision.
         moe._can_use_grouped_mm = lambda *args, **kwargs: False
-    torch.nn.Module._apply = _replace  # type: ignore[method-assign]
-    # What a stage's neighbours say of the hidden states that they send: they are as large as its own.
+    torch.nn.Module._apply = _apply_by_replacing  # type: ignore[method-assign]
+    # Neighbouring stages would send the metadata of their hidden states, which is the same as this stage's.
     shape = (a.micro_batch, a.sequence, a.architecture["hidden_size"])
     dtype = optimizer.parameter_dtype(a.precision)
 
-    def told(self: Any, number: int) -> Any:
+    def receive_meta(self: Any, number: int) -> Any:
         meta = stage._TensorMeta(
             shape=torch.Size(shape),
             stride=(shape[1] * shape[2], shape[2], 1),
@@ -357,15 +357,15 @@ def _without_data(a: Assignment) -> Iterator[None]:
             else stage._StageBackwardMeta(backward_metas=(meta,))
         )
 
-    stage.PipelineStage._recv_meta = told
+    stage.PipelineStage._recv_meta = receive_meta
     stage.PipelineStage._send_meta = lambda self, meta, number: None
-    schedules._PipelineSchedule._warmup_p2p = _infer
-    dist.all_gather_object = _everybody
+    schedules._PipelineSchedule._warmup_p2p = _infer_shapes
+    dist.all_gather_object = _fake_all_gather_object
     yield
 
 
-def _replace(module: Any, function: Any, recurse: bool = True) -> Any:
-    """Move or convert a module's tensors by putting others in their place: torch swaps them, which fakes cannot be."""
+def _apply_by_replacing(module: Any, function: Any, recurse: bool = True) -> Any:
+    """Module._apply that replaces the tensors: torch swaps them in place, which fake tensors do not allow."""
     import torch
 
     for child in module.children() if recurse else ():
@@ -380,16 +380,16 @@ def _replace(module: Any, function: Any, recurse: bool = True) -> Any:
     return module
 
 
-def _infer(schedule: Any, stages: Sequence[Any], *args: Any) -> None:
-    """Stages find the shapes of what they hand on by a first forward pass, as they do where nobody told them."""
+def _infer_shapes(schedule: Any, stages: Sequence[Any], *args: Any) -> None:
+    """Have stages infer the shapes of their outputs in a first forward pass, as they do if none are given."""
     stage: Any = importlib.import_module("torch.distributed.pipelining.stage")
     for each in stages:
         each._inference_mode = stage.InferenceMode.DYNAMIC
 
 
-def _everybody(found: List[Any], mine: Any, group: Any = None) -> None:
-    """All ranks say what this one says."""
-    found[:] = [mine] * len(found)
+def _fake_all_gather_object(gathered: List[Any], mine: Any, group: Any = None) -> None:
+    """As if all ranks had sent the same object as this one."""
+    gathered[:] = [mine] * len(gathered)
 
 
 def runtime(name: str) -> Any:

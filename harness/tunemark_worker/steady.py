@@ -1,8 +1,8 @@
-"""Where a row of windows becomes steady, and how well its rate is known. Pure functions; standard library; Python 3.8.
+"""Where a series of windows becomes steady, and the confidence interval of its rate. Pure functions; Python 3.8.
 
-Step times are autocorrelated and skewed, so: changes are judged against a robust scale of successive differences,
-and an interval is that of batch means (Law and Kelton, Simulation Modeling and Analysis, ch. 9) which are still taken
-to be correlated, by an amount as unknown as their mean (Zellner and Tiao 1964, JASA 59: 763).
+Step times are autocorrelated and skewed. So changes are judged against a robust scale of successive differences, and
+an interval is that of batch means (Law and Kelton, Simulation Modeling and Analysis, ch. 9), whose correlation is
+treated as unknown, like their mean (Zellner and Tiao 1964, JASA 59: 763).
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import math
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
-# Fewer windows than this bear no interval: it would be wider than any conclusion.
+# With fewer windows there is no interval: it would be too wide for any conclusion.
 MIN_WINDOWS = 6
 # Windows without a change after which the warm-up is over.
 STEADY_WINDOWS = 8
-# Standardised difference of two segments' means that is a change. 4.5 takes one flat run in thirty for a changing one,
-# which costs it some windows; a warm-up that is missed costs the truth.
+# Standardised difference of two segments' means that counts as a change. With 4.5, one flat run in thirty seems to
+# change, which costs it some windows; a missed warm-up would bias the result.
 _CHANGE = 4.5
-# Correlations of neighbouring batches that are held possible, each as likely as another.
+# Possible correlations of neighbouring batches, with equal prior probability.
 _CORRELATIONS = tuple(0.05 * i for i in range(20))
-# Batches are made once there are more windows than this.
+# Windows are grouped into about this many batches.
 _BATCHES = 40
-# Step times that differ by less than this share of the median are the same to any reader.
+# Differences of step times below this fraction of the median do not matter.
 _SCALE_FLOOR = 0.005
 
 
 class Interval(NamedTuple):
-    """A value with its bounds; None where they cannot be known. n: what the method rests on (windows, attempts)."""
+    """A value and its bounds, None if unknown. n: number of observations (windows or attempts)."""
 
     value: float
     low: Optional[float]
@@ -36,13 +36,13 @@ class Interval(NamedTuple):
 
 
 def warmup_end(seconds_per_step: Sequence[float]) -> Optional[int]:
-    """Windows of warm-up, decided as soon as STEADY_WINDOWS steady ones have been seen after them; later ones never
-    alter the answer. None where that has not happened."""
+    """Number of warm-up windows, known as soon as STEADY_WINDOWS steady ones follow them and not changed by later ones;
+    None until then."""
     for n in range(STEADY_WINDOWS, len(seconds_per_step) + 1):
         prefix = seconds_per_step[:n]
         start = 0
         while n - start >= STEADY_WINDOWS:
-            change = _change(prefix[start:])
+            change = _find_change(prefix[start:])
             if change is None:
                 return start
             start += change
@@ -52,10 +52,10 @@ def warmup_end(seconds_per_step: Sequence[float]) -> Optional[int]:
 def within_run(durations: Sequence[float], tokens: Sequence[float], level: float = 0.95) -> Interval:
     """The rate sum(tokens) / sum(durations) with an interval by batch means.
 
-    The residuals d_i - t_i / rate are grouped into batches, whose mean is the unknown of a first-order autoregression.
-    For each possible correlation the mean has Student's t distribution; the interval holds `level` of their mixture,
-    weighted by the likelihood of each correlation. It is exact where windows are independent in the long run, and wide
-    where there are too few of them to tell.
+    The residuals d_i - t_i / rate are grouped into batches, whose mean is that of a first-order autoregression. For
+    each possible correlation the mean has Student's t distribution; the interval holds `level` of their mixture,
+    weighted by the likelihood of each correlation. It is exact if windows are independent in the long run, and wide if
+    there are too few to tell.
     """
     total_s, total = math.fsum(durations), math.fsum(tokens)
     rate = total / total_s
@@ -72,7 +72,7 @@ def within_run(durations: Sequence[float], tokens: Sequence[float], level: float
 
 
 def between_attempts(rates: Sequence[float], level: float = 0.95) -> Interval:
-    """The geometric mean of attempts' rates with t on their logarithms; no bounds for fewer than two."""
+    """The geometric mean of attempts' rates with a t interval on their logarithms; no bounds for fewer than two."""
     n = len(rates)
     logs = [math.log(r) for r in rates]
     mean = math.fsum(logs) / n
@@ -85,8 +85,8 @@ def between_attempts(rates: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def trend(seconds_per_step: Sequence[float]) -> Tuple[float, float]:
-    """(change over the whole part relative to its median by the Theil-Sen slope, two-sided p of Mann-Kendall's test
-    with its variance inflated for the lag-1 correlation of what the slope leaves)."""
+    """(change over the whole series relative to its median, by the Theil-Sen slope; two-sided p of Mann-Kendall's test
+    with its variance inflated for the lag-1 correlation of the residuals)."""
     values = list(seconds_per_step)
     stride = -(-len(values) // 200)
     values = values[::stride]
@@ -96,40 +96,40 @@ def trend(seconds_per_step: Sequence[float]) -> Tuple[float, float]:
     slopes = sorted((values[j] - values[i]) / (j - i) for i in range(n) for j in range(i + 1, n))
     slope = _median(slopes)
     signs = sum((s > 0) - (s < 0) for s in slopes)
-    left = [x - slope * i for i, x in enumerate(values)]
-    correlation = _correlation(left)
+    residuals = [x - slope * i for i, x in enumerate(values)]
+    correlation = _correlation(residuals)
     variance = n * (n - 1) * (2 * n + 5) / 18 * (1 + correlation) / (1 - correlation)
     z = max(0.0, abs(signs) - 1) / math.sqrt(variance)
     return slope * (n - 1) / _median(sorted(values)), math.erfc(z / math.sqrt(2))
 
 
 def rising(values: Sequence[float]) -> float:
-    """The least-squares slope over its standard error; 0 for fewer than 8 values."""
+    """The least-squares slope divided by its standard error; 0 for fewer than 8 values."""
     n = len(values)
     if n < 8:
         return 0.0
     x_mean, y_mean = (n - 1) / 2, math.fsum(values) / n
     sxx = math.fsum((i - x_mean) ** 2 for i in range(n))
     slope = math.fsum((i - x_mean) * (y - y_mean) for i, y in enumerate(values)) / sxx
-    rest = math.fsum((y - y_mean - slope * (i - x_mean)) ** 2 for i, y in enumerate(values))
-    error = math.sqrt(rest / (n - 2) / sxx)
+    residual = math.fsum((y - y_mean - slope * (i - x_mean)) ** 2 for i, y in enumerate(values))
+    error = math.sqrt(residual / (n - 2) / sxx)
     return slope / error if error > 0 else math.copysign(math.inf, slope) if slope else 0.0
 
 
 def t_quantile(p: float, df: int) -> float:
-    """Student's t quantile for p in (0, 1) and whole degrees of freedom, by bisection."""
+    """Student's t quantile for p in (0, 1) and integer degrees of freedom, by bisection."""
     if p < 0.5:
         return -t_quantile(1 - p, df)
-    return _least(lambda t: 0.5 + _within(t, df) / 2 >= p, 1.0)
+    return _find_least(lambda t: 0.5 + _t_mass(t, df) / 2 >= p, 1.0)
 
 
 def _half_width(values: Sequence[float], level: float) -> float:
-    """Half the interval around the mean of values that have an unknown mean, variance and lag-1 correlation."""
+    """Half width of the interval of a mean, with unknown variance and lag-1 correlation."""
     n = len(values)
     mean = math.fsum(values) / n
     weights, centres, errors = [], [], []
     for phi in _CORRELATIONS:
-        # Whitened: the first value, then what each holds that the one before it does not tell.
+        # Whitened: the first value, then the part of each that the one before does not predict.
         first, other = math.sqrt(1 - phi * phi), 1 - phi
         weight = first * first + (n - 1) * other * other
         white = [first * values[0], *(b - phi * a for a, b in zip(values, values[1:]))]
@@ -142,18 +142,18 @@ def _half_width(values: Sequence[float], level: float) -> float:
         errors.append(math.sqrt(square / (n - 1) / weight))
     heaviest = max(weights)
     weights = [math.exp(w - heaviest) for w in weights]
-    wanted = level * math.fsum(weights)
+    required = level * math.fsum(weights)
 
-    def holds(half: float) -> bool:
+    def is_wide_enough(half: float) -> bool:
         parts = zip(weights, centres, errors)
-        share = (w * (_within((half - c) / e, n - 1) + _within((half + c) / e, n - 1)) / 2 for w, c, e in parts)
-        return math.fsum(share) >= wanted
+        share = (w * (_t_mass((half - c) / e, n - 1) + _t_mass((half + c) / e, n - 1)) / 2 for w, c, e in parts)
+        return math.fsum(share) >= required
 
-    return _least(holds, max(errors))
+    return _find_least(is_wide_enough, max(errors))
 
 
-def _least(is_enough: Callable[[float], bool], start: float) -> float:
-    """The least positive number that is enough, to seven digits."""
+def _find_least(is_enough: Callable[[float], bool], start: float) -> float:
+    """The least positive number for which `is_enough` holds, to seven digits, by bisection."""
     low, high = 0.0, start
     while not is_enough(high):
         low, high = high, 2 * high
@@ -163,9 +163,9 @@ def _least(is_enough: Callable[[float], bool], start: float) -> float:
     return high
 
 
-def _within(t: float, df: int) -> float:
-    """The probability that Student's t lies between 0 and t, times 2 and with the sign of t; its finite series
-    for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+def _t_mass(t: float, df: int) -> float:
+    """Twice the probability that Student's t lies between 0 and t, with the sign of t, by the finite series for integer
+    degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     angle = math.atan(t / math.sqrt(df))
     sine, square = math.sin(angle), math.cos(angle) ** 2
     odd = df % 2
@@ -177,26 +177,26 @@ def _within(t: float, df: int) -> float:
     return (angle + sine * total) * 2 / math.pi if odd else sine * total
 
 
-def _change(values: Sequence[float]) -> Optional[int]:
-    """Where the segment most clearly changes its level; None where nowhere significantly."""
+def _find_change(values: Sequence[float]) -> Optional[int]:
+    """The index at which the level changes most clearly; None if no change is significant."""
     n = len(values)
     differences = [abs(b - a) for a, b in zip(values, values[1:])]
-    # Also of the later half alone: a warm-up's own swings would hide it. The median of |differences| of independent
-    # normal values is 0.9539 sigma.
+    # Also of the later half alone, because swings of a warm-up would hide its change. The median of |differences| of
+    # independent normal values is 0.9539 sigma.
     swing = min(_median(sorted(differences)), _median(sorted(differences[n // 2 :])))
     scale = max(swing / 0.9539, _SCALE_FLOOR * _median(sorted(values)))
-    best, where, left = 0.0, None, 0.0
+    best, change, left = 0.0, None, 0.0
     total = math.fsum(values)
     for k in range(1, n):
         left += values[k - 1]
-        apart = abs(left / k - (total - left) / (n - k)) / (scale * math.sqrt(1 / k + 1 / (n - k)))
-        if apart > best:
-            best, where = apart, k
-    return where if best > _CHANGE else None
+        difference = abs(left / k - (total - left) / (n - k)) / (scale * math.sqrt(1 / k + 1 / (n - k)))
+        if difference > best:
+            best, change = difference, k
+    return change if best > _CHANGE else None
 
 
 def _correlation(values: Sequence[float]) -> float:
-    """Lag-1 autocorrelation with its small-sample bias corrected, between 0 and 0.8."""
+    """Lag-1 autocorrelation, corrected for small-sample bias and clamped to 0 to 0.8."""
     n = len(values)
     mean = math.fsum(values) / n
     square = math.fsum((x - mean) ** 2 for x in values)

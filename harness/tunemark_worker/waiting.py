@@ -1,11 +1,11 @@
-"""How long a rank's computing stands still for other ranks: communication that nothing hides, where parts are timed.
+"""Measure exposed communication: how long a rank's computation waits for other ranks, if parts of a step are timed.
 
-Watched are the places at which torch waits: a work's `wait`, a functional collective's `wait_tensor`, and a collective
-that is started on the computing stream itself. On the host the clock is read around them. On an accelerator events
-around them on the computing stream tell how long it stood, so that nothing is waited for that was not waited for
-before. Torch is altered for that, in this process and for a breakdown alone: no rate is of such a run.
+It times the places at which torch waits: `Work.wait`, a functional collective's `wait_tensor`, and collectives that run
+on the compute stream itself. On the host the clock is read around them. On an accelerator events are recorded around
+them on the compute stream, so that measuring adds no synchronization. Torch is patched for that, only in this process
+and only for a breakdown, from which no rate is reported.
 
-A rank that is late makes the others wait, so that imbalance is in it, as is a pipeline's bubble.
+A late rank makes the others wait, so the times include load imbalance and pipeline bubbles.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Callable, List, Tuple
 import torch
 import torch.distributed as dist
 
-# What a part of a step is called that was spent so.
+# Name of this part of a step in the records.
 COMMUNICATION = "communication"
-# Methods of a process group by which a collective is started. On an accelerator one that nobody waits for apart runs
-# on the stream that computes (torch 2.8 and newer).
+# Methods of a process group that start a collective. On an accelerator, those that are not asynchronous run on the
+# compute stream (torch 2.8 and newer).
 STARTS = (
     "allreduce",
     "allreduce_coalesced",
@@ -48,66 +48,66 @@ STARTS = (
 
 
 class Waits:
-    """The waits of this rank while it is entered. A wait inside another one counts once.
+    """Measures the waits of this rank while it is entered. Nested waits count once.
 
-    clock: seconds. events: of the accelerator whose stream computes; None on the host.
+    clock: seconds. events: the accelerator's module, such as torch.cuda; None on the host.
     """
 
     def __init__(self, clock: Callable[[], float], events: Any = None) -> None:
         self._meter: Any = _HostMeter(clock) if events is None else _StreamMeter(events)
         self._depth = 0
-        self._open: Any = None
-        self._altered: List[Tuple[Any, str, Any]] = []
+        self._hidden_wait: Any = None
+        self._patched: List[Tuple[Any, str, Any]] = []
 
     def __enter__(self) -> Waits:
         if dist.is_available():
             # Torch 2.1 has it under another name.
-            self._watch(getattr(dist, "Work", None) or vars(dist)["_Work"], "wait")
+            self._patch(getattr(dist, "Work", None) or vars(dist)["_Work"], "wait")
             for name in STARTS:
-                self._watch(dist.ProcessGroup, name)
+                self._patch(dist.ProcessGroup, name)
             functional = sys.modules.get("torch.distributed._functional_collectives")
             if functional is not None:
-                self._watch(functional, "wait_tensor")
-            self._meter.watch(self._watch)
+                self._patch(functional, "wait_tensor")
+            self._meter.patch(self._patch)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        while self._altered:
-            owner, name, former = self._altered.pop()
-            setattr(owner, name, former)
+        while self._patched:
+            owner, name, original = self._patched.pop()
+            setattr(owner, name, original)
 
     def taken(self) -> float:
-        """Seconds of waiting since this was last asked. On an accelerator all its work must have ended."""
-        if self._open is not None:
-            self._leave(self._open)
-            self._open = None
+        """Seconds of waiting since the last call. The caller must have synchronized with an accelerator."""
+        if self._hidden_wait is not None:
+            self._leave(self._hidden_wait)
+            self._hidden_wait = None
         seconds: float = self._meter.taken()
         return seconds
 
     def until_taken(self) -> None:
-        """From now on there is nothing left to compute, until `taken` is asked: for a wait that torch hides."""
-        if self._open is None:
-            self._open = self._enter()
+        """Count all time until the next `taken` as waiting: for a wait inside torch that cannot be patched."""
+        if self._hidden_wait is None:
+            self._hidden_wait = self._enter()
 
-    def _watch(self, owner: Any, name: str) -> None:
-        former = vars(owner).get(name)
-        if former is None:
+    def _patch(self, owner: Any, name: str) -> None:
+        original = vars(owner).get(name)
+        if original is None:
             return
 
         @functools.wraps(getattr(owner, name))
-        def watched(*args: Any, **named: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
             token = self._enter()
             try:
-                return former(*args, **named)
+                return original(*args, **kwargs)
             finally:
                 self._leave(token)
 
-        self._altered.append((owner, name, former))
-        setattr(owner, name, watched)
+        self._patched.append((owner, name, original))
+        setattr(owner, name, timed)
 
     def _enter(self) -> Any:
         self._depth += 1
-        # Distinct from None, which says that nothing is open.
+        # False marks a nested wait; None would mean that no wait is open.
         return self._meter.begin() if self._depth == 1 else False
 
     def _leave(self, token: Any) -> None:
@@ -117,17 +117,17 @@ class Waits:
 
 
 def waits_of(device: str, clock: Callable[[], float]) -> Waits:
-    """The waits of a rank on a device, as torch calls it."""
+    """The waits of a rank on `device`, such as "cpu" or "cuda:0"."""
     return Waits(clock, torch.cuda if device.partition(":")[0] == "cuda" else None)
 
 
 class _HostMeter:
-    """What computes is the thread that waits."""
+    """Times waits of the host thread, which also computes."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._seconds = clock, 0.0
 
-    def watch(self, watch: Callable[[Any, str], None]) -> None:
+    def patch(self, patch: Callable[[Any, str], None]) -> None:
         pass
 
     def begin(self) -> Any:
@@ -142,33 +142,33 @@ class _HostMeter:
 
 
 class _StreamMeter:
-    """What computes is a stream, which the host fills ahead of time. Another stream's waits are none of its own."""
+    """Times waits of the compute stream by events. Waits of other streams do not count."""
 
     def __init__(self, events: Any) -> None:
-        """events: torch.cuda, or what has its `current_stream`, `Event` and `Stream`."""
-        self._events, self._computing = events, events.current_stream()
+        """events: torch.cuda, or another module with `current_stream`, `Event` and `Stream`."""
+        self._events, self._compute_stream = events, events.current_stream()
         self._pairs: List[Tuple[Any, Any]] = []
 
-    def watch(self, watch: Callable[[Any, str], None]) -> None:
-        # FSDP2's computing stream waits for its gathers and reductions by events.
-        watch(self._events.Stream, "wait_event")
+    def patch(self, patch: Callable[[Any, str], None]) -> None:
+        # FSDP2's compute stream waits for all-gathers and reductions by events.
+        patch(self._events.Stream, "wait_event")
 
     def begin(self) -> Any:
-        return (self._marked(),)
+        return (self._record_event(),)
 
     def end(self, token: Any) -> None:
         if token[0] is not None:
-            self._pairs.append((token[0], self._marked(always=True)))
+            self._pairs.append((token[0], self._record_event(always=True)))
 
     def taken(self) -> float:
-        # Milliseconds. Of a wait for what had ended already there is only the events' own resolution.
+        # elapsed_time is in milliseconds. A wait for completed work shows only the events' resolution.
         seconds = sum(float(begin.elapsed_time(end)) for begin, end in self._pairs) / 1e3
         self._pairs = []
         return seconds
 
-    def _marked(self, always: bool = False) -> Any:
-        if not always and self._events.current_stream() != self._computing:
+    def _record_event(self, always: bool = False) -> Any:
+        if not always and self._events.current_stream() != self._compute_stream:
             return None
         event = self._events.Event(enable_timing=True)
-        event.record(self._computing)
+        event.record(self._compute_stream)
         return event

@@ -1,1 +1,1 @@
-"""The rules that hold other people's figures, held to our own runs."""
+"""Applies the rules for imported claims to own runs."""

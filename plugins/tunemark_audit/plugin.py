@@ -1,4 +1,4 @@
-"""Our own runs pass through the rules of `tunemark audit` as everybody's do."""
+"""Applies the rules of `tunemark audit` to own runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def tunemark_audit(plan: Plan | None, result: Result) -> Sequence[Finding]:
-    """What is invalid or suspect, unless the run's own statistics have said it."""
-    # Heavy, and needed only where there is a result.
+    """Findings that are invalid or suspect, except those that the run's own statistics already made."""
+    # Heavy, and only needed with a result.
     from tunemark.analysis import findings_on
 
     return findings_on(result, plan.model.architecture) if plan else []

@@ -1,6 +1,6 @@
 """The prompt template of iamtarun/python_code_instructions_18k_alpaca: three sections, the last one the answer.
 
-An empty input still prints its heading, and the preamble does not depend on it (Stanford Alpaca's does).
+Unlike in Stanford Alpaca, an empty input keeps its heading, and the preamble does not depend on it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from tunemark.plugin.descriptors import Example, Piece
 _PREAMBLE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 )
-_MARKER = re.compile(r"### Output:[ \t]*\n?")
+_OUTPUT_HEADING = re.compile(r"### Output:[ \t]*\n?")
 
 
 def prompt(instruction: str, input: str = "") -> str:
-    """The text before the answer."""
+    """The text that comes before the answer."""
     return f"{_PREAMBLE}### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Output:\n"
 
 
@@ -25,14 +25,14 @@ def example(prompt: str, response: str) -> Example:
 
 
 def split(text: str, output: str | None = None) -> tuple[str, str] | None:
-    """(prompt, response) of a whole text, None where it has no output section.
+    """(prompt, response) of a whole text, None if it has no output section.
 
-    The prompt ends where `output` begins, if the text ends in an output section of just that; otherwise after the
+    The prompt ends where `output` begins, if the text ends with an output section of exactly that; otherwise after the
     first heading, so that a heading inside an answer stays in the answer.
     """
     if output:
         before = text[: len(text) - len(output)]
         if text.endswith(output) and before.endswith("### Output:\n"):
             return before, output
-    found = _MARKER.search(text)
+    found = _OUTPUT_HEADING.search(text)
     return (text[: found.end()], text[found.end() :]) if found else None

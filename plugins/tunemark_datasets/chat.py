@@ -1,4 +1,4 @@
-"""Conversations from any table. A chat template makes text of them: the tokenizer's own, or one that is given."""
+"""The dataset `chat`: conversations from any table, turned into text by the tokenizer's or a given chat template."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from tunemark.data.chat import CHATML
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example
-from tunemark_datasets.rows import OPTIONS as OF_ROWS
+from tunemark_datasets.rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.rows import Files, Hub, Row, bad, open_rows
 
 NAME = "chat"
 OPTIONS = {
-    **OF_ROWS,
-    "messages": "the column (messages, or else conversations): a list of objects with role and content, or with from "
+    **ROW_OPTIONS,
+    "messages": "the column (messages, or else conversations), a list of objects with role and content, or with from "
     "and value",
-    "template": "instead of the tokenizer's own: a file of Jinja, or chatml",
-    "answers": "of which a loss is taken under --train-on response: all whose weight is not 0 (the default), or the "
-    "last one, with which the conversation then ends",
+    "template": "instead of the tokenizer's own: a Jinja file, or chatml",
+    "answers": "which answers --train-on response trains on: all whose weight is not 0 (the default), or last, "
+    "which also ends the conversation there",
 }
 _COLUMNS = ("messages", "conversations")
-# What the form with `from` and `value` calls the roles.
+# Role names of the format with `from` and `value`.
 _ROLES = {"human": "user", "gpt": "assistant"}
-_FORM = "1"
+_FORMAT_VERSION = "1"
 
 
 class Conversations:
-    """A conversation a row."""
+    """One conversation per row."""
 
     def __init__(self, rows: Files | Hub, column: str, template: str | None, answers: str) -> None:
         self._rows, self._column, self._template, self._answers = rows, column, template, answers
@@ -39,7 +39,7 @@ class Conversations:
         return self._template
 
     def fingerprint(self) -> str:
-        identity = [_FORM, self._rows.fingerprint(), self._column, self._answers, self._template]
+        identity = [_FORMAT_VERSION, self._rows.fingerprint(), self._column, self._answers, self._template]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def facts(self) -> Mapping[str, Any]:
@@ -49,26 +49,26 @@ class Conversations:
     def examples(self) -> Iterator[Example]:
         row: Row | None = None
         for row in self._rows:
-            yield Example(messages=tuple(self._messages(row)))
+            yield Example(messages=tuple(self._read_messages(row)))
         if row is None:
             raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
 
-    def _messages(self, row: Row) -> list[dict[str, Any]]:
+    def _read_messages(self, row: Row) -> list[dict[str, Any]]:
         given = row.values.get(self._column)
         if not isinstance(given, list) or not given:
             shown = json.dumps(given, default=str)[:100]
-            raise bad(NAME, row.where, f"its {self._column} are no list of messages", f"they are {shown}")
-        found = [_message(each, row, number) for number, each in enumerate(given, 1)]
+            raise bad(NAME, row.where, f"its {self._column} is not a list of messages", f"it is {shown}")
+        found = [_normalize_message(each, row, number) for number, each in enumerate(given, 1)]
         if self._answers == "all":
             return found
         last = max((n for n, each in enumerate(found) if each["role"] == "assistant"), default=None)
         if last is None:
-            raise bad(NAME, row.where, "nobody answers in it", "answers=last needs a message of the assistant's")
+            raise bad(NAME, row.where, "it has no assistant message", "answers=last needs one")
         return [*({**each, "weight": 0} for each in found[:last]), found[last]]
 
 
-def _message(given: Any, row: Row, number: int) -> dict[str, Any]:
-    """Role and content under their usual names; the rest as it is."""
+def _normalize_message(given: Any, row: Row, number: int) -> dict[str, Any]:
+    """The message with `role` and `content` under these names, other keys unchanged."""
     message = dict(given) if isinstance(given, Mapping) else {}
     if "role" not in message and "from" in message:
         message["role"] = _ROLES.get(str(message.get("from")), message.pop("from"))
@@ -77,37 +77,37 @@ def _message(given: Any, row: Row, number: int) -> dict[str, Any]:
     if not isinstance(message.get("role"), str) or "content" not in message:
         shown = json.dumps(given, default=str, ensure_ascii=False)[:100]
         raise bad(NAME, row.where, f"message {number} has no role and content", f"it is {shown}")
-    # A table gives every message the columns of all; what is not there is not told to the template.
+    # A table gives every message the keys of all messages; the template must not see the missing ones.
     return {key: value for key, value in message.items() if value is not None or key == "content"}
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> Conversations:
-    """Opens the rows, and checks the column of the first file and the options."""
+    """Open the rows, and check the options and the first file's column."""
     answers = options.get("answers", "all")
     if answers not in ("all", "last"):
-        raise BadExperiment(what=f"{NAME}: answers cannot be {answers!r}", next="all, or last")
-    template = _template(options.get("template"))
+        raise BadExperiment(what=f"{NAME}: answers cannot be {answers!r}", next="use all or last")
+    template = _read_template(options.get("template"))
     rows = open_rows(NAME, options)
-    there = rows.columns()
-    named = options.get("messages")
-    column = next((c for c in ((named,) if named else _COLUMNS) if c in there), None)
+    columns = rows.columns()
+    name = options.get("messages")
+    column = next((c for c in ((name,) if name else _COLUMNS) if c in columns), None)
     if column is None:
         raise BadData(
-            what=f"{NAME}: there is no column {named or ' or '.join(_COLUMNS)}",
-            why=f"{options.get('path', options.get('hub'))} has {', '.join(there) or 'none'}",
+            what=f"{NAME}: there is no column {name or ' or '.join(_COLUMNS)}",
+            why=f"{options.get('path', options.get('hub'))} has {', '.join(columns) or 'none'}",
             next=f"name it: {NAME}:path=FILE:messages=COLUMN",
         )
     return Conversations(rows, column, template, answers)
 
 
-def _template(named: str | None) -> str | None:
-    if named is None or named == "chatml":
-        return named and CHATML
+def _read_template(name: str | None) -> str | None:
+    if name is None or name == "chatml":
+        return name and CHATML
     try:
-        return Path(named).expanduser().read_text(encoding="utf-8")
+        return Path(name).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadExperiment(
-            what=f"{NAME}: there is no chat template {named!r}",
-            why=f"it is not chatml, and no file of text: {error}",
-            next="give a file of Jinja, chatml, or leave it out for the tokenizer's own",
+            what=f"{NAME}: there is no chat template {name!r}",
+            why=f"it is not chatml, and not a readable text file: {error}",
+            next="give a Jinja file or chatml, or leave it out for the tokenizer's own",
         ) from error

@@ -1,7 +1,7 @@
-"""Instructions with answers from any table: columns by name, and a template that makes a prompt and a response of them.
+"""The dataset `alpaca`: instructions with answers from the columns of any table, formatted by a template.
 
-The template of Stanford Alpaca is the default: Taori et al. 2023, "Stanford Alpaca: An Instruction-following LLaMA
-model", whose prompt differs where there is no input.
+The default template is Stanford Alpaca's (Taori et al. 2023, "Stanford Alpaca: An Instruction-following LLaMA model"),
+whose prompt differs for rows without an input.
 """
 
 from __future__ import annotations
@@ -16,76 +16,76 @@ from typing import Any
 from tunemark.errors import BadData, BadExperiment, did_you_mean
 from tunemark.plugin.descriptors import Example, Piece
 from tunemark_datasets import alpaca
-from tunemark_datasets.rows import OPTIONS as OF_ROWS
+from tunemark_datasets.rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.rows import Files, Hub, Row, bad, open_rows
 
 NAME = "alpaca"
 OPTIONS = {
-    **OF_ROWS,
-    "instruction": "its column (instruction)",
-    "input": "its column (input, where there is one); none: no row has an input",
-    "output": "its column (output)",
+    **ROW_OPTIONS,
+    "instruction": "the instruction's column (instruction)",
+    "input": "the input's column (input, if there is one); none: no row has an input",
+    "output": "the answer's column (output)",
     "template": "stanford (the default), sections (as python-code-alpaca), plain, or a file with {instruction}, "
-    "{input} and {output}: what stands before {output} is the prompt",
+    "{input} and {output}: the text before {output} is the prompt",
     "template_no_input": "another file, for rows without an input",
 }
-_COLUMNS = ("instruction", "input", "output")
-_PLACE = re.compile(r"\{(instruction|input|output)\}")
-_ASKS = "Below is an instruction that describes a task"
+_PARTS = ("instruction", "input", "output")
+_PLACEHOLDER = re.compile(r"\{(instruction|input|output)\}")
+_TASK = "Below is an instruction that describes a task"
 _WRITE = "Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n"
 _ANSWER = "### Response:\n{output}"
-_PAIRED = f"{_ASKS}, paired with an input that provides further context. {_WRITE}### Input:\n{{input}}\n\n{_ANSWER}"
+_PAIRED = f"{_TASK}, paired with an input that provides further context. {_WRITE}### Input:\n{{input}}\n\n{_ANSWER}"
 _SECTIONS = alpaca.prompt("{instruction}", "{input}") + "{output}"
-# By name: with an input, and without one.
+# name: (template with an input, template without one)
 _TEMPLATES = {
-    "stanford": (_PAIRED, f"{_ASKS}. {_WRITE}{_ANSWER}"),
+    "stanford": (_PAIRED, f"{_TASK}. {_WRITE}{_ANSWER}"),
     "sections": (_SECTIONS, _SECTIONS),
     "plain": ("{instruction}\n{input}\n{output}", "{instruction}\n{output}"),
 }
-# Changes whenever the same rows would give other examples.
-_FORM = "1"
+# Part of the fingerprint: change it whenever the same rows would give different examples.
+_FORMAT_VERSION = "1"
 
 
 class Template:
-    """Text with places for columns. What stands before {output} is the prompt, the rest the response."""
+    """Text with placeholders for columns. The text before {output} is the prompt, the rest the response."""
 
     def __init__(self, text: str, where: str) -> None:
         self.text = text
-        names = _PLACE.findall(text)
+        names = _PLACEHOLDER.findall(text)
         if names.count("output") != 1 or "instruction" not in names:
             raise BadExperiment(
-                what=f"{where} is no template of {NAME}",
-                why=f"it holds {', '.join(f'{{{n}}}' for n in names) or 'no place'}; needed are {{instruction}}, and "
-                "{output} once",
-                next="write {instruction}, {input} and {output} where they belong; other braces are left alone",
+                what=f"{where} is not a template for {NAME}",
+                why=f"it has {', '.join(f'{{{n}}}' for n in names) or 'no placeholder'}; it needs {{instruction}}, and "
+                "{output} exactly once",
+                next="write {instruction}, {input} and {output} where they belong; other braces are kept as text",
             )
         if "instruction" in names[names.index("output") :] or "input" in names[names.index("output") :]:
             raise BadExperiment(
-                what=f"{where} is no template of {NAME}",
-                why="something of the prompt stands behind {output}, where a model has answered already",
-                next="put {output} behind {instruction} and {input}",
+                what=f"{where} is not a template for {NAME}",
+                why="a part of the prompt comes after {output}, where the model has already answered",
+                next="put {output} after {instruction} and {input}",
             )
         before, after = re.split(r"\{output\}", text)
-        self._before, self._after = before, after
+        self._prompt, self._suffix = before, after
 
-    def example(self, instruction: str, input: str, output: str) -> Example:
+    def make_example(self, instruction: str, input: str, output: str) -> Example:
         values = {"instruction": instruction, "input": input}
-        prompt = _PLACE.sub(lambda m: values[m[1]], self._before)
-        return Example(pieces=(Piece(role="prompt", text=prompt), Piece(role="response", text=output + self._after)))
+        prompt = _PLACEHOLDER.sub(lambda m: values[m[1]], self._prompt)
+        return Example(pieces=(Piece(role="prompt", text=prompt), Piece(role="response", text=output + self._suffix)))
 
 
 class Instructions:
-    """An example a row. columns: by what it is for; the input's is None where there is none."""
+    """One example per row. columns: the column of each part; None for the input if no row has one."""
 
     def __init__(
         self, rows: Files | Hub, columns: Mapping[str, str | None], with_input: Template, without: Template
     ) -> None:
         self._rows, self._columns = rows, columns
-        self._with_input, self._without = with_input, without
+        self._with_input, self._without_input = with_input, without
 
     def fingerprint(self) -> str:
-        texts = [self._with_input.text, self._without.text]
-        identity = [_FORM, self._rows.fingerprint(), dict(self._columns), texts]
+        texts = [self._with_input.text, self._without_input.text]
+        identity = [_FORMAT_VERSION, self._rows.fingerprint(), dict(self._columns), texts]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def facts(self) -> Mapping[str, Any]:
@@ -93,7 +93,7 @@ class Instructions:
             **self._rows.facts(),
             "columns": dict(self._columns),
             "template": self._with_input.text,
-            "template_no_input": self._without.text,
+            "template_no_input": self._without_input.text,
         }
 
     def examples(self) -> Iterator[Example]:
@@ -101,8 +101,8 @@ class Instructions:
         for row in self._rows:
             instruction = self._text(row, "instruction")
             input = self._text(row, "input") if self._columns["input"] is not None else ""
-            template = self._with_input if input.strip() else self._without
-            yield template.example(instruction, input, self._text(row, "output"))
+            template = self._with_input if input.strip() else self._without_input
+            yield template.make_example(instruction, input, self._text(row, "output"))
         if row is None:
             raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
 
@@ -124,48 +124,48 @@ class Instructions:
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> Instructions:
-    """Opens the rows, and checks the columns of the first file and the template."""
-    with_input, without = _templates(options)
+    """Open the rows, and check the template and the first file's columns."""
+    with_input, without = _choose_templates(options)
     rows = open_rows(NAME, options)
-    columns = {part: options.get(part, part) for part in _COLUMNS}
-    there = rows.columns()
+    columns = {part: options.get(part, part) for part in _PARTS}
+    available = rows.columns()
     needed = ["instruction", "output", *(["input"] if options.get("input", "none") != "none" else [])]
-    missing = [columns[part] for part in needed if columns[part] not in there]
+    missing = [columns[part] for part in needed if columns[part] not in available]
     if missing:
         raise BadData(
             what=f"{NAME}: there is no column {', '.join(missing)}",
-            why=f"{options.get('path', options.get('hub'))} has {', '.join(there) or 'none'}",
+            why=f"{options.get('path', options.get('hub'))} has {', '.join(available) or 'none'}",
             next=f"name them: {NAME}:path=FILE:instruction=QUESTION:output=ANSWER",
         )
     named: dict[str, str | None] = {**columns, "input": None if columns["input"] == "none" else columns["input"]}
     return Instructions(rows, named, with_input, without)
 
 
-def _templates(options: Mapping[str, str]) -> tuple[Template, Template]:
-    """With an input, and without one."""
+def _choose_templates(options: Mapping[str, str]) -> tuple[Template, Template]:
+    """(template with an input, template without one)."""
     named = options.get("template", "stanford")
     if named in _TEMPLATES:
         if "template_no_input" in options:
             raise BadExperiment(
-                what=f"{NAME}: template_no_input goes with a template of your own",
-                why=f"{named} has its own form for rows without an input",
-                next="give template=FILE too, or leave it out",
+                what=f"{NAME}: template_no_input needs template=FILE",
+                why=f"the template {named} has its own form for rows without an input",
+                next="add template=FILE, or leave out template_no_input",
             )
         with_input, without = _TEMPLATES[named]
         return Template(with_input, named), Template(without, named)
-    first = Template(_read(named), repr(named))
+    first = Template(_read_template(named), repr(named))
     if "template_no_input" not in options:
         return first, first
-    return first, Template(_read(options["template_no_input"]), repr(options["template_no_input"]))
+    return first, Template(_read_template(options["template_no_input"]), repr(options["template_no_input"]))
 
 
-def _read(name: str) -> str:
+def _read_template(name: str) -> str:
     try:
-        # A file ends in a line's end, which is not of the template.
+        # The newline that ends the file is not part of the template.
         return Path(name).expanduser().read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadExperiment(
             what=f"{NAME}: there is no template {name!r}",
-            why=f"it is none of the known ones, and no file of text: {error}",
+            why=f"it is not a built-in template, and not a readable text file: {error}",
             next=did_you_mean(name, _TEMPLATES),
         ) from error

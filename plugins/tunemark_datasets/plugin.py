@@ -1,5 +1,5 @@
-"""Datasets of one's own files (instructions, conversations, text), instructions from the hub and from Python's own
-sources, and random ids. Options are those of the modules, which import nothing heavy."""
+"""The datasets: instructions, conversations and text from files, Python instructions from the hub and from the standard
+library, and random token ids. The dataset modules are imported for their options and import nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def tunemark_datasets() -> Sequence[Dataset]:
             description="18,612 Python instructions with answers (iamtarun/python_code_instructions_18k_alpaca)",
             options={
                 "path": "a parquet, json or jsonl file, or a folder of them, instead of the hub",
-                "revision": "a commit, branch or tag of the hub's repository",
+                "revision": "a commit, branch or tag of the hub repository",
             },
         ),
         Dataset(
             name=instructions.NAME,
             loader="tunemark_datasets.instructions:load",
-            description="instructions with answers, of any table with columns for them",
+            description="instructions with answers, from any table with columns for them",
             options=instructions.OPTIONS,
         ),
         Dataset(
             name=chat.NAME,
             loader="tunemark_datasets.chat:load",
-            description="conversations, of any table with a column of messages, by the tokenizer's chat template",
+            description="conversations from any table with a column of messages, by the tokenizer's chat template",
             options=chat.OPTIONS,
             is_chat=True,
         ),
@@ -44,18 +44,18 @@ def tunemark_datasets() -> Sequence[Dataset]:
         Dataset(
             name="python-stdlib",
             loader="tunemark_datasets.python_stdlib:load",
-            description="docstrings as instructions, sources as answers, from the running Python's library; no network",
+            description="docstrings as instructions, sources as answers, from Python's standard library; no network",
         ),
         Dataset(
             name="synthetic",
             loader="tunemark_datasets.synthetic:load",
-            description="uniformly random ids in documents of lognormal length; nothing to learn",
+            description="uniformly random token ids in documents of lognormal length; nothing to learn",
             options={
-                "documents": "how many (2000)",
-                "mean": "of the lognormal distribution of lengths, in tokens, before cutting at longest (200)",
+                "documents": "number of documents (2000)",
+                "mean": "mean length in tokens, before cutting at longest (200)",
                 "sigma": "standard deviation of the length's logarithm; 0 makes all lengths equal (0.7)",
-                "longest": "longer documents are cut to so many tokens (4096)",
-                "seed": "another seed gives other lengths and ids (0)",
+                "longest": "tokens to which longer documents are cut (4096)",
+                "seed": "random seed of lengths and ids (0)",
             },
             needs_tokenizer=False,
             roles=("response",),

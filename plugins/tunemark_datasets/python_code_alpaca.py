@@ -1,6 +1,6 @@
-"""iamtarun/python_code_instructions_18k_alpaca, from the hub (or its local cache) or from a file of the same columns.
+"""iamtarun/python_code_instructions_18k_alpaca, from the hub, its local cache, or a file with the same columns.
 
-No row of it is shipped: its licence is not stated. Where the hub cannot be reached that is said; nothing stands in.
+No rows are shipped, because the licence is not stated. An unreachable hub is an error; no other data replaces it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from tunemark_datasets.rows import Files, Hub, Row, bad, found, from_hub
 NAME = "python-code-alpaca"
 REPOSITORY = "iamtarun/python_code_instructions_18k_alpaca"
 _PARTS = ("instruction", "input", "output")
-_NEXT = "give a file with path=FILE, or use another dataset such as python-stdlib"
+_ADVICE = "give a file with path=FILE, or use another dataset such as python-stdlib"
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> PythonCodeAlpaca:
     if "path" not in options:
-        return PythonCodeAlpaca(Hub(REPOSITORY, options, from_hub(NAME, REPOSITORY, options, _NEXT)))
+        return PythonCodeAlpaca(Hub(REPOSITORY, options, from_hub(NAME, REPOSITORY, options, _ADVICE)))
     if "revision" in options:
         raise BadData(
             what=f"{NAME}: path and revision exclude each other",
-            why="a revision is a version of the hub's repository; a file has none",
+            why="a revision is a version of the hub repository; a file has none",
             next="leave out one of them",
         )
     return PythonCodeAlpaca(Files(NAME, found(NAME, Path(options["path"]).expanduser(), _SUFFIXES)))
 
 
 class PythonCodeAlpaca:
-    """One example a row. The text is the column `prompt`; where that is missing it is made of the other three."""
+    """One example per row. The text is the column `prompt`, or else made from the other three."""
 
     def __init__(self, rows: Files | Hub) -> None:
         self._rows = rows
@@ -55,27 +55,27 @@ class PythonCodeAlpaca:
                 NAME,
                 where,
                 f"it lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-                f"it has {', '.join(columns) or 'none'}; needed are prompt, or instruction, input and output",
-                _NEXT,
+                f"it has {', '.join(columns) or 'none'}; it needs prompt, or instruction, input and output",
+                _ADVICE,
             )
         for row in self._rows:
             is_empty = False
-            yield _of_prompt(row) if "prompt" in columns else _of_parts(row)
+            yield _split_prompt(row) if "prompt" in columns else _join_parts(row)
         if is_empty:
-            raise bad(NAME, where, "it has no rows", "", _NEXT)
+            raise bad(NAME, where, "it has no rows", "", _ADVICE)
 
 
-def _of_prompt(row: Row) -> Example:
+def _split_prompt(row: Row) -> Example:
     text, output = row.values.get("prompt"), row.values.get("output")
     pair = alpaca.split(text, output if isinstance(output, str) else None) if isinstance(text, str) else None
     if pair is None:
-        raise bad(NAME, row.where, "it has no text with a section '### Output:' in its column prompt", "", _NEXT)
+        raise bad(NAME, row.where, "its column prompt is no text with a section '### Output:'", "", _ADVICE)
     return alpaca.example(*pair)
 
 
-def _of_parts(row: Row) -> Example:
+def _join_parts(row: Row) -> Example:
     instruction, input, output = (row.values.get(name) for name in _PARTS)
     input = "" if input is None else input
     if not (isinstance(instruction, str) and isinstance(input, str) and isinstance(output, str)):
-        raise bad(NAME, row.where, "it has something else than text in instruction, input or output", "", _NEXT)
+        raise bad(NAME, row.where, "instruction, input or output is not text", "", _ADVICE)
     return alpaca.example(alpaca.prompt(instruction, input), output)

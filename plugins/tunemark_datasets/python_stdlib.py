@@ -1,7 +1,7 @@
-"""Instructions out of the running Python's own library: a docstring asks, the source without it answers.
+"""Instructions from the running Python's standard library: a docstring is the prompt, the source without it the answer.
 
-Always at hand and the same for everyone with the same Python. It stands in for the format and the lengths of an
-instruction set, not for the quality of its content; another Python version is another dataset.
+It is always available and the same for everyone with the same Python version. It has the format and the lengths of an
+instruction set, not the quality of its content; another Python version is another dataset.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tunemark.errors import BadData
 from tunemark.plugin.descriptors import Example
 from tunemark_datasets import alpaca
 
-# Tests, programs, and what others have installed into the library; some of lib2to3's files do not parse.
-_SKIPPED = {
+# Tests, programs and installed packages; some of lib2to3's files do not parse.
+_SKIPPED_FOLDERS = {
     "__pycache__",
     "dist-packages",
     "idlelib",
@@ -36,21 +36,21 @@ _SKIPPED = {
     "turtledemo",
 }
 
-# Changes whenever the same sources would give other pairs.
-_FORM = "1"
+# Part of the fingerprint: change it whenever the same sources would give different pairs.
+_FORMAT_VERSION = "1"
 
-# A class like decimal.Decimal is 200,000 characters; a question with such an answer occurs in no instruction set.
+# A class like decimal.Decimal has 200,000 characters; instruction sets have no such answers.
 _LONGEST_CHARACTERS = 4000
 
 
 @dataclass(frozen=True)
 class PythonStdlib:
-    """The sources under `folder`, in the order of their paths."""
+    """The sources in `folder`, ordered by path."""
 
     folder: Path
 
     def fingerprint(self) -> str:
-        return f"{platform.python_version()}/{self._read[0]}"
+        return f"{platform.python_version()}/{self._sources[0]}"
 
     def facts(self) -> Mapping[str, Any]:
         digest = hashlib.sha256()
@@ -58,7 +58,7 @@ class PythonStdlib:
             digest.update(f"{len(instruction)},{len(response)}:{instruction}{response}".encode())
         return {
             "python": platform.python_version(),
-            "files": len(self._read[1]),
+            "files": len(self._sources[1]),
             "pairs": len(self._pairs),
             "pairs_sha256": digest.hexdigest(),
         }
@@ -68,10 +68,10 @@ class PythonStdlib:
             yield alpaca.example(alpaca.prompt(instruction), response)
 
     @functools.cached_property
-    def _read(self) -> tuple[str, list[bytes]]:
-        digest = hashlib.sha256(_FORM.encode())
+    def _sources(self) -> tuple[str, list[bytes]]:
+        digest = hashlib.sha256(_FORMAT_VERSION.encode())
         sources = []
-        for path in _files(self.folder):
+        for path in _find_files(self.folder):
             source = path.read_bytes()
             digest.update(f"{path.relative_to(self.folder).as_posix()}\0{len(source)}\0".encode())
             digest.update(source)
@@ -86,8 +86,8 @@ class PythonStdlib:
 
     @functools.cached_property
     def _pairs(self) -> list[tuple[str, str]]:
-        # A dict keeps the first of equal pairs, and the order.
-        return list(dict.fromkeys(pair for source in self._read[1] for pair in _pairs_of(source)))
+        # A dict drops duplicates and keeps the order.
+        return list(dict.fromkeys(pair for source in self._sources[1] for pair in _extract_pairs(source)))
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> PythonStdlib:
@@ -96,26 +96,26 @@ def load(options: Mapping[str, str], vocab_size: int) -> PythonStdlib:
     return source
 
 
-def _files(folder: Path) -> list[Path]:
+def _find_files(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = [f for f in folders if f not in _SKIPPED and not f.startswith(".")]
+        folders[:] = [f for f in folders if f not in _SKIPPED_FOLDERS and not f.startswith(".")]
         found += [Path(parent, f) for f in files if f.endswith(".py")]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _pairs_of(source: bytes) -> Iterator[tuple[str, str]]:
-    """(docstring, source without it) of each function and class of a file, in the order of their lines."""
+def _extract_pairs(source: bytes) -> Iterator[tuple[str, str]]:
+    """(docstring, source without it) of each function and class of a file, in line order."""
     try:
         text = source.decode()
         with warnings.catch_warnings():
-            # The library's own odd escapes are nobody's business here.
+            # Ignore warnings about invalid escapes in the library.
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for node in _definitions(tree.body):
+    for node in _find_definitions(tree.body):
         first = node.body[0]
         if len(node.body) == 1 or not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
             continue
@@ -125,25 +125,25 @@ def _pairs_of(source: bytes) -> Iterator[tuple[str, str]]:
         start = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
         assert first.end_lineno is not None
         assert node.end_lineno is not None
-        # `def f(): "..."` and `"..."; pass` share a line with the docstring: taking the line out would take more.
+        # `def f(): "..."` and `"..."; pass` share a line with the docstring: removing it would remove more.
         if first.lineno == node.lineno or node.body[1].lineno == first.end_lineno:
             continue
         kept = lines[start : first.lineno - 1] + lines[first.end_lineno : node.end_lineno]
         response = textwrap.dedent("\n".join(kept)).strip("\n")
         instruction = inspect.cleandoc(docstring).strip()
-        if len(instruction) + len(response) <= _LONGEST_CHARACTERS and _is_text(instruction):
+        if len(instruction) + len(response) <= _LONGEST_CHARACTERS and _is_encodable(instruction):
             yield instruction, response
 
 
-def _definitions(body: Iterable[ast.AST]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
-    """All functions and classes, nested ones too; expressions hold none and are most of a tree."""
+def _find_definitions(body: Iterable[ast.AST]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """All functions and classes, nested ones included; skips expressions, which are most of a tree and hold none."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node
         for part in ("body", "handlers", "orelse", "finalbody", "cases"):
-            yield from _definitions(getattr(node, part, None) or ())
+            yield from _find_definitions(getattr(node, part, None) or ())
 
 
-def _is_text(value: str) -> bool:
-    """False for a docstring with half of a surrogate pair, which has no UTF-8."""
+def _is_encodable(value: str) -> bool:
+    """False for a lone surrogate, which UTF-8 cannot encode."""
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)

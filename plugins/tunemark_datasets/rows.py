@@ -1,7 +1,7 @@
-"""Rows of tables, from files or from the hub, one after another: a table is never in memory as a whole.
+"""Rows of tables from files or from the hub, streamed so that a table is never in memory as a whole.
 
-Read that way are parquet, arrow, JSON Lines, CSV and TSV, the last three also packed by gzip. A `.json` file that is
-one list, or one object of columns, is read whole; so sets larger than memory are better JSON Lines.
+The formats are parquet, arrow, JSON Lines, CSV and TSV, the last three also compressed with gzip. A `.json` file with
+one list or one object of columns is read as a whole, so use JSON Lines for datasets larger than memory.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from typing import IO, Any, NamedTuple
 
 from tunemark.errors import BadData, BadExperiment
 
-# In a folder, the first of these that occurs is read and the others are left alone: a clone of a hub's repository
-# holds parquet and, beside it, json that describes it.
+# In a folder only files with the first of these suffixes that occurs are read: a clone of a hub repository holds
+# parquet and, next to it, json that describes it.
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
-_PACKED = (".jsonl", ".json", ".csv", ".tsv")
-# What a dataset of tables takes for options, with their meaning.
+_COMPRESSIBLE = (".jsonl", ".json", ".csv", ".tsv")
+# Options of every dataset that reads tables, with their help texts.
 OPTIONS = {
-    "path": f"a file ({', '.join(s[1:] for s in SUFFIXES)}; text also packed as .gz), or a folder of them",
-    "hub": "instead of path: a dataset's id on the hub, from its local cache where it is there",
-    "config": "of the hub's dataset, where it has several",
-    "split": "of the hub's dataset (train)",
-    "revision": "a commit, branch or tag of the hub's repository",
-    "rows": "so many rows from the beginning, instead of all",
+    "path": f"a file ({', '.join(s[1:] for s in SUFFIXES)}; text formats also as .gz), or a folder of them",
+    "hub": "instead of path: a dataset's id on the hub, preferably from the local cache",
+    "config": "configuration of the hub dataset, if it has several",
+    "split": "split of the hub dataset (train)",
+    "revision": "a commit, branch or tag of the hub repository",
+    "rows": "how many rows from the beginning, instead of all",
 }
-_CHUNK = 1 << 20
-_BATCH = 1024
+_CHUNK_BYTES = 1 << 20
+_BATCH_ROWS = 1024
 
 
 class Row(NamedTuple):
-    """where: for a person, as "rows.jsonl, row 3"."""
+    """where: a description for error messages, such as "rows.jsonl, row 3"."""
 
     where: str
     values: Mapping[str, Any]
 
 
 class Table(NamedTuple):
-    """columns: names, in order. rows: values by column; read once."""
+    """columns: names, in order. rows: values by column; can be read only once."""
 
     columns: Sequence[str]
     rows: Iterator[Mapping[str, Any]]
 
 
 class Files:
-    """Files of tables; a file's rows follow the former's. name: of the dataset, for errors."""
+    """The rows of several files, one file after another. name: the dataset's, for error messages."""
 
     def __init__(self, name: str, paths: Sequence[Path], limit: int | None = None) -> None:
         self._name, self.paths, self._limit = name, paths, limit
@@ -58,7 +58,7 @@ class Files:
         self._count: int | None = None
 
     def fingerprint(self) -> str:
-        """Of the content alone. One file is known by its own SHA-256, which `sha256sum` prints too."""
+        """A hash of the content only; for one file its SHA-256, as `sha256sum` prints it."""
         if not self._fingerprint:
             hashes = [_sha256(path) for path in self.paths]
             whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -66,7 +66,7 @@ class Files:
         return self._fingerprint
 
     def facts(self) -> Mapping[str, Any]:
-        """rows: None until they have been read."""
+        """rows: None until all have been read."""
         return {
             "files": [str(path.absolute()) for path in self.paths],
             "bytes": sum(path.stat().st_size for path in self.paths),
@@ -87,27 +87,27 @@ class Files:
         self._count = count
 
     def columns(self) -> Sequence[str]:
-        """Of the first file."""
+        """The columns of the first file."""
         return self.table(self.paths[0]).columns
 
     def table(self, path: Path) -> Table:
-        """One file, opened: BadData where it is not what it claims to be."""
+        """Open one file; BadData if its content does not match its suffix."""
         kind = path.suffixes[-2] if path.suffix == ".gz" else path.suffix
         if kind == ".parquet":
-            return _parquet(self._name, path)
+            return _open_parquet(self._name, path)
         if kind == ".arrow":
-            return _arrow(self._name, path)
-        return _csv(self._name, path, kind) if kind in (".csv", ".tsv") else _json(self._name, path)
+            return _open_arrow(self._name, path)
+        return _open_csv(self._name, path, kind) if kind in (".csv", ".tsv") else _open_json(self._name, path)
 
 
 class Hub:
-    """A split of a dataset on the hub as `datasets` loaded it; its rows lie in files that are mapped."""
+    """A split of a hub dataset as loaded by `datasets`, which memory-maps its rows."""
 
     def __init__(self, repository: str, options: Mapping[str, str], loaded: Any, limit: int | None = None) -> None:
         self.repository, self._options, self.loaded, self._limit = repository, options, loaded, limit
 
     def fingerprint(self) -> str:
-        # The only name that `datasets` has for it: a hash of the builder, its revision and the split.
+        # The only identity that `datasets` gives: a hash of the builder, its revision and the split.
         return f"{self.loaded._fingerprint}/{self.facts()['rows']}"
 
     def facts(self) -> Mapping[str, Any]:
@@ -128,18 +128,17 @@ class Hub:
         return list(self.loaded.column_names)
 
     def _batches(self) -> Iterator[Iterable[Mapping[str, Any]]]:
-        for batch in self.loaded.iter(batch_size=_BATCH):
+        for batch in self.loaded.iter(batch_size=_BATCH_ROWS):
             names = list(batch)
             yield (dict(zip(names, row, strict=True)) for row in zip(*batch.values(), strict=True))
 
 
 def open_rows(name: str, options: Mapping[str, str]) -> Files | Hub:
-    """The rows that `path` or `hub` names. BadExperiment where the options do not fit, BadData where there is nothing
-    that can be read."""
+    """The rows that `path` or `hub` names. BadExperiment if the options conflict, BadData if nothing can be read."""
     limit = limit_of(name, options)
     if ("path" in options) == ("hub" in options):
         raise BadExperiment(
-            what=f"{name} needs a path or a hub's id, and one of them",
+            what=f"{name} needs a path or a hub's id, and only one of them",
             why="path and hub exclude each other" if "path" in options else "neither is given",
             next=f"--dataset {name}:path=FILE, or {name}:hub=OWNER/NAME",
         )
@@ -148,7 +147,7 @@ def open_rows(name: str, options: Mapping[str, str]) -> Files | Hub:
             if option in options:
                 raise BadExperiment(
                     what=f"{name}: path and {option} exclude each other",
-                    why=f"a {option} is the hub's; a file has none",
+                    why=f"a {option} belongs to a hub dataset; a file has none",
                     next="leave out one of them",
                 )
         path = Path(options["path"]).expanduser()
@@ -156,7 +155,7 @@ def open_rows(name: str, options: Mapping[str, str]) -> Files | Hub:
             raise BadData(
                 what=f"{name}: there is no file {str(path)!r}",
                 why="it was given with path=",
-                next=f"correct the path, relative to the current folder; or, of the hub, {name}:hub=OWNER/NAME",
+                next=f"correct the path, relative to the current folder; or, for the hub, use {name}:hub=OWNER/NAME",
             )
         return Files(name, found(name, path), limit)
     loaded = from_hub(name, options["hub"], options, f"give a file with {name}:path=FILE, or use another dataset")
@@ -164,17 +163,17 @@ def open_rows(name: str, options: Mapping[str, str]) -> Files | Hub:
 
 
 def limit_of(name: str, options: Mapping[str, str]) -> int | None:
-    """The number that `rows` is, None where it is not given."""
+    """The value of the option `rows`, None if it is not given."""
     text = options.get("rows")
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise BadExperiment(what=f"{name}: rows cannot be {text!r}", next="a whole number, 1 or more")
+        raise BadExperiment(what=f"{name}: rows cannot be {text!r}", next="use a whole number, 1 or more")
     return int(text)
 
 
 def from_hub(name: str, repository: str, options: Mapping[str, str], advice: str) -> Any:
-    """A split of a dataset on the hub; BadData where it cannot be had. Nothing stands in for it."""
+    """A split of a dataset on the hub; BadData if it cannot be loaded. No other data replaces it."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -182,26 +181,26 @@ def from_hub(name: str, repository: str, options: Mapping[str, str], advice: str
     more = [options["config"]] if "config" in options else []
     try:
         return datasets.load_dataset(repository, *more, split=options.get("split", "train"), revision=revision)
-    # The network, the hub, the cache and four libraries are on the other side, each with exceptions of its own.
+    # The network, the hub, the cache and four libraries each raise exceptions of their own.
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         reason = " ".join(str(error).split())
         raise BadData(
-            what=f"{name}: {repository}{at} is not in the local cache and cannot be had from the hub",
+            what=f"{name}: {repository}{at} is not in the local cache and cannot be downloaded from the hub",
             why=f"{type(error).__name__}: {reason[:300]}",
             next=advice,
         ) from error
 
 
 def found(name: str, path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files that a path means, each looked at no further than to know that it is what it claims to be."""
+    """The files at a path, with only suffixes and first bytes checked."""
     if path.is_dir():
         below = sorted(p for p in path.rglob("*") if p.is_file())
         shown = [p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-        kinds = [[p for p in shown if _is(p, suffix)] for suffix in suffixes]
+        kinds = [[p for p in shown if _has_suffix(p, suffix)] for suffix in suffixes]
         paths = next((kind for kind in kinds if kind), [])
         if not paths:
-            raise bad(name, path, "there is no file to read", f"it holds no {', '.join(suffixes)} file")
+            raise bad(name, path, "there is no file to read", f"it has no {', '.join(suffixes)} file")
     elif path.is_file():
         paths = [path]
     else:
@@ -211,14 +210,14 @@ def found(name: str, path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Pat
             next="correct the path; it is relative to the current folder",
         )
     for each in paths:
-        if not any(_is(each, suffix) for suffix in suffixes):
+        if not any(_has_suffix(each, suffix) for suffix in suffixes):
             raise bad(
                 name,
                 each,
                 f"its format {each.suffix or 'without a suffix'} is not known",
-                f"known are {', '.join(suffixes)}",
+                f"the known formats are {', '.join(suffixes)}",
             )
-        head = _head(name, each)
+        head = _read_head(name, each)
         if not head:
             raise bad(name, each, "it is empty", "0 bytes")
         if each.suffix == ".parquet" and head != b"PAR1":
@@ -227,21 +226,21 @@ def found(name: str, path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Pat
 
 
 def bad(name: str, where: Path | str, fact: str, why: str, advice: str = "") -> BadData:
-    """The error about a file, or about a place in one."""
+    """The error for a file, or for a row of one."""
     shown = str(where) if str(where).startswith(("'", '"')) else repr(str(where))
     return BadData(
         what=f"{name}: cannot use {shown}: {fact}",
         why=why,
-        next=advice or "mend it, or give another file with path=FILE",
+        next=advice or "correct it, or give another file with path=FILE",
     )
 
 
-def _is(path: Path, suffix: str) -> bool:
-    packed = suffix in _PACKED and path.name.endswith(f"{suffix}.gz")
+def _has_suffix(path: Path, suffix: str) -> bool:
+    packed = suffix in _COMPRESSIBLE and path.name.endswith(f"{suffix}.gz")
     return path.suffix == suffix or packed
 
 
-def _head(name: str, path: Path) -> bytes:
+def _read_head(name: str, path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(4)
@@ -252,25 +251,25 @@ def _head(name: str, path: Path) -> bytes:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def _parquet(name: str, path: Path) -> Table:
+def _open_parquet(name: str, path: Path) -> Table:
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
         columns = list(file.schema_arrow.names)
-    # pyarrow and a broken file: OSError, ArrowInvalid, ValueError and others.
+    # For a broken file pyarrow raises OSError, ArrowInvalid, ValueError and others.
     except Exception as error:
         raise bad(name, path, "it is not parquet", str(error)) from error
-    return Table(columns, _of_batches(name, path, file.iter_batches(batch_size=_BATCH)))
+    return Table(columns, _rows_of_batches(name, path, file.iter_batches(batch_size=_BATCH_ROWS)))
 
 
-def _arrow(name: str, path: Path) -> Table:
-    """A stream of record batches, which `datasets` writes, or a file of them."""
+def _open_arrow(name: str, path: Path) -> Table:
+    """Arrow's stream format, which `datasets` writes, or its file format."""
     import pyarrow
 
     try:
@@ -278,33 +277,33 @@ def _arrow(name: str, path: Path) -> Table:
         if mapped.read(6) == b"ARROW1":
             whole = pyarrow.ipc.open_file(mapped)
             batches: Any = (whole.get_batch(n) for n in range(whole.num_record_batches))
-            return Table(list(whole.schema.names), _of_batches(name, path, batches))
+            return Table(list(whole.schema.names), _rows_of_batches(name, path, batches))
         mapped.seek(0)
         stream = pyarrow.ipc.open_stream(mapped)
     except Exception as error:
         raise bad(name, path, "it is not arrow", str(error)) from error
-    return Table(list(stream.schema.names), _of_batches(name, path, stream))
+    return Table(list(stream.schema.names), _rows_of_batches(name, path, stream))
 
 
-def _of_batches(name: str, path: Path, batches: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+def _rows_of_batches(name: str, path: Path, batches: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
     try:
         for batch in batches:
             yield from batch.to_pylist()
     except BadData:
         raise
-    except Exception as error:  # pyarrow's own, where the file is cut off
+    except Exception as error:  # pyarrow's, for a truncated file
         raise bad(name, path, "it cannot be read to its end", str(error)) from error
 
 
-def _text(name: str, path: Path) -> IO[str]:
+def _open_text(name: str, path: Path) -> IO[str]:
     opened: Any = gzip.open if path.suffix == ".gz" else open
     return io.TextIOWrapper(opened(path, "rb"), encoding="utf-8-sig", newline="")
 
 
-def _lines(name: str, path: Path) -> Iterator[str]:
-    """Lines without their ends. Not splitlines(): U+2028 and others may stand inside a JSON string."""
+def _read_lines(name: str, path: Path) -> Iterator[str]:
+    """Lines without newlines. splitlines() would also split at U+2028 and others, which JSON strings may contain."""
     try:
-        with _text(name, path) as file:
+        with _open_text(name, path) as file:
             for line in file:
                 yield line.rstrip("\r\n")
     except UnicodeDecodeError as error:
@@ -313,26 +312,26 @@ def _lines(name: str, path: Path) -> Iterator[str]:
         raise bad(name, path, "it cannot be read", str(error)) from error
 
 
-def _json(name: str, path: Path) -> Table:
-    """An object a line, a list of objects, or an object of lists (as pandas writes), whatever the suffix says."""
-    first = next((line for line in _lines(name, path) if line.strip()), "")
+def _open_json(name: str, path: Path) -> Table:
+    """One object per line, a list of objects, or an object of lists (as pandas writes), whatever the suffix is."""
+    first = next((line for line in _read_lines(name, path) if line.strip()), "")
     try:
         row = json.loads(first)
     except ValueError:
         row = None
-    # An object that ends where its line ends is the first of many. Where lines are promised they are kept to, so that a
-    # broken first one of millions does not bring all into memory.
+    # An object that ends with its line is the first of many. A `.jsonl` file is always read by lines, so that a broken
+    # first line does not cause millions of them to be read into memory.
     if ".jsonl" in path.suffixes and first.lstrip().startswith("{"):
-        columns = list(next(_json_lines(name, path)))
-        return Table(columns, _json_lines(name, path))
-    if isinstance(row, dict) and not _is_columns(row):
-        return Table(list(row), _json_lines(name, path))
+        columns = list(next(_read_json_lines(name, path)))
+        return Table(columns, _read_json_lines(name, path))
+    if isinstance(row, dict) and not _is_table_of_columns(row):
+        return Table(list(row), _read_json_lines(name, path))
     try:
-        whole = json.loads("\n".join(_lines(name, path)))
+        whole = json.loads("\n".join(_read_lines(name, path)))
     except ValueError as error:
         raise bad(name, path, "it is neither JSON nor one JSON object a line", str(error)) from error
     if isinstance(whole, dict):
-        if _is_columns(whole):
+        if _is_table_of_columns(whole):
             if len({len(column) for column in whole.values()}) > 1:
                 raise bad(name, path, "its columns differ in length", "")
             rows = (dict(zip(whole, values, strict=True)) for values in zip(*whole.values(), strict=True))
@@ -344,18 +343,18 @@ def _json(name: str, path: Path) -> Table:
     return Table(names, iter(whole))
 
 
-def _is_columns(value: Mapping[str, Any]) -> bool:
-    """An object of lists is a table, but one message list alone is a row."""
-    return bool(value) and all(isinstance(column, list) for column in value.values()) and not _is_row(value)
+def _is_table_of_columns(value: Mapping[str, Any]) -> bool:
+    """Whether the object is a table, with a list per column; lists of messages make it a row."""
+    return bool(value) and all(isinstance(column, list) for column in value.values()) and not _holds_objects(value)
 
 
-def _is_row(value: Mapping[str, Any]) -> bool:
-    """Whether lists hold objects, as the messages of a conversation do."""
+def _holds_objects(value: Mapping[str, Any]) -> bool:
+    """Whether every list holds objects, as the messages of a conversation do."""
     return all(column and all(isinstance(each, dict) for each in column) for column in value.values())
 
 
-def _json_lines(name: str, path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(_lines(name, path), 1):
+def _read_json_lines(name: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(_read_lines(name, path), 1):
         if not line.strip():
             continue
         try:
@@ -367,13 +366,13 @@ def _json_lines(name: str, path: Path) -> Iterator[Mapping[str, Any]]:
         yield row
 
 
-def _csv(name: str, path: Path, kind: str) -> Table:
-    # A field of csv is at most 128 KiB unless it is told otherwise; answers can be longer.
+def _open_csv(name: str, path: Path, kind: str) -> Table:
+    # The csv module's default limit is 128 KiB per field; answers can be longer.
     csv.field_size_limit(1 << 30)
 
     def parsed() -> Iterator[list[str]]:
         try:
-            with _text(name, path) as file:
+            with _open_text(name, path) as file:
                 yield from csv.reader(file, delimiter="\t" if kind == ".tsv" else ",", strict=True)
         except UnicodeDecodeError as error:
             raise bad(name, path, "it is not text in UTF-8", str(error)) from error

@@ -1,4 +1,4 @@
-"""Random ids in documents of a stated distribution of lengths: speed without any data, and nothing to learn from."""
+"""Random token ids in documents with lognormal lengths: to measure speed without data; there is nothing to learn."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tunemark.plugin.descriptors import Example, Piece
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Synthetic:
-    """Lengths are round(exp(N(mu, sigma))), cut to 1..longest, with mu = ln(mean) - sigma^2 / 2 so that `mean` is the
-    mean of the uncut distribution. Ids are uniform over 0..vocab_size - 1.
+    """Lengths are round(exp(N(mu, sigma))), clipped to 1..longest, with mu = ln(mean) - sigma^2 / 2 so that `mean` is
+    the mean before clipping. Ids are uniform over 0..vocab_size - 1.
 
-    The defaults resemble the instruction sets of this plugin: mean 200, half below 160, 2 in 100 above 650.
+    The defaults resemble this plugin's instruction sets: mean 200, median 160, 2 % above 650.
     """
 
     vocab_size: int
@@ -31,10 +31,10 @@ class Synthetic:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.documents >= 1, "documents", self.documents, "at least 1")
-        _require(1 <= self.mean < math.inf, "mean", self.mean, "a number of at least 1")
-        _require(0 <= self.sigma <= 5, "sigma", self.sigma, "a number from 0 to 5")
-        _require(self.longest >= 1, "longest", self.longest, "at least 1")
+        _check_range(self.documents >= 1, "documents", self.documents, "at least 1")
+        _check_range(1 <= self.mean < math.inf, "mean", self.mean, "a number of at least 1")
+        _check_range(0 <= self.sigma <= 5, "sigma", self.sigma, "a number from 0 to 5")
+        _check_range(self.longest >= 1, "longest", self.longest, "at least 1")
 
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
@@ -43,12 +43,12 @@ class Synthetic:
         return {**asdict(self), "lengths": "lognormal, cut at longest", "ids": "uniform"}
 
     def examples(self) -> Iterator[Example]:
-        # random() alone: Python promises its sequence for a seed, not that of the methods built on it.
+        # Only random(): Python guarantees its sequence for a seed, but not that of other methods.
         draw = random.Random(self.seed).random
         mu = math.log(self.mean) - self.sigma**2 / 2
         normal = statistics.NormalDist()
         for _ in range(self.documents):
-            # 1 - random() lies in (0, 1], and min() keeps it off 1, where the inverse is infinite as at 0.
+            # 1 - random() is in (0, 1], and min() keeps it below 1: the inverse is infinite at 0 and 1.
             deviate = normal.inv_cdf(min(1.0 - draw(), 1.0 - 2.0**-53))
             length = max(1, min(self.longest, round(math.exp(mu + self.sigma * deviate))))
             ids = tuple([int(draw() * self.vocab_size) for _ in range(length)])
@@ -65,11 +65,11 @@ def load(options: Mapping[str, str], vocab_size: int) -> Synthetic:
         except ValueError as error:
             number = "a whole number" if kind is int else "a number"
             raise BadExperiment(
-                what=f"synthetic: {name}={text} is not {number}", next=f"write for example synthetic:{name}=100"
+                what=f"synthetic: {name}={text} is not {number}", next=f"write, for example, synthetic:{name}=100"
             ) from error
     return Synthetic(vocab_size=vocab_size, **values)
 
 
-def _require(holds: bool, name: str, value: float, must: str) -> None:
+def _check_range(holds: bool, name: str, value: float, must: str) -> None:
     if not holds:
         raise BadExperiment(what=f"synthetic: {name}={value} is out of range", why=f"it must be {must}")

@@ -1,4 +1,4 @@
-"""Plain text of any size: files, or folders of them, in documents that are read one after another."""
+"""The dataset `text`: plain text of any size from a file or a folder, read as a stream of documents."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example, Piece
 
 NAME = "text"
-# Characters of a document, unless it is said otherwise: some 500 tokens of English, a sequence of the default length.
+# Default for `longest`, in characters: about 500 tokens of English, which fills a sequence of the default length.
 LONGEST = 2000
 OPTIONS = {
-    "path": "a file of text, also packed as .gz, or a folder of them",
-    "suffix": "of files in a folder (.txt and .md; those packed as .gz too)",
-    "encoding": "of the files (utf-8)",
-    "document": "what is one: file (the default), paragraph (blank lines between) or line",
-    "longest": f"characters, beyond which a document goes on as another one ({LONGEST}); 0 never cuts",
-    "template": "a file with {text}: every document stands there, and what stands before {text} is the prompt",
-    "response_after": "a text that is in every document: what stands behind it is the response; %3A is a colon, %2C a "
-    "comma, %0A a line's end",
+    "path": "a text file, also compressed as .gz, or a folder of them",
+    "suffix": "suffix of the files in a folder (.txt and .md, also with .gz)",
+    "encoding": "encoding of the files (utf-8)",
+    "document": "what makes a document: file (the default), paragraph (separated by blank lines) or line",
+    "longest": f"characters after which a document is split ({LONGEST}); 0 never splits",
+    "template": "a file with {text}, the place of each document; the text before {text} is the prompt",
+    "response_after": "a text in every document, after which the response begins; %3A is a colon, %2C a comma, %0A "
+    "a newline",
 }
 _SUFFIXES = (".txt", ".md")
 _CHUNK = 1 << 16
-# Changes whenever the same files would give other examples.
-_FORM = "1"
+# Part of the fingerprint: change it whenever the same files would give different examples.
+_FORMAT_VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Files, in the order of their paths. before, after: around every document. marker: as `response_after` has it."""
+    """Files, ordered by path. before, after: text around every document. marker: the option `response_after`."""
 
     paths: Sequence[Path]
     encoding: str
@@ -49,7 +49,7 @@ class Text:
     marker: str
 
     def fingerprint(self) -> str:
-        settings = [_FORM, self.encoding, self.document, self.longest, self.before, self.after, self.marker]
+        settings = [_FORMAT_VERSION, self.encoding, self.document, self.longest, self.before, self.after, self.marker]
         digest = hashlib.sha256(json.dumps(settings).encode())
         digest.update("".join(self._hashes).encode())
         return digest.hexdigest()
@@ -76,11 +76,11 @@ class Text:
         for path in self.paths:
             for number, text in enumerate(self._documents(path), 1):
                 is_empty = False
-                yield Example(pieces=tuple(self._pieces(text, path, number)))
+                yield Example(pieces=tuple(self._make_pieces(text, path, number)))
         if is_empty:
-            raise BadData(what=f"{NAME}: there is no text", why=f"{len(self.paths)} files hold nothing but blanks")
+            raise BadData(what=f"{NAME}: there is no text", why=f"its {len(self.paths)} files hold only blanks")
 
-    def _pieces(self, text: str, path: Path, number: int) -> Iterator[Piece]:
+    def _make_pieces(self, text: str, path: Path, number: int) -> Iterator[Piece]:
         if self.before:
             yield Piece(role="prompt", text=self.before)
         at = 0
@@ -88,35 +88,35 @@ class Text:
             found = text.find(self.marker)
             if found < 0:
                 raise BadData(
-                    what=f"{NAME}: document {number} of {str(path)!r} does not hold {self.marker!r}",
-                    why="response_after says that every one does",
-                    next="leave out that document, or response_after",
+                    what=f"{NAME}: document {number} of {str(path)!r} does not contain {self.marker!r}",
+                    why="response_after must be in every document",
+                    next="remove that document, or leave out response_after",
                 )
             at = found + len(self.marker)
             yield Piece(role="prompt", text=text[:at])
         yield Piece(role="response", text=text[at:] + self.after)
 
     def _documents(self, path: Path) -> Iterator[str]:
-        """Each of at most `longest` characters, cut behind a paragraph, a line or a word where there is one."""
-        waiting = ""
-        for part, is_end in self._parts(path):
-            waiting += part
+        """Documents of at most `longest` characters, split after a paragraph, a line or a word where possible."""
+        pending = ""
+        for part, is_end in self._read_parts(path):
+            pending += part
             at = 0
-            while self.longest and len(waiting) - at > self.longest:
-                end = _boundary(waiting, at, self.longest)
-                if not waiting[at:end].isspace():
-                    yield waiting[at:end]
+            while self.longest and len(pending) - at > self.longest:
+                end = _find_split(pending, at, self.longest)
+                if not pending[at:end].isspace():
+                    yield pending[at:end]
                 at = end
-            waiting = waiting[at:]
+            pending = pending[at:]
             if is_end:
-                if waiting and not waiting.isspace():
-                    yield waiting
-                waiting = ""
+                if pending and not pending.isspace():
+                    yield pending
+                pending = ""
 
-    def _parts(self, path: Path) -> Iterator[tuple[str, bool]]:
-        """(text, whether a document ends with it), no part longer than a chunk."""
+    def _read_parts(self, path: Path) -> Iterator[tuple[str, bool]]:
+        """(text, whether a document ends with it), at most a chunk at a time."""
         try:
-            with _opened(path, self.encoding) as file:
+            with _open_text(path, self.encoding) as file:
                 if self.document == "file":
                     while part := file.read(_CHUNK):
                         yield part, False
@@ -144,33 +144,33 @@ class Text:
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> Text:
-    """Finds the files; a file that is not text is found out where it is read."""
+    """Find the files and check the options; whether a file is text shows when it is read."""
     encoding, document = options.get("encoding", "utf-8"), options.get("document", "file")
     marker = unquote(options.get("response_after", ""))
     try:
         codecs.lookup(encoding)
-        "".encode(encoding)  # refuses codecs that are not of text
+        "".encode(encoding)  # LookupError for codecs that do not encode text
     except LookupError as error:
         raise BadExperiment(
             what=f"{NAME}: there is no encoding {encoding!r}", why=str(error), next="utf-8, latin-1, cp1252, utf-16"
         ) from error
     if document not in ("file", "paragraph", "line"):
-        raise BadExperiment(what=f"{NAME}: document cannot be {document!r}", next="file, paragraph or line")
+        raise BadExperiment(what=f"{NAME}: document cannot be {document!r}", next="use file, paragraph or line")
     if "longest" in options and (not options["longest"].isdecimal() or options["longest"] == "1"):
         raise BadExperiment(
-            what=f"{NAME}: longest cannot be {options['longest']!r}", next="a whole number of characters, or 0"
+            what=f"{NAME}: longest cannot be {options['longest']!r}", next="give 2 or more characters, or 0"
         )
     if marker and int(options.get("longest", "0")):
         raise BadExperiment(
             what=f"{NAME}: longest and response_after exclude each other",
-            why="what a document goes on with would not hold the text before the response",
+            why="the second part of a split document would lack the text before the response",
             next="leave out one of them",
         )
     if "path" not in options:
         raise BadExperiment(what=f"{NAME} needs a path", next=f"--dataset {NAME}:path=FILE, or a folder")
-    before, after = _around(options["template"]) if "template" in options else ("", "")
+    before, after = _read_template(options["template"]) if "template" in options else ("", "")
     return Text(
-        paths=_found(Path(options["path"]).expanduser(), options.get("suffix")),
+        paths=_find_files(Path(options["path"]).expanduser(), options.get("suffix")),
         encoding=encoding,
         document=document,
         longest=int(options.get("longest", 0 if marker else LONGEST)),
@@ -180,20 +180,20 @@ def load(options: Mapping[str, str], vocab_size: int) -> Text:
     )
 
 
-def _around(name: str) -> tuple[str, str]:
+def _read_template(name: str) -> tuple[str, str]:
     try:
         text = Path(name).expanduser().read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadExperiment(
-            what=f"{NAME}: there is no template {name!r}", why=str(error), next="a file of text that holds {text}"
+            what=f"{NAME}: there is no template {name!r}", why=str(error), next="give a text file that contains {text}"
         ) from error
     before, place, after = text.partition("{text}")
     if not place:
-        raise BadExperiment(what=f"{NAME}: the template {name!r} does not hold {{text}}", next="write {text} into it")
+        raise BadExperiment(what=f"{NAME}: the template {name!r} does not contain {{text}}", next="add {text} to it")
     return before, after
 
 
-def _found(path: Path, suffix: str | None) -> list[Path]:
+def _find_files(path: Path, suffix: str | None) -> list[Path]:
     suffixes = _SUFFIXES if suffix is None else (suffix,)
     if path.is_dir():
         below = sorted(p for p in path.rglob("*") if p.is_file())
@@ -222,14 +222,14 @@ def _found(path: Path, suffix: str | None) -> list[Path]:
     return paths
 
 
-def _opened(path: Path, encoding: str) -> IO[str]:
-    """Lines end in \\n, whatever they end in there; a mark at the beginning is no text."""
+def _open_text(path: Path, encoding: str) -> IO[str]:
+    """Open for reading, with newlines as \\n and without a byte order mark."""
     opened: Any = gzip.open if path.suffix == ".gz" else open
     return io.TextIOWrapper(opened(path, "rb"), encoding="utf-8-sig" if encoding == "utf-8" else encoding)
 
 
-def _boundary(text: str, begin: int, longest: int) -> int:
-    """Where to cut, in the second half of what may be taken."""
+def _find_split(text: str, begin: int, longest: int) -> int:
+    """Where to split: after a paragraph, line or word in the second half of the `longest` characters."""
     for words in ("\n\n", "\n", " "):
         found = text.rfind(words, begin + longest // 2, begin + longest)
         if found >= 0:

@@ -1,4 +1,4 @@
-"""A cell as people read it: in the unit of its header, with the digits that its interval supports."""
+"""Cells formatted for readers: in the unit of the header, with the digits that the interval supports."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from tunemark.report.words import Say
 from tunemark.results import Estimate
 from tunemark.units import GIB, significant
 
-# Unit in the report: (unit shown, divisor).
-_SHOWN = {"1": ("%", 0.01), "bytes": ("GiB", GIB), "FLOP/s": ("TFLOP/s", 1e12), "FLOP": ("GFLOP", 1e9)}
+# Unit of a column: (unit in the header, divisor).
+_UNITS = {"1": ("%", 0.01), "bytes": ("GiB", GIB), "FLOP/s": ("TFLOP/s", 1e12), "FLOP": ("GFLOP", 1e9)}
 
 
 def kept(table: Table) -> list[int]:
-    """The columns that say something: what is unknown of every row is left to the CSV."""
+    """Indices of the columns with a known value in any row; CSV has the others, too."""
     return [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
 
 
 def told(table: Table) -> list[int]:
-    """The rows that say something: of a table that has a row for each run, those with more than the run's name."""
+    """Indices of the rows to show: in a table of one row for each run, those with a value besides the run_id."""
     if not table.per_run:
         return list(range(len(table.rows)))
-    nothing = (None,) * (len(table.columns) - 1)
-    return [i for i, row in enumerate(table.rows) if row[1:] != nothing]
+    empty = (None,) * (len(table.columns) - 1)
+    return [i for i, row in enumerate(table.rows) if row[1:] != empty]
 
 
-def silent(n: int, say: Say) -> str:
-    """A sentence on the runs that `told` leaves out."""
+def silent(n: int, tr: Say) -> str:
+    """A sentence on the n runs that `informative_rows` leaves out."""
     if n == 1:
-        return say("Of one more run none of this is known.")
-    return say("Of {n:,} more runs none of this is known.", n=n)
+        return tr("Of one more run none of this is known.")
+    return tr("Of {n:,} more runs none of this is known.", n=n)
 
 
 def is_numeric(table: Table, i: int) -> bool:
     return not {str, bool} & {type(row[i]) for row in table.rows}
 
 
-def title(column: Column, say: Say) -> str:
+def title(column: Column, tr: Say) -> str:
     """The header, with its unit."""
-    unit = _SHOWN.get(column.unit, (column.unit, 1.0))[0]
-    return f"{column.title} ({_unit(unit, say)})" if unit else column.title
+    unit = _UNITS.get(column.unit, (column.unit, 1.0))[0]
+    return f"{column.title} ({_translate_unit(unit, tr)})" if unit else column.title
 
 
-def shown(cell: Cell, column: Column, say: Say) -> str:
-    """The cell's text, not escaped; unknown is said in a word."""
-    divisor = _SHOWN.get(column.unit, (column.unit, 1.0))[1]
+def shown(cell: Cell, column: Column, tr: Say) -> str:
+    """The cell's text, not escaped; None becomes the word "unknown"."""
+    divisor = _UNITS.get(column.unit, (column.unit, 1.0))[1]
     if cell is None:
-        return say("unknown")
+        return tr("unknown")
     if isinstance(cell, Estimate):
-        return plus_minus(scaled(cell, 1 / divisor), none=say("(no interval)"), to=say("to"))
+        return plus_minus(scaled(cell, 1 / divisor), no_interval=tr("(no interval)"), to=tr("to"))
     if isinstance(cell, bool):
-        return say("yes") if cell else say("no")
+        return tr("yes") if cell else tr("no")
     if isinstance(cell, str):
         return cell
     if isinstance(cell, int) and divisor == 1.0:
@@ -59,5 +59,5 @@ def shown(cell: Cell, column: Column, say: Say) -> str:
     return significant(cell / divisor)
 
 
-def _unit(unit: str, say: Say) -> str:
-    return say(unit) if unit in ("tokens", "sequences", "chips", "devices", "units") else unit
+def _translate_unit(unit: str, tr: Say) -> str:
+    return tr(unit) if unit in ("tokens", "sequences", "chips", "devices", "units") else unit

@@ -1,4 +1,4 @@
-"""A report as CSV (RFC 4180, UTF-8), every column unrounded in SI units; an unknown cell is empty."""
+"""A report as CSV (RFC 4180, UTF-8): all columns, unrounded, in SI units; unknown cells are empty."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tunemark.report.frame import columns_of
 
 
 def render(report: Report) -> bytes:
-    """One row for each run: the tables that have one, side by side."""
+    """One row for each run, with the columns of all tables that have one."""
     return "".join(lines(report)).encode()
 
 
 def lines(report: Report, most: int | None = None) -> list[str]:
-    """The header and each run's row, or the first of them, each with its line's end."""
+    """The header and a line for each run, or for the first `most`, with line ends."""
     return _lines(flat(report, most))
 
 
 def render_tables(report: Report) -> Mapping[str, bytes]:
-    """The other tables, a file each, by their keys."""
+    """The other tables, by file name (the table's key)."""
     tables = [table for table in report.tables if table.key and not table.per_run and table.rows]
     return {f"{table.key}.csv": "".join(_lines(columns_of(table))).encode() for table in tables}
 
 
 def _lines(columns: Mapping[str, Sequence[object]]) -> list[str]:
     found: list[str] = []
-    # A writer writes a row at a time.
+    # The writer calls write once for each row.
     writer = csv.writer(SimpleNamespace(write=found.append))
     writer.writerow(columns)
     rows: Iterable[Sequence[object]] = zip(*columns.values(), strict=True)

@@ -1,7 +1,7 @@
-"""Charts as SVG: drawn once, for the page (whose style sheet colours them) and for files (in colours of their own).
+"""Draws charts as SVG, for the page (coloured by its style sheet) and for files (with fixed colours).
 
-No script and no outside font. What a row is of is told by the shape of its mark, what a line is by its dashes; colour
-only repeats it. The ticks are those of Heckbert 1990, "Nice Numbers for Graph Labels" (Graphics Gems, p. 61).
+The drawings use no scripts and no external fonts. The shape of a mark shows its origin and the dashes of a line its
+series, so that neither depends on colour. Ticks: Heckbert 1990, "Nice Numbers for Graph Labels" (Graphics Gems, p. 61).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tunemark.results import Estimate
 from tunemark.units import significant
 
 WIDE, NARROW = 900, 358
-"""Widths that a chart is drawn in: a page's or a sheet's, and a phone's."""
+"""Widths of a chart in pixels: for a page and for a phone."""
 
 FONTS = "Inter, 'Noto Sans', 'DejaVu Sans', 'Liberation Sans', Arial, 'Noto Sans CJK KR', 'Noto Sans KR', sans-serif"
 
-# Roles and their colours on paper. The series' six are told apart by readers with any colour vision (after Okabe and
-# Ito 2008), darkened to a contrast of 3 on white; text has 4.5 and more.
+# Roles and their colours in files. The six of series are distinguishable with any colour vision (after Okabe and Ito
+# 2008), darkened to a contrast of at least 3 on white; text has at least 4.5.
 _PAPER = {
     "ink": "#1b2027",
     "quiet": "#59626e",
@@ -41,15 +41,15 @@ _PAPER = {
 }
 _SERIES = ("c1", "c2", "c3", "c4", "c5", "c6")
 _DASHES = (None, "7 3", "2 3", "9 3 2 3", "12 4", "4 4")
-_LINE = 26.0
-_Place = Callable[[float], float]
+_ROW_HEIGHT = 26.0
+_ToPixels = Callable[[float], float]
 _SMALL, _TEXT = 12.0, 13.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Style:
-    """width: of the drawing. linked: in a page, whose variables colour it, the runs that its rows are links to; None in
-    a file."""
+    """width: in pixels. linked: in a page, the run_ids to which rows link; None in a file, which has neither links nor
+    the page's colour variables."""
 
     width: int = WIDE
     linked: frozenset[str] | None = None
@@ -58,32 +58,32 @@ class Style:
     def is_page(self) -> bool:
         return self.linked is not None
 
-    def links(self, run_id: str | None) -> bool:
+    def is_linked(self, run_id: str | None) -> bool:
         return run_id is not None and self.linked is not None and run_id in self.linked
 
-    def paint(self, role: str) -> str:
+    def colour(self, role: str) -> str:
         return f"var(--{role})" if self.is_page else _PAPER[role]
 
 
-def draw(chart: Chart, style: Style, say: Say) -> str:
+def draw(chart: Chart, style: Style, tr: Say) -> str:
     """A chart as one <svg> element."""
-    canvas = _Canvas(style, say, chart.key)
+    canvas = _Canvas(style, tr, chart.key)
     if isinstance(chart, Dots):
-        height = _dots(canvas, chart)
+        height = _dot_plot(canvas, chart)
     elif isinstance(chart, Parts):
-        height = _parts(canvas, chart)
+        height = _stacked_bars(canvas, chart)
     elif isinstance(chart, Lines):
-        height = _lines(canvas, chart)
+        height = _line_chart(canvas, chart)
     else:
-        height = _steps(canvas, chart)
+        height = _step_times(canvas, chart)
     return canvas.svg(height, chart)
 
 
 class _Canvas:
-    """Elements in the order in which they are painted, texts escaped."""
+    """SVG elements in drawing order, with texts escaped."""
 
-    def __init__(self, style: Style, say: Say, key: str) -> None:
-        self.style, self.say, self.width = style, say, float(style.width)
+    def __init__(self, style: Style, tr: Say, key: str) -> None:
+        self.style, self.tr, self.width = style, tr, float(style.width)
         self.hatch = f"hatch-{key}-{style.width}"
         self._parts: list[str] = []
 
@@ -100,26 +100,26 @@ class _Canvas:
         self, x: float, y: float, words: str, *, role: str = "ink", size: float = _TEXT, anchor: str = "start",
         weight: int | None = None, limit: float | None = None,
     ) -> None:  # fmt: skip
-        """limit: pixels, beyond which the text is cut with an ellipsis and told whole on hovering."""
-        shown = words if limit is None else _cut(words, limit, size)
+        """limit: maximum width in pixels; a longer text is truncated, and complete in its tooltip."""
+        shown = words if limit is None else _truncate(words, limit, size)
         content = escape(shown)
         if shown != words:
             content += f"<title>{escape(words)}</title>"
         anchored = None if anchor == "start" else anchor
         self.add(
-            "text", content, x=x, y=y, fill=self.style.paint(role), font_size=size, text_anchor=anchored,
+            "text", content, x=x, y=y, fill=self.style.colour(role), font_size=size, text_anchor=anchored,
             font_weight=weight,
         )  # fmt: skip
 
     def line(self, x1: float, y1: float, x2: float, y2: float, role: str, width: float = 1.0, **more: object) -> None:
-        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=self.style.paint(role), stroke_width=width, **more)
+        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=self.style.colour(role), stroke_width=width, **more)
 
     def mark(self, x: float, y: float, origin: Origin, role: str, tip: str, *, is_legend: bool = False) -> None:
-        """A filled circle is measured; a hollow diamond simulated, a square imported, a triangle predicted."""
+        """Filled circle: measured. Hollow diamond: simulated. Hollow square: imported. Hollow triangle: predicted."""
         legend = "" if is_legend else None
-        colour, title = self.style.paint(role), f"<title>{escape(tip)}</title>"
+        colour, title = self.style.colour(role), f"<title>{escape(tip)}</title>"
         hollow: dict[str, Any] = {
-            "fill": self.style.paint("paper"),
+            "fill": self.style.colour("paper"),
             "stroke": colour,
             "stroke_width": "2",
             "data_mark": origin,
@@ -135,7 +135,7 @@ class _Canvas:
             self.add("path", title, d=f"M{x:.1f} {y - 6:.1f}l6 10.5h-12z", **hollow)
 
     def interval(self, x1: float, x2: float, y: float, role: str) -> None:
-        """A horizontal interval with its ends."""
+        """A horizontal interval with end caps."""
         for at in (x1, x2):
             self.line(at, y - 5, at, y + 5, role, 2)
         self.line(x1, y, x2, y, role, 2)
@@ -158,14 +158,14 @@ class _Canvas:
         return _element("svg", body, head)
 
 
-# -- values with intervals
+# -- dot plots
 
 
-def _dots(c: _Canvas, chart: Dots) -> float:
+def _dot_plot(c: _Canvas, chart: Dots) -> float:
     is_narrow = c.width < 500
     groups = any(row.group for row in chart.rows)
-    values = [_value(row, c.say) for row in chart.rows]
-    names = [_verdict(row, c.say) for row in chart.rows]
+    values = [_value_text(row, c.tr) for row in chart.rows]
+    names = [_remark(row, c.tr) for row in chart.rows]
     label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
     value_width = max((_width(v, _TEXT) for v in values), default=0.0) + 14
     verdict_width = 0.0 if is_narrow else max((_width(v, _SMALL) for v in names), default=0.0) + 10
@@ -175,46 +175,46 @@ def _dots(c: _Canvas, chart: Dots) -> float:
     scale = (right - left) / ticks[-1]
     height = _row_height(is_narrow)
     y = 8.0
-    places, grouped, former = [], [], ""
+    places, headings, previous = [], [], ""
     for row in chart.rows:
-        if groups and row.group != former:
-            grouped.append((y + 18, row.group))
-            y, former = y + 28, row.group
+        if groups and row.group != previous:
+            headings.append((y + 18, row.group))
+            y, previous = y + 28, row.group
         places.append(y)
         y += height
     for tick in ticks:
         x = left + tick * scale
         c.line(x, 8, x, y, "rule")
         _tick_below(c, x, y + 16, _tick(tick, ticks))
-    for at, words in grouped:
+    for at, words in headings:
         c.text(0, at, words, size=_SMALL, weight=600, role="quiet", limit=0.92 * c.width)
     for row, at, value, verdict in zip(chart.rows, places, values, names, strict=True):
-        _dot(c, row, at, left, right, scale, value, verdict, value_width, is_narrow)
+        _dot_row(c, row, at, left, right, scale, value, verdict, value_width, is_narrow)
     c.text(right, y + 34, chart.unit, role="quiet", size=_SMALL, anchor="end")
     y += 40
     if chart.left_out:
-        c.text(0, y + 12, c.say("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
+        c.text(0, y + 12, c.tr("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
         y += 18
     return _legend_of_marks(c, [row.origin for row in chart.rows], y)
 
 
 def _tick_below(c: _Canvas, x: float, y: float, words: str) -> None:
-    """A tick's text in the middle below it, or as near to that as the drawing's edges allow."""
+    """A tick's text centred below it, as far as the drawing's edges allow."""
     half = _width(words, _SMALL) / 2
     anchor, at = ("start", 0.0) if x < half else ("end", c.width) if x > c.width - half else ("middle", x)
     c.text(at, y, words, role="quiet", size=_SMALL, anchor=anchor)
 
 
-def _dot(
+def _dot_row(
     c: _Canvas, row: Row, y: float, left: float, right: float, scale: float, value: str, verdict: str,
     value_width: float, is_narrow: bool,
 ) -> None:  # fmt: skip
-    middle = y + (31 if is_narrow else _LINE / 2)
+    middle = y + (31 if is_narrow else _ROW_HEIGHT / 2)
     words = f"{row.label}: {value}" + (f", {verdict}" if verdict else "")
-    is_link = c.style.links(row.run_id)
+    is_link = c.style.is_linked(row.run_id)
     if is_link:
         c.open("a", href=f"#run-{row.run_id}", aria_label=words)
-    baseline = y + (15 if is_narrow else _LINE / 2 + 4.5)
+    baseline = y + (15 if is_narrow else _ROW_HEIGHT / 2 + 4.5)
     if is_narrow:
         c.text(0, baseline, row.label, limit=c.width - value_width - 6)
         c.text(c.width, baseline, value, anchor="end", weight=600 if row.value is not None else None)
@@ -234,43 +234,43 @@ def _dot(
 
 
 def _row_height(is_narrow: bool) -> float:
-    return 46.0 if is_narrow else _LINE
+    return 46.0 if is_narrow else _ROW_HEIGHT
 
 
-def _value(row: Row, say: Say) -> str:
+def _value_text(row: Row, tr: Say) -> str:
     if row.value is None:
-        return say("unknown")
+        return tr("unknown")
     estimate = Estimate(value=row.value, low=row.low, high=row.high, n=0, method="")
     if row.low is None or row.high is None:
         return significant(row.value)
-    return plus_minus(estimate, none="", to=say("to"))
+    return plus_minus(estimate, no_interval="", to=tr("to"))
 
 
-def _verdict(row: Row, say: Say) -> str:
-    """What a reader must see beside the value: anything but a valid verdict, and what is behind it."""
-    parts = [] if row.verdict in ("", "valid") else [say(row.verdict)]
+def _remark(row: Row, tr: Say) -> str:
+    """The text after a value: the verdict unless it is valid, and the note."""
+    parts = [] if row.verdict in ("", "valid") else [tr(row.verdict)]
     parts += [row.note] if row.value is not None and row.note else []
     return " · ".join(parts)
 
 
 def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
-    """The shapes that are there, in words, where not all is measured."""
+    """A legend of the marks' shapes, unless all are measured."""
     kinds = list(dict.fromkeys(origins))
     if kinds in ([], ["measured"]):
         return y + 4
     x = 6.0
     for kind in kinds:
-        words = c.say(kind)
+        words = c.tr(kind)
         c.mark(x + 2, y + 10, kind, "c1", words, is_legend=True)
         c.text(x + 14, y + 14.5, words, size=_SMALL)
         x += 34 + _width(words, _SMALL)
     return y + 26
 
 
-# -- wholes and their parts
+# -- stacked bars
 
 
-def _parts(c: _Canvas, chart: Parts) -> float:
+def _stacked_bars(c: _Canvas, chart: Parts) -> float:
     is_narrow = c.width < 500
     label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
     note_width = max((_width(r.note, _SMALL) for r in chart.rows), default=0.0) + 12
@@ -289,10 +289,10 @@ def _parts(c: _Canvas, chart: Parts) -> float:
         _tick_below(c, x, bottom + 16, words)
     for row in chart.rows:
         middle = y + (33 if is_narrow else height / 2)
-        is_link = c.style.links(row.run_id)
-        told = ", ".join(f"{n} {_amount(p, chart)}" for n, p in zip(chart.names, row.parts, strict=True))
+        is_link = c.style.is_linked(row.run_id)
+        texts = ", ".join(f"{n} {_part_text(p, chart)}" for n, p in zip(chart.names, row.parts, strict=True))
         if is_link:
-            c.open("a", href=f"#run-{row.run_id}", aria_label=f"{row.label}: {told}")
+            c.open("a", href=f"#run-{row.run_id}", aria_label=f"{row.label}: {texts}")
         if is_narrow:
             c.text(0, y + 16, row.label, limit=c.width - note_width)
             c.text(c.width, y + 16, row.note, role="quiet", size=_SMALL, anchor="end")
@@ -306,7 +306,7 @@ def _parts(c: _Canvas, chart: Parts) -> float:
     c.text(right, y + 34, chart.unit, role="quiet", size=_SMALL, anchor="end")
     y += 40
     if chart.left_out:
-        c.text(0, y + 12, c.say("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
+        c.text(0, y + 12, c.tr("{n:,} more are in the tables and files", n=chart.left_out), role="quiet", size=_SMALL)
         y += 18
     return y + 4
 
@@ -320,13 +320,13 @@ def _bar(
         if wide > 0:
             role = _swatch(i)
             c.add(
-                "rect", f"<title>{escape(f'{name}: {_amount(part, chart)}')}</title>",
+                "rect", f"<title>{escape(f'{name}: {_part_text(part, chart)}')}</title>",
                 x=x, y=middle - 9, width=max(0.5, wide - (1 if wide > 3 else 0)), height=18,
-                fill=c.style.paint(role), fill_opacity=_shade(i), data_mark=origin,
-                stroke=c.style.paint(role) if origin != "measured" else None,
+                fill=c.style.colour(role), fill_opacity=_shade(i), data_mark=origin,
+                stroke=c.style.colour(role) if origin != "measured" else None,
                 stroke_dasharray="4 2" if origin != "measured" else None,
             )  # fmt: skip
-            words = _amount(part, chart)
+            words = _part_text(part, chart)
             if chart.is_share and _width(words, 11) + 10 < wide:
                 c.text(
                     x + wide / 2,
@@ -344,11 +344,11 @@ def _swatch(i: int) -> str:
 
 
 def _shade(i: int) -> float:
-    """Neighbouring parts differ in lightness too, so that they differ in grey."""
+    """Opacity of part i: neighbouring parts differ in lightness, so that they differ in greyscale, too."""
     return (1.0, 0.7, 0.4)[i % 3] if i < 3 else (0.85, 0.6)[i % 2]
 
 
-def _amount(part: float, chart: Parts) -> str:
+def _part_text(part: float, chart: Parts) -> str:
     return f"{100 * part:.1f} %" if chart.is_share else f"{significant(part)} s"
 
 
@@ -358,19 +358,19 @@ def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
         wide = 20 + _width(name, _SMALL) + 16
         if x and x + wide > c.width:
             x, y = 0.0, y + 20
-        c.add("rect", x=x, y=y + 2, width=12, height=12, fill=c.style.paint(role), fill_opacity=_shade(i))
+        c.add("rect", x=x, y=y + 2, width=12, height=12, fill=c.style.colour(role), fill_opacity=_shade(i))
         c.text(x + 18, y + 12.5, name, size=_SMALL, limit=c.width - x - 20)
         x += wide
     return y + 26
 
 
-# -- lines over an axis
+# -- line charts
 
 
-def _lines(c: _Canvas, chart: Lines) -> float:
+def _line_chart(c: _Canvas, chart: Lines) -> float:
     every = [p for s in chart.series for p in s.points]
     y = _legend_of_lines(c, chart.series, 4.0)
-    high = 130 if chart.is_low else 230 if c.width < 500 else 300
+    high = 130 if chart.is_compact else 230 if c.width < 500 else 300
     top_y, bottom_y = y + 18, y + high
     top = max((v for p in every for v in (p.high, p.y) if v is not None), default=1.0) or 1.0
     ticks = _ticks(top, 5)
@@ -390,21 +390,21 @@ def _lines(c: _Canvas, chart: Lines) -> float:
     for tick in ticks:
         c.line(left, place_y(tick), right, place_y(tick), "rule")
         c.text(left - 8, place_y(tick) + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
-    shown_to = -math.inf
+    last_end = -math.inf
     for x in sorted({p.x for s in chart.series if s.kind == "points" for p in s.points}) or xs:
         words = f"{x:,g}"
-        if place_x(x) - _width(words, _SMALL) / 2 > shown_to:
+        if place_x(x) - _width(words, _SMALL) / 2 > last_end:
             c.line(place_x(x), bottom_y, place_x(x), bottom_y + 4, "quiet")
             c.text(place_x(x), bottom_y + 18, words, role="quiet", size=_SMALL, anchor="middle")
-            shown_to = place_x(x) + _width(words, _SMALL) / 2 + 6
+            last_end = place_x(x) + _width(words, _SMALL) / 2 + 6
     c.text(right, bottom_y + 36, chart.x, role="quiet", size=_SMALL, anchor="end")
     c.text(0, top_y - 8, chart.y, role="quiet", size=_SMALL)
     for i, series in enumerate(chart.series):
-        _series(c, series, i, place_x, place_y)
+        _line(c, series, i, place_x, place_y)
     return _legend_of_marks(c, [p.origin for s in chart.series if s.kind == "points" for p in s.points], bottom_y + 42)
 
 
-def _series(c: _Canvas, series: Series, i: int, place_x: _Place, place_y: _Place) -> None:
+def _line(c: _Canvas, series: Series, i: int, place_x: _ToPixels, place_y: _ToPixels) -> None:
     role = "quiet" if series.kind == "ideal" else _SERIES[i % len(_SERIES)]
     path = [(place_x(p.x), place_y(p.y)) for p in series.points]
     if series.kind == "curve":
@@ -412,19 +412,19 @@ def _series(c: _Canvas, series: Series, i: int, place_x: _Place, place_y: _Place
         if band:
             over = [(place_x(p.x), place_y(p.high or 0.0)) for p in band]
             under = [(place_x(p.x), place_y(p.low or 0.0)) for p in reversed(band)]
-            c.add("path", d=_path([*over, *under]) + "z", fill=c.style.paint(role), fill_opacity=0.14, data_band="")
+            c.add("path", d=_path([*over, *under]) + "z", fill=c.style.colour(role), fill_opacity=0.14, data_band="")
     dashes = "5 5" if series.kind == "ideal" else _DASHES[i % len(_DASHES)]
     width = 1.5 if series.kind == "ideal" else 2
     c.add(
-        "path", d=_path(path), fill="none", stroke=c.style.paint(role), stroke_width=width, stroke_dasharray=dashes,
+        "path", d=_path(path), fill="none", stroke=c.style.colour(role), stroke_width=width, stroke_dasharray=dashes,
         data_line=series.kind,
     )  # fmt: skip
     if series.kind != "points":
         return
     for p in series.points:
         x, y = place_x(p.x), place_y(p.y)
-        words = f"{series.label}, {p.x:g}: {_of_point(p, c.say)}"
-        is_link = c.style.links(p.run_id)
+        words = f"{series.label}, {p.x:g}: {_point_text(p, c.tr)}"
+        is_link = c.style.is_linked(p.run_id)
         if is_link:
             c.open("a", href=f"#run-{p.run_id}", aria_label=words)
         if p.low is not None and p.high is not None:
@@ -436,9 +436,9 @@ def _series(c: _Canvas, series: Series, i: int, place_x: _Place, place_y: _Place
             c.close("a")
 
 
-def _of_point(p: Point, say: Say) -> str:
+def _point_text(p: Point, tr: Say) -> str:
     row = Row(label="", value=p.y, low=p.low, high=p.high)
-    return _value(row, say) + (f", {p.note}" if p.note else "")
+    return _value_text(row, tr) + (f", {p.note}" if p.note else "")
 
 
 def _legend_of_lines(c: _Canvas, series: Sequence[Series], y: float) -> float:
@@ -455,46 +455,46 @@ def _legend_of_lines(c: _Canvas, series: Sequence[Series], y: float) -> float:
     return y + 34
 
 
-# -- steps
+# -- step times
 
 
-def _steps(c: _Canvas, chart: Steps) -> float:
+def _step_times(c: _Canvas, chart: Steps) -> float:
     top_y, bottom_y = 40.0, 210.0 if c.width < 500 else 230.0
     top = max((y for _, y in chart.points), default=1.0) or 1.0
     ticks = _ticks(top, 4)
     left, right = max(_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 10
     last = max((x for x, _ in chart.points), default=1.0) or 1.0
     scale_x, scale_y = (right - left) / last, (bottom_y - top_y) / ticks[-1]
-    quiet = c.style.paint("quiet")
+    quiet = c.style.colour("quiet")
     if chart.first is not None and chart.last is not None:
         begin, end = left + chart.first * scale_x, left + chart.last * scale_x
-        shade = c.style.paint("shade")
+        shade = c.style.colour("shade")
         for x1, x2 in ((left, begin), (end, right)):
             if x2 > x1:
                 c.add("rect", x=x1, y=top_y, width=x2 - x1, height=bottom_y - top_y, fill=shade, data_region="untimed")
         c.line(begin, top_y - 6, begin, bottom_y, "quiet")
         c.line(begin, top_y - 6, end, top_y - 6, "c1", 3)
-        words = c.say("timed: steps {first:,} to {last:,}", first=chart.first + 1, last=chart.last)
+        words = c.tr("timed: steps {first:,} to {last:,}", first=chart.first + 1, last=chart.last)
         anchor = "start" if begin + _width(words, _SMALL) < c.width else "end"
         c.text(begin if anchor == "start" else end, top_y - 12, words, size=_SMALL, anchor=anchor)
-        warm = c.say("warm-up")
+        warm = c.tr("warm-up")
         if begin - left > _width(warm, _SMALL) + 8:
             c.text(left + 4, bottom_y - 8, warm, size=_SMALL, role="quiet")
     for tick in ticks:
         y = bottom_y - tick * scale_y
         c.line(left, y, right, y, "rule")
         c.text(left - 8, y + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
-    if chart.middle is not None:
-        y = bottom_y - chart.middle * scale_y
-        words = c.say("median {value} s", value=significant(chart.middle))
+    if chart.median is not None:
+        y = bottom_y - chart.median * scale_y
+        words = c.tr("median {value} s", value=significant(chart.median))
         c.line(left, y, right, y, "c2", 1.5, stroke_dasharray="6 4")
         c.text(right, y - 6, words, role="c2", size=_SMALL, anchor="end")
     path = [(left + x * scale_x, bottom_y - y * scale_y) for x, y in chart.points]
-    c.add("path", d=_path(path), fill="none", stroke=c.style.paint("c1"), stroke_width=1.5, data_line="steps")
+    c.add("path", d=_path(path), fill="none", stroke=c.style.colour("c1"), stroke_width=1.5, data_line="steps")
     if len(path) <= 120:
         for (x, y), (step, seconds) in zip(path, chart.points, strict=True):
-            tip = f"<title>{escape(c.say('step {n:,.0f}: {seconds} s', n=step, seconds=significant(seconds)))}</title>"
-            c.add("circle", tip, cx=x, cy=y, r=2.5, fill=c.style.paint("c1"), data_mark=chart.origin)
+            tip = f"<title>{escape(c.tr('step {n:,.0f}: {seconds} s', n=step, seconds=significant(seconds)))}</title>"
+            c.add("circle", tip, cx=x, cy=y, r=2.5, fill=c.style.colour("c1"), data_mark=chart.origin)
     c.add("line", x1=left, y1=bottom_y, x2=right, y2=bottom_y, stroke=quiet)
     for tick in _ticks(last, 6):
         if tick <= last:
@@ -505,11 +505,11 @@ def _steps(c: _Canvas, chart: Steps) -> float:
     return bottom_y + 40
 
 
-# -- numbers and words
+# -- numbers and texts
 
 
 def _ticks(top: float, about: int) -> list[float]:
-    """Round numbers from zero to at least `top`."""
+    """About `about` round numbers from zero to at least `top`."""
     if not math.isfinite(top) or top <= 0:
         top = 1.0
     rough = top / about
@@ -529,17 +529,17 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _width(words: str, size: float) -> float:
-    """Pixels that a text takes, about: wide characters an em, others a little more than half."""
+    """Approximate width of a text in pixels: 1 em for wide characters, 0.61 em for others."""
     return sum(1.0 if unicodedata.east_asian_width(ch) in "WF" else 0.61 for ch in words) * size
 
 
-def _cut(words: str, limit: float, size: float) -> str:
+def _truncate(words: str, limit: float, size: float) -> str:
     if _width(words, size) <= limit:
         return words
-    kept = words
-    while kept and _width(kept + "…", size) > limit:
-        kept = kept[:-1]
-    return kept.rstrip(" ·") + "…"
+    text = words
+    while text and _width(text + "…", size) > limit:
+        text = text[:-1]
+    return text.rstrip(" ·") + "…"
 
 
 def _element(tag: str, content: str | None, attributes: Mapping[str, object]) -> str:
@@ -548,7 +548,7 @@ def _element(tag: str, content: str | None, attributes: Mapping[str, object]) ->
         if value is None:
             continue
         shown = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-        # viewBox alone is spelled with a capital; all others have hyphens.
+        # Attribute names have hyphens; viewBox has none.
         words.append(f'{name.replace("_", "-")}="{escape(shown)}"')
     start = "<" + " ".join(words)
     return f"{start}/>" if content is None else f"{start}>{content}</{tag}>"

@@ -1,7 +1,7 @@
-"""A report as one HTML file that needs nothing else: no network, no server, and no script to be read.
+"""A report as one self-contained HTML file: it needs no network and no server, and is readable without scripts.
 
-Every name is escaped where it is put in; the page's policy lets no script run but its own, by its hash. What would make
-it larger than MOST_BYTES is left to the files beside it, and the page says what.
+All inserted texts are escaped, and the content security policy allows only the page's own script, by its hash. Data
+that would make the page larger than MAX_BYTES is left to the report's other files, and the page says so.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ GLYPHS = {
     "valid": "✓", "suspect": "▲", "invalid": "✕", "unknown": "?", "note": "·",
     "measured": "●", "simulated": "◇", "imported": "□", "predicted": "△",
 }  # fmt: skip
-# Columns whose words are among GLYPHS.
-_GLYPHED = ("verdict", "severity", "kind")
+# Columns whose texts are keys of GLYPHS.
+_GLYPH_COLUMNS = ("verdict", "severity", "kind")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Limits:
-    """What a page holds at most: rows of a table, runs one by one, raw windows in all, bytes of embedded data."""
+    """Limits of a page: rows of a table, runs with details, raw windows in total, bytes of embedded data."""
 
     rows: int
     details: int
@@ -48,7 +48,7 @@ class _Limits:
     data_bytes: int
 
 
-# From generous to sparse, until the page is small enough.
+# In the order in which they are tried until the page is small enough.
 _LIMITS = (
     _Limits(rows=200, details=60, windows=4000, data_bytes=700_000),
     _Limits(rows=100, details=30, windows=1500, data_bytes=400_000),
@@ -62,7 +62,7 @@ def render(report: Report) -> bytes:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_file("page.html"))
     page = b""
-    # Thousands of runs never fit at the first.
+    # Many runs never fit the first limits.
     for limits in _LIMITS if len(report.runs) < 500 else _LIMITS[1:]:
         page = template.render(_values(report, limits)).encode()
         if len(page) <= MOST_BYTES:
@@ -71,39 +71,39 @@ def render(report: Report) -> bytes:
 
 
 def _values(report: Report, limits: _Limits) -> dict[str, Any]:
-    say = words(report.language)
-    shown = report.details[: limits.details]
-    linked = {detail.run_id for detail in shown}
+    tr = words(report.language)
+    details = report.details[: limits.details]
+    linked = {detail.run_id for detail in details}
     css, js = _file("page.css"), _file("page.js")
-    data, csv, embedded = _data(report, limits.data_bytes, say)
+    data, csv, embedded = _data(report, limits.data_bytes, tr)
     names = report.names
-    each_windows = max(6, limits.windows // max(1, sum(len(d.traces) for d in shown)))
-    answers = [_answer(a, linked) for a in report.answers]
+    each_windows = max(6, limits.windows // max(1, sum(len(d.traces) for d in details)))
+    headlines = [_headline(a, linked) for a in report.headlines]
     return {
-        "say": say,
+        "tr": tr,
         "glyphs": GLYPHS,
         "language": report.language,
-        "headline": report.answers[0].text if report.answers else report.title,
-        "subtitle": say("{title}, {n:,} runs", title=report.title, n=len(report.runs)),
+        "headline": report.headlines[0].text if report.headlines else report.title,
+        "subtitle": tr("{title}, {n:,} runs", title=report.title, n=len(report.runs)),
         "css": Markup(css),
         "js": Markup(js),
         "css_hash": _hash(css),
         "js_hash": _hash(js),
-        "answers": answers,
+        "headlines": headlines,
         "sections": [
             {
                 "key": s.key,
                 "title": s.title,
-                "lead": s.lead,
+                "intro": s.intro,
                 "missing": s.missing,
                 "terms": s.terms,
                 "commands": s.commands[: limits.details],
-                "blocks": _blocks(s, names, linked, limits.rows, say),
+                "blocks": _blocks(s, names, linked, limits.rows, tr),
             }
             for s in report.sections
         ],
-        "details": [_detail(d, linked, each_windows, len(shown), say) for d in shown],
-        "details_left": len(report.runs) - len(shown) if report.runs else 0,
+        "details": [_detail(d, linked, each_windows, len(details), tr) for d in details],
+        "details_left": len(report.runs) - len(details) if report.runs else 0,
         "notes": report.notes,
         "json": Markup(data),
         "csv": Markup(csv),
@@ -111,66 +111,66 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
     }
 
 
-def _answer(answer: Answer, linked: set[str]) -> dict[str, Any]:
-    before, value, after = answer.text.partition(answer.value) if answer.value else (answer.text, "", "")
+def _headline(headline: Answer, linked: set[str]) -> dict[str, Any]:
+    before, value, after = headline.text.partition(headline.value) if headline.value else (headline.text, "", "")
     return {
         "before": before,
         "value": value,
         "after": after,
-        "detail": answer.detail,
-        "verdict": answer.verdict,
-        "origin": answer.origin,
-        "link": f"run-{answer.run_id}" if answer.run_id in linked else None,
+        "detail": headline.detail,
+        "verdict": headline.verdict,
+        "origin": headline.origin,
+        "link": f"run-{headline.run_id}" if headline.run_id in linked else None,
     }
 
 
-def _blocks(section: Section, names: Mapping[str, str], linked: set[str], rows: int, say: Say) -> list[dict[str, Any]]:
-    """Charts, each with the charts and the tables that are named after it, then the other tables."""
-    left, charts = list(section.tables), list(section.charts)
+def _blocks(section: Section, names: Mapping[str, str], linked: set[str], rows: int, tr: Say) -> list[dict[str, Any]]:
+    """Each chart, followed by the charts and tables whose keys start with its key; then the other tables."""
+    tables, charts = list(section.tables), list(section.charts)
     found: list[dict[str, Any]] = []
     while charts:
         name = f"{charts[0].key}-"
         while charts:
-            found.append({"chart": _chart(charts.pop(0), linked, say), "table": None})
+            found.append({"chart": _chart(charts.pop(0), linked, tr), "table": None})
             if not (charts and charts[0].key.startswith(name)):
                 break
-        for table in [t for t in left if t.key.startswith(name)]:
-            left.remove(table)
-            found.append({"chart": None, "table": _table(table, names, linked, rows, say)})
-    return found + [{"chart": None, "table": _table(table, names, linked, rows, say)} for table in left]
+        for table in [t for t in tables if t.key.startswith(name)]:
+            tables.remove(table)
+            found.append({"chart": None, "table": _table(table, names, linked, rows, tr)})
+    return found + [{"chart": None, "table": _table(table, names, linked, rows, tr)} for table in tables]
 
 
-def _chart(chart: Chart, linked: set[str], say: Say) -> dict[str, Any]:
-    # What was drawn has its texts escaped already.
-    wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), say)) for w in (WIDE, NARROW))
+def _chart(chart: Chart, linked: set[str], tr: Say) -> dict[str, Any]:
+    # draw escapes the texts.
+    wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), tr)) for w in (WIDE, NARROW))
     return {"key": chart.key, "title": chart.title, "help": chart.help, "wide": wide, "narrow": narrow}
 
 
-def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, say: Say) -> dict[str, Any]:
-    kept, told = cells.kept(table), cells.told(table)
-    alike = _alike(table, kept, told)
-    kept = [i for i in kept if i not in alike]
-    numeric = {i: cells.is_numeric(table, i) for i in kept}
+def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, tr: Say) -> dict[str, Any]:
+    columns, row_numbers = cells.kept(table), cells.told(table)
+    constant = _constant_columns(table, columns, row_numbers)
+    columns = [i for i in columns if i not in constant]
+    numeric = {i: cells.is_numeric(table, i) for i in columns}
     rows = []
-    for number in told[:most]:
+    for number in row_numbers[:most]:
         row = table.rows[number]
         run_id = table.runs[number] if table.runs else None
         origin = table.origins[number] if table.origins else "measured"
         link = f"run-{run_id}" if run_id in linked else None
         found = []
-        for place, i in enumerate(kept):
-            column, text = table.columns[i], cells.shown(row[i], table.columns[i], say)
+        for place, i in enumerate(columns):
+            column, text = table.columns[i], cells.shown(row[i], table.columns[i], tr)
             is_name = column.name == "run_id"
-            working = table.workings.get((number, column.name))
+            derivation = table.derivations.get((number, column.name))
             found.append(
                 {
                     "name": column.name,
                     "tag": "th" if place == 0 and table.runs else "td",
-                    "text": _unbroken(names.get(text, text)) if is_name else text,
+                    "text": _keep_together(names.get(text, text)) if is_name else text,
                     "numeric": numeric[i],
-                    "working": working if row[i] is not None else None,
-                    "link": link if is_name or working else None,
-                    "glyph": GLYPHS.get(text) if column.name in _GLYPHED else None,
+                    "derivation": derivation if row[i] is not None else None,
+                    "link": link if is_name or derivation else None,
+                    "glyph": GLYPHS.get(text) if column.name in _GLYPH_COLUMNS else None,
                     "unknown": row[i] is None,
                     "origin": origin if place == 0 and origin != "measured" else None,
                 }
@@ -179,73 +179,75 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
     return {
         "key": table.key,
         "title": table.title,
-        "columns": [_header(table.columns[i], numeric[i], say) for i in kept],
+        "columns": [_header(table.columns[i], numeric[i], tr) for i in columns],
         "rows": rows,
-        "help": [(cells.title(c, say), c.help) for c in (table.columns[i] for i in kept) if c.help],
-        "alike": [
+        "help": [(cells.title(c, tr), c.help) for c in (table.columns[i] for i in columns) if c.help],
+        "constant": [
             {
                 "name": table.columns[i].name,
-                "title": cells.title(table.columns[i], say),
-                "text": cells.shown(table.rows[told[0]][i], table.columns[i], say),
+                "title": cells.title(table.columns[i], tr),
+                "text": cells.shown(table.rows[row_numbers[0]][i], table.columns[i], tr),
             }
-            for i in alike
+            for i in constant
         ],
-        "left": max(0, len(told) - most),
-        "silent": cells.silent(len(table.rows) - len(told), say) if 0 < len(told) < len(table.rows) else "",
+        "left": max(0, len(row_numbers) - most),
+        "omitted": cells.silent(len(table.rows) - len(row_numbers), tr)
+        if 0 < len(row_numbers) < len(table.rows)
+        else "",
     }
 
 
-def _alike(table: Table, kept: list[int], told: list[int]) -> list[int]:
-    """Of a table of several runs, the columns that say the same of all: they are told once, above it."""
-    if not table.runs or len(told) < 2:
+def _constant_columns(table: Table, columns: list[int], row_numbers: list[int]) -> list[int]:
+    """The columns that have the same value for all of several runs; shown once, above the table."""
+    if not table.runs or len(row_numbers) < 2:
         return []
     found = []
-    for i in kept[1:]:
-        first = table.rows[told[0]][i]
-        # What is measured, and what is thought of it, stands beside each run.
+    for i in columns[1:]:
+        first = table.rows[row_numbers[0]][i]
+        # Measurements and verdicts are always shown for each run.
         if table.columns[i].name == "verdict" or first is None or isinstance(first, Estimate):
             continue
-        if all(table.rows[number][i] == first for number in told):
+        if all(table.rows[number][i] == first for number in row_numbers):
             found.append(i)
     return found
 
 
-def _unbroken(name: str) -> str:
-    """A run's name that breaks between its settings alone."""
+def _keep_together(name: str) -> str:
+    """A run's name with line breaks allowed only between its settings."""
     return name.replace(" ", "\u00a0").replace("\u00a0·\u00a0", " · ")
 
 
-def _header(column: Column, is_numeric: bool, say: Say) -> dict[str, Any]:
-    return {"title": cells.title(column, say), "help": column.help, "numeric": is_numeric}
+def _header(column: Column, is_numeric: bool, tr: Say) -> dict[str, Any]:
+    return {"title": cells.title(column, tr), "help": column.help, "numeric": is_numeric}
 
 
-def _detail(detail: Detail, linked: set[str], windows: int, runs: int, say: Say) -> dict[str, Any]:
-    # A chart is some 10 kB: of many runs, the first attempt's alone, and of very many none.
+def _detail(detail: Detail, linked: set[str], windows: int, runs: int, tr: Say) -> dict[str, Any]:
+    # A chart is some 10 kB: show only the first attempt's with many runs, and none with very many.
     charts = detail.charts if runs <= 6 else detail.charts[:1] if runs <= 24 else ()
     return {
         "run_id": detail.run_id,
         "title": detail.title,
         "origin": detail.origin,
         "verdict": detail.verdict,
-        "answer": detail.answer,
+        "summary": detail.summary,
         "command": detail.command,
-        "attempts": _table(detail.attempts, {}, linked, 20, say),
-        "findings": _table(detail.findings, {}, linked, 60, say),
+        "attempts": _table(detail.attempts, {}, linked, 20, tr),
+        "findings": _table(detail.findings, {}, linked, 60, tr),
         "facts": detail.facts,
-        "charts": [_chart(c, set(), say) for c in charts],
+        "charts": [_chart(c, set(), tr) for c in charts],
         "steps": [
-            _table(_raw(trace, number, windows, say), {}, linked, windows + 4, say)
+            _table(_steps_table(trace, number, windows, tr), {}, linked, windows + 4, tr)
             for number, trace in enumerate(detail.traces, 1)
         ],
     }
 
 
-def _raw(trace: Trace, number: int, most: int, say: Say) -> Table:
+def _steps_table(trace: Trace, number: int, most: int, tr: Say) -> Table:
     """The raw windows of an attempt: all, or the first, the last and the extremes of each stretch."""
     kept = thinned(trace.kept, most)
-    title = say("Raw steps of attempt {number}", number=number)
+    title = tr("Raw steps of attempt {number}", number=number)
     if len(kept) < trace.windows:
-        title = say(
+        title = tr(
             "Raw steps of attempt {number}: {kept:,} of {windows:,} windows, the extremes among them",
             number=number,
             kept=len(kept),
@@ -255,11 +257,11 @@ def _raw(trace: Trace, number: int, most: int, say: Say) -> Table:
         ("steps", "steps done", ""), ("end_s", "since the first", "s"), ("step_time_s", "seconds per step", "s"),
         ("slots", "slots", ""), ("content", "content tokens", ""), ("trained", "trained tokens", ""),
     )  # fmt: skip
-    timed = Column(name="timed", title=say("timed"))
+    timed = Column(name="timed", title=tr("timed"))
     return Table(
         key="raw",
         title=title,
-        columns=(*(Column(name=n, title=say(t), unit=u) for n, t, u in named), timed),
+        columns=(*(Column(name=n, title=tr(t), unit=u) for n, t, u in named), timed),
         rows=tuple(
             (w.steps, w.end_s, w.step_time_s, w.slots, w.content, w.trained, _is_timed(w.steps, trace)) for w in kept
         ),
@@ -271,25 +273,25 @@ def _is_timed(steps: int, trace: Trace) -> bool:
     return trace.first is not None and trace.last is not None and trace.first < steps <= trace.last
 
 
-def _data(report: Report, most: int, say: Say) -> tuple[str, str, str]:
-    """(runs as JSON, the CSV as a JSON string, what of them the page holds), safe inside a <script>.
+def _data(report: Report, most: int, tr: Say) -> tuple[str, str, str]:
+    """(runs as JSON, the CSV as a JSON string, a sentence on how many runs they hold), safe inside a <script>.
 
-    report.csv has a row for each run, or for each claim where there is no run. It is shorter than their JSON."""
+    report.csv has a row for each run, or for each claim if there are no runs. It is shorter than the JSON."""
     n = sum(size <= most for size in itertools.accumulate(map(len, report.runs)))
     if n < len(report.runs):
-        told = say(
+        text = tr(
             "This page holds the data of {n:,} of {all:,} runs; all are in runs.jsonl and report.csv beside it.",
             n=n,
             all=len(report.runs),
         )
     else:
-        told = say("This page holds the data of all its runs; nothing is loaded from anywhere.")
+        text = tr("This page holds the data of all its runs; nothing is loaded from anywhere.")
     csv = lines(report, n if report.runs else None)
-    return _in_script(f"[{','.join(report.runs[:n])}]"), _in_script(json.dumps("".join(csv))), told
+    return _in_script(f"[{','.join(report.runs[:n])}]"), _in_script(json.dumps("".join(csv))), text
 
 
 def _in_script(text: str) -> str:
-    """JSON that no element can be ended in: `<` is written as its escape."""
+    """JSON that cannot end a <script> element: `<` is replaced by its escape."""
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 

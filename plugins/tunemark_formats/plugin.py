@@ -1,4 +1,4 @@
-"""The report formats: a page to look at, its charts as files, Markdown to read and paste, and CSV to load elsewhere."""
+"""The report formats: an HTML page, its charts as SVG and PNG files, Markdown, and CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tunemark_formats() -> Sequence[Format]:
             name="html",
             suffix=".html",
             render="tunemark_formats.page:render",
-            description="one page that needs nothing else: charts, tables, every run, and the data itself",
+            description="one self-contained page: charts, tables, every run, and the data itself",
         ),
         Format(
             name="svg",
@@ -28,13 +28,13 @@ def tunemark_formats() -> Sequence[Format]:
             suffix=".png",
             folder="charts",
             render="tunemark_formats.figures:render_png",
-            description="the same as pixels, for slides",
+            description="the same charts as images, for slides",
         ),
         Format(
             name="markdown",
             suffix=".md",
             render="tunemark_formats.markdown:render",
-            description="tables to read and paste, rounded to the digits that intervals support",
+            description="tables, rounded to the digits that intervals support",
         ),
         Format(
             name="csv",
@@ -47,6 +47,6 @@ def tunemark_formats() -> Sequence[Format]:
             suffix=".csv",
             folder="tables",
             render="tunemark_formats.csv:render_tables",
-            description="the tables that have not one row for each run, such as scaling and findings",
+            description="the tables without one row for each run, such as scaling and findings",
         ),
     )

@@ -1,1 +1,1 @@
-"""Readers of other tools' training logs and result files, each recognised by the content alone."""
+"""Readers of other tools' training logs and result files, recognised by content."""

@@ -1,7 +1,7 @@
-"""Any other program's own lines, where they print a rate of tokens in words that leave no doubt.
+"""Reads any other program's log lines that print an unambiguous rate of tokens.
 
-Taken last, and word by word: a rate only with its unit, a duration only where its name says that it is of one step.
-What the rate counts is not known.
+Used last, and strictly: a rate must have its unit, a duration a name that says it is of one step. What the rate counts
+is unknown.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tunemark_importers.runs import Runs
 _TOKENS = r"tok(?:en)?s?"
 _PER_SECOND = rf"{_TOKENS}(?:\s?/\s?|[ _]per[ _])s(?:ec(?:ond)?s?)?\b"
 _PER_DEVICE = r"(?P<{0}>(?:\s?/\s?|[ _]per[ _])(?:gpu|device|rank|chip|npu)\b)?"
-_IS = r"\s*[:=]\s*|\s+"
+_SEPARATOR = r"\s*[:=]\s*|\s+"
 _RATE = re.compile(
-    rf"(?<![\w.])(?:{_PER_SECOND}{_PER_DEVICE.format('a')}(?:{_IS})(?P<after>{FIGURE})\s?(?P<scale_a>[kKM]?)(?![\w.])"
+    rf"(?<![\w.])(?:{_PER_SECOND}{_PER_DEVICE.format('a')}(?:{_SEPARATOR})(?P<after>{FIGURE})\s?(?P<scale_a>[kKM]?)(?![\w.])"
     rf"|\b(?:tps|tgs)\s*[:=]\s*(?P<short>{FIGURE})\s?(?P<scale_s>[kKM]?)(?![\w.])"
     rf"|(?P<before>{FIGURE})\s?(?P<scale_b>[kKM]?)\s?{_PER_SECOND}{_PER_DEVICE.format('b')}(?![\w/]|\s*[:=]))",
     re.I,
@@ -32,18 +32,18 @@ _STEP = re.compile(
 )
 _LOSS = re.compile(rf"\b(?:train(?:ing)?[ _/])?loss\b\s*[:=]?\s*(?P<loss>{FIGURE})", re.I)
 _DURATION = re.compile(
-    rf"\b(?:dt|duration|step[ _]time|iter(?:ation)?[ _]time|time[ _]per[ _](?:step|iter(?:ation)?))\b(?:{_IS})"
+    rf"\b(?:dt|duration|step[ _]time|iter(?:ation)?[ _]time|time[ _]per[ _](?:step|iter(?:ation)?))\b(?:{_SEPARATOR})"
     rf"(?P<value>{FIGURE})\s?(?P<unit>ms|s|sec|seconds)?(?![\w.])",
     re.I,
 )
-_SEEN = re.compile(
+_TOKENS_SEEN = re.compile(
     rf"\b(?:(?:num|total|cumulative)[ _]tokens|tokens[ _]seen)\b(?:[ _]seen)?\s*[:=]\s*(?P<n>{FIGURE})(?![\w.])", re.I
 )
 _PADDING = re.compile(
     rf"\bpadding(?:[ _](?:fraction|share|ratio))?\s*[:=]?\s*(?P<value>{FIGURE})\s?(?P<percent>%)?(?![\w.])", re.I
 )
-_MARKS = ("tok", "TOK", "Tok", "tps", "tgs", "TPS", "padding", "Padding")
-_MARKS_OF_FLAGS = ("--", "Namespace", "batch", "seq", "params", "model")
+_RATE_MARKERS = ("tok", "TOK", "Tok", "tps", "tgs", "TPS", "padding", "Padding")
+_FLAG_MARKERS = ("--", "Namespace", "batch", "seq", "params", "model")
 _FLAGS = {
     "global_batch_size": "global_batch",
     "global_batch": "global_batch",
@@ -61,7 +61,7 @@ class Reader:
     def __init__(self) -> None:
         self._runs = Runs(
             tool="anything",
-            meaning="tokens per second as the program prints them; what it counts, it does not say",
+            meaning="tokens per second as the program prints them; what they count is unknown",
             counts=None,
             scope="job",
         )
@@ -69,18 +69,18 @@ class Reader:
     def read(self, line: Line) -> bool:
         text = line.text[-LONGEST:]
         understood = False
-        if any(mark in text for mark in _MARKS):
+        if any(mark in text for mark in _RATE_MARKERS):
             prefix = strip(text)
-            # One JSON object to a line has its names in quotes.
+            # JSON lines have names in quotes.
             words = _QUOTED.sub(r"\1:", prefix.text)
             if match := _PADDING.search(words):
                 share = numbers.number(match["value"])
                 share = share / 100 if share is not None and match["percent"] else share
                 if share is not None and 0 <= share < 1:
-                    self._runs.fact("padding_fraction", share, match[0], line.number, differing="first")
+                    self._runs.add_fact("padding_fraction", share, match[0], line.number, differing="first")
                     understood = True
             understood = self._rate(words, line, text) or understood
-        if not understood and any(mark in text for mark in _MARKS_OF_FLAGS):
+        if not understood and any(mark in text for mark in _FLAG_MARKERS):
             understood = self._flags(text, line)
         return understood
 
@@ -100,10 +100,10 @@ class Reader:
         if rate is None:
             return False
         if found["a"] or found["b"]:
-            self._runs.fact("scope", "device", found[0], line.number, differing="first")
-        step, loss, duration, seen = (p.search(words) for p in (_STEP, _LOSS, _DURATION, _SEEN))
+            self._runs.add_fact("scope", "device", found[0], line.number, differing="first")
+        step, loss, duration, seen = (p.search(words) for p in (_STEP, _LOSS, _DURATION, _TOKENS_SEEN))
         if step and step["of"]:
-            self._runs.fact("steps_total", float(step["of"]), step[0], line.number, differing="largest")
+            self._runs.add_fact("steps_total", float(step["of"]), step[0], line.number, differing="largest")
         duration_s = numbers.seconds(duration["value"], (duration["unit"] or "s").lower()) if duration else None
         at = float(step["at"]) if step else None
         self._runs.add(
@@ -124,13 +124,13 @@ class Reader:
     def _flags(self, text: str, line: Line) -> bool:
         found = False
         for field, count, words in parameters(text):
-            self._runs.fact(field, count, words, line.number)
+            self._runs.add_fact(field, count, words, line.number)
             found = True
         for name, value, words in stated(text, _FLAGS):
             if (parsed := numbers.whole(value)) is not None and parsed > 0:
-                self._runs.fact(name, parsed, words, line.number)
+                self._runs.add_fact(name, parsed, words, line.number)
                 found = True
-        # Other tools' options look the same: they are taken, and understood once the log has a rate.
+        # Other tools have the same options, so the line counts as understood only once the log has a rate.
         return found and self._runs.is_known
 
 

@@ -1,7 +1,7 @@
-"""A table of claims about published throughput, one to a row, in columns that are documented below.
+"""Reads a table of claims about published throughput, one per row, in the columns documented below.
 
-Commas, semicolons or tabulators divide it; numbers may have separators of thousands and a decimal comma where the
-table leaves no doubt which it is. A cell that cannot be read is no number and leaves a note, never a zero.
+Cells are separated by commas, semicolons or tabs; numbers may have thousands separators or a decimal comma if the table
+is unambiguous about it. An unreadable cell leaves a note, never a zero.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from tunemark.plugin.descriptors import Architecture
 from tunemark_importers.numbers import bytes_of, count, number, scaled, seconds
 
 COLUMNS: Mapping[str, str] = {
-    "id": "the row's name",
-    "source": "who published it",
-    "url_or_repo_path": "where",
-    "date_or_version": "when, or of which version",
-    "model": "name",
+    "id": "name of the row",
+    "source": "publisher",
+    "url_or_repo_path": "where it was published",
+    "date_or_version": "date, or version of the source",
+    "model": "name of the model",
     "params_b": "parameters, 10^9",
     "n_layers": "layers",
     "hidden": "hidden size",
     "intermediate": "inner size of the MLP",
-    "mlp_gated": "1 where the MLP has three matrices, 0 where two",
+    "mlp_gated": "1 if the MLP has three matrices, 0 if two",
     "n_heads": "attention heads",
     "n_kv_heads": "heads of keys and values",
     "vocab": "entries of the vocabulary",
     "task": "pretrain, full, sft or lora",
     "device": "name of the chip",
-    "n_devices": "packages as they are sold",
-    "precision": "of the matrix multiplications, such as bf16 or fp8",
+    "n_devices": "packages as sold",
+    "precision": "precision of the matrix products, such as bf16 or fp8",
     "seq_len": "slots of a sequence",
-    "global_batch_seqs": "sequences a step, whole job",
-    "micro_batch": "sequences a forward pass and data-parallel rank",
-    "grad_accum": "micro-batches a step and data-parallel rank",
+    "global_batch_seqs": "sequences per step, whole job",
+    "micro_batch": "sequences per forward pass and data-parallel rank",
+    "grad_accum": "micro-batches per step and data-parallel rank",
     "dp": "data-parallel degree",
-    "fsdp": "stage of sharding, 0 to 3",
+    "fsdp": "sharding stage, 0 to 3",
     "tp": "tensor-parallel degree",
     "pp": "pipeline-parallel degree",
-    "vp": "virtual stages of a pipeline rank",
+    "vp": "virtual stages per pipeline rank",
     "cp": "context-parallel degree",
     "ep": "expert-parallel degree",
-    "act_ckpt": "activations computed again: none, selective or full",
+    "act_ckpt": "activation checkpointing: none, selective or full",
     "compile": "Y or N",
-    "tokens_per_s_total": "whole job",
-    "tokens_per_s_per_device": "one device, as the source means it",
-    "step_time_s": "seconds of a step, mean",
-    "peak_mem_gb_reported": "10^9 bytes of a device",
-    "tflops_per_device_reported": "TFLOP/s of a device",
-    "mfu_reported": "a fraction, or with a per cent sign",
-    "notes": "anything",
+    "tokens_per_s_total": "tokens per second, whole job",
+    "tokens_per_s_per_device": "tokens per second of one device, as the source defines a device",
+    "step_time_s": "mean seconds per step",
+    "peak_mem_gb_reported": "peak memory per device, 10^9 bytes",
+    "tflops_per_device_reported": "TFLOP/s per device",
+    "mfu_reported": "a fraction, or a percentage with its sign",
+    "notes": "free text",
 }
-"""Every column and what it holds. A rate, a device, and a model or its dimensions are needed to judge a row; all else
+"""Every column and its content. Judging a row needs a rate, a device, and a model or its dimensions; everything else
 may be blank or missing."""
 
 MEANING = (
@@ -87,22 +87,22 @@ _COUNTS = {
     "ep": "ep",
 }
 _METHODS = {"pretrain": "full", "pretraining": "full", "full": "full", "sft": "full", "lora": "lora"}
-_LAYOUT = frozenset(field.name for field in dataclasses.fields(Layout))
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(Layout))
 _BLANK = frozenset(("", "-", "n/a", "na", "none", "null", "unknown", "?"))
 _SPEED = re.compile(
     r"(?P<number>.*?[0-9.])\s*(?P<scale>[kKMG]?)\s*(?:(?:tokens?|tok|t)(?:/s|/sec|/second| per second)?)?"
 )
 _UNIT = re.compile(r"(?P<number>.*?[0-9.])\s*(?P<unit>[^\W0-9]+)")
-# An MFU of ten peaks is per cent without its sign, or nothing; below that it may be a wrong claim worth judging.
-_MOST_MFU = 10.0
-# A cell of this many characters is a quote that was never closed.
-_LONGEST_CELL = 1 << 17
-_LONGEST_NOTE = 2000
+# An MFU above this is a percentage without its sign, or unreadable; below it may be a wrong claim worth judging.
+_MAX_MFU = 10.0
+# A longer cell is a quote that was never closed, characters.
+_MAX_CELL = 1 << 17
+_MAX_NOTE = 2000
 
 
 def is_document(head: str) -> bool:
-    """Whether the first line names a rate and what it is a rate of, in columns of this table."""
-    header = _header(head)
+    """Whether the first line has columns of this table for a rate and for what it is a rate of."""
+    header = _parse_header(head)
     if header is None:
         return False
     names = set(header[0])
@@ -110,24 +110,24 @@ def is_document(head: str) -> bool:
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
-    """A claim for each row that is not blank. Raises `BadData` where a quote is not closed or a column comes twice."""
-    header = _header(text)
+    """One claim per row that is not blank. Raises `BadData` if a quote is not closed or a column appears twice."""
+    header = _parse_header(text)
     if header is None:
-        raise BadData(what=f"{source} is no table", why="its first line names no columns", next="see docs/audit.md")
+        raise BadData(what=f"{source} is not a table", why="its first line names no columns", next="see docs/audit.md")
     names, delimiter = header
     twice = sorted({name for name in names if name in COLUMNS and names.count(name) > 1})
     if twice:
         raise BadData(
             what=f"{source} has two columns {twice[0]!r}",
-            why="which of them counts cannot be told",
+            why="it is ambiguous which of them counts",
             next="rename or remove one of them",
         )
-    rows = list(_rows(text, delimiter, source))
+    rows = list(_parse_rows(text, delimiter, source))
     if rows and len(rows[-1][1]) < len(names) and not text.endswith(("\n", "\r")):
-        # The file ends within the row: its last cell may be the beginning of one.
+        # The file ends within this row, so its last cell may be cut off.
         rows[-1][1].pop()
     table = [(line, dict(zip(names, cells, strict=False)), cells) for line, cells in rows]
-    reader = _Table(source=source, comma=_decimal_sign([row for _, row, _ in table], delimiter))
+    reader = _ClaimsTable(source=source, comma=_uses_decimal_comma([row for _, row, _ in table], delimiter))
     per_cent = [value for _, row, _ in table if (value := reader.read(row.get("mfu_reported", ""))) is not None]
     reader.is_per_cent = sum(value > 1 for value in per_cent) > len(per_cent) / 2
     return [
@@ -136,8 +136,8 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     ]
 
 
-def _header(text: str) -> tuple[list[str], str] | None:
-    """The names of the columns in lower case and the sign between them; None where the first line is no header."""
+def _parse_header(text: str) -> tuple[list[str], str] | None:
+    """The column names in lower case and the delimiter; None if the first line is not a header."""
     first = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
     if delimiter not in first or len(first) > 1 << 16:
@@ -149,8 +149,8 @@ def _header(text: str) -> tuple[list[str], str] | None:
     return [cell.strip().strip("\ufeff").lower() for cell in cells], delimiter
 
 
-def _rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
-    """The number of the line where each row begins, and its cells; the header and blank rows left out."""
+def _parse_rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[str]]]:
+    """The first line's number and the cells of each row, without the header and blank rows."""
     reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter, strict=True)
     began, is_header = 1, True
     try:
@@ -169,9 +169,9 @@ def _rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[st
         ) from error
 
 
-def _decimal_sign(rows: Sequence[Mapping[str, str]], delimiter: str) -> bool | None:
-    """Whether the table writes a decimal comma; None where it cannot be told. A table that is divided by commas has
-    none unless it shows one."""
+def _uses_decimal_comma(rows: Sequence[Mapping[str, str]], delimiter: str) -> bool | None:
+    """Whether the table uses a decimal comma; None if that is ambiguous. A comma-separated table uses none unless it
+    shows one."""
     comma = point = False
     for row in rows:
         for name in _NUMBERS:
@@ -186,15 +186,15 @@ def _decimal_sign(rows: Sequence[Mapping[str, str]], delimiter: str) -> bool | N
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class _Table:
-    """What all rows share. comma: as `_decimal_sign` says; is_per_cent: the MFU is in per cent, without a sign."""
+class _ClaimsTable:
+    """What all rows share. comma: result of `_uses_decimal_comma`. is_per_cent: MFU is in per cent without a sign."""
 
     source: str
     comma: bool | None
     is_per_cent: bool = False
 
     def read(self, cell: str) -> float | None:
-        """The number in a cell, None where it is blank, none, or could be two."""
+        """The number in a cell; None if it is blank, not a number, or ambiguous."""
         cell = cell.strip().removesuffix("%").strip()
         lone_point = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+", cell)
         if self.comma and lone_point:
@@ -216,19 +216,19 @@ class _Table:
 
         if len(cells) != width:
             notes.append(f"line {line} has {len(cells)} cells under {width} columns; it may be cut off or shifted")
-        said = {name: cell for name, cell in row.items() if cell.strip().lower() not in _BLANK}
-        for column, cell in said.items():
+        stated = {name: cell for name, cell in row.items() if cell.strip().lower() not in _BLANK}
+        for column, cell in stated.items():
             self._cell(column, cell.strip(), take, unread, notes)
-        architecture = self._architecture(said, notes)
+        architecture = self._architecture(stated, notes)
         if architecture:
             facts["architecture"] = architecture
             origin["architecture"] = f"the dimensions in line {line}"
-        if "date_or_version" in said:
-            origin["version"] = said["date_or_version"].strip()[:200]
-        layout = {name: facts.pop(name) for name in _LAYOUT & facts.keys()}
-        where = next((said[c].strip()[:300] for c in ("url_or_repo_path", "source") if c in said), "")
+        if "date_or_version" in stated:
+            origin["version"] = stated["date_or_version"].strip()[:200]
+        layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
+        where = next((stated[c].strip()[:300] for c in ("url_or_repo_path", "source") if c in stated), "")
         return Claim(
-            id=said["id"].strip()[:200] if "id" in said else id, source=where or f"{self.source}, line {line}",
+            id=stated["id"].strip()[:200] if "id" in stated else id, source=where or f"{self.source}, line {line}",
             tool="claims", meaning=MEANING, counts=None, scope="job", layout=Layout(**layout), origin=origin,
             notes=tuple(notes), **facts,
         )  # fmt: skip
@@ -242,13 +242,13 @@ class _Table:
             if cell.lower() in ("none", "selective", "full", "no", "n"):
                 take("checkpointing", {"no": "none", "n": "none"}.get(cell.lower(), cell.lower()), column)
             else:
-                unread(column, "which is none of none, selective, full")
+                unread(column, "which is not none, selective or full")
         elif column in _COUNTS:
             value = self.read(cell)
             if value is not None and value.is_integer() and 0 < value < 1e15:
                 take(_COUNTS[column], int(value), column)
             else:
-                unread(column, "which is no count")
+                unread(column, "which is not a count")
         elif column == "params_b":
             self._positive("parameters", column, self.read(cell.removesuffix("B")), 1e9, take, unread)
         elif column == "peak_mem_gb_reported":
@@ -260,7 +260,7 @@ class _Table:
         elif column in _RATES:
             self._rate(column, cell, take, unread)
         elif column not in COLUMNS or column in ("notes", "fsdp", "compile"):
-            notes.append(f"{column[:80]}: {cell[:_LONGEST_NOTE]}" if column != "notes" else cell[:_LONGEST_NOTE])
+            notes.append(f"{column[:80]}: {cell[:_MAX_NOTE]}" if column != "notes" else cell[:_MAX_NOTE])
 
     def _rate(self, column: str, cell: str, take: Any, unread: Any) -> None:
         value, scale = self.read(cell), 1.0
@@ -274,8 +274,8 @@ class _Table:
         if column == "mfu_reported":
             if cell.endswith("%"):
                 scale = 0.01
-            elif value is not None and (value > _MOST_MFU or self.is_per_cent):
-                unread(column, "which is no fraction; per cent have their sign")
+            elif value is not None and (value > _MAX_MFU or self.is_per_cent):
+                unread(column, "which is not a fraction; percentages need their sign")
                 return
         elif cell.endswith("%"):
             value = None
@@ -291,24 +291,24 @@ class _Table:
         if value is None:
             unread(column, "which cannot be read as one number")
         elif not 0 < scaled(value, scale) < math.inf:
-            unread(column, "which is no size that it can have")
+            unread(column, "which is outside its possible range")
         else:
             take(field, scaled(value, scale), column)
 
-    def _architecture(self, said: Mapping[str, str], notes: list[str]) -> Architecture | None:
-        """The decoder of the row's dimensions, None where one is missing."""
+    def _architecture(self, stated: Mapping[str, str], notes: list[str]) -> Architecture | None:
+        """The decoder with the row's dimensions; None if one is missing."""
         names = ("n_layers", "hidden", "intermediate", "n_heads", "n_kv_heads", "vocab")
-        sizes = {name: self.read(said.get(name, "")) for name in names}
+        sizes = {name: self.read(stated.get(name, "")) for name in names}
         for name in names:
-            if name in said and (sizes[name] is None or not float(sizes[name] or 0.5).is_integer()):
-                notes.append(f"{name} is {said[name][:80]!r}, which is no count")
+            if name in stated and (sizes[name] is None or not float(sizes[name] or 0.5).is_integer()):
+                notes.append(f"{name} is {stated[name][:80]!r}, which is not a count")
                 sizes[name] = None
         gated = {"1": True, "1.0": True, "true": True, "y": True, "0": False, "0.0": False, "false": False, "n": False}
-        is_gated = gated.get(said.get("mlp_gated", "").strip().lower())
+        is_gated = gated.get(stated.get("mlp_gated", "").strip().lower())
         if is_gated is None or any(value is None or not 0 < value < 1e9 for value in sizes.values()):
             return None
         whole = {name: int(value or 0) for name, value in sizes.items()}
-        sequence = self.read(said.get("seq_len", ""))
+        sequence = self.read(stated.get("seq_len", ""))
         try:
             return from_dimensions(
                 layers=whole["n_layers"], hidden=whole["hidden"], intermediate=whole["intermediate"],
@@ -316,5 +316,5 @@ class _Table:
                 sequence=int(sequence) if sequence and 0 < sequence < 1e9 else 1,
             )  # fmt: skip
         except ValueError as error:
-            notes.append(f"the dimensions make no model: {error}")
+            notes.append(f"the dimensions make no valid model: {error}")
             return None

@@ -1,4 +1,4 @@
-"""A flat dictionary as Python prints one: what trainers leave on the console. Read by its signs, never evaluated."""
+"""Parses a flat dictionary as Python prints it, which trainers write to the console. It is never evaluated."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ _DICT = re.compile(r"\{(['\"][^{}]*)\}")
 
 
 def flat_dict(text: str) -> dict[str, str] | None:
-    """The first flat dictionary in `text`, values as printed without their quotes; None where there is none.
-
-    One that is cut off or holds anything but plain values is none.
-    """
+    """The first flat dictionary in `text`, values as printed without their quotes; None if there is none, or it is cut
+    off or holds anything but plain values."""
     match = _DICT.search(text)
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: `trainer_state.json`, and the dictionaries that it leaves on the console.
+"""Reads Hugging Face's Trainer: `trainer_state.json`, and the dictionaries that it prints to the console.
 
 Source: github.com/huggingface/transformers, `trainer.py`, `trainer_callback.py` (TrainerState, ProgressCallback) and
 `trainer_utils.py` (speed_metrics). TRL adds num_tokens; axolotl a rate per GPU.
@@ -23,12 +23,12 @@ from tunemark_importers.prefix import LONGEST, Prefix, strip
 from tunemark_importers.runs import Runs
 
 SUMMARY = (
-    "samples and steps of the run over train_runtime, all of it: set-up, first step, evaluation and saving are inside. "
-    "Releases of transformers before 5 count the steps that were planned, done or not."
+    "samples and steps of the run over train_runtime, which includes set-up, first step, evaluation and saving. "
+    "Releases of transformers before 5 count the planned steps, whether done or not."
 )
 CUMULATIVE = (
-    "The rate in a line is all input tokens since this start of the whole job, over all time since then; whether "
-    "padding is counted is the user's choice (include_num_input_tokens_seen). "
+    "The rate in a line is all input tokens of the whole job since this start over all time since then; whether "
+    "padding is counted is set by the user (include_num_input_tokens_seen). "
 )
 PER_PROCESS = (
     "The rate of the summary is the slots of one process's planned batches, padding counted, over train_runtime "
@@ -62,13 +62,13 @@ _FLAGS = {
     "fp16": "fp16",
     "gradient_checkpointing": "checkpointing",
 }
-# The longest that a sequence may get, which is no length that can be multiplied by.
-_MOST = ("max_seq_length", "max_seq_len", "max_length", "model_max_length", "cutoff_len")
-_ALL_FLAGS = {**_FLAGS, **dict.fromkeys(_MOST, "longest")}
+# Maximum sequence lengths, which say nothing about the actual length.
+_MAX_LENGTHS = ("max_seq_length", "max_seq_len", "max_length", "model_max_length", "cutoff_len")
+_ALL_FLAGS = {**_FLAGS, **dict.fromkeys(_MAX_LENGTHS, "longest")}
 
 
-# One of these is in every line of a header, a table or of options that is understood.
-_MARKS = (
+# Every line of a header, a table or options that is understood contains one of these.
+_MARKERS = (
     "*****", "Num ", "atch size", "Accumulation", "optimization steps", "trainable param", "train_", "eval_", "epoch",
     "total_flos", "num_input", "gradient_", "block_size", "model_", "use_", "bf16", "fp16", "max_", "cutoff_len",
 )  # fmt: skip
@@ -88,23 +88,23 @@ class Reader:
         if len(text) > LONGEST:
             return False
         if "%|" in text:
-            return self._progress(text, line)
+            return self._add_progress(text, line)
         if "{" in text and ("'" in text or '"' in text):
-            return self._dict(strip(text), line)
-        if any(mark in text for mark in _MARKS):
-            return self._header(strip(text), line)
+            return self._add_dict(strip(text), line)
+        if any(mark in text for mark in _MARKERS):
+            return self._add_header(strip(text), line)
         return False
 
     def claims(self) -> Sequence[Claim]:
         return self._runs.claims()
 
-    def _progress(self, text: str, line: Line) -> bool:
-        """A progress bar, whose clock is the only one where lines have no stamps. Bars of other loops have another
-        total; the training's is that of the bar at the first line of losses."""
+    def _add_progress(self, text: str, line: Line) -> bool:
+        """A progress bar, whose clock is the only one if lines have no time stamps. Bars of other loops have another
+        total; training's is the total of the bar at the first line of losses."""
         prefix = strip(text)
         match = _BAR.fullmatch(prefix.text)
         if not match:
-            return self._dict(prefix, line) if "{" in text else bool(re.match(r".*[0-9]{1,3}%\|", text[:200]))
+            return self._add_dict(prefix, line) if "{" in text else bool(re.match(r".*[0-9]{1,3}%\|", text[:200]))
         at, total = int(match["n"]), int(match["total"])
         seconds = clock(match["elapsed"])
         rest = match["rest"]
@@ -113,33 +113,33 @@ class Reader:
         if self._total == total and at > 0 and is_new and seconds is not None:
             self._runs.add(Prefix("", prefix.rank, prefix.stamp_s, prefix.is_dated), line,
                            LoggedStep(line.number, number=float(at)), elapsed_s=seconds)  # fmt: skip
-        return self._dict(prefix._replace(text=rest), line) if rest.startswith("{") else not rest
+        return self._add_dict(prefix._replace(text=rest), line) if rest.startswith("{") else not rest
 
-    def _dict(self, prefix: Prefix, line: Line) -> bool:
+    def _add_dict(self, prefix: Prefix, line: Line) -> bool:
         found = flat_dict(prefix.text)
         if found is None or "tps" in found or "warmup_duration" in found:
             return False
         if "train_runtime" in found and "train_samples_per_second" in found:
-            # A training that follows has another bar.
+            # The next training has another bar.
             self._bar = self._total = None
             return summary(self._runs, found, line.number)
         if "loss" in found and ("learning_rate" in found or "epoch" in found):
-            step = _step(found, line.number)
+            step = _parse_step(found, line.number)
             if step is None:
                 return False
             if self._bar and self._total is None and self._bar[0] < self._bar[1]:
                 self._total = self._bar[1]
                 words = f"{self._bar[0]}/{self._bar[1]} in the progress bar"
-                self._runs.fact("steps_total", float(self._total), words, line.number, differing="first")
-            _explain(self._runs, found, line.number)
+                self._runs.add_fact("steps_total", float(self._total), words, line.number, differing="first")
+            _add_meaning(self._runs, found, line.number)
             self._is_trainer = True
-            # Bars and dictionaries have clocks of their own, a fraction of a second apart: one of them is enough.
+            # The clocks of bars and dictionaries differ by a fraction of a second, so only one is used.
             elapsed_s = number(found.get("train_runtime", "")) if step.number is not None else None
             self._runs.add(prefix, line, step, elapsed_s=elapsed_s)
             return True
         return any(name.startswith("eval_") for name in found) and self._runs.is_known
 
-    def _header(self, prefix: Prefix, line: Line) -> bool:
+    def _add_header(self, prefix: Prefix, line: Line) -> bool:
         text = prefix.text
         if text.startswith("*****"):
             is_training = "Running training" in text
@@ -149,53 +149,53 @@ class Reader:
             name, value = match["name"], whole(match[2])
             if value is not None and name in _HEADER_FIELDS:
                 field = _HEADER_FIELDS[name]
-                self._runs.fact(field, float(value) if field == "steps_total" else value, text, line.number)
+                self._runs.add_fact(field, float(value) if field == "steps_total" else value, text, line.number)
                 if field == "steps_total":
                     self._total = value
                 return True
             return value is not None and name in _HEADER_OTHERS
         if (match := _TABLE.fullmatch(text)) and self._runs.is_known:
-            return _table(self._runs, match[1], match[2], line.number)
+            return _add_table_row(self._runs, match[1], match[2], line.number)
         if found := parameters(text):
             for field, count, words in found:
-                self._runs.fact(field, count, words, line.number)
+                self._runs.add_fact(field, count, words, line.number)
             return self._is_trainer
-        return self._flags(text, line) and self._is_trainer
+        return self._add_flags(text, line) and self._is_trainer
 
-    def _flags(self, text: str, line: Line) -> bool:
+    def _add_flags(self, text: str, line: Line) -> bool:
         found = False
         for field, value, words in stated(text, _ALL_FLAGS):
-            found = _flag(self._runs, field, value, words, line.number) or found
+            found = _add_flag(self._runs, field, value, words, line.number) or found
         return found
 
 
-def _entry(number: int) -> str:
-    return f"entry {number} of log_history" if number else "outside of log_history"
+def _format_entry(number: int) -> str:
+    return f"entry {number} of log_history" if number else "outside log_history"
 
 
-def _flag(runs: Runs, field: str, value: str, words: str, line: int) -> bool:
+def _add_flag(runs: Runs, field: str, value: str, words: str, line: int) -> bool:
     is_on = value.lower() in ("", "true", "1")
     if field == "model":
-        runs.fact("model", value[:200], words, line)
+        runs.add_fact("model", value[:200], words, line)
     elif field == "longest":
-        runs.note(f"{words[:120]} is the longest that a sequence may get, no length of all (line {line})")
+        runs.note(f"{words[:120]} is the maximum sequence length, not the actual one (line {line})")
     elif field == "lora":
         if is_on:
-            runs.fact("method", "lora", words, line)
+            runs.add_fact("method", "lora", words, line)
     elif field in ("bf16", "fp16"):
         if is_on:
-            runs.fact("precision", field, words, line)
+            runs.add_fact("precision", field, words, line)
     elif field == "checkpointing":
-        runs.fact(field, "full" if is_on else "none", words, line)
+        runs.add_fact(field, "full" if is_on else "none", words, line)
     elif (parsed := whole(value)) is not None and parsed > 0:
-        runs.fact(field, parsed, words, line)
+        runs.add_fact(field, parsed, words, line)
     else:
         return False
     return True
 
 
-def _step(found: Mapping[str, Any], line: int) -> LoggedStep | None:
-    """A line of losses, None where a figure in it cannot be read."""
+def _parse_step(found: Mapping[str, Any], line: int) -> LoggedStep | None:
+    """A line of losses; None if a figure in it cannot be read."""
     values: dict[str, float] = {}
     rates = [name for name in (*_PER_DEVICE, "train_tokens_per_second") if name in found]
     tokens = [name for name in ("num_input_tokens_seen", "num_tokens") if name in found]
@@ -207,55 +207,55 @@ def _step(found: Mapping[str, Any], line: int) -> LoggedStep | None:
         *(("tokens", name) for name in tokens[:1]),
     ]:
         if name in found:
-            value = _figure(found[name])
+            value = _parse_figure(found[name])
             if value is None or (field in ("number", "epoch") and not math.isfinite(value)):
                 return None
             values[field] = value
     return LoggedStep(line, **values)
 
 
-def _figure(value: Any) -> float | None:
-    """A number of a JSON document, or the text of one."""
+def _parse_figure(value: Any) -> float | None:
+    """A JSON number, or the number in a JSON string."""
     if isinstance(value, str):
         return number(value)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _explain(runs: Runs, found: Mapping[str, Any], line: int) -> None:
-    """What the rates in the lines count, stated once."""
+def _add_meaning(runs: Runs, found: Mapping[str, Any], line: int) -> None:
+    """Record what the rates in the lines count, once."""
     if any(name in found for name in _PER_DEVICE):
         for name, value in (("meaning", AXOLOTL + SUMMARY), ("counts", "trained"), ("scope", "device")):
-            runs.fact(name, value, "tokens per second per gpu", line, differing="first")
+            runs.add_fact(name, value, "tokens per second per gpu", line, differing="first")
     elif "train_tokens_per_second" in found:
-        runs.fact("meaning", CUMULATIVE + SUMMARY, "train_tokens_per_second", line, differing="first")
+        runs.add_fact("meaning", CUMULATIVE + SUMMARY, "train_tokens_per_second", line, differing="first")
 
 
 def summary(runs: Runs, found: Mapping[str, Any], line: int) -> bool:
-    """State the dictionary at the end of a training; False where a figure in it cannot be read."""
+    """Record the dictionary at the end of a training; False if a figure in it cannot be read."""
     fields = {
         "train_runtime": "train_s",
         "train_samples_per_second": "samples_per_s",
         "train_tokens_per_second": "tokens_per_s_per_device",
         "num_input_tokens_seen": "tokens_total",
     }
-    read = {field: _figure(found[name]) for name, field in fields.items() if name in found}
+    read = {field: _parse_figure(found[name]) for name, field in fields.items() if name in found}
     if None in read.values():
         return False
     for name, field in fields.items():
         if field in read:
-            runs.fact(field, read[field], f"'{name}': {found[name]}", line, final=True, differing="first")
+            runs.add_fact(field, read[field], f"'{name}': {found[name]}", line, final=True, differing="first")
     if "tokens_per_s_per_device" in read:
         words = "'train_tokens_per_second' in the summary"
-        runs.fact("counts", "slots", words, line, final=True, differing="first")
-        runs.fact("meaning", PER_PROCESS + SUMMARY, words, line, final=True, differing="first")
+        runs.add_fact("counts", "slots", words, line, final=True, differing="first")
+        runs.add_fact("meaning", PER_PROCESS + SUMMARY, words, line, final=True, differing="first")
     if "train_steps_per_second" in found:
         runs.note(f"train_steps_per_second is {found['train_steps_per_second']} ({runs.place(line)})", final=True)
     runs.end()
     return True
 
 
-def _table(runs: Runs, name: str, value: str, line: int) -> bool:
-    """A row of the table of metrics, which repeats the summary, rounded: taken where the summary was not printed."""
+def _add_table_row(runs: Runs, name: str, value: str, line: int) -> bool:
+    """A row of the metrics table, which repeats the summary rounded; used if the summary was not printed."""
     read = clock(value) if name == "train_runtime" else number(value)
     if read is None:
         return name == "total_flos" or "_mem_" in name
@@ -265,7 +265,7 @@ def _table(runs: Runs, name: str, value: str, line: int) -> bool:
         "num_input_tokens_seen": "tokens_total",
     }.get(name)
     if field:
-        runs.fact(field, read, f"{name} = {value}", line, final=True, differing="first")
+        runs.add_fact(field, read, f"{name} = {value}", line, final=True, differing="first")
     return True
 
 
@@ -277,7 +277,7 @@ def reader() -> Reader:
 
 
 def is_document(head: str) -> bool:
-    """Whether a text begins as trainer_state.json or train_results.json do."""
+    """Whether a text begins like trainer_state.json or train_results.json."""
     if not head.lstrip().startswith("{"):
         return False
     state = sum(f'"{name}"' in head for name in ("log_history", "global_step", "max_steps", "is_world_process_zero"))
@@ -286,18 +286,18 @@ def is_document(head: str) -> bool:
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
-    """The claim of a trainer_state.json (or of a train_results.json, which holds the summary alone).
+    """The claim of a trainer_state.json (or of a train_results.json, which holds only the summary).
 
-    A step's line is the entry's place in log_history, from 1. Raises `BadData` where the text is no whole JSON object,
-    or holds neither a history nor a summary.
+    A step's line is the entry's index in log_history, from 1. Raises `BadData` if the text is not a complete JSON
+    object, or holds neither a history nor a summary.
     """
     state = json_of(text, source, "trainer_state.json")
-    runs = Runs(tool="huggingface", meaning=SUMMARY, counts=None, scope="job", place=_entry)
+    runs = Runs(tool="huggingface", meaning=SUMMARY, counts=None, scope="job", place=_format_entry)
     history = state.get("log_history", [] if "train_runtime" in state else None)
     if not isinstance(history, list):
         raise BadData(
             what=f"{source} holds no history of steps",
-            why="trainer_state.json has a list log_history; here it is missing or no list",
+            why="trainer_state.json has a list log_history; here it is missing or not a list",
             next="give the trainer_state.json of the run's last checkpoint, or the console log",
         )
     odd = 0
@@ -308,12 +308,12 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
         elif "train_runtime" in entry and "train_samples_per_second" in entry:
             summaries.append((at, entry))
         elif "loss" in entry:
-            step = _step(entry, at)
+            step = _parse_step(entry, at)
             if step is None:
                 odd += 1
                 continue
-            _explain(runs, entry, at)
-            runs.add(Prefix(json.dumps(entry)), Line(at, ""), step, elapsed_s=_figure(entry.get("train_runtime")))
+            _add_meaning(runs, entry, at)
+            runs.add(Prefix(json.dumps(entry)), Line(at, ""), step, elapsed_s=_parse_figure(entry.get("train_runtime")))
         elif not any(isinstance(name, str) and name.startswith("eval_") for name in entry):
             odd += 1
     if "train_runtime" in state and "train_samples_per_second" in state:
@@ -323,22 +323,22 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
         runs.note(f"an earlier start ended at entry {at}: {figures}"[:300], final=True)
     if summaries and not summary(runs, summaries[-1][1], summaries[-1][0]):
         odd += 1
-    _state_facts(runs, state)
+    _add_state_facts(runs, state)
     if odd:
         runs.note(f"{odd:,} entries of log_history are not understood", final=True)
     return [replace(claim, id=id, source=source) for claim in runs.claims()]
 
 
-def _state_facts(runs: Runs, state: Mapping[str, Any]) -> None:
+def _add_state_facts(runs: Runs, state: Mapping[str, Any]) -> None:
     for name, field in (("max_steps", "steps_total"), ("global_step", "steps_done")):
-        value = _figure(state.get(name))
+        value = _parse_figure(state.get(name))
         if value:
-            runs.fact(field, value, f'"{name}": {state[name]}', 0, final=True, differing="first")
-    tokens = _figure(state.get("num_input_tokens_seen"))
+            runs.add_fact(field, value, f'"{name}": {state[name]}', 0, final=True, differing="first")
+    tokens = _parse_figure(state.get("num_input_tokens_seen"))
     if tokens:
         words = f'"num_input_tokens_seen": {state["num_input_tokens_seen"]}'
-        runs.fact("tokens_total", tokens, words, 0, final=True, differing="first")
+        runs.add_fact("tokens_total", tokens, words, 0, final=True, differing="first")
     batch = state.get("train_batch_size")
     if isinstance(batch, int) and not isinstance(batch, bool) and 0 < batch < 10**15:
-        # Of one process: per device times the devices that the process drives by itself, mostly one.
-        runs.fact("micro_batch", batch, f'"train_batch_size": {batch}', 0, final=True)
+        # Per process: the batch per device times the process's devices, usually one.
+        runs.add_fact("micro_batch", batch, f'"train_batch_size": {batch}', 0, final=True)

@@ -1,9 +1,9 @@
-"""Iteration lines of Megatron-LM and of Megatron-Bridge, with the arguments that Megatron-LM prints before them.
+"""Reads iteration lines of Megatron-LM and Megatron-Bridge, and the arguments that Megatron-LM prints before them.
 
 Source: github.com/NVIDIA/Megatron-LM, `megatron/training/training.py` (training_log), `arguments.py` (_print_args),
 `utils/common_utils.py` (report_memory); github.com/NVIDIA-NeMo/Megatron-Bridge,
-`src/megatron/bridge/training/utils/train_utils.py` (training_log). Relatives add fields: Megatron-DeepSpeed consumed
-tokens and samples per second, Primus "last/mean" in one field.
+`src/megatron/bridge/training/utils/train_utils.py` (training_log). Forks add fields: Megatron-DeepSpeed consumed tokens
+and samples per second, Primus "last/mean" in one field.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tunemark_importers.prefix import LONGEST, Prefix, strip
 from tunemark_importers.runs import Runs
 
 MEANING = (
-    "no tokens per second is printed, but the mean time of an iteration since the last line, all ranks waited for, "
-    "data and logging inside (the first line holds set-up), and TFLOP/s per GPU: model FLOPs by its own formula, "
-    "nothing computed twice, all slots of the global batch counted."
+    "no tokens per second is printed, but the mean time of an iteration since the last line, after waiting for "
+    "all ranks and with data and logging (in the first line also set-up), and TFLOP/s per GPU: model FLOPs by its own "
+    "formula, without recomputation, all slots of the global batch counted."
 )
 PER_GPU = "The field of tokens per second is per GPU. "
 
@@ -82,7 +82,7 @@ class Reader:
         self._runs = Runs(tool="megatron", meaning=MEANING, counts="slots", scope="job")
         self._dimensions: dict[str, str] = {}
         self._in_arguments = False
-        self._waiting: tuple[Prefix, Line, LoggedStep] | None = None
+        self._pending: tuple[Prefix, Line, LoggedStep] | None = None
 
     def read(self, line: Line) -> bool:
         text = line.text
@@ -90,19 +90,19 @@ class Reader:
             return False
         if "iteration" in text and "|" in text:
             if "memory (MB)" in text:
-                return self._memory(text, line.number)
-            return self._iteration(strip(text), line)
+                return self._add_memory(text, line.number)
+            return self._add_iteration(strip(text), line)
         if "Step Time :" in text:
-            return self._step_time(strip(text), line)
+            return self._add_step_time(strip(text), line)
         if "...." in text or "--" in text or "using world size" in text:
-            return self._arguments(strip(text).text, line.number)
+            return self._add_arguments(strip(text).text, line.number)
         return self._runs.is_known and bool(_OTHERS.match(strip(text).text))
 
     def claims(self) -> Sequence[Claim]:
-        self._release()
+        self._flush_pending()
         return self._runs.claims()
 
-    def _iteration(self, prefix: Prefix, line: Line) -> bool:
+    def _add_iteration(self, prefix: Prefix, line: Line) -> bool:
         match = _ITERATION.fullmatch(prefix.text)
         if not match:
             return False
@@ -133,54 +133,54 @@ class Reader:
             values[field] = read
         if "duration_s" not in values:
             return False
-        if self._waiting:
-            if self._waiting[2].tflops is not None:
-                values.setdefault("tflops", self._waiting[2].tflops)
-            self._waiting = None
-        self._runs.fact("steps_total", float(match["total"]), match[0][:60], line.number)
+        if self._pending:
+            if self._pending[2].tflops is not None:
+                values.setdefault("tflops", self._pending[2].tflops)
+            self._pending = None
+        self._runs.add_fact("steps_total", float(match["total"]), match[0][:60], line.number)
         if batch:
-            # A batch that grows while training is none that the whole could be multiplied by.
-            self._runs.fact("global_batch", batch, f"global batch size: {batch}", line.number)
+            # A batch size that grows during training is stated twice and so left unknown.
+            self._runs.add_fact("global_batch", batch, f"global batch size: {batch}", line.number)
         if per_gpu:
-            self._runs.fact("scope", "device", "tokens per GPU", line.number, differing="first")
-            self._runs.fact("meaning", PER_GPU + MEANING, "tokens per GPU", line.number, differing="first")
+            self._runs.add_fact("scope", "device", "tokens per GPU", line.number, differing="first")
+            self._runs.add_fact("meaning", PER_GPU + MEANING, "tokens per GPU", line.number, differing="first")
         self._architecture(line.number)
         step = LoggedStep(line.number, number=float(match["number"]), duration_steps=1.0, **values)
         self._runs.add(prefix, line, step)
         return True
 
-    def _step_time(self, prefix: Prefix, line: Line) -> bool:
-        """Megatron-Bridge's line of the first rank. The last rank's iteration line says the same and more, and comes
-        next; alone it counts as a step without a number."""
+    def _add_step_time(self, prefix: Prefix, line: Line) -> bool:
+        """Megatron-Bridge's line of the first rank. The last rank's iteration line comes next and has the same and more
+        figures; without it this line counts as a step without a number."""
         match = _STEP_TIME.fullmatch(prefix.text)
         duration, tflops = (number(match["seconds"]), number(match["tflops"])) if match else (None, None)
         if duration is None or tflops is None:
             return False
-        self._release()
+        self._flush_pending()
         step = LoggedStep(line.number, duration_s=duration, duration_steps=1.0, tflops=tflops)
-        self._waiting = (prefix, line, step)
+        self._pending = (prefix, line, step)
         return True
 
-    def _release(self) -> None:
-        if self._waiting:
-            self._runs.add(*self._waiting)
-            self._waiting = None
+    def _flush_pending(self) -> None:
+        if self._pending:
+            self._runs.add(*self._pending)
+            self._pending = None
 
-    def _memory(self, text: str, line: int) -> bool:
+    def _add_memory(self, text: str, line: int) -> bool:
         found = [number(match["mib"]) for match in _MEMORY.finditer(text)]
         for mib in found:
             if mib is not None and math.isfinite(mib):
                 words = f"max reserved: {mib:g} MB of 2^20 bytes"
-                self._runs.fact("memory_bytes", mib * 2**20, words, line, differing="largest")
+                self._runs.add_fact("memory_bytes", mib * 2**20, words, line, differing="largest")
         return bool(found) and None not in found
 
-    def _arguments(self, text: str, line: int) -> bool:
+    def _add_arguments(self, text: str, line: int) -> bool:
         if match := _WORLD.fullmatch(text):
-            self._runs.fact("count", int(match["world"]), match[0][:40], line)
-            self._runs.fact("dp", int(match["dp"]), match[0][:60], line)
+            self._runs.add_fact("count", int(match["world"]), match[0][:40], line)
+            self._runs.add_fact("dp", int(match["dp"]), match[0][:60], line)
             for pattern, field in _DEGREES.items():
                 if (degree := re.search(pattern, match["rest"])) and (value := whole(degree[1])):
-                    self._runs.fact(field, value, degree[0], line)
+                    self._runs.add_fact(field, value, degree[0], line)
             return True
         if re.fullmatch(r"-{5,} arguments -{5,}\s*", text):
             self._in_arguments = True
@@ -189,10 +189,10 @@ class Reader:
             self._in_arguments = False
             return True
         for name, stated_value, words in stated(text, _ALL):
-            self._argument(name, stated_value, words, line)
+            self._add_argument(name, stated_value, words, line)
         return self._in_arguments or (self._runs.is_known and bool(_OTHERS.match(text)))
 
-    def _argument(self, name: str, value: str, words: str, line: int) -> None:
+    def _add_argument(self, name: str, value: str, words: str, line: int) -> None:
         runs = self._runs
         if name in _DIMENSIONS:
             if self._in_arguments:
@@ -200,39 +200,41 @@ class Reader:
         elif name == "recompute_granularity":
             kind = {"None": "none", "none": "none", "full": "full", "selective": "selective"}.get(value)
             if kind:
-                runs.fact("checkpointing", kind, words, line)
+                runs.add_fact("checkpointing", kind, words, line)
         elif name in ("bf16", "fp16"):
             if value in ("", "True"):
-                runs.fact("precision", name, words, line, differing="first")
+                runs.add_fact("precision", name, words, line, differing="first")
         elif name == "fp8":
             if value not in ("None", "False"):
-                runs.fact("precision", "fp8", words, line, differing="first")
+                runs.add_fact("precision", "fp8", words, line, differing="first")
         elif (parsed := whole(value)) is not None and parsed > 0:
-            runs.fact({"virtual_pipeline_model_parallel_size": "virtual_stages"}.get(name, name), parsed, words, line)
+            runs.add_fact(
+                {"virtual_pipeline_model_parallel_size": "virtual_stages"}.get(name, name), parsed, words, line
+            )
 
     def _architecture(self, line: int) -> None:
         if not self._dimensions:
             return
         architecture = _architecture(self._dimensions)
         if architecture:
-            self._runs.fact("architecture", architecture, "the printed arguments", line)
+            self._runs.add_fact("architecture", architecture, "the printed arguments", line)
         self._dimensions = {}
 
 
 def _last_of_two(value: str) -> str:
-    """Of "520.1/519.8", which is the last and the mean, the last."""
+    """The last value of "last/mean", such as "520.1/519.8"."""
     return value.strip().partition("/")[0]
 
 
-def _architecture(said: dict[str, str]) -> Architecture | None:
-    """The model of the printed dimensions; None where one is missing, or it is a mixture of experts."""
-    sizes = {name: whole(said.get(name, "")) for name in _DIMENSIONS}
+def _architecture(values: dict[str, str]) -> Architecture | None:
+    """The model with the printed dimensions; None if one is missing, or it is a mixture of experts."""
+    sizes = {name: whole(values.get(name, "")) for name in _DIMENSIONS}
     layers, hidden, inner = sizes["num_layers"], sizes["hidden_size"], sizes["ffn_hidden_size"]
     heads, vocab = sizes["num_attention_heads"], sizes["padded_vocab_size"]
-    gated, grouped = said.get("swiglu"), said.get("group_query_attention")
+    gated, grouped = values.get("swiglu"), values.get("group_query_attention")
     if not (layers and hidden and inner and heads and vocab) or gated not in ("True", "False"):
         return None
-    if said.get("num_experts", "None") != "None" or (grouped == "True" and not sizes["num_query_groups"]):
+    if values.get("num_experts", "None") != "None" or (grouped == "True" and not sizes["num_query_groups"]):
         return None
     try:
         return from_dimensions(
@@ -244,7 +246,7 @@ def _architecture(said: dict[str, str]) -> Architecture | None:
             kv_heads=sizes["num_query_groups"] if grouped == "True" else heads,
             head_dim=sizes["kv_channels"],
             vocab=vocab,
-            is_tied=said.get("untie_embeddings_and_output_weights") == "False",
+            is_tied=values.get("untie_embeddings_and_output_weights") == "False",
             sequence=sizes["max_position_embeddings"] or 1,
         )
     except ValueError:

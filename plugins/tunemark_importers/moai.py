@@ -1,4 +1,4 @@
-"""Logs of the fine-tuning tutorials for Moreh's MoAI platform, in all their spellings, with the platform's own lines.
+"""Reads logs of the fine-tuning tutorials for Moreh's MoAI platform, in all their formats, and the platform's lines.
 
 Formats: github.com/moreh-dev/quickstart, `tutorial/train_*.py` (`[Step n/m]` lines, since 2024-05-31 over a window of
 steps) and `train_utils.py` (`TPS:` lines, later dictionaries), and github.com/moreh-dev/moai-examples,
@@ -23,7 +23,7 @@ MEANING = (
     "batch size times block length, padding counted, of the whole job, over the seconds between two readings of the "
     "host's clock; the first step, with its compilation, has its own line. "
 )
-_ONE_STEP = "The window is one step and ends before the loss is read: work still queued on the device is outside."
+_ONE_STEP = "The window is one step and ends before the loss is read: work still queued on the device is left out."
 _WINDOW = "The window is all steps since the last line and ends after the loss was read."
 
 _PIECES = re.compile(r"(?<=tokens/sec)(?=[0-9\[|])")
@@ -66,10 +66,10 @@ _PLATFORM = re.compile(
     r"|train: true|A newer version of Moreh AI Framework is available|Various batch size detected"
     r"|.* is already in use by another process|Not enough resources are currently available for "
 )
-# One of these is in every line that is understood; a log of a gigabyte has millions that are not.
-_MARKS = ("[Step ", "uration", "info]", "[warning]", "num_stages", "No PP", "andidates", "tps", "loss", "runtime")
-_MARKS_OF_PLATFORM = ("Connecting to res", "is ready to use", "Moreh", "[ms]", "Parallel Graph", "train: ", "resources")
-_MARKS_OF_FLAGS = ("batch", "block", "sequence", "model", "lora", "Lora", "trainable", " TPS", "Time per")
+# Every line that is understood contains one of these; a log of a gigabyte has millions of others.
+_MARKERS = ("[Step ", "uration", "info]", "[warning]", "num_stages", "No PP", "andidates", "tps", "loss", "runtime")
+_PLATFORM_MARKERS = ("Connecting to res", "is ready to use", "Moreh", "[ms]", "Parallel Graph", "train: ", "resources")
+_FLAG_MARKERS = ("batch", "block", "sequence", "model", "lora", "Lora", "trainable", " TPS", "Time per")
 
 _FLAGS = {
     "batch_size": "global_batch",
@@ -84,57 +84,57 @@ _FLAGS = {
 
 
 class Reader:
-    """Reads one log. The batch size of these scripts is that of the whole job, since one process drives all devices."""
+    """Reads one log. The scripts' batch size is that of the whole job, because one process drives all devices."""
 
     def __init__(self) -> None:
         self._runs = Runs(tool="moai", meaning=MEANING, counts="slots", scope="job")
         self._is_moai = False
-        self._is_epochs_start = False
+        self._is_epoch_start = False
         self._has_rate = False
         self._interval: float | None = None
 
     def read(self, line: Line) -> bool:
-        # A progress bar that was never ended may stand before the words.
+        # A progress bar without a line end may precede the text.
         text = line.text[-LONGEST:]
-        if any(mark in text for mark in _MARKS) or any(mark in text for mark in _MARKS_OF_FLAGS):
-            # Each piece is read, whatever the one before it was.
-            understood = [self._piece(strip(piece), line) for piece in _PIECES.split(text)]
+        if any(mark in text for mark in _MARKERS) or any(mark in text for mark in _FLAG_MARKERS):
+            # Read every piece, whether or not the previous one was understood.
+            understood = [self._read_piece(strip(piece), line) for piece in _PIECES.split(text)]
             if all(understood):
                 return True
-        elif any(mark in text for mark in _MARKS_OF_PLATFORM):
-            return self._platform(strip(text).text, line)
+        elif any(mark in text for mark in _PLATFORM_MARKERS):
+            return self._add_platform(strip(text).text, line)
         return self._is_moai and bool(_OTHERS.fullmatch(strip(text).text))
 
     def claims(self) -> Sequence[Claim]:
         return [claim for claim in self._runs.claims() if self._is_moai]
 
-    def _piece(self, prefix: Prefix, line: Line) -> bool:
+    def _read_piece(self, prefix: Prefix, line: Line) -> bool:
         text = prefix.text
         if match := _STEP.fullmatch(text):
-            return self._step(match, prefix, line)
+            return self._add_step(match, prefix, line)
         if match := _TPS.fullmatch(text):
-            return self._tps(match, prefix, line)
+            return self._add_tps_step(match, prefix, line)
         if match := _FIRST.fullmatch(text):
-            return self._first(match, prefix, line)
-        if "'" in text and (found := flat_dict(text)) is not None and self._dict(found, prefix, line):
+            return self._add_first_step(match, prefix, line)
+        if "'" in text and (found := flat_dict(text)) is not None and self._add_dict(found, prefix, line):
             return True
-        return self._platform(text, line) or self._flags(text, line) or self._summary(text, line)
+        return self._add_platform(text, line) or self._add_flags(text, line) or self._add_summary(text, line)
 
-    def _step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
+    def _add_step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
         printed = {name: number(match[name]) for name in ("loss", "duration", "samples", "rate") if match[name]}
-        # Where lines have a rate, one without it is cut off, and its last figure with it.
+        # If lines have a rate, one without it is cut off, possibly within its last figure.
         if not printed or None in printed.values() or (self._has_rate and "rate" not in printed):
             return False
         at, samples = float(match["number"]), printed.get("samples")
-        # Only the spelling with samples/s, and the later one with "sec" behind the duration, are of several steps.
+        # Only the format with samples/s, and the later one with "sec" after the duration, cover several steps.
         is_window = samples is not None or match["unit"] == "sec"
-        steps = self._window(at) if is_window else 1.0
+        steps = self._steps_in_window(at) if is_window else 1.0
         self._is_moai = True
         self._has_rate = self._has_rate or "rate" in printed
-        self._runs.fact("steps_total", float(match["total"]), match[0], line.number)
+        self._runs.add_fact("steps_total", float(match["total"]), match[0], line.number)
         if "rate" in printed:
             how = _WINDOW if is_window else _ONE_STEP
-            self._runs.fact("meaning", MEANING + how, match[0], line.number, differing="first")
+            self._runs.add_fact("meaning", MEANING + how, match[0], line.number, differing="first")
         if at == 0:
             self._runs.note("steps are numbered from 0")
         self._runs.add(
@@ -143,7 +143,7 @@ class Reader:
             LoggedStep(
                 line.number,
                 number=at,
-                # Seconds of an unknown number of steps are of no use.
+                # The duration of an unknown number of steps is useless.
                 duration_s=printed.get("duration") if steps else None,
                 duration_steps=steps if "duration" in printed else None,
                 tokens_per_s=printed.get("rate"),
@@ -153,12 +153,12 @@ class Reader:
         )
         return True
 
-    def _window(self, at: float) -> float | None:
+    def _steps_in_window(self, at: float) -> float | None:
         """Steps since the last line. An epoch's first step is not in the window, so the first line of an epoch has one
-        less than the interval; the interval is unknown until two lines of one epoch were seen."""
+        less than the interval, which is unknown until two lines of one epoch were seen."""
         last = self._runs.last_number
-        if self._is_epochs_start:
-            self._is_epochs_start = False
+        if self._is_epoch_start:
+            self._is_epoch_start = False
             if last is None or at <= last or last <= 1:
                 return at - 1.0 if at > 1 else None
             return self._interval - 1.0 if self._interval else None
@@ -167,12 +167,12 @@ class Reader:
         self._interval = at - last
         return self._interval
 
-    def _tps(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
+    def _add_tps_step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
         rate, loss, duration = (number(match[name]) for name in ("rate", "loss", "duration"))
         if rate is None or loss is None or duration is None:
             return False
         self._is_moai = True
-        self._runs.fact("meaning", MEANING + _WINDOW, match[0], line.number, differing="first")
+        self._runs.add_fact("meaning", MEANING + _WINDOW, match[0], line.number, differing="first")
         step = LoggedStep(
             line.number,
             number=float(match["number"]),
@@ -184,18 +184,18 @@ class Reader:
         self._runs.add(prefix, line, step)
         return True
 
-    def _first(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
-        """The first step of an epoch, compiled and run, has a line without a rate."""
+    def _add_first_step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
+        """The line of an epoch's first step, with compilation, which has no rate."""
         duration = number(match["a"] or match["b"])
         if duration is None:
             return False
-        self._is_moai = self._is_epochs_start = True
+        self._is_moai = self._is_epoch_start = True
         is_first = self._runs.last_number is None
         at = float(match["number"]) if match["number"] else (1.0 if is_first else None)
         self._runs.add(prefix, line, LoggedStep(line.number, number=at, duration_s=duration, duration_steps=1.0))
         return True
 
-    def _dict(self, found: dict[str, str], prefix: Prefix, line: Line) -> bool:
+    def _add_dict(self, found: dict[str, str], prefix: Prefix, line: Line) -> bool:
         if "warmup_duration" in found and (duration := number(found["warmup_duration"])) is not None:
             self._is_moai = True
             self._runs.note(f"{prefix.text.strip()[:120]}: seconds until the first logged step was done")
@@ -209,8 +209,8 @@ class Reader:
             self._is_moai = True
             last = self._runs.last_number
             window = at - last if at is not None and last is not None and at > last else None
-            self._runs.fact("sequence", sequence, f"'max_seq_len': {found['max_seq_len']}", line.number)
-            self._runs.fact("meaning", MEANING + _WINDOW, "'tps'", line.number, differing="first")
+            self._runs.add_fact("sequence", sequence, f"'max_seq_len': {found['max_seq_len']}", line.number)
+            self._runs.add_fact("meaning", MEANING + _WINDOW, "'tps'", line.number, differing="first")
             step = LoggedStep(
                 line.number,
                 number=at,
@@ -226,20 +226,20 @@ class Reader:
             return summary(self._runs, found, line.number)
         return self._is_moai and "eval_loss" in found
 
-    def _platform(self, text: str, line: Line) -> bool:
+    def _add_platform(self, text: str, line: Line) -> bool:
         runs = self._runs
         if match := _SELECTED.fullmatch(text):
             self._is_moai = True
-            runs.fact("pp", int(match["pp"] or 1), match[0], line.number)
-            runs.fact("tp", int(match["tp"] or 1), match[0], line.number)
+            runs.add_fact("pp", int(match["pp"] or 1), match[0], line.number)
+            runs.add_fact("tp", int(match["tp"] or 1), match[0], line.number)
             if match["micro"]:
-                runs.fact("gradient_accumulation", int(match["micro"]), match[0], line.number)
-                runs.fact("micro_batch", int(match["bpd"]), match[0], line.number)
-            # 1, true and default(1) say that something is computed again, not how much.
+                runs.add_fact("gradient_accumulation", int(match["micro"]), match[0], line.number)
+                runs.add_fact("micro_batch", int(match["bpd"]), match[0], line.number)
+            # 1, true and default(1) say that there is recomputation, not how much.
             if match["recompute"] in ("false", "0"):
-                runs.fact("checkpointing", "none", match[0], line.number)
+                runs.add_fact("checkpointing", "none", match[0], line.number)
             elif match["recompute"].startswith("full"):
-                runs.fact("checkpointing", "full", match[0], line.number)
+                runs.add_fact("checkpointing", "full", match[0], line.number)
             runs.note(f"selected for parallelism, line {line.number}: {match[0].strip()}")
             return True
         if match := _NODE.fullmatch(text):
@@ -260,35 +260,35 @@ class Reader:
             return True
         return bool(_PLATFORM.match(text)) or (self._is_moai and bool(_OTHERS.fullmatch(text)))
 
-    def _flags(self, text: str, line: Line) -> bool:
-        """Options where the log repeats them. Other tools have the same ones, so the line counts as understood only
-        once the log is known to be MoAI's."""
+    def _add_flags(self, text: str, line: Line) -> bool:
+        """Options that the log repeats. Other tools have the same ones, so the line counts as understood only once the
+        log is known to be MoAI's."""
         found = False
         for field, count, words in parameters(text):
-            self._runs.fact(field, count, words, line.number)
+            self._runs.add_fact(field, count, words, line.number)
             found = True
         for name, value, words in stated(text, _FLAGS):
             if name == "lora":
                 if value.lower() in ("", "true"):
-                    self._runs.fact("method", "lora", words, line.number)
+                    self._runs.add_fact("method", "lora", words, line.number)
                 elif value.lower() == "false":
-                    self._runs.fact("method", "full", words, line.number)
+                    self._runs.add_fact("method", "full", words, line.number)
                 found = True
             elif name == "model":
-                self._runs.fact("model", value[:200], words, line.number)
+                self._runs.add_fact("model", value[:200], words, line.number)
                 found = True
             elif (parsed := whole(value)) is not None and parsed > 0:
-                self._runs.fact(name, parsed, words, line.number)
+                self._runs.add_fact(name, parsed, words, line.number)
                 found = True
         return found and self._is_moai
 
-    def _summary(self, text: str, line: Line) -> bool:
+    def _add_summary(self, text: str, line: Line) -> bool:
         match = _SUMMARY.fullmatch(text)
         value = number(match[2]) if match and self._is_moai else None
         if not match or value is None:
             return False
         field = {"Train Duration": "train_s", "Avg TPS": "tokens_per_s", "Avg Time per 1 Step": "step_time_s"}[match[1]]
-        self._runs.fact(field, value, match[0].strip(), line.number, final=True)
+        self._runs.add_fact(field, value, match[0].strip(), line.number, final=True)
         if field == "tokens_per_s":
             self._runs.note("Avg TPS is a mean of the printed rates, not tokens over time", final=True)
         return True

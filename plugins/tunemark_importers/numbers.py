@@ -1,8 +1,7 @@
-"""Numbers as other tools print them, without guessing: what can be read in two ways is not read.
+"""Parses numbers as other tools print them, without guessing: ambiguous ones are not read.
 
-Python's own spelling, separators of thousands (comma, point, blank, apostrophe, underscore), the decimal comma, nan and
-inf. A lone comma or point before exactly three digits is the doubtful case, and the caller knows which of the two its
-tool prints.
+Handles Python's format, thousands separators (comma, point, blank, apostrophe, underscore), the decimal comma, nan and
+inf. A single comma before exactly three digits is ambiguous; the caller says which of the two its tool prints.
 """
 
 from __future__ import annotations
@@ -14,18 +13,18 @@ from typing import Literal
 
 _PLAIN = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SPECIAL = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.I)
-# One separator all through, groups of three digits behind it, and perhaps the other sign before the decimals.
+# The same separator between groups of three digits, and perhaps the other sign before the decimals.
 _GROUPED = re.compile(
     r"([+-]?)([1-9][0-9]{0,2}(?:([,.'_\u2019\u00a0\u2009\u202f ])[0-9]{3})(?:\3[0-9]{3})*)(?:([.,])([0-9]+))?"
 )
 _DECIMAL_COMMA = re.compile(r"([+-]?[0-9]*),([0-9]+)((?:[eE][+-]?[0-9]+)?)")
-_LONGEST = 64
+_MAX_CHARACTERS = 64
 
 FIGURE = (
     r"(?:[+-]?(?:[0-9](?:[0-9.,'_\u2019\u00a0\u2009\u202f]*[0-9])?\.?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?"
     r"|[+-]?(?:nan|NaN|NAN|inf|Inf|INF|Infinity))"
 )
-"""What may be a number, for use inside a pattern: it has to be given to `number` and may still be none."""
+"""A pattern for a possible number, for use inside others; `number` may still reject the match."""
 
 _SECONDS = {
     **dict.fromkeys(("ns", "nanoseconds"), 1e-9),
@@ -43,13 +42,13 @@ _BYTES = {
 
 
 def number(text: str, three: Literal["thousands", "decimals"] | None = "thousands") -> float | None:
-    """The number that the whole of `text` spells, None where it is none or could be two.
+    """The number that the whole `text` spells; None if it is not a number or ambiguous.
 
-    three: what a lone separator before exactly three digits divides off; None leaves it unread. A point is never
-    taken for a separator of thousands there, because every tool's own decimals are written so.
+    three: what follows a single comma with exactly three digits; None rejects it. A point there is never a thousands
+    separator, because every tool writes decimals that way.
     """
     text = text.strip().replace("\u2212", "-")
-    if not text or len(text) > _LONGEST:
+    if not text or len(text) > _MAX_CHARACTERS:
         return None
     if _SPECIAL.fullmatch(text):
         return float(text)
@@ -72,30 +71,30 @@ def number(text: str, three: Literal["thousands", "decimals"] | None = "thousand
 
 
 def _finite(text: str) -> float | None:
-    """What is too large for a float would read as infinity, which is not what was printed."""
+    """None if the number is too large for a float, which would be read as infinity."""
     value = float(text)
     return value if math.isfinite(value) else None
 
 
 def whole(text: str) -> int | None:
-    """The same where it is an integer that a count can be, else None."""
+    """The number in `text` if it is an integer below 10^15 in magnitude, else None."""
     value = number(text)
     return int(value) if value is not None and abs(value) < 1e15 and value.is_integer() else None
 
 
 def scaled(value: float, factor: float) -> float:
-    """The product in decimal arithmetic, so that 820 ms are 0.82 s to the last digit."""
+    """The product in decimal arithmetic, so that 820 ms is exactly 0.82 s."""
     return float(Decimal(repr(value)) * Decimal(repr(factor)))
 
 
 def seconds(text: str, unit: str) -> float | None:
-    """A duration in seconds; unit: as printed, '' for seconds. None where either is not known."""
+    """A duration in seconds; unit: as printed, '' for seconds. None if number or unit cannot be read."""
     value, scale = number(text), _SECONDS.get(unit.strip().rstrip("."))
     return None if value is None or scale is None else scaled(value, scale)
 
 
 def count(text: str, scale: str = "") -> float | None:
-    """A number with K, M, G, B or T behind it, as in 48.9K tokens."""
+    """A number with the suffix K, M, G, B or T, as in 48.9K tokens."""
     value, factor = number(text), _COUNTS.get(scale.strip())
     return None if value is None or factor is None else scaled(value, factor)
 
@@ -107,7 +106,7 @@ def bytes_of(text: str, unit: str) -> float | None:
 
 
 def clock(text: str) -> float | None:
-    """Seconds of 12:34, of 0:12:34.56, or of 1 day, 0:12:34.56 as Python prints a timedelta."""
+    """Seconds of 12:34, 0:12:34.56, or 1 day, 0:12:34.56 as Python prints a timedelta."""
     match = re.fullmatch(
         r"(?:([0-9]{1,6}) days?, )?(?:([0-9]{1,9}):)?([0-5]?[0-9]):([0-5][0-9](?:[.,][0-9]+)?)", text.strip()
     )

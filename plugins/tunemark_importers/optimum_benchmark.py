@@ -1,7 +1,7 @@
-"""Reports of Hugging Face's optimum-benchmark, its training scenario: benchmark_report.json and benchmark.json.
+"""Reads training reports of Hugging Face's optimum-benchmark: benchmark_report.json and benchmark.json.
 
 Source: github.com/huggingface/optimum-benchmark, `optimum_benchmark/benchmark/report.py`,
-`scenarios/training/scenario.py`, `trackers/latency.py` (Throughput.from_latency) and `trackers/memory.py` beside it.
+`scenarios/training/scenario.py`, `trackers/latency.py` (Throughput.from_latency) and `trackers/memory.py`.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from tunemark.plugin.claims import Claim, Layout, LoggedStep, Steps
 from tunemark_importers.documents import json_of
 
 MEANING = (
-    "samples of one process in all steps after the warm-up, over the mean time of one of those steps: too high by the "
-    "number of steps. A step's time is from its begin to its end on the device; fetching its batch is outside."
+    "samples of one process in all steps after warm-up, over the mean time of one of those steps: too high by a factor "
+    "of the number of steps. A step's time is from its begin to its end on the device, without fetching its batch."
 )
 
 _MEGABYTE = 1e6
 _PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-_LAYOUT = frozenset(field.name for field in dataclasses.fields(Layout))
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(Layout))
 _Take = Callable[[str, Any, str], None]
-"""Notes a field's value and the words that it comes from, unless the value is None."""
+"""Records a field's value and the text that it comes from, unless the value is None."""
 _KIND = "a report of optimum-benchmark"
 
 
 def is_document(head: str) -> bool:
-    """Whether a text begins as one of its two documents does, of training or not."""
+    """Whether a text begins like one of its two documents, of any scenario."""
     if not head.lstrip().startswith("{"):
         return False
     measured = '"latency"' in head and ('"throughput"' in head or '"stdev_"' in head)
-    return "optimum_benchmark." in head or (measured and any(f'"{name}"' in head for name in _PARTS))
+    return "optimum_benchmark." in head or (measured and any(f'"{name}"' in head for name in _SECTIONS))
 
 
-_PARTS = ("overall", "warmup", "train", "load", "forward", "prefill", "decode", "per_token", "call")
+_SECTIONS = ("overall", "warmup", "train", "load", "forward", "prefill", "decode", "per_token", "call")
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
-    """The claim of one report. Raises `BadData` where the JSON is broken or holds no training."""
+    """The claim of one report. Raises `BadData` if the JSON is broken or holds no training."""
     whole = json_of(text, source, "benchmark_report.json")
-    report = _object(whole, "report") if "report" in whole else whole
-    config = _object(whole, "config")
-    train = _object(report, "train")
-    latency, throughput = _object(train, "latency"), _object(train, "throughput")
+    report = _object_in(whole, "report") if "report" in whole else whole
+    config = _object_in(whole, "config")
+    train = _object_in(report, "train")
+    latency, throughput = _object_in(train, "latency"), _object_in(train, "throughput")
     if not latency and not throughput:
         parts = ", ".join(str(name)[:40] for name in list(report)[:8]) or "nothing"
         raise BadData(
@@ -68,32 +68,32 @@ def _claim(id: str, source: str, report: Mapping[str, Any], config: Mapping[str,
             facts[field] = value
             origin[field] = words
 
-    train, overall = _object(report, "train"), _object(report, "overall")
-    launcher, environment = _object(config, "launcher"), _object(config, "environment")
+    train, overall = _object_in(report, "train"), _object_in(report, "overall")
+    launcher, environment = _object_in(config, "launcher"), _object_in(config, "environment")
     processes = _count(launcher.get("nproc_per_node"))
     if processes is None and config and str(launcher.get("name")) in ("process", "inline"):
         processes = 1
-    rate = _number(_object(train, "throughput").get("value"))
-    unit = _object(train, "throughput").get("unit")
+    rate = _number(_object_in(train, "throughput").get("value"))
+    unit = _object_in(train, "throughput").get("unit")
     if rate is not None and unit not in (None, "samples/s"):
         notes.append(f"train.throughput is in {str(unit)[:40]!r}, not samples/s, and is not used")
     elif rate is not None and processes not in (None, 1):
         notes.append(f"train.throughput {rate} samples/s is a mean over {processes} processes, not the job's")
     else:
         take("samples_per_s", rate, "train.throughput.value")
-    time_unit = _object(train, "latency").get("unit", "s")
+    time_unit = _object_in(train, "latency").get("unit", "s")
     if time_unit == "s":
-        take("step_time_s", _number(_object(train, "latency").get("mean")), "train.latency.mean")
+        take("step_time_s", _number(_object_in(train, "latency").get("mean")), "train.latency.mean")
     else:
         notes.append(f"latencies are in {str(time_unit)[:40]!r}, not seconds, and are not used")
-    _memory(train, processes, take)
-    _scenario(config, processes, take, notes)
-    _backend(config, environment, take, notes)
+    _take_memory(train, processes, take)
+    _take_scenario(config, processes, take, notes)
+    _take_backend(config, environment, take, notes)
     steps = _steps(overall or train, processes)
-    done = _number(_object(overall, "latency").get("count"))
+    done = _number(_object_in(overall, "latency").get("count"))
     if processes == 1:
         take("steps_done", done, "overall.latency.count")
-    layout = {name: facts.pop(name) for name in _LAYOUT & facts.keys()}
+    layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
     return Claim(
         id=id, source=source, tool="optimum-benchmark", meaning=MEANING, counts=None, scope="job",
         layout=Layout(**layout),
@@ -102,9 +102,9 @@ def _claim(id: str, source: str, report: Mapping[str, Any], config: Mapping[str,
 
 
 def _steps(part: Mapping[str, Any], processes: int | None) -> Steps:
-    """The times of single steps, without numbers where they may be those of several processes one after the other."""
+    """The times of single steps, unnumbered if they may be of several processes, one after the other."""
     steps = Steps()
-    latency = _object(part, "latency")
+    latency = _object_in(part, "latency")
     values = latency.get("values")
     if latency.get("unit", "s") == "s" and isinstance(values, list):
         for at, value in enumerate(values, 1):
@@ -115,9 +115,9 @@ def _steps(part: Mapping[str, Any], processes: int | None) -> Steps:
     return steps
 
 
-def _memory(train: Mapping[str, Any], processes: int | None, take: _Take) -> None:
-    """The peak of one process; those of several are summed and cannot be told apart."""
-    memory = _object(train, "memory")
+def _take_memory(train: Mapping[str, Any], processes: int | None, take: _Take) -> None:
+    """The peak memory of one process; the figures of several processes are sums and not used."""
+    memory = _object_in(train, "memory")
     for name in ("max_process_vram", "max_reserved", "max_allocated", "max_global_vram"):
         value = _number(memory.get(name))
         if value is not None and memory.get("unit") == "MB" and processes == 1:
@@ -125,14 +125,14 @@ def _memory(train: Mapping[str, Any], processes: int | None, take: _Take) -> Non
             return
 
 
-def _scenario(config: Mapping[str, Any], processes: int | None, take: _Take, notes: list[str]) -> None:
-    scenario = _object(config, "scenario") or _object(config, "benchmark")
-    arguments = _object(scenario, "training_arguments")
+def _take_scenario(config: Mapping[str, Any], processes: int | None, take: _Take, notes: list[str]) -> None:
+    scenario = _object_in(config, "scenario") or _object_in(config, "benchmark")
+    arguments = _object_in(scenario, "training_arguments")
     micro = _count(arguments.get("per_device_train_batch_size"))
     accumulation = _count(arguments.get("gradient_accumulation_steps"))
     take("micro_batch", micro, "config: per_device_train_batch_size")
     take("gradient_accumulation", accumulation, "config: gradient_accumulation_steps")
-    take("sequence", _count(_object(scenario, "dataset_shapes").get("sequence_length")), "config: sequence_length")
+    take("sequence", _count(_object_in(scenario, "dataset_shapes").get("sequence_length")), "config: sequence_length")
     take("steps_total", _number(scenario.get("max_steps")), "config: max_steps")
     warmup = _number(scenario.get("warmup_steps"))
     if warmup is not None:
@@ -147,8 +147,8 @@ def _scenario(config: Mapping[str, Any], processes: int | None, take: _Take, not
         take("global_batch", micro * accumulation, "config: batch per device x accumulation, one process")
 
 
-def _backend(config: Mapping[str, Any], environment: Mapping[str, Any], take: _Take, notes: list[str]) -> None:
-    backend = _object(config, "backend")
+def _take_backend(config: Mapping[str, Any], environment: Mapping[str, Any], take: _Take, notes: list[str]) -> None:
+    backend = _object_in(config, "backend")
     if isinstance(backend.get("model"), str):
         take("model", backend["model"][:200], "config: backend.model")
     for name in ("dtype", "torch_dtype", "amp_dtype"):
@@ -171,8 +171,8 @@ def _backend(config: Mapping[str, Any], environment: Mapping[str, Any], take: _T
         notes.append(f"the machine has {environment['gpu_count']} device(s), used or not")
 
 
-def _object(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under that name, an empty one where there is none."""
+def _object_in(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under that name, or an empty one."""
     found = of.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,4 @@
-"""The importers of other tools' logs and documents."""
+"""Registers the importers of other tools' logs and documents."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def tunemark_importers() -> Sequence[Importer]:
             name="huggingface",
             document="tunemark_importers.huggingface:document",
             is_document="tunemark_importers.huggingface:is_document",
-            meaning="samples of the whole job over train_runtime, all of it: set-up, first step and evaluation are "
-            "inside; before transformers 5, samples that were planned, done or not",
+            meaning="samples of the whole job over train_runtime, including set-up, first step and evaluation; before "
+            "transformers 5, planned samples, whether done or not",
             description="trainer_state.json and train_results.json of Hugging Face's Trainer",
         ),
         Importer(
             name="optimum-benchmark",
             document="tunemark_importers.optimum_benchmark:document",
             is_document="tunemark_importers.optimum_benchmark:is_document",
-            meaning="samples of one process in all steps after its warm-up over the mean time of one step: too high by "
-            "the number of steps",
+            meaning="samples of one process in all steps after warm-up over the mean time of one step: too high by a "
+            "factor of the number of steps",
             description="benchmark_report.json and benchmark.json of Hugging Face's optimum-benchmark, training",
         ),
         Importer(
@@ -32,7 +32,7 @@ def tunemark_importers() -> Sequence[Importer]:
             is_document="tunemark_importers.pytest_benchmark:is_document",
             meaning="all slots of the timed steps over their wall time, whole job; the rounds are the steps of all "
             "attempts",
-            description="JSON that pytest-benchmark saved of tests with the fixture tunemark",
+            description="pytest-benchmark's JSON of tests with the fixture tunemark",
         ),
         Importer(
             name="claims",
@@ -40,47 +40,47 @@ def tunemark_importers() -> Sequence[Importer]:
             is_document="tunemark_importers.claims_csv:is_document",
             meaning="tokens per second of the whole job and per device as each row's source states them; which tokens, "
             "and whether warm-up is inside, the table leaves open",
-            description="a table of claims, one to a row: CSV, also with semicolons or tabulators",
+            description="a table of claims, one per row: CSV, also with semicolons or tabs",
         ),
         Importer(
             name="moai",
             log="tunemark_importers.moai:reader",
-            meaning="batch x block length, padding counted, of the whole job over host time, which in the early "
-            "spellings ends before the device is waited for; the first step has a line of its own",
+            meaning="batch x block length, padding counted, of the whole job over host time, which in early formats "
+            "ends before waiting for the device; the first step has its own line",
             description="logs of the tutorials for Moreh's MoAI platform",
         ),
         Importer(
             name="huggingface-log",
             log="tunemark_importers.huggingface:reader",
-            meaning="in the summary samples of the whole job over train_runtime, all of it, the first step inside; in "
-            "a line, where asked for, all tokens over all time since the start",
-            description="what Hugging Face's Trainer, TRL and axolotl leave on the console",
+            meaning="in the summary, samples of the whole job over train_runtime, including the first step; in a line, "
+            "if enabled, all tokens over all time since the start",
+            description="console logs of Hugging Face's Trainer, TRL and axolotl",
         ),
         Importer(
             name="torchtitan",
             log="tunemark_importers.torchtitan:reader",
-            meaning="slots since the last line, padding counted where there is any, over wall time, per device; the "
-            "first line holds the first step",
+            meaning="slots since the last line, padding counted, over wall time, per device; the first line includes "
+            "the first step",
             description="torchtitan's console log (tps, earlier wps)",
         ),
         Importer(
             name="torchtune",
             log="tunemark_importers.torchtune:reader",
-            meaning="trained labels of one step, neither padding nor masked prompts, over its wall time, per device; "
-            "the first step has a line as all others",
+            meaning="trained labels of one step, without padding and masked prompts, over its wall time, per device; "
+            "the first step has a line like all others",
             description="torchtune's step lines, text and JSON lines",
         ),
         Importer(
             name="megatron",
             log="tunemark_importers.megatron:reader",
-            meaning="mean time of an iteration since the last line, all ranks waited for, and model TFLOP/s per GPU by "
-            "its own formula; all slots of the global batch; the first line holds the first iteration",
-            description="iteration lines of Megatron-LM, Megatron-Bridge and their relatives",
+            meaning="mean time of an iteration since the last line, after waiting for all ranks, and model TFLOP/s per "
+            "GPU by its own formula; all slots of the global batch; the first line includes the first iteration",
+            description="iteration lines of Megatron-LM, Megatron-Bridge and their forks",
         ),
         Importer(
             name="anything",
             log="tunemark_importers.anything:reader",
-            meaning="tokens per second as the program prints them; what it counts, it does not say",
+            meaning="tokens per second as the program prints them; what they count is unknown",
             description="any other program's lines that print a rate with its unit",
         ),
     )

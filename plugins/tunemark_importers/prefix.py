@@ -1,6 +1,6 @@
-"""What stands before a line's own words: launchers' rank labels, time stamps and logging prefixes, in any order.
+"""Strips what precedes a line's own text: launchers' rank labels, time stamps and logging prefixes, in any order.
 
-They are taken off one after the other until none is left. Styles: torchrun (`[rank0]:`, `[default0]:`, `[0]:`), srun -l
+They are removed one after the other until none is left. Styles: torchrun (`[rank0]:`, `[default0]:`, `[0]:`), srun -l
 (`0: `), mpirun (`[1,0]<stdout>:`), Ray (`(Worker pid=12, ip=10.0.0.1) `), Kubernetes and Docker (ISO 8601 with a zone),
 Python's logging with its comma before the milliseconds, loguru's bars, glog, NeMo, syslog, and transformers' examples,
 whose date is month/day/year.
@@ -13,10 +13,10 @@ import re
 from typing import NamedTuple
 
 LONGEST = 1 << 14
-"""A line of more characters is none that a trainer prints."""
+"""Maximum length of a trainer's line, characters."""
 
-_MOST = 12
-"""Prefixes on one line; more are no prefixes."""
+_MAX_PREFIXES = 12
+"""Maximum number of prefixes on one line."""
 
 _DATE = (
     r"(?:(?P<year>[12][0-9]{3})[-/.](?P<month>[01]?[0-9])[-/.](?P<day>[0-3]?[0-9])"
@@ -25,7 +25,7 @@ _DATE = (
 _TIME = r"(?P<hour>[0-2]?[0-9]):(?P<minute>[0-5][0-9]):(?P<second>[0-6][0-9](?:[.,][0-9]{1,9})?)"
 _ZONE = r"(?:\s?(?P<zone>Z|UTC|GMT|[+-][01][0-9]:?[0-5][0-9])(?![0-9A-Za-z]))?"
 _LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|SUCCESS|WARN|WARNING|ERROR|CRITICAL|FATAL)"
-_LOWER = r"(?:trace|debug|info|notice|warn|warning|error|critical|fatal)"
+_LOWER_LEVEL = r"(?:trace|debug|info|notice|warn|warning|error|critical|fatal)"
 _END = r"\s*(?:[-|:,]\s+|\|)?\s*"
 
 _DATED = re.compile(rf"\[?\s?{_DATE}(?:[T ]|,\s?){{1,2}}{_TIME}{_ZONE}\s?\]?{_END}")
@@ -49,9 +49,9 @@ _RANK = re.compile(
     r"|(?P<g>(?:node|worker|host|pod|gpu|ip)[\w.-]*[0-9][\w.-]*):\s"
 )
 _LOGGER = re.compile(
-    rf"\[(?:titan|{_LEVEL}|{_LOWER})\]:?\s*|info\]\s"
+    rf"\[(?:titan|{_LEVEL}|{_LOWER_LEVEL})\]:?\s*|info\]\s"
     rf"|\|?\s*{_LEVEL}\s*\|\s*"
-    # Levels and names as Python's logging joins them: a name alone is no prefix.
+    # Levels and logger names as joined by Python's logging; a name alone is not a prefix.
     rf"|{_LEVEL}:[\w.]+:\s?"
     rf"|(?:[\w.]+ - )?{_LEVEL} - (?:[\w.]+ - )?"
     rf"|{_LEVEL}:?\s+(?=[\[({{|]|[\w.*<>-]+:[\w<>*-]+:[0-9]+ - )"
@@ -63,10 +63,10 @@ _LOGGER = re.compile(
 
 
 class Prefix(NamedTuple):
-    """A line's own words, and what stood before them.
+    """A line's own text, and what preceded it.
 
-    rank: the launcher's label, whatever its form, None where there was none. stamp_s: seconds on the writer's calendar
-    (UTC where a zone is given); of the day where is_dated is False.
+    rank: the launcher's label in any form, or None. stamp_s: seconds since 1970 in the writer's time zone (in UTC if a
+    zone is given), or since midnight if is_dated is False.
     """
 
     text: str
@@ -76,12 +76,12 @@ class Prefix(NamedTuple):
 
 
 def strip(text: str) -> Prefix:
-    """Take the prefixes off; the first time stamp counts."""
+    """Remove the prefixes; the first time stamp counts."""
     text = text.lstrip()
     ranks: list[str] = []
     stamp: float | None = None
     dated = False
-    for _ in range(_MOST):
+    for _ in range(_MAX_PREFIXES):
         first = text[:1]
         if not first or first in "{'\"":
             break
@@ -90,14 +90,14 @@ def strip(text: str) -> Prefix:
         elif match := (
             _DATED.match(text) or _NEMO.match(text) or _SYSLOG.match(text) or _GLOG.match(text) or _EPOCH.match(text)
         ):
-            value = _seconds(match.groupdict())
+            value = _seconds_since_1970(match.groupdict())
             if value is None:
                 break
             if stamp is None or not dated:
                 stamp, dated = value, True
         elif match := _HOURS.match(text):
             if stamp is None:
-                stamp = _of_the_day(match.groupdict())
+                stamp = _seconds_of_day(match.groupdict())
         else:
             match = _LOGGER.match(text)
         if not match or not match.end():
@@ -106,22 +106,22 @@ def strip(text: str) -> Prefix:
     return Prefix(text, "/".join(ranks) or None, stamp, dated)
 
 
-def _of_the_day(fields: dict[str, str | None]) -> float:
+def _seconds_of_day(fields: dict[str, str | None]) -> float:
     hour, minute, second = (fields[name] or "0" for name in ("hour", "minute", "second"))
     return int(hour) * 3600.0 + int(minute) * 60.0 + float(second.replace(",", "."))
 
 
-def _seconds(fields: dict[str, str | None]) -> float | None:
-    """Seconds since 1970 of the fields of a match, None where they are no date."""
+def _seconds_since_1970(fields: dict[str, str | None]) -> float | None:
+    """Seconds since 1970 of the fields of a match; None if they are not a valid date."""
     if epoch := fields.get("epoch"):
         return float(epoch)
-    # Without a year, a leap year: only differences are used.
+    # Without a year, assume a leap year: only differences are used.
     year, month, day = fields.get("year") or fields.get("late") or "2000", fields.get("month"), fields.get("day")
     if name := fields.get("name"):
         month = str(_MONTHS.split().index(name) + 1)
     if one := fields.get("one"):
         two = fields["two"] or ""
-        # Points are written day.month.year; slashes month/day/year, unless that is no month.
+        # Points separate day.month.year; slashes month/day/year, unless the first is not a month.
         day_first = fields.get("cut") == "." or int(one) > 12
         day, month = (one, two) if day_first else (two, one)
     y, m, d = int(year), int(month or 0), int(day or 0)
@@ -131,4 +131,4 @@ def _seconds(fields: dict[str, str | None]) -> float | None:
     shift = 0.0
     if (zone := fields.get("zone")) and zone[0] in "+-":
         shift = (int(zone[1:3]) * 3600.0 + int(zone[-2:]) * 60.0) * (1 if zone[0] == "+" else -1)
-    return date + _of_the_day(fields) - shift
+    return date + _seconds_of_day(fields) - shift

@@ -1,7 +1,7 @@
-"""JSON that pytest-benchmark saved of tests with the fixture `tunemark`: a benchmark is a run, its rounds are steps.
+"""Reads pytest-benchmark's JSON of tests with the fixture `tunemark`: a benchmark is a run, its rounds are steps.
 
 Source: github.com/ionelmc/pytest-benchmark, `src/pytest_benchmark/stats.py` (Metadata.as_dict) and `plugin.py`
-(pytest_benchmark_generate_json), versions 3.1 to 5; what stands in extra_info is written by `tunemark_pytest.fixture`.
+(pytest_benchmark_generate_json), versions 3.1 to 5; extra_info is written by `tunemark_pytest.fixture`.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from tunemark_importers.documents import json_of
 MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it in a test"
 
 _KIND = "what pytest-benchmark saves"
-# History of what stands under "tunemark" in extra_info: 1, first form.
+# Schema versions of extra_info["tunemark"]: 1, the first.
 _SCHEMA = 1
-_MOST_CLAIMS = 1000
-_LAYOUT = frozenset(field.name for field in dataclasses.fields(Layout))
+_MAX_CLAIMS = 1000
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(Layout))
 
 
 def is_document(head: str) -> bool:
-    """Whether a text begins as pytest-benchmark's JSON does, of whatever was benchmarked."""
+    """Whether a text begins like pytest-benchmark's JSON, whatever was benchmarked."""
     return head.lstrip().startswith("{") and '"machine_info"' in head and '"commit_info"' in head
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
-    """A claim for each benchmark of the fixture. Raises `BadData` where the JSON is broken or holds none of them."""
+    """One claim per benchmark of the fixture. Raises `BadData` if the JSON is broken or has none."""
     benchmarks = json_of(text, source, _KIND).get("benchmarks")
     rows = [row for row in benchmarks if isinstance(row, dict)] if isinstance(benchmarks, list) else []
-    ours = [row for row in rows if _object(_object(row, "extra_info"), "tunemark")]
+    ours = [row for row in rows if _object_in(_object_in(row, "extra_info"), "tunemark")]
     if not ours:
         raise BadData(
             what=f"{source} is {_KIND}, and none of its {len(rows)} benchmarks is a training run",
             why="a run of the fixture `tunemark` has its facts in extra_info",
             next="save the benchmarks of tests that call `tunemark(...)`",
         )
-    known = [row for row in ours if _object(_object(row, "extra_info"), "tunemark").get("schema") == _SCHEMA]
+    known = [row for row in ours if _object_in(_object_in(row, "extra_info"), "tunemark").get("schema") == _SCHEMA]
     if not known:
         raise BadData(
             what=f"{source} was written by another version of tunemark",
@@ -49,13 +49,13 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
         )
     left_out = len(rows) - len(known)
     notes = (f"{left_out} other benchmarks in the file are left out",) if left_out else ()
-    return [_claim(row, id, source, notes) for row in known[:_MOST_CLAIMS]]
+    return [_claim(row, id, source, notes) for row in known[:_MAX_CLAIMS]]
 
 
 def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...]) -> Claim:
-    extra = _object(row, "extra_info")
-    run = _object(extra, "tunemark")
-    said = list(notes)
+    extra = _object_in(row, "extra_info")
+    run = _object_in(extra, "tunemark")
+    all_notes = list(notes)
     facts: dict[str, Any] = {}
     origin: dict[str, str] = {}
 
@@ -69,26 +69,26 @@ def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...])
     for field, key in _NUMBERS.items():
         value = _number(run.get(key))
         if value is not None and not math.isfinite(value):
-            said.append(f"{field} is {value} as stated")
+            all_notes.append(f"{field} is {value} as stated")
         elif value is not None and value >= 0:
             take(field, value, f"extra_info: {key}")
     for field, key in _COUNTS.items():
         take(field, _count(run.get(key)), f"extra_info: {key}")
     take("tokens_per_s", _positive(extra.get("slot_tokens_per_s")), "extra_info: slot_tokens_per_s")
-    take("step_time_s", _positive(_object(row, "stats").get("mean")), "stats: mean of the rounds")
-    take("tokens_total", _positive(_object(run, "tokens").get("slots")), "extra_info: tokens.slots")
+    take("step_time_s", _positive(_object_in(row, "stats").get("mean")), "stats: mean of the rounds")
+    take("tokens_total", _positive(_object_in(run, "tokens").get("slots")), "extra_info: tokens.slots")
     take("train_s", _positive(run.get("interval_s")), "extra_info: interval_s")
     take("steps_done", _positive(run.get("steps_measured")), "extra_info: steps_measured")
     if run.get("simulated") is True:
-        said.append("the accelerator was a simulator's: no figure says how fast anything is")
+        all_notes.append("measured on a simulated device: no figure says how fast anything is")
     verdict = _text(run.get("verdict"))
     if verdict and verdict != "valid":
-        said.append(f"its own verdict was {verdict}")
-    layout = {name: facts.pop(name) for name in _LAYOUT & facts.keys()}
+        all_notes.append(f"its own verdict was {verdict}")
+    layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
     name = _text(row.get("fullname")) or _text(row.get("name")) or id
     return Claim(
         id=name, source=source, tool="pytest-benchmark", meaning=MEANING,
-        counts="slots", scope="job", layout=Layout(**layout), steps=_steps(row), origin=origin, notes=tuple(said),
+        counts="slots", scope="job", layout=Layout(**layout), steps=_steps(row), origin=origin, notes=tuple(all_notes),
         **facts,
     )  # fmt: skip
 
@@ -109,19 +109,19 @@ _COUNTS = {
 
 
 def _steps(row: Mapping[str, Any]) -> Steps:
-    """The rounds, each the seconds of one step; empty where the file was saved without them."""
+    """The rounds as steps, each with its seconds; empty if the file was saved without them."""
     steps = Steps()
-    values = _object(row, "stats").get("data")
+    values = _object_in(row, "stats").get("data")
     if isinstance(values, list):
         for at, value in enumerate(values, 1):
             if (seconds := _positive(value)) is not None:
-                # Rounds of several attempts follow each other, so that their numbers are no steps' of one run.
+                # Rounds of several attempts follow each other, so their indices are not step numbers of one run.
                 steps.add(LoggedStep(at, duration_s=seconds, duration_steps=1.0))
     return steps
 
 
-def _object(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under that name, an empty one where there is none."""
+def _object_in(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under that name, or an empty one."""
     found = of.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -1,7 +1,7 @@
-"""torchtitan's console log.
+"""Reads torchtitan's console log.
 
 Source: github.com/pytorch/torchtitan, `torchtitan/components/metrics.py` (MetricsProcessor.log), `trainer.py` and
-`distributed/parallel_dims.py` beside it; `train.py` of 2024, which wrote `wps` for the same quantity.
+`distributed/parallel_dims.py`; `train.py` of 2024, which wrote `wps` for the same quantity.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tunemark_importers.prefix import LONGEST, Prefix, strip
 from tunemark_importers.runs import Runs
 
 MEANING = (
-    "slots of the labels, padding counted where there is any, since the last line, over wall time and the number of "
-    "devices that share a sequence: per device. The first line holds the first step; loading of data is inside, "
-    "validation is not. Its tflops and mfu count full attention and nothing computed twice, against its own peak."
+    "slots of the labels since the last line, padding counted, over wall time and the number of devices that share a "
+    "sequence: per device. The first line includes the first step; data loading is included, validation is not. Its "
+    "tflops and mfu count full attention without recomputation, relative to its own peak."
 )
 
 _STEP = re.compile(
@@ -67,19 +67,19 @@ class Reader:
             return False
         if "step:" in text:
             prefix = strip(text)
-            return self._step(prefix, line) or bool(_VALIDATION.fullmatch(prefix.text))
+            return self._add_step(prefix, line) or bool(_VALIDATION.fullmatch(prefix.text))
         if "[titan]" in text or "device mesh" in text or "MFU" in text or "capacity:" in text or "step" in text:
-            return self._fact(strip(text).text, line.number) or "[titan]" in text
+            return self._add_line(strip(text).text, line.number) or "[titan]" in text
         if "size:" in text or "Applied " in text or "Float8" in text:
-            return self._fact(strip(text).text, line.number)
+            return self._add_line(strip(text).text, line.number)
         return False
 
     def claims(self) -> Sequence[Claim]:
         return self._runs.claims()
 
-    def _step(self, prefix: Prefix, line: Line) -> bool:
+    def _add_step(self, prefix: Prefix, line: Line) -> bool:
         match = _STEP.fullmatch(prefix.text)
-        # Where lines end in the utilization, one that does not is cut off, and its last figure with it.
+        # If lines end with the MFU, one that does not is cut off, possibly within its last figure.
         if not match or (self._has_mfu and not match["mfu"]):
             return False
         loss, rate, memory = number(match["loss"]), number(match["rate"]), bytes_of(match["memory"], "GiB")
@@ -89,7 +89,9 @@ class Reader:
             return False
         self._has_mfu = self._has_mfu or bool(match["mfu"])
         if math.isfinite(memory):
-            self._runs.fact("memory_bytes", memory, f"memory: {match['memory']}GiB", line.number, differing="largest")
+            self._runs.add_fact(
+                "memory_bytes", memory, f"memory: {match['memory']}GiB", line.number, differing="largest"
+            )
         step = LoggedStep(
             line.number,
             number=float(match["number"]),
@@ -101,35 +103,35 @@ class Reader:
         self._runs.add(prefix, line, step)
         return True
 
-    def _fact(self, text: str, line: int) -> bool:
+    def _add_line(self, text: str, line: int) -> bool:
         runs = self._runs
         if match := _DEVICE.fullmatch(text):
-            runs.fact("device", match["name"][:100], text, line)
+            runs.add_fact("device", match["name"][:100], text, line)
         elif (match := _MODEL.fullmatch(text)) and (count := number(match["count"])) is not None:
-            runs.fact("model", match["name"][:100], text, line)
-            runs.fact("parameters", count, text, line)
+            runs.add_fact("model", match["name"][:100], text, line)
+            runs.add_fact("parameters", count, text, line)
         elif match := _PEAK.fullmatch(text):
-            runs.note(f"its mfu is against a peak of {match['flops']} FLOP/s (line {line})")
+            runs.note(f"its mfu is relative to a peak of {match['flops']} FLOP/s (line {line})")
         elif match := _MESH.fullmatch(text):
-            return self._mesh(match, text, line)
+            return self._add_mesh(match, text, line)
         elif _BATCH.fullmatch(text):
             for pattern, field in _BATCH_FACTS.items():
                 if (found := re.search(pattern, text)) and (value := whole(found[1])):
-                    runs.fact(field, float(value) if field == "steps_total" else value, found[0], line)
+                    runs.add_fact(field, float(value) if field == "steps_total" else value, found[0], line)
         elif match := _RECOMPUTATION.fullmatch(text):
             what = match["what"].lower()
             for kind in ("full", "selective"):
                 if kind in what:
-                    runs.fact("checkpointing", kind, text, line)
+                    runs.add_fact("checkpointing", kind, text, line)
             runs.note(f"{text.strip()[:120]} (line {line})")
         elif _FP8.fullmatch(text):
-            runs.fact("precision", "fp8", text, line)
+            runs.add_fact("precision", "fp8", text, line)
         else:
             return runs.is_known and bool(_OTHERS.fullmatch(text))
         return True
 
-    def _mesh(self, match: re.Match[str], text: str, line: int) -> bool:
-        """Degrees of parallelism; their product is the number of devices, which torchtitan makes sure of."""
+    def _add_mesh(self, match: re.Match[str], text: str, line: int) -> bool:
+        """Degrees of parallelism; their product is the number of devices, as torchtitan checks."""
         if match["new"]:
             pairs = [tuple(part.strip().split("=", 1)) for part in match["new"].split(",")]
         else:
@@ -154,7 +156,7 @@ class Reader:
             **({"ep": known["ep"]} if "ep" in known else {}),
             "count": shard * copies * known.get("tp", 1) * known.get("pp", 1) * known.get("cp", 1),
         }.items():
-            self._runs.fact(field, value, text, line)
+            self._runs.add_fact(field, value, text, line)
         return True
 
 

@@ -1,7 +1,7 @@
-"""torchtune's step lines, as its stdout and disk loggers write them (text and JSON lines), and its printed config.
+"""Reads torchtune's step lines, as its stdout and disk loggers write them (text and JSON lines), and printed config.
 
 Source: github.com/meta-pytorch/torchtune, `torchtune/training/metric_logging.py` (StdoutLogger, DiskLogger),
-`recipes/full_finetune_distributed.py` and its sisters, `torchtune/config/_utils.py` (log_config).
+`recipes/full_finetune_distributed.py` and the other recipes, `torchtune/config/_utils.py` (log_config).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tunemark_importers.prefix import LONGEST, Prefix, strip
 from tunemark_importers.runs import Runs
 
 MEANING = (
-    "labels that are trained on (neither padding nor a masked prompt) of one step, over its wall time and the number "
-    "of devices; the first step is inside. Until October 2024 it counted all slots of the batch."
+    "trained labels of one step (neither padding nor a masked prompt), over its wall time and the number of devices; "
+    "the first step is included. Until October 2024 it counted all slots of the batch."
 )
 SLOTS = (
-    "slots of one process's batch, padding counted, over the wall time of one step; the first step is inside. "
-    "(The name tokens_per_second, until May 2024.)"
+    "slots of one process's batch, padding counted, over the wall time of one step; the first step is included. "
+    "(Named tokens_per_second, until May 2024.)"
 )
 
 _STEP = re.compile(r"Step (?P<number>[0-9]{1,15}) \| (?P<fields>[A-Za-z_]\w*:\S.*)")
@@ -47,8 +47,8 @@ class Reader:
         self._runs = Runs(tool="torchtune", meaning=MEANING, counts="trained", scope="device")
         self._ends_blank = False
         self._in_config = False
-        self._under = ""
-        self._longest: tuple[int, str, int] | None = None
+        self._section = ""
+        self._max_length: tuple[int, str, int] | None = None
         self._is_packed = False
 
     def read(self, line: Line) -> bool:
@@ -56,38 +56,38 @@ class Reader:
         if len(text) > LONGEST:
             return False
         if "Step " in text and "|" in text:
-            return self._text(strip(text), line)
+            return self._read_text(strip(text), line)
         if '"step"' in text:
-            return self._json(strip(text), line)
+            return self._read_json(strip(text), line)
         if "|Loss:" in text:
             return bool(_BAR.fullmatch(strip(text).text)) and self._runs.is_known
         if "with resolved config" in text:
-            return self._config(strip(text).text, line.number)
+            return self._start_config(strip(text).text, line.number)
         if self._in_config:
-            return self._entry(text, line.number)
+            return self._add_entry(text, line.number)
         return False
 
     def claims(self) -> Sequence[Claim]:
         return self._runs.claims()
 
-    def _text(self, prefix: Prefix, line: Line) -> bool:
+    def _read_text(self, prefix: Prefix, line: Line) -> bool:
         match = _STEP.fullmatch(prefix.text)
         if not match:
             return False
-        # Each value has a blank behind it, so where the last one has none it is cut off.
+        # A blank follows every value, so a last value without one is cut off.
         ends_blank = prefix.text.endswith(" ")
         if self._ends_blank and not ends_blank:
             return False
         found = dict(_FIELD.findall(match["fields"]))
-        understood = self._step(match["number"], found, prefix, line)
+        understood = self._add_step(match["number"], found, prefix, line)
         self._ends_blank = self._ends_blank or (understood and ends_blank)
         return understood
 
-    def _json(self, prefix: Prefix, line: Line) -> bool:
+    def _read_json(self, prefix: Prefix, line: Line) -> bool:
         found = flat_dict(prefix.text) if prefix.text.startswith("{") and prefix.text.rstrip().endswith("}") else None
-        return found is not None and "step" in found and self._step(found["step"], found, prefix, line)
+        return found is not None and "step" in found and self._add_step(found["step"], found, prefix, line)
 
-    def _step(self, at: str, found: dict[str, str], prefix: Prefix, line: Line) -> bool:
+    def _add_step(self, at: str, found: dict[str, str], prefix: Prefix, line: Line) -> bool:
         rates = [name for name in ("tokens_per_second_per_gpu", "tokens_per_second") if name in found]
         if not rates and not ("loss" in found and "lr" in found):
             return False
@@ -97,31 +97,31 @@ class Reader:
         if place is None or not math.isfinite(place) or (rates and rate is None) or ("loss" in found and loss is None):
             return False
         if rates == ["tokens_per_second"]:
-            self._runs.fact("meaning", SLOTS, "tokens_per_second", line.number, differing="first")
-            self._runs.fact("counts", "slots", "tokens_per_second", line.number, differing="first")
+            self._runs.add_fact("meaning", SLOTS, "tokens_per_second", line.number, differing="first")
+            self._runs.add_fact("counts", "slots", "tokens_per_second", line.number, differing="first")
         for name in _MEMORY:
             memory = bytes_of(found[name], "GiB") if name in found else None
             if memory is not None and math.isfinite(memory):
                 words = f"{name}:{found[name]}"
-                self._runs.fact("memory_bytes", memory, words, line.number, differing="largest")
+                self._runs.add_fact("memory_bytes", memory, words, line.number, differing="largest")
                 break
         self._in_config = False
         self._runs.add(prefix, line, LoggedStep(line.number, number=place, tokens_per_s=rate, loss=loss))
         return True
 
-    def _config(self, text: str, line: int) -> bool:
+    def _start_config(self, text: str, line: int) -> bool:
         match = _CONFIG.fullmatch(text)
         if not match:
             return False
-        self._in_config, self._under, self._longest, self._is_packed = True, "", None, False
+        self._in_config, self._section, self._max_length, self._is_packed = True, "", None, False
         recipe = match["recipe"]
-        self._runs.fact("method", "lora" if "lora" in recipe.lower() else "full", text, line)
+        self._runs.add_fact("method", "lora" if "lora" in recipe.lower() else "full", text, line)
         if recipe.endswith("SingleDevice"):
-            self._runs.fact("count", 1, text, line)
+            self._runs.add_fact("count", 1, text, line)
         return True
 
-    def _entry(self, text: str, line: int) -> bool:
-        """A line of the configuration, which is YAML with two blanks a level."""
+    def _add_entry(self, text: str, line: int) -> bool:
+        """A line of the configuration, which is YAML indented by two blanks per level."""
         text = text.partition("]:")[2] if text.startswith("[") and "]:" in text else text
         match = _ENTRY.fullmatch(text.rstrip())
         if not match:
@@ -129,32 +129,32 @@ class Reader:
             return self._in_config
         key, value = match["key"], (match["value"] or "").strip("'\"")
         if not match["indent"]:
-            self._under = key
+            self._section = key
         words = text.strip()
         if not match["indent"]:
-            self._top(key, value, words, line)
-        elif key == "_component_" and self._under == "model":
+            self._add_setting(key, value, words, line)
+        elif key == "_component_" and self._section == "model":
             name = value.rsplit(".", 1)[-1]
             for kind in ("lora_", "qlora_", "dora_", "qdora_"):
                 name = name.removeprefix(kind)
-            self._runs.fact("model", name[:100], words, line)
-        elif key == "max_seq_len" and self._under == "tokenizer":
+            self._runs.add_fact("model", name[:100], words, line)
+        elif key == "max_seq_len" and self._section == "tokenizer":
             if (length := whole(value)) is not None:
-                self._longest = (length, words, line)
-        elif key == "packed" and self._under == "dataset":
+                self._max_length = (length, words, line)
+        elif key == "packed" and self._section == "dataset":
             self._is_packed = value.lower() == "true"
-        # Only packed batches are all as long as the longest sequence may be.
-        if self._longest and self._is_packed:
-            self._runs.fact("sequence", self._longest[0], f"packed, {self._longest[1]}", self._longest[2])
+        # Only packed batches always have the maximum sequence length.
+        if self._max_length and self._is_packed:
+            self._runs.add_fact("sequence", self._max_length[0], f"packed, {self._max_length[1]}", self._max_length[2])
         return True
 
-    def _top(self, key: str, value: str, words: str, line: int) -> None:
+    def _add_setting(self, key: str, value: str, words: str, line: int) -> None:
         if key in _COUNTS and (parsed := whole(value)) is not None and parsed > 0:
-            self._runs.fact(_COUNTS[key], parsed, words, line)
+            self._runs.add_fact(_COUNTS[key], parsed, words, line)
         elif key == "dtype" and value:
-            self._runs.fact("precision", value[:20], words, line)
+            self._runs.add_fact("precision", value[:20], words, line)
         elif key == "enable_activation_checkpointing" and value.lower() in ("true", "false"):
-            self._runs.fact("checkpointing", "full" if value.lower() == "true" else "none", words, line)
+            self._runs.add_fact("checkpointing", "full" if value.lower() == "true" else "none", words, line)
         elif key == "compile":
             self._runs.note(f"{words[:60]} (line {line})")
 

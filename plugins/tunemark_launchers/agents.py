@@ -1,5 +1,5 @@
-"""A job on other hosts, as the parent sees it: by what an agent on each (`tunemark_worker.agent`) writes into the
-attempt's folder, and by the orders that it reads there. The folder must be on a file system that all hosts share."""
+"""The parent's side of a job on other hosts: it reads the events that an agent on each (`tunemark_worker.agent`) writes
+into the attempt's folder, and leaves orders there. The folder must be on a file system that all hosts share."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from typing import Any
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Job
 
-# Agents look for orders twice a second, and a file may take a moment to be seen on another host.
-_ANSWER_S = 3.0
+# Agents check for orders twice a second, and a file may take a moment to appear on another host.
+_REPLY_S = 3.0
 # torchrun gives its ranks 30 s after SIGTERM, the agent 35.
 GRACE_S = 40.0
 POLL_S = 0.1
 
 
 def options_of(options: Mapping[str, str], numbers: Sequence[str], launcher: str) -> dict[str, int]:
-    """The options that are positive numbers; `BadExperiment` names one that is not."""
+    """Parse the options that must be positive integers; `BadExperiment` names one that is not."""
     found = {}
     for name in numbers:
         if name in options:
             if not options[name].isdigit() or int(options[name]) == 0:
                 raise BadExperiment(
                     what=f"{name} of the launcher {launcher!r} cannot be {options[name]!r}",
-                    next="it is a number from 1 on",
+                    next="give a number of at least 1",
                 )
             found[name] = int(options[name])
     return found
 
 
 def spread(nodes: int | None, options: Mapping[str, str], otherwise: int, launcher: str) -> int:
-    """Hosts of a job: as its size says (`cuda:2x8`), or else as the launcher's option or its default does."""
+    """The number of hosts of a job: from its size (`cuda:2x8`), else the launcher's option or default, `otherwise`."""
     if nodes is not None and "nodes" in options and nodes != otherwise:
         raise BadExperiment(
             what=f"the size says {nodes} hosts, and the launcher {otherwise}",
             why=f"--launcher {launcher}:nodes={otherwise}",
-            next="leave out nodes, where sizes are written as hosts x devices",
+            next="leave out nodes where the size is written as hosts x devices",
         )
     return otherwise if nodes is None else nodes
 
@@ -57,10 +57,10 @@ def check_nodes(processes: int, nodes: int, launcher: str) -> None:
 
 
 def write_job(job: Job, nodes: int, export: Sequence[str], **more: object) -> None:
-    """Leave what the agents are to start in the job's folder. Of exported variables the names alone. more: `host`, the
-    first host's address; `meeting_s`, how long hosts wait for each other; `cores`, how many cores that no other
-    agent has each agent is to find on its host, None for all of them."""
-    told = {
+    """Write what the agents are to start into the job's folder; of exported variables only the names. more: `host`, the
+    first host's address; `meeting_s`, how long hosts wait for each other; `cores`, the number of cores that each
+    agent must find on its host and no other agent has, None for all of them."""
+    contents = {
         "key": secrets.token_hex(8),
         "nodes": nodes,
         "processes": job.processes,
@@ -71,37 +71,37 @@ def write_job(job: Job, nodes: int, export: Sequence[str], **more: object) -> No
         "export": list(export),
         **more,
     }
-    (job.folder / "job.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    (job.folder / "job.json").write_text(json.dumps(contents, indent=1), encoding="utf-8")
 
 
 class Agents:
-    """What the agents of one job say, and what they are told."""
+    """The events of one job's agents, and the orders to them."""
 
     def __init__(self, folder: Path, nodes: int) -> None:
         self._folder, self._nodes = folder, nodes
-        # By host: bytes of its file that were read, and its last row of each event. It is asked at every look at the
-        # job, and most find nothing new.
-        self._read = dict.fromkeys(range(nodes), 0)
+        # By host: bytes of its file that were read, and its last row of each event. Read at every poll of the job,
+        # most of which find nothing new.
+        self._read_bytes = dict.fromkeys(range(nodes), 0)
         self._rows: dict[int, dict[str, Mapping[str, Any]]] = {node: {} for node in range(nodes)}
 
     def said(self, event: str) -> dict[int, Mapping[str, Any]]:
-        """The last such event of each host that has had one."""
-        for node in self._read:
-            self._look(node)
+        """The last such event of each host that has one."""
+        for node in self._read_bytes:
+            self._read_events(node)
         return {node: rows[event] for node, rows in self._rows.items() if event in rows}
 
-    def _look(self, node: int) -> None:
+    def _read_events(self, node: int) -> None:
         try:
-            # Opened each time, which makes a shared file system look for it.
+            # Opened each time, which makes a shared file system refresh it.
             with open(self._folder / f"agent.{node}.jsonl", "rb") as file:
-                if os.fstat(file.fileno()).st_size <= self._read[node]:
+                if os.fstat(file.fileno()).st_size <= self._read_bytes[node]:
                     return
-                file.seek(self._read[node])
+                file.seek(self._read_bytes[node])
                 text = file.read()
         except OSError:
             return
         whole = text[: text.rfind(b"\n") + 1]
-        self._read[node] += len(whole)
+        self._read_bytes[node] += len(whole)
         for line in whole.splitlines():
             row = json.loads(line)
             self._rows[node][row["event"]] = row
@@ -110,7 +110,7 @@ class Agents:
         return len(self.said("ended")) == self._nodes
 
     def code(self) -> int | None:
-        """The first code that is not 0; None while not every host has ended."""
+        """The first exit code other than 0, else 0; None while a host has not ended."""
         ended = self.said("ended")
         if len(ended) < self._nodes:
             return None
@@ -118,21 +118,21 @@ class Agents:
 
     def order(self, word: str) -> None:
         path = self._folder / "order"
-        # On a full disk nothing can be ordered; the launcher's own way to end the job is left.
+        # A full disk takes no order; the launcher can still end the job in its own way.
         with contextlib.suppress(OSError):
             part = path.with_name(".order.part")
             part.write_text(word)
             os.replace(part, path)
 
     def end_where_one_refused(self) -> None:
-        """A host that could not begin is not waited for by the others."""
+        """End the job where a host could not begin: the others would wait for it."""
         ended = self.said("ended")
         if any(row["why"] for row in ended.values()) and len(ended) < self._nodes:
             self.order("kill")
 
     def stacks(self) -> str:
         self.order("stacks")
-        until_s = time.monotonic() + _ANSWER_S
+        until_s = time.monotonic() + _REPLY_S
         while time.monotonic() < until_s and len(self.said("stacks")) < len(self.said("started")):
             time.sleep(POLL_S)
         answers = self.said("stacks")

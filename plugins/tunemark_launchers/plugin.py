@@ -1,4 +1,4 @@
-"""The launchers beyond one machine: the same command on several, under Slurm and on Ray. `local` is the harness's."""
+"""The launchers for several machines: one command on each, Slurm, and Ray. The harness itself has `local`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tunemark_launchers() -> Sequence[Launcher]:
         Launcher(
             name="nodes",
             loader="tunemark_launchers.nodes:Nodes",
-            description="this host and others, where one command is typed on each",
+            description="this host and others, on each of which the user types one command",
             options=nodes.OPTIONS,
             elsewhere=True,
         ),
@@ -30,7 +30,7 @@ def tunemark_launchers() -> Sequence[Launcher]:
         Launcher(
             name="ray",
             loader="tunemark_launchers.ray_groups:Ray",
-            description="a placement group of Ray's for each attempt",
+            description="a Ray placement group for each attempt",
             options=ray_groups.OPTIONS,
             elsewhere=True,
         ),

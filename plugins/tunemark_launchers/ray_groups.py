@@ -1,8 +1,8 @@
 """The launcher `ray`: a placement group for each attempt, one bundle on each host, in which an agent starts torchrun.
 
-Ray starts the bundles of a group together or not at all, so a sweep fills a cluster with gangs. The timed processes are
-no Ray workers: a task of Ray's starts the agent and waits for it, and the agent starts the ranks as everywhere else.
-Ray counts cores and does not bind to them, so the agents of a host share them out by locks.
+Ray starts the bundles of a group together or not at all, so several jobs of a sweep can share a cluster. The timed
+processes are not Ray workers: a Ray task starts the agent and waits for it, and the agent starts the ranks as with any
+launcher. Ray counts cores but does not bind processes to them, so the agents of a host divide them by locks.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from tunemark.plugin import Job, Launch, StartedJob
 from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, spread, write_job
 from tunemark_worker.agent import UNAVAILABLE, UNREADABLE
 
-# Seconds between two questions to Ray.
-_ASK_S = 0.5
+# Seconds between two queries of Ray.
+_POLL_S = 0.5
 _AT_ONCE = 8
-# For a Ray that is started here: its workers else run at a niceness of 15, and what runs is reported on the network.
-_OURS = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# For a cluster started here: by default its workers have a niceness of 15, and Ray reports usage over the network.
+_LOCAL_VARIABLES = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 OPTIONS = {
-    "address": "a host of the cluster; `auto`: the one that this host is part of; `local`: one of this host alone, "
-    "started and ended (auto)",
+    "address": "a host of the cluster; `auto`: the cluster of this host; `local`: a new one on this host alone, "
+    "ended with the sweep (auto)",
     "port": "of the cluster at that host (6379)",
     "nodes": "hosts of each job (1)",
-    "jobs": f"jobs of a sweep that wait or run at one time ({_AT_ONCE})",
-    "exclusive": "true or false: whether a job has its hosts for itself (true); else it shares them, not their cores",
+    "jobs": f"jobs of a sweep that wait or run at the same time ({_AT_ONCE})",
+    "exclusive": "true or false: whether a job has its hosts to itself (true); else it shares hosts, but no cores",
 }
 
 
 class Ray:
-    """Asks a cluster of Ray for gangs. One driver for the whole sweep."""
+    """Creates placement groups in a Ray cluster. One driver for the whole sweep."""
 
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         self._options, self._export, self._say = options, tuple(export), say
@@ -54,31 +54,31 @@ class Ray:
         nodes = spread(launch.nodes, self._options, self._nodes, "ray")
         check_nodes(launch.processes, nodes, "ray")
         if self._ray is None:
-            self._ray = _connected(self._options.get("address", "auto"), self._port)
-        cores, gpus = _of_each_node(launch.processes, launch.threads, _gpus(launch), nodes)
-        able = [each for each in self._hosts() if each.get("CPU", 0) >= cores and each.get("GPU", 0) >= gpus]
-        if len(able) < nodes:
+            self._ray = _connect(self._options.get("address", "auto"), self._port)
+        cores, gpus = _per_node(launch.processes, launch.threads, _gpus(launch), nodes)
+        suitable = [each for each in self._hosts() if each.get("CPU", 0) >= cores and each.get("GPU", 0) >= gpus]
+        if len(suitable) < nodes:
             shown = ", ".join(f"{each.get('CPU', 0):g} cores {each.get('GPU', 0):g} GPUs" for each in self._hosts())
             raise BadExperiment(
-                what=f"Ray has {len(able)} hosts of {cores} cores and {gpus} GPUs, the job needs {nodes}",
+                what=f"Ray has {len(suitable)} hosts of {cores} cores and {gpus} GPUs, the job needs {nodes}",
                 why=f"its hosts: {shown or 'none'}",
                 next="a smaller size, another number of nodes, or more hosts: `ray status` shows them",
             )
 
     def start(self, job: Job) -> StartedJob:
         nodes = spread(job.nodes, self._options, self._nodes, "ray")
-        cores, gpus = _of_each_node(job.processes, job.threads, job.gpus, nodes)
+        cores, gpus = _per_node(job.processes, job.threads, job.gpus, nodes)
         write_job(job, nodes, self._export, cores=None if self._is_exclusive else cores)
         if self._is_exclusive:
-            # As many as the smallest of the hosts that can have it offers; the agents' locks see to it that a larger
-            # one is not shared.
+            # All cores of the smallest of the `nodes` largest hosts; the agents' locks keep larger hosts from being
+            # shared.
             totals = sorted((each.get("CPU", 0) for each in self._hosts() if each.get("GPU", 0) >= gpus), reverse=True)
             cores = max(cores, int(totals[nodes - 1])) if len(totals) >= nodes else cores
         variables = {name: os.environ[name] for name in self._export}
         return RayJob(job, self._ray, {"CPU": cores, **({"GPU": gpus} if gpus else {})}, nodes, variables)
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
-        """None: Ray ends what a driver has started when the driver ends."""
+        """None: Ray ends the tasks of a driver when the driver ends."""
         return None
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Ray:
 
 
 class RayJob:
-    """One placement group, and a task in each of its bundles."""
+    """One placement group, with a task in each of its bundles."""
 
     def __init__(self, job: Job, ray: Any, bundle: Mapping[str, int], nodes: int, variables: Mapping[str, str]) -> None:
         from ray.util.placement_group import placement_group  # heavy and optional
@@ -102,15 +102,15 @@ class RayJob:
         self._tasks: list[Any] = []
         self._codes: dict[int, int] = {}
         self._began_s = time.monotonic()
-        self._waited_s: float | None = None
-        self._asked_s = 0.0
+        self._queue_s: float | None = None
+        self._polled_s = 0.0
         self._failure: tuple[str, str, str] | None = None
         self._is_removed = False
 
     def exit_code(self) -> int | None:
         code = self._agents.code()
         if code is None:
-            self._ask()
+            self._poll()
             code = self._agents.code()
         if code is None and (self._failure or self._is_removed):
             return UNAVAILABLE
@@ -136,7 +136,7 @@ class RayJob:
                 self._agents.order("kill")
                 self._wait(10.0)
         self._is_removed = True
-        # What is left in it, a task that hangs or one that has not begun, ends with it.
+        # Removing the group also ends tasks that hang or have not begun.
         from ray.util import remove_placement_group  # heavy and optional
 
         with contextlib.suppress(self._ray.exceptions.RayError):
@@ -144,17 +144,17 @@ class RayJob:
 
     def facts(self) -> Mapping[str, Any]:
         found: dict[str, Any] = {"group": self._group.id.hex(), "ray": self._ray.__version__, **self._agents.facts()}
-        if self._waited_s is not None:
-            found["queue_s"] = self._waited_s
+        if self._queue_s is not None:
+            found["queue_s"] = self._queue_s
         if self._failure:
             found["failure"], found["failure_status"], found["failure_reason"] = self._failure
         return found
 
-    def _ask(self) -> None:
+    def _poll(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._asked_s < _ASK_S or self._is_removed:
+        if now_s - self._polled_s < _POLL_S or self._is_removed:
             return
-        self._asked_s = now_s
+        self._polled_s = now_s
         try:
             if not self._tasks:
                 self._begin_when_placed(now_s)
@@ -169,7 +169,7 @@ class RayJob:
 
         if placement_group_table(self._group)["state"] != "CREATED":
             return
-        self._waited_s = now_s - self._began_s
+        self._queue_s = now_s - self._began_s
         for node in range(self._group.bundle_count):
             words = ["-m", "tunemark_worker.agent", str(self._job.folder), "--node", str(node), "--with-parent"]
             options = {
@@ -181,10 +181,10 @@ class RayJob:
                     placement_group=self._group, placement_group_bundle_index=node
                 ),
             }
-            # Values of exported variables go through Ray's memory, as arguments: neither a runtime environment, which
-            # its pages show, nor a command line holds them.
+            # Values of exported variables are passed as arguments, in Ray's memory: a runtime environment would be
+            # visible in its dashboard, and a command line on the host.
             variables = {**self._variables, "PYTHONPATH": str(self._job.code)}
-            remote = self._ray.remote(**options)(_task())
+            remote = self._ray.remote(**options)(_make_task())
             self._tasks.append(remote.remote([self._job.python, *words], variables))
 
     def _collect(self) -> None:
@@ -195,13 +195,13 @@ class RayJob:
             try:
                 self._codes[node] = int(self._ray.get(task))
             except self._ray.exceptions.OutOfMemoryError as error:
-                self._failure = (_line(error), "oom", "host memory")
+                self._failure = (_one_line(error), "oom", "host memory")
             except self._ray.exceptions.RayError as error:
                 reason = "node failed" if "node" in type(error).__name__.lower() else "ray"
-                self._failure = (f"{type(error).__name__}: {_line(error)}", "killed", reason)
+                self._failure = (f"{type(error).__name__}: {_one_line(error)}", "killed", reason)
             else:
                 if self._codes[node] == UNREADABLE:
-                    words = f"a host of Ray's does not see {self._job.folder}: the store must be on a file system that "
+                    words = f"a Ray host does not see {self._job.folder}: the store must be on a file system that "
                     self._failure = (f"{words}every host mounts at the same path", "error", "no shared file system")
                 elif node not in self._agents.said("ended"):
                     words = f"the agent of host {node} ended with code {self._codes[node]}"
@@ -214,15 +214,15 @@ class RayJob:
             time.sleep(0.1)
 
 
-def _task() -> Callable[[list[str], dict[str, str]], int]:
-    """What Ray's workers carry out. A function inside another goes there by value: tunemark is not installed there."""
+def _make_task() -> Callable[[list[str], dict[str, str]], int]:
+    """The task that Ray's workers run. A nested function is sent by value: tunemark is not installed there."""
 
     def agent(words: list[str], variables: dict[str, str]) -> int:
         import contextlib
         import os
         import subprocess
 
-        # A worker's niceness stays where only root may lower it; the agent says which it is.
+        # Where only root may lower a worker's niceness, it stays; the agent reports it.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, 0)
         return subprocess.Popen(
@@ -232,9 +232,9 @@ def _task() -> Callable[[list[str], dict[str, str]], int]:
     return agent
 
 
-def _connected(address: str, port: int) -> Any:
+def _connect(address: str, port: int) -> Any:
     """The module ray, as a driver of that cluster."""
-    with _own_signals():
+    with _keep_signal_handler():
         try:
             import ray  # heavy and optional
         except ImportError as error:
@@ -246,23 +246,23 @@ def _connected(address: str, port: int) -> Any:
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": None}
         try:
             if address == "local":
-                os.environ.update({name: value for name, value in _OURS.items() if name not in os.environ})
+                os.environ.update({name: value for name, value in _LOCAL_VARIABLES.items() if name not in os.environ})
                 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
                 ray.init(address="local", num_cpus=cores, **{**quiet, "include_dashboard": False})
             else:
                 ray.init(address=address if address == "auto" else f"{address}:{port}", **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadExperiment(
-                what=f"no cluster of Ray at {address!r}",
-                why=_line(error.__cause__ or error),
-                next="`ray status` shows whether there is one; --launcher ray:address=local starts one of this host",
+                what=f"no Ray cluster at {address!r}",
+                why=_one_line(error.__cause__ or error),
+                next="`ray status` shows whether there is one; --launcher ray:address=local starts one on this host",
             ) from error
     return ray
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our handlers: Ray puts one of its own for SIGTERM, which would end a sweep without its report."""
+def _keep_signal_handler() -> Iterator[None]:
+    """Keep our handler: Ray installs its own for SIGTERM, which would end a sweep without its report."""
     former = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -270,7 +270,7 @@ def _own_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _of_each_node(processes: int, threads: int, gpus: int, nodes: int) -> tuple[int, int]:
+def _per_node(processes: int, threads: int, gpus: int, nodes: int) -> tuple[int, int]:
     return processes // nodes * threads, gpus // nodes
 
 
@@ -278,5 +278,5 @@ def _gpus(launch: Launch) -> int:
     return int(str(launch.options.get("gpus", 0)))
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500]

@@ -1,10 +1,10 @@
 """The launcher `slurm`: a batch job for each attempt, whose one task on each node is an agent that starts torchrun.
 
-Attempts of one shape that are started together are the tasks of one job array, which is one question to the controller.
-A sweep keeps a few of them in the queue, in rounds, so that a run that fails is not tried again; jobs of several sizes
-are several arrays, since the tasks of one have the same.
+Attempts of one shape that are started together are the tasks of one job array, which is one request to the controller.
+A sweep keeps a few of them in the queue, in rounds, so that a run that fails is not repeated; jobs of several sizes
+are several arrays, since all tasks of an array have the same size.
 
-States are read from `scontrol`; a job that it has forgotten is asked of `sacct`, where there is accounting.
+States are read from `scontrol`, and for a job that it has forgotten from `sacct`, where there is accounting.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tunemark.plugin import Job, Launch, StartedJob
 from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, spread, write_job
 from tunemark_worker.contract import records_name
 
-# Seconds between two questions to the controller.
-_ASK_S = 2.0
-_PATIENCE_S = 30.0
+# Seconds between two queries of the controller.
+_POLL_S = 2.0
+_COMMAND_TIMEOUT_S = 30.0
 _AT_ONCE = 8
-# Variables of the user's that go along by name without being asked for; all others stay behind.
+# The user's variables that every job gets; all others only by --export.
 ALWAYS = ("HOME", "USER", "PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
 _RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
-# Each end of a job that is not its own doing.
+# The states of a job that was ended from outside.
 _FAILURES = {
     "NODE_FAIL": ("killed", "node failed"),
     "BOOT_FAIL": ("killed", "node failed"),
@@ -42,18 +42,18 @@ _FAILURES = {
     "PREEMPTED": ("killed", "preempted"),
     "CANCELLED": ("killed", "cancelled"),
 }
-# The file of a job's folder that holds Slurm's number for it.
-_NUMBER = "slurm.id"
+# The file in a job's folder that holds its Slurm job id.
+_JOB_ID_NAME = "slurm.id"
 # EX_UNAVAILABLE of sysexits.h.
-_REFUSED = 69
-# What the batch script's own check ends with (EX_NOINPUT of sysexits.h).
-_NOT_SHARED = 66
-_PASSED_ON = ("partition", "account", "qos", "constraint", "reservation", "time", "mem", "gres")
+_UNAVAILABLE = 69
+# Exit code of the batch script's check of the folder (EX_NOINPUT of sysexits.h).
+_NO_SHARED_FOLDER = 66
+_SBATCH_OPTIONS = ("partition", "account", "qos", "constraint", "reservation", "time", "mem", "gres")
 
 OPTIONS = {
     "nodes": "hosts of each job (1)",
-    "jobs": f"jobs of a sweep in the queue at one time ({_AT_ONCE})",
-    "exclusive": "true or false: whether nodes are shared with nobody (true)",
+    "jobs": f"jobs of a sweep in the queue at the same time ({_AT_ONCE})",
+    "exclusive": "true or false: whether a job has its nodes to itself (true)",
     "partition": "as sbatch's",
     "account": "as sbatch's",
     "qos": "as sbatch's",
@@ -61,12 +61,12 @@ OPTIONS = {
     "reservation": "as sbatch's",
     "time": "minutes, as sbatch's",
     "mem": "of each node, as sbatch's",
-    "gres": "of each node, as sbatch's; gpu:N where a job needs GPUs and nothing is given",
+    "gres": "of each node, as sbatch's (gpu:N where a job needs GPUs)",
 }
 
 
 class Slurm:
-    """Submits jobs to the Slurm whose commands are on PATH."""
+    """Submits jobs by the Slurm commands on PATH."""
 
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         self._options, self._export, self._say = options, tuple(export), say
@@ -75,7 +75,7 @@ class Slurm:
         if options.get("exclusive", "true") not in ("true", "false"):
             raise BadExperiment(what=f"exclusive cannot be {options['exclusive']!r}", next="true or false")
         self._is_checked = False
-        self._unsent: list[SlurmJob] = []
+        self._unsubmitted: list[SlurmJob] = []
 
     def check(self, launch: Launch, store: Path) -> None:
         check_nodes(launch.processes, spread(launch.nodes, self._options, self._nodes, "slurm"), "slurm")
@@ -85,17 +85,17 @@ class Slurm:
         if missing:
             raise BadExperiment(
                 what=f"{missing[0]} is not on PATH",
-                why="the launcher slurm submits by Slurm's own commands",
+                why="the launcher slurm uses Slurm's own commands",
                 next="run it on a host that submits to Slurm, or use --launcher local",
             )
         partition = self._options.get("partition")
         words = ["sinfo", "--noheader", "--format=%P %D %t", *([f"--partition={partition}"] if partition else [])]
-        done = _ask(words)
+        done = _run(words)
         if done.returncode or not done.stdout.strip():
             raise BadExperiment(
                 what="Slurm does not answer" if done.returncode else f"Slurm has no partition {partition!r}",
                 why=f"`{shlex.join(words)}`: {done.stderr.strip() or 'nothing'}",
-                next="`sinfo` shows what there is",
+                next="`sinfo` shows the partitions",
             )
         self._is_checked = True
 
@@ -103,39 +103,39 @@ class Slurm:
         nodes = spread(job.nodes, self._options, self._nodes, "slurm")
         write_job(job, nodes, self._export)
         started = SlurmJob(job, nodes, self._say, self.submit)
-        self._unsent.append(started)
+        self._unsubmitted.append(started)
         return started
 
     def submit(self) -> None:
-        """Send what was started and not sent yet: jobs of one shape as one array."""
-        unsent, self._unsent = self._unsent, []
+        """Submit the started jobs that are not submitted yet, those of one shape as one array."""
+        waiting, self._unsubmitted = self._unsubmitted, []
         shapes: dict[str, list[SlurmJob]] = {}
-        for started in unsent:
+        for started in waiting:
             shapes.setdefault(script([started.job], started.nodes, self._options, shape_only=True), []).append(started)
-        for alike in shapes.values():
-            jobs = [started.job for started in alike]
-            text = script(jobs, alike[0].nodes, self._options)
+        for same_shape in shapes.values():
+            jobs = [started.job for started in same_shape]
+            text = script(jobs, same_shape[0].nodes, self._options)
             for job in jobs:
                 (job.folder / "slurm.sh").write_text(text)
             path = jobs[0].folder / "slurm.sh"
             names = ",".join(dict.fromkeys([*ALWAYS, *self._export]))
-            done = _ask(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=jobs[0].folder)
+            done = _run(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=jobs[0].folder)
             number = done.stdout.strip().partition(";")[0]
-            for task, started in enumerate(alike):
+            for task, started in enumerate(same_shape):
                 if done.returncode or not number.isdigit():
-                    started.refuse(f"Slurm does not take the job: {(done.stderr or done.stdout).strip()[-500:]}")
+                    started.refuse(f"Slurm rejects the job: {(done.stderr or done.stdout).strip()[-500:]}")
                 else:
-                    started.take(number if len(alike) == 1 else f"{number}_{task}")
+                    started.take(number if len(same_shape) == 1 else f"{number}_{task}")
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
-        """The job that an earlier life submitted, while it waits or runs; or afterwards where every rank has written
-        its end."""
-        number = _text(job.folder / _NUMBER) or facts.get("job_id") or _found(job)
+        """The job that an earlier process of this command submitted, if it waits or runs, or has ended and every rank
+        has written its end record."""
+        number = _read_text(job.folder / _JOB_ID_NAME) or facts.get("job_id") or _find_job_id(job)
         if not number:
             return None
         adopted = SlurmJob(job, spread(job.nodes, self._options, self._nodes, "slurm"), self._say, self.submit)
         adopted.take(str(number))
-        if adopted.exit_code() is None or _is_whole(job):
+        if adopted.exit_code() is None or _has_all_ends(job):
             return adopted
         return None
 
@@ -144,61 +144,61 @@ class Slurm:
 
 
 class SlurmJob:
-    """One batch job, or one task of an array; not sent before somebody asks how it goes."""
+    """One batch job, or one task of an array; submitted when its exit code is first queried."""
 
     def __init__(self, job: Job, nodes: int, say: Callable[[str], None], submit: Callable[[], None]) -> None:
         self.job, self.nodes = job, nodes
         self._say, self._submit = say, submit
-        self._number = ""
-        self._refusal = ""
+        self._job_id = ""
+        self._rejection = ""
         self._agents = Agents(job.folder, nodes)
-        self._shown: dict[str, str] = {}
-        self._asked_s = -_ASK_S
-        self._told = ""
+        self._fields: dict[str, str] = {}
+        self._polled_s = -_POLL_S
+        self._reported_reason = ""
 
     def take(self, number: str) -> None:
-        """Slurm has taken it, under this number."""
-        self._number = number
-        (self.job.folder / _NUMBER).write_text(number)
+        """Record the id under which Slurm accepted the job."""
+        self._job_id = number
+        (self.job.folder / _JOB_ID_NAME).write_text(number)
 
     def refuse(self, words: str) -> None:
-        self._refusal = words
+        self._rejection = words
 
     def exit_code(self) -> int | None:
-        if not self._number and not self._refusal:
+        if not self._job_id and not self._rejection:
             self._submit()
-        if self._refusal:
-            return _REFUSED
+        if self._rejection:
+            return _UNAVAILABLE
         code = self._agents.code()
         if code is not None:
             return code
         state = self._state()
         if state in _WAITING or state in _RUNNING:
             return None
-        own, _, number = self._shown.get("ExitCode", "1:0").partition(":")
+        own, _, number = self._fields.get("ExitCode", "1:0").partition(":")
         return -int(number) if number not in ("", "0") else int(own or 1)
 
     def is_waiting(self) -> bool:
-        if not self._number:
-            return not self._refusal
+        if not self._job_id:
+            return not self._rejection
         is_waiting = self._state() in _WAITING
-        reason = self._shown.get("Reason", "") if is_waiting else ""
-        if reason not in ("", "None", self._told):
-            self._told = reason
-            self._say(f"Slurm's job {self._number} waits: {reason}")
+        reason = self._fields.get("Reason", "") if is_waiting else ""
+        if reason not in ("", "None", self._reported_reason):
+            self._reported_reason = reason
+            self._say(f"Slurm's job {self._job_id} waits: {reason}")
         return is_waiting
 
     def interrupt(self) -> None:
         self._agents.order("term")
-        if self._number and self._state() in _WAITING:
-            _ask(["scancel", self._number])
+        if self._job_id and self._state() in _WAITING:
+            _run(["scancel", self._job_id])
 
     def stacks(self, pids: Mapping[int, int]) -> str:
         return self._agents.stacks()
 
     def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
-        if not self._number:
-            self._refusal = self._refusal or "ended before it was sent to Slurm"
+        if not self._job_id:
+            self._rejection = self._rejection or "ended before it was submitted to Slurm"
             return
         if graceful and self.exit_code() is None:
             self.interrupt()
@@ -206,77 +206,75 @@ class SlurmJob:
             while self.exit_code() is None and time.monotonic() < until_s:
                 time.sleep(0.2)
         if not self._agents.all_ended():
-            # Where the controller has lost a node, its agent still sees the folder.
+            # Where the controller has lost a node, the agent there still sees the folder.
             self._agents.order("kill")
             if self._agents.said("started"):
                 self._agents.wait_for_end(5.0)
         if self._state(now=True) not in ("COMPLETED", "FAILED", *_FAILURES):
-            # The agents' tasks end by themselves; what is cancelled is what hangs.
+            # The agents' tasks end by themselves; only one that hangs is cancelled.
             until_s = time.monotonic() + (5.0 if self._agents.all_ended() else 0.0)
             while self._state(now=True) in _RUNNING and time.monotonic() < until_s:
                 time.sleep(0.5)
             if self._state() in (*_RUNNING, *_WAITING):
-                _ask(["scancel", self._number])
+                _run(["scancel", self._job_id])
 
     def facts(self) -> Mapping[str, Any]:
-        if self._refusal:
-            return {"failure": self._refusal, "failure_status": "error", "failure_reason": "launcher"}
-        found: dict[str, Any] = {**({"job_id": self._number} if self._number else {}), **self._agents.facts()}
-        shown = self._shown
-        if shown:
-            found["state"] = shown.get("JobState")
-            found["nodes"] = shown.get("NodeList")
-            submitted, began = (_instant(shown.get(key, "")) for key in ("SubmitTime", "StartTime"))
-            if submitted and began and shown.get("JobState") not in _WAITING:
+        if self._rejection:
+            return {"failure": self._rejection, "failure_status": "error", "failure_reason": "launcher"}
+        found: dict[str, Any] = {**({"job_id": self._job_id} if self._job_id else {}), **self._agents.facts()}
+        fields = self._fields
+        if fields:
+            found["state"] = fields.get("JobState")
+            found["nodes"] = fields.get("NodeList")
+            submitted, began = (_parse_time(fields.get(key, "")) for key in ("SubmitTime", "StartTime"))
+            if submitted and began and fields.get("JobState") not in _WAITING:
                 found["queue_s"] = max(0.0, began - submitted)
-        if (state := shown.get("JobState", "")) in _FAILURES:
+        if (state := fields.get("JobState", "")) in _FAILURES:
             status, reason = _FAILURES[state]
-            words = f"Slurm's job {self._number} ended as {state}, nodes {shown.get('NodeList')}"
+            words = f"Slurm's job {self._job_id} ended as {state}, nodes {fields.get('NodeList')}"
             found.update(failure=words, failure_status=status, failure_reason=reason)
-        elif shown.get("ExitCode", "").startswith(f"{_NOT_SHARED}:"):
-            words = (
-                f"{self.job.folder} is not to be seen on Slurm's node {shown.get('NodeList')}: the store must be on "
-            )
+        elif fields.get("ExitCode", "").startswith(f"{_NO_SHARED_FOLDER}:"):
+            words = f"Slurm's node {fields.get('NodeList')} does not see {self.job.folder}: the store must be on "
             words += "a file system that every node mounts at the same path"
             found.update(failure=words, failure_status="error", failure_reason="no shared file system")
         return found
 
     def _state(self, *, now: bool = False) -> str:
-        if now or time.monotonic() - self._asked_s >= _ASK_S:
-            self._asked_s = time.monotonic()
-            done = _ask(["scontrol", "show", "job", "--oneliner", self._number])
+        if now or time.monotonic() - self._polled_s >= _POLL_S:
+            self._polled_s = time.monotonic()
+            done = _run(["scontrol", "show", "job", "--oneliner", self._job_id])
             if done.returncode == 0:
-                self._shown = parse_job(done.stdout)
-            elif "Invalid job id" in done.stderr or not self._shown:
-                self._shown = _accounted(self._number) or {**self._shown, "JobState": "FORGOTTEN"}
-        return self._shown.get("JobState", "PENDING")
+                self._fields = parse_job(done.stdout)
+            elif "Invalid job id" in done.stderr or not self._fields:
+                self._fields = _read_accounting(self._job_id) or {**self._fields, "JobState": "FORGOTTEN"}
+        return self._fields.get("JobState", "PENDING")
 
 
 def script(jobs: Sequence[Job], nodes: int, options: Mapping[str, str], *, shape_only: bool = False) -> str:
-    """The batch script of jobs of one shape, kept with each attempt; of several jobs each is the array's task of its
-    place. No value of a variable that was exported stands in it. shape_only: what jobs of one array must share."""
+    """The batch script of jobs of one shape, stored with each attempt; job N is task N of the array. It contains no
+    value of an exported variable. shape_only: only what the jobs of one array must share."""
     first = jobs[0]
     cores = first.processes // nodes * first.threads
-    asked = {
+    requested = {
         "nodes": str(nodes),
         "ntasks": str(nodes),
         "ntasks-per-node": "1",
         "cpus-per-task": str(cores),
-        **{name: options[name] for name in _PASSED_ON if name in options},
+        **{name: options[name] for name in _SBATCH_OPTIONS if name in options},
     }
     if first.gpus and "gres" not in options:
-        asked["gres"] = f"gpu:{first.gpus // nodes}"
+        requested["gres"] = f"gpu:{first.gpus // nodes}"
     if shape_only:
-        return repr((asked, first.python, str(first.code)))
-    asked["job-name"] = first.name
-    asked["output"] = "/dev/null" if len(jobs) > 1 else str(first.folder / "slurm.log")
+        return repr((requested, first.python, str(first.code)))
+    requested["job-name"] = first.name
+    requested["output"] = "/dev/null" if len(jobs) > 1 else str(first.folder / "slurm.log")
     if len(jobs) > 1:
-        asked["array"] = f"0-{len(jobs) - 1}"
+        requested["array"] = f"0-{len(jobs) - 1}"
     flags = ["no-requeue", *(["exclusive"] if options.get("exclusive", "true") == "true" else [])]
     folders = " ".join(shlex.quote(str(job.folder)) for job in jobs)
     agent = f'exec {shlex.quote(first.python)} -m tunemark_worker.agent "$0" --node $SLURM_NODEID'
-    seen = f'test -r "$0"/job.json || {{ echo $(hostname): "$0" is not there >&2; exit {_NOT_SHARED}; }}'
-    lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in asked.items())]
+    seen = f'test -r "$0"/job.json || {{ echo $(hostname): "$0" is not there >&2; exit {_NO_SHARED_FOLDER}; }}'
+    lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in requested.items())]
     lines += [f"#SBATCH --{flag}" for flag in flags]
     lines += [f"folders=({folders})", "folder=${folders[${SLURM_ARRAY_TASK_ID:-0}]}"]
     lines += [seen.replace('"$0"', '"$folder"')]
@@ -289,18 +287,18 @@ def script(jobs: Sequence[Job], nodes: int, options: Mapping[str, str], *, shape
 
 
 def parse_job(text: str) -> dict[str, str]:
-    """The fields of `scontrol show job --oneliner`: KEY=VALUE, where a value may hold blanks."""
+    """The fields of `scontrol show job --oneliner`: KEY=VALUE, where a value may contain blanks."""
     return {key: value.strip() for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text.strip())}
 
 
-def _accounted(number: str) -> dict[str, str] | None:
-    """The same of a job that the controller has forgotten; None where there is no accounting, or it knows none."""
+def _read_accounting(number: str) -> dict[str, str] | None:
+    """The same fields from accounting, for a job that the controller has forgotten; None where it is not found."""
     if shutil.which("sacct") is None:
         return None
     names = {"State": "JobState", "ExitCode": "ExitCode", "Submit": "SubmitTime", "Start": "StartTime"}
     names["NodeList"] = "NodeList"
     words = ["sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={number}"]
-    done = _ask([*words, f"--format={','.join(names)}"])
+    done = _run([*words, f"--format={','.join(names)}"])
     row = done.stdout.strip().split("|")
     if done.returncode or len(row) != len(names):
         return None
@@ -309,21 +307,21 @@ def _accounted(number: str) -> dict[str, str] | None:
     return found
 
 
-def _found(job: Job) -> str | None:
-    """The number of a job whose command ended between submitting and noting it, by what its script is called."""
-    text = _text(job.folder / "slurm.sh")
+def _find_job_id(job: Job) -> str | None:
+    """The id of a job whose command died between submitting and recording it, found by the job name in its script."""
+    text = _read_text(job.folder / "slurm.sh")
     name = re.search(r"^#SBATCH --job-name=(\S+)$", text, re.MULTILINE)
     folders = re.search(r"^folders=\((.*)\)$", text, re.MULTILINE)
     if name is None or folders is None:
         return None
-    queued = _ask(["squeue", "--noheader", "--format=%F", f"--name={name[1]}"]).stdout.split()
+    queued = _run(["squeue", "--noheader", "--format=%F", f"--name={name[1]}"]).stdout.split()
     jobs = shlex.split(folders[1])
     if not queued or str(job.folder) not in jobs:
         return None
     return queued[0] if len(jobs) == 1 else f"{queued[0]}_{jobs.index(str(job.folder))}"
 
 
-def _is_whole(job: Job) -> bool:
+def _has_all_ends(job: Job) -> bool:
     for rank in range(job.processes):
         path = job.folder / records_name(rank)
         if not path.exists() or b'"kind":"end"' not in path.read_bytes()[-4096:]:
@@ -331,22 +329,22 @@ def _is_whole(job: Job) -> bool:
     return True
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError:
         return ""
 
 
-def _instant(text: str) -> float | None:
+def _parse_time(text: str) -> float | None:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
 
 
-def _ask(words: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def _run(words: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE_S, cwd=cwd)
+        return subprocess.run(words, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, cwd=cwd)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(list(words), 1, "", str(error))

@@ -1,4 +1,4 @@
-"""Mistral 7B in two versions, and a small one of the same architecture. No torch here."""
+"""Two versions of Mistral 7B, and a tiny model of the same architecture, described without torch."""
 
 from __future__ import annotations
 

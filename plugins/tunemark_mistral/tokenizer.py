@@ -1,7 +1,7 @@
 """Mistral's SentencePiece tokenizers, from the model files that mistral_common ships; its code is not imported.
 
-The library that encodes is sentencepiece itself. Other loaders of the same file merge runs of blanks differently,
-and source code is full of them.
+Text is encoded by sentencepiece itself. Other loaders of the same file merge runs of blanks differently, which matters
+for source code.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tunemark.errors import PluginError
 
 
 class SentencePieceTokenizer:
-    """A tokenizer on a SentencePiece model file, loaded when first used. vocab_size: what the file must hold, of one
-    of Mistral's; None where it is any other, which says its special ids itself.
+    """A SentencePiece model file, loaded when first used. vocab_size: the size that one of Mistral's files must have;
+    None for any other file, which states its special ids itself.
 
-    Where there is no padding token, slots are filled with eos: they are masked and never trained on.
+    Without a padding token, slots are filled with eos: they are masked and never trained on.
     """
 
     def __init__(self, *, name: str, path: Path, vocab_size: int | None) -> None:
@@ -35,15 +35,15 @@ class SentencePieceTokenizer:
 
     @property
     def bos_id(self) -> int | None:
-        return 1 if self._vocab_size is not None else _id(self._processor.bos_id())
+        return 1 if self._vocab_size is not None else _id_or_none(self._processor.bos_id())
 
     @property
     def eos_id(self) -> int | None:
-        return 2 if self._vocab_size is not None else _id(self._processor.eos_id())
+        return 2 if self._vocab_size is not None else _id_or_none(self._processor.eos_id())
 
     @property
     def pad_id(self) -> int:
-        found = None if self._vocab_size is not None else _id(self._processor.pad_id())
+        found = None if self._vocab_size is not None else _id_or_none(self._processor.pad_id())
         return found if found is not None else self.eos_id or 0
 
     def fingerprint(self) -> str:
@@ -52,7 +52,7 @@ class SentencePieceTokenizer:
         return f"{digest}/sentencepiece-{major}"
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        # sentencepiece 0.2.2 does not know what an empty list is a list of.
+        # sentencepiece 0.2.2 cannot tell the type of an empty list.
         if not texts:
             return []
         ids: list[list[int]] = self._processor.encode(list(texts), out_type=int, num_threads=-1)
@@ -62,15 +62,14 @@ class SentencePieceTokenizer:
         return str(self._processor.decode(list(ids)))
 
     def files(self) -> Mapping[str, bytes]:
-        """The model file alone: how transformers should load it is left open, because its own reading of such a file
-        merges runs of blanks differently."""
+        """Only the model file, without transformers settings: transformers would merge runs of blanks differently."""
         return {"tokenizer.model": self.path.read_bytes()}
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """As the protocol says; each byte of a character that is spelled in bytes ends where the character ends."""
-        return [(ids, _whole_characters(spans)) for ids, spans in self._spans(list(texts))]
+        """See the protocol; each byte token of a character ends where the character ends."""
+        return [(ids, _character_ends(spans)) for ids, spans in self._encode_with_spans(list(texts))]
 
-    def _spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def _encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if not texts:
             return []
         if _has_offset_mapping():
@@ -94,24 +93,24 @@ class SentencePieceTokenizer:
         return processor
 
 
-def _id(number: int) -> int | None:
+def _id_or_none(number: int) -> int | None:
     return None if number < 0 else number
 
 
 def v1() -> SentencePieceTokenizer:
-    """Of Mistral 7B v0.1: 32,000 pieces."""
-    return SentencePieceTokenizer(name="mistral-v1", path=_shipped("tokenizer.model.v1"), vocab_size=32000)
+    """The tokenizer of Mistral 7B v0.1: 32,000 pieces."""
+    return SentencePieceTokenizer(name="mistral-v1", path=_find_shipped_file("tokenizer.model.v1"), vocab_size=32000)
 
 
 def v3() -> SentencePieceTokenizer:
-    """Of Mistral 7B v0.3: the pieces of v1 behind 768 control tokens, which plain text never becomes."""
-    path = _shipped("mistral_instruct_tokenizer_240323.model.v3")
+    """The tokenizer of Mistral 7B v0.3: 768 control tokens, never encoded from plain text, then the pieces of v1."""
+    path = _find_shipped_file("mistral_instruct_tokenizer_240323.model.v3")
     return SentencePieceTokenizer(name="mistral-v3", path=path, vocab_size=32768)
 
 
-def _whole_characters(spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Where each piece's text ends. SentencePiece gives a character's width to the last of its bytes and none to the
-    others (nor to the blank it puts before a text): those end with the next piece that has a width."""
+def _character_ends(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Where each piece's text ends. SentencePiece gives a character's width to its last byte token and no width to the
+    others, nor to the blank that it puts before a text: those end with the next piece that has a width."""
     ends = [end for _, end in spans]
     for i in range(len(spans) - 2, -1, -1):
         if spans[i][0] == spans[i][1]:
@@ -121,12 +120,12 @@ def _whole_characters(spans: Sequence[tuple[int, int]]) -> list[int]:
 
 @functools.cache
 def _has_offset_mapping() -> bool:
-    """sentencepiece 0.2.2 put "offset_mapping" in the place of "immutable_proto"."""
+    """Whether sentencepiece is 0.2.2 or newer, where "offset_mapping" replaced "immutable_proto"."""
     numbers = importlib.metadata.version("sentencepiece").split(".")[:3]
     return [int(n) for n in numbers if n.isdigit()] >= [0, 2, 2]
 
 
-def _shipped(name: str) -> Path:
+def _find_shipped_file(name: str) -> Path:
     spec = importlib.util.find_spec("mistral_common")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
@@ -134,7 +133,7 @@ def _shipped(name: str) -> Path:
         if path.is_file():
             return path
     raise PluginError(
-        what=f"the tokenizer model {name!r} is not there",
+        what=f"the tokenizer model {name!r} is missing",
         why=f"looked for data/{name} in {', '.join(folders)}" if folders else "mistral_common is not installed",
         next="pip install 'mistral-common>=1.5'",
     )

@@ -1,1 +1,1 @@
-"""Moreh's MoAI platform: what its tools print, read from text."""
+"""Moreh's MoAI platform: the device, its strategies, and parsers of what its tools print."""

@@ -1,6 +1,6 @@
-"""What `ap-smi` prints, which takes the place of `moreh-smi` from 25.3.208 on.
+"""Parse the output of `ap-smi`, which replaces `moreh-smi` from 25.3.208 on.
 
-It tells memory as per cent alone, shows no processes, and marks no default.
+It shows memory only as a percentage, no processes, and no default accelerator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_status(text: str) -> ToolReading:
 
 
 def status_of(tables: Sequence[Table]) -> ToolReading:
-    """The last table of accelerators. The version is that of the MoAI framework, not of the platform around it."""
+    """The last table of accelerators. The version is the MoAI framework's, not the platform's."""
     found = [table for table in tables if table.kind is ACCELERATORS]
     if not found:
         raise UnreadableOutput(what="there is no such table", expected="the table of ap-smi")

@@ -1,4 +1,4 @@
-"""The cells of a table's row as numbers and names. A dash or an empty cell is unknown, which is None and never zero."""
+"""Parse the cells of a table row. A dash or an empty cell means unknown, which is None and never zero."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from tunemark_moai.tables import Row
 from tunemark_moai.terminal import UnreadableOutput
 
-# Documents write thousands with commas, the tools without.
+# Documents write thousands with commas, the tools do not.
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,15})"
-_WHOLE = re.compile(r"[0-9]{1,15}")
+_INTEGER = re.compile(r"[0-9]{1,15}")
 _MEBIBYTES = re.compile(rf"({_NUMBER}) ?\s*MiB")
-_PER_CENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(%?)")
+_PERCENTAGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(%?)")
 _CELSIUS = re.compile(r"(-?[0-9]{1,4}(?:\.[0-9]{1,3})?)\s*C")
 _FLAVOR = re.compile(r"[0-9A-Za-z][\w.+-]*(?: (?:at )?[\w.+-]+)?")
-_PLACE = re.compile(r"(\S+):([0-9]{1,9})")
-_MARKED = re.compile(r"(?:(\\?\*)\s*)?([0-9]{1,15})")
+_LOCATION = re.compile(r"(\S+):([0-9]{1,9})")
+_STARRED_INTEGER = re.compile(r"(?:(\\?\*)\s*)?([0-9]{1,15})")
 
 
 def name(row: Row, column: str) -> str | None:
-    """A free text."""
+    """Free text."""
     return _cell(row, column)
 
 
@@ -27,18 +27,18 @@ def flavor(row: Row, column: str) -> str | None:
     """A flavor, which may be one of a group: `Small.64GB`, or `small mg1`."""
     cell = _cell(row, column)
     if cell is not None and not _FLAVOR.fullmatch(cell):
-        raise _refused(row, column, "a flavor like `4xLarge.2048GB`, or a dash")
+        raise _unreadable(row, column, "a flavor like `4xLarge.2048GB`, or a dash")
     return cell
 
 
 def place(row: Row, column: str) -> tuple[str | None, int | None]:
-    """A host and the device's number on it: `back01:0`."""
+    """A host and the index of the device on it: `back01:0`."""
     cell = _cell(row, column)
     if cell is None:
         return None, None
-    found = _PLACE.fullmatch(cell)
+    found = _LOCATION.fullmatch(cell)
     if not found:
-        raise _refused(row, column, "a place like `back01:0`, or a dash")
+        raise _unreadable(row, column, "a place like `back01:0`, or a dash")
     return found.group(1), int(found.group(2))
 
 
@@ -47,60 +47,60 @@ def whole(row: Row, column: str) -> int | None:
     cell = _cell(row, column)
     if cell is None:
         return None
-    if not _WHOLE.fullmatch(cell):
-        raise _refused(row, column, "a whole number, or a dash")
+    if not _INTEGER.fullmatch(cell):
+        raise _unreadable(row, column, "a whole number, or a dash")
     return int(cell)
 
 
 def marked(row: Row, column: str) -> tuple[int, bool]:
-    """A whole number that must be there, and whether a star stands before it."""
-    found = _MARKED.fullmatch(row.cells[column])
+    """A required whole number, and whether a star precedes it."""
+    found = _STARRED_INTEGER.fullmatch(row.cells[column])
     if not found:
-        raise _refused(row, column, "a whole number, with or without a star before it")
+        raise _unreadable(row, column, "a whole number, with or without a star before it")
     return int(found.group(2)), found.group(1) is not None
 
 
 def mebibytes(row: Row, column: str) -> int | None:
-    """A size in MiB, which the cell must say."""
+    """A size in MiB; the cell must contain the unit."""
     cell = _cell(row, column)
     if cell is None:
         return None
     found = _MEBIBYTES.fullmatch(cell)
     if not found:
-        raise _refused(row, column, "a size in MiB like `65520 MiB`, or a dash")
+        raise _unreadable(row, column, "a size in MiB like `65520 MiB`, or a dash")
     return int(found.group(1).replace(",", ""))
 
 
 def fraction(row: Row, column: str, *, sign: bool) -> float | None:
-    """Per cent as a fraction. sign: the cell must say % because the header does not."""
+    """A percentage as a fraction. sign: the cell must contain % because the header does not."""
     cell = _cell(row, column)
     if cell is None:
         return None
-    found = _PER_CENT.fullmatch(cell)
+    found = _PERCENTAGE.fullmatch(cell)
     if not found or (sign and not found.group(2)):
-        raise _refused(row, column, "per cent like `53 %`, or a dash" if sign else "per cent like `53`, or a dash")
-    # Exact where the cell is whole: 0.29 and not 0.29000000000000004.
+        raise _unreadable(row, column, "per cent like `53 %`, or a dash" if sign else "per cent like `53`, or a dash")
+    # Division keeps a whole percentage exact: 0.29, not 0.29000000000000004.
     return float(found.group(1)) / 100
 
 
 def celsius(row: Row, column: str) -> float | None:
-    """A temperature in degrees Celsius, which the cell must say."""
+    """A temperature in degrees Celsius; the cell must contain the unit."""
     cell = _cell(row, column)
     if cell is None:
         return None
     found = _CELSIUS.fullmatch(cell)
     if not found:
-        raise _refused(row, column, "a temperature like `43 C`, or a dash")
+        raise _unreadable(row, column, "a temperature like `43 C`, or a dash")
     return float(found.group(1))
 
 
 def _cell(row: Row, column: str) -> str | None:
-    """What the cell says; None where it says nothing, or the table has no such column."""
+    """The cell's text; None where it is empty or a dash, or the table has no such column."""
     cell = row.cells.get(column, "")
     return None if cell in ("", "-") else cell
 
 
-def _refused(row: Row, column: str, expected: str) -> UnreadableOutput:
+def _unreadable(row: Row, column: str, expected: str) -> UnreadableOutput:
     return UnreadableOutput(
         what=f"the cell {row.cells[column]!r} in column {column!r} is not understood", line=row.line, expected=expected
     )

@@ -1,4 +1,4 @@
-"""The parallel configuration that the platform selected, in every spelling of its one line.
+"""The parallel configuration that the platform selected, parsed from any documented form of its one line.
 
 24.2 writes `num_stages : 2, num_micro_batches : 16, batch_per_device : 1, No TP, recomputation : false,
 distribute_param : true`, 24.5 also `No PP, No TP, recomputation : default(1), distribute_param : true,
@@ -20,19 +20,19 @@ _KEYS = (
     "distribute_param",
     "distribute_low_prec_param",
 )
-_START = re.compile(r"(?:num_stages\s*:|No PP\s*,).*")
-_ITEM = re.compile(r"(\w+)\s*:\s*(\S+)")
-_NUMBER = re.compile(r"[0-9]{1,9}")
-_RECOMPUTATION = re.compile(r"(false|true)|([0-9]{1,3})|([A-Za-z_]+)\(([0-9]{1,3})\)")
+_START_PATTERN = re.compile(r"(?:num_stages\s*:|No PP\s*,).*")
+_ITEM_PATTERN = re.compile(r"(\w+)\s*:\s*(\S+)")
+_NUMBER_PATTERN = re.compile(r"[0-9]{1,9}")
+_RECOMPUTATION_PATTERN = re.compile(r"(false|true)|([0-9]{1,3})|([A-Za-z_]+)\(([0-9]{1,3})\)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Configuration:
-    """What was selected. One stage is no pipeline; then micro-batches and the batch of a device are not told.
+    """The selected configuration. One stage means no pipeline; num_micro_batches and batch_per_device are then None.
 
-    tensor_parallel: 1, since no line with more is documented. recomputation_level: 0 none, 1 default, 2 full; None
-    where the line says only whether. distribute_low_prec_param: None in versions without it. spelled: the line itself,
-    its blanks as in the documents.
+    tensor_parallel: always 1, since no line with more is documented. recomputation_level: 0 none, 1 default, 2 full;
+    None where the line says only true or false. distribute_low_prec_param: None in versions without it. spelled: the
+    line itself, with its blanks as in the documents.
     """
 
     num_stages: int
@@ -47,10 +47,10 @@ class Configuration:
 
 
 def read_configuration(text: str) -> Configuration:
-    """The first configuration in a text: the dump file, or a line of a log with what stands before it."""
+    """The first configuration in a text: the dump file, or a line of a log with its prefix."""
     lines = lines_of(text)
     for line in lines:
-        if found := _START.search(unmarked(line.text)):
+        if found := _START_PATTERN.search(unmarked(line.text)):
             return configuration_of(Line(number=line.number, text=found.group()))
     raise UnreadableOutput(
         what="there is no parallel configuration",
@@ -60,22 +60,22 @@ def read_configuration(text: str) -> Configuration:
 
 
 def configuration_of(line: Line) -> Configuration:
-    """The configuration that a line spells, all of it. Raises where a word is not known or a part is missing."""
+    """The configuration in a line. Raises `UnreadableOutput` for an unknown item or a missing one."""
     values: dict[str, str] = {}
     absent = set()
     for item in (part.strip() for part in line.text.split(",")):
-        found = _ITEM.fullmatch(item)
+        found = _ITEM_PATTERN.fullmatch(item)
         if item in ("No PP", "No TP") and item not in absent:
             absent.add(item)
         elif found and found.group(1) in _KEYS and found.group(1) not in values:
             values[found.group(1)] = found.group(2)
         else:
-            raise _refused(line, f"the part {item!r} of the parallel configuration is not known")
+            raise _unreadable(line, f"the part {item!r} of the parallel configuration is not known")
     missing = [key for key in ("recomputation", "distribute_param") if key not in values]
     missing += [] if "No TP" in absent else ["No TP"]
     missing += [] if ("No PP" in absent) != ("num_stages" in values) else ["either num_stages or No PP"]
     if missing:
-        raise _refused(line, f"the parallel configuration does not say {', '.join(missing)}")
+        raise _unreadable(line, f"the parallel configuration does not say {', '.join(missing)}")
     recomputation, level = _recomputation(line, values["recomputation"])
     return Configuration(
         num_stages=_number(line, values, "num_stages") or 1,
@@ -95,15 +95,15 @@ def configuration_of(line: Line) -> Configuration:
 def _number(line: Line, values: dict[str, str], key: str) -> int | None:
     if key not in values:
         return None
-    if not _NUMBER.fullmatch(values[key]) or int(values[key]) == 0:
-        raise _refused(line, f"{key} : {values[key]} is not a number from 1 on")
+    if not _NUMBER_PATTERN.fullmatch(values[key]) or int(values[key]) == 0:
+        raise _unreadable(line, f"{key} : {values[key]} is not a number of at least 1")
     return int(values[key])
 
 
 def _recomputation(line: Line, value: str) -> tuple[bool, int | None]:
-    found = _RECOMPUTATION.fullmatch(value)
+    found = _RECOMPUTATION_PATTERN.fullmatch(value)
     if not found:
-        raise _refused(line, f"recomputation : {value} is not understood")
+        raise _unreadable(line, f"recomputation : {value} is not understood")
     if found.group(1):
         return found.group(1) == "true", None
     level = int(found.group(2) or found.group(4))
@@ -112,11 +112,11 @@ def _recomputation(line: Line, value: str) -> tuple[bool, int | None]:
 
 def _is_true(line: Line, value: str) -> bool:
     if value not in ("true", "false"):
-        raise _refused(line, f"{value!r} is neither true nor false")
+        raise _unreadable(line, f"{value!r} is neither true nor false")
     return value == "true"
 
 
-def _refused(line: Line, what: str) -> UnreadableOutput:
+def _unreadable(line: Line, what: str) -> UnreadableOutput:
     return UnreadableOutput(
         what=what,
         line=line,

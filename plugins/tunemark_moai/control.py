@@ -1,8 +1,8 @@
-"""Make a size current, by whichever of the platform's three ways a machine has, and put the former one back.
+"""Select a flavor, by whichever of the platform's three ways a machine has, and restore the former one.
 
-Up to 25.1 the flavor of the default accelerator is changed by `moreh-switch-model`, or another accelerator that has the
-flavor is made the default by `moreh-smi device --switch`; from 25.3.208 on each program names its flavor in
-ACCELERATOR_PLATFORM_FLAVOR. Nothing is ever created, deleted or reset: where that is needed, the person is told.
+Up to 25.1 `moreh-switch-model` changes the flavor of the default accelerator, or `moreh-smi device --switch` makes
+another accelerator that has the flavor the default; from 25.3.208 on each program names its flavor in
+ACCELERATOR_PLATFORM_FLAVOR. Nothing is ever created, deleted or reset: an error tells the user where that is needed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ DEVICE_VARIABLE = "MOREH_VISIBLE_DEVICE"
 
 
 class ByVariable:
-    """25.3.208 and later: `ap-smi` shows, a variable of the program chooses."""
+    """25.3.208 and later: `ap-smi` shows the status, an environment variable of the program selects the flavor."""
 
     def __init__(self, tools: Tools, environment: Mapping[str, str]) -> None:
         self._tools, self._environment = tools, environment
 
     def sizes(self) -> list[str]:
-        """The flavors that documents name: no tool lists them."""
+        """The documented flavors, and the one in the environment: no tool lists them."""
         own = self._environment.get(FLAVOR_VARIABLE)
         return [*flavors.DEFAULTS, *([own] if own and own not in flavors.DEFAULTS else [])]
 
@@ -40,7 +40,7 @@ class ByVariable:
         own = self._environment.get(FLAVOR_VARIABLE)
         if not own:
             raise TunemarkError(
-                what="no size is given, and this platform has no default that could be asked for",
+                what="no size is given, and this platform has no default to query",
                 why=f"{FLAVOR_VARIABLE} is not set",
                 next="--size flavor-default-8, or another flavor that your site offers",
             )
@@ -54,18 +54,18 @@ class ByVariable:
             raise TunemarkError(
                 what=f"accelerator {one.id} ({one.flavor}) is in use",
                 why=f"`ap-smi` shows memory {_share(one.memory_used_fraction)}, utilization {_share(one.utilization)}",
-                next="wait until it is idle: two programs on one accelerator measure each other",
+                next="wait until it is idle: two programs on one accelerator disturb each other's measurement",
             )
         yield {FLAVOR_VARIABLE: flavor}
 
     def _devices(self) -> Sequence[DeviceState]:
         text = self._tools.printed("ap-smi")
-        # How the tool shows that nothing runs is documented nowhere; nothing at all says it as well as an empty table.
+        # How the tool shows an idle accelerator is not documented; empty output is taken as an empty table.
         return read_devices(text).devices if text.strip() else ()
 
 
 class ByTools:
-    """Up to 25.1: `moreh-smi` shows, `moreh-switch-model` or `moreh-smi device --switch` chooses."""
+    """Up to 25.1: `moreh-smi` shows the status, `moreh-switch-model` or `moreh-smi device --switch` selects."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
@@ -76,18 +76,18 @@ class ByTools:
         return read_devices(self._tools.printed("moreh-smi"))
 
     def sizes(self) -> list[str]:
-        """The flavors of the menu, and those that accelerators have; of a busy machine these alone."""
+        """The flavors of the accelerators, and those of the menu; a busy machine shows no menu."""
         if self._sizes is None:
             names = [d.flavor for d in self.status().devices if d.flavor]
             if self._can_select:
-                # In use, or no menu: then it cannot be switched either, and the attempt will say so.
+                # In use, or no menu: then it cannot be switched either, and the attempt will report why.
                 with contextlib.suppress(ToolFailed):
                     names += [each.flavor for menu in self._tools.menu().menus[-1:] for each in menu.flavors]
             self._sizes = list({name.casefold(): name for name in names}.values())
         return self._sizes
 
     def current(self) -> str:
-        return _flavor(_default(self.status()))
+        return _require_flavor(_find_default(self.status()))
 
     @contextlib.contextmanager
     def hold(self, flavor: str, store: Path) -> Iterator[Mapping[str, str]]:
@@ -95,8 +95,8 @@ class ByTools:
         if former is not None and former.is_held:
             raise TunemarkError(
                 what="another run is switching the accelerator",
-                why=f"process {former.pid} has changed it since {former.since}",
-                next="wait until it has ended: its size would be changed under it",
+                why=f"process {former.pid} changed it at {former.since}",
+                next="wait until it has ended: this run would change its size while it measures",
             )
         if former is not None:
             remember(store, replace(former, pid=os.getpid(), host=socket.gethostname()))
@@ -106,16 +106,16 @@ class ByTools:
             yield {DEVICE_VARIABLE: str(device)} if len(status.devices) > 1 else {}
         finally:
             with undisturbed():
-                self._put_back(store)
+                self._restore(store)
 
     def _make_current(self, flavor: str, status: ToolReading, left: Former | None, store: Path) -> int:
-        """The id of the accelerator that has the flavor and is the default now."""
-        default = _default(status)
-        if _flavor(default).casefold() == flavor.casefold():
-            _prove_idle(status, default)
+        """Make an accelerator of this flavor the default; return its id."""
+        default = _find_default(status)
+        if _require_flavor(default).casefold() == flavor.casefold():
+            _require_idle(status, default)
             return default.id
         other = next((d for d in status.devices if d.flavor and d.flavor.casefold() == flavor.casefold()), None)
-        _prove_idle(status, other or default)
+        _require_idle(status, other or default)
         if other is None and not self._can_select:
             has = ", ".join(f"{d.id}: {d.flavor or 'unknown'}" for d in status.devices)
             raise TunemarkError(
@@ -125,21 +125,21 @@ class ByTools:
             )
         how: How = "default" if other is not None else "flavor"
         if left is None:
-            remember(store, Former.of_now(how, default.id, _flavor(default)))
+            remember(store, Former.of_now(how, default.id, _require_flavor(default)))
         elif left.how != how:
             raise TunemarkError(
-                what="an earlier run has left the accelerator changed in another way than this run would change it",
-                why=f"since {left.since}; before, accelerator {left.device} was {left.flavor}",
-                next=f"put it back by `{left.command}` and delete {store / NAME}",
+                what="an earlier run changed the accelerator in another way and did not restore it",
+                why=f"at {left.since}; before, accelerator {left.device} was {left.flavor}",
+                next=f"restore it by `{left.command}` and delete {store / NAME}",
             )
         if other is not None:
             self._tools.printed("moreh-smi", "device", "--switch", str(other.id))
-            after = _default(self.status())
+            after = _find_default(self.status())
             if after.id != other.id:
                 raise TunemarkError(
                     what=f"accelerator {other.id} did not become the default one",
                     why=f"`moreh-smi` shows {after.id} as the default after `moreh-smi device --switch {other.id}`",
-                    next="call it yourself",
+                    next="run that command by hand",
                 )
             return other.id
         self._select(flavor)
@@ -152,26 +152,26 @@ class ByTools:
             claim = f"{session.switched[-1].flavor}" if session.switched else "nothing"
             raise TunemarkError(
                 what=f"the accelerator did not become {flavor}",
-                why=f"`moreh-smi` shows {shown}; `moreh-switch-model` claimed {claim}",
-                next="call `moreh-switch-model` yourself",
+                why=f"`moreh-smi` shows {shown}; `moreh-switch-model` reported {claim}",
+                next="run `moreh-switch-model` by hand",
             )
 
-    def _put_back(self, store: Path) -> None:
+    def _restore(self, store: Path) -> None:
         former = left_over(store)
         if former is None or former.is_held:
             return
         try:
             status = self.status()
             if former.how == "default":
-                if _default(status).id != former.device:
+                if _find_default(status).id != former.device:
                     self._tools.printed("moreh-smi", "device", "--switch", str(former.device))
-                if _default(self.status()).id != former.device:
+                if _find_default(self.status()).id != former.device:
                     raise TunemarkError(what=f"accelerator {former.device} is not the default again")
-            elif _flavor(_default(status)).casefold() != former.flavor.casefold():
+            elif _require_flavor(_find_default(status)).casefold() != former.flavor.casefold():
                 self._select(former.flavor)
         except TunemarkError as error:
             raise TunemarkError(
-                what=f"the former flavor {former.flavor} could not be put back",
+                what=f"the former flavor {former.flavor} could not be restored",
                 why=str(error),
                 next=f"`{former.command}`; the next run tries again",
             ) from error
@@ -179,34 +179,34 @@ class ByTools:
 
 
 def control_of(tools: Tools, environment: Mapping[str, str]) -> ByVariable | ByTools | None:
-    """The way of this machine; None where it has no tool of the platform."""
+    """The way that this machine has; None where it has no tool of the platform."""
     if tools.find("ap-smi"):
         return ByVariable(tools, environment)
     return ByTools(tools) if tools.find("moreh-smi") else None
 
 
-def _default(status: ToolReading) -> DeviceState:
+def _find_default(status: ToolReading) -> DeviceState:
     marked = [d for d in status.devices if d.default]
     if len(marked) == 1:
         return marked[0]
     if len(status.devices) == 1:
         return status.devices[0]
     raise TunemarkError(
-        what="it cannot be told which accelerator is the default one",
+        what="it is unknown which accelerator is the default",
         why=f"`moreh-smi` shows {len(status.devices)} accelerators and {len(marked)} stars",
-        next="`moreh-smi device --switch N` chooses one",
+        next="`moreh-smi device --switch N` selects one",
     )
 
 
-def _flavor(device: DeviceState) -> str:
+def _require_flavor(device: DeviceState) -> str:
     if device.flavor is None:
         raise TunemarkError(
-            what=f"`moreh-smi` shows no flavor of accelerator {device.id}", next="it may have to be created first"
+            what=f"`moreh-smi` shows no flavor for accelerator {device.id}", next="it may have to be created first"
         )
     return device.flavor
 
 
-def _prove_idle(status: ToolReading, device: DeviceState) -> None:
+def _require_idle(status: ToolReading, device: DeviceState) -> None:
     process = next((p for p in status.processes if p.device == device.id), None)
     if process is not None:
         raise TunemarkError(

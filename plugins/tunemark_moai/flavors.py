@@ -1,9 +1,9 @@
-"""What a flavor is made of, by its name, where that is documented.
+"""The hardware of each flavor, by the flavor's name, where it is documented.
 
 Source: Moreh's documentation of KT's installation (moreh-2024docs-test, KT_HAC_Models_Info.md): an MI250 is two devices
-of 64 GB, a server has four MI250. The usable memory of a device, 65,520 MiB, is what `moreh-smi` shows of a Small.64GB,
-and the `Memory available` of the platform's own message. Other sites use other names and other hardware, of which no
-document tells; so do the names `flavor-default-N`.
+of 64 GB, a server has four MI250. A device's usable memory, 65,520 MiB, is what `moreh-smi` shows for a Small.64GB,
+and the `Memory available` of the platform's own message. Other sites use other names and other hardware, which is not
+documented; nor is that of the names `flavor-default-N`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SOURCE = "KT_HAC_Models_Info.md of moreh-2024docs-test: 1 MI250 = 2 devices of 6
 
 
 class Made(NamedTuple):
-    """devices: of 64 GB. nodes: servers, None where the table lacks the flavor."""
+    """devices: how many of 64 GB. nodes: how many servers, None where the source's table lacks the flavor."""
 
     devices: int
     nodes: int | None
 
 
 # In the order of the menus of 24.x.
-_MADE = {
+_HARDWARE = {
     "Small.64GB": Made(1, 1),
     "Medium.128GB": Made(2, 1),
     "Large.256GB": Made(4, 1),
@@ -44,17 +44,17 @@ _MADE = {
     "24xLarge.12288GB": Made(192, 24),
     "48xLarge.24576GB": Made(384, 48),
 }
-_BY_NAME = {name.casefold(): name for name in _MADE}
-# What 25.3.208 and later are told by ACCELERATOR_PLATFORM_FLAVOR in the examples of moreh-dev/moai-examples.
+_BY_NAME = {name.casefold(): name for name in _HARDWARE}
+# Values of ACCELERATOR_PLATFORM_FLAVOR, for 25.3.208 and later, in the examples of moreh-dev/moai-examples.
 DEFAULTS = ("flavor-default-8", "flavor-default-16", "flavor-default-32")
 
-DOCUMENTED = (*_MADE, *DEFAULTS)
+DOCUMENTED = (*_HARDWARE, *DEFAULTS)
 
 
 def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) -> Accelerator:
-    """A flavor as a size. What is not documented of it is None, and `source` says so."""
+    """The `Accelerator` of a flavor. What is not documented is None, and `source` says so."""
     name = _BY_NAME.get(flavor.casefold(), flavor)
-    made = _MADE.get(name)
+    made = _HARDWARE.get(name)
     if made is None:
         return Accelerator(
             name=flavor,
@@ -72,11 +72,11 @@ def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) ->
     return Accelerator(
         name=flavor if is_present else name,
         chip=CHIP,
-        # Half a package is no count of packages.
+        # A single device is half an MI250, which no whole number of chips describes.
         chips=None if half else packages,
         memory_bytes=made.devices * DEVICE_MIB << 20,
-        # A simulator has no peak. What a model in fp32 is computed in depends on the platform's mixed precision, so
-        # that there is no peak to divide by.
+        # The simulator has no peak. There is none for fp32 either: the precision that such a model is computed in
+        # depends on the platform's mixed precision.
         peak_flops={} if is_simulated else {"bf16": of_one.flops * made.devices / _DEVICES_PER_MI250},
         source=f"{SOURCE}; {of_one.source}",
         parts=made.devices,
@@ -89,7 +89,7 @@ def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) ->
 
 
 def rank(flavor: str) -> tuple[float, str]:
-    """A key that sorts by memory: what the name says in GB, else its last number, else after all others."""
+    """A sort key by memory: the GB in the name, else its last number in units of 64 GB, else after all others."""
     memory = re.search(r"\.([0-9]+)(?:GB)?$", flavor, re.I)
     number = re.search(r"([0-9]+)$", flavor)
     if memory:

@@ -1,7 +1,7 @@
-"""What `moreh-smi` prints: its status table from 0.8.0 to 25.1.202, `--token`, `-p`, `-v`, and the answers of `--reset`
-and `device --add | --rm | --switch`.
+"""Parse the output of `moreh-smi`: its status table from 0.8.0 to 25.1.202, `--token`, `-p`, `-v`, and the results of
+`--reset` and `device --add | --rm | --switch`.
 
-Nothing is run here. Another tool of the same name exists for other hardware: what decides is the table.
+Nothing is run here. A tool of the same name exists for other hardware, so the table decides which one it was.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tunemark_moai.tables import Kind, Row, Table, tables_of
 from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
 from tunemark_moai.versions import versions_of
 
-# The flavor's column is headed `Model` up to 25.1, and `Flavor` in some outputs of 24.2 and 24.5. The 3-column form is
-# what `device` prints, the one with Token and without memory `--token`.
+# The flavor's column is named `Model` up to 25.1, and `Flavor` in some outputs of 24.2 and 24.5. `device` prints three
+# columns; `--token` prints Token and no memory.
 DEVICES = Kind(
     name="devices",
     first="device",
@@ -47,18 +47,18 @@ _MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
-# No word boundary before it: where line breaks were lost it follows the command's name at once.
-_INSTANT = re.compile(rf"([0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}) ({'|'.join(_MONTHS)}) ([0-9]{{1,2}}), ([0-9]{{4}})")
-_ANSWER = re.compile(
+# No word boundary before it: where line breaks were lost, it follows the command's name directly.
+_TIMESTAMP = re.compile(rf"([0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}) ({'|'.join(_MONTHS)}) ([0-9]{{1,2}}), ([0-9]{{4}})")
+_RESULT_PATTERN = re.compile(
     r"(?P<what>Create device|Remove device|Switch current device|Device release) (?P<how>success|fail(?:ed|ure)?)\b"
     r"\.?\s*(?:\((?P<why>[^)]*)\)|:?\s*(?P<rest>.*))",
     re.I,
 )
-_VERSION = re.compile(r"Moreh AI Platform ([0-9][0-9A-Za-z.+-]*)")
+_VERSION_PATTERN = re.compile(r"Moreh AI Platform ([0-9][0-9A-Za-z.+-]*)")
 
 Act = Literal["add", "remove", "switch", "reset"]
 
-_DONE: dict[str, Act] = {
+_ACTIONS: dict[str, Act] = {
     "create device": "add",
     "remove device": "remove",
     "switch current device": "switch",
@@ -70,9 +70,9 @@ _DONE: dict[str, Act] = {
 class Status:
     """One status table with its processes.
 
-    at: the tool's own clock, without a zone. version_current: of the client's software. version_latest: the newest
-    that is offered, which can be older. version_server: of the server's, up to 22.10. processes: None where the output
-    has no such block; an idle machine of 23.5 and later shows none either.
+    at: the tool's clock, without a time zone. version_current: of the client's software. version_latest: the newest
+    on offer, which can be older. version_server: of the server's software, up to 22.10. processes: None where the
+    output has no such block; an idle machine of 23.5 and later has none either.
     """
 
     at: datetime | None
@@ -85,7 +85,7 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """The token that a device belongs to. It authorises whoever holds it, so it is kept out of the representation."""
+    """The token that a device belongs to. It authorises whoever holds it, so `repr` leaves it out."""
 
     device: int
     token: str | None = field(repr=False)
@@ -94,7 +94,7 @@ class Token:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One physical device behind the accelerator, of `-p`. host and index: its place, like `back01:0`."""
+    """One physical device behind the accelerator, from `-p`. host and index: its location, like `back01:0`."""
 
     id: int
     host: str | None
@@ -108,7 +108,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """The physical devices of the running job, and the tool's clock."""
+    """The physical devices of the running job. at: the tool's clock."""
 
     at: datetime | None
     parts: tuple[Part, ...]
@@ -116,7 +116,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What `--reset` or `device ...` says of its own success; `reason` is what stands beside a failure."""
+    """The success or failure that `--reset` or `device ...` reports; `reason`: the text that follows a failure."""
 
     act: Act
     succeeded: bool
@@ -125,7 +125,7 @@ class Answer:
 
 
 def read_status(text: str) -> Status:
-    """The last status table of a text, of any version and with any of its columns."""
+    """The last status table of a text, of any version and any known columns."""
     return status_of(tables_of(lines_of(text), KINDS))
 
 
@@ -168,7 +168,7 @@ def read_parts(text: str) -> Parts:
 def parts_of(tables: Sequence[Table]) -> Parts:
     """The last table of physical devices."""
     last = _last(tables, PARTS, "a table of `moreh-smi -p`")
-    return Parts(at=instant_of(last.before), parts=tuple(_part(row) for row in last.rows))
+    return Parts(at=instant_of(last.before), parts=tuple(_physical_device(row) for row in last.rows))
 
 
 def read_answers(text: str) -> tuple[Answer, ...]:
@@ -179,10 +179,10 @@ def read_answers(text: str) -> tuple[Answer, ...]:
 def answers_of(lines: Sequence[Line]) -> tuple[Answer, ...]:
     answers = []
     for line in lines:
-        if found := _ANSWER.search(unmarked(line.text)):
+        if found := _RESULT_PATTERN.search(unmarked(line.text)):
             answers.append(
                 Answer(
-                    act=_DONE[found["what"].casefold()],
+                    act=_ACTIONS[found["what"].casefold()],
                     succeeded=found["how"].casefold() == "success",
                     reason=(found["why"] or found["rest"] or "").strip() or None,
                     line=line,
@@ -195,16 +195,16 @@ def read_version(text: str) -> str:
     """The version that `-v` prints."""
     lines = lines_of(text)
     for line in lines:
-        if found := _VERSION.search(unmarked(line.text)):
+        if found := _VERSION_PATTERN.search(unmarked(line.text)):
             return found.group(1).rstrip(".")
     raise UnreadableOutput(
-        what="there is no version", line=_first_filled(lines), expected="a line like `Moreh AI Platform 22.10.2`"
+        what="there is no version", line=_first_nonblank(lines), expected="a line like `Moreh AI Platform 22.10.2`"
     )
 
 
 def instant_of(lines: Sequence[Line]) -> datetime | None:
-    """The last date line, like `14:23:17 September 12, 2023`; None where there is none, or no such day."""
-    found = [match for line in lines for match in _INSTANT.finditer(line.text)]
+    """The last date line, like `14:23:17 September 12, 2023`; None where there is none or it is no valid date."""
+    found = [match for line in lines for match in _TIMESTAMP.finditer(line.text)]
     if not found:
         return None
     clock, month, day, year = found[-1].groups()
@@ -232,7 +232,7 @@ def _flavor(row: Row) -> str | None:
 
 
 def _with_default(table: Table, devices: tuple[DeviceState, ...]) -> tuple[DeviceState, ...]:
-    """Up to 22.8 there is no star, and a lone device may lack it later: without any, nothing is said."""
+    """Up to 22.8 there is no star, and later a lone device may lack it: without one, every `default` is None."""
     stars = [row for row, device in zip(table.rows, devices, strict=True) if device.default]
     if len(stars) > 1:
         raise UnreadableOutput(
@@ -253,7 +253,7 @@ def _process(row: Row) -> ProcessState:
     )
 
 
-def _part(row: Row) -> Part:
+def _physical_device(row: Row) -> Part:
     host, index = cells.place(row, "location")
     return Part(
         id=cells.marked(row, "dev")[0],
@@ -274,5 +274,5 @@ def _last(tables: Sequence[Table], kind: Kind, expected: str) -> Table:
     return found[-1]
 
 
-def _first_filled(lines: Sequence[Line]) -> Line | None:
+def _first_nonblank(lines: Sequence[Line]) -> Line | None:
     return next((line for line in lines if line.text.strip()), None)

@@ -1,4 +1,4 @@
-"""The device `moai` and its strategies as the parent sees them. A size is a flavor, by its name."""
+"""The device `moai` and its strategies, in the parent process. A size is the name of a flavor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tunemark_moai.watch import Watch
 
 SIMULATOR = "TUNEMARK_MOAI_SIM"
-# Seconds between two looks at the status tool while a job runs; what one costs is documented nowhere.
+# Seconds between two calls of the status tool while a job runs. The cost of a call is not documented.
 SAMPLE_S = 10.0
 SAMPLE_VARIABLE = "TUNEMARK_MOAI_SAMPLE_S"
-_ENABLING = "MOREH_ENABLE_ADVANCED_PARALLELIZATION"
+_ENABLE_VARIABLE = "MOREH_ENABLE_ADVANCED_PARALLELIZATION"
 
 _ARGUMENTS = {
     "pipeline_parallel": "true or false",
@@ -30,12 +30,12 @@ _ARGUMENTS = {
     "num_micro_batches": "micro-batches of the pipeline, or auto",
     "activation_recomputation": "true, false, or auto",
     "distribute_parameter": "true, false, or auto",
-    "mixed_precision": "true or false; the platform's own default is true",
+    "mixed_precision": "true or false; the platform's default is true",
 }
 _NUMBERS = ("num_stages", "num_micro_batches")
-_NEVER_AUTO = ("pipeline_parallel", "mixed_precision")
-# What leaves nothing to the platform; the other two arguments have no value that does.
-_PINNED = ("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter")
+_WITHOUT_AUTO = ("pipeline_parallel", "mixed_precision")
+# `manual` needs a value for each of these; the other two arguments have none that leaves the choice to the platform.
+_PINNED_BY_MANUAL = ("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter")
 
 
 class Moai:
@@ -45,11 +45,11 @@ class Moai:
     runtime = "tunemark_moai.runtime:Moai"
 
     def __init__(self, path: str | None = None, environment: Mapping[str, str] = os.environ) -> None:
-        """path: where the tools are looked for, None is PATH."""
+        """path: where to look for the tools; None is PATH."""
         self._path, self._environment = path, environment
 
     def accelerators(self) -> Sequence[Accelerator]:
-        """The flavors of the menu, or those that documents name where no tool lists them; none without a tool."""
+        """The flavors of the menu, or the documented ones where no tool lists them; empty without a tool."""
         from tunemark_moai.flavors import rank
 
         if self._control is None:
@@ -61,7 +61,7 @@ class Moai:
             return next((each for each in self.documented() if each.name.casefold() == size.casefold()), None)
         from tunemark_moai.control import ByVariable
 
-        # No tool lists what a variable may hold, so the person's word is taken for it.
+        # No tool lists the valid values of the variable, so any name that the user gives is accepted.
         if isinstance(self._control, ByVariable):
             return self._accelerator(size)
         found = next((name for name in self._control.sizes() if name.casefold() == size.casefold()), None)
@@ -76,7 +76,7 @@ class Moai:
         )
 
     def default_size(self) -> str:
-        assert self._control is not None, "asked only where there is a size"
+        assert self._control is not None, "called only where there is a size"
         return self._control.current()
 
     def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
@@ -95,35 +95,35 @@ class Moai:
         if former is None or former.is_held:
             return None
         return (
-            f"moai: a run that was cut off has left accelerator {former.device} changed since {former.since}; "
-            f"before, it was {former.flavor}. This run puts that back when it ends. To do it now: `{former.command}`, "
+            f"moai: an interrupted run changed accelerator {former.device} at {former.since} and did not restore it; "
+            f"before, it was {former.flavor}. This run restores it when it ends. To do it now: `{former.command}`, "
             f"then delete {store / NAME}"
         )
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
-        """One process: it sees one device, and the platform distributes by itself."""
+        """One process: it sees one device, and the platform distributes the work itself."""
         return Launch(processes=1, threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
     def refusal(self, accelerator: Accelerator, strategy: str, settings: Mapping[str, Any]) -> str | None:
         name, *options = strategy.split(":")
         if name not in ("none", "auto", "manual"):
             return (
-                f"{name} is torch's, and the platform distributes by itself (its documents forbid DDP): "
+                f"{name} is a strategy of torch, but the platform distributes by itself (its documents forbid DDP): "
                 "--strategy none, auto or manual"
             )
         if settings.get("breakdown"):
-            return "no way is documented to wait for a part of a step there: leave --breakdown out"
+            return "no way is documented to wait for one part of a step there: leave out --breakdown"
         if name == "none":
-            if self._environment.get(_ENABLING, "0") not in ("", "0"):
-                return f"{_ENABLING} is set, so that `none` would be parallelized too: unset it"
+            if self._environment.get(_ENABLE_VARIABLE, "0") not in ("", "0"):
+                return f"{_ENABLE_VARIABLE} is set, so `none` would be parallelized too: unset it"
             return None
         given = dict(option.partition("=")[::2] for option in options)
         for key, value in given.items():
             if not _is_value(key, value):
                 return f"{key}={value}: {key} is {_ARGUMENTS[key]}"
-        missing = [key for key in _PINNED if given.get(key, "auto") == "auto"]
+        missing = [key for key in _PINNED_BY_MANUAL if given.get(key, "auto") == "auto"]
         if name == "manual" and missing:
-            return f"manual leaves nothing to the platform, so pin {', '.join(missing)} too; auto takes a part of them"
+            return f"manual leaves no choice to the platform, so pin {', '.join(missing)} too; auto accepts a subset"
         return None
 
     def watch(self, accelerator: Accelerator, attempt: Path, say: Callable[[str], None]) -> Watch:
@@ -135,7 +135,7 @@ class Moai:
 
     def read_output(self, text: str) -> ToolReading:
         """Any table of `moreh-smi` or `ap-smi`."""
-        # The readers' patterns take 80 ms to prepare, which every command would wait for.
+        # Compiling the parsers' patterns takes 80 ms; importing them here spares every other command the wait.
         from tunemark_moai.saved import read_devices
 
         return read_devices(text)
@@ -175,7 +175,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
         Strategy(
             name="auto",
             runtime="tunemark_moai.runtime:AdvancedParallelization",
-            description="the platform's advanced parallelization; what is not pinned, it chooses",
+            description="the platform's advanced parallelization; it chooses what is not pinned",
             options=_ARGUMENTS,
             devices=("moai",),
             distributed=False,
@@ -183,7 +183,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
         Strategy(
             name="manual",
             runtime="tunemark_moai.runtime:AdvancedParallelization",
-            description="the same with nothing left to choose",
+            description="the same with every argument pinned",
             options=_ARGUMENTS,
             devices=("moai",),
             distributed=False,
@@ -194,4 +194,4 @@ def tunemark_strategies() -> Sequence[Strategy]:
 def _is_value(key: str, value: str) -> bool:
     if key in _NUMBERS:
         return value == "auto" or (value.isdecimal() and int(value) > 0)
-    return value in ("true", "false") or (value == "auto" and key not in _NEVER_AUTO)
+    return value in ("true", "false") or (value == "auto" and key not in _WITHOUT_AUTO)

@@ -1,4 +1,4 @@
-"""What has to be put back after a run: a small file in the store, which outlives a crash."""
+"""The record of the setting to restore after a run: a small file in the store, which survives a crash."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ How = Literal["flavor", "default"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Former:
-    """How it was before. how: what was changed, the flavor of an accelerator, or which one is the default.
-    pid, host: of the process that changed it. since: when, UTC."""
+    """The state before the change. how: what was changed, the flavor of an accelerator or which one is the default.
+    pid, host: of the process that changed it. since: time of the change, UTC."""
 
     how: How
     device: int
@@ -40,14 +40,14 @@ class Former:
 
     @property
     def command(self) -> str:
-        """What a person types to put it back."""
+        """What the user types to restore it."""
         if self.how == "default":
             return f"moreh-smi device --switch {self.device}"
         return f"moreh-switch-model   (and select {self.flavor})"
 
     @property
     def is_held(self) -> bool:
-        """Whether the process that changed it is still there."""
+        """Whether another process of this host changed it and still runs."""
         if self.host != socket.gethostname() or self.pid == os.getpid():
             return False
         try:
@@ -60,7 +60,7 @@ class Former:
 
 
 def left_over(store: Path) -> Former | None:
-    """What an earlier run has not put back; None where there is nothing."""
+    """The record that an earlier run left; None where there is none."""
     path = store / NAME
     try:
         return Former(**json.loads(path.read_text(encoding="utf-8")))
@@ -69,8 +69,8 @@ def left_over(store: Path) -> Former | None:
     except (OSError, ValueError, TypeError) as error:
         raise TunemarkError(
             what=f"{path} cannot be read",
-            why=f"it records the flavor that an earlier run has to put back: {error}",
-            next="see with `moreh-smi` that the flavor is the one you want, then delete the file",
+            why=f"it records the flavor to restore after an earlier run: {error}",
+            next="check with `moreh-smi` that the flavor is the one you want, then delete the file",
         ) from error
 
 
@@ -86,16 +86,16 @@ def forget(store: Path) -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the end: putting back is not to be left half-way."""
+    """Defer Ctrl-C and SIGTERM to the end of the block, so that a restore is not interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard: list[int] = []
-    formers = {n: signal.signal(n, lambda number, frame: heard.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    caught: list[int] = []
+    formers = {n: signal.signal(n, lambda number, _: caught.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, former in formers.items():
             signal.signal(number, former)
-    if heard:
+    if caught:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""The MoAI platform inside the worker. One process sees one accelerator, which the platform distributes by itself.
+"""The MoAI platform inside the worker. One process sees one accelerator; the platform distributes the work itself.
 
 Written against documents, and not run on hardware. Nothing here touches the accelerator before the model is built:
-that takes it, and waits where it is in use.
+the first access acquires it, and waits while it is in use.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 
 from tunemark_worker.contract import Assignment, Place
 
-# The state folder of a simulator that stands in for the platform; see tunemark_moai.simulator.
+# The state folder of the simulator, where one stands in for the platform; see tunemark_moai.simulator.
 SIMULATOR = "TUNEMARK_MOAI_SIM"
 # 1.13.1+cu116.moreh24.5.0, 2.1.0+moreh25.1.202
-_BUILD = re.compile(r"^([0-9.]+)\+(?:cu[0-9]+\.)?moreh([0-9.]+)$")
+_BUILD_PATTERN = re.compile(r"^([0-9.]+)\+(?:cu[0-9]+\.)?moreh([0-9.]+)$")
 
 
 class Moai:
-    """The accelerator that the process sees, whatever it is made of.
+    """The one accelerator that the process sees, however many devices are behind it.
 
     Python and the accelerator run asynchronously, and the documented way to wait is to read a value (HAC guide,
-    "performance optimization tips"): `follow` is told how.
+    "performance optimization tips"): `follow` receives the function that reads one.
     """
 
     waits_free = False
@@ -36,7 +36,7 @@ class Moai:
     def open(self, assignment: Assignment) -> Place:
         self._moreh = platform()
         torch.set_num_threads(assignment.threads)
-        # A simulator says on which device of torch its accelerator computes.
+        # The simulator names the device of torch on which its accelerator computes.
         device = getattr(self._moreh, "simulated_device", "cuda")
         return Place(device=device, rank=0, ranks=1, data_rank=0, data_ranks=1)
 
@@ -48,12 +48,12 @@ class Moai:
             self._read()
 
     def peak_memory_bytes(self) -> Optional[int]:
-        """Not known in here: the allocator of torch sees one device, the platform has others behind it."""
+        """Unknown here: torch's allocator sees one device, and the platform has others behind it."""
         return None
 
     def facts(self) -> Mapping[str, Any]:
-        # `torch.cuda.get_device_name` and its like would take the accelerator.
-        build = _BUILD.match(torch.__version__)
+        # `torch.cuda.get_device_name` and similar calls would acquire the accelerator.
+        build = _BUILD_PATTERN.match(torch.__version__)
         return {
             "torch_build": torch.__version__,
             "moreh": build.group(2) if build else getattr(torch.version, "moreh", None),
@@ -62,7 +62,7 @@ class Moai:
 
 
 class NoParallelization:
-    """The program as it is: the platform parallelizes nothing."""
+    """The unchanged program: the platform parallelizes nothing."""
 
     def __init__(self, assignment: Assignment) -> None:
         pass
@@ -78,16 +78,16 @@ class NoParallelization:
 
 
 class AdvancedParallelization:
-    """The platform's own parallelization; what is not pinned, it chooses.
+    """The platform's own parallelization, which chooses every argument that is not pinned.
 
-    What it chose stands in its log, which the parent reads: here no more is known than what was asked for.
+    What it chose is in its log, which the parent reads. Here only the requested arguments are known.
     """
 
     def __init__(self, assignment: Assignment) -> None:
         self._arguments = arguments(assignment.strategy_options)
 
     def prepare(self) -> None:
-        # Before the model is built, as documented (ap_advanced_setting.md).
+        # The documents (ap_advanced_setting.md) require this call before the model is built.
         platform().option.enable_advanced_parallelization(**self._arguments)
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
@@ -98,20 +98,20 @@ class AdvancedParallelization:
 
 
 def arguments(options: Mapping[str, str]) -> Dict[str, Any]:
-    """The call's arguments of a strategy's options: `auto`, true and false, and numbers."""
+    """The arguments of the platform's call, from a strategy's options: `auto`, booleans and integers."""
     words = {"true": True, "false": False, "auto": "auto"}
     return {name: words[text] if text in words else int(text) for name, text in options.items()}
 
 
 def platform() -> Any:
-    """`torch.moreh`, or what a simulator puts in its place."""
+    """`torch.moreh`, or the simulator's replacement."""
     if SIMULATOR in os.environ and not hasattr(torch, "moreh"):
-        from tunemark_moai.simulator.torch_moreh import install  # a simulator is asked for
+        from tunemark_moai.simulator.torch_moreh import install
 
         install(torch)
     if not hasattr(torch, "moreh"):
         raise RuntimeError(
-            "this torch ({}) is not the MoAI platform's: it has no torch.moreh. Give the interpreter of the MoAI "
-            "environment by --python".format(torch.__version__)
+            "this torch ({}) is not the MoAI platform's: it has no torch.moreh. Pass the interpreter of the MoAI "
+            "environment with --python".format(torch.__version__)
         )
     return torch.moreh

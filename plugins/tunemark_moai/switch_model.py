@@ -1,8 +1,8 @@
-"""What `moreh-switch-model` prints: its menu of flavors, its question and its answers. `moreh-smi device --add` asks
-the same way.
+"""Parse the output of `moreh-switch-model`: its menu of flavors, its prompt and its replies. `moreh-smi device --add`
+prints the same menu.
 
-The order of a menu differs from site to site and version to version, and its heading, its star and its answer have been
-seen to disagree. So all three are given as they are, and none is taken for the truth: that is read from `moreh-smi`.
+The order of a menu differs between sites and versions, and its heading, star and reply are known to disagree. All three
+are returned unchanged, and none of them is trusted: the flavor in effect is read from `moreh-smi`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
 
-# One flavor, or one of a group of servers: `Small.64GB`, `small mg1`.
+# A flavor, optionally with its group of servers: `Small.64GB`, `small mg1`.
 _FLAVOR = r"([0-9A-Za-z][\w.+-]*)"
 _HEADING = re.compile(rf"\bCurrent (.+?)\s*:\s*(?:{_FLAVOR}(?: at ([\w.+-]+))?)?\s*$")
 _VERSION = re.compile(r"\bCurrent Version\s*:", re.I)
 _NUMBERED = re.compile(r"\s*([0-9]{1,4})\.\s+(.*)")
 _ENTRY = re.compile(rf"{_FLAVOR}(?:\s+([\w.+-]+))?\s*(\\?\*)?")
-_QUESTION = re.compile(r"Selection\s*\(\s*([0-9]{1,4})\s*-\s*([0-9]{1,4})\s*,[^)]*\)\s*:\s*(.*)")
+_PROMPT = re.compile(r"Selection\s*\(\s*([0-9]{1,4})\s*-\s*([0-9]{1,4})\s*,[^)]*\)\s*:\s*(.*)")
 _SWITCHED = re.compile(rf'The (.+?) (model|flavor) is successfully switched to\s+"?{_FLAVOR}(?: (?:at )?([\w.+-]+))?"?')
 _IN_USE = re.compile(r"The (?:model|flavor) cannot be switched while the (.+?) is in use")
 _NO_TOKEN = re.compile(r"InvalidToken|SDA token is not (?:set|given)")
@@ -27,7 +27,7 @@ _NO_TOKEN = re.compile(r"InvalidToken|SDA token is not (?:set|given)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flavor:
-    """One entry of a menu. index: what to type for it. group: of servers, where the site has groups."""
+    """One entry of a menu. index: what to type to select it. group: of servers, where the site has groups."""
 
     index: int
     flavor: str
@@ -37,21 +37,21 @@ class Flavor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Menu:
-    """One menu. is_asking: its question stands below it. typed: what the text shows after the question, if anything."""
+    """One menu. is_asking: its prompt follows it. typed: the text after the prompt, if any."""
 
     flavors: tuple[Flavor, ...]
     is_asking: bool
     typed: str | None
 
     def index_of(self, flavor: str) -> int | None:
-        """What to type for a flavor by its name, whatever its capitals; None where the menu has none or several."""
+        """What to type to select a flavor, ignoring case; None where the menu has no such flavor or several."""
         found = [each.index for each in self.flavors if each.flavor.casefold() == flavor.casefold()]
         return found[0] if len(found) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Switched:
-    """The tool's claim to have switched."""
+    """The tool's message that it has switched."""
 
     accelerator: str
     flavor: str
@@ -60,11 +60,11 @@ class Switched:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
-    """All that one run of the tool printed. The heading is the flavor at its start; None where the text lacks it.
+    """All output of one run of the tool. accelerator, flavor, group: from the heading at the start, else None.
 
-    in_use: the accelerator that cannot be switched because a process holds it. asks: how often it asked for a
-    selection, a question without its menu included. Undocumented replies, to a wrong selection for example, are passed
-    over: what happened then is for `moreh-smi` to say.
+    in_use: the accelerator that cannot be switched because a process holds it. asks: the number of prompts, including
+    one without a menu. Undocumented replies, for example to a wrong selection, are ignored: `moreh-smi` shows what
+    happened.
     """
 
     accelerator: str | None
@@ -77,7 +77,7 @@ class Session:
 
 
 def read_session(text: str) -> Session:
-    """Raises `UnreadableOutput` where there is nothing of the tool, no token, or a menu that cannot be trusted."""
+    """Raises `UnreadableOutput` where there is no output of the tool, no token, or an inconsistent menu."""
     return session_of(lines_of(text))
 
 
@@ -90,20 +90,20 @@ def read_menu(text: str) -> Menu:
 
 
 def is_sign(line: Line) -> bool:
-    """Whether a line is the tool's heading, question or answer."""
+    """Whether a line is the tool's heading, prompt or reply."""
     text = unmarked(line.text)
-    return any(sign.search(text) for sign in (_HEADING, _QUESTION, _SWITCHED, _IN_USE))
+    return any(sign.search(text) for sign in (_HEADING, _PROMPT, _SWITCHED, _IN_USE))
 
 
 def session_of(lines: Sequence[Line]) -> Session:
-    reader = _Reader()
+    reader = _MenuReader()
     for line in lines:
         reader.take(line)
     return reader.finish(lines)
 
 
 @dataclass(kw_only=True, slots=True)
-class _Reader:
+class _MenuReader:
     heading: tuple[str | None, str | None, str | None] | None = None
     entries: list[tuple[Line, Flavor]] = field(default_factory=list)
     menus: list[Menu] = field(default_factory=list)
@@ -112,7 +112,7 @@ class _Reader:
     asks: int = 0
 
     def take(self, line: Line) -> None:
-        # A star alone marks an entry; two and more are a document's bold.
+        # A single star marks an entry; two or more are Markdown bold.
         text = unmarked(line.text)
         if _NO_TOKEN.search(text):
             raise UnreadableOutput(
@@ -123,7 +123,7 @@ class _Reader:
             )
         if entry := _NUMBERED.match(text):
             self._entry(line, int(entry.group(1)), entry.group(2).strip())
-        elif question := _QUESTION.search(text):
+        elif question := _PROMPT.search(text):
             self._question(line, int(question.group(1)), int(question.group(2)), question.group(3).strip())
         elif switched := _SWITCHED.search(text):
             self._finish_menu()
@@ -137,13 +137,13 @@ class _Reader:
 
     def finish(self, lines: Sequence[Line]) -> Session:
         self._finish_menu()
-        # A heading alone is no sign: any program may say what its current something is.
+        # A heading alone is not enough: any program may print "Current ...: ...".
         if not (self.menus or self.switched or self.in_use or self.asks):
             first = next((line for line in lines if line.text.strip()), None)
             raise UnreadableOutput(
-                what="there is nothing of moreh-switch-model",
+                what="there is no output of moreh-switch-model",
                 line=first,
-                expected='"Current <accelerator>: <flavor>", a menu, "Selection (1-13, q, Q):", or an answer',
+                expected='"Current <accelerator>: <flavor>", a menu, "Selection (1-13, q, Q):", or a reply',
             )
         accelerator, flavor, group = self.heading or (None, None, None)
         return Session(
@@ -163,13 +163,13 @@ class _Reader:
                 raise UnreadableOutput(
                     what="an entry of the menu is not understood", line=line, expected="one flavor, and a star or none"
                 )
-            return  # a numbered sentence of somebody else
+            return  # a numbered line of another program
         if index == 1:
             self._finish_menu()
         flavor = Flavor(index=index, flavor=found.group(1), group=found.group(2), is_marked=found.group(3) is not None)
         if index != len(self.entries) + 1:
             raise UnreadableOutput(
-                what=f"entry {index} of the menu follows on {len(self.entries)}",
+                what=f"entry {index} of the menu follows entry {len(self.entries)}",
                 line=line,
                 expected="entries numbered from 1 without a gap",
             )
@@ -177,12 +177,12 @@ class _Reader:
 
     def _question(self, line: Line, low: int, high: int, typed: str) -> None:
         self.asks += 1
-        # `device --switch` asks for a device, from 0 on, below a table.
+        # `device --switch` prompts for a device, numbered from 0, below a table.
         if self.entries and (low, high) != (1, len(self.entries)):
             raise UnreadableOutput(
-                what=f"the question offers {low} to {high}, the menu above it 1 to {len(self.entries)}",
+                what=f"the prompt offers {low} to {high}, the menu above it 1 to {len(self.entries)}",
                 line=line,
-                expected="a question about the menu above it",
+                expected="a prompt for the menu above it",
             )
         self._finish_menu(is_asking=True, typed=typed or None)
 
@@ -192,7 +192,7 @@ class _Reader:
         marked = [line for line, flavor in self.entries if flavor.is_marked]
         if len(marked) > 1:
             raise UnreadableOutput(
-                what="more than one flavor has the star of the current one", line=marked[1], expected="one star at most"
+                what="more than one flavor is marked as the current one", line=marked[1], expected="one star at most"
             )
         self.menus.append(Menu(flavors=tuple(f for _, f in self.entries), is_asking=is_asking, typed=typed))
         self.entries = []

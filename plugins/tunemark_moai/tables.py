@@ -1,9 +1,8 @@
-"""The bordered tables that the platform's tools print: where they are, their titles, their header and their rows.
+"""Find the bordered tables that the platform's tools print, with their titles, header and rows.
 
-Cells are divided at the bars and never at columns of the screen, because widths follow the contents. Three kinds of
-damage are undone, since what was printed can still be told with certainty: line breaks that were lost, rows that a
-narrow terminal broke (all at one width, as their border shows), and empty lines in between. All else that does not
-fit is refused.
+Cells are split at the bars, never at screen columns, because widths follow the contents. Three kinds of damage are
+repaired, since the original is still certain: lost line breaks, rows that a narrow terminal wrapped (all at one width,
+which their border shows), and empty lines in between. Anything else that does not fit is refused.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from dataclasses import dataclass, field
 
 from tunemark_moai.terminal import Line, UnreadableOutput, unmarked
 
-# Four signs are the least that is taken for a border: `+++` and `---` head the files of a diff.
+# A border has at least four characters: `+++` and `---` are the file headers of a diff.
 _WHOLE_BORDER = re.compile(r"[-=+]{4,}")
-_GLUED = re.compile(r"(\+[-=]{3}[-=+]*)")
-_REST_OF_BORDER = re.compile(r"[-=+]*")
+_BORDER_IN_LINE = re.compile(r"(\+[-=]{3}[-=+]*)")
+_BORDER_REST = re.compile(r"[-=+]*")
 _TITLE = re.compile(r"\bVersion\b|^Moreh-SMI\b", re.I)
-# Lines of a training program, which may share the terminal: its platform's, those of Python's loguru, and tqdm's bars.
+# Lines of a training program that shares the terminal: the platform's messages, loguru's lines, and tqdm's bars.
 _LOG = re.compile(
     r"(?:\[[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]+\] *)?\[(?:info|warning|error)\] "
     r"|(?:[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.,]+ *)?[|] *(?:TRACE|DEBUG|INFO|SUCCESS|WARNING|ERROR|CRITICAL) +[|]"
@@ -29,10 +28,10 @@ _LOG = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """A sort of table, known by the words of its header.
+    """A kind of table, identified by its column names in lower case.
 
-    first: the word of its first column. known: all words that may stand there, the first included. needed: sets of
-    words; one whole set must be there. verbatim: the column whose cells may hold bars themselves, if any.
+    first: the first column. known: all possible columns, including the first. needed: sets of columns, at least one
+    of which must be complete. verbatim: the column whose cells may contain bars themselves, if any.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One row: where it stands, and its cells by their column's word."""
+    """One row: its line, and its cells by column name."""
 
     line: Line
     cells: dict[str, str]
@@ -52,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """One table. before: other lines since the last table. titles: the text of the rows above the header."""
+    """One table. before: other lines since the previous table. titles: the text of the rows above the header."""
 
     kind: Kind
     before: tuple[Line, ...]
@@ -63,24 +62,24 @@ class Table:
 
 
 def tables_of(lines: Sequence[Line], kinds: Sequence[Kind]) -> list[Table]:
-    """All tables in their order. Raises `UnreadableOutput` where a row, a header or a table is not understood."""
-    reader = _Reader(kinds=kinds)
-    unglued = [piece for line in lines for piece in _unglued(line)]
-    for whole in _unwrapped(unglued):
+    """All tables in order. Raises `UnreadableOutput` for a row, header or table that is not understood."""
+    reader = _TableReader(kinds=kinds)
+    pieces = [piece for line in lines for piece in _split_glued(line)]
+    for whole in _join_wrapped(pieces):
         reader.take(whole)
     return reader.finish()
 
 
 def has_border(line: Line) -> bool:
-    """Whether there is a border of a table in a line."""
-    return _GLUED.search(line.text) is not None
+    """Whether a line contains a border of a table."""
+    return _BORDER_IN_LINE.search(line.text) is not None
 
 
-# -- the state between two lines
+# -- state between lines
 
 
 @dataclass(kw_only=True, slots=True)
-class _Open:
+class _OpenTable:
     kind: Kind
     before: tuple[Line, ...]
     titles: tuple[Line, ...]
@@ -92,14 +91,14 @@ class _Open:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Reader:
+class _TableReader:
     kinds: Sequence[Kind]
     done: list[Table] = field(default_factory=list)
-    table: _Open | None = None
-    others: list[Line] = field(default_factory=list)
+    table: _OpenTable | None = None
+    other_lines: list[Line] = field(default_factory=list)
     titles: list[Line] = field(default_factory=list)
-    stranger: Line | None = None
-    """A line inside the open table that is none of its parts: its end was lost, or it is damaged."""
+    foreign_line: Line | None = None
+    """A line inside the open table that does not belong to it: the table's end was lost, or it is damaged."""
 
     def take(self, line: Line) -> None:
         text = line.text.strip()
@@ -110,7 +109,7 @@ class _Reader:
         elif _is_row(text):
             self._row(line, _cells(text))
         elif _LOG.match(text):
-            self.others.append(line)
+            self.other_lines.append(line)
         elif self.table and not self.table.is_closed and text.startswith("|"):
             raise UnreadableOutput(
                 what="a row of the table is cut off", line=line, expected="a row that ends with a bar, |"
@@ -125,46 +124,46 @@ class _Reader:
     def _border(self, line: Line) -> None:
         if not self.table:
             return
-        if self.stranger:
+        if self.foreign_line:
             raise UnreadableOutput(
                 what="there is a line in the table that is not part of it",
-                line=self.stranger,
-                expected=_a_row(self.table),
+                line=self.foreign_line,
+                expected=_describe_row(self.table),
             )
         self.table.borders += 1
-        # Below the header stands a border, so the second one ends a table without rows.
+        # The first border is below the header, so the second one ends a table without rows.
         self.table.is_closed = bool(self.table.rows) or self.table.borders > 1
 
     def _row(self, line: Line, cells: list[str]) -> None:
         filled = [cell for cell in cells if cell]
-        # A title has its row to itself; rows whose line break was lost leave an empty cell between them.
+        # A title fills a row; where line breaks were lost, an empty cell separates two titles.
         are_titles = filled == cells[::2] or len(filled) == 1
         if filled and are_titles and all(_TITLE.search(cell) for cell in filled):
             self._close()
             self.titles += [Line(number=line.number, text=cell) for cell in filled]
             return
-        words = tuple(_word(cell) for cell in cells)
+        words = tuple(_column_name(cell) for cell in cells)
         kind = self._kind(words)
         if kind:
             self._close()
-            self.table = _Open(
+            self.table = _OpenTable(
                 kind=kind,
-                before=tuple(self.others),
+                before=tuple(self.other_lines),
                 titles=tuple(self.titles),
                 header=line,
                 columns=words,
             )
-            self.others, self.titles = [], []
-        elif self.table and not self.stranger:
-            self.table.rows += [_matched(self.table, Line(number=line.number, text=t)) for t in self._pieces(line)]
+            self.other_lines, self.titles = [], []
+        elif self.table and not self.foreign_line:
+            self.table.rows += [_match_cells(self.table, Line(number=line.number, text=t)) for t in self._pieces(line)]
             self.table.is_closed = False
         elif len(cells) == 1:
             self.titles.append(Line(number=line.number, text=cells[0]))
-        elif self.table and self.stranger:
+        elif self.table and self.foreign_line:
             raise UnreadableOutput(
                 what="there is a line in the table that is not part of it",
-                line=self.stranger,
-                expected=_a_row(self.table),
+                line=self.foreign_line,
+                expected=_describe_row(self.table),
             )
         else:
             raise self._unknown(line, words)
@@ -173,11 +172,11 @@ class _Reader:
         if self.table and self.table.is_closed:
             self._close()
         elif self.table and unmarked(line.text).strip().casefold() != "processes:":
-            self.stranger = self.stranger or line
+            self.foreign_line = self.foreign_line or line
         elif self.table:
             self._close()
         self.titles = []
-        self.others.append(line)
+        self.other_lines.append(line)
 
     def _close(self) -> None:
         if self.table:
@@ -196,7 +195,7 @@ class _Reader:
                     rows=tuple(done.rows),
                 )
             )
-        self.table, self.stranger = None, None
+        self.table, self.foreign_line = None, None
 
     def _kind(self, words: tuple[str, ...]) -> Kind | None:
         for kind in self.kinds:
@@ -205,7 +204,7 @@ class _Reader:
         return None
 
     def _pieces(self, line: Line) -> list[str]:
-        """The rows of one line: more than one where line breaks were lost, so that two bars meet."""
+        """The rows in one line: several where line breaks were lost, so that two bars are adjacent."""
         assert self.table
         pieces = line.text.strip().split("||")
         count = len(self.table.columns)
@@ -216,16 +215,16 @@ class _Reader:
 
     def _unknown(self, line: Line, words: tuple[str, ...]) -> UnreadableOutput:
         known = sorted({word for kind in self.kinds for word in kind.known})
-        strange = [word for word in words if word not in known]
-        if words[0] in {kind.first for kind in self.kinds} and strange:
-            what = f"the table's header has words that are not known: {', '.join(strange)}"
+        unknown = [word for word in words if word not in known]
+        if words[0] in {kind.first for kind in self.kinds} and unknown:
+            what = f"the table's header has unknown columns: {', '.join(unknown)}"
         else:
             what = "there is a row without a known header above it"
-        return UnreadableOutput(what=what, line=line, expected=f"a header of these words: {', '.join(known)}")
+        return UnreadableOutput(what=what, line=line, expected=f"a header of these columns: {', '.join(known)}")
 
 
-def _matched(table: _Open, line: Line) -> Row:
-    """A row's cells by column; the column that may hold bars takes what is left between its neighbours."""
+def _match_cells(table: _OpenTable, line: Line) -> Row:
+    """A row's cells by column; the `verbatim` column takes the surplus cells, joined by bars."""
     cells = _cells(line.text, keep=True)
     columns = table.columns
     extra = len(cells) - len(columns)
@@ -236,12 +235,12 @@ def _matched(table: _Open, line: Line) -> Row:
         raise UnreadableOutput(
             what=f"a row of the table has {len(cells)} cells, its header {len(columns)}",
             line=line,
-            expected=_a_row(table),
+            expected=_describe_row(table),
         )
-    return Row(line=line, cells={word: _bare(cell) for word, cell in zip(columns, cells, strict=True)})
+    return Row(line=line, cells={word: _strip_cell(cell) for word, cell in zip(columns, cells, strict=True)})
 
 
-def _a_row(table: _Open) -> str:
+def _describe_row(table: _OpenTable) -> str:
     return f"a row of {len(table.columns)} cells between bars ({', '.join(table.columns)}), or a border"
 
 
@@ -259,47 +258,47 @@ def _is_row(text: str) -> bool:
 
 
 def _cells(text: str, *, keep: bool = False) -> list[str]:
-    """What stands between the bars; with `keep` the blanks too."""
+    """The texts between the bars. keep: with their blanks and bold marks."""
     cells = text.strip()[1:-1].split("|")
-    return cells if keep else [_bare(cell) for cell in cells]
+    return cells if keep else [_strip_cell(cell) for cell in cells]
 
 
-def _bare(cell: str) -> str:
-    """A cell without blanks around it, nor the bold of a document."""
+def _strip_cell(cell: str) -> str:
+    """A cell without surrounding blanks or Markdown bold."""
     cell = cell.strip()
     if len(cell) > 4 and cell.startswith("**") and cell.endswith("**"):
         return cell[2:-2].strip()
     return cell
 
 
-def _word(cell: str) -> str:
-    """A header's word, however it is spaced and capitalised."""
+def _column_name(cell: str) -> str:
+    """A column name with normalised blanks, in lower case."""
     return re.sub(r"\s*\(\s*", "(", " ".join(cell.split())).casefold()
 
 
-# -- damage
+# -- repair
 
 
-def _unglued(line: Line) -> Iterator[Line]:
-    """The lines that one line was before its line breaks were lost, as its borders show."""
+def _split_glued(line: Line) -> Iterator[Line]:
+    """The original lines of a line whose line breaks were lost, split at its borders."""
     is_whole = _is_border(line.text) and "++" not in line.text
-    if is_whole or not _GLUED.search(line.text) or _LOG.match(line.text.strip()):
+    if is_whole or not _BORDER_IN_LINE.search(line.text) or _LOG.match(line.text.strip()):
         yield line
         return
-    for piece in _GLUED.split(line.text):
-        # Where two borders met, so did their corners.
+    for piece in _BORDER_IN_LINE.split(line.text):
+        # Two adjacent borders have adjacent corners.
         for part in piece.replace("++", "+\n+").split("\n") if _is_border(piece) else [piece]:
             if part.strip():
                 yield Line(number=line.number, text=part.rstrip())
 
 
-def _unwrapped(lines: Sequence[Line]) -> Iterator[Line]:
-    """Lines made whole again that a narrow terminal broke: first a border shows the two widths, then rows follow it."""
+def _join_wrapped(lines: Sequence[Line]) -> Iterator[Line]:
+    """Lines that a narrow terminal wrapped, joined again: a border shows both widths, and the rows follow it."""
     at, shown, printed = 0, 0, 0
     while at < len(lines):
         first = lines[at].text
         if _is_border(first) and first.startswith("+"):
-            shown, printed = len(first), _size_of_border(lines, at)
+            shown, printed = len(first), _border_length(lines, at)
         pieces = -(-printed // shown) if shown else 1
         if pieces > 1 and first[:1] in ("+", "|") and at + pieces <= len(lines):
             whole = "".join(line.text.ljust(shown) for line in lines[at : at + pieces]).rstrip()
@@ -311,13 +310,13 @@ def _unwrapped(lines: Sequence[Line]) -> Iterator[Line]:
         at += 1
 
 
-def _size_of_border(lines: Sequence[Line], at: int) -> int:
-    """How long the border was that begins here: as long as it is, or longer where it goes on in the next lines."""
+def _border_length(lines: Sequence[Line], at: int) -> int:
+    """The original length of the border that begins here, including its continuation in the next lines."""
     whole = lines[at].text
     width = len(whole)
     for line in lines[at + 1 :]:
         goes_on = len(whole) % width == 0 and not (whole.endswith("+") and line.text.startswith("+"))
-        if not goes_on or not 0 < len(line.text) <= width or not _REST_OF_BORDER.fullmatch(line.text):
+        if not goes_on or not 0 < len(line.text) <= width or not _BORDER_REST.fullmatch(line.text):
             break
         whole += line.text
     return len(whole) if whole.endswith("+") else width

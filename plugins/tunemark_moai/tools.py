@@ -1,5 +1,5 @@
-"""Call the platform's tools with a limit on every wait. Their exit codes are documented nowhere: what they print
-decides."""
+"""Run the platform's tools with a time limit on every wait. Their exit codes are not documented, so only their output
+counts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tunemark.errors import TunemarkError
 from tunemark_moai.switch_model import Menu, Session, read_session
 from tunemark_moai.terminal import UnreadableOutput
 
-# Seconds; nothing says how long a tool may take, and 20 were never reached in what is published.
+# Seconds. No document says how long a tool may take; no published output took 20.
 PATIENCE_S = 20.0
 PATIENCE_VARIABLE = "TUNEMARK_MOAI_PATIENCE_S"
-_QUESTION = r"Selection\s*\([^)]*\)\s*:"
+_PROMPT = r"Selection\s*\([^)]*\)\s*:"
 
 
 class ToolFailed(TunemarkError):  # noqa: N818 - it is what happened, as in tunemark.errors
-    """A tool of the platform did not do what it was called for."""
+    """A tool of the platform could not be run, or did not do its task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tools:
-    """The tools on a machine. path: where they are looked for, None is PATH. patience_s: for each wait."""
+    """The tools on a machine. path: where to look for them; None is PATH. patience_s: time limit of each wait."""
 
     path: str | None = None
     patience_s: float = PATIENCE_S
 
     @classmethod
     def of_environment(cls) -> Tools:
-        """Those on PATH, with the patience that the environment sets."""
+        """The tools on PATH, with the time limit from the environment."""
         given = os.environ.get(PATIENCE_VARIABLE)
         try:
             return cls(patience_s=PATIENCE_S if given is None else float(given))
@@ -46,7 +46,7 @@ class Tools:
         return shutil.which(tool, path=self.path)
 
     def printed(self, tool: str, *arguments: str) -> str:
-        """All that a call prints, on either stream."""
+        """Run a tool; return all that it prints, on both streams."""
         words = " ".join([tool, *arguments])
         found = self.find(tool)
         if found is None:
@@ -66,11 +66,11 @@ class Tools:
         except subprocess.TimeoutExpired as error:
             raise ToolFailed(
                 what=f"`{words}` does not answer",
-                why=f"nothing was over after {self.patience_s:g} s",
-                next=f"call it yourself; a longer wait is set by {PATIENCE_VARIABLE}",
+                why=f"it had not ended after {self.patience_s:g} s",
+                next=f"run it by hand; {PATIENCE_VARIABLE} sets a longer limit",
             ) from error
         finally:
-            # A tool that hangs may have started others, which would keep the pipe open.
+            # A tool that hangs may have child processes, which would keep the pipe open.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(job.pid, signal.SIGKILL)
             job.wait()
@@ -79,16 +79,16 @@ class Tools:
         return output.decode(errors="replace")
 
     def menu(self) -> Session:
-        """What `moreh-switch-model` offers; nothing is selected."""
+        """The menu of `moreh-switch-model`; nothing is selected."""
         return self._converse(None)
 
     def select(self, flavor: str) -> Session:
-        """Select a flavor by its name through the menu that the tool prints. Whether it was done is for `moreh-smi` to
-        say. A `ToolFailed` names the menu where it has no such flavor."""
+        """Select a flavor by its name in the menu that the tool prints. Only `moreh-smi` shows whether it took effect.
+        `ToolFailed` lists the menu where it has no such flavor."""
         return self._converse(flavor)
 
     def _converse(self, flavor: str | None) -> Session:
-        # 40 ms to import, and most commands never switch.
+        # It takes 40 ms to import, and most commands never switch.
         import pexpect
 
         tool = "moreh-switch-model"
@@ -96,7 +96,7 @@ class Tools:
         if found is None:
             raise ToolFailed(what=f"`{tool}` cannot be called", why="it is not on PATH")
         try:
-            # Wide enough that no answer is wrapped.
+            # Wide enough that no reply is wrapped.
             child = pexpect.spawn(
                 found,
                 timeout=self.patience_s,
@@ -107,16 +107,16 @@ class Tools:
             )
         except pexpect.ExceptionPexpect as error:
             raise ToolFailed(what=f"`{tool}` cannot be called", why=str(error)) from error
-        said = ""
+        output_text = ""
         try:
-            said += _heard(child)
-            session = _session(said)
+            output_text += _read_to_prompt(child)
+            session = _parse_output(output_text)
             if flavor is not None:
-                child.sendline(str(_index(session, flavor)))
-                answer = _heard(child)
-                # The answer by itself: its menu follows upon the first one's question.
-                said += answer
-                session = _session(said)
+                child.sendline(str(_find_index(session, flavor)))
+                reply = _read_to_prompt(child)
+                # Appended unchanged: the next menu follows the prompt of the first.
+                output_text += reply
+                session = _parse_output(output_text)
             if child.isalive():
                 child.sendline("q")
                 with contextlib.suppress(pexpect.EOF, pexpect.TIMEOUT, OSError):
@@ -125,58 +125,58 @@ class Tools:
         except pexpect.TIMEOUT as error:
             raise ToolFailed(
                 what=f"`{tool}` does not answer",
-                why=f"after {self.patience_s:g} s it had printed last: {_last(said + (child.before or ''))}",
-                next=f"call it yourself; a longer wait is set by {PATIENCE_VARIABLE}",
+                why=f"after {self.patience_s:g} s its last line was: {_last_line(output_text + (child.before or ''))}",
+                next=f"run it by hand; {PATIENCE_VARIABLE} sets a longer limit",
             ) from error
         except OSError as error:
-            raise ToolFailed(what=f"`{tool}` went away", why=str(error), next="call it yourself") from error
+            raise ToolFailed(what=f"`{tool}` ended unexpectedly", why=str(error), next="run it by hand") from error
         finally:
             child.close(force=True)
 
 
-def _heard(child: object) -> str:
-    """What is printed up to and with the next question, or to the end where none comes."""
+def _read_to_prompt(child: object) -> str:
+    """The output up to and including the next prompt, or to the end where there is none."""
     import pexpect
 
     assert isinstance(child, pexpect.spawn)
-    if child.expect([_QUESTION, pexpect.EOF]) == 0:
+    if child.expect([_PROMPT, pexpect.EOF]) == 0:
         return f"{child.before}{child.after}\n"
     return str(child.before)
 
 
-def _session(said: str) -> Session:
+def _parse_output(output_text: str) -> Session:
     try:
-        session = read_session(said)
+        session = read_session(output_text)
     except UnreadableOutput as error:
         raise ToolFailed(
-            what="`moreh-switch-model` printed what is not understood",
+            what="the output of `moreh-switch-model` is not understood",
             why=f"{error.what}; {error.why}",
-            next="nothing more was typed into it; call it yourself",
+            next="nothing more was typed into it; run it by hand",
         ) from error
     if session.in_use is not None:
         raise ToolFailed(
-            what=f"the {session.in_use} is in use, so that its flavor cannot be changed",
+            what=f"the {session.in_use} is in use, so its flavor cannot be changed",
             why="`moreh-switch-model` says so",
             next="wait until the process that `moreh-smi` shows has ended",
         )
     return session
 
 
-def _index(session: Session, flavor: str) -> int:
+def _find_index(session: Session, flavor: str) -> int:
     if not session.menus:
         raise ToolFailed(
             what="`moreh-switch-model` printed no menu",
-            why="its question stands alone, or it ended before",
-            next="call it yourself",
+            why="it printed a prompt alone, or ended before it",
+            next="run it by hand",
         )
     menu: Menu = session.menus[-1]
     index = menu.index_of(flavor)
     if index is None:
         names = ", ".join(each.flavor for each in menu.flavors)
-        raise ToolFailed(what=f"the menu has no flavor {flavor!r}, or more than one", why=f"it offers: {names}")
+        raise ToolFailed(what=f"the menu has no flavor {flavor!r}, or several", why=f"it offers: {names}")
     return index
 
 
-def _last(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_line(output_text: str) -> str:
+    lines = [line.strip() for line in output_text.splitlines() if line.strip()]
     return repr(lines[-1][:160]) if lines else "nothing"

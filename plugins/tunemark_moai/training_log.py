@@ -1,8 +1,8 @@
-"""What the platform writes into the output of a training program: resources, waiting, the search for a parallel
-configuration, its outcome, and how a program fails.
+"""Parse the platform's messages in the output of a training program: resources, waiting, the search for a parallel
+configuration, its result, and failures.
 
-Every other line of the program is passed over. `messages_of` reads one line, for whoever follows a running program,
-`read_training_log` all that a finished one left.
+All other lines of the program are ignored. `messages_of` parses one line, to follow a running program;
+`read_training_log` parses the whole output of a finished one.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ _PHASES: dict[What, Phase] = {
 
 _LEVEL = re.compile(
     r"(?:\[(?P<at>[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)\]\s*)?"
-    # At the start of a line the first bracket may be lost: one document has it so.
+    # At the start of a line the first bracket may be missing, as in one document.
     r"(?:\[|(?<!.)\s*)(?P<level>info|warning|error)\] ?"
 )
 
-# By what the platform writes behind a level, from its beginning; ends are left open because documents cut them.
-_LEVELLED: tuple[tuple[What, str], ...] = (
+# Patterns of the text after a level, matched from its start; their ends are open because documents cut the messages.
+_LEVEL_PATTERNS: tuple[tuple[What, str], ...] = (
     ("requesting", r"Requesting resources for (?P<name>.+?) from the server"),
     ("initializing", r"Initializing the worker daemon for (?P<name>.+?)(?:\.\.\.)?$"),
     ("connecting", r"\[(?P<number>[0-9]{1,6})/(?P<of>[0-9]{1,6})\] Connecting to resources on the server"),
@@ -96,8 +96,8 @@ _LEVELLED: tuple[tuple[What, str], ...] = (
     ("train", r"train\s*:\s*(?P<text>true|false)$"),
     ("batch sizes", r"Various batch size detected"),
 )
-# What is said with a level in one version and without in another, or by an exception.
-_BARE: tuple[tuple[What, str], ...] = (
+# Messages that have a level only in some versions, or that an exception prints.
+_BARE_PATTERNS: tuple[tuple[What, str], ...] = (
     (
         "in use until",
         r"Two or more processes cannot use (?P<name>.+?) at the same time"
@@ -124,7 +124,7 @@ _BARE: tuple[tuple[What, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One thing the platform says. at: its own clock, None where the line has none. name: the accelerator's."""
+    """One message of the platform. at: its clock, None where the line has none. name: the accelerator's."""
 
     what: What
     at: datetime | None
@@ -136,13 +136,13 @@ class Message:
 
     @property
     def phase(self) -> Phase | None:
-        """The phase that the program is in from here on; None where the message does not tell."""
+        """The phase that this message starts; None where it starts none."""
         return _PHASES.get(self.what)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseStart:
-    """Where a phase began. A waiting program says so once and then nothing until it goes on."""
+    """The start of a phase. A waiting program says so once and is then silent until it continues."""
 
     phase: Phase
     at: datetime | None
@@ -151,7 +151,7 @@ class PhaseStart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """A process that has the accelerator for which the program waits."""
+    """A process that holds the accelerator for which the program waits."""
 
     pid: int
     command: str | None
@@ -159,7 +159,7 @@ class Holder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """One search for a parallel configuration. Milliseconds as the platform gives them; None what was not said."""
+    """One search for a parallel configuration. Times in ms, as the platform prints them; None is unknown."""
 
     candidates: int | None = None
     possible: int | None = None
@@ -171,7 +171,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutOfMemory:
-    """Bytes on one physical device, not on the whole accelerator; None in versions that do not tell them."""
+    """Bytes on one physical device, not on the whole accelerator; None in versions that do not print them."""
 
     accelerator: str | None
     requested_bytes: int | None
@@ -189,10 +189,8 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingLog:
-    """What one log tells. nodes: servers that the program connected to. build: torch's version, the platform's in it.
-
-    searches: in order, several where graphs of several shapes were searched. others: messages of the platform that are
-    not known here.
+    """The contents of one log. nodes: servers that the program connected to. build: torch's version string, which
+    contains the platform's. searches: in order, one for each graph shape. others: unknown messages of the platform.
     """
 
     messages: tuple[Message, ...]
@@ -210,22 +208,22 @@ class TrainingLog:
 
 
 def read_training_log(text: str) -> TrainingLog:
-    """What the platform says in a program's output, from nothing on. Raises where a configuration is not understood."""
+    """The platform's messages in a program's output. Raises where a configuration is not understood."""
     return training_log_of(lines_of(text))
 
 
 def training_log_of(lines: Sequence[Line]) -> TrainingLog:
     messages: list[Message] = []
-    searches = _Searches()
+    searches = _SearchCollector()
     for at, line in enumerate(lines):
         for message in messages_of(line):
             messages.append(message)
-            selected = _configuration(message, lines[at + 1 :]) if message.what == "configuration" else None
+            selected = _join_configuration(message, lines[at + 1 :]) if message.what == "configuration" else None
             searches.take(message, selected)
     names = [message.name for message in messages if message.name and message.what in _PHASES]
     return TrainingLog(
         messages=tuple(messages),
-        phases=_phases(messages),
+        phases=_find_phases(messages),
         accelerator=names[0] if names else None,
         nodes=_last(messages, "connecting", "of"),
         version=_last(messages, "version", "text"),
@@ -237,50 +235,50 @@ def training_log_of(lines: Sequence[Line]) -> TrainingLog:
             if m.what == "holder" and m.number is not None
         ),
         searches=tuple(searches.done()),
-        out_of_memory=_out_of_memory(messages),
+        out_of_memory=_find_out_of_memory(messages),
         failure=next((Failure(text=m.text or "", line=m.line) for m in messages if m.what == "failure"), None),
         others=tuple(message.line for message in messages if message.what == "other"),
     )
 
 
 def messages_of(line: Line) -> list[Message]:
-    """What the platform says in one line: mostly one message or none, several where line breaks were lost."""
-    text = unmarked(line.text[:_LONGEST])
+    """The messages in one line: usually one or none, several where line breaks were lost."""
+    text = unmarked(line.text[:_MAX_CHARACTERS])
     levels = list(_LEVEL.finditer(text))
     if not levels:
-        found = _matched(text.strip(), _BARE)
-        return [_message(found, line, None)] if found else []
+        found = _match_first(text.strip(), _BARE_PATTERNS)
+        return [_make_message(found, line, None)] if found else []
     messages = []
     ends = [*(level.start() for level in levels[1:]), len(text)]
     for level, end in zip(levels, ends, strict=True):
         said = text[level.end() : end].strip()
-        found = _matched(said, _LEVELLED + _BARE) or ("other", {"text": said})
-        messages.append(_message(found, line, level["at"]))
+        found = _match_first(said, _LEVEL_PATTERNS + _BARE_PATTERNS) or ("other", {"text": said})
+        messages.append(_make_message(found, line, level["at"]))
     return messages
 
 
-# Into how many lines more a terminal of 30 columns breaks a configuration.
-_PIECES = 6
+# The number of further lines into which a terminal of 30 columns wraps a configuration.
+_MAX_LINES = 6
 
-# Longer than any message. A line of a dump may be longer by far, and says nothing of the platform.
-_LONGEST = 2000
+# More characters than any message has. Longer lines, for example of a dump, hold no message beyond them.
+_MAX_CHARACTERS = 2000
 
-_COMPILED: dict[str, re.Pattern[str]] = {pattern: re.compile(pattern) for _, pattern in _LEVELLED + _BARE}
+_COMPILED: dict[str, re.Pattern[str]] = {text: re.compile(text) for _, text in _LEVEL_PATTERNS + _BARE_PATTERNS}
 
 
-def _matched(text: str, patterns: Sequence[tuple[What, str]]) -> tuple[What, dict[str, Any]] | None:
+def _match_first(text: str, patterns: Sequence[tuple[What, str]]) -> tuple[What, dict[str, Any]] | None:
     for what, pattern in patterns:
         if found := _COMPILED[pattern].match(text):
             return what, found.groupdict()
     return None
 
 
-def _message(found: tuple[What, dict[str, Any]], line: Line, at: str | None) -> Message:
+def _make_message(found: tuple[What, dict[str, Any]], line: Line, at: str | None) -> Message:
     what, values = found
     number, of = (int(values[key]) if values.get(key) is not None else None for key in ("number", "of"))
     return Message(
         what=what,
-        at=_instant(at),
+        at=_parse_timestamp(at),
         line=line,
         name=values.get("name"),
         number=number,
@@ -289,14 +287,14 @@ def _message(found: tuple[What, dict[str, Any]], line: Line, at: str | None) -> 
     )
 
 
-def _instant(text: str | None) -> datetime | None:
+def _parse_timestamp(text: str | None) -> datetime | None:
     try:
         return datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
 
 
-def _phases(messages: Sequence[Message]) -> tuple[PhaseStart, ...]:
+def _find_phases(messages: Sequence[Message]) -> tuple[PhaseStart, ...]:
     phases: list[PhaseStart] = []
     for message in messages:
         if message.phase and (not phases or phases[-1].phase != message.phase):
@@ -309,7 +307,7 @@ def _last(messages: Sequence[Message], what: What, attribute: str) -> Any:
     return found[-1] if found else None
 
 
-def _out_of_memory(messages: Sequence[Message]) -> OutOfMemory | None:
+def _find_out_of_memory(messages: Sequence[Message]) -> OutOfMemory | None:
     said = [m for m in messages if m.what in ("out of memory", "requested", "available")]
     if not said:
         return None
@@ -321,11 +319,11 @@ def _out_of_memory(messages: Sequence[Message]) -> OutOfMemory | None:
     )
 
 
-def _configuration(message: Message, following: Sequence[Line]) -> Configuration:
-    """A configuration, made whole where its line was broken: a following line that belongs to it begins with a comma,
-    or is what the line lacks."""
+def _join_configuration(message: Message, following: Sequence[Line]) -> Configuration:
+    """A configuration, joined where its line was wrapped: a line that continues it begins with a comma, or is appended
+    until the configuration is complete."""
     whole = message.text or ""
-    filled = [line.text for line in following[:_PIECES] if line.text.strip() and not _LEVEL.search(line.text)]
+    filled = [line.text for line in following[:_MAX_LINES] if line.text.strip() and not _LEVEL.search(line.text)]
     error: UnreadableOutput | None = None
     for count in range(len(filled) + 1):
         if count < len(filled) and filled[count].lstrip().startswith(","):
@@ -336,7 +334,7 @@ def _configuration(message: Message, following: Sequence[Line]) -> Configuration
         except UnreadableOutput as refused:
             error = error or refused
         if count < len(filled):
-            # A terminal breaks at any letter, so nothing is put between; a blank at the break may be lost.
+            # A terminal wraps at any character, so nothing is inserted; only a blank at the break may be lost.
             joint = " " if re.search(r"\bNo$", whole) else ""
             whole += joint + filled[count]
     assert error
@@ -344,8 +342,8 @@ def _configuration(message: Message, following: Sequence[Line]) -> Configuration
 
 
 @dataclass(kw_only=True, slots=True)
-class _Searches:
-    """Puts what is said of searches together; a thing said for the second time begins the next search."""
+class _SearchCollector:
+    """Collects messages into searches; a value that occurs a second time begins the next search."""
 
     found: list[dict[str, Any]] = field(default_factory=list)
 

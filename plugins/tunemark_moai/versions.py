@@ -1,4 +1,4 @@
-"""The versions in the titles above a table: `Current Version: 24.5.0  Latest Version: 24.5.0`, and its older forms."""
+"""Versions in the titles above a table: `Current Version: 24.5.0  Latest Version: 24.5.0`, and its older forms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _VERSION = re.compile(r"v?[0-9]+(?:\.[0-9A-Za-z]+)*(?:[-+][0-9A-Za-z.+-]+)?")
 
 
 def versions_of(titles: Iterable[Line]) -> dict[str, str]:
-    """Versions by what they are of, in lower case: "current", "latest", "client", "server", "moreh-smi" ...
+    """Versions by their label in lower case: "current", "latest", "client", "server", "moreh-smi" ...
 
-    A label with nothing or a dash after it is left out: the tool does not know. Other titles say nothing of versions.
+    A label with no value or a dash is left out: the tool does not know it. Titles without a label are ignored.
     """
     versions: dict[str, str] = {}
     for title in titles:

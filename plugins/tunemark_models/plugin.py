@@ -1,4 +1,4 @@
-"""The families that people fine-tune, each with its public sizes and a tiny member for two CPU cores. No torch here."""
+"""Model families with their published sizes and a tiny model for two CPU cores each, and the source `hf:`. No torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tunemark_models import families
 
 @hookimpl
 def tunemark_models() -> Sequence[Model]:
-    each = (
+    makers = (
         families.llama, families.smollm2, families.qwen, families.gemma2, families.mixtral, families.phi3,
         families.olmo2, families.gpt2, families.baichuan,
     )  # fmt: skip
-    return [model for family in each for model in family()]
+    return [model for make in makers for model in make()]
 
 
 @hookimpl
 def tunemark_model_sources() -> Sequence[ModelSource]:
-    words = "a folder with a config.json, or a repository on the hub"
-    return [ModelSource(name="hf", loader="tunemark_models.hf:model", description=words)]
+    description = "a folder with a config.json, or a repository on the hub"
+    return [ModelSource(name="hf", loader="tunemark_models.hf:model", description=description)]

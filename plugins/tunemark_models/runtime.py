@@ -1,6 +1,6 @@
-"""Any causal language model of transformers in the worker: its own class, built in place, attention through SDPA.
+"""In the worker: any causal language model of transformers, built on its device, with attention through SDPA.
 
-Dropout is 0 everywhere: losses are comparable between strategies, and a rate does not hang on a random generator.
+Dropout is 0 everywhere, so that losses are comparable between strategies and no rate depends on a random generator.
 Works with transformers 4.46 to 5.23.
 """
 
@@ -19,17 +19,17 @@ from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.optimizer import compute_dtype, parameter_dtype
 
-# Since transformers 4.53 a model whose layers differ takes a mask for each kind of layer; before, its sliding layers
-# cut their window out of the one mask by themselves.
-_TAKES_MASK_OF_EACH_KIND = hasattr(transformers, "masking_utils")
+# Since transformers 4.53 a model with several layer types takes a mask per type; before, its sliding layers applied
+# their window to the one mask themselves.
+_TAKES_MASK_PER_TYPE = hasattr(transformers, "masking_utils")
 
 
-# transformers 5 renamed it; 4.46 does not know the newer name.
-_DTYPE = "torch_dtype" if int(transformers.__version__.partition(".")[0]) < 5 else "dtype"
+# transformers 5 renamed the argument; 4.46 does not accept the new name.
+_DTYPE_ARGUMENT = "torch_dtype" if int(transformers.__version__.partition(".")[0]) < 5 else "dtype"
 
 
 class CausalLm:
-    """Builds the model on its device, in its dtype, never a second copy of the weights."""
+    """Builds the model directly on its device and in its dtype, without a second copy of the weights."""
 
     def __init__(self) -> None:
         self._compute_dtype = torch.float32
@@ -37,34 +37,34 @@ class CausalLm:
         self._weights: Dict[str, Any] = {}
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
-        """weights: "random", or "pretrained:" and a folder or an id on the hub."""
+        """`assignment.weights` is "random", or "pretrained:" with a folder or an id on the hub."""
         self._compute_dtype = compute_dtype(assignment.precision)
         self._architecture = assignment.architecture
         dtype = parameter_dtype(assignment.precision)
-        module = self._built(dtype, assignment, place)
-        if _is_whole(assignment.architecture) and assignment.batching == "pack" and place.device != "meta":
+        module = self._build(dtype, assignment, place)
+        if _is_full_config(assignment.architecture) and assignment.batching == "pack" and place.device != "meta":
             self._check_packing(module, place.device)
         return module
 
-    def _built(self, dtype: torch.dtype, assignment: Assignment, place: Place) -> torch.nn.Module:
+    def _build(self, dtype: torch.dtype, assignment: Assignment, place: Place) -> torch.nn.Module:
         source, _, name = assignment.weights.partition(":")
         if source == "pretrained":
-            return self._pretrained(name, dtype, assignment).to(place.device)
+            return self._load_pretrained(name, dtype, assignment).to(place.device)
         if source != "random":
-            raise ValueError("weights are 'random' or 'pretrained:NAME', not {!r}".format(assignment.weights))
+            raise ValueError("weights must be 'random' or 'pretrained:NAME', not {!r}".format(assignment.weights))
         self._weights = {"source": "random"}
         remote = assignment.architecture.get("remote")
         if remote is not None:
-            return self._of_remote_code(remote, dtype, assignment).to(place.device)
+            return self._build_remote_code(remote, dtype, assignment).to(place.device)
         config = configuration(assignment.architecture)
         with _default_dtype(dtype), torch.device(place.device):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             built: torch.nn.Module = kind(config)
             return built
 
-    def _pretrained(self, name: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
-        """Weights out of safetensors or GGUF; out of pickles only where that is allowed."""
-        # A model that transformers knows is built by its class, whatever code lies beside its weights.
+    def _load_pretrained(self, name: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
+        """Load weights from safetensors or GGUF; from pickles only if `assignment.allow_pickle`."""
+        # transformers' own class is used where there is one, whatever code the repository holds.
         is_remote = "remote" in assignment.architecture
         if is_remote and not assignment.trust_remote_code:
             raise ValueError("{} is Python code, and running it is not allowed".format(name))
@@ -77,46 +77,45 @@ class CausalLm:
         else:
             self._weights = {"source": name}
         config = AutoConfig.from_pretrained(folder, **where)
-        _check(config, assignment.architecture, name)
+        _check_dimensions(config, assignment.architecture, name)
         if "gguf_file" not in where:
             where["use_safetensors"] = None if assignment.allow_pickle else True
-        where[_DTYPE] = dtype
+        where[_DTYPE_ARGUMENT] = dtype
         kind: Any = AutoModelForCausalLM
         module, loaded = kind.from_pretrained(
             folder,
-            config=_for_training(config),
-            attn_implementation=_attention(config),
+            config=_prepare_for_training(config),
+            attn_implementation=_attention_implementation(config),
             output_loading_info=True,
             **where,
         )
         wrong = {name: sorted(map(str, loaded[name])) for name in ("missing_keys", "mismatched_keys") if loaded[name]}
         if wrong:
-            # transformers fills them with random numbers and goes on.
+            # transformers would initialise them randomly and continue.
             words = "; ".join("{}: {}".format(name.replace("_", " "), names[:3]) for name, names in wrong.items())
-            raise ValueError("the weights of {} are not whole: {}".format(name, words))
+            raise ValueError("the weights of {} are incomplete: {}".format(name, words))
         return module  # type: ignore[no-any-return]
 
-    def _of_remote_code(self, repository: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
-        """Random weights of a model whose class is in its repository. The parent refuses before where that is not
-        trusted."""
+    def _build_remote_code(self, repository: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
+        """Random weights of a model whose class is in its repository. The parent has already refused untrusted code."""
         if not assignment.trust_remote_code:
             raise ValueError("{} is Python code, and running it is not allowed".format(repository))
-        config = _for_training(AutoConfig.from_pretrained(repository, trust_remote_code=True))
-        _check(config, assignment.architecture, repository)
+        config = _prepare_for_training(AutoConfig.from_pretrained(repository, trust_remote_code=True))
+        _check_dimensions(config, assignment.architecture, repository)
         with _default_dtype(dtype):
             model: Any = AutoModelForCausalLM
             module: torch.nn.Module = model.from_config(config, trust_remote_code=True)
             return module
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Padding is on the right, where causal attention cannot reach it from content: only packing needs a mask.
-        Without one, transformers applies the sliding windows itself."""
+        """Scores [micro_batch, sequence, vocab_size]. Only packing needs a mask: padding is on the right, where causal
+        attention cannot see it. Without a mask transformers applies sliding windows itself."""
         if not batch.packed:
             return module(input_ids=batch.input_ids, use_cache=False).logits  # type: ignore[no-any-return]
         if "remote" in self._architecture:
-            # Baichuan's own code takes the documents' numbers for a mask, from 1 on, and counts positions by distance.
+            # Baichuan's own code takes document numbers from 1 on as its mask, and ALiBi needs no positions.
             if self._architecture["model_type"] != "baichuan":
-                raise ValueError("how this model's own code keeps packed documents apart is not known: --batching pad")
+                raise ValueError("this model's own code may not keep packed documents apart: use --batching pad")
             numbers = batch.document_ids + 1
             return module(  # type: ignore[no-any-return]
                 input_ids=batch.input_ids, attention_mask=numbers, use_cache=False
@@ -126,11 +125,11 @@ class CausalLm:
         return output.logits  # type: ignore[no-any-return]
 
     def _check_packing(self, module: torch.nn.Module, device: str) -> None:
-        """ValueError where a document of a family that is not known here sees the one before it in its row, or where
-        it begins: then packing would train another model."""
+        """ValueError if in a family not known by name a document's scores depend on the one before it in its row, or on
+        its position there: packing would then train a different model."""
         ids = torch.arange(1, 17, device=device)[None] % self._architecture["vocab_size"]
-        at = torch.arange(8, device=device)
-        document_ids, positions = (torch.cat(each)[None] for each in ((at * 0, at * 0 + 1), (at, at)))
+        half = torch.arange(8, device=device)
+        document_ids, positions = (torch.cat(each)[None] for each in ((half * 0, half * 0 + 1), (half, half)))
         labels = torch.full_like(ids, IGNORED_LABEL)
         other = torch.cat([ids[:, :8].flip(1), ids[:, 8:]], dim=1)
         with torch.no_grad():
@@ -141,20 +140,20 @@ class CausalLm:
             alone = self.logits(module, Batch(ids[:, 8:], labels, document_ids, positions, False))[0].float()
         if not torch.equal(one, two) or (one - alone).norm() > 0.05 * alone.norm():
             raise ValueError(
-                "documents that are packed into one row are not kept apart by {}: --batching pad".format(
+                "{} does not keep documents apart that are packed into one row: use --batching pad".format(
                     type(module).__name__
                 )
             )
 
     def weights_origin(self) -> Dict[str, Any]:
-        """Where the weights come from, for the record."""
+        """Where the weights were read from, for the record."""
         return self._weights
 
     def save(self, module: torch.nn.Module, folder: str) -> None:
-        """config.json and safetensors, as transformers' own from_pretrained reads them."""
+        """Write config.json and safetensors, which transformers' from_pretrained reads."""
         plain: Any = module
         plain.config.use_cache = True
-        # What GGUF held in few bits is held in floats since it was read.
+        # Weights from GGUF were dequantized when loaded.
         for owner, name in ((plain, "hf_quantizer"), (plain.config, "quantization_config")):
             if hasattr(owner, name):
                 delattr(owner, name)
@@ -166,19 +165,19 @@ class CausalLm:
         if kinds is None:
             return packed_mask(document_ids, window, self._compute_dtype)
         full = packed_mask(document_ids, None, self._compute_dtype)
-        if "sliding_attention" not in kinds or not _TAKES_MASK_OF_EACH_KIND:
+        if "sliding_attention" not in kinds or not _TAKES_MASK_PER_TYPE:
             return full
         sliding = packed_mask(document_ids, window, self._compute_dtype)
         return {"full_attention": full, "sliding_attention": sliding}
 
 
-# Fields of `tunemark.plugin.Architecture` that transformers has under the same name, in the models that have them.
-_SAME = (
+# Fields of `tunemark.plugin.Architecture` that transformers calls the same, in the models that have them.
+_SAME_NAMES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "max_position_embeddings", "sliding_window", "rms_norm_eps",
     "tie_word_embeddings", "num_local_experts", "num_experts_per_tok", "attention_bias", "mlp_bias", "layer_types",
 )  # fmt: skip
-_GPT2 = {
+_GPT2_NAMES = {
     "n_embd": "hidden_size",
     "n_inner": "intermediate_size",
     "n_layer": "num_hidden_layers",
@@ -191,36 +190,36 @@ _GPT2 = {
 
 
 def configuration(architecture: Dict[str, Any]) -> Any:
-    """transformers' configuration of an architecture whose keys are `tunemark.plugin.Architecture`'s, and those under
-    "configuration" transformers' own, which win."""
+    """transformers' configuration from an architecture with the keys of `tunemark.plugin.Architecture`; those under
+    "configuration" are transformers' own and take precedence."""
     a, kind = architecture, architecture["model_type"]
-    if _is_whole(a):
+    if _is_full_config(a):
         fields = {k: v for k, v in a["configuration"].items() if k != "model_type"}
-        config = _for_training(AutoConfig.for_model(kind, **fields))
-        config._attn_implementation = _attention(config)
+        config = _prepare_for_training(AutoConfig.for_model(kind, **fields))
+        config._attn_implementation = _attention_implementation(config)
         return config
     if kind == "gpt2":
-        fields = {theirs: a[ours] for theirs, ours in _GPT2.items()}
+        fields = {theirs: a[ours] for theirs, ours in _GPT2_NAMES.items()}
     else:
-        fields = {name: a[name] for name in _SAME if name in a}
+        fields = {name: a[name] for name in _SAME_NAMES if name in a}
         if a.get("rope_theta") is not None:
             fields["rope_theta"] = a["rope_theta"]
-    # Their defaults are ids of the published vocabulary, which a smaller one may not have.
+    # The defaults are ids in the published vocabulary, which may not exist in a smaller one.
     fields.update({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
     fields.update(a.get("configuration", {}))
     if isinstance(fields.get("layer_types"), tuple):
         fields["layer_types"] = list(fields["layer_types"])
-    config = _for_training(AutoConfig.for_model(kind, **fields))
-    config._attn_implementation = _attention(config)
+    config = _prepare_for_training(AutoConfig.for_model(kind, **fields))
+    config._attn_implementation = _attention_implementation(config)
     return config
 
 
-def _is_whole(architecture: Dict[str, Any]) -> bool:
-    """Whether the configuration is told as it is written, for a family that is not known by name."""
+def _is_full_config(architecture: Dict[str, Any]) -> bool:
+    """Whether "configuration" is a complete one, as it is for a family that is not known by name."""
     return "model_type" in architecture.get("configuration", {})
 
 
-def _for_training(config: Any) -> Any:
+def _prepare_for_training(config: Any) -> Any:
     for name in vars(config):
         if ("dropout" in name or name.endswith("_pdrop")) and isinstance(getattr(config, name), float):
             setattr(config, name, 0.0)
@@ -228,8 +227,8 @@ def _for_training(config: Any) -> Any:
     return config
 
 
-def _attention(config: Any) -> str:
-    """torch's SDPA knows no soft cap on the scores."""
+def _attention_implementation(config: Any) -> str:
+    """The attention implementation: torch's SDPA does not support soft-capped scores."""
     return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else "sdpa"
 
 
@@ -252,8 +251,8 @@ _DIMENSIONS = [
 ]
 
 
-def _check(config: Any, architecture: Dict[str, Any], name: str) -> None:
-    """The rate and its FLOPs would be another model's."""
+def _check_dimensions(config: Any, architecture: Dict[str, Any], name: str) -> None:
+    """ValueError if the dimensions differ: the rate and the FLOPs would be another model's."""
     differing = [
         "{} is {}, not {}".format(field, getattr(config, field), architecture[field])
         for field in _DIMENSIONS
@@ -264,16 +263,16 @@ def _check(config: Any, architecture: Dict[str, Any], name: str) -> None:
 
 
 def packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask [B, 1, S, S]: 0 where a query sees a key of its own document, not later, within the window.
+    """Additive mask [B, 1, S, S]: 0 where the key is in the query's document, not later and within the window.
 
-    Padding sees padding, so that no row of the softmax is empty."""
+    Padding attends to padding, so that no softmax row is empty."""
     sequence = document_ids.shape[1]
-    at = torch.arange(sequence, device=document_ids.device)
-    distance = at[:, None] - at[None, :]
+    index = torch.arange(sequence, device=document_ids.device)
+    distance = index[:, None] - index[None, :]
     near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    seen = (document_ids[:, :, None] == document_ids[:, None, :]) & near
-    mask = torch.zeros(seen.shape, dtype=dtype, device=document_ids.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    visible = (document_ids[:, :, None] == document_ids[:, None, :]) & near
+    mask = torch.zeros(visible.shape, dtype=dtype, device=document_ids.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
 
 
 @contextlib.contextmanager

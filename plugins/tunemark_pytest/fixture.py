@@ -1,7 +1,7 @@
-"""The fixture `tunemark`: one line runs an experiment inside a test and records its steps as pytest-benchmark's rounds.
+"""The fixture `tunemark`, which runs an experiment inside a test and records its steps as pytest-benchmark rounds.
 
 pytest imports this module at every start, so it imports nothing heavy and does nothing unless a test asks for the
-fixture. pytest-benchmark may be absent or switched off: the experiment then runs and is recorded nowhere.
+fixture. If pytest-benchmark is absent or disabled, the experiment still runs and is not recorded.
 """
 
 from __future__ import annotations
@@ -17,59 +17,59 @@ if TYPE_CHECKING:
 
     from tunemark.results import Result
 
-# History of what stands under "tunemark" in extra_info: 1, first form.
+# Schema versions of extra_info["tunemark"]: 1, the first.
 SCHEMA = 1
 
 _FIXTURE = "tunemark"
 
 RunExperiment = Callable[..., "Result"]
-"""What the fixture is: (experiment=None, **settings) -> Result, with the arguments of `tunemark.run`."""
+"""The fixture's type: (experiment=None, **settings) -> Result, with the arguments of `tunemark.run`."""
 
 
-class NoMeasurement(AssertionError):  # noqa: N818 - it says what happened
-    """The experiment ran and gave no figure that could be recorded: out of memory, failed, or invalid."""
+class NoMeasurement(AssertionError):  # noqa: N818 - the name states the failure
+    """The experiment ran but has no figure to record: out of memory, failed, or invalid."""
 
 
 class Stopwatch:
-    """A timer whose time is that of steps measured elsewhere: pytest-benchmark reads it around each round."""
+    """A timer that replays the times of measured steps; pytest-benchmark reads it around each round."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        self._left: Iterator[float] = iter(())
+        self._remaining: Iterator[float] = iter(())
 
     def load(self, seconds: Sequence[float]) -> None:
-        self._left = iter(seconds)
+        self._remaining = iter(seconds)
 
     def reset(self) -> None:
-        """At 0 before each round, so that the difference of two readings is a step's time to the last bit."""
+        """Set to 0 before each round, so that the difference of two readings is exactly a step's time."""
         self._now_s = 0.0
 
     def step(self) -> None:
-        self._now_s = next(self._left, 0.0)
+        self._now_s = next(self._remaining, 0.0)
 
     def timer(self) -> float:
-        """Read by pytest-benchmark; its name stands in the saved JSON."""
+        """Read by pytest-benchmark, which saves this function's name in its JSON."""
         return self._now_s
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the fixture by whether pytest-benchmark is active; called once, before collection."""
-    chosen = _Recording() if config.pluginmanager.hasplugin("benchmark") else _Alone()
-    config.pluginmanager.register(chosen, "tunemark-fixture")
+    """Register the fixture for pytest-benchmark or without it; called once, before collection."""
+    fixture = _BenchmarkFixture() if config.pluginmanager.hasplugin("benchmark") else _PlainFixture()
+    config.pluginmanager.register(fixture, "tunemark-fixture")
 
 
-class _Recording:
-    """Where pytest-benchmark is active."""
+class _BenchmarkFixture:
+    """The fixture if pytest-benchmark is active."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Give the tests that use the fixture a timer of their own, by pytest-benchmark's own mark."""
+        """Give each test that uses the fixture its own timer, through pytest-benchmark's mark."""
         for item in items:
-            # A fixture of the same name that is somebody else's asks for no benchmark.
+            # Another plugin's fixture of the same name does not use `benchmark`.
             if {_FIXTURE, "benchmark"} <= set(getattr(item, "fixturenames", ())):
-                former = item.get_closest_marker("benchmark")
-                kept = dict(former.kwargs) if former else {}
+                mark = item.get_closest_marker("benchmark")
+                kept = dict(mark.kwargs) if mark else {}
                 item.add_marker(pytest.mark.benchmark(**{**kept, "timer": Stopwatch().timer}), append=False)
 
     @pytest.fixture
@@ -79,15 +79,15 @@ class _Recording:
         tmp_path_factory: pytest.TempPathFactory,
         benchmark: BenchmarkFixture,
     ) -> RunExperiment:
-        """Run one experiment, record the steps of its timed part as rounds, and return its Result."""
-        stopwatch = _stopwatch(request.node)
+        """Run one experiment, record its timed steps as rounds, and return its Result."""
+        stopwatch = _stopwatch_of(request.node)
 
         def run(experiment: str | Path | None = None, **settings: Any) -> Result:
             failure: Exception | None = None
             result: Any = None
             seconds: tuple[float, ...] = ()
             try:
-                result, seconds = _measured(tmp_path_factory, experiment, settings)
+                result, seconds = _measure(tmp_path_factory, experiment, settings)
                 benchmark.extra_info.update(_extra_info(result))
                 prove(result, seconds)
             except Exception as error:
@@ -95,7 +95,7 @@ class _Recording:
             stopwatch.load(seconds)
 
             def step() -> None:
-                # In here, so that pytest-benchmark knows that there is nothing to save.
+                # Raised in here, so that pytest-benchmark saves nothing.
                 if failure:
                     raise failure
                 stopwatch.step()
@@ -108,62 +108,62 @@ class _Recording:
         return run
 
 
-class _Alone:
-    """Where pytest-benchmark is absent or switched off."""
+class _PlainFixture:
+    """The fixture if pytest-benchmark is absent or disabled."""
 
     @pytest.fixture
     def tunemark(self, tmp_path_factory: pytest.TempPathFactory) -> RunExperiment:
         """Run one experiment and return its Result; nothing is recorded, since pytest-benchmark is not active."""
 
         def run(experiment: str | Path | None = None, **settings: Any) -> Result:
-            result, seconds = _measured(tmp_path_factory, experiment, settings)
+            result, seconds = _measure(tmp_path_factory, experiment, settings)
             prove(result, seconds)
             return result
 
         return run
 
 
-def _stopwatch(node: pytest.Item) -> Stopwatch:
+def _stopwatch_of(node: pytest.Item) -> Stopwatch:
     marker = node.get_closest_marker("benchmark")
     timer = marker.kwargs.get("timer") if marker else None
     stopwatch = getattr(timer, "__self__", None)
-    assert isinstance(stopwatch, Stopwatch), "every test with this fixture was given a timer when it was collected"
+    assert isinstance(stopwatch, Stopwatch), "every test with this fixture got a timer at collection"
     return stopwatch
 
 
-def _measured(
+def _measure(
     folders: pytest.TempPathFactory, experiment: str | Path | None, settings: dict[str, Any]
 ) -> tuple[Result, tuple[float, ...]]:
-    """The result of the one run asked for, and its timed steps' seconds, of all attempts that ended well."""
-    # Heavy, and needed by a test that measures alone.
+    """The result of the experiment's single run, and the seconds of its timed steps in all successful attempts."""
+    # Heavy, and needed only by tests that measure.
     import tunemark
     from tunemark.errors import BadExperiment
     from tunemark.experiment import make_experiment
     from tunemark.results import Store, timed_steps
 
-    written = make_experiment(settings, experiment).sources
-    # A test measures anew, in a folder of its own, unless it says otherwise.
-    if "store" not in written:
+    given = make_experiment(settings, experiment).sources
+    # By default a test measures again, in its own folder.
+    if "store" not in given:
         settings["store"] = str(folders.mktemp("tunemark"))
-    if "redo" not in written:
+    if "redo" not in given:
         settings["redo"] = True
     plans = tunemark.plan(experiment, **settings)
     if len(plans) != 1:
         raise BadExperiment(
             what=f"{len(plans)} runs in one test",
-            why="a benchmark is of one run",
+            why="one benchmark records one run",
             next="parametrize the test: @pytest.mark.parametrize('size', [1, 2])",
         )
     (result,) = tunemark.run(experiment, **settings).runs
     store = Store(Path(make_experiment(settings, experiment).store))
-    good = {row.name for row in result.each_attempt if row.status == "ok"}
+    successful = {row.name for row in result.each_attempt if row.status == "ok"}
     measurements = store.measurements(result.run_id)
-    seconds = [s for m in measurements if m.assignment.attempt in good for s in timed_steps(m, result)]
+    seconds = [s for m in measurements if m.assignment.attempt in successful for s in timed_steps(m, result)]
     return result, tuple(seconds)
 
 
 def prove(result: Result, seconds: Sequence[float]) -> None:
-    """Raise `NoMeasurement` unless the run's figures are some."""
+    """Raise `NoMeasurement` unless the run has usable figures."""
     if result.status != "ok":
         evidence = "; ".join(row.evidence for row in result.each_attempt if row.status != "ok")
         raise NoMeasurement(f"the run ended {result.status}: {evidence}")
@@ -175,7 +175,7 @@ def prove(result: Result, seconds: Sequence[float]) -> None:
 
 
 def _extra_info(result: Result) -> dict[str, Any]:
-    """What stands beside the seconds in pytest-benchmark's JSON: the rate first, then all that reads it back."""
+    """The extra_info of pytest-benchmark's JSON: the rate first, then what the importer reads back."""
     import msgspec
 
     from tunemark.results import Identity

@@ -1,1 +1,1 @@
-"""What vendors' own libraries say of devices while jobs run on them: NVML, AMD SMI, and the host's kernel."""
+"""Read device telemetry while jobs run: by NVML, AMD SMI, and the host's kernel."""

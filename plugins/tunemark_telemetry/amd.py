@@ -1,7 +1,7 @@
-"""AMD GPUs by AMD SMI's Python library, `amdsmi`, which ROCm brings. Not run on hardware.
+"""AMD GPUs by AMD SMI's Python library, `amdsmi`, a part of ROCm. Not run on hardware.
 
-Each die is a device of its own there: an MI250 is two. Its power and its energy are counted for the package, by the
-first die alone. Source: AMD SMI documentation, "Python API" (rocm.docs.amd.com/projects/amdsmi), releases 6.2 to 7.0.
+Each die is a separate device there: an MI250 is two. Only the first die of a package reports power and energy, for the
+whole package. Source: AMD SMI documentation, "Python API" (rocm.docs.amd.com/projects/amdsmi), releases 6.2 to 7.0.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tunemark.plugin.protocols import MonitorReader
 from tunemark_telemetry.amd_tool import AmdSmiTool
 from tunemark_telemetry.packages import shared_energy
 
-# What `amdsmi_get_violation_status` says of the moment, and what it means.
-_SLOWED = {
+# Fields of `amdsmi_get_violation_status` for the current moment, and their meaning.
+_THROTTLE_CAUSES = {
     "active_prochot_thrm": "heat, by the processor's signal",
     "active_socket_thrm": "heat of the socket",
     "active_vr_thrm": "heat of the voltage regulators",
@@ -28,14 +28,14 @@ _SLOWED = {
 _POWER_CAP = "active_ppt_pwr"
 # Status codes that mean that the device is gone: IO, NOT_FOUND, NOT_INIT, DRIVER_NOT_LOADED, AMDGPU_RESTART_ERR.
 _GONE = (12, 31, 32, 34, 54)
-# What different chips call the power of the package, the momentary first; the others are "N/A", or 0 on a second die.
+# Fields for the package's power by chip, the momentary one first; the others are "N/A", or 0 on a second die.
 _POWERS = ("current_socket_power", "socket_power", "average_socket_power")
-# Of `amdsmi_topo_get_link_type`, in the library's own enumeration.
-_LINKS = {0: "internal", 1: "pcie", 2: "xgmi"}
+# Values of `amdsmi_topo_get_link_type`, in the library's enumeration.
+_LINK_TYPES = {0: "internal", 1: "pcie", 2: "xgmi"}
 
 
 def reader() -> MonitorReader:
-    """The library, or where it cannot be imported the program `amd-smi`, if that is there."""
+    """The library; where it cannot be imported, the program `amd-smi` if it is installed."""
     try:
         importlib.import_module("amdsmi")
     except Exception:  # it raises KeyError where there is no ROCm, OSError where its C library is missing
@@ -45,7 +45,7 @@ def reader() -> MonitorReader:
 
 
 class AmdSmi:
-    """The library, opened for some dies. A value that a die does not tell is None."""
+    """The library, opened for some dies. A value that a die does not report is None."""
 
     def __init__(self) -> None:
         self._smi: Any = None
@@ -84,7 +84,7 @@ class AmdSmi:
             }
         except smi.AmdSmiException as error:
             raise TunemarkError(
-                what=f"no telemetry: AMD SMI says {_words(error)}", next="see whether `amd-smi list` works here"
+                what=f"no telemetry: AMD SMI: {_error_text(error)}", next="check whether `amd-smi list` works here"
             ) from error
 
     def sample(self) -> Sequence[DeviceSample]:
@@ -93,41 +93,41 @@ class AmdSmi:
     def close(self) -> None:
         self._smi.amdsmi_shut_down()
 
-    def _told(self, ask: Callable[..., Any] | None, *words: Any) -> Any:
-        """What a function says; None where it is not supported or fails. A device that is gone is an error to the
-        caller. ask: None where this version has no such function."""
-        if ask is None:
+    def _query(self, function: Callable[..., Any] | None, *arguments: Any) -> Any:
+        """The result of a function; None where it is not supported or fails. A lost device raises.
+        function: None where this version has no such function."""
+        if function is None:
             return None
         try:
-            return ask(*words)
+            return function(*arguments)
         except self._smi.AmdSmiException as error:
             if _code(error) in _GONE:
                 raise
             return None
 
-    def _field(self, ask: Callable[..., Any] | None, name: str, *words: Any) -> Any:
-        """One field of a dictionary that a function returns; the library writes "N/A" for what is unknown."""
-        answer = self._told(ask, *words)
+    def _field(self, function: Callable[..., Any] | None, name: str, *arguments: Any) -> Any:
+        """One field of the dictionary that a function returns; the library writes "N/A" for an unknown value."""
+        answer = self._query(function, *arguments)
         value = answer.get(name) if isinstance(answer, Mapping) else None
         return None if value == "N/A" else value
 
-    def _number(self, ask: Callable[..., Any] | None, name: str, *words: Any) -> float | None:
-        value = self._field(ask, name, *words)
+    def _number(self, function: Callable[..., Any] | None, name: str, *arguments: Any) -> float | None:
+        value = self._field(function, name, *arguments)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
     def _package(self, handle: Any) -> str | None:
-        """What the dies of one package have in common: the number of their module on the board."""
+        """The number of the module on the board, which all dies of one package share."""
         found = self._field(self._smi.amdsmi_get_gpu_asic_info, "oam_id", handle)
         return None if found is None else str(found)
 
     def _facts(self, name: str, handle: Any) -> dict[str, Any]:
         smi = self._smi
-        asic = self._told(smi.amdsmi_get_gpu_asic_info, handle) or {}
+        asic = self._query(smi.amdsmi_get_gpu_asic_info, handle) or {}
         package = self._packages[name]
         total_mb = self._number(smi.amdsmi_get_gpu_vram_usage, "vram_total", handle)
         return {
             "name": None if asic.get("market_name") in (None, "N/A") else asic["market_name"],
-            "uuid": self._told(smi.amdsmi_get_gpu_device_uuid, handle),
+            "uuid": self._query(smi.amdsmi_get_gpu_device_uuid, handle),
             "memory_bytes": None if total_mb is None else int(total_mb) << 20,
             "package": package,
             "dies": self._all_packages.count(package) if package is not None else None,
@@ -139,7 +139,7 @@ class AmdSmi:
             if a is b:
                 return "self"
             kind = self._field(self._smi.amdsmi_topo_get_link_type, "type", a, b)
-            return _LINKS.get(kind) if isinstance(kind, int) else None
+            return _LINK_TYPES.get(kind) if isinstance(kind, int) else None
 
         handles = list(self._handles.values())
         return [[link(a, b) for b in handles] for a in handles]
@@ -149,17 +149,17 @@ class AmdSmi:
         if name in self._lost:
             return DeviceSample(id=name, lost=self._lost[name])
         try:
-            power = self._told(smi.amdsmi_get_power_info, handle) or {}
-            count = self._told(smi.amdsmi_get_energy_count, handle)
+            power = self._query(smi.amdsmi_get_power_info, handle) or {}
+            count = self._query(smi.amdsmi_get_energy_count, handle)
             clock_mhz = self._number(smi.amdsmi_get_clock_info, "clk", handle, smi.AmdSmiClkType.GFX)
             hot = (handle, smi.AmdSmiTemperatureType.HOTSPOT, smi.AmdSmiTemperatureMetric.CURRENT)
-            temperature = self._told(smi.amdsmi_get_temp_metric, *hot)
+            temperature = self._query(smi.amdsmi_get_temp_metric, *hot)
             activity = self._number(smi.amdsmi_get_gpu_activity, "gfx_activity", handle)
             used_mb = self._number(smi.amdsmi_get_gpu_vram_usage, "vram_used", handle)
-            violations = self._told(getattr(smi, "amdsmi_get_violation_status", None), handle)
-            processes = self._told(smi.amdsmi_get_gpu_process_list, handle)
+            violations = self._query(getattr(smi, "amdsmi_get_violation_status", None), handle)
+            processes = self._query(smi.amdsmi_get_gpu_process_list, handle)
         except smi.AmdSmiException as error:
-            self._lost[name] = f"AMD SMI says {_words(error)}"
+            self._lost[name] = f"AMD SMI: {_error_text(error)}"
             return DeviceSample(id=name, lost=self._lost[name])
         energy_j, shared, reason = self._energy(name, count)
         return DeviceSample(
@@ -178,7 +178,7 @@ class AmdSmi:
         )
 
     def _energy(self, name: str, count: Any) -> tuple[float | None, str | None, str | None]:
-        """(joules, whose counter holds them, why there are none). resolution: microjoules for each count."""
+        """(joules, the die whose counter holds them, why there are none). resolution: microjoules per count."""
         whose, reason = shared_energy(name, self._all_packages, self._handles)
         if whose is not None or reason is not None:
             return None, whose, reason
@@ -192,7 +192,7 @@ class AmdSmi:
 
 
 def _throttle(violations: Any) -> tuple[str, ...] | None:
-    known = {word: _flag(violations, field) for field, word in _SLOWED.items()}
+    known = {word: _flag(violations, field) for field, word in _THROTTLE_CAUSES.items()}
     if all(flag is None for flag in known.values()):
         return None
     return tuple(word for word, flag in known.items() if flag)
@@ -218,5 +218,5 @@ def _code(error: Exception) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(getattr(error, "err_info", "") or " ".join(str(error).split()))

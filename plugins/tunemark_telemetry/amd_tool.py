@@ -1,9 +1,9 @@
-"""AMD GPUs by the program `amd-smi`, where its Python library is not there. Not run on hardware.
+"""AMD GPUs by the program `amd-smi`, where its Python library is missing. Not run on hardware.
 
-Each sample starts the program, which takes about half a second of a core: it is for hosts that have nothing better.
-Energy is read in the middle of that time, so it is known to half a second's worth on either side.
+Each sample starts the program, which takes about half a second of a core, so it is a fallback. Energy is read in the
+middle of that time, so it is uncertain by half a second's worth on either side.
 Source: AMD SMI documentation, "CLI tool usage" (rocm.docs.amd.com/projects/amdsmi), releases 6.2 to 7.1: a list of
-objects, one for each GPU, since 7.0 also inside `gpu_data`; a value is a number or {"value", "unit"}, "N/A" unknown.
+objects, one for each GPU, since 7.0 also inside `gpu_data`; a value is a number, {"value", "unit"}, or "N/A".
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from tunemark_telemetry.packages import shared_energy
 
 _TIMEOUT_S = 20.0
 _METRICS = ("--mem-usage", "--usage", "--power", "--clock", "--temperature", "--energy")
-# Since 6.3; those before end with an error.
+# Since 6.3; earlier releases end with an error.
 _THROTTLE = "--throttle"
-# Samples after which processes are asked for again: they are another start of the program.
+# Samples between two queries of the processes, each of which starts the program once more.
 _PROCESSES_EVERY = 10
-# What `metric --throttle` says of the moment, and what it means.
-_SLOWED = {
+# Fields of `metric --throttle` for the current moment, and their meaning.
+_THROTTLE_CAUSES = {
     "prochot_violation_status": "heat, by the processor's signal",
     "socket_thermal_violation_status": "heat of the socket",
     "vr_thermal_violation_status": "heat of the voltage regulators",
     "hbm_thermal_violation_status": "heat of the memory",
 }
 _POWER_CAP = "ppt_violation_status"
-_LINKS = {"SELF": "self", "PCIE": "pcie", "XGMI": "xgmi"}
+_LINK_TYPES = {"SELF": "self", "PCIE": "pcie", "XGMI": "xgmi"}
 
 
 class AmdSmiTool:
-    """The program, asked for some dies. A value that it does not tell is None."""
+    """The program, queried for some dies. A value that it does not report is None."""
 
     def __init__(self) -> None:
         self._devices: tuple[str, ...] = ()
@@ -47,28 +47,28 @@ class AmdSmiTool:
 
     def open(self, devices: Sequence[str]) -> Mapping[str, Any]:
         self._devices = tuple(devices)
-        rows = _ask("static", "--asic", "--vram", "--driver", "--limit")
+        rows = _run("static", "--asic", "--vram", "--driver", "--limit")
         missing = [name for name in devices if name not in rows]
         if missing:
             raise TunemarkError(
                 what=f"no telemetry: amd-smi shows {len(rows)} devices, and none is {missing[0]}",
                 next="see `amd-smi list`",
             )
-        self._packages = [_known(_part(rows[name], "asic").get("oam_id")) for name in rows]
+        self._packages = [_to_text(_group(rows[name], "asic").get("oam_id")) for name in rows]
         try:
-            _ask("metric", *self._metrics)
+            _run("metric", *self._metrics)
         except TunemarkError:
             self._metrics = _METRICS
         return {
-            "driver": _known(_part(rows[devices[0]], "driver").get("version")),
+            "driver": _to_text(_group(rows[devices[0]], "driver").get("version")),
             "source": "amd-smi --json, one start of the program a sample",
             "each": {name: self._facts(rows[name]) for name in devices},
             "links": self._links(),
         }
 
     def sample(self) -> Sequence[DeviceSample]:
-        rows = _ask("metric", *self._metrics)
-        processes = _ask("process") if self._samples % _PROCESSES_EVERY == 0 else {}
+        rows = _run("metric", *self._metrics)
+        processes = _run("process") if self._samples % _PROCESSES_EVERY == 0 else {}
         self._samples += 1
         return [self._sample(name, rows.get(name), processes.get(name)) for name in self._devices]
 
@@ -76,22 +76,22 @@ class AmdSmiTool:
         pass
 
     def _facts(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        asic = _part(row, "asic")
-        package = _known(asic.get("oam_id"))
-        size = _number(_part(row, "vram").get("size"))
+        asic = _group(row, "asic")
+        package = _to_text(asic.get("oam_id"))
+        size = _number(_group(row, "vram").get("size"))
         return {
-            "name": _known(asic.get("market_name")),
+            "name": _to_text(asic.get("market_name")),
             "uuid": None,
             "memory_bytes": None if size is None else int(size) << 20,
             "package": package,
             "dies": self._packages.count(package) if package is not None else None,
-            "power_limit_w": _number(_part(row, "limit").get("socket_power")),
+            "power_limit_w": _number(_group(row, "limit").get("socket_power")),
         }
 
     def _links(self) -> list[list[str | None]]:
-        """As `amd-smi topology --json` has it since 6.3; nothing is known from other forms."""
+        """From `amd-smi topology --json` since 6.3; None for other forms of output."""
         try:
-            rows = _ask("topology")
+            rows = _run("topology")
         except TunemarkError:
             rows = {}
 
@@ -99,59 +99,59 @@ class AmdSmiTool:
             found = rows.get(a, {}).get("links")
             for each in found if isinstance(found, list) else ():
                 if isinstance(each, dict) and str(each.get("gpu")) == b:
-                    return _LINKS.get(str(each.get("link_type")))
+                    return _LINK_TYPES.get(str(each.get("link_type")))
             return None
 
         return [[link(a, b) for b in self._devices] for a in self._devices]
 
     def _sample(self, name: str, row: Mapping[str, Any] | None, processes: Mapping[str, Any] | None) -> DeviceSample:
         if row is None:
-            self._lost.setdefault(name, "amd-smi shows it no more")
+            self._lost.setdefault(name, "amd-smi no longer shows it")
         if name in self._lost:
             return DeviceSample(id=name, lost=self._lost[name])
-        assert row is not None, "it was lost otherwise"
-        power, throttle = _part(row, "power"), _part(row, "throttle")
-        counted = _number(_part(row, "energy").get("total_energy_consumption"))
+        assert row is not None, "otherwise it is lost"
+        power, throttle = _group(row, "power"), _group(row, "throttle")
+        counted = _number(_group(row, "energy").get("total_energy_consumption"))
         whose, reason = shared_energy(name, self._packages, self._devices)
         if counted is None and whose is None and reason is None:
             reason = f"amd-smi counts no energy on device {name}"
-        clock_mhz = _number(_part(_part(row, "clock"), "gfx_0").get("clk"))
-        activity = _number(_part(row, "usage").get("gfx_activity"))
-        used = _number(_part(row, "mem_usage").get("used_vram"))
-        slowed = {word: _active(throttle.get(field)) for field, word in _SLOWED.items()}
+        clock_mhz = _number(_group(_group(row, "clock"), "gfx_0").get("clk"))
+        activity = _number(_group(row, "usage").get("gfx_activity"))
+        used = _number(_group(row, "mem_usage").get("used_vram"))
+        flags = {word: _to_bool(throttle.get(field)) for field, word in _THROTTLE_CAUSES.items()}
         power_w = _number(power.get("socket_power"))
         return DeviceSample(
             id=name,
-            power_w=power_w or None,  # a second die says 0
+            power_w=power_w or None,  # a second die reports 0
             energy_j=None if whose is not None or reason is not None else counted,
             shares_energy_of=whose,
             energy_reason=reason,
-            temperature_c=_number(_part(row, "temperature").get("hotspot")),
+            temperature_c=_number(_group(row, "temperature").get("hotspot")),
             clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
             utilization=None if activity is None else activity / 100,
             memory_used_bytes=None if used is None else int(used) << 20,
-            throttle=_causes(slowed),
-            power_capped=_active(throttle.get(_POWER_CAP)),
+            throttle=_causes(flags),
+            power_capped=_to_bool(throttle.get(_POWER_CAP)),
             processes=None if processes is None else _processes(processes),
         )
 
 
-def _ask(*words: str) -> dict[str, dict[str, Any]]:
-    """The rows that the program prints, by the GPU's number. TunemarkError where it does not."""
+def _run(*words: str) -> dict[str, dict[str, Any]]:
+    """The rows that the program prints, by GPU number. TunemarkError where it prints none."""
     command = ["amd-smi", *words, "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise TunemarkError(what=f"no telemetry: `{' '.join(command)}` does not run", why=str(error)) from error
-    # It may warn before it answers.
+    # It may print warnings before the JSON.
     begin = min((at for at in (done.stdout.find("["), done.stdout.find("{")) if at >= 0), default=0)
     try:
-        answer = json.loads(done.stdout[begin:])
-        found = answer.get("gpu_data", []) if isinstance(answer, dict) else answer
+        parsed = json.loads(done.stdout[begin:])
+        found = parsed.get("gpu_data", []) if isinstance(parsed, dict) else parsed
         rows = {str(row["gpu"]): row for row in found if isinstance(row, dict)}
     except (ValueError, KeyError, TypeError) as error:
         raise TunemarkError(
-            what=f"no telemetry: `{' '.join(command)}` says what is not understood",
+            what=f"no telemetry: the output of `{' '.join(command)}` is not understood",
             why=f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[:200]}",
         ) from error
     if done.returncode:
@@ -162,13 +162,13 @@ def _ask(*words: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """One group of a row; empty where it is "N/A" as a whole."""
+def _group(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """One group of a row; empty where the whole group is "N/A"."""
     found = row.get(name)
     return found if isinstance(found, Mapping) else {}
 
 
-def _known(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     return None if value in (None, "N/A", "") else str(value)
 
 
@@ -179,28 +179,28 @@ def _number(value: Any) -> float | None:
     return float(found)
 
 
-def _active(value: Any) -> bool | None:
+def _to_bool(value: Any) -> bool | None:
     return {"ACTIVE": True, "NOT ACTIVE": False, True: True, False: False}.get(value) if value != "N/A" else None
 
 
-def _causes(slowed: Mapping[str, bool | None]) -> tuple[str, ...] | None:
-    if all(flag is None for flag in slowed.values()):
+def _causes(flags: Mapping[str, bool | None]) -> tuple[str, ...] | None:
+    if all(flag is None for flag in flags.values()):
         return None
-    return tuple(word for word, flag in slowed.items() if flag)
+    return tuple(word for word, flag in flags.items() if flag)
 
 
 def _processes(row: Mapping[str, Any]) -> tuple[DeviceProcess, ...]:
-    """Of `amd-smi process`, whose list says in words where there is none."""
+    """The processes of a row of `amd-smi process`; an empty list is a text there."""
     found = []
     for each in row.get("process_list") or ():
         process = each.get("process_info") if isinstance(each, Mapping) else None
         if not isinstance(process, Mapping) or not str(process.get("pid")).isdigit():
             continue
-        memory = _number(_part(process, "memory_usage").get("vram_mem", process.get("mem_usage")))
+        memory = _number(_group(process, "memory_usage").get("vram_mem", process.get("mem_usage")))
         found.append(
             DeviceProcess(
                 pid=int(process["pid"]),
-                command=_known(process.get("name")),
+                command=_to_text(process.get("name")),
                 memory_bytes=None if memory is None else int(memory),
             )
         )

@@ -1,7 +1,7 @@
 """This machine's processors: energy by the kernel's powercap (RAPL), temperature by hwmon, clocks by cpufreq.
 
-Energy is counted for whole packages: a job on some of the cores is charged with all of them, and with whoever else is
-there. Sources: Linux kernel documentation, "Power Capping Framework", "hwmon sysfs interface", "CPU Performance
+Energy is counted for whole packages: a job on some of the cores is charged for all of them, including other programs.
+Sources: Linux kernel documentation, "Power Capping Framework", "hwmon sysfs interface", "CPU Performance
 Scaling". Reading energy_uj takes root since Linux 5.10.
 """
 
@@ -15,14 +15,14 @@ from typing import Any
 from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import DeviceSample
 
-# Cores whose clock is read: reading one can wake it, and a sample must not disturb what is measured.
-_CLOCKS = 8
-# Chips of hwmon that measure processors: Intel's, AMD's, ARM's.
-_PROCESSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
+# The number of cores whose clock is read: a read can wake a core, and a sample must not disturb the measurement.
+_MAX_CLOCKS = 8
+# The hwmon chips that measure processors: of Intel, AMD and ARM.
+_HWMON_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
 class Host:
-    """All packages together, as one device. root: of the file system, so that a test can bring its own."""
+    """All packages together, as one device. root: of the file system, which a test can replace."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -31,7 +31,7 @@ class Host:
         self._temperatures: list[Path] = []
         self._clocks: list[Path] = []
         self._last: dict[Path, int] = {}
-        self._turns: dict[Path, int] = {}
+        self._wraps: dict[Path, int] = {}
         self._reason: str | None = None
 
     def open(self, devices: Sequence[str]) -> Mapping[str, Any]:
@@ -44,14 +44,14 @@ class Host:
         if not packages:
             self._reason = "this host has no /sys/class/powercap with a processor's energy"
         elif len(readable) < len(packages):
-            self._reason = "the kernel lets root alone read energy_uj"
+            self._reason = "the kernel lets only root read energy_uj"
         else:
             self._energy = [(zone / "energy_uj", _number(zone / "max_energy_range_uj")) for zone in packages]
         for chip in sorted((self._root / "sys/class/hwmon").glob("hwmon*")):
-            if _text(chip / "name") in _PROCESSORS:
+            if _text(chip / "name") in _HWMON_CHIPS:
                 self._temperatures += sorted(chip.glob("temp*_input"))
         found = sorted((self._root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-        self._clocks = found[:_CLOCKS]
+        self._clocks = found[:_MAX_CLOCKS]
         if not (self._energy or self._temperatures or self._clocks):
             raise TunemarkError(what=f"no telemetry: {self._reason}, no hwmon of a processor and no cpufreq")
         return {
@@ -81,16 +81,16 @@ class Host:
         pass
 
     def _joules(self, path: Path, span: int | None) -> float | None:
-        """The counter, which begins anew at `span`, as one that only rises."""
+        """The counter, which wraps around at `span`, as a monotonic value in joules."""
         value = _number(path)
         if value is None:
             return None
         if value < self._last.get(path, value):
             if span is None:
                 return None
-            self._turns[path] = self._turns.get(path, 0) + 1
+            self._wraps[path] = self._wraps.get(path, 0) + 1
         self._last[path] = value
-        return (value + self._turns.get(path, 0) * (span or 0)) * 1e-6
+        return (value + self._wraps.get(path, 0) * (span or 0)) * 1e-6
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs by NVML, as NVIDIA documents it and nvidia-ml-py (`import pynvml`) offers it. Not run on hardware.
+"""NVIDIA GPUs by NVML, through nvidia-ml-py (`import pynvml`). Not run on hardware.
 
 Source: NVML API reference, "Device Queries", "Event reasons", "NvLink methods" (docs.nvidia.com/deploy/nvml-api).
 """
@@ -13,16 +13,16 @@ from typing import Any
 from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import DeviceProcess, DeviceSample
 
-# Bits of the clocks' event reasons (formerly throttle reasons) that mean a device in trouble. Idle clocks, clocks that
-# a person has set and synchronised boost are none; the power cap is how a loaded device works, and is kept apart.
-_SLOWED = {
+# Bits of the clocks' event reasons (formerly throttle reasons) that mean throttling. Idle clocks, clocks set by a user
+# and synchronised boost are not; the power cap is normal under load, and is reported separately.
+_CAUSES = {
     0x8: "hardware slowdown",
     0x20: "heat, by the driver",
     0x40: "heat, by the hardware",
     0x80: "power brake",
 }
 _POWER_CAP = 0x4
-# Return codes that mean that the device is gone: NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED.
+# Return codes that mean that the device is lost: NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED.
 _GONE = (15, 16)
 
 
@@ -52,13 +52,13 @@ class Nvml:
             links = self._links()
         except n.NVMLError as error:
             raise TunemarkError(
-                what=f"no telemetry: NVML says {error}",
+                what=f"no telemetry: NVML: {error}",
                 why=f"opened for GPU {', '.join(devices)}",
-                next="see whether nvidia-smi works in this environment",
+                next="check whether nvidia-smi works in this environment",
             ) from error
         return {
-            "driver": _text(self._told(n.nvmlSystemGetDriverVersion)),
-            "library": _text(self._told(n.nvmlSystemGetNVMLVersion)),
+            "driver": _text(self._query(n.nvmlSystemGetDriverVersion)),
+            "library": _text(self._query(n.nvmlSystemGetNVMLVersion)),
             "each": each,
             "links": links,
         }
@@ -74,11 +74,10 @@ class Nvml:
             return self._nvml.nvmlDeviceGetHandleByUUID(name)
         return self._nvml.nvmlDeviceGetHandleByIndex(int(name))
 
-    def _told(self, ask: Callable[..., Any], *words: Any) -> Any:
-        """What a function says; None where it is not supported, not allowed, or fails in another way. A device that is
-        gone is an error to the caller."""
+    def _query(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a function; None where it fails in any way, except that a lost device raises."""
         try:
-            return ask(*words)
+            return function(*arguments)
         except self._nvml.NVMLError as error:
             if getattr(error, "value", None) in _GONE:
                 raise
@@ -86,17 +85,17 @@ class Nvml:
 
     def _facts(self, handle: Any) -> dict[str, Any]:
         n = self._nvml
-        memory = self._told(n.nvmlDeviceGetMemoryInfo, handle)
-        limit_mw = self._told(n.nvmlDeviceGetEnforcedPowerLimit, handle)
+        memory = self._query(n.nvmlDeviceGetMemoryInfo, handle)
+        limit_mw = self._query(n.nvmlDeviceGetEnforcedPowerLimit, handle)
         return {
-            "name": _text(self._told(n.nvmlDeviceGetName, handle)),
-            "uuid": _text(self._told(n.nvmlDeviceGetUUID, handle)),
+            "name": _text(self._query(n.nvmlDeviceGetName, handle)),
+            "uuid": _text(self._query(n.nvmlDeviceGetUUID, handle)),
             "memory_bytes": None if memory is None else int(memory.total),
             "power_limit_w": None if limit_mw is None else limit_mw / 1000,
         }
 
     def _links(self) -> list[list[str | None]]:
-        """Between each two of the devices: "nvlink", or the nearest bridge that they share; None is unknown."""
+        """For each pair of devices: "nvlink", or the nearest bridge that they share; None is unknown."""
         n = self._nvml
         near = {
             n.NVML_TOPOLOGY_INTERNAL: "same board",
@@ -110,10 +109,10 @@ class Nvml:
         def link(a: Any, b: Any) -> str | None:
             if a is b:
                 return "self"
-            status = self._told(n.nvmlDeviceGetP2PStatus, a, b, n.NVML_P2P_CAPS_INDEX_NVLINK)
+            status = self._query(n.nvmlDeviceGetP2PStatus, a, b, n.NVML_P2P_CAPS_INDEX_NVLINK)
             if status == n.NVML_P2P_STATUS_OK:
                 return "nvlink"
-            level = self._told(n.nvmlDeviceGetTopologyCommonAncestor, a, b)
+            level = self._query(n.nvmlDeviceGetTopologyCommonAncestor, a, b)
             return None if level is None else near.get(level)
 
         handles = list(self._handles.values())
@@ -124,16 +123,16 @@ class Nvml:
         if name in self._lost:
             return DeviceSample(id=name, lost=self._lost[name])
         try:
-            power_mw = self._told(n.nvmlDeviceGetPowerUsage, handle)
-            energy_mj = self._told(n.nvmlDeviceGetTotalEnergyConsumption, handle)
-            memory = self._told(n.nvmlDeviceGetMemoryInfo, handle)
-            use = self._told(n.nvmlDeviceGetUtilizationRates, handle)
-            clock_mhz = self._told(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_SM)
-            temperature = self._told(n.nvmlDeviceGetTemperature, handle, n.NVML_TEMPERATURE_GPU)
-            reasons = self._told(_reasons(n), handle)
-            processes = self._told(n.nvmlDeviceGetComputeRunningProcesses, handle)
+            power_mw = self._query(n.nvmlDeviceGetPowerUsage, handle)
+            energy_mj = self._query(n.nvmlDeviceGetTotalEnergyConsumption, handle)
+            memory = self._query(n.nvmlDeviceGetMemoryInfo, handle)
+            use = self._query(n.nvmlDeviceGetUtilizationRates, handle)
+            clock_mhz = self._query(n.nvmlDeviceGetClockInfo, handle, n.NVML_CLOCK_SM)
+            temperature = self._query(n.nvmlDeviceGetTemperature, handle, n.NVML_TEMPERATURE_GPU)
+            reasons = self._query(_reasons_function(n), handle)
+            processes = self._query(n.nvmlDeviceGetComputeRunningProcesses, handle)
         except n.NVMLError as error:
-            self._lost[name] = f"NVML says {error}"
+            self._lost[name] = f"NVML: {error}"
             return DeviceSample(id=name, lost=self._lost[name])
         return DeviceSample(
             id=name,
@@ -144,7 +143,7 @@ class Nvml:
             clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
             utilization=None if use is None else use.gpu / 100,
             memory_used_bytes=None if memory is None else int(memory.used),
-            throttle=None if reasons is None else tuple(word for bit, word in _SLOWED.items() if reasons & bit),
+            throttle=None if reasons is None else tuple(word for bit, word in _CAUSES.items() if reasons & bit),
             power_capped=None if reasons is None else bool(reasons & _POWER_CAP),
             processes=None if processes is None else tuple(self._process(p) for p in processes),
         )
@@ -157,15 +156,15 @@ class Nvml:
         return DeviceProcess(pid=int(process.pid), command=name, memory_bytes=None if used is None else int(used))
 
 
-def _reasons(nvml: Any) -> Callable[..., Any]:
-    """The function that tells why clocks are low: the older name is in every version, the newer one since R535."""
+def _reasons_function(nvml: Any) -> Callable[..., Any]:
+    """The function for the reasons of low clocks: every version has the older name, R535 and later the newer one."""
     newer = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
     found: Callable[..., Any] = newer or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
     return found
 
 
 def _text(value: Any) -> str | None:
-    """Older versions of the module answer with bytes."""
+    """Older versions of the module return bytes."""
     if value is None:
         return None
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""Dies that are packed together: AMD counts the energy of a package once, by its first die."""
+"""Dies that share a package: AMD counts the energy of a package once, at its first die."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 
 def shared_energy(name: str, packages: Sequence[str | None], ours: Collection[str]) -> tuple[str | None, str | None]:
-    """(whose counter holds the energy of the die `name`, None where it is its own; why nothing can be said of it).
+    """(the die whose counter holds the energy of the die `name`, None for its own; why its energy is unknown).
 
-    packages: of every die of the machine, in their order, None where unknown. ours: the job's dies.
+    packages: the package of every die of the machine, in order, None where unknown. ours: the job's dies.
     """
     package = packages[int(name)]
     mates = [i for i, each in enumerate(packages) if package is not None and each == package]

@@ -1,4 +1,4 @@
-"""Three monitors, as facts. A device of any plugin may name them."""
+"""Descriptors of three monitors. A device of any plugin may name them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CPU and CUDA devices, and training without or with data parallelism, inside the worker."""
+"""Inside the worker: the CPU, CUDA and ROCm devices, and training in one process or with DistributedDataParallel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tunemark_worker.contract import Assignment, Place
 
 
 class Cpu:
-    """Cores of this host. Work is synchronous, so waiting for it is free and every step is a window."""
+    """CPU cores of this host. Work is synchronous, so synchronizing is free and every step is a window."""
 
     waits_free = True
 
     def open(self, assignment: Assignment) -> Place:
-        place = _place("cpu", assignment)
+        place = _make_place("cpu", assignment)
         cores = assignment.device_options.get("cores")
         if cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, _own_cores(assignment) if cores == "own" else cores[place.rank])
+            os.sched_setaffinity(0, _cores_of_this_process(assignment) if cores == "own" else cores[place.rank])
         torch.set_num_threads(assignment.threads)
         if place.ranks > 1 and not dist.is_initialized():
             dist.init_process_group("gloo")
@@ -33,7 +33,7 @@ class Cpu:
         pass
 
     def peak_memory_bytes(self) -> Optional[int]:
-        """The most resident memory of the process: weights, and also the interpreter and its libraries."""
+        """Peak resident memory of the process, which includes the interpreter and its libraries."""
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -42,7 +42,7 @@ class Cpu:
 
 
 class Cuda:
-    """NVIDIA and AMD GPUs, which torch both calls cuda. Not yet run on hardware by its authors."""
+    """NVIDIA and AMD GPUs, both of which torch calls cuda. Not yet run on hardware by its authors."""
 
     waits_free = False
 
@@ -54,7 +54,7 @@ class Cuda:
         self._device = torch.device("cuda", index)
         torch.cuda.set_device(self._device)
         torch.set_num_threads(assignment.threads)
-        place = _place(str(self._device), assignment)
+        place = _make_place(str(self._device), assignment)
         if place.ranks > 1 and not dist.is_initialized():
             dist.init_process_group("nccl")
         return place
@@ -63,7 +63,7 @@ class Cuda:
         torch.cuda.synchronize(self._device)
 
     def peak_memory_bytes(self) -> Optional[int]:
-        """The most that torch's allocator had handed out on this rank's device."""
+        """Peak bytes that torch's allocator had allocated on this rank's device."""
         return int(torch.cuda.max_memory_allocated(self._device))
 
     def facts(self) -> Mapping[str, Any]:
@@ -77,14 +77,14 @@ class Cuda:
 
 
 class Rocm:
-    """AMD's GPUs alone, by a torch that is built for them. Not yet run on hardware by its authors."""
+    """AMD GPUs only, with a torch built for ROCm. Not yet run on hardware by its authors."""
 
     waits_free = False
 
     def __init__(self) -> None:
         if torch.version.hip is None:
             raise RuntimeError("this torch is built for {}, not for ROCm".format(torch.version.cuda or "the CPU"))
-        # Torch calls them cuda too, and everything is the same from here on.
+        # torch calls these devices cuda too, and nothing differs from here on.
         self._cuda = Cuda()
 
     def open(self, assignment: Assignment) -> Place:
@@ -101,7 +101,7 @@ class Rocm:
 
 
 class NoStrategy:
-    """One process."""
+    """One process, the model unchanged."""
 
     def __init__(self, assignment: Assignment) -> None:
         pass
@@ -117,7 +117,7 @@ class NoStrategy:
 
 
 class Ddp:
-    """torch's DistributedDataParallel: a copy of the model in each rank, gradients averaged while they are computed."""
+    """torch's DistributedDataParallel: a full model per rank, gradients averaged while backward computes them."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._selected: Dict[str, Any] = {"strategy": "ddp"}
@@ -135,17 +135,17 @@ class Ddp:
         return ddp
 
     def watch(self, waits: Any) -> None:
-        """DDP's reducer waits in C++, after its last bucket is on its way: from there on backward computes nothing."""
+        """Report when backward has nothing left to compute: DDP's reducer waits in C++ once its last bucket is sent."""
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
         def reduce(group: Any, bucket: Any) -> Any:
-            # What the reducer does by itself.
+            # The reducer's default.
             reduced = allreduce_hook(group, bucket)
             if bucket.is_last():
                 waits.until_taken()
             return reduced
 
-        # Torch compares annotations with its types, and these are strings.
+        # torch compares annotations with its types, and with `from __future__ import annotations` they are strings.
         reduce.__annotations__.clear()
         self._module.register_comm_hook(None, reduce)
 
@@ -153,23 +153,23 @@ class Ddp:
         return self._selected
 
 
-def _own_cores(assignment: Assignment) -> List[int]:
-    """This process's share of the cores that its host gave the job: its neighbours there take the others."""
-    given, each = sorted(os.sched_getaffinity(0)), assignment.threads
-    local, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if len(given) < ranks * each and not assignment.device_options.get("oversubscribed"):
+def _cores_of_this_process(assignment: Assignment) -> List[int]:
+    """This process's share of the cores that its host gave the job; the host's other processes take the rest."""
+    cores, threads = sorted(os.sched_getaffinity(0)), assignment.threads
+    rank, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if len(cores) < ranks * threads and not assignment.device_options.get("oversubscribed"):
         raise ValueError(
-            "this host gives the job {} cores, {} processes of {} threads need {}".format(
-                len(given), ranks, each, ranks * each
+            "this host gives the job {} cores, but {} processes of {} threads need {}".format(
+                len(cores), ranks, threads, ranks * threads
             )
         )
-    return sorted({given[(local * each + i) % len(given)] for i in range(each)})
+    return sorted({cores[(rank * threads + i) % len(cores)] for i in range(threads)})
 
 
-def _place(device: str, assignment: Assignment) -> Place:
-    """Ranks as torch.distributed.run numbers them; every neighbour of a data rank lies next to it."""
+def _make_place(device: str, assignment: Assignment) -> Place:
+    """Ranks as torch.distributed.run numbers them; the ranks of one data rank are consecutive."""
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks != assignment.processes:
-        raise ValueError("{} processes were planned, {} were started".format(assignment.processes, ranks))
+        raise ValueError("{} processes were planned, but {} were started".format(assignment.processes, ranks))
     data_rank = rank // (ranks // assignment.data_ranks)
     return Place(device=device, rank=rank, ranks=ranks, data_rank=data_rank, data_ranks=assignment.data_ranks)

@@ -130,11 +130,11 @@ def _bytes(path: Path, content: bytes) -> Path:
         ("rows.json", b"[1, 2]", "its rows are not JSON objects"),
         ("rows.json", b"[]", "it lacks the columns instruction, input, output"),
         ("rows.json", b'{"instruction": [], "input": [], "output": []}', "it has no rows"),
-        ("rows.json", b'{"instruction": ["a"], "input": [], "output": []}', "differ in length"),
+        ("rows.json", b'{"instruction": ["a"], "input": [], "output": []}', "columns differ in length"),
         ("rows.jsonl", b'{"instruction": "a", "output": "b"}\n', "it lacks the column input"),
-        ("rows.jsonl", b'{"instruction": "a", "input": "", "output": 3}\n', "row 1: it has something else than text"),
-        ("rows.jsonl", b'{"prompt": "no heading"}\n', "row 1: it has no text with a section"),
-        ("rows.jsonl", b'{"prompt": null}\n', "row 1: it has no text with a section"),
+        ("rows.jsonl", b'{"instruction": "a", "input": "", "output": 3}\n', "input or output is not text"),
+        ("rows.jsonl", b'{"prompt": "no heading"}\n', "row 1: its column prompt is no text with a section"),
+        ("rows.jsonl", b'{"prompt": null}\n', "row 1: its column prompt is no text with a section"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -172,7 +172,7 @@ def test_an_unreachable_hub_is_said_and_not_replaced(tmp_path: Path) -> None:
         "except BadData as error: print(error)\n",
         tmp_path,
     )
-    assert "is not in the local cache and cannot be had from the hub" in printed
+    assert "is not in the local cache and cannot be downloaded from the hub" in printed
     assert "path=FILE" in printed
     assert "python-stdlib" in printed
 

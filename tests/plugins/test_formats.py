@@ -14,7 +14,7 @@ from tunemark.results import Estimate
 REPORT = Report(
     title="two runs",
     notes=("a note",),
-    sections=(Section(key="all", title="Numbers", lead="read <this>", missing=("no *prices*",), tables=(
+    sections=(Section(key="all", title="Numbers", intro="read <this>", missing=("no *prices*",), tables=(
         Table(
             title="Rates",
             columns=(

@@ -149,14 +149,14 @@ def _without(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stated", "said"),
     [
-        ([1, 2], "has no config.json to read"),
-        ({}, "does not say what it is"),
-        (_without("hidden_size"), "leaves a dimension out: hidden_size"),
+        ([1, 2], "has no readable config.json"),
+        ({}, "does not name its model type"),
+        (_without("hidden_size"), "lacks a dimension: hidden_size"),
         # Eight in transformers, as many as heads to a reader who guesses.
-        (_without("num_key_value_heads"), "leaves a dimension out: num_key_value_heads"),
+        (_without("num_key_value_heads"), "lacks a dimension: num_key_value_heads"),
         ({**_SMALL, "model_type": "llama", "hidden_size": 33}, "4 heads do not divide a hidden_size of 33"),
         ({**_SMALL, "model_type": "llama", "vocab_size": -5}, "vocab_size is -5"),
-        ({**_SMALL, "model_type": "llama", "num_attention_heads": 0}, "fit no model"),
+        ({**_SMALL, "model_type": "llama", "num_attention_heads": 0}, "has invalid dimensions"),
         ({**_SMALL, "model_type": "llama", "hidden_size": "wide"}, "wide"),
         ({**_SMALL, "model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "quantized (gptq)"),
         ({**_SMALL, "model_type": "llama", "quantization_config": 4}, "quantized (in an unknown way)"),
@@ -171,12 +171,12 @@ def test_a_configuration_that_cannot_be_counted_is_refused(stated: object, said:
 
 
 def test_what_is_not_there_is_an_error_with_ways_on(tunemark: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(TunemarkError, match=r"nowhere has no config\.json to read"):
+    with pytest.raises(TunemarkError, match=r"nowhere has no readable config\.json"):
         model(str(tmp_path / "nowhere"))
     alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     done = tunemark("plan", "--model", "hf:somebody/something", "--dataset", "synthetic", environment=alone)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert "hf:somebody/something is not in the local cache of the hub and cannot be had from it" in done.stderr
+    assert "hf:somebody/something is not in the local cache of the hub and cannot be downloaded from it" in done.stderr
     assert "hf:FOLDER" in done.stderr
     assert "Traceback" not in done.stderr
 

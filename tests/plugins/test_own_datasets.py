@@ -123,9 +123,9 @@ def test_columns_and_templates_are_ones_own(tmp_path: Path) -> None:
         ({"path": "rows.jsonl", "output": "answer"}, "there is no column answer"),
         ({"path": "rows.jsonl", "input": "hint"}, "there is no column hint"),
         ({"path": "rows.jsonl", "template": "stanfort"}, "did you mean 'stanford'"),
-        ({"path": "rows.jsonl", "template": "no-output"}, "needed are {instruction}, and {output} once"),
-        ({"path": "rows.jsonl", "template": "behind"}, "stands behind {output}"),
-        ({"path": "rows.jsonl", "template_no_input": "x"}, "goes with a template of your own"),
+        ({"path": "rows.jsonl", "template": "no-output"}, "needs {instruction}, and {output} exactly once"),
+        ({"path": "rows.jsonl", "template": "behind"}, "comes after {output}"),
+        ({"path": "rows.jsonl", "template_no_input": "x"}, "needs template=FILE"),
         ({"path": "latin.csv"}, "not text in UTF-8"),
         ({"path": "twice.csv"}, "a column is named twice"),
         ({"path": "short.csv"}, "row 1 has 2 fields"),
@@ -308,15 +308,15 @@ def test_another_template_is_another_token_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "options", "says"),
     [
-        ({"messages": "hello"}, {}, "its messages are no list of messages"),
-        ({"messages": []}, {}, "its messages are no list of messages"),
+        ({"messages": "hello"}, {}, "its messages is not a list of messages"),
+        ({"messages": []}, {}, "its messages is not a list of messages"),
         ({"messages": [{"role": "user"}]}, {}, "row 1: message 1 has no role and content"),
         ({"messages": ["hello"]}, {}, "message 1 has no role and content"),
         ({"talk": _TALK}, {}, "there is no column messages or conversations"),
         ({"messages": _TALK}, {"messages": "talk"}, "there is no column talk"),
         ({"messages": _TALK}, {"answers": "first"}, "answers cannot be 'first'"),
         ({"messages": _TALK}, {"template": "nowhere.jinja"}, "there is no chat template 'nowhere.jinja'"),
-        ({"messages": _TALK[:2]}, {"answers": "last"}, "nobody answers in it"),
+        ({"messages": _TALK[:2]}, {"answers": "last"}, "it has no assistant message"),
     ],
 )
 def test_bad_conversations_are_refused(
@@ -331,11 +331,11 @@ def test_bad_conversations_are_refused(
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        ("{% for", "is not Jinja"),
-        (_INST, "refuses the messages"),
-        ("{{ messages[9].content.x }}", "refuses the messages"),
-        ("{{ messages | length }}", "does not say which parts are the assistant's"),
-        ("{{ ''.__class__.__mro__ }}", "refuses the messages"),
+        ("{% for", "is not valid Jinja"),
+        (_INST, "fails on the messages"),
+        ("{{ messages[9].content.x }}", "fails on the messages"),
+        ("{{ messages | length }}", "does not mark the assistant's parts"),
+        ("{{ ''.__class__.__mro__ }}", "fails on the messages"),
     ],
 )
 def test_a_template_that_cannot_do_it_is_said(tmp_path: Path, template: str, says: str) -> None:
@@ -452,8 +452,8 @@ def test_a_mask_without_any_prompt_is_refused(tmp_path: Path) -> None:
         ({"path": "t.txt", "document": "page"}, "document cannot be 'page'"),
         ({"path": "t.txt", "longest": "-3"}, "longest cannot be '-3'"),
         ({"path": "t.txt", "response_after": "A", "longest": "10"}, "exclude each other"),
-        ({"path": "t.txt", "response_after": "Z"}, "does not hold 'Z'"),
-        ({"path": "t.txt", "template": "blank.txt"}, "does not hold {text}"),
+        ({"path": "t.txt", "response_after": "Z"}, "does not contain 'Z'"),
+        ({"path": "t.txt", "template": "blank.txt"}, "does not contain {text}"),
     ],
 )
 def test_bad_text_is_refused(

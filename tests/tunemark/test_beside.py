@@ -30,12 +30,12 @@ def _refusal(**words: Any) -> str:
 
 
 def test_a_strategy_that_cannot_is_refused_in_the_plan() -> None:
-    assert "'pp' does not answer for the whole model's scores" in _refusal(strategy="pp", evaluate=4)
-    assert "'pp' does not answer" in _refusal(strategy="pp", sample="def")
-    assert "'auto' does not give the whole weights back" in _refusal(strategy="auto", save="model")
+    assert "'pp' cannot evaluate the whole model" in _refusal(strategy="pp", evaluate=4)
+    assert "'pp' cannot evaluate" in _refusal(strategy="pp", sample="def")
+    assert "'auto' cannot gather the full weights" in _refusal(strategy="auto", save="model")
     # A product can what all of its axes can.
     four = {"device": "cpu:4", "global_batch": 8}
-    assert "'fsdp+pp' does not answer" in _refusal(strategy="fsdp:2+pp:2", evaluate=4, **four)
+    assert "'fsdp+pp' cannot evaluate" in _refusal(strategy="fsdp:2+pp:2", evaluate=4, **four)
     (plan,) = tunemark.plan(**{**_RUN, **four}, strategy="fsdp:2+tp:2", evaluate=4, sample="def", save="model")
     assert (plan.spec.evaluate, plan.spec.sample) == (4, "def")
     assert plan.spec.save is not None
@@ -46,10 +46,10 @@ def test_nothing_is_overwritten_and_one_run_saves(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.txt").touch()
-    assert "it is there already and not empty" in _refusal(save=str(full))
-    assert "it is there already" in _refusal(save=str(full / "thesis.txt"))
-    assert "--save keeps one model, and 2 runs" in _refusal(save=str(tmp_path / "new"), seed="1,2")
-    with pytest.raises(TunemarkError, match="no folder can be made in '/proc'"):
+    assert "it exists already and is not empty" in _refusal(save=str(full))
+    assert "it exists already" in _refusal(save=str(full / "thesis.txt"))
+    assert "--save keeps one model, but the experiment has 2 runs" in _refusal(save=str(tmp_path / "new"), seed="1,2")
+    with pytest.raises(TunemarkError, match="no folder can be created in '/proc'"):
         prove_saveable(tunemark.plan(**_RUN, save="/proc/nowhere/model"))
     prove_saveable(tunemark.plan(**_RUN, save=str(tmp_path / "new/model")))
     assert not (tmp_path / "new").exists()
@@ -65,7 +65,7 @@ def test_a_folder_that_this_very_run_has_left_is_no_obstacle_but_is_not_redone(t
     (tmp_path / "model" / SAVED_BY).write_text(json.dumps({"run_id": plan.run_id}))
     assert is_saved(str(tmp_path / "model"), plan.run_id)
     assert tunemark.plan(**words)[0].run_id == plan.run_id
-    with pytest.raises(TunemarkError, match="this run has left its model there before"):
+    with pytest.raises(TunemarkError, match="this run has already saved its model there"):
         check_not_saved([plan])
     assert "nothing is overwritten" in _refusal(save=words["save"], seed=3)
     for damaged in ("[]", "{", '{"run_id": 1}'):
@@ -116,14 +116,14 @@ def test_held_out_documents_are_the_same_for_every_seed_and_never_trained_on() -
 
 
 def test_a_completion_keeps_the_blank_that_it_begins_with() -> None:
-    from tunemark.sweep import _completed
+    from tunemark.sweep import _decode_completion
 
     tokenizer = v1()
     prompt, whole = (tokenizer.encode([text])[0] for text in ("def main", "def main pass it"))
     assert whole[: len(prompt)] == prompt
     assert tokenizer.decode(whole[len(prompt) :])[0] != " "
-    assert _completed(tokenizer, [1, *prompt], whole[len(prompt) :]) == " pass it"
-    assert _completed(tokenizer, prompt, []) == ""
+    assert _decode_completion(tokenizer, [1, *prompt], whole[len(prompt) :]) == " pass it"
+    assert _decode_completion(tokenizer, prompt, []) == ""
 
 
 def test_a_module_that_is_not_the_plan_s_is_found_out() -> None:

@@ -85,7 +85,7 @@ BROKEN = {
     ),
     "wrong kind": (
         "from tunemark.plugin import hookimpl\n@hookimpl\ndef tunemark_datasets():\n    return ['text']\n",
-        "which is no Dataset",
+        "which is not a Dataset",
     ),
 }
 

@@ -96,7 +96,7 @@ BAD = [
     (["plan", "--device", "cpu:100000"], "--oversubscribe"),
     (["plan", "--learning-rate", "-inf"], "expected one argument"),
     (["plan", "--learning-rate=-inf"], "finite"),
-    (["plan", "--sequence", "1000000"], "is longer than mistral-tiny can take"),
+    (["plan", "--sequence", "1000000"], "is longer than mistral-tiny's maximum"),
     (["plan", "missing.toml"], "cannot read the experiment 'missing.toml'"),
     (["plan", "."], "cannot read the experiment '.'"),
     (["plan", "a.toml", "b.toml"], "unexpected argument 'b.toml'"),

@@ -332,7 +332,7 @@ def test_the_command_takes_stores_reports_and_single_runs(
     (tmp_path / "later/runs.jsonl").write_text("no result\n" + json.dumps(other) + "\n")
     done = command("compare", "runs:aaaa", "later")
     assert "later is unknown: other-schema" in done.stdout
-    assert (done.returncode, "line 1 is no result" in done.stderr) == (3, True)
+    assert (done.returncode, "line 1 is not a result" in done.stderr) == (3, True)
     done = command("compare", "failed", "--by", "seed")
     assert (done.returncode, "takes no part" in done.stdout) == (4, True)
     for words, reason in {

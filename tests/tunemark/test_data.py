@@ -250,11 +250,11 @@ def test_bad_examples_are_refused(tmp_path: Path, made: _Made) -> None:
 
     refused([], "has no documents")
     refused([Example(pieces=())], "has no documents", _IDS)
-    refused([Example(pieces=(Piece(ids=(32000,)),))], "does not have", _IDS)
-    refused([Example(pieces=(Piece(ids=(-1,)),))], "does not have", _IDS)
-    refused([Example(pieces=(Piece(ids=(2**40,)),))], "no 32-bit number", _IDS)
+    refused([Example(pieces=(Piece(ids=(32000,)),))], "outside the vocabulary", _IDS)
+    refused([Example(pieces=(Piece(ids=(-1,)),))], "outside the vocabulary", _IDS)
+    refused([Example(pieces=(Piece(ids=(2**40,)),))], "not a 32-bit number", _IDS)
     refused([Example(pieces=(Piece(role="prompt", ids=(1,)),))], "no token of the dataset", _IDS, "response")
-    refused([_texts(("response", "text"))], "says that it needs no tokenizer", _IDS)
+    refused([_texts(("response", "text"))], "sets needs_tokenizer=False", _IDS)
     refused([_texts(("response", "fine")), _texts(("response", "\ud800"))], "example 2 is not valid Unicode")
     refused([Example(pieces=(Piece(text="a"), Piece(ids=(1,))))], "mixes text and ids")
     assert not list(tmp_path.rglob("*.tokens"))
@@ -263,7 +263,7 @@ def test_bad_examples_are_refused(tmp_path: Path, made: _Made) -> None:
 def test_a_model_with_too_small_a_vocabulary(tmp_path: Path, made: _Made) -> None:
     made.rows = [_texts(("response", "text"))]
     model = replace(_MODEL, architecture=replace(_MODEL.architecture, vocab_size=100))
-    with pytest.raises(BadData, match="does not have"):
+    with pytest.raises(BadData, match="outside the vocabulary"):
         prepare(_TEXT, {}, model, "all", cache=tmp_path)
 
 
@@ -280,7 +280,7 @@ def test_what_is_no_token_file(tmp_path: Path, made: _Made) -> None:
     for wrong in (b"", b"garbage", content[:-8], content.replace(b'"schema": 1', b'"schema": 0')):
         path = tmp_path / "wrong"
         path.write_bytes(wrong)
-        with pytest.raises(BadData, match="no token file"):
+        with pytest.raises(BadData, match="not a token file"):
             read_tokens(path)
-    with pytest.raises(BadData, match="no token file"):
+    with pytest.raises(BadData, match="not a token file"):
         read_tokens(tmp_path / "nowhere")

@@ -267,7 +267,7 @@ def test_every_value_of_the_spec_changes_its_run_id(catalog):
 
 def test_duplicate_runs_collapse_with_a_note(catalog):
     (plan,) = plans(catalog, seed="1,1", size="default,1")
-    assert plan.notes[-1] == f"run {plan.run_id} is asked for 4 times and is measured as one"
+    assert plan.notes[-1] == f"run {plan.run_id} is requested 4 times and is measured once"
 
 
 def test_auto_is_cpu_where_no_cuda_is_present_and_says_so(catalog):
@@ -357,7 +357,7 @@ BAD_FLAGS = [
     ({"device": "cuda"}, "there is no cuda on this machine"),
     ({"device": "cpu:1", "size": "2"}, "given twice"),
     ({"device": "cpu:2"}, "strategy 'none' has one"),
-    ({"sequence": "2048"}, "which is 1024"),
+    ({"sequence": "2048"}, "maximum of 1024"),
     ({"sequence": "1"}, "at least 2"),
     ({"sequence": ""}, "empty"),
     ({"sequence": "1,,2"}, "empty"),
@@ -369,7 +369,7 @@ BAD_FLAGS = [
     ({"micro_batch": "0"}, "at least 1"),
     ({"micro_batch": "3", "global_batch": "8"}, "--global-batch 9"),
     ({"micro_batch": "8", "global_batch": "4"}, "--global-batch 8"),
-    ({"train_on": "response"}, "does not tell prompts"),
+    ({"train_on": "response"}, "does not distinguish prompts"),
     ({"train_on": "responce"}, "did you mean 'response'"),
     ({"schedule": "cosine"}, "--steps N --warmup N"),
     ({"schedule": "linear", "steps": "10"}, "--steps N --warmup N"),

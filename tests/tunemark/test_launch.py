@@ -97,7 +97,7 @@ def test_code_is_copied_once_per_content_with_empty_plugin_packages(tmp_path: Pa
 
 
 def test_a_runtime_in_no_package_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="no installed package"):
+    with pytest.raises(PluginError, match="not an installed package"):
         copy_code(["nowhere_to_be_found.runtime:X"], tmp_path)
 
 

@@ -193,7 +193,7 @@ def test_lora_on_fused_matrices_shares_its_input_half():
     assert lora_parameters(SMALL_GPT, 3, ["c_attn", "c_proj", "c_fc"]) == 2 * 3 * (16 + 8 + 10 + 10)
     with pytest.raises(ValueError, match=r"no matrix 'gate_proj' to adapt; a layer has q_proj, "):
         lora_parameters(SMALL_GPT, 3, ["gate_proj"])
-    with pytest.raises(ValueError, match="a rank is 1 or more"):
+    with pytest.raises(ValueError, match="a rank must be 1 or more"):
         lora(0)
 
 
@@ -258,7 +258,7 @@ def test_palm_540b_as_published():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden": 0}, "dimensions are 1 or more, not hidden 0"),
+        ({"hidden": 0}, "dimensions must be 1 or more, not hidden 0"),
         ({"heads": 3}, "3 heads do not divide a hidden size of 64"),
         ({"kv_heads": 3}, "3 key-value heads do not divide 4 heads"),
         ({"experts": 8}, "num_local_experts and num_experts_per_tok"),

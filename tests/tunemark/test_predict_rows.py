@@ -81,7 +81,7 @@ def test_recomputation_is_the_least_that_fits() -> None:
     [
         (
             {"device": "H900"},
-            "no chip named 'H900'; the table of peaks holds what a vendor's page confirms; did you mean",
+            "no chip named 'H900'; the table of peaks only has chips that a vendor's page confirms; did you mean",
         ),
         ({"device": "A10G"}, "sources differ between 70 and 125 TFLOP/s in bf16"),
         ({"device": ""}, "device is not stated"),

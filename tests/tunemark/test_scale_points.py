@@ -35,7 +35,7 @@ def test_strong_takes_the_least_batch_of_all_strategies_where_none_is_given() ->
 def test_weak_grows_with_the_data_ranks() -> None:
     found, notes = batches("weak")
     assert found == {"ddp 1": 2, "ddp 2": 4, "ddp 4": 8}
-    assert any("keeps a batch of 2 for each data rank" in note for note in notes)
+    assert any("keeps a batch of 2 per data rank" in note for note in notes)
 
 
 def test_weak_takes_a_given_batch_for_that_of_the_smallest_size_wherever_it_stands() -> None:
@@ -56,15 +56,15 @@ def test_a_pipeline_sets_the_batch_of_all_where_none_is_given() -> None:
 def test_weak_without_growing_data_ranks_is_said_to_be_strong() -> None:
     found, notes = batches("weak", strategy="none")
     assert found == {"none 1": 2, "none 2": 2, "none 4": 2}
-    assert any("weak scaling is strong scaling too" in note for note in notes)
+    assert any("weak scaling equals strong scaling" in note for note in notes)
 
 
 def test_a_batch_that_some_size_cannot_take_is_refused_with_the_nearest() -> None:
     with pytest.raises(BadExperiment) as refused:
         batches("strong", global_batch=12)
-    # cpu:4 takes multiples of 8; a micro-batch of 1 would take multiples of 4.
+    # cpu:4 needs multiples of 8; a micro-batch of 1 would need multiples of 4.
     assert refused.value.what == "a global batch of 12 cannot be kept at every size"
-    assert "ddp on cpu:4 takes multiples of 2 x 4" in refused.value.why
+    assert "ddp on cpu:4 needs multiples of 2 x 4" in refused.value.why
     assert refused.value.next == "--global-batch 8 or 16, or --micro-batch 1"
 
 
@@ -79,11 +79,11 @@ def test_a_search_takes_any_batch() -> None:
     assert list(strong.values()) == [6, 6, 6]
     weak, notes = batches("weak", strategy="auto", global_batch=3)
     assert list(weak.values()) == [3, 6, 12]
-    assert any("keeps a batch of 3 for each rank" in note for note in notes)
+    assert any("keeps a batch of 3 per rank" in note for note in notes)
 
 
 def test_a_weak_batch_that_the_smallest_size_cannot_take_is_refused() -> None:
-    with pytest.raises(BadExperiment, match="cannot be that of the smallest size") as refused:
+    with pytest.raises(BadExperiment, match="does not fit the smallest size") as refused:
         batches("weak", device="cpu:2,4", global_batch=10)
     assert refused.value.next == "--global-batch 8 or 12"
 

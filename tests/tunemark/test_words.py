@@ -37,16 +37,16 @@ def _said() -> Iterator[str]:
     for node in (node for path in _SOURCES for node in ast.walk(ast.parse(path.read_text()))):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
-        if node.func.id == "say":
+        if node.func.id == "tr":
             texts: list[ast.expr] = node.args[:1]
-        elif node.func.id == "plain":
+        elif node.func.id == "_col":
             texts = [*node.args[1:2], *node.args[3:4], *(k.value for k in node.keywords if k.arg == "help")]
         elif node.func.id == "Column":
             texts = [k.value for k in node.keywords if k.arg in ("title", "help")]
         else:
             continue
         yield from (t.value for t in texts if isinstance(t, ast.Constant) and isinstance(t.value, str) and t.value)
-    yield from re.findall(r"""say\(["'](.*?)["'][,)]""", _TEMPLATE)
+    yield from re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)
 
 
 def test_every_text_has_its_korean() -> None:
@@ -56,7 +56,7 @@ def test_every_text_has_its_korean() -> None:
 
 
 def test_no_korean_is_there_for_nothing() -> None:
-    texts = {*_constants(), *re.findall(r"""say\(["'](.*?)["'][,)]""", _TEMPLATE)}
+    texts = {*_constants(), *re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)}
     assert sorted(set(KOREAN) - texts) == []
 
 

@@ -55,5 +55,5 @@ def test_a_cut_document_is_counted_as_cut(file):
 
 
 def test_another_file_than_announced_is_refused(file):
-    with pytest.raises(ValueError, match="were announced"):
+    with pytest.raises(ValueError, match="bytes instead of"):
         Tokens(TokenFile(path=file.path, sha256="", documents=3, tokens=8, pad_id=0))

@@ -64,7 +64,7 @@ def test_gradients_are_the_same_and_what_is_computed_again_is_counted() -> None:
 
 
 def test_what_has_no_layers_cannot_be_checkpointed() -> None:
-    with pytest.raises(ValueError, match="no list of them"):
+    with pytest.raises(ValueError, match="no list of layers"):
         checkpointing.apply(torch.nn.Linear(2, 2), "full")
     with pytest.raises(ValueError, match="one of none, selective, full"):
         checkpointing.apply(_model(), "some")

@@ -1,4 +1,4 @@
-"""What results mean beside each other and beside what others published: claims read, re-derived and judged."""
+"""Compare results with each other and with published claims, which are read, rederived and judged."""
 
 from tunemark.analysis.audit import Audited as Audited
 from tunemark.analysis.audit import audit as audit

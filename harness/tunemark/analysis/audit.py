@@ -1,4 +1,4 @@
-"""One claim's audit: its rate by every way, the share of the hardware that it implies, findings, verdict."""
+"""Audit a claim: its rate by every derivation, the MFU that it implies, findings, verdict."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tunemark.results.result import Verdict
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audited:
-    """What an audit says of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; of the
-    highest peak and the least FLOPs where the claim leaves them open (`mfu_convention` says which)."""
+    """The audit of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; or of the highest
+    peak and the least FLOPs if the claim does not state them (`mfu_convention` says which)."""
 
     facts: Known
     rate: rates.Rate | None
@@ -35,7 +35,7 @@ class Audited:
         return self.facts.claim
 
     def as_row(self) -> Imported:
-        """What is stored and printed of it."""
+        """The row that is stored and printed."""
         claim = self.claim
         every = (*([self.rate] if self.rate else []), *self.ways)
         return Imported(
@@ -68,18 +68,18 @@ class Audited:
 
 
 def audit(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[Audited]:
-    """Judge each claim by itself, then the claims of one source against each other."""
-    judged = [_judged(known(claim, models)) for claim in claims]
-    for index, finding in _across(judged):
-        one = judged[index]
-        found = _ordered([*one.findings, finding])
-        judged[index] = replace(one, findings=found, verdict=verdict(found, "ok"))
-    return judged
+    """Audit each claim by itself, then the claims of one source against each other."""
+    audited = [_audit_one(known(claim, models)) for claim in claims]
+    for index, finding in _compare_claims(audited):
+        one = audited[index]
+        found = _sort_by_severity([*one.findings, finding])
+        audited[index] = replace(one, findings=found, verdict=verdict(found, "ok"))
+    return audited
 
 
-def _judged(facts: Known) -> Audited:
+def _audit_one(facts: Known) -> Audited:
     rate = rates.claimed(facts.claim)
-    found = _ordered(rules.findings(facts))
+    found = _sort_by_severity(rules.findings(facts))
     implied, convention, full = _mfu(facts, rate)
     return Audited(
         facts=facts, rate=rate, ways=tuple(rates.rederived(facts.claim)), mfu_implied=implied,
@@ -98,19 +98,19 @@ def _mfu(facts: Known, rate: rates.Rate | None) -> tuple[float | None, str | Non
     return per_device * facts.flops_least, f"without attention, {words}", None
 
 
-def _ordered(found: Sequence[Finding]) -> tuple[Finding, ...]:
+def _sort_by_severity(found: Sequence[Finding]) -> tuple[Finding, ...]:
     order = ("invalid", "suspect", "unknown", "note")
     return tuple(sorted(found, key=lambda f: order.index(f.severity)))
 
 
-def _across(judged: Sequence[Audited]) -> list[tuple[int, Finding]]:
-    return [*_same_step_time(judged), *_scaling(judged)]
+def _compare_claims(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
+    return [*_find_same_step_time(audited), *_find_above_linear(audited)]
 
 
-def _same_step_time(judged: Sequence[Audited]) -> list[tuple[int, Finding]]:
-    """A timer that does not wait shows one time whatever the work."""
+def _find_same_step_time(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
+    """A timer that does not wait for the device shows the same time for any amount of work."""
     groups: dict[tuple[str, str | None], list[tuple[int, float, float]]] = defaultdict(list)
-    for index, one in enumerate(judged):
+    for index, one in enumerate(audited):
         claim = one.claim
         work = _work_per_device(one)
         if claim.step_time_s and work:
@@ -134,10 +134,10 @@ def _work_per_device(one: Audited) -> float | None:
     return flops * batch * sequence / count if flops and batch and sequence and count else None
 
 
-def _scaling(judged: Sequence[Audited]) -> list[tuple[int, Finding]]:
-    """More devices, with all else alike: each cannot become much faster."""
+def _find_above_linear(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
+    """With more devices and all else equal, the rate per device cannot rise much."""
     groups: dict[tuple[object, ...], list[tuple[int, int, float]]] = defaultdict(list)
-    for index, one in enumerate(judged):
+    for index, one in enumerate(audited):
         claim, layout = one.claim, one.claim.layout
         if one.rate is None or not claim.count or not layout.global_batch or claim.architecture is None:
             continue

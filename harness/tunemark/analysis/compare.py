@@ -1,7 +1,7 @@
-"""Runs held against each other: like with like, each ratio with its interval, and what automatic choice is worth.
+"""Compare runs that differ only in chosen fields: ratios with intervals, and the gain of automatic parallelization.
 
-A run that is not ok, or invalid, takes no part and is a row all the same. Every claim of a comparison ("faster",
-"slower") holds at 95 % for all of them together, by Holm's rule; the intervals are 95 % each.
+A run that is not ok, or invalid, is listed but not compared. All outcomes of a comparison ("faster", "slower") hold
+jointly at 95 % by Holm's method; the intervals are 95 % each.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tunemark.errors import BadExperiment
 from tunemark.results.ratio import LEVEL, Ratio, Term, combined, holm, rates_of, were_in_rounds
 from tunemark.results.result import Estimate, Result
 
-# Runs without a counterpart that are listed, each held against all others: beyond, nobody reads them.
-_MOST_ALONE = 20
+# How many runs without a counterpart are listed; each is compared with all others, and nobody reads more.
+_MAX_UNMATCHED = 20
 
-# What auto may choose: manual layouts of all of these are what it is held against.
-_CHOSEN = {"strategy", "micro_batch", "checkpointing"}
+# Fields that auto may choose: it is compared with manual layouts that vary any of these.
+_SEARCHED_FIELDS = {"strategy", "micro_batch", "checkpointing"}
 
 Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
 # History of the schema (of `compare --json`): 1, first form; 2, gains name the run that they are of.
@@ -33,8 +33,8 @@ SCHEMA = 2
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One run beside its group's baseline. label: its value of the axis. reason: why it takes no part, or why there is
-    no interval. ratio: its rate over the baseline's. p_holm: the ratio's p among all claims of the comparison.
+    """One run against its group's baseline. label: its value of the axis. reason: why it is not compared, or has no
+    interval. ratio: its rate over the baseline's. p_holm: the ratio's p, adjusted for all tests of the comparison.
     memory_ratio: peak memory over the baseline's; one figure each, so without an interval."""
 
     label: str
@@ -58,11 +58,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gain(msgspec.Struct, frozen=True, kw_only=True):
-    """What automatic parallelization is worth against something. auto: the run that a search laid out, by its label.
-    over: what. against: the layouts that stand for it.
-    ratio: auto's rate over theirs. regret: the share of the best rate that was left on the table, with its bounds; of
-    the last row alone. paid_back_s: seconds of training by `against` that take as long as auto with its search; null
-    where auto is not faster, or did not search. reason: why there is no ratio."""
+    """The gain of automatic parallelization over an alternative. auto: label of the run whose layout a search chose.
+    over: the alternative. against: labels of its layouts. ratio: auto's rate over theirs. regret: the share of the
+    best rate that auto falls short of, with its interval; only in the last row. paid_back_s: seconds of training by
+    `against` after which auto with its search has caught up; null if auto is not faster, or did not search. reason:
+    why there is no ratio."""
 
     auto: str
     over: str
@@ -76,8 +76,8 @@ class Gain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs that are alike but for the axis. shared: what all agree in. despite: overlooked fields that differ, with
-    each row's value. surroundings: facts outside the key that differ, likewise. notes: for the reader."""
+    """Runs that are comparable but for the axis. shared: fields in which all agree. despite: overlooked fields that
+    differ, with each row's value. surroundings: environment facts that differ, likewise. notes: for the reader."""
 
     shared: dict[str, Any]
     despite: dict[str, tuple[Any, ...]]
@@ -89,7 +89,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alone(msgspec.Struct, frozen=True, kw_only=True):
-    """A run without a counterpart. differs: the fields that refuse the nearest one, each with both values."""
+    """A run without a counterpart. differs: the fields in which the nearest run differs, each with both values."""
 
     label: str
     run_id: str
@@ -98,8 +98,8 @@ class Alone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. by: the axes. despite: fields overlooked on demand. claims: ratios with an interval, whose
-    outcomes hold at `level` together."""
+    """A whole comparison. by: the axes. despite: fields overlooked on request. claims: number of ratios with an
+    interval, whose outcomes hold jointly at `level`."""
 
     by: tuple[str, ...]
     despite: tuple[str, ...]
@@ -122,7 +122,7 @@ class _Member:
 
 
 def takes_no_part(result: Result) -> str:
-    """Why a run's rate cannot be compared; empty where it can."""
+    """Why a run's rate cannot be compared; empty if it can."""
     if result.status != "ok":
         return f"{result.status}: no rate of a whole run"
     if result.verdict == "invalid":
@@ -138,7 +138,7 @@ def takes_no_part(result: Result) -> str:
 def compare(
     a: Sequence[Result], b: Sequence[Result], *, despite: Collection[str] = (), names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
-    """Each run of `b` over the run of `a` that it is like. Raises `BadExperiment` where no two are alike."""
+    """Compare each run of `b` with its counterpart in `a`. Raises `BadExperiment` if no two are comparable."""
     free = alike.freed((), despite)
     notes: list[str] = []
     a, b = _without_breakdowns(a, notes), _without_breakdowns(b, notes)
@@ -148,12 +148,12 @@ def compare(
         for k in ours
         if k in theirs
     ]
-    left = [_Left(label=names[0], result=ours[k], others=b, where=names[1]) for k in ours if k not in theirs]
-    left += [_Left(label=names[1], result=theirs[k], others=a, where=names[0]) for k in theirs if k not in ours]
-    alone = _alone(left, free, notes)
+    unmatched = [_Single(label=names[0], result=ours[k], others=b, where=names[1]) for k in ours if k not in theirs]
+    unmatched += [_Single(label=names[1], result=theirs[k], others=a, where=names[0]) for k in theirs if k not in ours]
+    alone = _alone(unmatched, free, notes)
     if not groups:
-        _refuse(alone, despite)
-    return _judged(Comparison(
+        _raise_incomparable(alone, despite)
+    return _decide_outcomes(Comparison(
         by=(), despite=tuple(despite), level=LEVEL, claims=0, groups=tuple(groups), alone=tuple(alone),
         notes=tuple(notes),
     ))  # fmt: skip
@@ -162,10 +162,10 @@ def compare(
 def compare_by(
     results: Sequence[Result], by: Sequence[str], *, despite: Collection[str] = (), baseline: str | None = None
 ) -> Comparison:
-    """Groups of runs that are alike but for the axes `by`, each run over its group's baseline.
+    """Compare each run with the baseline of its group of runs that are comparable but for the axes `by`.
 
-    baseline: the label that it has; by default strategy none, the smallest value, or the run that was first.
-    Raises `BadExperiment` where no two runs are alike.
+    baseline: its label; by default strategy none, the smallest value, or the first run.
+    Raises `BadExperiment` if no two runs are comparable.
     """
     axes = tuple(dict.fromkeys(alike.field(name) for name in by))
     free = alike.freed(axes, despite)
@@ -182,16 +182,16 @@ def compare_by(
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(alike.key(result, free), []).append(result)
-    several = [_labelled(found, axes) for found in groups.values() if len(found) > 1]
+    several = [_label_runs(found, axes) for found in groups.values() if len(found) > 1]
     labels = {member.label for found in several for member in found}
     if baseline is not None and several and baseline not in labels:
         raise BadExperiment(what=f"no run has {'+'.join(axes)} {baseline!r}", next=f"there is: {', '.join(labels)}")
     made = [_group(members, axes, free, baseline) for members in several]
     singles = [found[0] for found in groups.values() if len(found) == 1]
-    alone = _alone([_Left(label=_label(r, axes), result=r, others=results, where="") for r in singles], free, notes)
+    alone = _alone([_Single(label=_label(r, axes), result=r, others=results, where="") for r in singles], free, notes)
     if not made:
-        _refuse(alone, despite)
-    return _judged(Comparison(
+        _raise_incomparable(alone, despite)
+    return _decide_outcomes(Comparison(
         by=axes, despite=tuple(despite), level=LEVEL, claims=0, groups=tuple(made), alone=tuple(alone),
         notes=tuple(notes),
     ))  # fmt: skip
@@ -219,7 +219,7 @@ def _by_key(results: Sequence[Result], free: Collection[str], name: str) -> dict
     return found
 
 
-def _labelled(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]:
+def _label_runs(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]:
     labels = [_label(result, axes) for result in results]
     counts = Counter(labels)
     times: Counter[str] = Counter()
@@ -236,8 +236,8 @@ def _label(result: Result, axes: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Left:
-    """A run without a counterpart among `others`, which are of the folder `where`."""
+class _Single:
+    """A run without a counterpart among `others`, the runs of folder `where`."""
 
     label: str
     result: Result
@@ -245,23 +245,23 @@ class _Left:
     where: str
 
 
-def _alone(left: Sequence[_Left], free: Collection[str], notes: list[str]) -> list[Alone]:
-    if len(left) > _MOST_ALONE:
-        notes.append(f"{len(left) - _MOST_ALONE} more runs have no counterpart and are not listed")
-    return [_one_alone(one, free) for one in left[:_MOST_ALONE]]
+def _alone(unmatched: Sequence[_Single], free: Collection[str], notes: list[str]) -> list[Alone]:
+    if len(unmatched) > _MAX_UNMATCHED:
+        notes.append(f"{len(unmatched) - _MAX_UNMATCHED} more runs have no counterpart and are not listed")
+    return [_find_nearest(one, free) for one in unmatched[:_MAX_UNMATCHED]]
 
 
-def _one_alone(left: _Left, free: Collection[str]) -> Alone:
-    result = left.result
-    others = [other for other in left.others if other is not result]
+def _find_nearest(unmatched: _Single, free: Collection[str]) -> Alone:
+    result = unmatched.result
+    others = [other for other in unmatched.others if other is not result]
     if not others:
-        return Alone(label=left.label, run_id=result.run_id, nearest=None, differs={})
+        return Alone(label=unmatched.label, run_id=result.run_id, nearest=None, differs={})
     other, differs = alike.nearest(result, others, free)
-    name = f"{left.where}:{other.run_id}" if left.where else other.run_id
-    return Alone(label=left.label, run_id=result.run_id, nearest=name, differs=differs)
+    name = f"{unmatched.where}:{other.run_id}" if unmatched.where else other.run_id
+    return Alone(label=unmatched.label, run_id=result.run_id, nearest=name, differs=differs)
 
 
-def _refuse(alone: Sequence[Alone], despite: Collection[str]) -> None:
+def _raise_incomparable(alone: Sequence[Alone], despite: Collection[str]) -> None:
     known = [one for one in alone if one.nearest is not None]
     if not known:
         raise BadExperiment(
@@ -288,13 +288,13 @@ def _group(members: Sequence[_Member], axes: Sequence[str], free: Collection[str
     notes: list[str] = []
     base = _baseline(members, axes, wanted, notes)
     rows = [_row(member, base) for member in members]
-    # What follows from an axis differs with it: only what was overlooked on demand is said.
+    # Fields that follow from an axis differ with it: only fields overlooked on request are reported.
     follows = alike.freed(axes, ())
     differs = alike.differing(results, [name for name in free if name not in follows])
     facts = [surroundings(result) for result in results]
     names = dict.fromkeys(name for each in facts for name in each if name not in MEASURED)
     around = {name: tuple(each.get(name) for each in facts) for name in names}
-    # What one of them does not say is no difference.
+    # A fact that is unknown for one of them is not a difference.
     around = {n: v for n, v in around.items() if None not in v and any(value != v[0] for value in v)}
     varying = alike.differing(results, alike.FIELDS)
     shared = {name: read(results[0]) for name, read in alike.FIELDS.items() if name not in varying}
@@ -310,18 +310,18 @@ def _group(members: Sequence[_Member], axes: Sequence[str], free: Collection[str
         surroundings=around,
         baseline=base.label if base else None,
         rows=tuple(rows),
-        worth=tuple(_worth(members)) if "strategy" in axes and set(axes) <= _CHOSEN else (),
+        worth=tuple(_auto_gains(members)) if "strategy" in axes and set(axes) <= _SEARCHED_FIELDS else (),
         notes=tuple(notes),
     )
 
 
 def _baseline(members: Sequence[_Member], axes: Sequence[str], wanted: str | None, notes: list[str]) -> _Member | None:
     order = sorted(members, key=lambda m: _rank(m, axes, wanted)) if axes else list(members[:1])
-    able = [member for member in order if not member.obstacle]
+    comparable = [member for member in order if not member.obstacle]
     if order[0].obstacle:
         words = f"{order[0].label} would be the baseline and takes no part ({order[0].obstacle})"
-        notes.append(f"{words}: {able[0].label} stands for it" if able else words)
-    return able[0] if able else None
+        notes.append(f"{words}: {comparable[0].label} stands for it" if comparable else words)
+    return comparable[0] if comparable else None
 
 
 def _rank(member: _Member, axes: Sequence[str], wanted: str | None) -> tuple[object, ...]:
@@ -375,30 +375,30 @@ def _row(member: _Member, base: _Member | None) -> Row:
 
 
 def ratio_of(result: Result, base: Result) -> Ratio:
-    """A run's rate over another's; paired where their attempts were taken in rounds."""
+    """A run's rate over another's; paired if their attempts were taken in rounds."""
     terms = [Term(1.0, rates_of(result)), Term(-1.0, rates_of(base))]
     return combined(terms, in_rounds=were_in_rounds([result, base]))
 
 
-def _worth(members: Sequence[_Member]) -> list[Gain]:
-    """Automatic parallelization against none, the best and the median manual layout, and the best of all others; of
-    each run that a search laid out."""
+def _auto_gains(members: Sequence[_Member]) -> list[Gain]:
+    """The gain of each automatically parallelized run over none, the best and the median manual layout, and the best of
+    all others."""
     kinds: Mapping[str, list[_Member]] = {"none": [], "auto": [], "manual": []}
     for member in members:
         name = member.result.strategy_requested.partition(":")[0]
         kinds[name if name in ("none", "auto") else "manual"].append(member)
-    return [gain for auto in kinds["auto"] for gain in _worth_of(auto, members, kinds)] if len(members) > 1 else []
+    return [gain for auto in kinds["auto"] for gain in _gains_of(auto, members, kinds)] if len(members) > 1 else []
 
 
-def _worth_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Sequence[_Member]]) -> list[Gain]:
-    manual = sorted((m for m in kinds["manual"] if not m.obstacle), key=_middle)
-    others = sorted((m for m in members if m is not auto and not m.obstacle), key=_middle)
+def _gains_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Sequence[_Member]]) -> list[Gain]:
+    manual = sorted((m for m in kinds["manual"] if not m.obstacle), key=_mean_log_rate)
+    others = sorted((m for m in members if m is not auto and not m.obstacle), key=_mean_log_rate)
     count = len(manual)
     median = manual[(count - 1) // 2 : count // 2 + 1]
     lost = [m for m in kinds["manual"] if m.obstacle]
-    no_manual = "no manual layout was measured" if not lost else f"no manual layout has a rate: {_obstacles(lost)}"
-    none = sorted((m for m in kinds["none"] if not m.obstacle), key=_middle)
-    no_none = _obstacles(kinds["none"]) or "none was not measured"
+    no_manual = "no manual layout was measured" if not lost else f"no manual layout has a rate: {_join_obstacles(lost)}"
+    none = sorted((m for m in kinds["none"] if not m.obstacle), key=_mean_log_rate)
+    no_none = _join_obstacles(kinds["none"]) or "none was not measured"
     found = [
         _gain("none", auto, none[-1:], no_none),
         _gain("the best manual layout", auto, manual[-1:], no_manual),
@@ -413,11 +413,11 @@ def _worth_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Seq
     return [*found, msgspec.structs.replace(best, regret=regret)]
 
 
-def _obstacles(members: Sequence[_Member]) -> str:
+def _join_obstacles(members: Sequence[_Member]) -> str:
     return "; ".join(f"{m.label} {m.obstacle}" for m in members if m.obstacle)
 
 
-def _middle(member: _Member) -> float:
+def _mean_log_rate(member: _Member) -> float:
     return statistics.fmean(math.log(rate) for rate in rates_of(member.result))
 
 
@@ -435,7 +435,7 @@ def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) ->
     names = tuple(member.label for member in against)
     search_s, paid_back_s = auto.result.search_s, None
     if search_s is not None and ratio.value > 1:
-        # W tokens take W/x by them and search + W/(ratio x) by auto.
+        # W tokens at rate x take W/x by `against`, and search + W/(ratio x) by auto.
         paid_back_s = search_s / (1 - 1 / ratio.value)
     return Gain(
         auto=auto.label, over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason,
@@ -443,25 +443,25 @@ def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) ->
     )  # fmt: skip
 
 
-def _judged(found: Comparison) -> Comparison:
-    """With the outcomes of all claims, held to one level together."""
+def _decide_outcomes(found: Comparison) -> Comparison:
+    """Decide the outcomes of all ratios, jointly at one level."""
     ratios: list[Ratio | None] = []
     for group in found.groups:
         ratios += [*(row.ratio for row in group.rows), *(gain.ratio for gain in group.worth)]
     adjusted = iter(holm([ratio.p if ratio else None for ratio in ratios]))
     groups = []
     for group in found.groups:
-        rows = tuple(_decided(row, next(adjusted)) for row in group.rows)
-        worth = tuple(_decided(gain, next(adjusted)) for gain in group.worth)
+        rows = tuple(_decide(row, next(adjusted)) for row in group.rows)
+        worth = tuple(_decide(gain, next(adjusted)) for gain in group.worth)
         groups.append(msgspec.structs.replace(group, rows=rows, worth=worth))
     claims = sum(ratio is not None and ratio.p is not None for ratio in ratios)
     return msgspec.structs.replace(found, groups=tuple(groups), claims=claims)
 
 
-_Claim = TypeVar("_Claim", Row, Gain)
+_Compared = TypeVar("_Compared", Row, Gain)
 
 
-def _decided(row: _Claim, p_holm: float | None) -> _Claim:
+def _decide(row: _Compared, p_holm: float | None) -> _Compared:
     if p_holm is None or row.ratio is None:
         return row
     differs = p_holm <= 1 - LEVEL

@@ -1,8 +1,8 @@
-"""Has a run become slower than its baseline? Pass, fail, or no verdict where the noise does not allow one.
+"""Decide whether a run is slower than its baseline: pass, fail, or no verdict where the noise allows none.
 
-fail: a slow-down is shown, with false alarms of at most the promised share over all runs together (Holm).
-pass: none is shown, and one of `change` would have been with the promised power, by the noise that was measured.
-no verdict: nothing like it in the baseline, nothing measured, or noise in which such a change would go unseen.
+fail: a slow-down is shown, with a family-wise false-alarm rate over all runs of at most the promised one (Holm).
+pass: none is shown, and one of `change` would be detected with the promised power in the measured noise.
+no verdict: no comparable run in the baseline, nothing measured, or noise in which such a change would go undetected.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Verdict = Literal["pass", "fail", "no verdict"]
 # History of the schema (of `gate --json`): 1, first form.
 SCHEMA = 1
 
-# Two series of a baseline that differ at this level are not one noise.
+# Two series of a baseline that differ at this level do not share one noise.
 _SERIES_DIFFER = 0.01
-# What others do on the machine is no noise that a baseline has measured. Overlooked on demand, as a field is.
+# The load of other processes is not part of a baseline's noise. Such runs count only on request (--despite).
 LOAD = "heavy-load"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Promise:
-    """What a gate is held to. change: the slow-down to be seen, a fraction of the rate. power: the probability with
-    which it is. false_alarms: that of a run of unchanged speed being called slower."""
+    """The promises of a gate. change: the slow-down to detect, a fraction of the rate. power: probability of detecting
+    it. false_alarms: the probability of failing a run whose speed is unchanged."""
 
     change: float = 0.05
     power: float = 0.8
@@ -41,9 +41,9 @@ class Promise:
 
 
 class Needed(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to see the change with the promised power, by the noise of the baseline; null where no number up
-    to 1,000 does. attempts: new ones against this baseline. of_both: of a new baseline and a run, each; series: of
-    the baseline, each measured at another time."""
+    """The sample size that detects the change with the promised power in the baseline's noise; null if none up to 1,000
+    does. attempts: new ones against this baseline. of_both: of a new baseline and of a run, each; series: of the
+    baseline, each measured at another time."""
 
     attempts: int | None
     of_both: int | None
@@ -51,10 +51,10 @@ class Needed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. ratio: its rate over the baseline's, low and high its 95 % interval. p: of no slow-down, among all runs.
-    power: with which a slow-down of the promised size is seen in this noise. noise: standard deviation of log
-    throughput between a baseline's attempts, or between its series' means where `unit` says so. needed: where the noise
-    allows no verdict."""
+    """One run. ratio: its rate over the baseline's, low and high its 95 % interval. p: of no slow-down, adjusted for
+    all runs. power: that of detecting a slow-down of the promised size in this noise. noise: standard deviation of log
+    throughput between a baseline's attempts, or its series' means, as `unit` says. needed: if the noise allows no
+    verdict."""
 
     label: str
     run_id: str
@@ -80,7 +80,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """All runs' judgements, and the worst of them."""
+    """The judgements of all runs, and the worst verdict."""
 
     verdict: Verdict
     change: float
@@ -103,15 +103,15 @@ class _Case:
 def gate(
     baseline: Sequence[Result], runs: Sequence[Result], promise: Promise, *, despite: Collection[str] = ()
 ) -> Gate:
-    """Judge each run by the alike runs of the baseline, of which there may be several series. despite: fields that may
-    differ, and LOAD where runs count whose cores others used."""
+    """Judge each run by the comparable runs of the baseline, which may have several series. despite: fields that may
+    differ, and LOAD to include runs whose cores other processes used."""
     free = alike.freed((), [name for name in despite if name != LOAD])
     measured = [run for run in runs if not run.breakdown]
     by_key: dict[tuple[object, ...], list[Result]] = {}
     for result in baseline:
         if not result.breakdown:
             by_key.setdefault(alike.key(result, free), []).append(result)
-    cases = [_case(run, by_key, free, is_loaded_fit=LOAD in despite) for run in measured]
+    cases = [_case(run, by_key, free, allow_load=LOAD in despite) for run in measured]
     adjusted = holm([case.found.p if case.found else None for case in cases])
     claims = sum(p is not None for p in adjusted)
     judged = tuple(
@@ -129,7 +129,7 @@ def gate(
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What a baseline's noise allows. needed: for each change, what it takes to see it."""
+    """What a baseline's noise allows to detect. needed: for each change, the sample size that detects it."""
 
     label: str
     run_id: str
@@ -144,7 +144,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 def outlooks(
     baseline: Sequence[Result], changes: Sequence[float], promise: Promise, *, despite: Collection[str] = ()
 ) -> list[Outlook]:
-    """For each run of a baseline, how many attempts a change takes, before any is made."""
+    """For each run of a baseline, the sample sizes that detect each change, before any is measured."""
     free = alike.freed((), [name for name in despite if name != LOAD])
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in baseline:
@@ -152,16 +152,16 @@ def outlooks(
             groups.setdefault(alike.key(result, free), []).append(result)
     firsts = [group[0] for group in groups.values()]
     return [
-        _outlook(group, changes, promise, _label(group[0], firsts), is_loaded_fit=LOAD in despite)
+        _outlook(group, changes, promise, _label(group[0], firsts), allow_load=LOAD in despite)
         for group in groups.values()
     ]
 
 
 def _outlook(
-    group: Sequence[Result], changes: Sequence[float], promise: Promise, label: str, *, is_loaded_fit: bool
+    group: Sequence[Result], changes: Sequence[float], promise: Promise, label: str, *, allow_load: bool
 ) -> Outlook:
     def unfit(result: Result) -> str:
-        return _unfit(result, is_loaded_fit=is_loaded_fit)
+        return _unfit_reason(result, allow_load=allow_load)
 
     usable = [result for result in group if not unfit(result)]
     series = [rates_of(result) for result in usable]
@@ -170,7 +170,7 @@ def _outlook(
     reason = ""
     if noise is None:
         reason = "; ".join(dict.fromkeys(filter(None, map(unfit, group)))) or "one attempt says nothing of noise"
-    needed = {f"{change:g}": _needed(change, noise, unit, promise, promise.false_alarms) for change in changes if noise}
+    needed = {f"{c:g}": _sample_size(c, noise, unit, promise, promise.false_alarms) for c in changes if noise}
     return Outlook(
         label=label, run_id=group[0].run_id, series=len(series), attempts=sum(map(len, series)), unit=unit,
         noise=noise.sd if noise else None, reason=reason, needed=needed,
@@ -178,20 +178,20 @@ def _outlook(
 
 
 def _case(
-    run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], free: Collection[str], *, is_loaded_fit: bool
+    run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], free: Collection[str], *, allow_load: bool
 ) -> _Case:
     def unfit(result: Result) -> str:
-        return _unfit(result, is_loaded_fit=is_loaded_fit)
+        return _unfit_reason(result, allow_load=allow_load)
 
-    # A store that holds both is no baseline of itself.
-    like = [b for b in by_key.get(alike.key(run, free), ()) if not (b.run_id == run.run_id and _names(b) & _names(run))]
-    usable = tuple(b for b in like if not unfit(b))
-    notes = [f"baseline {b.run_id} is left out: {unfit(b)}" for b in like if unfit(b)]
+    # A store with baseline and run must not compare a run with itself.
+    same = [b for b in by_key.get(alike.key(run, free), ()) if not (b.run_id == run.run_id and _names(b) & _names(run))]
+    usable = tuple(b for b in same if not unfit(b))
+    notes = [f"baseline {b.run_id} is left out: {unfit(b)}" for b in same if unfit(b)]
     rules = [f.rule for f in run.findings if f.severity in ("suspect", "unknown") and f.rule != "unfinished"]
     if rules:
         notes.append(f"{run.verdict}: {', '.join(rules)}")
-    reasons = "; ".join(dict.fromkeys(filter(None, map(unfit, like))))
-    obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, by_key, like, usable, reasons, free)
+    reasons = "; ".join(dict.fromkeys(filter(None, map(unfit, same))))
+    obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, by_key, same, usable, reasons, free)
     found = None if obstacle else power.slowdown([rates_of(b) for b in usable], rates_of(run))
     if not obstacle and found is None:
         obstacle = "the baseline has one attempt: its noise is not known"
@@ -199,12 +199,12 @@ def _case(
 
 
 def _obstacle(
-    run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], like: Sequence[Result],
+    run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], same: Sequence[Result],
     usable: Sequence[Result], unfit: str, free: Collection[str],
 ) -> str:  # fmt: skip
-    """Why nothing can be said; empty where something can."""
-    if not like:
-        # Of each kind of run in the baseline one: the others differ in the same.
+    """Why the run cannot be judged; empty if it can."""
+    if not same:
+        # One run of each kind in the baseline: the others of its kind differ in the same fields.
         kinds = [found[0] for key, found in by_key.items() if key != alike.key(run, free)]
         if not kinds:
             return "the baseline holds nothing but this run"
@@ -221,10 +221,10 @@ def _obstacle(
     return ""
 
 
-def _unfit(result: Result, *, is_loaded_fit: bool = False) -> str:
-    """Why a run's rates are no sample of its noise; empty where they are."""
+def _unfit_reason(result: Result, *, allow_load: bool = False) -> str:
+    """Why a run's rates do not sample its noise; empty if they do."""
     reason = takes_no_part(result)
-    if not reason and not is_loaded_fit and any(f.rule == LOAD for f in result.findings):
+    if not reason and not allow_load and any(f.rule == LOAD for f in result.findings):
         return f"other processes used its cores, which is no noise of its own (--despite {LOAD} counts it)"
     return reason
 
@@ -234,7 +234,7 @@ def _names(result: Result) -> set[str]:
 
 
 def _label(run: Result, runs: Sequence[Result]) -> str:
-    """A run by what it does not share with the others."""
+    """Name a run by the fields in which it differs from the others."""
     varying = [name for name in alike.differing(list(runs), alike.FIELDS) if name not in ("processes", "threads")]
     parts = [run.model, f"{run.device}:{run.size}", run.strategy_requested]
     shown = ("model", "device", "size", "strategy", "chip", "chips", "parameters", "trainable_parameters")
@@ -250,30 +250,30 @@ def _judge(
     noise = power.noise_of(series)
     unit = _unit(series)
     verdict: Verdict = "no verdict"
-    reason, seen = case.obstacle, None
+    reason, chance = case.obstacle, None
     needed: Needed | None = None
     notes = list(case.notes)
     if found is not None and noise is not None and p is not None:
-        seen = power.power(promise.change, found.error, found.df, found.df, alpha)
+        chance = power.power(promise.change, found.error, found.df, found.df, alpha)
         if p <= promise.false_alarms:
             verdict, reason = "fail", f"slower by {_percent(1 - found.ratio)} (p = {p:.2g})"
-        elif seen >= promise.power:
+        elif chance >= promise.power:
             verdict = "pass"
             reason = (
-                f"no slow-down is shown, and one of {_percent(promise.change)} would be with {_percent(seen)} power"
+                f"no slow-down is shown, and one of {_percent(promise.change)} would be with {_percent(chance)} power"
             )
         else:
-            # What the new attempts say of the noise counts too.
-            needed = _needed(promise.change, power.Noise(found.sd, found.df, noise.units), unit, promise, alpha)
+            # The new attempts contribute to the noise estimate too.
+            needed = _sample_size(promise.change, power.Noise(found.sd, found.df, noise.units), unit, promise, alpha)
             reason = (
-                f"a slow-down of {_percent(promise.change)} would be seen with {_percent(seen)} power, "
+                f"a slow-down of {_percent(promise.change)} would be seen with {_percent(chance)} power, "
                 f"{_percent(promise.power)} is promised: "
                 f"that takes {needed_words(needed, unit)}"
             )
         if len(series) == 1:
             notes.append("the baseline is one series: what differs between series, measured at other times, is unknown")
     both = [surroundings(result) for result in (*case.baseline[-1:], run)]
-    around = {
+    environment = {
         name: tuple(each.get(name) for each in both)
         for name in both[-1]
         if name not in MEASURED
@@ -285,12 +285,12 @@ def _judge(
         tokens_per_s=run.tokens_per_s.value if run.tokens_per_s else None, attempts=len(rates_of(run)),
         baseline=tuple(dict.fromkeys(b.run_id for b in case.baseline)), baseline_attempts=sum(map(len, series)),
         unit=unit, noise=noise.sd if noise else None, ratio=found.ratio if found else None,
-        low=found.low if found else None, high=found.high if found else None, p=p, power=seen, needed=needed,
-        despite=alike.differing([*case.baseline[-1:], run], free), surroundings=around, notes=tuple(notes),
+        low=found.low if found else None, high=found.high if found else None, p=p, power=chance, needed=needed,
+        despite=alike.differing([*case.baseline[-1:], run], free), surroundings=environment, notes=tuple(notes),
     )  # fmt: skip
 
 
-def _needed(
+def _sample_size(
     change: float, noise: power.Noise, unit: Literal["attempt", "series"], promise: Promise, alpha: float
 ) -> Needed:
     if unit == "series":
@@ -304,7 +304,7 @@ def _needed(
 
 
 def needed_words(needed: Needed, unit: Literal["attempt", "series"]) -> str:
-    """What it takes, in a few words."""
+    """Format a sample size in a few words."""
     if unit == "series":
         if needed.series is None:
             return "several series of the run: one new series cannot show it, however many the baseline has"

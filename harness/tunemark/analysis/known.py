@@ -1,4 +1,4 @@
-"""A claim beside what physics knows of its model and its chips. What is not known stays unknown, and has a name."""
+"""The physical facts a claim is checked against: its model's FLOPs and its chips' peaks. What is missing is named."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tunemark.physics.peaks import PRECISIONS, Peak, peak, why_no_peak
 from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Architecture, Model
 
-# Of adapters whose rank is not stated: their own products are under a hundredth of the model's up to here.
+# Assumed rank of LoRA adapters: up to it, the adapters' own matmuls are under a hundredth of the model's FLOPs.
 _LORA_RANK = 16
-# Of a model that is known by its size alone: what may be an embedding, which is looked up and not multiplied.
+# Of a model known only by its size: the share that may be embeddings, which are looked up and not multiplied.
 _EMBEDDING_SHARE = 0.1
 
 
-_FLAGS = {"train_s": "--time", "padding_fraction": "--padding or --dataset"}
+_FLAG_OF_FIELD = {"train_s": "--time", "padding_fraction": "--padding or --dataset"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """Facts that the auditor adds to what a source states; None adds nothing. batch: sequences per step, whole job.
-    count: packages as they are sold."""
+    """Facts that the user adds to what a source states; None adds nothing. batch: sequences per step, whole job.
+    count: packages as sold."""
 
     model: str | None = None
     device: str | None = None
@@ -36,7 +36,7 @@ class Given:
     padding_fraction: float | None = None
 
     def added_to(self, claim: Claim) -> Claim:
-        """The claim with these facts in it; where the source says otherwise, a note keeps its word."""
+        """The claim with these facts added; a note records where they override the source."""
         values: dict[str, object] = {}
         origin, notes = dict(claim.origin), list(claim.notes)
         for f in fields(self):
@@ -51,22 +51,22 @@ class Given:
                 values["layout"] = replace(claim.layout, global_batch=value)
             else:
                 values[f.name] = value
-            origin[name] = _FLAGS.get(f.name, f"--{f.name}")
+            origin[name] = _FLAG_OF_FIELD.get(f.name, f"--{f.name}")
         if self.model is not None:
-            # The dimensions in the source are those of the model it names.
+            # The source's dimensions belong to the model that it names, not to this one.
             values["architecture"] = None
         return replace(claim, origin=origin, notes=tuple(notes), **values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """A claim, and what its rate has to obey.
+    """A claim, and the limits of its rate.
 
-    flops: model FLOPs for a slot of a sequence, by convention of attention ('causal', 'full'), of the method stated,
-    else of full training; empty where unknown. flops_least: what no training of this model can do without, whatever is
-    unknown of method and sequence; None where the model is. recomputed: FLOPs done over FLOPs needed, None where
-    unknown. peak: of one package in the stated precision, dense. peak_most: of one package in any precision that the
-    claim can mean. missing: what it would take to hold the rate against the hardware.
+    flops: model FLOPs per slot, by attention convention ('causal', 'full'), of the method stated, else of full
+    training; empty if unknown. flops_least: a lower bound for any training of this model, whatever the method and
+    sequence; None if the model is unknown. recomputed: FLOPs done over model FLOPs, None if unknown. peak: of one
+    package in the stated precision, dense. peak_most: the highest of one package in any precision that the claim can
+    mean. missing: facts needed to compare the rate with the hardware.
     """
 
     claim: Claim
@@ -81,7 +81,7 @@ class Known:
 
 
 def known(claim: Claim, models: Mapping[str, Model]) -> Known:
-    """Look up what the claim names."""
+    """Look up the facts of the model and device that a claim names."""
     origin = dict(claim.origin)
     missing: list[str] = []
     architecture = claim.architecture
@@ -93,14 +93,14 @@ def known(claim: Claim, models: Mapping[str, Model]) -> Known:
     if architecture is None and claim.parameters is None:
         named = f"{claim.model!r} is not installed: " if claim.model else ""
         missing.append(f"the model ({named}--model)")
-    stated = most = None
+    stated = highest = None
     if claim.device is None:
         missing.append("the device (--device)")
     else:
         stated = peak(claim.device, claim.precision) if claim.precision else None
         every = [p for name in PRECISIONS if (p := peak(claim.device, name)) is not None]
-        most = stated if claim.precision else max(every, key=lambda p: p.flops, default=None)
-        if most is None:
+        highest = stated if claim.precision else max(every, key=lambda p: p.flops, default=None)
+        if highest is None:
             missing.append(f"a peak: {why_no_peak(claim.device, claim.precision or 'bf16')}")
     if claim.count is None:
         missing.append("the count of devices (--count)")
@@ -115,17 +115,17 @@ def known(claim: Claim, models: Mapping[str, Model]) -> Known:
         claim=claim,
         architecture=architecture,
         flops={str(name): value for name, value in flops.items()},
-        flops_least=_least(claim, architecture),
+        flops_least=_min_flops(claim, architecture),
         recomputed=recomputed,
         peak=stated,
-        peak_most=most,
+        peak_most=highest,
         missing=tuple(missing),
         origin=origin,
     )
 
 
-def _least(claim: Claim, architecture: Architecture | None) -> float | None:
-    """Full training of what is stated; adapters of the least rank and the shortest sequence where it is not."""
+def _min_flops(claim: Claim, architecture: Architecture | None) -> float | None:
+    """Lower bound of FLOPs per slot: the stated method and sequence, else rank-1 adapters and the shortest sequence."""
     if architecture is not None:
         trained = EVERYTHING if claim.method == "full" else lora(1)
         return train_flops_by_convention(architecture, claim.sequence or 1, trained)["causal"]
@@ -136,22 +136,22 @@ def _least(claim: Claim, architecture: Architecture | None) -> float | None:
 
 
 def find_model(stated: str, installed: Iterable[Model]) -> str | None:
-    """The installed model that a stated name means: its own name, its hub id, or one that differs by punctuation."""
-    wanted = _key(stated)
+    """Find the installed model of a stated name: its name, its hub id, or one that differs only in punctuation."""
+    wanted = _normalized_name(stated)
     for model in installed:
         names = [model.name, *([model.pretrained] if model.pretrained else [])]
-        if wanted in {_key(name) for name in names}:
+        if wanted in {_normalized_name(name) for name in names}:
             return model.name
     return None
 
 
-def _key(name: str) -> str:
-    """A name without its owner, case and punctuation, and without what does not alter a model's dimensions."""
+def _normalized_name(name: str) -> str:
+    """A name without owner, case, punctuation, and suffixes that do not alter a model's dimensions."""
     short = re.sub(r"[^a-z0-9.]+", "-", name.rsplit("/", 1)[-1].lower()).strip("-")
     short = re.sub(r"-(hf|base|instruct|chat|it|v0\.1)(?=-|$)", "", f"-{short}").strip("-")
     return re.sub(r"^meta-llama", "llama", short).replace("-", "")
 
 
 def parameters_of(facts: Known) -> int | None:
-    """Of the model that is known by its dimensions."""
+    """The parameter count of a model whose dimensions are known, else None."""
     return parameters(facts.architecture).total if facts.architecture else None

@@ -1,17 +1,17 @@
-"""Laws of scaling, fitted to the logarithms of attempts' rates, and what they predict with a band.
+"""Fit scalability laws to the logarithms of attempts' rates, and predict from them with intervals and bands.
 
-With N units (chips, cores, devices) and X the rate, the laws are
+With N units (chips, cores, devices) and rate X, the laws are
 
     Amdahl      X(N) = X1 N / (1 + s (N - 1))                   Amdahl 1967, AFIPS 30: 483; a fixed problem
     Gustafson   X(N) = X1 (s + (1 - s) N)                       Gustafson 1988, CACM 31: 532; a problem that grows
     USL         X(N) = X1 N / (1 + s (N - 1) + k N (N - 1))     Gunther 1993, CMG; 2007, Guerrilla Capacity Planning
 
 Amdahl's law is the USL (Universal Scalability Law) without coherency cost, k = 0. N / X is linear in the parameters of
-the first and the last, X in those of the second, so that least squares on log X is nearly linear and Student's t holds.
+the first and the last, X in those of the second, so least squares on log X is nearly linear and Student's t applies.
 
 The curve obeys the laws' bounds (s and k are not negative). Its band does not: estimates at a bound have no t
-distribution, the free ones do; and a band that leaves k out because the data cannot see it would be the narrowest
-where least is known. So a band is always of the USL, and of Gustafson's law too where that is as well supported.
+distribution, unbounded ones do; and a band without k, because the data cannot determine it, would be narrowest where
+least is known. So a band is always of the USL, and of Gustafson's law too if that is equally supported.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ Array = NDArray[np.floating[Any]]
 
 LEVEL = 0.95
 MIN_SIZES = 4
-# The corrected criterion of a law with three parameters and a variance exists from here on.
+# AICc with three parameters and a variance is defined from this number of observations on.
 MIN_ATTEMPTS = 6
 CRITERION = (
     "least AICc of the attempts' log rates (Hurvich and Tsai 1989, Biometrika 76: 297); "
     "strong: Amdahl or USL, weak: Gustafson or USL"
 )
-# Where sizes lie off the curve by more than attempts scatter, with less than this chance, the band is of that.
-_MISFIT = 0.01
-# Where sizes' variances differ with less than this chance, each size has its own.
-_UNEQUAL = 0.05
+# If the p value of the sizes' deviation from the curve against attempts' noise is below this, the band uses the former.
+_MISFIT_P = 0.01
+# If the p value of equal variances is below this, each size has its own variance.
+_UNEQUAL_P = 0.05
 # A law with less than this share of the Akaike weights does not widen the band.
-_SUPPORTED = 0.01
+_MIN_WEIGHT = 0.01
 _DRAWS = 4000
-# Relative scatter below this is that of a computation, not of a measurement.
+# Relative scatter below this is rounding, not measurement noise.
 _NO_NOISE = 1e-9
 
 _CANDIDATES: dict[Mode, tuple[Law, ...]] = {"strong": ("amdahl", "usl"), "weak": ("gustafson", "usl")}
@@ -59,8 +59,8 @@ class Observed(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """A curve's value at one N. low, high: hold the truth there in 95 of 100 experiments. band_low, band_high: hold
-    the whole true curve, from the smallest size to `reach`, in 95 of 100. None is unbounded."""
+    """A curve's value at one N. low, high: pointwise 95 % interval. band_low, band_high: simultaneous 95 % band of the
+    whole curve, from the smallest size to `reach`. None is unbounded."""
 
     value: float
     low: float | None
@@ -70,7 +70,7 @@ class Bounds(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A law's parameter within its bounds; the interval is of the free estimate, cut off at them."""
+    """A law's parameter within its bounds; the interval is of the unbounded estimate, clipped to the bounds."""
 
     value: float
     low: float
@@ -79,8 +79,8 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LawFit:
-    """One law. parameters: x1 (rate of one unit), s, and k of the USL. residual: standard deviation of the attempts'
-    log rates around the law's own curve. weight: Akaike's, among the laws that were tried."""
+    """One fitted law. parameters: x1 (rate of one unit), s, and k of the USL. residual: standard deviation of the
+    attempts' log rates around its curve. weight: Akaike weight among the laws tried."""
 
     law: Law
     parameters: dict[str, Parameter]
@@ -91,12 +91,12 @@ class LawFit:
 
 @dataclass(frozen=True, kw_only=True)
 class LawFits:
-    """The laws that were tried, the chosen one first. rates, speedups: at any N, against the smallest size.
+    """The laws tried, the chosen one first. rates, speedups: functions of N; speed-up is over the smallest size.
 
-    misfit_p: the chance that sizes lie so far off the curve by attempts' noise alone, None where there is no telling.
-    is_misfit: it is so small that the band is of that misfit. own_variances: each size has its own noise.
-    band_of: the laws that the band is of. peak_units: where the rate is highest, with an interval; None where the
-    chosen law has no peak, and a high of None where none can be excluded."""
+    misfit_p: p value of the sizes' deviation from the curve under attempts' noise alone, None if it cannot be tested.
+    is_misfit: it is so small that the band uses that deviation. own_variances: each size has its own noise. band_of:
+    the laws that the band covers. peak_units: N of the highest rate, with an interval; None if the chosen law has no
+    peak; a high of None if no upper bound can be given."""
 
     fits: tuple[LawFit, ...]
     rates: Callable[[Sequence[float]], list[Bounds]]
@@ -109,7 +109,7 @@ class LawFits:
 
 
 def cannot_fit(sizes: Sequence[Observed]) -> str | None:
-    """Why no law is fitted to these; None where one can be."""
+    """Why no law can be fitted to these sizes; None if one can."""
     if len({s.units for s in sizes}) < MIN_SIZES:
         return f"a fit needs at least {MIN_SIZES} sizes that were measured well, there are {len(sizes)}"
     if (n := sum(len(s.logs) for s in sizes)) < MIN_ATTEMPTS:
@@ -118,12 +118,12 @@ def cannot_fit(sizes: Sequence[Observed]) -> str | None:
 
 
 def fit(sizes: Sequence[Observed], mode: Mode, *, reach: float | None = None) -> LawFits:
-    """Fit the mode's laws. `sizes` are distinct and as many as `cannot_fit` asks for; their order does not matter.
+    """Fit the mode's laws. `sizes` are distinct and at least as many as `cannot_fit` requires, in any order.
 
-    reach: the largest N that the whole-curve band covers; twice the largest size where it is not given."""
+    reach: the largest N that the simultaneous band covers; twice the largest size by default."""
     assert cannot_fit(sizes) is None
-    data = _Data(sorted(sizes))
-    free = {law: _Free(law, data) for law in _CANDIDATES[mode]}
+    data = _SizeData(sorted(sizes))
+    free = {law: _UnboundedFit(law, data) for law in _CANDIDATES[mode]}
     found = []
     for law, each in free.items():
         coefficients, squares = each.constrained()
@@ -133,13 +133,13 @@ def fit(sizes: Sequence[Observed], mode: Mode, *, reach: float | None = None) ->
     weights = {law: weight / sum(weights.values()) for law, weight in weights.items()}
     found.sort(key=lambda each: each[3])
     chosen, coefficients = found[0][:2]
-    supported = [law for law in free if weights[law] >= _SUPPORTED or law == chosen]
-    # Of a law that is contained in another the other's band is taken.
+    supported = [law for law in free if weights[law] >= _MIN_WEIGHT or law == chosen]
+    # A law that is a special case of another uses the other's band.
     band_of: tuple[Law, ...] = tuple(dict.fromkeys("usl" if law == "amdahl" else law for law in supported))
     for law in band_of:
-        free.setdefault(law, _Free(law, data))
-    noise = {law: _Noise(free[law], data) for law in free}
-    curve = _Curve(chosen, coefficients, [(free[law], noise[law]) for law in band_of], data, reach)
+        free.setdefault(law, _UnboundedFit(law, data))
+    noise = {law: _MeanErrors(free[law], data) for law in free}
+    curve = _FittedCurve(chosen, coefficients, [(free[law], noise[law]) for law in band_of], data, reach)
     own = free[chosen]
     peak = None
     if chosen == "usl" and coefficients[2] > 0 and coefficients[0] > coefficients[1]:
@@ -165,8 +165,8 @@ def fit(sizes: Sequence[Observed], mode: Mode, *, reach: float | None = None) ->
     )
 
 
-class _Data:
-    """Sizes in ascending order. counts, means: attempts and mean log rate of each; within: sum of squares there."""
+class _SizeData:
+    """Sizes in ascending order. counts, means: attempts and mean log rate of each; within: pooled sum of squares."""
 
     def __init__(self, sizes: Sequence[Observed]) -> None:
         self.units: Array = np.array([s.units for s in sizes], dtype=float)
@@ -179,12 +179,12 @@ class _Data:
         self.n = int(self.counts.sum())
 
 
-class _Free:
-    """A law without bounds: coefficients b of v = basis(N) b, which is N / X, or X of Gustafson's law.
+class _UnboundedFit:
+    """A law fitted without bounds: coefficients b of v = basis(N) b, where v is N / X, or X for Gustafson's law.
 
-    response: how b moves with the sizes' mean logs, [terms, sizes]."""
+    response: derivative of b by the sizes' mean logs, [terms, sizes]."""
 
-    def __init__(self, law: Law, data: _Data) -> None:
+    def __init__(self, law: Law, data: _SizeData) -> None:
         self.law, self.data = law, data
         self.is_inverse = law != "gustafson"
         self.terms = 3 if law == "usl" else 2
@@ -203,11 +203,11 @@ class _Free:
         return np.stack(columns[self.law], axis=-1)
 
     def constrained(self) -> tuple[Array, float]:
-        """Coefficients that are not negative, and the sum of squares between sizes."""
+        """Non-negative coefficients, and the sum of squares between sizes."""
         if (self.coefficients >= 0).all():
             return self.coefficients, self.squares
         tried: list[tuple[float, tuple[float, ...]]] = []
-        # The first of an inverse law is the time of one unit, which is never zero.
+        # The first coefficient of an inverse law is the time of one unit, which is never zero.
         subsets = [[0, 1], [0, 2], [0]] if self.terms == 3 else [[0], [1]] if not self.is_inverse else [[0]]
         for kept in subsets:
             b, squares, _ = self._least_squares(kept)
@@ -217,11 +217,11 @@ class _Free:
         return np.array(least), squares
 
     def _least_squares(self, kept: list[int]) -> tuple[Array, float, Array]:
-        """Gauss and Newton's iteration on log v, steps halved where they do not help."""
+        """Gauss-Newton iteration on log v; steps that do not reduce the squares are halved."""
         basis = self.basis(self.data.units)[:, kept]
         root = np.sqrt(self.data.counts)
         wanted = np.exp(self.goal)
-        # Linear least squares with relative errors is as good as done.
+        # Linear least squares with relative errors starts very close to the solution.
         b = np.linalg.lstsq(basis * (root / wanted)[:, None], root, rcond=None)[0]
         if not (basis @ b > 0).all():
             b = np.zeros(len(kept))
@@ -251,13 +251,13 @@ class _Free:
         return whole, least, basis / v[:, None]
 
 
-class _Noise:
-    """How far the sizes' mean logs may be off, by a free law's residuals: variances of the means, [sizes].
+class _MeanErrors:
+    """The errors of the sizes' mean logs, from an unbounded fit's residuals: variances of the means, [sizes].
 
-    Pooled over attempts and sizes; each size's own where they differ (Bartlett 1937, Proc. R. Soc. A 160: 268); of the
-    sizes' distance from the curve where attempts do not explain it."""
+    Pooled over attempts and sizes; per size if they differ (Bartlett 1937, Proc. R. Soc. A 160: 268); from the sizes'
+    deviation from the curve if attempts do not explain it."""
 
-    def __init__(self, law: _Free, data: _Data) -> None:
+    def __init__(self, law: _UnboundedFit, data: _SizeData) -> None:
         self.data = data
         between, within = len(data.units) - law.terms, data.n - len(data.units)
         floor = _NO_NOISE**2
@@ -265,8 +265,8 @@ class _Noise:
         if between > 0 and within > 0:
             excess = (law.squares / between + floor) / (data.within / within + floor)
             self.misfit_p = _f_tail(excess, between, within)
-        self.is_misfit = self.misfit_p is not None and self.misfit_p < _MISFIT
-        self.is_own = not self.is_misfit and _unequal(data)
+        self.is_misfit = self.misfit_p is not None and self.misfit_p < _MISFIT_P
+        self.is_own = not self.is_misfit and _has_unequal_variances(data)
         if self.is_own:
             self.freedom: Array = data.counts - 1
             self.variances: Array = (data.squares / self.freedom + floor) / data.counts
@@ -278,26 +278,26 @@ class _Noise:
             self.variances = (squares / freedom + floor) / data.counts
 
     def half_width(self, moved: Array) -> Array:
-        """Half the interval of each quantity that moves by `moved` [quantities, sizes] with the sizes' means."""
+        """Half the interval of each quantity with derivatives `moved` [quantities, sizes] by the sizes' means."""
         parts = moved**2 * self.variances
         whole: Array = parts.sum(-1)
         if not self.is_own:
-            half: Array = _t(float(self.freedom[0])) * np.sqrt(whole)
+            half: Array = _t_quantile(float(self.freedom[0])) * np.sqrt(whole)
             return half
         # Satterthwaite 1946, Biometrics 2: 110.
         with np.errstate(invalid="ignore", divide="ignore"):
             freedom = np.where(whole > 0, whole**2 / (parts**2 / self.freedom).sum(-1), self.freedom.min())
-        quantiles: Array = np.array([_t(float(df)) for df in freedom])
+        quantiles: Array = np.array([_t_quantile(float(df)) for df in freedom])
         own: Array = quantiles * np.sqrt(whole)
         return own
 
     def draws(self) -> tuple[Array, Array]:
-        """(errors of the sizes' means, what their variances are then taken for), [draws, sizes], always the same."""
+        """Random (errors of the sizes' means, estimated variances), [draws, sizes], from a fixed seed."""
         errors = _normal_draws(len(self.variances)) * np.sqrt(self.variances)
         return errors, _variance_draws(tuple(self.freedom.tolist())) * self.variances
 
     def widening(self, moved: Array) -> float:
-        """How many standard errors hold all of several quantities at once in 95 of 100 experiments, by simulation."""
+        """How many standard errors give a simultaneous 95 % band of several quantities, by simulation."""
         errors, taken = self.draws()
         there = (moved**2 * self.variances).sum(-1) > 0
         off = np.abs(errors @ moved[there].T) / np.sqrt(taken @ (moved[there] ** 2).T)
@@ -308,15 +308,15 @@ class _Noise:
         return error
 
 
-class _Curve:
-    """The chosen law's curve and the hull of the bands of those that support it."""
+class _FittedCurve:
+    """The chosen law's curve and the hull of the supported laws' bands."""
 
     def __init__(
         self,
         law: Law,
         coefficients: Array,
-        bands: list[tuple[_Free, _Noise]],
-        data: _Data,
+        bands: list[tuple[_UnboundedFit, _MeanErrors]],
+        data: _SizeData,
         reach: float | None,
     ) -> None:
         self._coefficients = coefficients
@@ -327,7 +327,7 @@ class _Curve:
             rate = noise.widening(self._moved_rate(free, grid)[1])
             speedup = noise.widening(self._moved_speedup(free, grid)[1])
             self._bands.append((free, noise, rate, speedup))
-        self._central = next((free for free, _ in bands if free.law == law), None) or _Free(law, data)
+        self._central = next((free for free, _ in bands if free.law == law), None) or _UnboundedFit(law, data)
 
     def rates(self, units: Sequence[float]) -> list[Bounds]:
         return self._bounds(units, self._moved_rate, 0)
@@ -339,30 +339,30 @@ class _Curve:
         v = self._central.basis(units) @ self._coefficients
         return units / v if self._central.is_inverse else v
 
-    def _moved_rate(self, free: _Free, units: Array) -> tuple[Array, Array]:
-        """v, and how it moves with the sizes' mean logs."""
+    def _rate_gradient(self, free: _UnboundedFit, units: Array) -> tuple[Array, Array]:
+        """v, and its derivatives by the sizes' mean logs."""
         basis = free.basis(units)
         return basis @ free.coefficients, basis @ free.response
 
-    def _moved_speedup(self, free: _Free, units: Array) -> tuple[Array, Array]:
-        """v over that of the smallest size, likewise."""
+    def _speedup_gradient(self, free: _UnboundedFit, units: Array) -> tuple[Array, Array]:
+        """v over that of the smallest size, and its derivatives."""
         v, moved = self._moved_rate(free, units)
         first, moved_first = self._moved_rate(free, np.array([self._first]))
         return v / first[0], (moved - (v / first[0])[:, None] * moved_first) / first[0]
 
     def _bounds(
-        self, units: Sequence[float], moved_by: Callable[[_Free, Array], tuple[Array, Array]], which: int
+        self, units: Sequence[float], gradient_of: Callable[[_UnboundedFit, Array], tuple[Array, Array]], which: int
     ) -> list[Bounds]:
-        # The largest size goes along: beyond it, it bounds what may be.
+        # The largest size is appended: its upper bound limits the bounds beyond it.
         n = np.array([*units, self._last], dtype=float)
         scale = n / self._first if which else n
         values = self._values(n) / (self._values(np.array([self._first])) if which else 1)
         low, high, band_low, band_high = values.copy(), values.copy(), values.copy(), values.copy()
         for free, noise, *widenings in self._bands:
-            v, moved = moved_by(free, n)
+            v, moved = gradient_of(free, n)
             half = noise.half_width(moved)
             for bottom, top, width in ((low, high, half), (band_low, band_high, widenings[which] * noise.error(moved))):
-                # Never without the curve itself, and the whole-curve band never within the interval of one N.
+                # Bounds always contain the curve, and the simultaneous band contains the pointwise interval.
                 below, above = v - np.maximum(width, half), v + np.maximum(width, half)
                 if free.is_inverse:
                     with np.errstate(divide="ignore"):
@@ -374,7 +374,7 @@ class _Curve:
                 np.maximum(top, above, out=top)
         beyond = n > self._last
         for top in (high, band_high):
-            # No law's efficiency rises again beyond what was measured.
+            # Under no law does efficiency rise again beyond the measured sizes.
             top[beyond] = np.maximum(values[beyond], np.minimum(top, n / self._last * top[-1])[beyond])
         rows = np.stack([low, high, band_low, band_high], axis=1)[:-1]
         return [
@@ -383,10 +383,10 @@ class _Curve:
         ]
 
 
-def _parameters(law: Law, at: Array, free: _Free, noise: _Noise) -> dict[str, Parameter]:
+def _parameters(law: Law, at: Array, free: _UnboundedFit, noise: _MeanErrors) -> dict[str, Parameter]:
     b, terms = free.coefficients, free.terms
     if free.is_inverse:
-        # Of one unit, and of s = b1 / b0 and k = b2 / b0, how they move with b.
+        # Derivatives by b of x1 = 1 / b0, s = b1 / b0 and k = b2 / b0.
         rows = [np.array([-1 / b[0] ** 2, *[0.0] * (terms - 1)])]
         values = [1 / b[0]]
         for i in range(1, terms):
@@ -410,10 +410,10 @@ def _parameters(law: Law, at: Array, free: _Free, noise: _Noise) -> dict[str, Pa
     return found
 
 
-def _peak(at: Array, free: _Free, noise: _Noise) -> tuple[float, float, float | None]:
-    """sqrt((1 - s) / k) with the quantiles of its draws; no upper bound where more than their share have no peak."""
+def _peak(at: Array, free: _UnboundedFit, noise: _MeanErrors) -> tuple[float, float, float | None]:
+    """sqrt((1 - s) / k) with quantiles of its draws; no upper bound if too many draws have no peak."""
     errors, taken = noise.draws()
-    # Student's t: errors in units of what their size is taken for.
+    # As in Student's t, errors are scaled by their estimated size.
     errors = errors * np.sqrt(noise.variances / taken)
     b = free.coefficients + errors @ free.response.T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -437,22 +437,22 @@ def _normal_draws(sizes: int) -> Array:
 
 @functools.lru_cache(32)
 def _variance_draws(freedom: tuple[float, ...]) -> Array:
-    """Estimated over true variances, [draws, 1 or sizes]."""
+    """Ratios of estimated to true variances, [draws, 1 or sizes]."""
     draws: Array = np.random.default_rng(19671988).chisquare(freedom, (_DRAWS, len(freedom))) / np.array(freedom)
     return draws
 
 
-def _t(freedom: float) -> float:
+def _t_quantile(freedom: float) -> float:
     return student.quantile(0.5 + LEVEL / 2, round(freedom, 2))
 
 
 def _aicc(squares: float, n: int, terms: int) -> float:
-    """Akaike's criterion with normal errors of unknown variance, corrected for few observations."""
+    """Akaike's information criterion for normal errors of unknown variance, corrected for small samples."""
     k = terms + 1
     return n * math.log(max(squares / n, _NO_NOISE**2)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
 
 
-def _unequal(data: _Data) -> bool:
+def _has_unequal_variances(data: _SizeData) -> bool:
     """Bartlett's test of equal variances."""
     freedom = data.counts - 1
     if (freedom < 1).any():
@@ -462,11 +462,11 @@ def _unequal(data: _Data) -> bool:
     pooled = float((freedom * variances).sum() / freedom.sum())
     statistic = float(freedom.sum() * math.log(pooled) - (freedom * np.log(variances)).sum())
     correction = 1 + float((1 / freedom).sum() - 1 / freedom.sum()) / (3 * (groups - 1))
-    return _chi_square_tail(statistic / correction, groups - 1) < _UNEQUAL
+    return _chi_square_tail(statistic / correction, groups - 1) < _UNEQUAL_P
 
 
 def _chi_square_tail(x: float, df: int) -> float:
-    """The chance to exceed x, in the finite series of whole degrees of freedom (Abramowitz and Stegun 26.4.4, .5)."""
+    """P(chi-squared > x), by the finite series for whole degrees of freedom (Abramowitz and Stegun 26.4.4, .5)."""
     if x <= 0:
         return 1.0
     odd = df % 2
@@ -479,7 +479,7 @@ def _chi_square_tail(x: float, df: int) -> float:
 
 
 def _f_tail(f: float, above: int, below: int) -> float:
-    """The chance that Fisher's F exceeds f: the incomplete beta integral, with sin² for its variable."""
+    """P(F > f): the incomplete beta integral in the variable sin²."""
     angle = math.atan(math.sqrt(above * f / below))
     points, weights = _legendre()
 

@@ -1,5 +1,5 @@
-"""A run of our own as a claim, so that the same rules hold it. What the rules lack facts for changes nothing: of a run
-that was measured here enough is known by itself."""
+"""Audit our own runs by treating them as claims under the same rules. Rules that lack facts do not lower the verdict,
+since enough is known of a run that was measured here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEANING = "all slots of the timed steps over their wall time, whole job, as tune
 
 
 def audit_run(result: Result, models: Mapping[str, Model]) -> Audited:
-    """A result's own findings, with what the rules add to them."""
+    """Audit a result: its own findings plus those of the claim rules."""
     model = models.get(result.model)
     architecture = model.architecture if model else None
     (one,) = audit([claim_of(result, architecture)], models)
@@ -25,16 +25,16 @@ def audit_run(result: Result, models: Mapping[str, Model]) -> Audited:
 
 
 def findings_on(result: Result, architecture: Architecture | None) -> list[Finding]:
-    """What is invalid or suspect by the rules, unless the run's own statistics have said it."""
+    """The invalid and suspect findings of the claim rules that the run's own findings do not include."""
     (one,) = audit([claim_of(result, architecture)], {})
     said = {finding.rule for finding in result.findings}
     return [f for f in one.findings if f.severity in ("invalid", "suspect") and f.rule not in said]
 
 
 def claim_of(result: Result, architecture: Architecture | None = None) -> Claim:
-    """Sums over all attempts: slots over seconds is the rate, seconds over steps the step time.
+    """Make a claim of a result, from sums over all attempts: rate is slots over seconds, step time seconds over steps.
 
-    A breakdown's waits are not the run's, so its rate is left out; so is that of a run which timed nothing.
+    A breakdown's waits slow it down, so its rate is left out; so is that of a run that timed nothing.
     """
     timed = result.tokens is not None and result.interval_s and result.steps_measured and not result.breakdown
     rate = result.tokens.slots / result.interval_s if timed and result.tokens and result.interval_s else None

@@ -1,7 +1,7 @@
-"""How the timed steps of a run went by: evenly, with some slow ones among them, or slower and slower.
+"""Whether the timed steps of a run were even, had some slow ones among them, or drifted.
 
-A mean step is the median one and what the slower steps add to it, so that a change of the mean is a sum of two: every
-step changed, or some did. Neither says why; each rules out the causes of the other.
+The mean step time is the median plus what slow steps add, so a change of the mean splits into two: all steps changed,
+or some did. Neither says why; each rules out the causes of the other.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import msgspec
 
 from tunemark.results.trace import Trace
 
-# A window of which each step took this many medians is called slow.
+# A window whose steps took at least this many medians is slow.
 SLOW = 1.5
-# Fewer windows have no thirds that could be held against each other.
-_FEWEST = 6
+# With fewer windows the thirds cannot be compared.
+_MIN_WINDOWS = 6
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """The timed windows of all attempts. mean_s, median_s: of a step. slow: windows of SLOW medians and more, slow_s:
-    seconds that all of them took beyond the median. drift: the median of each attempt's last third over that of its
-    first, the median of attempts; null where none has enough windows."""
+    """The timed windows of all attempts. mean_s, median_s: of a step. slow: windows of SLOW medians or more; slow_s:
+    seconds that they took in total beyond the median. drift: the median of an attempt's last third over that of its
+    first, the median of attempts; null if none has enough windows."""
 
     windows: int
     mean_s: float
@@ -33,30 +33,30 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pace(traces: Sequence[Trace]) -> Pace | None:
-    """None where nothing was timed, or where not all windows are there: of the extremes alone nothing is typical."""
+    """Summarize step times; None if nothing was timed, or if windows are missing: thinned ones keep only extremes."""
     if any(len(each.kept) < each.windows for each in traces):
         return None
-    rows = [_timed(each) for each in traces]
+    rows = [_timed_windows(each) for each in traces]
     every = [window for row in rows for window in row]
     if not every:
         return None
     steps = sum(count for count, _ in every)
-    seconds = sum(count * took for count, took in every)
-    median = statistics.median(took for _, took in every)
-    slow = [(count, took) for count, took in every if took >= SLOW * median]
-    drifts = [drift for row in rows if (drift := _drift([took for _, took in row])) is not None]
+    seconds = sum(count * seconds_per_step for count, seconds_per_step in every)
+    median = statistics.median(seconds_per_step for _, seconds_per_step in every)
+    slow = [(count, seconds_per_step) for count, seconds_per_step in every if seconds_per_step >= SLOW * median]
+    drifts = [drift for row in rows if (drift := _drift([seconds_per_step for _, seconds_per_step in row])) is not None]
     return Pace(
         windows=len(every),
         mean_s=seconds / steps,
         median_s=median,
         slow=len(slow),
-        slow_s=sum(count * (took - median) for count, took in slow),
+        slow_s=sum(count * (seconds_per_step - median) for count, seconds_per_step in slow),
         drift=statistics.median(drifts) if drifts else None,
     )
 
 
-def _timed(trace: Trace) -> list[tuple[int, float]]:
-    """(steps, seconds of each) of the timed windows."""
+def _timed_windows(trace: Trace) -> list[tuple[int, float]]:
+    """(steps, seconds per step) of each timed window."""
     if trace.first is None or trace.last is None:
         return []
     found = []
@@ -70,7 +70,7 @@ def _timed(trace: Trace) -> list[tuple[int, float]]:
 
 def _drift(times: Sequence[float]) -> float | None:
     third = len(times) // 3
-    if len(times) < _FEWEST:
+    if len(times) < _MIN_WINDOWS:
         return None
     first, last = statistics.median(times[:third]), statistics.median(times[-third:])
     return last / first if first else None

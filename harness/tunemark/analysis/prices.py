@@ -1,4 +1,4 @@
-"""What an hour of an accelerator costs, as a file of the user says it; none is known otherwise.
+"""Prices of an hour of an accelerator, from a file of the user; there are no built-in prices.
 
 currency = "USD"
 [per_hour]         # of a whole size
@@ -34,8 +34,8 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_chip_hour: Mapping[str, float] = {}
 
     def of(self, result: Result) -> float | None:
-        """An hour of the accelerator that a run had: the price of its size, else of its chips by their name, else of
-        its device's chips; None where there is none, or the number of chips is not known."""
+        """The hourly price of a run's accelerator: of its size, else of its chips by chip name, else by device name;
+        None if there is no price, or the number of chips is unknown."""
         whole = self.per_hour.get(f"{result.device}:{result.size}")
         if whole is not None:
             return whole
@@ -43,17 +43,17 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return one * result.chips if one is not None and result.chips else None
 
     def per_million_tokens(self, result: Result, tokens_per_s: float) -> float | None:
-        """Of content tokens at that rate."""
+        """The price of a million content tokens at that rate."""
         hour = self.of(result)
         return None if hour is None else hour / 3600 / tokens_per_s * 1e6
 
 
 def read_prices(path: str | Path) -> Prices:
-    """The prices of a TOML file, or of a CSV file by its suffix; `BadExperiment` names what is wrong in it."""
+    """Read the prices of a TOML file, or of a CSV file by its suffix; `BadExperiment` says what is wrong in it."""
     example = 'a price file has currency = "USD", and [per_hour] "cuda:8" = 24.0 or [per_chip_hour] cuda = 3.2'
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        raw = _table(text) if Path(path).suffix.lower() == ".csv" else _toml(text)
+        raw = _parse_csv(text) if Path(path).suffix.lower() == ".csv" else _parse_toml(text)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadExperiment(what=f"cannot read the prices {str(path)!r}", why=str(why), next=example) from error
@@ -73,7 +73,7 @@ def read_prices(path: str | Path) -> Prices:
     return prices
 
 
-def _toml(text: str) -> dict[str, Any]:
+def _parse_toml(text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib  # only where a file is given
     else:
@@ -82,8 +82,8 @@ def _toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def _table(text: str) -> dict[str, Any]:
-    """A CSV file as the TOML would be; ValueError where it is none of prices."""
+def _parse_csv(text: str) -> dict[str, Any]:
+    """Parse a CSV file into the TOML structure; ValueError if it is not a price table."""
     rows = csv.DictReader(io.StringIO(text))
     rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
     kinds = [kind for kind in ("per_hour", "per_chip_hour") if kind in rows.fieldnames]

@@ -1,6 +1,6 @@
-"""From the bytes of somebody else's file or pipe to claims, by whichever importer knows the content.
+"""Read claims from a file or pipe of another tool, by whichever importer recognizes its content.
 
-Nothing is ever raised by a line: what was not understood is counted and shown. Memory is bounded whatever the length.
+No line raises an error: lines that are not understood are counted and shown. Memory is bounded for any length.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tunemark.plugin.claims import Claim, Line, LogReader
 from tunemark.plugin.descriptors import Importer
 
 HEAD_BYTES = 1 << 16
-# A document is held whole, with what a parser makes of it: a hundred megabytes of JSON can take a gigabyte.
+# A document is parsed in memory as a whole: a hundred megabytes of JSON can take a gigabyte.
 DOCUMENT_BYTES = 1 << 26
-# What is longer is no line of any log; it is cut, so that a file without line ends stays bounded.
+# No log has longer lines; they are split, so that memory is bounded for a file without line ends.
 _LINE_CHARACTERS = 1 << 20
-# Control characters, but not the tabulator: more than this share of them in the head, and the file is no text.
-_BINARY = 0.05
+# With more than this share of control characters (except tabs) in its head, a file is not text.
+_MAX_CONTROL_SHARE = 0.05
 
 # ECMA-48: control sequences (CSI), operating system commands (OSC), and other two-character escapes.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -32,8 +32,8 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """What was found in one file. lines: all that are not blank; 0 for a document, which is understood or refused.
-    unknown: the number and the text of the first line that was not understood."""
+    """The claims read from one source. lines: the non-blank ones; 0 for a document, which is parsed whole or refused.
+    unknown: number and text of the first line that was not understood."""
 
     source: str
     claims: tuple[Claim, ...]
@@ -54,41 +54,41 @@ class Reading:
 
 
 Chunk = tuple[bytes, float | None]
-"""Bytes, and when they arrived on a monotonic clock (None where they were there already)."""
+"""Bytes, and their arrival on a monotonic clock (None if they were already there)."""
 
 
 def read(chunks: Iterable[Chunk], id: str, source: str, importers: Sequence[Importer]) -> Reading:
     """Read one source to its end.
 
-    id: of the claim, where the content has none of its own. Raises `BadData` where the content is binary, or a document
-    that is broken or too long.
+    id: for claims whose content has no id. Raises `BadData` if the content is binary, or a document that is broken or
+    too long.
     """
     stream = iter(chunks)
     head: list[Chunk] = []
     for chunk in stream:
         head.append(chunk)
-        # What arrives live is a log: waiting for more of it would stamp its lines late.
+        # A live stream is a log: waiting for more of it would delay its lines' arrival stamps.
         if chunk[1] is not None or sum(len(data) for data, _ in head) >= HEAD_BYTES:
             break
     opening = b"".join(data for data, _ in head)[:HEAD_BYTES]
     encoding = next((name for bom, name in _BOMS if opening.startswith(bom)), "utf-8")
     text = opening.decode(encoding, "replace").lstrip("\ufeff")
-    if text and len(_CONTROLS.findall(_ESCAPES.sub("", text).replace("\r", ""))) > _BINARY * len(text):
+    if text and len(_CONTROLS.findall(_ESCAPES.sub("", text).replace("\r", ""))) > _MAX_CONTROL_SHARE * len(text):
         raise BadData(
             what=f"{source} is no text",
             why=f"its first {len(opening):,} bytes are full of control characters",
             next="give the log or the table itself, unpacked",
         )
-    everything = _chain(head, stream)
+    content_chunks = _chain(head, stream)
     for importer in importers:
         if importer.document and importer.is_document and load(importer.is_document)(text):
-            content = _whole(everything, source, encoding)
+            content = _read_document(content_chunks, source, encoding)
             found = tuple(load(importer.document)(id, source, content))
             return Reading(source=source, claims=found, importer=importer.name, lines=0, understood=0, unknown=None)
-    return _log(everything, id, source, encoding, [i for i in importers if i.log])
+    return _read_log(content_chunks, id, source, encoding, [i for i in importers if i.log])
 
 
-def _log(chunks: Iterable[Chunk], id: str, source: str, encoding: str, importers: Sequence[Importer]) -> Reading:
+def _read_log(chunks: Iterable[Chunk], id: str, source: str, encoding: str, importers: Sequence[Importer]) -> Reading:
     readers: list[tuple[str, LogReader]] = [(i.name, load(i.log)()) for i in importers if i.log]
     count = understood = 0
     unknown: tuple[int, str] | None = None
@@ -118,8 +118,8 @@ def _log(chunks: Iterable[Chunk], id: str, source: str, encoding: str, importers
 
 
 def lines(chunks: Iterable[Chunk], encoding: str = "utf-8") -> Iterator[Line]:
-    """The lines of a stream, stamped with the arrival of the chunk that ended them. Bytes that are not of the encoding
-    become U+FFFD; escapes and control characters go; a carriage return ends a line as a line feed does."""
+    """The lines of a stream, stamped with the arrival of the chunk that ended them. Undecodable bytes become U+FFFD;
+    escape sequences and control characters are removed; a carriage return ends a line as a line feed does."""
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     rest = ""
     number = 1
@@ -130,19 +130,19 @@ def lines(chunks: Iterable[Chunk], encoding: str = "utf-8") -> Iterator[Line]:
             rest = last
         else:
             rest += last
-        # Where CR and LF lie in two chunks, the LF alone makes a blank line, which counts for nothing.
+        # If CR and LF are in two chunks, the LF makes an extra blank line, which is ignored.
         if rest.endswith("\r") or len(rest) > _LINE_CHARACTERS:
             complete.append(rest)
             rest = ""
         for piece in complete:
-            yield Line(number, _plain(piece), arrived_s)
+            yield Line(number, _strip_controls(piece), arrived_s)
             number += piece.endswith("\n")
     rest += decoder.decode(b"", final=True)
     if rest:
-        yield Line(number, _plain(rest), None)
+        yield Line(number, _strip_controls(rest), None)
 
 
-def _plain(text: str) -> str:
+def _strip_controls(text: str) -> str:
     return _CONTROLS.sub("", _ESCAPES.sub("", text)).rstrip("\n").lstrip("\ufeff")
 
 
@@ -151,7 +151,7 @@ def _chain(head: Sequence[Chunk], rest: Iterator[Chunk]) -> Iterator[Chunk]:
     yield from rest
 
 
-def _whole(chunks: Iterable[Chunk], source: str, encoding: str) -> str:
+def _read_document(chunks: Iterable[Chunk], source: str, encoding: str) -> str:
     content = bytearray()
     for data, _ in chunks:
         content += data

@@ -1,7 +1,7 @@
-"""The rules that a claim is held to, each a pure function of what is known; a rule that cannot know answers None.
+"""The rules that judge a claim, each a pure function of the known facts; a rule that lacks facts returns None.
 
-Wording is neutral: what happened inside somebody else's run cannot be seen from outside. Thresholds say why they are
-what they are; `docs/audit.md` is held to this table by a test.
+Messages are neutral: what happened inside somebody else's run cannot be seen from outside. Each threshold states its
+reason; a test compares `docs/audit.md` with this table.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tunemark_worker import steady
 
 # Two figures that were both rounded to three digits differ by 1 % at most; 2 % leaves room for a mean and a median.
 AGREES = 0.02
-# Beyond this no rounding, no other choice of steps and no other clock explains what should be one number.
+# Beyond this neither rounding nor another choice of steps or clock explains a difference of two figures for one rate.
 CONTRADICTS = 0.10
-# FLOPs of one model by two tools: biases, norms, position embeddings, padded vocabularies and what is counted of the
-# head move them by up to 13 % in 195 published rows, beyond what the convention of attention explains.
+# FLOPs of one model by two tools: biases, norms, position embeddings, padded vocabularies and the counting of the head
+# change them by up to 13 % in 195 published rows, beyond what the attention convention explains.
 FLOPS_AGREE = 0.15
 FLOPS_CONTRADICT = 0.5
-# Two conventions are told apart where one of them reproduces the figure this well.
-_REPRODUCES = 0.03
-# A whole forward pass again: 8 instead of 6 (Korthikanti et al. 2022, section 5).
-_RECOMPUTED = 4 / 3
-# A dense transformer's training that needs more of a chip's peak than this was not found in any publication.
+# A convention is recognized if it reproduces the figure this closely (log ratio).
+_CONVENTION_TOLERANCE = 0.03
+# The whole forward pass recomputed: 8 FLOPs per weight instead of 6 (Korthikanti et al. 2022, section 5).
+_RECOMPUTE_FACTOR = 4 / 3
+# The highest plausible MFU: no publication was found of a dense transformer's training above it.
 SEEN = 0.75
-# With what is computed a second time; 79 % is the highest that was found published.
+# The same including recomputed FLOPs; the highest published is 79 %.
 SEEN_WITH_RECOMPUTATION = 0.9
-# The same by family and width of the precision: the highest model FLOPs (causal) of 375 rows that were published until
-# November 2026, in brackets, and three tenths more.
+# MFU limits by chip family and precision width in bits: 1.3 times the highest MFU (causal) of 375 rows published until
+# November 2026, which follows each line with its source.
 SEEN_BY_CHIP = {
     ("A100", 16): 0.76,  # 0.585: MPT-13B on 8 A100-80GB, llm-foundry, scripts/train/benchmarking/README.md
     ("H100", 16): 0.58,  # 0.447: MPT-7B on 8 H100-80GB, the same
@@ -46,17 +46,17 @@ SEEN_BY_CHIP = {
 _FAMILIES = {"H200": "H100", "GH200": "H100", "GB200": "B200", "B300": "B200", "GB300": "B200"}
 # Data sheets round to three digits.
 ROUNDING_OF_PEAK = 0.005
-# Doubling the devices cannot more than double the rate; 5 % is left to noise and to caches that fit better.
+# Doubling the devices cannot more than double the rate; 5 % allows for noise and better-fitting caches.
 SCALING = 1.05
-# A pause between two lines (evaluation, a checkpoint) is no step, so neighbouring lines are compared by their median.
-_FEWEST_LINES = 3
+# A pause between two lines (evaluation, a checkpoint) is not a step, so medians over consecutive lines are used.
+_MIN_LINES = 3
 
 
-_AS_FULL = ", as if all were trained"
+_AS_FULL_TRAINING = ", as if all were trained"
 
 
 class Rule(NamedTuple):
-    """id: in findings. sentence: what it says. threshold: the number, and why it is that."""
+    """A rule. id: in findings. sentence: what it finds. threshold: the number, and why."""
 
     id: str
     worst: Severity
@@ -66,7 +66,7 @@ class Rule(NamedTuple):
 
 
 def above_peak(facts: Known) -> Finding | None:
-    implied = _least_utilization(facts)
+    implied = _min_mfu(facts)
     if implied is None or implied[0] <= 1 + ROUNDING_OF_PEAK:
         return None
     mfu, words = implied
@@ -79,15 +79,15 @@ def above_peak(facts: Known) -> Finding | None:
 
 
 def above_seen(facts: Known) -> Finding | None:
-    implied = _utilization(facts)
+    implied = _mfu(facts)
     if implied is None:
         return None
     mfu, words = implied
-    limit = _seen(facts)
+    limit = _mfu_limit(facts)
     hardware = mfu * (facts.recomputed or 1)
     if mfu <= limit and hardware <= SEEN_WITH_RECOMPUTATION:
         return None
-    least = _least_utilization(facts)
+    least = _min_mfu(facts)
     if least is not None and least[0] > 1 + ROUNDING_OF_PEAK:
         return None
     message = f"{words}: {_percent(mfu)} of peak, more than {_percent(limit)}, the most that was found published"
@@ -95,50 +95,50 @@ def above_seen(facts: Known) -> Finding | None:
 
 
 def rate_and_ways(facts: Known) -> Finding | None:
-    """A row's own figures against each other; a log's clocks have rules of their own."""
-    said = rates.claimed(facts.claim)
-    if said is None:
+    """A claim's own figures against each other; a log's clocks have rules of their own."""
+    rate = rates.claimed(facts.claim)
+    if rate is None:
         return None
     worst: tuple[float, rates.Rate] | None = None
     for way in rates.rederived(facts.claim):
-        if way.way in _OF_A_LOG:
+        if way.way in _LOG_DERIVATIONS:
             continue
-        apart = _apart(facts, said, way)
-        if apart > AGREES + said.rounding + way.rounding and (worst is None or apart > worst[0]):
-            worst = (apart, way)
+        difference = _log_difference(facts, rate, way)
+        if difference > AGREES + rate.rounding + way.rounding and (worst is None or difference > worst[0]):
+            worst = (difference, way)
     if worst is None:
         return None
     apart, way = worst
-    ratio = said.tokens_per_s / way.tokens_per_s
-    message = f"{said.tokens_per_s:,.6g} tokens/s {said.arithmetic}, but {way.arithmetic} = {way.tokens_per_s:,.6g}: "
-    message += f"a factor of {ratio:.4g}{_explained(facts, ratio)}"
+    ratio = rate.tokens_per_s / way.tokens_per_s
+    message = f"{rate.tokens_per_s:,.6g} tokens/s {rate.arithmetic}, but {way.arithmetic} = {way.tokens_per_s:,.6g}: "
+    message += f"a factor of {ratio:.4g}{_explain_factor(facts, ratio)}"
     return _finding("rate-and-time", "invalid" if apart > CONTRADICTS else "suspect", message)
 
 
 def clock_and_rate(facts: Known) -> Finding | None:
-    """The rates that a log prints against its own time stamps and against the arrival of its lines."""
+    """A log's printed rates against its time stamps and against the arrival of its lines."""
     claim = facts.claim
-    said, step = rates.claimed(claim), rates.tokens_per_step(claim)
-    if said is None or step is None:
+    stated, step = rates.claimed(claim), rates.tokens_per_step(claim)
+    if stated is None or step is None:
         return None
     for clock in ("arrival", "time-stamps"):
         seconds = rates.seconds_between(claim, clock)
         way = next((w for w in rates.rederived(claim) if w.way == clock), None)
-        if len(seconds) < _FEWEST_LINES or way is None:
+        if len(seconds) < _MIN_LINES or way is None:
             continue
         middle_s = statistics.median(seconds)
         if middle_s <= 0:
             continue
-        # The kinder of the two: a pause between lines slows the sum, a coarse stamp blurs the median.
+        # The bound in the claim's favour: pauses between lines slow the sum, coarse stamps blur the median.
         bounds = sorted((step.tokens / middle_s, way.tokens_per_s))
-        ratio = said.tokens_per_s / min(max(said.tokens_per_s, bounds[0]), bounds[1])
-        if abs(ratio - 1) <= AGREES + said.rounding + 2 * way.rounding:
+        ratio = stated.tokens_per_s / min(max(stated.tokens_per_s, bounds[0]), bounds[1])
+        if abs(ratio - 1) <= AGREES + stated.rounding + 2 * way.rounding:
             continue
-        # Lines can be held back and then come at once; and a rate without padding is lower than that of all slots.
+        # Lines may be buffered and arrive at once; and a rate without padding is lower than that of all slots.
         if ratio < 1 and (clock == "arrival" or claim.counts != "slots"):
             continue
         words = "time stamps" if clock == "time-stamps" else "arrival of its lines"
-        message = f"printed: {said.tokens_per_s:,.6g} tokens/s; by the {words} {way.arithmetic} = "
+        message = f"printed: {stated.tokens_per_s:,.6g} tokens/s; by the {words} {way.arithmetic} = "
         message += f"{way.tokens_per_s:,.6g}, or {step.tokens:,.6g} / {middle_s:.4g} s (median step) = "
         message += f"{step.tokens / middle_s:,.6g}: printed is {ratio:.3g} times what that clock allows"
         printed_s = rates.duration_per_step(claim)
@@ -160,17 +160,17 @@ def step_tokens(facts: Known) -> Finding | None:
     if abs(ratio - 1) <= AGREES or (ratio < 1 and claim.counts != "slots"):
         return None
     message = f"printed rate x printed duration = {tokens:,.6g} tokens a step, but {batch} x {sequence} = {stated:,}: "
-    message += f"a factor of {ratio:.4g}{_explained(facts, ratio)}"
+    message += f"a factor of {ratio:.4g}{_explain_factor(facts, ratio)}"
     return _finding("tokens-of-a-step", "invalid" if abs(ratio - 1) > CONTRADICTS else "suspect", message)
 
 
 def padding_counted(facts: Known) -> Finding | None:
-    """Slots or content, where both are known: which of the two does the rate mean?"""
-    claim, said = facts.claim, rates.claimed(facts.claim)
+    """Whether the rate counts slots or content, if both are known."""
+    claim, stated = facts.claim, rates.claimed(facts.claim)
     batch, sequence, share = claim.layout.global_batch, claim.sequence, claim.padding_fraction
-    if said is None or not batch or not sequence or not share or share <= AGREES:
+    if stated is None or not batch or not sequence or not share or share <= AGREES:
         return None
-    tokens = _tokens_of_a_step(facts, said)
+    tokens = _tokens_by_clock(facts, stated)
     if tokens is None:
         return None
     slots, content = batch * sequence, batch * sequence * (1 - share)
@@ -179,77 +179,77 @@ def padding_counted(facts: Known) -> Finding | None:
     message = (
         f"a step has {slots:,} slots, {_percent(share)} of them padding, so {content:,.6g} tokens; the rate means "
     )
-    message += f"{tokens:,.6g}: padding is counted as work, and without it {said.tokens_per_s:,.6g} is "
-    message += f"{said.tokens_per_s * (1 - share):,.6g} tokens/s"
+    message += f"{tokens:,.6g}: padding is counted as work, and without it {stated.tokens_per_s:,.6g} is "
+    message += f"{stated.tokens_per_s * (1 - share):,.6g} tokens/s"
     return _finding("padding-counted", "suspect" if share > CONTRADICTS else "note", message)
 
 
-def _tokens_of_a_step(facts: Known, said: rates.Rate) -> float | None:
-    """The rate times a step's time, by whichever clock is there."""
+def _tokens_by_clock(facts: Known, stated: rates.Rate) -> float | None:
+    """The rate times the step time, by whichever clock is available."""
     implied = rates.implied_step_tokens(facts.claim)
     if implied:
         return statistics.median(implied)
     for clock in ("arrival", "time-stamps"):
         seconds = rates.seconds_between(facts.claim, clock)
-        if len(seconds) >= _FEWEST_LINES:
-            return said.tokens_per_s * statistics.median(seconds)
-    return said.tokens_per_s * facts.claim.step_time_s if facts.claim.step_time_s else None
+        if len(seconds) >= _MIN_LINES:
+            return stated.tokens_per_s * statistics.median(seconds)
+    return stated.tokens_per_s * facts.claim.step_time_s if facts.claim.step_time_s else None
 
 
 def stated_time(facts: Known) -> Finding | None:
     """Steps and tokens against the stated time of the whole training."""
-    said = rates.claimed(facts.claim)
+    stated = rates.claimed(facts.claim)
     way = next((w for w in rates.rederived(facts.claim) if w.way == "stated-time"), None)
-    if said is None or way is None:
+    if stated is None or way is None:
         return None
-    ratio = said.tokens_per_s / way.tokens_per_s
-    # The whole holds set-up, first step and evaluation, so that the steady rate may well be half as high again.
+    ratio = stated.tokens_per_s / way.tokens_per_s
+    # The total includes set-up, first step and evaluation, so the steady rate may be half as high again.
     if ratio * (1 + way.rounding) >= 1 - CONTRADICTS and ratio <= 1.5 * (1 + way.rounding):
         return None
-    message = f"{said.tokens_per_s:,.6g} tokens/s is stated or printed, {way.arithmetic} = {way.tokens_per_s:,.6g}: "
-    message += f"a factor of {ratio:.3g}{_explained(facts, ratio)}"
+    message = f"{stated.tokens_per_s:,.6g} tokens/s is stated or printed, {way.arithmetic} = {way.tokens_per_s:,.6g}: "
+    message += f"a factor of {ratio:.3g}{_explain_factor(facts, ratio)}"
     return _finding("rate-and-stated-time", "invalid" if ratio > 2 or ratio < 0.5 else "suspect", message)
 
 
 def claimed_flops(facts: Known) -> Finding | None:
-    """A claimed TFLOP/s or MFU against the rate: the convention that reproduces it, or none."""
-    claim, said = facts.claim, rates.claimed(facts.claim)
+    """A claimed TFLOP/s or MFU against the rate: finds the convention that reproduces it, if any."""
+    claim, stated = facts.claim, rates.claimed(facts.claim)
     tflops, of = _claimed_tflops(facts), "TFLOP/s"
     if tflops is None and claim.mfu is not None and facts.peak is not None:
         tflops, of = claim.mfu * facts.peak.flops / 1e12, "MFU"
-    if tflops is None or said is None or not claim.count or not facts.flops:
+    if tflops is None or stated is None or not claim.count or not facts.flops:
         return None
-    per_device = said.tokens_per_s / claim.count
+    per_device = stated.tokens_per_s / claim.count
     factors = {"causal attention": facts.flops["causal"], "full attention": facts.flops["full"]}
     if claim.layout.checkpointing != "none":
-        factors |= {f"{name}, recomputation counted": f * _RECOMPUTED for name, f in list(factors.items())}
+        factors |= {f"{name}, recomputation counted": f * _RECOMPUTE_FACTOR for name, f in list(factors.items())}
     if claim.method == "lora" and facts.architecture is not None and claim.sequence is not None:
         whole = train_flops_by_convention(facts.architecture, claim.sequence)
-        factors |= {f"{name} attention{_AS_FULL}": f for name, f in whole.items()}
+        factors |= {f"{name} attention{_AS_FULL_TRAINING}": f for name, f in whole.items()}
     ratios = {name: tflops * 1e12 / (per_device * f) for name, f in factors.items()}
     name, ratio = min(ratios.items(), key=lambda item: abs(math.log(item[1])) if item[1] > 0 else math.inf)
     shown = f"{claim.mfu:.4g} MFU" if of == "MFU" else f"{tflops:,.4g} TFLOP/s per device"
     needed = f"{per_device:,.6g} tokens/s per device x {factors[name] / 1e9:.4g} GFLOP ({name})"
     text = f"{shown} is claimed, {needed} = {per_device * factors[name] / 1e12:,.4g} TFLOP/s"
-    apart = abs(math.log(ratio)) if ratio > 0 else math.inf
-    if apart <= _REPRODUCES:
+    difference = abs(math.log(ratio)) if ratio > 0 else math.inf
+    if difference <= _CONVENTION_TOLERANCE:
         if name == "causal attention":
             return None
-        if name.endswith(_AS_FULL):
+        if name.endswith(_AS_FULL_TRAINING):
             return _finding("lora-as-full", "suspect", f"{text}: adapters alone were trained")
         return _finding("convention", "note", f"{text}: the claim counts {name}")
-    if of == "MFU" and abs(math.log(2 * ratio)) <= _REPRODUCES:
+    if of == "MFU" and abs(math.log(2 * ratio)) <= _CONVENTION_TOLERANCE:
         return _finding("sparse-peak", "suspect", f"{text}: half of it, as against a peak with sparsity")
-    if apart <= FLOPS_AGREE:
+    if difference <= FLOPS_AGREE:
         return _finding(
-            "convention", "note", f"{text}: no convention known here reproduces it within {_REPRODUCES:.0%}"
+            "convention", "note", f"{text}: no convention known here reproduces it within {_CONVENTION_TOLERANCE:.0%}"
         )
-    message = f"{text}: a factor of {ratio:.3g} that no convention explains{_explained(facts, ratio)}"
-    return _finding("flops-and-rate", "invalid" if apart > FLOPS_CONTRADICT else "suspect", message)
+    message = f"{text}: a factor of {ratio:.3g} that no convention explains{_explain_factor(facts, ratio)}"
+    return _finding("flops-and-rate", "invalid" if difference > FLOPS_CONTRADICT else "suspect", message)
 
 
 def flops_above_peak(facts: Known) -> Finding | None:
-    """A claimed TFLOP/s or MFU by itself; no model is needed."""
+    """A claimed TFLOP/s or MFU against the peak; needs no model."""
     claim = facts.claim
     if claim.mfu is not None and claim.mfu > 1:
         return _finding(
@@ -266,7 +266,7 @@ def flops_above_peak(facts: Known) -> Finding | None:
 
 
 def _claimed_tflops(facts: Known) -> float | None:
-    """As stated, else the median of what a log's lines print after the first."""
+    """TFLOP/s per device as stated, else the median of a log's printed values after the first."""
     printed = [s.tflops for s in facts.claim.steps if s.tflops is not None and math.isfinite(s.tflops)]
     middle = statistics.median(printed[1:] or printed) if printed else None
     return facts.claim.tflops_per_device if facts.claim.tflops_per_device is not None else middle
@@ -301,9 +301,9 @@ def layout_and_batch(facts: Known) -> Finding | None:
 
 
 def first_step_inside(facts: Known) -> Finding | None:
-    """The whole's mean against the steps after the first, where a log has both."""
+    """The first step's duration against later ones, in a log that prints durations."""
     rows = list(facts.claim.steps)
-    if len(rows) < _FEWEST_LINES or not rows[0].duration_s:
+    if len(rows) < _MIN_LINES or not rows[0].duration_s:
         return None
     first_s = rows[0].duration_s / (rows[0].duration_steps or 1)
     later_s = rates.duration_per_step(facts.claim)
@@ -343,7 +343,7 @@ def loss_flat(facts: Known) -> Finding | None:
 
 
 def same_every_step(facts: Known) -> Finding | None:
-    """Printed figures that do not vary are not measured step by step."""
+    """Printed rates that never vary were not measured step by step."""
     printed = [s.tokens_per_s for s in facts.claim.steps if s.tokens_per_s is not None][1:]
     if len(printed) < 10 or len(set(printed)) > 1 or rates.rounding(printed[0]) > 1e-4:
         return None
@@ -352,16 +352,16 @@ def same_every_step(facts: Known) -> Finding | None:
 
 
 def resumed(facts: Known) -> Finding | None:
-    """Cumulative tokens over a clock that began later."""
+    """Cumulative tokens of a resumed training divided by the time since the resume."""
     claim = facts.claim
-    said = rates.claimed(claim)
-    if not claim.tokens_total or not claim.train_s or said is None:
+    stated = rates.claimed(claim)
+    if not claim.tokens_total or not claim.train_s or stated is None:
         return None
     rows = [s for s in claim.steps if s.tokens is not None]
     if not rows or rows[0].tokens is None or rows[-1].tokens is None or len(rows) < 2:
         return None
     own = rows[-1].tokens - rows[0].tokens
-    if own <= 0 or rows[0].tokens < own or abs(said.tokens_per_s * claim.train_s / claim.tokens_total - 1) > AGREES:
+    if own <= 0 or rows[0].tokens < own or abs(stated.tokens_per_s * claim.train_s / claim.tokens_total - 1) > AGREES:
         return None
     message = f"{claim.tokens_total:,.6g} tokens / {claim.train_s:,.6g} s is the rate, but the first line already has "
     message += f"{rows[0].tokens:,.6g} tokens: the tokens of a former run over the clock of this one"
@@ -369,7 +369,7 @@ def resumed(facts: Known) -> Finding | None:
 
 
 def stopped_early(facts: Known) -> Finding | None:
-    """Planned steps counted as done."""
+    """A rate that counts planned steps as done."""
     claim = facts.claim
     numbers = [s.number for s in claim.steps if s.number is not None]
     done = max(numbers) if numbers else claim.steps_done
@@ -405,7 +405,7 @@ def one_attempt(facts: Known) -> Finding | None:
 
 
 def not_enough(facts: Known) -> Finding | None:
-    """Said where the rate could not be held against the hardware."""
+    """For claims whose rate cannot be compared with the hardware."""
     tflops = _claimed_tflops(facts)
     if rates.claimed(facts.claim) is None and tflops is None and facts.claim.mfu is None:
         return _finding("no-figure", "unknown", "no rate of the whole job can be found in it" + _why_no_rate(facts))
@@ -414,8 +414,8 @@ def not_enough(facts: Known) -> Finding | None:
     if not facts.missing:
         return None
     severity: Severity = "unknown"
-    if len(rates.seconds_between(facts.claim, "arrival")) >= _FEWEST_LINES:
-        # The clock has been witnessed from outside, which is a check that needs no hardware's facts.
+    if len(rates.seconds_between(facts.claim, "arrival")) >= _MIN_LINES:
+        # The arrival of lines checked the rate against our own clock, which needs no hardware facts.
         severity = "note"
     return _finding("not-enough", severity, f"to hold it against the hardware it lacks {', '.join(facts.missing)}")
 
@@ -492,28 +492,28 @@ RULES: Sequence[Rule] = (
 
 
 def findings(facts: Known) -> list[Finding]:
-    """What every rule has to say, each rule once."""
+    """Apply every rule once and return its findings."""
     found = (rule.check(facts) for rule in RULES)
     return [finding for finding in found if finding is not None]
 
 
-_OF_A_LOG = ("durations", "time-stamps", "arrival", "stated-time")
+_LOG_DERIVATIONS = ("durations", "time-stamps", "arrival", "stated-time")
 
 
 def _finding(rule: str, severity: Severity, message: str) -> Finding:
     return Finding(rule=rule, severity=severity, message=message)
 
 
-def _apart(facts: Known, said: rates.Rate, way: rates.Rate) -> float:
-    """Relative difference; 0 where the claim leaves padding out and is lower by that."""
-    ratio = said.tokens_per_s / way.tokens_per_s
+def _log_difference(facts: Known, stated: rates.Rate, way: rates.Rate) -> float:
+    """Absolute log ratio of two rates; 0 if the claim is lower because it excludes padding."""
+    ratio = stated.tokens_per_s / way.tokens_per_s
     if ratio < 1 and way.way in ("step-time", "samples") and facts.claim.counts in ("content", "trained"):
         return 0.0
     return abs(math.log(ratio))
 
 
-def _explained(facts: Known, ratio: float) -> str:
-    """The stated number, if any, that the factor is, up or down."""
+def _explain_factor(facts: Known, ratio: float) -> str:
+    """Words for the stated numbers, if any, that equal the factor or its inverse."""
     claim, layout = facts.claim, facts.claim.layout
     numbers = {
         "the count of devices": claim.count, "the gradient accumulation": layout.gradient_accumulation,
@@ -536,41 +536,41 @@ def _explained(facts: Known, ratio: float) -> str:
     return f", which is {' or '.join(near)}" if near else ""
 
 
-def _least_utilization(facts: Known) -> tuple[float, str] | None:
-    """The least share of the highest peak that the rate can need, with its arithmetic."""
-    said, claim = rates.claimed(facts.claim), facts.claim
-    if said is None or facts.flops_least is None or facts.peak_most is None or not claim.count:
+def _min_mfu(facts: Known) -> tuple[float, str] | None:
+    """The lower bound of the share of the highest peak that the rate needs, with its arithmetic."""
+    stated, claim = rates.claimed(facts.claim), facts.claim
+    if stated is None or facts.flops_least is None or facts.peak_most is None or not claim.count:
         return None
-    share, words = _share(facts, said, facts.flops_least, facts.peak_most.flops)
+    share, words = _peak_share(facts, stated, facts.flops_least, facts.peak_most.flops)
     if claim.method is None:
         words = f"even if adapters alone were trained, {words}"
     return share, words
 
 
-def _utilization(facts: Known) -> tuple[float, str] | None:
-    """Model FLOPs (causal where the sequence is known) over the peak of the stated precision, else of the highest."""
-    said, claim = rates.claimed(facts.claim), facts.claim
+def _mfu(facts: Known) -> tuple[float, str] | None:
+    """MFU (causal if the sequence is known) of the stated precision's peak, else the highest, with its arithmetic."""
+    stated, claim = rates.claimed(facts.claim), facts.claim
     top = facts.peak or facts.peak_most
     flops = facts.flops.get("causal") or facts.flops_least
-    if said is None or flops is None or top is None or not claim.count:
+    if stated is None or flops is None or top is None or not claim.count:
         return None
-    return _share(facts, said, flops, top.flops)
+    return _peak_share(facts, stated, flops, top.flops)
 
 
-def _share(facts: Known, said: rates.Rate, flops: float, peak_flops: float) -> tuple[float, str]:
+def _peak_share(facts: Known, stated: rates.Rate, flops: float, peak_flops: float) -> tuple[float, str]:
     count = facts.claim.count or 1
-    needed = said.tokens_per_s * flops / count
-    words = f"{said.tokens_per_s:,.6g} tokens/s x {flops / 1e9:.4g} GFLOP / {count} = {needed / 1e12:,.4g} TFLOP/s, "
+    needed = stated.tokens_per_s * flops / count
+    words = f"{stated.tokens_per_s:,.6g} tokens/s x {flops / 1e9:.4g} GFLOP / {count} = {needed / 1e12:,.4g} TFLOP/s, "
     return needed / peak_flops, words + _peak_words(facts)
 
 
 def _peak_words(facts: Known) -> str:
     top = facts.peak or facts.peak_most
-    assert top is not None, "asked only where a peak is known"
+    assert top is not None, "called only if a peak is known"
     return f"{top.chip} has {top.flops / 1e12:,.4g} in {top.precision}, dense"
 
 
-def _seen(facts: Known) -> float:
+def _mfu_limit(facts: Known) -> float:
     top = facts.peak or facts.peak_most
     if top is None:
         return SEEN

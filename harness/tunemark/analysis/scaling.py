@@ -1,8 +1,8 @@
-"""Runs that differ in their size alone, as speed-up and parallel efficiency, a fitted law and the size for a goal.
+"""Scaling of runs that differ only in size: speed-up, parallel efficiency, a fitted law and the best size for a goal.
 
-Strong scaling keeps the global batch at every size; weak scaling keeps the batch of each data-parallel rank, so that
-the global batch grows with them. The two answer different questions, and a speed-up without its mode answers none.
-Results in, values out: whoever has results (a sweep, a store, a report's folder) gets the same scaling from them.
+Strong scaling keeps the global batch at every size; weak scaling keeps the batch of each data-parallel rank, so the
+global batch grows with the ranks. The two answer different questions, so a speed-up needs its mode. Pure functions of
+results: a sweep, a store and a report's folder give the same scaling.
 """
 
 from __future__ import annotations
@@ -32,27 +32,26 @@ Goal = Literal["fastest", "cheapest", "knee"]
 
 # History of the schema (of `scale --json`): 1, first form.
 SCHEMA = 1
-# Below this the next units add less than half of what the first ones did each.
+# The knee is where each further unit adds less than half of what the first ones did.
 KNEE = 0.5
-# The part of a step that is waiting for other ranks, where a breakdown has it.
+# The part of a step spent on communication, if a breakdown has it.
 COMMUNICATION = "communication"
 
-# What may differ between the sizes of a group, besides what follows from the size.
+# Fields that may differ between the sizes of a group, besides those that follow from the size.
 _FREE = alike.freed(("size",), ("global_batch", "breakdown", "oversubscribed"))
-# How long is measured says nothing of the speed; but two runs of one size that differ in it would be two points.
-_ENDS = ("epochs", "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s")
-_SURROUNDINGS = (
+# Settings of how long to measure do not affect speed, but runs of one size that differ in them would be two points.
+_DURATION_FIELDS = ("epochs", "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s")
+_CHECKED_FACTS = (
     "host name", "host governor", "host turbo", "python version", "torch", "transformers", "code", "allocator",
 )  # fmt: skip
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One size. units: N, None where it is not known. speedup: X(N) / X(N0). efficiency: speedup x N0 / N.
+    """One size. units: N, None if unknown. speedup: X(N) / X(N0). efficiency: speedup x N0 / N.
 
-    marginal_efficiency: rate that the units above the next smaller size add, each, over the rate of one unit at N0. All
-    three are None where the size takes no part.
-    communication_share: of a step's time, from the run with every part timed. left_out: why it takes no part in a fit
-    or a choice; None where it does. is_base: it is N0.
+    marginal_efficiency: the rate that each unit above the next smaller size adds, over the rate of one unit at N0. All
+    three are None if the size is left out. communication_share: of a step's time, from the breakdown run. left_out: why
+    it is excluded from fits and choices, else None. is_base: it is N0.
     """
 
     run_id: str
@@ -79,8 +78,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A curve at one N. low, high: 95 % for this N alone. band_low, band_high: 95 % for the whole curve at once, from
-    the smallest size to the farthest prediction. None is unbounded."""
+    """A curve at one N. low, high: pointwise 95 % interval. band_low, band_high: simultaneous 95 % band of the whole
+    curve, from the smallest size to the farthest prediction. None is unbounded."""
 
     value: float
     low: float | None
@@ -90,7 +89,7 @@ class Band(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class CurvePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fitted law at one N. predicted: N lies beyond the sizes that were measured."""
+    """The fitted law at one N. predicted: N lies beyond the measured sizes."""
 
     units: float
     predicted: bool
@@ -101,7 +100,7 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A law that was tried. parameters: x1, the rate of one unit in tokens/s; s, the serial share (contention); k, the
-    coherency cost of the USL. residual: relative standard deviation of attempts around it. weight: Akaike's."""
+    coherency cost of the USL. residual: relative standard deviation of attempts around it. weight: Akaike weight."""
 
     law: Law
     parameters: dict[str, Estimate]
@@ -113,9 +112,9 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The laws that were tried, the chosen one first, and its curve.
 
-    curve: for drawing, from the smallest size to the farthest prediction. predictions: sizes beyond those measured.
-    band_of: the laws that the intervals are of. misfit_p: the chance that sizes lie so far off the curve by attempts'
-    noise alone. peak_units: where the rate is highest; high None where no end of the growth is shown.
+    curve: for drawing, from the smallest size to the farthest prediction. predictions: at sizes beyond those measured.
+    band_of: the laws that the intervals cover. misfit_p: p value of the sizes' deviation from the curve under attempts'
+    noise alone. peak_units: N of the highest rate; high is None if no upper bound is shown.
     """
 
     law: Law
@@ -130,8 +129,8 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A size for a goal. size: None where there is none to name. shown: its intervals set it apart from every other
-    size that was measured. evidence: the figures."""
+    """The best size for a goal. size: None if there is none. shown: its intervals separate it from every other measured
+    size. evidence: the figures."""
 
     goal: Goal
     size: str | None
@@ -142,9 +141,9 @@ class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of one experiment. batch: the global batch (strong) or that of one data rank (weak), sequences.
 
-    unit: what N counts: chips, or devices where chips are not known; None where neither is. base: the size N0, the
-    smallest that was measured well; None where none was. no_fit: why there is no fit. shared: what all runs have in
-    common, under the names of results.
+    unit: what N counts: chips, or devices if chips are unknown; None if both are. base: the size N0, the smallest that
+    is not left out; None if all are. no_fit: why there is no fit. shared: fields in which all runs agree, by their
+    names in results.
     """
 
     mode: Mode
@@ -180,11 +179,10 @@ def scalings(
     prices: Prices | None = None,
     fits: int | None = None,
 ) -> tuple[Scaling, ...]:
-    """One scaling for each group of results that differ in their size alone, in order of their first result.
+    """One scaling for each group of results that differ only in size, in order of their first result.
 
-    A group of one size is left out. predict: N of sizes to predict, besides the double of the largest. prices: where
-    some size has none, units are the cost. fits: of how many, the first, a law and the sizes for goals are worked out;
-    None is all.
+    Groups of one size are skipped. predict: further N to predict, besides twice the largest. prices: if some size has
+    none, units are the cost. fits: for how many of the first groups to fit laws and choose sizes; None is all.
     """
     if len({result.size for result in results}) < 2:
         return ()
@@ -201,42 +199,42 @@ def scalings(
 
 
 def every_scaling(results: Sequence[Result], **options: Any) -> tuple[Scaling, ...]:
-    """The scalings of both modes that the results hold, for a report. Runs whose data ranks do not grow with the size
-    are of both modes, and stand under strong alone. Options are those of `scalings`."""
+    """The scalings of both modes, for a report. Runs whose data ranks do not grow with the size belong to both modes,
+    and are listed as strong only. options: as for `scalings`."""
     weak = [s for s in scalings(results, "weak", **options) if len({p.global_batch for p in s.points}) > 1]
     return (*scalings(results, "strong", **options), *weak)
 
 
 def apart(results: Sequence[Result], mode: Mode) -> str:
-    """In words, in what the two nearest runs of different sizes differ besides."""
+    """Describe in what the two most similar runs of different sizes differ besides size."""
     pairs = [(a, b) for i, b in enumerate(results) for a in results[:i] if a.size != b.size]
     if not pairs:
         return f"all {len(results)} are of one size" if len(results) > 1 else "it is one run"
 
     def differs(pair: tuple[Result, Result]) -> dict[str, Sequence[Any]]:
         a, b = pair
-        whose = _whose(a, mode)
-        ends = {name: (getattr(a, name), getattr(b, name)) for name in _ENDS}
+        whose = _batch_words(a, mode)
+        ends = {name: (getattr(a, name), getattr(b, name)) for name in _DURATION_FIELDS}
         ends[whose] = (_batch(a, mode), _batch(b, mode))
         return {**alike.unlike(a, b, _FREE), **{name: two for name, two in ends.items() if two[0] != two[1]}}
 
-    # A store of thousands of runs has millions of pairs; the first few hundred tell as much.
+    # A store of thousands of runs has millions of pairs; a few hundred suffice.
     a, b = nearest = min(pairs[:500], key=lambda pair: len(differs(pair)))
     return f"the two nearest, of sizes {a.size} and {b.size}, differ in {alike.words(differs(nearest))}"
 
 
 def _key(result: Result, mode: Mode) -> tuple[object, ...]:
-    return (_batch(result, mode), *alike.key(result, _FREE), *(getattr(result, name) for name in _ENDS))
+    return (_batch(result, mode), *alike.key(result, _FREE), *(getattr(result, name) for name in _DURATION_FIELDS))
 
 
 def _batch(result: Result, mode: Mode) -> Fraction:
-    """The global batch, or that of a data rank. Of a layout that a search has chosen it is that of a rank: how many
-    data ranks it would make of them, nobody knew when the batch was set."""
+    """The global batch (strong), or that of a data rank (weak). For a searched layout it is that of a rank, because the
+    number of data ranks was not known when the batch was set."""
     ranks = result.data_ranks if result.search is None else result.search.ranks
     return Fraction(result.global_batch, 1 if mode == "strong" else ranks)
 
 
-def _whose(result: Result, mode: Mode) -> str:
+def _batch_words(result: Result, mode: Mode) -> str:
     if mode == "strong":
         return "global batch"
     return "batch per data rank" if result.search is None else "batch per rank"
@@ -253,11 +251,11 @@ def _scaling(
 ) -> Scaling:
     first = results[0]
     unit, units = _units(results)
-    # Sizes whose units are not known keep their device's order, which is by memory.
+    # Sizes whose units are unknown are ordered by memory, as the device orders them.
     memory = {r.run_id: r.memory_bytes for r in results}
     order = units if unit else memory if all(memory.values()) else {}
     ordered = sorted(results, key=lambda r: order.get(r.run_id) or 0)
-    left_out = {r.run_id: _left_out(r) for r in ordered}
+    left_out = {r.run_id: _why_left_out(r) for r in ordered}
     rates = {r.run_id: rates_of(r) for r in ordered}
     for run_id, measured in rates.items():
         if not measured and left_out[run_id] is None:
@@ -268,7 +266,7 @@ def _scaling(
     fitted: Fitted | None = None
     no_fit: str | None = "a law is fitted to the first of so many scalings; `tunemark scale --from` fits any"
     if is_fitted:
-        fitted, no_fit = _fitted(good, unit, units, rates, mode, predict)
+        fitted, no_fit = _fit_laws(good, unit, units, rates, mode, predict)
     batch = _batch(first, mode)
     return Scaling(
         mode=mode,
@@ -297,14 +295,14 @@ def _scaling(
 
 
 def _title(result: Result, mode: Mode, batch: Fraction) -> str:
-    whose = _whose(result, mode)
+    whose = _batch_words(result, mode)
     words = f"{mode.capitalize()} scaling: {result.model} on {result.device}, {result.strategy_requested}, "
     words += f"{result.precision}, {result.batching}, sequence {result.sequence}, {whose} {batch}"
     return words + (" (simulated)" if result.simulated else "")
 
 
 def _units(results: Sequence[Result]) -> tuple[str | None, dict[str, float]]:
-    """What N counts, and N of each run: chips where all are known, else devices where all are."""
+    """What N counts, and N of each run: chips if known for all, else devices if known for all."""
     for unit, field in (("chips", "chips"), ("devices", "parts")):
         known = {r.run_id: float(n) for r in results if (n := getattr(r, field))}
         if len(known) == len(results):
@@ -312,7 +310,7 @@ def _units(results: Sequence[Result]) -> tuple[str | None, dict[str, float]]:
     return None, {}
 
 
-def _left_out(result: Result) -> str | None:
+def _why_left_out(result: Result) -> str | None:
     if result.status != "ok":
         return f"its status is {result.status}"
     if result.oversubscribed:
@@ -334,11 +332,11 @@ def _points(
     for r in ordered:
         n = units.get(r.run_id)
         speedup = efficiency = marginal = None
-        # Nothing is derived from what takes no part.
+        # Nothing is derived from sizes that are left out.
         if base and left_out[r.run_id] is None:
-            speedup = _one(base) if r is base else _ratio(r, base)
+            speedup = _base_speedup(base) if r is base else _rate_ratio(r, base)
             if n:
-                efficiency = _times(speedup, units[base.run_id] / n)
+                efficiency = _scale_estimate(speedup, units[base.run_id] / n)
                 below = [p for p in found if p.speedup and p.units and p.units < n]
                 if below:
                     marginal = _marginal(below[-1], speedup, n, units[base.run_id])
@@ -371,25 +369,25 @@ def _points(
     return tuple(found)
 
 
-def _one(base: Result) -> Estimate:
+def _base_speedup(base: Result) -> Estimate:
     n = sum(row.status == "ok" for row in base.each_attempt)
     return Estimate(value=1.0, low=1.0, high=1.0, n=n, method="by definition: it is the base")
 
 
-def _ratio(of: Result, to: Result) -> Estimate:
-    """How many times as fast: paired where the attempts were taken in rounds."""
+def _rate_ratio(of: Result, to: Result) -> Estimate:
+    """How many times as fast; paired if the attempts were taken in rounds."""
     found = combined([Term(1, rates_of(of)), Term(-1, rates_of(to))], in_rounds=were_in_rounds([of, to]))
     return Estimate(value=found.value, low=found.low, high=found.high, n=min(found.n), method=found.method)
 
 
-def _times(estimate: Estimate, factor: float) -> Estimate:
+def _scale_estimate(estimate: Estimate, factor: float) -> Estimate:
     low, high = (None if b is None else b * factor for b in (estimate.low, estimate.high))
     return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
 
 
 def _marginal(below: Point, speedup: Estimate, units: float, base_units: float) -> Estimate:
-    """The difference of two speed-ups over the units between them; its interval from theirs by the method of variance
-    estimates recovery (Zou and Donner 2008, Statistics in Medicine 27: 1693)."""
+    """The difference of two speed-ups per unit between them; its interval by the method of variance estimates recovery
+    (Zou and Donner 2008, Statistics in Medicine 27: 1693)."""
     assert below.speedup is not None and below.units is not None  # noqa: PT018 - one claim: it was measured
     a, b = speedup, below.speedup
     scale = base_units / (units - below.units)
@@ -413,7 +411,7 @@ def _communication(result: Result, broken_down: Sequence[Result]) -> tuple[float
     return parts[COMMUNICATION] / sum(parts.values()), None
 
 
-def _fitted(
+def _fit_laws(
     good: Sequence[Result],
     unit: str | None,
     units: Mapping[str, float],
@@ -425,7 +423,7 @@ def _fitted(
         return None, "how many chips or devices each size has is not known, so there is no N to fit over"
     if len({units[r.run_id] for r in good}) < len(good):
         return None, f"several sizes have the same number of {unit}, so that N does not tell them apart"
-    # numpy's import would be felt by every command that only arranges a report.
+    # Imported late: importing numpy would slow down every command that only writes a report.
     from tunemark.analysis import laws
 
     sizes = [laws.Observed(units[r.run_id], tuple(map(math.log, rates[r.run_id]))) for r in good]
@@ -494,7 +492,7 @@ def _band(bounds: laws.Bounds, factor: float = 1.0) -> Band:
 
 
 def _fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> Best:
-    return _highest("fastest", good, rates, {r.run_id: 1.0 for r in good}, "as fast as", _per_second)
+    return _best_size("fastest", good, rates, {r.run_id: 1.0 for r in good}, "as fast as", _per_second)
 
 
 def _per_second(result: Result, rate: float) -> str:
@@ -514,17 +512,17 @@ def _cheapest(
         def words(result: Result, rate: float) -> str:
             return f"{significant(known[result.run_id] / 3600 / rate * 1e6)} {prices.currency} per million tokens"
 
-        return _highest("cheapest", good, rates, known, "as cheap as", words)
+        return _best_size("cheapest", good, rates, known, "as cheap as", words)
     if unit is None:
         return Best(goal="cheapest", size=None, shown=False, evidence="neither prices nor numbers of chips are known")
 
     def seconds(result: Result, rate: float) -> str:
         return f"{significant(units[result.run_id] / rate * 1e6)} {unit.removesuffix('s')}-seconds per million tokens"
 
-    return _highest("cheapest", good, rates, {r.run_id: units[r.run_id] for r in good}, "as cheap as", seconds)
+    return _best_size("cheapest", good, rates, {r.run_id: units[r.run_id] for r in good}, "as cheap as", seconds)
 
 
-def _highest(
+def _best_size(
     goal: Goal,
     good: Sequence[Result],
     rates: Mapping[str, Sequence[float]],
@@ -532,7 +530,7 @@ def _highest(
     compared: str,
     words: Callable[[Result, float], str],
 ) -> Best:
-    """The size with the most rate for its cost, and whether its ratio's interval to every other is above 1."""
+    """The size with the highest rate per cost, and whether its ratio to every other has an interval above 1."""
     if len(good) < 2:
         return Best(goal=goal, size=None, shown=False, evidence=f"{_sizes(len(good))} measured well: nothing to choose")
 
@@ -540,23 +538,23 @@ def _highest(
         return math.exp(math.fsum(map(math.log, rates[r.run_id])) / len(rates[r.run_id]))
 
     best, *others = sorted(good, key=lambda r: -mean(r) / costs[r.run_id])
-    against = [(r, _times(_ratio(best, r), costs[r.run_id] / costs[best.run_id])) for r in others]
-    # What is least apart is the evidence.
+    against = [(r, _scale_estimate(_rate_ratio(best, r), costs[r.run_id] / costs[best.run_id])) for r in others]
+    # The closest competitor is the evidence.
     nearest, least = min(against, key=lambda pair: pair[1].low if pair[1].low is not None else -math.inf)
     shown = least.low is not None and least.low > 1
     evidence = f"{words(best, mean(best))}, {_interval(least)} times {compared} {_name(nearest)}"
     if not shown:
         evidence += ": no difference shown" if least.low is not None else ": one attempt each shows no difference"
-    doubtful = _doubtful([best, *others])
-    return Best(goal=goal, size=best.size, shown=shown and not doubtful, evidence=evidence + doubtful)
+    caveats = _verdict_caveats([best, *others])
+    return Best(goal=goal, size=best.size, shown=shown and not caveats, evidence=evidence + caveats)
 
 
 def _name(result: Result) -> str:
     return f"{result.device}:{result.size}"
 
 
-def _doubtful(results: Sequence[Result]) -> str:
-    """What a conclusion from these runs rests on besides their rates, as the end of a sentence; empty where nothing."""
+def _verdict_caveats(results: Sequence[Result]) -> str:
+    """The runs whose verdict is not valid, as the end of a sentence; empty if there are none."""
     found = [f"{_name(r)} is {r.verdict}" for r in results if r.verdict != "valid"]
     return f"; and {', '.join(found)}" if found else ""
 
@@ -564,8 +562,8 @@ def _doubtful(results: Sequence[Result]) -> str:
 def _knee(
     good: Sequence[Result], points: Sequence[Point], unit: str | None, threshold: float, fitted: Fitted | None
 ) -> Best:
-    """The size after which more units add less than `threshold` of what the first ones did."""
-    rest = _doubtful(good)
+    """The size after which further units add less than `threshold` of what the first ones did."""
+    rest = _verdict_caveats(good)
     if fitted and fitted.peak_units:
         at = fitted.peak_units
         high = "with no upper bound" if at.high is None else f"to {significant(at.high, 3)}"
@@ -580,11 +578,11 @@ def _knee(
     below = f"{100 * threshold:g} %"
     for a, b, marginal in rated:
         words = (
-            f"from {names[a.size]} to {names[b.size]} each {_one_of(unit)} adds {_interval(marginal, 100)} % of what "
+            f"from {names[a.size]} to {names[b.size]} each {_singular(unit)} adds {_interval(marginal, 100)} % of what "
         )
         words += f"one gives at {names[steps[0].size]}"
         if marginal.high is not None and marginal.high < threshold:
-            shown = not _doubtful(good)
+            shown = not _verdict_caveats(good)
             return Best(goal="knee", size=a.size, shown=shown, evidence=f"{words}, below {below}{rest}")
         if marginal.value < threshold:
             evidence = f"{words}: not shown to be below {below}{rest}"
@@ -594,7 +592,7 @@ def _knee(
     return Best(goal="knee", size=None, shown=False, evidence=f"{words}and a knee is below {below}{rest}")
 
 
-def _one_of(unit: str | None) -> str:
+def _singular(unit: str | None) -> str:
     return (unit or "units").removesuffix("s")
 
 
@@ -613,15 +611,15 @@ def _findings(
     results: Sequence[Result], mode: Mode, points: Sequence[Point], base: Result | None, fitted: Fitted | None
 ) -> tuple[Finding, ...]:
     found = []
-    around = [surroundings(r) for r in results]
-    for name in _SURROUNDINGS:
-        seen = list(dict.fromkeys(str(facts.get(name)) for facts in around))
+    environments = [surroundings(r) for r in results]
+    for name in _CHECKED_FACTS:
+        seen = list(dict.fromkeys(str(facts.get(name)) for facts in environments))
         if len(seen) > 1:
             message = f"sizes were not measured under the same {name}: {'; '.join(seen[:4])}"
             found.append(Finding(rule="sizes-differ", severity="suspect", message=message))
-    doubtful = [f"{r.device}:{r.size}" for r in results if _left_out(r) is None and r.verdict != "valid"]
-    if doubtful:
-        message = f"what is derived from {', '.join(doubtful)} is no better than their verdicts"
+    caveats = [f"{r.device}:{r.size}" for r in results if _why_left_out(r) is None and r.verdict != "valid"]
+    if caveats:
+        message = f"what is derived from {', '.join(caveats)} is no better than their verdicts"
         found.append(Finding(rule="sizes-not-valid", severity="suspect", message=message))
     first = points[0]
     if base and (smaller := list(itertools.takewhile(lambda p: not p.is_base, points))):

@@ -1,4 +1,4 @@
-"""What a run's attempts say of where they ran: versions, host, allocator, cores, load. Unknown is None."""
+"""The environment in which a run's attempts ran: versions, host, allocator, cores, load. Unknown is None."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from tunemark.results.result import Result
 
-# Of the host's facts, those of `tunemark.launch.host`; the processor is a field of the comparison itself.
-_HOST = (
+# The host facts that `tunemark.launch.host` records; the processor is a field of the comparison itself.
+_HOST_FACTS = (
     "name", "platform", "cpus", "memory_bytes", "governor", "clock_min_hz", "clock_max_hz", "turbo", "smt",
     "huge_pages", "numa_balancing",
 )  # fmt: skip
 
 
 def surroundings(result: Result) -> dict[str, Any]:
-    """Facts by name, of the last attempt; what is measured of the load is the mean of the attempts that say it."""
+    """Facts by name, of the last attempt; measured load is the mean of the attempts that have it."""
     environment = result.environment
-    worker, host = _mapping(environment.get("worker")), _mapping(environment.get("host"))
-    interpreter, device = _mapping(environment.get("interpreter")), _mapping(worker.get("device"))
+    worker, host = _as_mapping(environment.get("worker")), _as_mapping(environment.get("host"))
+    interpreter, device = _as_mapping(environment.get("interpreter")), _as_mapping(worker.get("device"))
     found: dict[str, Any] = {
         "python version": worker.get("python") or interpreter.get("python"),
         "torch": worker.get("torch") or interpreter.get("torch"),
@@ -27,11 +27,11 @@ def surroundings(result: Result) -> dict[str, Any]:
         "code": environment.get("code_sha256"),
         "interpreter": interpreter.get("path"),
     }
-    # The launching host's state says nothing of another one that trained.
+    # The state of the launching host says nothing about another host that trained.
     node = worker.get("node") or host.get("name")
     if node != host.get("name"):
         host = {"name": node, "platform": worker.get("platform")}
-    found |= {f"host {name}": host.get(name) for name in _HOST}
+    found |= {f"host {name}": host.get(name) for name in _HOST_FACTS}
     allocator = worker.get("allocator")
     if isinstance(allocator, Mapping):
         allocator = " ".join(f"{name}={value}" for name, value in sorted(allocator.items())) or "as the system has it"
@@ -41,16 +41,16 @@ def surroundings(result: Result) -> dict[str, Any]:
     found |= {f"device {name}": value for name, value in sorted(device.items())}
     found["load of others"] = _mean([row.others_load for row in result.each_attempt])
     found["minor faults per step"] = _mean([row.minor_faults_per_step for row in result.each_attempt])
-    # Of a device whose vendor's library was asked while the job ran.
+    # Known if the vendor's library was sampled during the job.
     found["device clock"], found["throttled"] = result.clock_hz, result.throttled_fraction
     return found
 
 
 MEASURED = ("load of others", "minor faults per step", "device clock", "throttled")
-"""Facts that differ between any two runs a little."""
+"""Facts that always differ slightly between two runs."""
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _as_mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 

@@ -1,7 +1,7 @@
-"""Why is one run not as fast as another? What differs between them, ranked by how much each can matter.
+"""Explain why one run is slower than another: their differences, ranked by how much each can change the rate.
 
-Nothing here is guessed: a cause's weight is worked out from the two runs' own figures, bounded by them, or was measured
-somewhere that its basis names. Where there is none of the three, the weight is unknown and said to be.
+Nothing is guessed: a cause's weight is computed from the two runs' own figures, bounded by them, or was measured in a
+source that its basis names. Without any of the three, the weight is reported as unknown.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tunemark.results.trace import Trace
 # History of the schema (of `why --json`): 1, first form; 2, with the pace.
 SCHEMA = 2
 
-# Touching a page of 4 KiB for the first time, against touching it again: 2.8 us in a virtual machine on an AMD EPYC
-# (Linux 6.18, November 2026; median of nine times 65,536 pages). Hosts without virtualisation pay less.
+# Extra cost of the first access to a 4 KiB page: 2.8 us in a virtual machine on an AMD EPYC (Linux 6.18, November 2026;
+# median of nine times 65,536 pages). Hosts without virtualisation pay less.
 FAULT_S = 2.8e-6
 
-# What changes a rate by less is below the noise of any run.
+# A smaller relative change of a rate is below the noise of any run.
 SMALL = 0.005
 
 Kind = Literal["setting", "data", "hardware", "host", "version", "load"]
@@ -37,9 +37,8 @@ Weight = Literal["computed", "bound", "seen elsewhere", "unknown"]
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """A difference. factor: by how much it can change the rate, 1 or more; null where unknown. expected: what B's rate
-    over A's would be by this alone, where that can be worked out. weight: of what kind the factor is. basis: its
-    arithmetic or source."""
+    """A difference. factor: by how much it can change the rate, 1 or more; null if unknown. expected: B's rate over A's
+    by this cause alone, if computable. weight: how the factor is known. basis: its arithmetic or source."""
 
     name: str
     kind: Kind
@@ -52,7 +51,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a step in seconds, null on the side that has no such part. share: of the whole step's change."""
+    """A part of a step in seconds, null on a side without it. share: of the whole step's change."""
 
     name: str
     a_s: float | None
@@ -61,7 +60,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """A factor of the rate; the ratios of all of them multiply to the rates' ratio."""
+    """A factor of the rate; the product of all ratios is the ratio of the rates."""
 
     name: str
     a: float
@@ -70,12 +69,11 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs, their ratio (null where one takes no part: `reason`), and what differs.
+    """Two runs, their ratio (null if one cannot be compared: `reason`), and their differences.
 
-    step_time_s: of each run, at its median and its 95th percentile; null where nothing was timed. explained: the
-    product of what is worked out. parts: of a step, from both runs with every part timed; parts_reason: why there are
-    none. pace: how the timed steps of each went by; null where their raw steps are not at hand. unknown: facts that
-    one side or both do not say.
+    step_time_s: of each run, median and 95th percentile; null if nothing was timed. explained: the product of the
+    expected ratios. parts: of a step, from the breakdowns of both runs; parts_reason: why there are none. pace: a
+    summary of each run's timed steps; null without raw steps. unknown: facts missing on one side or both.
     """
 
     a: str
@@ -104,8 +102,8 @@ def why(
     breakdowns: tuple[Result | None, Result | None] = (None, None),
     traces: tuple[Sequence[Trace], Sequence[Trace]] = ((), ()),
 ) -> Why:
-    """All that differs between two runs. breakdowns: the same runs with every part of a step timed, where they exist.
-    traces: of the two runs' attempts, where their steps are at hand.
+    """Find all differences between two runs. breakdowns: the same runs with every part of a step timed, if any.
+    traces: of the two runs' attempts, if available.
 
     Raises `BadExperiment` for a simulated and a measured run.
     """
@@ -118,7 +116,7 @@ def why(
     obstacles = [f"{n} takes no part: {o}" for n, r in zip(names, (a, b), strict=True) if (o := takes_no_part(r))]
     ratio = None if obstacles else ratio_of(b, a)
     parts, parts_reason = _parts(*breakdowns)
-    causes = sorted(_causes(a, b, parts), key=_rank)
+    causes = sorted(_causes(a, b, parts), key=_sort_key)
     worked_out = [cause.expected for cause in causes if cause.expected is not None]
     facts = [surroundings(r) for r in (a, b)]
     missing = [
@@ -133,8 +131,8 @@ def why(
     )  # fmt: skip
 
 
-def _rank(cause: Cause) -> tuple[object, ...]:
-    """The heaviest first, then those of unknown weight, settings before versions, then what cannot matter."""
+def _sort_key(cause: Cause) -> tuple[object, ...]:
+    """Sort key: largest factors first, then unknown ones, settings before versions, then negligible ones."""
     kinds = ("setting", "data", "hardware", "version", "host", "load")
     place = 1 if cause.factor is None else 0 if cause.factor > 1 + SMALL else 2
     return place, -(cause.factor or 0.0), kinds.index(cause.kind), cause.name
@@ -150,7 +148,7 @@ def _notes(a: Result, b: Result, names: tuple[str, str]) -> list[str]:
             notes.append(f"{name} ended {result.status}" + (f": {ends[-1].evidence}" if ends else ""))
     if a.simulated:
         notes.append("simulated: no figure here says how fast anything is")
-    one, other = (_FACTORS["slots per step"](r) for r in (a, b))
+    one, other = (_RATE_FACTORS["slots per step"](r) for r in (a, b))
     if one and other and abs(other / one - 1) > SMALL:
         words = f"a step of {names[0]} has {one:,.0f} slots, one of {names[1]} {other:,.0f}"
         notes.append(f"{words}: seconds per step are not of the same work")
@@ -158,9 +156,9 @@ def _notes(a: Result, b: Result, names: tuple[str, str]) -> list[str]:
 
 
 def _pieces(a: Result, b: Result) -> tuple[Piece, ...]:
-    """Content tokens per second as slots per step, the share of them that is content, and steps per second."""
+    """Factor content tokens per second into slots per step, content share of slots, and steps per second."""
     found = []
-    for name, of in _FACTORS.items():
+    for name, of in _RATE_FACTORS.items():
         one, other = of(a), of(b)
         if not one or not other:
             return ()
@@ -168,7 +166,7 @@ def _pieces(a: Result, b: Result) -> tuple[Piece, ...]:
     return tuple(found)
 
 
-_FACTORS: Mapping[str, Callable[[Result], float | None]] = {
+_RATE_FACTORS: Mapping[str, Callable[[Result], float | None]] = {
     "slots per step": lambda r: r.tokens.slots / r.steps_measured if r.tokens and r.steps_measured else None,
     "content share of slots": lambda r: r.tokens.content / r.tokens.slots if r.tokens and r.tokens.slots else None,
     "steps per second": lambda r: r.steps_measured / r.interval_s if r.interval_s else None,
@@ -188,42 +186,42 @@ def _parts(a: Result | None, b: Result | None) -> tuple[tuple[Part, ...], str]:
     return tuple(sorted(parts, key=lambda part: -abs((part.b_s or 0.0) - (part.a_s or 0.0)))), ""
 
 
-_Judgement = tuple[Weight, float | None, float | None, str]
+_Weighed = tuple[Weight, float | None, float | None, str]
 """weight, factor, expected, basis."""
-_UNKNOWN: _Judgement = ("unknown", None, None, "no bound is known")
+_UNKNOWN: _Weighed = ("unknown", None, None, "no bound is known")
 
 
-def _computed(expected: float, basis: str) -> _Judgement:
+def _computed(expected: float, basis: str) -> _Weighed:
     return "computed", max(expected, 1 / expected), expected, basis
 
 
 def _causes(a: Result, b: Result, parts: Sequence[Part]) -> list[Cause]:
     found = []
 
-    def add(name: str, kind: Kind, one: Any, other: Any, judged: _Judgement) -> None:
+    def add(name: str, kind: Kind, one: Any, other: Any, judged: _Weighed) -> None:
         weight, factor, expected, basis = judged
         found.append(
             Cause(name=name, kind=kind, a=one, b=other, weight=weight, factor=factor, expected=expected, basis=basis)
         )
 
     for name, (one, other) in alike.differing([a, b], alike.FIELDS).items():
-        judge = _SETTINGS.get(name)
+        judge = _SETTING_WEIGHTS.get(name)
         judged = judge(a, b) if judge else ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
-        add(name, _KINDS.get(name, "setting"), one, other, _optimizer(parts) if name == "optimizer" else judged)
+        add(name, _SETTING_KINDS.get(name, "setting"), one, other, _optimizer(parts) if name == "optimizer" else judged)
     facts = [surroundings(r) for r in (a, b)]
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         one, other = (each.get(name) for each in facts)
         if one is None or other is None or one == other:
             continue
-        weigh = _FACTS.get(name)
-        kind: Kind = "version" if name in _VERSIONS else "load" if name in _LOADS else "host"
-        unknown: _Judgement = ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
+        weigh = _FACT_WEIGHTS.get(name)
+        kind: Kind = "version" if name in _VERSION_FACTS else "load" if name in _LOAD_FACTS else "host"
+        unknown: _Weighed = ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
         add(name, kind, one, other, weigh(a, b, one, other) if weigh else unknown)
-    return _once(found)
+    return _merge_same_arithmetic(found)
 
 
-def _optimizer(parts: Sequence[Part]) -> _Judgement:
-    """What of a step is not the optimizer's bounds what another one can change."""
+def _optimizer(parts: Sequence[Part]) -> _Weighed:
+    """Bound an optimizer's effect by its share of a step."""
     for part in parts:
         if part.name == "optimizer" and part.a_s and part.b_s:
             rest = [math.fsum(side or 0.0 for p in parts if p is not part for side in [of(p)]) for of in _SIDES]
@@ -236,8 +234,8 @@ def _optimizer(parts: Sequence[Part]) -> _Judgement:
 _SIDES: tuple[Callable[[Part], float | None], ...] = (lambda part: part.a_s, lambda part: part.b_s)
 
 
-def _once(causes: Sequence[Cause]) -> list[Cause]:
-    """Differences that are one in arithmetic (a size and its chips) are worked out once: the others refer to it."""
+def _merge_same_arithmetic(causes: Sequence[Cause]) -> list[Cause]:
+    """Count differences with the same arithmetic (a size and its chips) once: the others refer to the first."""
     seen: dict[str, str] = {}
     kept = []
     for cause in causes:
@@ -250,7 +248,7 @@ def _once(causes: Sequence[Cause]) -> list[Cause]:
     return kept
 
 
-def _flops(a: Result, b: Result) -> _Judgement:
+def _flops(a: Result, b: Result) -> _Weighed:
     one, other = a.flops_per_token, b.flops_per_token
     if one == other or not one or not other:
         return _UNKNOWN
@@ -258,7 +256,7 @@ def _flops(a: Result, b: Result) -> _Judgement:
     return _computed(one / other, words)
 
 
-def _recomputed(a: Result, b: Result) -> _Judgement:
+def _recomputed(a: Result, b: Result) -> _Weighed:
     one, other = a.hardware_flops_per_token, b.hardware_flops_per_token
     if not one or not other or one == other:
         return _UNKNOWN
@@ -266,7 +264,7 @@ def _recomputed(a: Result, b: Result) -> _Judgement:
     return _computed(one / other, words)
 
 
-def _chips(a: Result, b: Result) -> _Judgement:
+def _chips(a: Result, b: Result) -> _Weighed:
     if a.peak_flops and b.peak_flops and a.precision == b.precision:
         words = f"peak of {a.peak_flops / 1e12:.4g} and {b.peak_flops / 1e12:.4g} TFLOP/s, used alike"
         return _computed(b.peak_flops / a.peak_flops, words)
@@ -277,7 +275,7 @@ def _chips(a: Result, b: Result) -> _Judgement:
     return _UNKNOWN
 
 
-def _precision(a: Result, b: Result) -> _Judgement:
+def _precision(a: Result, b: Result) -> _Weighed:
     peaks = [peak(r.chip, r.precision) for r in (a, b)]
     if peaks[0] and peaks[1] and a.chip == b.chip and peaks[0].flops != peaks[1].flops:
         ratio = peaks[1].flops / peaks[0].flops
@@ -292,7 +290,7 @@ def _precision(a: Result, b: Result) -> _Judgement:
     return _UNKNOWN
 
 
-def _padding(a: Result, b: Result) -> _Judgement:
+def _padding(a: Result, b: Result) -> _Weighed:
     if a.padding_fraction is None or b.padding_fraction is None or a.padding_fraction == b.padding_fraction:
         return _UNKNOWN
     one, other = 1 - a.padding_fraction, 1 - b.padding_fraction
@@ -301,7 +299,7 @@ def _padding(a: Result, b: Result) -> _Judgement:
     return _computed(other / one, f"{100 * one:.1f} and {100 * other:.1f} % of the slots hold content")
 
 
-_SETTINGS: Mapping[str, Callable[[Result, Result], _Judgement]] = {
+_SETTING_WEIGHTS: Mapping[str, Callable[[Result, Result], _Weighed]] = {
     **dict.fromkeys(("model", "parameters", "trainable_parameters", "method"), _flops),
     "sequence": _flops,
     **dict.fromkeys(("size", "chips", "processes", "threads", "chip", "processor", "device"), _chips),
@@ -325,24 +323,24 @@ _BASES: Mapping[str, str] = {
     "transformers": "no bound is known: it holds the model's own code, and chooses the kernel of attention",
 }
 
-_KINDS: Mapping[str, Kind] = {
+_SETTING_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("dataset", "data_sha256", "train_on", "batching"), "data"),
     **dict.fromkeys(("device", "size", "chip", "chips", "processor", "oversubscribed"), "hardware"),
     "python": "version",
 }
 
 
-def _load(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
+def _load_of_others(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     words = f"others had {100 * one:.1f} and {100 * other:.1f} % of the cores' time"
     return _computed((1 - other) / (1 - one), words) if max(one, other) < 1 else _UNKNOWN
 
 
-def _faults(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
+def _page_faults(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     factors, at_once = [], []
     for result, faults in ((a, one), (b, other)):
         if not result.interval_s or not result.steps_measured:
             return _UNKNOWN
-        # Processes and threads fault side by side.
+        # Processes and threads fault in parallel.
         at_once.append(max(1, result.processes * result.threads))
         share = faults * FAULT_S / at_once[-1] * result.steps_measured / result.interval_s
         factors.append(1 / (1 - min(share, 0.99)))
@@ -350,18 +348,18 @@ def _faults(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
     return "bound", max(factors), None, f"{words}{at_once[0]} and {at_once[1]} at once"
 
 
-def _clock(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
+def _clock(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     return (
         _computed(other / one, f"mean clock {one / 1e6:,.0f} and {other / 1e6:,.0f} MHz") if one and other else _UNKNOWN
     )
 
 
-def _highest(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
+def _max_clock(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     ratio = other / one if one and other else 1.0
     return "bound", max(ratio, 1 / ratio), None, f"highest clock {one / 1e6:,.0f} and {other / 1e6:,.0f} MHz"
 
 
-def _governor(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
+def _governor(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     for result in (a, b):
         facts = surroundings(result)
         low, high = facts.get("host clock_min_hz"), facts.get("host clock_max_hz")
@@ -372,7 +370,7 @@ def _governor(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
     return "seen elsewhere", 26.4 / 19.6, None, f"{words} (tenstorrent/tt-metal, issue 54627)"
 
 
-def _cores(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
+def _cores(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     if len(one) != len(other):
         ratio = len(other) / len(one) if one and other else 1.0
         return (
@@ -384,30 +382,30 @@ def _cores(a: Result, b: Result, one: Any, other: Any) -> _Judgement:
     return "bound", 2.0, None, "cores may share their units with a sibling thread, or be of another socket"
 
 
-def _elsewhere(factor: float, words: str) -> Callable[[Result, Result, Any, Any], _Judgement]:
+def _published(factor: float, words: str) -> Callable[[Result, Result, Any, Any], _Weighed]:
     return lambda a, b, one, other: ("seen elsewhere", factor, None, words)
 
 
-_VERSIONS = ("python version", "torch", "transformers", "code", "interpreter", "host platform")
-_LOADS = ("load of others", "minor faults per step", "device clock", "throttled")
-_FACTS: Mapping[str, Callable[[Result, Result, Any, Any], _Judgement]] = {
-    "allocator": _elsewhere(
+_VERSION_FACTS = ("python version", "torch", "transformers", "code", "interpreter", "host platform")
+_LOAD_FACTS = ("load of others", "minor faults per step", "device clock", "throttled")
+_FACT_WEIGHTS: Mapping[str, Callable[[Result, Result, Any, Any], _Weighed]] = {
+    "allocator": _published(
         2.2, "keeping freed blocks made a step of 60 M parameters 1.5 to 2.2 times as fast on two cores (docs/why.md)"
     ),
-    "torch": _elsewhere(
+    "torch": _published(
         5500 / 3700, "5,500 and 3,700 tokens/s with torch 2.4 and 2.5 (meta-pytorch/torchtune, issue 1879)"
     ),
-    "load of others": _load,
-    "minor faults per step": _faults,
+    "load of others": _load_of_others,
+    "minor faults per step": _page_faults,
     "device clock": _clock,
-    "throttled": _elsewhere(
+    "throttled": _published(
         1 / 0.85, "heat took 15 % within 100 iterations (flashinfer-ai/flashinfer, pull request 2899)"
     ),
-    "host clock_max_hz": _highest,
+    "host clock_max_hz": _max_clock,
     "host governor": _governor,
     "host turbo": _governor,
     "cores": _cores,
-    "host name": _elsewhere(1.0, "a name; what it stands for is in the other rows, as far as the hosts tell it"),
-    "host memory_bytes": _elsewhere(1.0, "what fits, runs as fast"),
-    "interpreter": _elsewhere(1.0, "a path; the versions found there are rows of their own"),
+    "host name": _published(1.0, "a name; what it stands for is in the other rows, as far as the hosts tell it"),
+    "host memory_bytes": _published(1.0, "what fits, runs as fast"),
+    "interpreter": _published(1.0, "a path; the versions found there are rows of their own"),
 }

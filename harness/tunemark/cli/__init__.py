@@ -1,1 +1,1 @@
-"""The command line: one module per command, imported when that command is chosen."""
+"""The command line: one module per command, imported only when that command is run."""

@@ -1,4 +1,4 @@
-"""`tunemark audit`: hold a log, a table or a running program against physics, the clock and itself."""
+"""`tunemark audit`: check the rates that a log, a table or a running program claims against physics and the clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tunemark.analysis import Audited, Reading
     from tunemark.results import Result
 
-# What follows `--` is somebody's command and no argument of ours.
+# Words after `--` are a command to run, not arguments of tunemark.
 TAKES_COMMAND = True
 
 _CHUNK_BYTES = 1 << 16
@@ -25,21 +25,21 @@ _CHUNK_BYTES = 1 << 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark audit [OPTIONS] FILE... | - | -- COMMAND..."
     parser.add_argument(
-        "sources", nargs="*", metavar="FILE", help="a log, a table, or a store of runs; - reads a pipe as it comes"
+        "sources", nargs="*", metavar="FILE", help="log, table or store of runs; - reads standard input as it arrives"
     )
-    parser.add_argument("--model", help="the model trained (`tunemark list models`)")
-    parser.add_argument("--device", help="the chip, by the name that it is sold under: MI250, H100-SXM")
-    parser.add_argument("--count", type=_positive, help="how many of them, as packages are sold")
-    parser.add_argument("--batch", type=_positive, help="sequences per step, whole job")
-    parser.add_argument("--sequence", type=_positive, help="slots in a sequence, tokens")
-    parser.add_argument("--precision", help="of the matrix products: bf16, fp16, fp8, ...")
-    parser.add_argument("--method", help="full or lora")
-    parser.add_argument("--padding", type=_share, help="the share of slots that are padding: 0.39")
-    parser.add_argument("--dataset", help="the data trained on, padded each to one sequence: says the share of padding")
-    parser.add_argument("--time", type=_seconds, help="what the whole training is said to have taken: 50m, 1.5h, 3000")
-    parser.add_argument("--store", metavar="DIR", help="keep the claims there beside measured runs, marked imported")
-    parser.add_argument("-o", "--output", metavar="DIR", help="write imported.jsonl and a report in every format there")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a row or log")
+    parser.add_argument("--model", help="model that was trained (see `tunemark list models`)")
+    parser.add_argument("--device", help="chip, by its product name: MI250, H100-SXM")
+    parser.add_argument("--count", type=_parse_positive, help="number of devices, as packages are sold")
+    parser.add_argument("--batch", type=_parse_positive, help="global batch: sequences per step of the whole job")
+    parser.add_argument("--sequence", type=_parse_positive, help="sequence length, tokens (padding included)")
+    parser.add_argument("--precision", help="precision of the matrix products: bf16, fp16, fp8, ...")
+    parser.add_argument("--method", help="fine-tuning method: full or lora")
+    parser.add_argument("--padding", type=_parse_fraction, help="fraction of slots that are padding, such as 0.39")
+    parser.add_argument("--dataset", help="compute the padding fraction from this dataset, padded to one sequence each")
+    parser.add_argument("--time", type=_parse_duration, help="stated duration of the whole training: 50m, 1.5h, 3000")
+    parser.add_argument("--store", metavar="DIR", help="also keep the claims in this store, marked imported")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write imported.jsonl and reports in every format to DIR")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per row or log")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -62,19 +62,19 @@ def execute(args: argparse.Namespace) -> int:
     )  # fmt: skip
     audited: list[Audited] = []
     for folder in filter(os.path.isdir, args.sources):
-        audited += [audit_run(result, catalog.models()) for result in _own(Path(folder), catalog)]
-    for reading in _readings(args, catalog):
+        audited += [audit_run(result, catalog.models()) for result in _read_runs(Path(folder), catalog)]
+    for reading in _read_sources(args, catalog):
         print(reading.summary(), file=sys.stderr)
         if not reading.claims:
             raise BadData(
                 what=f"no throughput was found in {reading.source}",
                 why=reading.summary(),
-                next=f"formats read here: {', '.join(sorted(catalog.importers()))}",
+                next=f"formats that are read: {', '.join(sorted(catalog.importers()))}",
             )
         audited += audit([given.added_to(claim) for claim in reading.claims], catalog.models())
     rows = [one.as_row() for one in audited]
     if args.store is not None:
-        # A run of our own lies in its store already.
+        # Own runs are in their store already.
         keep((row for row in rows if row.kind == "imported"), Path(args.store))
     if args.output is not None:
         write([], Path(args.output), catalog, rows)
@@ -90,11 +90,11 @@ def execute(args: argparse.Namespace) -> int:
     return 1 if "invalid" in verdicts else 3 if "unknown" in verdicts else 0
 
 
-def _readings(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
+def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
     from tunemark.analysis import read
     from tunemark.launch.witness import Witness, arriving
 
-    # Whoever reads any program's lines may have what no specific importer understands.
+    # The generic importer reads any program's lines, so it comes after all specific ones.
     importers = sorted(catalog.importers().values(), key=lambda importer: importer.name == "anything")
     if args.command:
         witness = Witness(args.command)
@@ -120,59 +120,59 @@ def _readings(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
             ) from error
 
 
-def _own(folder: Path, catalog: Catalog) -> list[Result]:
-    """The runs of a store, or of a folder that a report was written to."""
+def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
+    """The runs of a store or of a report folder."""
     from tunemark.report import read as read_report
     from tunemark.report.write import RUNS
     from tunemark.results import Store
 
     found = read_report(folder) if (folder / RUNS).exists() else Store(folder).results(catalog)
     if not found:
-        raise BadData(what=f"{folder} holds no runs", next="give a store (runs), or a folder that -o wrote")
+        raise BadData(what=f"{folder} holds no runs", next="give a store (runs) or a report folder written by -o")
     return found
 
 
 def _padding(args: argparse.Namespace, catalog: Catalog) -> float | None:
-    """As given, or of the documents' lengths where each is padded to one sequence, as `--batching pad` does."""
+    """The padding fraction: as given, or computed from document lengths, each padded as by `--batching pad`."""
     if args.dataset is None:
         return args.padding  # type: ignore[no-any-return]  # argparse's
     if args.padding is not None or args.model is None or args.sequence is None:
         raise BadExperiment(
-            what="--dataset says the share of padding for a model's tokenizer and a sequence",
-            next="give --model and --sequence with it, and --padding instead where the share is known",
+            what="--dataset gives a padding fraction only for a model's tokenizer and a sequence length",
+            next="give --model and --sequence with it, or --padding if the fraction is known",
         )
     from tunemark.data import prepare, read_tokens
 
     name, *options = args.dataset.split(":")
-    chosen = {key: value for key, _, value in (option.partition("=") for option in options)}
-    prepared = prepare(catalog.dataset(name), chosen, catalog.model(args.model), "all")
+    dataset_options = {key: value for key, _, value in (option.partition("=") for option in options)}
+    prepared = prepare(catalog.dataset(name), dataset_options, catalog.model(args.model), "all")
     offsets = read_tokens(Path(prepared.token_file.path)).offsets
     lengths = (offsets[1:] - offsets[:-1]).clip(max=args.sequence)
     return 1 - float(lengths.mean()) / float(args.sequence)
 
 
-def _seconds(text: str) -> float:
+def _parse_duration(text: str) -> float:
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     try:
         seconds = float(text.rstrip("smh")) * units[text[-1] if text[-1:].isalpha() else "s"]
     except (KeyError, ValueError):
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: 3000, 50m, 1.5h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: 3000, 50m, 1.5h")
     return seconds
 
 
-def _share(text: str) -> float:
+def _parse_fraction(text: str) -> float:
     try:
-        share = float(text)
+        fraction = float(text)
     except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: 0.39")
-    return share
+        fraction = -1.0
+    if not 0 <= fraction < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction: 0.39")
+    return fraction
 
 
-def _positive(text: str) -> int:
+def _parse_positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

@@ -1,4 +1,4 @@
-"""`tunemark calibrate`: measure what a device reaches and keep it, so that predictions of it are its own."""
+"""`tunemark calibrate`: measure the constants of a device and store them for predictions on this machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ _PRECISIONS = ("bf16-autocast", "fp32", "bf16")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", required=True, metavar="NAME", help="cpu, cuda or rocm; a size may follow: cpu:2")
-    parser.add_argument("--size", metavar="N", help="size of the accelerator (default: the device's own)")
-    parser.add_argument(
-        "--precision", default="bf16-autocast", metavar="NAME", help=f"of whole steps: {', '.join(_PRECISIONS)}"
-    )
-    parser.add_argument("--oversubscribe", action="store_true", help="allow a size larger than this machine")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a shape of the job")
+    parser.add_argument("--size", metavar="N", help="size of the accelerator (default: the device's default)")
+    words = f"precision of the training steps: {', '.join(_PRECISIONS)}"
+    parser.add_argument("--precision", default="bf16-autocast", metavar="NAME", help=words)
+    parser.add_argument("--oversubscribe", action="store_true", help="allow a size larger than this machine has")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per job shape")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -38,21 +37,21 @@ def execute(args: argparse.Namespace) -> int:
     if colon and args.size is not None:
         raise BadExperiment(what=f"the size is given twice: {args.device!r} and {args.size!r}", next="give it once")
     with terminable():
-        found = calibrate(
+        calibrations = calibrate(
             device,
             size or args.size,
             Catalog(),
             precision=args.precision,
             oversubscribe=args.oversubscribe,
-            say=_say,
+            say=_log,
         )
-    for one in found:
+    for one in calibrations:
         print(json.dumps(asdict(one)) if args.json else _text(one))
     return 0
 
 
 def _text(one: Calibration) -> str:
-    """The constants, and how near every probe is predicted with them."""
+    """The fitted constants, and the prediction error of each probe."""
     from tunemark.predict.calibration import SELECTIVE
     from tunemark.report.comparison import markdown
     from tunemark.units import giga, significant
@@ -61,42 +60,42 @@ def _text(one: Calibration) -> str:
     products = [(f"matrix products, {n} (GFLOP/s)", giga(p * e.gemm.get(n, 1.0))) for n, p in f.peak_flops.items()]
     figures = [
         *products,
-        ("lost at a matrix' edges (rows)", significant(e.gemm_tile, 2)),
+        ("lost at matrix edges (rows)", significant(e.gemm_tile, 2)),
         ("attention (share of the 16-bit peak)", significant(e.attention, 2)),
         ("memory (GB/s)", giga(f.bandwidth_bytes_per_s * e.memory)),
-        ("one operation's launch (us)", significant(1e6 * e.host_s, 2)),
-        ("a step besides (ms)", significant(1e3 * e.step_s, 2)),
+        ("launch of one operation (us)", significant(1e6 * e.host_s, 2)),
+        ("fixed cost of a step (ms)", significant(1e3 * e.step_s, 2)),
     ]
     if one.fingerprint.processes > 1:
         figures += [
             ("collectives (GB/s)", giga(f.intra_bytes_per_s * e.intra)),
-            ("their latency (us)", significant(1e6 * f.intra_s, 2)),
+            ("latency of collectives (us)", significant(1e6 * f.intra_s, 2)),
         ]
     for name, each in one.mechanisms.items():
         if name != SELECTIVE:
-            figures.append((f"{name}: times the predicted communication", significant(each.communication, 2)))
-        figures.append((f"{name}: more for each unit (ms)", significant(1e3 * each.unit_s, 2)))
-    figures.append(("residual of a step (%, one standard deviation)", significant(100 * f.residual, 2)))
-    mark = one.fingerprint
-    title = f"{mark.device}, {mark.chip}: {mark.processes} process(es) of {mark.threads} thread(s), torch {mark.torch}"
+            figures.append((f"{name}: factor on the predicted communication", significant(each.communication, 2)))
+        figures.append((f"{name}: extra time per unit (ms)", significant(1e3 * each.unit_s, 2)))
+    figures.append(("residual of the step time (%, one standard deviation)", significant(100 * f.residual, 2)))
+    key = one.fingerprint
+    title = f"{key.device}, {key.chip}: {key.processes} process(es) of {key.threads} thread(s), torch {key.torch}"
     probes = []
     for p in one.probes:
-        off = f"{100 * (p.predicted_s / p.measured_s - 1):+.0f}"
-        probes.append([p.name, significant(p.measured_s, 3), significant(p.predicted_s, 3), off])
+        error = f"{100 * (p.predicted_s / p.measured_s - 1):+.0f}"
+        probes.append([p.name, significant(p.measured_s, 3), significant(p.predicted_s, 3), error])
     return "\n".join(
         [
             title,
             "",
             markdown(["constant", "value"], [list(row) for row in figures], 1),
             "",
-            markdown(["probe", "measured (s)", "fitted (s)", "off (%)"], probes, 1),
+            markdown(["probe", "measured (s)", "fitted (s)", "error (%)"], probes, 1),
             "",
-            f"measured in {one.seconds:.0f} s; it holds for this device, chip, processes, threads, torch, "
+            f"measured in {one.seconds:.0f} s; valid for this device, chip, processes, threads, torch, "
             "allocator and formulas",
             "",
         ]
     )
 
 
-def _say(words: str) -> None:
+def _log(words: str) -> None:
     print(words, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""`tunemark check PLUGIN`: hold a plugin to what is promised of it. No accelerator, no network.
+"""`tunemark check PLUGIN`: run the conformance checks on a plugin, without an accelerator or a network.
 
-Exit code 0 where no check has failed, 1 where one has, 2 where there is nothing of that name.
+Exit code 0 if no check failed, 1 if one did, 2 if nothing has that name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import asdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "plugin", metavar="PLUGIN", help="a plugin, its distribution, or a name that it offers, a dataset with options"
-    )
-    parser.add_argument("--only", metavar="CHECK,...", help="these checks alone")
+    words = "plugin, its distribution, or a name that it offers; a dataset may have options"
+    parser.add_argument("plugin", metavar="PLUGIN", help=words)
+    parser.add_argument("--only", metavar="CHECK,...", help="run only these checks")
     parser.add_argument("--json", action="store_true", help="print one JSON object: the checks and how many failed")
 
 
@@ -28,7 +27,7 @@ def execute(args: argparse.Namespace) -> int:
 
     only = [name.strip() for name in args.only.split(",") if name.strip()] if args.only else []
     checks: list[Check] = []
-    with terminable(), redirect_stdout(sys.stderr):  # standard output is the result's
+    with terminable(), redirect_stdout(sys.stderr):  # only results go to standard output
         for check in Kit(args.plugin, only=only).checks():
             checks.append(check)
             print(f"{check.outcome:<7} {check.name} of {check.subject}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`tunemark compare`: hold runs against each other, like with like, each ratio with its interval."""
+"""`tunemark compare`: compare the rates of comparable runs, each ratio with its interval."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from tunemark.plugin import Catalog
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark compare [OPTIONS] A B | --by AXIS[,AXIS] DIR..."
     parser.add_argument("folders", nargs="+", metavar="DIR", help=HELP)
-    parser.add_argument(
-        "--by", metavar="AXIS", help="compare the runs that differ in this alone: strategy, size, python, batching, ..."
-    )
-    parser.add_argument("--baseline", metavar="VALUE", help="the axis' value that all others are held against")
-    parser.add_argument(
-        "--despite", action="append", default=[], metavar="FIELD", help="compare though this field differs, and say so"
-    )
+    words = "compare runs that differ only in this: strategy, size, python, batching, ..."
+    parser.add_argument("--by", metavar="AXIS", help=words)
+    parser.add_argument("--baseline", metavar="VALUE", help="the axis value that all others are compared with")
+    words = "compare although this field differs; the output names it"
+    parser.add_argument("--despite", action="append", default=[], metavar="FIELD", help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
@@ -36,7 +34,7 @@ def execute(args: argparse.Namespace) -> int:
         if len(args.folders) != 2 or args.baseline is not None:
             raise BadExperiment(
                 what=f"{len(args.folders)} folders to compare" if args.baseline is None else "--baseline without --by",
-                why="without --by two are compared, the second with the first",
+                why="without --by, the second of two is compared with the first",
                 next="give two folders, or --by strategy",
             )
         a, b = (runs_in(name, catalog) for name in args.folders)

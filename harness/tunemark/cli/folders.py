@@ -1,4 +1,4 @@
-"""What a word on the command line names: the runs of a store, of a report's folder, or one run in either."""
+"""Reads the runs that a command-line argument names: those of a store or of a report folder, or one run of either."""
 
 from __future__ import annotations
 
@@ -13,45 +13,42 @@ from tunemark.plugin import Catalog
 if TYPE_CHECKING:
     from tunemark.results import Result
 
-# Where `tunemark run` keeps attempts unless it is told otherwise.
+# The default store of `tunemark run`.
 _STORE = "runs"
 HELP = (
-    "a store (runs/), a folder that -o wrote, one run's folder in a store, or FOLDER:RUN with the beginning of a run's "
-    "id (of runs/ the id alone)"
+    "a store (runs/), a report folder written by -o, one run's folder in a store, or FOLDER:RUN with the beginning of "
+    "a run's id (for runs/, the id alone)"
 )
 
 
 def once(results: Sequence[Result]) -> list[Result]:
-    """The results without those that another folder has of the very same attempts."""
+    """The results without duplicates, which are of the same attempts in several folders."""
     found = {(r.run_id, tuple(row.name for row in r.each_attempt)): r for r in reversed(results)}
     return list(reversed(found.values()))
 
 
 def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[Result]:
-    """The results that `name` stands for, the oldest first; `BadStore` where there is none. What cannot be read is said
-    on standard error, and the others are given.
-
-    every_series: of a store, what was measured before a run was measured anew, too.
-    """
+    """The results that `name` stands for, oldest first. Unreadable ones are named on standard error and skipped; raises
+    `BadStore` if there are none. every_series: include a store's series from before a run was measured again."""
     # Heavy, and not needed by --help.
     from tunemark.report.write import RUNS
     from tunemark.results import Store
 
-    def unread(error: TunemarkError) -> None:
+    def warn_unread(error: TunemarkError) -> None:
         print(f"not read: {error}", file=sys.stderr)
 
-    folder, wanted = _folder(name)
+    folder, wanted = _split_name(name)
     if folder.is_file() and folder.name == RUNS:
         folder = folder.parent
     if folder.is_file():
         raise BadStore(what=f"{name} is a file", why=f"runs are read from a folder's {RUNS} or its attempts", next=HELP)
     if (folder / RUNS).exists():
-        found = _lines(folder / RUNS, unread)
+        found = _read_lines(folder / RUNS, warn_unread)
     elif any(folder.glob("*/attempt.json")):
         run = folder.absolute()
-        found = Store(run.parent).results(catalog, every_series=every_series, folder=run.name, broken=unread)
+        found = Store(run.parent).results(catalog, every_series=every_series, folder=run.name, broken=warn_unread)
     else:
-        found = Store(folder).results(catalog, every_series=every_series, broken=unread)
+        found = Store(folder).results(catalog, every_series=every_series, broken=warn_unread)
     if not found:
         raise BadStore(
             what=f"{folder} holds no runs",
@@ -60,54 +57,53 @@ def runs_in(name: str, catalog: Catalog, *, every_series: bool = False) -> list[
         )
     if not wanted:
         return found
-    of_id = [result for result in found if result.run_id.startswith(wanted)]
-    if not of_id:
+    matching = [result for result in found if result.run_id.startswith(wanted)]
+    if not matching:
         ids = ", ".join(dict.fromkeys(result.run_id for result in found))
         raise BadStore(what=f"{folder} holds no run {wanted}", next=f"its runs: {ids[:400]}")
-    return of_id
+    return matching
 
 
 def home_of(name: str) -> Path:
-    """The store or the report's folder that holds the runs that `name` stands for."""
+    """The store or report folder that holds the runs that `name` stands for."""
     from tunemark.report.write import RUNS  # heavy, and not needed by --help
 
-    folder, _ = _folder(name)
+    folder, _ = _split_name(name)
     if folder.is_file():
         return folder.parent
     is_run = not (folder / RUNS).exists() and any(folder.glob("*/attempt.json"))
     return folder.absolute().parent if is_run else folder
 
 
-def _folder(name: str) -> tuple[Path, str]:
-    """The folder that a word names, and the beginning of a run's id in it."""
+def _split_name(name: str) -> tuple[Path, str]:
+    """The folder that an argument names, and the beginning of a run's id in it, or ""."""
     if Path(name).exists():
         return Path(name), ""
-    front, colon, back = name.rpartition(":")
-    if colon and Path(front).is_dir():
-        return Path(front), back
-    if _is_id(name) and Path(_STORE).is_dir():
+    parent, colon, run_id = name.rpartition(":")
+    if colon and Path(parent).is_dir():
+        return Path(parent), run_id
+    if _is_run_id(name) and Path(_STORE).is_dir():
         return Path(_STORE), name
     raise BadStore(what=f"there is no folder {name}", next=f"give {HELP}")
 
 
-def _lines(path: Path, unread: Callable[[TunemarkError], None]) -> list[Result]:
+def _read_lines(path: Path, warn_unread: Callable[[TunemarkError], None]) -> list[Result]:
     from tunemark.report.reading import tolerant
 
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise BadStore(
-            what=f"cannot read {path}", why=str(error), next="write it anew with `tunemark report`"
-        ) from error
+        advice = "write it again with `tunemark report`"
+        raise BadStore(what=f"cannot read {path}", why=str(error), next=advice) from error
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 found.append(tolerant(line))
             except ValueError as error:
-                unread(BadStore(what=f"{path}, line {number} is no result", why=str(error)))
+                warn_unread(BadStore(what=f"{path}, line {number} is not a result", why=str(error)))
     return found
 
 
-def _is_id(word: str) -> bool:
+def _is_run_id(word: str) -> bool:
     return len(word) >= 4 and set(word) <= set("0123456789abcdef")

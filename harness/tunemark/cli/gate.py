@@ -10,37 +10,27 @@ from tunemark.cli.folders import HELP, once, runs_in
 from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
-# What a baseline alone is asked about, besides --change.
+# Slow-downs that are reported for a baseline alone, besides --change.
 _CHANGES = (0.01, 0.02, 0.05, 0.1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark gate [OPTIONS] --baseline DIR [RUNS...]"
-    parser.add_argument(
-        "runs", nargs="*", metavar="RUNS", help=f"{HELP}; without any, what the baseline's noise allows"
-    )
-    parser.add_argument(
-        "--baseline", action="append", required=True, metavar="DIR", help="runs to be held to, every series of them"
-    )
-    parser.add_argument(
-        "--change", type=_share, default=0.05, metavar="PERCENT", help="slow-down to be seen (default 5)"
-    )
-    parser.add_argument(
-        "--power", type=_share, default=0.8, metavar="PERCENT", help="probability with which it is (default 80)"
-    )
-    parser.add_argument(
-        "--false-alarms", type=_share, default=0.05, metavar="PERCENT",
-        help="probability of failing where nothing is slower (default 5)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--despite",
-        action="append",
-        default=[],
-        metavar="FIELD",
-        help="judge though this field differs, or heavy-load; say so",
-    )
-    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML there")
-    parser.add_argument("--comment", metavar="FILE", help="write a Markdown comment for a pull request there")
+    words = f"{HELP}; without any, print which slow-downs the baseline's noise allows to detect"
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help=words)
+    words = "runs to compare with, every series of them"
+    parser.add_argument("--baseline", action="append", required=True, metavar="DIR", help=words)
+    for flag, default, words in (
+        ("--change", 5, "slow-down to detect"),
+        ("--power", 80, "probability of detecting it"),
+        ("--false-alarms", 5, "probability of failing when nothing is slower"),
+    ):
+        words = f"{words} (default {default})"
+        parser.add_argument(flag, type=_parse_percentage, default=default / 100, metavar="PERCENT", help=words)
+    words = "judge although this field differs, or despite heavy-load; the output names it"
+    parser.add_argument("--despite", action="append", default=[], metavar="FIELD", help=words)
+    parser.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")
+    parser.add_argument("--comment", metavar="FILE", help="write a Markdown comment for a pull request to FILE")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
@@ -57,12 +47,12 @@ def execute(args: argparse.Namespace) -> int:
     baseline = once([result for name in args.baseline for result in runs_in(name, catalog, every_series=True)])
     if not args.runs:
         changes = sorted({*_CHANGES, args.change})
-        ahead = outlooks(baseline, changes, promise, despite=despite)
+        forecasts = outlooks(baseline, changes, promise, despite=despite)
         if args.json:
-            print(msgspec.json.encode(ahead).decode())
+            print(msgspec.json.encode(forecasts).decode())
         else:
-            print(outlook_text(ahead, promise.power, promise.false_alarms))
-        return 0 if all(one.noise is not None for one in ahead) else 3
+            print(outlook_text(forecasts, promise.power, promise.false_alarms))
+        return 0 if all(one.noise is not None for one in forecasts) else 3
     runs = once([result for name in args.runs for result in runs_in(name, catalog)])
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
@@ -75,18 +65,18 @@ def execute(args: argparse.Namespace) -> int:
 def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_bytes(content)
-        os.replace(part, path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
     except OSError as error:
         raise BadStore(what=f"cannot write {path}", why=str(error), next="name a file that you may write") from error
 
 
-def _share(text: str) -> float:
+def _parse_percentage(text: str) -> float:
     try:
-        share = float(text.removesuffix("%")) / 100
+        fraction = float(text.removesuffix("%")) / 100
     except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no percentage between 0 and 100")
-    return share
+        fraction = 0.0
+    if not 0 < fraction < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage between 0 and 100")
+    return fraction

@@ -1,4 +1,4 @@
-"""What `tunemark plan --strategy auto` prints: the layout that is predicted to be best, and why. Nothing is tried."""
+"""Prints the result of `tunemark plan --strategy auto`: the layout predicted to be best, and why. Nothing is run."""
 
 from __future__ import annotations
 
@@ -22,52 +22,53 @@ from tunemark.trials import decided, infeasible, plan_of, predicted
 from tunemark.units import significant
 
 
-def print_searches(plans: Sequence[Plan], away: Sequence[Point], catalog: Catalog, *, json: bool) -> int:
-    """Print plans with a layout for each that asks for one, and searches for machines that are not here. The exit code
-    is 2 where something does not fit: it is said on standard error, and the rest is printed all the same."""
-    wanting: list[TunemarkError] = []
-    shown: list[tuple[Plan, SearchLog | None]] = []
+def print_searches(plans: Sequence[Plan], absent: Sequence[Point], catalog: Catalog, *, json: bool) -> int:
+    """Print plans, each with the layout found if it asks for a search, and searches for the points in `absent`, whose
+    chips this machine does not have. Returns exit code 2 if something does not fit, with an error on standard error;
+    the rest is still printed."""
+    errors: list[TunemarkError] = []
+    decisions: list[tuple[Plan, SearchLog | None]] = []
     for plan in plans:
         if not plan.strategy.is_search:
-            shown.append((plan, None))
+            decisions.append((plan, None))
             continue
         try:
             log = decided(predicted(plan, question(plan, catalog)), {}, 0.0)
         except TunemarkError as error:
-            wanting.append(error)
+            errors.append(error)
             continue
         assert log.chosen is not None, "something fits"
-        shown.append((plan_of(plan, log.chosen, catalog), log))
-    foreseen = []
-    for point in away:
+        decisions.append((plan_of(plan, log.chosen, catalog), log))
+    predictions = []
+    for point in absent:
         one = elsewhere(point, catalog)
         q = one.question
         found = search(q.work, q.space, q.ground, refusal=q.refusal, requested=q.requested, free=q.free)
         if found.ranked:
-            foreseen.append((one, decided(found, {}, 0.0)))
+            predictions.append((one, decided(found, {}, 0.0)))
         else:
-            lacking = infeasible(one.title, found, q)
-            wanting.append(lacking)
-            foreseen.append((one, replace(found.log, notes=(f"{lacking.what}: {lacking.why}; {lacking.next}",))))
+            failure = infeasible(one.title, found, q)
+            errors.append(failure)
+            predictions.append((one, replace(found.log, notes=(f"{failure.what}: {failure.why}; {failure.next}",))))
     if json:
-        for plan, found_log in shown:
-            searched = {} if found_log is None else {"search": _told(found_log)}
+        for plan, found_log in decisions:
+            searched = {} if found_log is None else {"search": _search_row(found_log)}
             print(json_module.dumps({**row(plan), **searched}, allow_nan=False))
-        for one, log in foreseen:
-            print(json_module.dumps(_row(one, log), allow_nan=False))
+        for one, log in predictions:
+            print(json_module.dumps(_prediction_row(one, log), allow_nan=False))
     else:
-        _print(shown, foreseen)
-    for each in wanting:
+        _print_tables(decisions, predictions)
+    for each in errors:
         print(f"tunemark: {each}", file=sys.stderr)
-    return 2 if wanting else 0
+    return 2 if errors else 0
 
 
-def _told(log: SearchLog) -> dict[str, Any]:
+def _search_row(log: SearchLog) -> dict[str, Any]:
     chosen = log.chosen
     return {**asdict(log), "chosen": None if chosen is None else asdict(chosen), "because": because(log)}
 
 
-def _row(one: Elsewhere, log: SearchLog) -> dict[str, Any]:
+def _prediction_row(one: Elsewhere, log: SearchLog) -> dict[str, Any]:
     chosen = log.chosen
     rate = chosen.predicted_tokens_per_s if chosen else None
     return {
@@ -92,19 +93,21 @@ def _row(one: Elsewhere, log: SearchLog) -> dict[str, Any]:
         "slot_tokens_per_s_per_device": rate / one.size if rate else None,
         "step_time_s": sum(chosen.seconds.values()) if chosen else None,
         "memory_bytes": chosen.memory_bytes if chosen else None,
-        "search": _told(log),
+        "search": _search_row(log),
     }
 
 
-def _print(shown: Sequence[tuple[Plan, SearchLog | None]], foreseen: Sequence[tuple[Elsewhere, SearchLog]]) -> None:
-    if shown:
-        print_plans([plan for plan, _ in shown], json=False)
-    if foreseen:
-        print(_table(foreseen))
-    if not shown and not foreseen:
+def _print_tables(
+    decisions: Sequence[tuple[Plan, SearchLog | None]], predictions: Sequence[tuple[Elsewhere, SearchLog]]
+) -> None:
+    if decisions:
+        print_plans([plan for plan, _ in decisions], json=False)
+    if predictions:
+        print(_table(predictions))
+    if not decisions and not predictions:
         return
-    texts = [(f"{p.spec.model} {p.spec.device}:{p.spec.size} {p.spec.strategy}", log) for p, log in shown if log]
-    texts += [(one.title, log) for one, log in foreseen]
+    texts = [(f"{p.spec.model} {p.spec.device}:{p.spec.size} {p.spec.strategy}", log) for p, log in decisions if log]
+    texts += [(one.title, log) for one, log in predictions]
     for title, log in texts:
         print(f"\n{search_text(log, title)}")
         if words := because(log):
@@ -113,12 +116,12 @@ def _print(shown: Sequence[tuple[Plan, SearchLog | None]], foreseen: Sequence[tu
             print(f"\n{escaped(note)}")
     print(
         "\nPredicted, not measured: rates count slots of the whole job, bounds are two standard deviations of the "
-        "prediction. Memory is of the fullest rank; its upper bound stands beside it where that is more than there is."
+        "prediction. Memory is of the fullest rank, with its upper bound where that exceeds the capacity."
     )
 
 
-def _table(foreseen: Sequence[tuple[Elsewhere, SearchLog]]) -> str:
-    ones = [one for one, _ in foreseen]
+def _table(predictions: Sequence[tuple[Elsewhere, SearchLog]]) -> str:
+    ones = [one for one, _ in predictions]
     names = ("model", "precision", "method", "optimizer", "sequence")
     values = {name: [one.model.name if name == "model" else getattr(one, name) for one in ones] for name in names}
     shared = [f"{name} {found[0]}" for name, found in values.items() if len(set(found)) == 1]
@@ -126,13 +129,13 @@ def _table(foreseen: Sequence[tuple[Elsewhere, SearchLog]]) -> str:
     header = [*own, "device", "size", "layout", "checkpointing", "ranks", "global batch (sequences)", "micro-batch",
               "slot tokens/s", "for each device", "step (s)", "memory (GiB)"]  # fmt: skip
     rows = []
-    for i, (one, log) in enumerate(foreseen):
-        mine = [str(values[name][i]) for name in own]
-        rows.append([*mine, one.chip, str(one.size), *_cells(one, log.chosen, log.memory_bytes)])
+    for i, (one, log) in enumerate(predictions):
+        cells = [str(values[name][i]) for name in own]
+        rows.append([*cells, one.chip, str(one.size), *_cells(one, log.chosen, log.memory_bytes)])
     return "\n".join(["; ".join(shared), "", markdown(header, rows, len(own) + 4)])
 
 
-def _cells(one: Elsewhere, chosen: Option | None, there: float | None) -> list[str]:
+def _cells(one: Elsewhere, chosen: Option | None, capacity: float | None) -> list[str]:
     ranks, batch = f"{one.size * one.dies:,}", f"{one.global_batch:,}"
     if chosen is None or chosen.predicted_tokens_per_s is None or chosen.low is None or chosen.high is None:
         return ["does not fit", "-", ranks, batch, *["-"] * 5]
@@ -140,5 +143,5 @@ def _cells(one: Elsewhere, chosen: Option | None, there: float | None) -> list[s
     return [
         escaped(chosen.strategy), chosen.checkpointing, ranks, batch, str(chosen.micro_batch), rate,
         rounded(chosen.predicted_tokens_per_s / one.size), significant(sum(chosen.seconds.values()), 3),
-        memory_words(chosen, there),
+        memory_words(chosen, capacity),
     ]  # fmt: skip

@@ -17,19 +17,19 @@ from tunemark.units import gib, giga, significant
 
 _KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
 
-# Where a model's FLOPs per token are stated, unless it takes less.
+# Sequence length for which FLOPs per token are listed, unless the model's maximum is shorter.
 _SEQUENCE = 2048
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help=f"what to list: {', '.join(_KINDS)}")
-    parser.add_argument("--json", action="store_true", help="print one JSON array, or with --from one object")
-    parser.add_argument("--backend", metavar="DEVICE", help="of devices, this one alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON array, with --from one object")
+    parser.add_argument("--backend", metavar="DEVICE", help="list this device only")
     parser.add_argument(
         "--from",
         dest="source",
         metavar="FILE",
-        help="read what the status tool of --backend printed; - is standard input",
+        help="read saved output of the status tool of --backend; - is standard input",
     )
 
 
@@ -38,14 +38,14 @@ def execute(args: argparse.Namespace) -> int:
         raise BadExperiment(what=f"cannot list {args.kind!r}", next=did_you_mean(args.kind, _KINDS))
     for flag, value in (("--backend", args.backend), ("--from", args.source)):
         if value is not None and args.kind != "devices":
-            raise BadExperiment(what=f"{flag} says nothing of {args.kind}", next="it goes with `tunemark list devices`")
+            raise BadExperiment(what=f"{flag} does not apply to {args.kind}", next="use it with `list devices`")
     if args.source is not None:
         return show_output(args.backend, args.source, Catalog(), as_json=args.json)
     return show(args.kind, Catalog(), as_json=args.json, backend=args.backend)
 
 
 def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = None) -> int:
-    """Print everything of a kind on standard output, and on standard error the plugins that could not be used."""
+    """Print everything of a kind to standard output, and the plugins that could not be used to standard error."""
     rows = [_device(catalog.device(backend))] if backend else rows_of(kind, catalog)
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -60,23 +60,23 @@ def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = No
 
 
 def show_output(backend: str | None, source: str, catalog: Catalog, *, as_json: bool) -> int:
-    """Print what a saved output of a backend's status tool says of accelerators."""
+    """Print the accelerators in a saved output of a backend's status tool."""
     readers = {name: device for name, device in catalog.devices().items() if isinstance(device, ReadsOutput)}
     if backend is None:
         raise BadExperiment(what="--from needs --backend", next=f"--backend with one of: {', '.join(sorted(readers))}")
     device = catalog.device(backend)
     if not isinstance(device, ReadsOutput):
         raise BadExperiment(
-            what=f"device {backend!r} reads no output of a tool",
+            what=f"device {backend!r} cannot read the output of a status tool",
             next=f"--backend with one of: {', '.join(sorted(readers)) or 'nothing that is installed'}",
         )
-    reading = device.read_output(_text(source))
-    print(json.dumps(asdict(reading), indent=1, ensure_ascii=False) if as_json else _reading(reading))
+    reading = device.read_output(_read_source(source))
+    print(json.dumps(asdict(reading), indent=1, ensure_ascii=False) if as_json else _format_reading(reading))
     return 0
 
 
 def rows_of(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
-    """One object for each thing of a kind, in order of name."""
+    """One object per device, model, ... of that kind, sorted by name."""
     if kind == "devices":
         return [_device(device) for _, device in sorted(catalog.devices().items())]
     if kind == "models":
@@ -127,9 +127,9 @@ def _device(device: Device) -> dict[str, Any]:
         sizes = list(device.accelerators())
         row.update(sizes=[_accelerator(a) for a in sizes], present=bool(sizes))
         if sizes:
-            with suppress(TunemarkError):  # not every device has a size that is taken where none is named
+            with suppress(TunemarkError):  # not every device has a default size
                 row["default_size"] = device.default_size()
-    # A stranger's device is on the other side; the others are still listed.
+    # Third-party code may raise anything; the other devices are still listed.
     except Exception as error:
         row["failure"] = f"{type(error).__name__}: {error}"
     return row
@@ -150,8 +150,8 @@ def _accelerator(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def _text(source: str) -> str:
-    """A file, or standard input. What was recorded from a terminal may hold any bytes."""
+def _read_source(source: str) -> str:
+    """The text of a file or of standard input; a recorded terminal session may hold any bytes."""
     try:
         content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
@@ -161,7 +161,7 @@ def _text(source: str) -> str:
     return content.decode("utf-8-sig", errors="replace")
 
 
-def _reading(reading: ToolReading) -> str:
+def _format_reading(reading: ToolReading) -> str:
     versions = f"{reading.version_current or 'unknown'}, latest {reading.version_latest or 'unknown'}"
     tables = [f"{reading.tool}, version {versions}", _table("states", [asdict(d) for d in reading.devices])]
     if reading.processes:
@@ -170,7 +170,7 @@ def _reading(reading: ToolReading) -> str:
 
 
 def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
-    catalog.offers()  # an answer that cannot be used is found out by asking
+    catalog.offers()  # calls the hooks, which puts unusable answers into `broken`
     rows: list[dict[str, Any]] = [
         {
             "name": p.name,
@@ -184,7 +184,7 @@ def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
         }
         for p in catalog.plugins
     ]
-    known = {row["name"] for row in rows}
+    listed = {row["name"] for row in rows}
     rows += [
         {
             "name": b.plugin,
@@ -197,7 +197,7 @@ def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
             "broken": b.reason,
         }
         for b in catalog.broken
-        if b.plugin not in known
+        if b.plugin not in listed
     ]
     return rows
 
@@ -227,20 +227,20 @@ def _option_cells(row: dict[str, Any]) -> list[str]:
 
 def _state_cells(row: dict[str, Any]) -> list[str]:
     default = {True: "yes", False: "no", None: ""}[row["default"]]
-    used = [_known(row["memory_used_mib"]), _per_cent(row["memory_used_fraction"])]
-    total, utilization = _known(row["memory_total_mib"]), _per_cent(row["utilization"])
-    return [str(row["id"]), default, _known(row["name"]), _known(row["flavor"]), *used, total, utilization]
+    used = [_cell(row["memory_used_mib"]), _format_percent(row["memory_used_fraction"])]
+    total, utilization = _cell(row["memory_total_mib"]), _format_percent(row["utilization"])
+    return [str(row["id"]), default, _cell(row["name"]), _cell(row["flavor"]), *used, total, utilization]
 
 
 def _process_cells(row: dict[str, Any]) -> list[str]:
-    return [_known(row[key]) for key in ("device", "job_id", "pid", "command", "memory_mib")]
+    return [_cell(row[key]) for key in ("device", "job_id", "pid", "command", "memory_mib")]
 
 
-def _known(value: object) -> str:
+def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _per_cent(fraction: float | None) -> str:
+def _format_percent(fraction: float | None) -> str:
     return "" if fraction is None else significant(100 * fraction, 3)
 
 

@@ -1,6 +1,6 @@
-"""`tunemark COMMAND`: import that command alone, print what the user can mend, and end with an exit code.
+"""`tunemark COMMAND`: imports only that command's module, prints user errors, and ends with an exit code.
 
-0: what was asked is true now. 2: the user's to mend. 130: interrupted. 141: nobody reads the output any more.
+0: success. 2: an error that the user can fix. 130: interrupted. 141: the reader of standard output is gone.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 
 _COMMANDS = {
     "run": ("run", "measure every run of an experiment"),
-    "scale": ("scale", "measure speed-up and efficiency over sizes, strong or weak, with a fitted law"),
-    "plan": ("plan", "print every run of an experiment and what it costs, without running"),
+    "scale": ("scale", "measure strong or weak scaling over sizes, with a fitted law"),
+    "plan": ("plan", "print every run of an experiment and its cost, without running it"),
     "predict": ("predict", "predict the step time and memory of an experiment or of published rows"),
-    "calibrate": ("calibrate", "measure what a device reaches, for predictions of it"),
+    "calibrate": ("calibrate", "measure the constants of a device for predictions"),
     "list": ("listing", "print the installed devices, models, datasets, strategies, launchers or plugins"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
-    "report": ("report", "arrange finished runs in a report"),
-    "compare": ("compare", "hold runs against each other, like with like"),
-    "new": ("new", "write a plugin to begin with: a model, a dataset or a device"),
-    "check": ("check", "hold a plugin to what is promised of it"),
-    "why": ("why", "say what differs between two runs, ranked by how much it can matter"),
-    "gate": ("gate", "say whether runs have become slower than a baseline: pass, fail or no verdict"),
-    "audit": ("audit", "hold a log, a table or a running program against physics, the clock and itself"),
+    "report": ("report", "write a report of finished runs"),
+    "compare": ("compare", "compare the rates of comparable runs"),
+    "new": ("new", "create a plugin to start from: a model, a dataset or a device"),
+    "check": ("check", "run the conformance checks on a plugin"),
+    "why": ("why", "list what differs between two runs, ranked by how much it can matter"),
+    "gate": ("gate", "decide whether runs are slower than a baseline: pass, fail or no verdict"),
+    "audit": ("audit", "check the rates that a log, a table or a running program claims"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command line and return its exit code."""
+    """Run one command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _command(words)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # What is still buffered would raise again when the interpreter closes standard output.
+        # Output still buffered would raise again when the interpreter closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return code
@@ -64,37 +64,37 @@ def _command(words: list[str]) -> int:
         return 0
     if words[0] not in _COMMANDS:
         raise BadExperiment(
-            what=f"no command named {words[0]!r}", why="it is the first word", next=did_you_mean(words[0], _COMMANDS)
+            what=f"no command named {words[0]!r}", why="a command comes first", next=did_you_mean(words[0], _COMMANDS)
         )
     name, description = _COMMANDS[words[0]]
     module = importlib.import_module(f"tunemark.cli.{name}")
-    parser = _Parser(prog=f"tunemark {words[0]}", description=description, allow_abbrev=False)
+    parser = _CommandParser(prog=f"tunemark {words[0]}", description=description, allow_abbrev=False)
     module.add_arguments(parser)
-    own, command = words[1:], []
-    if getattr(module, "TAKES_COMMAND", False) and "--" in own:
-        at = own.index("--")
-        own, command = own[:at], own[at + 1 :]
+    arguments, command = words[1:], []
+    if getattr(module, "TAKES_COMMAND", False) and "--" in arguments:
+        at = arguments.index("--")
+        arguments, command = arguments[:at], arguments[at + 1 :]
     try:
-        args, rest = parser.parse_known_args(own, argparse.Namespace(command=command))
+        args, rest = parser.parse_known_args(arguments, argparse.Namespace(command=command))
     except SystemExit as end:  # --help
         return int(end.code or 0)
     if rest:
-        parser.refuse(rest[0])
+        parser.reject(rest[0])
     return int(module.execute(args))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argparse, with its complaints raised like every other mistake of the user."""
+class _CommandParser(argparse.ArgumentParser):
+    """An argparse parser that raises `BadExperiment` for bad arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise BadExperiment(what=message, next=f"see `{self.prog} --help`")
 
-    def refuse(self, word: str) -> NoReturn:
+    def reject(self, word: str) -> NoReturn:
         if not word.startswith("-"):
             self.error(f"unexpected argument {word!r}")
         flag = word.partition("=")[0]
         known = [s for action in self._actions for s in action.option_strings if s.startswith("--")]
-        # All flags are too many for one line: the nearest alone.
+        # There are too many flags for one line: suggest only the nearest.
         near = did_you_mean(flag, known).partition(" There is:")
         hint = f"{near[0]} " if near[1] else ""
         raise BadExperiment(what=f"no flag named {flag!r}", next=f"{hint}See `{self.prog} --help`")
@@ -103,7 +103,7 @@ class _Parser(argparse.ArgumentParser):
 def _help() -> str:
     lines = ["usage: tunemark COMMAND [ARGUMENTS]", "", "How many tokens per second does fine-tuning reach?", ""]
     lines += [f"  {name:<8} {description}" for name, (_, description) in _COMMANDS.items()]
-    return "\n".join([*lines, "", "`tunemark COMMAND --help` tells more; `tunemark --version` the version."])
+    return "\n".join([*lines, "", "See `tunemark COMMAND --help` for its options, and `tunemark --version`."])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`tunemark new KIND NAME`: write a small distribution with a model, a dataset or a device, ready to be installed."""
+"""`tunemark new KIND NAME`: write a small installable distribution with a model, a dataset or a device."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tunemark.scaffold import KINDS, names, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND", help=f"what it will offer: {', '.join(KINDS)}")
-    parser.add_argument("name", metavar="NAME", help="of the plugin and of what it offers, as `my-model`")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="where it is written (default: ./NAME)")
+    parser.add_argument("kind", metavar="KIND", help=f"what the plugin offers: {', '.join(KINDS)}")
+    parser.add_argument("name", metavar="NAME", help="name of the plugin and of what it offers, such as `my-model`")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="folder to write (default: ./NAME)")
 
 
 def execute(args: argparse.Namespace) -> int:
-    chosen = names(args.kind, args.name, Catalog())
+    scaffold_names = names(args.kind, args.name, Catalog())
     folder = Path(args.output or args.name)
-    for path in write(chosen, folder):
+    for path in write(scaffold_names, folder):
         print(path)
     print(f"\nnext: pip install -e {folder} && tunemark check {args.name}")
     return 0

@@ -1,4 +1,4 @@
-"""`tunemark plan`: every run of an experiment and what it costs, as a table to paste. Nothing is run."""
+"""`tunemark plan`: every run of an experiment and its cost, as a Markdown table. Nothing is run."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     experiment = experiment_from(args)
     catalog = Catalog()
-    found, away = points(experiment), []
+    all_points, absent = points(experiment), []
     if any(strategy.startswith("auto") for strategy in experiment.strategy):
-        from tunemark.predict.elsewhere import is_elsewhere  # not needed by plans that a person has laid out
+        from tunemark.predict.elsewhere import is_elsewhere  # only needed for a search
 
-        away = [point for point in found if is_elsewhere(point, catalog)]
-    plans = resolve_all([point for point in found if all(point is not other for other in away)], catalog)
+        absent = [point for point in all_points if is_elsewhere(point, catalog)]
+    plans = resolve_all([point for point in all_points if all(point is not other for other in absent)], catalog)
     for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
         print(words, file=sys.stderr)
-    return print_resolved(plans, catalog, json=experiment.json, away=away)
+    return print_resolved(plans, catalog, json=experiment.json, absent=absent)
 
 
-def print_resolved(plans: Sequence[Plan], catalog: Catalog, *, json: bool, away: Sequence[Point] = ()) -> int:
-    """Print plans, with a predicted layout for each whose strategy is a search, and searches for chips that are not
-    here; returns the exit code."""
-    if not any(plan.strategy.is_search for plan in plans) and not away:
+def print_resolved(plans: Sequence[Plan], catalog: Catalog, *, json: bool, absent: Sequence[Point] = ()) -> int:
+    """Print plans, each with a predicted layout if its strategy is a search, and searches for the points in `absent`,
+    whose chips this machine does not have. Returns the exit code."""
+    if not any(plan.strategy.is_search for plan in plans) and not absent:
         print_plans(plans, json=json)
         return 0
-    from tunemark.cli.layouts import print_searches  # not needed by plans that a person has laid out
+    from tunemark.cli.layouts import print_searches  # only needed for a search
 
-    return print_searches(plans, away, catalog, json=json)
+    return print_searches(plans, absent, catalog, json=json)
 
 
 def experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's file and a flag for every setting; a flag that is not given stays None."""
+    """Add the experiment file and a flag for every setting; flags that are not given are None."""
     parser.add_argument(
-        "experiment", nargs="?", metavar="EXPERIMENT.toml", help="settings in a file; flags win over it"
+        "experiment", nargs="?", metavar="EXPERIMENT.toml", help="TOML file of settings; flags override it"
     )
     for setting in SETTINGS:
         # Argparse formats help texts with %.
@@ -56,7 +56,7 @@ def experiment_arguments(parser: argparse.ArgumentParser) -> None:
             words += f"; one of: {', '.join(setting.choices)}"
         flags = [setting.flag, *(["-o"] if setting.name == "output" else [])]
         if setting.type is bool:
-            # `--no-no-calibrate` would be nobody's idea of a flag.
+            # BooleanOptionalAction would add `--no-no-calibrate`.
             action: Any = "store_true" if setting.name.startswith("no_") else argparse.BooleanOptionalAction
             parser.add_argument(*flags, dest=setting.name, action=action, default=None, help=words)
         else:
@@ -71,7 +71,7 @@ def experiment_from(args: argparse.Namespace) -> Experiment:
 
 
 def print_plans(plans: Sequence[Plan], json: bool) -> None:
-    """Print one JSON object a line, or a Markdown table under a line of what all runs share."""
+    """Print one JSON object per line, or a Markdown table below a line of the values that all runs share."""
     if json:
         for plan in plans:
             print(json_module.dumps(row(plan), allow_nan=False))
@@ -96,7 +96,7 @@ def row(plan: Plan) -> dict[str, Any]:
         "nodes": accelerator.nodes,
         "parts": accelerator.parts,
         "part_memory_bytes": accelerator.part_memory_bytes,
-        "memory_floor_distributed_bytes": _spread(plan),
+        "memory_floor_distributed_bytes": _floor_per_memory(plan),
         "processes": plan.launch.processes,
         "threads": plan.launch.threads,
         "data_ranks": plan.data_ranks,
@@ -113,7 +113,7 @@ def row(plan: Plan) -> dict[str, Any]:
     }
 
 
-_IDENTITY: dict[str, Callable[[Plan], str]] = {
+_IDENTITY_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "model": lambda p: p.spec.model,
     "dataset": lambda p: p.spec.dataset,
     "tokenizer": lambda p: p.model.tokenizer.name if p.model.tokenizer else "none",
@@ -124,7 +124,7 @@ _IDENTITY: dict[str, Callable[[Plan], str]] = {
     "batching": lambda p: p.spec.batching,
 }
 
-_NUMBERS: dict[str, Callable[[Plan], str]] = {
+_COST_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "sequence (tokens)": lambda p: str(p.spec.sequence),
     "micro batch (sequences)": lambda p: str(p.spec.micro_batch),
     "global batch (sequences)": lambda p: str(p.spec.global_batch),
@@ -135,8 +135,8 @@ _NUMBERS: dict[str, Callable[[Plan], str]] = {
     "memory floor (GiB)": lambda p: gib(p.memory_floor_bytes),
 }
 
-# Of accelerators that are made of several memories, each of which a process can fill by itself.
-_PARTS: dict[str, Callable[[Plan], str]] = {
+# For accelerators with several memories, each of which one process can fill.
+_MEMORY_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "chips": lambda p: f"{p.accelerator.chips} {p.accelerator.chip}" if p.accelerator.chips else "unknown",
     "nodes": lambda p: str(p.accelerator.nodes or "unknown"),
     "memories": lambda p: (
@@ -144,49 +144,50 @@ _PARTS: dict[str, Callable[[Plan], str]] = {
         if p.accelerator.part_memory_bytes
         else "unknown"
     ),
-    "floor in one memory": lambda p: _fit(p, p.memory_floor_bytes),
-    "floor distributed": lambda p: _fit(p, _spread(p)),
+    "floor in one memory": lambda p: _format_floor(p, p.memory_floor_bytes),
+    "floor distributed": lambda p: _format_floor(p, _floor_per_memory(p)),
 }
 
 
-def _spread(plan: Plan) -> int | None:
-    """The memory floor in each part where parameters, gradients and optimizer states are divided over all."""
+def _floor_per_memory(plan: Plan) -> int | None:
+    """Bytes in each memory if parameters, gradients and optimizer states are sharded over all of them."""
     parts = plan.accelerator.parts
     return -(-plan.memory_floor_bytes // parts) if parts else None
 
 
-def _fit(plan: Plan, floor: int | None) -> str:
-    there = plan.accelerator.part_memory_bytes
-    if floor is None or there is None:
+def _format_floor(plan: Plan, floor: int | None) -> str:
+    capacity = plan.accelerator.part_memory_bytes
+    if floor is None or capacity is None:
         return "unknown"
-    return f"{gib(floor)} GiB: {'fits' if floor <= there else 'does not fit'}"
+    return f"{gib(floor)} GiB: {'fits' if floor <= capacity else 'does not fit'}"
 
 
-_SHOWN = {*_IDENTITY, "sequence", "micro_batch", "global_batch"}
+_FIXED_COLUMNS = {*_IDENTITY_COLUMNS, "sequence", "micro_batch", "global_batch"}
 
 
 def _markdown(plans: Sequence[Plan]) -> str:
     if not plans:
         return "no runs"
-    columns = dict(_IDENTITY)
-    # What differs from the default is part of a run's identity too.
-    for name in (f.name for f in fields(RunSpec) if f.name not in _SHOWN):
+    columns = dict(_IDENTITY_COLUMNS)
+    # Settings that differ from the default identify a run too.
+    for name in (f.name for f in fields(RunSpec) if f.name not in _FIXED_COLUMNS):
         if any(getattr(p.spec, name) != BY_NAME[name].default for p in plans):
-            columns[name] = lambda p, name=name: _word(getattr(p.spec, name), name)  # type: ignore[misc]  # default binds
+            columns[name] = lambda p, name=name: _format_value(p, name)  # type: ignore[misc]  # default binds
     if any(p.accelerator.parts for p in plans):
-        columns.update(_PARTS)
+        columns.update(_MEMORY_COLUMNS)
     shared = {name: read(plans[0]) for name, read in columns.items() if len({read(p) for p in plans}) == 1}
     varying = {name: read for name, read in columns.items() if name not in shared}
     lines = ["; ".join(f"{name} {value}" for name, value in shared.items()), ""] if shared else []
-    lines.append(f"| run_id | {' | '.join([*varying, *_NUMBERS])} |")
-    lines.append("|---|" + "---|" * len(varying) + "---:|" * len(_NUMBERS))
+    lines.append(f"| run_id | {' | '.join([*varying, *_COST_COLUMNS])} |")
+    lines.append("|---|" + "---|" * len(varying) + "---:|" * len(_COST_COLUMNS))
     for plan in plans:
-        cells = [plan.run_id, *(read(plan) for read in (*varying.values(), *_NUMBERS.values()))]
+        cells = [plan.run_id, *(read(plan) for read in (*varying.values(), *_COST_COLUMNS.values()))]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _word(value: object, name: str) -> str:
+def _format_value(plan: Plan, name: str) -> str:
+    value: object = getattr(plan.spec, name)
     if value is None:
         return str(BY_NAME[name].unset)
     if isinstance(value, bool):

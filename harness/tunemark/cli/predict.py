@@ -1,6 +1,6 @@
-"""`tunemark predict`: what steps take in time and memory, by formulas alone, or by stepping each plan without data.
+"""`tunemark predict`: step time and memory, predicted by formulas or by stepping each plan under fake tensors.
 
-Every figure is a prediction; of a row that cannot be expressed the reason stands in its place.
+Every figure is a prediction; a row that cannot be expressed has a reason instead.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ ENGINES = ("analytic", "simulated")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark predict [EXPERIMENT.toml | --rows FILE.csv] [OPTIONS]"
-    parser.add_argument("--rows", metavar="FILE.csv", help="models, devices and layouts, one a row, with a header")
+    parser.add_argument("--rows", metavar="FILE.csv", help="models, devices and layouts, one per row, with a header")
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="analytic",
-        help="analytic: closed formulas, microseconds. simulated: the real model is stepped without data, seconds for "
-        "each rank that differs; memory, FLOPs and collectives of each such rank are counted, and the time is that of "
-        "the formulas (default: analytic)",
+        help="analytic: closed formulas, takes microseconds. simulated: steps the real model under fake tensors, takes "
+        "seconds per distinct rank, and counts each such rank's memory, FLOPs and collectives; the step time is that "
+        "of the formulas (default: analytic)",
     )
     experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    return _rows(args) if args.rows is not None else _plans(args)
+    return _predict_rows(args) if args.rows is not None else _predict_plans(args)
 
 
-def _rows(args: argparse.Namespace) -> int:
+def _predict_rows(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.predict.rows import express, read_rows
 
@@ -58,14 +58,14 @@ def _rows(args: argparse.Namespace) -> int:
     if args.engine == "simulated":
         raise BadExperiment(
             what="rows cannot be simulated",
-            why=f"--rows {args.rows} --engine simulated: a row has dimensions, a simulation steps a model's own code",
-            next="leave --engine out, or say the plan by --model, --device and --strategy",
+            why=f"--rows {args.rows} --engine simulated: a row has only dimensions, a simulation steps model code",
+            next="leave --engine out, or give the plan by --model, --device and --strategy",
         )
     rows = read_rows(args.rows)
     installed = Catalog().models()
     models = {m.pretrained.lower(): m.architecture for m in installed.values() if m.pretrained}
     models.update((name.lower(), model.architecture) for name, model in installed.items())
-    found = [as_row(express(row, models)) for row in rows]
+    found = [_row_prediction(express(row, models)) for row in rows]
     failed = sum("reason" in row for row in found)
     _print(found, bool(args.json))
     if failed:
@@ -73,35 +73,33 @@ def _rows(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plans(args: argparse.Namespace) -> int:
-    """What each run of an experiment should take on this machine, or on what its devices know of others."""
+def _predict_plans(args: argparse.Namespace) -> int:
+    """Predict each run of an experiment for its device, on this machine or elsewhere."""
     experiment = experiment_from(args)
     plans = resolve_all(points(experiment), Catalog())
-    rows = [_planned(plan) for plan in plans]
+    rows = [_predict_plan(plan) for plan in plans]
     if args.engine == "analytic":
         _print(rows, experiment.json)
         return 0
-    found = iter(_stepped([plan for plan in plans if not plan.strategy.is_search]))
-    rows = [
-        row if plan.strategy.is_search else counted(row, next(found)) for plan, row in zip(plans, rows, strict=True)
-    ]
-    _print_counted(rows, experiment.json)
+    found = iter(_simulate([plan for plan in plans if not plan.strategy.is_search]))
+    rows = [row if plan.strategy.is_search else _merge(row, next(found)) for plan, row in zip(plans, rows, strict=True)]
+    _print_simulated(rows, experiment.json)
     failed = sum("reason" in row for row in rows)
     if failed:
         print(f"{failed} of {len(rows)} plans were not simulated", file=sys.stderr)
     return 0
 
 
-def _stepped(plans: Sequence[Plan]) -> Sequence[Simulation | NoSimulation]:
+def _simulate(plans: Sequence[Plan]) -> Sequence[Simulation | NoSimulation]:
     # Heavy, and not needed by formulas.
     from tunemark.predict.simulated import kinds_of_ranks, simulate_all
 
     ranks = sum(len(kinds_of_ranks(plan.axes)) for plan in plans)
-    print(f"stepping {ranks} ranks of {len(plans)} plans without data, unless that was done before", file=sys.stderr)
+    print(f"stepping {ranks} ranks of {len(plans)} plans under fake tensors, unless cached", file=sys.stderr)
     return simulate_all(plans)
 
 
-def _planned(plan: Plan) -> dict[str, Any]:
+def _predict_plan(plan: Plan) -> dict[str, Any]:
     from tunemark.predict import of_plan
     from tunemark.predict.calibration import expected
     from tunemark.predict.ground import ground_of
@@ -119,17 +117,17 @@ def _planned(plan: Plan) -> dict[str, Any]:
     except BadExperiment as error:
         return {**facts, **empty, "reason": " ".join(str(error).split())}
     assumptions = [ground.source, *ground.facts.assumptions]
-    return {**facts, **figures(expected(work, layout, ground.facts, ground.mechanisms)), "assumptions": assumptions}
+    return {**facts, **_figures(expected(work, layout, ground.facts, ground.mechanisms)), "assumptions": assumptions}
 
 
-# What the formulas say of bytes and FLOPs, for which a simulation has figures of its own.
-_COUNTED = ("flops", "communicated_bytes", "communicated_by_axis_bytes", "memory_bytes", "memory_low_bytes",
+# Figures of the formulas that a simulation replaces.
+_REPLACED = ("flops", "communicated_bytes", "communicated_by_axis_bytes", "memory_bytes", "memory_low_bytes",
             "memory_high_bytes", "bytes")  # fmt: skip
 
 
-def counted(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[str, Any]:
-    """A plan's row by formulas, with the simulation's figures in their place: all but the time and what follows from
-    it. Of the memory there are no bounds: it is what tensors hold, and what an allocator adds is not known."""
+def _merge(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[str, Any]:
+    """A plan's analytic row with the simulation's figures, except for the step time and what derives from it. Memory
+    has no bounds: it is what tensors hold, and what an allocator adds is not known."""
     from tunemark.predict.simulated import NoSimulation
 
     names = {"flops", "communicated_bytes", "memory_bytes"}
@@ -137,12 +135,12 @@ def counted(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[st
         kept = {name: row[name] for name in ("id", "model", "device", "strategy")}
         empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
         return {**kept, "engine": "simulated", **empty, "reason": f"not simulated: {found.why}"}
-    told = {name: value for name, value in row.items() if name not in (*_COUNTED, "reason", "engine")}
+    merged = {name: value for name, value in row.items() if name not in (*_REPLACED, "reason", "engine")}
     if "reason" in row:
-        # The time alone is missing.
-        told["step_time_reason"] = row["reason"]
+        # Only the step time is missing.
+        merged["step_time_reason"] = row["reason"]
     return {
-        **told,
+        **merged,
         "engine": "simulated",
         "engines": {**dict.fromkeys(sorted(names), "simulated"), "step_time_s": "analytic"},
         "flops": found.flops,
@@ -152,11 +150,11 @@ def counted(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[st
         "memory_high_bytes": None,
         "bytes": asdict(found.bytes),
         "cached": found.cached,
-        "ranks": [_rank(rank) for rank in found.ranks],
+        "ranks": [_rank_row(rank) for rank in found.ranks],
     }
 
 
-def _rank(rank: RankStep) -> dict[str, Any]:
+def _rank_row(rank: RankStep) -> dict[str, Any]:
     return {
         "rank": rank.rank,
         "flops": rank.total_flops,
@@ -170,19 +168,19 @@ def _rank(rank: RankStep) -> dict[str, Any]:
     }
 
 
-def as_row(one: Expressed | Inexpressible) -> dict[str, Any]:
-    """The prediction of a row with its bounds, or its reason; null is unknown."""
+def _row_prediction(one: Expressed | Inexpressible) -> dict[str, Any]:
+    """The prediction of a row with its bounds, or the reason why there is none; null is unknown."""
     from tunemark.predict.rows import Inexpressible
 
     if isinstance(one, Inexpressible):
         empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
         return {"id": one.id, **empty, "reason": one.reason}
     predicted = one.predict()
-    return {"id": one.id, **figures(predicted), "strategy": one.layout.words(), "assumptions": list(one.assumptions)}
+    return {"id": one.id, **_figures(predicted), "strategy": one.layout.words(), "assumptions": list(one.assumptions)}
 
 
-def figures(predicted: Prediction) -> dict[str, Any]:
-    """What is predicted, with bounds of two standard deviations, in parts."""
+def _figures(predicted: Prediction) -> dict[str, Any]:
+    """The predicted figures with bounds of two standard deviations, and their breakdowns."""
     low, high = predicted.step_time_bounds_s
     least, most = predicted.memory_bounds_bytes
     tokens = predicted.tokens_per_step / predicted.ranks
@@ -212,9 +210,9 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool) -> None:
             print(json.dumps(row, allow_nan=False))
         return
     lines = [
-        "Predicted by formulas, nothing was run; in brackets, bounds of two standard deviations.",
+        "Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations.",
         "",
-        "| id | strategy | step time (s) | tokens/s per device (slots) | memory of the fullest (GB) |",
+        "| id | strategy | step time (s) | tokens/s per device (slots) | memory of the fullest rank (GB) |",
         "|---|---|---:|---:|---:|",
     ]
     for row in found:
@@ -234,18 +232,18 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool) -> None:
     print("\n".join(lines))
 
 
-def _print_counted(found: Sequence[dict[str, Any]], is_json: bool) -> None:
+def _print_simulated(found: Sequence[dict[str, Any]], is_json: bool) -> None:
     if is_json:
         for row in found:
             print(json.dumps(row, allow_nan=False))
         return
     lines = [
-        "FLOPs, bytes sent and memory by the simulated engine: each rank that differs from the others was stepped",
-        "without data; memory is what its tensors hold. The step time is the analytic engine's, in brackets its bounds",
-        "of two standard deviations.",
+        "FLOPs, bytes sent and memory by the simulated engine: each distinct rank was stepped under fake tensors;",
+        "memory is what its tensors hold. The step time is the analytic engine's, with bounds of two standard",
+        "deviations in brackets.",
         "",
-        "| id | strategy | rank | FLOPs of matrices (GFLOP) | sent (MB) | in collectives | memory (GB) "
-        "| when most is held | step time (s), analytic |",
+        "| id | strategy | rank | FLOPs of matrices (GFLOP) | sent (MB) | collectives | memory (GB) "
+        "| phase of peak memory | step time (s), analytic |",
         "|---|---|---:|---:|---:|---|---:|---|---:|",
     ]
     for row in found:

@@ -1,4 +1,4 @@
-"""`tunemark report`: arrange finished runs of stores and of former reports. Nothing is measured."""
+"""`tunemark report`: write a report of finished runs, from stores and from earlier reports. Nothing is measured."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tunemark.plugin import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="a store (runs/), or a folder that -o wrote")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="a store (runs/), or a report folder written by -o")
     parser.add_argument(
         "-o",
         "--output",
         metavar="DIR",
-        help="write report.html, its charts as SVG and PNG files, report.md, report.csv and runs.jsonl there",
+        help="write report.html, its charts as SVG and PNG files, report.md, report.csv and runs.jsonl to DIR",
     )
-    parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the report (default: en)")
+    parser.add_argument("--language", choices=("en", "ko"), default="en", help="language of the report (default: en)")
     parser.add_argument(
         "--prices",
         metavar="FILE",
-        help="prices of an hour, TOML or CSV, by device or chip: the report then says what a million tokens cost",
+        help="prices per hour, TOML or CSV, by device or chip; adds the cost of a million tokens to the report",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a table")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
         if found.imported:
             print(claims_table(found.imported))
     if not found.results and not found.imported:
-        print("there is no run here: `tunemark run` measures one", file=sys.stderr)
+        print("there are no runs here: `tunemark run` measures them", file=sys.stderr)
         return 3
-    # What could not be read is a verdict that nobody has.
+    # A run that could not be read has an unknown verdict.
     return exit_code(found.results) or (3 if found.unread else 0)

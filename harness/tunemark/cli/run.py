@@ -1,4 +1,4 @@
-"""`tunemark run`: measure every point of an experiment. Standard output is the result, standard error the progress."""
+"""`tunemark run`: measure every point of an experiment. Results go to standard output, progress to standard error."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def execute(args: argparse.Namespace) -> int:
     experiment = experiment_from(args)
     plans = resolve_all(points(experiment), catalog)
     for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
-        _say(words)
+        _log(words)
     if experiment.prices is not None:
-        from tunemark.analysis.prices import read_prices  # only where there are some
+        from tunemark.analysis.prices import read_prices  # only needed with prices
 
         read_prices(experiment.prices)
     if experiment.dry_run:
@@ -46,16 +46,16 @@ def execute(args: argparse.Namespace) -> int:
         for line in verdict_lines(results.runs):
             print(line)
     if results.not_reported is not None:
-        _say(f"tunemark: {results.not_reported}")
+        _log(f"tunemark: {results.not_reported}")
     elif experiment.output and results.runs:
-        _say(f"the report is in {experiment.output.rstrip('/')}/")
+        _log(f"the report is in {experiment.output.rstrip('/')}/")
     if results.is_interrupted:
         return 130
     return 2 if results.not_reported is not None else exit_code(results.runs)
 
 
 def carried_out(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> Results:
-    """Measure all plans with a live line for each attempt on standard error, and say so where that was interrupted."""
+    """Measure all plans with a progress line per attempt on standard error; an interruption is reported there too."""
     # Heavy and not needed by --dry-run.
     from tunemark.cli.live import LiveLine
     from tunemark.launch import Ended
@@ -79,12 +79,12 @@ def carried_out(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog)
         words = f"{end.status}, ended by {end.reason}"
         lines[ready.plan.run_id].close(words if end.status == "ok" else f"{words}: {end.evidence}")
 
-    with terminable(), redirect_stdout(sys.stderr):  # standard output is the result's
-        results = measure(experiment, plans, catalog, Watch(message=_say, attempt=attempt, record=record, ended=ended))
+    with terminable(), redirect_stdout(sys.stderr):  # only results go to standard output
+        results = measure(experiment, plans, catalog, Watch(message=_log, attempt=attempt, record=record, ended=ended))
     if results.is_interrupted:
-        _say("interrupted: every finished step and run is kept; the same command goes on where this one stopped")
+        _log("interrupted: every finished step and run is kept; the same command continues from here")
     return results
 
 
-def _say(words: str) -> None:
+def _log(words: str) -> None:
     print(words, file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""`tunemark scale`: measure an experiment's sizes, or take runs that are there, and say how the rate scales.
+"""`tunemark scale`: measure an experiment at several sizes, or take finished runs, and print how the rate scales.
 
-Standard output is the result, standard error the progress. The sizes are carried out as `tunemark run` would.
+Results go to standard output, progress to standard error. Sizes are measured as by `tunemark run`.
 """
 
 from __future__ import annotations
@@ -32,72 +32,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("strong", "weak"),
         help="required. strong: the same global batch at every size; weak: the same batch for each data rank",
     )
-    parser.add_argument("--from", dest="folders", nargs="+", metavar="DIR", help=f"measure nothing; take runs: {HELP}")
-    parser.add_argument("--predict", metavar="N,...", help="predict these sizes too, where a law is fitted")
-    words = "a knee is where more units add less than this share of what the first ones do, each (default: 0.5)"
+    parser.add_argument("--from", dest="folders", nargs="+", metavar="DIR", help=f"take finished runs: {HELP}")
+    parser.add_argument("--predict", metavar="N,...", help="also predict these sizes, if a law is fitted")
+    words = "the knee is where an added unit brings less than this fraction of what a first one does (default: 0.5)"
     parser.add_argument("--knee", metavar="X", help=words)
     experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    mode = _mode(args.mode)
+    mode = _parse_mode(args.mode)
     catalog = Catalog()
     if args.folders is not None and args.experiment is not None:
         raise BadExperiment(
             what="an experiment and --from",
-            why="--from takes runs that are there and measures nothing",
+            why="--from takes finished runs and measures nothing",
             next=f"leave {args.experiment} out, or --from",
         )
     experiment = experiment_from(args)
     if args.folders is not None:
         _check_from(args)
         results = once([result for name in args.folders for result in runs_in(name, catalog)])
-        found = _scalings(results, mode, args, experiment)
+        found = _compute_scalings(results, mode, args, experiment)
         if not found:
-            _refuse(results, mode)
-        taken = {point.run_id for scaling in found for point in scaling.points}
-        results = [result for result in results if result.breakdown or result.run_id in taken]
-        return _shown(results, found, experiment, catalog, args.folders)
+            _raise_no_scaling(results, mode)
+        used = {point.run_id for scaling in found for point in scaling.points}
+        results = [result for result in results if result.breakdown or result.run_id in used]
+        return _print_scalings(results, found, experiment, catalog, args.folders)
 
-    _asked(args, experiment)
-    chosen, notes = scale_points(points(experiment), catalog, mode)
-    plans = resolve_all(chosen, catalog)
+    _parse_predict_and_knee(args, experiment)
+    scaled, notes = scale_points(points(experiment), catalog, mode)
+    plans = resolve_all(scaled, catalog)
     for words in dict.fromkeys([*catalog.remarks(), *notes, *(note for plan in plans for note in plan.notes)]):
-        _say(words)
+        _log(words)
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
         return print_resolved(plans, catalog, json=experiment.json)
     measured = carried_out(experiment, plans, catalog)
-    found = _scalings(measured.runs, mode, args, experiment)
-    code = _shown(measured.runs, found, experiment, catalog, [experiment.store])
+    found = _compute_scalings(measured.runs, mode, args, experiment)
+    code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])
     if measured.is_interrupted:
         return 130
     if not found:
-        # Sizes that turned out to be of unlike machines, say.
-        _say(f"tunemark: no two of these runs show {mode} scaling: {_apart(measured.runs, mode)}")
+        # For example, the sizes turned out to be on different machines.
+        _log(f"tunemark: no two of these runs show {mode} scaling: {_reason_against(measured.runs, mode)}")
         return code or 3
     return code
 
 
-def _scalings(
+def _compute_scalings(
     results: Sequence[Result], mode: Mode, args: argparse.Namespace, experiment: Experiment
 ) -> tuple[Scaling, ...]:
     # Heavy, and not needed by --dry-run or --help.
     from tunemark.analysis.scaling import KNEE, scalings
 
-    predict, knee = _asked(args, experiment)
+    predict, knee = _parse_predict_and_knee(args, experiment)
     prices = _prices(experiment)
     found = scalings(results, mode, predict=predict, knee=KNEE if knee is None else knee, prices=prices)
     for scaling in found if predict else ():
-        told = {p.units for p in scaling.fitted.predictions} if scaling.fitted else set()
-        if not_told := [f"{n:g}" for n in predict if n not in told]:
+        predicted = {p.units for p in scaling.fitted.predictions} if scaling.fitted else set()
+        if missing := [f"{n:g}" for n in predict if n not in predicted]:
             why = "within the sizes that were measured" if scaling.fitted else "no law is fitted"
-            _say(f"{scaling.title}: not predicted: {', '.join(not_told)} ({why})")
+            _log(f"{scaling.title}: not predicted: {', '.join(missing)} ({why})")
     return found
 
 
-def _shown(
+def _print_scalings(
     results: Sequence[Result],
     found: Sequence[Scaling],
     experiment: Experiment,
@@ -124,10 +124,10 @@ def _shown(
                 prices=_prices(experiment),
                 language=language(experiment.language),
             )
-            _say(f"the report is in {output.rstrip('/')}/")
+            _log(f"the report is in {output.rstrip('/')}/")
         except TunemarkError as error:
-            # What was measured is told all the same.
-            _say(f"tunemark: {error}")
+            # What was measured is printed all the same.
+            _log(f"tunemark: {error}")
             code = 2
     if experiment.json:
         for scaling in found:
@@ -141,12 +141,12 @@ def _shown(
     return code
 
 
-# Settings that say how runs are shown; all others say what is measured.
-_SHOWING = ("json", "output", "language", "prices")
+# Settings of the output; all others decide what is measured.
+_OUTPUT_SETTINGS = ("json", "output", "language", "prices")
 
 
 def _check_from(args: argparse.Namespace) -> None:
-    given = [s.flag for s in SETTINGS if s.name not in _SHOWING and getattr(args, s.name) is not None]
+    given = [s.flag for s in SETTINGS if s.name not in _OUTPUT_SETTINGS and getattr(args, s.name) is not None]
     if given:
         raise BadExperiment(
             what=f"{given[0]} and --from",
@@ -155,21 +155,21 @@ def _check_from(args: argparse.Namespace) -> None:
         )
 
 
-def _refuse(results: Sequence[Result], mode: Mode) -> None:
+def _raise_no_scaling(results: Sequence[Result], mode: Mode) -> None:
     raise BadStore(
         what=f"no two of these {len(results)} runs show {mode} scaling",
-        why=_apart(results, mode),
-        next="`tunemark scale EXPERIMENT.toml --mode ...` measures sizes that belong together",
+        why=_reason_against(results, mode),
+        next="`tunemark scale EXPERIMENT.toml --mode ...` measures sizes that can be compared",
     )
 
 
-def _apart(results: Sequence[Result], mode: Mode) -> str:
+def _reason_against(results: Sequence[Result], mode: Mode) -> str:
     from tunemark.analysis.scaling import apart
 
     return apart(results, mode)
 
 
-def _mode(word: str | None) -> Mode:
+def _parse_mode(word: str | None) -> Mode:
     if word is None:
         raise BadExperiment(
             what="strong or weak scaling?",
@@ -183,37 +183,37 @@ def _mode(word: str | None) -> Mode:
 def _prices(experiment: Experiment) -> Prices | None:
     if experiment.prices is None:
         return None
-    from tunemark.analysis.prices import read_prices  # only where there are some
+    from tunemark.analysis.prices import read_prices  # only needed with prices
 
     return read_prices(experiment.prices)
 
 
-def _asked(args: argparse.Namespace, experiment: Experiment) -> tuple[list[float], float | None]:
-    """The sizes to predict, and the share that a knee lies below; what is neither is refused before any work."""
+def _parse_predict_and_knee(args: argparse.Namespace, experiment: Experiment) -> tuple[list[float], float | None]:
+    """Parse --predict and --knee, and prove that the prices can be read, before any work."""
     _prices(experiment)
     predict = []
     for word in args.predict.split(",") if args.predict else []:
-        number = _number(word)
+        number = _parse_number(word)
         if not 0 < number < 1e9:
             why = "a size to predict is a number of chips, or of devices where chips are not known"
             raise BadExperiment(what=f"--predict cannot be {word!r}", why=why, next="--predict 16,32")
         predict.append(number)
     if args.knee is None:
         return predict, None
-    knee = _number(args.knee)
+    knee = _parse_number(args.knee)
     if not 0 < knee < 1:
-        why = "it is a share between 0 and 1"
+        why = "it is a fraction between 0 and 1"
         raise BadExperiment(what=f"--knee cannot be {args.knee!r}", why=why, next="--knee 0.5")
     return predict, knee
 
 
-def _number(text: str) -> float:
-    """0 where it is none."""
+def _parse_number(text: str) -> float:
+    """0 if the text is not a number."""
     try:
         return float(text)
     except ValueError:
         return 0.0
 
 
-def _say(words: str) -> None:
+def _log(words: str) -> None:
     print(words, file=sys.stderr, flush=True)

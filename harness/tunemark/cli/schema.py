@@ -7,8 +7,8 @@ import json
 
 from tunemark.experiment import json_schema as experiment_schema
 
-# What a command prints with --json, and the type that it is of.
-_PRINTED = {
+# What commands print with --json: name of the schema, the command, and the type of the output.
+_COMMAND_OUTPUTS = {
     "scaling": ("scale", "tunemark.analysis.scaling:Scaling"),
     "comparison": ("compare", "tunemark.analysis.compare:Comparison"),
     "gate": ("gate", "tunemark.analysis.gate:Gate"),
@@ -17,22 +17,24 @@ _PRINTED = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    words = "result: a line of runs.jsonl or of --json (default); experiment: a TOML file; "
-    words += ", ".join(f"{name}: of `{command} --json`" for name, (command, _) in _PRINTED.items())
-    parser.add_argument("what", nargs="?", choices=("result", "experiment", *_PRINTED), default="result", help=words)
+    words = "result: a line of runs.jsonl or of `run --json` (default); experiment: a TOML file; "
+    words += ", ".join(f"{name}: output of `{command} --json`" for name, (command, _) in _COMMAND_OUTPUTS.items())
+    parser.add_argument(
+        "what", nargs="?", choices=("result", "experiment", *_COMMAND_OUTPUTS), default="result", help=words
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
     if args.what == "experiment":
         print(json.dumps(experiment_schema(), indent=1))
         return 0
-    if args.what in _PRINTED:
+    if args.what in _COMMAND_OUTPUTS:
         import msgspec  # heavy, and not needed by --help
 
         from tunemark.plugin.catalog import load
 
         draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        print(json.dumps({**draft, **msgspec.json.schema(load(_PRINTED[args.what][1]))}, indent=1))
+        print(json.dumps({**draft, **msgspec.json.schema(load(_COMMAND_OUTPUTS[args.what][1]))}, indent=1))
         return 0
     from tunemark.results import json_schema as result_schema  # heavy, and not needed by --help
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=HELP)
-    parser.add_argument("b", metavar="B", help="likewise")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a pair of runs")
+    parser.add_argument("b", metavar="B", help="the same, for the other run")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per pair of runs")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -37,8 +37,8 @@ def execute(args: argparse.Namespace) -> int:
             one,
             other,
             names=("A", "B") if args.a == args.b else (args.a, args.b),
-            breakdowns=(_companion(one, a, args.a, catalog), _companion(other, b, args.b, catalog)),
-            traces=(_traces(one, args.a), _traces(other, args.b)),
+            breakdowns=(_find_breakdown(one, a, args.a, catalog), _find_breakdown(other, b, args.b, catalog)),
+            traces=(_read_run_traces(one, args.a), _read_run_traces(other, args.b)),
         )
         is_open = is_open or found.ratio is None or found.ratio.low is None
         print(msgspec.json.encode(found).decode() if args.json else why_text(found) + "\n")
@@ -46,8 +46,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _pairs(a: Sequence[Result], b: Sequence[Result], names: tuple[str, str]) -> list[tuple[Result, Result]]:
-    """One run of each side, or of several those that are the same run."""
-    ours, theirs = _plain(a), _plain(b)
+    """The one run of each side, or if there are several, those with the same run id."""
+    ours, theirs = _without_breakdown(a), _without_breakdown(b)
     if len(ours) == len(theirs) == 1:
         return [(ours[0], theirs[0])]
     pairs = [(one, other) for one in ours for other in theirs if one.run_id == other.run_id]
@@ -55,33 +55,33 @@ def _pairs(a: Sequence[Result], b: Sequence[Result], names: tuple[str, str]) -> 
         sides = zip(names, (ours, theirs), strict=True)
         several = [f"{name}:{result.run_id}" for name, side in sides if len(side) > 1 for result in side]
         raise BadExperiment(
-            what="two runs are explained, and there are several",
+            what="`why` explains two runs, and there are several",
             why="none of them is the same run in both folders",
             next=f"name them: {', '.join(several)}",
         )
     return pairs
 
 
-def _plain(results: Sequence[Result]) -> list[Result]:
-    """Runs as they are, or where there are none, those with every part of a step timed."""
+def _without_breakdown(results: Sequence[Result]) -> list[Result]:
+    """The runs without a breakdown of their steps, or all of them if every one has it."""
     return [result for result in results if not result.breakdown] or list(results)
 
 
-def _companion(result: Result, others: Sequence[Result], name: str, catalog: Catalog) -> Result | None:
-    """The same run with every part of a step timed, among these or else in the same store, where it was."""
+def _find_breakdown(result: Result, others: Sequence[Result], name: str, catalog: Catalog) -> Result | None:
+    """The same run with a breakdown of its steps: itself, one of `others`, or one of the same store."""
     from tunemark.analysis.alike import unlike
 
     if result.breakdown:
         return result
-    beside = [*others, *(runs_in(str(home_of(name)), catalog) if len(others) == 1 else ())]
-    return next((o for o in beside if o.breakdown and not unlike(o, result, ("breakdown",))), None)
+    candidates = [*others, *(runs_in(str(home_of(name)), catalog) if len(others) == 1 else ())]
+    return next((o for o in candidates if o.breakdown and not unlike(o, result, ("breakdown",))), None)
 
 
-def _traces(result: Result, name: str) -> Sequence[Trace]:
-    """The raw steps of a run, all of them where a store has them, else those that a report kept."""
+def _read_run_traces(result: Result, name: str) -> Sequence[Trace]:
+    """The raw steps of a run: those that a report kept, else all of its store."""
     from tunemark.results import Store
     from tunemark.results.trace import read_traces
 
-    home = home_of(name)
-    kept = [trace for trace in read_traces(home) if trace.run_id == result.run_id]
-    return kept or Store(home).traces(result, most=sys.maxsize)
+    folder = home_of(name)
+    kept = [trace for trace in read_traces(folder) if trace.run_id == result.run_id]
+    return kept or Store(folder).traces(result, most=sys.maxsize)

@@ -1,4 +1,4 @@
-"""Datasets as the worker reads them: one flat file of ids, prepared once and kept."""
+"""Datasets in the worker's format: one flat file of token ids, prepared once and cached."""
 
 from tunemark.data.published import published as published
 from tunemark.data.tokens import Prepared as Prepared

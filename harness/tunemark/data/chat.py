@@ -1,10 +1,10 @@
-"""Messages to text by a chat template, as transformers' `apply_chat_template` does it, without transformers.
+"""Chat templates: messages to text as by transformers' `apply_chat_template`, without transformers.
 
-Templates are Jinja, in a sandbox. Which characters are the assistant's is told by the template's own `{% generation %}`
-blocks, or else by the prompt that it makes: a conversation up to an answer, with the words that call for it, must be
-how the conversation with that answer begins. An answer whose `weight` is 0 belongs to the prompt.
+Templates are Jinja, rendered in a sandbox. The assistant's characters are those in the template's `{% generation %}`
+blocks; without such blocks, the messages up to an answer are rendered with the generation prompt, which must be a
+prefix of the rendered conversation. An answer whose `weight` is 0 belongs to the prompt.
 
-A template is given no date (`strftime_now`), so that the same data has the same ids tomorrow.
+Templates get no date function (`strftime_now`), so that the same data always has the same ids.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 from tunemark.errors import BadData
 from tunemark.plugin.descriptors import Piece
 
-# Unicode's noncharacters, which no text interchanged may hold.
+# Unicode noncharacters, which must not occur in interchanged text, mark the assistant's parts.
 _BEGIN, _END = "\ufdd0", "\ufdd1"
 _ASSISTANT = "assistant"
 
-# For tokenizers without a template of their own: the form that OpenAI published as Chat Markup Language.
+# For tokenizers without their own template: OpenAI's Chat Markup Language.
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['role'] == 'assistant' %}"
@@ -32,14 +32,14 @@ CHATML = (
 
 
 class ChatTemplate:
-    """A template, compiled. special: the texts of the tokenizer's special tokens by their name in templates, None
-    where it does not read them from text: bos and eos are then put around by whoever encodes.
+    """A compiled template. special: texts of the tokenizer's special tokens by their name in templates; None where the
+    tokenizer does not parse them from text, so that the encoder adds bos and eos.
 
-    Raises BadData where the template is not Jinja.
+    Raises BadData where the template is not valid Jinja.
     """
 
     def __init__(self, source: str, special: Mapping[str, str] | None) -> None:
-        # Needed by datasets of messages alone.
+        # Only needed by datasets of messages.
         import jinja2
         import jinja2.sandbox
 
@@ -50,60 +50,60 @@ class ChatTemplate:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_generation(), "jinja2.ext.loopcontrols"]
         )
-        environment.globals["raise_exception"] = _refuse
+        environment.globals["raise_exception"] = _raise_exception
         environment.filters["tojson"] = _tojson
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise BadData(what="the chat template is not Jinja", why=str(error)) from error
-        self._is_marked = "generation" in source and "endgeneration" in source
+            raise BadData(what="the chat template is not valid Jinja", why=str(error)) from error
+        self._has_generation_blocks = "generation" in source and "endgeneration" in source
 
     def pieces(self, messages: Sequence[Mapping[str, Any]], *, masked: bool) -> tuple[Piece, ...]:
-        """The text of a conversation. masked: the assistant's parts are responses and the others prompts; else all is
-        one response. Raises BadData where the template refuses it, or does not say which parts are the assistant's."""
+        """The text of a conversation. masked: the assistant's parts are responses and the others prompts; else all text
+        is one response. Raises BadData where the template fails, or does not mark the assistant's parts."""
         if any(mark in str(message.get("content")) for message in messages for mark in (_BEGIN, _END)):
             raise BadData(
-                what="the messages hold a noncharacter of Unicode (U+FDD0 or U+FDD1)",
-                why="text must not, and the assistant's parts are marked with them",
+                what="the messages contain a Unicode noncharacter (U+FDD0 or U+FDD1)",
+                why="these are not valid in text, and the assistant's parts are marked with them",
                 next="remove it",
             )
-        marked = self._text(messages)
+        marked = self._render(messages)
         if not masked:
             return (Piece(text=marked.replace(_BEGIN, "").replace(_END, "")),)
-        if self._is_marked:
+        if self._has_generation_blocks:
             return tuple(_split(marked, [_is_trained(m) for m in messages if m.get("role") == _ASSISTANT]))
-        return tuple(self._by_prefixes(messages, marked))
+        return tuple(self._split_by_prefixes(messages, marked))
 
-    def _by_prefixes(self, messages: Sequence[Mapping[str, Any]], whole: str) -> list[Piece]:
-        found: list[Piece] = []
-        at = 0
+    def _split_by_prefixes(self, messages: Sequence[Mapping[str, Any]], whole: str) -> list[Piece]:
+        pieces: list[Piece] = []
+        end = 0
         for n, message in enumerate(messages):
             if message.get("role") != _ASSISTANT or not _is_trained(message):
                 continue
-            # Many templates read the first message, and there is none before an answer that comes first.
-            before = self._text(messages[:n], prompt=True) if n else ""
-            after = self._text(messages[: n + 1]) if n + 1 < len(messages) else whole
-            if not (whole.startswith(after) and after.startswith(before) and len(before) >= at):
+            # Many templates fail on an empty list of messages, so it is not rendered.
+            before = self._render(messages[:n], prompt=True) if n else ""
+            after = self._render(messages[: n + 1]) if n + 1 < len(messages) else whole
+            if not (whole.startswith(after) and after.startswith(before) and len(before) >= end):
                 raise BadData(
-                    what="the chat template does not say which parts are the assistant's",
-                    why="it has no {% generation %} blocks, and what it makes of the messages up to answer "
-                    f"{n + 1} is not how the whole begins",
+                    what="the chat template does not mark the assistant's parts",
+                    why="it has no {% generation %} blocks, and the text of the messages up to message "
+                    f"{n + 1} is not a prefix of the text of all",
                     next="--train-on all, or template=FILE with {% generation %} ... {% endgeneration %} around them",
                 )
-            found += [Piece(role="prompt", text=whole[at : len(before)]), Piece(text=whole[len(before) : len(after)])]
-            at = len(after)
-        return [*found, Piece(role="prompt", text=whole[at:])]
+            pieces += [Piece(role="prompt", text=whole[end : len(before)]), Piece(text=whole[len(before) : len(after)])]
+            end = len(after)
+        return [*pieces, Piece(role="prompt", text=whole[end:])]
 
-    def _text(self, messages: Sequence[Mapping[str, Any]], *, prompt: bool = False) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], *, prompt: bool = False) -> str:
         try:
             return self._template.render(messages=messages, add_generation_prompt=prompt, tools=None, **self._special)
-        # What a template does with a message that it does not expect is its own matter.
+        # Templates raise many kinds of errors on messages that they do not expect.
         except self._errors as error:
             raise BadData(
-                what="the chat template refuses the messages",
+                what="the chat template fails on the messages",
                 why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; roles are "
                 + ", ".join(str(m.get("role")) for m in messages[:8]),
-                next="mend the messages, or give another template by template=FILE",
+                next="fix the messages, or give another template by template=FILE",
             ) from error
 
 
@@ -112,29 +112,29 @@ def _is_trained(message: Mapping[str, Any]) -> bool:
 
 
 def _split(marked: str, are_trained: Sequence[bool]) -> list[Piece]:
-    """What stands between the marks is a response, unless its answer is not to be trained on."""
+    """Pieces of marked text: text between the marks is a response, unless its answer has weight 0."""
     first, *rest = marked.split(_BEGIN)
     if len(rest) != len(are_trained) and not all(are_trained):
         raise BadData(
-            what="the chat template does not say which answer is which",
+            what="the chat template does not mark each answer",
             why=f"it has {len(rest)} {{% generation %}} blocks for {len(are_trained)} answers, some of weight 0",
-            next="leave out weight, or give another template by template=FILE",
+            next="remove weight, or give another template by template=FILE",
         )
-    found = [Piece(role="prompt", text=first)]
+    pieces = [Piece(role="prompt", text=first)]
     for n, part in enumerate(rest):
         inside, _, outside = part.partition(_END)
         is_prompt = len(rest) == len(are_trained) and not are_trained[n]
-        found += [Piece(role="prompt" if is_prompt else "response", text=inside), Piece(role="prompt", text=outside)]
-    return found
+        pieces += [Piece(role="prompt" if is_prompt else "response", text=inside), Piece(role="prompt", text=outside)]
+    return pieces
 
 
 def _generation() -> Any:
-    """An extension of Jinja for `{% generation %} ... {% endgeneration %}`, which marks what stands between."""
+    """A Jinja extension for `{% generation %} ... {% endgeneration %}`, which marks the text in between."""
     from jinja2 import nodes
     from jinja2.ext import Extension
 
     class Generation(Extension):
-        tags = {"generation"}  # noqa: RUF012 - as Jinja has it
+        tags = {"generation"}  # noqa: RUF012 - Jinja's interface
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -147,11 +147,11 @@ def _generation() -> Any:
     return Generation
 
 
-def _refuse(words: str) -> NoReturn:
+def _raise_exception(message: str) -> NoReturn:
     """`raise_exception` of templates."""
-    raise ValueError(words)
+    raise ValueError(message)
 
 
 def _tojson(value: Any, indent: int | None = None, **more: Any) -> str:
-    """As transformers has it: Jinja's own escapes for HTML."""
+    """`tojson` as in transformers; Jinja's own escapes HTML."""
     return json.dumps(value, ensure_ascii=False, indent=indent, **more)

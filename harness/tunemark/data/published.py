@@ -1,4 +1,4 @@
-"""A model's published weights, from the hub into its local cache, before any device is held."""
+"""A model's published weights, downloaded from the hub into its local cache before any device is used."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from pathlib import Path
 from tunemark.errors import BadData
 from tunemark.experiment.weights import check_safe
 
-# config.json and its like, and weights that are read without running code.
-_SAFE = ("*.json", "*.safetensors")
+# config.json and similar files, and weights that can be read without running code.
+_SAFE_PATTERNS = ("*.json", "*.safetensors")
 
 
 def published(repository: str, *, allow_pickle: bool, trust_remote_code: bool) -> Path:
-    """The folder that holds a repository's files at one commit; they are downloaded where they are not there yet.
+    """The local folder of a repository's files at one commit, downloaded if missing.
 
-    Pickles are fetched only where they are allowed and there is nothing else, Python code only where it is trusted.
-    `BadData` where the repository cannot be had, `BadExperiment` where its weights may not be read.
+    Pickles are downloaded only if they are allowed and there is no safetensors file, Python code only if it is trusted.
+    `BadData` where the repository is not available, `BadExperiment` where its weights may not be read.
     """
-    import huggingface_hub  # heavy, and needed here alone
+    import huggingface_hub  # heavy, and only needed here
 
-    patterns = [*_SAFE, *(["*.py"] if trust_remote_code else [])]
+    patterns = [*_SAFE_PATTERNS, *(["*.py"] if trust_remote_code else [])]
     try:
         folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=patterns))
         if allow_pickle and not any(folder.glob("*.safetensors")):
             huggingface_hub.snapshot_download(repository, allow_patterns=[*patterns, "*.bin"])
         elif not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-            # Names alone, so that what is refused is named. Without a network there are none, and the folder says so.
+            # File names for the error message. Without a network there are none, and check_safe refuses the folder.
             names = [name for name in huggingface_hub.list_repo_files(repository) if "/" not in name]
             if names and not any(name.endswith(".safetensors") for name in names):
                 raise BadData(
                     what=f"the weights of {repository} are not published as safetensors",
-                    why=f"it has {', '.join(sorted(names)[:8])}; reading a pickle can run any code that it holds",
+                    why=f"it has {', '.join(sorted(names)[:8])}; loading a pickle can run arbitrary code",
                     next="use another repository, or add --allow-pickle if you trust it",
                 )
     except BadData:
         raise
-    # The network, the hub and the cache are on the other side, each with exceptions of its own.
+    # The network, the hub and the cache can raise many kinds of exceptions.
     except Exception as error:
         raise BadData(
-            what=f"the weights of {repository} are not in the local cache and cannot be had from the hub",
+            what=f"the weights of {repository} are not in the local cache and cannot be downloaded from the hub",
             why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            next=f"where there is a network: hf download {repository} (some repositories ask for a licence first), "
-            "then copy the cache here; or give a folder: --weights pretrained:FOLDER",
+            next=f"on a machine with a network: hf download {repository} (some repositories require accepting a "
+            "licence), then copy the cache here; or give a folder: --weights pretrained:FOLDER",
         ) from error
     check_safe(folder, repository, "in the local cache of the hub", allow_pickle=allow_pickle)
     return folder

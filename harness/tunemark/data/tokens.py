@@ -1,8 +1,8 @@
-"""From a dataset to the token file that the worker maps: encoded once, kept under the hash of its content.
+"""Token files: a dataset is encoded once into a file that the worker memory-maps, cached under its content hash.
 
-A file is found again by a key of all that determines it, and its hash is checked each time: a damaged file is made
-anew. It grows on disk while the examples are read, so that memory holds some documents and never all of them. Numpy is
-imported only where a file is made or read, so that finding one costs milliseconds.
+A cached file is looked up by a key of everything that determines it, and its hash is verified each time; a damaged file
+is made again. The file is written while examples are read, so that memory never holds the whole dataset. Numpy is
+imported only where a file is made or read, so that a look-up takes milliseconds.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Documents, and characters or ids, encoded at a time: enough to feed all cores, few enough that they fit into memory.
-# A tokenizer takes some 50 to 100 bytes for each character on its way.
-_BATCH = 2048
+# Documents, and characters or ids, encoded per batch: enough to use all cores, few enough to fit in memory. A tokenizer
+# temporarily uses some 50 to 100 bytes per character.
+_BATCH_DOCUMENTS = 2048
 _BATCH_CHARACTERS = 1 << 21
-# Batches after which cycles are looked for after all.
-_COLLECT = 64
+# Batches between garbage collections.
+_GC_BATCHES = 64
 # Bytes that are copied or hashed at a time.
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """A token file that is ready.
+    """A token file and facts about it.
 
-    facts: JSON values for the report: names, fingerprints, counts, and what the dataset says of its origin.
-    cached: it was there already. seconds: what preparing took, all included.
+    facts: JSON values for the report: names, fingerprints, counts, and the dataset's origin.
+    cached: the file existed already. seconds: total preparation time.
     """
 
     token_file: TokenFile
@@ -60,7 +60,7 @@ class Prepared:
 
 
 class Tokens(NamedTuple):
-    """A token file's arrays, mapped read-only.
+    """A token file's arrays, memory-mapped read-only.
 
     ids: int32 [tokens]. trained: uint8 [tokens]. offsets: int64 [documents + 1].
     """
@@ -75,14 +75,14 @@ def prepare(
 ) -> Prepared:
     """The token file of a dataset for a model's vocabulary.
 
-    train_on: 'all' trains every token, bos included; 'response' trains eos and each token whose last character lies
-    in a response. The ids are the same in both. cache: a folder, by default $TUNEMARK_CACHE, or `tunemark` in
+    train_on: 'all' trains on every token, bos included; 'response' on eos and each token whose last character is in a
+    response. The ids are the same in both. cache: a folder, by default $TUNEMARK_CACHE, or `tunemark` in
     $XDG_CACHE_HOME or in ~/.cache.
 
     Raises BadExperiment on an unknown option or train_on, BadData where the dataset is not usable, BadStore where the
     cache is not.
     """
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     if train_on not in ("all", "response"):
         raise BadExperiment(what=f"no train_on {train_on!r}", next=did_you_mean(train_on, ("all", "response")))
     for name in options:
@@ -94,7 +94,7 @@ def prepare(
     source: DatasetSource = load(dataset.loader)(options, vocab_size)
     tokenizer: Tokenizer | None = None
     if dataset.needs_tokenizer:
-        assert model.tokenizer is not None, "a plan of text for a model without a tokenizer is refused"
+        assert model.tokenizer is not None, "plans of text for models without a tokenizer are refused earlier"
         tokenizer = open_tokenizer(model.tokenizer)
     chat = _chat_template(dataset, source, model, tokenizer)
     identity = {
@@ -111,34 +111,34 @@ def prepare(
     folder = (cache or cache_folder()).absolute() / "tokens"
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     index = folder / f"key-{key}.json"
-    found = _find(index, folder)
+    found = _find_cached(index, folder)
     if found:
         token_file, facts = found
-        return Prepared(token_file=token_file, facts=facts, cached=True, seconds=time.perf_counter() - began)
+        return Prepared(token_file=token_file, facts=facts, cached=True, seconds=time.perf_counter() - start_s)
 
-    with _Growing(folder) as growing:
-        with _without_collection():
-            _encode(growing, source.examples(), _Encoder(tokenizer, train_on, chat))
-        _check(growing, dataset, model, train_on)
+    with _Writer(folder) as writer:
+        with _gc_disabled():
+            _encode(writer, source.examples(), _Encoder(tokenizer, train_on, chat))
+        _check(writer, dataset, model, train_on)
         facts = {
             **{name: value for name, value in identity.items() if name != "schema"},
-            "documents": growing.documents,
-            "tokens": growing.tokens,
-            "trained_tokens": growing.trained,
-            "longest_tokens": growing.longest,
+            "documents": writer.documents,
+            "tokens": writer.tokens,
+            "trained_tokens": writer.trained,
+            "longest_tokens": writer.longest,
             "origin": dict(source.facts()),
         }
         header = {name: identity[name] for name in ("schema", "dataset", "tokenizer", "train_on")}
-        token_file = growing.finish(header, pad_id=tokenizer.pad_id if tokenizer else 0)
+        token_file = writer.finish(header, pad_id=tokenizer.pad_id if tokenizer else 0)
     entry = {"documents": token_file.documents, "tokens": token_file.tokens, "pad_id": token_file.pad_id}
     _replace(index, json.dumps({"sha256": token_file.sha256, **entry, "facts": facts}, indent=1).encode())
-    return Prepared(token_file=token_file, facts=facts, cached=False, seconds=time.perf_counter() - began)
+    return Prepared(token_file=token_file, facts=facts, cached=False, seconds=time.perf_counter() - start_s)
 
 
 def _chat_template(
     dataset: Dataset, source: DatasetSource, model: Model, tokenizer: Tokenizer | None
 ) -> ChatTemplate | None:
-    """What makes text of messages: the dataset's own, or else the tokenizer's; None where the dataset has none."""
+    """The chat template of a dataset of messages: its own, or else the tokenizer's; None for any other dataset."""
     if not dataset.is_chat:
         return None
     assert tokenizer is not None, "messages are text"
@@ -149,22 +149,21 @@ def _chat_template(
     if template is None:
         raise BadData(
             what=f"the tokenizer of {model.name} ({tokenizer.name}) has no chat template",
-            why=f"{dataset.name} is of messages, and the template says how they become one text",
-            next="choose a model that was tuned to chat, or give a template: "
-            f"{dataset.name}:template=FILE, or template=chatml",
+            why=f"{dataset.name} has messages, which a template turns into text",
+            next=f"choose a chat model, or give a template: {dataset.name}:template=FILE, or template=chatml",
         )
     return ChatTemplate(template, None if special is None else special())
 
 
-def open_tokenizer(named: TokenizerName) -> Tokenizer:
-    """The tokenizer of that name, ready to encode."""
-    loader = load(named.loader)
-    found: Tokenizer = loader(named.argument) if named.argument else loader()
-    return found
+def open_tokenizer(name: TokenizerName) -> Tokenizer:
+    """Load a tokenizer."""
+    loader = load(name.loader)
+    tokenizer: Tokenizer = loader(name.argument) if name.argument else loader()
+    return tokenizer
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Map the arrays of a token file; BadData where it is none. Its hash is the caller's to check."""
+    """Memory-map the arrays of a token file; BadData where it is not one. The caller checks its hash."""
     import numpy as np
 
     try:
@@ -174,10 +173,10 @@ def read_tokens(path: Path) -> Tokens:
         layout = token_layout(documents, tokens)
         fits = path.stat().st_size == layout.end
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadData(what=f"{str(path)!r} is no token file", why=f"{type(error).__name__}: {error}") from error
+        raise BadData(what=f"{str(path)!r} is not a token file", why=f"{type(error).__name__}: {error}") from error
     if schema != SCHEMA or not fits:
         raise BadData(
-            what=f"{str(path)!r} is no token file of schema {SCHEMA}",
+            what=f"{str(path)!r} is not a token file of schema {SCHEMA}",
             why=f"its schema is {schema!r}" if schema != SCHEMA else f"it should be {layout.end} bytes long",
         )
     return Tokens(
@@ -188,7 +187,7 @@ def read_tokens(path: Path) -> Tokens:
 
 
 class _Encoder(NamedTuple):
-    """What makes ids of examples."""
+    """What turns examples into ids."""
 
     tokenizer: Tokenizer | None
     train_on: str
@@ -196,44 +195,44 @@ class _Encoder(NamedTuple):
 
     @property
     def ends(self) -> tuple[list[int], list[int]]:
-        """The ids around each text; a chat template of a tokenizer that reads them from the text brings its own."""
+        """The ids to add around each text; none where the chat template's text already contains them."""
         if self.tokenizer is None or (self.chat is not None and self.chat.has_ends):
             return [], []
         bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
         return [] if bos is None else [bos], [] if eos is None else [eos]
 
 
-def _encode(growing: _Growing, examples: Iterator[Example], encoder: _Encoder) -> None:
-    """Write all examples into the file that grows, in their order."""
+def _encode(writer: _Writer, examples: Iterator[Example], encoder: _Encoder) -> None:
+    """Encode and write all examples, in order."""
     first = 1
-    for number, batch in enumerate(_batches(_as_text(examples, encoder)), 1):
+    for number, batch in enumerate(_batches(_render_messages(examples, encoder)), 1):
         texts = [(n, e) for n, e in enumerate(batch, first) if any(p.text is not None for p in e.pieces)]
         documents = iter(_encode_texts(texts, encoder) if texts else ())
         ids, trained, lengths = array.array("i"), bytearray(), array.array("q")
         for n, example in enumerate(batch, first):
-            growing.has_prompts = growing.has_prompts or any(p.role == "prompt" for p in example.pieces)
+            writer.has_prompts = writer.has_prompts or any(p.role == "prompt" for p in example.pieces)
             if any(p.text is not None for p in example.pieces):
-                found, marks = next(documents)
-                ids.extend(found)
-                trained.extend(marks)
-                lengths.append(len(found))
+                text_ids, text_trained = next(documents)
+                ids.extend(text_ids)
+                trained.extend(text_trained)
+                lengths.append(len(text_ids))
             else:
-                lengths.append(_take_ids(ids, trained, example, n, encoder.train_on))
-        growing.add(ids, trained, lengths)
+                lengths.append(_append_ids(ids, trained, example, n, encoder.train_on))
+        writer.add(ids, trained, lengths)
         first += len(batch)
-        if number % _COLLECT == 0:
+        if number % _GC_BATCHES == 0:
             gc.collect()
 
 
-def _as_text(examples: Iterator[Example], encoder: _Encoder) -> Iterator[Example]:
-    """Messages as the pieces that the chat template makes of them."""
+def _render_messages(examples: Iterator[Example], encoder: _Encoder) -> Iterator[Example]:
+    """The examples, with messages replaced by the pieces that the chat template renders."""
     for number, example in enumerate(examples, 1):
         if not example.messages:
             yield example
             continue
         if encoder.chat is None:
             raise BadData(
-                what=f"example {number} is of messages, but its dataset does not say `is_chat`",
+                what=f"example {number} has messages, but its dataset does not set `is_chat`",
                 next="the dataset is broken: report it to its plugin",
             )
         try:
@@ -248,7 +247,7 @@ def _batches(examples: Iterator[Example]) -> Iterator[list[Example]]:
     for example in examples:
         batch.append(example)
         size += sum(len(p.text or p.ids or ()) for p in example.pieces)
-        if len(batch) == _BATCH or size >= _BATCH_CHARACTERS:
+        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
     if batch:
@@ -256,8 +255,8 @@ def _batches(examples: Iterator[Example]) -> Iterator[list[Example]]:
 
 
 @contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Millions of small tuples and no cycle among them: looking for cycles each time there are more costs a fifth."""
+def _gc_disabled() -> Iterator[None]:
+    """No garbage collection: encoding makes millions of small tuples without cycles, and collecting costs a fifth."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -267,14 +266,16 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _take_ids(ids: array.array[int], trained: bytearray, example: Example, number: int, train_on: str) -> int:
-    """Add an example of ids, and return how many there are."""
+def _append_ids(ids: array.array[int], trained: bytearray, example: Example, number: int, train_on: str) -> int:
+    """Append an example of ids, and return its length."""
     length = 0
     for piece in example.pieces:
         try:
             ids.extend(piece.ids or ())
         except OverflowError as error:
-            raise BadData(what=f"example {number} holds an id that is no 32-bit number", why=str(error)) from error
+            raise BadData(
+                what=f"example {number} contains an id that is not a 32-bit number", why=str(error)
+            ) from error
         trained.extend(bytes([train_on == "all" or piece.role == "response"]) * len(piece.ids or ()))
         length += len(piece.ids or ())
     return length
@@ -285,7 +286,7 @@ def _encode_texts(examples: Sequence[tuple[int, Example]], encoder: _Encoder) ->
     tokenizer = encoder.tokenizer
     if tokenizer is None:
         raise BadData(
-            what=f"example {examples[0][0]} is text, but its dataset says that it needs no tokenizer",
+            what=f"example {examples[0][0]} is text, but its dataset sets needs_tokenizer=False",
             next="the dataset is broken: report it to its plugin",
         )
     texts = []
@@ -313,46 +314,46 @@ def _in_response(example: Example, ends: Sequence[int]) -> bytes:
     character = 0
     for piece in example.pieces:
         character += len(piece.text or "")
-        # Ends never fall: the piece's tokens are those up to its own end.
+        # Ends are sorted, so the piece's tokens are those up to its end.
         last = bisect.bisect_right(ends, character, lo=len(trained))
         trained += bytes([piece.role == "response"]) * (last - len(trained))
-    assert len(trained) == len(ends), "a token ends behind its text"
+    assert len(trained) == len(ends), "a token ends after its text"
     return bytes(trained)
 
 
-def _check(growing: _Growing, dataset: Dataset, model: Model, train_on: str) -> None:
-    if not growing.tokens:
+def _check(writer: _Writer, dataset: Dataset, model: Model, train_on: str) -> None:
+    if not writer.tokens:
         raise BadData(
             what=f"the dataset {dataset.name!r} has no documents",
-            why=f"it gave {growing.documents} examples without a token",
+            why=f"it has {writer.documents} examples, all without tokens",
             next="check its options, or choose another dataset",
         )
-    if growing.lowest < 0 or growing.highest >= model.architecture.vocab_size:
+    if writer.lowest < 0 or writer.highest >= model.architecture.vocab_size:
         raise BadData(
-            what=f"the dataset {dataset.name!r} holds ids that the model {model.name!r} does not have",
-            why=f"ids from {growing.lowest} to {growing.highest}; "
+            what=f"the dataset {dataset.name!r} contains ids outside the vocabulary of the model {model.name!r}",
+            why=f"ids from {writer.lowest} to {writer.highest}; "
             f"the vocabulary is 0 to {model.architecture.vocab_size - 1}",
-            next="choose a model of that tokenizer, or another dataset",
+            next="choose a model with the dataset's tokenizer, or another dataset",
         )
-    if not growing.trained:
+    if not writer.trained:
         raise BadData(
             what=f"no token of the dataset {dataset.name!r} would be trained on",
             why=f"train_on is {train_on!r} and no example has a response",
             next="train on all tokens",
         )
-    if train_on == "response" and not growing.has_prompts:
+    if train_on == "response" and not writer.has_prompts:
         raise BadData(
             what=f"no example of the dataset {dataset.name!r} has a prompt",
-            why="train_on is 'response', which would train on all tokens and be called otherwise",
-            next="--train-on all; or say by the dataset's options what a prompt is (`tunemark list datasets`)",
+            why="train_on is 'response', but all tokens would be trained on",
+            next="--train-on all; or define the prompts by the dataset's options (`tunemark list datasets`)",
         )
 
 
-class _Growing:
-    """A token file while it is made: three arrays in files of their own, put together in the end.
+class _Writer:
+    """Writes a token file: three arrays in separate temporary files, which `finish` joins.
 
-    documents, tokens, trained, longest: counts so far. lowest, highest: ids. has_prompts: whether any piece was one.
-    Memory does not grow with it; on disk it takes twice its size for a moment.
+    documents, tokens, trained, longest: counts so far. lowest, highest: ids. has_prompts: any piece is a prompt.
+    Memory use is constant; disk use is briefly twice the file's size.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -363,16 +364,16 @@ class _Growing:
         self.lowest = self.highest = 0
         self.has_prompts = False
 
-    def __enter__(self) -> _Growing:
-        with _writing(self._folder):
+    def __enter__(self) -> _Writer:
+        with _report_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._folder, prefix=".tmp-")
             self._temporary = Path(name)
-            whole = os.fdopen(handle, "w+b")
-            self._files = [whole]
+            main = os.fdopen(handle, "w+b")
+            self._files = [main]
             for _ in range(2):
                 self._files.append(tempfile.TemporaryFile(dir=self._folder))
-            whole.write(b" " * HEADER_BYTES)
+            main.write(b" " * HEADER_BYTES)
             self._files[2].write(bytes(8))
         return self
 
@@ -389,16 +390,16 @@ class _Growing:
         """Append documents."""
         import numpy as np
 
-        with _writing(self._folder):
+        with _report_errors(self._folder):
             values = np.asarray(ids, "<i4")
             if len(values):
                 low, high = int(values.min()), int(values.max())
                 self.lowest = min(low, self.lowest) if self.tokens else low
                 self.highest = max(high, self.highest) if self.tokens else high
             ends = np.cumsum(np.asarray(lengths, "<i8")) + self.tokens
-            whole, marks, offsets = self._files
-            whole.write(values.tobytes())
-            marks.write(trained)
+            main, trained_file, offsets = self._files
+            main.write(values.tobytes())
+            trained_file.write(trained)
             offsets.write(ends.astype("<i8").tobytes())
         self.documents += len(lengths)
         self.tokens += len(ids)
@@ -406,32 +407,32 @@ class _Growing:
         self.longest = max(self.longest, max(lengths, default=0))
 
     def finish(self, header: Mapping[str, Any], *, pad_id: int) -> TokenFile:
-        """Put the file together, and under the name that is its hash."""
-        assert self._temporary is not None, "it was not begun"
+        """Join the arrays, and move the file to the name that is its hash."""
+        assert self._temporary is not None, "the writer was not entered"
         layout = token_layout(self.documents, self.tokens)
         counts = {"documents": self.documents, "tokens": self.tokens, "pad_id": pad_id}
         head = json.dumps({**header, **counts}, sort_keys=True).encode().ljust(HEADER_BYTES)
         assert len(head) == HEADER_BYTES, "the header does not fit"
-        with _writing(self._folder):
-            whole, trained, offsets = self._files
+        with _report_errors(self._folder):
+            main, trained, offsets = self._files
             for part in (trained, offsets):
-                whole.write(bytes(-whole.tell() % 8) if part is offsets else b"")
+                main.write(bytes(-main.tell() % 8) if part is offsets else b"")
                 part.seek(0)
-                shutil.copyfileobj(part, whole, _CHUNK)
-            assert whole.tell() == layout.end, "an array is not as long as it should be"
-            whole.seek(0)
-            whole.write(head)
-            whole.seek(0)
-            digest = _sha256(whole)
-            # mkstemp's files are for the owner alone; a cache may be shared.
+                shutil.copyfileobj(part, main, _CHUNK)
+            assert main.tell() == layout.end, "an array has the wrong length"
+            main.seek(0)
+            main.write(head)
+            main.seek(0)
+            digest = _sha256(main)
+            # mkstemp's files are readable by the owner only; a cache may be shared.
             os.chmod(self._temporary, 0o644)
             path = self._folder / f"{digest}.tokens"
             os.replace(self._temporary, path)
         return TokenFile(path=str(path), sha256=digest, **counts)
 
 
-def _find(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any]] | None:
-    """What the index names, if it is still there and still what it was."""
+def _find_cached(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any]] | None:
+    """The token file and facts of an index entry, if the file exists and has the right hash."""
     try:
         entry = json.loads(index.read_bytes())
         path = folder / f"{entry['sha256']}.tokens"
@@ -441,7 +442,7 @@ def _find(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any]] | No
             return None
         counts = {name: int(entry[name]) for name in ("documents", "tokens", "pad_id")}
         return TokenFile(path=str(path), sha256=digest, **counts), cast(Mapping[str, Any], entry["facts"])
-    # Missing, unreadable, not JSON, or of an older shape: it will be made anew, and writing says what is wrong.
+    # Missing, unreadable, not JSON, or of an older format: it is made again, and errors show when writing.
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -454,8 +455,8 @@ def _sha256(file: IO[bytes]) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that whoever opens it finds the old content or the new, never a part."""
-    with _writing(path.parent):
+    """Write a file atomically: readers see the old content or the new, never a part."""
+    with _report_errors(path.parent):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -468,13 +469,13 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """What the operating system refuses is said of the cache."""
+def _report_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError into a `BadStore` that names the cache."""
     try:
         yield
     except OSError as error:
         raise BadStore(
             what=f"cannot write the token cache {str(folder)!r}",
             why=str(error),
-            next="set TUNEMARK_CACHE to a folder that can be written",
+            next="set TUNEMARK_CACHE to a writable folder",
         ) from error

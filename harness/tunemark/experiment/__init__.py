@@ -1,4 +1,4 @@
-"""An experiment: what the user wrote (settings), every run it asks for (points), each with all resolved (plans)."""
+"""An experiment: the user's settings, the grid of runs that they ask for (points), and each run resolved (plans)."""
 
 from tunemark.experiment.beside import check_not_saved as check_not_saved
 from tunemark.experiment.beside import is_saved as is_saved

@@ -1,4 +1,4 @@
-"""What the user asked for, every default filled in, and the runs that follow from it. No plugin is asked here."""
+"""The experiment that the user asked for, with defaults filled in, and its grid of runs. No plugin is loaded here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunemark.experiment.values import values
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
-    """One field per setting, under its name; an axis is a tuple. sources: where each value was written, if it was."""
+    """One field per setting, under its name; an axis is a tuple. sources: where each value that was given stands."""
 
     model: tuple[str, ...]
     dataset: tuple[str, ...]
@@ -73,7 +73,7 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One combination of values, by name of the setting, before any plugin was asked what they mean."""
+    """One combination of the axes' values, by setting name, before plugins resolve them."""
 
     values: Mapping[str, Any]
     sources: Mapping[str, str]
@@ -82,7 +82,7 @@ class Point:
         return self.values[name]
 
     def place(self, name: str) -> str:
-        """Where the value of a setting comes from, for error messages."""
+        """Where the value of a setting was given, for error messages."""
         return self.sources.get(name, f"default of {BY_NAME[name].flag}")
 
 
@@ -91,28 +91,28 @@ def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None)
     for name in flags:
         if name not in BY_NAME:
             raise BadExperiment(what=f"no setting named {name!r}", next=did_you_mean(name, BY_NAME))
-    chosen: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
     raw = read_toml(toml) if toml is not None else {}
     for setting in SETTINGS:
         name = setting.name
         if flags.get(name) is not None:
             sources[name] = f"flag {setting.flag}"
-            chosen[name] = values(setting, flags[name], sources[name])
+            settings[name] = values(setting, flags[name], sources[name])
         elif name in raw:
             sources[name] = f"{toml}, key '{name}'"
-            chosen[name] = values(setting, raw[name], sources[name])
+            settings[name] = values(setting, raw[name], sources[name])
         else:
-            chosen[name] = (setting.default,) if setting.is_axis else setting.default
-    # A device given as a flag replaces a file's size too where it names its own sizes.
-    sized = any(":" in device for device in chosen["device"])
-    if sized and flags.get("device") is not None and flags.get("size") is None:
-        chosen["size"] = (None,)
-    return Experiment(**chosen, sources=sources)
+            settings[name] = (setting.default,) if setting.is_axis else setting.default
+    # A --device flag that names sizes also replaces the size in the file.
+    has_sizes = any(":" in device for device in settings["device"])
+    if has_sizes and flags.get("device") is not None and flags.get("size") is None:
+        settings["size"] = (None,)
+    return Experiment(**settings, sources=sources)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The keys of an experiment's file; one that is no setting is refused."""
+    """The keys of an experiment's TOML file; `BadExperiment` for a key that is not a setting."""
     if sys.version_info >= (3, 11):
         import tomllib  # only where a file is given
     else:
@@ -125,7 +125,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise BadExperiment(
             what=f"cannot read the experiment {str(path)!r}",
             why=str(why),
-            next="give a TOML file of flags' names and values",
+            next="give a TOML file whose keys are setting names",
         ) from error
     for key in raw:
         if key not in BY_NAME:
@@ -139,12 +139,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def points(experiment: Experiment) -> list[Point]:
     """Every combination of the axes' values, the last axis varying fastest; with `breakdown`, each without and with."""
-    sized = [device for device in experiment.device if ":" in device]
-    if sized and experiment.size != (None,):
+    with_size = [device for device in experiment.device if ":" in device]
+    if with_size and experiment.size != (None,):
         raise BadExperiment(
-            what=f"the size is given twice: {sized[0]!r} and {', '.join(map(str, experiment.size))!r}",
+            what=f"the size is given twice: {with_size[0]!r} and {', '.join(map(str, experiment.size))!r}",
             why=f"{experiment.sources.get('device')} and {experiment.sources.get('size')}",
-            next="write sizes in one place",
+            next="give sizes in one place",
         )
     axes = [s.name for s in SETTINGS if s.is_axis]
     fixed = {
@@ -169,16 +169,16 @@ def points(experiment: Experiment) -> list[Point]:
             "oversubscribe",
         )
     }
-    found = []
+    grid = []
     for combination in itertools.product(*(getattr(experiment, name) for name in axes)):
-        chosen = dict(zip(axes, combination, strict=True))
-        device, colon, size = chosen["device"].partition(":")
+        axis_values = dict(zip(axes, combination, strict=True))
+        device, colon, size = axis_values["device"].partition(":")
         if colon:
-            chosen.update(device=device, size=size)
+            axis_values.update(device=device, size=size)
         for breakdown in (False, True) if experiment.breakdown else (False,):
-            values = {**chosen, **fixed, "breakdown": breakdown}
+            values = {**axis_values, **fixed, "breakdown": breakdown}
             if breakdown:
-                # It trains a second time: one completion is told, and one model left.
+                # The run is repeated: sample and save once only.
                 values.update(sample=None, save=None)
-            found.append(Point(values=values, sources=experiment.sources))
-    return found
+            grid.append(Point(values=values, sources=experiment.sources))
+    return grid

@@ -1,6 +1,6 @@
-"""How a strategy lays a job's processes out: one axis for each strategy of a product, all on one mesh.
+"""The device mesh of a strategy: strategies joined by plus each span one axis of a single mesh of processes.
 
-The mesh's axes stand in the order in which they are written; ranks count along the last one fastest.
+The axes are in the order in which they are written; rank numbers vary fastest along the last axis.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tunemark.plugin.descriptors import Architecture, Axis, Strategy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """What was chosen. strategy: the one, or what stands for the product. axes: none for what is one process.
-    name: how a run calls it, the same however it was written."""
+    """A strategy on a number of processes. strategy: the single one, or one that stands for the combination.
+    axes: empty for one process. name: canonical text of the strategy, the same however the user wrote it."""
 
     strategy: Strategy
     axes: tuple[Axis, ...]
@@ -27,38 +27,38 @@ class Layout:
     micro_batches: int
 
 
-def product(factors: Sequence[Factor], strategies: Sequence[Strategy], place: str) -> Strategy:
-    """The strategy that stands for all of them together; itself where there is one."""
+def product(factors: Sequence[Factor], strategies: Sequence[Strategy], source: str) -> Strategy:
+    """One strategy that stands for the combination; the strategy itself where there is only one."""
     names = [strategy.name for strategy in strategies]
     alone = [strategy.name for strategy in strategies if strategy.product is None]
     degrees = [f.name for f, s in zip(factors, strategies, strict=True) if f.degree is not None and s.product is None]
     if len(strategies) == 1 and degrees:
         raise BadExperiment(
             what=f"strategy {names[0]!r} takes no degree",
-            why=f"{place}; it has no axis of a mesh",
+            why=f"{source}; it does not span a mesh axis",
             next=f"--strategy {names[0]}",
         )
     if len(strategies) == 1:
         return strategies[0]
     if alone:
         raise BadExperiment(
-            what=f"strategy {alone[0]!r} stands alone and cannot be joined to another",
-            why=f"{place}: {'+'.join(names)}",
-            next="`tunemark list strategies` shows which have an axis of a mesh",
+            what=f"strategy {alone[0]!r} cannot be combined with another",
+            why=f"{source}: {'+'.join(names)}",
+            next="`tunemark list strategies` shows which span a mesh axis",
         )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise BadExperiment(
-            what=f"the strategy {twice[0]!r} is there twice",
-            why=f"{place}: {'+'.join(names)}",
-            next="give each axis of the mesh once, with its whole degree",
+            what=f"the strategy {twice[0]!r} appears twice",
+            why=f"{source}: {'+'.join(names)}",
+            next="give each mesh axis once, with its whole degree",
         )
     runtimes = {strategy.product for strategy in strategies}
     if len(runtimes) > 1:
         raise BadExperiment(
-            what=f"the strategies {', '.join(names)} come from plugins that know nothing of each other",
-            why=f"{place}; their products are carried out by {', '.join(sorted(map(str, runtimes)))}",
-            next="join strategies of one plugin",
+            what=f"the strategies {', '.join(names)} come from plugins that cannot be combined",
+            why=f"{source}; combinations of them run in {', '.join(sorted(map(str, runtimes)))}",
+            next="combine strategies of one plugin",
         )
     needs: dict[str, str] = {}
     for strategy in strategies:
@@ -76,13 +76,13 @@ def product(factors: Sequence[Factor], strategies: Sequence[Strategy], place: st
 
 
 def lay_out(
-    factors: Sequence[Factor], strategies: Sequence[Strategy], whole: Strategy, processes: int, place: str
+    factors: Sequence[Factor], strategies: Sequence[Strategy], whole: Strategy, processes: int, source: str
 ) -> Layout:
-    """Every axis with its degree, the one that was left out derived from the number of processes."""
+    """Every mesh axis with its degree; one omitted degree is derived from the number of processes."""
     if not whole.distributed:
         axes: tuple[Axis, ...] = ()
     else:
-        degrees = _degrees(factors, processes, place)
+        degrees = _degrees(factors, processes, source)
         axes = tuple(
             Axis(strategy=f.name, degree=degree, options=f.options) for f, degree in zip(factors, degrees, strict=True)
         )
@@ -106,29 +106,29 @@ def check(
     architecture: Architecture,
     settings: Mapping[str, Any],
     model: str,
-    place: str,
+    source: str,
 ) -> None:
-    """Raise `BadExperiment` where one of the strategies cannot do this."""
+    """Raise `BadExperiment` where one of the strategies does not support this layout, model or setting."""
     for strategy in strategies:
         why = strategy.refusal(layout.axes, architecture, settings)
         if why:
-            raise BadExperiment(what=f"strategy {layout.name!r} cannot train {model} so", why=place, next=why)
+            raise BadExperiment(what=f"strategy {layout.name!r} cannot train {model} like this", why=source, next=why)
 
 
-def _degrees(factors: Sequence[Factor], processes: int, place: str) -> list[int]:
+def _degrees(factors: Sequence[Factor], processes: int, source: str) -> list[int]:
     known = math.prod(factor.degree or 1 for factor in factors)
     free = [factor.name for factor in factors if factor.degree is None]
     written = "+".join(f.name if f.degree is None else f"{f.name}:{f.degree}" for f in factors)
     if len(free) > 1:
         raise BadExperiment(
-            what=f"the degrees of {' and '.join(free)} are both left out",
-            why=f"{place}: {written}",
-            next=f"leave at most one out, for it to be derived from the size: {free[0]}:N",
+            what=f"the degrees of {' and '.join(free)} are missing",
+            why=f"{source}: {written}",
+            next=f"at most one degree can be derived from the size: give {free[0]}:N",
         )
     if processes % known or (not free and processes != known):
         raise BadExperiment(
             what=f"strategy {written!r} does not fit {processes} processes",
-            why=f"{place}: its degrees multiply to {known}",
+            why=f"{source}: its degrees multiply to {known}",
             next=f"a size of {known}{' or a multiple' if free else ''}, or degrees whose product is {processes}",
         )
     return [factor.degree or processes // known for factor in factors]

@@ -1,4 +1,4 @@
-"""A run with everything decided: what the user asked for as scalars, and what the plugins say of it."""
+"""The plan of one run: the spec that identifies it, and everything that plugins resolve for it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Laun
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
 
-# Ids of a completion: two lines of text, read anew for each id.
+# Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
 SAMPLE_TOKENS = 48
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSpec:
-    """What identifies a run, all defaults resolved, under the settings' names.
+    """The values that identify a run, all defaults resolved, under the settings' names.
 
-    dataset, strategy: with their options, sorted. warmup: None finds where steps settle. epochs, steps: None is no
-    such end. python: None is the harness's own interpreter. budget: seconds; None is no limit.
-    window: seconds. evaluate: documents held out. save: an absolute path.
+    dataset, strategy: with their options, sorted. warmup: None detects when step times settle. epochs, steps: None
+    sets no such limit. python: None is the harness's own interpreter. budget: seconds; None is no limit.
+    window: seconds. evaluate: held-out documents. save: an absolute path.
     """
 
     model: str
@@ -58,23 +58,21 @@ class RunSpec:
 
 
 def run_id(spec: RunSpec) -> str:
-    """A name for the spec that changes when any of its values does: 16 hexadecimal digits."""
+    """A hash of the spec's values: 16 hexadecimal digits."""
     canonical = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """One run, ready to be carried out.
+    """One run, ready to be executed.
 
-    axes: of the mesh that the strategy spans, in order; none where it is one process. tokens_per_step: slots, whole
-    job. parameters: adapters included. flops_per_token: per slot, causal attention; hardware_flops_per_token: with
-    what is computed again.
-    memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: what was chosen or
-    noticed, for the user. launcher: what starts the processes, which is no part of what the run is.
-    free: where the strategy is a search, the settings that it may choose besides the layout: those that nobody gave.
-    weights_path: the file or folder of published weights, where it is known to be on this machine. trust_remote_code,
-    allow_pickle: what the user permits, which is no part of what the run is.
+    axes: of the strategy's mesh, in order; empty for one process. tokens_per_step: slots, whole job. parameters:
+    adapters included. flops_per_token: per slot, causal attention; hardware_flops_per_token: recomputation included.
+    memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: decisions and warnings
+    for the user. free: where the strategy is a search, the settings that it may choose besides the layout, which are
+    those that the user did not give. weights_path: the file or folder of published weights, if already on this machine.
+    launcher, trust_remote_code, allow_pickle: do not identify the run.
     """
 
     run_id: str
@@ -109,15 +107,15 @@ class Plan:
     @property
     def requires(self) -> tuple[str, ...]:
         """Modules that the worker's interpreter must have."""
-        reader = ("gguf",) if _is_gguf(self.weights_path or self.spec.weights) else ()
-        return (*self.model.requires, *self.method.requires, *reader)
+        gguf = ("gguf",) if (self.weights_path or self.spec.weights).lower().endswith(".gguf") else ()
+        return (*self.model.requires, *self.method.requires, *gguf)
 
     @property
     def needs(self) -> Mapping[str, str]:
-        """The least versions that the worker's interpreter must have, by module."""
+        """The minimum versions that the worker's interpreter must have, by module."""
         needs = dict(self.strategy.needs)
         if self.spec.checkpointing == "selective":
-            needs.setdefault("torch", "2.4")  # every strategy that needs a version needs a newer one
+            needs.setdefault("torch", "2.4")  # strategies that state a version state a newer one
         return needs
 
     def assignment(
@@ -130,10 +128,10 @@ class Plan:
         eos_id: int | None = None,
         is_saving: bool = False,
     ) -> Assignment:
-        """What the worker is told for one attempt. sample_ids: the prompt that it completes. is_saving: this is the
-        attempt that leaves a model, where one is asked for."""
-        assert self.model.runtime is not None, "a model of facts only is refused before"
-        assert not self.strategy.is_search, "what a search stands for is chosen before"
+        """The worker's assignment for one attempt. sample_ids: the prompt to complete. is_saving: this attempt saves
+        the model if the spec asks for it."""
+        assert self.model.runtime is not None, "models without a runtime are refused earlier"
+        assert not self.strategy.is_search, "a search is replaced by its chosen layout earlier"
         spec = self.spec
         published = self.weights_path or self.model.pretrained
         weights = f"pretrained:{published}" if spec.weights == "pretrained" else spec.weights
@@ -186,7 +184,3 @@ class Plan:
             trust_remote_code=self.trust_remote_code,
             allow_pickle=self.allow_pickle,
         )
-
-
-def _is_gguf(path: str) -> bool:
-    return path.lower().endswith(".gguf")

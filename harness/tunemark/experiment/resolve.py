@@ -1,4 +1,4 @@
-"""Points into plans: ask the plugins what names mean and refuse, before any device is touched, what cannot run."""
+"""Plans of grid points: plugins resolve the names, and what cannot run is refused before a device is touched."""
 
 from __future__ import annotations
 
@@ -29,51 +29,50 @@ from tunemark.units import gib
 
 T = TypeVar("T")
 
-# Seconds of steps of a run without any other end: three attempts of a tiny model then take a minute and a half.
+# Seconds of steps of a run without another limit: three attempts of a tiny model then take a minute and a half.
 DEFAULT_BUDGET_S = 20.0
 
 
-def resolve_all(found: Sequence[Point], catalog: Catalog) -> list[Plan]:
-    """The plans of all points; a run that appears twice is kept once, with a note."""
-    sizes = {(point["device"], point["size"]) for point in found}
-    if len(sizes) > 1 and any(point.values.get("chips") for point in found):
+def resolve_all(points: Sequence[Point], catalog: Catalog) -> list[Plan]:
+    """The plans of all points; duplicate runs are kept once, with a note."""
+    sizes = {(point["device"], point["size"]) for point in points}
+    if len(sizes) > 1 and any(point.values.get("chips") for point in points):
         raise BadExperiment(
-            what="--chips says of one size how many chips it has, and several sizes are asked for",
-            why=found[0].place("chips"),
-            next="one size in each run; their results meet in `tunemark report`",
+            what="--chips is the number of chips of one size, but several sizes are requested",
+            why=points[0].place("chips"),
+            next="run one size at a time; `tunemark report` combines their results",
         )
     plans: dict[str, Plan] = {}
-    times: dict[str, int] = {}
-    for point in (each for some in found for each in each_size(some, catalog)):
+    counts: dict[str, int] = {}
+    for point in (sized for each in points for sized in each_size(each, catalog)):
         plan = resolve(point, catalog)
         plans.setdefault(plan.run_id, plan)
-        times[plan.run_id] = times.get(plan.run_id, 0) + 1
-    for name, count in times.items():
+        counts[plan.run_id] = counts.get(plan.run_id, 0) + 1
+    for name, count in counts.items():
         if count > 1:
-            note = f"run {name} is asked for {count} times and is measured as one"
+            note = f"run {name} is requested {count} times and is measured once"
             plans[name] = replace(plans[name], notes=(*plans[name].notes, note))
     check_one_saves(list(plans.values()))
     return list(plans.values())
 
 
 def each_size(point: Point, catalog: Catalog) -> list[Point]:
-    """The point, or for the size `all` one for each size that its device offers or, where it is absent, is documented
-    to offer."""
+    """The point, or for the size `all` one point per size that its device offers (if absent, per documented size)."""
     if point["size"] != "all":
         return [point]
     device = _device(point, catalog, None, [])
     sizes = list(device.accelerators()) or list(device.documented() if isinstance(device, KnowsSizes) else ())
     if not sizes:
         raise BadExperiment(
-            what=f"there is no {device.name} on this machine, and all its sizes were asked for",
-            why=_size_place(point),
+            what=f"there is no {device.name} on this machine, but all its sizes are requested",
+            why=_size_source(point),
             next="name the sizes; see `tunemark list devices`",
         )
     return [replace(point, values={**point.values, "size": size.name}) for size in sizes]
 
 
 def resolve(point: Point, catalog: Catalog) -> Plan:
-    """The plan of one point; a `TunemarkError` names the value, where it was written, and what helps."""
+    """The plan of one point; a `TunemarkError` names the value, where it was given, and what to do."""
     notes: list[str] = []
     model = _named(point, "model", catalog.model, point["model"])
     dataset_name, dataset_options = _options(point, "dataset")
@@ -81,43 +80,43 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     _check_options(point, "dataset", dataset, dataset_options)
     _check_tokenizer(point, model, dataset)
     method = _method(point, model)
-    chosen = _factors(point)
+    terms = _factors(point)
     python = _python(point)
     launcher_name, launcher_options = _options(point, "launcher")
     launcher = _named(point, "launcher", catalog.launcher, launcher_name)
     _check_options(point, "launcher", launcher, launcher_options)
     device = _device(point, catalog, python, notes)
-    strategies = [_strategy(point, catalog, device.name, factor.name) for factor in chosen]
-    for each, factor in zip(strategies, chosen, strict=True):
-        _check_options(point, "strategy", each, factor.options)
-    strategy = product(chosen, strategies, point.place("strategy"))
+    strategies = [_strategy(point, catalog, device.name, term.name) for term in terms]
+    for each, term in zip(strategies, terms, strict=True):
+        _check_options(point, "strategy", each, term.options)
+    strategy = product(terms, strategies, point.place("strategy"))
     free: tuple[str, ...] = ()
     if strategy.is_search:
-        point, chosen, free = searched(point, chosen[0])
-    there = _elsewhere(point, device, launcher) if launcher.elsewhere else _accelerator(point, device, catalog)
-    accelerator = _declared(point, there)
+        point, terms, free = searched(point, terms[0])
+    found = _find_remote(point, device, launcher) if launcher.elsewhere else _find_local(point, device, catalog)
+    accelerator = _declare_chips(point, found)
     if not accelerator.is_present:
         notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
     weights, weights_path = choose_weights(point, model)
     if weights == "random" and os.path.isabs(model.pretrained or "") and holds_weights(Path(model.pretrained or "")):
-        notes.append(f"{model.name} begins with random weights; its own are read by --weights pretrained")
+        notes.append(f"{model.name} starts from random weights; --weights pretrained loads its own")
     check_beside(point, model, strategy)
     _check_training(point, model, dataset)
 
     launch = _launch(device, accelerator, strategy, launcher)
     if launch.processes > 1 and not strategy.distributed:
-        several = [
+        distributed = [
             s.name
             for s in catalog.strategies().values()
             if s.distributed and device.name in (s.devices or (device.name,))
         ]
-        place = f"{device.name}:{accelerator.name}"
         raise BadExperiment(
-            what=f"{place} needs {launch.processes} processes, but strategy {strategy.name!r} has one",
-            why=f"{point.place('strategy')}; {_size_place(point)}",
-            next=f"--strategy with one of: {', '.join(several) or 'nothing installed'}; or a smaller --size",
+            what=f"{device.name}:{accelerator.name} needs {launch.processes} processes, but strategy "
+            f"{strategy.name!r} has one",
+            why=f"{point.place('strategy')}; {_size_source(point)}",
+            next=f"--strategy with one of: {', '.join(distributed) or 'nothing installed'}; or a smaller --size",
         )
-    layout = lay_out(chosen, strategies, strategy, launch.processes, point.place("strategy"))
+    layout = lay_out(terms, strategies, strategy, launch.processes, point.place("strategy"))
     global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
 
     spec = RunSpec(
@@ -161,7 +160,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         why = device.refusal(accelerator, spec.strategy, asdict(spec))
         if why:
             raise BadExperiment(
-                what=f"{device.name}:{accelerator.name} cannot run strategy {spec.strategy!r} so",
+                what=f"{device.name}:{accelerator.name} cannot run strategy {spec.strategy!r} like this",
                 why=f"{point.place('strategy')}; {point.place('device')}",
                 next=why,
             )
@@ -180,7 +179,7 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
         device=device,
         accelerator=accelerator,
         strategy=strategy,
-        strategy_options=chosen[0].options if len(chosen) == 1 else {},
+        strategy_options=terms[0].options if len(terms) == 1 else {},
         axes=layout.axes,
         launch=launch,
         launcher=launcher,
@@ -204,49 +203,48 @@ def resolve(point: Point, catalog: Catalog) -> Plan:
     )
 
 
-# What a search may choose besides the layout, where nobody has: settings of the same names.
+# Settings that a search may choose besides the layout, unless the user gives them.
 SEARCHED = ("checkpointing", "micro_batch")
 TRIALS = BY_NAME["trials"].default
 
 
 def searched(point: Point, factor: Factor) -> tuple[Point, list[Factor], tuple[str, ...]]:
-    """The point of a strategy that is a search, its factor with all that is no default written out as options, so that
-    what was asked for is one name, and the settings that it may choose."""
+    """(the point of a search; its strategy term, with every value that the user gave as an option, so that the
+    strategy's text alone identifies the search; the settings that the search may choose)"""
     options = dict(factor.options)
     values = dict(point.values)
     for name in SEARCHED:
         if name not in point.sources and name not in options:
             continue
-        given = _searched_value(point, name, options[name]) if name in options else values[name]
-        if name in options and name in point.sources and given != values[name]:
+        value = _option_value(point, name, options[name]) if name in options else values[name]
+        if name in options and name in point.sources and value != values[name]:
             raise BadExperiment(
                 what=f"{name} is given twice: {options[name]} and {values[name]}",
                 why=f"{point.place('strategy')}; {point.place(name)}",
                 next="give it once",
             )
-        values[name] = given
-        options[name] = str(given)
+        values[name] = value
+        options[name] = str(value)
     trials = options.pop("trials", None)
-    count = values.get("trials", TRIALS) if trials is None else _searched_value(point, "trials", trials)
+    count = values.get("trials", TRIALS) if trials is None else _option_value(point, "trials", trials)
     if count != TRIALS:
         options["trials"] = str(count)
     free = tuple(name for name in SEARCHED if name not in options)
     return replace(point, values={**values, "trials": count}), [factor._replace(options=options)], free
 
 
-def _searched_value(point: Point, name: str, word: str) -> Any:
+def _option_value(point: Point, name: str, word: str) -> Any:
     return value_of(BY_NAME[name], word, f"{point.place('strategy')}, option {name}")
 
 
 def _memory_notes(what: str, floor: int, device: str, accelerator: Accelerator) -> list[str]:
-    """What cannot fit, by the floor alone: activations and buffers come on top."""
-    whole, place = accelerator.memory_bytes, f"{device}:{accelerator.name}"
-    if whole is not None and floor > whole:
-        return [
-            f"{what} needs at least {gib(floor)} GiB unless it is sharded, {place} has {gib(whole)} GiB: it may run "
-            "out of memory"
-        ]
-    return []
+    """A warning where the memory floor alone exceeds the memory; activations and buffers come on top."""
+    memory = accelerator.memory_bytes
+    if memory is None or floor <= memory:
+        return []
+    size = f"{device}:{accelerator.name}"
+    needed = f"{what} needs at least {gib(floor)} GiB unless it is sharded"
+    return [f"{needed}, {size} has {gib(memory)} GiB: it may run out of memory"]
 
 
 def _named(point: Point, setting: str, look_up: Callable[[str], T], name: str) -> T:
@@ -257,9 +255,9 @@ def _named(point: Point, setting: str, look_up: Callable[[str], T], name: str) -
         raise UnknownName(what=error.what, why=why, next=error.next) from error
 
 
-# What others call it, and how it is written here.
-_OTHERWISE = {
-    "dp": "ddp, or fsdp where the model is divided too",
+# Other common names of strategies, and how they are written here.
+_OTHER_NAMES = {
+    "dp": "ddp, or fsdp to shard the model too",
     "hsdp": "ddp:COPIES+fsdp:SHARDS, such as ddp:2+fsdp:4",
     "sp": "tp:sequence_parallel=true",
     "zero": "fsdp, which is ZeRO 3",
@@ -271,9 +269,9 @@ def _strategy(point: Point, catalog: Catalog, device: str, name: str) -> Strateg
     try:
         return _named(point, "strategy", lambda name: catalog.strategy(name, device), name)
     except UnknownName as error:
-        if name.lower() not in _OTHERWISE:
+        if name.lower() not in _OTHER_NAMES:
             raise
-        next = f"--strategy {_OTHERWISE[name.lower()]}; `tunemark list strategies` shows all"
+        next = f"--strategy {_OTHER_NAMES[name.lower()]}; `tunemark list strategies` shows all"
         raise UnknownName(what=error.what, why=error.why, next=next) from error
 
 
@@ -305,19 +303,19 @@ def _factors(point: Point) -> list[Factor]:
         raise BadExperiment(
             what=f"strategy cannot be {point['strategy']!r}",
             why=f"{point.place('strategy')}: {error}",
-            next="a degree and options follow the name, and a plus joins: NAME:DEGREE:KEY=VALUE+NAME",
+            next="write NAME:DEGREE:KEY=VALUE, with degree and options optional; + combines strategies",
         ) from error
 
 
 def _check_options(
-    point: Point, setting: str, chosen: Dataset | Strategy | Launcher, options: Mapping[str, str]
+    point: Point, setting: str, descriptor: Dataset | Strategy | Launcher, options: Mapping[str, str]
 ) -> None:
     for key in options:
-        if key not in chosen.options:
+        if key not in descriptor.options:
             raise BadExperiment(
-                what=f"the {setting} {chosen.name!r} has no option {key!r}",
+                what=f"the {setting} {descriptor.name!r} has no option {key!r}",
                 why=point.place(setting),
-                next=did_you_mean(key, chosen.options),
+                next=did_you_mean(key, descriptor.options),
             )
 
 
@@ -325,14 +323,14 @@ def _check_tokenizer(point: Point, model: Model, dataset: Dataset) -> None:
     if dataset.needs_tokenizer and model.tokenizer is None:
         raise BadExperiment(
             what=f"{model.name} has no tokenizer, and {dataset.name} is text",
-            why=f"{point.place('model')}; facts only: of this model no more than its dimensions is known here",
+            why=f"{point.place('model')}; only the dimensions of this model are known here",
             next="plan it with a dataset of ids, such as synthetic, or choose a model that `tunemark list models` "
             "shows with a tokenizer",
         )
 
 
 def joined(name: str, options: Mapping[str, str]) -> str:
-    """A name with its options, as they are written."""
+    """The text "name:key=value:key=value", with the options sorted."""
     return ":".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
 
 
@@ -347,7 +345,7 @@ def _python(point: Point) -> str | None:
             why=point.place("python"),
             next="give the path of a Python interpreter, such as venv/bin/python",
         )
-    # Links are kept: a virtual environment's interpreter is one.
+    # Symbolic links are not resolved: a virtual environment's interpreter is one.
     return os.path.abspath(path)
 
 
@@ -356,7 +354,7 @@ def _device(point: Point, catalog: Catalog, python: str | None, notes: list[str]
         try:
             return _named(point, "device", catalog.device, point["device"])
         except UnknownName as error:
-            next = f"{error.next}. {_chip_words(point['device'])}"
+            next = f"{error.next}. {_chip_hint(point['device'])}"
             raise UnknownName(what=error.what, why=error.why, next=next) from error
     cuda = catalog.devices().get("cuda")
     if cuda is None:
@@ -368,24 +366,24 @@ def _device(point: Point, catalog: Catalog, python: str | None, notes: list[str]
         if built_for:
             notes.append(f"device auto is cuda: an accelerator is present and torch is built for {built_for}")
             return cuda
-        why = "an accelerator is present, but the torch that would train is not built for cuda or hip"
+        why = "an accelerator is present, but the training interpreter's torch is not built for cuda or hip"
     notes.append(f"device auto is cpu: {why}")
     return _named(point, "device", catalog.device, "cpu")
 
 
-def _chip_words(name: str) -> str:
-    """What can be done with the name of a chip, which is no device."""
-    ways = "`tunemark plan --strategy auto` takes a chip by its name"
+def _chip_hint(name: str) -> str:
+    """How to use the name of a chip, where it was given as a device."""
+    hint = "`tunemark plan --strategy auto` accepts a chip's name"
     try:
         chip = find_chip(name).name
     except UnknownName:
-        return f"{ways}; {why_no_peak(name, 'bf16')}"
-    own = f"--device cuda:8 --chip {chip} --chips 8 --oversubscribe"
-    return f"{chip} is a chip: {ways}; a layout of your own is planned and predicted with {own}"
+        return f"{hint}; {why_no_peak(name, 'bf16')}"
+    flags = f"--device cuda:8 --chip {chip} --chips 8 --oversubscribe"
+    return f"{chip} is a chip: {hint}; to plan or predict one given layout, use {flags}"
 
 
 def _torch_is_built_for(python: str | None) -> str | None:
-    """Read "cuda 12.8" or "hip 6.2" from torch's version.py, as text: the import would take seconds."""
+    """ "cuda 12.8" or "hip 6.2", read from the text of torch's version.py, as importing torch would take seconds."""
     if python is None:
         found = importlib.util.find_spec("torch")
         files = [Path(found.origin).with_name("version.py")] if found and found.origin else []
@@ -403,7 +401,7 @@ def _torch_is_built_for(python: str | None) -> str | None:
     return None
 
 
-def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
+def _find_local(point: Point, device: Device, catalog: Catalog) -> Accelerator:
     present = device.accelerators()
     size: str | None = point["size"]
     if size is None:
@@ -415,61 +413,61 @@ def _accelerator(point: Point, device: Device, catalog: Catalog) -> Accelerator:
             )
         size = device.default_size()
     found = device.accelerator(size)
-    place = _size_place(point)
+    source = _size_source(point)
     names = ", ".join(a.name for a in present) or "none on this machine"
     if found is None:
         hint = f"{device.name} offers: {names}"
         if size in catalog.devices() or size == "auto":
-            hint += f". After a size, another device is written with one too: {size}:SIZE"
-        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=place, next=hint)
+            hint += f". After a device with a size, the next device needs one too: {size}:SIZE"
+        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=source, next=hint)
     if found.oversubscribed and not point["oversubscribe"]:
         raise BadExperiment(
             what=f"{device.name}:{size} is more than this machine has",
-            why=f"{place}; {device.name} offers: {names}",
-            next="choose a smaller size, or add --oversubscribe to plan or test the mechanics (not to measure)",
+            why=f"{source}; {device.name} offers: {names}",
+            next="choose a smaller size, or add --oversubscribe to plan or to test that it works (not to measure)",
         )
     return found
 
 
-def _elsewhere(point: Point, device: Device, launcher: Launcher) -> Accelerator:
-    """The accelerator on the machines that a launcher reaches. What this machine has says nothing of them."""
+def _find_remote(point: Point, device: Device, launcher: Launcher) -> Accelerator:
+    """The accelerator on the launcher's machines, which this machine's hardware says nothing about."""
     if not isinstance(device, RunsElsewhere):
         raise BadExperiment(
-            what=f"{device.name} is driven from this machine alone",
-            why=f"{point.place('launcher')}: {launcher.name} starts processes on others",
+            what=f"{device.name} only runs on this machine",
+            why=f"{point.place('launcher')}: {launcher.name} starts processes on other machines",
             next="--launcher local",
         )
     size: str | None = point["size"]
     if size is None or point["device"] == "auto":
         raise BadExperiment(
-            what=f"the launcher {launcher.name!r} needs a device with its size",
-            why=f"{point.place('device')}; how large this machine is says nothing of those that it reaches",
+            what=f"the launcher {launcher.name!r} needs a device with a size",
+            why=f"{point.place('device')}; sizes of other machines cannot be detected from this one",
             next="for example --device cpu:4, or --device cuda:8 --chip h100 --chips 8",
         )
     found = device.elsewhere(size)
     if found is None:
-        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=_size_place(point), next="a number: cpu:4")
+        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=_size_source(point), next="a number: cpu:4")
     return replace(found, oversubscribed=point["oversubscribe"])
 
 
 def _launch(device: Device, accelerator: Accelerator, strategy: Strategy, launcher: Launcher) -> Launch:
     if launcher.elsewhere:
-        assert isinstance(device, RunsElsewhere), "refused before"
+        assert isinstance(device, RunsElsewhere), "other devices are refused earlier"
         return device.launch_elsewhere(accelerator, strategy)
     return device.launch(accelerator, strategy)
 
 
-def _declared(point: Point, accelerator: Accelerator) -> Accelerator:
-    """The accelerator, with the chips that the person says it is made of."""
+def _declare_chips(point: Point, accelerator: Accelerator) -> Accelerator:
+    """The accelerator with the chips of --chip and --chips, if given."""
     chip, chips = point.values.get("chip"), point.values.get("chips")
     if chip is None and chips is None:
         return accelerator
     if chip is None or chips is None:
-        given, other = ("chip", "chips") if chips is None else ("chips", "chip")
+        given, missing = ("chip", "chips") if chips is None else ("chips", "chip")
         raise BadExperiment(
-            what=f"--{given} says nothing without --{other}",
+            what=f"--{given} has no effect without --{missing}",
             why=point.place(given),
-            next="give both: what the accelerator is made of, and how many of it one size has",
+            next="give both: the chip model, and how many of these chips the size has",
         )
     found = find_chip(chip)
     peaks = [p for name in found.flops if (p := peak(found.name, name, chips)) is not None and p.is_ceiling]
@@ -484,8 +482,8 @@ def _declared(point: Point, accelerator: Accelerator) -> Accelerator:
     )
 
 
-def _size_place(point: Point) -> str:
-    # A size may stand after the device's own name.
+def _size_source(point: Point) -> str:
+    # A size may be given after the device's name.
     return point.place("size" if "size" in point.sources else "device")
 
 
@@ -493,18 +491,18 @@ def _check_training(point: Point, model: Model, dataset: Dataset) -> None:
     longest = model.architecture.max_position_embeddings
     if point["sequence"] > longest:
         raise BadExperiment(
-            what=f"a sequence of {point['sequence']} is longer than {model.name} can take, which is {longest}",
+            what=f"a sequence of {point['sequence']} tokens is longer than {model.name}'s maximum of {longest}",
             why=point.place("sequence"),
             next=f"--sequence {longest} or less",
         )
     if point["train_on"] == "response" and "prompt" not in dataset.roles:
         raise BadExperiment(
-            what=f"{dataset.name} does not tell prompts from responses",
+            what=f"{dataset.name} does not distinguish prompts from responses",
             why=f"{point.place('train_on')}; its pieces are: {', '.join(dataset.roles)}",
-            next="use --train-on all, or a dataset of instructions",
+            next="use --train-on all, or an instruction dataset",
         )
-    horizon = point["epochs"] is not None or (point["steps"] is not None and point["warmup"] is not None)
-    if point["schedule"] != "constant" and not horizon:
+    has_end = point["epochs"] is not None or (point["steps"] is not None and point["warmup"] is not None)
+    if point["schedule"] != "constant" and not has_end:
         raise BadExperiment(
             what=f"a {point['schedule']} schedule needs a known number of steps",
             why=point.place("schedule"),
@@ -513,24 +511,24 @@ def _check_training(point: Point, model: Model, dataset: Dataset) -> None:
 
 
 def _budget(point: Point) -> float | None:
-    """Seconds of steps; where none are given, a run that has another end is not cut short."""
+    """Seconds of steps; without --budget, a run with another limit has no time limit."""
     if point["budget"] is not None:
         return float(point["budget"])
     return None if point["steps"] is not None or point["epochs"] is not None else DEFAULT_BUDGET_S
 
 
 def _batches(point: Point, layout: Layout, *, is_searched: bool) -> tuple[int, int]:
-    data_ranks = layout.data_ranks
-    unit = point["micro_batch"] * data_ranks
+    """(global batch, gradient accumulation steps)"""
+    unit = point["micro_batch"] * layout.data_ranks
     if is_searched:
-        # Of data ranks and micro-batches the search decides; the batch is what every layout of it has.
+        # The search chooses data ranks and micro-batches; all its layouts have this global batch.
         return point["global_batch"] or unit, 1
-    whole = unit * layout.micro_batches if point["global_batch"] is None else point["global_batch"]
-    if whole % unit:
-        near = max(1, (whole + unit // 2) // unit) * unit
+    batch = unit * layout.micro_batches if point["global_batch"] is None else point["global_batch"]
+    if batch % unit:
+        near = max(1, (batch + unit // 2) // unit) * unit
         raise BadExperiment(
-            what=f"a global batch of {whole} is no multiple of {point['micro_batch']} x {data_ranks}",
+            what=f"a global batch of {batch} is not a multiple of {point['micro_batch']} x {layout.data_ranks}",
             why=f"{point.place('global_batch')}; micro-batch ({point.place('micro_batch')}) times data ranks",
             next=f"--global-batch {near}, or another --micro-batch",
         )
-    return whole, whole // unit
+    return batch, batch // unit

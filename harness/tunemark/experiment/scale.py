@@ -1,4 +1,4 @@
-"""The points of a scaling: the global batch that strong and weak scaling ask of every size."""
+"""Strong and weak scaling: the global batch of every size."""
 
 from __future__ import annotations
 
@@ -18,35 +18,34 @@ Mode = Literal["strong", "weak"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Size:
-    """A point with its size named, and the plan that it has with the least batch."""
+    """A point with an explicit size, and its plan with the smallest global batch."""
 
     point: Point
     plan: Plan
 
     @property
-    def place(self) -> str:
+    def label(self) -> str:
         return f"{self.plan.spec.strategy} on {self.plan.device.name}:{self.plan.accelerator.name}"
 
 
-def scale_points(found: Sequence[Point], catalog: Catalog, mode: Mode) -> tuple[list[Point], list[str]]:
-    """The points with their global batches, and what was chosen or noticed, in words.
+def scale_points(points: Sequence[Point], catalog: Catalog, mode: Mode) -> tuple[list[Point], list[str]]:
+    """The points with their global batches, and notes for the user on how these were chosen.
 
-    strong: the given global batch at every size or, where none is given, the least that every size and strategy of the
-    experiment can take with that micro-batch. weak: the given global batch is that of the smallest size, and grows with
-    the data ranks; where none is given, the batch of a data rank is the least that every size and strategy can take.
-    Raises `BadExperiment` for a group of one size, and for
-    a batch that some size cannot take.
+    strong: the given global batch at every size or, without one, the smallest that every size and strategy of the
+    experiment supports with that micro-batch. weak: the given global batch is that of the smallest size and grows with
+    the data ranks; without one, the batch per data rank is the smallest that every size and strategy supports.
+    Raises `BadExperiment` for a group of one size, and for a batch that some size does not support.
     """
     groups: dict[tuple[object, ...], list[_Size]] = {}
-    for point in found:
+    for point in points:
         for sized in each_size(point, catalog):
-            plan = resolve(_with(sized, None), catalog)
-            groups.setdefault(_key(sized, plan), []).append(_Size(point=sized, plan=plan))
+            plan = resolve(_set_batch(sized, None), catalog)
+            groups.setdefault(_group_key(sized, plan), []).append(_Size(point=sized, plan=plan))
     for sizes in groups.values():
         if len({s.plan.accelerator.name for s in sizes}) < 2:
             only = sizes[0]
             raise BadExperiment(
-                what=f"scaling needs two sizes or more, and {only.place} is one",
+                what=f"scaling needs two sizes or more, but {only.label} is the only one",
                 why=only.point.place("size" if "size" in only.point.sources else "device"),
                 next=f"name several: --device {only.plan.device.name}:1,2 (or :all); `tunemark run` measures one",
             )
@@ -54,107 +53,107 @@ def scale_points(found: Sequence[Point], catalog: Catalog, mode: Mode) -> tuple[
     batches: dict[tuple[object, ...], Sequence[int]] = {}
     for key, sizes in groups.items():
         if sizes[0].point["global_batch"] is None:
-            # Over all strategies, so that their tables are of one problem.
+            # Over all strategies, so that their tables compare the same problem.
             micro = sizes[0].plan.spec.micro_batch
             every = [s for each in groups.values() for s in each if s.point["global_batch"] is None]
-            alike = [s for s in every if s.plan.spec.micro_batch == micro]
-            batches[key] = (_least_kept if mode == "strong" else _least_grown)(sizes, alike, notes)
+            same_micro = [s for s in every if s.plan.spec.micro_batch == micro]
+            batches[key] = (_default_strong if mode == "strong" else _default_weak)(sizes, same_micro, notes)
         else:
-            batches[key] = _kept(sizes) if mode == "strong" else _grown(sizes, notes)
+            batches[key] = _given_strong(sizes) if mode == "strong" else _given_weak(sizes, notes)
         if mode == "weak" and len({s.plan.data_ranks for s in sizes}) == 1:
-            name, ranks = sizes[0].plan.spec.strategy, _counted(sizes[0].plan.data_ranks, "data rank")
-            notes.append(f"{name} has {ranks} at every size, so that weak scaling is strong scaling too")
-    left = {key: list(zip(sizes, batches[key], strict=True)) for key, sizes in groups.items()}
-    points = [_with(size.point, batch) for pairs in left.values() for size, batch in pairs]
-    return points, list(dict.fromkeys(notes))
+            name, ranks = sizes[0].plan.spec.strategy, _plural(sizes[0].plan.data_ranks, "data rank")
+            notes.append(f"{name} has {ranks} at every size, so weak scaling equals strong scaling")
+    pairs = [pair for key, sizes in groups.items() for pair in zip(sizes, batches[key], strict=True)]
+    return [_set_batch(size.point, batch) for size, batch in pairs], list(dict.fromkeys(notes))
 
 
-def _with(point: Point, global_batch: int | None) -> Point:
+def _set_batch(point: Point, global_batch: int | None) -> Point:
     return replace(point, values={**point.values, "global_batch": global_batch})
 
 
-def _key(point: Point, plan: Plan) -> tuple[object, ...]:
+def _group_key(point: Point, plan: Plan) -> tuple[object, ...]:
     values = {**point.values, "device": plan.device.name, "size": None}
     return tuple(sorted((name, repr(value)) for name, value in values.items()))
 
 
-def _unit(sizes: Sequence[_Size]) -> int:
-    """The least batch that is whole micro-batches for the data ranks of every size."""
+def _batch_unit(sizes: Sequence[_Size]) -> int:
+    """The smallest batch that is whole micro-batches on the data ranks of every size."""
     return math.lcm(*(s.plan.spec.micro_batch * s.plan.data_ranks for s in sizes))
 
 
-def _least_kept(sizes: Sequence[_Size], alike: Sequence[_Size], notes: list[str]) -> list[int]:
-    unit = _unit(alike)
-    # A pipeline asks for more than one micro-batch.
-    batch = -(-max(s.plan.spec.global_batch for s in alike) // unit) * unit
+def _default_strong(sizes: Sequence[_Size], same_micro: Sequence[_Size], notes: list[str]) -> list[int]:
+    unit = _batch_unit(same_micro)
+    # A pipeline needs more than one micro-batch.
+    batch = -(-max(s.plan.spec.global_batch for s in same_micro) // unit) * unit
     notes.append(
-        f"strong scaling keeps a global batch of {batch}: the least that every size can take with micro-batches of "
+        f"strong scaling keeps a global batch of {batch}: the smallest that every size supports with micro-batches of "
         f"{sizes[0].plan.spec.micro_batch}; --global-batch sets another"
     )
     return [batch] * len(sizes)
 
 
-def _kept(sizes: Sequence[_Size]) -> list[int]:
-    whole: int = sizes[0].point["global_batch"]
+def _given_strong(sizes: Sequence[_Size]) -> list[int]:
+    batch: int = sizes[0].point["global_batch"]
     # A search has layouts for any batch.
-    set_out = [s for s in sizes if not s.plan.strategy.is_search]
-    wrong = next((s for s in set_out if whole % (s.plan.spec.micro_batch * s.plan.data_ranks)), None)
+    fixed = [s for s in sizes if not s.plan.strategy.is_search]
+    wrong = next((s for s in fixed if batch % (s.plan.spec.micro_batch * s.plan.data_ranks)), None)
     if wrong is None:
-        return [whole] * len(sizes)
-    micro, every = wrong.plan.spec.micro_batch, math.lcm(*(s.plan.data_ranks for s in sizes))
-    smaller = [m for m in range(micro, 0, -1) if whole % (m * every) == 0]
+        return [batch] * len(sizes)
+    micro, ranks = wrong.plan.spec.micro_batch, math.lcm(*(s.plan.data_ranks for s in sizes))
+    smaller = [m for m in range(micro, 0, -1) if batch % (m * ranks) == 0]
+    unit = _batch_unit(sizes)
     raise BadExperiment(
-        what=f"a global batch of {whole} cannot be kept at every size",
-        why=f"{wrong.place} takes multiples of {micro} x {wrong.plan.data_ranks} (micro-batch x data ranks); "
+        what=f"a global batch of {batch} cannot be kept at every size",
+        why=f"{wrong.label} needs multiples of {micro} x {wrong.plan.data_ranks} (micro-batch x data ranks); "
         f"{wrong.point.place('global_batch')}, {wrong.point.place('micro_batch')}",
-        next=f"--global-batch {_near(whole, _unit(sizes))}" + (f", or --micro-batch {smaller[0]}" if smaller else ""),
+        next=f"--global-batch {_multiples_near(batch, unit)}" + (f", or --micro-batch {smaller[0]}" if smaller else ""),
     )
 
 
-def _least_grown(sizes: Sequence[_Size], alike: Sequence[_Size], notes: list[str]) -> list[int]:
-    each = max(s.plan.spec.global_batch // s.plan.data_ranks for s in alike)
+def _default_weak(sizes: Sequence[_Size], same_micro: Sequence[_Size], notes: list[str]) -> list[int]:
+    per_rank = max(s.plan.spec.global_batch // s.plan.data_ranks for s in same_micro)
     notes.append(
-        f"weak scaling keeps a batch of {each} for {_each_rank(sizes)}: the least that every size can take with "
+        f"weak scaling keeps a batch of {per_rank} per {_rank_word(sizes)}: the smallest that every size supports with "
         f"micro-batches of {sizes[0].plan.spec.micro_batch}; --global-batch sets that of the smallest size"
     )
-    return [each * s.plan.data_ranks for s in sizes]
+    return [per_rank * s.plan.data_ranks for s in sizes]
 
 
-def _grown(sizes: Sequence[_Size], notes: list[str]) -> list[int]:
+def _given_weak(sizes: Sequence[_Size], notes: list[str]) -> list[int]:
     smallest = _smallest(sizes)
-    whole: int = smallest.point["global_batch"]
+    batch: int = smallest.point["global_batch"]
     micro, ranks = smallest.plan.spec.micro_batch, smallest.plan.data_ranks
     if smallest.plan.strategy.is_search:
         micro = 1
-    if whole % (micro * ranks):
+    if batch % (micro * ranks):
         raise BadExperiment(
-            what=f"a global batch of {whole} cannot be that of the smallest size",
-            why=f"{smallest.place} takes multiples of {micro} x {ranks} (micro-batch x data ranks), and weak scaling "
+            what=f"a global batch of {batch} does not fit the smallest size",
+            why=f"{smallest.label} needs multiples of {micro} x {ranks} (micro-batch x data ranks), and weak scaling "
             f"grows from it; {smallest.point.place('global_batch')}, {smallest.point.place('micro_batch')}",
-            next=f"--global-batch {_near(whole, micro * ranks)}",
+            next=f"--global-batch {_multiples_near(batch, micro * ranks)}",
         )
     notes.append(
-        f"weak scaling keeps a batch of {whole // ranks} for {_each_rank(sizes)}: that of {smallest.place}, which has "
-        f"{whole} on {_counted(ranks, 'data rank')}"
+        f"weak scaling keeps a batch of {batch // ranks} per {_rank_word(sizes)}: that of {smallest.label}, which has "
+        f"{batch} on {_plural(ranks, 'data rank')}"
     )
-    return [whole // ranks * s.plan.data_ranks for s in sizes]
+    return [batch // ranks * s.plan.data_ranks for s in sizes]
 
 
-def _each_rank(sizes: Sequence[_Size]) -> str:
-    return "each rank" if sizes[0].plan.strategy.is_search else "each data rank"
+def _rank_word(sizes: Sequence[_Size]) -> str:
+    return "rank" if sizes[0].plan.strategy.is_search else "data rank"
 
 
-def _near(whole: int, unit: int) -> str:
-    """The multiples of the unit on both sides."""
-    return " or ".join(map(str, sorted({max(1, whole // unit) * unit, -(-whole // unit) * unit})))
+def _multiples_near(batch: int, unit: int) -> str:
+    """The multiples of the unit next to the batch, on both sides."""
+    return " or ".join(map(str, sorted({max(1, batch // unit) * unit, -(-batch // unit) * unit})))
 
 
-def _counted(n: int, word: str) -> str:
+def _plural(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def _smallest(sizes: Sequence[_Size]) -> _Size:
-    """By what is known of every size: chips, memories, or bytes; else the first, as the device orders them."""
+    """By what is known of every size: chips, memories or bytes; otherwise the first, in the device's order."""
     for name in ("chips", "parts", "memory_bytes"):
         amounts = [getattr(s.plan.accelerator, name) for s in sizes]
         if all(amounts):

@@ -1,4 +1,4 @@
-"""Every setting once: flags, TOML keys, the README's table and the JSON Schema are all derived from `SETTINGS`."""
+"""All settings: the flags, TOML keys, README table and JSON Schema are derived from `SETTINGS`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 class Setting:
     """A flag `--micro-batch` that is also a TOML key `micro_batch`.
 
-    is_axis: it may be a list, and every value makes another run. choices: all there is; one that ends in ":PATH"
-    takes any path. unset: the word that means None. minimum, maximum: bounds that are allowed themselves;
-    above: a bound that is not.
+    is_axis: the setting may be a list, each value of which adds runs. choices: all allowed values; one that ends in
+    ":PATH" takes any path. unset: the word that means None. minimum, maximum: inclusive bounds.
+    above: an exclusive lower bound.
     """
 
     name: str
@@ -42,97 +42,65 @@ def _scalar(name: str, kind: Any, default: Any, help: str, **more: Any) -> Setti
 SETTINGS = (
     _axis("model", str, "mistral-tiny", "model (`tunemark list models`)"),
     _axis("dataset", str, "python-stdlib", "dataset, options after colons: `python-code-alpaca:path=FILE`"),
-    _axis("device", str, "auto", "device, sizes after a colon: `cpu:1,2`; `auto` is cuda where it is usable, else cpu"),
-    _axis("size", str, None, "size of the accelerator, as the device calls it", unset="default"),
-    _axis("strategy", str, "none", "way to parallelize, options after colons (`tunemark list strategies`)"),
-    _axis("method", str, "full", "what is trained: all (`full`), or adapters: `lora:r=16:alpha=32:targets=all-linear`"),
-    _axis(
-        "precision",
-        str,
-        "bf16-autocast",
-        "fp32; fp32 weights under bf16 autocast; or all in bf16",
-        choices=("fp32", "bf16-autocast", "bf16"),
-    ),
-    _axis(
-        "checkpointing",
-        str,
-        "none",
-        "activations computed again for backward: those of whole layers (full), or all but what matrix products gave",
-        choices=("none", "selective", "full"),
-    ),
-    _axis("batching", str, "pack", "fill sequences with documents, or pad each to one", choices=("pack", "pad")),
-    _axis("sequence", int, 512, "slots in a sequence, tokens", minimum=2),
-    _axis("micro_batch", int, 4, "sequences per forward and data rank", minimum=1),
-    _axis(
-        "global_batch",
-        int,
-        None,
-        "sequences per step of the whole job; `auto` is micro_batch x data ranks (x stages of a pipeline)",
-        unset="auto",
-        minimum=1,
-    ),
-    _axis("train_on", str, "all", "tokens that a loss is taken on", choices=("all", "response")),
-    _axis(
-        "weights",
-        str,
-        "random",
-        "initial weights: random, the published ones, or a folder's",
-        choices=("random", "pretrained", "pretrained:PATH"),
-    ),
-    _axis("optimizer", str, "adamw", "optimizer; sgd is without momentum", choices=("adamw", "sgd", "adafactor")),
+    _axis("device", str, "auto", "device, optionally with sizes: `cpu:1,2`; `auto` is cuda if it is usable, else cpu"),
+    _axis("size", str, None, "accelerator size, as the device names it (`tunemark list devices`)", unset="default"),
+    _axis("strategy", str, "none", "parallelization strategy, options after colons (`tunemark list strategies`)"),
+    _axis("method", str, "full", "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`"),
+    _axis("precision", str, "bf16-autocast", "pure fp32, fp32 weights with bf16 autocast, or pure bf16",
+        choices=("fp32", "bf16-autocast", "bf16")),
+    _axis("checkpointing", str, "none",
+        "activation checkpointing: recompute whole layers (full) or everything except matmul outputs (selective)",
+        choices=("none", "selective", "full")),
+    _axis("batching", str, "pack", "pack several documents into a sequence, or pad each document to a sequence",
+        choices=("pack", "pad")),
+    _axis("sequence", int, 512, "sequence length in tokens", minimum=2),
+    _axis("micro_batch", int, 4, "sequences per forward pass and data-parallel rank", minimum=1),
+    _axis("global_batch", int, None,
+        "sequences per step of the whole job; `auto` is micro_batch x data-parallel ranks (x pipeline stages)",
+        unset="auto", minimum=1),
+    _axis("train_on", str, "all", "tokens that contribute to the loss", choices=("all", "response")),
+    _axis("weights", str, "random", "initial weights: random, the model's published weights, or those in a folder",
+        choices=("random", "pretrained", "pretrained:PATH")),
+    _axis("optimizer", str, "adamw", "optimizer; sgd has no momentum", choices=("adamw", "sgd", "adafactor")),
     _axis("learning_rate", float, 1e-4, "peak learning rate", above=0),
-    _axis("schedule", str, "constant", "learning rate over the steps", choices=("constant", "linear", "cosine")),
-    _axis("clip_norm", float, 1.0, "largest norm of the gradient; 0 does not clip", minimum=0),
-    _axis("seed", int, 0, "seed of weights and order", minimum=0, maximum=2**32 - 1),
-    _axis("python", str, None, "interpreter that trains; `auto` is this one", unset="auto"),
-    _scalar("chip", str, None, "what the accelerator is made of, where the device does not know", unset="unknown"),
-    _scalar("chips", int, None, "how many of --chip one size has", unset="unknown", minimum=1),
-    _scalar("epochs", int, None, "end after so many passes over the data", unset="none", minimum=1),
-    _scalar("steps", int, None, "end after so many measured steps", unset="none", minimum=1),
-    _scalar(
-        "warmup", int, None, "steps before the measured ones; `auto` finds where they settle", unset="auto", minimum=0
-    ),
-    _scalar(
-        "budget",
-        float,
-        None,
-        "end after so many seconds of steps; `auto` is 20, or no limit where --steps or --epochs is given",
-        unset="auto",
-        above=0,
-    ),
-    _scalar("target_interval", float, 0.02, "end at an interval of ± this fraction; 0 never ends early", minimum=0),
-    _scalar("window", float, 1.0, "seconds between waits for the device", above=0),
-    _scalar("trials", int, 4, "layouts that strategy auto tries for real; 0 trusts its prediction", minimum=0),
-    _scalar(
-        "evaluate", int, None, "documents kept out of training: their loss before and after", unset="none", minimum=1
-    ),
-    _scalar("sample", str, None, "a text to complete greedily, before and after training", unset="none"),
-    _scalar("save", str, None, "new folder for the trained model, as transformers reads it", unset="none"),
-    _scalar("trust_remote_code", bool, False, "let a model's repository bring Python code that is run"),
-    _scalar("allow_pickle", bool, False, "read weights from pickles too, which can run code"),
-    _scalar("breakdown", bool, False, "run everything a second time with every part of a step timed"),
-    _scalar("verify", bool, False, "hold each strategy to the losses of one process over five steps first"),
+    _axis("schedule", str, "constant", "learning-rate schedule", choices=("constant", "linear", "cosine")),
+    _axis("clip_norm", float, 1.0, "max gradient norm (0 disables clipping)", minimum=0),
+    _axis("seed", int, 0, "random seed of the weights and the data order", minimum=0, maximum=2**32 - 1),
+    _axis("python", str, None, "Python interpreter that runs the training; `auto` is the current one", unset="auto"),
+    _scalar("chip", str, None, "chip model of the accelerator, if the device cannot detect it", unset="unknown"),
+    _scalar("chips", int, None, "number of --chip in the chosen size", unset="unknown", minimum=1),
+    _scalar("epochs", int, None, "stop after this many passes over the data", unset="none", minimum=1),
+    _scalar("steps", int, None, "stop after this many measured steps", unset="none", minimum=1),
+    _scalar("warmup", int, None, "warm-up steps before the measured ones; `auto` detects when step times settle",
+        unset="auto", minimum=0),
+    _scalar("budget", float, None,
+        "stop after this many seconds of steps; `auto` is 20, or no limit if --steps or --epochs is given",
+        unset="auto", above=0),
+    _scalar("target_interval", float, 0.02, "stop at a confidence interval of ± this fraction (0: never)", minimum=0),
+    _scalar("window", float, 1.0, "seconds per measurement window, at whose end the device is synchronized", above=0),
+    _scalar("trials", int, 4, "layouts that strategy auto tries before choosing; 0 trusts its prediction", minimum=0),
+    _scalar("evaluate", int, None, "held-out documents for a loss before and after training", unset="none", minimum=1),
+    _scalar("sample", str, None, "prompt to complete greedily before and after training", unset="none"),
+    _scalar("save", str, None, "new folder to save the trained model to, in transformers' format", unset="none"),
+    _scalar("trust_remote_code", bool, False, "allow Python code from a model's repository to run"),
+    _scalar("allow_pickle", bool, False, "allow weights to be loaded from pickle files, which can run code"),
+    _scalar("breakdown", bool, False, "repeat every run with each part of a step timed"),
+    _scalar("verify", bool, False, "first check each strategy's losses over five steps against a single process"),
     _scalar("repeats", int, 3, "attempts per run, each in fresh processes", minimum=1),
-    _scalar(
-        "timeout", float, 1800.0, "seconds without a new record of a rank after which an attempt is ended", above=0
-    ),
-    _scalar("launcher", str, "local", "what starts the processes, options after colons (`tunemark list launchers`)"),
-    _scalar("export", str, None, "variables that processes elsewhere get, names joined by plus", unset="none"),
-    _scalar(
-        "max_restarts", int, 0, "times that torch's elastic agent may start an attempt's processes again", minimum=0
-    ),
-    _scalar("redo", bool, False, "repeat what is finished already"),
-    _scalar("oversubscribe", bool, False, "allow a size larger than this machine"),
-    _scalar("no_calibrate", bool, False, "do not measure the peak FLOP/s of devices that publish none"),
-    _scalar("store", str, "runs", "folder that keeps all attempts"),
-    _scalar("output", str, None, "folder or file that the report is written to", unset="none"),
-    _scalar("language", str, "en", "of the report that --output names", choices=("en", "ko")),
-    _scalar(
-        "prices", str, None, "file of prices of an hour, TOML or CSV: reports then say what tokens cost", unset="none"
-    ),
-    _scalar("dry_run", bool, False, "print the plan and stop"),
-    _scalar("json", bool, False, "print one JSON object a line instead of a table"),
-)
+    _scalar("timeout", float, 1800.0, "seconds without a record from a rank after which an attempt is killed", above=0),
+    _scalar("launcher", str, "local", "how processes are started, options after colons (`tunemark list launchers`)"),
+    _scalar("export", str, None, "environment variables to forward to remote processes, joined by plus", unset="none"),
+    _scalar("max_restarts", int, 0, "how often torch's elastic agent may restart an attempt's processes", minimum=0),
+    _scalar("redo", bool, False, "run again what has already finished"),
+    _scalar("oversubscribe", bool, False, "allow a size that is larger than this machine"),
+    _scalar("no_calibrate", bool, False, "do not measure the peak FLOP/s of devices without a published peak"),
+    _scalar("store", str, "runs", "folder in which all attempts are stored"),
+    _scalar("output", str, None, "folder or file to write the report to", unset="none"),
+    _scalar("language", str, "en", "language of the report", choices=("en", "ko")),
+    _scalar("prices", str, None, "TOML or CSV file of hourly prices, for the cost of tokens in reports", unset="none"),
+    _scalar("dry_run", bool, False, "print the plan and exit"),
+    _scalar("json", bool, False, "print one JSON object per line instead of a table"),
+)  # fmt: skip
 
 BY_NAME = {each.name: each for each in SETTINGS}
 

@@ -1,4 +1,4 @@
-"""Which weights a run begins with, and that reading them runs no code: safetensors or GGUF, pickles only if allowed."""
+"""The initial weights of a run, from files that run no code when read: safetensors or GGUF; pickles only if allowed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tunemark.experiment.experiment import Point
 from tunemark.plugin.catalog import load
 from tunemark.plugin.descriptors import Model
 
-# What torch.load reads by unpickling.
+# Files that torch.load unpickles.
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# What transformers' own trainer leaves beside a model: no weights.
+# Files that transformers' trainer saves next to a model and that hold no weights.
 _NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
 _INDEX = "model.safetensors.index.json"
 
 
 def choose_weights(point: Point, model: Model) -> tuple[str, str | None]:
-    """What the setting means, and the file or folder of published weights where these are on this machine already."""
+    """(the resolved setting; the file or folder of published weights if already on this machine, else None)"""
     kind, colon, path = str(point["weights"]).partition(":")
-    place = point.place("weights")
+    source = point.place("weights")
     if kind == "random":
         return kind, None
     if not colon:
@@ -32,43 +32,43 @@ def choose_weights(point: Point, model: Model) -> tuple[str, str | None]:
         if model.pretrained is None:
             raise BadExperiment(
                 what=f"{model.name} has no published weights",
-                why=place,
+                why=source,
                 next="use --weights random, or --weights pretrained:FOLDER",
             )
         if not os.path.isabs(model.pretrained):
             return kind, None
-        check_safe(Path(model.pretrained), model.pretrained, place, allow_pickle=point["allow_pickle"])
+        check_safe(Path(model.pretrained), model.pretrained, source, allow_pickle=point["allow_pickle"])
         return kind, model.pretrained
     found = os.path.abspath(os.path.expanduser(path))
     if os.path.isfile(found) and found.lower().endswith(".gguf"):
-        _check_architecture(_gguf(found, path, place), model, path, place)
+        _check_architecture(_gguf_dimensions(found, path, source), model, path, source)
         return f"pretrained:{found}", None
     if not os.path.isdir(found):
         raise BadExperiment(
             what=f"there is no folder {path!r}",
-            why=place,
-            next="give the folder that holds config.json and the weights, or a GGUF file",
+            why=source,
+            next="give the folder that has config.json and the weights, or a GGUF file",
         )
-    _check_architecture(_configuration(os.path.join(found, "config.json")), model, path, place)
-    check_safe(Path(found), path, place, allow_pickle=point["allow_pickle"])
+    _check_architecture(_read_json(os.path.join(found, "config.json")), model, path, source)
+    check_safe(Path(found), path, source, allow_pickle=point["allow_pickle"])
     return f"pretrained:{found}", None
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether the folder has weights of a whole model, of any form."""
-    names = _names(folder)
-    return bool(_safe(names) or _pickles(names))
+    """Whether the folder has weights of a whole model, in any format."""
+    names = _file_names(folder)
+    return bool(_safetensors(names) or _pickles(names))
 
 
-def check_safe(folder: Path, shown: str, place: str, *, allow_pickle: bool) -> None:
-    """Refuse a folder without weights, with some of them missing, or whose weights only a pickle holds."""
-    names = _names(folder)
-    if _safe(names):
-        missing = _missing_parts(folder, names)
+def check_safe(folder: Path, shown: str, source: str, *, allow_pickle: bool) -> None:
+    """Refuse a folder without weights, with some of them missing, or with weights only in pickles."""
+    names = _file_names(folder)
+    if _safetensors(names):
+        missing = _missing_shards(folder, names)
         if missing:
             raise BadExperiment(
-                what=f"{len(missing)} files of the weights in {shown!r} are missing: {', '.join(missing[:3])}",
-                why=f"{place}; {_INDEX} names them",
+                what=f"{len(missing)} weight files are missing in {shown!r}: {', '.join(missing[:3])}",
+                why=f"{source}; {_INDEX} lists them",
                 next="copy the folder again",
             )
         return
@@ -78,25 +78,25 @@ def check_safe(folder: Path, shown: str, place: str, *, allow_pickle: bool) -> N
     if pickles:
         raise BadExperiment(
             what=f"the weights in {shown!r} are pickles: {', '.join(pickles[:3])}",
-            why=f"{place}; reading a pickle can run any code that it holds",
-            next="convert them to safetensors, or add --allow-pickle if you trust where they come from",
+            why=f"{source}; loading a pickle can run arbitrary code",
+            next="convert them to safetensors, or add --allow-pickle if you trust their source",
         )
     adapters = [name for name in names if name.startswith("adapter_model")]
     raise BadExperiment(
         what=f"there are no weights in {shown!r}" + (", only adapters" if adapters else ""),
-        why=f"{place}; it holds no safetensors of a whole model",
-        next="merge the adapters into their model first" if adapters else "give the folder that holds the weights",
+        why=f"{source}; it has no safetensors of a whole model",
+        next="merge the adapters into their model first" if adapters else "give the folder that has the weights",
     )
 
 
-def _names(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     try:
         return sorted(each.name for each in folder.iterdir() if each.is_file())
     except OSError:
         return []
 
 
-def _safe(names: list[str]) -> list[str]:
+def _safetensors(names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]
 
 
@@ -104,11 +104,11 @@ def _pickles(names: list[str]) -> list[str]:
     return [n for n in names if n.endswith(_PICKLES) and n not in _NO_WEIGHTS and not n.startswith("adapter_")]
 
 
-def _missing_parts(folder: Path, names: list[str]) -> list[str]:
+def _missing_shards(folder: Path, names: list[str]) -> list[str]:
     if _INDEX not in names or "model.safetensors" in names:
         return []
-    parts = _configuration(str(folder / _INDEX)).get("weight_map")
-    return sorted(set(map(str, parts.values())) - set(names)) if isinstance(parts, dict) else []
+    shards = _read_json(str(folder / _INDEX)).get("weight_map")
+    return sorted(set(map(str, shards.values())) - set(names)) if isinstance(shards, dict) else []
 
 
 _DIMENSIONS = (
@@ -121,7 +121,7 @@ _DIMENSIONS = (
     "head_dim",
     "sliding_window",
 )
-# The GGUF format's names of them, behind the architecture's own.
+# The GGUF format's names for them, which follow the name of the architecture.
 _GGUF = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
@@ -131,51 +131,51 @@ _GGUF = {
 }
 
 
-def _check_architecture(stated: Mapping[str, Any], model: Model, shown: str, place: str) -> None:
-    """Refuse dimensions that are stated otherwise than the model's; what is not stated is not refused."""
-    ours = model.architecture.as_dict()
-    # null leaves a dimension to be derived, but of the window it says that there is none.
-    known = {n: stated[n] for n in _DIMENSIONS if n in stated and (stated[n] is not None or n == "sliding_window")}
-    if stated.get("use_sliding_window") is False:
+def _check_architecture(config: Mapping[str, Any], model: Model, shown: str, source: str) -> None:
+    """Refuse dimensions that differ from the model's; a dimension that the configuration lacks is not checked."""
+    expected = model.architecture.as_dict()
+    # null means that a dimension is derived, except for the sliding window, where it means that there is none.
+    known = {n: config[n] for n in _DIMENSIONS if n in config and (config[n] is not None or n == "sliding_window")}
+    if config.get("use_sliding_window") is False:
         known.pop("sliding_window", None)
-    differing = [f"{name} is {value}, not {ours[name]}" for name, value in known.items() if value != ours[name]]
+    differing = [f"{name} is {value}, not {expected[name]}" for name, value in known.items() if value != expected[name]]
     if differing:
         raise BadExperiment(
-            what=f"the weights in {shown!r} are not of {model.name}'s architecture",
-            why=f"{place}; they say that {', '.join(differing)}",
-            next="a rate and its FLOPs belong to one architecture: choose the model that these weights are of",
+            what=f"the weights in {shown!r} do not have {model.name}'s architecture",
+            why=f"{source}; in their configuration {', '.join(differing)}",
+            next="FLOPs are computed for one architecture: choose the model that these weights belong to",
         )
 
 
-def _configuration(path: str) -> Mapping[str, Any]:
-    """A JSON object out of a file; empty where there is none."""
+def _read_json(path: str) -> Mapping[str, Any]:
+    """The JSON object in a file; empty where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
-            stated = json.load(file)
+            content = json.load(file)
     except (OSError, ValueError):
         return {}
-    return stated if isinstance(stated, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _gguf(path: str, shown: str, place: str) -> Mapping[str, Any]:
-    """The dimensions that a GGUF file states; none where this interpreter has no reader of it."""
+def _gguf_dimensions(path: str, shown: str, source: str) -> Mapping[str, Any]:
+    """The dimensions in a GGUF file's metadata; empty where this interpreter has no GGUF reader."""
     try:
-        import gguf  # needed for such a file alone
+        import gguf  # needed for GGUF files only
     except ImportError:
         return {}
     try:
         fields = gguf.GGUFReader(path).fields
-        stated = {name: field.contents() for name, field in fields.items() if name.count(".") <= 2}
-    # The format's reader raises whatever a damaged file makes it meet.
+        metadata = {name: field.contents() for name, field in fields.items() if name.count(".") <= 2}
+    # On a damaged file the reader can raise anything.
     except Exception as error:
         raise BadExperiment(
             what=f"{shown!r} cannot be read as GGUF",
-            why=f"{place}: {type(error).__name__}: {error}",
+            why=f"{source}: {type(error).__name__}: {error}",
             next="copy the file again",
         ) from error
-    kind = stated.get("general.architecture")
-    found = {ours: stated[f"{kind}.{theirs}"] for theirs, ours in _GGUF.items() if f"{kind}.{theirs}" in stated}
-    texts = stated.get("tokenizer.ggml.tokens")
-    if isinstance(texts, list):
-        found["vocab_size"] = len(texts)
+    kind = metadata.get("general.architecture")
+    found = {ours: metadata[f"{kind}.{theirs}"] for theirs, ours in _GGUF.items() if f"{kind}.{theirs}" in metadata}
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, list):
+        found["vocab_size"] = len(tokens)
     return found

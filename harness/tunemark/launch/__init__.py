@@ -1,4 +1,4 @@
-"""From a plan to processes, and how they ended. Effects: processes, and the code copies in the store."""
+"""Start a plan's processes, follow them, and say how they ended. Effects: processes, and code copies in the store."""
 
 from tunemark.launch.code import CodeCopy as CodeCopy
 from tunemark.launch.code import copy_code as copy_code

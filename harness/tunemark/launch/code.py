@@ -1,7 +1,7 @@
-"""The code that the worker will run: a copy in the store, one per content hash, so that what ran is known.
+"""Copy the code that the worker runs into the store, one copy per content hash, so that the code of a run is known.
 
-It holds the worker package and each named runtime's package with an empty `__init__`, so that another interpreter
-needs nothing installed, and a plugin's parent side is never imported in the timed process.
+A copy holds the worker package, and the package of each runtime with an empty `__init__`: another interpreter needs
+nothing installed, and the parent side of a plugin is never imported in the timed process.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tunemark_worker.contract import split_runtime
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeCopy:
-    """A folder for PYTHONPATH, and the hash of all that is in it."""
+    """A folder for PYTHONPATH, and the hash of its content."""
 
     folder: Path
     sha256: str
 
 
 def copy_code(runtimes: Iterable[str], store: Path) -> CodeCopy:
-    """Copy the worker package and the runtimes' top packages into `store`/.code/<hash>, unless they are there."""
+    """Copy the worker package and the runtimes' top-level packages to `store`/.code/<hash>, unless it exists."""
     packages = sorted({"tunemark_worker", *(split_runtime(name)[0].partition(".")[0] for name in runtimes)})
-    sources = {package: _folder(package) for package in packages}
+    sources = {package: _package_folder(package) for package in packages}
     files = {
-        Path(package, path.relative_to(folder)): _content(package, folder, path)
+        Path(package, path.relative_to(folder)): _read_content(package, folder, path)
         for package, folder in sources.items()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
@@ -43,43 +43,43 @@ def copy_code(runtimes: Iterable[str], store: Path) -> CodeCopy:
     target = store.absolute() / ".code" / digest.hexdigest()[:16]
     if not target.exists():
         try:
-            _make(target, files)
+            _write_copy(target, files)
         except OSError as error:
             raise BadStore(
                 what=f"cannot write a copy of the code to {target.parent}",
                 why=str(error),
-                next="name a folder that you may write to, with space left, by --store",
+                next="choose a writable folder with free space by --store",
             ) from error
     return CodeCopy(folder=target, sha256=digest.hexdigest())
 
 
-def _make(target: Path, files: Mapping[Path, bytes]) -> None:
+def _write_copy(target: Path, files: Mapping[Path, bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    growing = Path(tempfile.mkdtemp(dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         for relative, content in files.items():
-            (growing / relative).parent.mkdir(parents=True, exist_ok=True)
-            (growing / relative).write_bytes(content)
+            (temporary / relative).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / relative).write_bytes(content)
         try:
-            os.rename(growing, target)
+            os.rename(temporary, target)
         except OSError:
-            if not target.exists():  # else another sweep has made the same copy in the meantime
+            if not target.exists():  # otherwise another process has made the same copy in the meantime
                 raise
     finally:
-        shutil.rmtree(growing, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _folder(package: str) -> Path:
+def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise PluginError(
-            what=f"a runtime lives in {package!r}, which is no installed package",
+            what=f"a runtime is in {package!r}, which is not an installed package",
             next="a plugin's runtime must be a module inside a package (a folder with an __init__.py)",
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _content(package: str, folder: Path, path: Path) -> bytes:
+def _read_content(package: str, folder: Path, path: Path) -> bytes:
     if package != "tunemark_worker" and path == folder / "__init__.py":
         return b""
     return path.read_bytes()

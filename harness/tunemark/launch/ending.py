@@ -1,5 +1,5 @@
-"""How an attempt ended, by what is left of it: the records first, then what torch's elastic agent and the platform
-said, the exit code last. Where one rank's end has ended the others, that one is named."""
+"""Decide how an attempt ended: by its records first, then by what torch's elastic agent and the platform report, and
+by the exit code last. If one rank's failure ended the others, that rank is named."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 Status = Literal["ok", "oom", "error", "killed", "timeout"]
 
-# The last of a log that is looked through, bytes.
+# Bytes at the end of a log that are searched.
 _TAIL_BYTES = 20_000
-# Less than this left on a disk, and a record of a step may not fit any more. Bytes.
+# Free bytes below which a disk counts as full, because a record may not fit any more.
 _FULL_BYTES = 16 * 1024
-# A rank whose peer is gone says so in one of these ways (gloo's and NCCL's words, torch 2.1 to 2.13).
+# Error messages of a rank whose peer is gone (gloo and NCCL, torch 2.1 to 2.13).
 _PEER_GONE = re.compile(
     r"Connection (?:closed|reset) by|Broken pipe|remote process (?:exited|has)|Socket Timeout|"
     r"[Cc]onnection refused|[Cc]onnectFullMesh failed",
 )
-# The elastic agent's account of the rank that failed first.
+# The elastic agent's report of the rank that failed first.
 _ROOT_CAUSE = re.compile(
     r"Root Cause \(first observed failure\):.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)", re.DOTALL
 )
@@ -30,7 +30,7 @@ _ROOT_CAUSE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How an attempt ended. evidence: what shows it (a line of stderr, an exit code, the kernel's count of kills)."""
+    """How an attempt ended. evidence: what shows it (a line of stderr, an exit code, a count of OOM kills)."""
 
     status: Status
     reason: str
@@ -39,11 +39,11 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remains:
-    """What is left of an attempt.
+    """What an attempt leaves behind, from which its end is decided.
 
-    code: of its exit. ends: each rank's last record, None where it wrote none. silence: words on the silence that it
-    was ended for, empty where it was not. kills: processes that the kernel killed for memory meanwhile, on the hosts
-    that say so. platform: what the launcher's `facts` said. folder: with its logs.
+    code: exit code. ends: each rank's `end` record, None if it wrote none. silence: describes the timeout that the
+    attempt was ended for, empty if there was none. kills: processes that the kernel's OOM killer killed meanwhile, on
+    hosts that count them. platform: the launcher's `facts`. folder: the attempt's, with its logs.
     """
 
     code: int
@@ -55,18 +55,18 @@ class Remains:
 
 
 def judge(remains: Remains) -> Ended:
-    """The end of an attempt."""
+    """Decide how an attempt ended."""
     ends, folder = remains.ends, remains.folder
     if remains.silence:
         return Ended(status="timeout", reason="silent", evidence=f"{remains.silence}; last words: {last_words(folder)}")
     missing = [rank for rank, end in enumerate(ends) if end is None]
     if missing:
-        ended = _cut_off(remains, missing)
+        ended = _find_outside_cause(remains, missing)
         if ended is not None:
             return ended
     failed = [end for end in ends if end is not None and end["status"] != "ok"]
     if failed:
-        # What a rank says of a peer that is gone is the second thing that happened.
+        # An error about a lost peer is only a consequence of another rank's failure.
         end = min(
             failed, key=lambda end: (end["status"] != "oom", _PEER_GONE.search(str(end.get("error"))) is not None)
         )
@@ -75,8 +75,8 @@ def judge(remains: Remains) -> Ended:
     if not missing:
         reason = str(ends[0]["reason"]) if ends[0] else ""
         if reason == "interrupted":
-            words = "ended at a window's edge after SIGTERM"
-            return _platform_failure(remains.platform, words) or Ended(status="killed", reason=reason, evidence=words)
+            shown = "ended at a window's edge after SIGTERM"
+            return _platform_failure(remains.platform, shown) or Ended(status="killed", reason=reason, evidence=shown)
         return Ended(status="ok", reason=reason, evidence="every rank wrote its end record")
     code = remains.code
     if code < 0 or code in (128 + signal.SIGKILL, 128 + signal.SIGTERM):
@@ -85,38 +85,37 @@ def judge(remains: Remains) -> Ended:
     return Ended(status="error", reason=f"exit code {code}", evidence=last_words(folder))
 
 
-def _cut_off(remains: Remains, missing: Sequence[int]) -> Ended | None:
-    """The end of an attempt some of whose ranks wrote no end; None where nothing outside them is known to be why."""
+def _find_outside_cause(remains: Remains, missing: Sequence[int]) -> Ended | None:
+    """The end of an attempt of which ranks wrote no `end`, if something outside the ranks explains it; else None."""
     folder, platform = remains.folder, remains.platform
-    words = "no end record" if len(remains.ends) == 1 else f"no end record of {ranks_words(missing)}"
-    if ended := _platform_failure(platform, words):
+    missing_ends = "no end record" if len(remains.ends) == 1 else f"no end record of {ranks_words(missing)}"
+    if ended := _platform_failure(platform, missing_ends):
         return ended
     if remains.kills > 0:
-        kills = f"the kernel killed {remains.kills} processes of this host for memory"
-        return Ended(status="oom", reason="host memory", evidence=f"{kills}; {words}")
+        kills = f"the kernel's OOM killer killed {remains.kills} processes of this host"
+        return Ended(status="oom", reason="host memory", evidence=f"{kills}; {missing_ends}")
     cause = _ROOT_CAUSE.search(tail(folder))
     if cause and int(cause[2]) < 0:
         name = signal.Signals(-int(cause[2])).name
-        evidence = f"rank {cause[1]} (process {cause[3]}) was ended by {name}; {words}"
+        evidence = f"rank {cause[1]} (process {cause[3]}) was ended by {name}; {missing_ends}"
         return Ended(status="killed", reason=name, evidence=evidence)
     left = free_bytes(folder)
     if left is not None and left < _FULL_BYTES:
-        return Ended(
-            status="error", reason="disk full", evidence=f"{left} bytes are left on the disk of {folder}; {words}"
-        )
+        evidence = f"{left} bytes are left on the disk of {folder}; {missing_ends}"
+        return Ended(status="error", reason="disk full", evidence=evidence)
     return None
 
 
-def _platform_failure(platform: Mapping[str, Any], words: str) -> Ended | None:
+def _platform_failure(platform: Mapping[str, Any], evidence: str) -> Ended | None:
     failure = platform.get("failure")
     if not failure:
         return None
     status: Status = platform.get("failure_status", "killed")
-    return Ended(status=status, reason=str(platform.get("failure_reason", status)), evidence=f"{failure}; {words}")
+    return Ended(status=status, reason=str(platform.get("failure_reason", status)), evidence=f"{failure}; {evidence}")
 
 
 def ranks_words(ranks: Sequence[int]) -> str:
-    """ "rank 3", or "ranks 0, 1, 3"; of many only the first."""
+    """ "rank 3", or "ranks 0, 1, 3", with at most eight numbers."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     shown = ", ".join(map(str, ranks[:8]))
@@ -124,7 +123,7 @@ def ranks_words(ranks: Sequence[int]) -> str:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """What a user may still write to the folder's disk; None where the system does not say."""
+    """Bytes that a user may still write to the folder's disk; None if unknown."""
     try:
         disk = os.statvfs(folder)
     except (OSError, AttributeError):
@@ -133,7 +132,7 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def tail(folder: Path) -> str:
-    """The last of what the job's hosts wrote on standard error, the first host's last."""
+    """The ends of the standard errors of the job's hosts, the first host's last."""
     texts = []
     for path in sorted(folder.glob("stderr*.log"), reverse=True):
         try:
@@ -151,7 +150,7 @@ def last_words(folder: Path) -> str:
 
 
 def kernel_kills() -> int:
-    """How often the kernel has killed for memory on this host so far; 0 where it does not say."""
+    """Number of processes killed by the kernel's OOM killer on this host so far; 0 if unknown."""
     try:
         with open("/proc/vmstat") as file:
             return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)

@@ -1,8 +1,8 @@
-"""Follow an attempt's records as they are written, until its end or for as long as its silence is borne.
+"""Follow an attempt's records as they are written, until it ends or writes nothing for too long.
 
 Success is judged by the records first and the exit code second: every rank writes its `end` before teardown. Rank 0's
-records are read as they come; of the others it is enough to see that there are more of them, and how they begin and
-end, so that many ranks cost about as much as one. Whoever wants every record of every rank has them read.
+records are read as they come; of the others only file sizes and the `start` and `end` records, so that many ranks cost
+about as much as one. A caller may ask for every record of every rank.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tunemark.plugin import Job, Launching, StartedJob
 from tunemark.records import read_record
 from tunemark_worker.contract import records_name, stacks_name
 
-# Seconds between two looks at the records: a person sees it as live, and 20 looks a second cost the host nothing.
+# Seconds between two polls of the records: looks live to a user, and costs the host almost nothing.
 POLL_S = 0.05
-# Seconds between two looks at the ranks other than 0, so that many of them cost no more than a few.
+# Seconds between two polls of the ranks other than 0, so that many of them cost no more than a few.
 _OTHERS_S = 1.0
-# Seconds that a job may take for its teardown once every rank has written its end: gloo can hang there, and the
-# measurement is whole already.
+# Seconds that a job may take for its teardown once every rank has written its `end`: gloo can hang there, and the
+# measurement is already complete.
 _TEARDOWN_S = 5.0
-# Seconds that silent ranks have to write their stacks. On another host the request is heard within one.
+# Seconds that silent ranks have to write their stacks. Another host sees the request within one.
 _STACKS_S = 4.0
 
 
 class Following:
-    """One attempt that is under way. timeout_s: the longest silence of a rank (no new record) that is borne.
-    on_record: is given every record of rank 0, and the `start` and `end` of the others; where `every_record`, all.
-    is_waiting: whether the device lets the job wait, where it has nothing to say."""
+    """Follows one running attempt. timeout_s: longest time without a new record of a rank before the job is ended.
+    on_record: called with every record of rank 0, and `start` and `end` of the others or, if `every_record`, all.
+    is_waiting: whether the device has the job wait, during which no records are expected."""
 
     def __init__(
         self,
@@ -49,19 +49,19 @@ class Following:
         self._job, self._started, self._timeout_s = job, started, timeout_s
         self._on_record, self._is_waiting, self._every_record = on_record, is_waiting, every_record
         now_s = time.monotonic()
-        self._followers = [_Follower(job.folder, rank, now_s) for rank in range(job.processes)]
+        self._followers = [_RankFollower(job.folder, rank, now_s) for rank in range(job.processes)]
         self._others_s = now_s
         self._silent: list[int] = []
         self._kills_before = kernel_kills()
 
     def look(self) -> bool:
-        """Take in what is new; True where the job is over, or has to be ended."""
+        """Read new records; True if the job is over or has to be ended."""
         is_over = self._started.exit_code() is not None
         now_s = time.monotonic()
         leader = self._followers[0]
-        self._read(leader, now_s)
+        self._read_records(leader, now_s)
         if is_over or leader.end is not None or now_s - self._others_s >= _OTHERS_S:
-            self._look_at_others(now_s, is_ending=is_over or leader.end is not None)
+            self._poll_others(now_s, is_ending=is_over or leader.end is not None)
         if is_over:
             return True
         if self._started.is_waiting() or self._is_waiting():
@@ -69,25 +69,25 @@ class Following:
                 follower.heard_s = now_s
             return False
         if all(follower.end is not None for follower in self._followers):
-            # The elastic agent may be about to start processes again that did not end well.
-            is_last = not self._job.max_restarts or all(_is_well(follower.end) for follower in self._followers)
+            # The elastic agent may be about to restart processes that failed.
+            is_final = not self._job.max_restarts or all(_has_succeeded(follower.end) for follower in self._followers)
             silence_s = now_s - max(follower.heard_s for follower in self._followers)
-            return silence_s > (_TEARDOWN_S if is_last else self._timeout_s)
+            return silence_s > (_TEARDOWN_S if is_final else self._timeout_s)
         self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
         if self._silent and len(self._followers) > 1:
-            # The ranks that were not looked at just now may have spoken since, or have come to their end.
-            self._look_at_others(now_s, is_ending=True)
+            # Ranks that were not polled just now may have written records since, or have ended.
+            self._poll_others(now_s, is_ending=True)
             self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
         return bool(self._silent)
 
     def close(self) -> Ended:
-        """Leave no process of the job behind, take in its last records, and say how it ended."""
-        silence = self._ask_for_stacks() if self._silent else ""
+        """End all processes of the job, read its last records, and return how it ended."""
+        silence = self._request_stacks() if self._silent else ""
         is_whole = all(follower.end is not None for follower in self._followers)
         self._started.stop(self._pids(), graceful=not self._silent and not is_whole)
-        self._read(self._followers[0], time.monotonic())
-        self._look_at_others(time.monotonic(), is_ending=True)
-        # Those that started while it was ended.
+        self._read_records(self._followers[0], time.monotonic())
+        self._poll_others(time.monotonic(), is_ending=True)
+        # Processes that started in the meantime.
         self._started.stop(self._pids(), graceful=False)
         for rank in range(self._job.processes):
             path = self._job.folder / stacks_name(rank)
@@ -107,24 +107,24 @@ class Following:
             )
         )
 
-    def _look_at_others(self, now_s: float, *, is_ending: bool) -> None:
+    def _poll_others(self, now_s: float, *, is_ending: bool) -> None:
         self._others_s = now_s
         for follower in self._followers[1:]:
             if self._every_record:
-                self._read(follower, now_s)
+                self._read_records(follower, now_s)
             else:
                 for record in follower.glance(now_s, is_ending=is_ending):
                     self._on_record(record)
 
-    def _read(self, follower: _Follower, now_s: float) -> None:
+    def _read_records(self, follower: _RankFollower, now_s: float) -> None:
         for record in follower.new(now_s):
             self._on_record(record)
 
     def _pids(self) -> dict[int, int]:
         return {follower.rank: follower.pid for follower in self._followers if follower.pid is not None}
 
-    def _ask_for_stacks(self) -> str:
-        """Have the ranks write what they are at, and say in words which were silent and where that stands."""
+    def _request_stacks(self) -> str:
+        """Have all ranks write their stacks, and describe which were silent and where the stacks are."""
         paths = {f.rank: self._job.folder / stacks_name(f.rank) for f in self._followers if f.pid is not None}
         states = self._started.stacks(self._pids())
         until_s = time.monotonic() + _STACKS_S
@@ -152,9 +152,9 @@ def run_worker(
     max_restarts: int = 0,
     launching: Launching | None = None,
 ) -> Ended:
-    """Run one attempt to its end, on this host where no launcher is given. timeout_s: the longest silence of a rank.
+    """Run one attempt to its end, on this host unless a launcher is given. timeout_s: as in `Following`.
 
-    KeyboardInterrupt passes through after the workers have ended.
+    KeyboardInterrupt propagates after the workers have ended.
     """
     job = Job(
         name=folder.name,
@@ -176,56 +176,56 @@ def run_worker(
     return ended
 
 
-class _Follower:
-    """One rank's growing file of records. heard_s: when it was last found to have grown. pid, end: what its `start` and
-    `end` say, None while they are not there."""
+class _RankFollower:
+    """Reads one rank's growing file of records. heard_s: when it last grew. pid, end: the pid of the `start` record and
+    the `end` record, None until they are written."""
 
     def __init__(self, folder: Path, rank: int, now_s: float) -> None:
         self._folder, self.rank, self.heard_s = folder, rank, now_s
-        self._life = 0
+        self._restarts = 0
         self._open(0)
         self.pid: int | None = None
 
     def new(self, now_s: float) -> list[Mapping[str, Any]]:
-        """The whole records that have been written since."""
-        found = self._lines(now_s)
-        while self._is_started_again():
-            found += self._lines(now_s)
+        """Read the records that were completed since the last call."""
+        found = self._read_lines(now_s)
+        while self._switch_if_restarted():
+            found += self._read_lines(now_s)
         return found
 
     def glance(self, now_s: float, *, is_ending: bool) -> list[Mapping[str, Any]]:
-        """Whether there are more records, by the file's size alone; of them the `start`, and, where the job is coming
-        to its end, the `end`, each once."""
-        found = self._edges(now_s, is_ending)
-        while self._is_started_again():
-            found += self._edges(now_s, is_ending)
+        """Check for growth by the file's size alone; read only the `start` and, if the job is ending, the `end`, each
+        once."""
+        found = self._read_first_and_last(now_s, is_ending)
+        while self._switch_if_restarted():
+            found += self._read_first_and_last(now_s, is_ending)
         return found
 
-    def _open(self, life: int) -> None:
-        self._path, self._life = self._folder / records_name(self.rank, life), life
-        # Bytes that the file had, that were read or looked through, and whether its first line was.
+    def _open(self, restarts: int) -> None:
+        self._path, self._restarts = self._folder / records_name(self.rank, restarts), restarts
+        # Bytes: size at the last check, and position read up to; and whether the first line was read.
         self._size, self._position, self._has_begun = 0, 0, False
         self.end: Mapping[str, Any] | None = None
 
-    def _is_started_again(self) -> bool:
-        """Processes that were started again write to another file, and an end of the former ones is none."""
-        if not os.path.exists(self._folder / records_name(self.rank, self._life + 1)):
+    def _switch_if_restarted(self) -> bool:
+        """Switch to the file of a restarted process, if there is one; the previous one's `end` no longer counts."""
+        if not os.path.exists(self._folder / records_name(self.rank, self._restarts + 1)):
             return False
-        self._open(self._life + 1)
+        self._open(self._restarts + 1)
         return True
 
     def _has_grown(self, now_s: float) -> bool:
-        """Asked by one stat: most looks find nothing."""
+        """Whether there is something to read, by a single stat."""
         try:
             size = os.stat(self._path).st_size
         except FileNotFoundError:
             return False
-        # A record that did not fit on the disk is cut off again.
+        # Not only growth: a record that did not fit on a full disk is truncated again.
         if size != self._size:
             self._size, self.heard_s = size, now_s
         return size > self._position
 
-    def _lines(self, now_s: float) -> list[Mapping[str, Any]]:
+    def _read_lines(self, now_s: float) -> list[Mapping[str, Any]]:
         if not self._has_grown(now_s):
             return []
         with open(self._path, "rb") as file:
@@ -235,10 +235,10 @@ class _Follower:
         self._position += len(whole)
         records = [read_record(line) for line in whole.split(b"\n")[:-1]]
         for record in records:
-            self._note(record)
+            self._remember(record)
         return list(records)
 
-    def _edges(self, now_s: float, is_ending: bool) -> list[Mapping[str, Any]]:
+    def _read_first_and_last(self, now_s: float, is_ending: bool) -> list[Mapping[str, Any]]:
         if not self._has_grown(now_s) or (self._has_begun and not (is_ending and self.end is None)):
             return []
         lines = []
@@ -252,10 +252,10 @@ class _Follower:
                 lines += [] if last in lines else [last]
         records = [read_record(line) for line in lines]
         for record in records:
-            self._note(record)
+            self._remember(record)
         return [record for record in records if record["kind"] in ("start", "end")]
 
-    def _note(self, record: Mapping[str, Any]) -> None:
+    def _remember(self, record: Mapping[str, Any]) -> None:
         if record["kind"] == "start":
             self.pid = record["pid"]
         elif record["kind"] == "end":
@@ -263,7 +263,7 @@ class _Follower:
 
 
 def _last_line(file: BinaryIO) -> bytes:
-    """The last whole line of a file that has one, where the file then stands."""
+    """The last complete line of a file that has one; the file is then positioned after it."""
     size, length = file.seek(0, os.SEEK_END), 4096
     while True:
         begin = max(0, size - length)
@@ -277,7 +277,7 @@ def _last_line(file: BinaryIO) -> bytes:
         length *= 4
 
 
-def _is_well(end: Mapping[str, Any] | None) -> bool:
+def _has_succeeded(end: Mapping[str, Any] | None) -> bool:
     return end is not None and end["status"] == "ok" and end["reason"] != "interrupted"
 
 

@@ -1,4 +1,4 @@
-"""What the worker's interpreter has, asked without importing torch: versions from the packages' metadata."""
+"""Query the worker's interpreter for its packages without importing torch: versions from the packages' metadata."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import msgspec
 
 from tunemark.errors import BadExperiment
 
-_QUESTION = """
+_QUERY_SCRIPT = """
 import json, sys
-# A folder of the user's that is called torch is not torch.
+# A user's folder named torch is not the package.
 sys.path = [p for p in sys.path if p]
 import importlib.util
 try:
@@ -39,11 +39,11 @@ print(json.dumps({
 """
 
 
-# An interpreter on a cold network disk takes seconds.
-_PATIENCE_S = 60
+# Seconds for the reply: an interpreter on a cold network disk takes several.
+_REPLY_TIMEOUT_S = 60
 
 
-class _Answer(msgspec.Struct):
+class _InterpreterReply(msgspec.Struct):
     python: str
     found: dict[str, bool]
     versions: dict[str, str | None]
@@ -51,7 +51,7 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interpreter:
-    """An interpreter and the versions of what the run needs in it (None: no metadata says)."""
+    """An interpreter and the versions of the packages that the run needs (None if metadata does not say)."""
 
     path: str
     python: str
@@ -59,48 +59,48 @@ class Interpreter:
 
 
 def examine(path: str, requires: Sequence[str]) -> Interpreter:
-    """Ask the interpreter at `path` what it has; refuse it where a required module is missing."""
+    """Query the interpreter at `path`; BadExperiment if it does not work or lacks a required module."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [path, "-c", _QUESTION, *requires]
-    answer = None
+    command = [path, "-c", _QUERY_SCRIPT, *requires]
+    reply = None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, env=environment)
-        said = (done.stderr or done.stdout).strip()[-500:]
-        reason = f"it ended with code {done.returncode}" + (f": {said}" if said else " and said nothing")
-        if done.returncode == 0:
-            answer = msgspec.json.decode(done.stdout, type=_Answer)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_REPLY_TIMEOUT_S, env=environment)
+        output = (process.stderr or process.stdout).strip()[-500:]
+        reason = f"it ended with code {process.returncode}" + (f": {output}" if output else " and no output")
+        if process.returncode == 0:
+            reply = msgspec.json.decode(process.stdout, type=_InterpreterReply)
     except subprocess.TimeoutExpired:
-        reason = f"it did not answer in {_PATIENCE_S} s"
+        reason = f"it did not answer in {_REPLY_TIMEOUT_S} s"
     except OSError as error:
         reason = error.strerror or str(error)
     except (UnicodeDecodeError, msgspec.MsgspecError):
-        reason = f"it does not answer as Python does: {said!r}" if said else "it said nothing"
-    if answer is None:
+        reason = f"it does not answer as Python does: {output!r}" if output else "it printed nothing"
+    if reply is None:
         raise BadExperiment(
             what=f"cannot ask the interpreter {path}", why=reason, next="give --python a working Python"
         )
-    missing = [name for name in requires if not answer.found.get(name)]
+    missing = [name for name in requires if not reply.found.get(name)]
     if missing:
         raise BadExperiment(
             what=f"{path} lacks {', '.join(missing)}",
             why="the run needs it in the interpreter that trains; nothing is installed into it for you",
             next=f"{path} -m pip install {' '.join(missing)}",
         )
-    return Interpreter(path=path, python=answer.python, versions=answer.versions)
+    return Interpreter(path=path, python=reply.python, versions=reply.versions)
 
 
 def check_versions(interpreter: Interpreter, needs: Mapping[str, str], what: str) -> None:
-    """Refuse an interpreter that has an older module than `needs` names; one whose version nobody says is tried."""
-    for module, least in needs.items():
-        found = interpreter.versions.get(module)
-        if found is not None and _numbers(found) < _numbers(least):
+    """BadExperiment if a module is older than the version in `needs`; one of unknown version is accepted."""
+    for module, minimum in needs.items():
+        version = interpreter.versions.get(module)
+        if version is not None and _parse_numbers(version) < _parse_numbers(minimum):
             raise BadExperiment(
-                what=f"{what} needs {module} {least} or newer",
-                why=f"{interpreter.path} has {module} {found}",
-                next=f"{interpreter.path} -m pip install '{module}>={least}', another --python, or another strategy",
+                what=f"{what} needs {module} {minimum} or newer",
+                why=f"{interpreter.path} has {module} {version}",
+                next=f"{interpreter.path} -m pip install '{module}>={minimum}', another --python, or another strategy",
             )
 
 
-def _numbers(version: str) -> list[int]:
-    """The numbers that a version begins with: 2.13.0+cpu is 2, 13, 0."""
+def _parse_numbers(version: str) -> list[int]:
+    """The leading numbers of a version: [2, 13, 0] for 2.13.0+cpu."""
     return [int(number) for number in re.findall(r"\d+", re.split(r"[^0-9.]", version)[0])]

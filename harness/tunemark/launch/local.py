@@ -1,8 +1,8 @@
-"""The launcher `local`: a job's processes on this host, through torch's own `torch.distributed.run` where they are
-several, or may be started again.
+"""The launcher `local`: a job's processes on this host, started through `torch.distributed.run` if there are several or
+if they may be restarted.
 
-The job is a session of its own, so Ctrl-C reaches the parent alone, which passes it on as SIGTERM: the worker ends
-at the next window's edge and keeps all that it measured.
+The job runs in its own session, so Ctrl-C reaches only the parent, which passes it on as SIGTERM: the worker ends at
+the next window's edge and keeps everything it has measured.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from tunemark.plugin import Job, Launch, StartedJob
 from tunemark_worker.contract import OWN_STORE, PARENT
 
 _WORKER = ("-m", "tunemark_worker", "plan.json")
-# Seconds that a worker has to end at a window's edge after SIGTERM, before it is killed.
+# Seconds that a worker has after SIGTERM to end at a window's edge, before it is killed.
 _GRACE_S = 20.0
 
 
 class Local:
-    """Starts jobs on this host, one at a time: two of them would measure each other."""
+    """Starts jobs on this host, one at a time, because concurrent jobs would slow each other down."""
 
     at_once = 1
 
     def __init__(
         self, options: Mapping[str, str], export: Sequence[str] = (), say: Callable[[str], None] = lambda words: None
     ) -> None:
-        """export: of no use here, since processes of this host inherit every variable."""
+        """export: unused, because processes on this host inherit every environment variable."""
 
     def check(self, launch: Launch, store: Path) -> None:
-        """Whatever the device could plan here can be started here."""
+        """Nothing to check: what the device can plan on this host can be started here."""
 
     def start(self, job: Job) -> StartedJob:
         return LocalJob(job)
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
-        """None: nobody has followed its processes since, and what they measured beside others is not known."""
+        """None: nobody followed its processes in the meantime, so what ran next to them is unknown."""
         return None
 
     def close(self) -> None:
@@ -48,12 +48,12 @@ class Local:
 
 
 class LocalJob:
-    """Processes of this host. program: what each of them runs, as the interpreter's arguments, in the job's folder."""
+    """A job's processes on this host. program: interpreter arguments of each process, run in the job's folder."""
 
     def __init__(self, job: Job, program: Sequence[str] = _WORKER) -> None:
         self._folder = job.folder
         variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
-        # Another interpreter's own library would stand in for the worker's; what was examined was asked without it.
+        # PYTHONHOME would replace the worker's standard library; the interpreter was also queried without it.
         variables.pop("PYTHONHOME", None)
         variables[PARENT] = str(os.getpid())
         if job.max_restarts:
@@ -82,7 +82,7 @@ class LocalJob:
     def stacks(self, pids: Mapping[int, int]) -> str:
         states = {rank: state for rank, pid in pids.items() if (state := _state(pid, self._folder))}
         for rank in states:
-            # A rank that was stopped writes its stacks as soon as it goes on, from where it was stopped.
+            # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
             for number in (signal.SIGUSR1, signal.SIGCONT):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pids[rank], number)
@@ -95,7 +95,7 @@ class LocalJob:
                 self._process.wait(_GRACE_S)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        # Torchrun's ranks are each in a session of their own, which outlives a killed one that started it.
+        # Each of torchrun's ranks has its own session, which outlives a killed torchrun.
         for pid in pids.values():
             if _state(pid, self._folder):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -110,7 +110,7 @@ class LocalJob:
 
 
 def command(job: Job, program: Sequence[str] = _WORKER) -> list[str]:
-    """The command line of all processes, to be run in the job's folder."""
+    """The command line that starts all processes, to be run in the job's folder."""
     if job.processes == 1 and not job.max_restarts:
         return [job.python, *program]
     elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
@@ -120,8 +120,8 @@ def command(job: Job, program: Sequence[str] = _WORKER) -> list[str]:
 
 
 def _state(pid: int, folder: Path) -> str | None:
-    """The letter by which the kernel tells a rank's state, "?" where it does not; None where the rank is gone. A number
-    that meanwhile means another process is told by where it works: a rank works in its attempt's folder."""
+    """The state letter of proc(5) of a rank, "?" if unknown; None if the rank is gone. A reused pid shows by its
+    working directory: a rank works in its attempt's folder."""
     if not os.path.isdir("/proc/self"):
         return "?"
     try:

@@ -1,7 +1,7 @@
-"""Run somebody's own program unchanged and stamp every piece of its output on arrival with a monotonic clock.
+"""Run a user's program unchanged and timestamp every chunk of its output on arrival with a monotonic clock.
 
-The program writes to a terminal of its own where the system has such, since otherwise its language would hold lines
-back to write them in blocks; what it prints goes on to our standard error as it comes.
+The program writes to a pseudo-terminal if the system has them, because it would otherwise block-buffer its output. Its
+output is passed on to standard error as it comes.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from tunemark.errors import BadExperiment
 Chunk = tuple[bytes, float | None]
 
 _CHUNK_BYTES = 1 << 16
-# What may wait to be worked on: 64 MiB of the fullest chunks.
-_WAITING_CHUNKS = 1024
-# After an interruption the program has this long to end by itself.
+# Longest queue of unprocessed chunks: 64 MiB of full ones.
+_QUEUE_CHUNKS = 1024
+# Seconds that the program has to end by itself after an interruption.
 _GRACE_S = 10.0
 
 
 class Witness:
-    """One run of a program. exit_code: None until `chunks` has come to its end."""
+    """One execution of a program. exit_code: None until `chunks` is exhausted."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = list(command)
         self.exit_code: int | None = None
 
     def chunks(self) -> Iterator[Chunk]:
-        """What the program prints, as it comes. Raises `BadExperiment` where it cannot be started."""
-        reader, writer = _terminal()
+        """The program's output as it comes, with arrival times. `BadExperiment` if it cannot be started."""
+        reader, writer = _open_terminal()
         try:
-            # A variable that Python alone reads; harmless to all else, and needed where there is no terminal.
+            # Needed without a terminal; only Python reads it.
             environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
             process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=environment
@@ -53,12 +53,12 @@ class Witness:
         finally:
             os.close(writer)
         try:
-            for data, arrived_s in _stamped(reader):
+            for data, arrived_s in _timestamped_chunks(reader):
                 sys.stderr.buffer.write(data)
                 sys.stderr.buffer.flush()
                 yield data, arrived_s
         except KeyboardInterrupt:
-            # A terminal's interrupt reaches our group alone, and its output so far is still worth an audit.
+            # Ctrl-C reaches only this process's group; the output so far can still be audited.
             process.send_signal(signal.SIGINT)
         finally:
             os.close(reader)
@@ -70,11 +70,11 @@ class Witness:
 
 
 def arriving(stream: BinaryIO) -> Iterator[Chunk]:
-    """The same of a pipe whose writer runs already."""
-    return _stamped(stream.fileno())
+    """The chunks of a pipe whose writer is already running."""
+    return _timestamped_chunks(stream.fileno())
 
 
-def _terminal() -> tuple[int, int]:
+def _open_terminal() -> tuple[int, int]:
     try:
         import fcntl  # none of the three is on Windows
         import pty
@@ -83,7 +83,7 @@ def _terminal() -> tuple[int, int]:
     except ImportError:
         return os.pipe()
     reader, writer = pty.openpty()
-    # Wide, so that nobody wraps lines, and without the line feed's translation.
+    # Wide, so that programs do not wrap lines, and without translation of line feeds.
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 1000, 0, 0))
     attributes = termios.tcgetattr(writer)
     attributes[1] &= ~termios.OPOST
@@ -91,17 +91,17 @@ def _terminal() -> tuple[int, int]:
     return reader, writer
 
 
-def _stamped(descriptor: int) -> Iterator[Chunk]:
-    """Chunks with the time at which they could be read, by a thread of its own: whoever works on a chunk, or waits to
-    pass it on, makes the next one no later."""
-    arrived: queue.Queue[Chunk | None] = queue.Queue(_WAITING_CHUNKS)
+def _timestamped_chunks(descriptor: int) -> Iterator[Chunk]:
+    """Chunks with their arrival times, read in a separate thread, so that slow processing of a chunk does not delay the
+    timestamp of the next."""
+    arrived: queue.Queue[Chunk | None] = queue.Queue(_QUEUE_CHUNKS)
 
-    def follow() -> None:
+    def read_all() -> None:
         while data := _read(descriptor):
             arrived.put((data, time.monotonic()))
         arrived.put(None)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=read_all, daemon=True).start()
     while (chunk := arrived.get()) is not None:
         yield chunk
 
@@ -110,7 +110,7 @@ def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, _CHUNK_BYTES)
     except OSError as error:
-        # Linux says EIO when the last program at the terminal has gone; the other, that we have closed it.
+        # EIO on Linux after the last program at the terminal has ended; EBADF after the descriptor was closed here.
         if error.errno in (errno.EIO, errno.EBADF):
             return b""
         raise

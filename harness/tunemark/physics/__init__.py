@@ -1,5 +1,5 @@
-"""What a model costs, from its dimensions alone: parameters, FLOPs per token, a floor of memory; and what chips offer.
-Pure arithmetic, and one table."""
+"""Costs of a model from its dimensions: parameters, FLOPs per token, a lower bound on memory; and tables of chips' peak
+rates and links. Pure arithmetic."""
 
 from tunemark.physics.chips import Chip as Chip
 from tunemark.physics.flops import CONVENTIONS as CONVENTIONS

@@ -1,8 +1,8 @@
-"""The table of chips: what their vendors publish, each entry with its source and the day it was checked. Data only.
+"""The table of chips with their vendors' figures, each with its source and the day it was checked. Data only.
 
-Rates are those of matrix multiplication, without structured sparsity unless they stand under `sparse_flops`, at the
-clock that the vendor rates the part for. A figure that could not be confirmed is not here: some chips lack a
-precision, many cards lack an entry. Vendors' pages were read through public copies, named after "via".
+Rates are of matrix multiplication at the vendor's rated clock, without structured sparsity except in `sparse_flops`.
+Figures that could not be confirmed are omitted: some chips lack a precision, many cards lack an entry. Vendors' pages
+were read through public copies, named after "via".
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Chip:
     """One package as it is sold.
 
     name: its shortest unambiguous name. aliases: other spellings, compared without case, punctuation and vendor names.
-    dies: parts that software may show as devices of their own; all figures are of the package.
+    dies: parts that software may show as separate devices; all figures are of the package.
     flops: dense FLOP/s by precision. sparse_flops: with structured sparsity, where the vendor publishes it.
-    memory_bytes: what the vendor calls GB is taken as GiB, which is what these parts hold. It, bandwidth and power are
-    None where they were not confirmed or differ between variants. is_ceiling: False where the clock can pass the rated
-    one, so that a rate above the peak is no impossibility. checked: the day (ISO) on which the source was compared.
+    memory_bytes: the vendor's GB are taken as GiB, which is what these parts have. It, bandwidth and power are None
+    where they were not confirmed or differ between variants. is_ceiling: False where the clock can exceed the rated
+    one, so that a rate above the peak is possible. checked: the day (ISO) on which the source was compared.
     """
 
     name: str
@@ -519,7 +519,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
 )
 
-# Asked for and not shipped, with the reason.
+# Chips without an entry, with the reason.
 UNCONFIRMED: Mapping[str, str] = {
     "A10G": "sources differ between 70 and 125 TFLOP/s in bf16",
     "A800": "no vendor's page was found",

@@ -1,11 +1,11 @@
-"""FLOPs of training per token: what the arithmetic needs (model FLOPs), and what is done where activations are computed
-a second time (hardware FLOPs). Two FLOPs per multiply-add; matrix multiplications alone.
+"""Training FLOPs per token: model FLOPs (without recomputation) and hardware FLOPs (with recomputed activations). Two
+FLOPs per multiply-add; only matrix multiplications count.
 
-There are two conventions of attention, and every figure names its own: "causal" counts the keys that the mask and the
-window leave, "full" all of the sequence, as most published figures do.
+There are two conventions for attention, and every figure names its own: "causal" counts the keys visible under the mask
+and the window, "full" all of the sequence, as most published figures do.
 
-Sources: Chowdhery et al. 2022, "PaLM", appendix B, where attention is counted in full; Dao 2023, "FlashAttention-2",
-section 4.1, where the causal half alone is; Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
+Sources: Chowdhery et al. 2022, "PaLM", appendix B, which counts attention in full; Dao 2023, "FlashAttention-2",
+section 4.1, which counts the causal half; Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
 Transformer Models", section 5 and appendix A; Hu et al. 2021, "LoRA", section 4.
 """
 
@@ -27,11 +27,11 @@ CONVENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """The weights that an update changes; by default all.
+    """The weights that are trained; by default all.
 
-    first_layer: layers before it are frozen, it and those behind it train; None where all layers' own weights are
-    frozen. lora_rank: of the adapters in every layer, 0 for none; lora_targets: as `adapters` takes them.
-    A tied embedding and head are one weight: it trains where either is said to.
+    first_layer: the first trained layer; all later layers are trained too. None where all layers' own weights are
+    frozen. lora_rank: of the adapters in every layer, 0 for none; lora_targets: the targets of `adapters`.
+    A tied embedding and head are one weight, trained if either field is true.
     """
 
     embedding: bool = True
@@ -42,23 +42,23 @@ class Trained:
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or (self.first_layer is not None and self.first_layer < 0):
-            raise ValueError("lora_rank and first_layer are 0 or more")
+            raise ValueError("lora_rank and first_layer must be 0 or more")
 
 
 EVERYTHING = Trained()
 
 
 def lora(rank: int, targets: Iterable[str] = LORA_TARGETS) -> Trained:
-    """Adapters alone, as peft trains them: all that the model itself has is frozen, embedding and head too."""
+    """Adapters alone, as in peft: all of the model's own weights are frozen, embedding and head included."""
     if rank < 1:
-        raise ValueError(f"a rank is 1 or more, not {rank}")
+        raise ValueError(f"a rank must be 1 or more, not {rank}")
     return Trained(embedding=False, first_layer=None, head=False, lora_rank=rank, lora_targets=tuple(targets))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flops:
-    """FLOPs per slot by role. attention: its projections; scores: queries by keys, and weights by values; adapters:
-    LoRA's own matrices."""
+    """FLOPs per slot by role. attention: the projections; scores: queries x keys, and attention weights x values;
+    adapters: LoRA's matrices."""
 
     attention: float = 0.0
     scores: float = 0.0
@@ -77,10 +77,10 @@ def train_flops_per_token(
 ) -> float:
     """Model FLOPs to train on one slot of a sequence: forward plus backward, nothing recomputed.
 
-    With everything trained: 6 per matmul parameter that the token meets (2 forward, 4 backward), plus attention's
-    scores and values, 12 · layers · heads · head_dim · mean visible keys. Embedding look-ups are free; the output head
-    is not, tied or untied. Of a mixture's experts those count that the router chose, and the router itself.
-    What is frozen needs less: `train_flops_by_role` says how much.
+    With everything trained: 6 per matmul parameter that the token uses (2 forward, 4 backward), plus attention's scores
+    and values, 12 · layers · heads · head_dim · mean visible keys. Embedding look-ups are free; the output head is not,
+    tied or untied. Of a mixture's experts only those chosen by the router count, plus the router itself.
+    Frozen weights need fewer: see `train_flops_by_role`.
 
     Sources: PaLM, appendix B ("full"); FlashAttention-2, section 4.1 ("causal").
     """
@@ -88,27 +88,27 @@ def train_flops_per_token(
 
 
 def train_flops_by_convention(a: Architecture, sequence: int, trained: Trained = EVERYTHING) -> dict[Attention, float]:
-    """`train_flops_per_token` under the name of each convention."""
+    """`train_flops_per_token` by attention convention."""
     return {name: train_flops_per_token(a, sequence, name, trained) for name in CONVENTIONS}
 
 
-# A search asks for the same few, tens of thousands of times.
+# A layout search makes the same few calls tens of thousands of times.
 @functools.lru_cache(maxsize=256)
 def train_flops_by_role(
     a: Architecture, sequence: int, attention: Attention = "causal", trained: Trained = EVERYTHING
 ) -> Flops:
     """Model FLOPs per slot, forward plus backward, by role.
 
-    For y = x W the backward pass costs as much as the forward pass for W's gradient, where W trains, and as much again
-    for x's, where anything before it trains. So a frozen matrix costs 4 per parameter, not 6, behind the first trained
-    weight, and 2 before it, where backward never comes. Under LoRA with a frozen embedding the first layer's input
-    needs no gradient, and neither do its keys unless they are adapted. (With gradient checkpointing, transformers asks
-    for that input's gradient all the same: no need of the arithmetic, so it is not in here.)
-    The norms of a layer that trains train too, so that its projections' inputs need gradients wherever it stands.
+    For y = x W the backward pass costs as much as the forward pass for W's gradient, if W is trained, and as much again
+    for x's, if anything before W is trained. So a frozen matrix costs 4 per parameter, not 6, after the first trained
+    weight, and 2 before it, which the backward pass does not reach. Under LoRA with a frozen embedding the input of the
+    first layer needs no gradient, and neither do its keys unless they are adapted. (With gradient checkpointing,
+    transformers computes that input's gradient all the same; the mathematics does not need it, so it is not counted.)
+    The norms of a trained layer are trained too, so that the inputs of its projections always need gradients.
 
     Source: Hu et al. 2021, "LoRA", section 4 (frozen weights need no gradient); the rest is the chain rule.
     """
-    layers, head, _ = _walk(a, sequence, attention, trained)
+    layers, head, _ = _layer_flops(a, sequence, attention, trained)
     return _sum([*layers, Flops(head=head)])
 
 
@@ -120,23 +120,23 @@ def hardware_flops_per_token(
     recomputation: Recomputation = "none",
     trained: Trained = EVERYTHING,
 ) -> float:
-    """FLOPs per slot that are done where activations are computed again for the backward pass; over peak, this is HFU.
+    """FLOPs per slot including activations recomputed for the backward pass; divided by the peak, this is HFU.
 
-    "full": the forward pass of every layer once more, the head's not (8 instead of 6 per matmul parameter of a layer,
-    16 instead of 12 of scores). "selective": scores and values alone, 16 instead of 12; the cited paper's formula
-    doubles the term (24). Layers that backward never reaches are not recomputed. What a fused attention kernel
-    recomputes inside its backward pass is not in here, nor in the published figures.
+    "full": the forward pass of every layer again, but not the head's (8 instead of 6 per matmul parameter of a layer,
+    16 instead of 12 for scores). "selective": only scores and values again, 16 instead of 12; the cited paper's formula
+    doubles the term (24). Layers that the backward pass does not reach are not recomputed. Recomputation inside the
+    backward pass of a fused attention kernel is not counted, nor is it in published figures.
 
     Source: Korthikanti et al. 2022, section 5 and appendix A.
     """
-    layers, head, reached = _walk(a, sequence, attention, trained)
-    again = Flops()
+    layers, head, reached = _layer_flops(a, sequence, attention, trained)
+    recomputed = Flops()
     if recomputation != "none":
-        forward, *_ = _walk(a, sequence, attention, trained, is_backward=False)
-        again = _sum(forward[reached:])
+        forward, *_ = _layer_flops(a, sequence, attention, trained, is_backward=False)
+        recomputed = _sum(forward[reached:])
     if recomputation == "selective":
-        again = Flops(scores=again.scores)
-    return _sum([*layers, Flops(head=head), again]).total
+        recomputed = Flops(scores=recomputed.scores)
+    return _sum([*layers, Flops(head=head), recomputed]).total
 
 
 def mean_visible_keys(sequence: int, window: int | None) -> float:
@@ -146,73 +146,72 @@ def mean_visible_keys(sequence: int, window: int | None) -> float:
     return (w * (w + 1) / 2 + (sequence - w) * w) / sequence
 
 
-def _walk(
+def _layer_flops(
     a: Architecture, sequence: int, attention: Attention, trained: Trained, *, is_backward: bool = True
 ) -> tuple[list[Flops], float, int]:
-    """The FLOPs of each layer, those of the head, and the first layer that backward reaches."""
-    layer, added = matrices(a), adapters(a, trained.lora_targets) if trained.lora_rank else ()
+    """(FLOPs of each layer, FLOPs of the head, the first layer that the backward pass reaches)"""
+    layer, lora_pairs = matrices(a), adapters(a, trained.lora_targets) if trained.lora_rank else ()
     keys = {window: _keys(sequence, window, attention) for window in {None, a.sliding_window}}
-    # Whether a gradient is wanted of the layer's input.
-    wanted = trained.embedding or (a.tie_word_embeddings and trained.head)
+    # Whether the layer's input needs a gradient.
+    input_grad = trained.embedding or (a.tie_word_embeddings and trained.head)
     layers, reached = [], a.num_hidden_layers
     for number in range(a.num_hidden_layers):
         is_sliding = a.layer_types is None or a.layer_types[number] == "sliding_attention"
-        trains = trained.first_layer is not None and number >= trained.first_layer
-        flops, wanted = _layer(
+        flops, input_grad = _one_layer_flops(
             layer,
-            added,
+            lora_pairs,
             rank=trained.lora_rank,
-            # One multiplication of all heads' queries with the keys they see; as many for their values.
+            # One product of all heads' queries with their visible keys; the one with the values costs as much.
             product=2 * a.num_attention_heads * a.head_dim * keys[a.sliding_window if is_sliding else None],
-            trains=trains,
-            wanted=wanted,
+            is_trained=trained.first_layer is not None and number >= trained.first_layer,
+            input_grad=input_grad,
             is_backward=is_backward,
         )
         layers.append(flops)
-        reached = min(reached, number) if wanted else reached
-    head_trains = trained.head or (a.tie_word_embeddings and trained.embedding)
-    times = 1 + is_backward * (int(wanted) + int(head_trains))
+        reached = min(reached, number) if input_grad else reached
+    is_head_trained = trained.head or (a.tie_word_embeddings and trained.embedding)
+    times = 1 + is_backward * (int(input_grad) + int(is_head_trained))
     return layers, 2.0 * times * a.vocab_size * a.hidden_size, reached
 
 
-def _layer(
+def _one_layer_flops(
     layer: Iterable[Matrix],
-    added: Iterable[Adapter],
+    lora_pairs: Iterable[Adapter],
     *,
     rank: int,
     product: float,
-    trains: bool,
-    wanted: bool,
+    is_trained: bool,
+    input_grad: bool,
     is_backward: bool,
 ) -> tuple[Flops, bool]:
-    """FLOPs of one layer, and whether a gradient is wanted of its output."""
-    adapted = {part for each in added for part in each.parts}
-    entered = wanted or trains
-    # Whether a gradient is wanted of each projection's output.
-    q, k, v = (entered or name in adapted for name in ("q_proj", "k_proj", "v_proj"))
-    attended = q or k or v
-    middle = entered or attended or "o_proj" in adapted
-    activated = middle or bool({"gate_proj", "up_proj"} & adapted)
-    # Whether a gradient is wanted of what goes into each matrix.
-    inputs = {
-        **dict.fromkeys(("q_proj", "k_proj", "v_proj"), entered),
-        "o_proj": attended,
-        **dict.fromkeys(("router", "gate_proj", "up_proj"), middle),
-        "down_proj": activated,
+    """(FLOPs of one layer, whether its output needs a gradient)"""
+    adapted = {part for pair in lora_pairs for part in pair.parts}
+    qkv_input = input_grad or is_trained
+    # Whether each projection's output needs a gradient, and what follows it.
+    q, k, v = (qkv_input or name in adapted for name in ("q_proj", "k_proj", "v_proj"))
+    o_input = q or k or v
+    mlp_input = qkv_input or o_input or "o_proj" in adapted
+    down_input = mlp_input or bool({"gate_proj", "up_proj"} & adapted)
+    # Whether each matrix's input needs a gradient.
+    input_grads = {
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj"), qkv_input),
+        "o_proj": o_input,
+        **dict.fromkeys(("router", "gate_proj", "up_proj"), mlp_input),
+        "down_proj": down_input,
     }
     by_role = {"attention": 0.0, "mlp": 0.0, "router": 0.0}
     for m in layer:
-        times = 1 + is_backward * (int(trains) + int(inputs[m.name]))
+        times = 1 + is_backward * (int(is_trained) + int(input_grads[m.name]))
         by_role[m.role] += 2 * times * m.inputs * m.outputs * m.used
     low_rank = 0.0
-    for each in added:
-        # The half that enters takes a gradient of its weight always, the half that leaves also one of its input.
-        down = 1 + is_backward * (1 + int(inputs[each.parts[0]]))
+    for pair in lora_pairs:
+        # Both matrices have a weight gradient; the second also an input gradient, the first if its input needs one.
+        down = 1 + is_backward * (1 + int(input_grads[pair.parts[0]]))
         up = 1 + is_backward * 2
-        low_rank += 2 * rank * (down * each.inputs + up * each.outputs) * each.used
-    # Queries by keys gives a gradient to each of the two, weights by values likewise.
+        low_rank += 2 * rank * (down * pair.inputs + up * pair.outputs) * pair.used
+    # Queries x keys has a gradient for each of the two, attention weights x values likewise.
     products = 2 + is_backward * (int(q) + int(k) + int(q or k) + int(v))
-    return Flops(scores=products * product, adapters=low_rank, **by_role), activated or "down_proj" in adapted
+    return Flops(scores=products * product, adapters=low_rank, **by_role), down_input or "down_proj" in adapted
 
 
 def _keys(sequence: int, window: int | None, attention: Attention) -> float:

@@ -1,8 +1,8 @@
-"""How chips are joined: how many share fast links, and what one can send by them and to the next node. Data only.
+"""Interconnects of chips: bandwidths within and between nodes, and the number of packages in a node. Data only.
 
-Rates are of one package in one direction, as vendors rate the links. A node here is what the fast links span, which
-is a rack of GB200s and a whole pod of TPUs. Where no network is part of the product, the one that the vendor's
-reference system has is taken, and `note` says so: another cluster's may well be slower.
+Rates are of one package in one direction, as vendors rate the links. A node here is all that the fast links span, which
+is a rack of GB200s and a whole pod of TPUs. Where the product has no network of its own, that of the vendor's
+reference system is assumed, and `note` says so: other clusters may be slower.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ GIGA = 1e9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Links:
-    """node: packages that the fast links join. intra_bytes_per_s, inter_bytes_per_s: of one package, one direction,
-    within and between nodes. note: what is assumed."""
+    """node: packages that the fast links connect. intra_bytes_per_s, inter_bytes_per_s: of one package, one direction,
+    within and between nodes. note: assumptions."""
 
     node: int
     intra_bytes_per_s: float
@@ -151,15 +151,15 @@ LINKS: dict[str, Links] = {
 
 
 def links_of(chip: str) -> Links | None:
-    """Of a chip by the name that the table of peaks gives it; None where none are known. A die of a package of two has
-    half of its package's."""
-    whole = LINKS.get(chip.removesuffix(" die"))
-    if whole is None or whole is LINKS.get(chip):
-        return whole
+    """The links of a chip, by its name in the table of chips; None where they are unknown. One die of a package of two
+    has half of the package's bandwidth."""
+    package = LINKS.get(chip.removesuffix(" die"))
+    if package is None or package is LINKS.get(chip):
+        return package
     return Links(
-        node=whole.node * 2,
-        intra_bytes_per_s=whole.intra_bytes_per_s / 2,
-        inter_bytes_per_s=whole.inter_bytes_per_s / 2,
-        source=whole.source,
-        note=f"half of a package's; {whole.note}",
+        node=package.node * 2,
+        intra_bytes_per_s=package.intra_bytes_per_s / 2,
+        inter_bytes_per_s=package.inter_bytes_per_s / 2,
+        source=package.source,
+        note=f"half of a package's; {package.note}",
     )

@@ -1,4 +1,4 @@
-"""Parameters of a decoder by role, from its dimensions.
+"""Parameter counts of a decoder by role, from its dimensions.
 
 Sources: Touvron et al. 2023, "LLaMA", section 2.2 (gated MLP, RMSNorm); Ainslie et al. 2023, "GQA"; Jiang et al. 2024,
 "Mixtral of Experts", section 2; Gemma Team 2024, "Gemma 2", section 2 (four norms); Radford et al. 2019, "GPT-2"
@@ -14,7 +14,7 @@ from typing import Literal
 
 from tunemark.plugin.descriptors import Architecture
 
-# What peft adapts where it is not told otherwise, in Llama, Mistral, Mixtral, Gemma 2, Qwen2 and Qwen3:
+# peft's default targets for Llama, Mistral, Mixtral, Gemma 2, Qwen2 and Qwen3:
 # huggingface/peft @00073fe, src/peft/utils/constants.py, TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.
 LORA_TARGETS = ("q_proj", "v_proj")
 
@@ -23,8 +23,8 @@ LORA_TARGETS = ("q_proj", "v_proj")
 class Parameters:
     """Counts by role, each parameter once: `head` is 0 where it is tied to the embedding.
 
-    position: a learned table. mlp: of all experts; mlp_active: of those that one token passes. bias: of projections
-    and of the MLP; norms hold their own.
+    position: a learned table. mlp: of all experts; mlp_active: of the experts that one token uses. bias: of projections
+    and of the MLP; norm includes its own biases.
     """
 
     embedding: int
@@ -45,13 +45,13 @@ class Parameters:
 
     @property
     def active(self) -> int:
-        """All but the experts that a token does not pass: what "active parameters" means for a mixture of experts."""
+        """All but the experts that a token does not use: the "active parameters" of a mixture of experts."""
         return self.total - self.mlp + self.mlp_active
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
-    """One kind of weight matrix of a layer. copies: one for each expert; used: how many of them a token passes."""
+    """One kind of weight matrix of a layer. copies: one for each expert; used: how many of them one token uses."""
 
     name: str
     role: Literal["attention", "mlp", "router"]
@@ -64,7 +64,7 @@ class Matrix:
 def matrices(a: Architecture) -> tuple[Matrix, ...]:
     """The matrices of one layer, in the order of a forward pass, under the names of transformers' Llama.
 
-    Those that some models keep as one (Phi-3's and GPT-2's queries, keys and values) are separate here.
+    Matrices that some models fuse (Phi-3's and GPT-2's queries, keys and values) are separate here.
     """
     queries, keys = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
     hidden, inner = a.hidden_size, a.intermediate_size
@@ -92,7 +92,7 @@ def parameters(a: Architecture) -> Parameters:
     }
     active = sum(m.inputs * m.outputs * m.used for m in layer if m.role == "mlp")
     biased = [m for m in layer if _has_bias(a, m)]
-    # A LayerNorm has a weight and a bias. The last norm stands behind all layers.
+    # A LayerNorm has a weight and a bias. One more norm follows the last layer.
     norm = (layers * a.norms_per_layer + 1) * a.hidden_size * (2 if a.norm_bias else 1)
     heads = {"head": (1, 1), "projection": (a.num_attention_heads, a.num_key_value_heads)}
     qk_norm = sum(heads[a.qk_norm]) * a.head_dim if a.qk_norm else 0
@@ -126,22 +126,21 @@ def from_dimensions(
     is_tied: bool = False,
     sequence: int = 1,
 ) -> Architecture:
-    """An architecture of which a source states its dimensions alone, as a row of a table does.
+    """An architecture of which only the dimensions are known, as from a row of a table.
 
     kv_heads: None means as many as heads. head_dim: None means hidden / heads, which must divide. sequence: the longest
-    that is known to be trained. What dimensions do not tell is left out: biases, a learned table of positions and the
-    kind of norm, together about a thousandth of the parameters and nothing of the FLOPs. Raises ValueError where the
-    dimensions contradict each other.
+    known to be trained. Biases, learned positions and the kind of norm are unknown and omitted, together about a
+    thousandth of the parameters and none of the FLOPs. Raises ValueError where the dimensions contradict each other.
     """
     sizes = {"layers": layers, "hidden": hidden, "intermediate": intermediate, "heads": heads, "vocab": vocab}
     bad = [f"{name} {value}" for name, value in sizes.items() if value < 1]
     if bad:
-        raise ValueError(f"dimensions are 1 or more, not {', '.join(bad)}")
+        raise ValueError(f"dimensions must be 1 or more, not {', '.join(bad)}")
     if head_dim is None and hidden % heads:
         raise ValueError(f"{heads} heads do not divide a hidden size of {hidden}, and no head_dim is given")
-    shared = heads if kv_heads is None else kv_heads
-    if shared < 1 or heads % shared:
-        raise ValueError(f"{shared} key-value heads do not divide {heads} heads")
+    kv = heads if kv_heads is None else kv_heads
+    if kv < 1 or heads % kv:
+        raise ValueError(f"{kv} key-value heads do not divide {heads} heads")
     return Architecture(
         model_type="dimensions",
         vocab_size=vocab,
@@ -149,7 +148,7 @@ def from_dimensions(
         intermediate_size=intermediate,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=shared,
+        num_key_value_heads=kv,
         head_dim=hidden // heads if head_dim is None else head_dim,
         max_position_embeddings=sequence,
         sliding_window=window,
@@ -162,9 +161,9 @@ def from_dimensions(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adapter:
-    """A pair of low-rank matrices, inputs x rank and rank x outputs, beside one matrix of every layer.
+    """A pair of low-rank matrices, inputs x rank and rank x outputs, added to one matrix of every layer.
 
-    parts: the names of the matrices that it stands beside, several where the model fuses them."""
+    parts: the names of the matrices that it adapts, several where the model fuses them."""
 
     parts: tuple[str, ...]
     inputs: int
@@ -174,11 +173,11 @@ class Adapter:
 
 
 def adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tuple[Adapter, ...]:
-    """What LoRA adds to each layer, under Llama's names or the model's own.
+    """LoRA's adapters in each layer, for targets under Llama's names or the model's own.
 
-    A fused matrix has one adapter whose input half is shared: "qkv_proj" (Phi-3), "c_attn" (GPT-2), "W_pack"
+    A fused matrix has one adapter with a shared input matrix: "qkv_proj" (Phi-3), "c_attn" (GPT-2), "W_pack"
     (Baichuan), "gate_up_proj" (Phi-3). "c_proj" is two matrices, as in GPT-2, whose attention and MLP both end in one;
-    "c_fc" is up_proj. Every expert has its own. A name that the layer does not have is a ValueError.
+    "c_fc" is up_proj. Every expert has its own adapter. ValueError for a name that the layer does not have.
     """
     layer = {m.name: m for m in matrices(a)}
     found: dict[tuple[str, ...], Adapter] = {}
@@ -198,15 +197,15 @@ def adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tuple[Ad
 def lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = LORA_TARGETS) -> int:
     """The parameters that LoRA trains: rank · (inputs + outputs) for each adapted matrix, all layers.
 
-    targets: by default the projections of queries and of values, as peft does for models built as Llama is.
+    targets: by default the query and value projections, as in peft for Llama-like models.
     Source: Hu et al. 2021, "LoRA", sections 4.1 and 4.2 (without biases, norms and the head).
     """
     return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in adapters(a, targets))
 
 
 def linear_names(a: Architecture) -> tuple[str, ...]:
-    """The matrices of a layer that an adapter can stand beside, each once, by the names that the model's module gives
-    them. A mixture's experts and router are none: transformers keeps them as tensors of their own since 5.0."""
+    """The matrices of a layer that can be adapted, each once, under the names of the model's module. A mixture's
+    experts and router are not among them: transformers stores them as plain tensors since 5.0."""
     own = _OWN_NAMES.get(a.model_type)
     if own is not None:
         return own

@@ -1,4 +1,4 @@
-"""Peak FLOP/s of a chip by name and precision, with its source; None, and why, where nothing confirmed is known."""
+"""Peak FLOP/s of a chip by name and precision, with its source; None, with the reason, where it is not confirmed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peak:
-    """What `count` packages can do at most.
+    """The peak rate of `count` packages.
 
     flops: dense FLOP/s of matrix multiplication, all packages. sparse_flops: with structured sparsity, None where the
-    vendor publishes none. dies: of one package. is_ceiling: False where the clock can pass the rated one.
+    vendor publishes none. dies: of one package. is_ceiling: False where the clock can exceed the rated one.
     """
 
     chip: str
@@ -35,11 +35,10 @@ class Peak:
 
 
 def peak(chip: str, precision: str, count: int = 1) -> Peak | None:
-    """The peak of `count` packages of a chip, both under any common spelling; None where it is not known:
-    `why_no_peak` says why.
+    """The peak of `count` packages of a chip; None where it is not known (`why_no_peak` gives the reason).
 
-    "MI250 GCD" is one die of an MI250, as ROCm shows it. precision: fp32, tf32, bf16, fp16, fp8 or fp4, or a way of
-    training that multiplies in one of them: bf16-autocast, amp_fp16, mxfp8, nvfp4.
+    chip: any common spelling; "MI250 GCD" is one die of an MI250, as in ROCm. precision: fp32, tf32, bf16, fp16, fp8 or
+    fp4, or a training precision that multiplies in one of them: bf16-autocast, amp_fp16, mxfp8, nvfp4.
     """
     found, name = _find(chip), precision_of(precision)
     if found is None or name is None or name not in found.flops:
@@ -60,7 +59,7 @@ def peak(chip: str, precision: str, count: int = 1) -> Peak | None:
 
 
 def why_no_peak(chip: str, precision: str) -> str:
-    """Why `peak` is None, in a sentence; empty where it is not."""
+    """Why `peak` returns None, in a sentence; empty where it does not."""
     found, name = _find(chip), precision_of(precision)
     if found is None:
         reason = _unconfirmed().get(_key(chip))
@@ -77,19 +76,19 @@ def why_no_peak(chip: str, precision: str) -> str:
 
 
 def find_chip(name: str) -> Chip:
-    """The table's entry under any common spelling; `UnknownName` with a suggestion where there is none."""
+    """The chip of that name, in any common spelling; `UnknownName` with a suggestion where there is none."""
     found = _find(name)
     if found is None:
         raise UnknownName(
             what=f"no chip named {name!r}",
-            why=_unconfirmed().get(_key(name), "the table of peaks holds what a vendor's page confirms"),
+            why=_unconfirmed().get(_key(name), "the table of peaks only has chips that a vendor's page confirms"),
             next=did_you_mean(name, _names()),
         )
     return found
 
 
 def precision_of(stated: str) -> str | None:
-    """The precision that matrices are multiplied in, of what a user or a log may call it; None where it is none."""
+    """The precision of matrix multiplication that a user's or log's text means; None where it is not known."""
     word = re.sub(r"[^a-z0-9]+", "-", stated.lower()).strip("-")
     word = re.sub(r"^(amp|pure|native)-|-(autocast|amp|mixed|true|precision)$", "", word)
     return _PRECISIONS.get(word)
@@ -105,7 +104,7 @@ _PRECISIONS: Mapping[str, str] = {
     "nvfp4": "fp4", "mxfp4": "fp4", "float4": "fp4",
 }  # fmt: skip
 
-# Words that do not tell one chip from another.
+# Words that do not distinguish chips.
 _NOISE = frozenset(
     (
         "nvidia", "geforce", "tesla", "quadro", "amd", "instinct", "radeon", "intel", "habana", "google", "cloud",
@@ -115,7 +114,7 @@ _NOISE = frozenset(
 
 
 def _key(name: str) -> frozenset[str]:
-    """The words of a name that matter, in any order: "NVIDIA A100-SXM4-80GB" and "A100 80 GB SXM" are one."""
+    """The distinguishing words of a name, in any order: "NVIDIA A100-SXM4-80GB" and "A100 80 GB SXM" are equal."""
     spaced = re.sub(r"\b(rtx|tpu|gaudi)(?=[\dv])", r"\1 ", re.sub(r"(\d+)\s*(?:gb|gib|g)\b", r"\1gb", name.lower()))
     words = re.findall(r"[a-z0-9.]+", spaced)
     return frozenset(re.sub(r"^sxm\d$", "sxm", word) for word in words if word not in _NOISE)
@@ -130,7 +129,7 @@ def _table() -> Mapping[frozenset[str], Chip]:
             if chip.dies > 1:
                 for word in _DIES:
                     table[_key(f"{name} {word}")] = _die(chip)
-    # torch's name for one die, of either.
+    # torch's name for one die of either chip.
     table[_key("AMD Instinct MI250X / MI250")] = table[_key("MI250X GCD")]
     return table
 
@@ -139,7 +138,7 @@ _DIES = ("GCD", "die")
 
 
 def _die(chip: Chip) -> Chip:
-    """One of a package's dies as a chip of its own."""
+    """One die of a package, as a chip."""
 
     def share(values: Mapping[str, float]) -> dict[str, float]:
         return {name: value / chip.dies for name, value in values.items()}
@@ -156,16 +155,16 @@ def _die(chip: Chip) -> Chip:
     )
 
 
-# What a name may say besides: the kind of memory, the vendor's whole system, the architecture. A name that is known
-# with them is found with them first, so that "H100 HBM2e" stays the card that it is.
-_MORE = frozenset(
+# Words that are ignored if a name is not found with them: the kind of memory, the vendor's system, the architecture.
+# "H100 HBM2e" is found with them, as a card of its own.
+_OPTIONAL_WORDS = frozenset(
     ("hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "dgx", "hgx", "ampere", "grace", "hopper", "blackwell", "superchip")
 )
 
 
 def _find(name: str) -> Chip | None:
     words = _key(name)
-    return _table().get(words) or _table().get(words - _MORE)
+    return _table().get(words) or _table().get(words - _OPTIONAL_WORDS)
 
 
 def _names() -> list[str]:

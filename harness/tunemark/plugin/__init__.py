@@ -1,4 +1,4 @@
-"""The seam: what a plugin says (descriptors) and does (protocols), when it is asked (hooks), who is there (catalog)."""
+"""The plugin interface: descriptors (static facts), protocols (behaviour), hooks, and the catalog of plugins."""
 
 from tunemark.plugin.catalog import INTERFACE as INTERFACE
 from tunemark.plugin.catalog import Catalog as Catalog

@@ -1,7 +1,7 @@
-"""Who is there, by name. Built-in plugins and a stranger's arrive by the same entry points and have the same rights.
+"""The installed plugins and what they offer, by name. Built-in and third-party plugins use the same entry points.
 
-A plugin that fails to import, misspells a hook or raises in one is set aside and named in `broken`; a name taken
-twice is refused when it is asked for. The others stay usable.
+A plugin that fails to import, misspells a hook or raises in one is disabled and listed in `broken`; a name that two
+plugins claim is refused when it is looked up. The other plugins stay usable.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from tunemark.plugin.descriptors import (
 from tunemark.plugin.protocols import Device
 
 GROUP = "tunemark"
-# The plugin interface's version: hooks, descriptors, protocols, the worker's contract. The second number grows with
-# what is added, the first where something that a plugin may use is taken away or changes its meaning. History:
-#   1.0  the first that is promised
+# Version of the plugin interface: hooks, descriptors, protocols, the worker's contract. The second number grows with
+# additions, the first where something that a plugin may use is removed or changes its meaning. History:
+#   1.0  the first stable interface
 #   1.1  datasets of messages: Example.messages, Dataset.is_chat, HasChatTemplate, Tokenizer.chat_template;
 #        sizes of several hosts: Launch.nodes, Job.nodes
 INTERFACE = "1.1"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0
-# Seconds after which a plugin that is still being waited for is named: it may never come to an end.
+# Seconds after which the user is told which plugin is still being waited for: it may never return.
 _HANGS_S = 5.0
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Broken:
-    """A plugin that cannot be used (or one of its answers), and why."""
+    """A plugin that cannot be used, or one of its hooks that failed, and why."""
 
     plugin: str
     distribution: str
@@ -59,8 +59,8 @@ class Broken:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PluginFacts:
-    """A plugin that is loaded: its entry point's name, the distribution that brought it, and the interface that it
-    says it was written for (empty where it says nothing)."""
+    """A loaded plugin: its entry point's name, its distribution, and the interface version that it declares (empty
+    where it declares none)."""
 
     name: str
     module: str
@@ -71,7 +71,8 @@ class PluginFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Offer:
-    """One answer of a plugin to a hook. is_taken: another plugin claims the same name, so that nobody has it."""
+    """One descriptor or device that a plugin's hook returned (`answer`). is_taken: another plugin claims the same name,
+    so that neither can be used."""
 
     plugin: str
     hook: str
@@ -81,8 +82,8 @@ class Offer:
 
 
 class Catalog:
-    """The installed plugins and what they offer; loaded on first use, once. slow_s: seconds that an import or a hook
-    may take without being called slow."""
+    """The installed plugins and what they offer; loaded once, on first use. slow_s: seconds above which an import or a
+    hook counts as slow."""
 
     def __init__(
         self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, *, slow_s: float = SLOW_S
@@ -90,11 +91,11 @@ class Catalog:
         self._entry_points, self._slow_s = entry_points, slow_s
         self.broken: list[Broken] = []
         self.seconds: dict[str, dict[str, float]] = {}
-        """By plugin: what its import ("import") and each of its hooks took."""
+        """By plugin: the duration of its import ("import") and of each of its hooks."""
 
     @functools.cached_property
     def plugins(self) -> list[PluginFacts]:
-        self._manager  # noqa: B018 - loading fills the facts
+        self._manager  # noqa: B018 - loading fills self._facts
         return self._facts
 
     def devices(self) -> dict[str, Device]:
@@ -110,11 +111,11 @@ class Catalog:
         return self._named("tunemark_datasets", Dataset)
 
     def strategies(self) -> dict[str, Strategy]:
-        """By name; those for one device by "NAME on DEVICE"."""
+        """By name; strategies that are for one device by "NAME on DEVICE"."""
         return self._named("tunemark_strategies", Strategy)
 
     def launchers(self) -> dict[str, Launcher]:
-        """By name; `local` is there whatever is installed."""
+        """By name; `local` is always included."""
         return self._named("tunemark_launchers", Launcher)
 
     def formats(self) -> dict[str, Format]:
@@ -127,38 +128,38 @@ class Catalog:
         return self._named("tunemark_monitors", Monitor)
 
     def monitor(self, name: str) -> Monitor:
-        return self._chosen("monitor", name, self.monitors())
+        return self._look_up("monitor", name, self.monitors())
 
     def model(self, name: str) -> Model:
-        """The model of that name, or the one that a source finds by the reference after its own name."""
+        """The model of that name, or for "SOURCE:REFERENCE" the model that the source finds."""
         prefix, colon, reference = name.partition(":")
         source = self.model_sources().get(prefix) if colon and reference else None
         if source is None or name in self.models():
-            return self._chosen("model", name, self.models())
+            return self._look_up("model", name, self.models())
         found = load(source.loader)(reference)
         if not isinstance(found, Model):
             raise PluginError(
-                what=f"the source {prefix!r} gave {type(found).__name__} for {name!r}, which is no Model",
-                next=f"report it to the plugin that brings {source.loader}",
+                what=f"the source {prefix!r} returned {type(found).__name__} for {name!r}, which is not a Model",
+                next=f"report it to the plugin that provides {source.loader}",
             )
         return found
 
     def device(self, name: str) -> Device:
-        return self._chosen("device", name, self.devices())
+        return self._look_up("device", name, self.devices())
 
     def dataset(self, name: str) -> Dataset:
-        return self._chosen("dataset", name, self.datasets())
+        return self._look_up("dataset", name, self.datasets())
 
     def launcher(self, name: str) -> Launcher:
-        return self._chosen("launcher", name, self.launchers())
+        return self._look_up("launcher", name, self.launchers())
 
     def strategy(self, name: str, device: str) -> Strategy:
-        """The strategy of that name for a device: its own, or else the one for any."""
+        """The strategy of that name for a device: the one specific to it, or else the one for any device."""
         every = self.strategies()
-        fitting = {s.name: s for s in every.values() if not s.devices}
-        fitting.update((s.name, s) for key, s in every.items() if key == _on(s.name, device))
+        usable = {s.name: s for s in every.values() if not s.devices}
+        usable.update((s.name, s) for key, s in every.items() if key == _on(s.name, device))
         own = _on(name, device)
-        return every[own] if own in every else self._chosen("strategy", own if self._is_taken(own) else name, fitting)
+        return every[own] if own in every else self._look_up("strategy", own if self._is_taken(own) else name, usable)
 
     def _is_taken(self, strategy: str) -> bool:
         return ("tunemark_strategies", strategy) in self._taken
@@ -166,34 +167,34 @@ class Catalog:
     def observers(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """(plugin, function) of every implementation of a hook, in order of registration."""
         implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        return [(each.plugin_name, _apart(each.function)) for each in implementations]
+        return [(each.plugin_name, _print_to_stderr(each.function)) for each in implementations]
 
     def offers(self) -> list[Offer]:
-        """Everything that every plugin offers, names that are taken twice included."""
+        """Everything that plugins offer, including names that are claimed twice."""
         for hook, kind in _KINDS.items():
             self._named(hook, kind)
         return [replace(o, is_taken=(o.hook, o.name) in self._taken) for o in self._offers]
 
     def claimants(self, hook: str, name: str) -> list[str]:
-        """The plugins that claim a name which is taken twice; empty where it is not."""
+        """The plugins that claim the same name; empty where no two do."""
         return list(self._taken.get((hook, name), []))
 
     def slow(self, plugin: str) -> str:
-        """What of a plugin took longer than it may, in words; empty where nothing did."""
+        """Text on the plugin's import and hooks that took longer than `slow_s`; empty where none did."""
         slow = [f"{what} took {s:.2g} s" for what, s in self.seconds.get(plugin, {}).items() if s > self._slow_s]
         return f"slow: {', '.join(slow)} (limit {self._slow_s:g} s)" if slow else ""
 
     def remarks(self) -> list[str]:
-        """A sentence on each plugin that could not be used, or that every command waits for, as far as was asked."""
-        found = [
+        """Warnings on plugins that are broken or slow, of those loaded and called so far."""
+        warnings = [
             f"plugin {b.plugin!r} ({b.distribution}) is not used: {' '.join(b.reason.split())}" for b in self.broken
         ]
         for plugin in self.seconds:
-            if words := self.slow(plugin):
-                found.append(f"plugin {plugin!r} ({self._distribution(plugin)}) is {words}: every command waits for it")
-        return found
-
-    # -- how it is found out
+            if slow := self.slow(plugin):
+                warnings.append(
+                    f"plugin {plugin!r} ({self._distribution(plugin)}) is {slow}: every command waits for it"
+                )
+        return warnings
 
     @functools.cached_property
     def _manager(self) -> pluggy.PluginManager:
@@ -207,11 +208,11 @@ class Catalog:
         for point in sorted(set(found), key=lambda p: (p.name, p.value)):
             distribution = point.dist.name if point.dist else "unknown"
             try:
-                with self._timed(point.name, "import"), redirect_stdout(sys.stderr):  # standard output is the result's
+                with self._timed(point.name, "import"), redirect_stdout(sys.stderr):  # stdout is for results
                     plugin = point.load()
                 interface = _interface(plugin)
                 self._register(manager, point.name, plugin)
-            # A stranger's module is on the other side: whatever it raises is its own failure, not the harness's.
+            # Third-party code can raise anything; only this plugin is disabled.
             except (Exception, SystemExit) as error:
                 self.broken.append(
                     Broken(plugin=point.name, distribution=distribution, reason=f"{type(error).__name__}: {error}")
@@ -232,7 +233,7 @@ class Catalog:
     @staticmethod
     def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> None:
         if manager.has_plugin(name):
-            raise PluginError(what=f"a plugin named {name!r} is registered already")
+            raise PluginError(what=f"a plugin named {name!r} is already registered")
         try:
             manager.register(plugin, name=name)
         except pluggy.PluginValidationError:
@@ -245,7 +246,7 @@ class Catalog:
                 raise PluginError(what=f"no hook named {hook.name!r}", next=did_you_mean(hook.name, known))
         if not manager.get_hookcallers(plugin):
             manager.unregister(name=name)
-            raise PluginError(what="it implements no hook", next="mark its functions with tunemark.plugin.hookimpl")
+            raise PluginError(what="it implements no hook", next="decorate its functions with tunemark.plugin.hookimpl")
 
     @functools.cached_property
     def _answers(self) -> dict[str, dict[str, Any]]:
@@ -257,24 +258,24 @@ class Catalog:
 
     def _named(self, hook: str, kind: type[T]) -> dict[str, T]:
         if hook not in self._answers:
-            self._answers[hook] = self._ask(hook, kind)
+            self._answers[hook] = self._call_hook(hook, kind)
         return self._answers[hook]
 
-    def _ask(self, hook: str, kind: type[T]) -> dict[str, T]:
-        # What is there without any plugin.
+    def _call_hook(self, hook: str, kind: type[T]) -> dict[str, T]:
+        # LOCAL needs no plugin.
         named: dict[str, T] = {each.name: each for each in (LOCAL,) if isinstance(each, kind)}
         owner = dict.fromkeys(named, "tunemark")
         for plugin, function in self.observers(hook):
             try:
                 with self._timed(plugin, hook), redirect_stdout(sys.stderr):  # a generator's body runs here
-                    given = function()
-                    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
-                        raise TypeError(f"{hook} returned {given!r}, not a sequence of {kind.__name__}")
-                    answers = list(given)
+                    returned = function()
+                    if not isinstance(returned, Iterable) or isinstance(returned, (str, bytes, Mapping)):
+                        raise TypeError(f"{hook} returned {returned!r}, not a sequence of {kind.__name__}")
+                    answers = list(returned)
                 wrong = [a for a in answers if not isinstance(a, kind)]
                 if wrong:
-                    raise TypeError(f"{hook} returned {wrong[0]!r}, which is no {kind.__name__}")
-            # A stranger's function is on the other side.
+                    raise TypeError(f"{hook} returned {wrong[0]!r}, which is not a {kind.__name__}")
+            # Third-party code can raise anything.
             except (Exception, SystemExit) as error:
                 reason = f"{hook}: {type(error).__name__}: {error}"
                 self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
@@ -292,29 +293,29 @@ class Catalog:
 
     @contextmanager
     def _timed(self, plugin: str, what: str) -> Iterator[None]:
-        began_s = time.perf_counter()
-        words = f"still waiting for plugin {plugin!r}: {what} has taken {_HANGS_S:g} s"
-        hangs = threading.Timer(_HANGS_S, print, [words], {"file": sys.stderr, "flush": True})
-        hangs.daemon = True
-        hangs.start()
+        start_s = time.perf_counter()
+        message = f"still waiting for plugin {plugin!r}: {what} has taken {_HANGS_S:g} s"
+        watchdog = threading.Timer(_HANGS_S, print, [message], {"file": sys.stderr, "flush": True})
+        watchdog.daemon = True
+        watchdog.start()
         try:
             yield
         finally:
-            hangs.cancel()
-            self.seconds.setdefault(plugin, {})[what] = time.perf_counter() - began_s
+            watchdog.cancel()
+            self.seconds.setdefault(plugin, {})[what] = time.perf_counter() - start_s
 
     def _distribution(self, plugin: str) -> str:
         known = [f.distribution for f in self._facts if f.name == plugin]
         return next(iter(known + [b.distribution for b in self.broken if b.plugin == plugin]), "unknown")
 
-    def _chosen(self, kind: str, name: str, named: dict[str, T]) -> T:
+    def _look_up(self, kind: str, name: str, named: dict[str, T]) -> T:
         if name in named:
             return named[name]
         for (hook, taken), plugins in self._taken.items():
             if taken == name and hook.startswith(f"tunemark_{kind[:5]}"):
                 raise PluginError(
                     what=f"the {kind} {name!r} is claimed by {len(plugins)} plugins: {', '.join(plugins)}",
-                    why="a name must mean one thing; none of them is used",
+                    why="a name must be unique; none of them is used",
                     next="uninstall all but one: "
                     + ", ".join(f"{p} is from {self._distribution(p)!r}" for p in plugins),
                 )
@@ -322,26 +323,26 @@ class Catalog:
         raise UnknownName(
             what=f"no {kind} named {name!r}",
             why=f"it may be in a plugin that could not be used: {failed}" if failed else "",
-            next=did_you_mean(name, named) + ". Plugins bring more: see `tunemark list plugins`",
+            next=did_you_mean(name, named) + ". Plugins can add more: see `tunemark list plugins`",
         )
 
 
 def _interface(plugin: object) -> str:
-    """What a plugin says that it was written for, by `TUNEMARK_INTERFACE`; refused where that is newer than ours."""
-    needed = getattr(plugin, "TUNEMARK_INTERFACE", "")
-    if not needed:
+    """The interface version that a plugin declares by `TUNEMARK_INTERFACE`; `PluginError` where it is not supported."""
+    declared = getattr(plugin, "TUNEMARK_INTERFACE", "")
+    if not declared:
         return ""
-    parts = str(needed).split(".")
-    if not isinstance(needed, str) or len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise PluginError(what=f"TUNEMARK_INTERFACE is {needed!r}", next='it is text of two numbers, as "1.0"')
+    parts = str(declared).split(".")
+    if not isinstance(declared, str) or len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise PluginError(what=f"TUNEMARK_INTERFACE is {declared!r}", next='it must be text of two numbers, as "1.0"')
     ours = tuple(map(int, INTERFACE.split(".")))
     theirs = tuple(map(int, parts))
     if theirs[0] != ours[0] or theirs > ours:
         raise PluginError(
-            what=f"it needs plugin interface {needed}, and this tunemark has {INTERFACE}",
-            next="upgrade tunemark" if theirs > ours else "ask for a version of the plugin for this tunemark",
+            what=f"it needs plugin interface {declared}, but this tunemark has {INTERFACE}",
+            next="upgrade tunemark" if theirs > ours else "get a version of the plugin for this tunemark",
         )
-    return needed
+    return declared
 
 
 _KINDS: dict[str, type[Any]] = {
@@ -358,7 +359,7 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def _names(answer: Any) -> list[str]:
-    """What an answer is looked up by."""
+    """The names under which an answer is looked up."""
     devices = answer.devices if isinstance(answer, Strategy) else ()
     return [_on(answer.name, device) for device in devices] or [str(answer.name)]
 
@@ -367,19 +368,19 @@ def _on(strategy: str, device: str) -> str:
     return f"{strategy} on {device}"
 
 
-def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with what it prints on standard error: standard output is the result's."""
+def _print_to_stderr(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with its prints sent to standard error, as standard output is for results."""
 
     @functools.wraps(function)
-    def apart(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         with redirect_stdout(sys.stderr):
             return function(*args, **kwargs)
 
-    return apart
+    return wrapped
 
 
 def load(name: str) -> Any:
-    """The object that "package.module:Name" names. For `loader` and `render` fields, in the parent."""
+    """Import the object that "package.module:Name" names. For `loader` and `render` fields, in the parent process."""
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -1,6 +1,6 @@
-"""What somebody else printed about a training run: figures as they stand there, each with its origin. Nothing derived.
+"""Figures that other tools printed or published about a training run, as stated, each with its origin. None is derived.
 
-Every field may be unknown (None). A rate is in tokens per second of what `scope` says, counted as `counts` says.
+Every field may be unknown (None). Rates are in tokens per second of the `scope` (job or device); `counts` says which.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from tunemark.plugin.descriptors import Architecture
 Counts = Literal["slots", "content", "trained"]
 Scope = Literal["job", "device"]
 
-# Beyond this many steps of one log every second one is left out, again and again: 10 columns of 8 bytes each.
+# Whenever a log has more steps than this, every second one is dropped. A step is 13 columns of 8 bytes.
 _KEPT_STEPS = 200_000
 
 
 class LoggedStep(NamedTuple):
-    """One line about steps, as it was printed.
+    """One log line about steps, with the figures printed there.
 
-    line: its number in the file, from 1. number: optimizer steps done when it was printed. epoch: passes over the data.
-    duration_s: seconds that the line states for `duration_steps` steps. tokens_per_s, samples_per_s: printed, in the
-    claim's scope. tokens: cumulative, whole job. stamp_s: the line's own time stamp, seconds on the writer's calendar.
-    arrived_s: when the line was seen, on a monotonic clock of ours. mfu, tflops: per device, as printed.
+    line: line number in the file, from 1. number: optimizer steps done when it was printed. epoch: passes over the
+    data. duration_s: stated seconds for `duration_steps` steps. tokens_per_s, samples_per_s: in the claim's scope.
+    tokens: cumulative, whole job. stamp_s: the line's own time stamp, seconds on the writer's calendar. arrived_s: when
+    the line was read, on this process's monotonic clock. mfu, tflops: per device.
     """
 
     line: int
@@ -45,7 +45,7 @@ class LoggedStep(NamedTuple):
 
 
 class Steps:
-    """The step lines of a log in their order, in bounded memory: of a very long log only every `stride`-th is kept."""
+    """The steps of a log in their order, in bounded memory: of a very long log only every `stride`-th is kept."""
 
     def __init__(self) -> None:
         self._columns = [array.array("d") for _ in LoggedStep._fields]
@@ -53,10 +53,10 @@ class Steps:
         self.seen = 0
 
     def add(self, step: LoggedStep) -> None:
-        """Append a line; the first one and each stride-th after it are kept."""
+        """Append a step; the first one and each stride-th after it are kept."""
         if self.seen % self.stride == 0:
             for column, value in zip(self._columns, step, strict=True):
-                # A loss or a rate can be printed as nan, or as -nan.
+                # A printed nan or -nan is stored as a positive nan, so that it differs from _UNKNOWN.
                 if value is None:
                     column.append(_UNKNOWN)
                 else:
@@ -76,7 +76,7 @@ class Steps:
             yield LoggedStep(int(line), *values)
 
 
-# The unknown is told from a nan that was printed by its sign bit.
+# The sign bit distinguishes an unknown value from a printed nan.
 _UNKNOWN = -math.nan
 
 
@@ -86,7 +86,7 @@ def _is_unknown(value: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Parallel degrees and batch as stated. micro_batch: sequences per forward and data-parallel rank."""
+    """Parallel degrees and batch as stated. micro_batch: sequences per forward pass and data-parallel rank."""
 
     dp: int | None = None
     fsdp: int | None = None
@@ -103,15 +103,15 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """One row, log or statement about one run.
+    """What one table row, log or statement says about one run.
 
-    id: the row's own, or the file's name. source: where it stands. tool: what printed it. counts: the tokens of
-    `tokens_per_s`, None where the tool leaves it open; meaning: the same in a sentence. device: the chip's name as
-    stated; count: packages as they are sold. method: 'full', 'lora' or what is stated.
-    tokens_per_s: whole job; tokens_per_s_per_device: what the source calls a device. step_time_s: mean, as stated.
+    id: the row's own, or the file's name. source: the file or publication. tool: the program that printed it. counts:
+    which tokens `tokens_per_s` counts, None where the tool does not define it; meaning: the same in a sentence. device:
+    the chip's name as stated; count: packages as they are sold. method: 'full', 'lora' or what is stated.
+    tokens_per_s: whole job; tokens_per_s_per_device: per device as the source defines it. step_time_s: mean, as stated.
     train_s: stated duration of the whole training; steps_total: planned, steps_done: stated as done;
     tokens_total: stated tokens of the whole training; samples_per_s: sequences, whole job.
-    origin: for each field name, the words and the place that it comes from. notes: what an importer could not use.
+    origin: by field name, the text and the place it was read from. notes: what an importer could not use.
     """
 
     id: str
@@ -148,8 +148,8 @@ class Claim:
 
 
 class Line(NamedTuple):
-    """A line of a log without its end, terminal escapes and control characters; what a carriage return overwrote is
-    a line of its own. arrived_s: None where a file was read."""
+    """A log line without line ending, terminal escapes and control characters; text that a carriage return overwrote is
+    a separate line. number: from 1. arrived_s: when it was read, on a monotonic clock; None where it is from a file."""
 
     number: int
     text: str
@@ -157,10 +157,10 @@ class Line(NamedTuple):
 
 
 class LogReader(Protocol):
-    """Reads one log, line by line; a fresh one for every file."""
+    """Reads one log, line by line; every file gets a new instance."""
 
     def read(self, line: Line) -> bool:
-        """Take a line in; True where it belongs to this tool's format and was understood. Must not raise."""
+        """Read a line; True where it is in this tool's format and was understood. Must not raise."""
 
     def claims(self) -> Sequence[Claim]:
-        """What the lines so far amount to; empty where no figure was among them."""
+        """The claims in the lines so far; empty where they have no figures."""

@@ -1,7 +1,7 @@
-"""What a plugin states of itself: facts alone, imported in milliseconds, without torch.
+"""Descriptors: the static facts that a plugin states, importable in milliseconds and without torch.
 
-A field that names code is a string "package.module:Name", imported when it is needed and where it is needed:
-a `runtime` in the worker, a `loader` in the parent.
+A field that names code is a string "package.module:Name", imported only when needed: a `runtime` in the worker, a
+`loader` in the parent process.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ LayerType = Literal["sliding_attention", "full_attention"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """The dimensions of a decoder, under the field names of transformers' configuration where it has one.
+    """The dimensions of a decoder, under transformers' configuration field names where these exist.
 
     The defaults are Llama's: gated MLP, RMSNorm before attention and before the MLP, rotary positions, no biases.
 
-    head_dim: of queries, keys and values alike. sliding_window: tokens that a query sees, itself included; None where
-    attention is full. layer_types: for each layer "sliding_attention" or "full_attention"; None where all layers are
-    alike. rope_theta: None where positions are not rotary. rms_norm_eps: of every norm, of whichever kind.
+    head_dim: of queries, keys and values alike. sliding_window: tokens that a query attends to, itself included; None
+    for full attention. layer_types: for each layer "sliding_attention" or "full_attention"; None where all layers are
+    alike. rope_theta: None where positions are not rotary. rms_norm_eps: of every norm, LayerNorm included.
 
-    num_local_experts: None where the MLP is dense; else intermediate_size is one expert's, and a router chooses
+    num_local_experts: None for a dense MLP; else intermediate_size is one expert's, and a router chooses
     num_experts_per_tok of them for each token, in every layer.
 
-    attention_bias: on queries, keys, values and the output; qkv_bias: on the first three alone. gated_mlp: three
+    attention_bias: on queries, keys, values and the output; qkv_bias: only on the first three. gated_mlp: three
     matrices (gate, up, down) instead of two. norm_bias: LayerNorm with a bias, not RMSNorm. norms_per_layer: each of
     hidden_size. qk_norm: norms of queries and of keys, "head": one weight of head_dim for all heads; "projection":
     over the whole projection. learned_positions: a table of max_position_embeddings x hidden_size.
@@ -64,15 +64,15 @@ class Architecture:
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"{len(self.layer_types)} layer types for {self.num_hidden_layers} layers")
         if self.layer_types is not None and "sliding_attention" in self.layer_types and self.sliding_window is None:
-            raise ValueError("layers of sliding attention, but no sliding_window")
+            raise ValueError("layers with sliding attention, but no sliding_window")
         if (self.num_local_experts is None) != (self.num_experts_per_tok is None):
-            raise ValueError("num_local_experts and num_experts_per_tok are given together or not at all")
+            raise ValueError("num_local_experts and num_experts_per_tok must be given together or not at all")
         if self.attention_bias and self.qkv_bias:
-            raise ValueError("attention_bias holds qkv_bias: only one of them can be true")
+            raise ValueError("attention_bias includes qkv_bias: only one of them can be true")
 
     def as_dict(self) -> dict[str, Any]:
-        """What a worker and a listing are told. From layer_types on, fields that are as Llama's are left out, so that
-        transformers' own configurations of such models take all that is there."""
+        """The fields for the worker and for listings. From layer_types on, fields with Llama's values are omitted, as
+        not every transformers configuration class accepts them."""
         names = [f.name for f in fields(self)]
         always = names[: names.index("layer_types")]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -81,8 +81,8 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerName:
-    """A tokenizer by name; `loader` is a callable that returns a `Tokenizer` (parent, torch-free). It is given
-    `argument` where that is not empty, else nothing."""
+    """A tokenizer. loader: a callable that returns a `Tokenizer` (parent, torch-free); it is called with `argument`
+    where that is not empty, else without arguments."""
 
     name: str
     loader: str
@@ -91,16 +91,15 @@ class TokenizerName:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """One model at one size.
+    """One model of one size.
 
     tokenizer: None where none is installed for it. runtime: a class whose instances build it in the worker
-    (`ModelRuntime`); None where only facts are known: it can be planned and audited, not run. pretrained: the hub id,
-    or the absolute path of the folder, that `--weights pretrained` loads; None where there is none. requires: modules
-    that the worker's interpreter must have. weights: a callable that returns the path of published weights which an
-    installed package ships, and raises a `TunemarkError` where that is missing. is_remote: Python code out of its
-    repository builds it.
-    configuration: values of transformers' configuration that change no count (activation, scaling of positions), told
-    to the runtime beside the architecture.
+    (`ModelRuntime`); None where only its dimensions are known: it can be planned and audited, not run. pretrained: the
+    hub id, or the absolute path of the folder, that `--weights pretrained` loads; None where there is none. requires:
+    modules that the worker's interpreter must have. weights: a callable that returns the path of published weights
+    shipped by an installed package, and raises a `TunemarkError` where they are missing. is_remote: it is built by
+    Python code from its repository. configuration: values of transformers' configuration that do not change any
+    parameter count (activation, position scaling), passed to the runtime with the architecture.
     """
 
     name: str
@@ -116,7 +115,7 @@ class Model:
     is_remote: bool = False
 
     def told(self) -> dict[str, Any]:
-        """The architecture as the worker is told it."""
+        """The architecture and configuration for the worker (`Assignment.architecture`)."""
         extra: dict[str, Any] = {"configuration": dict(self.configuration)} if self.configuration else {}
         if self.is_remote:
             extra["remote"] = self.pretrained
@@ -125,9 +124,9 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """Models that are named by where they lie: `NAME:REFERENCE`.
+    """Models that are named by a reference, such as a folder or repository: `NAME:REFERENCE`.
 
-    loader: a callable (reference) -> `Model`, in the parent and torch-free; a `TunemarkError` where there is none.
+    loader: a callable (reference) -> `Model`, in the parent and torch-free; raises a `TunemarkError` if there is none.
     """
 
     name: str
@@ -137,7 +136,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """A part of an example: text, or ids where the dataset needs no tokenizer (exactly one of them)."""
+    """A part of an example: either text, or ids where the dataset needs no tokenizer."""
 
     role: Role = "response"
     text: str | None = None
@@ -150,11 +149,11 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One document. Text pieces are joined and encoded as one text, so that ids do not depend on what is trained on;
-    the tokenizer's bos and eos are put around them. Ids are taken as they are.
+    """One document. Text pieces are joined and encoded as one text, so that ids do not depend on `--train-on`; the
+    tokenizer's bos and eos are added around them. Ids are used unchanged.
 
-    messages: instead of pieces, a conversation as chat templates know it, each with `role` and `content` and whatever
-    else a template reads; `weight` 0 is of an answer that no loss is taken of. Of datasets that say `is_chat`."""
+    messages: instead of pieces, a conversation in the format of chat templates, each message with `role`, `content` and
+    whatever else the template reads; `weight` 0 excludes an answer from the loss. Only where `Dataset.is_chat`."""
 
     pieces: tuple[Piece, ...] = ()
     messages: tuple[Mapping[str, Any], ...] = ()
@@ -166,11 +165,11 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset:
-    """A source of examples by name.
+    """A dataset.
 
-    loader: a callable (options, vocab_size) -> `DatasetSource`. options: what may follow the name on the command
-    line (`name:path=FILE`), each with its meaning. needs_tokenizer: False where it yields ids.
-    roles: what its pieces can be, so that `--train-on response` is refused in time where there is no prompt.
+    loader: a callable (options, vocab_size) -> `DatasetSource`. options: options on the command line
+    (`name:path=FILE`), each with its meaning. needs_tokenizer: False where it yields ids. roles: of its pieces, so that
+    `--train-on response` is refused early where there are no prompts.
     """
 
     name: str
@@ -180,15 +179,15 @@ class Dataset:
     needs_tokenizer: bool = True
     roles: tuple[Role, ...] = ("prompt", "response")
     learnable: bool = True
-    """False where no loss can be expected to fall (random ids): the loss-rising rule is not applied."""
+    """False where the loss cannot be expected to fall (random ids): the loss-rising rule is not applied."""
     is_chat: bool = False
-    """True where its examples are messages, of which a chat template makes text: the source's own
+    """True where its examples are messages, which a chat template turns into text: the source's own
     (`HasChatTemplate`) or else the tokenizer's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
-    """One axis of the mesh that a strategy spans, `degree` processes long. strategy: whose axis it is, by name."""
+    """One axis of the device mesh. strategy: name of the strategy that spans it. degree: its length in processes."""
 
     strategy: str
     degree: int
@@ -209,22 +208,22 @@ def _nothing_refused(axes: Sequence[Axis], architecture: Architecture, settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strategy:
-    """A way to parallelize.
+    """A parallelization strategy.
 
-    devices: those it is for, empty where any will do; one for a device goes before one of the same name for any.
-    distributed: False is one process whatever the size, True one process per unit of the size.
-    data_ranks: from the number of its processes, how many see distinct batches.
+    devices: those it is for, empty for any; a strategy for one device takes precedence over one of the same name for
+    any. distributed: False is one process whatever the size, True one process per unit of the size.
+    data_ranks: from the number of its processes, how many process distinct batches (data-parallel ranks).
 
-    product: a runtime that carries out the product of several strategies, each on its own axis of one mesh; those that
-    name the same one can be joined by plus (`fsdp:4+tp:2`). None where it stands alone.
-    micro_batches: from its axis, the fewest micro-batches of a step that it is made for; what a global batch of `auto`
-    is made of. refusal: from the axes of the run, the model and the settings by name, why it cannot be; None where it
-    can. Asked of each strategy of a product, in the plan. needs: the least version of a module that the interpreter
-    which trains must have, by its name.
-    is_search: it is no layout but stands for one that the harness chooses among the device's other strategies before it
-    measures; its runtime is never asked.
-    can_evaluate: every process can ask the model for the scores of a batch beside the training steps. can_save: the
-    module stays whole in every process, or the runtime has `full_state`.
+    product: the runtime of combinations of strategies, each on its own axis of one mesh; strategies that name the same
+    runtime can be combined by plus (`fsdp:4+tp:2`). None where it cannot be combined.
+    micro_batches: from its axis, the minimum number of micro-batches per step, which a global batch of `auto` uses.
+    refusal: from the axes of the run, the model and the settings by name, the reason why the strategy does not support
+    them; None where it does. Called at planning time, for each strategy of a combination. needs: by module name, the
+    minimum version that the training interpreter must have.
+    is_search: stands for a layout that the harness chooses among the device's other strategies before measuring; its
+    runtime is never loaded.
+    can_evaluate: every process can compute a batch's logits between training steps. can_save: every process has the
+    whole module, or the runtime has `full_state`.
     """
 
     name: str
@@ -245,16 +244,16 @@ class Strategy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accelerator:
-    """What one size of one device offers.
+    """One size of a device.
 
-    name: the size, as the device calls it. chips: physical parts, None where unknown. memory_bytes: usable by the
-    job, None where unknown. peak_flops: dense FLOP/s of all chips by precision, empty where unknown; source: whence.
-    oversubscribed: more was asked than there is.
+    name: the size, as the device names it. chip: the chip's name. chips: number of chips, None where unknown.
+    memory_bytes: usable by the job, None where unknown. peak_flops: dense FLOP/s of all chips by precision, empty where
+    unknown; source: where the peak was published. oversubscribed: the size is larger than this machine.
 
-    parts: physical memories that memory_bytes is the sum of, where a replica of the model lies in one of them;
-    part_memory_bytes: one of these; None where unknown. nodes: hosts that hold them, None where unknown.
-    is_present: False where the size is known from documents alone, so that it can be planned but not run.
-    is_simulated: figures say how a simulator behaves. can_calibrate: False where its peak cannot be measured.
+    parts: number of physical memories that memory_bytes is the sum of, where one of them must fit a replica of the
+    model; part_memory_bytes: the size of one; None where unknown. nodes: hosts that the size spans, None where unknown.
+    is_present: False where the size is only known from documentation, so that it can be planned but not run.
+    is_simulated: measurements describe a simulator. can_calibrate: False where its peak cannot be measured.
     """
 
     name: str
@@ -274,9 +273,9 @@ class Accelerator:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """The shape of a job: its processes, threads in each, variables added to the environment, and what the device's
-    runtime is told (JSON values). nodes: hosts that the processes are spread over, as many on each; None where the
-    launcher decides."""
+    """How a device's jobs are launched. processes: of the whole job. threads: of each process. environment: variables
+    to add. options: JSON values for the device's runtime (`Assignment.device_options`). nodes: hosts over which the
+    processes are spread evenly; None where the launcher decides."""
 
     processes: int
     threads: int
@@ -287,11 +286,11 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launcher:
-    """A way to start a job's processes.
+    """Starts a job's processes.
 
-    loader: "module:callable" (options, export, say) -> `Launching`, in the parent. options: what may follow the name on
-    the command line (`name:key=value`), each with its meaning. elsewhere: True where processes may run on other
-    machines, so that what this one has says nothing of the sizes there.
+    loader: "module:callable" (options, export, say) -> `Launching`, in the parent. options: options on the command line
+    (`name:key=value`), each with its meaning. elsewhere: True where processes may run on other machines, whose sizes
+    cannot be detected from this one.
     """
 
     name: str
@@ -301,7 +300,7 @@ class Launcher:
     elsewhere: bool = False
 
 
-# What every measurement stands on, so that no plugin brings it.
+# Built in, so that runs on this machine need no launcher plugin.
 LOCAL = Launcher(
     name="local",
     loader="tunemark.launch.local:Local",
@@ -311,12 +310,12 @@ LOCAL = Launcher(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One attempt as a launcher is told of it.
+    """One attempt, as passed to a launcher.
 
-    name: short, of letters, digits and dashes, the same in every life of the command. python: the worker's interpreter.
-    processes: of the whole job; threads: of each. gpus: that the whole job needs. environment: variables that every
-    process gets. code: a folder for PYTHONPATH. folder: absolute, the processes' working directory, which holds
-    plan.json. max_restarts: how often torch's elastic agent may start all processes again. nodes: as `Launch` has it.
+    name: short, of letters, digits and dashes, the same if the command is started again. python: the worker's
+    interpreter. processes: of the whole job; threads: of each. gpus: of the whole job. environment: variables for every
+    process. code: a folder for PYTHONPATH. folder: absolute, the processes' working directory, which contains
+    plan.json. max_restarts: how often torch's elastic agent may restart all processes. nodes: as in `Launch`.
     """
 
     name: str
@@ -335,8 +334,8 @@ class Job:
 class Format:
     """A file format of reports; `render` is "module:callable" (Report) -> bytes. suffix includes the dot.
 
-    folder: for a format of several files, where in the report's folder they lie: `render` then returns a mapping from
-    their names to bytes, and files of this suffix that it does not name are removed from there.
+    folder: for a format of several files, their subfolder of the report's folder: `render` then returns a mapping from
+    file names to bytes, and other files of this suffix are removed from the subfolder.
     """
 
     name: str
@@ -348,12 +347,12 @@ class Format:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Importer:
-    """A reader of somebody else's results, recognised by the content alone.
+    """A reader of other tools' results, whose files are recognised by content only.
 
     log: "module:callable" () -> `LogReader`, for output that is read line by line, or None.
     document: "module:callable" (id, source, text) -> Sequence[Claim], for a file that is read as a whole, or None; it
-    raises `BadData` where the text is of its kind but broken. is_document: "module:callable" (head) -> bool, told from
-    the file's first 64 KiB. meaning: what the tool's figure counts, in a sentence.
+    raises `BadData` where the text has its format but is broken. is_document: "module:callable" (head) -> bool, called
+    with the file's first 64 KiB. meaning: what the tool's figure counts, in a sentence.
     """
 
     name: str
@@ -370,7 +369,7 @@ class Importer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing noticed about a run, with what it means for the verdict and the arithmetic that shows it."""
+    """A rule's result for one run: its severity for the verdict, and a message with the arithmetic behind it."""
 
     rule: str
     severity: Severity
@@ -379,10 +378,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceState:
-    """One accelerator as a vendor's tool shows it; None is what the tool does not say.
+    """One accelerator as shown by a vendor's tool; None where the tool does not say.
 
-    default: whether jobs go to it unless they ask for another. memory_used_fraction: only where the tool tells the
-    memory as per cent alone. utilization: a fraction.
+    default: whether jobs use it unless they request another. memory_used_fraction: only where the tool shows memory as
+    a percentage alone. utilization: a fraction.
     """
 
     id: int
@@ -397,7 +396,7 @@ class DeviceState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessState:
-    """One process on an accelerator as a vendor's tool shows it; `device` is the accelerator's id."""
+    """One process on an accelerator as shown by a vendor's tool; `device` is the accelerator's id."""
 
     device: int
     job_id: int | None = None
@@ -408,7 +407,7 @@ class ProcessState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolReading:
-    """What one output of a vendor's tool says of the accelerators of a machine, in the order it shows them."""
+    """The accelerators of a machine in one output of a vendor's tool, in its order."""
 
     tool: str
     version_current: str | None = None
@@ -419,7 +418,7 @@ class ToolReading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Monitor:
-    """A vendor's library that tells of devices while a job runs on them, by name.
+    """A vendor's library that samples devices while a job runs on them.
 
     loader: a callable without arguments that returns a `MonitorReader` (parent, torch-free)."""
 
@@ -430,7 +429,7 @@ class Monitor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Monitored:
-    """Which monitor tells of a size of a device, and what it calls the devices of that size."""
+    """The name of the monitor that samples a size of a device, and the monitor's ids of that size's devices."""
 
     monitor: str
     devices: tuple[str, ...]
@@ -438,8 +437,8 @@ class Monitored:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceProcess:
-    """A process that a vendor's library shows on a device. pid: as the library says it, which in a container may be
-    another system's."""
+    """A process on a device, as reported by a vendor's library. pid: as reported; seen from a container it may be of
+    another PID namespace."""
 
     pid: int
     command: str | None = None
@@ -448,13 +447,13 @@ class DeviceProcess:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceSample:
-    """One device at one moment; None is what cannot be known.
+    """One device at one moment; None where a value is not available.
 
-    id: as `Monitored.devices` has it. energy_j: a counter that only rises, from any origin; with `shares_energy_of` the
-    id of a device whose counter holds this one's energy too (a die of the same package). energy_reason: why there is no
-    counter. throttle: why the device is slowed down right now, by heat or by a failing supply, empty where it is not.
-    power_capped: whether its power limit holds it back, which is how many devices work under full load. lost: what the
-    library says of a device that answers no more, empty else.
+    id: as in `Monitored.devices`. energy_j: a monotonic counter of any origin. shares_energy_of: the id of a device
+    whose counter includes this one's energy (a die of the same package). energy_reason: why there is no counter.
+    throttle: reasons for the current slowdown, thermal or a failing supply; empty where there is none. power_capped:
+    whether the power limit reduces its clock, which is normal for many devices under full load. lost: what the library
+    says of a device that no longer responds, else empty.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""What a plugin does, once it has been chosen by name.
+"""Protocols: the objects with behaviour that a plugin implements.
 
-`Device`, `DatasetSource` and `Tokenizer` live in the parent and are torch-free. The runtimes live in the worker:
-a `runtime.py` imports torch, keeps to Python 3.8 syntax, and imports `tunemark_worker` but never `tunemark`.
+`Device`, `DatasetSource` and `Tokenizer` run in the parent process and are torch-free. The runtimes run in the worker:
+a `runtime.py` imports torch, uses Python 3.8 syntax only, and imports `tunemark_worker` but never `tunemark`.
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ class Device(Protocol):
         """The accelerator of that size, oversubscribed ones included; None where there can be none."""
 
     def default_size(self) -> str:
-        """The size taken where the user names none; only asked where `accelerators()` is not empty."""
+        """The size used where the user names none; only called where `accelerators()` is not empty."""
 
     def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
-        """Make that size current, prove it idle, and put the former one back on leaving.
+        """Switch the device to that size, check that it is idle, and restore the former size on exit.
 
-        Yields variables that the job needs besides those of `launch`. store: a folder for what must outlive this
-        process, so that a later one can put back what a crash left. A `TunemarkError` on entering is the end of the
-        attempt, on leaving a finding of it."""
+        Yields environment variables that the job needs besides those of `launch`. store: a folder for state that must
+        outlive this process, so that a later one can restore the device after a crash. A `TunemarkError` on entry ends
+        the attempt, on exit it becomes a finding."""
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
-        """Processes, threads and environment of a job on it."""
+        """Processes, threads and environment of a job on that accelerator."""
 
 
 @runtime_checkable
 class ReadsOutput(Protocol):
-    """What a `Device` may offer besides: reading what its vendor's tool printed, on any machine."""
+    """Optional for a `Device`: parses the saved output of its vendor's tool, on any machine."""
 
     def read_output(self, text: str) -> ToolReading:
-        """The accelerators that a saved output shows. Called in the parent by `tunemark list devices --from`; raises a
-        `TunemarkError` that shows the line where the text is not understood, or holds no table of accelerators."""
+        """The accelerators in a saved output. Called in the parent by `tunemark list devices --from`; raises a
+        `TunemarkError` that shows the line where the text cannot be parsed, or has no table of accelerators."""
 
 
 @runtime_checkable
 class ChecksRuns(Protocol):
-    """What a `Device` may offer besides: refusing, in the plan, what it cannot run."""
+    """Optional for a `Device`: refuses, at planning time, runs that it does not support."""
 
     def refusal(self, accelerator: Accelerator, strategy: str, settings: Mapping[str, Any]) -> str | None:
-        """Why such a run cannot be; None where it can. strategy: with its options. settings: values by their names."""
+        """Why the run is not supported; None where it is. strategy: with its options. settings: values by name."""
 
 
 @runtime_checkable
 class KnowsSizes(Protocol):
-    """What a `Device` may offer besides: the sizes that its vendor documents, for plans on any machine."""
+    """Optional for a `Device`: lists the sizes that its vendor documents, for plans on any machine."""
 
     def documented(self) -> Sequence[Accelerator]:
         """Smallest first, `is_present` False."""
@@ -83,51 +83,51 @@ class KnowsSizes(Protocol):
 
 @runtime_checkable
 class PutsBack(Protocol):
-    """What a `Device` may offer besides: saying what an interrupted run has left changed."""
+    """Optional for a `Device`: reports state that an interrupted run changed and did not restore."""
 
     def left_over(self, store: Path) -> str | None:
-        """A sentence to a person, shown before the next run; None where all is as it was."""
+        """A sentence for the user, shown before the next run; None where everything is restored. store: as `occupy`."""
 
 
 @runtime_checkable
 class WatchesJobs(Protocol):
-    """What a `Device` may offer besides: following a job from outside while it runs."""
+    """Optional for a `Device`: observes a job from outside its processes while it runs."""
 
     def watch(
         self, accelerator: Accelerator, attempt: Path, say: Callable[[str], None]
     ) -> AbstractContextManager[JobWatch]:
-        """Follow the job whose working directory is `attempt`; what is sampled goes into files there. say: to the
-        person who waits."""
+        """Observe the job whose working directory is `attempt`, and write samples to files there. say: prints a message
+        to the user."""
 
 
 class JobWatch(Protocol):
-    """A job that is being followed."""
+    """The observation of one job."""
 
     def is_waiting(self) -> bool:
-        """Whether the job waits for its turn on the device, so that its silence is none."""
+        """Whether the job is queued for the device, in which case it does not time out."""
 
     def facts(self) -> Mapping[str, Any]:
-        """What was seen, JSON values, after the job's end. Keys that results are made of, each left out where unknown:
-        `strategy_selected`, `queue_s` (waiting for a turn), `search_s` (choosing the parallel configuration),
-        `requested_bytes` and `available_bytes` (of memory that could not be had), `peak_memory_bytes` (whole job),
-        `failure` (what the platform said of its end)."""
+        """Observations as JSON values, after the job's end. Keys that results use, each omitted where unknown:
+        `strategy_selected`, `queue_s` (time in the queue), `search_s` (choosing the parallel configuration),
+        `requested_bytes` and `available_bytes` (of a failed allocation), `peak_memory_bytes` (whole job),
+        `failure` (the platform's message on how the job ended)."""
 
 
 @runtime_checkable
 class RunsElsewhere(Protocol):
-    """What a `Device` may offer besides: jobs on machines that this one knows nothing of, by Slurm for one."""
+    """Optional for a `Device`: jobs on other machines, for example by Slurm."""
 
     def elsewhere(self, size: str) -> Accelerator | None:
-        """That size on some other machine, of which nothing is known but what the size says."""
+        """That size on another machine, of which only the size is known; None where there can be none."""
 
     def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
-        """Processes, threads and environment of a job there: nothing of this machine's cores in it."""
+        """Processes, threads and environment of a job there, independent of this machine's cores."""
 
 
 class Launching(Protocol):
-    """A launcher, opened with its options: it starts jobs and lets them be followed. Lives in the parent.
+    """A launcher opened with its options, which starts and follows jobs. Runs in the parent.
 
-    at_once: how many jobs it may have started and not seen ended.
+    at_once: maximum number of jobs that run at the same time.
     """
 
     at_once: int
@@ -136,153 +136,153 @@ class Launching(Protocol):
         """Raise a `TunemarkError` where such a job cannot be started; called for every run before any is started."""
 
     def start(self, job: Job) -> StartedJob:
-        """Start a job and return at once; a `TunemarkError` is the end of the attempt."""
+        """Start a job and return immediately; a `TunemarkError` ends the attempt."""
 
     def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
-        """The job that an earlier life of this command has started, by the facts that it said then; None where it
-        cannot be followed any more, or never could be."""
+        """The job that an earlier, interrupted process of this command started, from that job's `facts`; None where it
+        cannot be followed any more, or never could."""
 
     def close(self) -> None:
         """Called once, when no job is left."""
 
 
 class StartedJob(Protocol):
-    """A job that was started. Its processes write their records into the job's folder."""
+    """A job that was started. Its processes write their records to the job's folder."""
 
     def exit_code(self) -> int | None:
-        """How it ended; None while it has not. A negative number is a signal's. Asked often: it must not cost."""
+        """The exit code, negative for a signal; None while the job runs. Called often, so it must be cheap."""
 
     def is_waiting(self) -> bool:
-        """Whether it stands in a queue, so that its silence is none."""
+        """Whether the job is queued, in which case it does not time out."""
 
     def interrupt(self) -> None:
-        """Ask the ranks to end at a window's edge (SIGTERM), and wait for nothing."""
+        """Ask the ranks to end after the current window (SIGTERM), without waiting for them."""
 
     def stacks(self, pids: Mapping[int, int]) -> str:
-        """Make every rank write its stacks (SIGUSR1), also a stopped one, and say what state the ranks were found in.
+        """Make every rank write its stacks (SIGUSR1), also a stopped one, and describe the ranks' process states.
         pids: by rank, on the rank's own host."""
 
     def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
-        """End it and leave no process behind. graceful: with time for the ranks to end at a window's edge."""
+        """End the job and all its processes. graceful: give the ranks time to end after the current window."""
 
     def facts(self) -> Mapping[str, Any]:
-        """JSON values, kept with the attempt and handed to `adopt`. Keys that results are made of, each left out where
-        unknown: `queue_s` (waiting for its turn), `hosts` (names), `failure` and `failure_status` (what the platform
-        said of its end: words, and killed, oom, timeout or error)."""
+        """JSON values, stored with the attempt and passed to `adopt`. Keys that results use, omitted where unknown:
+        `queue_s` (time in the queue), `hosts` (names), `failure` and `failure_status` (the platform's message on how
+        the job ended; and killed, oom, timeout or error)."""
 
 
 @runtime_checkable
 class HasMonitor(Protocol):
-    """What a `Device` may offer besides: naming the library that tells of it, so that a job on it is sampled."""
+    """Optional for a `Device`: names the monitor that samples it while a job runs."""
 
     def monitored(self, accelerator: Accelerator) -> Monitored | None:
-        """Whom to ask about that size, and by which names; None where nobody tells. Called before each attempt."""
+        """The monitor of that size and the ids of its devices; None where there is none. Called before each attempt."""
 
 
 class MonitorReader(Protocol):
-    """A vendor's library, opened for the devices of one job. In the parent, in a thread of its own while the job runs:
-    what it raises is kept with the samples and never touches the job."""
+    """A vendor's library, opened for the devices of one job. Runs in a thread of the parent while the job runs:
+    exceptions are stored with the samples and never affect the job."""
 
     def open(self, devices: Sequence[str]) -> Mapping[str, Any]:
-        """Take the library up, and say of the devices what does not change, JSON values: names, versions, memory,
-        links between them. A `TunemarkError` where the library or a device is not there."""
+        """Initialise the library and return static facts of the devices as JSON values: names, versions, memory, links
+        between them. Raises a `TunemarkError` where the library or a device is missing."""
 
     def sample(self) -> Sequence[DeviceSample]:
-        """Each device now. A device that answers no more is a sample that says so."""
+        """One sample of each device now. A device that no longer responds is a sample with `lost`."""
 
     def close(self) -> None:
-        """Put the library down."""
+        """Shut the library down."""
 
 
 class DeviceRuntime(Protocol):
-    """The device inside the worker.
+    """The device in the worker.
 
     waits_free: True where `synchronize` costs nothing (work is synchronous), so that every step is a window.
-    It may have a method `follow(read)`, called before the first step: `read` brings a value to the host that depends
-    on all that was queued, for platforms where there is no other way to wait.
+    It may have a method `follow(read)`, called before the first step: `read` copies a value to the host that depends
+    on all queued work, for platforms without any other way to wait.
     """
 
     waits_free: bool
 
     def open(self, assignment: Assignment) -> Place:
-        """Take the device, set threads and affinity, join the process group where there is one."""
+        """Open the device, set threads and affinity, and join the process group if there is one."""
 
     def synchronize(self) -> None:
         """Return when all queued work is done."""
 
     def peak_memory_bytes(self) -> int | None:
-        """The most memory this process held on the device; None where it cannot be known."""
+        """This process's peak memory on the device; None where it is not available."""
 
     def facts(self) -> Mapping[str, Any]:
-        """What the device says of itself, JSON values."""
+        """Facts about the device, JSON values."""
 
 
 class ModelRuntime(Protocol):
-    """The model inside the worker."""
+    """The model in the worker."""
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
-        """The module, on the place's device, in the parameters' dtype, weights initialised or loaded."""
+        """The module on `place.device`, in the parameters' dtype, with weights initialised or loaded."""
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Scores [micro_batch, sequence, vocab_size] of a batch that lies on the device."""
+        """Logits [micro_batch, sequence, vocab_size] of a batch on the device."""
 
 
 @runtime_checkable
 class TellsWeights(Protocol):
-    """What a `ModelRuntime` may offer besides, asked after `build`."""
+    """Optional for a `ModelRuntime`: reports the origin of the weights. Called after `build`."""
 
     def weights_origin(self) -> Mapping[str, Any]:
-        """JSON values for the record: where the weights were read from."""
+        """JSON values for the record: where the weights were loaded from."""
 
 
 @runtime_checkable
 class SavesModel(Protocol):
-    """What a `ModelRuntime` may offer besides: `--save`."""
+    """Optional for a `ModelRuntime`: saves the model, for `--save`."""
 
     def save(self, module: torch.nn.Module, folder: str) -> None:
-        """Write the model into an empty folder, in rank 0. module: as `build` gave it, adapters merged."""
+        """Write the model to an empty folder, in rank 0. module: as returned by `build`, with adapters merged."""
 
 
 class StrategyRuntime(Protocol):
-    """Parallelization inside the worker; constructed with the assignment.
+    """Parallelization in the worker; constructed with the assignment.
 
     It may also have:
-    `place(place) -> Place`, called after `prepare`: where this rank stands, if the strategy orders data ranks itself;
+    `place(place) -> Place`, called after `prepare`: this rank's place, if the strategy orders data ranks itself;
     `clip(parameters, largest) -> norm`: scale the gradients so that the norm over the whole job is at most `largest`,
     and return the norm before; without it, gradients are this rank's own or DTensors;
     `gradients(logits, loss, batches, scale) -> loss_sum`: forward and backward of all a step's micro-batches, of
     `loss(logits(module, batch), labels) * scale`; returns the unscaled losses' sum over the data rank, on every rank;
-    `watch(waits)`, called before the first step of a breakdown of several ranks: `waits.until_taken()` then says that
-    there is nothing left to compute in this part of a step, where the wait for other ranks is hidden in torch's C++.
+    `watch(waits)`, called before the first step of a breakdown of several ranks: where the wait for other ranks is
+    hidden in torch's C++, call `waits.until_taken()` when this part of a step has nothing left to compute.
     """
 
     def prepare(self) -> None:
-        """Before the model exists."""
+        """Called before the model is built."""
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        """After it exists."""
+        """Shard, wrap or compile the model after it is built, and return it."""
 
     def selected(self) -> Mapping[str, Any] | None:
-        """What was truly used; None where it cannot be known."""
+        """The parallelization that was actually used; None where it is not known."""
 
 
 @runtime_checkable
 class GathersWeights(Protocol):
-    """What a `StrategyRuntime` may offer besides, where it shards: the whole weights, for `--save`."""
+    """Optional for a `StrategyRuntime` that shards: gathers the full weights, for `--save`."""
 
     def full_state(self, module: torch.nn.Module) -> Mapping[str, torch.Tensor] | None:
-        """Called in every rank after training; rank 0 answers with all weights on the host, under the names of the
-        module that `apply` was given."""
+        """Called in every rank after training; rank 0 returns all weights on the host, under the names of the module
+        that was passed to `apply`."""
 
 
 class DatasetSource(Protocol):
-    """An opened dataset. Opening checks that it can be read; `fingerprint` changes when any example would."""
+    """An opened dataset. Opening checks that it can be read; `fingerprint` changes whenever any example does."""
 
     def fingerprint(self) -> str:
-        """A short text that stands for the content; reading it must be much cheaper than reading the examples."""
+        """A short text that identifies the content; it must be much cheaper than reading the examples."""
 
     def facts(self) -> Mapping[str, Any]:
-        """What a report should say of its origin: paths, versions, revisions."""
+        """The dataset's origin, for reports: paths, versions, revisions."""
 
     def examples(self) -> Iterator[Example]:
         """All examples, in a fixed order."""
@@ -290,18 +290,18 @@ class DatasetSource(Protocol):
 
 @runtime_checkable
 class HasChatTemplate(Protocol):
-    """What a `DatasetSource` of messages may offer besides: a template of its own."""
+    """Optional for a `DatasetSource` of messages: has its own chat template."""
 
     def chat_template(self) -> str | None:
-        """Jinja, as tokenizers carry it; None for the tokenizer's own."""
+        """A Jinja template in the format of tokenizers; None to use the tokenizer's."""
 
 
 class Tokenizer(Protocol):
     """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on.
 
-    It may also have `chat_template`, Jinja or None, for datasets of messages; and `special_texts()`, by the name in a
-    template (`bos_token`, `eos_token`) the texts that `encode` takes for those tokens: what such a template makes is
-    encoded as it is, with nothing around it.
+    It may also have `chat_template`, Jinja or None, for datasets of messages; and `special_texts()`, which maps names
+    in templates (`bos_token`, `eos_token`) to the texts that `encode` reads as those tokens: text from such a template
+    is encoded as it is, without adding bos and eos.
     """
 
     name: str
@@ -311,26 +311,26 @@ class Tokenizer(Protocol):
     pad_id: int
 
     def fingerprint(self) -> str:
-        """A hash of all that determines the ids."""
+        """A hash of everything that determines the ids."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without bos and eos."""
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """The ids of each text, and for each id the index (in characters) where its text ends."""
+        """The ids of each text, and for each id the end of its text as a character index."""
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """What a `Tokenizer` may offer besides: ids to text, for `--sample`."""
+    """Optional for a `Tokenizer`: ids to text, for `--sample`."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special ones left out."""
+        """The text of ids, without special tokens."""
 
 
 @runtime_checkable
 class HasFiles(Protocol):
-    """What a `Tokenizer` may offer besides: what transformers loads it from, for `--save`."""
+    """Optional for a `Tokenizer`: the files from which transformers loads it, for `--save`."""
 
     def files(self) -> Mapping[str, bytes]:
-        """Contents by the name of the file."""
+        """File contents by file name."""

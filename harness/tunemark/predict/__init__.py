@@ -1,7 +1,7 @@
-"""What a layout of ranks takes, predicted from dimensions: a plan's seconds by part and its bytes by category.
+"""Predict a training step from a model's dimensions and a layout of ranks: its time by part, its memory by category.
 
-The way in: `of_plan(plan)` or `express(row)` give a `Workload` and a `Layout`, `device_facts(chip)` a `DeviceFacts`
-(what is calibrated on a machine replaces its `efficiency`), and `predict(work, layout, device)` a `Prediction`.
+Entry points: `convert_plan(plan)` or `convert_row(row)` return a `Workload` and a `RankLayout`, `device_facts(chip)` a
+`DeviceFacts` (a calibration on the machine replaces its `efficiency`), `predict(work, layout, device)` a `Prediction`.
 """
 
 from tunemark.predict.analytic import impossible as impossible

@@ -1,9 +1,10 @@
-"""Seconds and bytes of a step from dimensions alone, in closed formulas: tens of microseconds for a plan, no torch.
+"""The analytic engine: step time and memory in closed formulas from dimensions, tens of microseconds a plan, no torch.
 
-Sources. Work of matrices: Chowdhery et al. 2022 ("PaLM"), appendix B. Activations, recomputation, sequence parallelism:
-Korthikanti et al. 2022, sections 4 and 5. Sharding of states: Rajbhandari et al. 2020. Pipelines: Narayanan et al.
-2021, section 2.2. Collectives: `machine`. Scores kept on chip: Dao et al. 2022. Each matrix takes the longer of its
-arithmetic and its traffic (Williams et al. 2009, "Roofline"), and a layer the longer of its kernels and their launch.
+Sources. Matrix FLOPs: Chowdhery et al. 2022 ("PaLM"), appendix B. Activations, recomputation, sequence parallelism:
+Korthikanti et al. 2022, sections 4 and 5. Sharding of training states: Rajbhandari et al. 2020. Pipelines: Narayanan et
+al. 2021, section 2.2. Collectives: `hardware_rates`. Fused attention: Dao et al. 2022. A matrix product takes the
+longer of its arithmetic and its memory traffic (Williams et al. 2009, "Roofline"), a layer the longer of its kernels
+and their launches.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from tunemark.predict.layout import TORCH, Layout, Workload
 from tunemark.predict.machine import DeviceFacts, group_seconds, message_seconds
 from tunemark.predict.prediction import Bytes, Prediction, Seconds
 
-# Operations that one layer launches forward, framework overhead of each included; backward launches twice as many.
-# Counted in eager PyTorch modules of a decoder layer; fused stacks launch about half.
-_OPERATIONS, _FUSED_OPERATIONS = 30, 16
-# More where tensor ranks divide it: rows of one and of four ranks that only launching holds up differ by less.
-_TENSOR_OPERATIONS = 1
-# More where the scores' soft-max is not one kernel: cast, scale, mask and cast.
-_SOFTMAX_OPERATIONS = 4
-# Of an end of the model forward: embedding, positions and dropout; the last norm, the head and the loss's soft-max;
-# and a micro-batch's share of the training loop.
-_END_OPERATIONS = 20
-# What the allocator's caching and the runtime's own kernels take, besides tensors.
+# Kernel launches of one layer's forward pass, framework overhead included; the backward pass has twice as many.
+# Counted in eager PyTorch modules of a decoder layer; fused software stacks launch about half.
+_LAYER_LAUNCHES, _FUSED_LAUNCHES = 30, 16
+# Additional launches under tensor parallelism: launch-bound published rows of one and of four ranks differ by less.
+_TENSOR_LAUNCHES = 1
+# Additional launches where the softmax of the attention scores is not one kernel: cast, scale, mask and cast.
+_SOFTMAX_LAUNCHES = 4
+# Forward launches of the embedding (with positions and dropout) or of the head (with the last norm and the loss), and
+# of a micro-batch's share of the training loop.
+_END_LAUNCHES = 20
+# Memory that the caching allocator and the runtime's kernels take besides tensors.
 _WORKSPACE_BYTES = 0.4e9
 # Recipes that multiply in 8 or 4 bits.
 LOW_PRECISIONS = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
-    """One layer, one micro-batch, one rank. forward, backward: seconds of kernels without collectives. flops_again:
-    of what is computed a second time. collective: seconds of all passes, passes_sent: how many of a forward's."""
+class _LayerCost:
+    """Cost of one layer for one micro-batch on one rank. forward, backward: seconds of kernels without collectives.
+    flops_again: FLOPs of recomputation. collective: seconds of collectives in all passes; passes_sent: their number in
+    units of the forward pass's."""
 
     forward: float
     backward: float
@@ -54,9 +56,9 @@ class _Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
-    """Embedding and head with its loss, one micro-batch, one rank: seconds of kernels, of collectives, and of launching
-    one of the two forward. head_flops: of a forward pass. sent_bytes: of both."""
+class _EndCost:
+    """Cost of the embedding and of the head with its loss, for one micro-batch on one rank: seconds of kernels and of
+    collectives. host_s: to launch one of the two forward. head_flops: of a forward pass. sent_bytes: of both."""
 
     embed_forward: float = 0.0
     embed_backward: float = 0.0
@@ -69,11 +71,11 @@ class _Ends:
     host_s: float = 0.0
 
 
-_NO_ENDS = _Ends()
+_NO_END_COST = _EndCost()
 
 
 def impossible(work: Workload, layout: Layout) -> str | None:
-    """Why the model cannot be laid out so; None where it can."""
+    """Why the model cannot be divided by this layout; None where it can."""
     a = work.architecture
     if a.num_attention_heads % layout.tensor:
         return f"{layout.tensor} tensor ranks do not divide {a.num_attention_heads} heads"
@@ -91,11 +93,12 @@ def impossible(work: Workload, layout: Layout) -> str | None:
 
 
 def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
-    """The expected step of `work` under `layout` on `layout.ranks` of `device`.
+    """The predicted step of `work` under `layout` on `layout.ranks` devices like `device`.
 
-    Raises KeyError where the device's peak in the precision is unknown. The layout must be possible (`impossible`).
+    Raises KeyError where the device's peak in the precision is unknown. The layout must be possible
+    (`find_layout_error`).
     """
-    seconds, flops, communicated = _step(work, layout, device)
+    seconds, flops, communicated = _predict_step(work, layout, device)
     if is_told(work):
         own = footprint(work, layout)
         flops, communicated = own.flops, own.sent_bytes
@@ -112,29 +115,29 @@ def predict(work: Workload, layout: Layout, device: DeviceFacts) -> Prediction:
 
 
 def step_seconds(work: Workload, layout: Layout, device: DeviceFacts) -> Seconds:
-    """The time of `predict` alone, for those who ask it of very many layouts."""
-    return _step(work, layout, device)[0]
+    """The step time of `predict` without its memory, which is faster for callers that try very many layouts."""
+    return _predict_step(work, layout, device)[0]
 
 
-def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds, float, dict[str, float]]:
-    """Seconds, matrix FLOPs of the fullest rank, and the bytes that it sends by kind of collective."""
+def _predict_step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds, float, dict[str, float]]:
+    """Seconds of a step, matrix FLOPs of the busiest rank, and the bytes that it sends by kind of collective."""
     a, e, stack = work.architecture, device.efficiency, work.stack
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     tokens = layout.micro_batch * work.sequence // layout.context
-    layer = _layer(work, layout, device, tokens)
-    stages = _stages(work, layout)
-    ends = _ends(work, layout, device, tokens)
+    layer = _layer_cost(work, layout, device, tokens)
+    stages = _layers_by_stage(work, layout)
+    ends = _end_cost(work, layout, device, tokens)
     nodes = max(1, layout.ranks / device.node)
 
-    # A rank's launching thread runs ahead of its kernels where these are long, and holds them up where they are short.
+    # The launching thread runs ahead of long kernels and is the bottleneck of short ones.
     share = layer.collective / layer.passes_sent
-    own = _parameters_of_rank(a, layout, stages)
-    # Our own worker keeps the first micro-batch's gradients as they are, where others add them to zeros.
+    own = _rank_parameters(a, layout, stages)
+    # Our own worker keeps the first micro-batch's gradients as they are; other trainers add them to zeros.
     touched_bytes = stack.touched_bytes - (TORCH.touched_bytes / accumulation if stack.own else 0.0)
     touched = touched_bytes * own * work.trained_fraction / (device.bandwidth_bytes_per_s * e.memory)
     times, alone = [], []
     for i, n in enumerate(stages):
-        start, end = (ends if i == 0 else _NO_ENDS), (ends if i == len(stages) - 1 else _NO_ENDS)
+        start, end = (ends if i == 0 else _NO_END_COST), (ends if i == len(stages) - 1 else _NO_END_COST)
         forward = n * layer.forward + start.embed_forward + end.head_forward
         backward = n * (layer.backward + layer.recompute) + start.embed_backward + end.head_backward + touched
         hosts = (i == 0) + (i == len(stages) - 1)
@@ -142,13 +145,13 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
         host_backward = n * layer.host_backward + 2.0 * hosts * ends.host_s
         reduces = (start.embed_collective, end.head_collective)
         times.append(
-            _longer(forward + n * share + sum(reduces), host_forward, e.host_order)
-            + _longer(backward + n * (layer.collective - share) + reduces[1], host_backward, e.host_order)
+            _overlap(forward + n * share + sum(reduces), host_forward, e.host_order)
+            + _overlap(backward + n * (layer.collective - share) + reduces[1], host_backward, e.host_order)
         )
-        alone.append(_longer(forward, host_forward, e.host_order) + _longer(backward, host_backward, e.host_order))
+        alone.append(_overlap(forward, host_forward, e.host_order) + _overlap(backward, host_backward, e.host_order))
 
-    # One 1F1B step: every stage works on each micro-batch, the slowest sets the pace, and the pipeline fills and
-    # drains once: (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
+    # One 1F1B step: the slowest stage sets the pace of all micro-batches, and the pipeline fills and drains once:
+    # (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
     slowest = max(times)
     fill = (sum(times) - slowest) / layout.virtual
     is_shared = layout.sequence_parallel or stack.scattered_messages
@@ -157,14 +160,14 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     if layout.pipeline > 1:
         stride = layout.data * layout.tensor * layout.context
         point_s = message_seconds(device, stride=stride, payload_bytes=point_bytes)
-        # Forward and backward of each micro-batch, once for each virtual stage; and the fill's messages in a row.
-        # Virtual stages leave other work to do meanwhile.
+        # Forward and backward messages of each micro-batch, once for each virtual stage, and those of the fill one
+        # after another. Virtual stages have other work to do while a message is under way.
         hidden = (e.data_hidden if layout.virtual > 1 else e.tensor_hidden) if stack.tensor_overlap else 0.0
         point_s = 2.0 * point_s * ((1.0 - hidden) * accumulation * layout.virtual + layout.pipeline - 1)
     compute = alone[times.index(slowest)] * accumulation
     collective = slowest * accumulation - compute
 
-    data_s, data_bytes = _data_parallel(work, layout, device, own, accumulation, compute)
+    data_s, data_bytes = _data_seconds(work, layout, device, own, accumulation, compute)
     optimizer = _optimizer_seconds(work, layout, device, own)
     seconds = Seconds(
         compute=compute * (1.0 + e.straggle * max(0.0, _log2(nodes))),
@@ -187,41 +190,41 @@ def _step(work: Workload, layout: Layout, device: DeviceFacts) -> tuple[Seconds,
     return seconds, flops, {name: value for name, value in communicated.items() if value}
 
 
-def _longer(kernels: float, host: float, order: float) -> float:
-    """Seconds of two that run side by side and wait for each other now and then: the longer, and some more where they
-    are alike (a norm of order 4: 19 % where they are equal; of order 1: their sum)."""
+def _overlap(kernels: float, host: float, order: float) -> float:
+    """Seconds of kernels and launching thread, which run concurrently and sometimes wait for each other: the longer of
+    the two, and more where they are similar (a p-norm; of order 4: 19 % more where equal; of order 1: their sum)."""
     if not host:
         return kernels
     large, small = max(kernels, host), min(kernels, host)
     return float(large * (1.0 + (small / large) ** order) ** (1.0 / order))
 
 
-# Classes that multiply 8 bits in any layout (Transformer Engine, is_non_tn_fp8_gemm_supported).
-_ANY_LAYOUT = frozenset(("blackwell",))
+# Chip classes that multiply 8-bit operands in any memory layout (Transformer Engine, is_non_tn_fp8_gemm_supported).
+_ANY_OPERAND_LAYOUT = frozenset(("blackwell",))
 
 
 def product_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
-    """Seconds of one product of m x k by k x n."""
+    """Seconds of one matrix product of m x k by k x n."""
     e = device.efficiency
     low = precision in LOW_PRECISIONS
     shape = (1.0 + e.gemm_tile / k) * _waves(m, n, device.units)
-    arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _share(e.gemm, precision))
+    arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _efficiency(e.gemm, precision))
     width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
     traffic = (m * k + k * n) * width + m * n * 2.0
     rate = device.bandwidth_bytes_per_s * e.memory
-    # Operands come in 16 bits and are scaled and rounded first: read 2 bytes, write a copy as it is and one transposed
-    # for the backward pass; or one alone where units take 8 bits in any layout and one scale holds for both.
-    copies = 1.0 if precision == "fp8" and device.kind in _ANY_LAYOUT else 2.0
+    # Operands come in 16 bits and are scaled and rounded first: read 2 bytes, write a copy and a transposed copy for
+    # the backward pass; only one copy where the chip takes 8 bits in any layout and one scale serves both.
+    copies = 1.0 if precision == "fp8" and device.kind in _ANY_OPERAND_LAYOUT else 2.0
     cast = e.cast * (m * k) * (2.0 + copies * width) / rate if low else 0.0
     return float(max(arithmetic, traffic / rate) + cast)
 
 
-# Tiles of results that one unit works on, and their speed against the largest.
+# Output tiles (rows, columns) that one multiprocessor computes, and their speed relative to the largest.
 _TILES = ((128, 256, 1.0), (256, 128, 1.0), (128, 128, 0.95), (128, 64, 0.8), (64, 64, 0.6))
 
 
 def _waves(m: float, n: float, units: int) -> float:
-    """What dealing tiles to `units` takes, over results that fill all of them at every moment."""
+    """Wave quantisation: time with whole tiles dealt to `units` multiprocessors over time with all always busy."""
     if not units:
         return 1.0
     return min(
@@ -230,7 +233,7 @@ def _waves(m: float, n: float, units: int) -> float:
     )
 
 
-def _share(shares: object, precision: str) -> float:
+def _efficiency(shares: object, precision: str) -> float:
     table: dict[str, float] = shares  # type: ignore[assignment]  # a Mapping of floats
     if precision in table:
         return table[precision]
@@ -241,20 +244,20 @@ def _peak_name(precision: str) -> str:
     return {"mxfp8": "fp8", "fp8-rowwise": "fp8", "nvfp4": "fp4"}.get(precision, precision)
 
 
-def _wide(device: DeviceFacts, precision: str) -> str:
-    """The precision of what is never multiplied in 8 or 4 bits: attention and the head."""
+def _attention_precision(device: DeviceFacts, precision: str) -> str:
+    """The precision of attention and of the head, which are never multiplied in 8 or 4 bits."""
     return "bf16" if precision in LOW_PRECISIONS else precision
 
 
 def _value_bytes(work: Workload) -> tuple[float, float]:
-    """Of a value of the hidden state where ranks pass it on: forward, and backward."""
+    """Bytes of one value of the hidden state when ranks exchange it: (forward, backward)."""
     if work.stack.own:
         wide, narrow = WIDTHS[work.stack.own]
         return narrow, wide
     return (4.0, 4.0) if work.precision in ("fp32", "tf32") else (2.0, 2.0)
 
 
-def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _Layer:
+def _layer_cost(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _LayerCost:
     a, e, stack, p = work.architecture, device.efficiency, work.stack, work.precision
     t, h = layout.tensor, a.hidden_size
     queries = a.num_attention_heads * a.head_dim / t
@@ -262,7 +265,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     inner, gates = a.intermediate_size / t, 2 if a.gated_mlp else 1
     experts = a.num_local_experts or 1
     active = a.num_experts_per_tok or 1
-    # Of experts, each sees its share of the routed tokens.
+    # Each expert computes its share of the routed tokens.
     expert_tokens = tokens * active / experts
     local_experts = experts / layout.expert
     routed = tokens * active / (local_experts * 1.0) if experts > 1 else float(tokens)
@@ -283,7 +286,7 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     batch = tokens * layout.context / work.sequence
     seen = mean_visible_keys(work.sequence, a.sliding_window)
     attention_flops = 4.0 * batch * (work.sequence / layout.context) * seen * heads * a.head_dim
-    wide = _wide(device, p)
+    wide = _attention_precision(device, p)
     rate = device.bandwidth_bytes_per_s * e.memory
     peak = device.peak_flops[_peak_name(wide)]
     unfused = 0
@@ -295,29 +298,29 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
         attention_backward = 2.5 * attention
     else:
-        # Besides the products, which write and read them: soft-max reads and writes the scores in 16 bits, dropout
-        # reads and writes them and a mask of one byte; backward both likewise, soft-max with its own output.
+        # Besides the matrix products: softmax reads and writes the scores in 16 bits, dropout reads and writes them
+        # and a mask of one byte; backward does the same, softmax with its own output.
         scores = batch * heads * (work.sequence / layout.context) * work.sequence
         products = 2.0 * product_seconds(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
-        # The fused soft-max works on four heads at a time (Megatron-LM, fused_softmax.py); where these do not divide
-        # into fours, casts, scale, mask and soft-max are kernels of their own in 32 bits.
+        # The fused softmax works on four heads at a time (Megatron-LM, fused_softmax.py); where the number of heads is
+        # no multiple of four, casts, scale, mask and softmax are separate kernels in 32 bits.
         is_fused = batch * heads % 4 == 0 and work.sequence <= 2048
-        unfused = 0 if is_fused else _SOFTMAX_OPERATIONS
+        unfused = 0 if is_fused else _SOFTMAX_LAUNCHES
         attention = products + (9.0 if is_fused else 38.0) * scores / rate
         attention_backward = 2.0 * products + (11.0 if is_fused else 46.0) * scores / rate
         attention_flops = 4.0 * scores * a.head_dim
 
     shared = t if layout.sequence_parallel else 1
-    # Elementwise kernels, forward: norms and residuals, rotary positions.
-    # The activation reads its input and writes its output; of a gated MLP the product with the other half too, a kernel
-    # of its own where nothing is fused.
+    # Forward traffic of elementwise kernels: norms, residuals, rotary positions, and the activation's input and output;
+    # in a gated MLP also its product with the other half, a separate kernel where nothing is fused.
     gate = (6.0 if stack.fused else 10.0) if a.gated_mlp else 4.0
     light = tokens * (stack.stream_bytes * h / shared + 2.0 * (queries + 2 * keys) + gate * active * inner)
     light_s = light / rate
     forward += attention + light_s
     backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention_backward + 2.0 * light_s
-    # Selective: scores alone where they are kept (Korthikanti et al. 2022), else all but what matrix products gave; or
-    # of a layer's products (queries, keys, values, output, gate, up, down) the even ones, and no attention.
+    # Selective recomputation: only the scores where they are stored (Korthikanti et al. 2022), else everything except
+    # outputs of matrix products; "alternate": of a layer's products (queries, keys, values, output, gate, up, down) the
+    # even ones, and no attention.
     is_alternate = layout.recompute == "selective" and stack.selective == "alternate"
     again, flops_again = 0.0, 0.0
     if layout.recompute == "full":
@@ -334,19 +337,19 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         again, flops_again = attention + (light_s if stack.flash_attention else 0.0), attention_flops
     recompute = layout.recomputed * again
 
-    # Tensor parallelism: an all-reduce (or a gather and a scatter, the same bytes) after attention and after the MLP,
-    # forward and backward (Shoeybi et al. 2019, section 3); a full recomputation repeats the forward's.
+    # Tensor parallelism: an all-reduce (or an all-gather and a reduce-scatter of the same bytes) after attention and
+    # after the MLP, forward and backward (Shoeybi et al. 2019, section 3); full recomputation repeats the forward's.
     payload = sum(_value_bytes(work)) / 2.0 * tokens * h
     reduce_s = group_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
-    # What every second product needs is gathered again; what was scattered is kept.
+    # "alternate" gathers the inputs of every second product again; outputs that were scattered are kept.
     count = 4.0 + layout.recomputed * {"none": 0.0, "selective": float(is_alternate), "full": 2.0}[layout.recompute]
     if stack.copied_collectives and t > 1:
-        # An all-reduce is a gather and a scatter, each with a copy of the payload.
+        # Gather and scatter each copy the payload.
         reduce_s += 2.0 * 2.0 * payload / rate
     collective = count * reduce_s
     sent = count * 2.0 * payload * (t - 1) / t
     if stack.tensor_overlap and t > 1:
-        # A gather before and a scatter behind the products hide beside them, and no longer than these take.
+        # The gather before a product and the scatter after it overlap with it, at most for as long as it takes.
         hidden = sum(min(reduce_s / 2.0, one) for one in each)
         collective -= e.tensor_hidden * count / 2.0 * hidden
     if layout.context > 1:
@@ -358,16 +361,16 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
         collective += max(passing - (attention + attention_backward), 0.1 * passing)
         sent += 3.0 * pairs * (layout.context - 1)
     if layout.expert > 1:
-        # Tokens go to their experts and come back, forward and backward.
+        # Tokens are sent to their experts and back, forward and backward.
         routed_bytes = 2.0 * tokens * active * h
         stride = t * layout.context
         collective += 4.0 * group_seconds(
             device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
         )
         sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
-    operations = (_FUSED_OPERATIONS if stack.fused else _OPERATIONS) + (_TENSOR_OPERATIONS if t > 1 else 0) + unfused
+    operations = (_FUSED_LAUNCHES if stack.fused else _LAYER_LAUNCHES) + (_TENSOR_LAUNCHES if t > 1 else 0) + unfused
     repeated = layout.recomputed if layout.recompute == "full" else 0.0
-    return _Layer(
+    return _LayerCost(
         forward=forward,
         backward=backward,
         recompute=recompute,
@@ -382,22 +385,22 @@ def _layer(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> 
     )
 
 
-def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _Ends:
+def _end_cost(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _EndCost:
     a, e = work.architecture, device.efficiency
     rate = device.bandwidth_bytes_per_s * e.memory
     vocab = a.vocab_size / layout.tensor
     embed = 4.0 * tokens * a.hidden_size / rate
-    product = product_seconds(device, _wide(device, work.precision), tokens, a.hidden_size, vocab)
-    # Of a logit: cast to 32 bits, log-soft-max read and written; backward zeros, both again, the gradient and its cast.
+    product = product_seconds(device, _attention_precision(device, work.precision), tokens, a.hidden_size, vocab)
+    # Bytes per logit: cast to 32 bits, log-softmax read and written; backward: zeros, both again, gradient, its cast.
     scored = a.vocab_size if work.stack.scores_gathered else vocab
     loss, loss_backward = (x * tokens * scored / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
     narrow, wide = _value_bytes(work)
     payload = (narrow + wide) / 2.0 * tokens * a.hidden_size
     reduce_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=payload, kind="all_reduce")
-    # Scores that are made whole in each rank pass once; their gradients are there already.
+    # Logits that every rank gathers are sent once; their gradients are already on every rank.
     scores = narrow * tokens * a.vocab_size if work.stack.scores_gathered else 0.0
     gather_s = group_seconds(device, size=layout.tensor, stride=1, payload_bytes=scores) if scores else 0.0
-    return _Ends(
+    return _EndCost(
         embed_forward=embed,
         embed_backward=embed,
         head_forward=product + loss,
@@ -406,13 +409,13 @@ def _ends(work: Workload, layout: Layout, device: DeviceFacts, tokens: int) -> _
         head_collective=reduce_s + gather_s / 2.0,
         head_flops=2.0 * tokens * a.hidden_size * vocab,
         sent_bytes=(4.0 * payload + scores) * (layout.tensor - 1) / layout.tensor,
-        host_s=_END_OPERATIONS * e.host_s * (_FUSED_OPERATIONS / _OPERATIONS if work.stack.fused else 1.0),
+        host_s=_END_LAUNCHES * e.host_s * (_FUSED_LAUNCHES / _LAYER_LAUNCHES if work.stack.fused else 1.0),
     )
 
 
-def _stages(work: Workload, layout: Layout) -> list[float]:
-    """Layers of each stage. Where stages are balanced, the embedding and the head count as layers where that evens
-    them out (Megatron's account_for_embedding_in_pipeline_split); else they are cut as evenly as whole layers allow."""
+def _layers_by_stage(work: Workload, layout: Layout) -> list[float]:
+    """Layers of each pipeline stage. Where `layers` does not divide evenly, the embedding and the head count as a layer
+    each if that does (Megatron's account_for_embedding_in_pipeline_split); else as even as whole layers allow."""
     layers, p = work.architecture.num_hidden_layers, layout.pipeline
     if p == 1:
         return [float(layers)]
@@ -422,14 +425,14 @@ def _stages(work: Workload, layout: Layout) -> list[float]:
         n = (layers + 2) // p
         return [n - 1.0, *([float(n)] * (p - 2)), n - 1.0]
     low, more = divmod(layers, p)
-    # The surplus goes to the middle: the ends have the embedding and the head.
+    # The middle stages take the surplus: the first and last have the embedding and the head.
     order = sorted(range(p), key=lambda i: min(i, p - 1 - i), reverse=True)
     wide = set(order[:more])
     return [float(low + (i in wide)) for i in range(p)]
 
 
-def _parameters_of_rank(a: Architecture, layout: Layout, stages: list[float]) -> float:
-    """Parameters of the fullest rank before any sharding."""
+def _rank_parameters(a: Architecture, layout: Layout, stages: list[float]) -> float:
+    """Parameters of the rank that has most, before data-parallel sharding."""
     c = count_parameters(a)
     experts = c.mlp / layout.expert if a.num_local_experts else c.mlp
     per_layer = (c.attention + experts + c.router + c.bias) / a.num_hidden_layers / layout.tensor
@@ -440,10 +443,10 @@ def _parameters_of_rank(a: Architecture, layout: Layout, stages: list[float]) ->
     return max(stages[0] * per_layer + ends[0], stages[-1] * per_layer + ends[1], max(stages) * per_layer)
 
 
-def _data_parallel(
+def _data_seconds(
     work: Workload, layout: Layout, device: DeviceFacts, own: float, accumulation: int, compute: float
 ) -> tuple[float, float]:
-    """Exposed seconds of data parallelism in a step, and bytes sent by a rank."""
+    """Exposed seconds of data-parallel communication in a step, and bytes sent by a rank."""
     e, stack = device.efficiency, work.stack
     replicas = layout.data * layout.context
     if replicas == 1:
@@ -452,15 +455,15 @@ def _data_parallel(
     shard = layout.shard if layout.zero else 1
     low, trained = stack.gather_bytes * own, own * work.trained_fraction
     reduce_bytes = stack.reduce_bytes * trained
-    # fp32 training gathers what it computes with.
+    # fp32 training gathers fp32 parameters.
     if work.precision in ("fp32", "tf32"):
         low, reduce_bytes = 4.0 * own, 4.0 * trained
     sent = 0.0
     gather = scatter = reduce_s = 0.0
     if layout.zero == 3 and shard > 1:
         gathers = 2.0 if layout.reshard else 1.0
-        # A stage that keeps what it gathered does so for all micro-batches, and scatters what it summed once; our own
-        # worker scatters what all micro-batches have added up.
+        # A stage that keeps its gathered parameters does so for all micro-batches and scatters summed gradients once;
+        # our own worker always scatters the sum over all micro-batches.
         kept = layout.pipeline > 1 and not layout.reshard
         times = 1 if kept and not stack.own else accumulation
         scatters = 1 if kept or stack.own else accumulation
@@ -493,7 +496,7 @@ def _data_parallel(
 
 
 def _offloading_seconds(layout: Layout, device: DeviceFacts, accumulation: int, compute: float) -> float:
-    """What of moving activations to the processor and back is not hidden beside kernels, as with gradients."""
+    """Exposed seconds of moving activations to host memory and back, overlapped with kernels as gradients are."""
     if not layout.offloaded or not device.host_bytes_per_s:
         return 0.0
     total = 2.0 * layout.offloaded * accumulation / device.host_bytes_per_s
@@ -502,8 +505,9 @@ def _offloading_seconds(layout: Layout, device: DeviceFacts, accumulation: int, 
 
 
 def _optimizer_seconds(work: Workload, layout: Layout, device: DeviceFacts, own: float) -> float:
-    """Adam reads the gradient, a master copy and two moments and writes the latter three and the parameter: 30 bytes,
-    and clipping reads the gradient once more (4). Momentum has one moment less, plain descent two."""
+    """Seconds of the optimizer step, which is memory-bound. Adam reads the gradient, a master copy and two moments and
+    writes the latter three and the parameter: 30 bytes a parameter; clipping reads the gradient once more (4). SGD with
+    momentum has one moment less, plain SGD two."""
     trained = own * work.trained_fraction / (layout.shard if layout.zero >= 1 else 1)
     bytes_each = {"sgd": 14.0, "adafactor": 22.0}.get(work.optimizer, 34.0)
     e = device.efficiency
@@ -511,20 +515,20 @@ def _optimizer_seconds(work: Workload, layout: Layout, device: DeviceFacts, own:
 
 
 def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
-    """Bytes of the fullest rank at its peak.
+    """Peak memory of the rank that needs most, in bytes.
 
     Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
-    pass of each operation needs, in 2 bytes (4 in fp32). Of our own worker by `footprint`.
+    pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_footprint`.
     """
     if is_told(work):
         tensors = footprint(work, layout).bytes
-        # On the host nothing else counts as the job's; the figure is that of an accelerator's runtime.
+        # The workspace is that of an accelerator's runtime; on a CPU only tensors are counted.
         if device.kind == "cpu":
             return tensors
         return replace(tensors, workspace=tensors.workspace + _WORKSPACE_BYTES)
     a, stack = work.architecture, work.stack
-    stages = _stages(work, layout)
-    own = _parameters_of_rank(a, layout, stages)
+    stages = _layers_by_stage(work, layout)
+    own = _rank_parameters(a, layout, stages)
     wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
     main, parameter = stack.main_bytes, stack.parameter_bytes
     if work.optimizer == "sgd":
@@ -543,7 +547,7 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
     full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
     vocab = a.vocab_size / (1 if stack.scores_gathered else layout.tensor)
     logits = stack.head_bytes * tokens * vocab
-    # Interleaving keeps (p - 1) / (p v) more micro-batches alive (Narayanan et al. 2021, section 2.2.2).
+    # Interleaving keeps (p - 1) / (p v) more micro-batches in flight (Narayanan et al. 2021, section 2.2.2).
     more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
     held = []
     for i, n in enumerate(stages):
@@ -558,7 +562,7 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
     units = (c.attention + c.mlp / layout.expert) / a.num_hidden_layers / layout.tensor
     gathered = 0.0
     if layout.zero == 3 and layout.shard > 1:
-        # One unit is gathered ahead while another computes, and a third's gradient is scattered.
+        # One FSDP unit is prefetched while another computes and a third one's gradient is scattered.
         largest = max(units, ends)
         gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
         if not layout.reshard:
@@ -576,7 +580,7 @@ def memory(work: Workload, layout: Layout, device: DeviceFacts) -> Bytes:
 
 
 def layer_activation_bytes(work: Workload, layout: Layout, tokens: float, recompute: str | None = None) -> float:
-    """What one layer keeps of one micro-batch for its backward pass."""
+    """Bytes of activations that one layer keeps of one micro-batch for its backward pass."""
     a, stack = work.architecture, work.stack
     kind = layout.recompute if recompute is None else recompute
     t = layout.tensor
@@ -589,19 +593,19 @@ def layer_activation_bytes(work: Workload, layout: Layout, tokens: float, recomp
     inner = a.intermediate_size / t * (a.num_experts_per_tok or 1)
     # Both norms' inputs and outputs; queries, keys and values; attention's output.
     values = 2.0 * tokens * (4.0 * h / shared + 2.0 * queries + 2.0 * keys)
-    # Gate, up and their product; of a plain MLP its input to the activation and its output.
+    # Gate, up and their product; in a plain MLP the activation's input and output.
     values += 2.0 * tokens * inner * ((2.0 if stack.fused else 3.0) + 1.0 if a.gated_mlp else 2.0)
     if work.precision in LOW_PRECISIONS and stack.fused:
-        # What goes into a matrix is kept in 8 bits; of attention's output that is a copy more.
+        # Inputs of matrix products are kept in 8 bits; attention's output in an additional copy.
         values += tokens * (-2.0 * h / shared + queries - inner)
     if not stack.flash_attention and kind == "none":
         values += 5.0 * tokens * work.sequence * a.num_attention_heads / t
     if stack.flash_attention and kind == "selective":
-        # The layer's input, and what each matrix product gave.
+        # The layer's input, and the output of each matrix product.
         values = 2.0 * tokens * (3.0 * h / shared + queries + 2.0 * keys + inner * (2.0 if a.gated_mlp else 1.0))
         if stack.selective == "alternate":
-            # The layer's input, queries, values, attention's output; of a gated MLP the gate and its output, which
-            # tensor ranks have yet to sum, and of what they sum their own part.
+            # The layer's input, queries, values, attention's output; in a gated MLP the gate and its output, which
+            # tensor ranks have yet to sum, and each rank's own part of those sums.
             values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
             values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
     return wide * values

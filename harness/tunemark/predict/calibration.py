@@ -1,10 +1,10 @@
-"""What was measured of a machine, and the cost model's constants that follow from it.
+"""Calibrations of the predictor against a machine: the fitted constants, where they are stored, predicting with them.
 
-Peaks, shares and costs come from kernels and collectives. Whole steps of small models then correct what closed formulas
-of large matrices leave out: a share of every kind of work, and what each mechanism of parallelism adds to a step. The
-spread of what is left over is the uncertainty of a prediction. Fitted as a maximum a posteriori estimate: every
-constant stays near what its own kernel measured unless the steps disagree (Gelman et al. 2013, "Bayesian Data
-Analysis", section 4.1).
+Peaks, efficiencies and costs come from measured kernels and collectives. Whole steps of small models then correct what
+closed formulas of large matrices leave out: a factor for every kind of work, and what each mechanism of parallelism
+adds to a step. The spread of the residuals is the uncertainty of a prediction. The fit is a maximum a posteriori
+estimate: a constant stays near what its own kernel measured unless the steps disagree (Gelman et al. 2013, "Bayesian
+Data Analysis", section 4.1).
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ from tunemark.predict.machine import DeviceFacts, Efficiency
 from tunemark.predict.prediction import Prediction
 
 SCHEMA = 1
-# A prediction is never claimed to be nearer than this: two runs of the same differ by as much.
+# Smallest residual that is claimed for a prediction: two identical runs differ by as much.
 LEAST_RESIDUAL = 0.03
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
-    """What a calibration holds for. processes, threads: of the job, which share the machine. torch: version of the
-    interpreter that trains; empty where it is not known. formulas: digest of those that were fitted, of which the
-    constants are."""
+    """What a calibration is valid for. processes, threads: of the job, which share the machine. torch: its version in
+    the interpreter that trains; empty if unknown. formulas: digest of the cost model whose constants were fitted."""
 
     device: str
     chip: str
@@ -56,9 +55,9 @@ class Fingerprint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mechanism:
-    """What one kind of parallelism, or selective recomputation, truly costs. communication: of the predicted exposed
-    seconds, a factor. unit_s: added for every unit of its work: a layer of a micro-batch, or of a step for `ddp`, a
-    layer's pass or scatter for `fsdp`, a micro-batch of a stage for `pp`."""
+    """Measured cost of one kind of parallelism, or of selective recomputation. communication: factor on the predicted
+    exposed seconds of communication. unit_s: seconds added for every unit of its work: a layer of a micro-batch, or of
+    a step for `ddp`, a layer's pass or scatter for `fsdp`, a micro-batch of a stage for `pp`."""
 
     communication: float = 1.0
     unit_s: float = 0.0
@@ -66,7 +65,7 @@ class Mechanism:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """One whole step that was measured, and what the fitted model makes of it."""
+    """One measured whole step, and what the fitted model predicts for it."""
 
     name: str
     measured_s: float
@@ -75,8 +74,8 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """The facts of a machine as its ranks see it, fitted to measurements. residual: of the logarithm of a step, one
-    standard deviation over the probes. seconds: that measuring took. kernels: records, as they were measured."""
+    """Facts of a machine as one rank sees it, fitted to measurements. seconds: that measuring took. kernels: records of
+    the measured kernels, unchanged. facts.residual: standard deviation over the probes of a step time's logarithm."""
 
     fingerprint: Fingerprint
     facts: DeviceFacts
@@ -91,7 +90,7 @@ class Calibration:
 def expected(
     work: Workload, layout: Layout, device: DeviceFacts, mechanisms: Mapping[str, Mechanism] | None = None
 ) -> Prediction:
-    """The prediction, with what was found of each mechanism on this machine."""
+    """`predict`, corrected by the measured cost of each mechanism on this machine."""
     found = predict(work, layout, device)
     units = units_of(work, layout)
     if not mechanisms or not units:
@@ -99,7 +98,7 @@ def expected(
     known = {name: mechanisms.get(name, Mechanism()) for name in units}
     more_s = {name: known[name].unit_s * count for name, count in units.items()}
     again_s = more_s.pop(SELECTIVE, 0.0)
-    sent = {name: found.communicated_bytes.get(_KINDS[name], 0.0) for name in more_s}
+    sent = {name: found.communicated_bytes.get(_TRAFFIC_KINDS[name], 0.0) for name in more_s}
     total = sum(sent.values())
     shares = {name: sent[name] / total if total else 1.0 / len(sent) for name in more_s}
     factor = sum(shares[name] * known[name].communication for name in more_s)
@@ -111,21 +110,22 @@ def expected(
     return replace(found, seconds=seconds)
 
 
-# By what communicated bytes are told apart.
-_KINDS = {"ddp": "data", "fsdp": "data", "tp": "tensor", "pp": "pipeline"}
-# Torch looks at every operation, to keep or to leave what it gave, beside what is computed again.
+# Key of `Prediction.communicated_bytes` by mechanism.
+_TRAFFIC_KINDS = {"ddp": "data", "fsdp": "data", "tp": "tensor", "pp": "pipeline"}
+# Selective recomputation costs more than what it computes again: torch decides at every operation whether to keep its
+# output.
 SELECTIVE = "selective"
 
 
 def units_of(work: Workload, layout: Layout) -> dict[str, float]:
-    """Of each mechanism in a layout, how often it does its work in a step of the rank that does most."""
+    """Units of work (`MechanismCost.unit_s`) of each mechanism in a layout, in a step of the rank that has most."""
     layers = math.ceil(work.architecture.num_hidden_layers / layout.pipeline)
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     found: dict[str, float] = {}
     if layout.recompute == SELECTIVE:
         found[SELECTIVE] = float(layers * accumulation)
     if layout.zero == 3 and layout.shard > 1:
-        # Both passes of each micro-batch, and the scatter of what all have added up.
+        # Gathers in both passes of each micro-batch, and one scatter of the summed gradients.
         found["fsdp"] = (layers + 1.0) * (2.0 * accumulation + 1.0)
     if layout.data > layout.shard or (layout.data > 1 and layout.zero == 0):
         found["ddp"] = layers + 1.0
@@ -137,12 +137,12 @@ def units_of(work: Workload, layout: Layout) -> dict[str, float]:
 
 
 def folder() -> Path:
-    """Where calibrations are kept."""
+    """The folder of stored calibrations."""
     return cache_folder() / "calibration"
 
 
 def store(calibration: Calibration, where: Path | None = None) -> Path:
-    """Keep it under its fingerprint; an older one of the same is replaced."""
+    """Store a calibration under its fingerprint, in place of an older one; returns its file. where: the folder."""
     target = (where or folder()) / f"{calibration.fingerprint.key}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
@@ -152,7 +152,7 @@ def store(calibration: Calibration, where: Path | None = None) -> Path:
 
 
 def find(fingerprint: Fingerprint, where: Path | None = None) -> Calibration | None:
-    """The calibration of that very machine and software; None where there is none, or it is of another version."""
+    """The stored calibration of exactly this machine and software; None where there is none or its schema differs."""
     try:
         raw = json.loads(((where or folder()) / f"{fingerprint.key}.json").read_text(encoding="utf-8"))
         if raw.get("schema") != SCHEMA:
@@ -175,7 +175,7 @@ def find(fingerprint: Fingerprint, where: Path | None = None) -> Calibration | N
 
 @functools.cache
 def formulas() -> str:
-    """The digest of the cost model's source."""
+    """Digest of the cost model's source code."""
     digest = hashlib.sha256()
     for module in (analytic, layouts, machine):
         digest.update(Path(str(module.__file__)).read_bytes())
@@ -183,7 +183,7 @@ def formulas() -> str:
 
 
 def torch_version(python: str | None) -> str:
-    """The version of the interpreter's torch by its metadata, without importing it; empty where nothing says it."""
+    """The version of torch in an interpreter by its package metadata, without importing it; empty if unknown."""
     if python is None:
         try:
             return metadata.version("torch")

@@ -1,7 +1,7 @@
-"""Every layout that a device's strategies can make of its ranks, with the settings that go with each.
+"""Enumerate the candidate layouts of a search: all that a device's strategies can make of its ranks, with settings.
 
-The strategies are ours (`none`, `ddp`, `fsdp`, `tp`, `pp`) and their products on one mesh; the global batch is given
-and the same in all. What talks most lies innermost: pipeline, copies, shards, tensor ranks.
+The strategies are ours (`none`, `ddp`, `fsdp`, `tp`, `pp`) and their products on one mesh, all with the same global
+batch. The axis that communicates most is innermost: pipeline, replicas, shards, tensor ranks.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from tunemark.plugin.descriptors import Axis
 from tunemark.predict.layout import Layout
 from tunemark.predict.planned import layout_of
 
-# Virtual stages of a rank that are tried: each more halves the bubble and doubles what a pipeline sends.
+# Numbers of virtual stages of a rank: doubling it halves the bubble and doubles what the pipeline sends.
 VIRTUAL = (2, 4)
-# Zero-bubble schedules are not among them: the cost model knows none.
+# Without zero-bubble schedules, which the cost model does not cover.
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """What is searched. ranks: processes that a distributed strategy has on this size. strategies: names that there
-    are. micro_batches, checkpointings: None is any. alone: whether strategy none can use this size."""
+    """What is enumerated. ranks: processes of a distributed strategy on this size. strategies: names of those
+    available. micro_batches: None for every divisor. alone: whether strategy none (one process) can use this size."""
 
     ranks: int
     strategies: frozenset[str]
@@ -36,8 +36,7 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """One way to train. strategy: as a person writes it, and so the same run. axes: of its mesh; none for one
-    process."""
+    """One layout with its settings. strategy: as `--strategy` takes it. axes: of its mesh; empty for one process."""
 
     strategy: str
     axes: tuple[Axis, ...]
@@ -58,7 +57,7 @@ class Candidate:
 
     @property
     def settings(self) -> dict[str, int | str]:
-        """What the refusals of strategies ask of a run, but for what all have in common."""
+        """The settings that `Strategy.refusal` reads and that differ between candidates."""
         return {
             "micro_batch": self.micro_batch,
             "checkpointing": self.checkpointing,
@@ -67,9 +66,9 @@ class Candidate:
 
 
 def candidates(space: Space) -> Iterator[Candidate]:
-    """All of them, in no order that means anything. Those that a strategy refuses are among them."""
+    """All candidates, in no particular order, including those that a strategy refuses."""
     if space.alone and "none" in space.strategies:
-        yield from _filled(space, (), 1)
+        yield from _vary_settings(space, (), 1)
     if space.ranks == 1 and space.alone:
         return
     pipelines = _divisors(space.ranks) if "pp" in space.strategies else (1,)
@@ -79,16 +78,17 @@ def candidates(space: Space) -> Iterator[Candidate]:
             data = rest // tensor
             if space.global_batch % data:
                 continue
-            for stages in _stages(pipeline):
-                for states in _states(data, space.strategies):
-                    for cut in _cuts(tensor):
+            for stages in _pipeline_axes(pipeline):
+                for states in _data_axes(data, space.strategies):
+                    for cut in _tensor_axes(tensor):
                         axes = (*stages, *states, *cut)
                         if axes:
-                            yield from _filled(space, axes, data)
+                            yield from _vary_settings(space, axes, data)
 
 
 def spelled(axes: Sequence[Axis]) -> str:
-    """The strategy of these axes as `--strategy` takes it and a run is named: one axis has no degree."""
+    """The strategy of these axes as `--strategy` takes it and runs are named; a single axis is written without its
+    degree."""
     if not axes:
         return "none"
     words = []
@@ -98,8 +98,8 @@ def spelled(axes: Sequence[Axis]) -> str:
     return "+".join(words)
 
 
-def _filled(space: Space, axes: tuple[Axis, ...], data: int) -> Iterator[Candidate]:
-    """One layout with every micro-batch and way of checkpointing."""
+def _vary_settings(space: Space, axes: tuple[Axis, ...], data: int) -> Iterator[Candidate]:
+    """The candidates of one mesh: every micro-batch with every kind of checkpointing. data: number of replicas."""
     each = space.global_batch // data
     name = spelled(axes)
     for micro_batch in _divisors(each) if space.micro_batches is None else space.micro_batches:
@@ -114,7 +114,7 @@ def _filled(space: Space, axes: tuple[Axis, ...], data: int) -> Iterator[Candida
             )
 
 
-def _stages(pipeline: int) -> list[tuple[Axis, ...]]:
+def _pipeline_axes(pipeline: int) -> list[tuple[Axis, ...]]:
     if pipeline == 1:
         return [()]
     found: list[tuple[Axis, ...]] = []
@@ -125,8 +125,8 @@ def _stages(pipeline: int) -> list[tuple[Axis, ...]]:
     return found
 
 
-def _states(data: int, strategies: frozenset[str]) -> list[tuple[Axis, ...]]:
-    """How replicas hold parameters, gradients and optimizer states: whole, in shards, or in shards within groups."""
+def _data_axes(data: int, strategies: frozenset[str]) -> list[tuple[Axis, ...]]:
+    """How replicas hold parameters, gradients and optimizer states: replicated, sharded, or sharded within groups."""
     if data == 1:
         return [()]
     found: list[tuple[Axis, ...]] = []
@@ -141,7 +141,7 @@ def _states(data: int, strategies: frozenset[str]) -> list[tuple[Axis, ...]]:
     return found
 
 
-def _cuts(tensor: int) -> list[tuple[Axis, ...]]:
+def _tensor_axes(tensor: int) -> list[tuple[Axis, ...]]:
     if tensor == 1:
         return [()]
     options: list[dict[str, str]] = [{}, {"sequence_parallel": "true"}]

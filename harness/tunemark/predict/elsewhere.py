@@ -1,4 +1,4 @@
-"""The search for machines that are not here: a chip by name, so many of them, and what its vendor publishes."""
+"""Layout search for hardware absent from this machine: a number of chips by name, with the vendor's published data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tunemark.predict.ground import USABLE, Question, known_strategies, refusal_
 from tunemark.predict.planned import workload
 from tunemark.predict.search import Ground
 
-# Largest size that is searched: factorisations grow with it.
+# Largest number of packages that can be searched: the number of factorisations grows with it.
 MOST_RANKS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elsewhere:
-    """A search to be made. size: packages, as the point says it; dies: of one, each of which is a rank."""
+    """A search to be made. size: number of packages; dies: of one package, each of which is a rank."""
 
     model: Model
     chip: str
@@ -43,7 +43,7 @@ class Elsewhere:
 
 
 def is_elsewhere(point: Point, catalog: Catalog) -> bool:
-    """Whether a point asks strategy auto for a device that is a chip's name, and none of a plugin's."""
+    """Whether a grid point asks for strategy auto on a chip by name instead of on a plugin's device."""
     if point["device"] == "auto" or point["device"] in catalog.devices():
         return False
     try:
@@ -55,11 +55,11 @@ def is_elsewhere(point: Point, catalog: Catalog) -> bool:
 
 
 def elsewhere(point: Point, catalog: Catalog) -> Elsewhere:
-    """What to search for such a point. Raises `BadExperiment` for what cannot be."""
+    """The search for such a grid point. Raises `BadExperiment` for impossible settings."""
     chip = find_chip(point["device"])
     model = catalog.model(point["model"])
     a = model.architecture
-    size = _size(point)
+    size = _parse_size(point)
     (factor,) = factors(point["strategy"])
     point, (factor,), free = searched(point, factor)
     ranks = size * chip.dies
@@ -131,7 +131,7 @@ def elsewhere(point: Point, catalog: Catalog) -> Elsewhere:
     )
 
 
-def _size(point: Point) -> int:
+def _parse_size(point: Point) -> int:
     word = point["size"]
     if word is None:
         raise BadExperiment(

@@ -1,8 +1,8 @@
-"""A chip by name as the cost model sees it: data sheet, links, and what share of them its class is found to reach.
+"""Facts of a chip by name for the cost model: data sheet, links, and the efficiency that its class reaches.
 
-Peaks and bandwidths are the table's of `physics.chips`, links those of `physics.links`, shares those of `fitted`.
-What no source states is assumed in plain sight, each a sentence in `DeviceFacts.assumptions`; classes without a
-published row have wider bounds.
+Peaks and bandwidths come from `physics.chips`, links from `physics.links`, efficiencies from `efficiency_constants`.
+Whatever no source states is assumed, with a sentence in `DeviceFacts.assumptions` for each assumption; classes of chips
+without a published row have wider bounds.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from tunemark.physics.peaks import find_chip
 from tunemark.predict.fitted import fitted
 from tunemark.predict.machine import DeviceFacts
 
-# Bytes/s of parts whose bandwidth is not in the table of chips because variants differ or no page confirms it; the
-# faster variant, as vendors state it.
+# Memory bandwidth (bytes/s) of chips for which the table of chips has none because variants differ or no page confirms
+# it: that of the faster variant, as vendors state it.
 _BANDWIDTHS: Mapping[str, float] = {
     "A100": 2.039e12, "A100-80GB": 2.039e12, "A100-40GB": 1.555e12, "H100": 3.35e12, "H100-NVL-94GB": 3.9e12,
     "GH200": 4.0e12, "A10": 6.0e11, "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
 }  # fmt: skip
 
-# Streaming multiprocessors of a package: NVIDIA's white papers on A100, H100 and Blackwell.
-_UNITS: Mapping[str, int] = {"ampere": 108, "hopper": 132, "blackwell": 148}
-# Likewise of memories: NVIDIA/dgxc-benchmarking, README.
+# Streaming multiprocessors of a package by class: NVIDIA's white papers on A100, H100 and Blackwell.
+_MULTIPROCESSORS: Mapping[str, int] = {"ampere": 108, "hopper": 132, "blackwell": 148}
+# Memory (bytes) of chips for which the table of chips has none: NVIDIA/dgxc-benchmarking, README.
 _MEMORIES: Mapping[str, float] = {"GB300": 279 * 2**30, "GH200": 96 * 2**30, "A100": 80 * 2**30, "V100-SXM": 32 * 2**30}
 
-# Bytes/s of one package to its processor's memory, and as much back: NVLink-C2C has 900 GB/s both ways, which two GPUs
+# Bytes/s of one package to host memory, and the same back: NVLink-C2C has 900 GB/s both ways together, which two GPUs
 # share on GB200 and GB300.
-_HOSTS: Mapping[str, float] = {"GH200": 450e9, "GB200": 225e9, "GB300": 225e9}
-# Likewise of power: stas00/ml-engineering, compute/accelerator/README.md.
+_HOST_LINKS: Mapping[str, float] = {"GH200": 450e9, "GB200": 225e9, "GB300": 225e9}
+# Rated power (watts) of chips for which the table of chips has none: stas00/ml-engineering,
+# compute/accelerator/README.md.
 _POWERS: Mapping[str, float] = {"GB300": 1400.0, "B300": 1100.0}
 
 
@@ -43,10 +44,10 @@ def device_facts(
     intra_bytes_per_s: float | None = None,
     inter_bytes_per_s: float | None = None,
 ) -> DeviceFacts:
-    """The facts of a chip under any common spelling, "MI250 GCD" for one die included; `fitted` efficiency.
+    """Facts of a chip under any common spelling ("MI250 GCD" is one die), with the fitted efficiency of its class.
 
-    node, intra_bytes_per_s, inter_bytes_per_s: of the machine at hand where it differs from the vendor's reference.
-    Raises `UnknownName` for a chip that is not in the table, `BadData` where its bandwidth or links are not known.
+    node, intra_bytes_per_s, inter_bytes_per_s: of an actual machine where it differs from the vendor's reference.
+    Raises `UnknownName` for a chip that is not in the table, `BadData` where its bandwidth or links are unknown.
     """
     found = find_chip(chip)
     assumptions = []
@@ -77,8 +78,8 @@ def device_facts(
         node=node or links.node,
         intra_bytes_per_s=intra_bytes_per_s or links.intra_bytes_per_s,
         inter_bytes_per_s=inter_bytes_per_s or links.inter_bytes_per_s,
-        units=_UNITS.get(shares.kind, 0),
-        host_bytes_per_s=_HOSTS.get(found.name, 0.0),
+        units=_MULTIPROCESSORS.get(shares.kind, 0),
+        host_bytes_per_s=_HOST_LINKS.get(found.name, 0.0),
         efficiency=shares.efficiency,
         residual=shares.residual,
         memory_residual=shares.memory_residual,
@@ -88,10 +89,10 @@ def device_facts(
 
 
 def rated_power(chip: Chip) -> float | None:
-    """Watts of a package: what its vendor rates it at, or what others state where that is not confirmed."""
+    """Rated watts of a package: the vendor's figure, or what others state where that is not confirmed."""
     return chip.power_w or _POWERS.get(chip.name)
 
 
 def with_memory(facts: DeviceFacts, memory_bytes: float) -> DeviceFacts:
-    """The same device with another memory."""
+    """The same device with another memory size."""
     return replace(facts, memory_bytes=memory_bytes)

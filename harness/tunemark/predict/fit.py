@@ -1,4 +1,4 @@
-"""From measured kernels and whole steps to the cost model's constants of one machine."""
+"""Fit the cost model's constants of one machine to measured kernels and whole steps."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from tunemark.predict.calibration import LEAST_RESIDUAL, Mechanism, Probe, expec
 from tunemark.predict.layout import Layout, Workload
 from tunemark.predict.machine import DeviceFacts
 
-# Standard deviation of a step's logarithm that the fit allows for noise.
+# Standard deviation of measurement noise in the logarithm of a step time.
 _NOISE = 0.05
-# Of each constant's logarithm, how far steps may move it from what its kernel measured. An operation in a model's
-# modules takes several times the launch of one in a loop.
-_SPREADS: Mapping[str, float] = {
+# Prior standard deviation of each constant's logarithm around what its kernel measured. `host_s` is wide because an
+# operation in a model's modules takes several times as long to launch as one in a loop.
+_PRIOR_SPREADS: Mapping[str, float] = {
     "gemm": 0.3, "gemm_tile": 0.7, "attention": 0.7, "memory": 0.5, "host_s": 2.0, "step_s": 1.0, "optimizer": 0.5,
 }  # fmt: skip
-_ROUNDS = 12
+_MAX_ITERATIONS = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A whole step of a small model. mechanisms: kinds of parallelism in it; none where each rank works by itself."""
+    """A measured whole step of a small model. mechanisms: kinds of parallelism in it; empty where each rank works by
+    itself."""
 
     name: str
     work: Workload
@@ -35,12 +36,12 @@ class Step:
 
 
 def from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFacts) -> DeviceFacts:
-    """The machine by its kernels alone; what was not measured stays as in `base`."""
+    """Facts of the machine from its kernels alone; what was not measured stays as in `base`."""
     peaks: dict[str, float] = {}
-    for r in _of(records, "product"):
+    for r in _select_records(records, "product"):
         name = "fp32" if r["precision"] == "fp32" else "bf16"
         peaks[name] = max(peaks.get(name, 0.0), 2.0 * r["m"] * r["k"] * r["n"] / r["seconds"])
-    streams = [r["bytes"] / r["seconds"] for r in _of(records, "stream")]
+    streams = [r["bytes"] / r["seconds"] for r in _select_records(records, "stream")]
     facts = replace(
         base,
         peak_flops={**base.peak_flops, **peaks},
@@ -51,34 +52,34 @@ def from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFacts) -> Dev
         gemm={**base.efficiency.gemm, **dict.fromkeys(peaks, 1.0)},
         memory=1.0 if streams else base.efficiency.memory,
     )
-    e = replace(e, gemm_tile=_tile(_of(records, "product"), facts))
-    shares = [_attention_share(r, facts) for r in _of(records, "attention")]
+    e = replace(e, gemm_tile=_fit_tile(_select_records(records, "product"), facts))
+    shares = [_attention_share(r, facts) for r in _select_records(records, "attention")]
     if shares:
         e = replace(e, attention=statistics.median(shares), attention_portable=1.0)
-    launches = [r["seconds"] for r in _of(records, "launch")]
+    launches = [r["seconds"] for r in _select_records(records, "launch")]
     if launches:
         e = replace(e, host_s=launches[0])
-    for r in _of(records, "optimizer"):
-        # Norm and update are 34 bytes of each parameter in the cost model.
+    for r in _select_records(records, "optimizer"):
+        # The cost model counts 34 bytes of traffic a parameter for norm and update.
         e = replace(e, optimizer=r["seconds"] * facts.bandwidth_bytes_per_s / (34.0 * r["parameters"]))
-    collectives = [r for kind in ("all_gather", "reduce_scatter", "all_reduce") for r in _of(records, kind)]
+    collectives = [r for kind in ("all_gather", "reduce_scatter", "all_reduce") for r in _select_records(records, kind)]
     if collectives:
-        rate, latency = _link(collectives)
+        rate, latency = _fit_link(collectives)
         e = replace(e, intra=1.0)
         facts = replace(facts, intra_bytes_per_s=rate, intra_s=latency)
     return replace(facts, efficiency=e, source="measured on this machine")
 
 
 def fit(facts: DeviceFacts, steps: Sequence[Step]) -> tuple[DeviceFacts, dict[str, Mechanism], tuple[Probe, ...]]:
-    """The constants corrected by whole steps, what each mechanism adds, and how near every probe then is predicted."""
+    """Facts with constants corrected by whole steps, the cost of each mechanism, and the prediction of every probe."""
     alone = [step for step in steps if not step.mechanisms]
     if alone:
-        facts = _corrected(facts, alone)
+        facts = _fit_constants(facts, alone)
     mechanisms: dict[str, Mechanism] = {}
     for name in dict.fromkeys(name for step in steps for name in step.mechanisms):
         own = [step for step in steps if step.mechanisms == (name,)]
         if own:
-            mechanisms[name] = _mechanism(name, facts, own)
+            mechanisms[name] = _fit_mechanism(name, facts, own)
     probes = []
     for step in steps:
         found = expected(step.work, step.layout, facts, mechanisms)
@@ -94,20 +95,20 @@ def residual(probes: Sequence[Probe]) -> float:
     return max(LEAST_RESIDUAL, math.sqrt(statistics.fmean(e * e for e in errors)))
 
 
-def _corrected(facts: DeviceFacts, steps: Sequence[Step]) -> DeviceFacts:
-    """Gauss and Newton's steps on logarithms, with a prior at what the kernels measured."""
+def _fit_constants(facts: DeviceFacts, steps: Sequence[Step]) -> DeviceFacts:
+    """Gauss-Newton iterations on logarithms of the constants, with a prior at what the kernels measured."""
     import numpy as np  # heavy, and needed here alone
 
-    names = list(_SPREADS)
-    spreads = np.array([_SPREADS[name] for name in names])
+    names = list(_PRIOR_SPREADS)
+    spreads = np.array([_PRIOR_SPREADS[name] for name in names])
     measured = np.array([math.log(step.measured_s) for step in steps])
 
     def predicted(moved: Any) -> Any:
-        here = _moved(facts, dict(zip(names, moved, strict=True)))
+        here = _scale_constants(facts, dict(zip(names, moved, strict=True)))
         return np.array([math.log(predict(s.work, s.layout, here).step_time_s) for s in steps])
 
     at = np.zeros(len(names))
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ITERATIONS):
         base = predicted(at)
         slopes = np.empty((len(steps), len(names)))
         for i in range(len(names)):
@@ -120,22 +121,22 @@ def _corrected(facts: DeviceFacts, steps: Sequence[Step]) -> DeviceFacts:
         at = at + np.clip(move, -0.5, 0.5)
         if float(np.abs(move).max()) < 1e-4:
             break
-    return _moved(facts, dict(zip(names, at, strict=True)))
+    return _scale_constants(facts, dict(zip(names, at, strict=True)))
 
 
-def _moved(facts: DeviceFacts, by: Mapping[str, float]) -> DeviceFacts:
-    """The facts with constants multiplied by the exponentials of `by`."""
+def _scale_constants(facts: DeviceFacts, by: Mapping[str, float]) -> DeviceFacts:
+    """The facts with each constant named in `by` multiplied by the exponential of its value."""
     e = facts.efficiency
     shares = {name: share * math.exp(by["gemm"]) for name, share in e.gemm.items()}
     own = {name: getattr(e, name) * math.exp(by[name]) for name in by if name != "gemm"}
-    # An update was measured in seconds, which a smaller share of the bandwidth elsewhere does not change.
+    # An optimizer step was measured in seconds, which must not change with the bandwidth fitted to other work.
     own["optimizer"] *= math.exp(by["memory"])
     return replace(facts, efficiency=replace(e, gemm=shares, **own))
 
 
-def _mechanism(name: str, facts: DeviceFacts, steps: Sequence[Step]) -> Mechanism:
-    """Least squares of relative errors in two unknowns, neither below zero. The first is pulled to 1 as strongly as a
-    communication of a fiftieth of a step would be seen."""
+def _fit_mechanism(name: str, facts: DeviceFacts, steps: Sequence[Step]) -> Mechanism:
+    """Least squares of relative errors in two unknowns, both non-negative. The communication factor has a prior at 1,
+    as strong as a communication that takes 2 % of a step."""
     rows = []
     for step in steps:
         found = predict(step.work, step.layout, facts)
@@ -158,12 +159,12 @@ def _mechanism(name: str, facts: DeviceFacts, steps: Sequence[Step]) -> Mechanis
     return Mechanism(communication=factor, unit_s=unit)
 
 
-def _of(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+def _select_records(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
     return [r for r in records if r["kind"] == kind and r["seconds"]]
 
 
-def _tile(products: Sequence[Mapping[str, Any]], facts: DeviceFacts) -> float:
-    """Of a grid, the loss at edges that explains the shapes best."""
+def _fit_tile(products: Sequence[Mapping[str, Any]], facts: DeviceFacts) -> float:
+    """The tile constant, out of a grid, that explains the measured shapes of products best."""
     if not products:
         return facts.efficiency.gemm_tile
 
@@ -175,19 +176,20 @@ def _tile(products: Sequence[Mapping[str, Any]], facts: DeviceFacts) -> float:
             total += math.log(r["seconds"] / product_seconds(here, precision, r["m"], r["k"], r["n"])) ** 2
         return total
 
-    return _least(error, [2.0**i for i in range(11)])
+    return _find_minimum(error, [2.0**i for i in range(11)])
 
 
 def _attention_share(r: Mapping[str, Any], facts: DeviceFacts) -> float:
-    """As the cost model has it: causal work alone, short sequences and narrow heads at a loss."""
+    """Share of the peak in attention by the cost model's formula: causal FLOPs only, with its penalty for short
+    sequences and narrow heads."""
     precision = "fp32" if r["precision"] == "fp32" else "bf16"
     flops = 4.0 * r["batch"] * r["heads"] * r["sequence"] * (r["sequence"] + 1) / 2 * r["head_dim"]
     ramp = 1.0 + 256.0 / r["sequence"] + 16.0 / r["head_dim"]
     return float(flops * ramp / (facts.peak_flops[precision] * r["seconds"]))
 
 
-def _link(collectives: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """(bytes/s, latency) of a ring by least squares of relative errors, both above zero."""
+def _fit_link(collectives: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """(bytes/s, latency in seconds) of a ring by least squares of relative errors, both above zero."""
     rows = []
     for r in collectives:
         passes = 2.0 if r["kind"] == "all_reduce" else 1.0
@@ -205,5 +207,5 @@ def _link(collectives: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return 1.0 / per_byte, latency
 
 
-def _least(error: Callable[[float], float], grid: Sequence[float]) -> float:
+def _find_minimum(error: Callable[[float], float], grid: Sequence[float]) -> float:
     return min(grid, key=error)

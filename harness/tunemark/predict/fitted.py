@@ -1,9 +1,9 @@
-"""What share of data-sheet rates training reaches, by class of device and precision: fitted to published rows. Data.
+"""Efficiency constants by chip class and precision: the share of data-sheet rates that training reaches. Data.
 
-Each constant belongs to a class and precision, or to all devices: none to a row, a model or a publisher. `prior` and
-`spread` are what is believed without any row (a logarithm's mean and standard deviation), `value` what the rows make
-of it: `benchmarks/published.py` fits them, prints them, and shows the error on publishers that were left out.
-Classes without rows keep priors, from measured matrix products where somebody published these, and have wider bounds.
+They are fitted to published rows. Each belongs to a class and precision or to all devices, none to a row, a model or a
+publisher. `prior` and `spread` are the prior (median, standard deviation of the logarithm), `value` the posterior:
+`benchmarks/published.py` fits and prints them and shows the error on publishers that were left out. Classes without
+rows keep priors, from measured matrix products where somebody published these, and have wider bounds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tunemark.predict.machine import Efficiency
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constant:
-    """One fitted number. spread: of its logarithm, before any row is seen."""
+    """One fitted constant. spread: prior standard deviation of its logarithm."""
 
     name: str
     value: float
@@ -27,8 +27,8 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fitted:
-    """kind: the class. residual, memory_residual: of the logarithm of a prediction, one standard deviation, over
-    publishers that were left out. assumptions: sentences."""
+    """Efficiency of one chip class, `kind`. residual, memory_residual: standard deviation of the logarithm of predicted
+    time and memory, over publishers that were left out of the fit. assumptions: sentences."""
 
     kind: str
     efficiency: Efficiency
@@ -40,12 +40,12 @@ class Fitted:
 # Achievable matrix products: the best of many shapes, in bf16, over the data sheet's peak.
 _MAMF = "stas00/ml-engineering @744d01e, compute/accelerator/README.md, maximum achievable matmul FLOPS"
 
-_EIGHT = "pytorch/ao, torchao/float8/README.md: 1.4 of bf16 with casts, so that 8 bits reach 0.92 of the share in 16"
+_FP8 = "pytorch/ao, torchao/float8/README.md: 1.4 of bf16 with casts, so that 8 bits reach 0.92 of the share in 16"
 _ATTENTION = "Dao 2023, FlashAttention-2: 25 to 40 % of an A100's peak by its forerunner, 50 to 73 % by itself"
 _ATTENTION_HOPPER = "Shah et al. 2024, FlashAttention-3: 500 to 640 TFLOP/s of 989 on H100, long sequences, causal"
 _PORTABLE = "Shah et al. 2024, FlashAttention-3: kernels of the class before take 1.5 to 2 times as long on H100"
 
-# After ten thousand products of random numbers, which the power limit slows: 2.62 to 2.82 PFLOP/s in 8 bits.
+# After ten thousand products of random numbers, slowed by the power limit: 2.62 to 2.82 PFLOP/s in 8 bits.
 _PRODUCTS = "openxla/xla, xla/service/gpu/model/matmul_interpolator_data.h, sm_100: 1417/2500 at 4096 a side, less 3 %"
 _SUSTAINED = "Azure/AI-benchmarking-guide, Azure_Results/ND_GB200_v6_results.md: 2750/5000 in 8 bits, sustained"
 
@@ -55,7 +55,7 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant(name="gemm.ampere.16", value=0.856, prior=0.85, spread=0.03, source=f"{_MAMF}: 271/312, less 2 %"),
     Constant(name="gemm.hopper.16", value=0.732, prior=0.74, spread=0.05, source=f"{_MAMF}: 794/989, less 8 %"),
     Constant(name="gemm.blackwell.16", value=0.53, prior=0.55, spread=0.08, source=_PRODUCTS),
-    Constant(name="gemm.hopper.8", value=0.707, prior=0.68, spread=0.07, source=_EIGHT),
+    Constant(name="gemm.hopper.8", value=0.707, prior=0.68, spread=0.07, source=_FP8),
     Constant(name="gemm.blackwell.8", value=0.566, prior=0.55, spread=0.08, source=_SUSTAINED),
     Constant(name="gemm.rowwise", value=0.745, prior=0.8, spread=0.1, source=_ROWWISE),
     Constant(name="gemm.4", value=0.831, prior=0.9, spread=0.15, source="share of the peak in 4 bits over that in 8"),
@@ -77,8 +77,8 @@ CONSTANTS: tuple[Constant, ...] = (
     Constant(name="cast", value=1.04, prior=1.0, spread=0.3, source="each operand passes once"),
 )
 
-# Classes of chips, by what their names begin with.
-_KINDS: Mapping[str, tuple[str, ...]] = {
+# Chip classes by the beginnings of chip names.
+_CHIP_CLASSES: Mapping[str, tuple[str, ...]] = {
     "ampere": ("A100", "A40", "A10", "RTX-A6000"),
     "hopper": ("H100", "H200", "GH200"),
     "blackwell": ("B200", "GB200", "B300", "GB300"),
@@ -91,73 +91,73 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "tpu": ("TPU",),
     "trainium": ("Trainium",),
 }
-# Watts of the part that a class's share was measured on.
-_POWERS: Mapping[str, float] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1200.0}
-_FITTED_KINDS = ("ampere", "hopper", "blackwell")
-# Of classes without rows: 92 % of the best matrix product in bf16, over the peak, as with the others' priors.
-_SHARES: Mapping[str, tuple[float, str]] = {
+# Watts of the chip on which a class's efficiency was measured.
+_REFERENCE_POWERS: Mapping[str, float] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1200.0}
+_FITTED = ("ampere", "hopper", "blackwell")
+# Classes without rows: 92 % of the best bf16 matrix product over the peak, as in the other classes' priors.
+_UNFITTED_SHARES: Mapping[str, tuple[float, str]] = {
     "cdna3": (0.47, f"{_MAMF}: MI300X 668/1307, less 8 %"),
     "cdna4": (0.58, f"{_MAMF}: MI355X 1565/2500, less 8 %"),
     "tpu": (0.85, "AI-Hypercomputer/maxtext, configs/v5e: 56 to 67 % of v5e's peak in FLOPs of the model, recomputing"),
     "gaudi": (0.70, f"{_MAMF}: Gaudi 2 419/432, Gaudi 3 1243/1677, less 8 %"),
 }
-_ANY_SHARE = 0.65
-# Of the bandwidth, copies and additions of long vectors: BabelStream on A100 and H100.
-_STREAM = 0.85
-# One standard deviation of a prediction's logarithm, over sources that were left out of the fit; and for a class that
-# no row was held against.
-_UNSEEN_RESIDUAL = 0.25
+_DEFAULT_SHARE = 0.65
+# Share of the bandwidth that copies and additions of long vectors reach: BabelStream on A100 and H100.
+_STREAM_SHARE = 0.85
+# Standard deviation of a prediction's logarithm over sources that were left out of the fit, and for classes that were
+# compared with no row.
+_UNFITTED_RESIDUAL = 0.25
 _RESIDUALS: Mapping[str, float] = {"ampere": 0.12, "hopper": 0.11, "blackwell": 0.11}
 _MEMORY_RESIDUAL = 0.05
 
 
 def values() -> dict[str, float]:
-    """The constants by name."""
+    """The shipped constants by name."""
     return {constant.name: constant.value for constant in CONSTANTS}
 
 
 def kind_of(chip: str) -> str:
-    """The class of a chip, by the name that the table of peaks gives it."""
-    for kind, starts in _KINDS.items():
+    """The class of a chip, given its name in the table of peaks."""
+    for kind, starts in _CHIP_CLASSES.items():
         if chip.startswith(starts):
             return kind
     return "other"
 
 
 def fitted(chip: str, power_w: float | None = None, constants: Mapping[str, float] | None = None) -> Fitted:
-    """What a chip's class reaches. power_w: what its vendor rates a package at. constants: by name, in place of those
-    shipped (to fit or to judge them)."""
+    """The efficiency of a chip's class. power_w: rated power of a package. constants: by name, in place of the shipped
+    ones (to fit or to evaluate them)."""
     kind = kind_of(chip)
     known = constants or values()
-    if kind in _FITTED_KINDS:
+    if kind in _FITTED:
         return Fitted(
             kind=kind,
             efficiency=_efficiency(kind, known, power_w),
             residual=_RESIDUALS[kind],
             memory_residual=_MEMORY_RESIDUAL,
         )
-    share, source = _SHARES.get(kind, (_ANY_SHARE, "two thirds of the peak"))
+    share, source = _UNFITTED_SHARES.get(kind, (_DEFAULT_SHARE, "two thirds of the peak"))
     return Fitted(
         kind=kind,
         efficiency=_efficiency(kind, known, power_w, share),
-        residual=_UNSEEN_RESIDUAL,
+        residual=_UNFITTED_RESIDUAL,
         memory_residual=2 * _MEMORY_RESIDUAL,
         assumptions=(f"no published row of {kind} was fitted: matrices at {100 * share:.0f} % of the peak ({source})",),
     )
 
 
-def _clock(kind: str, power_w: float | None) -> float:
-    """The clock that a power limit leaves, over that of the class's reference part: its root, between the cube root of
-    voltage that follows the clock and the proportion of voltage at its floor. Measured matrix products have 0.2 to 0.6.
-    """
-    reference = _POWERS.get(kind)
+def _clock_ratio(kind: str, power_w: float | None) -> float:
+    """Clock under a power limit relative to the class's reference chip: the square root of the power ratio, between its
+    cube root (voltage follows the clock) and the ratio itself (voltage at its floor). Measured matrix products have
+    exponents of 0.2 to 0.6."""
+    reference = _REFERENCE_POWERS.get(kind)
     return 1.0 if power_w is None or reference is None else float((power_w / reference) ** 0.5)
 
 
 def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, share: float | None = None) -> Efficiency:
-    whole = known.get(f"gemm.{kind}.16", share) or _ANY_SHARE
-    clock = _clock(kind, power_w)
-    # Of other classes in 8 bits: as far behind 16 as on Hopper.
+    whole = known.get(f"gemm.{kind}.16", share) or _DEFAULT_SHARE
+    clock = _clock_ratio(kind, power_w)
+    # Other classes in 8 bits: the same ratio to 16 bits as on Hopper.
     behind = known["gemm.hopper.8"] / known["gemm.hopper.16"]
     eight = clock * known.get(f"gemm.{kind}.8", whole * behind)
     whole *= clock
@@ -181,8 +181,8 @@ def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, sh
         tensor_hidden=known["tensor_hidden"],
         data_hidden=known["data_hidden"],
         straggle=known["straggle"],
-        # An update streams, as copies do, which nothing else of a step does.
-        optimizer=known["memory"] / _STREAM,
+        # An optimizer step streams memory as copies do, which no other part of a training step does.
+        optimizer=known["memory"] / _STREAM_SHARE,
         step_s=known["step_s"],
         cast=known["cast"],
     )

@@ -1,7 +1,7 @@
-"""From a plan to what a search needs: the work of its step, the space of its layouts, the machine as a rank sees it.
+"""Make a plan's layout search problem: its workload, the layouts that may be chosen, and the machine's hardware model.
 
-Machines are known by their calibration where there is one that fits, else by their chip's published figures, else (a
-CPU) by assumption, and the source says which.
+The hardware model comes from a calibration of the machine if one matches, else from the chip's published figures, else
+(a CPU) from assumptions; its `source` says which.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tunemark.predict.machine import DeviceFacts, Efficiency
 from tunemark.predict.planned import work_of
 from tunemark.predict.search import Ground, fits
 
-# Of a device's memory, what training can have: the rest is the runtime's context, the communication library's buffers,
-# and what the allocator cannot use for its pieces.
+# Share of a device's memory that training can use: the rest is the runtime's context, the communication library's
+# buffers, and what the allocator loses to fragmentation.
 USABLE = 0.92
-# Strategies that the cost model knows; what else a plugin brings is not searched.
+# Strategies that the cost model covers; others that plugins provide are not searched.
 KNOWN = ("none", "ddp", "fsdp", "tp", "pp")
 
-# No thread runs ahead of a CPU's kernels, and no core communicates while it computes.
-_CPU = Efficiency(
+# On a CPU no thread runs ahead of the kernels, and no core communicates while it computes.
+_CPU_EFFICIENCY = Efficiency(
     gemm={"bf16": 0.6, "fp32": 0.6},
     attention=0.1,
     memory=0.7,
@@ -46,8 +46,9 @@ _CPU = Efficiency(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """All that a search is asked of one plan. batch_follows: nobody gave a global batch, so that it grows with the
-    size. ranks_each: of one package, the unit of a size."""
+    """Inputs of a layout search. refusal: why a candidate cannot train the model, or None. requested: settings as given
+    or by default; free: those of them that the search may change. batch_follows: no global batch was given, so that it
+    grows with the size. ranks_each: ranks of one package, the unit of a size."""
 
     work: Workload
     space: Space
@@ -60,7 +61,7 @@ class Question:
 
 
 def question(plan: Plan, catalog: Catalog) -> Question:
-    """What to search for a plan whose strategy is a search. Raises `BadExperiment` where its machine is not known."""
+    """The search problem of a plan whose strategy is `auto`. Raises `BadExperiment` where the machine is unknown."""
     spec = plan.spec
     if not plan.model.architecture.num_hidden_layers:
         raise BadExperiment(
@@ -102,12 +103,12 @@ def question(plan: Plan, catalog: Catalog) -> Question:
 
 
 def smallest(asked: Question) -> int | None:
-    """The smallest size of such memory on which some layout fits: 1 to a node, then whole nodes, then doubling to a
-    million ranks. None where none does, and where ranks share one memory, so that more of them help nothing."""
+    """The smallest size on which some layout fits in memory: tries 1 to a node, then whole nodes, then doubles up to a
+    million nodes. None where none fits, and where all ranks share one memory, so that a larger size does not help."""
     if asked.ground.is_shared:
         return None
     node = asked.ground.facts.node
-    # A batch that follows from the size grows with it.
+    # Sequences of each rank, where no global batch was given.
     space = asked.space
     each = space.global_batch // space.ranks if asked.batch_follows else None
     sizes: list[int] = [*range(1, node), *range(node, 64 * node, node), *(node << n for n in range(6, 21))]
@@ -123,12 +124,12 @@ def smallest(asked: Question) -> int | None:
 def refusal_of(
     strategies: Mapping[str, Strategy], a: Architecture, settings: Mapping[str, Any]
 ) -> Callable[[Candidate], str | None]:
-    """Why a candidate cannot train the model, as its strategies say themselves; None where it can."""
+    """A function that says why a candidate's strategies refuse to train the model; None where they do not."""
 
     def refusal(candidate: Candidate) -> str | None:
-        told = {**settings, **candidate.settings}
+        given = {**settings, **candidate.settings}
         for axis in candidate.axes:
-            if why := strategies[axis.strategy].refusal(candidate.axes, a, told):
+            if why := strategies[axis.strategy].refusal(candidate.axes, a, given):
                 return why
         return None
 
@@ -136,7 +137,7 @@ def refusal_of(
 
 
 def known_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:
-    """The device's strategies that the cost model knows; those that can stand in a product have one runtime."""
+    """The device's strategies that the cost model covers, by name."""
     found = {}
     for name in KNOWN:
         try:
@@ -155,8 +156,8 @@ def is_alone(plan: Plan, none: Strategy) -> bool:
 
 
 def ground_of(plan: Plan, ranks: int, none: Strategy | None, where: Path | None = None) -> Ground:
-    """The machine of a plan as its ranks see it. none: the strategy of one process, None where that cannot use the
-    size. where: the folder of calibrations, by default the user's."""
+    """The hardware model of a plan's machine. none: the strategy `none` of one process, or None where that cannot use
+    the size. where: the folder of calibrations, by default the user's."""
     accelerator = plan.accelerator
     whole = accelerator.memory_bytes
     is_cpu = plan.device.name == "cpu"
@@ -166,10 +167,10 @@ def ground_of(plan: Plan, ranks: int, none: Strategy | None, where: Path | None 
     if none is not None:
         launch = plan.device.launch(accelerator, none)
         found.append(find(fingerprint_of(plan, launch), where))
-        alone = found[-1].facts if found[-1] else _uncalibrated(plan, launch)
-    facts = found[0].facts if found[0] else _uncalibrated(plan, plan.launch)
+        alone = found[-1].facts if found[-1] else _find_uncalibrated_facts(plan, launch)
+    facts = found[0].facts if found[0] else _find_uncalibrated_facts(plan, plan.launch)
     if each is None and not is_cpu and facts.memory_bytes is not None:
-        # The chip's own, where it is declared and the machine is not here to ask.
+        # Published memory of a chip that is declared and not present on this machine.
         each = USABLE * facts.memory_bytes
     dates = sorted({one.made_utc for one in found if one})
     source = f"measured on this machine ({', '.join(dates)})" if dates else ""
@@ -188,7 +189,7 @@ def ground_of(plan: Plan, ranks: int, none: Strategy | None, where: Path | None 
 
 
 def fingerprint_of(plan: Plan, launch: Launch) -> Fingerprint:
-    """What a calibration must have been made of to hold for such a job of the plan."""
+    """The fingerprint that a calibration must have to be valid for such a job of the plan."""
     return Fingerprint(
         device=plan.device.name,
         chip=plan.accelerator.chip,
@@ -201,7 +202,7 @@ def fingerprint_of(plan: Plan, launch: Launch) -> Fingerprint:
 
 
 def facts_words(plan: Plan) -> str:
-    """What predictions stand on where nothing was calibrated."""
+    """What predictions are based on where nothing was calibrated, and how to calibrate."""
     advice = f"`tunemark calibrate --device {plan.device.name} --size {plan.accelerator.name}` measures this machine"
     if plan.device.name == "cpu":
         return f"figures assumed of a CPU core; {advice}"
@@ -209,22 +210,22 @@ def facts_words(plan: Plan) -> str:
 
 
 def base_facts(plan: Plan) -> DeviceFacts:
-    """What a calibration begins with: the chip's published figures where they are known, else assumed ones."""
+    """Facts that a calibration starts from: the chip's published figures where they are known, else assumed ones."""
     try:
-        return _uncalibrated(plan, plan.launch)
+        return _find_uncalibrated_facts(plan, plan.launch)
     except BadExperiment:
         return replace(cpu(1, plan.launch.processes), name=plan.accelerator.chip, kind="unknown")
 
 
-def _uncalibrated(plan: Plan, launch: Launch) -> DeviceFacts:
+def _find_uncalibrated_facts(plan: Plan, launch: Launch) -> DeviceFacts:
     if plan.device.name == "cpu":
         return cpu(launch.threads, launch.processes)
     return of_chip(plan.accelerator, plan)
 
 
 def cpu(threads: int, ranks: int) -> DeviceFacts:
-    """A process of so many threads beside others on one host, by rough figures of a server's core of 2020 to 2025: the
-    order of layouts is what they are for. Computing and communicating share the cores, so nothing is hidden."""
+    """Assumed facts of one of `ranks` processes with `threads` threads each on a CPU: rough figures of server cores of
+    2020 to 2025, good enough to rank layouts. Computation and communication share the cores and do not overlap."""
     return DeviceFacts(
         name=f"{threads} CPU cores",
         kind="cpu",
@@ -236,14 +237,14 @@ def cpu(threads: int, ranks: int) -> DeviceFacts:
         inter_bytes_per_s=1.5e9,
         intra_s=100e-6,
         inter_s=100e-6,
-        efficiency=_CPU,
+        efficiency=_CPU_EFFICIENCY,
         residual=0.5,
         source="assumed",
     )
 
 
 def of_chip(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
-    """The published figures of what a rank has of an accelerator: its chip, or one of the chip's dies."""
+    """Published facts of what one rank occupies of an accelerator: its chip, or one of the chip's dies."""
     try:
         chip = find_chip(accelerator.chip)
         is_die = chip.dies > 1 and plan.launch.processes == chip.dies * (accelerator.chips or 0)

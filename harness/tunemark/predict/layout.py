@@ -1,4 +1,4 @@
-"""What is predicted: a layout of ranks, the work of one step, and the software that carries it out. Data alone."""
+"""Inputs of a prediction: the layout of ranks, the workload of one step, and the software stack. Data only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ Schedule = Literal["1f1b", "gpipe", "interleaved", "zb", "zbv"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How ranks share a model and a batch. All degrees are counts of ranks; their product is `ranks`.
+    """How ranks share a model and a batch. All degrees are numbers of ranks; data x tensor x pipeline x context is
+    `ranks`.
 
-    data: replicas of the model, whether whole or sharded; each takes a share of the batch. shard: of these, neighbours
-    that divide states among them (FSDP, ZeRO); data > shard > 1 is hybrid sharding. zero: what they divide: 0 nothing,
-    1 optimizer states, 2 and gradients, 3 and parameters (Rajbhandari et al. 2020, "ZeRO", section 5). reshard: whether
-    gathered parameters are let go after the forward pass. tensor: ranks that divide every matrix; sequence_parallel:
-    and the tokens between matrices (Korthikanti et al. 2022, section 4.2.2). pipeline: stages of layers; virtual:
-    pieces of layers in each stage (Narayanan et al. 2021, section 2.2); schedule "zbv" gives a rank one piece from the
-    front and one from the back, "zb" and it take gradients of inputs before those of weights (Qi et al. 2023, "Zero
-    bubble pipeline parallelism"). context: ranks that divide a sequence.
-    expert: ranks, of the data-parallel ones, that divide the experts. recomputed: share of the layers that `recompute`
-    is done to. offloaded: bytes of activations of each micro-batch that wait for their backward pass in the processor's
-    memory. micro_batch: sequences of one forward pass.
+    data: replicas of the model, whole or sharded, each with a share of the batch. shard: neighbouring replicas that
+    shard training states (FSDP, ZeRO); data > shard > 1 is hybrid sharding. zero: what they shard: 0 nothing, 1
+    optimizer states, 2 also gradients, 3 also parameters (Rajbhandari et al. 2020, "ZeRO", section 5). reshard: whether
+    gathered parameters are freed after the forward pass. tensor: ranks that divide every matrix; sequence_parallel:
+    they also divide the tokens between matrices (Korthikanti et al. 2022, section 4.2.2). pipeline: stages of layers;
+    virtual: model chunks in each stage (Narayanan et al. 2021, section 2.2); schedule "zbv" gives a rank one chunk from
+    the front and one from the back; "zb" and "zbv" compute gradients of inputs before those of weights (Qi et al. 2023,
+    "Zero bubble pipeline parallelism"). context: ranks that divide a sequence. expert: ranks among the data-parallel
+    ones that divide the experts. recomputed: share of the layers that `recompute` applies to. offloaded: bytes of
+    activations of each micro-batch that wait for their backward pass in host memory. micro_batch: sequences of one
+    forward pass.
     """
 
     data: int = 1
@@ -66,8 +67,8 @@ class Layout:
         return self.data * self.tensor * self.pipeline * self.context
 
     def words(self) -> str:
-        """The layout as `--strategy` spells it; in the same manner what it has no words for: ZeRO 1 and 2, context and
-        expert parallelism. "none" of one rank."""
+        """The layout as `--strategy` takes it, with similar terms for what that does not offer (ZeRO 1 and 2, context
+        and expert parallelism); "none" for one rank."""
         parts = []
         if self.pipeline > 1:
             virtual = f":virtual={self.virtual}" if self.virtual not in (1, 2) else ""
@@ -89,26 +90,26 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stack:
-    """What the software does with a layout, as far as it changes times or bytes.
+    """Properties of the training software that change time or memory.
 
-    flash_attention: scores are never written to memory (Dao et al. 2022); native_attention: by kernels of the device's
-    own class (cuDNN's; Shah et al. 2024), not by those that any class runs. fused: neighbouring elementwise operations
-    are one kernel. tensor_overlap, data_overlap: collectives of tensor and of data parallelism run beside the
-    matrices. pipeline_balanced: stages of unequal layers make up for the embedding and the head.
-    scores_gathered: tensor ranks make the scores whole in each of them before the loss.
-    selective: what a selective recomputation does again: "pointwise" all but what matrix products gave (where scores
-    are written, the scores alone: Korthikanti et al. 2022, section 5), "alternate" every second matrix product as well.
-    copied_collectives: what is gathered or scattered along tokens is laid out by ranks first, one copy each.
-    scattered_messages: tensor ranks send a part each of what passes between stages (Narayanan et al. 2021, 4.1).
-    head_bytes: of temporaries at the loss, per logit. gradient_bytes, main_bytes: per parameter; main_bytes holds
-    the optimizer's states and any fp32 copy of the parameters. head_gradient_bytes: of the largest end's gradient while
-    it is formed. parameter_bytes: as kept; gather_bytes, reduce_bytes: as sent.
-    touched_bytes: read and written per parameter of the rank in each micro-batch beside the matrix products: the sum of
-    gradients, and copies in and out of what is sent. stream_bytes: read and written forward by the elementwise work of
-    one layer, per token and value of the hidden state: two norms (12 bytes each in fp32 under autocast, with a cast; 4
-    fused) and two residuals (6, or none where fused into the norm).
-    own: the worker's name of the precision where it is our own worker that trains; `footprint` then counts work and
-    bytes by what it does, and the figures here serve times alone. "" where it is another.
+    flash_attention: attention scores are never written to memory (Dao et al. 2022); native_attention: by kernels for
+    the device's class (cuDNN's; Shah et al. 2024) instead of portable ones. fused: neighbouring elementwise operations
+    are one kernel. tensor_overlap, data_overlap: collectives of tensor and of data parallelism overlap with matrix
+    products. pipeline_balanced: stages have unequal numbers of layers to compensate for the embedding and the head.
+    scores_gathered: every tensor rank gathers all logits before the loss.
+    selective: what selective recomputation computes again: "pointwise" everything except outputs of matrix products
+    (only the scores where they are stored: Korthikanti et al. 2022, section 5), "alternate" also every second product.
+    copied_collectives: gathers and scatters along tokens copy their payload once, into an order by ranks.
+    scattered_messages: each tensor rank sends a part of what passes between stages (Narayanan et al. 2021, 4.1).
+    head_bytes: temporaries at the loss, per logit. parameter_bytes, gradient_bytes, main_bytes: kept per parameter;
+    main_bytes are optimizer states and any fp32 copy of the parameters. gather_bytes, reduce_bytes: sent per parameter.
+    head_gradient_bytes: temporaries while the gradient of the larger of embedding and head forms, per parameter of it.
+    touched_bytes: read and written per parameter of the rank in each micro-batch besides the matrix products: summing
+    gradients, and copies into and out of communication buffers. stream_bytes: read and written by one layer's
+    elementwise work in the forward pass, per token and value of the hidden state: two norms (12 bytes each in fp32
+    under autocast, with a cast; 4 fused) and two residuals (6, or none where fused into the norm).
+    own: the worker's name of the precision if our own worker trains, else "". `worker_footprint` then computes FLOPs,
+    traffic and memory, and the figures here only serve times.
     """
 
     flash_attention: bool = True
@@ -133,13 +134,13 @@ class Stack:
     own: str = ""
 
 
-# torch's own parallelism: fp32 parameters sharded, gathered in 16 bits; logits in 2, 4 and 4 bytes, their gradients in
-# 4, 4 and 2 (cross_entropy of float logits).
+# PyTorch's parallelism: fp32 parameters are sharded and gathered in 16 bits; logits take 2, 4 and 4 bytes, their
+# gradients 4, 4 and 2 (cross_entropy of float logits).
 TORCH = Stack()
-# Likewise where the loss is one compiled kernel: logits in 2 and 4 bytes, and their gradients.
+# `head_bytes` where the loss is one compiled kernel: logits in 2 and 4 bytes, and the same for their gradients.
 COMPILED_HEAD_BYTES = 12.0
 # Megatron with Transformer Engine: 16-bit parameters, fp32 gradients, master copy and Adam's two moments (18 bytes,
-# Korthikanti et al. 2022, section 4); the loss in 2 + 4 bytes a logit, made in place.
+# Korthikanti et al. 2022, section 4); the loss takes 2 + 4 bytes a logit, in place.
 MEGATRON = Stack(
     native_attention=True, fused=True, tensor_overlap=True, pipeline_balanced=True, scattered_messages=True,
     head_bytes=6.0, head_gradient_bytes=5.0,
@@ -155,11 +156,11 @@ MEGATRON_2021 = Stack(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """One optimizer step. global_batch, sequence: sequences and tokens. precision: that of matrix multiplication.
+    """The work of one optimizer step. global_batch: in sequences; sequence: in tokens. precision: of matrix products.
 
-    trained_fraction: of the parameters (LoRA trains few); frozen ones have no gradient and no optimizer state, and
-    the backward pass is twice a forward pass minus the gradients of their weights.
-    trained: which weights these are. packed: rows hold several documents, and attention is given a mask.
+    trained_fraction: trained share of the parameters (small for LoRA); frozen ones have no gradient and no optimizer
+    state, and the backward pass is twice a forward pass minus the gradients of their weights. trained: which weights
+    are trained. packed: rows hold several documents, and attention takes a mask.
     """
 
     architecture: Architecture

@@ -1,6 +1,6 @@
-"""The machine as the cost model sees it: rates of one device, the network between devices, and what share of each is
-reached. Rates are those of data sheets; the shares that stand here as
-defaults are assumed, neither fitted nor measured."""
+"""Hardware rates for the cost model: one device, its network, the efficiency reached on each, time of collectives.
+
+Rates are those of data sheets; the efficiencies that are defaults here are assumed, neither fitted nor measured."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 class Efficiency:
     """Shares of data-sheet rates that are reached, and costs that no data sheet states.
 
-    gemm: by precision, of large matrices. gemm_tile: tokens or columns that a matrix loses at each edge: a product of
-    m x k x n takes 1 + tile (1/m + 1/k + 1/n) of its ideal time. attention: share of the 16-bit peak in fused
-    attention of long sequences, causal work alone counted; attention_portable: of that, what kernels reach that were
-    written for an earlier class. memory: of the bandwidth, in elementwise work.
-    intra, inter: of the links. host_s: of the launching thread per operation. tensor_hidden, data_hidden: share of a
-    collective that overlapping hides at most. straggle: added to a step for every doubling of nodes.
-    host_order: how far that thread runs ahead of the kernels: order of the norm that joins both, 1 where it does not (a
-    CPU, which is both). step_s: once a step. optimizer: times that an update takes what its bytes would.
+    gemm: share of the peak by precision, for large matrices. gemm_tile: start and end of a product in steps of k: it
+    takes 1 + gemm_tile / k of its ideal time. attention: share of the 16-bit peak in fused attention of long sequences,
+    counting causal FLOPs only; attention_portable: factor on it for kernels written for an earlier class. memory: share
+    of the bandwidth in elementwise work. intra, inter: share of the links within and between nodes. host_s: seconds of
+    the launching thread per operation; host_order: how far it runs ahead of the kernels, as the order of the p-norm
+    that joins both times, 1 where it does not (a CPU does both). tensor_hidden, data_hidden: largest share of a
+    collective that overlap hides. straggle: share added to a step for every doubling of nodes. step_s: seconds once a
+    step. cast: time of casts to 8 or 4 bits over that of their traffic. optimizer: the same for an optimizer step.
     """
 
     gemm: Mapping[str, float] = field(default_factory=dict)
@@ -41,13 +41,13 @@ class Efficiency:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceFacts:
-    """One device (what a rank occupies) and its neighbours.
+    """One device (what a rank occupies) and its links.
 
-    peak_flops: dense, by precision. node: devices that the fast links join. intra_bytes_per_s, inter_bytes_per_s: of
-    one device, one direction. units: to which tiles of a matrix product are dealt, 0 where unknown. host_bytes_per_s:
-    to the processor's memory and as much back, where more than a bus joins it, else 0. intra_s, inter_s: latency of one
-    message. kind: class whose fitted shares are used. residual, memory_residual: of the logarithm of a prediction, one
-    standard deviation. assumptions: sentences on what no source states.
+    kind: chip class whose efficiency is used. peak_flops: FLOP/s, dense, by precision. node: devices joined by the fast
+    links. intra_bytes_per_s, inter_bytes_per_s: of one device in one direction, within and between nodes. units:
+    multiprocessors that share the tiles of a matrix product, 0 if unknown. host_bytes_per_s: to host memory, and the
+    same back, where faster than a bus, else 0. intra_s, inter_s: latency of one message. residual, memory_residual:
+    standard deviation of the logarithm of predicted time and memory. assumptions: sentences on what no source states.
     """
 
     name: str
@@ -72,12 +72,12 @@ class DeviceFacts:
 def group_seconds(
     device: DeviceFacts, *, size: int, stride: int, payload_bytes: float, kind: str = "all_gather"
 ) -> float:
-    """Seconds of one collective over `size` ranks that lie `stride` apart.
+    """Seconds of one collective over `size` ranks whose numbers are `stride` apart.
 
     payload_bytes: what every rank holds after an all-gather, or before a reduce-scatter or an all-reduce. Ring:
     (size - 1) / size of the payload passes each link once, twice for an all-reduce (Thakur, Rabenseifner and Gropp
-    2005, section 4); latency grows with the logarithm, as in trees. Between nodes the group's ranks of one node share
-    their own links to the network, and no more (NCCL's rings and channels).
+    2005, section 4); latency grows with the logarithm, as in trees. Between nodes, the group has the network links of
+    its own ranks in a node and no others (NCCL's rings and channels).
     """
     if size <= 1:
         return 0.0
@@ -92,7 +92,7 @@ def group_seconds(
         )
         latency = device.inter_s
     if kind == "all_to_all":
-        # Each rank keeps 1/size, and of the rest what leaves the node goes by the device's own link.
+        # Each rank keeps 1/size; what leaves the node goes by the device's own link.
         own = payload_bytes * (size - here) / size / (device.inter_bytes_per_s * device.efficiency.inter)
         near = payload_bytes * (here - 1) / size / (device.intra_bytes_per_s * device.efficiency.intra)
         return max(own, near) + latency * size.bit_length()
@@ -100,7 +100,7 @@ def group_seconds(
 
 
 def message_seconds(device: DeviceFacts, *, stride: int, payload_bytes: float) -> float:
-    """Seconds of one message to the rank `stride` further on."""
+    """Seconds of one message to the rank whose number is higher by `stride`."""
     e = device.efficiency
     if stride < device.node:
         return payload_bytes / (device.intra_bytes_per_s * e.intra) + device.intra_s

@@ -1,4 +1,4 @@
-"""A resolved plan as the cost model takes it: the bridge from what `tunemark run` would do to what it should take."""
+"""Convert a resolved plan, what `tunemark run` would do, to the cost model's inputs: workload, layout and stack."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": 
 
 
 def of_plan(plan: Plan) -> tuple[Workload, Layout] | str:
-    """What a plan does and how it lies on its ranks; a sentence where the cost model has no words for its strategy.
+    """A plan's workload and layout; a sentence with the reason where the cost model does not cover its strategy.
 
-    The device is not part of it: `device_facts(plan.accelerator.chip)`, or what was calibrated on the machine.
+    The device is separate: `device_facts(plan.accelerator.chip)`, or a calibration of the machine.
     """
     spec = plan.spec
     strange = [axis.strategy for axis in plan.axes if axis.strategy not in ("ddp", "fsdp", "tp", "pp")]
@@ -28,7 +28,7 @@ def of_plan(plan: Plan) -> tuple[Workload, Layout] | str:
 
 
 def work_of(plan: Plan) -> Workload:
-    """What a plan does, however it lies on its ranks."""
+    """The workload of a plan, which does not depend on its layout."""
     spec = plan.spec
     return workload(
         plan.model.architecture,
@@ -43,8 +43,7 @@ def work_of(plan: Plan) -> Workload:
 
 
 def layout_of(axes: Sequence[Axis], *, micro_batch: int, checkpointing: str) -> Layout:
-    """What the cost model is told of a mesh of our strategies. The time of zero-bubble schedules is taken as that of
-    interleaved ones."""
+    """The layout of a mesh of our strategies. Zero-bubble schedules are timed as interleaved ones."""
     degrees = {axis.strategy: axis.degree for axis in axes}
     options = {axis.strategy: axis.options for axis in axes}
     sharded = degrees.get("fsdp", 1)
@@ -78,7 +77,7 @@ def workload(
     trained: Trained = EVERYTHING,
     packed: bool = False,
 ) -> Workload:
-    """A step as our worker takes it. packed: rows hold several documents."""
+    """The workload of a step that our worker trains. packed: rows hold several documents."""
     return Workload(
         architecture=a,
         sequence=sequence,
@@ -88,17 +87,17 @@ def workload(
         trained_fraction=trained_fraction,
         trained=trained,
         packed=packed,
-        stack=_stack(precision),
+        stack=_choose_stack(precision),
     )
 
 
-def _stack(precision: str) -> Stack:
-    # Our tensor parallelism gathers the scores.
+def _choose_stack(precision: str) -> Stack:
+    # Our tensor parallelism gathers the logits.
     ours = replace(TORCH, scores_gathered=True, own=precision if precision in footprint.WIDTHS else "")
     if precision == "bf16":
         # Weights, gradients and both moments in 16 bits, no copy in 32.
         return replace(ours, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, reduce_bytes=2.0)
     if precision == "fp32":
         return replace(ours, gather_bytes=4.0)
-    # FSDP gathers the 32 bits that it keeps; autocast narrows them in each micro-batch: 4 bytes read, 2 written.
+    # FSDP gathers parameters in 32 bits; autocast casts them in each micro-batch: 4 bytes read, 2 written.
     return replace(ours, gather_bytes=4.0, touched_bytes=TORCH.touched_bytes + 6.0)

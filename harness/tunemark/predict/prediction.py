@@ -1,4 +1,4 @@
-"""What a plan is expected to take, with bounds: seconds by part and bytes by category."""
+"""The result of a prediction: step time by part and memory by category, with bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seconds:
-    """One step of the slowest rank. communication: what no computation hides."""
+    """Seconds of one step of the slowest rank. communication: exposed, not hidden by computation. data: once a step."""
 
     compute: float
     communication: float
@@ -22,7 +22,7 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bytes:
-    """The fullest rank at its peak. buffers: of collectives. workspace: temporaries, the loss's among them."""
+    """Peak memory of the rank that needs most. buffers: of collectives. workspace: temporaries, also the loss's."""
 
     parameters: float
     gradients: float
@@ -38,9 +38,9 @@ class Bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """flops: matrix multiplication of the fullest rank in a step, recomputation included. communicated_bytes: what that
-    rank sends in a step by kind of collective. residual: of the logarithm of the step time, one standard deviation,
-    as the device states it; memory_residual likewise. Bounds are two of them to either side.
+    """A predicted step. flops: matrix FLOPs of the busiest rank, recomputation included. communicated_bytes: what that
+    rank sends, by kind of collective. residual, memory_residual: standard deviation of the logarithm of step time and
+    memory, from `DeviceFacts`; bounds are two of them to either side.
     """
 
     seconds: Seconds
@@ -62,17 +62,17 @@ class Prediction:
 
     @property
     def tokens_per_s(self) -> float:
-        """Slots over seconds, whole job."""
+        """Slot tokens per second of the whole job."""
         return self.tokens_per_step / self.step_time_s
 
     @property
     def tokens_per_s_per_device(self) -> float:
-        """Slots over seconds over what ranks occupy."""
+        """Slot tokens per second of one rank's device."""
         return self.tokens_per_s / self.ranks
 
     @property
     def memory_bytes(self) -> float:
-        """Of the fullest rank."""
+        """Peak memory of the rank that needs most."""
         return self.bytes.total
 
     @property
@@ -81,5 +81,5 @@ class Prediction:
 
 
 def _factor(residual: float) -> float:
-    """Two standard deviations of a logarithm, as a factor."""
+    """Two standard deviations of a logarithm as a factor."""
     return float(2.718281828459045 ** (2.0 * residual))

@@ -1,6 +1,6 @@
-"""The search for a layout: all candidates that there are, which of them fit, and their predicted rates, best first.
+"""The layout search of strategy auto by prediction: which candidates fit in memory, ranked by predicted throughput.
 
-Nothing is carried out here: `tunemark.trials` tries the best few. The log is kept with the run and shown in its report.
+Nothing runs here: trials of the best few are made elsewhere. The log is stored with the run and shown in its report.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from tunemark.predict.prediction import Prediction
 
 Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
 
-# Rows of the log: the best of each kind of layout, and the best of all.
-_MOST_ROWS = 24
-# Predictions that are as near as this do not tell layouts apart: their errors are several times as large.
+# Largest number of rows in the log: the best of each kind of layout, and the best of all.
+_MAX_ROWS = 24
+# Relative difference of predicted rates below which layouts count as equal: prediction errors are several times larger.
 RESOLUTION = 0.02
-# Reasons that are told apart; rarer ones are counted together.
-_MOST_REASONS = 12
+# Largest number of rejection reasons that are listed; rarer ones are counted together.
+_MAX_REASONS = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ground:
-    """What layouts are laid out on. facts: of a rank of a distributed strategy; memory_bytes: that it may use, None
-    where unknown. alone, alone_bytes: the same of the one process of strategy none, where that can use this size.
-    source: what the figures stand on, in words. is_shared: all ranks lie in one memory, each has its share.
-    mechanisms: what was calibrated of each kind of parallelism."""
+    """The hardware that layouts are predicted on. facts: of one rank of a distributed strategy; memory_bytes: that it
+    may use, None where unknown. alone, alone_bytes: the same for the single process of strategy none, where it can use
+    this size. source: origin of the figures, in words. is_shared: all ranks share one memory, memory_bytes is a rank's
+    share. mechanisms: calibrated cost of each kind of parallelism."""
 
     facts: DeviceFacts
     memory_bytes: float | None
@@ -53,10 +53,10 @@ class Ground:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """One row of a search's log. Rates count slots of the whole job. low, high: of the predicted rate. seconds: the
-    predicted step by part. memory_bytes: predicted, of the fullest rank; memory_high_bytes: its upper bound.
-    tried_tokens_per_s: measured over the trial's few steps. trial_s: the trial took, start and set-up included.
-    reason: why it failed, or does not fit."""
+    """One row of a search's log: a layout with its settings. Rates are slot tokens/s of the whole job. low, high: of
+    the predicted rate, its bounds. seconds: the predicted step by part. memory_bytes: predicted, of the rank that needs
+    most; memory_high_bytes: its upper bound. tried_tokens_per_s: measured over the trial's few steps. trial_s: duration
+    of the trial, including start and set-up. reason: why it failed or does not fit."""
 
     strategy: str
     checkpointing: str
@@ -74,18 +74,17 @@ class Option:
     reason: str = ""
 
     def words(self) -> str:
-        """Layout and settings, to be read."""
+        """Layout and settings as text."""
         return f"{self.strategy}, micro-batch {self.micro_batch}, checkpointing {self.checkpointing}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchLog:
-    """What a search has looked at. requested: settings as they were asked for or by default; free: of these, what the
-    search may choose otherwise. ranks: that layouts have.
-    candidates: all of them; possible: those that no strategy refuses; fitting: of these, in memory. rejected: how many
-    each reason left out. memory_bytes: that a rank may use, None where unknown and nothing is left out for it.
-    source: what predictions stand on. prediction_s, trial_s: seconds of either part; no rate contains them.
-    options: the best of each kind and the best of all, by predicted rate."""
+    """Log of a search. requested: settings as given or by default; free: those that the search may change. ranks: of
+    every distributed layout. candidates: number of all; possible: of those that no strategy refuses; fitting: of those
+    that also fit in memory. rejected: number of candidates by reason. memory_bytes: that a rank may use; None where it
+    is unknown and not checked. source: origin of the predictions. prediction_s, trial_s: seconds of both parts, in no
+    rate. options: the best of each kind of layout and the best of all, by predicted rate."""
 
     requested: dict[str, int | str]
     free: tuple[str, ...]
@@ -109,13 +108,13 @@ class SearchLog:
 
     @property
     def chosen(self) -> Option | None:
-        """None where nothing fits, or nothing was chosen yet."""
+        """The chosen option; None where nothing fits or nothing was chosen yet."""
         return next((option for option in self.options if option.outcome == "chosen"), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranked:
-    """A candidate that fits, with what is expected of it."""
+    """A candidate that fits, with its prediction."""
 
     candidate: Candidate
     prediction: Prediction
@@ -127,8 +126,8 @@ class Ranked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What a search has found: those that fit, the fastest first, and its log. least: of those that do not fit, the one
-    that needs the least memory."""
+    """Result of a search: the candidates that fit, fastest first, and the log. least: of the candidates that do not
+    fit, the one that needs the least memory."""
 
     ranked: tuple[Ranked, ...]
     log: SearchLog
@@ -145,7 +144,7 @@ def search(
     free: Sequence[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> Found:
-    """All candidates of the space, judged. refusal: why a strategy cannot train the model so; None where it can.
+    """Check and rank all candidates of the space. refusal: why a candidate's strategy cannot train the model, or None.
 
     Raises KeyError where the device's peak in the precision is unknown.
     """
@@ -161,26 +160,26 @@ def search(
         if asked not in refused:
             refused[asked] = refusal(candidate) or impossible(work, candidate.layout)
         if why := refused[asked]:
-            reasons[_alike(why)] += 1
+            reasons[_generalise_reason(why)] += 1
             continue
         possible += 1
         facts, there = ground.of(candidate)
         needed = memory(work, candidate.layout, facts).total
         if there is not None and needed > there:
-            reasons[_too_large(candidate.names)] += 1
+            reasons[_out_of_memory_reason(candidate.names)] += 1
             former = too_large.get(candidate.names)
             if former is None or needed < former[0]:
                 too_large[candidate.names] = needed, candidate
             continue
         found = expected(work, candidate.layout, facts, ground.mechanisms)
         ranked.append(Ranked(candidate=candidate, prediction=found))
-    ranked.sort(key=_order)
+    ranked.sort(key=_sort_key)
     seconds = clock() - began_s
     options = [option_of(each) for each in shown(ranked)]
     kinds = {each.candidate.names for each in ranked}
     for names, (_, candidate) in too_large.items():
         if names not in kinds:
-            options.append(_lacking(work, candidate, ground))
+            options.append(_make_unfitting_option(work, candidate, ground))
     log = SearchLog(
         requested=dict(requested),
         free=tuple(free),
@@ -189,7 +188,7 @@ def search(
         candidates=count,
         possible=possible,
         fitting=len(ranked),
-        rejected=_counted(reasons),
+        rejected=_summarise_reasons(reasons),
         memory_bytes=ground.memory_bytes,
         source=ground.source,
         prediction_s=seconds,
@@ -200,7 +199,7 @@ def search(
 
 
 def fits(work: Workload, space: Space, ground: Ground, refusal: Callable[[Candidate], str | None]) -> bool:
-    """Whether any candidate fits: of each layout the one that needs the least memory is looked at."""
+    """Whether any candidate fits in memory; checks each layout only with the settings that need least."""
     frugal = replace(
         space,
         micro_batches=space.micro_batches or (1,),
@@ -215,29 +214,29 @@ def fits(work: Workload, space: Space, ground: Ground, refusal: Callable[[Candid
 
 
 def to_try(ranked: Sequence[Ranked], trials: int) -> list[Ranked]:
-    """The best few for a trial: the best of all, then the best of each other kind of layout that could still be faster
-    by the predictions' bounds, since models err more between kinds than within one; then the next best."""
+    """The candidates to try: the best of all, the best of each other kind of layout whose bounds overlap with it (the
+    cost model errs more between kinds than within one), then the next best."""
     if not ranked:
         return []
     kinds: dict[tuple[str, ...], Ranked] = {}
     for each in ranked:
         kinds.setdefault(each.candidate.names, each)
-    floor = _bounds(ranked[0].prediction)[0]
-    first = [each for each in kinds.values() if _bounds(each.prediction)[1] >= floor]
+    floor = _rate_bounds(ranked[0].prediction)[0]
+    first = [each for each in kinds.values() if _rate_bounds(each.prediction)[1] >= floor]
     rest = [each for each in ranked if all(each is not other for other in first)]
     return [*first, *rest][:trials]
 
 
 def preferred(ranked: Sequence[Ranked]) -> int:
-    """The rank of what is chosen by prediction alone: of those too near the fastest to be told apart, the one of fewest
-    axes, without a pipeline if there is one, and of these the fastest."""
+    """Index of the candidate that is chosen by prediction alone: among those within the resolution of the fastest, the
+    one with the fewest axes, then preferably without a pipeline, then the fastest."""
     near = [number for number, each in enumerate(ranked) if each.rate >= (1 - RESOLUTION) * ranked[0].rate]
     return min(near, key=lambda n: (len(ranked[n].candidate.axes), "pp" in ranked[n].candidate.names, n))
 
 
 def neighbours(ranked: Sequence[Ranked], best: Ranked) -> list[Ranked]:
-    """The same layout with the next smaller and the next larger micro-batch, the better prediction first: what a cache
-    holds is not in the model."""
+    """The same layout with the next smaller and the next larger micro-batch, the better prediction first; worth a trial
+    because the cost model has no processor caches."""
     own = best.candidate
     alike = [
         each
@@ -246,7 +245,7 @@ def neighbours(ranked: Sequence[Ranked], best: Ranked) -> list[Ranked]:
     ]
     smaller = max((e for e in alike if e.candidate.micro_batch < own.micro_batch), key=_micro_batch, default=None)
     larger = min((e for e in alike if e.candidate.micro_batch > own.micro_batch), key=_micro_batch, default=None)
-    return sorted((each for each in (smaller, larger) if each is not None), key=_order)
+    return sorted((each for each in (smaller, larger) if each is not None), key=_sort_key)
 
 
 def _micro_batch(each: Ranked) -> int:
@@ -254,19 +253,19 @@ def _micro_batch(each: Ranked) -> int:
 
 
 def shown(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """Those that a log shows: the best of each kind, and the best of all."""
+    """The candidates that a log lists: the best of each kind of layout, and the best of all."""
     kinds: dict[tuple[str, ...], Ranked] = {}
     for each in ranked:
         kinds.setdefault(each.candidate.names, each)
-    kept = list(kinds.values())[: _MOST_ROWS // 2]
-    kept += [each for each in ranked[:_MOST_ROWS] if all(each is not other for other in kept)]
-    return sorted(kept[:_MOST_ROWS], key=_order)
+    kept = list(kinds.values())[: _MAX_ROWS // 2]
+    kept += [each for each in ranked[:_MAX_ROWS] if all(each is not other for other in kept)]
+    return sorted(kept[:_MAX_ROWS], key=_sort_key)
 
 
 def option_of(each: Ranked, outcome: Outcome = "predicted") -> Option:
-    """A row of the log."""
+    """The log's row of a candidate."""
     candidate, p = each.candidate, each.prediction
-    low, high = _bounds(p)
+    low, high = _rate_bounds(p)
     return Option(
         strategy=candidate.strategy,
         checkpointing=candidate.checkpointing,
@@ -276,13 +275,13 @@ def option_of(each: Ranked, outcome: Outcome = "predicted") -> Option:
         predicted_tokens_per_s=p.tokens_per_s,
         low=low,
         high=high,
-        seconds=_parts(p),
+        seconds=_seconds_by_part(p),
         memory_bytes=p.bytes.total,
         memory_high_bytes=p.memory_bounds_bytes[1],
     )
 
 
-def _parts(p: Prediction) -> dict[str, float]:
+def _seconds_by_part(p: Prediction) -> dict[str, float]:
     s = p.seconds
     return {
         "compute": s.compute,
@@ -293,19 +292,19 @@ def _parts(p: Prediction) -> dict[str, float]:
     }
 
 
-def _bounds(p: Prediction) -> tuple[float, float]:
-    """Of the rate."""
+def _rate_bounds(p: Prediction) -> tuple[float, float]:
+    """Lower and upper bound of the rate."""
     low_s, high_s = p.step_time_bounds_s
     return p.tokens_per_step / high_s, p.tokens_per_step / low_s
 
 
-def _order(each: Ranked) -> tuple[float, float, int]:
-    """By rate; of equals the one that needs less memory, then the one of fewer axes."""
+def _sort_key(each: Ranked) -> tuple[float, float, int]:
+    """Sort key: rate, then less memory, then fewer axes."""
     return -round(each.rate, 6), each.prediction.bytes.total, len(each.candidate.axes)
 
 
-def _lacking(work: Workload, candidate: Candidate, ground: Ground) -> Option:
-    """The row of a kind of layout that does not fit, by the one that needs the least."""
+def _make_unfitting_option(work: Workload, candidate: Candidate, ground: Ground) -> Option:
+    """The log's row of a kind of layout that does not fit; `candidate` is the one that needs least."""
     facts, there = ground.of(candidate)
     assert there is not None, "nothing is left out for a memory that is unknown"
     p = expected(work, candidate.layout, facts, ground.mechanisms)
@@ -314,16 +313,16 @@ def _lacking(work: Workload, candidate: Candidate, ground: Ground) -> Option:
     return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)
 
 
-def _alike(reason: str) -> str:
-    """A reason without the numbers that differ between candidates, and without its advice."""
+def _generalise_reason(reason: str) -> str:
+    """A reason without its numbers, which differ between candidates, and without its advice."""
     return re.sub(r"\b\d+\b", "N", reason.partition(": ")[0])
 
 
-def _too_large(names: Sequence[str]) -> str:
+def _out_of_memory_reason(names: Sequence[str]) -> str:
     return f"{'+'.join(names)}: more memory than a rank has"
 
 
-def _counted(reasons: Counter[str]) -> dict[str, int]:
-    common = reasons.most_common(_MOST_REASONS)
+def _summarise_reasons(reasons: Counter[str]) -> dict[str, int]:
+    common = reasons.most_common(_MAX_REASONS)
     rest = sum(reasons.values()) - sum(n for _, n in common)
     return dict(common) | ({"other reasons": rest} if rest else {})

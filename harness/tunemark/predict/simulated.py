@@ -1,8 +1,8 @@
-"""What a plan's step does, counted by stepping the real model without data: the second engine beside `analytic`.
+"""The simulated engine: step the real model under fake tensors and count its FLOPs, communication and memory.
 
 Each rank that differs from the others is stepped in a process of its own (`tunemark_worker.simulation`), by the
-worker's own code, strategies and optimizer. Times are not found so; FLOPs, communicated bytes and memory are exact as
-far as torch's operators show them. Results are kept under the hash of all that they depend on.
+worker's own code, strategies and optimizer. It gives no times; FLOPs, communicated bytes and memory are exact as far as
+torch's operators show them. Results are cached under the hash of all that they depend on.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from tunemark.plugin.descriptors import Axis
 from tunemark.predict.prediction import Bytes
 from tunemark_worker.contract import Assignment, TokenFile, split_runtime
 
-# For one rank. A step of Mistral 7B on 1,024 ranks takes about half a minute, another model's may be ten times as long.
+# Limit for one rank. A step of Mistral 7B on 1,024 ranks takes about half a minute; others may take ten times as long.
 _TIMEOUT_S = 900.0
 _NO_TOKENS = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
-# Of a pipeline's stages, those that are looked at: each of few, else the first two, a middle one and the last.
-_ALL_STAGES = 4
+# Up to so many pipeline stages are all stepped; of more, the first two, a middle one and the last.
+_MAX_STAGES = 4
 _NO_CODE = {"error": "of its model no more than the dimensions is known here, and what is stepped is its code"}
 
 
-class NoSimulation(TunemarkError):  # noqa: N818  # as all of ours, it says what is the case
+class NoSimulation(TunemarkError):  # noqa: N818 - the sentence reads better: it is what happened
     """A plan whose step could not be simulated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collective:
-    """Of one rank in a step. payload_bytes: of what is whole, gathered or before a scatter. ranks: of the group."""
+    """A collective of one rank, `count` times in a step. payload_bytes: of the whole tensor, after a gather or before a
+    scatter. ranks: of the group."""
 
     kind: str
     payload_bytes: int
@@ -54,8 +55,8 @@ class Collective:
 
     @property
     def sent_bytes(self) -> float:
-        """What the rank sends, all times together, by rings: (n - 1)/n of the payload, twice that to reduce to all
-        (Thakur, Rabenseifner and Gropp 2005, section 4). What is received from a neighbour is not sent."""
+        """Bytes that the rank sends in all `count` collectives by rings: (n - 1)/n of the payload, twice that for an
+        all-reduce (Thakur, Rabenseifner and Gropp 2005, section 4), nothing for a receive."""
         n = len(self.ranks)
         if self.kind == "receive" or n < 2:
             return 0.0
@@ -65,9 +66,9 @@ class Collective:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankStep:
-    """One rank's step. flops: by operator, of matrix multiplications, what is computed again included.
-    bytes: held by tensors when most is held. held: the same by category, operator and phase of its making, the largest.
-    peak_phase, peak_operator: where in the step that is."""
+    """One rank's step. flops: of matrix products by operator, recomputation included. bytes: of tensors at the memory
+    peak. held: the largest of them by category, and operator and phase that made them. peak_phase, peak_operator: where
+    in the step the peak is."""
 
     rank: int
     flops: Mapping[str, float]
@@ -89,32 +90,32 @@ class RankStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Simulation:
-    """A plan's ranks, of each kind one. cached: it was found before."""
+    """The step of a plan, by one rank of each kind. cached: read from the cache."""
 
     ranks: tuple[RankStep, ...]
     cached: bool = False
 
     @property
     def flops(self) -> float:
-        """Of the rank that has most to compute, in a step."""
+        """FLOPs of a step of the rank that has most."""
         return max(rank.total_flops for rank in self.ranks)
 
     @property
     def sent_bytes(self) -> float:
-        """Of the rank that sends most, in a step."""
+        """Bytes sent in a step by the rank that sends most."""
         return max(rank.sent_bytes for rank in self.ranks)
 
     @property
     def bytes(self) -> Bytes:
-        """Of the rank that holds most, when it does."""
+        """Peak memory of the rank that needs most."""
         return max((rank.bytes for rank in self.ranks), key=lambda held: held.total)
 
 
 def simulate(plan: Plan, *, cache: Path | None = None) -> Simulation:
-    """Step each kind of a plan's ranks once.
+    """Step one rank of each kind of a plan.
 
-    cache: a folder; by default $TUNEMARK_CACHE, or `tunemark` in $XDG_CACHE_HOME or in ~/.cache. NoSimulation says
-    what a step ended with.
+    cache: a folder; by default $TUNEMARK_CACHE, or `tunemark` in $XDG_CACHE_HOME or in ~/.cache. Raises
+    `SimulationFailed` with the last words of a step that failed.
     """
     (found,) = simulate_all([plan], cache=cache)
     if isinstance(found, NoSimulation):
@@ -123,8 +124,8 @@ def simulate(plan: Plan, *, cache: Path | None = None) -> Simulation:
 
 
 def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Simulation | NoSimulation]:
-    """`simulate` for many plans, one after another, which saves the import of torch for all but the first. What is
-    found is kept even where the rest is interrupted."""
+    """`simulate` for many plans, one after another in one process, which imports torch only once. Finished plans are
+    cached even where the rest is interrupted."""
     folder = (cache or cache_folder()).absolute() / "simulations"
     places: dict[int, Path] = {}
     known: dict[Path, list[dict[str, Any]]] = {}
@@ -133,25 +134,27 @@ def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Si
         if plan.model.runtime is None:
             continue
         assignment = plan.assignment(_NO_TOKENS, "simulation", calibrate=False)
-        place = places[number] = folder / f"{_key(assignment)}.json"
+        place = places[number] = folder / f"{_cache_key(assignment)}.json"
         if place in known or place in jobs:
             continue
-        kept = _kept(place)
+        kept = _read_cache(place)
         if kept is None:
             jobs[place] = (assignment, kinds_of_ranks(plan.axes))
         else:
             known[place] = kept
-    rows = {**known, **(_run(jobs) if jobs else {})}
+    rows = {**known, **(_step_ranks(jobs) if jobs else {})}
     return [
-        _found(plan, rows[places[number]] if number in places else [_NO_CODE], is_known=places.get(number) in known)
+        _simulation(
+            plan, rows[places[number]] if number in places else [_NO_CODE], is_known=places.get(number) in known
+        )
         for number, plan in enumerate(plans)
     ]
 
 
-def _found(plan: Plan, ranks: Sequence[Mapping[str, Any]], *, is_known: bool) -> Simulation | NoSimulation:
+def _simulation(plan: Plan, ranks: Sequence[Mapping[str, Any]], *, is_known: bool) -> Simulation | NoSimulation:
     wrong = next((row["error"] for row in ranks if "error" in row), None)
     if wrong is None:
-        return Simulation(ranks=tuple(_rank(row) for row in ranks), cached=is_known)
+        return Simulation(ranks=tuple(_make_rank_step(row) for row in ranks), cached=is_known)
     return NoSimulation(
         what=f"strategy {plan.spec.strategy!r} of {plan.launch.processes} processes was not simulated",
         why=wrong,
@@ -159,8 +162,8 @@ def _found(plan: Plan, ranks: Sequence[Mapping[str, Any]], *, is_known: bool) ->
     )
 
 
-def _kept(place: Path) -> list[dict[str, Any]] | None:
-    """Rows that were found before; None where there are none, or what is there is no whole JSON."""
+def _read_cache(place: Path) -> list[dict[str, Any]] | None:
+    """Rows in the cache; None where there are none or the file is not valid JSON."""
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -168,8 +171,8 @@ def _kept(place: Path) -> list[dict[str, Any]] | None:
     return found if isinstance(found, list) else None
 
 
-def _keep(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put rows in their place, all at once: others may look there or put the same there now."""
+def _write_cache(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows to the cache atomically: other processes may read or write the same file now."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8"
@@ -184,49 +187,49 @@ def _keep(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def kinds_of_ranks(axes: Sequence[Axis]) -> tuple[int, ...]:
-    """Ranks that stand for all others. Those that share a stage do the same; the first of each shard group holds as
-    much as any."""
+    """Ranks that represent all others. Ranks of one pipeline stage do the same, and the first of a shard group holds at
+    least as much as any other."""
     stride = 1
     for axis in reversed(axes):
         if axis.strategy == "pp":
             stages = range(axis.degree)
-            if axis.degree > _ALL_STAGES:
+            if axis.degree > _MAX_STAGES:
                 return tuple(n * stride for n in (0, 1, axis.degree // 2, axis.degree - 1))
             return tuple(n * stride for n in stages)
         stride *= axis.degree
     return (0,)
 
 
-def _run(jobs: Mapping[Path, tuple[Assignment, Sequence[int]]]) -> dict[Path, list[dict[str, Any]]]:
-    """What the worker says of each rank of each assignment, by the place in which it is then kept; a row with `error`
-    where it failed, which is kept nowhere."""
+def _step_ranks(jobs: Mapping[Path, tuple[Assignment, Sequence[int]]]) -> dict[Path, list[dict[str, Any]]]:
+    """Step the ranks of each assignment in the worker; returns their rows by cache file, which it writes. A failed rank
+    has a row with `error`, which is not cached."""
     with tempfile.TemporaryDirectory(prefix="tunemark-simulation-") as folder:
         words: list[str] = []
-        told: dict[Path, list[Path]] = {}
+        outputs: dict[Path, list[Path]] = {}
         for number, (place, (assignment, ranks)) in enumerate(jobs.items()):
             plan = Path(folder, f"{number}.plan.json")
             plan.write_text(assignment.to_json(), encoding="utf-8")
-            told[place] = [Path(folder, f"{number}.{rank}.json") for rank in ranks]
-            for rank, path in zip(ranks, told[place], strict=True):
+            outputs[place] = [Path(folder, f"{number}.{rank}.json") for rank in ranks]
+            for rank, path in zip(ranks, outputs[place], strict=True):
                 words += [str(plan), str(rank), str(path)]
         ending = "it was interrupted"
         found: dict[Path, list[dict[str, Any]]] = {}
         try:
-            ending = _step(words, limit_s=_TIMEOUT_S * len(words) / 3)
+            ending = _run_worker(words, limit_s=_TIMEOUT_S * len(words) / 3)
         finally:
-            for place, paths in told.items():
-                found[place] = [_kept_row(path) or {"error": ending} for path in paths]
+            for place, paths in outputs.items():
+                found[place] = [_read_rank_row(path) or {"error": ending} for path in paths]
                 if not any("error" in row for row in found[place]):
-                    _keep(place, found[place])
+                    _write_cache(place, found[place])
         return found
 
 
-def _kept_row(path: Path) -> dict[str, Any] | None:
+def _read_rank_row(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _step(words: Sequence[str], limit_s: float) -> str:
-    """Run the worker to its end; returns the last that it said. Its children end with it."""
+def _run_worker(words: Sequence[str], limit_s: float) -> str:
+    """Run the worker to its end; returns the last line of its standard error. Its children end with it."""
     command = [sys.executable, "-m", "tunemark_worker.simulation", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(
@@ -243,12 +246,13 @@ def _step(words: Sequence[str], limit_s: float) -> str:
     return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
 
 
-def _rank(row: Mapping[str, Any]) -> RankStep:
+def _make_rank_step(row: Mapping[str, Any]) -> RankStep:
     return msgspec.convert({**row, "bytes": row["memory_bytes"]}, RankStep, strict=False)
 
 
-def _key(a: Assignment) -> str:
-    """Changes with what is stepped, the code that steps it, and the libraries below."""
+def _cache_key(a: Assignment) -> str:
+    """Hash of the assignment, as far as a simulation depends on it, of the worker's and plugins' code, and of library
+    versions."""
     raw = asdict(a)
     for name in ("run_id", "attempt", "token_file", "seed", "epochs", "steps", "warmup", "budget_s", "target_interval",
                  "window_s", "calibrate", "breakdown", "threads", "size", "device_options"):  # fmt: skip
@@ -261,12 +265,12 @@ def _key(a: Assignment) -> str:
             digest.update(f"{package}\0".encode())
     names = (a.model_runtime, a.strategy_runtime, a.device_runtime, "tunemark_torch.runtime:Cpu")
     packages = {"tunemark_worker", *(split_runtime(name)[0].partition(".")[0] for name in names)}
-    for path in _sources(sorted(packages)):
+    for path in _find_sources(sorted(packages)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
 
-def _sources(packages: Iterable[str]) -> list[Path]:
+def _find_sources(packages: Iterable[str]) -> list[Path]:
     found: list[Path] = []
     for package in packages:
         spec = importlib.util.find_spec(package)

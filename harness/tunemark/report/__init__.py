@@ -1,4 +1,4 @@
-"""Results for people: tables that know no format, the files of a report, and what a terminal shows."""
+"""Presentation of results: format-independent report tables, the files of a report, and terminal output."""
 
 from tunemark.report.arrange import Unread as Unread
 from tunemark.report.arrange import arrange as arrange

@@ -1,4 +1,4 @@
-"""Results as a report: its sections in the order of a reader's questions. Every blank is said to be one, and why."""
+"""Makes a report of results: its sections in order, each with an explanation of the data that it lacks."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ from tunemark.results import Imported, Result
 from tunemark.results.result import encode
 from tunemark.results.trace import Trace
 
-# Runs that are shown one by one. A reader of more looks for one of them, in the table or the files.
+# Runs that have an entry of their own; the tables and files have all.
 DETAILS = 60
-# Runs whose figures open to how they came about; no page has more rows.
-WORKED = 400
+# Runs whose values have derivations; no page has more rows.
+_MAX_DERIVATIONS = 400
+
+# Of each run, by column.
+_Derivations = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unread:
-    """Something among the runs that could not be read, and why."""
+    """An entry among the runs that could not be read, and why."""
 
     place: str
     why: str
@@ -49,122 +52,120 @@ def arrange(
     prices: Prices | None = None,
     language: Language = "en",
 ) -> Report:
-    """The report of some runs, in their order, and of what others claim, which is told apart by a table of its own.
+    """The report of some runs, in their order, and of imported claims, in separate tables.
 
-    traces: of each run's attempts, by run_id, where their steps are at hand. unread: what else was found there.
-    scalings: of these runs; None is every one that they hold, of both modes.
+    traces: of each run's attempts, by run_id, if their steps are available. unread: entries that could not be read.
+    scalings: of these runs; None finds all of both modes.
     """
-    say = words(language)
+    tr = words(language)
     if not results and imported:
         return Report(
-            title=say("tunemark audit"),
-            sections=_claims(imported, say, alone=True),
-            notes=tuple(map(say, CLAIM_NOTES)),
+            title=tr("tunemark audit"),
+            sections=_claims(imported, tr, alone=True),
+            notes=tuple(map(tr, CLAIM_NOTES)),
             language=language,
-            answers=answers(results, imported, say, ()),
+            headlines=answers(results, imported, tr, ()),
         )
-    results, traces = _apart(results, traces or {})
-    worked = [workings(r, say) for r in results[:WORKED]]
-    named = labels(results, say)
-    grown = tuple(every_scaling(results, prices=prices, fits=SCALINGS) if scalings is None else scalings)
+    results, traces = _number_duplicates(results, traces or {})
+    derivations = [workings(r, tr) for r in results[:_MAX_DERIVATIONS]]
+    names = labels(results, tr)
+    shown_scalings = tuple(every_scaling(results, prices=prices, fits=SCALINGS) if scalings is None else scalings)
     sections = [
-        _throughput(results, worked, named, say),
-        growth(grown, not results, say),
-        strategies(results, say),
-        _step(results, worked, say),
-        _tokens(results, worked, named, say),
-        _trace(results, traces, named, say),
-        _memory(results, worked, named, say),
-        _cost(results, prices, named, say),
-        *_claims(imported, say),
-        _environment(results, worked, named, say),
-        _findings(results, unread, say),
+        _throughput(results, derivations, names, tr),
+        growth(shown_scalings, not results, tr),
+        strategies(results, tr),
+        _step(results, derivations, tr),
+        _tokens(results, derivations, names, tr),
+        _trace(results, traces, names, tr),
+        _memory(results, derivations, names, tr),
+        _cost(results, prices, names, tr),
+        *_claims(imported, tr),
+        _environment(results, derivations, names, tr),
+        _findings(results, unread, tr),
         Section(
             key="definitions",
-            title=say("What the words mean"),
-            terms=tuple((say(term), say(meaning)) for term, meaning in TERMS),
+            title=tr("What the words mean"),
+            terms=tuple((tr(term), tr(meaning)) for term, meaning in TERMS),
         ),
     ]
     return Report(
-        title=say("tunemark report"),
+        title=tr("tunemark report"),
         sections=tuple(sections),
-        notes=tuple(map(say, (*NOTES, *(CLAIM_NOTES if imported else ())))),
+        notes=tuple(map(tr, (*NOTES, *(CLAIM_NOTES if imported else ())))),
         language=language,
-        answers=answers(results, imported, say, named),
-        details=_details(results, traces, named, say),
+        headlines=answers(results, imported, tr, names),
+        details=_details(results, traces, names, tr),
         runs=tuple(encode(r) for r in results),
-        scalings=grown,
-        names=dict(zip((r.run_id for r in results), named, strict=True)),
+        scalings=shown_scalings,
+        names=dict(zip((r.run_id for r in results), names, strict=True)),
     )
 
 
-def _apart(
+def _number_duplicates(
     results: Sequence[Result], traces: Mapping[str, Sequence[Trace]]
 ) -> tuple[list[Result], dict[str, list[Trace]]]:
-    """Each run under an id of its own: of runs that two stores have with other attempts, the later are numbered."""
-    times: Counter[str] = Counter()
+    """Make run_ids unique: a run that two stores have with different attempts gets a number the second time."""
+    counts: Counter[str] = Counter()
     found: list[Result] = []
-    drawn: dict[str, list[Trace]] = {}
+    run_traces: dict[str, list[Trace]] = {}
     for r in results:
-        times[r.run_id] += 1
-        run_id = r.run_id if times[r.run_id] == 1 else f"{r.run_id}-{times[r.run_id]}"
-        own = {row.name for row in r.each_attempt}
-        drawn[run_id] = [each for each in traces.get(r.run_id, ()) if each.attempt in own]
+        counts[r.run_id] += 1
+        run_id = r.run_id if counts[r.run_id] == 1 else f"{r.run_id}-{counts[r.run_id]}"
+        attempts = {row.name for row in r.each_attempt}
+        run_traces[run_id] = [each for each in traces.get(r.run_id, ()) if each.attempt in attempts]
         found.append(r if run_id == r.run_id else msgspec.structs.replace(r, run_id=run_id))
-    return found, drawn
+    return found, run_traces
 
 
-def _throughput(
-    results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say
-) -> Section:
-    charts = figures.throughput(results, named, say)
-    common = "; ".join(f"{name} {value}" for name, value in shared(results, say))
-    missing = [] if results else [say("There is no run here. `tunemark run` measures one.")]
+def _throughput(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Say) -> Section:
+    charts = figures.throughput(results, names, tr)
+    common = "; ".join(f"{name} {value}" for name, value in shared(results, tr))
+    missing = [] if results else [tr("There is no run here. `tunemark run` measures one.")]
     if results and not any(r.tokens_per_s for r in results):
-        missing.append(say("No run has a rate: the findings say how each ended."))
+        missing.append(tr("No run has a rate: the findings say how each ended."))
     return Section(
         key="throughput",
-        title=say("Throughput by size"),
-        lead=say("All runs share: {common}.", common=common) if common and len(results) > 1 else common,
+        title=tr("Throughput by size"),
+        intro=tr("All runs share: {common}.", common=common) if common and len(results) > 1 else common,
         charts=charts,
-        tables=(columns.table("throughput", say("Every run"), columns.THROUGHPUT, results, worked, say),),
+        tables=(columns.table("throughput", tr("Every run"), columns.THROUGHPUT, results, derivations, tr),),
         missing=tuple(missing),
     )
 
 
-def _step(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: Say) -> Section:
-    chart = figures.step_parts(results, say)
+def _step(results: Sequence[Result], derivations: _Derivations, tr: Say) -> Section:
+    chart = figures.step_parts(results, tr)
     tables = []
     if any(r.breakdown_s for r in results):
         fields = columns.phases(results, "breakdown_s")
-        tables.append(columns.table("step-parts", say("Parts of a step"), fields, results, worked, say))
+        tables.append(columns.table("step-parts", tr("Parts of a step"), fields, results, derivations, tr))
     tables.append(
-        columns.table("steps", say("Step times, and what no rate counts"), columns.STEP, results, worked, say)
+        columns.table("steps", tr("Step times, and what no rate counts"), columns.STEP, results, derivations, tr)
     )
     if any(r.setup_s for r in results):
         fields = columns.phases(results, "setup_s")
-        tables.append(columns.table("set-up", say("Set-up"), fields, results, worked, say))
-    tables += _beside(results, worked, say)
-    missing = say(
+        tables.append(columns.table("set-up", tr("Set-up"), fields, results, derivations, tr))
+    tables += _untimed_tables(results, derivations, tr)
+    missing = tr(
         "No run was measured part by part. `tunemark run ... --breakdown` measures a run a second time with every part "
         "of its steps timed."
     )
     return Section(
         key="step",
-        title=say("Where a step's time goes"),
+        title=tr("Where a step's time goes"),
         charts=(chart,) if chart else (),
         tables=tuple(tables),
         missing=() if chart or not results else (missing,),
     )
 
 
-def _beside(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say: Say) -> list[Table]:
-    """What was done before and after the timed part."""
+def _untimed_tables(results: Sequence[Result], derivations: _Derivations, tr: Say) -> list[Table]:
+    """Tables of what was done before and after the timed part."""
     tables = []
     if any(r.held_out for r in results):
-        tables.append(columns.table("held-out", say("Held-out loss"), columns.HELD_OUT, results, worked, say))
-    if told := [(r, r.completion) for r in results if r.completion]:
-        named = (
+        tables.append(columns.table("held-out", tr("Held-out loss"), columns.HELD_OUT, results, derivations, tr))
+    if completed := [(r, r.completion) for r in results if r.completion]:
+        fields = (
             ("run_id", "run"),
             ("prompt", "prompt"),
             ("completion_before", "before training"),
@@ -173,154 +174,152 @@ def _beside(results: Sequence[Result], worked: Sequence[Mapping[str, str]], say:
         tables.append(
             Table(
                 key="completions",
-                title=say("Completions"),
-                columns=tuple(Column(name=name, title=say(title)) for name, title in named),
-                rows=tuple((r.run_id, c.prompt, c.before, c.after) for r, c in told),
+                title=tr("Completions"),
+                columns=tuple(Column(name=name, title=tr(title)) for name, title in fields),
+                rows=tuple((r.run_id, c.prompt, c.before, c.after) for r, c in completed),
                 per_run=False,
-                runs=tuple(r.run_id for r, _ in told),
-                origins=tuple(origin(r) for r, _ in told),
+                runs=tuple(r.run_id for r, _ in completed),
+                origins=tuple(origin(r) for r, _ in completed),
             )
         )
     if any(r.saved for r in results):
-        tables.append(columns.table("saved", say("Saved models"), columns.SAVED, results, worked, say))
+        tables.append(columns.table("saved", tr("Saved models"), columns.SAVED, results, derivations, tr))
     return tables
 
 
-def _tokens(results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say) -> Section:
-    chart = figures.slots(results, named, say)
+def _tokens(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Say) -> Section:
+    chart = figures.slots(results, names, tr)
     return Section(
         key="tokens",
-        title=say("Padding, and three ways to count tokens"),
-        lead=say("The same steps, three numerators: a figure without its count of tokens cannot be compared."),
+        title=tr("Padding, and three ways to count tokens"),
+        intro=tr("The same steps, three numerators: a figure without its count of tokens cannot be compared."),
         charts=(chart,) if chart else (),
-        tables=(columns.table("tokens", say("Three rates"), columns.TOKENS, results, worked, say),),
-        missing=() if chart or not results else (say("No run has timed steps, so no token was counted."),),
+        tables=(columns.table("tokens", tr("Three rates"), columns.TOKENS, results, derivations, tr),),
+        missing=() if chart or not results else (tr("No run has timed steps, so no token was counted."),),
     )
 
 
-def _trace(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], named: Sequence[str], say: Say) -> Section:
+def _trace(results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], names: Sequence[str], tr: Say) -> Section:
     found = answer_of(results)
     charts = []
     if found is not None:
-        name = next(name for r, name in zip(results, named, strict=True) if r is found)
+        name = next(name for r, name in zip(results, names, strict=True) if r is found)
         for number, trace in enumerate(traces.get(found.run_id, ()), 1):
-            charts.append(figures.steps(found, name, trace, number, say))
-    missing = say(
+            charts.append(figures.steps(found, name, trace, number, tr))
+    missing = tr(
         "The steps' instants are not at hand: they lie in the store's records, not in this folder. "
         "`tunemark report STORE -o DIR` draws them."
     )
     return Section(
         key="trace",
-        title=say("Step by step"),
-        lead=say("The run of the answer above; every other run's steps are in its own entry below."),
+        title=tr("Step by step"),
+        intro=tr("The run of the answer above; every other run's steps are in its own entry below."),
         charts=tuple(charts[:1]),
         missing=() if charts or not results else (missing,),
     )
 
 
-def _memory(results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say) -> Section:
-    chart = figures.memory(results, named, say)
-    missing = [] if chart or not results else [say("No device said how much memory a run held.")]
+def _memory(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Say) -> Section:
+    chart = figures.memory(results, names, tr)
+    missing = [] if chart or not results else [tr("No device said how much memory a run held.")]
     return Section(
         key="memory",
-        title=say("Memory, power and temperature"),
+        title=tr("Memory, power and temperature"),
         charts=(chart,) if chart else (),
-        tables=(columns.table("memory", say("Memory and telemetry"), columns.MEMORY, results, worked, say),),
+        tables=(columns.table("memory", tr("Memory and telemetry"), columns.MEMORY, results, derivations, tr),),
         missing=tuple(missing),
     )
 
 
-def _cost(results: Sequence[Result], prices: Prices | None, named: Sequence[str], say: Say) -> Section:
-    title = say("Cost of a million tokens")
+def _cost(results: Sequence[Result], prices: Prices | None, names: Sequence[str], tr: Say) -> Section:
+    title = tr("Cost of a million tokens")
     if prices is None:
-        words = say(
+        message = tr(
             "No price is known. `tunemark report ... --prices FILE` takes yours, for an hour of a size or a chip."
         )
-        return Section(key="cost", title=title, missing=(words,) if results else ())
+        return Section(key="cost", title=title, missing=(message,) if results else ())
     costs = [cost(r, prices) for r in results]
-    priced = [prices.of(r) for r in results]
+    hourly = [prices.of(r) for r in results]
     column = Column(
         name="cost_per_million_tokens",
-        title=say("cost"),
-        unit=say("{currency} per million content tokens", currency=prices.currency),
+        title=tr("cost"),
+        unit=tr("{currency} per million content tokens", currency=prices.currency),
     )
-    hour = Column(name="price_per_hour", title=say("price"), unit=f"{prices.currency}/h")
+    hour = Column(name="price_per_hour", title=tr("price"), unit=f"{prices.currency}/h")
     found = {}
-    for i, (r, c, p) in enumerate(zip(results, costs, priced, strict=True)):
+    for i, (r, c, p) in enumerate(zip(results, costs, hourly, strict=True)):
         if c is not None and p is not None and r.tokens_per_s is not None:
             found[i, column.name] = (
                 f"{p:.6g} {prices.currency}/h / 3600 / {r.tokens_per_s.value:.6g} tokens/s x 1,000,000"
             )
-    lacking = dict.fromkeys(f"{device_of(r)} ({r.chip})" for r, p in zip(results, priced, strict=True) if p is None)
-    missing = [say("The price file has no price for {names}.", names=", ".join(lacking))] if lacking else []
+    unpriced = dict.fromkeys(f"{device_of(r)} ({r.chip})" for r, p in zip(results, hourly, strict=True) if p is None)
+    missing = [tr("The price file has no price for {names}.", names=", ".join(unpriced))] if unpriced else []
     if any(r.simulated for r in results):
-        missing.append(say("A simulated rate has no cost."))
-    chart = figures.costs(results, prices, named, say)
-    rows = tuple((r.run_id, p, c) for r, p, c in zip(results, priced, costs, strict=True))
+        missing.append(tr("A simulated rate has no cost."))
+    chart = figures.costs(results, prices, names, tr)
+    rows = tuple((r.run_id, p, c) for r, p, c in zip(results, hourly, costs, strict=True))
     table = Table(
         key="cost",
-        title=say("Price and cost"),
-        columns=(Column(name="run_id", title=say("run")), hour, column),
+        title=tr("Price and cost"),
+        columns=(Column(name="run_id", title=tr("run")), hour, column),
         rows=rows,
-        workings=found,
+        derivations=found,
         runs=tuple(r.run_id for r in results),
         origins=tuple(origin(r) for r in results),
     )
     return Section(key="cost", title=title, charts=(chart,) if chart else (), tables=(table,), missing=tuple(missing))
 
 
-def _environment(
-    results: Sequence[Result], worked: Sequence[Mapping[str, str]], named: Sequence[str], say: Say
-) -> Section:
-    commands = tuple((name, command_of(r)) for r, name in list(zip(results, named, strict=True))[:DETAILS])
-    same = _facts(results[0].environment) if results else {}
+def _environment(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Say) -> Section:
+    commands = tuple((name, command_of(r)) for r, name in list(zip(results, names, strict=True))[:DETAILS])
+    shared_facts = _flatten_facts(results[0].environment) if results else {}
     for r in results[1:]:
-        own = _facts(r.environment)
-        if any(own.get(name) != value for name, value in same.items()):
-            same = {name: value for name, value in same.items() if own.get(name) == value}
+        own = _flatten_facts(r.environment)
+        if any(own.get(name) != value for name, value in shared_facts.items()):
+            shared_facts = {name: value for name, value in shared_facts.items() if own.get(name) == value}
     table = Table(
         key="environment",
-        title=say("Environment that all runs share"),
-        columns=(Column(name="fact", title=say("fact")), Column(name="value", title=say("value"))),
-        rows=tuple(same.items()),
+        title=tr("Environment that all runs share"),
+        columns=(Column(name="fact", title=tr("fact")), Column(name="value", title=tr("value"))),
+        rows=tuple(shared_facts.items()),
         per_run=False,
     )
-    settings = columns.table("runs", say("Settings"), columns.SETTINGS, results, worked, say)
-    words = say("No environment was recorded, so nobody can say what this was measured on.")
+    settings = columns.table("runs", tr("Settings"), columns.SETTINGS, results, derivations, tr)
+    message = tr("No environment was recorded, so nobody can say what this was measured on.")
     return Section(
         key="environment",
-        title=say("Environment, and how to measure it again"),
+        title=tr("Environment, and how to measure it again"),
         commands=commands,
-        tables=(*((table,) if same else ()), settings),
-        missing=(words,) if results and not any(r.environment for r in results) else (),
+        tables=(*((table,) if shared_facts else ()), settings),
+        missing=(message,) if results and not any(r.environment for r in results) else (),
     )
 
 
-# Of an environment, what is an instant, a name of its own, or too long to read.
-_UNREAD = ("started_utc", "series", "fingerprint", "watched", "peak.tried", "verification")
+# Facts of an environment that are not shown: instants, names, and values too long to read.
+_HIDDEN_FACTS = ("started_utc", "series", "fingerprint", "watched", "peak.tried", "verification")
 
 
-def _facts(environment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _flatten_facts(environment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in environment.items():
         name = f"{prefix}{key}"
-        if name in _UNREAD:
+        if name in _HIDDEN_FACTS:
             continue
         if isinstance(value, dict):
-            found.update(_facts(value, f"{name}."))
+            found.update(_flatten_facts(value, f"{name}."))
         elif value is not None:
             found[name] = str(value)
     return found
 
 
-def _findings(results: Sequence[Result], unread: Sequence[Unread], say: Say) -> Section:
-    told = tuple((r.run_id, f.severity, f.rule, f.message) for r in results for f in r.findings)
+def _findings(results: Sequence[Result], unread: Sequence[Unread], tr: Say) -> Section:
+    rows = tuple((r.run_id, f.severity, f.rule, f.message) for r in results for f in r.findings)
     tables = [
         Table(
             key="findings",
-            title=say("Findings"),
-            columns=_finding_columns(say),
-            rows=told,
+            title=tr("Findings"),
+            columns=_finding_columns(tr),
+            rows=rows,
             per_run=False,
             runs=tuple(r.run_id for r in results for _ in r.findings),
         )
@@ -329,41 +328,41 @@ def _findings(results: Sequence[Result], unread: Sequence[Unread], say: Say) -> 
         tables.append(
             Table(
                 key="unread",
-                title=say("Not read"),
-                columns=(Column(name="place", title=say("place")), Column(name="why", title=say("why"))),
+                title=tr("Not read"),
+                columns=(Column(name="place", title=tr("place")), Column(name="why", title=tr("why"))),
                 rows=tuple((each.place, each.why) for each in unread),
                 per_run=False,
             )
         )
-    missing = say("{n} entries could not be read, and no figure here counts them.", n=len(unread))
+    missing = tr("{n} entries could not be read, and no figure here counts them.", n=len(unread))
     if len(unread) == 1:
-        missing = say("One entry could not be read, and no figure here counts it.")
+        missing = tr("One entry could not be read, and no figure here counts it.")
     return Section(
         key="findings",
-        title=say("Findings"),
-        lead=say("What was noticed about each run, in the words of the rule that noticed it, with its arithmetic."),
+        title=tr("Findings"),
+        intro=tr("What was noticed about each run, in the words of the rule that noticed it, with its arithmetic."),
         tables=tuple(tables),
         missing=(missing,) if unread else (),
     )
 
 
-def _finding_columns(say: Say, key: str = "run_id", title: str = "run") -> tuple[Column, ...]:
-    named = ((key, title), ("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
-    return tuple(Column(name=name, title=say(title)) for name, title in named)
+def _finding_columns(tr: Say, key: str = "run_id", title: str = "run") -> tuple[Column, ...]:
+    fields = ((key, title), ("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
+    return tuple(Column(name=name, title=tr(title)) for name, title in fields)
 
 
 def _details(
-    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], named: Sequence[str], say: Say
+    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], names: Sequence[str], tr: Say
 ) -> tuple[Detail, ...]:
-    facts = [_facts(r.environment) for r in results[:DETAILS]]
+    facts = [_flatten_facts(r.environment) for r in results[:DETAILS]]
     found = []
-    for r, name, own in zip(results, named, facts, strict=False):
-        drawn = tuple(traces.get(r.run_id, ()))
+    for r, name, own in zip(results, names, facts, strict=False):
+        run_traces = tuple(traces.get(r.run_id, ()))
         rest = {k: v for k, v in own.items() if any(f.get(k) != v for f in facts)}
         started = r.environment.get("started_utc")
         if started:
             rest = {"started_utc": str(started), **rest}
-        (sentence,) = answers([r], (), say, (name,))
+        (sentence,) = answers([r], (), tr, (name,))
         found.append(
             Detail(
                 run_id=r.run_id,
@@ -371,14 +370,14 @@ def _details(
                 origin=origin(r),
                 status=r.status,
                 verdict=r.verdict,
-                answer=f"{sentence.text} {sentence.detail}",
+                summary=f"{sentence.text} {sentence.detail}",
                 command=command_of(r),
-                attempts=_attempts(r, say),
-                traces=drawn,
-                charts=tuple(figures.steps(r, name, t, i, say) for i, t in enumerate(drawn, 1)),
+                attempts=_attempts(r, tr),
+                traces=run_traces,
+                charts=tuple(figures.steps(r, name, t, i, tr) for i, t in enumerate(run_traces, 1)),
                 findings=Table(
-                    title=say("Findings"),
-                    columns=_finding_columns(say)[1:],
+                    title=tr("Findings"),
+                    columns=_finding_columns(tr)[1:],
                     rows=tuple((f.severity, f.rule, f.message) for f in r.findings),
                     per_run=False,
                 ),
@@ -388,8 +387,8 @@ def _details(
     return tuple(found)
 
 
-def _attempts(r: Result, say: Say) -> Table:
-    named = (
+def _attempts(r: Result, tr: Say) -> Table:
+    fields = (
         ("name", "attempt", ""),
         ("status", "status", ""),
         ("reason", "stopped by", ""),
@@ -401,57 +400,57 @@ def _attempts(r: Result, say: Say) -> Table:
     )
     return Table(
         key="attempts",
-        title=say("Attempts"),
-        columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
-        rows=tuple(tuple(getattr(row, n) for n, _, _ in named) for row in r.each_attempt),
+        title=tr("Attempts"),
+        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in fields),
+        rows=tuple(tuple(getattr(row, n) for n, _, _ in fields) for row in r.each_attempt),
         per_run=False,
     )
 
 
-def _claims(rows: Sequence[Imported], say: Say, *, alone: bool = False) -> tuple[Section, ...]:
+def _claims(rows: Sequence[Imported], tr: Say, *, alone: bool = False) -> tuple[Section, ...]:
     if not rows:
         return ()
     ways = list(dict.fromkeys(way for row in rows for way in row.tokens_per_s_rederived))
-    found = [Column(name=name, title=say(title), unit=unit) for name, title, unit in _CLAIM]
+    found = [Column(name=name, title=tr(title), unit=unit) for name, title, unit in _CLAIM_COLUMNS]
     found += [
-        Column(name=f"tokens_per_s_{way.replace('-', '_')}", title=say("by {way}", way=way), unit="tokens/s")
+        Column(name=f"tokens_per_s_{way.replace('-', '_')}", title=tr("by {way}", way=way), unit="tokens/s")
         for way in ways
     ]
     cells: list[tuple[Cell, ...]] = [
         (
-            *(columns.cell(getattr(row, name)) for name, _, _ in _CLAIM),
+            *(columns.cell(getattr(row, name)) for name, _, _ in _CLAIM_COLUMNS),
             *(row.tokens_per_s_rederived.get(w) for w in ways),
         )
         for row in rows
     ]
-    worked = {
+    derivations = {
         (i, f"tokens_per_s_{way.replace('-', '_')}"): text
         for i, row in enumerate(rows)
         for way, text in row.arithmetic.items()
     }
-    told = [(row.id, f.severity, f.rule, f.message) for row in rows for f in row.findings]
+    finding_rows = [(row.id, f.severity, f.rule, f.message) for row in rows for f in row.findings]
     claims = Table(
         key="claims",
-        title=say("Imported claims"),
+        title=tr("Imported claims"),
         columns=tuple(found),
         rows=tuple(cells),
         per_run=alone,
-        workings=worked,
+        derivations=derivations,
         origins=tuple(row.kind for row in rows),
     )
     findings = Table(
         key="claim-findings",
-        title=say("Findings on imported claims"),
-        columns=_finding_columns(say, "id", "claim"),
-        rows=tuple(told),
+        title=tr("Findings on imported claims"),
+        columns=_finding_columns(tr, "id", "claim"),
+        rows=tuple(finding_rows),
         per_run=False,
     )
-    chart = figures.claims(rows, say)
+    chart = figures.claims(rows, tr)
     return (
         Section(
             key="claims",
-            title=say("Imported claims"),
-            lead=say(
+            title=tr("Imported claims"),
+            intro=tr(
                 "Not measured here: read from somebody else's log or table, and derived anew where that is possible."
             ),
             charts=(chart,) if chart else (),
@@ -460,7 +459,7 @@ def _claims(rows: Sequence[Imported], say: Say, *, alone: bool = False) -> tuple
     )
 
 
-_CLAIM = (
+_CLAIM_COLUMNS = (
     ("id", "claim", ""),
     ("kind", "origin", ""),
     ("source", "source", ""),

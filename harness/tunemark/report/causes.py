@@ -1,4 +1,4 @@
-"""What differs between two runs, in words and tables for a terminal."""
+"""Why two runs differ in speed, as text and Markdown tables for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunemark.units import significant
 
 
 def why_text(found: Why) -> str:
-    """The ratio and what it is a product of, the causes by weight, and the parts of a step."""
+    """The ratio and its factors, the causes by weight, and the parts of a step."""
     title = f"{escaped(found.b)} ({found.b_run}) over {escaped(found.a)} ({found.a_run})"
     outcome = f"{ratio_text(found.ratio)} times the content tokens/s" if found.ratio else escaped(found.reason)
     if found.ratio is not None and found.ratio.holds_one:
@@ -45,18 +45,18 @@ def why_text(found: Why) -> str:
         blocks.append(_pace(a, b))
     lines = [f"- {escaped(note)}" for note in found.notes]
     if found.unknown:
-        lines.append(f"- not said by both runs: {escaped(', '.join(found.unknown))}")
+        lines.append(f"- not recorded by both runs: {escaped(', '.join(found.unknown))}")
     return "\n\n".join([*blocks, "\n".join(lines)] if lines else blocks)
 
 
-# Share of the mean step's change from which on one of its two parts is said to be where it lies.
-_MOST = 0.7
-# Change from the first third of the timed steps to the last from which on a run is said to have drifted.
-_DRIFTED = 0.03
+# Share of the mean step's change from which on one of its two parts accounts for most of it.
+_MOST_SHARE = 0.7
+# Relative change from the first to the last third of the timed steps from which on a run has drifted.
+_DRIFT = 0.03
 
 
 def _pace(a: Pace, b: Pace) -> str:
-    """The change of the mean step as that of the median one and of what slower steps add, and what follows from it."""
+    """Split the change of the mean step into that of the median step and that of the slow tail, and interpret it."""
     tails = [each.mean_s - each.median_s for each in (a, b)]
     rows = [
         [name, _seconds(one), _seconds(other), _change(one, other)]
@@ -73,12 +73,12 @@ def _pace(a: Pace, b: Pace) -> str:
     change = b.mean_s - a.mean_s
     if abs(change) > SMALL * a.mean_s:
         share = (tails[1] - tails[0]) / change
-        if share >= _MOST:
-            lines.append("Most of the change is in some slow steps: look for what disturbs, not for what differs.")
-        elif share <= 1 - _MOST:
-            lines.append("Most of the change is in every step: look for what differs, not for what disturbs.")
+        if share >= _MOST_SHARE:
+            lines.append("Most of the change is in some slow steps: look for a disturbance, not for a difference.")
+        elif share <= 1 - _MOST_SHARE:
+            lines.append("Most of the change is in every step: look for a difference, not for a disturbance.")
     for name, p in (("A", a), ("B", b)):
-        if p.drift is not None and abs(p.drift - 1) > _DRIFTED:
+        if p.drift is not None and abs(p.drift - 1) > _DRIFT:
             lines.append(
                 f"{name} became {'slower' if p.drift > 1 else 'faster'} while it was timed: heat, memory or other load."
             )
@@ -87,7 +87,7 @@ def _pace(a: Pace, b: Pace) -> str:
 
 def _causes(found: Why) -> str:
     if not found.causes:
-        return "Nothing that is recorded differs: what remains is noise, or is not recorded."
+        return "No recorded fact differs: the cause is noise, or is not recorded."
     rows = [
         [str(n), escaped(c.name), c.kind, _value(c.a), _value(c.b), _factor(c), _expected(c), escaped(_basis(c))]
         for n, c in enumerate(found.causes, 1)
@@ -97,7 +97,7 @@ def _causes(found: Why) -> str:
     table = "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
     words = "Can matter: by at most this factor either way; unknown is not small."
     if found.explained is not None:
-        words += f" What is worked out multiplies to {significant(found.explained, 3)}."
+        words += f" The computed factors multiply to {significant(found.explained, 3)}."
     if found.ratio is not None:
         size = max(found.ratio.value, 1 / found.ratio.value)
         enough = [c.name for c in found.causes if c.factor is not None and c.factor >= size and c.factor > 1 + SMALL]

@@ -1,6 +1,6 @@
-"""What a chart shows, whatever draws it: rows with intervals, rows of parts, lines over an axis, and a row of steps.
+"""The data of charts, independent of how they are drawn: dot plots, stacked bars, line charts and step times.
 
-Every value keeps what it is of: its run, and whether it was measured, simulated, imported or predicted.
+Every value has its run and its origin.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Origin = Literal["measured", "simulated", "imported", "predicted"]
-"""Whence a row is: of this harness, of a simulator, of somebody else's log or table, or of a model's arithmetic."""
+"""Where a value comes from: this harness, a simulated device, another party's log or table, or a predictor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One line of a `Dots` chart. value, low, high: None where unknown, which `note` says why. group: a heading that
-    neighbouring rows share. verdict: empty where there is none."""
+    """One row of a `DotPlot`. value, low, high: None if unknown, for the reason in note. group: a heading that
+    neighbouring rows share. verdict: empty if there is none."""
 
     label: str
     value: float | None
@@ -30,9 +30,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whole:
-    """One line of a `Parts` chart: what it is divided in, in the chart's order of parts; 0 where it has no such part.
+    """One bar of a `StackedBars` chart. parts: in the chart's order, 0 for a part that it does not have.
 
-    note: what stands behind it, such as its sum."""
+    note: the text after it, such as its sum."""
 
     label: str
     parts: tuple[float, ...]
@@ -54,8 +54,8 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """One line of a `Lines` chart. kind: "points" that were measured or predicted, joined; a "curve" that was fitted
-    to them; an "ideal". A curve's points carry its band."""
+    """One line of a `LineChart`. kind: connected "points" that were measured or predicted, a fitted "curve" whose
+    points carry its band, or the "ideal"."""
 
     label: str
     points: tuple[Point, ...]
@@ -64,7 +64,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dots:
-    """Values with their intervals, a row each, from zero. unit: as it is printed."""
+    """A row for each value with its interval, on an axis from zero. unit: as printed."""
 
     key: str
     title: str
@@ -72,12 +72,12 @@ class Dots:
     unit: str
     rows: tuple[Row, ...]
     left_out: int = 0
-    """Rows that there would be more, were a page long enough; what is drawn has the largest and the smallest."""
+    """Number of rows that are not drawn, to keep the chart readable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """Wholes and their parts, stacked. names: of the parts. is_share: they are fractions of 1."""
+    """Stacked bars. names: of the parts. is_share: the parts are fractions of 1."""
 
     key: str
     title: str
@@ -91,7 +91,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lines:
-    """y over x. x_log: powers of two are equally far apart. Both axes begin at zero where they are not logarithmic."""
+    """y over x. x_log: the x axis is logarithmic. Axes that are not start at zero."""
 
     key: str
     title: str
@@ -100,14 +100,14 @@ class Lines:
     y: str
     series: tuple[Series, ...]
     x_log: bool = False
-    is_low: bool = False
-    """It stands below another one over the same axis."""
+    is_compact: bool = False
+    """Drawn lower, below another chart with the same x axis."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """A measure over the steps of one attempt. first, last: the steps between which was timed, before it the warm-up;
-    None where nothing was timed. middle: the median of what was timed."""
+    """A value over the steps of one attempt. first, last: the steps before and at the end of the timed part; None if
+    nothing was timed. median: of the timed part."""
 
     key: str
     title: str
@@ -117,7 +117,7 @@ class Steps:
     points: tuple[tuple[float, float], ...]
     first: int | None
     last: int | None
-    middle: float | None = None
+    median: float | None = None
     origin: Origin = "measured"
     run_id: str | None = None
 

@@ -1,4 +1,4 @@
-"""A comparison in words and tables for a terminal: Markdown to paste, with the digits that intervals support."""
+"""A comparison as Markdown for a terminal, with the digits that intervals support."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tunemark.report.rounding import escaped, plus_minus
 from tunemark.results.ratio import Ratio
 from tunemark.units import gib, significant
 
-# Of what all runs of a group share, as far as a reader asks for it first.
-_FIRST = (
+# The shared settings of a group that are shown, in this order.
+_SHARED_FIELDS = (
     "model", "dataset", "device", "size", "chip", "strategy", "method", "precision", "batching", "sequence",
     "micro_batch", "global_batch", "train_on", "optimizer", "seed",
 )  # fmt: skip
@@ -27,15 +27,15 @@ _WORTH_WORDS = (
     "of the best other layout's rate that auto leaves; of the layouts measured here."
 )
 
-# Share of a ratio from which on its interval is so wide that two digits of each say all.
-_FAR = 0.25
+# Half-width over ratio from which on the interval is so wide that two digits are enough.
+_WIDE = 0.25
 
 
 def comparison_text(found: Comparison) -> str:
-    """All groups, what has no counterpart, and how the claims are to be read."""
+    """All groups, the runs without a counterpart, and notes on how to read the outcomes."""
     parts = [_group(group, found.by) for group in found.groups]
     if found.alone:
-        parts.append("\n".join(["Not compared:", "", *(_alone(one) for one in found.alone)]))
+        parts.append("\n".join(["Not compared:", "", *(_not_compared(one) for one in found.alone)]))
     notes = [_LEVEL_WORDS + "."]
     if found.claims > 1:
         notes.append(
@@ -49,13 +49,13 @@ def comparison_text(found: Comparison) -> str:
 
 
 def ratio_text(ratio: Ratio | None) -> str:
-    """A ratio with its interval to the digits that this supports: 1.034 (1.012 to 1.057)."""
+    """A ratio with its interval, to the digits that the interval supports: 1.034 (1.012 to 1.057)."""
     if ratio is None:
         return "-"
     if ratio.low is None or ratio.high is None:
         return f"{significant(ratio.value, 3)} (no interval)"
     half = (ratio.high - ratio.low) / 2
-    if half > _FAR * ratio.value:
+    if half > _WIDE * ratio.value:
         return f"{significant(ratio.value, 2)} ({significant(ratio.low, 2)} to {significant(ratio.high, 2)})"
     # A width below a millionth is rounding.
     decimals = max(0, 1 - math.floor(math.log10(half))) if half > 1e-6 else 4
@@ -71,7 +71,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) ->
 
 def _group(group: Group, by: Sequence[str]) -> str:
     shared = "; ".join(
-        f"{name.replace('_', ' ')} {_word(group.shared[name])}" for name in _FIRST if name in group.shared
+        f"{name.replace('_', ' ')} {_format_value(group.shared[name])}"
+        for name in _SHARED_FIELDS
+        if name in group.shared
     )
     columns = dict(_COLUMNS)
     rows = group.rows
@@ -88,7 +90,7 @@ def _group(group: Group, by: Sequence[str]) -> str:
     if group.worth:
         lines += ["", "What automatic parallelization is worth:"]
         for name in dict.fromkeys(gain.auto for gain in group.worth):
-            lines += ["", *_worth([gain for gain in group.worth if gain.auto == name])]
+            lines += ["", *_gains_table([gain for gain in group.worth if gain.auto == name])]
         lines += ["", _WORTH_WORDS]
     notes = [f"compared despite {alike.words(group.despite)}"] if group.despite else []
     notes += [f"{row.label}: {row.reason}" for row in rows if row.reason]
@@ -98,7 +100,7 @@ def _group(group: Group, by: Sequence[str]) -> str:
     return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in notes)]) if notes else "\n".join(lines)
 
 
-def _worth(worth: Sequence[Gain]) -> list[str]:
+def _gains_table(worth: Sequence[Gain]) -> list[str]:
     rows = []
     for gain in worth:
         regret = "-"
@@ -117,7 +119,7 @@ def _worth(worth: Sequence[Gain]) -> list[str]:
     return lines
 
 
-def _alone(one: Alone) -> str:
+def _not_compared(one: Alone) -> str:
     if one.nearest is None:
         return f"- {escaped(one.label)} ({one.run_id}): nothing to compare with"
     return f"- {escaped(one.label)} ({one.run_id}): {escaped(one.nearest)} comes nearest, but for " + escaped(
@@ -158,5 +160,5 @@ def _selected(selected: dict[str, Any] | None) -> str:
     return str(spelled) if spelled else ", ".join(f"{name}={value}" for name, value in selected.items())
 
 
-def _word(value: object) -> str:
+def _format_value(value: object) -> str:
     return "unknown" if value is None or value == "" else str(value)

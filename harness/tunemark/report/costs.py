@@ -1,4 +1,4 @@
-"""What a million tokens cost by the user's prices, with the interval of the rate; no price is known otherwise."""
+"""The cost of a million tokens at the user's prices; there are no built-in prices."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from tunemark.results import Estimate, Result
 
 
 def cost(result: Result, prices: Prices) -> Estimate | None:
-    """Money per million content tokens; None without a price or a rate, and of a simulator, whose rate says nothing
-    of what an accelerator does in an hour."""
+    """Cost per million content tokens, with the interval of the rate. None without a price or a rate, and on a
+    simulated device, whose rate is not an accelerator's."""
     rate = result.tokens_per_s
     if rate is None or rate.value <= 0 or result.simulated:
         return None
 
-    def money(tokens_per_s: float | None) -> float | None:
+    def price(tokens_per_s: float | None) -> float | None:
         return prices.per_million_tokens(result, tokens_per_s) if tokens_per_s else None
 
-    value = money(rate.value)
+    value = price(rate.value)
     if value is None:
         return None
-    return Estimate(value=value, low=money(rate.high), high=money(rate.low), n=rate.n, method=rate.method)
+    return Estimate(value=value, low=price(rate.high), high=price(rate.low), n=rate.n, method=rate.method)

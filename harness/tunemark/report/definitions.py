@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers: notes for every format, and the terms one by one."""
+"""Definitions for readers of the numbers: notes for every format, and a glossary of terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report's rows as columns, for programs: unrounded, unknown as None."""
+"""A report's tables as columns for programs: unrounded, unknown values are None."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BOUNDS = ("low", "high", "n", "method")
 
 
 def flat(report: Report, most: int | None = None) -> dict[str, list[Cell]]:
-    """The tables that have one row for each run, side by side; a column that several have appears once.
+    """Join the tables that have one row for each run; a column of several tables appears once.
 
-    most: rows; None is all."""
+    most: maximum number of rows; None is all."""
     columns: dict[str, list[Cell]] = {}
     for table in report.tables:
         if table.per_run:
@@ -27,12 +27,12 @@ def flat(report: Report, most: int | None = None) -> dict[str, list[Cell]]:
 
 
 def columns_of(table: Table, most: int | None = None) -> dict[str, list[Cell]]:
-    """A table's columns by name. An estimate becomes its value and four more: `_low`, `_high`, `_n` and `_method`."""
+    """A table's columns by name. A column of estimates becomes five: value, `_low`, `_high`, `_n` and `_method`."""
     columns: dict[str, list[Cell]] = {}
-    every = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
-    for column, values in zip(table.columns, every, strict=True):
+    values_by_column = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    for column, values in zip(table.columns, values_by_column, strict=True):
         cells = list(values[:most])
-        # Of all rows, so that the columns are the same however many are asked for.
+        # Looks at all rows, so that the columns do not depend on `most`.
         if Estimate not in set(map(type, values)):
             columns[column.name] = cells
             continue
@@ -44,6 +44,6 @@ def columns_of(table: Table, most: int | None = None) -> dict[str, list[Cell]]:
 
 def frame(results: Sequence[Result]) -> pandas.DataFrame:
     """One row for each run, with the columns of report.csv."""
-    import pandas  # heavy, and needed by nobody who only reads a report
+    import pandas  # slow to import, and needed only here
 
     return pandas.DataFrame(flat(arrange(results)))

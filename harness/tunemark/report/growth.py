@@ -1,4 +1,4 @@
-"""How the rate grows with the size: each scaling as a chart and tables, its mode in every title, predictions apart."""
+"""The section on scaling: charts and tables of each scaling with its mode in the title, predictions separate."""
 
 from __future__ import annotations
 
@@ -11,80 +11,80 @@ from tunemark.report.report import Cell, Column, Section, Table
 from tunemark.report.scaling import LAWS, SCALING_NOTES, scaling_tables
 from tunemark.report.words import Say
 
-# Scalings with charts and tables of their own; what there is more is one table.
+# Scalings with charts and tables of their own; the others share one table.
 SCALINGS = 8
-# What a table is of, by a column that it alone has.
-_KINDS = {"law": "laws", "goal": "goals", "run_id": "sizes", "rule": "findings"}
+# The kind of a table, by a column that only this kind has.
+_TABLE_KINDS = {"law": "laws", "goal": "goals", "run_id": "sizes", "rule": "findings"}
 
 
-def growth(scalings: Sequence[Scaling], is_empty: bool, say: Say) -> Section:
-    """is_empty: there is no run at all, so that nothing is missing here in particular."""
-    missing = say(
+def growth(scalings: Sequence[Scaling], is_empty: bool, tr: Say) -> Section:
+    """is_empty: the report has no runs, so that this section does not say what is missing."""
+    missing = tr(
         "No two sizes of one accelerator were measured alike, so nothing can be said of scaling. "
         "`tunemark scale --mode weak --device cpu:1,2` measures two."
     )
     tables: list[Table] = []
     for number, scaling in enumerate(scalings[:SCALINGS], 1):
-        tables += _tables(scaling, number, say)
+        tables += _tables(scaling, number, tr)
     if scalings[SCALINGS:]:
-        tables.append(_more(scalings[SCALINGS:], say))
+        tables.append(_more_table(scalings[SCALINGS:], tr))
     return Section(
         key="scaling",
-        title=say("Scaling"),
-        lead=" ".join(map(say, SCALING_NOTES)) if scalings else "",
+        title=tr("Scaling"),
+        intro=" ".join(map(tr, SCALING_NOTES)) if scalings else "",
         charts=tuple(
             chart
             for i, s in enumerate(scalings[:SCALINGS], 1)
-            for chart in (_chart(s, i, say), *_efficiency(s, i, say))
+            for chart in (_chart(s, i, tr), *_efficiency_chart(s, i, tr))
         ),
         tables=tuple(tables),
         missing=() if scalings or is_empty else (missing,),
     )
 
 
-def title(scaling: Scaling, say: Say) -> str:
-    """The mode first, then what was scaled."""
+def title(scaling: Scaling, tr: Say) -> str:
+    """Mode, model, device, strategy, settings and batch of a scaling."""
     shared = scaling.shared
-    mode = say("strong scaling") if scaling.mode == "strong" else say("weak scaling")
+    mode = tr("strong scaling") if scaling.mode == "strong" else tr("weak scaling")
     parts = [mode, f"{scaling.model} · {scaling.device}", scaling.strategy]
     parts += [str(shared[name]) for name in ("precision", "batching") if shared.get(name)]
     if scaling.mode == "strong":
-        batch = say("global batch")
+        batch = tr("global batch")
     else:
         is_searched = scaling.strategy.partition(":")[0] == "auto"
-        batch = say("batch per rank") if is_searched else say("batch per data rank")
+        batch = tr("batch per rank") if is_searched else tr("batch per data rank")
     parts.append(f"{batch} {scaling.batch:g}")
-    parts += [say("simulated")] if scaling.simulated else []
+    parts += [tr("simulated")] if scaling.simulated else []
     return " · ".join(parts)
 
 
-def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
+def _tables(scaling: Scaling, number: int, tr: Say) -> list[Table]:
     found = []
     for table in scaling_tables(scaling):
         names = {column.name for column in table.columns}
-        kind = next((kind for column, kind in _KINDS.items() if column in names), "predicted")
+        kind = next((kind for column, kind in _TABLE_KINDS.items() if column in names), "predicted")
         columns = tuple(
-            replace(column, title=say(column.title), help=say(column.help) if column.help else "")
+            replace(column, title=tr(column.title), help=tr(column.help) if column.help else "")
             if column.name not in ("chosen",)
-            else replace(column, title=say(column.title))
+            else replace(column, title=tr(column.title))
             for column in table.columns
         )
         words = {
-            "sizes": title(scaling, say),
-            "laws": say("Laws tried"),
-            "predicted": say("Predicted, not measured"),
-            "goals": say("Which size"),
-            "findings": say("Findings on these sizes"),
+            "sizes": title(scaling, tr),
+            "laws": tr("Laws tried"),
+            "predicted": tr("Predicted, not measured"),
+            "goals": tr("Which size"),
+            "findings": tr("Findings on these sizes"),
         }[kind]
         is_sizes = kind == "sizes"
         found.append(
             replace(
                 table,
-                rows=tuple(tuple(map(_whole, row)) for row in table.rows),
+                rows=tuple(tuple(map(_to_int, row)) for row in table.rows),
                 key=f"scaling-{number}-{kind}",
                 title=words,
                 columns=columns,
-                workings=_workings(scaling) if is_sizes else {},
+                derivations=_derivations(scaling) if is_sizes else {},
                 runs=tuple(p.run_id for p in scaling.points) if is_sizes else (),
                 origins=tuple("simulated" if p.simulated else "measured" for p in scaling.points) if is_sizes else (),
             )
@@ -92,34 +92,34 @@ def _tables(scaling: Scaling, number: int, say: Say) -> list[Table]:
     return found
 
 
-def _more(scalings: Sequence[Scaling], say: Say) -> Table:
-    """The sizes of many scalings, a row each."""
-    points = [(title(scaling, say), point) for scaling in scalings for point in scaling.points]
-    named = (
+def _more_table(scalings: Sequence[Scaling], tr: Say) -> Table:
+    """One row for each size of several scalings."""
+    points = [(title(scaling, tr), point) for scaling in scalings for point in scaling.points]
+    fields = (
         ("run_id", "run", ""), ("size", "size", ""), ("units", "N", ""), ("tokens_per_s", "content", "tokens/s"),
         ("speedup", "speed-up", ""), ("efficiency", "efficiency", "1"), ("status", "status", ""),
         ("verdict", "verdict", ""),
     )  # fmt: skip
     return Table(
         key="scaling-more",
-        title=say("More scalings"),
+        title=tr("More scalings"),
         columns=(
-            *(Column(name=name, title=say(words), unit=unit) for name, words, unit in named),
-            Column(name="scaling", title=say("Scaling")),
+            *(Column(name=name, title=tr(words), unit=unit) for name, words, unit in fields),
+            Column(name="scaling", title=tr("Scaling")),
         ),
-        rows=tuple((*(_whole(getattr(point, name)) for name, _, _ in named), words) for words, point in points),
+        rows=tuple((*(_to_int(getattr(point, name)) for name, _, _ in fields), words) for words, point in points),
         per_run=False,
         runs=tuple(point.run_id for _, point in points),
         origins=tuple("simulated" if point.simulated else "measured" for _, point in points),
     )
 
 
-def _whole(cell: Cell) -> Cell:
-    """A number of chips is a whole one, nearly always."""
+def _to_int(cell: Cell) -> Cell:
+    """A float with an integral value, such as a number of chips, as an int."""
     return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e9 else cell
 
 
-def _workings(scaling: Scaling) -> dict[tuple[int, str], str]:
+def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
     base = next((p for p in scaling.points if p.is_base), None)
     found: dict[tuple[int, str], str] = {}
     if base is None or base.tokens_per_s is None:
@@ -137,7 +137,7 @@ def _workings(scaling: Scaling) -> dict[tuple[int, str], str]:
     return found
 
 
-def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
+def _chart(scaling: Scaling, number: int, tr: Say) -> Lines:
     known = [p for p in scaling.points if p.tokens_per_s is not None and p.units]
     measured = tuple(
         Point(
@@ -152,8 +152,8 @@ def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
         for p in known
         if p.tokens_per_s is not None
     )
-    series = [Series(label=say("simulated") if scaling.simulated else say("measured"), points=measured)]
-    words = say(
+    series = [Series(label=tr("simulated") if scaling.simulated else tr("measured"), points=measured)]
+    words = tr(
         "Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0."
     )
     if scaling.fitted:
@@ -172,34 +172,34 @@ def _chart(scaling: Scaling, number: int, say: Say) -> Lines:
             )
             for c in scaling.fitted.predictions
         )
-        series.append(Series(label=f"{say('fitted')}: {law}", points=curve, kind="curve"))
-        series.append(Series(label=say("predicted"), points=predicted))
-        words += " " + say(
+        series.append(Series(label=f"{tr('fitted')}: {law}", points=curve, kind="curve"))
+        series.append(Series(label=tr("predicted"), points=predicted))
+        words += " " + tr(
             "The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there."
         )
     elif scaling.no_fit:
-        words += " " + say("No law is fitted: {reason}.", reason=scaling.no_fit)
+        words += " " + tr("No law is fitted: {reason}.", reason=scaling.no_fit)
     base = next((p for p in known if p.is_base), None)
     farthest = max((p.x for s in series for p in s.points), default=0.0)
     if base is not None and base.units and base.tokens_per_s is not None and farthest > base.units:
         rate = base.tokens_per_s.value
-        # Points enough that it is drawn as what it is over a logarithmic axis, too.
+        # Enough points for a smooth curve over a logarithmic axis.
         xs = [base.units * (farthest / base.units) ** (i / 32) for i in range(33)]
         ideal = tuple(Point(x=x, y=rate * x / base.units) for x in xs)
-        series.append(Series(label=say("ideal"), points=ideal, kind="ideal"))
+        series.append(Series(label=tr("ideal"), points=ideal, kind="ideal"))
     return Lines(
         key=f"scaling-{number}",
-        title=title(scaling, say),
+        title=title(scaling, tr),
         help=words,
-        x=say(scaling.unit or "units"),
-        y=say("tokens/s (content)"),
+        x=tr(scaling.unit or "units"),
+        y=tr("tokens/s (content)"),
         series=tuple(series),
         x_log=bool(base and base.units and farthest / base.units >= 8),
     )
 
 
-def _efficiency(scaling: Scaling, number: int, say: Say) -> tuple[Lines, ...]:
-    """Beside the rates; none where there is nothing but the base."""
+def _efficiency_chart(scaling: Scaling, number: int, tr: Say) -> tuple[Lines, ...]:
+    """The chart of efficiency over size; none with fewer than two sizes."""
     known = [p for p in scaling.points if p.efficiency is not None and p.units]
     if len(known) < 2:
         return ()
@@ -216,7 +216,7 @@ def _efficiency(scaling: Scaling, number: int, say: Say) -> tuple[Lines, ...]:
         for p in known
         if p.efficiency is not None
     )
-    series = [Series(label=say("simulated") if scaling.simulated else say("measured"), points=measured)]
+    series = [Series(label=tr("simulated") if scaling.simulated else tr("measured"), points=measured)]
     if scaling.fitted:
         predicted = tuple(
             Point(
@@ -228,20 +228,20 @@ def _efficiency(scaling: Scaling, number: int, say: Say) -> tuple[Lines, ...]:
             )
             for c in scaling.fitted.predictions
         )
-        series.append(Series(label=say("predicted"), points=predicted))
+        series.append(Series(label=tr("predicted"), points=predicted))
     xs = [p.x for s in series for p in s.points]
     ends = tuple(Point(x=x, y=100.0) for x in (min(xs), max(xs)))
-    series.append(Series(label=say("ideal"), points=ends, kind="ideal"))
+    series.append(Series(label=tr("ideal"), points=ends, kind="ideal"))
     return (
         Lines(
             key=f"scaling-{number}-efficiency",
-            title=f"{say('Parallel efficiency')} · {title(scaling, say)}",
-            help=say("Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal."),
-            x=say(scaling.unit or "units"),
-            y=say("efficiency (%)"),
+            title=f"{tr('Parallel efficiency')} · {title(scaling, tr)}",
+            help=tr("Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal."),
+            x=tr(scaling.unit or "units"),
+            y=tr("efficiency (%)"),
             series=tuple(series),
             x_log=max(xs) / min(xs) >= 8,
-            is_low=True,
+            is_compact=True,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The report's texts in Korean, by their English. Words of the command line and of stored data stay as they are."""
+"""Korean translations of the report's texts, by the English text. CLI options and stored values are not translated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as they are found: of stores and former reports, of this schema and of others; what cannot be read is said."""
+"""Loads runs of stores and earlier reports, in this schema and others, and lists what cannot be read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNS = "runs.jsonl"
 
 @dataclass(kw_only=True, slots=True)
 class Found:
-    """What some folders hold, each run once."""
+    """The contents of some folders, each run once."""
 
     results: list[Result] = field(default_factory=list)
     imported: list[Imported] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Found:
 
 
 def find(folders: list[Path], catalog: Catalog) -> Found:
-    """The runs of stores and of folders that `write` made. `BadStore` where a folder is none at all."""
+    """Load the runs of stores and of reports. Raises `BadStore` for a path that is not a folder."""
     found = Found()
     seen: dict[str, list[Result]] = {}
     for folder in folders:
@@ -41,11 +41,11 @@ def find(folders: list[Path], catalog: Catalog) -> Found:
                 next="give the folder of `tunemark run --store` (by default runs) or of its -o",
             )
         is_report = (folder / RUNS).is_file()
-        results = _of_report(folder, found.unread) if is_report else _of_store(folder, catalog, found.unread)
+        results = _read_report(folder, found.unread) if is_report else _read_store(folder, catalog, found.unread)
         for result in results:
-            same = seen.setdefault(result.run_id, [])
-            if not any(_is_same(result, other) for other in same):
-                same.append(result)
+            known = seen.setdefault(result.run_id, [])
+            if not any(_is_same_run(result, other) for other in known):
+                known.append(result)
                 found.results.append(result)
         try:
             found.imported += [row for row in read_imported(folder) if row not in found.imported]
@@ -57,35 +57,35 @@ def find(folders: list[Path], catalog: Catalog) -> Found:
         else:
             store = Store(folder)
             for r in results[:DETAILS]:
-                known = found.traces.setdefault(r.run_id, [])
-                known += [trace for trace in store.traces(r) if trace not in known]
+                run_traces = found.traces.setdefault(r.run_id, [])
+                run_traces += [trace for trace in store.traces(r) if trace not in run_traces]
     return found
 
 
-def _is_same(one: Result, other: Result) -> bool:
-    """Whether two folders have the same run: of the very same attempts, or in the very same form."""
+def _is_same_run(one: Result, other: Result) -> bool:
+    """Whether two results of a run_id are the same run: they are equal or have the same attempts."""
     names = [row.name for row in one.each_attempt]
     return one == other or (bool(names) and names == [row.name for row in other.each_attempt])
 
 
 def traces_in(folders: Sequence[str], results: Sequence[Result]) -> dict[str, list[Trace]]:
-    """The raw steps of the first results, as far as these stores and reports have them."""
+    """Load the raw steps of the first MAX_DETAILS results, by run_id, where these stores and reports have them."""
     found: dict[str, list[Trace]] = {}
     for folder in map(Path, folders):
-        kept: dict[str, list[Trace]] = {}
+        stored: dict[str, list[Trace]] = {}
         for trace in read_traces(folder):
-            kept.setdefault(trace.run_id, []).append(trace)
+            stored.setdefault(trace.run_id, []).append(trace)
         for r in results[:DETAILS]:
-            if r.run_id not in found and (some := kept.get(r.run_id) or Store(folder).traces(r)):
-                found[r.run_id] = some
+            if r.run_id not in found and (steps := stored.get(r.run_id) or Store(folder).traces(r)):
+                found[r.run_id] = steps
     return found
 
 
 def tolerant(line: str) -> Result:
-    """The result of one line of whatever schema. ValueError where it lacks what a run cannot be named without.
+    """Decode one line of any schema. Raises ValueError if it lacks the fields that identify a run.
 
-    Of another schema than ours, fields of the same name are taken, others are left out, missing ones are unknown; a
-    finding says so and leaves the verdict unknown, because a name may mean something else there.
+    From another schema, fields of the same name are kept, other fields are dropped and missing ones are unknown. A
+    finding reports this and makes the verdict unknown, because a name may have another meaning there.
     """
     try:
         return decode(line)
@@ -93,10 +93,10 @@ def tolerant(line: str) -> Result:
         raw = msgspec.json.decode(line)
         if not isinstance(raw, dict) or "run_id" not in raw:
             raise ValueError("it is no result: it has no run_id") from error
-        if raw.get("schema") == SCHEMA and isinstance(error, msgspec.ValidationError) and not _differs(raw):
+        if raw.get("schema") == SCHEMA and isinstance(error, msgspec.ValidationError) and not _has_other_fields(raw):
             raise
     known = {f.name: f for f in msgspec.structs.fields(Result)}
-    strange = [name for name in raw if name not in known]
+    unknown = [name for name in raw if name not in known]
     missing = [name for name in known if name not in raw]
     values = {name: value for name, value in raw.items() if name in known}
     values.update({name: _UNKNOWN.get(name) for name in missing if known[name].required})
@@ -107,29 +107,29 @@ def tolerant(line: str) -> Result:
         lacking = f"; it lacks {', '.join(missing)}" if missing else ""
         raise ValueError(f"of schema {raw.get('schema')}, this version reads {SCHEMA}: {error}{lacking}") from error
     message = f"written by schema {raw.get('schema')}, read as {SCHEMA}"
-    message += f"; unknown to this version and left out: {', '.join(strange)}" if strange else ""
+    message += f"; unknown to this version and left out: {', '.join(unknown)}" if unknown else ""
     message += f"; missing and taken as unknown: {', '.join(missing)}" if missing else ""
-    own = Finding(rule="other-schema", severity="unknown", message=message)
-    findings = merged([(0, f) for f in (*result.findings, own)], 1)
+    finding = Finding(rule="other-schema", severity="unknown", message=message)
+    findings = merged([(0, f) for f in (*result.findings, finding)], 1)
     return msgspec.structs.replace(result, findings=findings, verdict=verdict(findings, result.status))
 
 
-# Of fields that cannot be null, what says that nothing is known.
+# Values for "unknown" of fields that cannot be null.
 _UNKNOWN: Mapping[str, Any] = {"findings": [], "each_attempt": [], "setup_s": {}, "environment": {}, "data_sha256": ""}
 
 
-def _differs(raw: Mapping[str, Any]) -> bool:
-    """Whether a line has other fields than a result."""
+def _has_other_fields(raw: Mapping[str, Any]) -> bool:
+    """Whether a line's fields are not those of a result."""
     return set(raw) != set(Result.__struct_fields__)
 
 
-def _of_report(folder: Path, unread: list[Unread]) -> list[Result]:
+def _read_report(folder: Path, unread: list[Unread]) -> list[Result]:
     path = folder / RUNS
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise BadStore(
-            what=f"cannot read {path}", why=str(error), next="write it anew with `tunemark report`"
+            what=f"cannot read {path}", why=str(error), next="write it again with `tunemark report`"
         ) from error
     found = []
     for number, line in enumerate(lines, 1):
@@ -142,7 +142,7 @@ def _of_report(folder: Path, unread: list[Unread]) -> list[Result]:
     return found
 
 
-def _of_store(folder: Path, catalog: Catalog, unread: list[Unread]) -> list[Result]:
+def _read_store(folder: Path, catalog: Catalog, unread: list[Unread]) -> list[Result]:
     broken: list[TunemarkError] = []
     found = Store(folder).results(catalog, broken=broken.append)
     for error in broken:

@@ -1,6 +1,6 @@
-"""What a report holds, in the order in which it is read: sections of sentences, charts and tables with units.
+"""The content of a report in reading order: sections of sentences, charts, and tables with units.
 
-It knows no file format and rounds nothing but in sentences; `arrange` (arrange.py) makes one from results.
+It is independent of file formats, and only its sentences are rounded; `make_report` (sections.py) makes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunemark.results.trace import Trace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One sentence. value: the part of it to be seen first, empty where there is none. detail: how sure that is."""
+    """A result in one sentence. value: the part to emphasise, empty if there is none. detail: its uncertainty."""
 
     text: str
     detail: str
@@ -31,11 +31,11 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """lead: what is shown and how it is defined. missing: what is not there, and how to get it."""
+    """intro: what is shown and how it is defined. missing: which data is absent, and how to get it."""
 
     key: str
     title: str
-    lead: str = ""
+    intro: str = ""
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     missing: tuple[str, ...] = ()
@@ -47,34 +47,34 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detail:
-    """All of one run: its attempts, its raw steps where they are at hand, and how to measure it again."""
+    """Everything about one run: attempts, raw steps if available, and the command to measure it again."""
 
     run_id: str
     title: str
     origin: Origin
     status: str
     verdict: str
-    answer: str
+    summary: str
     command: str
     attempts: Table
     traces: tuple[Trace, ...]
     charts: tuple[Chart, ...]
     findings: Table
     facts: tuple[tuple[str, str], ...]
-    """Of its environment, beside what all runs share."""
+    """(name, value) of its environment, without what all runs share."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a format renders. notes: what a reader must know to read the tables. details: of the runs, or of the first
-    of very many. runs: each result as it is stored, a line of JSON, for programs. names: of runs, by run_id.
-    scalings: whole, for programs."""
+    """The input of a format plugin. notes: what readers need to understand the tables. details: of the first runs,
+    at most MAX_DETAILS of sections.py. runs: each result as its stored line of JSON, for programs. names: of runs, by
+    run_id. scalings: complete, for programs."""
 
     title: str
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     language: Language = "en"
-    answers: tuple[Answer, ...] = ()
+    headlines: tuple[Answer, ...] = ()
     details: tuple[Detail, ...] = ()
     runs: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)

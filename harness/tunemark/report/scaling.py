@@ -1,4 +1,4 @@
-"""Scalings as tables of a report, and as what a terminal shows; every title names the mode."""
+"""Scalings as tables of a report and as Markdown for a terminal; every title names the mode."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _FORMULAS = {
 
 
 def scaling_tables(scaling: Scaling) -> list[Table]:
-    """The sizes; where a law was fitted, the laws that were tried and what is predicted; the sizes for a goal; what was
-    noticed, the lack of a fit among it."""
+    """Tables of the sizes; the laws that were tried and the predictions, if a law was fitted; the best size for each
+    goal; and the findings, including why no law was fitted."""
     tables = [_sizes(scaling)]
     if scaling.fitted:
         tables += [_laws(scaling, scaling.fitted), _predicted(scaling, scaling.fitted)]
@@ -39,17 +39,17 @@ def scaling_tables(scaling: Scaling) -> list[Table]:
         Column(name="evidence", title="evidence"),
     )
     tables.append(Table(title=f"{scaling.title}: which size", columns=columns, rows=tuple(rows), per_run=False))
-    told: list[tuple[Cell, ...]] = [("note", "no-fit", scaling.no_fit)] if scaling.no_fit else []
-    told += [(f.severity, f.rule, f.message) for f in scaling.findings]
-    named = (("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
-    noticed = tuple(Column(name=name, title=words) for name, words in named)
-    if told:
-        tables.append(Table(title=f"{scaling.title}: findings", columns=noticed, rows=tuple(told), per_run=False))
+    findings: list[tuple[Cell, ...]] = [("note", "no-fit", scaling.no_fit)] if scaling.no_fit else []
+    findings += [(f.severity, f.rule, f.message) for f in scaling.findings]
+    fields = (("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
+    header = tuple(Column(name=name, title=words) for name, words in fields)
+    if findings:
+        tables.append(Table(title=f"{scaling.title}: findings", columns=header, rows=tuple(findings), per_run=False))
     return tables
 
 
 def scaling_text(scaling: Scaling) -> str:
-    """A Markdown table under its title, then a line for the law, each prediction, each goal and each finding."""
+    """A title and a Markdown table, then a line for the law, each prediction, each goal and each finding."""
     s = scaling
     unit = s.unit or "units"
     columns: dict[str, Callable[[Point], str]] = {"size": lambda p: escaped(f"{s.device}:{p.size}")}
@@ -58,8 +58,8 @@ def scaling_text(scaling: Scaling) -> str:
     columns["data ranks"] = lambda p: str(p.data_ranks)
     columns["global batch"] = lambda p: str(p.global_batch)
     columns["tokens/s (content)"] = lambda p: plus_minus(p.tokens_per_s) if p.tokens_per_s else "-"
-    columns["speed-up"] = lambda p: _base_or(p, p.speedup, 1)
-    columns["efficiency (%)"] = lambda p: _base_or(p, p.efficiency, 100)
+    columns["speed-up"] = lambda p: _format_relative(p, p.speedup, 1)
+    columns["efficiency (%)"] = lambda p: _format_relative(p, p.efficiency, 100)
     if s.unit:
         columns[f"tokens/s per {unit.removesuffix('s')}"] = lambda p: _number(p.tokens_per_s_per_unit)
     if any(p.communication_share is not None for p in s.points):
@@ -91,30 +91,34 @@ def scaling_text(scaling: Scaling) -> str:
 def _law_lines(fitted: Fitted, unit: str) -> list[str]:
     chosen, *others = fitted.fits
     lines = [f"fit: {LAWS[chosen.law]}, {_FORMULAS[chosen.law]}, with {_parameters(chosen.parameters)}"]
-    told = "; ".join(f"{LAWS[f.law]} {100 * f.weight:.1f} %" for f in (chosen, *others))
-    lines.append(f"  chosen by {fitted.criterion}; Akaike weights: {told}")
+    weights = "; ".join(f"{LAWS[f.law]} {100 * f.weight:.1f} %" for f in (chosen, *others))
+    lines.append(f"  chosen by {fitted.criterion}; Akaike weights: {weights}")
     lines.append(f"  intervals are of: {' and '.join(LAWS[law] for law in fitted.band_of)}")
     for p in fitted.predictions:
-        rate, speedup, efficiency = _range(p.tokens_per_s), _range(p.speedup), _range(p.efficiency, 100)
+        rate, speedup, efficiency = (
+            _format_band(p.tokens_per_s),
+            _format_band(p.speedup),
+            _format_band(p.efficiency, 100),
+        )
         lines.append(f"predicted at {p.units:g} {unit}: {rate} tokens/s, speed-up {speedup}, efficiency {efficiency} %")
     return lines
 
 
 def _parameters(parameters: dict[str, Estimate]) -> str:
-    return ", ".join(f"{name} = {_between(e.value, e.low, e.high)}" for name, e in parameters.items())
+    return ", ".join(f"{name} = {_format_interval(e.value, e.low, e.high)}" for name, e in parameters.items())
 
 
-def _range(band: Band, factor: float = 1.0) -> str:
+def _format_band(band: Band, factor: float = 1.0) -> str:
     low, high = (None if b is None else b * factor for b in (band.low, band.high))
-    return _between(band.value * factor, low, high)
+    return _format_interval(band.value * factor, low, high)
 
 
-def _between(value: float, low: float | None, high: float | None) -> str:
+def _format_interval(value: float, low: float | None, high: float | None) -> str:
     above = "no bound" if high is None else significant(high, 3)
     return f"{significant(value, 3)} ({significant(low or 0.0, 3)} to {above})"
 
 
-def _base_or(point: Point, estimate: Estimate | None, factor: float) -> str:
+def _format_relative(point: Point, estimate: Estimate | None, factor: float) -> str:
     if estimate is None:
         return "-"
     return f"{factor:g} (base)" if point.is_base else plus_minus(scaled(estimate, factor))
@@ -132,7 +136,7 @@ _PER_UNIT = {"chips": "content per chip", "devices": "content per device", "unit
 
 
 def _sizes(scaling: Scaling) -> Table:
-    unit, out = scaling.unit or "units", any(p.left_out for p in scaling.points)
+    unit, is_partial = scaling.unit or "units", any(p.left_out for p in scaling.points)
     columns = (
         Column(name="run_id", title="run"),
         Column(name="size", title="size"),
@@ -151,7 +155,7 @@ def _sizes(scaling: Scaling) -> Table:
         Column(name="status", title="status"),
         Column(name="verdict", title="verdict"),
         Column(name="simulated", title="simulated"),
-        *([Column(name="left_out", title="takes no part", help="in the fit and in the choices")] if out else []),
+        *([Column(name="left_out", title="takes no part", help="in the fit and in the choices")] if is_partial else []),
     )
     rows = tuple(tuple(_cell(point, column.name) for column in columns) for point in scaling.points)
     return Table(title=scaling.title, columns=columns, rows=rows, per_run=False)

@@ -1,4 +1,4 @@
-"""No, manual and automatic parallelization side by side: runs that differ in the strategy alone."""
+"""The section that compares no, manual and automatic parallelization: runs that differ only in the strategy."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from tunemark.report.workings import workings
 from tunemark.results import Estimate, Identity, Result
 from tunemark.results.ratio import Ratio
 
-# What follows from the strategy.
-_FOLLOWS = (
+# Fields that may differ because they follow from the strategy.
+_DERIVED_FIELDS = (
     "run_id", "processes", "threads", "data_ranks", "global_batch", "gradient_accumulation", "parameters",
     "micro_batch", "trainable_parameters", "strategy_requested", "peak_flops", "peak_flops_source",
 )  # fmt: skip
 
 
-def strategies(results: Sequence[Result], say: Say) -> Section:
+def strategies(results: Sequence[Result], tr: Say) -> Section:
     groups = _groups(results)
-    rows, gains = _judge(groups)
-    missing = say(
+    rows, gains = _compare(groups)
+    missing = tr(
         "No two strategies were measured alike, so there is nothing to compare. `tunemark run --strategy none,ddp` "
         "measures two."
     )
     return Section(
         key="strategies",
-        title=say("None, manual and automatic parallelization"),
-        lead=say(
+        title=tr("None, manual and automatic parallelization"),
+        intro=tr(
             "Runs that differ in the strategy alone, or in the batch that follows from it, and what each chose. The "
             "baseline is none where it has a rate; faster and slower hold for all ratios together (Holm, 95 %). "
             "Searching and queueing are counted in seconds of their own, never in a rate."
         )
         if groups
         else "",
-        charts=(*_charts(groups, say), *search_charts(results, say)),
+        charts=(*_charts(groups, tr), *search_charts(results, tr)),
         tables=(
-            *((_table(groups, rows, say),) if groups else ()),
-            *((_worth(gains, say),) if gains else ()),
-            *search_tables(results, say),
+            *((_table(groups, rows, tr),) if groups else ()),
+            *((_gains_table(gains, tr),) if gains else ()),
+            *search_tables(results, tr),
         ),
         missing=() if groups or not results else (missing,),
     )
 
 
-def kind(r: Result, say: Say) -> str:
-    """Whether a person, a program or nobody chose how to parallelize."""
+def kind(r: Result, tr: Say) -> str:
+    """Whether parallelization was chosen manually, automatically or not at all, in the report's language."""
     name = r.strategy_requested.partition(":")[0]
-    return say("none") if name == "none" else say("automatic") if name == "auto" else say("manual")
+    return tr("none") if name == "none" else tr("automatic") if name == "auto" else tr("manual")
 
 
 def _groups(results: Sequence[Result]) -> list[list[Result]]:
-    names = [n for n in Identity.__struct_fields__ if n not in _FOLLOWS]
+    names = [n for n in Identity.__struct_fields__ if n not in _DERIVED_FIELDS]
     key = attrgetter(*names)
     found: dict[Hashable, list[Result]] = {}
     for r in results:
@@ -70,44 +70,44 @@ def _groups(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def _titles(groups: Sequence[Sequence[Result]]) -> list[str]:
-    """What each group is of: model, device, and the settings in which groups differ."""
+    """A title for each group: model, device, and the settings in which groups differ."""
     firsts = [each[0] for each in groups]
     names = ("dataset", "precision", "batching", "sequence", "seed")
     varying = [n for n in names if len({getattr(r, n) for r in firsts}) > 1]
     return [" · ".join([r.model, device_of(r), *(str(getattr(r, n)) for n in varying)]) for r in firsts]
 
 
-def _charts(groups: Sequence[Sequence[Result]], say: Say) -> tuple[Dots, ...]:
-    """A simulator's rates have an axis of their own."""
-    rows = _rows(groups, say)
+def _charts(groups: Sequence[Sequence[Result]], tr: Say) -> tuple[Dots, ...]:
+    """Charts of rates; simulated rates have a chart of their own."""
+    rows = _rows(groups, tr)
     found = []
     for is_simulated in (False, True):
-        own = [row for row in rows if (row.origin == "simulated") == is_simulated]
-        title = say("Rate by strategy")
-        if own:
+        chart_rows = [row for row in rows if (row.origin == "simulated") == is_simulated]
+        title = tr("Rate by strategy")
+        if chart_rows:
             found.append(
                 Dots(
                     key="strategies-simulated" if is_simulated else "strategies",
-                    title=f"{title} · {say('simulated')}" if is_simulated else title,
-                    help=say(
+                    title=f"{title} · {tr('simulated')}" if is_simulated else title,
+                    help=tr(
                         "Content tokens per second with 95 % intervals. A run without a rate says why in its place."
                     ),
-                    unit=say("tokens/s (content)"),
-                    rows=tuple(own[:60]),
-                    left_out=len(own[60:]),
+                    unit=tr("tokens/s (content)"),
+                    rows=tuple(chart_rows[:60]),
+                    left_out=len(chart_rows[60:]),
                 )
             )
     return tuple(found)
 
 
-def _rows(groups: Sequence[Sequence[Result]], say: Say) -> list[Row]:
+def _rows(groups: Sequence[Sequence[Result]], tr: Say) -> list[Row]:
     return [
         Row(
             label=r.strategy_requested,
             value=r.tokens_per_s.value if r.tokens_per_s else None,
             low=r.tokens_per_s.low if r.tokens_per_s else None,
             high=r.tokens_per_s.high if r.tokens_per_s else None,
-            note=say(STATUS[r.status]) if r.status != "ok" else "" if r.tokens_per_s else say("nothing was timed"),
+            note=tr(STATUS[r.status]) if r.status != "ok" else "" if r.tokens_per_s else tr("nothing was timed"),
             verdict=r.verdict,
             origin=origin(r),
             group=title,
@@ -118,28 +118,28 @@ def _rows(groups: Sequence[Sequence[Result]], say: Say) -> list[Row]:
     ]
 
 
-def _table(groups: Sequence[Sequence[Result]], judged: Mapping[str, Judged], say: Say) -> Table:
+def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], tr: Say) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    worked: dict[tuple[int, str], str] = {}
+    derivations: dict[tuple[int, str], str] = {}
     runs, origins = [], []
     for each in groups:
         for r in each:
-            row = judged.get(r.run_id)
+            row = outcomes.get(r.run_id)
             ratio = _estimate(row.ratio) if row and row.ratio else None
             if ratio is not None:
-                worked[len(rows), "ratio"] = (
+                derivations[len(rows), "ratio"] = (
                     f"{ratio.value:.6g} ({ratio.low} .. {ratio.high})\n{ratio.method}, n = {ratio.n}"
                 )
             if r.tokens_per_s is not None:
-                worked[len(rows), "tokens_per_s"] = workings(r, say)["tokens_per_s"]
-            outcome = say(row.outcome) if row else say("batches differ: no ratio")
+                derivations[len(rows), "tokens_per_s"] = workings(r, tr)["tokens_per_s"]
+            outcome = tr(row.outcome) if row else tr("batches differ: no ratio")
             rows.append(
-                (r.run_id, r.strategy_requested, kind(r, say), r.tokens_per_s, ratio, outcome, r.peak_memory_bytes,
+                (r.run_id, r.strategy_requested, kind(r, tr), r.tokens_per_s, ratio, outcome, r.peak_memory_bytes,
                  r.requested_bytes, r.search_s, r.queue_s, selected(r), r.status, r.verdict, r.global_batch)
             )  # fmt: skip
             runs.append(r.run_id)
             origins.append(origin(r))
-    named = (
+    columns = (
         ("run_id", "run", ""), ("strategy", "strategy", ""), ("chosen", "chosen", ""),
         ("tokens_per_s", "content", "tokens/s"), ("ratio", "times the baseline", ""), ("outcome", "judged", ""),
         ("peak_memory_bytes", "memory", "bytes"), ("requested_bytes", "memory refused", "bytes"),
@@ -148,52 +148,52 @@ def _table(groups: Sequence[Sequence[Result]], judged: Mapping[str, Judged], say
     )  # fmt: skip
     return Table(
         key="strategies",
-        title=say("Strategies side by side"),
-        columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
+        title=tr("Strategies side by side"),
+        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
         rows=tuple(rows),
         per_run=False,
-        workings=worked,
+        derivations=derivations,
         runs=tuple(runs),
         origins=tuple(origins),
     )
 
 
-def _worth(found: Sequence[tuple[str, Gain]], say: Say) -> Table:
+def _gains_table(found: Sequence[tuple[str, Gain]], tr: Say) -> Table:
     rows = tuple(
-        (name, _over(gain, say), ", ".join(gain.against) or None, _estimate(gain.ratio), gain.regret, gain.paid_back_s,
-         say(gain.outcome))
+        (name, _over(gain, tr), ", ".join(gain.against) or None, _estimate(gain.ratio), gain.regret, gain.paid_back_s,
+         tr(gain.outcome))
         for name, gain in found
     )  # fmt: skip
-    named = (
+    columns = (
         ("group", "measured alike", ""), ("over", "over", ""), ("against", "that is", ""),
         ("ratio", "times as fast", ""), ("regret", "left on the table", "1"),
         ("paid_back_s", "search paid back after", "s"), ("outcome", "judged", ""),
     )  # fmt: skip
     return Table(
         key="automatic",
-        title=say("What automatic parallelization is worth"),
-        columns=tuple(Column(name=n, title=say(title), unit=unit) for n, title, unit in named),
+        title=tr("What automatic parallelization is worth"),
+        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
         rows=rows,
         per_run=False,
     )
 
 
-def _judge(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[tuple[str, Gain]]]:
-    """Each run beside its group's baseline, where it is alike but for the strategy; and what choosing was worth."""
+def _compare(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[tuple[str, Gain]]]:
+    """Compare each run with its group's baseline if only the strategy differs. Also the gains of auto, with titles."""
     rows: dict[str, Judged] = {}
     gains: list[tuple[str, Gain]] = []
     free = alike.freed(("strategy",), ())
     comparable: list[Result] = []
     titles: dict[str, str] = {}
     for runs, title in zip(groups, _titles(groups), strict=True):
-        alike_runs: dict[tuple[object, ...], list[Result]] = {}
+        by_key: dict[tuple[object, ...], list[Result]] = {}
         for r in runs:
-            alike_runs.setdefault(alike.key(r, free), []).append(r)
-        for each in alike_runs.values():
+            by_key.setdefault(alike.key(r, free), []).append(r)
+        for each in by_key.values():
             if len({r.strategy_requested for r in each}) > 1:
                 comparable += each
                 titles.update((r.run_id, title) for r in each)
-    # All at once, so that outcomes hold together.
+    # In one call, so that the outcomes hold jointly (Holm).
     for group in compare_by(comparable, ["strategy"]).groups if comparable else ():
         rows.update((row.run_id, row) for row in group.rows)
         title = titles[group.rows[0].run_id]
@@ -204,12 +204,12 @@ def _judge(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[
     return rows, gains
 
 
-def _over(gain: Gain, say: Say) -> str:
+def _over(gain: Gain, tr: Say) -> str:
     if gain.over.startswith("the median"):
-        return say("the median of the manual layouts")
+        return tr("the median of the manual layouts")
     if gain.over.startswith("the best of all"):
-        return say("the best of all others")
-    return say("none") if gain.over == "none" else say("the best manual layout")
+        return tr("the best of all others")
+    return tr("none") if gain.over == "none" else tr("the best manual layout")
 
 
 def _estimate(ratio: Ratio | None) -> Estimate | None:

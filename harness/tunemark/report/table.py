@@ -1,4 +1,4 @@
-"""What a report is made of: titled tables whose columns have units, and whose cells are values."""
+"""The tables of a report: columns with units, cells with unrounded values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Cell = str | int | float | bool | None | Estimate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """name: the field's, for programs. title, unit: for people; a fraction has the unit "1". help: what it means."""
+    """name: of the field, for programs. title, unit: for readers; a fraction has the unit "1". help: its meaning."""
 
     name: str
     title: str
@@ -23,11 +23,11 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Rows of cells; None is unknown. per_run: one row for each run, in the report's order of runs.
+    """Rows of cells; None is unknown. per_run: it has one row for each run, in the report's order of runs.
 
-    key: a name for files. workings: how the cell (row, column's name) came about, in words and numbers. runs: of each
-    row the run_id that it is of, None where it is of no single one; empty where rows are of no run. origins: of each
-    row, empty where all are measured.
+    key: a name for files. derivations: by (row, column's name), how the cell was computed. runs: the run_id of each
+    row, None for a row of no single run; empty if rows are not about runs. origins: of each row; empty if all are
+    measured.
     """
 
     title: str
@@ -35,6 +35,6 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     per_run: bool = True
     key: str = ""
-    workings: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    derivations: Mapping[tuple[int, str], str] = field(default_factory=dict)
     runs: tuple[str | None, ...] = ()
     origins: tuple[Origin, ...] = ()

@@ -1,4 +1,4 @@
-"""What a terminal shows at the end: a Markdown table to paste, a line for each run, and the exit code."""
+"""The summary of runs at the end of a command: a Markdown table, a line for each run, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tunemark.results.imported import Imported
 from tunemark.results.result import Estimate, Result
 from tunemark.units import gib, significant
 
-# Below this, content, slot and trained rates are the same to a reader.
+# Relative difference up to which the content rate is shown instead of slot and trained rates, too.
 _DIFFERS = 0.01
 
 
 def markdown_table(results: Sequence[Result]) -> str:
-    """One row for each run; what all runs share stands above, what was not timed below."""
+    """One row for each run, with the settings that all runs share above it and notes below."""
     if not results:
         return "no runs"
     several = len(results) > 1
     identity = dict(_IDENTITY)
-    for name, (usual, read) in _UNUSUAL.items():
-        if any(read(r) != usual for r in results):
+    for name, (default, read) in _OPTIONAL.items():
+        if any(read(r) != default for r in results):
             identity[name] = read
     shared = {n: read(results[0]) for n, read in identity.items() if len({read(r) for r in results}) == 1}
     names = {n: read for n, read in identity.items() if not (several and n in shared)}
@@ -51,8 +51,8 @@ def markdown_table(results: Sequence[Result]) -> str:
         texts["selected"] = lambda r: escaped(_selected(r))
     if any(r.simulated for r in results):
         texts["origin"] = lambda r: "simulated" if r.simulated else "measured"
-    left = {n: v for n, v in shared.items() if n not in names}
-    lines = ["; ".join(f"{n} {escaped(v)}" for n, v in left.items()), ""] if left else []
+    heading = {n: v for n, v in shared.items() if n not in names}
+    lines = ["; ".join(f"{n} {escaped(v)}" for n, v in heading.items()), ""] if heading else []
     lines.append("| " + " | ".join([*names, *numbers, *texts]) + " |")
     lines.append("|" + "---|" * len(names) + "---:|" * len(numbers) + "---|" * len(texts))
     for r in results:
@@ -62,7 +62,7 @@ def markdown_table(results: Sequence[Result]) -> str:
 
 
 def verdict_lines(results: Sequence[Result]) -> list[str]:
-    """`verdict_line` of each, by a name that no other run has, with more settings where it needs them."""
+    """`verdict_line` of each run, with more settings in the titles where they would be the same."""
     titles = [_title(r) for r in results]
     if len(set(titles)) < len(titles):
         more = labels(results, words("en"), without=("model", "device", "strategy", "breakdown"))
@@ -71,8 +71,8 @@ def verdict_lines(results: Sequence[Result]) -> list[str]:
 
 
 def verdict_line(result: Result, title: str | None = None) -> str:
-    """A run in one line, and a line more for each finding that is not a mere note. title: what to call it, where
-    model, device and strategy do not tell it from others."""
+    """A run in one line, then a line for each finding that is not just a note. title: by default model, device and
+    strategy."""
     r = result
     parts = []
     if r.tokens_per_s is not None:
@@ -107,7 +107,7 @@ def _title(r: Result) -> str:
 
 
 def claims_table(rows: Sequence[Imported]) -> str:
-    """One row for each claim of others: as printed, re-derived, what it implies, the verdict and its first reason."""
+    """One row for each imported claim: its printed and re-derived rates, implied MFU, verdict and first reason."""
     lines = ["| claim | printed (tokens/s) | re-derived (tokens/s) | implied MFU (%) | verdict | first reason |"]
     lines.append("|---|---:|---|---:|---|---|")
     for row in rows:
@@ -120,7 +120,7 @@ def claims_table(rows: Sequence[Imported]) -> str:
 
 
 def claim_lines(row: Imported) -> str:
-    """A claim's verdict, then every finding and every way with its arithmetic."""
+    """A claim's verdict, then each finding and each way of deriving its rate with the arithmetic."""
     lines = ["", f"{row.id}: {row.verdict.upper()}"]
     lines += [f"  its figure: {row.meaning}"] if row.meaning else []
     lines += [f"  {f.severity}: {f.rule}: {f.message}" for f in row.findings]
@@ -131,16 +131,16 @@ def claim_lines(row: Imported) -> str:
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """By the worst: 4 some status is not ok, 1 something invalid, 3 some verdict unknown, 0 else.
+    """The exit code of the worst run: 4 if a status is not ok, else 1 if one is invalid, 3 if unknown, 0 otherwise.
 
-    Running out of memory is an answer where another run of the sweep fits, and counts only where none is ok."""
+    A run out of memory counts only if no run is ok: in a sweep that finds what fits, it is an expected result."""
     some_ok = any(r.status == "ok" for r in results)
-    answered = [r for r in results if not (r.status == "oom" and some_ok)]
-    if any(r.status != "ok" for r in answered):
+    counted = [r for r in results if not (r.status == "oom" and some_ok)]
+    if any(r.status != "ok" for r in counted):
         return 4
     if any(r.verdict == "invalid" for r in results):
         return 1
-    return 3 if any(r.verdict == "unknown" for r in answered) else 0
+    return 3 if any(r.verdict == "unknown" for r in counted) else 0
 
 
 _IDENTITY: dict[str, Callable[[Result], str]] = {
@@ -161,8 +161,8 @@ _IDENTITY: dict[str, Callable[[Result], str]] = {
 }
 
 
-# Shown where a run differs from what is usual.
-_UNUSUAL: dict[str, tuple[str, Callable[[Result], str]]] = {
+# Shown only where a run differs from the default.
+_OPTIONAL: dict[str, tuple[str, Callable[[Result], str]]] = {
     "method": ("full", lambda r: r.method),
     "weights": ("random", lambda r: r.weights),
 }
@@ -174,7 +174,7 @@ def _differs(result: Result, other: Estimate | None) -> bool:
 
 
 def _selected(result: Result) -> str:
-    """What the platform chose, where it says so in a line of its own."""
+    """The strategy that the platform selected, if it spells it out."""
     return str((result.strategy_selected or {}).get("spelled") or "")
 
 
@@ -192,15 +192,15 @@ def _rate(estimate: Estimate | None) -> str:
 
 def _n(result: Result) -> str:
     if result.tokens_per_s is None:
-        return _counted(result.attempts, "attempt")
+        return _plural(result.attempts, "attempt")
     n = result.tokens_per_s.n
     measured = sum(row.status == "ok" for row in result.each_attempt) or len(result.each_attempt)
     if measured > 1:
-        return _counted(measured, "attempt")
-    return f"1 attempt, {_counted(n, 'window')}"
+        return _plural(measured, "attempt")
+    return f"1 attempt, {_plural(n, 'window')}"
 
 
-def _counted(n: int, word: str) -> str:
+def _plural(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 

@@ -1,4 +1,4 @@
-"""A gate's judgements in words: for a terminal, for a pull request (Markdown), and for a CI's own page (JUnit XML)."""
+"""A gate's verdicts as text for a terminal, Markdown for a pull request, and JUnit XML for a CI system."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from tunemark.report.rounding import escaped
 from tunemark.units import significant
 
 _MARKS = {"pass": "PASS", "fail": "FAIL", "no verdict": "NO VERDICT"}
-# By which a bot finds its former comment, to replace it.
+# A bot finds its previous comment by this, to replace it.
 _MARKER = "<!-- tunemark gate -->"
-# Characters that XML 1.0 cannot hold, escaped or not (section 2.2).
+# Characters that XML 1.0 does not allow, even escaped (section 2.2).
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def gate_text(found: Gate) -> str:
-    """The judgements as a table, with the reason of each, and the promise that they are held to."""
-    return "\n\n".join([_headline(found), _table(found.runs), "\n".join(_lines(found)), _promise(found)])
+    """The verdicts as a table, the reason for each, and the criteria that they are judged by."""
+    return "\n\n".join([_headline(found), _table(found.runs), "\n".join(_lines(found)), _criteria(found)])
 
 
 def gate_comment(found: Gate) -> bytes:
     """A Markdown file for a pull request."""
-    details = ["<details><summary>Reasons, and what else differs</summary>", "", *_lines(found), "", _promise(found)]
+    details = ["<details><summary>Reasons, and what else differs</summary>", "", *_lines(found), "", _criteria(found)]
     parts = [_MARKER, f"### tunemark: {_headline(found)}", "", _table(found.runs), "", *details, "", "</details>", ""]
     return "\n".join(parts).encode()
 
 
 def gate_junit(found: Gate) -> bytes:
-    """JUnit XML: a test case for each run; no verdict is a skipped one, for nothing has been tested."""
+    """JUnit XML with a test case for each run; "no verdict" is a skipped test, since nothing was tested."""
     verdicts = [one.verdict for one in found.runs]
     counts = {"tests": len(verdicts), "failures": verdicts.count("fail"), "skipped": verdicts.count("no verdict")}
     attributes = {"name": "tunemark gate", **{name: str(n) for name, n in counts.items()}, "errors": "0"}
-    whole = ElementTree.Element("testsuites", attributes)
-    suite = ElementTree.SubElement(whole, "testsuite", attributes)
+    root = ElementTree.Element("testsuites", attributes)
+    suite = ElementTree.SubElement(root, "testsuite", attributes)
     for one in found.runs:
         name = {"classname": "tunemark.gate", "name": _xml(f"{one.label} [{one.run_id}]"), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", name)
         ratio = [] if one.ratio is None else [f"{_ratio(one)} of the baseline's rate"]
-        text = _xml("\n".join([*ratio, *one.notes, *_around(one)]))
+        text = _xml("\n".join([*ratio, *one.notes, *_differences(one)]))
         if one.verdict != "pass":
             tag = "failure" if one.verdict == "fail" else "skipped"
             ElementTree.SubElement(case, tag, {"message": _xml(one.reason)}).text = text
         else:
             ElementTree.SubElement(case, "system-out").text = f"{_xml(one.reason)}\n{text}"
-    content: bytes = ElementTree.tostring(whole, encoding="utf-8", xml_declaration=True)
+    content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return content + b"\n"
 
 
 def outlook_text(found: Sequence[Outlook], power: float, false_alarms: float) -> str:
-    """How many attempts each change takes, for each run of a baseline."""
+    """How many attempts it takes to detect each change, for each run of a baseline."""
     changes = list(dict.fromkeys(change for one in found for change in one.needed))
     header = ["run", *(f"to see {_percent(float(change))} slower" for change in changes)]
     header[1:1] = ["noise (%)", "between", "series", "attempts"]
@@ -66,7 +66,7 @@ def outlook_text(found: Sequence[Outlook], power: float, false_alarms: float) ->
     lines += [f"- {escaped(one.label)}: {escaped(one.reason)}" for one in found if one.reason]
     lines.append(
         f"With {_percent(power)} power, and a false alarm in {_percent(false_alarms)} of unchanged runs. Noise: "
-        "standard deviation of log throughput. That it is itself estimated is allowed for."
+        "standard deviation of log throughput. The uncertainty of that estimate is accounted for."
     )
     return "\n".join(lines)
 
@@ -108,20 +108,20 @@ def _lines(found: Gate) -> list[str]:
     lines = []
     for one in found.runs:
         lines.append(f"- {escaped(one.label)}: {_MARKS[one.verdict]}: {escaped(one.reason)}")
-        lines += [f"  - {escaped(note)}" for note in (*one.notes, *_around(one))]
+        lines += [f"  - {escaped(note)}" for note in (*one.notes, *_differences(one))]
     return lines
 
 
-def _around(one: Judgement) -> list[str]:
+def _differences(one: Judgement) -> list[str]:
     lines = [f"compared despite {alike.words(one.despite)}"] if one.despite else []
     return [*lines, *([f"also different: {alike.words(one.surroundings)}"] if one.surroundings else [])]
 
 
-def _promise(found: Gate) -> str:
+def _criteria(found: Gate) -> str:
     return (
-        f"Held to: a slow-down of {_percent(found.change)} is seen with {_percent(found.power)} power, and at most "
-        f"{_percent(found.false_alarms)} of unchanged sets of runs fail. Student's t on log throughput, one-sided, the "
-        "noise of baseline and run taken together."
+        f"Criteria: a slow-down of {_percent(found.change)} is detected with {_percent(found.power)} power, and "
+        f"at most {_percent(found.false_alarms)} of unchanged sets of runs fail. Student's t on log throughput, "
+        "one-sided, the noise of baseline and run taken together."
     )
 
 

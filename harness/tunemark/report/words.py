@@ -1,4 +1,4 @@
-"""A report's texts in the reader's language: English as it is written, and one catalogue for each other language."""
+"""Translation of a report's texts: English as written in the source, and a catalogue for each other language."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Language = Literal["en", "ko"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 Say = Callable[..., str]
-"""(text, **values) -> the text in a language, its {names} filled in."""
+"""(English text, **values) -> the text in a language, with its {names} filled in."""
 
 
 def language(name: str) -> Language:
-    """The language of a setting, which allows no other name."""
+    """The language of a setting's value, which is always one of LANGUAGES."""
     return next(each for each in LANGUAGES if each == name)
 
 
 def words(language: Language) -> Say:
-    """What says a text in a language. A text that its catalogue lacks is a KeyError: half a translation is a bug."""
+    """A function that translates into a language. It raises KeyError for a text that the catalogue lacks."""
 
-    def say(text: str, /, **values: object) -> str:
+    def translate(text: str, /, **values: object) -> str:
         found = text if language == "en" else KOREAN[text]
         return found.format(**values) if values else found
 
-    return say
+    return translate

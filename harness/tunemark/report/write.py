@@ -1,5 +1,5 @@
-"""A report's files: runs.jsonl, which is every result whole, steps.jsonl of their raw steps where these are at hand,
-imported.jsonl of audited claims where there are any, and the files of each format plugin."""
+"""Writes and reads a report's files: runs.jsonl with every complete result, steps.jsonl with their raw steps if
+available, imported.jsonl with audited claims if there are any, and the files of each format plugin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunemark.results.imported import IMPORTED, Imported, encode_imported
 from tunemark.results.result import Result, decode, encode
 from tunemark.results.trace import STEPS, Trace, encode_traces
 
-_ANEW = "write it anew with `tunemark report STORE -o DIR`"
+_WRITE_AGAIN = "write it again with `tunemark report STORE -o DIR`"
 
 
 def write(
@@ -36,32 +36,32 @@ def write(
     prices: Prices | None = None,
     language: Language = "en",
 ) -> list[Path]:
-    """Write all files and return their paths. A format that fails is a `PluginError` after the others are written.
+    """Write all files and return their paths. Raises `PluginError` for a format that failed, after writing the others.
 
-    The arguments are those of `arrange`."""
+    The arguments are those of `make_report`."""
     results = [published(r) for r in results]
     contents = {folder / RUNS: "".join(encode(r) + "\n" for r in results).encode()} if results else {}
     if imported:
         contents[folder / IMPORTED] = "".join(encode_imported(row) + "\n" for row in imported).encode()
-    shown = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
-    if shown:
-        contents[folder / STEPS] = encode_traces(shown)
+    report_traces = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
+    if report_traces:
+        contents[folder / STEPS] = encode_traces(report_traces)
     report = arrange(results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language)
     failed: PluginError | None = None
     stale: list[Path] = []
     for form in catalog.formats().values():
         try:
-            made = _rendered(form, report, folder)
-        # A stranger's renderer is on the other side.
+            rendered = _render(form, report, folder)
+        # The renderer is plugin code and may raise anything.
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             failed = PluginError(what=f"the format {form.name!r} failed", why=why, next="report it to its plugin")
             failed.__cause__ = error
             continue
-        contents.update(made)
+        contents.update(rendered)
         if form.folder is not None:
-            # A figure of a former report beside this one would be taken for one of it.
-            stale += [path for path in (folder / form.folder).glob(f"*{form.suffix}") if path not in made]
+            # A chart that an earlier report left here would be mistaken for one of this report.
+            stale += [path for path in (folder / form.folder).glob(f"*{form.suffix}") if path not in rendered]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
@@ -73,7 +73,7 @@ def write(
             path.unlink()
     except OSError as error:
         raise BadStore(
-            what=f"cannot write the report to {folder}", why=str(error), next="name another folder by --output"
+            what=f"cannot write the report to {folder}", why=str(error), next="name another folder with --output"
         ) from error
     if failed:
         raise failed
@@ -81,28 +81,28 @@ def write(
 
 
 def read(folder: Path) -> list[Result]:
-    """The results of a folder that `write` made; `BadStore` names the line that is none."""
+    """Read the results of a report's folder. Raises `BadStore` that names the first line that is not a result."""
     path = folder / RUNS
-    found = []
+    results = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise BadStore(
-            what=f"cannot read {path}", why=str(error), next="write it anew with `tunemark report`"
+            what=f"cannot read {path}", why=str(error), next="write it again with `tunemark report`"
         ) from error
     for number, line in enumerate(lines, 1):
         try:
-            found.append(decode(line))
+            results.append(decode(line))
         except ValueError as error:
-            raise BadStore(what=f"{path}, line {number} is no result", why=str(error), next=_ANEW) from error
-    return found
+            raise BadStore(what=f"{path}, line {number} is not a result", why=str(error), next=_WRITE_AGAIN) from error
+    return results
 
 
-def _rendered(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:
-    made = load(form.render)(report)
+def _render(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:
+    rendered = load(form.render)(report)
     if form.folder is None:
-        return {folder / f"report{form.suffix}": bytes(made)}
-    for name in made:
+        return {folder / f"report{form.suffix}": bytes(rendered)}
+    for name in rendered:
         if PurePosixPath(name).name != name or not name.endswith(form.suffix):
-            raise ValueError(f"{name!r} is no name of a file that ends in {form.suffix}")
-    return {folder / form.folder / name: bytes(content) for name, content in made.items()}
+            raise ValueError(f"{name!r} is not a file name that ends in {form.suffix}")
+    return {folder / form.folder / name: bytes(content) for name, content in rendered.items()}

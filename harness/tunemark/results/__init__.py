@@ -1,4 +1,4 @@
-"""The runs folder, and what can be said of what lies in it: measurements, estimates, findings, results."""
+"""The runs folder (the store) and what is derived from it: measurements, estimates, findings, results."""
 
 from tunemark.results.estimate import Attempt as Attempt
 from tunemark.results.estimate import estimate as estimate

@@ -1,7 +1,7 @@
-"""From the measurements of a run's attempts to its result: rates with intervals, efficiency, findings, verdict.
+"""Derive a run's result from its attempts' measurements: rates with intervals, efficiency, findings, verdict.
 
-A rate is a sum of tokens over the sum of time of the timed windows, on the slowest rank. The unit of replication is
-the attempt; a single one has an interval from its windows, labelled as such. Nothing is left out as an outlier.
+A rate is the sum of tokens over the sum of seconds of the timed windows, on the slowest rank. The unit of replication
+is the attempt; a single attempt gets an interval from its windows, labelled as such. No outlier is removed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from tunemark_worker import steady
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """One process life of a run: how it ended, what it wrote, and what the parent knew (`facts`).
+    """One process life of a run: how it ended, its records, and what the parent process knew (`facts`).
 
-    launched_s: on the clock of rank 0's instants; None where it is not known to be the same clock. telemetry: what the
-    device's monitor sampled meanwhile, None where there was none.
+    launched_s: on the clock of rank 0's instants; None where it is not known to be the same clock. telemetry: the
+    samples of the device's monitor, None where there was no monitor.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Timed:
-    """The windows of one attempt that count, on its slowest rank. first, last: its steps, last not included."""
+class _TimedPart:
+    """The timed windows of one attempt, on its slowest rank. first, last: its steps, last excluded."""
 
     rank: Rank
     edges: tuple[Edge, ...]
@@ -91,21 +91,21 @@ class _Timed:
 
 
 def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documents | None = None) -> Result:
-    """The result of one run's attempts, in order of time. documents: of the token file, None where it is gone.
+    """Derive the result of one run from its attempts, in order of time. documents: the token file's, None if missing.
 
-    Rates are of the attempts that ended well; where none did, of what the others measured before they ended.
-    An attempt that failed before another one succeeded is a note; else the first that failed is the run's status.
+    Rates use the attempts that ended with status ok; if none did, what the others measured before they ended.
+    A failed attempt that was followed by a successful one is a note; otherwise the first failure is the run's status.
     """
-    assert attempts, "a result is of at least one attempt"
+    assert attempts, "a result needs at least one attempt"
     good = [a for a in attempts if a.status == "ok"]
     last_good = max((i for i, a in enumerate(attempts) if a.status == "ok"), default=-1)
     failed = next((a for a in attempts[last_good + 1 :] if a.status != "ok"), None)
     status: Status = failed.status if failed else "ok"
 
-    windows = {a.name: _timed(a.measurement, identity) for a in attempts}
-    timed = [t for a in good or attempts if (t := windows[a.name]) is not None]
-    parted = [(t, a.measurement) for a in good or attempts if (t := windows[a.name]) is not None]
-    seen = {a.name: _seen(a, windows[a.name]) for a in attempts}
+    timed_parts = {a.name: _timed_part(a.measurement, identity) for a in attempts}
+    timed = [t for a in good or attempts if (t := timed_parts[a.name]) is not None]
+    timed_with_records = [(t, a.measurement) for a in good or attempts if (t := timed_parts[a.name]) is not None]
+    telemetry_of = {a.name: _summarize_telemetry(a, timed_parts[a.name]) for a in attempts}
     rates = [_rate(timed, i) for i in range(len(Counts._fields))]
     slots, content, trained = rates
     peak_flops, peak_source = _peak(identity, attempts)
@@ -113,9 +113,9 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
 
     found: list[tuple[int, Finding]] = []
     for number, attempt in enumerate(attempts, 1):
-        noticed = _noticed(identity, attempt, windows[attempt.name], documents)
-        noticed += rules.device(seen[attempt.name])
-        found += [(number, finding) for finding in noticed]
+        attempt_findings = _judge_attempt(identity, attempt, timed_parts[attempt.name], documents)
+        attempt_findings += rules.device(telemetry_of[attempt.name])
+        found += [(number, finding) for finding in attempt_findings]
         if attempt.measurement.life:
             found.append((number, rules.restarted(attempt.measurement.life)))
         ended = rules.unfinished(attempt.status, attempt.reason, attempt.evidence)
@@ -137,12 +137,12 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     sums = Counts(*(sum(column) for column in zip(*(t.total for t in timed), strict=True))) if timed else None
     seconds = sorted(s for t in timed for s in t.seconds_per_step)
     ends = [rank.end for a in attempts for rank in a.measurement.ranks if rank.end]
-    # A device that is followed from outside, and the job's own ranks.
+    # What the job's own ranks reported, and what was observed of the device from outside the job.
     watched = [w for a in attempts if (w := a.facts.get("watched")) is not None]
-    told = [*ends, *watched]
-    launched = [a.facts.get("launcher") or {} for a in attempts]
+    reported = [*ends, *watched]
+    launcher_facts = [a.facts.get("launcher") or {} for a in attempts]
     shown = (failed or attempts[-1]).measurement
-    search = _search(attempts)
+    search = _search_log(attempts)
     losses = [x for x in shown.losses if math.isfinite(x)]
     values = {name: getattr(identity, name) for name in Identity.__struct_fields__}
     for name in ("parameters", "trainable_parameters"):
@@ -153,10 +153,10 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         status=status,
         verdict=rules.verdict(noted, status),
         findings=noted,
-        # What the platform itself said goes before what the worker asked of it.
+        # What the platform reports it selected takes precedence over what the worker requested.
         strategy_selected=_selected(_first(o.get("strategy_selected") for o in (*reversed(watched), *ends)), search),
         attempts=len(attempts),
-        each_attempt=tuple(_row(a, windows[a.name]) for a in attempts),
+        each_attempt=tuple(_attempt_row(a, timed_parts[a.name]) for a in attempts),
         steps_measured=sum(t.last - t.first for t in timed),
         warmup_steps=sum(t.warmup_steps for t in timed) if timed else None,
         tokens_per_s=content,
@@ -167,20 +167,20 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
         interval_s=math.fsum(t.interval_s for t in timed) if timed else None,
         padding_fraction=1 - sums.content / sums.slots if sums and sums.slots else None,
         step_time_s=StepTime(p50=_quantile(seconds, 0.5), p95=_quantile(seconds, 0.95)) if seconds else None,
-        breakdown_s=_breakdown(parted) if identity.breakdown else None,
+        breakdown_s=_breakdown(timed_with_records) if identity.breakdown else None,
         time_to_first_step_s=_median([_first_step_s(a) for a in attempts]),
-        setup_s=_setup(attempts),
+        setup_s=_setup_seconds(attempts),
         mfu=mfu,
         mfu_reason=mfu_reason,
         hfu=_hfu(identity, mfu),
-        peak_memory_bytes=max((o["peak_memory_bytes"] for o in told if o.get("peak_memory_bytes")), default=None),
-        requested_bytes=_first(o.get("requested_bytes") for o in told),
-        available_bytes=_first(o.get("available_bytes") for o in told),
-        queue_s=_first(w.get("queue_s") for w in (*reversed(watched), *reversed(launched))),
+        peak_memory_bytes=max((o["peak_memory_bytes"] for o in reported if o.get("peak_memory_bytes")), default=None),
+        requested_bytes=_first(o.get("requested_bytes") for o in reported),
+        available_bytes=_first(o.get("available_bytes") for o in reported),
+        queue_s=_first(w.get("queue_s") for w in (*reversed(watched), *reversed(launcher_facts))),
         search_s=_first(w.get("search_s") for w in reversed(watched)) or (search.search_s if search else None),
         search=search,
-        **_energy([(windows[a.name], seen[a.name]) for a in good or attempts]),
-        **_beside(identity, _telling(good or attempts)),
+        **_telemetry_fields([(timed_parts[a.name], telemetry_of[a.name]) for a in good or attempts]),
+        **_untimed_fields(identity, _attempt_with_model(good or attempts)),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         stop_reason=(failed or attempts[-1]).reason or None,
@@ -189,14 +189,14 @@ def estimate(identity: Identity, attempts: Sequence[Attempt], documents: Documen
     )
 
 
-def _search(attempts: Sequence[Attempt]) -> SearchLog | None:
-    """How the layout was chosen, as the last attempt that says so has it."""
+def _search_log(attempts: Sequence[Attempt]) -> SearchLog | None:
+    """The layout search, as recorded by the last attempt that has one."""
     found = _first(a.facts.get("search") for a in reversed(attempts))
     return None if found is None else msgspec.convert(found, SearchLog)
 
 
 def _selected(truly: dict[str, Any] | None, search: SearchLog | None) -> dict[str, Any] | None:
-    """What the worker has made, with the words of what was chosen for it."""
+    """The strategy that the worker built, with the layout that the search chose for it."""
     if search is None or search.chosen is None or truly is None:
         return truly
     one = search.chosen
@@ -211,21 +211,21 @@ def _selected(truly: dict[str, Any] | None, search: SearchLog | None) -> dict[st
 
 
 def timed_steps(measurement: Measurement, identity: Identity) -> tuple[float, ...]:
-    """Seconds per step of each timed window of an attempt, on its slowest rank; empty where nothing was timed."""
-    timed = _timed(measurement, identity)
+    """Seconds per step of each timed window of an attempt, on its slowest rank; empty if nothing was timed."""
+    timed = _timed_part(measurement, identity)
     return tuple(timed.seconds_per_step) if timed else ()
 
 
-def _timed(measurement: Measurement, identity: Identity) -> _Timed | None:
-    """The timed part; None where no window was completed."""
+def _timed_part(measurement: Measurement, identity: Identity) -> _TimedPart | None:
+    """The timed part of an attempt; None if no window was completed."""
     if not measurement.is_whole:
         return None
-    # Ranks that were killed have not all come equally far.
+    # Ranks that were killed may have stopped at different windows.
     common = min(len(rank.edges) for rank in measurement.ranks)
     common = min(common, sum(e.steps <= len(measurement.steps) for e in measurement.ranks[0].edges[:common]))
     if common < 2:
         return None
-    # The worker decides by rank 0 when to stop; the same windows give the same end of the warm-up here.
+    # The worker decides on rank 0 when to stop, so rank 0's windows give the same end of warm-up here.
     leader = measurement.ranks[0].edges[:common]
     wanted = identity.warmup_requested
     if wanted is None:
@@ -243,12 +243,12 @@ def _timed(measurement: Measurement, identity: Identity) -> _Timed | None:
     slowest = max(measurement.ranks, key=lambda r: r.edges[last].instant_s - r.edges[first].instant_s)
     edges = slowest.edges[first : last + 1]
     counts = tuple(measurement.counts(a.steps, b.steps) for a, b in itertools.pairwise(edges))
-    return _Timed(
+    return _TimedPart(
         rank=slowest, edges=edges, counts=counts, warmup_steps=leader[first].steps, is_settled=warm is not None
     )
 
 
-def _rate(timed: Sequence[_Timed], kind: int) -> Estimate | None:
+def _rate(timed: Sequence[_TimedPart], kind: int) -> Estimate | None:
     if not timed:
         return None
     rates = [t.total[kind] / t.interval_s for t in timed]
@@ -263,14 +263,14 @@ def _rate(timed: Sequence[_Timed], kind: int) -> Estimate | None:
 
 
 def _peak(identity: Identity, attempts: Sequence[Attempt]) -> tuple[float | None, str | None]:
-    """What the accelerator promises, else the best that any attempt measured: it is a bound, not an average."""
+    """The accelerator's published peak, else the highest that any attempt measured: a bound, not an average."""
     if identity.peak_flops is not None:
         return identity.peak_flops, identity.peak_flops_source
     best: list[float] = []
     for attempt in attempts:
         flops = [rank.peak.get("flops") if rank.peak else None for rank in attempt.measurement.ranks]
         if flops and all(flops):
-            # Ranks measure side by side, each its own share of the accelerator.
+            # Ranks measure at the same time, each on its own share of the accelerator.
             best.append(math.fsum(f for f in flops if f))
     return (max(best), "measured") if best else (None, None)
 
@@ -281,7 +281,7 @@ def _mfu(
     if slots is None:
         return None, "nothing was timed", None
     if identity.breakdown:
-        return None, "with every part of a step waited for, the rate is not the run's", None
+        return None, "a breakdown waits for every part of a step, so its rate is not the run's", None
     if peak_flops is None:
         return None, f"no peak FLOP/s is known of {identity.chip or identity.device} in {identity.precision}", None
     mfu = slots.value * identity.flops_per_token / peak_flops
@@ -292,13 +292,15 @@ def _mfu(
 
 
 def _hfu(identity: Identity, mfu: float | None) -> float | None:
-    """The share of the peak with what was computed again; the same as MFU where nothing was."""
+    """MFU with recomputed FLOPs included; equal to MFU where nothing is recomputed."""
     if mfu is None or identity.hardware_flops_per_token is None:
         return None
     return mfu * identity.hardware_flops_per_token / identity.flops_per_token
 
 
-def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documents: Documents | None) -> list[Finding]:
+def _judge_attempt(
+    identity: Identity, attempt: Attempt, timed: _TimedPart | None, documents: Documents | None
+) -> list[Finding]:
     measurement = attempt.measurement
     changed = [rank.end.get("weights_changed") for rank in measurement.ranks if rank.end]
     found = [
@@ -325,10 +327,10 @@ def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documen
         windows = len(measurement.ranks[0].edges) - 1
         if not timed.is_settled:
             found.append(rules.no_steady_state(windows, identity.warmup_requested))
-        found += [finding for rank in measurement.ranks if (finding := _clocks(rank, timed))][:1]
-        found += [finding for rank in measurement.ranks if (finding := _waits(rank, timed))][:1]
+        found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
+        found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed))][:1]
         found += [rules.drift(timed.seconds_per_step), rules.slow_step(timed.seconds_per_step)]
-        found.append(rules.machine_load(*_others(measurement, timed)))
+        found.append(rules.machine_load(*_load_of_others(measurement, timed)))
         if documents is None:
             message = "the token file is gone or changed, so the tokens could not be counted again"
             found.append(Finding(rule="not-recounted", severity="note", message=message))
@@ -338,8 +340,8 @@ def _noticed(identity: Identity, attempt: Attempt, timed: _Timed | None, documen
     return [finding for finding in found if finding]
 
 
-def _edges(rank: Rank, timed: _Timed) -> tuple[Edge, ...]:
-    # They are in order, and asked for of every rank.
+def _timed_edges(rank: Rank, timed: _TimedPart) -> tuple[Edge, ...]:
+    # Edges are sorted and this runs for every rank, so bisect.
     first = bisect.bisect_left(rank.edges, timed.first, key=_steps_at)
     return rank.edges[first : bisect.bisect_right(rank.edges, timed.last, key=_steps_at)]
 
@@ -348,25 +350,25 @@ def _steps_at(edge: Edge) -> int:
     return edge.steps
 
 
-def _clocks(rank: Rank, timed: _Timed) -> Finding | None:
-    edges = _edges(rank, timed)
+def _check_clocks(rank: Rank, timed: _TimedPart) -> Finding | None:
+    edges = _timed_edges(rank, timed)
     return rules.clocks_disagree(edges[-1].instant_s - edges[0].instant_s, edges[-1].second_s - edges[0].second_s)
 
 
-def _waits(rank: Rank, timed: _Timed) -> Finding | None:
-    first, *edges = _edges(rank, timed)
+def _check_sync(rank: Rank, timed: _TimedPart) -> Finding | None:
+    first, *edges = _timed_edges(rank, timed)
     return rules.sync_does_not_wait([e.witness_s - e.second_s for e in edges], edges[-1].instant_s - first.instant_s)
 
 
-def _others(measurement: Measurement, timed: _Timed) -> tuple[float | None, int]:
-    """The share of our cores' time that others used while the timed part ran, and how many cores are ours.
+def _load_of_others(measurement: Measurement, timed: _TimedPart) -> tuple[float | None, int]:
+    """The share of the job's cores' time that other processes used during the timed part, and the number of cores.
 
-    Ranks on the same cores see the same busy seconds, and each sees its own use alone."""
+    Ranks on the same cores record the same busy seconds, but each only its own use."""
     groups: dict[tuple[int, ...], list[tuple[float, float, float]]] = {}
     for rank in measurement.ranks:
         cores = tuple(rank.facts.get("affinity") or ())
-        edges = _edges(rank, timed)
-        pair = _around(rank.loads, edges[0].instant_s, edges[-1].instant_s)
+        edges = _timed_edges(rank, timed)
+        pair = _loads_around(rank.loads, edges[0].instant_s, edges[-1].instant_s)
         if not cores or pair is None or pair[0].busy_s is None or pair[1].busy_s is None:
             return None, 0
         seconds = pair[1].instant_s - pair[0].instant_s
@@ -380,8 +382,8 @@ def _others(measurement: Measurement, timed: _Timed) -> tuple[float | None, int]
     return max(0.0, others_s / cores_s), sum(map(len, groups))
 
 
-def _around(loads: Sequence[Load], first_s: float, last_s: float) -> tuple[Load, Load] | None:
-    """The last load before the timed part and the first after it, as near as there are any."""
+def _loads_around(loads: Sequence[Load], first_s: float, last_s: float) -> tuple[Load, Load] | None:
+    """The last load record before the timed part and the first after it, or the nearest there are."""
     before = [load for load in loads if load.instant_s <= first_s] or list(loads[:1])
     after = [load for load in loads if load.instant_s >= last_s] or list(loads[-1:])
     if not before or not after or after[0].instant_s <= before[-1].instant_s:
@@ -389,21 +391,21 @@ def _around(loads: Sequence[Load], first_s: float, last_s: float) -> tuple[Load,
     return before[-1], after[0]
 
 
-def _seen(attempt: Attempt, timed: _Timed | None) -> monitored.Seen:
-    """What the device's monitor says of the timed part, on the rank that it is told by."""
+def _summarize_telemetry(attempt: Attempt, timed: _TimedPart | None) -> monitored.Seen:
+    """The monitor's samples over the timed part, as delimited by the slowest rank."""
     if timed is None:
-        # Of an attempt that came to nothing, what happened to the device is all there is to say.
+        # An attempt without a timed part still reports lost devices and foreign processes.
         whole = monitored.seen(attempt.telemetry, math.inf, math.inf)
         return replace(whole, reasons=dict.fromkeys(monitored.FIELDS, "nothing was timed"))
     if attempt.launched_s is None:
-        why = "the samples and the records are of different clocks"
+        why = "the samples and the records use different clocks"
         return monitored.Seen(reasons=dict.fromkeys(monitored.FIELDS, why))
     return monitored.seen(attempt.telemetry, timed.edges[0].instant_s, timed.edges[-1].instant_s)
 
 
-def _energy(parts: Sequence[tuple[_Timed | None, monitored.Seen]]) -> dict[str, Any]:
-    """The result's fields of telemetry: sums, and means weighted by time, over the timed parts that rates are of; null
-    where one of them does not know it."""
+def _telemetry_fields(parts: Sequence[tuple[_TimedPart | None, monitored.Seen]]) -> dict[str, Any]:
+    """The result's telemetry fields: sums and time-weighted means over the timed parts that the rates use; null where
+    it is unknown for one of them."""
     counted = [(t, s) for t, s in parts if t is not None]
     reasons: dict[str, str] = {}
     for name in monitored.FIELDS:
@@ -433,15 +435,15 @@ def _energy(parts: Sequence[tuple[_Timed | None, monitored.Seen]]) -> dict[str, 
     }
 
 
-def _breakdown(timed: Sequence[tuple[_Timed, Measurement]]) -> dict[str, float] | None:
-    """Mean seconds per step of each part; a step begins where the former ended.
+def _breakdown(timed: Sequence[tuple[_TimedPart, Measurement]]) -> dict[str, float] | None:
+    """Mean seconds per step of each part; a step begins where the previous one ended.
 
-    Over all ranks: they last equally long, and which of them waits for the others says nothing of the job."""
+    Averaged over all ranks: their steps last equally long, and which rank waits for the others is irrelevant."""
     sums: dict[str, float] = {}
     steps = 0
     for t, measurement in timed:
         for rank in measurement.ranks:
-            for begin, end in itertools.pairwise(_edges(rank, t)):
+            for begin, end in itertools.pairwise(_timed_edges(rank, t)):
                 at_s = begin.instant_s
                 for step in rank.steps[begin.steps : end.steps]:
                     for name, instant_s in step.marks or ():
@@ -451,7 +453,7 @@ def _breakdown(timed: Sequence[tuple[_Timed, Measurement]]) -> dict[str, float] 
     return {name: seconds / steps for name, seconds in sums.items()} if sums else None
 
 
-def _setup(attempts: Sequence[Attempt]) -> dict[str, float]:
+def _setup_seconds(attempts: Sequence[Attempt]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for attempt in attempts:
         for rank in attempt.measurement.ranks[:1]:
@@ -462,7 +464,7 @@ def _setup(attempts: Sequence[Attempt]) -> dict[str, float]:
                     found.setdefault(name, []).append(instant_s - at_s)
                 at_s = instant_s
                 if name == "first_step":
-                    break  # what follows is no set-up
+                    break  # the phases after it are not set-up
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -470,15 +472,15 @@ def _first_step_s(attempt: Attempt) -> float | None:
     ranks = attempt.measurement.ranks
     if not ranks or len(ranks[0].edges) < 2 or attempt.launched_s is None:
         return None
-    # What is looked at before training is no part of getting ready to train.
+    # Evaluation before training is not part of the time to the first step.
     phases = ranks[0].phases
-    looked_s = sum(b - a for (_, a), (name, b) in itertools.pairwise(phases) if name == "looked_before")
-    return ranks[0].edges[1].instant_s - attempt.launched_s - looked_s
+    evaluated_s = sum(b - a for (_, a), (name, b) in itertools.pairwise(phases) if name == "looked_before")
+    return ranks[0].edges[1].instant_s - attempt.launched_s - evaluated_s
 
 
-def _beside(identity: Identity, attempt: Attempt) -> dict[str, Any]:
-    """The result's fields of what was done before and after the timed part."""
-    rows = _beside_rows(attempt)
+def _untimed_fields(identity: Identity, attempt: Attempt) -> dict[str, Any]:
+    """The result's fields of evaluation, sample text and saved model, made before and after the timed part."""
+    rows = _untimed_records(attempt)
     found = {r["moment"]: r for r in rows if r["kind"] == "evaluation"}
     losses = {m: r["loss_sum"] / r["targets"] if r["targets"] else None for m, r in found.items()}
     held_out = None
@@ -498,17 +500,17 @@ def _beside(identity: Identity, attempt: Attempt) -> dict[str, Any]:
     return {"held_out": held_out, "completion": completion, "saved": saved}
 
 
-def _telling(attempts: Sequence[Attempt]) -> Attempt:
-    """The attempt that has left a model, where one has; else the last."""
-    saving = [a for a in attempts if any(row["kind"] == "saved" for row in _beside_rows(a))]
+def _attempt_with_model(attempts: Sequence[Attempt]) -> Attempt:
+    """The last attempt that saved a model, if any; else the last."""
+    saving = [a for a in attempts if any(row["kind"] == "saved" for row in _untimed_records(a))]
     return [*attempts, *saving][-1]
 
 
-def _beside_rows(attempt: Attempt) -> Sequence[Mapping[str, Any]]:
+def _untimed_records(attempt: Attempt) -> Sequence[Mapping[str, Any]]:
     return attempt.measurement.ranks[0].beside if attempt.measurement.ranks else ()
 
 
-def _row(attempt: Attempt, timed: _Timed | None) -> AttemptRow:
+def _attempt_row(attempt: Attempt, timed: _TimedPart | None) -> AttemptRow:
     return AttemptRow(
         name=attempt.name,
         status=attempt.status,
@@ -518,33 +520,33 @@ def _row(attempt: Attempt, timed: _Timed | None) -> AttemptRow:
         steps_measured=timed.last - timed.first if timed else 0,
         warmup_steps=timed.warmup_steps if timed else None,
         interval_s=timed.interval_s if timed else None,
-        others_load=_others(attempt.measurement, timed)[0] if timed else None,
-        minor_faults_per_step=_faults(attempt.measurement, timed) if timed else None,
+        others_load=_load_of_others(attempt.measurement, timed)[0] if timed else None,
+        minor_faults_per_step=_minor_faults_per_step(attempt.measurement, timed) if timed else None,
     )
 
 
-def _faults(measurement: Measurement, timed: _Timed) -> float | None:
-    """Minor page faults of all ranks per timed step; None where a rank does not say."""
+def _minor_faults_per_step(measurement: Measurement, timed: _TimedPart) -> float | None:
+    """Minor page faults of all ranks per timed step; None if unknown for a rank."""
     total = 0
     for rank in measurement.ranks:
-        edges = _edges(rank, timed)
-        pair = _around(rank.loads, edges[0].instant_s, edges[-1].instant_s)
+        edges = _timed_edges(rank, timed)
+        pair = _loads_around(rank.loads, edges[0].instant_s, edges[-1].instant_s)
         if pair is None or pair[0].minor_faults is None or pair[1].minor_faults is None:
             return None
-        # The loads are a little further apart than the edges.
+        # The load records lie slightly outside the window edges.
         share = (edges[-1].instant_s - edges[0].instant_s) / (pair[1].instant_s - pair[0].instant_s)
         total += round((pair[1].minor_faults - pair[0].minor_faults) * share)
     return total / (timed.last - timed.first)
 
 
-# What the result says elsewhere.
-_TOLD = ("launched_s", "status", "reason", "evidence", "search")
+# Facts that have their own fields in the result.
+_OWN_FIELDS = ("launched_s", "status", "reason", "evidence", "search")
 
 
 def _environment(attempt: Attempt) -> dict[str, Any]:
-    kept = {k: v for k, v in attempt.facts.items() if k not in _TOLD}
+    kept = {k: v for k, v in attempt.facts.items() if k not in _OWN_FIELDS}
     if attempt.telemetry is not None and not attempt.telemetry.failure:
-        # What does not change while a job runs: names, memory, packages, and the links between devices.
+        # What is constant during a job: names, memory, packages, and the links between devices.
         kept["devices"] = {"monitor": attempt.telemetry.monitor, **attempt.telemetry.opened}
     for rank in attempt.measurement.ranks[:1]:
         kept["weights"] = next((r.get("weights") for r in rank.beside if r["kind"] == "model"), None)
@@ -555,7 +557,7 @@ def _environment(attempt: Attempt) -> dict[str, Any]:
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:
-    """Linear between order statistics (type 7 of Hyndman and Fan 1996, numpy's default)."""
+    """Linear interpolation of order statistics (type 7 of Hyndman and Fan 1996, numpy's default)."""
     at = q * (len(ordered) - 1)
     low = math.floor(at)
     high = min(low + 1, len(ordered) - 1)

@@ -1,7 +1,7 @@
-"""Rules about one attempt or run, each a pure function of numbers: what was noticed, how bad, and the arithmetic.
+"""Rules that judge one attempt or run, each a pure function of numbers that returns a finding with its arithmetic.
 
-invalid: the number is not a measurement of this training. suspect: something disturbed it. note: worth knowing.
-unknown: too little is known for a verdict. A rule that sees nothing, or cannot know, answers None.
+invalid: the number does not measure this training. suspect: something disturbed it. note: worth knowing.
+unknown: too little is known for a verdict. A rule that finds nothing, or lacks the data to decide, returns None.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from tunemark_worker import steady
 # Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
 # machine shows as whole percents.
 CLOCKS_APART = 0.02
-# A wait that does wait leaves microseconds for the witness; a false one leaves the queued work of a window.
+# After a real wait, reading a result takes microseconds; after a false one, as long as the window's queued work.
 WITNESS_LATE = 0.02
 # Both counts are integers of the same tokens: any difference is a bug; 2 % is where it matters to a reader.
 TOKENS_APART = 0.02
 # Standard errors of the losses' slope. Losses of batches are noisy, and 3 happens by chance in 0.1 % of flat runs.
 LOSS_RISING = 3.0
-# A change over the timed part that is both certain and larger than what two attempts usually differ by.
+# Over the timed part: a change must be both significant and larger than the usual difference between two attempts.
 DRIFT_P = 0.001
 DRIFT = 0.05
 # Share of the samples with a device slowed down by heat or a lack of power. Where clocks then fall by a third, 5 % of
 # the time costs 2 % of the rate.
 THROTTLED = 0.05
-# Others' share of our cores' time. At 10 % a job on all cores has lost about that share; 2 % is a desktop at rest.
+# Other processes' share of our cores' time. A job on all cores loses about that share; an idle desktop takes 2 %.
 HEAVY_LOAD = 0.10
 LIGHT_LOAD = 0.02
-# Both must hold: half as long again is felt, and six robust sigmas are no jitter.
+# Both must hold: 1.5 times the median matters, and six robust sigmas exclude jitter.
 SLOW_STEP = 1.5
 SLOW_SIGMAS = 6.0
 # Consistent estimate of sigma from the median absolute deviation, for normal values.
 _MAD_TO_SIGMA = 1.4826
-# With two attempts t has one degree of freedom, and 95 % is 12.7 standard errors.
+# With two attempts t has one degree of freedom, so a 95 % interval is 12.7 standard errors each way.
 FEW_ATTEMPTS = 3
 
 
@@ -74,7 +74,7 @@ def gradient_not_finite(norms: Sequence[float]) -> Finding | None:
 
 
 def weights_unchanged(changed: Sequence[bool | None], steps: int) -> Finding | None:
-    """changed: what each rank's `end` record says; None where it cannot."""
+    """changed: as each rank's `end` record says; None if the rank cannot tell."""
     if steps == 0 or False not in changed:
         return None
     message = f"no sampled weight differs from the start after {steps} steps on {changed.count(False)} of "
@@ -83,7 +83,7 @@ def weights_unchanged(changed: Sequence[bool | None], steps: int) -> Finding | N
 
 
 def nothing_trained(tokens: Counts, steps: int) -> Finding | None:
-    """tokens: of all steps. Weights can change without any label, by weight decay alone."""
+    """tokens: of all steps. Needed besides `weights_unchanged`: weight decay changes weights without any label."""
     if steps == 0 or tokens.trained:
         return None
     message = f"none of {tokens.content:,} tokens in {steps} steps has a label, so no loss was taken: where only "
@@ -101,8 +101,8 @@ def clocks_disagree(interval_s: float, second_s: float) -> Finding | None:
 
 
 def sync_does_not_wait(witness_s: Sequence[float], interval_s: float) -> Finding | None:
-    """witness_s: seconds from each edge until a value that depends on the last update was read."""
-    # The median: a false wait is late at every edge, a moment in which another process ran at one.
+    """witness_s: seconds from each window edge until a value that depends on the last update was read."""
+    # The median: a false wait is late at every edge, another process's interruption only at one.
     late_s = len(witness_s) * statistics.median(witness_s) if witness_s else 0.0
     if late_s <= WITNESS_LATE * interval_s:
         return None
@@ -125,9 +125,9 @@ def tokens_disagree(recorded: Counts, recounted: Counts) -> Finding | None:
 
 
 def samples_differ(step: int, trained: Sequence[tuple[int, Sequence[str]]], wanted: Sequence[str]) -> Finding | None:
-    """trained: of each rank its data rank and the digests of what it trained on; wanted: those of the step's samples.
+    """trained: per rank, its data rank and the digests of its samples; wanted: the digests of the step's samples.
 
-    Ranks of one data rank share their samples, and all data ranks together have each of the step's once."""
+    Ranks of one data rank share their samples, and all data ranks together hold each sample of the step once."""
     by_data_rank: dict[int, tuple[str, ...]] = {}
     for rank, (data_rank, rows) in enumerate(trained):
         if by_data_rank.setdefault(data_rank, tuple(rows)) != tuple(rows):
@@ -145,7 +145,7 @@ def samples_differ(step: int, trained: Sequence[tuple[int, Sequence[str]]], want
 
 
 def above_peak(mfu: float, peak_flops: float, is_measured: bool) -> Finding | None:
-    """A published peak cannot be beaten; a measured one can have been measured too low."""
+    """A rate above a published peak is impossible; a measured peak may be too low."""
     if mfu <= 1:
         return None
     message = f"the rate needs {mfu * peak_flops / 1e12:.4g} TFLOP/s, {_percent(mfu)} of the "
@@ -214,14 +214,14 @@ def wide_interval(rate: Estimate, target: float) -> Finding | None:
 def few_attempts(attempts: int) -> Finding | None:
     if attempts >= FEW_ATTEMPTS:
         return None
-    message = f"{attempts} of at least {FEW_ATTEMPTS} attempts: what differs between processes is hardly known"
+    message = f"{attempts} of at least {FEW_ATTEMPTS} attempts: the variation between processes is poorly known"
     return Finding(rule="few-attempts", severity="note", message=message)
 
 
 def oversubscribed(is_oversubscribed: bool) -> Finding | None:
     if not is_oversubscribed:
         return None
-    message = "more was asked of the device than it has: this tests the mechanics and measures nothing else"
+    message = "more was requested than the device has: this tests the mechanics, and its rates mean nothing"
     return Finding(rule="oversubscribed", severity="note", message=message)
 
 
@@ -233,14 +233,14 @@ def simulated(is_simulated: bool) -> Finding | None:
 
 
 def not_put_back(why: str | None) -> Finding | None:
-    """why: what the device said when its former size was to be put back; None where all is as it was."""
+    """why: the device's error when its former size was restored; None if it was restored."""
     if why is None:
         return None
     return Finding(rule="not-put-back", severity="note", message=f"the device is not as it was before: {why}")
 
 
 def few_windows(windows: int, attempts: int) -> Finding | None:
-    """attempts: that the rate is of; two or more have an interval between them."""
+    """attempts: those the rate uses; two or more give an interval between attempts."""
     if attempts > 1 or windows >= steady.MIN_WINDOWS:
         return None
     message = f"{windows} windows were timed, an interval needs {steady.MIN_WINDOWS}; or repeat the run"
@@ -248,7 +248,7 @@ def few_windows(windows: int, attempts: int) -> Finding | None:
 
 
 def no_steady_state(windows: int, warmup_requested: int | None) -> Finding:
-    """Said where the second half stands for the timed part."""
+    """For runs in which the second half of the windows is used as the timed part."""
     if warmup_requested is None:
         why = f"no steady part was found in {windows} windows"
     else:
@@ -257,7 +257,7 @@ def no_steady_state(windows: int, warmup_requested: int | None) -> Finding:
 
 
 def another_model(parameters: int, trainable: int, built: Mapping[str, Any] | None) -> Finding | None:
-    """The module that was built against the facts that FLOPs and memory are computed from."""
+    """Compares the module that was built with the parameter counts that FLOPs and memory are computed from."""
     if built is None:
         return None
     got = built["parameters"], built["trainable_parameters"]
@@ -271,7 +271,7 @@ def another_model(parameters: int, trainable: int, built: Mapping[str, Any] | No
 
 
 def verification(found: Mapping[str, Any] | None) -> Finding | None:
-    """found: what was compared before the attempt, as `tunemark.verify` keeps it; None where nothing was asked for."""
+    """found: the comparison made before the attempt, as `tunemark.verify` stores it; None if none was requested."""
     if not found:
         return None
     reference, failure = found["reference"], found.get("failure")
@@ -287,10 +287,10 @@ def verification(found: Mapping[str, Any] | None) -> Finding | None:
 
 
 def device(seen: Seen) -> list[Finding]:
-    """What the device's own monitor saw: slowing down, other processes, a device that was lost."""
+    """Findings from the device's monitor: throttling, other processes, a lost device."""
     found = []
     if seen.lost:
-        message = f"the device answered no more ({'; '.join(seen.lost)}): what ran after that did not run on it"
+        message = f"the device stopped answering ({'; '.join(seen.lost)}): what ran after that did not run on it"
         found.append(Finding(rule="device-lost", severity="invalid", message=message))
     if seen.foreign:
         words = ", ".join(seen.foreign[:4]) + (f" and {len(seen.foreign) - 4} more" if len(seen.foreign) > 4 else "")
@@ -312,7 +312,7 @@ def device(seen: Seen) -> list[Finding]:
 
 
 def restarted(lives: int) -> Finding:
-    """lives: that the attempt's processes had before the one that is measured."""
+    """lives: how often the attempt's processes were restarted before the life that is measured."""
     message = f"its processes were started again {lives} times: what is measured is their last life alone, and the "
     message += "records of the earlier ones are kept beside it"
     return Finding(rule="restarted", severity="note", message=message)
@@ -329,7 +329,7 @@ def _percent(fraction: float) -> str:
 
 
 def merged(found: Sequence[tuple[int, Finding]], attempts: int) -> tuple[Finding, ...]:
-    """One finding for each rule, of findings by attempt, the worst rules first."""
+    """Merge (attempt, finding) pairs into one per rule, the worst severity first; attempt 0 is the whole run."""
     order = ("invalid", "suspect", "unknown", "note")
     by_rule: dict[str, list[tuple[int, Finding]]] = {}
     for number, finding in found:

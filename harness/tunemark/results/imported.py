@@ -1,6 +1,6 @@
-"""Claims of others that were audited, kept beside our own results: each a row that says that it was not measured here.
+"""Audited claims of other parties, stored next to our own results: each row says that it was not measured here.
 
-In a store they lie in `imported/`, each a JSON object in a file named by its content; in a report in `imported.jsonl`.
+A store keeps them in `imported/`, one JSON object per file, named by its content hash; a report in `imported.jsonl`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SCHEMA = 1
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One audited claim; kind: 'measured' where it is a run of our own.
+    """One audited claim; kind: 'measured' if it is a run of our own.
 
     id: of the table's row, or the file's name. meaning: what the tool's figure counts; counts: the same in a word, null
-    where it is open. count: packages as they are sold. tokens_per_s_claimed: as stated, or the median of the printed
-    rates after the first; tokens_per_s_rederived: by each other way; arithmetic: of them all. mfu_implied: of the dense
-    peak, by `mfu_convention`. missing: facts that a full judgement lacks. origin: of each fact, where it is known.
+    if ambiguous. count: packages as sold. tokens_per_s_claimed: as stated, or the median of the printed rates after the
+    first; tokens_per_s_rederived: by each other way; arithmetic: of all of them. mfu_implied: of the dense peak, by
+    `mfu_convention`. missing: facts needed for a full audit. origin: where each fact comes from, if known.
     """
 
     id: str
@@ -65,7 +65,7 @@ def encode_imported(row: Imported) -> str:
 
 
 def keep(rows: Iterable[Imported], store: Path) -> None:
-    """Put rows into a store; the same row twice is one. Raises `BadStore` where it cannot be written."""
+    """Write rows to a store; equal rows are stored once. Raises `BadStore` if it cannot be written."""
     folder = store / _FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def keep(rows: Iterable[Imported], store: Path) -> None:
 
 
 def read_imported(folder: Path) -> list[Imported]:
-    """The rows of a store, or of a folder that a report was written to; none is no error."""
+    """The rows of a store or a report's folder, which may have none."""
     paths: Sequence[Path] = [*sorted((folder / _FOLDER).glob("*.json")), folder / IMPORTED]
     found: list[Imported] = []
     for path in paths:

@@ -1,7 +1,7 @@
-"""The records of all ranks of one attempt, as written: instants and counts, no rate and no notion of warm-up.
+"""The records of all ranks of one attempt, as written: instants and counts, without rates or warm-up.
 
-Ranks of one data rank train on the same batch, so tokens are summed over data ranks, once each. Instants of
-different ranks are never compared.
+Ranks of one data rank train on the same batch, so tokens are summed once per data rank. Instants of different ranks
+are never compared.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tunemark_worker.contract import Assignment, records_name
 
 
 class Counts(NamedTuple):
-    """Tokens of some steps, whole job. slots: batch x sequence. content: not padding. trained: with a label."""
+    """Tokens of some steps, whole job. slots: batch x sequence. content: without padding. trained: with a label."""
 
     slots: int
     content: int
     trained: int
 
 
-# A run of many ranks has tens of thousands of the following three, so each is decoded from its line at once.
+# A run of many ranks has tens of thousands of the next three records, so each is decoded straight from its line.
 class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
-    """One optimizer step on one rank, with its tokens as in `Counts`. marks: (part, instant) where parts were timed,
-    None else. samples: a digest of each row, of the first steps; empty else."""
+    """One optimizer step on one rank, with its tokens as in `Counts`. marks: (part, instant) if parts were timed, else
+    None. samples: for the first steps a digest of each row, else empty."""
 
     number: int = msgspec.field(name="step")
     instant_s: float
@@ -46,8 +46,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="edge"):
-    """A window's edge. steps: done so far. second_s, witness_s: the second clock, before and after a value that
-    depends on the last update was read."""
+    """A window's edge. steps: done so far. second_s, witness_s: a second clock, before and after reading a value that
+    depends on the last update."""
 
     instant_s: float
     steps: int
@@ -56,8 +56,8 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="load"):
-    """CPU seconds so far: busy_s of the rank's cores, whoever used them (None where unknown), own_s of its process;
-    minor_faults: pages that the kernel has handed to it, None where unknown."""
+    """CPU seconds so far: busy_s of the rank's cores by any process (None if unknown), own_s of its own process;
+    minor_faults: page faults of the process without disk access, None if unknown."""
 
     instant_s: float
     busy_s: float | None
@@ -65,14 +65,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
     minor_faults: int | None = None
 
 
-_SERIAL = ("step", "edge", "load")
-_SERIES: msgspec.json.Decoder[Step | Edge | Load] = msgspec.json.Decoder(Step | Edge | Load)
+_STREAMED_KINDS = ("step", "edge", "load")
+_STREAMED: msgspec.json.Decoder[Step | Edge | Load] = msgspec.json.Decoder(Step | Edge | Load)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """What one rank wrote. beside: records of what was done before and after the timed part. end: None after a kill.
-    peak_flops: measured, None where it was not."""
+    """The records of one rank. beside: those made before and after training (model, evaluation, sample, saved).
+    peak: the measured matmul peak, None if not measured. end: None after a kill."""
 
     rank: int
     data_rank: int
@@ -89,8 +89,8 @@ class Rank:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """All ranks of an attempt that left records. partial_lines: last lines that a kill cut off, dropped.
-    life: how often its processes were started again; the records are of the last time."""
+    """All ranks of an attempt that left records. partial_lines: last lines cut off by a kill, which are dropped.
+    life: how often its processes were restarted; the records are of the last start."""
 
     assignment: Assignment
     ranks: tuple[Rank, ...]
@@ -99,7 +99,7 @@ class Measurement:
 
     @property
     def is_whole(self) -> bool:
-        """True where every rank has left records; else no sum over ranks can be formed."""
+        """True if every rank left records; otherwise nothing can be summed over ranks."""
         return len(self.ranks) == self.assignment.processes
 
     @functools.cached_property
@@ -112,9 +112,8 @@ class Measurement:
 
     @functools.cached_property
     def steps(self) -> tuple[Counts, ...]:
-        """The job's tokens by step, as far as every data rank has come."""
+        """The job's tokens by step, up to the last step that every data rank recorded."""
         series = [rank.steps for rank in self.data_ranks]
-        # As far as the shortest.
         return tuple(
             Counts(sum(s.slots for s in row), sum(s.content for s in row), sum(s.trained for s in row))
             for row in zip(*series, strict=False)
@@ -122,7 +121,7 @@ class Measurement:
 
     @functools.cached_property
     def losses(self) -> tuple[float, ...]:
-        """The mean loss per predicted token, by step; steps without such a token are left out."""
+        """The mean loss per predicted token, by step; steps without a predicted token are left out."""
         found = []
         for row in zip(*(rank.steps for rank in self.data_ranks), strict=False):
             targets = sum(step.targets for step in row)
@@ -132,7 +131,7 @@ class Measurement:
 
     @property
     def gradient_norms(self) -> tuple[float, ...]:
-        """The norm of the whole job's gradient before clipping, by step, as rank 0 says it."""
+        """The norm of the whole job's gradient before clipping, by step, as rank 0 recorded it."""
         return tuple(step.gradient_norm for step in self.ranks[0].steps) if self.ranks else ()
 
     def counts(self, first: int, last: int) -> Counts:
@@ -142,35 +141,35 @@ class Measurement:
 
 
 def read(folder: Path) -> Measurement:
-    """Read an attempt's folder; `BadStore` names the file and line of what is no record."""
+    """Read an attempt's folder; raises `BadStore` with the file and line of an invalid record."""
     plan = folder / "plan.json"
     try:
         assignment = Assignment.from_json(plan.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _bad(plan, None, str(error)) from error
+        raise _bad_store(plan, None, str(error)) from error
     ranks, partial, life = [], 0, last_life(folder)
     for rank in range(assignment.processes):
         path = folder / records_name(rank, life)
         if path.exists():
-            found, cut = _rank(path, rank, assignment)
+            found, partial_line = _read_rank(path, rank, assignment)
             ranks.append(found)
-            partial += cut
+            partial += partial_line
     return Measurement(assignment=assignment, ranks=tuple(ranks), partial_lines=partial, life=life)
 
 
 def last_life(folder: Path) -> int:
-    """How often an attempt's processes were started again: only of their last life is anything measured."""
+    """How often an attempt's processes were restarted; only the last life is measured."""
     found = (
         re.fullmatch(r"records\.\d+\.life(\d+)\.jsonl", path.name) for path in folder.glob("records.*.life*.jsonl")
     )
     return max((int(match[1]) for match in found if match), default=0)
 
 
-def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
+def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
     try:
         *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise _bad(path, None, str(error)) from error
+        raise _bad_store(path, None, str(error)) from error
     phases: list[tuple[str, float]] = []
     steps: list[Step] = []
     edges: list[Edge] = []
@@ -179,7 +178,7 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
     once: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
-            row = _decoded(line)
+            row = _decode(line)
             if isinstance(row, Step):
                 if row.number != len(steps):
                     raise ValueError(f"step {row.number} is out of order")
@@ -200,7 +199,7 @@ def _rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
                 once[row["kind"]] = row
         except (ValueError, KeyError, TypeError) as error:
             why = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise _bad(path, number, why) from error
+            raise _bad_store(path, number, why) from error
     facts = once.get("facts", {})
     found = Rank(
         rank=rank,
@@ -225,23 +224,23 @@ def _data_rank(path: Path, rank: int, facts: Mapping[str, Any], assignment: Assi
         return 0
     if assignment.data_ranks == assignment.processes or not facts:
         return rank
-    raise _bad(path, None, "its facts do not say which data rank it is, so its tokens cannot be summed")
+    raise _bad_store(path, None, "its facts do not say which data rank it is, so its tokens cannot be summed")
 
 
-def _decoded(line: bytes) -> Step | Edge | Load | dict[str, Any]:
-    """One record; ValueError, KeyError or TypeError where it is none, or lacks a field."""
+def _decode(line: bytes) -> Step | Edge | Load | dict[str, Any]:
+    """Decode one record; ValueError, KeyError or TypeError if it is not one, or lacks a field."""
     try:
-        return _SERIES.decode(line)
+        return _STREAMED.decode(line)
     except msgspec.MsgspecError:
-        # Another kind, or a number that is none, which stands there as a string.
+        # Another kind of record, or a number that is not finite, which is written as a string.
         row = read_record(line)
-    if row["kind"] not in _SERIAL:
+    if row["kind"] not in _STREAMED_KINDS:
         return row
     found: Step | Edge | Load = msgspec.convert(row, Step | Edge | Load, strict=False)
     return found
 
 
-def _bad(path: Path, line: int | None, why: str) -> BadStore:
+def _bad_store(path: Path, line: int | None, why: str) -> BadStore:
     return BadStore(
         what=f"{path}{'' if line is None else f', line {line}'} cannot be read",
         why=why,

@@ -1,9 +1,9 @@
-"""How many times as fast one run is as another, from their attempts: a ratio with its interval, on the log scale.
+"""The ratio of two runs' rates with its interval, from their attempts, on the log scale.
 
-The unit of replication is the attempt. Where attempts were taken in rounds the rounds are the pairs, so that a drift of
-the machine cancels out; else the two sides' variances stand for themselves (Welch 1947, Biometrika 34: 28, with the
-degrees of freedom of Satterthwaite 1946, Biometrics Bulletin 2: 110). Several claims at once are held to one level by
-Holm's rule (1979, Scandinavian Journal of Statistics 6: 65).
+The unit of replication is the attempt. Attempts taken in rounds are compared in pairs by round, so that a drift of the
+machine cancels out; otherwise each side has its own variance (Welch 1947, Biometrika 34: 28, with the degrees of
+freedom of Satterthwaite 1946, Biometrics Bulletin 2: 110). Several simultaneous tests share one level by Holm's method
+(1979, Scandinavian Journal of Statistics 6: 65).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LEVEL = 0.95
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A ratio of rates with its 95 % interval. low, high, p: null where an attempt a side is too few to know them.
+    """A ratio of rates with its 95 % interval. low, high, p: null if a side has only one attempt.
 
-    n: attempts of each side, the compared side first; of a combination of several runs, of each in its order.
+    n: attempts of each side, the compared side first; for a combination of several runs, of each in order.
     method: paired or Welch, or why there is no interval. p: two-sided, of a true ratio of 1.
     """
 
@@ -37,7 +37,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def holds_one(self) -> bool | None:
-        """Whether the interval holds 1; None without an interval."""
+        """Whether the interval contains 1; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= 1 <= self.high
 
 
@@ -49,17 +49,17 @@ class Term(NamedTuple):
 
 
 def combined(terms: Sequence[Term], *, in_rounds: bool, level: float = LEVEL) -> Ratio:
-    """exp of the weighted sum of mean log rates: weights 1 and -1 make a ratio. Turning every weight's sign makes the
-    inverse, and what scales all rates alike changes nothing where the weights sum to 0.
+    """exp of the weighted sum of mean log rates: weights 1 and -1 make a ratio. Negating every weight gives the
+    inverse, and a common factor of all rates cancels if the weights sum to 0.
 
     in_rounds: attempt i of every run was taken in round i.
     """
     n = tuple(len(term.rates) for term in terms)
     logs = [[math.log(rate) for rate in term.rates] for term in terms]
-    middle = math.fsum(term.weight * _mean(values) for term, values in zip(terms, logs, strict=True))
+    center = math.fsum(term.weight * _mean(values) for term, values in zip(terms, logs, strict=True))
     if min(n) < 2:
         few = "one attempt" if max(n) < 2 else "one attempt on a side"
-        return Ratio(value=math.exp(middle), low=None, high=None, n=n, method=f"none: {few}", p=None)
+        return Ratio(value=math.exp(center), low=None, high=None, n=n, method=f"none: {few}", p=None)
     if in_rounds:
         assert len(set(n)) == 1, "a round has one attempt of each run"
         rounds = [math.fsum(t.weight * v[i] for t, v in zip(terms, logs, strict=True)) for i in range(n[0])]
@@ -73,15 +73,15 @@ def combined(terms: Sequence[Term], *, in_rounds: bool, level: float = LEVEL) ->
         method = f"Welch t on log {100 * level:.0f} %"
     error = math.sqrt(variance)
     half = student.quantile(0.5 + level / 2, df) * error
-    p = student.two_sided(middle / error, df) if error else float(middle == 0)
+    p = student.two_sided(center / error, df) if error else float(center == 0)
     return Ratio(
-        value=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half), n=n, method=method, p=p
+        value=math.exp(center), low=math.exp(center - half), high=math.exp(center + half), n=n, method=method, p=p
     )
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """Each p, adjusted so that claims at or below a level are wrong in any of them with at most that probability.
-    Those that are None make no claim and count for nothing."""
+    """Adjust p values by Holm's method: rejecting those at or below a level has at most that family-wise error rate.
+    None values are no tests and are not counted."""
     known = sorted((value, i) for i, value in enumerate(p) if value is not None)
     adjusted: list[float | None] = [None] * len(p)
     largest = 0.0
@@ -92,24 +92,24 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
 
 def rates_of(result: Result) -> list[float]:
-    """The rates of a run's attempts that ended well, in order of time (content tokens per second)."""
-    return [row.tokens_per_s for row in _counted(result) if row.tokens_per_s]
+    """The content tokens per second of a run's attempts that ended with status ok, in order of time."""
+    return [row.tokens_per_s for row in _rated_attempts(result) if row.tokens_per_s]
 
 
 def were_in_rounds(results: Sequence[Result]) -> bool:
-    """True where the runs' attempts were taken in rounds on one host: each run once, in whatever order, then each
-    again. Told from the attempts' names, which begin with the instant of their start."""
-    starts = [[row.name.partition("-")[0] for row in _counted(r)] for r in results]
+    """True if the runs' attempts were taken in rounds on one host: each run once, in any order, then each again.
+    Decided by the attempts' names, which begin with the time of their start."""
+    starts = [[row.name.partition("-")[0] for row in _rated_attempts(r)] for r in results]
     hosts = {_host(r) for r in results}
     if len({len(row) for row in starts}) != 1 or len(hosts) != 1 or None in hosts or not all(map(all, starts)):
         return False
-    if not all(_is_stamp(name) for row in starts for name in row):
+    if not all(_is_timestamp(name) for row in starts for name in row):
         return False
     rounds = list(zip(*starts, strict=True))
     return all(max(former) < min(latter) for former, latter in itertools.pairwise(rounds))
 
 
-def _counted(result: Result) -> list[AttemptRow]:
+def _rated_attempts(result: Result) -> list[AttemptRow]:
     return [row for row in result.each_attempt if row.status == "ok" and row.tokens_per_s]
 
 
@@ -118,9 +118,9 @@ def _host(result: Result) -> object:
     return worker.get("node") or host.get("name")
 
 
-def _is_stamp(name: str) -> bool:
-    day, middle, time = name.partition("T")
-    return bool(middle) and len(day) == 8 and len(time) == 6 and (day + time).isdecimal()
+def _is_timestamp(name: str) -> bool:
+    day, separator, time = name.partition("T")
+    return bool(separator) and len(day) == 8 and len(time) == 6 and (day + time).isdecimal()
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,6 +1,6 @@
-"""The tokens of some steps, counted from the token file's documents alone: a witness against the worker's counts.
+"""Count the tokens of some steps from the token file's documents alone, to check the worker's counts independently.
 
-It shares the order of documents with the worker (`documents.rows`) and nothing else: no batch is formed here.
+It shares only the order of documents with the worker (`documents.rows`): no batch is formed here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Documents:
-    """Where documents begin (one more than there are), and for each token a byte that is 1 where it is trained on. ids:
-    int32 of all tokens; None where they are not at hand."""
+    """offsets: where documents begin, [documents + 1]. trained: a byte per token, 1 if it is trained on. ids: int32 of
+    all tokens; None if not available."""
 
     offsets: Sequence[int]
     trained: bytes | memoryview
@@ -35,22 +35,22 @@ def recount(found: Documents, assignment: Assignment, first: int, last: int) -> 
     lengths = documents.training_lengths([end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate)
     rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
     slots = content = trained = 0
-    # Of the mask, which may be larger than memory, only what the rows hold is looked at.
+    # The mask may be larger than memory: only the part that the rows hold is read.
     mask = memoryview(found.trained)
     for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
         slots += a.sequence
         for document, length in row:
             begin = found.offsets[document]
             content += length
-            # Nothing predicts a document's first token.
+            # A document's first token is not predicted.
             trained += bytes(mask[begin + 1 : begin + length]).count(1)
     return Counts(slots, content, trained)
 
 
 def samples(found: Documents, assignment: Assignment, step: int) -> list[str]:
-    """The digests of the rows that a step has to train on, each once."""
+    """The digests of the rows that a step has to train on."""
     a, ids = assignment, found.ids
-    assert ids is not None, "asked only where the ids are at hand"
+    assert ids is not None, "called only with ids"
     lengths = documents.training_lengths([end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate)
     rows = documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
     parts = [

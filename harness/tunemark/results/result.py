@@ -1,4 +1,4 @@
-"""What is known of a run: what was asked, what was measured with its intervals, what was noticed, and a verdict.
+"""The result of a run: its settings, measurements with intervals, findings and a verdict.
 
 Unknown is null, never 0; the reason is in a finding or in the field's own `_reason`.
 """
@@ -21,7 +21,7 @@ Verdict = Literal["valid", "suspect", "invalid", "unknown"]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A value with its 95 % interval; low and high are null where n is too small for one. method says of what kind."""
+    """A value with its 95 % interval; low and high are null if n is too small for one. method: how it was computed."""
 
     value: float
     low: float | None
@@ -31,7 +31,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The mean loss per predicted token of documents kept out of training, in nats. tokens: predicted ones."""
+    """The mean loss per predicted token of held-out documents, in nats. tokens: predicted ones."""
 
     documents: int
     tokens: int
@@ -40,7 +40,7 @@ class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the model says after a prompt, always the likeliest token."""
+    """The model's greedy completion of a prompt, before and after training."""
 
     prompt: str
     before: str | None
@@ -48,7 +48,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The trained model's folder, and the size of its files without the tokenizer's."""
+    """The trained model's folder, and the size of its files without the tokenizer."""
 
     path: str
     bytes: int
@@ -71,7 +71,7 @@ class StepTime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One attempt. reason: why it stopped. evidence: what shows it. others_load: the share of its cores' time that
-    other processes used; minor_faults_per_step: pages that the kernel handed to the job, both while it was timed."""
+    other processes used; minor_faults_per_step: the job's minor page faults; both over the timed part."""
 
     name: str
     status: Status
@@ -86,14 +86,14 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the plan says of a run: stored with each attempt, so that a result needs no plugin to be derived.
+    """A run's settings and planned facts: stored with each attempt, so that deriving a result needs no plugin.
 
-    breakdown: every part of a step was waited for, so its rates are not the run's. peak_flops: what the accelerator's
-    chips promise in this precision, null where unknown. learnable: false where no loss can fall. simulated: the
-    accelerator is a simulator's, so that no figure says how fast anything is. parts: physical memories of the
-    accelerator; memory_bytes: all of it; null where unknown. hardware_flops_per_token: model FLOPs and what
-    checkpointing computes again, causal attention. evaluate: documents held out of training. sample, save: the prompt
-    to complete and the folder to save to, where asked for.
+    breakdown: the run waited for every part of a step, so its rates are not comparable. peak_flops: the published peak
+    of the accelerator's chips in this precision, null if unknown. learnable: false if the loss cannot fall. simulated:
+    measured on a simulated device, so no figure says how fast anything is. parts: physical devices of the accelerator;
+    memory_bytes: of all of it; null if unknown. hardware_flops_per_token: model FLOPs plus what checkpointing
+    recomputes, causal attention. evaluate: documents held out of training. sample, save: the prompt to complete and the
+    folder to save to, if requested.
     """
 
     run_id: str
@@ -147,22 +147,22 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hardware_flops_per_token: float | None = None
 
 
-# Inherited, against the style: the same fields are flat in two files, and a second list of them would drift.
+# Inheritance, against the style: both files hold the same flat fields, and two lists of them would diverge.
 class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run with all its attempts.
 
     tokens_per_s counts content tokens, slot_tokens_per_s batch x sequence, trained_tokens_per_s labels; all of the
-    whole job. steps_measured, warmup_steps, tokens and interval_s are sums over attempts that the rates are of.
-    setup_s: seconds of each phase from the launch on, time_to_first_step_s from the launch to the first step's end,
-    medians of attempts. peak_memory_bytes: of the rank that held most. requested_bytes: the allocation that failed,
-    available_bytes: what there was for it. queue_s: waiting for a turn on the device, search_s: choosing a parallel
-    configuration; of the last attempt in which the platform said so, and part of no rate. search: what was looked at
-    and tried, where the harness itself has chosen the layout; micro_batch and checkpointing are then the chosen ones.
+    whole job. steps_measured, warmup_steps, tokens and interval_s are sums over the attempts that the rates use.
+    setup_s: seconds of each phase since the launch, time_to_first_step_s from the launch to the first step's end;
+    medians of attempts. peak_memory_bytes: of the rank that used most. requested_bytes: the allocation that failed,
+    available_bytes: the memory available to it. queue_s: waiting for the device, search_s: choosing a parallel
+    configuration; both of the last attempt that reports them, and part of no rate. search: the layouts considered and
+    tried, if the harness itself chose the layout; micro_batch and checkpointing are then the chosen ones.
 
-    Of the timed parts that the rates are of, as the device's monitor sampled them: energy_j, a difference of counters,
-    all devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, the
-    highest; clock_hz, mean; throttled_fraction, of the samples in which a device was slowed down by heat or by a lack
-    of power. telemetry_reasons: for each of them that is null, why.
+    Sampled by the device's monitor over the timed parts that the rates use: energy_j, a difference of counters, all
+    devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, highest;
+    clock_hz, mean; throttled_fraction, of samples with a device slowed down by heat or lack of power.
+    telemetry_reasons: for each of them that is null, why.
     """
 
     status: Status
@@ -217,9 +217,9 @@ def encode(result: Result) -> str:
 
 
 def decode(line: str) -> Result:
-    """The result of one line; ValueError where it is none or of another schema."""
+    """Decode the result of one line; ValueError if it is not one, or of another schema."""
     try:
-        head = msgspec.json.decode(line, type=_Head)
+        head = msgspec.json.decode(line, type=_SchemaHeader)
     except msgspec.ValidationError as error:
         raise ValueError(f"not a result of schema {SCHEMA}") from error
     if head.schema != SCHEMA:
@@ -227,7 +227,7 @@ def decode(line: str) -> Result:
     return msgspec.json.decode(line, type=Result)
 
 
-class _Head(msgspec.Struct):
-    """Of any schema, its number."""
+class _SchemaHeader(msgspec.Struct):
+    """The schema number of a line of any schema."""
 
     schema: Any = None

@@ -1,4 +1,4 @@
-"""The JSON Schema of a line of runs.jsonl, from the very type that is written."""
+"""The JSON Schema of a line of runs.jsonl, generated from the type that is written."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The runs folder: `<model>-<device>-<size>-<strategy>-<run_id>/<attempt>/`, from which every result is derived.
 
-The records are the truth. `result.json` beside them is for people and other programs: it is never read back.
+The records are authoritative. `result.json` beside them is for people and other programs: it is never read back.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
 from tunemark.results.trace import POINTS, Trace, read_trace
 from tunemark_worker.contract import Assignment, TokenFile, token_layout
 
-# About what a short attempt writes.
-_PROOF_BYTES = 256 * 1024
+# Roughly what a short attempt writes.
+_WRITE_TEST_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
-    """An attempt's folder and its attempt.json. assignment: where the folder itself does not have it."""
+    """An attempt's folder and its attempt.json. assignment: only if the folder has no plan.json."""
 
     folder: Path
     identity: Identity
@@ -51,14 +51,14 @@ class _Entry:
 
 
 class Store:
-    """All attempts under one folder; copying folders into it merges stores."""
+    """All attempts in one folder; copying run folders into it merges stores."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # What a full disk did not take: such an attempt is a row all the same, and the sweep goes on.
+        # Attempts that a full disk could not store: they are rows of the results too, and the sweep continues.
         self._unwritten: dict[Path, _Entry] = {}
 
-    # -- before anything is measured
+    # -- checks before anything is measured
 
     def prove_writable(self) -> None:
         """Raise `BadStore` unless attempts can be written."""
@@ -66,28 +66,28 @@ class Store:
 
     @staticmethod
     def prove_folder(folder: Path) -> None:
-        """Make a folder and raise `BadStore` unless files can be written to it."""
-        with _writing(folder):
+        """Create a folder; raise `BadStore` unless files can be written to it."""
+        with _bad_store_on_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # A full disk may still take an empty file.
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as file:
-                file.write(bytes(_PROOF_BYTES))
+                file.write(bytes(_WRITE_TEST_BYTES))
                 file.flush()
 
-    # -- what is there
+    # -- reading
 
     def has_attempt(self, run_id: str) -> bool:
         return bool(self._entries(run_id))
 
     def finished_attempts(self, run_id: str, fingerprint: str, *, verified: bool = False) -> int:
-        """Attempts of the newest series that ended well with this code, data and interpreter; where `verified`, of
-        those whose strategy was verified before."""
-        ours = [e for e in self._newest(run_id) if _is_of(e, fingerprint)]
+        """The number of ok attempts of the newest series with this code, data and interpreter; if `verified`, only
+        those whose strategy was verified."""
+        ours = [e for e in self._newest(run_id) if _has_fingerprint(e, fingerprint)]
         return sum(e.facts.get("status") == "ok" and not (verified and "verification" not in e.facts) for e in ours)
 
     def unfinished(self, run_id: str, fingerprint: str) -> list[tuple[Path, Mapping[str, Any]]]:
-        """(folder, facts) of the attempts whose end nobody has noted, the oldest first."""
-        found = sorted((e for e in self._entries(run_id) if _is_of(e, fingerprint)), key=lambda e: e.started)
+        """(folder, facts) of the attempts without a recorded end, the oldest first."""
+        found = sorted((e for e in self._entries(run_id) if _has_fingerprint(e, fingerprint)), key=lambda e: e.started)
         return [(e.folder, e.facts) for e in found if "status" not in e.facts]
 
     def measurements(self, run_id: str) -> list[Measurement]:
@@ -95,18 +95,18 @@ class Store:
         return [read(entry.folder) for entry in self._newest(run_id)]
 
     def series(self, run_id: str, fingerprint: str, *, new: bool) -> str:
-        """The name under which attempts are taken together: the newest series', or a new one."""
-        newest = [e for e in self._newest(run_id) if _is_of(e, fingerprint)]
+        """The name of the series that new attempts join: the newest one, or a new one."""
+        newest = [e for e in self._newest(run_id) if _has_fingerprint(e, fingerprint)]
         if newest and not new:
             return str(newest[0].facts["series"])
         return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}-{fingerprint[:8]}"
 
     def result(self, plan: Plan, catalog: Catalog) -> Result:
-        """The result of a plan's newest series, with the plugins' findings, also kept as result.json."""
+        """Derive the result of a plan's newest series, with the plugins' findings, and store it as result.json."""
         entries = self._newest(plan.run_id)
-        assert entries, "a result is asked for after an attempt"
+        assert entries, "a result needs an attempt"
         result = audited(_derive(entries), plan, catalog)
-        with contextlib.suppress(BadStore):  # it is derived: a disk that takes nothing more loses nothing by it
+        with contextlib.suppress(BadStore):  # derived, so nothing is lost on a full disk
             _write(entries[-1].folder / "result.json", encode(result) + "\n")
         return result
 
@@ -118,16 +118,16 @@ class Store:
         folder: str | None = None,
         broken: Callable[[TunemarkError], None] | None = None,
     ) -> list[Result]:
-        """The results of the newest series of all runs, or of every series, the oldest first. folder: of one run.
+        """The results of the newest series of all runs, or of every series, the oldest first. folder: only this run's.
 
-        broken: is told of each attempt and run that cannot be read, and the others are given; else the first raises.
+        broken: called for each attempt and run that cannot be read, which is then skipped; without it the first raises.
         """
         if not self.root.is_dir():
             raise BadStore(what=f"there is no store {self.root}", next="give the folder that --store names")
         runs: dict[str, list[_Entry]] = {}
         for entry in self._entries(folder=folder, broken=broken):
             runs.setdefault(entry.identity.run_id, []).append(entry)
-        series = [s for entries in runs.values() for s in (_series if every_series else _newest_alone)(entries)]
+        series = [s for entries in runs.values() for s in (_split_series if every_series else _newest_only)(entries)]
         found = []
         for entries in sorted(series, key=lambda s: s[0].started):
             try:
@@ -139,8 +139,8 @@ class Store:
         return [audited(r, None, catalog) for r in found] if catalog else found
 
     def traces(self, result: Result, most: int = POINTS) -> list[Trace]:
-        """The raw steps of a result's attempts, at most so many windows of each; where the records of one are gone or
-        broken it has none."""
+        """The raw steps of a result's attempts, at most `most` windows each; attempts whose records are missing or
+        broken are skipped."""
         rows = {row.name: row for row in result.each_attempt}
         found = []
         for entry in self._newest(result.run_id):
@@ -149,38 +149,38 @@ class Store:
                 found += [drawn] if drawn else []
         return found
 
-    # -- what is written
+    # -- writing
 
     def attempt_folder(self, plan: Plan, name: str) -> Path:
-        """Where an attempt of this name belongs."""
+        """The folder for an attempt of this name."""
         spec = plan.spec
         words = "-".join([spec.model, spec.device, spec.size, spec.strategy])
-        # A file's name is limited to 255 bytes, and options may hold paths; the run_id alone is what counts.
+        # File names are limited to 255 bytes, and options may hold paths; only the run_id identifies a run.
         run = re.sub(r"[^A-Za-z0-9._+=-]", "_", words)[:150] + f"-{plan.run_id}"
         return self.root.absolute() / run / name
 
     def new_attempt(self, plan: Plan, folder: Path, assignment: Assignment, facts: Mapping[str, Any]) -> None:
-        """Make an attempt's folder, with its plan and what is known of it before the launch."""
-        with _writing(folder):
+        """Create an attempt's folder, with its plan and the facts known before the launch."""
+        with _bad_store_on_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "plan.json", assignment.to_json())
-        _write(folder / "attempt.json", _encoded(plan, facts))
+        _write(folder / "attempt.json", _encode(plan, facts))
 
     def write_attempt(
         self, plan: Plan, folder: Path, facts: Mapping[str, Any], assignment: Assignment | None = None
     ) -> None:
-        """Write what the parent knows of an attempt, after its launch and again after its end. What then cannot be
-        written is known as long as this store is. assignment: of an attempt that may have found no place either."""
+        """Write the parent's facts of an attempt, after its launch and again after its end. If writing fails they are
+        kept in memory with this store. assignment: needed if plan.json could not be written either."""
         self._unwritten.pop(folder, None)
         try:
-            _write(folder / "attempt.json", _encoded(plan, facts))
+            _write(folder / "attempt.json", _encode(plan, facts))
         except BadStore:
             missing = None if (folder / "plan.json").exists() else assignment
             self._unwritten[folder] = _Entry(
                 folder=folder, identity=identity(plan), facts=dict(facts), assignment=missing
             )
 
-    # -- how it is found
+    # -- finding attempts
 
     def _entries(
         self,
@@ -192,7 +192,7 @@ class Store:
         found = []
         for path in sorted(self.root.glob(f"{run}/*/attempt.json")):
             try:
-                found.append(_entry(path))
+                found.append(_read_entry(path))
             except BadStore as error:
                 if broken is None:
                     raise
@@ -207,10 +207,10 @@ class Store:
 
 
 def identity(plan: Plan) -> Identity:
-    """What a stored attempt keeps of its plan."""
+    """The temporary of a plan that is stored with its attempts."""
     spec, accelerator = plan.spec, plan.accelerator
     same = set(Identity.__struct_fields__) & set(type(spec).__dataclass_fields__)
-    # Autocast computes in the precision that it names.
+    # Autocast computes in the precision of its name.
     peaks = accelerator.peak_flops
     peak_flops = peaks.get(spec.precision, peaks.get(spec.precision.removesuffix("-autocast")))
     return Identity(
@@ -243,14 +243,14 @@ def identity(plan: Plan) -> Identity:
 
 
 def audited(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
-    """The result with the plugins' findings; a plugin that fails is a finding that makes the verdict unknown."""
+    """Add the plugins' findings to a result; a plugin that fails adds a finding that makes the verdict unknown."""
     found = [(0, finding) for finding in result.findings]
     for plugin, function in catalog.observers("tunemark_audit"):
         try:
             found += [
                 (0, msgspec.convert(f, Finding, from_attributes=True)) for f in function(plan=plan, result=result)
             ]
-        # A stranger's function is on the other side.
+        # Third-party code may raise anything.
         except Exception as error:
             message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
             found.append((0, Finding(rule="audit-failed", severity="unknown", message=message)))
@@ -270,7 +270,7 @@ def _attempt(entry: _Entry) -> Attempt:
         measurement = read(entry.folder)
     else:
         measurement = Measurement(assignment=entry.assignment, ranks=(), partial_lines=0)
-    status, reason, evidence = _end(measurement)
+    status, reason, evidence = _end_by_records(measurement)
     if facts.get("status") in ("oom", "error", "killed", "timeout") or (facts.get("status") == "ok" and status == "ok"):
         status = facts["status"]
         reason, evidence = str(facts.get("reason", "")), str(facts.get("evidence", ""))
@@ -286,8 +286,8 @@ def _attempt(entry: _Entry) -> Attempt:
     )
 
 
-def _end(measurement: Measurement) -> tuple[Status, str, str]:
-    """How an attempt ended, by its records alone."""
+def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
+    """Decide from the records alone how an attempt ended."""
     for rank in measurement.ranks:
         if rank.end is not None and rank.end.get("status") != "ok":
             status: Status = "oom" if rank.end.get("status") == "oom" else "error"
@@ -303,7 +303,7 @@ def _end(measurement: Measurement) -> tuple[Status, str, str]:
 
 
 def _documents(file: TokenFile) -> Documents | None:
-    """The token file's documents; None where it is not there any more, or not as it was."""
+    """The token file's documents; None if it is missing or has changed."""
     path = Path(file.path)
     try:
         if path.stat().st_size != token_layout(file.documents, file.tokens).end:
@@ -314,7 +314,7 @@ def _documents(file: TokenFile) -> Documents | None:
     return Documents(offsets=tokens.offsets.tolist(), trained=tokens.trained.data, ids=tokens.ids)
 
 
-def _entry(path: Path) -> _Entry:
+def _read_entry(path: Path) -> _Entry:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
@@ -332,11 +332,11 @@ def _last_series(entries: list[_Entry]) -> list[_Entry]:
     return [e for e in ordered if e.facts.get("series") == series]
 
 
-def _newest_alone(entries: list[_Entry]) -> list[list[_Entry]]:
+def _newest_only(entries: list[_Entry]) -> list[list[_Entry]]:
     return [_last_series(entries)]
 
 
-def _series(entries: list[_Entry]) -> list[list[_Entry]]:
+def _split_series(entries: list[_Entry]) -> list[list[_Entry]]:
     """The attempts of each series, in order of time."""
     found: dict[object, list[_Entry]] = {}
     for entry in sorted(entries, key=lambda e: e.started):
@@ -344,30 +344,30 @@ def _series(entries: list[_Entry]) -> list[list[_Entry]]:
     return list(found.values())
 
 
-def _is_of(entry: _Entry, fingerprint: str) -> bool:
+def _has_fingerprint(entry: _Entry, fingerprint: str) -> bool:
     return entry.facts.get("fingerprint") == fingerprint
 
 
-def _encoded(plan: Plan, facts: Mapping[str, Any]) -> str:
+def _encode(plan: Plan, facts: Mapping[str, Any]) -> str:
     entry = {"schema": SCHEMA, "run": msgspec.to_builtins(identity(plan)), **facts}
     return json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole: a reader, or a kill, never meets half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with _writing(path):
+    """Replace a file atomically: neither a reader nor a kill leaves half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _bad_store_on_error(path):
         try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
         except OSError:
-            # On a full disk an empty file may be there already.
-            part.unlink(missing_ok=True)
+            # A full disk may have created an empty file.
+            temporary.unlink(missing_ok=True)
             raise
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _bad_store_on_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What a device's vendor library said while a job ran beside it, held to the timed part of that job.
+"""Samples of a device's vendor library during a job, summarized over the timed part of that job.
 
-The samples are the parent's (`telemetry.jsonl` in the attempt's folder), one about every second, on CLOCK_MONOTONIC of
-the same host as the instants of the records. Energy is a counter's difference, never a data-sheet's power times time.
+The parent process writes them (`telemetry.jsonl` in the attempt's folder), about one per second, on CLOCK_MONOTONIC of
+the same host as the records' instants. Energy is a difference of counters, never data-sheet power times time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "telemetry.jsonl"
-# Two samples at the ends and one between: with fewer the ends' linear interpolation is most of the answer.
+# Two samples at the ends and one between: with fewer, most of the result is linear interpolation at the ends.
 MIN_SAMPLES = 3
 
 FIELDS = ("energy_j", "power_w", "temperature_c", "clock_hz", "throttled_fraction")
@@ -23,8 +23,8 @@ FIELDS = ("energy_j", "power_w", "temperature_c", "clock_hz", "throttled_fractio
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Telemetry:
-    """One attempt's samples as written. opened: what the monitor said of itself and its devices; failure: why there
-    are no samples, empty where there may be some."""
+    """One attempt's samples as written. opened: the monitor's description of itself and its devices; failure: why there
+    are no samples, else empty."""
 
     monitor: str = ""
     devices: tuple[str, ...] = ()
@@ -35,13 +35,12 @@ class Telemetry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What the samples say of a part of an attempt; None where unknown, and then `reasons` says why.
+    """Telemetry of a part of an attempt; None if unknown, and then `reasons` says why.
 
-    energy_j, power_w: sums over the job's devices. temperature_c: the highest. clock_hz: mean over devices and time.
-    throttled_fraction: of samples in which any device was slowed down by heat or by a lack of power. causes: of
-    slowing down, each with the number of samples. capped_fraction: of samples in which a power limit held a device
-    back. foreign: processes that are not the job's, as a person knows them.
-    lost: what was said of devices that answered no more.
+    energy_j, power_w: sums over the job's devices. temperature_c: highest. clock_hz: mean over devices and time.
+    throttled_fraction: of samples with any device slowed down by heat or lack of power. causes: of throttling, each
+    with its number of samples. capped_fraction: of samples with a device held back by a power limit. foreign: other
+    jobs' processes, named for people. lost: the errors of devices that stopped answering.
     """
 
     samples: int = 0
@@ -58,7 +57,7 @@ class Seen:
 
 
 def read(folder: Path) -> Telemetry | None:
-    """The samples in an attempt's folder; None where nobody has looked. A last line that was cut off is left out."""
+    """Read the samples in an attempt's folder; None if nothing was monitored. A truncated last line is ignored."""
     try:
         text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -77,7 +76,7 @@ def read(folder: Path) -> Telemetry | None:
         elif row.get("kind") == "sample" and isinstance(row.get("instant_s"), (int, float)):
             rows.append(row)
     if not opened:
-        return None  # another tool's file of that name
+        return None  # some other file of that name
     return Telemetry(
         monitor=str(opened.get("monitor", "")),
         devices=tuple(str(d) for d in opened.get("devices", ())),
@@ -88,22 +87,22 @@ def read(folder: Path) -> Telemetry | None:
 
 
 def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
-    """What was sampled from begin_s to end_s."""
+    """Summarize the samples from begin_s to end_s."""
     if telemetry is None:
         return _unknown("the device names no monitor")
     if telemetry.failure:
         return _unknown(telemetry.failure)
     inside = [row for row in telemetry.rows if begin_s <= row["instant_s"] <= end_s]
-    everything = _Devices(telemetry.rows, telemetry.devices)
-    lost = tuple(dict.fromkeys(everything.lost(end_s)))
-    # A process on the device before the job, or beside it, has its share whenever it was seen.
-    foreign = tuple(dict.fromkeys(everything.foreign(end_s)))
+    whole = _SamplesByDevice(telemetry.rows, telemetry.devices)
+    lost = tuple(dict.fromkeys(whole.lost(end_s)))
+    # Another process on the device matters whether it was seen before or during the timed part.
+    foreign = tuple(dict.fromkeys(whole.foreign(end_s)))
     if len(inside) < MIN_SAMPLES:
         why = f"{len(inside)} samples in {end_s - begin_s:.3g} s timed, {MIN_SAMPLES} are needed"
         return Seen(samples=len(inside), reasons=dict.fromkeys(FIELDS, why), foreign=foreign, lost=lost)
-    part = _Devices(inside, telemetry.devices)
+    part = _SamplesByDevice(inside, telemetry.devices)
     reasons: dict[str, str] = {}
-    energy = everything.energy_j(begin_s, end_s, reasons)
+    energy = whole.energy_j(begin_s, end_s, reasons)
     powers = part.each("power_w")
     power = energy / (end_s - begin_s) if energy is not None else _sum_of_means(powers)
     temperatures = [v for values in part.each("temperature_c").values() for v in values]
@@ -132,8 +131,8 @@ def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
     )
 
 
-class _Devices:
-    """Rows of samples, by device."""
+class _SamplesByDevice:
+    """Samples grouped by device."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> None:
         self._rows, self._devices = rows, devices
@@ -151,18 +150,18 @@ class _Devices:
         shared = {device: s["shares_energy_of"] for _, device, s in self._samples() if s.get("shares_energy_of")}
         for device in self._devices:
             if shared.get(device) in self._devices:
-                continue  # its energy is in that one's counter
+                continue  # the other device's counter includes its energy
             points = [
                 (instant_s, float(sample["energy_j"]))
                 for instant_s, name, sample in self._samples()
                 if name == device and isinstance(sample.get("energy_j"), (int, float))
             ]
-            before, after = _at(points, begin_s), _at(points, end_s)
+            before, after = _interpolate(points, begin_s), _interpolate(points, end_s)
             if not points:
-                told = [
+                stated = [
                     s["energy_reason"] for _, name, s in self._samples() if name == device and s.get("energy_reason")
                 ]
-                reasons["energy_j"] = told[0] if told else f"device {device} has no energy counter that may be read"
+                reasons["energy_j"] = stated[0] if stated else f"device {device} has no energy counter that may be read"
                 return None
             if before is None or after is None:
                 reasons["energy_j"] = f"the counter of device {device} was not read on both sides of the timed part"
@@ -177,15 +176,15 @@ class _Devices:
         return total
 
     def causes(self) -> dict[str, int] | None:
-        """Samples by cause of slowing down; None where no device tells."""
+        """Samples by cause of throttling; None if no device reports it."""
         found: dict[str, int] = {}
-        is_told = False
+        is_reported = False
         for _, _, sample in self._samples():
             if sample.get("throttle") is not None:
-                is_told = True
+                is_reported = True
                 for cause in sample["throttle"]:
                     found[cause] = found.get(cause, 0) + 1
-        return found if is_told else None
+        return found if is_reported else None
 
     def throttled_samples(self) -> int:
         return sum(any(s.get("throttle") for s in row.get("devices", ())) for row in self._rows)
@@ -211,8 +210,8 @@ class _Devices:
                 yield row["instant_s"], str(sample.get("id")), sample
 
 
-def _at(points: Sequence[tuple[float, float]], instant_s: float) -> float | None:
-    """A counter's value at an instant, between two readings; None outside of them."""
+def _interpolate(points: Sequence[tuple[float, float]], instant_s: float) -> float | None:
+    """A counter's value at an instant, interpolated between two readings; None outside of them."""
     for (a_s, a), (b_s, b) in itertools.pairwise(points):
         if a_s <= instant_s <= b_s:
             return a + (b - a) * (instant_s - a_s) / (b_s - a_s) if b_s > a_s else b

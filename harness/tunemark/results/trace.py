@@ -1,4 +1,4 @@
-"""The raw steps of an attempt, window by window: all of them, or few enough to draw with the extremes kept."""
+"""The raw steps of an attempt by window: all of them, or thinned for drawing with the extremes kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POINTS = 400
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
-    """One window. steps: done at its end, since the start. end_s: since the first edge. The tokens are the job's."""
+    """One window. steps: done at its end, since the start. end_s: since the first edge. Tokens are of the whole job."""
 
     steps: int
     end_s: float
@@ -29,10 +29,10 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One attempt of a run, on the rank that its rate is of (its slowest).
+    """One attempt of a run, on its slowest rank, which its rate uses.
 
-    first, last: steps between which was timed; None where nothing was. windows: of which `kept` are a part where there
-    were more than POINTS: the fastest and the slowest of each stretch.
+    first, last: the steps between which was timed; None if nothing was. windows: how many there were; `kept` has the
+    fastest and the slowest of each stretch if there were more than POINTS.
     """
 
     run_id: str
@@ -45,19 +45,19 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = POINTS) -> Trace | None:
-    """The trace of one attempt; None where no window was completed. `row` says what of it was timed."""
+    """Make the trace of one attempt; None if no window was completed. `row` says which part was timed."""
     first = row.warmup_steps
     last = None if first is None else first + row.steps_measured
     ranks = [rank for rank in measurement.ranks if len(rank.edges) > 1]
     if not ranks:
         return None
-    slowest = max(ranks, key=lambda rank: _lasted_s(rank, first, last))
+    slowest = max(ranks, key=lambda rank: _timed_s(rank, first, last))
     start_s = slowest.edges[0].instant_s
     windows = []
     for a, b in itertools.pairwise(slowest.edges):
         slots, content, trained = measurement.counts(a.steps, b.steps)
-        took_s = b.instant_s - a.instant_s
-        windows.append(Window(b.steps, b.instant_s - start_s, took_s / (b.steps - a.steps), slots, content, trained))
+        window_s = b.instant_s - a.instant_s
+        windows.append(Window(b.steps, b.instant_s - start_s, window_s / (b.steps - a.steps), slots, content, trained))
     return Trace(
         run_id=run_id,
         attempt=row.name,
@@ -70,7 +70,7 @@ def trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = PO
 
 
 def thinned(windows: Sequence[Window], most: int) -> list[Window]:
-    """The fastest and the slowest of each stretch, where there are more than `most`; the first and last are kept."""
+    """Thin more than `most` windows to the fastest and slowest of each stretch; the first and last are kept."""
     if len(windows) <= most:
         return list(windows)
     stretch = -(-len(windows) // max(1, most // 2 - 1))
@@ -82,13 +82,13 @@ def thinned(windows: Sequence[Window], most: int) -> list[Window]:
 
 
 def encode_traces(traces: Iterable[Trace]) -> bytes:
-    """A line of JSON for each."""
+    """Encode traces as JSON lines."""
     encoder = msgspec.json.Encoder()
     return b"".join(encoder.encode(each) + b"\n" for each in traces)
 
 
 def read_traces(folder: Path) -> list[Trace]:
-    """What `encode_traces` left in a report's folder; none is no error, and neither are lines of another form."""
+    """Read traces from a report's folder, which may have none; lines of another form are skipped."""
     found = []
     try:
         lines = (folder / STEPS).read_bytes().splitlines()
@@ -99,21 +99,21 @@ def read_traces(folder: Path) -> list[Trace]:
             each = msgspec.json.decode(line, type=Trace)
         except (msgspec.MsgspecError, ValueError):
             continue
-        # A file of another hand may have all of a million windows.
+        # A file that another program wrote may have a million windows.
         found.append(msgspec.structs.replace(each, kept=tuple(thinned(each.kept, POINTS))))
     return found
 
 
 def read_trace(folder: Path, run_id: str, row: AttemptRow, most: int = POINTS) -> Trace | None:
-    """The trace of a stored attempt; None where its records are gone or broken."""
+    """Read the trace of a stored attempt; None if its records are missing or broken."""
     try:
         return trace(read(folder), run_id, row, most)
     except BadStore:
         return None
 
 
-def _lasted_s(rank: Rank, first: int | None, last: int | None) -> float:
-    """Seconds of the timed part on one rank; of all where nothing was timed."""
+def _timed_s(rank: Rank, first: int | None, last: int | None) -> float:
+    """Seconds of the timed part on one rank; of all its windows if nothing was timed."""
     at = {edge.steps: edge.instant_s for edge in rank.edges if edge.steps in (first, last)}
     if len(at) < 2:
         return rank.edges[-1].instant_s - rank.edges[0].instant_s

@@ -1,4 +1,4 @@
-"""A stranger's first distribution, written from templates that lie beside this file and travel with the package."""
+"""Writes a plugin author's first distribution from the templates in this package."""
 
 from tunemark.scaffold.write import KINDS as KINDS
 from tunemark.scaffold.write import Names as Names

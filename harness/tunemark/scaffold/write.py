@@ -1,4 +1,4 @@
-"""From a kind and a name to the files of a small installable distribution. It is whole, or it is not there."""
+"""Writes the files of a small installable distribution, atomically: all of them or none."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tunemark.plugin import INTERFACE, Catalog
 KINDS = ("model", "dataset", "device")
 _NAME = re.compile(r"[a-z][a-z0-9]*([-.][a-z0-9]+)*")
 _TEMPLATES = Path(__file__).with_name("templates")
-# Where each template goes; `package` stands for the import package's folder.
-_PLACES = {
+# The path each template is written to; `package` stands for the import package's folder.
+_TARGET_PATHS = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
     "gitignore": ".gitignore",
@@ -34,8 +34,8 @@ _PLACES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """What one name is called where. name: in tunemark. distribution: for pip. package: for import. type_name: of the
-    class in `runtime.py`. interface: the plugin interface that the files are written for."""
+    """The names of a new plugin. name: in tunemark. distribution: for pip. package: for import. type_name: of the class
+    in `runtime.py`. interface: the version of the plugin interface that the files are written for."""
 
     name: str
     kind: str
@@ -46,14 +46,14 @@ class Names:
 
 
 def names(kind: str, name: str, catalog: Catalog) -> Names:
-    """All names of a new plugin; refused where one is bad, or taken by what is installed."""
+    """All names of a new plugin; raises `BadExperiment` if one is invalid or taken by an installed package."""
     if kind not in KINDS:
         raise BadExperiment(what=f"there is no scaffold of a {kind!r}", next=f"one of: {', '.join(KINDS)}")
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise BadExperiment(
             what=f"a plugin cannot be named {name!r}",
-            why="it becomes the name of a distribution, of a package and of what is asked for on the command line",
-            next="small letters and digits, words joined by - or ., a letter first: `my-model`",
+            why="it becomes the name of a distribution, of a package and of an offer on the command line",
+            next="lower-case letters and digits, words joined by - or ., a letter first: `my-model`",
         )
     package = "tunemark_" + re.sub(r"[-.]", "_", name)
     offered = [o.plugin for o in catalog.offers() if o.name == name]
@@ -71,7 +71,7 @@ def names(kind: str, name: str, catalog: Catalog) -> Names:
             what=f"the name {name!r} is taken", why=f"a package {package!r} is installed", next="choose another name"
         )
     type_name = "".join(word.capitalize() for word in re.split(r"[-.]", name))
-    # A model named `layer` would take the name of a class that is there, one named `true` is none of Python's.
+    # `layer` would clash with a class of the template, and `true` with a Python keyword.
     texts = [path.read_text(encoding="utf-8") for path in _templates(kind)]
     if keyword.iskeyword(type_name) or any(re.search(rf"\b{type_name}\b", text) for text in texts):
         type_name += kind.capitalize()
@@ -83,27 +83,27 @@ def _templates(kind: str) -> list[Path]:
 
 
 def write(chosen: Names, folder: Path) -> list[Path]:
-    """Write the distribution into `folder`, which must not be there yet, and return its files."""
+    """Write the distribution into `folder`, which must not exist yet, and return its files."""
     if folder.exists() or folder.is_symlink():
         raise BadExperiment(
-            what=f"{folder} is there already",
-            why="nothing of yours is written over",
+            what=f"{folder} already exists",
+            why="existing files are never overwritten",
             next="choose another name or another folder by --output, or move it away",
         )
     values = asdict(chosen)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        growing = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             for template in _templates(chosen.kind):
-                place = _PLACES[template.name.removesuffix(".template")].replace("package", chosen.package)
+                target = _TARGET_PATHS[template.name.removesuffix(".template")].replace("package", chosen.package)
                 text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
-                (growing / place).parent.mkdir(parents=True, exist_ok=True)
-                (growing / place).write_text(text, encoding="utf-8")
-            growing.chmod(0o755)
-            os.rename(growing, folder)
+                (temporary / target).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / target).write_text(text, encoding="utf-8")
+            temporary.chmod(0o755)
+            os.rename(temporary, folder)
         except BaseException:
-            shutil.rmtree(growing, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
     except OSError as error:
         raise BadExperiment(

@@ -1,21 +1,21 @@
-"""The kit: what is promised of a plugin, held to what it does. `tunemark check` prints it, pytest runs it as tests.
+"""The kit: conformance checks of plugins. `tunemark check` prints their results, pytest runs them as tests.
 
-Facts are looked at in the parent, a plugin's import in a process of its own, a model's arithmetic in a worker without
-an accelerator, devices and strategies in real, short runs. Each check says why it passed, failed or could not be done.
+Facts are checked in the parent, a plugin's import in a process of its own, a model's arithmetic in a worker without an
+accelerator, devices and strategies in short real runs. Each check gives the reason for passing, failing or skipping.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# For who loads this package as a pytest plugin by name; pytest itself finds it by an entry point.
+# For loading this package by name as a pytest plugin; pytest itself uses the entry point.
 pytest_plugins = ("tunemark.testing.pytest_plugin",)
 
 __all__ = ["NAMES", "Check", "Kit", "Outcome"]
 
 
 def __getattr__(name: str) -> Any:
-    """The kit, imported when it is used: every run of pytest loads this package."""
+    """Import the kit only when it is used, because every run of pytest loads this package."""
     if name in ("Check", "Outcome"):
         from tunemark.testing import check
 

@@ -1,6 +1,6 @@
-"""What a model's runtime was seen to do, judged against its facts. Pure: the measures are the worker's.
+"""Judges what the worker measured of a model's runtime against the model's facts, without any I/O.
 
-Tolerances say what an honest model can differ by; a fault of the kind that is looked for differs by far more.
+Tolerances cover the differences of a correct model; the faults looked for differ by far more.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from tunemark.physics import parameters, train_flops_per_token
 from tunemark.plugin import Model
 from tunemark.testing.check import Check, failed, judged, passed
 
-# Rotary angles are multiplied too, and counted nowhere: a thousandth of a tiny model. A layer counted twice in ten is
-# ten times this.
+# Relative. The products for rotary angles are left out of the formula: a thousandth of a tiny model's FLOPs. One of ten
+# layers counted twice is ten times this tolerance.
 FLOPS = 0.01
-# Nats. Random logits of variance v cost v/2 more than ln(vocabulary); a scale of 1 is the most that initialisations in
-# use give a small model.
+# Nats. Random logits of variance v raise the loss by v/2 above ln(vocabulary); common initialisations give small models
+# at most a scale of 1.
 INITIAL_LOSS = 0.6
-# Relative to the largest score, fp32: sums in another order differ by 1e-6; attention across documents by whole tenths.
+# Relative to the largest score, fp32: another order of summation differs by 1e-6, attention across documents by tenths.
 PACKING = 1e-3
 
 MEASURES = (
@@ -39,14 +39,14 @@ MEASURES = (
 def judge(
     model: Model, sequence: int, answers: Mapping[str, Mapping[str, Any]], ended: str, measures: Sequence[str]
 ) -> list[Check]:
-    """A check for each of the measures. answers: the worker's rows by measure. ended: why rows are missing."""
+    """One check per measure. answers: the worker's rows by measure. ended: why rows are missing."""
     subject = f"model {model.name}"
     checks = []
     for name in measures:
         row = answers.get(name)
         if row is None:
-            why = ended or "it ended without a word"
-            checks.append(failed(name, subject, f"the worker did not come so far: {why}"))
+            why = ended or "it ended without a message"
+            checks.append(failed(name, subject, f"the worker did not get this far: {why}"))
         elif "failure" in row:
             checks.append(failed(name, subject, str(row["failure"])))
         else:
@@ -58,15 +58,15 @@ def _parameters(model: Model, sequence: int, found: Mapping[str, Any], subject: 
     stated = parameters(model.architecture).total
     problems = []
     if found["total"] != stated:
-        apart = found["total"] - stated
-        problems.append(f"its facts give {stated:,} parameters, what was built has {found['total']:,} ({apart:+,})")
+        more = found["total"] - stated
+        problems.append(f"its facts give {stated:,} parameters, what was built has {found['total']:,} ({more:+,})")
     if found["dtypes"] != [found["wanted_dtype"]]:
-        problems.append(f"parameters are {', '.join(found['dtypes'])}, {found['wanted_dtype']} was asked for")
+        problems.append(f"parameters are {', '.join(found['dtypes'])}, not {found['wanted_dtype']} as requested")
     if found["imported_parent"]:
         problems.append("its runtime imports `tunemark`, which another interpreter may not have")
     is_meta = "meta" in found["devices"]
     good = f"{stated:,} by its facts and as built"
-    good += " on torch's meta device; it is too large to be trained here, so that no more is checked" if is_meta else ""
+    good += " on torch's meta device; too large to be trained here, so nothing else is checked" if is_meta else ""
     return judged("parameters", subject, problems, good)
 
 
@@ -74,16 +74,16 @@ def _flops(model: Model, sequence: int, found: Mapping[str, Any], subject: str) 
     stated, counted = train_flops_per_token(model.architecture, sequence, "full"), found["per_slot"]
     if not stated:
         return failed("flops", subject, "its facts give no FLOPs at all")
-    apart = counted / stated - 1
-    words = f"{counted:,.0f} FLOPs per slot were counted, its facts give {stated:,.0f} ({100 * apart:+.2f} %, "
+    difference = counted / stated - 1
+    words = f"{counted:,.0f} FLOPs per slot were counted, its facts give {stated:,.0f} ({100 * difference:+.2f} %, "
     words += f"limit {100 * FLOPS:g} %)"
-    return passed("flops", subject, words) if abs(apart) <= FLOPS else failed("flops", subject, words)
+    return passed("flops", subject, words) if abs(difference) <= FLOPS else failed("flops", subject, words)
 
 
 def _initial_loss(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
     expected, loss = math.log(model.architecture.vocab_size), found["loss"]
     if loss is None:
-        return failed("initial-loss", subject, "the loss of random weights is no finite number")
+        return failed("initial-loss", subject, "the loss of random weights is not finite")
     words = f"{loss:.3f} at random weights, ln({model.architecture.vocab_size}) is {expected:.3f} (limit "
     words += f"±{INITIAL_LOSS:g})"
     return judged("initial-loss", subject, [] if abs(loss - expected) <= INITIAL_LOSS else [words], words)
@@ -92,11 +92,11 @@ def _initial_loss(model: Model, sequence: int, found: Mapping[str, Any], subject
 def _gradients(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
     problems = []
     if found["frozen"]:
-        problems.append(f"frozen, though all parameters are to be trained: {_some(found['frozen'])}")
+        problems.append(f"frozen, though all parameters are to be trained: {_first_three(found['frozen'])}")
     if found["unreached"]:
-        problems.append(f"no gradient reaches {_some(found['unreached'])}")
+        problems.append(f"no gradient reaches {_first_three(found['unreached'])}")
     if found["not_finite"]:
-        problems.append(f"the gradient of {_some(found['not_finite'])} is not finite")
+        problems.append(f"the gradient of {_first_three(found['not_finite'])} is not finite")
     return judged("gradients", subject, problems, f"a gradient reaches each of {found['tensors']} tensors")
 
 
@@ -112,8 +112,8 @@ def _alignment(model: Model, sequence: int, found: Mapping[str, Any], subject: s
         problems.append(f"no score depends on slot {changed}")
     elif first > changed:
         problems.append(
-            f"labels are shifted twice: the scores of a slot are those of {first - changed} before it, as if they were "
-            "aligned with the labels already; the loss shifts labels by itself"
+            f"labels are shifted twice: scores come {first - changed} slot(s) late, as if aligned with labels; "
+            "the loss shifts the labels itself"
         )
     elif first < changed:
         problems.append(f"scores of slot {first} depend on slot {changed}: they see what they have to predict")
@@ -146,7 +146,7 @@ def _determinism(model: Model, sequence: int, found: Mapping[str, Any], subject:
 def _learning(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
     losses = found["losses"]
     if None in losses:
-        return failed("learning", subject, "a loss is no finite number")
+        return failed("learning", subject, "a loss is not finite")
     words = f"{len(losses)} steps on one batch take the loss from {losses[0]:.4g} to {losses[-1]:.4g}"
     return judged("learning", subject, [] if losses[-1] < losses[0] else [words], words)
 
@@ -164,17 +164,17 @@ def _tokens(model: Model, sequence: int, found: Mapping[str, Any], subject: str)
 
 
 def _processes(model: Model, sequence: int, found: Mapping[str, Any], subject: str) -> Check:
-    return left_behind("processes", subject, found["left"], "its runtime has built and trained")
+    return left_behind("processes", subject, found["left"], "its runtime built and trained the model")
 
 
 def left_behind(name: str, subject: str, left: Sequence[Sequence[Any]], after: str) -> Check:
-    """Judge what is still there. left: (pid, command) of each."""
-    words = _some([f"{command} (pid {pid})" for pid, command in left])
+    """Judge which processes are still running. left: (pid, command) of each."""
+    words = _first_three([f"{command} (pid {pid})" for pid, command in left])
     problems = [f"processes are left after {after}: {words}"] if left else []
     return judged(name, subject, problems, f"no process is left after {after}")
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_three(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

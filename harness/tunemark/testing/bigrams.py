@@ -1,4 +1,4 @@
-"""A plugin of the kit's own: the smallest model there is, to train with where a plugin brings none. No torch here."""
+"""The kit's own plugin: a minimal model to train when the checked plugin has none. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tunemark_models() -> Sequence[Model]:
     return [
         Model(
             name=NAME,
-            description="an embedding, a scale and a head, of the kit",
+            description="the kit's model: an embedding, a scale and a head",
             architecture=Architecture(
                 model_type="bigrams",
                 vocab_size=512,

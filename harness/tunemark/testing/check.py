@@ -1,4 +1,4 @@
-"""One thing that was checked, with its reason."""
+"""The outcome of one check, with its reason."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """name: of the check. subject: what it was done to, as "model x" or "plugin y". reason: what shows the outcome; of
-    one that was skipped, why it could not be done."""
+    """name: of the check. subject: what was checked, such as "model x". reason: evidence for the outcome, or why the
+    check was skipped."""
 
     name: str
     subject: str
@@ -19,7 +19,7 @@ class Check:
     reason: str
 
     def require(self) -> None:
-        """Raise AssertionError, with the reason, where it has failed."""
+        """Raise AssertionError with the reason if the check failed."""
         if self.outcome == "failed":
             raise AssertionError(f"{self.name} of {self.subject}: {self.reason}")
 
@@ -37,5 +37,5 @@ def skipped(name: str, subject: str, reason: str) -> Check:
 
 
 def judged(name: str, subject: str, problems: list[str], good: str) -> Check:
-    """Failed by its problems, or passed by `good` where there is none."""
+    """A failed check naming the problems, or a passed one with the reason `good` if there are none."""
     return failed(name, subject, "; ".join(problems)) if problems else passed(name, subject, good)

@@ -1,4 +1,4 @@
-"""What a plugin states, held against itself and against what the parent can load: no worker, no device is touched."""
+"""Checks what a plugin states for consistency and that the parent can load it; uses no worker and no device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tunemark.plugin.claims import Line
 from tunemark.testing.check import Check, failed, judged, passed, skipped
 from tunemark_worker.contract import split_runtime
 
-# What a name may hold: commas separate values on the command line, colons options, pluses products.
+# Characters of a name. On the command line, commas separate values, colons options and pluses strategies.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TEXTS = (
     "a",
@@ -39,39 +39,39 @@ _TEXTS = (
     " ",
     "x = [1, 2]\n",
 )
-# Lines that state no figure of a training.
-_NONSENSE = ("", "hello", "Zwölf Boxkämpfer", "{", '{"a": [1, null]}', "a,b\tc;;", "# ---", "x" * 5000)
-# Documents that are read of a dataset: enough to see padding, few enough to take no time.
+# Lines that hold no figure of a training run.
+_UNRELATED_LINES = ("", "hello", "Zwölf Boxkämpfer", "{", '{"a": [1, null]}', "a,b\tc;;", "# ---", "x" * 5000)
+# Number of documents read from a dataset: enough to detect padding, few enough to be quick.
 _EXAMPLES = 64
 
 
 def facts(offer: Offer, catalog: Catalog, options: Mapping[str, str]) -> list[Check]:
-    """All checks of one thing that is offered; a dataset is opened with the options."""
+    """All checks of one offer (a model, a dataset, ...). options: with which a dataset is opened."""
     subject = subject_of(offer)
     problems = []
     if not _NAME.fullmatch(offer.answer.name):
-        problems.append(f"the name {offer.answer.name!r} cannot be written on a command line: letters, digits, . _ -")
+        problems.append(f"the name {offer.answer.name!r} cannot be used on a command line: only letters, digits, . _ -")
     if offer.is_taken:
         claimants = catalog.claimants(offer.hook, offer.name)
-        words = f"the name {offer.name!r} is taken: {', '.join(claimants)} claim it, so that none of them has it"
+        words = f"the name {offer.name!r} is taken: {', '.join(claimants)} claim it, so none of them has it"
         checks = [failed("name", subject, "; ".join([words, *problems]))]
     else:
-        checks = [judged("name", subject, problems, "it can be written, and nobody else claims it")]
+        checks = [judged("name", subject, problems, "it is valid on a command line, and no other plugin claims it")]
     answer = offer.answer
     if isinstance(answer, Model):
-        return [*checks, _model(answer, subject), *_tokenizer(answer, subject)]
+        return [*checks, _check_model(answer, subject), *_check_tokenizer(answer, subject)]
     if isinstance(answer, Dataset):
-        return [*checks, *_dataset(answer, subject, options)]
+        return [*checks, *_check_dataset(answer, subject, options)]
     if isinstance(answer, Strategy):
-        return [*checks, _strategy(answer, subject, catalog)]
+        return [*checks, _check_strategy(answer, subject, catalog)]
     if isinstance(answer, (Format, Importer, Launcher, Monitor)):
-        named = [answer.render] if isinstance(answer, Format) else _loaders(answer)
-        problems = _loadable(named)
+        named = [answer.render] if isinstance(answer, Format) else _loader_names(answer)
+        problems = _find_unloadable(named)
         good = f"{', '.join(named)} can be loaded"
         if isinstance(answer, Importer) and not problems:
-            problems, good = _claims_nonsense(answer), f"{good}, and makes nothing of what is not its own"
+            problems, good = _find_false_claims(answer), f"{good}, and finds no claim in unrelated text"
         return [*checks, judged("facts", subject, problems, good)]
-    return [*checks, _device(answer, subject, catalog)]
+    return [*checks, _check_device(answer, subject, catalog)]
 
 
 def subject_of(offer: Offer) -> str:
@@ -79,40 +79,40 @@ def subject_of(offer: Offer) -> str:
     return f"{kinds.get(offer.hook, offer.hook.removeprefix('tunemark_').removesuffix('s'))} {offer.name}"
 
 
-def _loaders(answer: Importer | Launcher | Monitor) -> list[str]:
+def _loader_names(answer: Importer | Launcher | Monitor) -> list[str]:
     if isinstance(answer, (Launcher, Monitor)):
         return [answer.loader]
     return [name for name in (answer.log, answer.document, answer.is_document) if name]
 
 
-def _loadable(names: Sequence[str]) -> list[str]:
+def _find_unloadable(names: Sequence[str]) -> list[str]:
     problems = []
     for name in names:
         try:
             if not callable(load(name)):
                 problems.append(f"{name} is not callable")
-        except Exception as error:  # a stranger's module is on the other side
+        except Exception as error:  # third-party code
             problems.append(f"{name} cannot be loaded: {error}")
     return problems
 
 
-def _claims_nonsense(importer: Importer) -> list[str]:
-    """Whether a reader of logs raises on, or sees a claim in, lines that no tool prints; the same of documents."""
+def _find_false_claims(importer: Importer) -> list[str]:
+    """Problems if the importer raises on, or finds a claim in, text that no tool prints."""
     try:
         if importer.is_document is not None:
-            taken = [text for text in _NONSENSE if load(importer.is_document)(text)]
-            return [f"it takes {taken[0]!r} for a document of its own"] if taken else []
+            taken = [text for text in _UNRELATED_LINES if load(importer.is_document)(text)]
+            return [f"it recognises {taken[0]!r} as its document"] if taken else []
         reader = load(str(importer.log))()
-        for number, text in enumerate(_NONSENSE, 1):
+        for number, text in enumerate(_UNRELATED_LINES, 1):
             reader.read(Line(number, text))
         claims = list(reader.claims())
-        return [f"it sees {len(claims)} claims in lines that state no figure"] if claims else []
-    except Exception as error:  # a stranger's reader is on the other side
-        return [f"it raises on lines that are not its own: {type(error).__name__}: {error}"]
+        return [f"it finds {len(claims)} claims in lines without figures"] if claims else []
+    except Exception as error:  # third-party code
+        return [f"it raises on unrelated lines: {type(error).__name__}: {error}"]
 
 
-def _findable(runtime: str) -> list[str]:
-    """Whether a runtime's module is there, without importing it: that would bring torch into this process."""
+def _find_runtime_problems(runtime: str) -> list[str]:
+    """Problems with finding a runtime's module, which is not imported: that would load torch into this process."""
     try:
         module, _ = split_runtime(runtime)
     except ValueError as error:
@@ -120,10 +120,10 @@ def _findable(runtime: str) -> list[str]:
     top = module.partition(".")[0]
     try:
         found = importlib.util.find_spec(module)
-    except Exception as error:  # the parent package is imported for it
+    except Exception as error:  # find_spec imports the parent package
         return [f"the runtime's package {top!r} cannot be imported: {type(error).__name__}: {error}"]
     if found is None:
-        return [f"there is no module {module!r}, which its runtime is said to be in"]
+        return [f"there is no module {module!r}, which should hold its runtime"]
     if "." not in module:
         return [
             f"the runtime {module!r} must be a module inside a package, because the package is copied to the worker"
@@ -131,8 +131,8 @@ def _findable(runtime: str) -> list[str]:
     return []
 
 
-def _model(model: Model, subject: str) -> Check:
-    problems = [] if model.runtime is None else _findable(model.runtime)
+def _check_model(model: Model, subject: str) -> Check:
+    problems = [] if model.runtime is None else _find_runtime_problems(model.runtime)
     a = model.architecture
     small = [n for n in ("vocab_size", "hidden_size", "max_position_embeddings") if getattr(a, n) < 1]
     problems += [f"{name} is {getattr(a, name)}" for name in small]
@@ -141,7 +141,7 @@ def _model(model: Model, subject: str) -> Check:
     if model.runtime is not None and "torch" not in model.requires:
         problems.append("`requires` does not name torch, which its runtime needs")
     if not model.description:
-        problems.append("it has no description, and `tunemark list models` has nothing to show")
+        problems.append("it has no description for `tunemark list models`")
     if problems:
         return failed("facts", subject, "; ".join(problems))
     sequence = min(2048, a.max_position_embeddings)
@@ -150,7 +150,7 @@ def _model(model: Model, subject: str) -> Check:
     return passed("facts", subject, words + ("" if model.runtime else "; facts only, it has no runtime"))
 
 
-def _tokenizer(model: Model, subject: str) -> list[Check]:
+def _check_tokenizer(model: Model, subject: str) -> list[Check]:
     if model.tokenizer is None:
         return []
     try:
@@ -174,18 +174,18 @@ def _tokenizer(model: Model, subject: str) -> list[Check]:
             problems.append(f"ids {outside[:3]} lie outside the model's vocabulary of {vocabulary}")
         if tokenizer.vocab_size > vocabulary:
             problems.append(f"it has {tokenizer.vocab_size} ids, the model {vocabulary}")
-        problems += _ends(tokenizer, alone)
+        problems += _find_end_problems(tokenizer, alone)
         if tokenizer.fingerprint() != open_tokenizer(model.tokenizer).fingerprint():
-            problems.append("its fingerprint is another each time, so that prepared tokens are never found again")
+            problems.append("its fingerprint changes each time, so prepared tokens are never reused")
     except TunemarkError as error:
         return [skipped("tokenizer", subject, " ".join(error.what.split()))]
-    except Exception as error:  # a stranger's tokenizer is on the other side
+    except Exception as error:  # third-party code
         return [failed("tokenizer", subject, f"{model.tokenizer.loader}: {type(error).__name__}: {error}")]
     return [judged("tokenizer", subject, problems, f"{model.tokenizer.name}: {len(_TEXTS)} texts, alone and together")]
 
 
-def _ends(tokenizer: Any, alone: Sequence[Sequence[int]]) -> list[str]:
-    """encode_with_ends has the same ids, and ends that rise to the text's last character."""
+def _find_end_problems(tokenizer: Any, alone: Sequence[Sequence[int]]) -> list[str]:
+    """Problems of encode_with_ends: its ids must equal those of encode, its ends rise to the length of the text."""
     for text, (ids, ends), expected in zip(_TEXTS, tokenizer.encode_with_ends(_TEXTS), alone, strict=True):
         if list(ids) != list(expected):
             return [f"encode_with_ends gives other ids than encode for {text!r}"]
@@ -194,7 +194,7 @@ def _ends(tokenizer: Any, alone: Sequence[Sequence[int]]) -> list[str]:
     return []
 
 
-def _dataset(dataset: Dataset, subject: str, options: Mapping[str, str]) -> list[Check]:
+def _check_dataset(dataset: Dataset, subject: str, options: Mapping[str, str]) -> list[Check]:
     try:
         source = load(dataset.loader)(options, 1000)
         first = list(itertools.islice(source.examples(), _EXAMPLES))
@@ -204,34 +204,34 @@ def _dataset(dataset: Dataset, subject: str, options: Mapping[str, str]) -> list
         if not first:
             problems.append("it has no examples")
         if first != again:
-            problems.append("its examples are others each time")
+            problems.append("its examples differ each time")
         if len(fingerprints) > 1:
-            problems.append("its fingerprint is another each time, so that prepared tokens are never found again")
+            problems.append("its fingerprint changes each time, so prepared tokens are never reused")
         pieces = [piece for example in first for piece in example.pieces]
         if dataset.is_chat != all(example.messages for example in first) and first:
-            problems.append("`is_chat` is said of examples that are messages, and of nothing else")
+            problems.append("`is_chat` must be true exactly if the examples are messages")
         roles = sorted({p.role for p in pieces} - set(dataset.roles))
         if roles:
             problems.append(f"pieces are {', '.join(roles)}, which `roles` does not name")
         texts = [p for p in pieces if p.text is not None]
         if dataset.needs_tokenizer != bool(texts) and pieces:
-            problems.append("`needs_tokenizer` is said of text, and of nothing else")
+            problems.append("`needs_tokenizer` must be true exactly if the pieces are text")
         outside = [i for p in pieces for i in p.ids or () if not 0 <= i < 1000]
         if outside:
-            problems.append(f"ids such as {outside[0]} lie outside a vocabulary of 1000 that it was given")
-        problems += _padded(first)
+            problems.append(f"ids such as {outside[0]} lie outside the given vocabulary of 1000")
+        problems += _find_padding(first)
         facts = source.facts()
         if not isinstance(facts, Mapping):
             problems.append(f"facts() returned {facts!r}")
     except TunemarkError as error:
         return [skipped("facts", subject, " ".join(error.what.split()))]
-    except Exception as error:  # a stranger's dataset is on the other side
+    except Exception as error:  # third-party code
         return [failed("facts", subject, f"{dataset.loader}: {type(error).__name__}: {error}")]
-    return [judged("facts", subject, problems, f"{len(first)} examples were read twice, the same each time")]
+    return [judged("facts", subject, problems, f"{len(first)} examples were read twice and are the same")]
 
 
-def _padded(examples: Sequence[Any]) -> list[str]:
-    """Documents of ids that all end in the same ids and are all of one length were padded before they were given."""
+def _find_padding(examples: Sequence[Any]) -> list[str]:
+    """A problem if all documents have the same length and most end in a run of the same id: they are padded."""
     rows = [[i for p in e.pieces for i in p.ids or ()] for e in examples]
     rows = [row for row in rows if len(row) > 3]
     if len(rows) < 8 or len({len(row) for row in rows}) > 1:
@@ -241,66 +241,64 @@ def _padded(examples: Sequence[Any]) -> list[str]:
         words = (
             f"padding is counted as content: {len(ends)} of {len(rows)} documents have {len(rows[0])} ids and end in "
         )
-        return [words + f"runs of {ends[0]}; give documents as long as they are, the worker pads"]
+        return [words + f"runs of {ends[0]}; give unpadded documents, the worker pads"]
     return []
 
 
-def _strategy(strategy: Strategy, subject: str, catalog: Catalog) -> Check:
-    problems = _findable(strategy.runtime)
+def _check_strategy(strategy: Strategy, subject: str, catalog: Catalog) -> Check:
+    problems = _find_runtime_problems(strategy.runtime)
     devices = catalog.devices()
-    problems += [
-        f"there is no device {name!r}, which it is said to be for" for name in strategy.devices if name not in devices
-    ]
+    problems += [f"there is no device {name!r}, which it names" for name in strategy.devices if name not in devices]
     for processes in (1, 2, 8):
         try:
             ranks = strategy.data_ranks(processes)
-        except Exception as error:  # a stranger's function is on the other side
+        except Exception as error:  # third-party code
             problems.append(f"data_ranks({processes}): {type(error).__name__}: {error}")
             break
         if not isinstance(ranks, int) or ranks < 1 or processes % ranks:
             problems.append(f"data_ranks({processes}) is {ranks!r}, which does not divide {processes}")
             break
-    return judged("facts", subject, problems, "its runtime is there, and its data ranks divide processes")
+    return judged("facts", subject, problems, "its runtime exists, and data ranks divide processes")
 
 
-def _device(device: Device, subject: str, catalog: Catalog) -> Check:
-    problems = _findable(device.runtime)
+def _check_device(device: Device, subject: str, catalog: Catalog) -> Check:
+    problems = _find_runtime_problems(device.runtime)
     try:
         sizes = list(device.accelerators())
         names = [a.name for a in sizes]
         if len(set(names)) < len(names):
-            problems.append(f"sizes are named twice: {', '.join(names)}")
+            problems.append(f"sizes have the same name: {', '.join(names)}")
         for a in sizes:
-            problems += _accelerator(a, device)
+            problems += _find_accelerator_problems(a, device)
         if sizes and device.accelerator(device.default_size()) is None:
-            problems.append(f"its default size {device.default_size()!r} is none that it knows")
+            problems.append(f"its default size {device.default_size()!r} is unknown to it")
         if device.accelerator("no such size") is not None:
-            problems.append("it takes any text for a size")
-        none = _try(lambda: catalog.strategy("none", device.name))
+            problems.append("it accepts any text as a size")
+        none = _call_or_error(lambda: catalog.strategy("none", device.name))
         if sizes and none is not None and not isinstance(none, Exception):
             launch = device.launch(sizes[0], none)
             if launch.processes < 1 or launch.threads < 1:
                 problems.append(f"launch has {launch.processes} processes of {launch.threads} threads")
-    except Exception as error:  # a stranger's device is on the other side
+    except Exception as error:  # third-party code
         problems.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
         sizes = []
     shown = ", ".join(a.name for a in sizes[:8]) or "none on this machine"
     return judged("facts", subject, problems, f"sizes: {shown}")
 
 
-def _accelerator(a: Accelerator, device: Device) -> list[str]:
+def _find_accelerator_problems(a: Accelerator, device: Device) -> list[str]:
     problems = []
     if a.peak_flops and not a.source:
         problems.append(f"size {a.name} states a peak without its source")
     for what, value in (("chips", a.chips), ("memory_bytes", a.memory_bytes), *a.peak_flops.items()):
         if value is not None and value <= 0:
-            problems.append(f"size {a.name} has {what} {value}: unknown is None")
+            problems.append(f"size {a.name} has {what} {value}; use None for unknown")
     if device.accelerator(a.name) is None:
-        problems.append(f"it offers size {a.name!r} and does not know it")
+        problems.append(f"it offers size {a.name!r}, but accelerator() does not find it")
     return problems
 
 
-def _try(call: Callable[[], Any]) -> Any:
+def _call_or_error(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except TunemarkError as error:
@@ -308,40 +306,40 @@ def _try(call: Callable[[], Any]) -> Any:
 
 
 def recount(dataset: Dataset, catalog: Catalog, options: Mapping[str, str]) -> Check:
-    """Whether the token file that a worker reads has the tokens that the examples have, one by one."""
+    """Check that the worker's token file holds exactly the tokens of the examples."""
     subject = f"dataset {dataset.name}"
     if dataset.is_chat:
-        return skipped("recount", subject, "its text is made by each model's own chat template")
+        return skipped("recount", subject, "its text depends on each model's chat template")
     try:
-        model = _reader(dataset, catalog)
+        model = _smallest_vocabulary(dataset, catalog)
         if model is None:
-            return skipped("recount", subject, "no model with a tokenizer is installed to read it with")
+            return skipped("recount", subject, "no model with a tokenizer is installed")
         tokens = read_tokens(Path(prepare(dataset, options, model, "all").token_file.path))
         source = load(dataset.loader)(options, model.architecture.vocab_size)
         examples = list(itertools.islice(source.examples(), _EXAMPLES))
         tokenizer = open_tokenizer(model.tokenizer) if dataset.needs_tokenizer and model.tokenizer else None
-        expected = [_ids(example, tokenizer) for example in examples]
+        expected = [_encode_example(example, tokenizer) for example in examples]
     except TunemarkError as error:
         return skipped("recount", subject, " ".join(error.what.split()))
-    except Exception as error:  # a stranger's dataset is on the other side
+    except Exception as error:  # third-party code
         return failed("recount", subject, f"{type(error).__name__}: {error}")
     offsets = [int(n) for n in tokens.offsets[: len(expected) + 1]]
     found = [[int(i) for i in tokens.ids[a:b]] for a, b in itertools.pairwise(offsets)]
     wrong = [n for n, (ours, theirs) in enumerate(zip(expected, found, strict=True)) if ours != theirs]
     if wrong:
         n = wrong[0]
-        words = f"document {n + 1} has {len(found[n])} tokens in the token file and {len(expected[n])} by itself"
+        words = f"document {n + 1} has {len(found[n])} tokens in the token file and {len(expected[n])} in the examples"
         return failed("recount", subject, f"{len(wrong)} of {len(found)} documents differ: {words}")
     return passed("recount", subject, f"{sum(map(len, found))} tokens of {len(found)} documents, counted twice")
 
 
-def _reader(dataset: Dataset, catalog: Catalog) -> Model | None:
-    """A model to read a dataset for: the one of the smallest vocabulary, whose tokenizer is the cheapest."""
+def _smallest_vocabulary(dataset: Dataset, catalog: Catalog) -> Model | None:
+    """A model to prepare a dataset for: the one with the smallest vocabulary, whose tokenizer is cheapest."""
     models = [m for m in catalog.models().values() if m.tokenizer is not None or not dataset.needs_tokenizer]
     return min(models, key=lambda m: (m.architecture.vocab_size, m.name), default=None)
 
 
-def _ids(example: Any, tokenizer: Any) -> list[int]:
+def _encode_example(example: Any, tokenizer: Any) -> list[int]:
     if tokenizer is None:
         return [i for piece in example.pieces for i in piece.ids or ()]
     (ids,) = tokenizer.encode(["".join(piece.text or "" for piece in example.pieces)])

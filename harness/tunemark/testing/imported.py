@@ -1,7 +1,7 @@
-"""Import one plugin and call its hooks, alone in this process: `python -m tunemark.testing.imported ANSWERS VALUE`.
+"""Imports one plugin and calls its hooks in this process: `python -m tunemark.testing.imported ANSWERS VALUE`.
 
-Torch and what is as heavy is refused here, with the line that wanted it; what is printed goes to this process's own
-standard output, where the parent finds it.
+Imports of heavy packages such as torch are refused and recorded with the importing line; output is measured on this
+process's standard output.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ HEAVY = ("torch", "transformers", "datasets", "peft", "tensorflow", "jax")
 HOOKS = ("devices", "models", "datasets", "strategies", "launchers", "formats", "importers", "monitors")
 
 
-class _Refusal(importlib.abc.MetaPathFinder):
-    """Refuses heavy modules and keeps who asked."""
+class _HeavyImportFinder(importlib.abc.MetaPathFinder):
+    """Refuses heavy modules and records the importing lines."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -36,35 +36,35 @@ class _Refusal(importlib.abc.MetaPathFinder):
 
 
 def main(answers: str, value: str) -> int:
-    """Write what was found into the file `answers`."""
-    import tunemark.plugin  # its own time is not the plugin's
+    """Write the findings into the JSON file `answers`; value: the entry point's value."""
+    import tunemark.plugin  # beforehand, so that its import time does not count
 
     found: dict[str, Any] = {"failure": None, "seconds": {}, "printed": {}, "heavy": [], "plugin": value}
-    refusal = _Refusal()
+    refusal = _HeavyImportFinder()
     sys.meta_path.insert(0, refusal)
-    printed = _printed()
-    began_s = time.perf_counter()
+    printed = _stdout_bytes()
+    start_s = time.perf_counter()
     plugin: Any = None
     try:
         plugin = importlib.metadata.EntryPoint(name="x", value=value, group="tunemark").load()
-    except BaseException as error:  # a stranger's module is on the other side
+    except BaseException as error:  # third-party code
         found["failure"] = f"{type(error).__name__}: {error}"
-    found["seconds"]["import"] = time.perf_counter() - began_s
-    found["printed"]["import"] = _printed() - printed
+    found["seconds"]["import"] = time.perf_counter() - start_s
+    found["printed"]["import"] = _stdout_bytes() - printed
     for hook in HOOKS if plugin is not None else ():
         function = getattr(plugin, f"tunemark_{hook}", None)
         if not callable(function):
             continue
-        printed, began_s = _printed(), time.perf_counter()
+        printed, start_s = _stdout_bytes(), time.perf_counter()
         try:
             given = function()
-            # A generator's body runs only here.
+            # The body of a generator runs only now.
             if not isinstance(given, (str, bytes, Mapping, Sequence)):
                 list(given)
         except BaseException as error:
             found.setdefault("hooks", {})[hook] = f"{type(error).__name__}: {error}"
-        found["seconds"][f"tunemark_{hook}"] = time.perf_counter() - began_s
-        found["printed"][f"tunemark_{hook}"] = _printed() - printed
+        found["seconds"][f"tunemark_{hook}"] = time.perf_counter() - start_s
+        found["printed"][f"tunemark_{hook}"] = _stdout_bytes() - printed
     found["heavy"] = refusal.asked
     assert tunemark.plugin is not None
     with open(answers, "w", encoding="utf-8") as file:
@@ -72,8 +72,8 @@ def main(answers: str, value: str) -> int:
     return 0
 
 
-def _printed() -> int:
-    """Bytes on standard output so far, whoever wrote them."""
+def _stdout_bytes() -> int:
+    """Bytes written to standard output so far."""
     sys.stdout.flush()
     return os.fstat(1).st_size
 

@@ -1,10 +1,10 @@
-"""The kit in pytest: each check of a plugin is a test of its own. Loaded by pytest wherever tunemark is installed.
+"""The kit in pytest: each check of a plugin is a separate test. Loaded by pytest wherever tunemark is installed.
 
     @pytest.mark.tunemark_plugin("my-model")
     def test_kit(tunemark_check):
         tunemark_check.require()
 
-Checks run in the kit's order, as far as the tests that are selected need them; one that cannot be done here is skipped.
+Checks run in the kit's order, as far as the selected tests need them; one that cannot be done here is skipped.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 _MARKER = "tunemark_plugin"
 
 
-class _Running:
-    """A kit whose checks are carried out as they are asked for."""
+class _LazyKit:
+    """A kit whose checks run on demand."""
 
     def __init__(self, kit: Kit) -> None:
         self.planned = kit.planned
         self._checks: Iterator[Check] = kit.checks()
-        self._found: dict[tuple[str, str], Check] = {}
+        self._results: dict[tuple[str, str], Check] = {}
 
     def check(self, name: str, subject: str) -> Check:
-        while (name, subject) not in self._found:
+        while (name, subject) not in self._results:
             check = next(self._checks)
-            self._found[check.name, check.subject] = check
-        return self._found[name, subject]
+            self._results[check.name, check.subject] = check
+        return self._results[name, subject]
 
 
-_KITS = pytest.StashKey[dict[str, _Running]]()
+_KITS = pytest.StashKey[dict[str, _LazyKit]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{_MARKER}(name): the plugin whose checks the fixture tunemark_check takes")
+    config.addinivalue_line("markers", f"{_MARKER}(name): the plugin whose checks the fixture tunemark_check runs")
     config.stash[_KITS] = {}
 
 
@@ -50,12 +50,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker(_MARKER)
     if marker is None or len(marker.args) != 1:
         raise pytest.UsageError(f'{metafunc.definition.nodeid}: name the plugin by @pytest.mark.{_MARKER}("NAME")')
-    from tunemark.testing.kit import Kit  # heavy, and needed by these tests alone
+    from tunemark.testing.kit import Kit  # heavy, and needed only by these tests
 
     (name,) = marker.args
     kits = metafunc.config.stash[_KITS]
     if name not in kits:
-        kits[name] = _Running(Kit(name))
+        kits[name] = _LazyKit(Kit(name))
     planned = kits[name].planned
     ids = [f"{check} of {subject}" for check, subject in planned]
     metafunc.parametrize("tunemark_check", [(name, *each) for each in planned], ids=ids, indirect=True)
@@ -63,9 +63,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def tunemark_check(request: pytest.FixtureRequest) -> Check:
-    """One check, done; `require()` fails the test with its reason. Skips where it could not be done here."""
+    """A finished check; its `require()` fails the test with the reason. Skips if it could not be done here."""
     plugin, name, subject = request.param
-    found = request.config.stash[_KITS][plugin].check(name, subject)
-    if found.outcome == "skipped":
-        pytest.skip(found.reason)
-    return found
+    result = request.config.stash[_KITS][plugin].check(name, subject)
+    if result.outcome == "skipped":
+        pytest.skip(result.reason)
+    return result

@@ -1,4 +1,4 @@
-"""Short, real runs: the same planning, launching and judging as `tunemark run`, in a store that is thrown away."""
+"""Checks by short real runs: planned, launched and judged as by `tunemark run`, in a temporary store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tunemark.testing.check import Check, failed, passed, skipped
 from tunemark.verify import verify
 from tunemark_worker import leftover
 
-# Sizes that take no time on one core, and yet fill a window on a device that works behind the program's back.
+# Quick on one core, yet enough to fill a window on a device that works asynchronously.
 _SETTINGS: Mapping[str, Any] = {
     "dataset": "synthetic:documents=256:mean=40:longest=64",
     "precision": "fp32",
@@ -36,67 +36,67 @@ _SETTINGS: Mapping[str, Any] = {
     "budget": 60.0,
     "no_calibrate": True,
 }
-# Runs in which a device has to lie to be called a liar: on a busy machine the program itself can be late to read what a
-# wait has brought. One that does not wait is late each time.
-_LIES = 2
-# Seconds without a record after which a run is ended, and seconds that what a killed run has started may take to end.
+# Runs in which `synchronize` must return early before the check fails: on a busy machine one run may look like that
+# though the device waits; a device that does not wait is caught each time.
+_EARLY_RETURNS = 2
+# Without a record for this long a run is ended; processes of a killed run may take this long to end.
 SILENCE_S = 120.0
-_ENDING_S = 2.0
-# Edges of windows after which the run is killed: it is in its timed part.
-_KILLED_AT = 3
-# Findings about an honest device or model that is merely measured for too short a time, or beside other programs.
-_DISTURBED = ("suspect", "unknown", "note")
+_EXIT_S = 2.0
+# The run is killed after this many window edges, in its timed part.
+_KILL_AFTER_EDGES = 3
+# Severities of findings that a correct device or model has in runs so short, or beside other programs.
+_TOLERATED = ("suspect", "unknown", "note")
 
 
 class Runs:
-    """What runs are made with. A store, and the catalog that names are looked up in."""
+    """Checks that need runs, in a store below `folder`; names are looked up in the catalog."""
 
     def __init__(self, catalog: Catalog, folder: Path) -> None:
         self._catalog, self._folder = catalog, folder
 
     def honesty(self, device: Device) -> Check:
-        """Whether the device has finished when it says so, and whether the rest of a run is sound."""
+        """Check that the device has finished when `synchronize` returns, and that nothing makes a run invalid."""
         subject = f"device {device.name}"
-        lies: list[str] = []
-        for _ in range(_LIES):
+        early: list[str] = []
+        for _ in range(_EARLY_RETURNS):
             try:
                 result = self._run(self._plan(BIGRAMS, device.name, "none"))
             except TunemarkError as error:
-                return skipped("honesty", subject, _flat(error))
+                return skipped("honesty", subject, _one_line(error))
             bad = [f for f in result.findings if f.severity == "invalid"]
             if result.status != "ok":
                 return failed("honesty", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
-            lies = [f.message for f in bad if f.rule == "sync-does-not-wait"]
-            if not lies:
+            early = [f.message for f in bad if f.rule == "sync-does-not-wait"]
+            if not early:
                 break
-        if lies:
-            return failed("honesty", subject, f"synchronize does not wait: {lies[0]}")
+        if early:
+            return failed("honesty", subject, f"synchronize does not wait: {early[0]}")
         if bad:
             return failed("honesty", subject, "; ".join(f"{f.rule}: {f.message}" for f in bad))
-        return passed("honesty", subject, f"{result.steps_measured} steps: nothing was left to do after each wait")
+        return passed("honesty", subject, f"{result.steps_measured} steps: no work was left after each wait")
 
     def run(self, model: Model) -> Check:
-        """Whether a run of the model ends well, with nothing that makes it invalid."""
+        """Check that a run of the model has status ok and is not invalid."""
         subject = f"model {model.name}"
         try:
             result = self._run(self._plan(model.name, "cpu", "none", size="1"))
         except TunemarkError as error:
-            return failed("run", subject, _flat(error))
+            return failed("run", subject, _one_line(error))
         if result.status != "ok":
             return failed("run", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
-        bad = [f"{f.rule}: {f.message}" for f in result.findings if f.severity not in _DISTURBED]
+        bad = [f"{f.rule}: {f.message}" for f in result.findings if f.severity not in _TOLERATED]
         if bad:
             return failed("run", subject, "; ".join(bad))
         return passed("run", subject, f"{result.steps_measured} steps on cpu:1, status ok, nothing invalid")
 
     def kill(self, model: str, device: str, size: str | None, subject: str) -> Check:
-        """Whether nothing is left of a run that was killed in its timed part."""
+        """Check that no process is left of a run that was killed in its timed part."""
         if not leftover.is_known():
             return skipped("kill", subject, "this host has no /proc to look for processes in")
         try:
             plan = self._plan(model, device, "none", size=size, steps=1_000_000)
             mark = uuid.uuid4().hex
-            plan = _marked(plan, mark)
+            plan = _with_mark(plan, mark)
             edges, killed = [0], [False]
             pids: list[int] = []
 
@@ -104,7 +104,7 @@ class Runs:
                 if record["kind"] == "start":
                     pids.append(int(record["pid"]))
                 edges[0] += record["kind"] == "edge"
-                if edges[0] >= _KILLED_AT and not killed[0]:
+                if edges[0] >= _KILL_AFTER_EDGES and not killed[0]:
                     killed[0] = True
                     for pid in pids:
                         with contextlib.suppress(ProcessLookupError):
@@ -112,7 +112,7 @@ class Runs:
 
             result = self._run(plan, on_record)
         except TunemarkError as error:
-            return skipped("kill", subject, _flat(error))
+            return skipped("kill", subject, _one_line(error))
         if not killed[0]:
             return failed("kill", subject, f"it ended before it could be killed: {result.each_attempt[-1].evidence}")
         left = end_marked(mark)
@@ -121,7 +121,7 @@ class Runs:
         return left_behind("kill", subject, left, "a run that was killed")
 
     def parity(self, strategy: Strategy, model: str) -> Check:
-        """Whether the strategy trains as one process does."""
+        """Check that the strategy trains as a single process does."""
         subject = f"strategy {strategy.name}" + (f" on {strategy.devices[0]}" if strategy.devices else "")
         name = strategy.devices[0] if strategy.devices else "cpu"
         try:
@@ -131,14 +131,14 @@ class Runs:
             size = ("2" if strategy.distributed else "1") if name == "cpu" else None
             plan = self._plan(model, name, strategy.name, size=size, oversubscribe=True)
             if strategy.name == "none":
-                return skipped("parity", subject, "it is what others are compared with")
+                return skipped("parity", subject, "it is the reference of the others")
             store = Store(self._folder / "parity")
             (ready,) = make_ready([plan], store, Watch())
             found = verify(ready, store, self._catalog, timeout_s=SILENCE_S, watch=Watch())
         except TunemarkError as error:
-            return skipped("parity", subject, _flat(error))
+            return skipped("parity", subject, _one_line(error))
         if found is None:
-            return skipped("parity", subject, "it is what others are compared with")
+            return skipped("parity", subject, "it is the reference of the others")
         if found["failure"]:
             return failed("parity", subject, found["failure"])
         worst = max(found["loss"], found["gradient_norm"])
@@ -163,10 +163,10 @@ class Runs:
 
 
 def end_marked(mark: str) -> list[tuple[int, str]]:
-    """What is still there of a marked job after a moment; it is ended here, because nobody else will."""
-    until_s = time.monotonic() + _ENDING_S
+    """Kill the processes of a marked job that are still there after a moment; returns (pid, command) of each."""
+    deadline_s = time.monotonic() + _EXIT_S
     left = leftover.processes(mark)
-    while left and time.monotonic() < until_s:
+    while left and time.monotonic() < deadline_s:
         time.sleep(0.02)
         left = leftover.processes(mark)
     for pid, _ in left:
@@ -175,10 +175,10 @@ def end_marked(mark: str) -> list[tuple[int, str]]:
     return left
 
 
-def _marked(plan: Plan, mark: str) -> Plan:
+def _with_mark(plan: Plan, mark: str) -> Plan:
     environment = {**plan.launch.environment, leftover.VARIABLE: mark}
     return replace(plan, launch=replace(plan.launch, environment=environment))
 
 
-def _flat(error: TunemarkError) -> str:
+def _one_line(error: TunemarkError) -> str:
     return "; ".join(" ".join(part.split()) for part in (error.what, error.why, error.next) if part)

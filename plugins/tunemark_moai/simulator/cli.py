@@ -1,4 +1,4 @@
-"""`tunemark-moai-sim`: bring a simulated platform up, change how it behaves, take it down. Prints shell commands."""
+"""`tunemark-moai-sim`: start a simulator of the platform, change its behaviour, remove it. Prints shell commands."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import tempfile
 from pathlib import Path
 from typing import List, Optional
 
-from tunemark_moai.simulator import state as simulated
+from tunemark_moai.simulator import state as sim
 
 
 def main(words: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tunemark-moai-sim",
         description=__doc__,
-        epilog="KEY=VALUE: " + "; ".join("{}: {}".format(k, v[1]) for k, v in simulated.BEHAVIOUR.items()),
+        epilog="KEY=VALUE: " + "; ".join("{}: {}".format(k, v[1]) for k, v in sim.BEHAVIOUR.items()),
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help='bring it up: eval "$(tunemark-moai-sim up --version 24.5.0)"')
-    up.add_argument("--version", default="24.5.0", help=", ".join(simulated.VERSIONS))
-    up.add_argument("--dir", help="folder of its state; a new temporary one where none is given")
-    up.add_argument("--flavor", help="of its accelerators at first")
-    up.add_argument("--devices", type=int, default=1, help="how many accelerators, 1 to 5")
+    up = commands.add_parser("up", help='start it: eval "$(tunemark-moai-sim up --version 24.5.0)"')
+    up.add_argument("--version", default="24.5.0", help=", ".join(sim.VERSIONS))
+    up.add_argument("--dir", help="folder of its state (default: a new temporary folder)")
+    up.add_argument("--flavor", help="initial flavor of its accelerators")
+    up.add_argument("--devices", type=int, default=1, help="number of accelerators, 1 to 5")
     up.add_argument("behaviour", nargs="*", metavar="KEY=VALUE")
-    change = commands.add_parser("set", help="change how it behaves")
+    change = commands.add_parser("set", help="change its behaviour")
     change.add_argument("behaviour", nargs="+", metavar="KEY=VALUE")
     commands.add_parser("show", help="print its state")
     commands.add_parser("down", help='remove it: eval "$(tunemark-moai-sim down)"')
@@ -41,54 +41,54 @@ def main(words: Optional[List[str]] = None) -> int:
 
 
 def _up(args: argparse.Namespace) -> int:
-    if args.version not in simulated.VERSIONS:
-        raise ValueError("no version {!r}; there are: {}".format(args.version, ", ".join(simulated.VERSIONS)))
-    names = simulated.flavors(args.version)
+    if args.version not in sim.VERSIONS:
+        raise ValueError("no version {!r}; there are: {}".format(args.version, ", ".join(sim.VERSIONS)))
+    names = sim.flavors(args.version)
     flavor = args.flavor or names[0]
     if flavor not in names:
         raise ValueError("no flavor {!r} in {}; there are: {}".format(flavor, args.version, ", ".join(names)))
     if not 1 <= args.devices <= 5:
         raise ValueError("1 to 5 accelerators, not {}".format(args.devices))
-    state = simulated.fresh(args.version, flavor, args.devices)
+    state = sim.fresh(args.version, flavor, args.devices)
     state["behaviour"] = _behaviour(args.behaviour)
     folder = Path(args.dir).absolute() if args.dir else Path(tempfile.mkdtemp(prefix="tunemark-moai-sim-"))
-    if (folder / simulated.FILE).exists():
-        raise ValueError("a simulator is up in {} already".format(folder))
-    tools = ["ap-smi"] if simulated.VERSIONS[args.version].by_variable else ["moreh-smi", "moreh-switch-model"]
+    if (folder / sim.FILE).exists():
+        raise ValueError("a simulator already runs in {}".format(folder))
+    tools = ["ap-smi"] if sim.VERSIONS[args.version].by_variable else ["moreh-smi", "moreh-switch-model"]
     (folder / "bin").mkdir(parents=True, exist_ok=True)
-    simulated.write(str(folder / simulated.FILE), state)
-    packages = Path(simulated.__file__).absolute().parents[2]
+    sim.write(str(folder / sim.FILE), state)
+    packages = Path(sim.__file__).absolute().parents[2]
     for tool in tools:
         stub = folder / "bin" / tool
         python = "{} -S -m tunemark_moai.simulator.tools {}".format(shlex.quote(sys.executable), tool)
         variables = "TUNEMARK_MOAI_SIM={} PYTHONPATH={}".format(shlex.quote(str(folder)), shlex.quote(str(packages)))
         stub.write_text('#!/bin/sh\n{} exec {} "$@"\n'.format(variables, python))
         stub.chmod(0o755)
-    print("export {}={}".format(simulated.VARIABLE, shlex.quote(str(folder))))
+    print("export {}={}".format(sim.VARIABLE, shlex.quote(str(folder))))
     print("export PATH={}:$PATH".format(shlex.quote(str(folder / "bin"))))
     return 0
 
 
 def _set(args: argparse.Namespace) -> int:
     changed = _behaviour(args.behaviour)
-    with simulated.changing() as state:
+    with sim.changing() as state:
         state["behaviour"].update(changed)
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    state = simulated.load()
-    state["behaviour"] = {key: simulated.behaviour(state, key) for key in simulated.BEHAVIOUR}
+    state = sim.load()
+    state["behaviour"] = {key: sim.behaviour(state, key) for key in sim.BEHAVIOUR}
     print(json.dumps(state, indent=1))
     return 0
 
 
 def _down(args: argparse.Namespace) -> int:
-    folder = simulated.folder()
+    folder = sim.folder()
     shutil.rmtree(folder)
     ours = os.path.join(folder, "bin")
     left = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != ours]
-    print("unset {}".format(simulated.VARIABLE))
+    print("unset {}".format(sim.VARIABLE))
     print("export PATH={}".format(shlex.quote(os.pathsep.join(left))))
     return 0
 
@@ -99,7 +99,7 @@ def _behaviour(words: List[str]) -> dict[str, object]:
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError("{!r} is not KEY=VALUE".format(word))
-        found[key] = simulated.parsed(key, value)
+        found[key] = sim.parsed(key, value)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the simulated platform remembers: one JSON file, changed under a lock by tools and programs side by side."""
+"""The state of the simulator: one JSON file, which tools and programs change concurrently under a lock."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MENU = (
     ("48xLarge.24576GB", 384, 48),
 )
 DEFAULTS = (("flavor-default-8", 8, 1), ("flavor-default-16", 16, 2), ("flavor-default-32", 32, 4))
-_MADE = {name: (devices, nodes) for name, devices, nodes in MENU + DEFAULTS}
+_HARDWARE = {name: (devices, nodes) for name, devices, nodes in MENU + DEFAULTS}
 
 
 class Version(NamedTuple):
-    """How one release looks. by_variable: `ap-smi`, the flavor in the environment. column: of flavors. stamped: its
-    lines in a program's output begin with the time. numbered: it tells its version and a job's number there.
-    has_low_precision: its configurations say whether low-precision parameters are distributed."""
+    """The appearance of one release. column: name of the flavor column. stamped: messages in a program's output begin
+    with the time. numbered: they include the version and the job's number. has_low_precision: configurations say
+    whether low-precision parameters are distributed. by_variable: `ap-smi`, and the flavor in the environment."""
 
     name: str
     column: str
@@ -56,28 +56,28 @@ VERSIONS = {
     "25.5.3005": Version("MoAI Accelerator", "FLAVOR", False, False, True, True, True),
 }
 
-# key: (default, meaning). A default's type is the key's; a tuple is a choice, its first the default.
+# key: (default, meaning). A value has the type of its default; a tuple lists the choices, the default first.
 BEHAVIOUR: Dict[str, Tuple[Any, str]] = {
     "latency_s": (0.0, "seconds that each call of a tool takes"),
-    "exit_code": (0, "of every tool"),
-    "busy": (0, "1: a process of somebody else, 10000, holds the accelerator"),
+    "exit_code": (0, "exit code of every tool"),
+    "busy": (0, "1: a foreign process, 10000, holds the accelerator"),
     "queue_s": (0.0, "seconds that a program waits in the cluster's queue"),
-    "prepare_s": (0.0, "seconds between a program's turn and its accelerator being ready"),
+    "prepare_s": (0.0, "seconds between the end of waiting and the accelerator being ready"),
     "compile_s": (0.0, "seconds that the search for a parallel configuration takes"),
-    "compile_ms": (1234, "what the program is told of the time to compile all candidates"),
-    "cost_ms": (321, "what it is told of the time to compute their cost"),
+    "compile_ms": (1234, "time to compile all candidates that the program prints"),
+    "cost_ms": (321, "time to compute their cost that it prints"),
     "device_memory_bytes": (DEVICE_BYTES, "limit of one device of 64 GB"),
-    "oom": (("auto", "always", "never"), "whether a program runs out of memory; auto: by its parameters"),
-    "lost_at_step": (0, "the step in which the connection is lost; 0 never"),
+    "oom": (("auto", "always", "never"), "whether a program runs out of memory; auto: by its parameter count"),
+    "lost_at_step": (0, "the step in which the connection is lost; 0: never"),
     "switch": (
         ("ok", "hang", "unknown_menu", "wrong_flavor", "die", "silent"),
         "how moreh-switch-model behaves",
     ),
     "smi": (("ok", "hang", "die", "garbage"), "how moreh-smi and ap-smi behave"),
-    "invalid_input": (("repeat", "message", "exit"), "what follows a selection that is none"),
-    "eof": (("exit", "hang"), "what follows the end of the input"),
+    "invalid_input": (("repeat", "message", "exit"), "reaction to an invalid selection"),
+    "eof": (("exit", "hang"), "reaction to the end of the input"),
     "unmarked": (0, "1: moreh-smi marks no default accelerator"),
-    "idle_ap": (("header", "empty", "row"), "what ap-smi shows when nothing runs"),
+    "idle_ap": (("header", "empty", "row"), "what ap-smi shows when idle"),
 }
 
 
@@ -87,7 +87,7 @@ def default_of(key: str) -> Any:
 
 
 def parsed(key: str, text: str) -> Any:
-    """A behaviour's value; ValueError says what it may be."""
+    """Parse the value of a behaviour; ValueError lists the valid ones."""
     if key not in BEHAVIOUR:
         raise ValueError("no behaviour {!r}; there are: {}".format(key, ", ".join(BEHAVIOUR)))
     default = BEHAVIOUR[key][0]
@@ -105,7 +105,7 @@ def parsed(key: str, text: str) -> Any:
 
 
 def fresh(version: str, flavor: str, devices: int) -> Dict[str, Any]:
-    """A platform on which nothing runs yet; the first of its accelerators is the default."""
+    """The initial state: no jobs, and the first accelerator is the default."""
     return {
         "version": version,
         "behaviour": {},
@@ -118,7 +118,7 @@ def fresh(version: str, flavor: str, devices: int) -> Dict[str, Any]:
 
 def made(flavor: str) -> Tuple[int, int]:
     """(devices of 64 GB, servers) of a flavor."""
-    return _MADE[flavor]
+    return _HARDWARE[flavor]
 
 
 def flavors(version: str) -> List[str]:
@@ -126,28 +126,28 @@ def flavors(version: str) -> List[str]:
 
 
 def folder() -> str:
-    """The state's folder; SystemExit where no simulator is up."""
+    """The folder of the state; SystemExit where no simulator runs."""
     found = os.environ.get(VARIABLE)
     if not found or not os.path.isfile(os.path.join(found, FILE)):
-        raise SystemExit('no simulator is up: eval "$(tunemark-moai-sim up)"')
+        raise SystemExit('no simulator runs: eval "$(tunemark-moai-sim up)"')
     return found
 
 
 def load() -> Dict[str, Any]:
-    """The state as it is now, without the jobs of processes that have ended."""
+    """The current state, without the jobs of processes that have ended."""
     with changing() as state:
         return state
 
 
 @contextlib.contextmanager
 def changing() -> Iterator[Dict[str, Any]]:
-    """The state, written back on leaving."""
+    """The state under its lock; written back on exit."""
     path = os.path.join(folder(), FILE)
     with open(path + ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open(path) as file:
             state = json.load(file)
-        state["jobs"] = [job for job in state["jobs"] if _lives(job["pid"])]
+        state["jobs"] = [job for job in state["jobs"] if _is_alive(job["pid"])]
         yield state
         write(path, state)
 
@@ -164,13 +164,13 @@ def behaviour(state: Dict[str, Any], key: str) -> Any:
 
 
 def holders(state: Dict[str, Any], device: int) -> List[Dict[str, Any]]:
-    """The processes on an accelerator, somebody else's first."""
+    """The processes on an accelerator, the foreign one first."""
     foreign = {"device": 0, "job_id": 970001, "pid": 10000, "command": "python train.py", "memory_mib": 53000}
     found = [foreign] if behaviour(state, "busy") else []
     return [job for job in found + state["jobs"] if job["device"] == device]
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""`moreh-smi`, `moreh-switch-model` and `ap-smi` as the documents show them: `python -m ...tools TOOL ARGUMENTS`."""
+"""Imitations of `moreh-smi`, `moreh-switch-model` and `ap-smi`, as documented: `python -m ...tools TOOL ARGUMENTS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Sequence
 
-from tunemark_moai.simulator import state as simulated
+from tunemark_moai.simulator import state as sim
 from tunemark_moai.simulator.state import DEVICE_MIB, VERSIONS, behaviour, changing, holders, load, made
 
 _IN_USE = "The model cannot be switched while the {} is in use."
@@ -43,18 +43,18 @@ def _moreh_smi(now: Dict[str, Any], arguments: List[str]) -> None:
     elif arguments[0] in ("-v", "--version"):
         print("Moreh AI Platform {}".format(now["version"]))
     elif arguments[0] in ("-t", "--token"):
-        rows = [[_device(now, d), _name(now), "c2ltdWxhdGVk", d["flavor"]] for d in now["devices"]]
+        rows = [[_device_cell(now, d), _accelerator_name(now), "c2ltdWxhdGVk", d["flavor"]] for d in now["devices"]]
         print(table(["Device", "Name", "Token", "Model"], rows))
     elif arguments[0] in ("-r", "--reset"):
         print("Device release success." if _reset() else "Device release failed. (Not running job.)")
     elif arguments[0] == "device":
-        _change(arguments[1:])
+        _change_devices(arguments[1:])
     else:
         print("Usage: moreh-smi [-h] [-r] [-v] [-t] [-p] [-i N] [device {--add|--rm|--switch} N]")
 
 
 def status(now: Dict[str, Any], only: Optional[int] = None) -> str:
-    """The status table, and below it the processes where there are any."""
+    """The status table, followed by the table of processes if there are any."""
     version = VERSIONS[now["version"]]
     rows, processes = [], []
     for device in now["devices"]:
@@ -64,7 +64,7 @@ def status(now: Dict[str, Any], only: Optional[int] = None) -> str:
         used = sum(job["memory_mib"] for job in jobs)
         total = made(device["flavor"])[0] * DEVICE_MIB
         state = ["{} MiB".format(used), "{} MiB".format(total), "100 %"] if jobs else ["-", "-", "-"]
-        rows.append([_device(now, device), version.name, device["flavor"], *state])
+        rows.append([_device_cell(now, device), version.name, device["flavor"], *state])
         for job in jobs:
             memory = "{} MiB".format(job["memory_mib"])
             processes.append([str(device["id"]), str(job["job_id"]), str(job["pid"]), job["command"], memory])
@@ -78,7 +78,7 @@ def status(now: Dict[str, Any], only: Optional[int] = None) -> str:
 
 
 def parts(now: Dict[str, Any]) -> str:
-    """The physical devices behind the accelerator that runs."""
+    """The table of physical devices behind the busy accelerators."""
     rows: List[List[str]] = []
     for device in now["devices"]:
         jobs = holders(now, device["id"])
@@ -91,7 +91,7 @@ def parts(now: Dict[str, Any]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
-    """A table with borders, as wide as its cells; its title stands at the right."""
+    """A bordered table, as wide as its cells; its title is right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) + 4 for i in range(len(header))]
     whole = sum(widths) + len(widths) - 1
     if title and whole < len(title) + 4:
@@ -107,12 +107,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "")
     return "\n".join([*lines, top])
 
 
-def _device(now: Dict[str, Any], device: Dict[str, Any]) -> str:
+def _device_cell(now: Dict[str, Any], device: Dict[str, Any]) -> str:
     star = device["id"] == now["default"] and not behaviour(now, "unmarked")
     return "{} {}".format("*" if star else " ", device["id"])
 
 
-def _name(now: Dict[str, Any]) -> str:
+def _accelerator_name(now: Dict[str, Any]) -> str:
     return VERSIONS[now["version"]].name
 
 
@@ -123,7 +123,7 @@ def _reset() -> bool:
     return had
 
 
-def _change(arguments: List[str]) -> None:
+def _change_devices(arguments: List[str]) -> None:
     what, number = arguments[0], int(arguments[1]) if len(arguments) > 1 else None
     with changing() as state:
         ids = [d["id"] for d in state["devices"]]
@@ -135,10 +135,10 @@ def _change(arguments: List[str]) -> None:
             state["devices"] = [d for d in state["devices"] if d["id"] != number]
             done = "Remove device success."
         elif what == "--add" and number is not None:
-            flavor = simulated.flavors(state["version"])[number - 1]
+            flavor = sim.flavors(state["version"])[number - 1]
             state["devices"].append({"id": max(ids) + 1, "flavor": flavor})
             done = "Create device success."
-        rows = [[_device(state, d), _name(state), d["flavor"]] for d in state["devices"]]
+        rows = [[_device_cell(state, d), _accelerator_name(state), d["flavor"]] for d in state["devices"]]
     print(table(["Device", "Name", "Model"], rows))
     print(done or "Fail.")
 
@@ -147,7 +147,7 @@ def _change(arguments: List[str]) -> None:
 
 
 def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
-    name = _name(now)
+    name = _accelerator_name(now)
     if holders(now, now["default"]):
         print(_IN_USE.format(name))
         return
@@ -156,13 +156,13 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
         sys.stdin.readline()
         return
     if arguments[:1] == ["-M"]:
-        _select(int(arguments[1]))
+        _select_flavor(int(arguments[1]))
         return
-    print("Current {}: {}\n".format(name, _default(now)["flavor"]))
+    print("Current {}: {}\n".format(name, _default_device(now)["flavor"]))
     while True:
-        names = simulated.flavors(now["version"])
+        names = sim.flavors(now["version"])
         for i, flavor in enumerate(names, 1):
-            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default(load())["flavor"] else ""))
+            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default_device(load())["flavor"] else ""))
         print("\nSelection (1-{}, q, Q): ".format(len(names)), end="", flush=True)
         typed = sys.stdin.readline()
         if not typed:
@@ -175,7 +175,7 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
         if word.isdigit() and 1 <= int(word) <= len(names):
             if behaviour(now, "switch") == "die":
                 sys.exit(1)
-            _select(int(word))
+            _select_flavor(int(word))
             continue
         how = behaviour(load(), "invalid_input")
         if how == "exit":
@@ -184,19 +184,19 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
             print("Invalid selection: {}\n".format(word))
 
 
-def _select(number: int) -> None:
+def _select_flavor(number: int) -> None:
     with changing() as state:
-        names = simulated.flavors(state["version"])
+        names = sim.flavors(state["version"])
         wanted = names[number - 1]
         how = behaviour(state, "switch")
-        _default(state)["flavor"] = names[number % len(names)] if how == "wrong_flavor" else wanted
+        _default_device(state)["flavor"] = names[number % len(names)] if how == "wrong_flavor" else wanted
         version = state["version"]
     if how != "silent":
         word = "flavor" if version == "24.2.0" else "model"
         print('The {} {} is successfully switched to  "{}".\n'.format(VERSIONS[version].name, word, wanted))
 
 
-def _default(state: Dict[str, Any]) -> Dict[str, Any]:
+def _default_device(state: Dict[str, Any]) -> Dict[str, Any]:
     found: Dict[str, Any] = next(d for d in state["devices"] if d["id"] == state["default"])
     return found
 

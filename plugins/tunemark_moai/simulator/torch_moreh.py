@@ -1,4 +1,4 @@
-"""`torch.moreh` of the simulated platform, and what the platform writes into a program's output."""
+"""The simulator's `torch.moreh`, and the messages that the platform writes into a program's output."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _CHOICES = {
     "distribute_parameter": (True, False, "auto"),
     "mixed_precision": (True, False),
 }
-_PER_PARAMETER = 16
-_FIXED = 512 << 20
+_BYTES_PER_PARAMETER = 16
+_FIXED_BYTES = 512 << 20
 
 
 def install(torch: Any) -> Any:
-    """Put `torch.moreh` in its place; the accelerator computes on the CPU."""
-    platform = _Platform()
+    """Install `torch.moreh`; the accelerator computes on the CPU."""
+    platform = _ProgramPlatform()
     moreh = types.ModuleType("torch.moreh")
     option = types.ModuleType("torch.moreh.option")
     options = types.ModuleType("torch.moreh.options")
-    option.enable_advanced_parallelization = platform.enable  # type: ignore[attr-defined]  # a module made here
+    option.enable_advanced_parallelization = platform.enable  # type: ignore[attr-defined]  # created above
     options.allow_relaxed_fp32 = False  # type: ignore[attr-defined]  # likewise
     for name, value in (
         ("option", option),
@@ -52,14 +52,14 @@ def install(torch: Any) -> Any:
         add(optimizer, group)
 
     torch.optim.Optimizer.add_param_group = add_param_group
-    # Not an attribute of its package in every version.
+    # In some versions it is no attribute of its package.
     hooks = importlib.import_module("torch.optim.optimizer")
     hooks.register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: platform.step(optimizer))
     return moreh
 
 
-class _Platform:
-    """One program's side of the platform."""
+class _ProgramPlatform:
+    """The platform as one program sees it."""
 
     def __init__(self) -> None:
         self._arguments: Optional[Dict[str, Any]] = None
@@ -97,26 +97,26 @@ class _Platform:
         self._arguments = arguments
 
     def acquire(self) -> None:
-        """Take the accelerator, once, and wait where it cannot be had."""
+        """Acquire the accelerator, once; wait while it is not available."""
         if self._device is not None:
             return
         state = load()
         version = VERSIONS[state["version"]]
         if self._arguments is not None:
-            self._say("Got DBs from backend for auto config.")
+            self._log("Got DBs from backend for auto config.")
         device = state["default"]
         if os.environ.get("MOREH_VISIBLE_DEVICE"):
             device = int(os.environ["MOREH_VISIBLE_DEVICE"])
         if version.by_variable:
             device, self._flavor = 0, os.environ.get("ACCELERATOR_PLATFORM_FLAVOR", "")
             if not self._flavor:
-                self._say("Failed to initialize the worker daemon for {}.".format(version.name), "error")
+                self._log("Failed to initialize the worker daemon for {}.".format(version.name), "error")
                 os._exit(1)
         else:
             self._flavor = next(d["flavor"] for d in state["devices"] if d["id"] == device)
-        self._say("Requesting resources for {} from the server...".format(version.name))
+        self._log("Requesting resources for {} from the server...".format(version.name))
         self._wait_for_process(device, version.name)
-        self._queue(version.name)
+        self._wait_in_queue(version.name)
         with changing() as state:
             job = state["next_job"]
             state["next_job"] += 1
@@ -133,87 +133,87 @@ class _Platform:
         self._device = device
         atexit.register(_release)
         nodes = made(self._flavor)[1]
-        self._say("Initializing the worker daemon for {}".format(version.name))
+        self._log("Initializing the worker daemon for {}".format(version.name))
         for i in range(1, nodes + 1):
-            self._say("[{}/{}] Connecting to resources on the server (192.0.2.{}:24155)...".format(i, nodes, i))
-        self._say("Establishing links to the resources...")
+            self._log("[{}/{}] Connecting to resources on the server (192.0.2.{}:24155)...".format(i, nodes, i))
+        self._log("Establishing links to the resources...")
         time.sleep(behaviour(state, "prepare_s"))
-        self._say("{} is ready to use.".format(version.name))
+        self._log("{} is ready to use.".format(version.name))
         if version.numbered:
-            self._say("Moreh Version: {}".format(state["version"]))
-            self._say("Moreh Job ID: {}".format(job))
+            self._log("Moreh Version: {}".format(state["version"]))
+            self._log("Moreh Job ID: {}".format(job))
 
     def step(self, optimizer: Any) -> None:
-        """What the platform does in a step beside computing."""
+        """What the platform does in a step apart from computing."""
         self.acquire()
         self._steps += 1
         state = load()
         if self._steps == behaviour(state, "lost_at_step"):
-            self._say(
+            self._log(
                 "The connection to the server has been lost. Please contact technical support if the problem persists.",
                 "error",
             )
             os._exit(1)
         if self._steps == 1:
-            selected = self._search(state) if self._arguments is not None else None
+            selected = self._search_configuration(state) if self._arguments is not None else None
             parameters = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-            self._load(state, parameters, bool(selected and selected["distribute_parameter"]))
+            self._allocate_memory(state, parameters, bool(selected and selected["distribute_parameter"]))
 
     def _wait_for_process(self, device: int, name: str) -> None:
-        said = False
+        has_printed = False
         while True:
             found = holders(load(), device)
             if not found:
                 return
-            if not said:
+            if not has_printed:
                 pid, command = found[0]["pid"], found[0]["command"]
-                self._say("{} is already in use by another process:".format(name), "warning")
-                self._say("  (pid: {}) {}".format(pid, command), "warning")
-                self._say(
+                self._log("{} is already in use by another process:".format(name), "warning")
+                self._log("  (pid: {}) {}".format(pid, command), "warning")
+                self._log(
                     "Two or more processes cannot use {} at the same time. The program will resume automatically "
                     "after the process {} terminates...".format(name, pid),
                     "warning",
                 )
-                said = True
+                has_printed = True
             time.sleep(0.1)
 
-    def _queue(self, name: str) -> None:
+    def _wait_in_queue(self, name: str) -> None:
         began = time.monotonic()
-        said = False
+        has_printed = False
         while time.monotonic() - began < behaviour(load(), "queue_s"):
-            if not said:
-                self._say(
+            if not has_printed:
+                self._log(
                     "Not enough resources are currently available for {}. All resources in the system are being used "
                     "by other users. The program will resume automatically when resources become "
                     "available...".format(name),
                     "warning",
                 )
-                said = True
+                has_printed = True
             time.sleep(0.05)
 
-    def _search(self, state: Dict[str, Any]) -> Dict[str, Any]:
+    def _search_configuration(self, state: Dict[str, Any]) -> Dict[str, Any]:
         devices, nodes = made(self._flavor)
-        chosen = _chosen(self._arguments or {}, VERSIONS[state["version"]].has_low_precision, devices)
+        chosen = _select_configuration(self._arguments or {}, VERSIONS[state["version"]].has_low_precision, devices)
         candidates = 16 + 6 * nodes
-        self._say("The number of candidates is {}.".format(candidates))
-        self._say("Parallel Graph Compile start...")
+        self._log("The number of candidates is {}.".format(candidates))
+        self._log("Parallel Graph Compile start...")
         time.sleep(behaviour(state, "compile_s"))
-        self._say("Elapsed Time to compile all candidates = {} [ms]".format(behaviour(state, "compile_ms")))
-        self._say("Parallel Graph Compile finished.")
-        self._say("The number of possible candidates is {}.".format(candidates // 4))
-        self._say("SelectBestGraphFromCandidates start...")
-        self._say("Elapsed Time to compute cost for survived candidates = {} [ms]".format(behaviour(state, "cost_ms")))
-        self._say("SelectBestGraphFromCandidates finished.")
-        self._say("Configuration for parallelism is selected.")
-        self._say(chosen["line"])
-        self._say("train: true")
+        self._log("Elapsed Time to compile all candidates = {} [ms]".format(behaviour(state, "compile_ms")))
+        self._log("Parallel Graph Compile finished.")
+        self._log("The number of possible candidates is {}.".format(candidates // 4))
+        self._log("SelectBestGraphFromCandidates start...")
+        self._log("Elapsed Time to compute cost for survived candidates = {} [ms]".format(behaviour(state, "cost_ms")))
+        self._log("SelectBestGraphFromCandidates finished.")
+        self._log("Configuration for parallelism is selected.")
+        self._log(chosen["line"])
+        self._log("train: true")
         with open("advanced_parallelization_selected_config.dump", "w") as file:
             file.write(chosen["line"] + "\n")
         return chosen
 
-    def _load(self, state: Dict[str, Any], parameters: int, distributed: bool) -> None:
+    def _allocate_memory(self, state: Dict[str, Any], parameters: int, distributed: bool) -> None:
         devices = made(self._flavor)[0]
-        needed = _PER_PARAMETER * parameters // (devices if distributed else 1) + _FIXED
+        needed = _BYTES_PER_PARAMETER * parameters // (devices if distributed else 1) + _FIXED_BYTES
         limit, how = behaviour(state, "device_memory_bytes"), behaviour(state, "oom")
         if how == "always" or (how == "auto" and needed > limit):
             name = VERSIONS[state["version"]].name
@@ -230,15 +230,15 @@ class _Platform:
                     whole = needed * devices if distributed else needed
                     job["memory_mib"] = min(devices * DEVICE_MIB, max(320, whole >> 20))
 
-    def _say(self, words: str, level: str = "info") -> None:
+    def _log(self, words: str, level: str = "info") -> None:
         stamp = ""
         if VERSIONS[load()["version"]].stamped:
             stamp = datetime.now().strftime("[%Y-%m-%d %H:%M:%S.%f")[:-3] + "] "
         print("{}[{}] {}".format(stamp, level, words), flush=True)
 
 
-def _chosen(arguments: Dict[str, Any], has_low_precision: bool, devices: int) -> Dict[str, Any]:
-    """The configuration: what is pinned as it is, the rest as the documents' own runs have it."""
+def _select_configuration(arguments: Dict[str, Any], has_low_precision: bool, devices: int) -> Dict[str, Any]:
+    """The selected configuration: pinned arguments unchanged, the others as in the documented runs."""
     stages = arguments["num_stages"]
     if stages == "auto":
         stages = 2 if not has_low_precision and devices > 1 and arguments["pipeline_parallel"] else 1

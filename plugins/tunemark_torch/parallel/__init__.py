@@ -1,1 +1,1 @@
-"""Strategies that span a mesh of processes, in the worker: data, tensor and pipeline parallelism and their products."""
+"""In the worker: data, tensor and pipeline parallelism and their products, over a mesh of processes."""

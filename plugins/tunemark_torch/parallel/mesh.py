@@ -1,7 +1,7 @@
-"""One strategy for each axis of a mesh of processes, by torch's own mechanisms: DTensor, FSDP2 and its pipelines.
+"""One strategy per axis of a mesh of processes, with torch's DTensor, FSDP2 and pipeline schedules.
 
-Applied from the inside out: tensor parallelism to the layers, then the pipeline's cut, then data parallelism around
-each stage. Gradients are averaged over data ranks and nothing else, as DistributedDataParallel does.
+Applied from the inside out: tensor parallelism to the layers, then the split into pipeline stages, then data
+parallelism around each stage. Gradients are averaged over data ranks only, as in DistributedDataParallel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.decoder import layers_of
 from tunemark_worker.norm import clip
 
-# The axes that see distinct batches, from the outside to the inside.
+# The axes whose ranks see distinct batches, outermost first.
 DATA = ("ddp", "fsdp")
 
 
@@ -48,13 +48,13 @@ class Mesh:
         pass
 
     def place(self, place: Place) -> Place:
-        """Where this rank stands among data ranks: axes are numbered in the order in which they are written."""
+        """The place with this rank's data rank: the mesh axes are in the order written, the last varies fastest."""
         data_rank, rest = 0, place.rank
         strides = _strides([axis.degree for axis in self._axes])
         for axis, stride in zip(self._axes, strides):
-            at, rest = divmod(rest, stride)
+            index, rest = divmod(rest, stride)
             if axis.strategy in DATA:
-                data_rank = data_rank * axis.degree + at
+                data_rank = data_rank * axis.degree + index
         return place._replace(data_rank=data_rank)
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
@@ -69,12 +69,10 @@ class Mesh:
             "strategy": self._assignment.strategy,
             "mesh": {axis.strategy: axis.degree for axis in self._axes},
         }
+        is_sequence_parallel = "tp" in self._by_name and self._by_name["tp"].is_on("sequence_parallel")
         returns_tuple = "pp" in self._by_name and pipeline.returns_tuple(model)
         if "tp" in self._by_name:
-            axis = self._by_name["tp"]
-            found = tensor.parallelize(
-                model, self._mesh["tp"], sequence_parallel=axis.is_on("sequence_parallel", default=False)
-            )
+            found = tensor.parallelize(model, self._mesh["tp"], sequence_parallel=is_sequence_parallel)
             self._selected["tensor_parallel"] = found
         trained: torch.nn.Module = model
         if "pp" in self._by_name:
@@ -84,15 +82,15 @@ class Mesh:
                 self._by_name["pp"].options,
                 self._assignment,
                 returns_tuple=returns_tuple,
-                cut_by=self._mesh["tp"] if self._selected.get("tensor_parallel", {}).get("sequence_parallel") else None,
+                seq_mesh=self._mesh["tp"] if is_sequence_parallel else None,
             )
             self._selected["pipeline_parallel"] = self._pipeline.facts()
             trained = self._pipeline.module
             for stage in self._pipeline.stages:
-                self._data_parallel(stage)
+                self._apply_data_parallel(stage)
             self._pipeline.schedule_stages(place)
         else:
-            trained = self._data_parallel(model)
+            trained = self._apply_data_parallel(model)
         return trained
 
     def selected(self) -> Optional[Mapping[str, Any]]:
@@ -100,29 +98,28 @@ class Mesh:
 
     @property
     def gradients(self) -> Any:
-        """How a step's gradients are computed, where it is not forward and backward of one micro-batch after another;
-        None else."""
-        return self._gradients if self._pipeline is not None else None
+        """Computes a step's gradients by a pipeline schedule; None for one micro-batch after another."""
+        return self._compute_gradients if self._pipeline is not None else None
 
     def clip(self, parameters: List[torch.nn.Parameter], largest: float) -> torch.Tensor:
-        """Scale all gradients of the job so that their norm is at most `largest`; returns the norm before."""
+        """Scale all gradients of the job so that their norm is at most `largest`; returns the norm before scaling."""
         stages = self._mesh["pp"].get_group() if self._pipeline is not None else None
-        twice = self._pipeline.counted_elsewhere() if self._pipeline is not None else []
-        return clip(parameters, largest, stages, twice)
+        duplicates = self._pipeline.duplicate_parameters() if self._pipeline is not None else []
+        return clip(parameters, largest, stages, duplicates)
 
     def full_state(self, module: torch.nn.Module) -> Optional[Mapping[str, torch.Tensor]]:
-        """All weights of the job, on the host of rank 0; None in the other ranks, which all take part."""
+        """All weights of the job, on the host of rank 0; None on the other ranks, all of which must call this."""
         if self._pipeline is None:
             return gather.full_state([module], None, self._device)
         stages = [stage.model for stage in self._pipeline.stages]
         return gather.full_state(stages, self._mesh["pp"].get_group(), self._device)
 
-    def _gradients(self, logits: Any, loss: Any, batches: List[Batch], scale: torch.Tensor) -> torch.Tensor:
+    def _compute_gradients(self, logits: Any, loss: Any, batches: List[Batch], scale: torch.Tensor) -> torch.Tensor:
         assert self._pipeline is not None
         return self._pipeline.step(logits, loss, batches, scale)
 
-    def _data_parallel(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module, its parameters sharded or its gradients averaged over the mesh's data axes."""
+    def _apply_data_parallel(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module with its parameters sharded, or its gradients averaged, over the mesh's data axes."""
         names = tuple(name for name in DATA if name in self._by_name)
         if not names:
             return module
@@ -147,7 +144,7 @@ class Mesh:
 
 
 def _strides(degrees: List[int]) -> List[int]:
-    """How many ranks lie between neighbours on each axis."""
+    """The distance in ranks between neighbours on each axis."""
     found: Tuple[int, ...] = ()
     stride = 1
     for degree in reversed(degrees):

@@ -1,7 +1,7 @@
-"""What this distribution offers, as facts: imported by every `tunemark` command, so no torch here.
+"""Describes what this distribution offers. Every `tunemark` command imports this module, so it must not import torch.
 
-`toy` is a CPU core by another name. `toy-async` works behind the program's back as a GPU does, at a speed that is
-known exactly, so that a measurement of it can be wrong. `toy-async-lying` says that it has finished when it has not.
+`toy` is a CPU core. `toy-async` works asynchronously like a GPU, at an exactly known speed, so that a measurement of it
+can be checked. `toy-async-lying` reports that it has finished when it has not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tunemark.plugin import (
 
 
 class Toy:
-    """A device of one size, "1", which every machine has."""
+    """A device with the single size "1", present on every machine."""
 
     def __init__(self, name: str, runtime: str) -> None:
         self.name, self.runtime = name, runtime
@@ -42,16 +42,16 @@ class Toy:
         return "1"
 
     def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
-        """Nothing to switch. A shared accelerator would be claimed here, and proved idle."""
+        """Nothing to do. A shared accelerator would be reserved here and checked to be idle."""
         return contextlib.nullcontext({})
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
-        """What stands in `options` reaches the runtime as `assignment.device_options`, and is kept with the run."""
+        """`options` reach the runtime as `assignment.device_options` and are stored with the run."""
         step_s = float(os.environ.get("TOY_STEP_S", "0.02"))
         return Launch(processes=1, threads=1, environment={"OMP_NUM_THREADS": "1"}, options={"step_s": step_s})
 
     def monitored(self, accelerator: Accelerator) -> Monitored | None:
-        """Whom tunemark may ask about the device while a job runs on it, and what it is called there."""
+        """Which monitor tunemark reads while a job runs on the device, and the device's names there."""
         monitor = os.environ.get("TOY_MONITOR")
         return Monitored(monitor=monitor, devices=("0", "1")) if monitor else None
 

@@ -1,4 +1,5 @@
-"""The worker's side: torch, the syntax of Python 3.8, and nothing of `tunemark`, which may not be installed there."""
+"""Runs in the worker: imports torch, but not `tunemark`, which may not be installed there; keeps to Python 3.8
+syntax."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tunemark_worker.optimizer import parameter_dtype
 
 
 class Toy:
-    """One thread of the CPU. Work is done when a call returns, so waiting is free."""
+    """One CPU thread. Work is done when a call returns, so synchronizing is free."""
 
     waits_free = True
 
@@ -26,7 +27,7 @@ class Toy:
         pass
 
     def peak_memory_bytes(self) -> Optional[int]:
-        """Unknown is None, never 0."""
+        """None means unknown; 0 would be a measurement."""
         return None
 
     def facts(self) -> Mapping[str, Any]:
@@ -34,15 +35,15 @@ class Toy:
 
 
 class Queue(TorchDispatchMode):
-    """Work that is done later: each forward through an embedding (one per micro-batch) occupies the device for
-    cost_s, one after another. Who reads an element of a tensor waits until all is done."""
+    """An asynchronous queue: each embedding forward (one per micro-batch) occupies the device for cost_s, one after
+    another. Reading a tensor element waits until all queued work is done."""
 
     def __init__(self, cost_s: float) -> None:
         super().__init__()
         self._cost_s, self.ready_s, self.done = cost_s, 0.0, 0
 
     def wait(self) -> None:
-        # Sleep, then spin as drivers do: a process that is woken late leaves the device idle.
+        # Sleep, then spin as drivers do: a process that wakes up late would leave the device idle.
         time.sleep(max(0.0, self.ready_s - time.monotonic() - 0.02))
         while time.monotonic() < self.ready_s:
             pass
@@ -51,16 +52,15 @@ class Queue(TorchDispatchMode):
         if func is torch.ops.aten.embedding.default:
             self.ready_s = max(time.monotonic(), self.ready_s) + self._cost_s
             self.done += 1
-        # Numbers that stand alone (AdamW's count of steps, counts of tokens) live on the host: reading them is free.
-        if func is torch.ops.aten._local_scalar_dense.default and _is_part(args[0]):
+        # Scalars of their own (AdamW's step count, token counts) live on the host: reading them is free.
+        if func is torch.ops.aten._local_scalar_dense.default and _is_slice(args[0]):
             self.wait()
         return func(*args, **(kwargs or {}))
 
 
 class ToyAsync(Toy):
-    """A device that returns before the work is done, at a speed that is known: 1 / step_s micro-batches a second,
-    as long as the program is ahead of it. Each time it is waited for it writes its own account of what it has done
-    and by when."""
+    """A device that returns before the work is done, at a known speed: 1 / step_s micro-batches a second as long as the
+    program keeps it busy. Each synchronize writes the micro-batches done and the time at which they were done."""
 
     waits_free = False
 
@@ -76,14 +76,14 @@ class ToyAsync(Toy):
 
 
 class ToyAsyncLying(ToyAsync):
-    """The same device with a driver that does not wait. A harness that believes it measures the program's own pace."""
+    """The same device with a driver that does not wait: whoever trusts it measures only how fast work is queued."""
 
     def synchronize(self) -> None:
         pass
 
 
 class ToyLm:
-    """Builds the model and asks it for scores."""
+    """Builds the model and computes its logits."""
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         a = assignment.architecture
@@ -91,8 +91,8 @@ class ToyLm:
         return model.to(place.device, parameter_dtype(assignment.precision))
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """`module` is what the strategy made of the model. Bytes do not see other documents here, so packing needs
-        no mask; a model with attention must keep it within `batch.document_ids`."""
+        """`module` is the model as the strategy returned it. This model sees no other tokens, so packing needs no mask;
+        a model with attention must keep it within `batch.document_ids`."""
         scores: torch.Tensor = module(batch.input_ids)
         return scores
 
@@ -112,7 +112,7 @@ class Bigrams(torch.nn.Module):
 
 
 class Wrapped(torch.nn.Module):
-    """Any model in one module more. It is called as the model itself is, whose runtime knows how."""
+    """A wrapper around any model, called in the same way as the model."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -123,23 +123,23 @@ class Wrapped(torch.nn.Module):
 
 
 class ToyWrap:
-    """The three moments of a strategy."""
+    """A minimal strategy: its three methods in the order of their calls."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._is_applied = False
 
     def prepare(self) -> None:
-        """Before the model exists: a vendor's switch belongs here."""
+        """Called before the model exists, for example to set a vendor's switch."""
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        """After it exists: sharding, wrapping, compiling."""
+        """Called after the model is built, to shard, wrap or compile it."""
         self._is_applied = True
         return Wrapped(model)
 
     def selected(self) -> Optional[Mapping[str, Any]]:
-        """What truly happened, which need not be what was asked."""
+        """What was actually used, which may differ from what was requested."""
         return {"strategy": "toy-wrap"} if self._is_applied else None
 
 
-def _is_part(tensor: torch.Tensor) -> bool:
+def _is_slice(tensor: torch.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() > tensor.element_size()

@@ -1,4 +1,4 @@
-"""A dataset and a tokenizer. Both live in the parent and need no torch."""
+"""A dataset and a tokenizer, which run in the parent process without torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tunemark.plugin import Example, Piece
 
 
 class ToyText:
-    """Sums of small numbers. The prompt is not trained on under `--train-on response`."""
+    """Sums of small numbers. `--train-on response` does not train on the prompts."""
 
     def __init__(self, options: Mapping[str, str], vocab_size: int) -> None:
         self._examples = int(options.get("examples", "48"))
 
     def fingerprint(self) -> str:
-        """Must change whenever an example does: the prepared tokens are found again by it."""
+        """Must change whenever an example does: it is the cache key of the prepared tokens."""
         return f"toy-text-1-{self._examples}"
 
     def facts(self) -> Mapping[str, Any]:
@@ -29,7 +29,7 @@ class ToyText:
 
 
 class ByteTokenizer:
-    """UTF-8: an id is a byte; three more ids begin, end and pad."""
+    """UTF-8 bytes as ids, plus one id each for begin, end and padding."""
 
     name = "bytes"
     vocab_size = 259
@@ -44,6 +44,6 @@ class ByteTokenizer:
         return [list(text.encode()) for text in texts]
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """All bytes of a character end where the character ends."""
+        """All bytes of a character have the character's end."""
         ends = [[n for n, c in enumerate(text, 1) for _ in c.encode()] for text in texts]
         return list(zip(self.encode(texts), ends, strict=True))

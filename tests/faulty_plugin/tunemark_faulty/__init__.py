@@ -1,1 +1,1 @@
-"""Models and a strategy with one fault each, so that each fault has to be found."""
+"""Models and strategies with one fault each, which the harness must find."""

@@ -1,4 +1,4 @@
-"""What is wrong on purpose, by name. On import it prints, as a stranger's code may."""
+"""The deliberate faults by name. The module prints on import, as third-party code may."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults, in the worker."""
+"""Implements the faults in the worker."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunemark_worker.batches import Batch, Counts
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.optimizer import parameter_dtype
 
-# The step, counted from 0, in which a fault that happens once happens: some steps are finished before it.
+# The step, from 0, in which a one-time fault happens: some steps are finished before it.
 WHEN = 6
 
 
 class Faulty:
-    """A bigram model with the fault that its name says."""
+    """A bigram model with the fault named in the model's name."""
 
     def __init__(self) -> None:
         self._step = -1
@@ -41,7 +41,7 @@ class Faulty:
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         self._step += 1
-        # Long enough that what a busy machine adds is small beside it.
+        # Long compared with the delays of a busy machine.
         time.sleep(0.02)
         if self._fault == "drift":
             time.sleep(0.003 * self._step)
@@ -51,10 +51,10 @@ class Faulty:
         if self._fault == "nan":
             return scores * float("nan")
         if self._step == WHEN:
-            self._happen(scores)
+            self._trigger_fault(scores)
         return scores
 
-    def _happen(self, scores: torch.Tensor) -> None:
+    def _trigger_fault(self, scores: torch.Tensor) -> None:
         if self._fault == "slow-step":
             time.sleep(0.5)
         elif self._fault == "shape":
@@ -70,7 +70,7 @@ class Faulty:
 
 
 class WrongGradients:
-    """A strategy that is fast and wrong."""
+    """A strategy whose gradients are 1.5 times too large."""
 
     def __init__(self, assignment: Assignment) -> None:
         pass

@@ -123,7 +123,7 @@ def test_dimensions_that_contradict_each_other_make_no_model(claims_of: ClaimsOf
     header = "model,device,tokens_per_s_total,n_layers,hidden,intermediate,mlp_gated,n_heads,n_kv_heads,vocab"
     (claim,) = claims_of("claims", f"{header}\nm,d,5,2,100,200,1,7,7,1000\n")
     assert claim.architecture is None
-    assert "the dimensions make no model" in claim.notes[0]
+    assert "the dimensions make no valid model" in claim.notes[0]
 
 
 def test_a_quote_that_is_never_closed_is_refused_with_its_place() -> None:

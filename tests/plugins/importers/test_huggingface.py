@@ -26,8 +26,8 @@ def test_samples_per_second_are_over_the_whole_runtime(state: Claim) -> None:
     # Planned: 400 steps of 32 sequences in 205.1187 s are 62.403 samples/s; 60 steps were done.
     assert (state.samples_per_s or 0) * (state.train_s or 0) == pytest.approx(400 * 32, rel=1e-4)
     assert (state.steps_total, state.steps_done) == (400, 60)
-    assert "planned, done or not" in state.meaning
-    assert "train_runtime, all of it" in state.meaning
+    assert "whether done or not" in state.meaning
+    assert "train_runtime, which includes set-up" in state.meaning
     assert "train_steps_per_second is 1.95 (entry 8 of log_history)" in state.notes
 
 
@@ -42,7 +42,7 @@ def test_rates_in_the_history_are_all_tokens_since_the_start(state: Claim) -> No
     # Whether padding is counted is the user's choice, which the file does not hold.
     assert state.counts is None
     assert state.origin["train_s"] == "\"'train_runtime': 205.1187\", entry 8 of log_history"
-    assert state.origin["steps_done"] == "'\"global_step\": 60', outside of log_history"
+    assert state.origin["steps_done"] == "'\"global_step\": 60', outside log_history"
 
 
 def test_a_batch_of_one_process_is_no_global_batch(state: Claim) -> None:
@@ -148,7 +148,7 @@ def test_a_longest_length_is_no_length(claims_of: ClaimsOf) -> None:
     text = "python train.py --max_seq_length 4096 --bf16 True\n{'loss': 1.2, 'learning_rate': 1e-05, 'epoch': 0.1}"
     (claim,) = claims_of("huggingface-log", text)
     assert (claim.sequence, claim.precision) == (None, "bf16")
-    assert claim.notes == ("--max_seq_length 4096 is the longest that a sequence may get, no length of all (line 1)",)
+    assert claim.notes == ("--max_seq_length 4096 is the maximum sequence length, not the actual one (line 1)",)
 
 
 @pytest.mark.parametrize(

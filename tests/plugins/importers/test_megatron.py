@@ -81,7 +81,7 @@ def test_a_batch_that_grows_is_no_batch_of_the_whole(printed: Printed, claims_of
     lines[-1] = lines[-1].replace("global batch size:   256", "global batch size:   512")
     (found,) = claims_of("megatron", "\n".join(lines))
     assert found.layout.global_batch is None
-    assert "left open" in found.notes[0]
+    assert "left unknown" in found.notes[0]
 
 
 def test_relatives_print_tokens_per_gpu(claims_of: ClaimsOf) -> None:

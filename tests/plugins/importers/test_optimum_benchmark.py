@@ -21,7 +21,7 @@ def test_the_rate_is_too_high_by_the_number_of_steps(printed: Printed, claims_of
     once = 16 / (claim.step_time_s or 0)
     # 12 steps, 2 of them warm-up.
     assert (claim.samples_per_s or 0) / once == pytest.approx(10)
-    assert "too high by the number of steps" in claim.meaning
+    assert "too high by a factor of the number of steps" in claim.meaning
 
 
 def test_the_config_says_what_was_trained_on_what(printed: Printed, claims_of: ClaimsOf) -> None:
@@ -66,6 +66,6 @@ def test_a_truncated_report_is_refused_with_its_place(printed: Printed) -> None:
     text = printed("optimum-benchmark.json")
     with pytest.raises(BadData, match="a file is cut off"):
         optimum_benchmark.document("here", "a file", text[:-40])
-    with pytest.raises(BadData, match="no JSON") as caught:
+    with pytest.raises(BadData, match="not JSON") as caught:
         optimum_benchmark.document("here", "a file", text.replace('"report": {', '"report": {{'))
     assert "column" in caught.value.why

@@ -70,4 +70,4 @@ def test_a_file_without_such_runs_is_refused(printed: Printed, change: Callable[
 
 def test_a_simulators_run_says_so(printed: Printed, claims_of: ClaimsOf) -> None:
     text = printed("pytest-benchmark.json").replace('"simulated": false', '"simulated": true')
-    assert any("simulator" in note for note in claims_of("pytest-benchmark", text)[0].notes)
+    assert any("simulated" in note for note in claims_of("pytest-benchmark", text)[0].notes)

@@ -35,7 +35,7 @@ def test_a_line_holds_utilization_as_a_fraction(claim: Claim) -> None:
         11, number=1.0, tokens_per_s=902.0, tflops=52.05, mfu=0.0526, loss=10.126, stamp_s=1751371215.782
     )
     assert (last.number, last.mfu) == (50.0, 0.3696)
-    assert "its mfu is against a peak of 9.890e+14 FLOP/s (line 7)" in claim.notes
+    assert "its mfu is relative to a peak of 9.890e+14 FLOP/s (line 7)" in claim.notes
 
 
 def test_validation_is_no_step(claim: Claim) -> None:

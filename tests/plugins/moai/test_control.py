@@ -151,7 +151,7 @@ def test_a_wrong_answer_leaves_the_restore_to_the_next_run(up):
     site = up("24.5.0", "switch=wrong_flavor", patience_s=2.0)
     with pytest.raises(TunemarkError) as caught, hold(site, "Large.256GB"):
         pass
-    assert "could not be put back" in str(caught.value)
+    assert "could not be restored" in str(caught.value)
     former = left_over(site.store)
     assert former
     assert former.flavor == "Small.64GB"

@@ -236,7 +236,7 @@ def test_a_damaged_table_is_refused_with_its_line(rows, complaint):
 
 
 def test_an_unknown_word_in_the_header_is_named():
-    with pytest.raises(TunemarkError, match="words that are not known: power"):
+    with pytest.raises(TunemarkError, match="unknown columns: power"):
         moreh_smi.read_status("|  Device  |  Name  |  Model  |  Power  |\n|  0  |  A  |  x  |  300 W  |\n")
 
 

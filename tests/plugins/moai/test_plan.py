@@ -70,7 +70,7 @@ def test_what_a_size_is_made_of_can_be_declared(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--device", "moai:xLarge.512GB", "--chip", "MI300X"], "--chip says nothing without --chips"),
+        (["--device", "moai:xLarge.512GB", "--chip", "MI300X"], "--chip has no effect without --chips"),
         (["--device", "moai:xLarge.512GB", "--chip", "MI300Y", "--chips", "2"], "no chip named 'MI300Y'"),
         (["--device", "moai:xLarge.512GB,Small.64GB", "--chip", "MI300X", "--chips", "2"], "several sizes"),
         (["--device", "moai:Huge.1GB"], "has no size 'Huge.1GB'"),

@@ -96,10 +96,10 @@ def test_without_json_there_are_tables(listed):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("moreh-smi-reset", 'an answer of moreh-smi without a table\n  why:  line 2: "Device release failed.'),
+        ("moreh-smi-reset", 'a reply of moreh-smi without a table\n  why:  line 2: "Device release failed.'),
         ("moreh-smi-help", 'the help of a tool, not its status\n  why:  line 3: "Usage: moreh-smi'),
         ("moreh-smi-version", "the version of a tool, not its status"),
-        ("switch-model-24.5", 'a menu of flavors, which says nothing of accelerators\n  why:  line 2: "Current Some'),
+        ("switch-model-24.5", 'a menu of flavors, which shows no accelerators\n  why:  line 2: "Current Some'),
         ("switch-model-no-token", "it has no token\n  why:  line 2:"),
         ("training-24.5", "the output of a training program\n  why:  line 2:"),
     ],
@@ -140,9 +140,9 @@ def test_standard_input_is_read_and_needs_no_text_encoding(printed, monkeypatch,
     [
         (["devices", "--from", "x"], "--from needs --backend"),
         (["devices", "--backend", "moia", "--from", "x"], "did you mean 'moai'"),
-        (["devices", "--backend", "cpu", "--from", "x"], "device 'cpu' reads no output"),
+        (["devices", "--backend", "cpu", "--from", "x"], "device 'cpu' cannot read the output"),
         (["devices", "--backend", "moai", "--from", "/nowhere/at/all"], "cannot read '/nowhere/at/all'"),
-        (["models", "--backend", "moai"], "--backend says nothing of models"),
+        (["models", "--backend", "moai"], "--backend does not apply to models"),
     ],
 )
 def test_wrong_flags_say_what_would_be_right(words, complaint, capsys):

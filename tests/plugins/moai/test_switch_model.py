@@ -69,13 +69,13 @@ def test_a_tool_without_a_token_is_an_error_with_a_remedy(printed):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("1. Small.64GB\n3. Large.256GB\n", "entry 3 of the menu follows on 1"),
+        ("1. Small.64GB\n3. Large.256GB\n", "entry 3 of the menu follows entry 1"),
         ("1. Small.64GB\n2. Large.256GB\nSelection (1-3, q, Q): ", "offers 1 to 3, the menu above it 1 to 2"),
-        ("1. Small.64GB *\n2. Large.256GB *\n", "more than one flavor has the star"),
+        ("1. Small.64GB *\n2. Large.256GB *\n", "more than one flavor is marked"),
         ("1. Small.64GB\n2. Large.256GB (best of all)\n", "(?s)an entry of the menu is not understood.*line 2"),
-        ("moreh-switch-model -M 2\n", "nothing of moreh-switch-model"),
-        ("Current loss: 0.5\n", "nothing of moreh-switch-model"),
-        ("", "nothing of moreh-switch-model"),
+        ("moreh-switch-model -M 2\n", "no output of moreh-switch-model"),
+        ("Current loss: 0.5\n", "no output of moreh-switch-model"),
+        ("", "no output of moreh-switch-model"),
     ],
 )
 def test_a_menu_that_cannot_be_trusted_is_refused(text, complaint):

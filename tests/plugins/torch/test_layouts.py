@@ -74,11 +74,11 @@ def test_a_pipeline_is_full_unless_the_batch_is_given() -> None:
 @pytest.mark.parametrize(
     ("strategy", "why"),
     [
-        ("fsdp+tp", "both left out"),
+        ("fsdp+tp", "are missing"),
         ("fsdp:3+tp:2", "multiply to 6"),
         ("fsdp:3+tp", "multiply to 3"),
         ("tp:2", "multiply to 2"),
-        ("none+tp", "'none' stands alone"),
+        ("none+tp", "'none' cannot be combined"),
         ("none:4", "takes no degree"),
         ("tp:2+tp:2", "twice"),
         ("fsdp:2+ddp:2", "write ddp before fsdp"),
@@ -86,7 +86,7 @@ def test_a_pipeline_is_full_unless_the_batch_is_given() -> None:
         ("tp:2:sequence_parallel=on+fsdp", "true or false"),
         ("fsdp:offload=true", "no option 'offload'"),
         ("pp:schedule=best", "no schedule 'best'"),
-        ("pp:virtual=2", "of the schedules"),
+        ("pp:virtual=2", "option of the schedules"),
         ("pp:schedule=interleaved", "do not fill 8 stages"),
         ("pp:schedule=zbv:virtual=1", "exactly 2"),
         ("fsdp+teleport:2", "no strategy named 'teleport'"),
@@ -103,7 +103,7 @@ def test_numbers_that_do_not_divide_are_refused() -> None:
     assert "4 layers do not fill 8 stages" in _refused("pp", 8)
     assert "at least 2 micro-batches" in _refused("pp", 2, global_batch=2)
     assert "rounds, which must be equal" in _refused("pp:schedule=interleaved", 2, global_batch=10)
-    assert "knows no adapters" in _refused("tp", 2, method="lora")
+    assert "does not support adapters" in _refused("tp", 2, method="lora")
 
 
 def test_the_schedules_of_the_plan_are_those_of_the_worker() -> None:

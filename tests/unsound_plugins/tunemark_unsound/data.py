@@ -1,4 +1,4 @@
-"""Data with a fault each."""
+"""Datasets and a tokenizer with one fault each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunemark.plugin import Example, Piece
 
 
 class Padded:
-    """Every document filled up to 32 ids."""
+    """Pads every document to 32 ids."""
 
     def __init__(self, options: Mapping[str, str], vocab_size: int) -> None:
         pass
@@ -30,7 +30,7 @@ class Padded:
 
 
 class Moving(Padded):
-    """Drawn anew, whatever the fingerprint says."""
+    """Draws new examples each time, with the same fingerprint."""
 
     def examples(self) -> Iterator[Example]:
         for _ in range(20):
@@ -38,7 +38,7 @@ class Moving(Padded):
 
 
 class Padding(ByteTokenizer):
-    """Fills the shorter texts of a call."""
+    """Pads the shorter texts of a call."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         ids = super().encode(texts)

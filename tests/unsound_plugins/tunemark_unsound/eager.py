@@ -1,4 +1,4 @@
-"""Imports torch where facts alone should be."""
+"""Imports torch in the plugin module, which should only describe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tunemark.plugin import Model, hookimpl
 
-# Only where the kit looks, so that no other command waits for it.
+# Only in the kit's process, so that no other command waits for it.
 if "tunemark.testing.imported" in sys.orig_argv:
     import torch
 

@@ -1,4 +1,4 @@
-"""Ends the process that imports it, in a way that no `except` can catch."""
+"""Ends the importing process in a way that no `except` can catch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tunemark.plugin import Dataset, hookimpl
 
-# Only where the kit looks, so that other commands live.
+# Only in the kit's process, so that other commands survive.
 if "tunemark.testing.imported" in sys.orig_argv:
     os._exit(3)
 

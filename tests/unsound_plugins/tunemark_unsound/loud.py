@@ -1,4 +1,4 @@
-"""Prints to standard output, is slow, and starts a process that it does not end."""
+"""Prints to standard output, is slow, and starts a process without ending it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ print("loud: imported")
 
 @hookimpl
 def tunemark_datasets() -> Sequence[Dataset]:
-    # Only where the kit looks, so that no other command waits for it or leaves anything behind.
+    # Only in the kit's process, so that no other command waits for it or leaves a process behind.
     if "tunemark.testing.imported" in sys.orig_argv:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
         time.sleep(1.05)

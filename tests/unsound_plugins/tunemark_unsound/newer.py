@@ -1,4 +1,4 @@
-"""Was written for an interface that is not there yet."""
+"""Requires a plugin interface version that does not exist yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Returns what is no model."""
+"""Returns an object that is not a Model."""
 
 from __future__ import annotations
 

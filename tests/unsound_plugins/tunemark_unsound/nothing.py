@@ -1,4 +1,4 @@
-"""Returns nothing at all."""
+"""Returns None instead of a sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models, a dataset and a device that lie, each in one way; and a name that the example plugin has already."""
+"""Models, datasets and a device with one fault each, and a model name that the example plugin already uses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BYTES = TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"
 FAULTS = {
     "parameters": "has a bias that its facts leave out",
     "flops": "multiplies by its head twice",
-    "shifted": "gives the scores of the slot before, as if the labels were not shifted by the loss",
-    "relabelled": "shifts the labels of the batch, which the loss shifts too",
+    "shifted": "returns the scores of the slot before, as if the loss did not shift the labels",
+    "relabelled": "shifts the labels of the batch, which the loss also shifts",
     "frozen": "does not train its embedding",
     "detached": "lets no gradient through to its embedding",
     "counts": "counts padding as content",
-    "random": "draws weights that no seed sets",
-    "child": "leaves a process behind",
-    "crossing": "lets documents see each other",
+    "random": "draws weights from an unseeded generator",
+    "child": "leaves a child process behind",
+    "crossing": "lets packed documents see each other",
     "future": "sees the token that it has to predict",
     "sound": "has no fault",
 }
@@ -29,7 +29,7 @@ FAULTS = {
 @hookimpl
 def tunemark_models() -> Sequence[Model]:
     made: dict[str, Any] = {
-        "description": "a fault each",
+        "description": "has one fault",
         "architecture": Architecture(
             model_type="unsound",
             vocab_size=259,
@@ -62,14 +62,14 @@ def tunemark_datasets() -> Sequence[Dataset]:
         Dataset(
             name="unsound-padded",
             loader="tunemark_unsound.data:Padded",
-            description="documents padded before they are given",
+            description="documents that are already padded",
             needs_tokenizer=False,
             roles=("response",),
         ),
         Dataset(
             name="unsound-moving",
             loader="tunemark_unsound.data:Moving",
-            description="other examples each time",
+            description="different examples each time",
             needs_tokenizer=False,
             roles=("response",),
         ),

@@ -1,4 +1,4 @@
-"""The faults, in the worker."""
+"""Implements the faults in the worker."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tunemark_worker.batches import Batch, Counts
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.optimizer import parameter_dtype
 
-# What is counted where no fault has touched it.
+# The original function, which one of the faults replaces.
 COUNT = vars(loop)["count"]
 
 
 class Unsound:
-    """A bigram model with the fault that its name says."""
+    """A bigram model with the fault named in the model's name."""
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         self._fault = assignment.model[len("unsound-") :]
@@ -30,9 +30,9 @@ class Unsound:
         if self._fault == "random":
             torch.nn.init.normal_(model.head.weight, std=0.1 + 0.1 * random.random())
         if self._fault == "child":
-            # In a session of its own: the end of the job's does not end it.
+            # In its own session, so that it survives the end of the job's session.
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-        vars(loop)["count"] = _padding_too if self._fault == "counts" else COUNT
+        vars(loop)["count"] = _count_padding if self._fault == "counts" else COUNT
         return model.to(place.device, parameter_dtype(assignment.precision))
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -63,6 +63,6 @@ class Model(torch.nn.Module):
         self.head = torch.nn.Linear(hidden, size, bias=bias)
 
 
-def _padding_too(batches: Any) -> Counts:
+def _count_padding(batches: Any) -> Counts:
     counted = COUNT(batches)
     return Counts(counted.slots, counted.slots, counted.trained)
