@@ -153,13 +153,13 @@ def measured(
     model: str, size: int, layouts: Sequence[tuple[str, int, str]], attempts: int, steps: int, store: str
 ) -> tuple[list[Cell], Result]:
     """Measure every layout and `auto` in rounds; returns the layouts with their predictions, and auto's result."""
-    from tunemark.experiment import make_experiment, points, resolve
-    from tunemark.measure import measure
+    from tunemark.experiment import make_experiment, make_grid_points, make_plan
     from tunemark.plugin import Catalog
-    from tunemark.predict.calibration import expected
-    from tunemark.predict.ground import question
-    from tunemark.predict.planned import of_plan
-    from tunemark.sweep import Watch
+    from tunemark.predict.calibration import predict_calibrated
+    from tunemark.predict.plan_conversion import convert_plan
+    from tunemark.predict.search_problem import make_search_problem
+    from tunemark.runner.measure import run_experiment
+    from tunemark.runner.sweep import RunObserver
 
     catalog = Catalog()
     flags: dict[str, Any] = {
@@ -170,24 +170,24 @@ def measured(
     plans = []
     for strategy, micro_batch, checkpointing in layouts:
         given = {"strategy": strategy, "micro_batch": micro_batch, "checkpointing": checkpointing}
-        (point,) = points(make_experiment({**flags, **given}))
-        plans.append(resolve(point, catalog))
+        (point,) = make_grid_points(make_experiment({**flags, **given}))
+        plans.append(make_plan(point, catalog))
     experiment = make_experiment({**flags, "strategy": "auto", "trials": TRIALS})
-    (point,) = points(experiment)
-    searched = resolve(point, catalog)
-    ground = question(searched, catalog).ground
-    watch = Watch(message=lambda text: print(text, file=sys.stderr, flush=True))
-    results = {r.run_id: r for r in measure(experiment, [*plans, searched], catalog, watch).runs}
+    (point,) = make_grid_points(experiment)
+    searched = make_plan(point, catalog)
+    ground = make_search_problem(searched, catalog).ground
+    watch = RunObserver(message=lambda text: print(text, file=sys.stderr, flush=True))
+    results = {r.run_id: r for r in run_experiment(experiment, [*plans, searched], catalog, watch).runs}
     cells = []
     for plan in plans:
         result = results[plan.run_id]
         if result.slot_tokens_per_s is None:
             raise SystemExit(f"{plan.spec.strategy} was not measured: {result.status}, {result.each_attempt}")
-        asked = of_plan(plan)
+        asked = convert_plan(plan)
         assert not isinstance(asked, str), asked
         work, layout = asked
         facts = ground.facts if plan.axes or ground.alone is None else ground.alone
-        found = expected(work, layout, facts, ground.mechanisms)
+        found = predict_calibrated(work, layout, facts, ground.mechanisms)
         low_s, high_s = found.step_time_bounds_s
         rate = result.slot_tokens_per_s
         spec = plan.spec

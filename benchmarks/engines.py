@@ -91,7 +91,7 @@ def random_plans(count: int, seed: int, *, wide: bool = False) -> list[Plan]:
 
     wide: use other families, and every schedule, optimizer and method."""
     from tunemark.errors import TunemarkError
-    from tunemark.experiment import make_experiment, points, resolve
+    from tunemark.experiment import make_experiment, make_grid_points, make_plan
     from tunemark.plugin import Catalog
 
     catalog, chance = Catalog(), random.Random(seed)
@@ -130,8 +130,8 @@ def random_plans(count: int, seed: int, *, wide: bool = False) -> list[Plan]:
             flags["method"] = chance.choice(("full", "full", "full", "lora:r=8", "lora:r=16:targets=q_proj+v_proj"))
             layers = chance.choice((2, 4, 6, 8))
         try:
-            (point,) = points(make_experiment(flags))
-            plan = resolve(point, catalog)
+            (point,) = make_grid_points(make_experiment(flags))
+            plan = make_plan(point, catalog)
             found.append(with_layers(plan, layers))
         except TunemarkError:
             continue  # heads that do not divide, more stages than layers, and the like
@@ -141,7 +141,7 @@ def random_plans(count: int, seed: int, *, wide: bool = False) -> list[Plan]:
 def with_layers(plan: Plan, layers: int) -> Plan:
     """The plan with fewer layers; BadExperiment if the strategy refuses them."""
     from tunemark.errors import BadExperiment
-    from tunemark_torch.layouts import refusal
+    from tunemark_torch.layout_checks import refusal
 
     a = plan.model.architecture
     kinds = None if a.layer_types is None else tuple(a.layer_types[:layers])
@@ -154,9 +154,9 @@ def with_layers(plan: Plan, layers: int) -> Plan:
 
 def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     """Both engines' figures of each plan, or `failure` if an engine gives none."""
-    from tunemark.predict import of_plan
-    from tunemark.predict.footprint import footprint
-    from tunemark.predict.simulated import Simulation, simulate_all
+    from tunemark.predict import convert_plan
+    from tunemark.predict.simulation import Simulation, simulate_all
+    from tunemark.predict.worker_footprint import compute_footprint
 
     rows = []
     for start in range(0, len(plans), 20):
@@ -168,13 +168,13 @@ def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
                 f"{spec.batching} {spec.optimizer} {spec.sequence} x {spec.micro_batch} x {plan.gradient_accumulation}"
             )
             row: dict[str, Any] = {"plan": words, "model": spec.model}
-            step = of_plan(plan)
+            step = convert_plan(plan)
             if isinstance(step, str):
                 row["failure"] = step
             elif not isinstance(one, Simulation):
                 row["failure"] = str(one.why)
             else:
-                analytic = footprint(*step)
+                analytic = compute_footprint(*step)
                 row["pairs"] = (
                     (analytic.flops, one.flops),
                     (sum(analytic.sent_bytes.values()), one.sent_bytes),
@@ -229,9 +229,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[str, bool]:
 
 def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
     """(strategy, precision, simulated bytes, real bytes per step) of the rank with the most memory."""
-    from tunemark.experiment import make_experiment, points, resolve
+    from tunemark.experiment import make_experiment, make_grid_points, make_plan
     from tunemark.plugin import Catalog
-    from tunemark.predict.simulated import simulate
+    from tunemark.predict.simulation import simulate
     from tunemark_worker.contract import TokenFile
 
     found = []
@@ -242,8 +242,8 @@ def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
                 "model": model, "device": f"cpu:{size}", "strategy": strategy, "precision": precision,
                 "sequence": 128, "micro_batch": 2, "batching": "pad", "oversubscribe": True,
             }  # fmt: skip
-            (point,) = points(make_experiment(flags))
-            plan = resolve(point, Catalog())
+            (point,) = make_grid_points(make_experiment(flags))
+            plan = make_plan(point, Catalog())
             with tempfile.TemporaryDirectory() as folder:
                 assignment = replace(
                     plan.assignment(nothing, "engines", calibrate=False), threads=1, device_options={}, clip_norm=1.0
@@ -272,15 +272,19 @@ def hold(folder: Path) -> int:
     """Run in each process: takes some steps of the plan and writes the peak memory of each but the first ones."""
     import torch
 
-    from tunemark_worker import checkpointing, loop, method, optimizer
-    from tunemark_worker.batches import Batch, Counts
+    from tunemark_worker import activation_checkpointing, finetuning_method, optimizer, training_loop
+    from tunemark_worker.batches import Batch, TokenCounts
     from tunemark_worker.contract import Assignment
-    from tunemark_worker.simulation import HEAVY, runtime
+    from tunemark_worker.simulation import PRELOADED_MODULES, load_runtime
 
-    for name in HEAVY:
+    for name in PRELOADED_MODULES:
         importlib.import_module(name)
     a = Assignment.from_json((folder / "plan.json").read_text())
-    model, device, strategy = runtime(a.model_runtime)(), runtime(a.device_runtime)(), runtime(a.strategy_runtime)(a)
+    model, device, strategy = (
+        load_runtime(a.model_runtime)(),
+        load_runtime(a.device_runtime)(),
+        load_runtime(a.strategy_runtime)(a),
+    )
     place = device.open(a)
     strategy.prepare()
     place = getattr(strategy, "place", lambda found: found)(place)
@@ -289,13 +293,15 @@ def hold(folder: Path) -> int:
     watch = watcher()
     with watch:
         built = model.build(a, place)
-        method.apply(a.method, a.method_options, built)
+        finetuning_method.apply_method(a.method, a.method_options, built)
         built.train()
-        checkpointing.apply(built, a.checkpointing)
+        activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         module = strategy.apply(built, place)
         del built
-        updater = optimizer.make(a.optimizer, [p for p in module.parameters() if p.requires_grad], a.learning_rate)
-        job = loop.Job(
+        updater = optimizer.make_optimizer(
+            a.optimizer, [p for p in module.parameters() if p.requires_grad], a.learning_rate
+        )
+        job = training_loop.TrainingJob(
             assignment=a, place=place, device=device, strategy=strategy, model=model, module=module,
             optimizer=updater, factor=lambda number: 1.0, steps=iter(()), recorder=None,  # type: ignore[arg-type]
             clock=lambda: 0.0, second=lambda: 0.0, is_interrupted=lambda: False,
@@ -312,7 +318,9 @@ def hold(folder: Path) -> int:
             # Memory between two steps that is not in tensors: buffers and kernels that libraries keep.
             kept = watch.handed() - tensors()
             watch.most = 0
-            loop.advance(job, loop.SAMPLED_STEPS, batches, Counts(slots, slots, slots - len(batches) * shape[0]))
+            training_loop.take_step(
+                job, training_loop.SAMPLED_STEPS, batches, TokenCounts(slots, slots, slots - len(batches) * shape[0])
+            )
             most.append(watch.most - kept)
     rank = int(os.environ.get("RANK", "0"))
     (folder / f"held.{rank}.json").write_text(json.dumps(most[FIRST_STEPS:]))

@@ -48,7 +48,7 @@ def make(path: Path, size: int) -> None:
 
 def prepare(path: str, cache: str, model: str) -> None:
     """Run in a separate process: prepares the token file and prints it with its time and memory."""
-    from tunemark.data import prepare as prepare_tokens
+    from tunemark.data import prepare_data as prepare_tokens
     from tunemark.plugin import Catalog
 
     catalog = Catalog()
@@ -63,14 +63,14 @@ def prepare(path: str, cache: str, model: str) -> None:
 
 def read(token_file_json: str) -> None:
     """Run in a separate process: maps the file as a worker does, forms its rows and makes tensors of a few."""
-    from tunemark_worker import documents
-    from tunemark_worker.batches import Tokens
+    from tunemark_worker import row_packing
+    from tunemark_worker.batches import MappedTokens
     from tunemark_worker.contract import TokenFile
 
     fields = json.loads(token_file_json)
     before = _held_bytes()
-    tokens = Tokens(TokenFile(**fields))
-    rows = documents.rows(tokens.lengths(), 512, "pack", 0, 1)
+    tokens = MappedTokens(TokenFile(**fields))
+    rows = row_packing.make_batch_rows(tokens.lengths(), 512, "pack", 0, 1)
     for _, (_, row) in zip(range(256), rows, strict=False):
         tokens.batch([row], 512, True)
     print(json.dumps({"own_bytes": before, "held_bytes": _held_bytes()}))

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from document import ROOT, machine, put
 
-from tunemark.results.ratio import Ratio, Term, combined
+from tunemark.results.ratio import Ratio, RatioTerm, estimate_ratio
 
 # 2 ranks x 4 x 128 = 1024 slots a step take about half a second on two cores: 12 steps are 6 s, in which the
 # scheduler's own work and one stall of the host are small.
@@ -81,7 +81,8 @@ def main(words: Sequence[str] | None = None) -> int:
             started[name] = servers.enter_context(SERVERS[name](Path(folder)))
         rates = measure(started, Path(folder), rounds=given.rounds, budget_s=given.budget)
     rows = [
-        Row(launcher=n, ratio=combined([Term(1, rates[n]), Term(-1, rates[LOCAL])], in_rounds=True)) for n in others
+        Row(launcher=n, ratio=estimate_ratio([RatioTerm(1, rates[n]), RatioTerm(-1, rates[LOCAL])], in_rounds=True))
+        for n in others
     ]
     shown = table(rows, rates)
     print(shown)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from document import machine, put
 
 if TYPE_CHECKING:
-    from tunemark.plugin import Job, Launch, StartedJob
+    from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 STEPS, STEPS_PER_S = 200, 20.0
@@ -38,13 +38,13 @@ class Simulated:
 
     at_once = 1
 
-    def check(self, launch: Launch, store: Path) -> None:
+    def check(self, launch: LaunchConfig, store: Path) -> None:
         pass
 
-    def start(self, job: Job) -> StartedJob:
+    def start(self, job: JobSpec) -> StartedJob:
         return SimulatedJob(job)
 
-    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+    def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
         return None
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Simulated:
 
 
 class SimulatedJob:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: JobSpec) -> None:
         words = [sys.executable, __file__, "--job", str(job.folder), "--ranks", str(job.processes)]
         self._process = subprocess.Popen(words)
 
@@ -78,20 +78,22 @@ class SimulatedJob:
 
 def write_records(folder: Path, ranks: int) -> None:
     """Write what real ranks write, each into its own file, with the token counts of these steps."""
-    from tunemark.results.recount import recount
     from tunemark.results.store import _documents
-    from tunemark_worker.contract import Assignment, encode, records_name
+    from tunemark.results.token_recount import recount_tokens
+    from tunemark_worker.contract import Assignment, encode_record, records_file_name
 
     a = Assignment.from_json((folder / "plan.json").read_text())
     documents = _documents(a.token_file)
     assert documents is not None, "the data was prepared before"
-    counts = [recount(documents, a, step, step + 1) for step in range(4)]
-    files = [open(folder / records_name(rank), "ab", buffering=0) for rank in range(ranks)]  # noqa: SIM115 - all at once
+    counts = [recount_tokens(documents, a, step, step + 1) for step in range(4)]
+    files = [open(folder / records_file_name(rank), "ab", buffering=0) for rank in range(ranks)]  # noqa: SIM115 - all at once
 
     def write(kind: str, **fields: Any) -> None:
         for rank, file in enumerate(files):
             file.write(
-                encode(kind, rank, time.monotonic(), {k: v(rank) if callable(v) else v for k, v in fields.items()})
+                encode_record(
+                    kind, rank, time.monotonic(), {k: v(rank) if callable(v) else v for k, v in fields.items()}
+                )
             )
 
     write("start", pid=os.getpid(), python="3", utc="")
@@ -114,16 +116,16 @@ def write_records(folder: Path, ranks: int) -> None:
 
 def follow(ranks: int) -> dict[str, float]:
     """Follow one run of this many ranks in this process, and return the costs."""
-    from tunemark.experiment import make_experiment, points, resolve_all
+    from tunemark.experiment import make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
     from tunemark.results import Store
-    from tunemark.sweep import Watch, make_ready, sweep
+    from tunemark.runner.sweep import RunObserver, prepare_runs, run_sweep
 
     catalog = Catalog()
     with tempfile.TemporaryDirectory() as folder:
         flags = {"model": "mistral-tiny", "device": f"cpu:{ranks}", "strategy": "ddp", "oversubscribe": True}
         flags.update(sequence=128, micro_batch=1, steps=STEPS, warmup=1, no_calibrate=True, target_interval=0.0)
-        plans = resolve_all(points(make_experiment(flags)), catalog)
+        plans = make_plans(make_grid_points(make_experiment(flags)), catalog)
         store = Store(Path(folder))
         ends: list[float] = []
 
@@ -131,11 +133,13 @@ def follow(ranks: int) -> dict[str, float]:
             if row["kind"] == "end":
                 ends.append(float(row["instant_s"]))
 
-        watch = Watch(record=record)
-        ready = make_ready(plans, store, watch, Simulated())  # type: ignore[arg-type]
+        watch = RunObserver(record=record)
+        ready = prepare_runs(plans, store, watch, Simulated())  # type: ignore[arg-type]
         before = resource.getrusage(resource.RUSAGE_SELF)
         began_s = time.monotonic()
-        (result,) = sweep(ready, store, catalog, repeats=1, redo=False, timeout_s=60.0, calibrate=False, watch=watch)
+        (result,) = run_sweep(
+            ready, store, catalog, repeats=1, redo=False, timeout_s=60.0, calibrate=False, watch=watch
+        )
         after = resource.getrusage(resource.RUSAGE_SELF)
         assert result.status == "ok", result.findings
         return {

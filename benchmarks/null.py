@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from attempt import attempt, noticed
 
-from tunemark.results.ratio import Term, combined
+from tunemark.results.ratio import RatioTerm, estimate_ratio
 
 LEVEL = 0.95
 # The benchmark fails if chance gives so many differing pairs in less than 1 % of trials.
@@ -73,7 +73,7 @@ def main() -> int:
 
 def ratio_of_attempts(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """As `tunemark compare` computes it for attempts taken in rounds."""
-    found = combined([Term(1.0, a), Term(-1.0, b)], in_rounds=True, level=LEVEL)
+    found = estimate_ratio([RatioTerm(1.0, a), RatioTerm(-1.0, b)], in_rounds=True, level=LEVEL)
     return Ratio(found.value, found.low, found.high)
 
 

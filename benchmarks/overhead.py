@@ -174,7 +174,7 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    from tunemark_worker import batches, documents
+    from tunemark_worker import batches, row_packing
     from tunemark_worker.contract import TokenFile
 
     cores = plan["device_options"].get("cores")
@@ -196,8 +196,10 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=plan["learning_rate"])
 
-    tokens = batches.Tokens(TokenFile(**plan["token_file"]))
-    rows = (row for _, row in documents.rows(tokens.lengths(), sequence, plan["batching"], plan["seed"], None))
+    tokens = batches.MappedTokens(TokenFile(**plan["token_file"]))
+    rows = (
+        row for _, row in row_packing.make_batch_rows(tokens.lengths(), sequence, plan["batching"], plan["seed"], None)
+    )
     data = []
     content = []
     for _ in range(warmup + steps):

@@ -108,7 +108,7 @@ def compare(
     model: str, sizes: Sequence[int], strategies: Sequence[str] | None, folder: Path, changes: Mapping[str, Any]
 ) -> list[Cell]:
     """Train a model with each strategy at each size, and compare with one process."""
-    from tunemark.verify import relative_difference
+    from tunemark.runner.verification import relative_difference
 
     folder.mkdir(parents=True, exist_ok=True)
     precision = str(changes["precision"])
@@ -144,9 +144,9 @@ def prepare(
 ) -> dict[str, str]:
     """Write the plan of each strategy into its folder; returns the refusals by strategy. edit: changes the assignment
     and supplies the token file; without it the dataset's tokens are used."""
-    from tunemark.data import prepare as tokens
+    from tunemark.data import prepare_data as tokens
     from tunemark.errors import TunemarkError
-    from tunemark.experiment import make_experiment, points, resolve
+    from tunemark.experiment import make_experiment, make_grid_points, make_plan
     from tunemark.plugin import Catalog
     from tunemark_worker.contract import TokenFile
 
@@ -157,8 +157,8 @@ def prepare(
     )
     for strategy, folder in folders.items():
         try:
-            (point,) = points(make_experiment({**flags, "strategy": strategy}))
-            plan = resolve(point, catalog)
+            (point,) = make_grid_points(make_experiment({**flags, "strategy": strategy}))
+            plan = make_plan(point, catalog)
         except TunemarkError as error:
             refused[strategy] = error.next or error.what
             continue
@@ -194,15 +194,15 @@ def train_all(listed: Path) -> int:
     process, because the ranks are then out of step."""
     import time
 
-    from tunemark_worker.__main__ import Attempt
-    from tunemark_worker.contract import Assignment, records_name
+    from tunemark_worker.__main__ import WorkerAttempt
+    from tunemark_worker.contract import Assignment, records_file_name
     from tunemark_worker.recorder import Recorder
 
     rank = int(os.environ.get("RANK", "0"))
     for folder in json.loads(listed.read_text()):
         assignment = Assignment.from_json(Path(folder, "plan.json").read_text())
-        recorder = Recorder(str(Path(folder, records_name(rank))), rank, time.monotonic)
-        attempt = Attempt()
+        recorder = Recorder(str(Path(folder, records_file_name(rank))), rank, time.monotonic)
+        attempt = WorkerAttempt()
         try:
             reason = attempt.run(assignment, recorder, lambda: False)
         except Exception as error:
@@ -216,9 +216,9 @@ def train_all(listed: Path) -> int:
 
 def trained(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(losses, gradient norms) of the steps; RuntimeError if the attempt failed."""
-    from tunemark.results.measurement import read
+    from tunemark.results.measurement import read_measurement
 
-    found = read(folder)
+    found = read_measurement(folder)
     ends = [rank.end for rank in found.ranks]
     wrong = [str(end["error"]) for end in ends if end is not None and end["status"] != "ok"]
     if wrong or len(ends) < found.assignment.processes or not all(ends):
@@ -227,11 +227,15 @@ def trained(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def is_equal(cell: Cell) -> bool:
-    from tunemark.verify import TOLERANCE
+    from tunemark.runner.verification import VERIFICATION_TOLERANCE
 
     if cell.refused:
         return True
-    return cell.loss is not None and cell.norm is not None and max(cell.loss, cell.norm) <= TOLERANCE[cell.precision]
+    return (
+        cell.loss is not None
+        and cell.norm is not None
+        and max(cell.loss, cell.norm) <= VERIFICATION_TOLERANCE[cell.precision]
+    )
 
 
 def table(cells: Sequence[Cell]) -> str:

@@ -5,7 +5,7 @@ ROWS.csv has the columns that `tunemark predict --rows` reads, and the measureme
 
 Each source is predicted with constants fitted to all other sources. The baseline is a constant MFU: the median over the
 other sources of the same chip and bit width, or of its class. `--fit` prints the constants fitted to all rows, as
-`harness/tunemark/predict/fitted.py` holds them.
+`harness/tunemark/predict/efficiency_constants.py` holds them.
 
 The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from its
 prior, by Gauss-Newton steps. Rows of one source and chip share a common error, so that a hundred rows of one source
@@ -27,10 +27,10 @@ import numpy as np
 from tunemark.errors import TunemarkError
 from tunemark.physics import find_chip, train_flops_per_token
 from tunemark.predict import DeviceFacts
-from tunemark.predict.analytic import LOW_PRECISIONS, step_seconds
-from tunemark.predict.facts import rated_power
-from tunemark.predict.fitted import CONSTANTS, fitted, values
-from tunemark.predict.rows import Expressed, Inexpressible, express, read_rows
+from tunemark.predict.chip_facts import rated_power
+from tunemark.predict.cost_model import LOW_PRECISIONS, predict_step_seconds
+from tunemark.predict.efficiency_constants import CONSTANTS, constant_values, find_class_efficiency
+from tunemark.predict.published_rows import ConvertedRow, UnconvertibleRow, convert_row, read_published_rows
 
 # Standard deviation of one row's unexplained error, in the logarithm of the step time.
 _ROW_SIGMA = 0.10
@@ -45,7 +45,7 @@ class Measured:
     """A row with its measurements. seconds: of a step. memory_bytes: None if not published."""
 
     row: Mapping[str, str]
-    step: Expressed
+    step: ConvertedRow
     source: str
     seconds: float
     memory_bytes: float | None
@@ -76,9 +76,9 @@ def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, Devi
     name = one.step.device.name
     if name not in kinds:
         kinds[name] = replace(
-            one.step.device, efficiency=fitted(name, rated_power(find_chip(name)), constants).efficiency
+            one.step.device, efficiency=find_class_efficiency(name, rated_power(find_chip(name)), constants).efficiency
         )
-    return step_seconds(one.step.work, one.step.layout, kinds[name]).total
+    return predict_step_seconds(one.step.work, one.step.layout, kinds[name]).total
 
 
 def errors(rows: Sequence[Measured], constants: Mapping[str, float]) -> np.ndarray:
@@ -169,12 +169,12 @@ def baseline(one: Measured, others: Sequence[Measured]) -> float:
     return work(one) / one.peak / statistics.median(work(o) / o.seconds / o.peak for o in chosen)
 
 
-def measured(rows: Sequence[Mapping[str, str]]) -> tuple[list[Measured], list[Inexpressible]]:
+def measured(rows: Sequence[Mapping[str, str]]) -> tuple[list[Measured], list[UnconvertibleRow]]:
     """(rows that state a rate, rows that cannot be expressed)."""
     found, failed = [], []
     for row in rows:
-        step = express(row)
-        if isinstance(step, Inexpressible):
+        step = convert_row(row)
+        if isinstance(step, UnconvertibleRow):
             failed.append(step)
             continue
         ranks = step.layout.ranks
@@ -220,7 +220,7 @@ def main() -> int:
     parser.add_argument("--by", default="source", choices=("source", "publisher"), help="what is left out together")
     args = parser.parse_args()
     try:
-        rows, failed = measured(read_rows(args.csv))
+        rows, failed = measured(read_published_rows(args.csv))
     except TunemarkError as error:
         print(error, file=sys.stderr)
         return 2
@@ -231,7 +231,7 @@ def main() -> int:
         found = fit(rows)
         for constant in CONSTANTS:
             print(f"{constant.name:22} {found[constant.name]:.4g}  (before: {constant.prior:.4g})")
-        shipped, refitted = (np.abs(np.expm1(errors(rows, c))).mean() for c in (values(), found))
+        shipped, refitted = (np.abs(np.expm1(errors(rows, c))).mean() for c in (constant_values(), found))
         print(f"in sample: {100 * refitted:.1f} %; with the constants shipped: {100 * shipped:.1f} %")
         return 0
     _print_report(rows, args.by, args.rows)
@@ -245,7 +245,7 @@ def _print_report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
     predicted, constant = [0.0] * len(rows), [0.0] * len(rows)
     for name in dict.fromkeys(map(left, rows)):
         others = [one for one in rows if left(one) != name]
-        constants, kinds = fit(others, values()), {}
+        constants, kinds = fit(others, constant_values()), {}
         if is_each:
             print(f"without {name}: " + ", ".join(f"{key} {value:.3g}" for key, value in constants.items()))
         for i, one in enumerate(rows):
@@ -253,7 +253,7 @@ def _print_report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
                 predicted[i] = seconds(one, constants, kinds)
                 constant[i] = baseline(one, others)
     shipped: dict[str, DeviceFacts] = {}
-    inside = [seconds(one, values(), shipped) for one in rows]
+    inside = [seconds(one, constant_values(), shipped) for one in rows]
 
     print(f"\nStep time, each {by} predicted from the others; mean absolute error (%), median in brackets\n")
     print("| rows | n | this model | bias | shipped constants, in sample | constant MFU |")

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import transformers
 
-from tunemark_models.smollm2 import weights
-from tunemark_worker import documents
-from tunemark_worker.contract import Assignment, token_layout
+from tunemark_models.smollm2 import find_weights
+from tunemark_worker import row_packing
+from tunemark_worker.contract import Assignment, token_file_offsets
 
 # 5 steps of 2 x 64 tokens take about ten seconds on one core.
 WORDS = (
@@ -44,7 +44,7 @@ def measured(folder: Path) -> tuple[dict[str, object], Assignment, list[float]]:
 
 def by_hand(a: Assignment, steps: int) -> list[float]:
     """The loss of each step of a plain torch loop on the samples of the assignment."""
-    file = weights()
+    file = find_weights()
     torch.set_num_threads(a.threads)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, attn_implementation="sdpa"
@@ -73,11 +73,11 @@ def by_hand(a: Assignment, steps: int) -> list[float]:
 def _samples(a: Assignment) -> list[np.ndarray]:
     """The token file's documents in training order without the held-out ones, each cut to a sequence."""
     content = np.memmap(a.token_file.path, dtype=np.uint8, mode="r")
-    layout = token_layout(a.token_file.documents, a.token_file.tokens)
+    layout = token_file_offsets(a.token_file.documents, a.token_file.tokens)
     ids = content[layout.ids : layout.trained].view("<i4")
     offsets = content[layout.offsets : layout.end].view("<i8")
-    held_out = set(documents.held_out(np.diff(offsets).tolist(), a.evaluate))
-    order = [d for d in documents.order(a.seed, a.token_file.documents, 0) if d not in held_out]
+    held_out = set(row_packing.select_held_out(np.diff(offsets).tolist(), a.evaluate))
+    order = [d for d in row_packing.shuffle_documents(a.seed, a.token_file.documents, 0) if d not in held_out]
     return [
         ids[offsets[d] : offsets[d + 1]][: a.sequence].astype(np.int64) for d in order if offsets[d] < offsets[d + 1]
     ]

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tunemark.data import prepare
+from tunemark.data import prepare_data
 from tunemark.plugin import Catalog
 from tunemark_pytest.fixture import RunExperiment
-from tunemark_worker import documents, steady
+from tunemark_worker import row_packing, steady_state
 
 _COMMANDS = {
     "help": ["--help"],
@@ -57,7 +57,7 @@ def test_python_stdlib_becomes_tokens(benchmark: BenchmarkFixture, state: str, t
     cache = tmp_path / "cache"
 
     def tokens() -> Any:
-        return prepare(dataset, {}, model, "all", cache=cache)
+        return prepare_data(dataset, {}, model, "all", cache=cache)
 
     def forget() -> None:
         shutil.rmtree(cache, ignore_errors=True)
@@ -84,7 +84,7 @@ def test_packing_plans_an_epoch(benchmark: BenchmarkFixture) -> None:
     lengths = [int(chance.lognormvariate(5, 0.7)) + 1 for _ in range(18_000)]
 
     def plan() -> int:
-        return sum(1 for _ in documents.rows(lengths, 512, "pack", 0, 1))
+        return sum(1 for _ in row_packing.make_batch_rows(lengths, 512, "pack", 0, 1))
 
     assert benchmark.pedantic(plan, rounds=5) > 0
 
@@ -93,11 +93,11 @@ def test_packing_plans_an_epoch(benchmark: BenchmarkFixture) -> None:
 def test_a_rate_and_its_interval(benchmark: BenchmarkFixture, windows: int) -> None:
     chance = random.Random(2)
     durations = [1 + 0.05 * chance.random() for _ in range(windows)]
-    found = benchmark(steady.within_run, durations, [1000.0] * windows)
+    found = benchmark(steady_state.within_run_interval, durations, [1000.0] * windows)
     assert found.low is not None
 
 
 @pytest.mark.parametrize("windows", [100, 10_000])
 def test_the_end_of_a_warm_up(benchmark: BenchmarkFixture, windows: int) -> None:
     """Durations that drift to the end, the slowest case of the search."""
-    benchmark.pedantic(steady.warmup_end, ([1 + 0.1 * i for i in range(windows)],), rounds=3)
+    benchmark.pedantic(steady_state.find_warmup_end, ([1 + 0.1 * i for i in range(windows)],), rounds=3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tunemark.plugin import INTERFACE
-from tunemark.plugin.reference import pages, promised
+from tunemark.plugin.reference import interface_members, make_pages
 
 _TESTS = Path(__file__).parent
 _DOCS = _TESTS.parent / "docs"
@@ -23,11 +23,11 @@ _PROMISE = _TESTS / "interface.json"
 
 def test_the_hooks_pages_are_what_the_specifications_say() -> None:
     written = {path.name: path.read_text() for path in (_DOCS / "hooks").iterdir()}
-    assert written == pages(), "python -m tunemark.plugin.reference docs/hooks"
+    assert written == make_pages(), "python -m tunemark.plugin.reference docs/hooks"
 
 
 def test_a_hooks_page_has_what_an_author_needs() -> None:
-    page = pages()["tunemark_models.md"]
+    page = make_pages()["tunemark_models.md"]
     for words in (
         "def tunemark_models() -> Sequence[Model]",
         "## Model (returns)",
@@ -37,12 +37,12 @@ def test_a_hooks_page_has_what_an_author_needs() -> None:
         "## Architecture",
     ):
         assert words in page
-    assert "## HasMonitor (optional)" in pages()["tunemark_devices.md"]
+    assert "## HasMonitor (optional)" in make_pages()["tunemark_devices.md"]
 
 
 def test_nothing_that_was_promised_is_gone() -> None:
     record = json.loads(_PROMISE.read_text())
-    now = promised()
+    now = interface_members()
     assert record["version"].partition(".")[0] == INTERFACE.partition(".")[0], "a new record belongs to a new promise"
     gone = {name: sorted(set(lines) - set(now.get(name, ()))) for name, lines in record["promised"].items()}
     assert {name: lines for name, lines in gone.items() if lines} == {}

@@ -14,9 +14,9 @@ import pytest
 import torch
 import transformers
 
-from tunemark_worker import documents
-from tunemark_worker.batches import Tokens
-from tunemark_worker.contract import SAVED_BY, Assignment
+from tunemark_worker import row_packing
+from tunemark_worker.batches import MappedTokens
+from tunemark_worker.contract import PROVENANCE_FILE, Assignment
 
 PROMPT = "def main("
 HELD_OUT = 6
@@ -65,11 +65,11 @@ def tuned(run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def held_out_loss(model: Any, assignment: Assignment) -> float:
     """The mean loss per predicted token, each held-out document alone, by transformers' own loss."""
-    tokens = Tokens(assignment.token_file)
+    tokens = MappedTokens(assignment.token_file)
     total, count = 0.0, 0
-    for number in documents.held_out(tokens.lengths(), assignment.evaluate):
+    for number in row_packing.select_held_out(tokens.lengths(), assignment.evaluate):
         length = min(tokens.lengths()[number], assignment.sequence)
-        ids = tokens.batch([[documents.Part(number, length)]], length, False).input_ids
+        ids = tokens.batch([[row_packing.DocumentPrefix(number, length)]], length, False).input_ids
         with torch.no_grad():
             total += model(input_ids=ids, labels=ids).loss.item() * (length - 1)
         count += length - 1
@@ -90,10 +90,10 @@ def test_its_held_out_loss_falls_and_is_what_transformers_alone_computes(tuned: 
 def test_the_saved_folder_is_whole_and_says_where_it_comes_from(tuned: Run) -> None:
     folder = tuned.folder / "kept/model"
     names = {path.name for path in folder.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.model", SAVED_BY} <= names
+    assert {"config.json", "model.safetensors", "tokenizer.model", PROVENANCE_FILE} <= names
     assert not [path for path in folder.parent.iterdir() if path != folder]
     (row,) = tuned.rows
-    said = json.loads((folder / SAVED_BY).read_text())
+    said = json.loads((folder / PROVENANCE_FILE).read_text())
     assert (said["run_id"], said["model"], said["method"]) == (row["run_id"], "mistral-tiny", "full")
     assert row["saved"]["bytes"] > 4 * row["parameters"]
 

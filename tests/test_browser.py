@@ -17,9 +17,9 @@ import pytest
 
 from tunemark.analysis.prices import read_prices
 from tunemark.plugin import Catalog
-from tunemark.report import arrange
-from tunemark.report.charts import Chart, Dots, Lines, Parts
-from tunemark.report.reading import find
+from tunemark.report import make_report
+from tunemark.report.charts import Chart, DotPlot, LineChart, StackedBars
+from tunemark.report.loading import load_runs
 from tunemark_formats.page import render
 
 pytestmark = pytest.mark.full
@@ -52,7 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = folder / f"{language}.html"
         found[name].write_bytes(render(golden["report"](language)))
     found["nothing"] = folder / "nothing.html"
-    found["nothing"].write_bytes(render(arrange([])))
+    found["nothing"].write_bytes(render(make_report([])))
     return found
 
 
@@ -121,11 +121,11 @@ def test_nobody_is_shut_out(opened: Open, name: str, width: int, scheme: str) ->
 
 def marks(chart: Chart) -> int:
     """How many marks a chart has, without its legend."""
-    if isinstance(chart, Dots):
+    if isinstance(chart, DotPlot):
         return sum(row.value is not None for row in chart.rows)
-    if isinstance(chart, Parts):
+    if isinstance(chart, StackedBars):
         return sum(part > 0 for row in chart.rows for part in row.parts)
-    if isinstance(chart, Lines):
+    if isinstance(chart, LineChart):
         return sum(len(s.points) for s in chart.series if s.kind == "points")
     return len(chart.points) if len(chart.points) <= 120 else 0
 
@@ -153,9 +153,9 @@ _COUNT = """figure => {
 @pytest.mark.parametrize("name", ["example", "everything", "everything in Korean"])
 def test_every_chart_is_drawn_with_the_right_number_of_marks(opened: Open, name: str, width: int) -> None:
     if name == "example":
-        found = find([_EXAMPLE], Catalog())
+        found = load_runs([_EXAMPLE], Catalog())
         prices = read_prices(_ROOT / "reports/prices.toml")
-        report = arrange(found.results, found.imported, found.traces, unread=found.unread, prices=prices)
+        report = make_report(found.results, found.imported, found.traces, unread=found.unread, prices=prices)
     else:
         golden = runpy.run_path(str(_ROOT / "tests/tunemark/test_golden.py"))
         report = golden["report"]("ko" if "Korean" in name else "en")
@@ -165,7 +165,9 @@ def test_every_chart_is_drawn_with_the_right_number_of_marks(opened: Open, name:
     assert set(drawn) == {chart.key for chart in report.charts}
     for chart in report.charts:
         said = drawn[chart.key].evaluate(_COUNT)
-        lines = len(chart.series) if isinstance(chart, Lines) else 0 if isinstance(chart, (Dots, Parts)) else 1
+        lines = (
+            len(chart.series) if isinstance(chart, LineChart) else 0 if isinstance(chart, (DotPlot, StackedBars)) else 1
+        )
         assert said == {"drawings": 1, "marks": marks(chart), "lines": lines, "out": []}, chart.key
 
 

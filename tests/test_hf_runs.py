@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 import transformers
 
-from tunemark_worker import documents
-from tunemark_worker.batches import Tokens
+from tunemark_worker import row_packing
+from tunemark_worker.batches import MappedTokens
 from tunemark_worker.contract import Assignment
 
 pytestmark = pytest.mark.full
@@ -78,10 +78,10 @@ def test_the_weights_of_a_folder_are_the_ones_that_are_trained(kind: str, run: R
     assert not [f for f in row["findings"] if f["severity"] == "invalid"], row["findings"]
     (plan,) = tmp_path.glob("runs/*/*/plan.json")
     told = Assignment.from_json(plan.read_text())
-    tokens, total, count = Tokens(told.token_file), 0.0, 0
-    for number in documents.held_out(tokens.lengths(), told.evaluate):
+    tokens, total, count = MappedTokens(told.token_file), 0.0, 0
+    for number in row_packing.select_held_out(tokens.lengths(), told.evaluate):
         length = min(tokens.lengths()[number], told.sequence)
-        ids = tokens.batch([[documents.Part(number, length)]], length, False).input_ids
+        ids = tokens.batch([[row_packing.DocumentPrefix(number, length)]], length, False).input_ids
         with torch.no_grad():
             total += model(input_ids=ids, labels=ids).loss.item() * (length - 1)
         count += length - 1

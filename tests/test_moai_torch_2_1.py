@@ -106,7 +106,7 @@ class Hidden:
         return Hidden(value, name) if isinstance(value, types.ModuleType) else value
 
 # The platform is there before the program, with all of torch in its own hands.
-tunemark_moai.runtime.platform()
+tunemark_moai.runtime.load_platform()
 for module in (tunemark_moai.runtime, batches, loop, norm, optimizer, peak):
     for name, value in list(vars(module).items()):
         if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] == "torch":

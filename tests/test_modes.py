@@ -20,8 +20,8 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tunemark.experiment import SETTINGS, Setting
-from tunemark_worker import checkpointing, documents, optimizer
-from tunemark_worker.batches import Tokens
+from tunemark_worker import activation_checkpointing, optimizer, row_packing
+from tunemark_worker.batches import MappedTokens
 from tunemark_worker.contract import Assignment
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -149,7 +149,7 @@ def test_every_choice_is_run_recorded_and_makes_a_difference(
 def test_the_worker_knows_what_is_declared_and_no_more() -> None:
     declared = {setting.name: set(setting.choices) for setting in _WITH_CHOICES}
     assert set(optimizer.PRECISIONS) == declared["precision"]
-    assert set(checkpointing.CHOICES) == declared["checkpointing"]
+    assert set(activation_checkpointing.CHOICES) == declared["checkpointing"]
     assert set(optimizer.OPTIMIZERS) == declared["optimizer"]
     assert set(optimizer.SCHEDULES) == declared["schedule"] == set(_FACTORS)
 
@@ -177,8 +177,8 @@ def _reference_loss(assignment: Assignment, folder: Path) -> float:
     """The mean loss of the first step, each document by itself: no padding, no packing, no mask and no label of ours,
     and transformers' own sum."""
     model = MistralForCausalLM.from_pretrained(folder).eval()
-    tokens = Tokens(assignment.token_file)
-    rows = documents.rows(
+    tokens = MappedTokens(assignment.token_file)
+    rows = row_packing.make_batch_rows(
         tokens.lengths(), assignment.sequence, assignment.batching, assignment.seed, assignment.epochs
     )
     total, predicted = 0.0, 0

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from tunemark.plugin import Catalog
-from tunemark.scaffold import names, write
+from tunemark.scaffold import make_names, write_files
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 # By name, which is a plugin's, a distribution's and what is offered.
@@ -116,9 +116,9 @@ def test_bad_and_taken_names_are_refused(tunemark: Tunemark, tmp_path: Path, wor
      ("dataset", "example", "ExampleDataset"), ("device", "path", "PathDevice"), ("device", "x.2", "X2")],
 )  # fmt: skip
 def test_what_is_written_is_python_whatever_it_is_called(tmp_path: Path, kind: str, name: str, type_name: str) -> None:
-    chosen = names(kind, name, Catalog([]))
+    chosen = make_names(kind, name, Catalog([]))
     assert chosen.type_name == type_name
-    sources = [path for path in write(chosen, tmp_path / "new") if path.suffix == ".py"]
+    sources = [path for path in write_files(chosen, tmp_path / "new") if path.suffix == ".py"]
     assert len(sources) >= 4
     for path in sources:
         module = ast.parse(path.read_text())

@@ -15,9 +15,9 @@ import transformers
 
 import tunemark
 from tunemark.errors import TunemarkError
-from tunemark_models.smollm2 import tokenizer, weights
-from tunemark_worker import documents
-from tunemark_worker.batches import Tokens
+from tunemark_models.smollm2 import find_weights, load_tokenizer
+from tunemark_worker import row_packing
+from tunemark_worker.batches import MappedTokens
 from tunemark_worker.contract import Assignment
 
 pytestmark = [
@@ -69,10 +69,10 @@ def test_what_it_saved_is_loaded_by_transformers_alone_and_predicts_better(tuned
     assert not any(told[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert (saved / "model.safetensors").stat().st_size > 4 * 134_515_008
     assert not hasattr(model.config, "quantization_config")
-    tokens, total, count = Tokens(tuned.assignment.token_file), 0.0, 0
-    for number in documents.held_out(tokens.lengths(), tuned.assignment.evaluate):
+    tokens, total, count = MappedTokens(tuned.assignment.token_file), 0.0, 0
+    for number in row_packing.select_held_out(tokens.lengths(), tuned.assignment.evaluate):
         length = min(tokens.lengths()[number], tuned.assignment.sequence)
-        ids = tokens.batch([[documents.Part(number, length)]], length, False).input_ids
+        ids = tokens.batch([[row_packing.DocumentPrefix(number, length)]], length, False).input_ids
         with torch.no_grad():
             total += model.eval()(input_ids=ids, labels=ids).loss.item() * (length - 1)
         count += length - 1
@@ -98,9 +98,9 @@ def test_its_completions_stand_in_the_report_and_come_from_the_saved_folder(tune
 def test_a_gguf_file_of_another_model_is_refused_in_the_plan(tmp_path: Path) -> None:
     words: dict[str, Any] = {"dataset": "synthetic", "device": "cpu:1"}
     with pytest.raises(TunemarkError, match="not have smollm2-360m's architecture") as error:
-        tunemark.plan(model="smollm2-360m", weights=f"pretrained:{weights()}", **words)
+        tunemark.plan(model="smollm2-360m", weights=f"pretrained:{find_weights()}", **words)
     assert "hidden_size is 576, not 960" in error.value.why
-    (plan,) = tunemark.plan(model="smollm2-135m", weights=f"pretrained:{weights()}", **words)
+    (plan,) = tunemark.plan(model="smollm2-135m", weights=f"pretrained:{find_weights()}", **words)
     assert "gguf" in plan.requires
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but no more")
     with pytest.raises(TunemarkError, match="cannot be read as GGUF"):
@@ -108,7 +108,7 @@ def test_a_gguf_file_of_another_model_is_refused_in_the_plan(tmp_path: Path) -> 
 
 
 def test_its_tokenizer_is_transformers_own_reading_of_the_file() -> None:
-    file, ours = weights(), tokenizer()
+    file, ours = find_weights(), load_tokenizer()
     theirs = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     for text in (
         "def  f(x):\n\treturn x + 12345\n",

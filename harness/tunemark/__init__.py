@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tunemark.analysis.scaling import Mode, Scaling
+    from tunemark.analysis.scaling import Scaling, ScalingMode
     from tunemark.experiment import Plan
-    from tunemark.measure import Results
-    from tunemark.sweep import Watch
+    from tunemark.runner.measure import ExperimentResults
+    from tunemark.runner.sweep import RunObserver
 
 __all__ = ["plan", "run", "scale"]
 __version__ = "0.1.0"
 
 
-def run(experiment: str | Path | None = None, *, watch: Watch | None = None, **settings: Any) -> Results:
+def run(
+    experiment: str | Path | None = None, *, watch: RunObserver | None = None, **settings: Any
+) -> ExperimentResults:
     """Measure every run of an experiment and return the results, as objects and (`.frame()`) as a pandas DataFrame.
 
     experiment: a TOML file. settings: by TOML key, each a value, a list or a range ("256-1024*2"); they override the
@@ -35,16 +37,16 @@ def run(experiment: str | Path | None = None, *, watch: Watch | None = None, **s
     """
     # Imported on call, because `tunemark --help` imports this package too.
     from tunemark.errors import BadExperiment
-    from tunemark.experiment import make_experiment, points, resolve_all
-    from tunemark.measure import measure
+    from tunemark.experiment import make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
-    from tunemark.sweep import Watch
+    from tunemark.runner.measure import run_experiment
+    from tunemark.runner.sweep import RunObserver
 
     catalog = Catalog()
     parsed = make_experiment(settings, experiment)
     if parsed.dry_run:
         raise BadExperiment(what="run(dry_run=True) would measure nothing", next="use tunemark.plan to get the plans")
-    results = measure(parsed, resolve_all(points(parsed), catalog), catalog, watch or Watch())
+    results = run_experiment(parsed, make_plans(make_grid_points(parsed), catalog), catalog, watch or RunObserver())
     if results.is_interrupted:
         raise KeyboardInterrupt
     if results.not_reported is not None:
@@ -53,16 +55,16 @@ def run(experiment: str | Path | None = None, *, watch: Watch | None = None, **s
 
 
 def scale(
-    experiment: str | Path | None = None, *, mode: Mode, watch: Watch | None = None, **settings: Any
+    experiment: str | Path | None = None, *, mode: ScalingMode, watch: RunObserver | None = None, **settings: Any
 ) -> tuple[Scaling, ...]:
     """Measure strong or weak scaling of an experiment and return one scaling per group of runs that differ only in
-    size. Takes and raises what `run` does; `tunemark.analysis.scaling.scalings` does it for finished runs."""
-    from tunemark.analysis.scaling import scalings
+    size. Takes and raises what `run` does; `tunemark.analysis.scaling.compute_scalings` does it for finished runs."""
+    from tunemark.analysis.scaling import compute_scalings
     from tunemark.errors import BadExperiment
-    from tunemark.experiment import make_experiment, points, resolve_all, scale_points
-    from tunemark.measure import measure
+    from tunemark.experiment import assign_scaling_batches, make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
-    from tunemark.sweep import Watch
+    from tunemark.runner.measure import run_experiment
+    from tunemark.runner.sweep import RunObserver
 
     catalog = Catalog()
     parsed = make_experiment(settings, experiment)
@@ -72,18 +74,18 @@ def scale(
         )
     if mode not in ("strong", "weak"):
         raise BadExperiment(what=f"there is no scaling mode {mode!r}", next="mode='strong' or mode='weak'")
-    selected, _ = scale_points(points(parsed), catalog, mode)
-    results = measure(parsed, resolve_all(selected, catalog), catalog, watch or Watch())
+    selected, _ = assign_scaling_batches(make_grid_points(parsed), catalog, mode)
+    results = run_experiment(parsed, make_plans(selected, catalog), catalog, watch or RunObserver())
     if results.is_interrupted:
         raise KeyboardInterrupt
     if results.not_reported is not None:
         raise results.not_reported
-    return scalings(results.runs, mode)
+    return compute_scalings(results.runs, mode)
 
 
 def plan(experiment: str | Path | None = None, **settings: Any) -> list[Plan]:
     """Every run of an experiment, fully resolved, as `tunemark plan` prints it. Takes what `run` takes."""
-    from tunemark.experiment import make_experiment, points, resolve_all
+    from tunemark.experiment import make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
 
-    return resolve_all(points(make_experiment(settings, experiment)), Catalog())
+    return make_plans(make_grid_points(make_experiment(settings, experiment)), Catalog())

@@ -5,7 +5,7 @@ from __future__ import annotations
 GIB = 1 << 30
 
 
-def significant(value: float, digits: int = 4) -> str:
+def format_significant(value: float, digits: int = 4) -> str:
     """`value` with that many significant digits, never in exponent form."""
     if value == 0:
         return "0"
@@ -18,11 +18,11 @@ def significant(value: float, digits: int = 4) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def gib(value_bytes: float) -> str:
+def format_gib(value_bytes: float) -> str:
     """Bytes as a number of GiB (2^30 bytes), without the unit, for tables."""
-    return significant(value_bytes / GIB)
+    return format_significant(value_bytes / GIB)
 
 
-def giga(value: float) -> str:
+def format_giga(value: float) -> str:
     """A count as a number of 10^9, without the unit, for tables."""
-    return significant(value / 1e9)
+    return format_significant(value / 1e9)

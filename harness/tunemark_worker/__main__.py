@@ -18,12 +18,12 @@ import traceback
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from tunemark_worker import documents
-from tunemark_worker.contract import PARENT, Assignment, records_name, split_runtime, stacks_name
-from tunemark_worker.recorder import Recorder, affinity
+from tunemark_worker import row_packing
+from tunemark_worker.contract import PARENT_PID_VARIABLE, Assignment, records_file_name, split_runtime, stacks_file_name
+from tunemark_worker.recorder import Recorder, cpu_affinity
 
 # Elements sampled from each trainable tensor, to see whether training changed it.
-SAMPLES = 64
+SAMPLED_ELEMENTS = 64
 # Out-of-memory messages of torch 1.13 to 2.13. An illegal memory access does not match.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OUT_OF_MEMORY|memory not enough|can't allocate memory|not enough memory|DefaultCPUAllocator.*alloc",
@@ -37,7 +37,7 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 def main(plan: str) -> int:
     """Run one rank and return the exit code: 1 if the attempt failed, with the traceback on standard error."""
     rank = int(os.environ.get("RANK", "0"))
-    recorder = Recorder(records_name(rank, _restart_count(rank)), rank, time.monotonic)
+    recorder = Recorder(records_file_name(rank, _restart_count(rank)), rank, time.monotonic)
     recorder.write(
         "start", pid=os.getpid(), python=platform.python_version(), utc=datetime.now(timezone.utc).isoformat()
     )
@@ -45,11 +45,11 @@ def main(plan: str) -> int:
     interrupts: List[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: interrupts.append(received))
-    attempt = Attempt()
+    attempt = WorkerAttempt()
     try:
         with open(plan, encoding="utf-8") as file:
             assignment = Assignment.from_json(file.read())
-        is_orphaned = _make_orphan_check(os.environ.get(PARENT))
+        is_orphaned = _make_orphan_check(os.environ.get(PARENT_PID_VARIABLE))
         reason = attempt.run(assignment, recorder, lambda: bool(interrupts) or is_orphaned())
     except (Exception, MemoryError) as error:
         traceback.print_exc()
@@ -60,8 +60,8 @@ def main(plan: str) -> int:
             reason=status,
             status=status,
             error=message,
-            requested_bytes=requested_bytes(message),
-            available_bytes=available_bytes(message),
+            requested_bytes=parse_requested_bytes(message),
+            available_bytes=parse_available_bytes(message),
             **attempt.facts(),
         )
         # A peer rank may be dead, and an orderly destroy of the process group would wait for it.
@@ -85,7 +85,7 @@ def _restart_count(rank: int) -> int:
     """How often this rank was started before: the larger of the elastic agent's count, which covers only its own host,
     and the count of record files, which misses a process killed before it wrote anything."""
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    while os.path.exists(records_name(rank, restarts)):
+    while os.path.exists(records_file_name(rank, restarts)):
         restarts += 1
     return restarts
 
@@ -116,11 +116,11 @@ def _dump_stacks_on_signal(rank: int) -> None:
     """On SIGUSR1, write the stack of every thread to a file, even if the GIL is held."""
     if hasattr(faulthandler, "register"):  # absent on Windows
         # Stays open: the signal handler must not open files.
-        descriptor = os.open(stacks_name(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(stacks_file_name(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         faulthandler.register(signal.SIGUSR1, file=descriptor, all_threads=True)
 
 
-class Attempt:
+class WorkerAttempt:
     """One attempt of this rank. It keeps what was set up so far, so that `facts` can report it after a failure."""
 
     def __init__(self) -> None:
@@ -136,8 +136,15 @@ class Attempt:
         # Imported late: torch can take many seconds or fail, and the `start` record must be written before.
         import torch
 
-        from tunemark_worker import checkpointing, loop, method, optimizer, outside, peak
-        from tunemark_worker.batches import Tokens
+        from tunemark_worker import (
+            activation_checkpointing,
+            evaluation,
+            finetuning_method,
+            matmul_peak,
+            optimizer,
+            training_loop,
+        )
+        from tunemark_worker.batches import MappedTokens
 
         a = assignment
         model = _load_runtime(a.model_runtime)()
@@ -159,7 +166,7 @@ class Attempt:
 
         torch.manual_seed(a.seed)
         built = model.build(a, place)
-        method.apply(a.method, a.method_options, built)
+        finetuning_method.apply_method(a.method, a.method_options, built)
         full_counts = _count_parameters(built)
         origin = getattr(model, "weights_origin", None)
         recorder.write(
@@ -169,34 +176,34 @@ class Attempt:
             weights=dict(origin()) if origin else None,
         )
         built.train()
-        checkpointing.apply(built, a.checkpointing)
+        activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         self._module = self._strategy.apply(built, place)
         # With pipeline parallelism only one stage remains in this rank, so the full counts are kept.
         self._counts = full_counts if getattr(self._strategy, "gradients", None) else _count_parameters(self._module)
         del built
         parameters = [p for p in self._module.parameters() if p.requires_grad]
-        updater = optimizer.make(a.optimizer, parameters, a.learning_rate)
+        updater = optimizer.make_optimizer(a.optimizer, parameters, a.learning_rate)
         self._weight_samples = _sample_weights(self._module)
         recorder.write("phase", name="built")
 
-        tokens = Tokens(a.token_file)
-        lengths = documents.training_lengths(tokens.lengths(), a.evaluate)
-        factor = optimizer.schedule(a.schedule, None if a.schedule == "constant" else horizon(a, lengths))
+        tokens = MappedTokens(a.token_file)
+        lengths = row_packing.training_lengths(tokens.lengths(), a.evaluate)
+        factor = optimizer.make_schedule(a.schedule, None if a.schedule == "constant" else schedule_steps(a, lengths))
         recorder.write("phase", name="data")
 
         if a.calibrate:
             dtype = optimizer.compute_dtype(a.precision)
-            recorder.write("peak", **peak.measure(a.precision, dtype, place.device, device.synchronize))
+            recorder.write("peak", **matmul_peak.measure_peak(a.precision, dtype, place.device, device.synchronize))
             recorder.write("phase", name="calibrated")
 
-        evaluated = outside.Outside(a, place, model, self._strategy, self._module, tokens, recorder)
-        outside.look(evaluated, "before")
+        evaluated = evaluation.EvaluationContext(a, place, model, self._strategy, self._module, tokens, recorder)
+        evaluation.evaluate(evaluated, "before")
 
         steps = (
             [tokens.batch(rows, a.sequence, a.batching == "pack") for rows in micro_batches]
-            for micro_batches in steps_of(a, lengths, place.data_rank)
+            for micro_batches in make_step_rows(a, lengths, place.data_rank)
         )
-        job = loop.Job(
+        job = training_loop.TrainingJob(
             assignment=a,
             place=place,
             device=device,
@@ -208,15 +215,15 @@ class Attempt:
             steps=steps,
             recorder=recorder,
             clock=time.monotonic,
-            second=second_clock,
+            second=read_second_clock,
             is_interrupted=is_interrupted,
         )
-        reason = loop.train(job)
+        reason = training_loop.train(job)
         # Taken now: evaluation and saving may need more memory, and saving merges adapters into the weights.
         self._facts_after_training = self.facts()
         if reason != "interrupted":
-            outside.look(evaluated, "after")
-            outside.save(evaluated)
+            evaluation.evaluate(evaluated, "after")
+            evaluation.save_model(evaluated)
         return reason
 
     def facts(self) -> Dict[str, Any]:
@@ -249,15 +256,15 @@ class Attempt:
             dist.destroy_process_group()
 
 
-def steps_of(a: Assignment, lengths: List[int], data_rank: int) -> Iterator[List[List[documents.Row]]]:
+def make_step_rows(a: Assignment, lengths: List[int], data_rank: int) -> Iterator[List[List[row_packing.BatchRow]]]:
     """The rows of each step on one data rank, one list per micro-batch. Rows at the end of the last epoch that do not
     fill a global batch are dropped."""
-    pending: List[documents.Row] = []
-    for _, row in documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs):
+    pending: List[row_packing.BatchRow] = []
+    for _, row in row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs):
         pending.append(row)
         if len(pending) == a.global_batch:
             spans = [
-                documents.micro_batch_rows(
+                row_packing.micro_batch_rows(
                     m,
                     data_rank,
                     micro_batch=a.micro_batch,
@@ -270,12 +277,12 @@ def steps_of(a: Assignment, lengths: List[int], data_rank: int) -> Iterator[List
             pending = []
 
 
-def horizon(a: Assignment, lengths: List[int]) -> Optional[int]:
+def schedule_steps(a: Assignment, lengths: List[int]) -> Optional[int]:
     """Steps of the learning-rate schedule; None if unknown. A warm-up whose length is found by statistics is not
     included: the last steps of such a run keep the schedule's final learning rate."""
     steps = None if a.steps is None else a.steps + (a.warmup or 0)
     if a.epochs is not None:
-        rows = sum(1 for _ in documents.rows(lengths, a.sequence, a.batching, a.seed, a.epochs))
+        rows = sum(1 for _ in row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs))
         steps = rows // a.global_batch if steps is None else min(steps, rows // a.global_batch)
     return steps
 
@@ -289,12 +296,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def requested_bytes(message: str) -> Optional[int]:
+def parse_requested_bytes(message: str) -> Optional[int]:
     """Bytes of the allocation that failed; None if the message does not say."""
     return _parse_bytes(_REQUESTED.search(message))
 
 
-def available_bytes(message: str) -> Optional[int]:
+def parse_available_bytes(message: str) -> Optional[int]:
     """Bytes that were available; None if the message does not say."""
     return _parse_bytes(_AVAILABLE.search(message))
 
@@ -303,7 +310,7 @@ def _parse_bytes(match: Optional[re.Match[str]]) -> Optional[int]:
     return int(float(match.group(1)) * _UNITS[match.group(2).lower()]) if match else None
 
 
-def second_clock() -> float:
+def read_second_clock() -> float:
     """Seconds of another clock than CLOCK_MONOTONIC: CLOCK_MONOTONIC_RAW, which NTP does not slew, else wall time."""
     raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
     return time.time() if raw is None else time.clock_gettime(raw)
@@ -322,10 +329,10 @@ def _count_parameters(module: Any) -> Tuple[int, int]:
 
 def _sample_weights(module: Any) -> List[Any]:
     """Copies of about SAMPLES elements of this rank's part of each trainable tensor."""
-    from tunemark_worker.norm import local  # heavy, but imported by now
+    from tunemark_worker.gradient_norm import local_part  # heavy, but imported by now
 
-    tensors = [local(p).flatten() for p in module.parameters() if p.requires_grad]
-    return [t[:: max(1, t.numel() // SAMPLES)].clone() for t in tensors]
+    tensors = [local_part(p).flatten() for p in module.parameters() if p.requires_grad]
+    return [t[:: max(1, t.numel() // SAMPLED_ELEMENTS)].clone() for t in tensors]
 
 
 def _versions() -> Dict[str, Any]:
@@ -346,7 +353,7 @@ def _versions() -> Dict[str, Any]:
         "node": platform.node(),
         "processor": _processor(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "affinity": affinity(),
+        "affinity": cpu_affinity(),
         "allocator": {name: os.environ[name] for name in variables if name in os.environ},
     }
 

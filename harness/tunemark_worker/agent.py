@@ -31,7 +31,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from tunemark_worker.contract import OWN_STORE, PARENT
+from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
 
 # Seconds between two reads of the `order` file.
 _POLL_S = 0.5
@@ -39,8 +39,8 @@ _POLL_S = 0.5
 _MEETING_S = 300.0
 # Seconds between two heartbeats, and without one until a process is taken for dead. A shared file system may show a
 # change late: NFS by up to a minute unless the file is opened anew, which shows it at once.
-BEAT_S = 1.0
-GONE_S = 20.0
+HEARTBEAT_S = 1.0
+HEARTBEAT_TIMEOUT_S = 20.0
 # Seconds that a host waits to be invited.
 _INVITATION_S = 900.0
 # Seconds in which a file that another host has just written must become visible.
@@ -50,7 +50,7 @@ _GRACE_S = 35.0
 # Environment variable that marks the processes of this host's part of this attempt.
 _MARK = "TUNEMARK_AGENT"
 # Exit codes after sysexits.h: the job cannot be read, is refused, or something it needs is unavailable.
-UNREADABLE, REFUSED, UNAVAILABLE = 66, 78, 69
+EXIT_UNREADABLE, EXIT_REFUSED, EXIT_UNAVAILABLE = 66, 78, 69
 
 
 def main(arguments: List[str]) -> int:
@@ -63,11 +63,11 @@ def main(arguments: List[str]) -> int:
     )
     given = parser.parse_args(arguments)
     if given.join:
-        return join(given.folder)
-    return Agent(given.folder, given.node, with_parent=given.with_parent).run()
+        return join_attempts(given.folder)
+    return HostAgent(given.folder, given.node, with_parent=given.with_parent).run()
 
 
-class Sign:
+class Heartbeat:
     """A file in which this process shows that it is alive, with other fields for its readers."""
 
     def __init__(self, path: str, **fields: Any) -> None:
@@ -76,7 +76,7 @@ class Sign:
 
     def beat(self) -> None:
         """Count up and write the file, unless that was done within the last BEAT_S seconds."""
-        if time.monotonic() - self._written_s >= BEAT_S:
+        if time.monotonic() - self._written_s >= HEARTBEAT_S:
             self.say()
 
     def say(self, **fields: Any) -> None:
@@ -91,7 +91,7 @@ class Sign:
             os.replace(part, self._path)
 
 
-class Heard:
+class HeartbeatReader:
     """Reads heartbeat files. Each read opens the file anew, so that a shared file system refreshes it."""
 
     def __init__(self) -> None:
@@ -110,19 +110,21 @@ class Heard:
         if beat != previous:
             since_s = now_s
         self._beats[path] = beat, since_s
-        return fields if since_s is not None and now_s - since_s <= GONE_S else {}
+        return fields if since_s is not None and now_s - since_s <= HEARTBEAT_TIMEOUT_S else {}
 
     def is_gone(self, path: str) -> bool:
         """Whether the heartbeat changed at least once and then not for GONE_S seconds."""
         since_s = self._beats.get(path, ("", None))[1]
-        return since_s is not None and time.monotonic() - since_s > GONE_S
+        return since_s is not None and time.monotonic() - since_s > HEARTBEAT_TIMEOUT_S
 
 
-def join(place: str) -> int:
+def join_attempts(place: str) -> int:
     """Take part in every attempt that is announced in the folder `place`, until the inviting command has ended."""
     name = "{}-{}".format(socket.gethostname(), os.getpid())
-    sign = Sign(os.path.join(place, "guest.{}.json".format(name)), name=name, host=socket.gethostname(), trouble="")
-    heard, inviting = Heard(), os.path.join(place, "parent.json")
+    sign = Heartbeat(
+        os.path.join(place, "guest.{}.json".format(name)), name=name, host=socket.gethostname(), trouble=""
+    )
+    heard, inviting = HeartbeatReader(), os.path.join(place, "parent.json")
     done: List[str] = []
     session = ""
     joined_s = time.monotonic()
@@ -146,17 +148,17 @@ def join(place: str) -> int:
             elif not session and time.monotonic() - joined_s > _INVITATION_S:
                 words = "no command invited this host in {}: it must be on a file system all hosts share".format(place)
                 print(words, file=sys.stderr)
-                return UNAVAILABLE
+                return EXIT_UNAVAILABLE
             folder = parent.get("folder", "")
             if folder and folder not in done and name in parent["members"]:
                 done.append(folder)
-                agent = Agent(folder, parent["members"][name], beat=beat)
+                agent = HostAgent(folder, parent["members"][name], beat=beat)
                 print("node {} of {}".format(parent["members"][name], folder), flush=True)
                 code = agent.run()
                 print("ended with code {}".format(code), flush=True)
                 if agent.was_terminated:
                     return 130
-                if code == UNREADABLE:
+                if code == EXIT_UNREADABLE:
                     sign.say(trouble="{} cannot be read on this host".format(os.path.join(folder, "job.json")))
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
@@ -166,7 +168,7 @@ def join(place: str) -> int:
             os.unlink(os.path.join(place, "guest.{}.json".format(name)))
 
 
-class Agent:
+class HostAgent:
     """This host's part of one attempt."""
 
     def __init__(
@@ -190,16 +192,16 @@ class Agent:
         if not text:
             print("{}: {} is not there: the store must be on a file system shared by all hosts".format(
                 socket.gethostname(), path), file=sys.stderr)  # fmt: skip
-            return UNREADABLE
+            return EXIT_UNREADABLE
         job = json.loads(text)
         missing = [name for name in job["export"] if name not in os.environ]
         try:
             self._take_cores(job)
         except OSError as error:
-            return self._finish(REFUSED, str(error))
+            return self._finish(EXIT_REFUSED, str(error))
         self._say("started", nice=os.nice(0), pid=os.getpid(), cores=_cores(), processor=_processor(), missing=missing)
         if missing:
-            return self._finish(REFUSED, "this host has no environment variable {}".format(", ".join(missing)))
+            return self._finish(EXIT_REFUSED, "this host has no environment variable {}".format(", ".join(missing)))
         previous_handlers = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             previous_handlers[number] = signal.signal(number, lambda received, frame: self._terminated.append(received))
@@ -207,11 +209,11 @@ class Agent:
             try:
                 endpoint = self._meet(job) if job["nodes"] > 1 else None
             except OSError as error:
-                return self._finish(UNAVAILABLE, str(error))
+                return self._finish(EXIT_UNAVAILABLE, str(error))
             try:
                 code = self._run_processes(job, endpoint)
             except OSError as error:
-                return self._finish(UNAVAILABLE, "cannot start {}: {}".format(job["python"], error))
+                return self._finish(EXIT_UNAVAILABLE, "cannot start {}: {}".format(job["python"], error))
             return self._finish(code, "")
         finally:
             for number, handler in previous_handlers.items():
@@ -228,9 +230,9 @@ class Agent:
         variables.pop("PYTHONHOME", None)
         variables.update(job["environment"])
         variables.update({"PYTHONPATH": job["code"], "PYTHONUNBUFFERED": "1", _MARK: self._mark})
-        variables[PARENT] = str(os.getpid())
+        variables[PARENT_PID_VARIABLE] = str(os.getpid())
         if job["max_restarts"]:
-            variables[OWN_STORE] = "1"
+            variables[OWN_STORE_VARIABLE] = "1"
         if endpoint is not None and "GLOO_SOCKET_IFNAME" not in variables:
             interface = _interface(endpoint[2])
             if interface:
@@ -240,7 +242,7 @@ class Agent:
             os.path.join(self._folder, "stderr" + suffix), "wb"
         ) as err:
             process = subprocess.Popen(
-                command(job, self._node, endpoint),
+                make_agent_command(job, self._node, endpoint),
                 cwd=self._folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -430,7 +432,7 @@ class Agent:
             raise OSError(message)
 
 
-def command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]]) -> List[str]:
+def make_agent_command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]]) -> List[str]:
     """The command line of one host's processes. endpoint: as `_meet` returns it; None if there is one
     host."""
     worker = ["-m", "tunemark_worker", "plan.json"]

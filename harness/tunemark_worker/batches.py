@@ -9,8 +9,8 @@ from typing import List, NamedTuple, Sequence
 
 import torch
 
-from tunemark_worker.contract import HEADER_BYTES, IGNORED_LABEL, SCHEMA, TokenFile, token_layout
-from tunemark_worker.documents import Part, digest
+from tunemark_worker.contract import HEADER_BYTES, IGNORED_LABEL, SCHEMA, TokenFile, token_file_offsets
+from tunemark_worker.row_packing import DocumentPrefix, hash_row
 
 
 class Batch(NamedTuple):
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
         return Batch(tensors[0], tensors[1], tensors[2], tensors[3], self.packed)
 
 
-class Counts(NamedTuple):
+class TokenCounts(NamedTuple):
     """Tokens of some batches. slots: micro_batch x sequence each. content: without padding. trained: with a loss."""
 
     slots: int
@@ -40,31 +40,31 @@ class Counts(NamedTuple):
     trained: int
 
 
-def count(batches: Sequence[Batch]) -> Counts:
+def count_tokens(batches: Sequence[Batch]) -> TokenCounts:
     """Count the tokens of batches that are still in host memory."""
-    return Counts(
+    return TokenCounts(
         slots=sum(b.input_ids.numel() for b in batches),
         content=sum(int((b.document_ids >= 0).sum()) for b in batches),
-        trained=sum(targets(b) for b in batches),
+        trained=sum(count_targets(b) for b in batches),
     )
 
 
-def digests(batch: Batch) -> List[str]:
+def hash_rows(batch: Batch) -> List[str]:
     """A hash of each row's content, which shows whether two ranks train on the same sample."""
     rows = zip(batch.input_ids, batch.document_ids)
-    return [digest(ids[documents >= 0].to(torch.int32).numpy().tobytes()) for ids, documents in rows]
+    return [hash_row(ids[documents >= 0].to(torch.int32).numpy().tobytes()) for ids, documents in rows]
 
 
-def targets(batch: Batch) -> int:
+def count_targets(batch: Batch) -> int:
     """Labels that contribute to the loss: all but the first of each row, which has no predecessor."""
     return int((batch.labels[:, 1:] != IGNORED_LABEL).sum())
 
 
-class Tokens:
+class MappedTokens:
     """The memory-mapped token file. Raises ValueError if the file does not match the assignment."""
 
     def __init__(self, file: TokenFile) -> None:
-        layout = token_layout(file.documents, file.tokens)
+        layout = token_file_offsets(file.documents, file.tokens)
         found = os.path.getsize(file.path)
         if found != layout.end:
             raise ValueError("{} has {} bytes instead of {}".format(file.path, found, layout.end))
@@ -87,7 +87,7 @@ class Tokens:
         """Number of tokens of each document."""
         return [end - begin for begin, end in zip(self._offsets, self._offsets[1:])]
 
-    def batch(self, rows: Sequence[Sequence[Part]], sequence: int, packed: bool) -> Batch:
+    def batch(self, rows: Sequence[Sequence[DocumentPrefix]], sequence: int, packed: bool) -> Batch:
         """The micro-batch of these rows."""
         shape = (len(rows), sequence)
         input_ids = torch.full(shape, self._pad_id, dtype=torch.int64)

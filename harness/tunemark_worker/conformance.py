@@ -21,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark_worker import batches as counting
-from tunemark_worker import leftover, loop
+from tunemark_worker import orphans, training_loop
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place, split_runtime
 from tunemark_worker.optimizer import parameter_dtype
@@ -29,10 +29,10 @@ from tunemark_worker.optimizer import parameter_dtype
 # Steps on one fixed batch, after which the loss of a model that learns must be lower.
 LEARNING_STEPS = 8
 # The slot whose id is changed, to see which logits depend on it. Neither the first nor the last.
-CHANGED = 9
+CHANGED_SLOT = 9
 
 
-class Scale(torch.nn.Module):
+class ElementwiseScale(torch.nn.Module):
     """An elementwise weight, which the facts of a model without layers count as the norm before the head."""
 
     def __init__(self, size: int) -> None:
@@ -50,7 +50,7 @@ class Bigrams:
         a = assignment.architecture
         model = torch.nn.Sequential(
             torch.nn.Embedding(a["vocab_size"], a["hidden_size"]),
-            Scale(a["hidden_size"]),
+            ElementwiseScale(a["hidden_size"]),
             torch.nn.Linear(a["hidden_size"], a["vocab_size"], bias=False),
         )
         return model.to(place.device, parameter_dtype(assignment.precision))
@@ -73,7 +73,7 @@ def main(path: str) -> int:
     for model in request["models"]:
         assignment = Assignment.from_json(json.dumps(model["assignment"]))
         write(model=assignment.model, begun=True)
-        before = leftover.processes(request["mark"])
+        before = orphans.find_marked_processes(request["mark"])
         for name, measure in _MEASURES:
             if model["meta"] and name != "parameters":
                 continue
@@ -90,7 +90,7 @@ def main(path: str) -> int:
             # Modules form reference cycles; collecting them takes longer than a small model's measurements.
             if model["collect"]:
                 gc.collect()
-        left = [p for p in leftover.processes(request["mark"]) if p not in before]
+        left = [p for p in orphans.find_marked_processes(request["mark"]) if p not in before]
         write(model=assignment.model, measure="processes", found={"left": left})
         write(model=assignment.model, ended=True)
     return 0
@@ -153,10 +153,10 @@ def _logits(a: Assignment, runtime: Any, module: torch.nn.Module, batch: Batch) 
 
 
 def _loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return loop.loss_of(logits, batch.labels) / max(counting.targets(batch), 1)
+    return training_loop.cross_entropy_sum(logits, batch.labels) / max(counting.count_targets(batch), 1)
 
 
-def parameters(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_parameters(a: Assignment, device: str) -> Dict[str, Any]:
     _, module = _build(a, device)
     named = list(module.named_parameters())
     return {
@@ -170,7 +170,7 @@ def parameters(a: Assignment, device: str) -> Dict[str, Any]:
     }
 
 
-def flops(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_flops(a: Assignment, device: str) -> Dict[str, Any]:
     """FLOPs per slot of one forward and one backward pass."""
     runtime, module = _build(a, device)
     batch = _full_batch(a)
@@ -179,14 +179,14 @@ def flops(a: Assignment, device: str) -> Dict[str, Any]:
     return {"per_slot": counter.get_total_flops() / batch.input_ids.numel()}
 
 
-def initial_loss(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_initial_loss(a: Assignment, device: str) -> Dict[str, Any]:
     runtime, module = _build(a, device)
     batch = _full_batch(a)
     with torch.no_grad():
         return {"loss": _loss(_logits(a, runtime, module, batch), batch).item()}
 
 
-def gradients(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_gradients(a: Assignment, device: str) -> Dict[str, Any]:
     """Trainable parameters that get no gradient, or one that is not finite, and frozen parameters."""
     runtime, module = _build(a, device)
     batch = _full_batch(a)
@@ -200,7 +200,7 @@ def gradients(a: Assignment, device: str) -> Dict[str, Any]:
     }
 
 
-def alignment(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_alignment(a: Assignment, device: str) -> Dict[str, Any]:
     """The first slot whose logits change with slot CHANGED's id, and whether the runtime leaves the batch as it was."""
     runtime, module = _build(a, device)
     batch = _full_batch(a)
@@ -210,15 +210,20 @@ def alignment(a: Assignment, device: str) -> Dict[str, Any]:
         is_kept = [bool((t == g).all()) for t, g in zip(batch[:4], original)]
         is_shifted = bool((batch.labels[:, :-1] == original[1][:, 1:]).all())
         other = batch.input_ids.clone()
-        other[:, CHANGED] = (other[:, CHANGED] + 1) % a.architecture["vocab_size"]
+        other[:, CHANGED_SLOT] = (other[:, CHANGED_SLOT] + 1) % a.architecture["vocab_size"]
         after = _logits(a, runtime, module, batch._replace(input_ids=other))
     change = (after.float() - before.float()).abs().amax(dim=(0, 2))
     limit = 1e-3 * float(change.max())
     first = next((i for i, c in enumerate(change.tolist()) if c > limit), None) if limit > 0 else None
-    return {"changed": CHANGED, "first": first, "kept": dict(zip(Batch._fields, is_kept)), "labels_shifted": is_shifted}
+    return {
+        "changed": CHANGED_SLOT,
+        "first": first,
+        "kept": dict(zip(Batch._fields, is_kept)),
+        "labels_shifted": is_shifted,
+    }
 
 
-def packing(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_packing(a: Assignment, device: str) -> Dict[str, Any]:
     """Largest difference, relative to the largest logit, between two documents' logits in one row and in two."""
     runtime, module = _build(a, device)
     module.eval()
@@ -235,7 +240,7 @@ def packing(a: Assignment, device: str) -> Dict[str, Any]:
     return {"apart": max(float((x - y).abs().max()) for x, y in both) / scale if scale else 0.0}
 
 
-def determinism(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_determinism(a: Assignment, device: str) -> Dict[str, Any]:
     """Loss and gradient norm of two builds with the same seed, as hexadecimal floats."""
     found = []
     for _ in range(2):
@@ -248,7 +253,7 @@ def determinism(a: Assignment, device: str) -> Dict[str, Any]:
     return {"runs": found}
 
 
-def learning(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_learning(a: Assignment, device: str) -> Dict[str, Any]:
     """The loss of each of LEARNING_STEPS steps on one batch."""
     runtime, module = _build(a, device)
     batch = _full_batch(a)
@@ -263,7 +268,7 @@ def learning(a: Assignment, device: str) -> Dict[str, Any]:
     return {"losses": losses}
 
 
-def tokens(a: Assignment, device: str) -> Dict[str, Any]:
+def measure_token_counts(a: Assignment, device: str) -> Dict[str, Any]:
     """The worker's token counts of a padded batch after the runtime has run, and those expected from the lengths."""
     runtime, module = _build(a, device)
     lengths = [a.sequence - 5, a.sequence // 2]
@@ -272,21 +277,21 @@ def tokens(a: Assignment, device: str) -> Dict[str, Any]:
         _logits(a, runtime, module, batch)
     return {
         # Looked up by name, because a runtime may have replaced the function.
-        "counted": list(vars(loop)["count"]([batch])),
+        "counted": list(vars(training_loop)["count_tokens"]([batch])),
         "expected": [2 * a.sequence, sum(lengths), sum(n - 1 for n in lengths)],
     }
 
 
 _MEASURES: List[Tuple[str, Callable[[Assignment, str], Dict[str, Any]]]] = [
-    ("parameters", parameters),
-    ("flops", flops),
-    ("initial-loss", initial_loss),
-    ("gradients", gradients),
-    ("alignment", alignment),
-    ("packing", packing),
-    ("determinism", determinism),
-    ("learning", learning),
-    ("tokens", tokens),
+    ("parameters", measure_parameters),
+    ("flops", measure_flops),
+    ("initial-loss", measure_initial_loss),
+    ("gradients", measure_gradients),
+    ("alignment", measure_alignment),
+    ("packing", measure_packing),
+    ("determinism", measure_determinism),
+    ("learning", measure_learning),
+    ("tokens", measure_token_counts),
 ]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 SCHEMA = 1
 
 # File in a saved model's folder that says which run produced it.
-SAVED_BY = "tunemark.json"
+PROVENANCE_FILE = "tunemark.json"
 
 # Label of tokens without loss: the default of torch's cross_entropy(ignore_index=).
 IGNORED_LABEL = -100
@@ -143,21 +143,38 @@ class Place(NamedTuple):
 #   sample {moment, ids}                                a greedy completion before or after training
 #   saved  {path, bytes, files}                         the model was written
 #   end    {reason, status, ...}                        missing if the process was killed
-KINDS = ("start", "phase", "facts", "peak", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end")
+RECORD_KINDS = (
+    "start",
+    "phase",
+    "facts",
+    "peak",
+    "step",
+    "edge",
+    "load",
+    "model",
+    "evaluation",
+    "sample",
+    "saved",
+    "end",
+)
 
 
-def encode(kind: str, rank: int, instant_s: float, fields: Mapping[str, Any]) -> bytes:
+def encode_record(kind: str, rank: int, instant_s: float, fields: Mapping[str, Any]) -> bytes:
     """One record as a line of JSON. Non-finite floats are written as the strings "nan", "inf", "-inf"."""
-    assert kind in KINDS, kind
+    assert kind in RECORD_KINDS, kind
     row = {"kind": kind, "rank": rank, "instant_s": instant_s}
     row.update({key: _encode_non_finite(value) for key, value in fields.items()})
     return (json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
-def decode(line: str) -> Dict[str, Any]:
+def decode_record(line: str) -> Dict[str, Any]:
     """Parse the record of one complete line; ValueError if it is not a record."""
     row = json.loads(line)
-    if not isinstance(row, dict) or row.get("kind") not in KINDS or not isinstance(row.get("instant_s"), (int, float)):
+    if (
+        not isinstance(row, dict)
+        or row.get("kind") not in RECORD_KINDS
+        or not isinstance(row.get("instant_s"), (int, float))
+    ):
         raise ValueError("not a record")
     return {key: _NON_FINITE.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
 
@@ -179,7 +196,7 @@ def _encode_non_finite(value: Any) -> Any:
 HEADER_BYTES = 4096
 
 
-class TokenLayout(NamedTuple):
+class TokenFileOffsets(NamedTuple):
     """Byte offsets of the token file's arrays, and of its end."""
 
     ids: int
@@ -188,30 +205,30 @@ class TokenLayout(NamedTuple):
     end: int
 
 
-def token_layout(documents: int, tokens: int) -> TokenLayout:
+def token_file_offsets(documents: int, tokens: int) -> TokenFileOffsets:
     """Byte offsets for a token file with so many documents and tokens."""
     trained = HEADER_BYTES + 4 * tokens
     offsets = (trained + tokens + 7) // 8 * 8
-    return TokenLayout(HEADER_BYTES, trained, offsets, offsets + 8 * (documents + 1))
+    return TokenFileOffsets(HEADER_BYTES, trained, offsets, offsets + 8 * (documents + 1))
 
 
-def records_name(rank: int, life: int = 0) -> str:
+def records_file_name(rank: int, life: int = 0) -> str:
     """Name of the file with a rank's records. life: how often the rank was restarted before; each process has its own
     file, so that no file mixes instants of two processes."""
     return "records.{}.jsonl".format(rank) if life == 0 else "records.{}.life{}.jsonl".format(rank, life)
 
 
-def stacks_name(rank: int) -> str:
+def stacks_file_name(rank: int) -> str:
     """Name of the file that a rank writes its stacks to on SIGUSR1."""
     return "stacks.{}.txt".format(rank)
 
 
 # Environment variable, "1" for torchrun if processes may be restarted. Otherwise its agent keeps one store over all
 # restarts (torch 2.6 to 2.13), in which new ranks find the addresses of dead ones and are refused or wait half an hour.
-OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 
 # Environment variable with the pid of the job's parent on this host: without the parent nobody reads the records.
-PARENT = "TUNEMARK_PARENT"
+PARENT_PID_VARIABLE = "TUNEMARK_PARENT"
 
 
 def split_runtime(name: str) -> List[str]:

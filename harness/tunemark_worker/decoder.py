@@ -9,7 +9,7 @@ import torch
 Module = torch.nn.Module
 
 
-class Decoder(NamedTuple):
+class DecoderParts(NamedTuple):
     """The parts of a causal language model. Names are attributes of `base`, except `head`, an attribute of `top`.
 
     base: the model without the head. embedding: of tokens. positions: embeddings of learned positions. norm: the final
@@ -28,16 +28,16 @@ class Decoder(NamedTuple):
     is_tied: bool
 
 
-def layers_of(module: Module) -> Optional[torch.nn.ModuleList]:
+def find_layers(module: Module) -> Optional[torch.nn.ModuleList]:
     """The decoder's layers: the ModuleList with the most parameters; None if there is no such list."""
     lists = [m for m in module.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
     # An outer list comes before lists nested in it, and `max` keeps the first.
     return max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=None)
 
 
-def decoder(module: Module) -> Decoder:
+def find_decoder_parts(module: Module) -> DecoderParts:
     """Find the parts; ValueError says what is missing in a model that is not built like those of transformers."""
-    layers = layers_of(module)
+    layers = find_layers(module)
     if layers is None:
         raise ValueError("{} has no list of layers".format(type(module).__name__))
     base_name = next((n for n, m in module.named_children() if any(x is layers for x in m.modules())), None)
@@ -57,7 +57,7 @@ def decoder(module: Module) -> Decoder:
         candidates = [n for n, m in children.items() if "norm" in type(m).__name__.lower()]
     if len(candidates) > 1:
         raise ValueError("{}: which of {} is the final norm?".format(type(module).__name__, ", ".join(candidates)))
-    return Decoder(
+    return DecoderParts(
         top=module,
         base=base,
         base_name=base_name,

@@ -17,7 +17,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("fp32", "bf16-autocast", "bf16")
 
 
-def make(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """The optimizer by name, torch's own with its defaults (AdamW: betas 0.9 and 0.999, weight decay 0.01; SGD: no
     momentum; Adafactor: no first moment, learning rate relative to a tensor's root mean square)."""
     if name == "adamw":
@@ -31,7 +31,7 @@ def make(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: flo
     raise ValueError("the optimizer is one of {}, not {!r}".format(", ".join(OPTIMIZERS), name))
 
 
-def schedule(name: str, horizon: Optional[int]) -> Callable[[int], float]:
+def make_schedule(name: str, horizon: Optional[int]) -> Callable[[int], float]:
     """step -> learning-rate factor, which decays over `horizon` steps but is never 0, so that every step learns."""
     if name == "constant":
         return lambda step: 1.0

@@ -7,7 +7,7 @@ import resource
 import time
 from typing import Any, Callable, Dict, Optional, Sequence
 
-from tunemark_worker.contract import encode
+from tunemark_worker.contract import encode_record
 
 
 class Recorder:
@@ -19,7 +19,7 @@ class Recorder:
 
     def write(self, kind: str, instant_s: Optional[float] = None, **fields: Any) -> None:
         """Write one record. instant_s: when it happened, if earlier than now."""
-        line = encode(kind, self._rank, self._clock() if instant_s is None else instant_s, fields)
+        line = encode_record(kind, self._rank, self._clock() if instant_s is None else instant_s, fields)
         before = os.fstat(self._descriptor).st_size
         written = os.write(self._descriptor, line)
         if written != len(line):
@@ -28,16 +28,16 @@ class Recorder:
             raise OSError("the disk is full: {} of {} bytes of a record were written".format(written, len(line)))
 
 
-def affinity() -> Optional[Sequence[int]]:
+def cpu_affinity() -> Optional[Sequence[int]]:
     """The cores that this process may run on; None if unknown."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def load(stat: str = "/proc/stat") -> Dict[str, Any]:
+def read_load(stat: str = "/proc/stat") -> Dict[str, Any]:
     """busy_s: CPU seconds so far of this process's cores, used by any process (None if unknown). own_s: CPU seconds of
     this process. minor_faults: of this process; they show how warm its allocator is."""
     return {
-        "busy_s": _busy_s(stat, affinity()),
+        "busy_s": _busy_s(stat, cpu_affinity()),
         "own_s": time.process_time(),
         "minor_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt,
     }

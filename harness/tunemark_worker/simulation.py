@@ -29,7 +29,7 @@ CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "buffers", 
 def main(*jobs: str) -> int:
     """Simulate every (assignment file, rank, file for the result or error) in `jobs` and return the exit code. Each
     runs in a forked child, which shares the modules imported here."""
-    for name in HEAVY:
+    for name in PRELOADED_MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # Frozen objects are not scanned by the children's garbage collectors, so their pages stay shared.
@@ -45,7 +45,7 @@ def main(*jobs: str) -> int:
             continue
         try:
             with open(assignment_path, encoding="utf-8") as file:
-                row = simulate(Assignment.from_json(file.read()), rank=int(rank))
+                row = simulate_step(Assignment.from_json(file.read()), rank=int(rank))
         except Exception as error:
             traceback.print_exc()
             row = {"error": _explain(error)}
@@ -67,7 +67,7 @@ def _explain(error: Exception) -> str:
 
 
 # Modules that every simulation imports.
-HEAVY = (
+PRELOADED_MODULES = (
     "torch._dynamo",
     "torch._subclasses.fake_tensor",
     "torch.distributed.fsdp",
@@ -76,12 +76,12 @@ HEAVY = (
     "torch.testing._internal.distributed.fake_pg",
     "transformers.masking_utils",
     "transformers.modeling_layers",
-    "tunemark_worker.loop",
-    "tunemark_worker.tally",
+    "tunemark_worker.training_loop",
+    "tunemark_worker.op_counter",
 )
 
 
-def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
+def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     """Take two steps as rank `rank` of the assignment's processes and return the counts of the second.
 
     Patches torch permanently, so the process must not be used for anything else. RuntimeError if torch is older than
@@ -90,28 +90,28 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from tunemark_worker import checkpointing, loop, method, optimizer
-    from tunemark_worker.batches import Counts
-    from tunemark_worker.tally import Tally
+    from tunemark_worker import activation_checkpointing, finetuning_method, optimizer, training_loop
+    from tunemark_worker.batches import TokenCounts
+    from tunemark_worker.op_counter import OpCounter
 
     a = replace(assignment, device="cpu", device_options={}, breakdown=False, weights="random")
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(a.processes), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     torch.set_num_threads(1)
     _join_fake_group(a, rank)
-    model = runtime(a.model_runtime)()
-    device = runtime("tunemark_torch.runtime:Cpu")()
-    strategy = runtime(a.strategy_runtime)(a)
+    model = load_runtime(a.model_runtime)()
+    device = load_runtime("tunemark_torch.runtime:CpuRuntime")()
+    strategy = load_runtime(a.strategy_runtime)(a)
     place = device.open(a)
     strategy.prepare()
     place = getattr(strategy, "place", lambda unchanged: unchanged)(place)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tally = Tally(copies_scattered=assignment.device == "cpu")
+    tally = OpCounter(copies_scattered=assignment.device == "cpu")
     with _patched_torch(a), mode, tally:
         # Built for padding: masks of packed documents depend on the content of tensors.
         built = model.build(replace(a, batching="pad"), place)
-        method.apply(a.method, a.method_options, built)
+        finetuning_method.apply_method(a.method, a.method_options, built)
         built.train()
-        checkpointing.apply(built, a.checkpointing)
+        activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         module = strategy.apply(built, place)
         del built
         if isinstance(module, torch.nn.parallel.DistributedDataParallel):
@@ -119,12 +119,12 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
             module.register_comm_hook(None, lambda state, bucket: _all_reduce_bucket(bucket))
             module.reducer = _Reducer(module.reducer)  # type: ignore[assignment]
         parameters = [p for p in module.parameters() if p.requires_grad]
-        updater = optimizer.make(a.optimizer, parameters, a.learning_rate)
+        updater = optimizer.make_optimizer(a.optimizer, parameters, a.learning_rate)
         batches = [_batch(torch, a) for _ in range(a.gradient_accumulation)]
         slots = a.gradient_accumulation * a.micro_batch * a.sequence
-        counts = Counts(slots, slots, slots - a.gradient_accumulation * a.micro_batch)
+        counts = TokenCounts(slots, slots, slots - a.gradient_accumulation * a.micro_batch)
         recorded_model = _PhaseRecorder(model, tally, a.architecture["vocab_size"])
-        job = loop.Job(
+        job = training_loop.TrainingJob(
             assignment=a,
             place=place,
             device=device,
@@ -141,9 +141,9 @@ def simulate(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
         )
         watch = _MemoryWatch(tally, module, updater, recorded_model.logit_storages)
         # The first step creates the optimizer's state and fills DTensor's caches, which must not be counted.
-        loop.advance(job, loop.SAMPLED_STEPS, batches, counts)
+        training_loop.take_step(job, training_loop.SAMPLED_STEPS, batches, counts)
         watch.begin()
-        loop.advance(job, loop.SAMPLED_STEPS + 1, batches, counts)
+        training_loop.take_step(job, training_loop.SAMPLED_STEPS + 1, batches, counts)
         return {"rank": rank, **watch.end()}
 
 
@@ -159,17 +159,17 @@ class _MemoryWatch:
         updater.register_step_pre_hook(self._before_update)
 
     def begin(self) -> None:
-        from tunemark_worker.norm import local  # heavy
+        from tunemark_worker.gradient_norm import local_part  # heavy
 
         self._tally.restart()
         self._tally.phase = "forward"
         self._resident = self._tally.held()
         for tensor in [*self._module.parameters(), *self._module.buffers()]:
-            self._mark(local(tensor), "parameters")
+            self._mark(local_part(tensor), "parameters")
         for state in self._updater.state.values():
             for value in state.values():
                 if hasattr(value, "untyped_storage"):
-                    self._mark(local(value), "optimizer")
+                    self._mark(local_part(value), "optimizer")
         self._gradients.clear()
 
     def end(self) -> Dict[str, Any]:
@@ -211,12 +211,12 @@ class _MemoryWatch:
         }
 
     def _before_update(self, *args: Any) -> None:
-        from tunemark_worker.norm import local  # heavy
+        from tunemark_worker.gradient_norm import local_part  # heavy
 
         self._tally.phase = "optimizer"
         for parameter in self._module.parameters():
             if parameter.grad is not None:
-                number = self._tally.number_of(local(parameter.grad))
+                number = self._tally.number_of(local_part(parameter.grad))
                 if number is not None:
                     self._gradients.append(number)
 
@@ -392,7 +392,7 @@ def _fake_all_gather_object(gathered: List[Any], mine: Any, group: Any = None) -
     gathered[:] = [mine] * len(gathered)
 
 
-def runtime(name: str) -> Any:
+def load_runtime(name: str) -> Any:
     module, attribute = split_runtime(name)
     return getattr(importlib.import_module(module), attribute)
 

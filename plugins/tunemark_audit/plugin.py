@@ -16,6 +16,6 @@ if TYPE_CHECKING:
 def tunemark_audit(plan: Plan | None, result: Result) -> Sequence[Finding]:
     """Findings that are invalid or suspect, except those that the run's own statistics already made."""
     # Heavy, and only needed with a result.
-    from tunemark.analysis import findings_on
+    from tunemark.analysis import apply_claim_rules
 
-    return findings_on(result, plan.model.architecture) if plan else []
+    return apply_claim_rules(result, plan.model.architecture) if plan else []

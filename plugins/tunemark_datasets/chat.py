@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunemark.data.chat import CHATML
+from tunemark.data.chat_template import CHATML
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example
-from tunemark_datasets.rows import OPTIONS as ROW_OPTIONS
-from tunemark_datasets.rows import Files, Hub, Row, bad, open_rows
+from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
+from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, make_bad_data, open_rows
 
 NAME = "chat"
 OPTIONS = {
@@ -32,7 +32,7 @@ _FORMAT_VERSION = "1"
 class Conversations:
     """One conversation per row."""
 
-    def __init__(self, rows: Files | Hub, column: str, template: str | None, answers: str) -> None:
+    def __init__(self, rows: FileRows | HubRows, column: str, template: str | None, answers: str) -> None:
         self._rows, self._column, self._template, self._answers = rows, column, template, answers
 
     def chat_template(self) -> str | None:
@@ -47,27 +47,27 @@ class Conversations:
         return {**self._rows.facts(), "messages": self._column, "answers": self._answers, "template": template}
 
     def examples(self) -> Iterator[Example]:
-        row: Row | None = None
+        row: DataRow | None = None
         for row in self._rows:
             yield Example(messages=tuple(self._read_messages(row)))
         if row is None:
             raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
 
-    def _read_messages(self, row: Row) -> list[dict[str, Any]]:
+    def _read_messages(self, row: DataRow) -> list[dict[str, Any]]:
         given = row.values.get(self._column)
         if not isinstance(given, list) or not given:
             shown = json.dumps(given, default=str)[:100]
-            raise bad(NAME, row.where, f"its {self._column} is not a list of messages", f"it is {shown}")
+            raise make_bad_data(NAME, row.where, f"its {self._column} is not a list of messages", f"it is {shown}")
         found = [_normalize_message(each, row, number) for number, each in enumerate(given, 1)]
         if self._answers == "all":
             return found
         last = max((n for n, each in enumerate(found) if each["role"] == "assistant"), default=None)
         if last is None:
-            raise bad(NAME, row.where, "it has no assistant message", "answers=last needs one")
+            raise make_bad_data(NAME, row.where, "it has no assistant message", "answers=last needs one")
         return [*({**each, "weight": 0} for each in found[:last]), found[last]]
 
 
-def _normalize_message(given: Any, row: Row, number: int) -> dict[str, Any]:
+def _normalize_message(given: Any, row: DataRow, number: int) -> dict[str, Any]:
     """The message with `role` and `content` under these names, other keys unchanged."""
     message = dict(given) if isinstance(given, Mapping) else {}
     if "role" not in message and "from" in message:
@@ -76,7 +76,7 @@ def _normalize_message(given: Any, row: Row, number: int) -> dict[str, Any]:
         message["content"] = message.pop("value", None)
     if not isinstance(message.get("role"), str) or "content" not in message:
         shown = json.dumps(given, default=str, ensure_ascii=False)[:100]
-        raise bad(NAME, row.where, f"message {number} has no role and content", f"it is {shown}")
+        raise make_bad_data(NAME, row.where, f"message {number} has no role and content", f"it is {shown}")
     # A table gives every message the keys of all messages; the template must not see the missing ones.
     return {key: value for key, value in message.items() if value is not None or key == "content"}
 

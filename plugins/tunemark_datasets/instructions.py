@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadData, BadExperiment, did_you_mean
-from tunemark.plugin.descriptors import Example, Piece
-from tunemark_datasets import alpaca
-from tunemark_datasets.rows import OPTIONS as ROW_OPTIONS
-from tunemark_datasets.rows import Files, Hub, Row, bad, open_rows
+from tunemark.plugin.descriptors import Example, ExamplePiece
+from tunemark_datasets import sections_template
+from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
+from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, make_bad_data, open_rows
 
 NAME = "alpaca"
 OPTIONS = {
@@ -35,7 +35,7 @@ _TASK = "Below is an instruction that describes a task"
 _WRITE = "Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n"
 _ANSWER = "### Response:\n{output}"
 _PAIRED = f"{_TASK}, paired with an input that provides further context. {_WRITE}### Input:\n{{input}}\n\n{_ANSWER}"
-_SECTIONS = alpaca.prompt("{instruction}", "{input}") + "{output}"
+_SECTIONS = sections_template.format_prompt("{instruction}", "{input}") + "{output}"
 # name: (template with an input, template without one)
 _TEMPLATES = {
     "stanford": (_PAIRED, f"{_TASK}. {_WRITE}{_ANSWER}"),
@@ -46,7 +46,7 @@ _TEMPLATES = {
 _FORMAT_VERSION = "1"
 
 
-class Template:
+class PromptTemplate:
     """Text with placeholders for columns. The text before {output} is the prompt, the rest the response."""
 
     def __init__(self, text: str, where: str) -> None:
@@ -71,14 +71,20 @@ class Template:
     def make_example(self, instruction: str, input: str, output: str) -> Example:
         values = {"instruction": instruction, "input": input}
         prompt = _PLACEHOLDER.sub(lambda m: values[m[1]], self._prompt)
-        return Example(pieces=(Piece(role="prompt", text=prompt), Piece(role="response", text=output + self._suffix)))
+        return Example(
+            pieces=(ExamplePiece(role="prompt", text=prompt), ExamplePiece(role="response", text=output + self._suffix))
+        )
 
 
 class Instructions:
     """One example per row. columns: the column of each part; None for the input if no row has one."""
 
     def __init__(
-        self, rows: Files | Hub, columns: Mapping[str, str | None], with_input: Template, without: Template
+        self,
+        rows: FileRows | HubRows,
+        columns: Mapping[str, str | None],
+        with_input: PromptTemplate,
+        without: PromptTemplate,
     ) -> None:
         self._rows, self._columns = rows, columns
         self._with_input, self._without_input = with_input, without
@@ -97,7 +103,7 @@ class Instructions:
         }
 
     def examples(self) -> Iterator[Example]:
-        row: Row | None = None
+        row: DataRow | None = None
         for row in self._rows:
             instruction = self._text(row, "instruction")
             input = self._text(row, "input") if self._columns["input"] is not None else ""
@@ -106,15 +112,17 @@ class Instructions:
         if row is None:
             raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
 
-    def _text(self, row: Row, part: str) -> str:
+    def _text(self, row: DataRow, part: str) -> str:
         column = self._columns[part]
         if column not in row.values and part != "input":
-            raise bad(NAME, row.where, f"it lacks the column {column}", f"it has {', '.join(row.values) or 'none'}")
+            raise make_bad_data(
+                NAME, row.where, f"it lacks the column {column}", f"it has {', '.join(row.values) or 'none'}"
+            )
         value = row.values.get(str(column))
         if value is None and part == "input":
             return ""
         if not isinstance(value, str):
-            raise bad(
+            raise make_bad_data(
                 NAME,
                 row.where,
                 f"its {column} is {type(value).__name__}, not text",
@@ -141,7 +149,7 @@ def load(options: Mapping[str, str], vocab_size: int) -> Instructions:
     return Instructions(rows, named, with_input, without)
 
 
-def _choose_templates(options: Mapping[str, str]) -> tuple[Template, Template]:
+def _choose_templates(options: Mapping[str, str]) -> tuple[PromptTemplate, PromptTemplate]:
     """(template with an input, template without one)."""
     named = options.get("template", "stanford")
     if named in _TEMPLATES:
@@ -152,11 +160,11 @@ def _choose_templates(options: Mapping[str, str]) -> tuple[Template, Template]:
                 next="add template=FILE, or leave out template_no_input",
             )
         with_input, without = _TEMPLATES[named]
-        return Template(with_input, named), Template(without, named)
-    first = Template(_read_template(named), repr(named))
+        return PromptTemplate(with_input, named), PromptTemplate(without, named)
+    first = PromptTemplate(_read_template(named), repr(named))
     if "template_no_input" not in options:
         return first, first
-    return first, Template(_read_template(options["template_no_input"]), repr(options["template_no_input"]))
+    return first, PromptTemplate(_read_template(options["template_no_input"]), repr(options["template_no_input"]))
 
 
 def _read_template(name: str) -> str:

@@ -48,7 +48,7 @@ def tunemark_datasets() -> Sequence[Dataset]:
         ),
         Dataset(
             name="synthetic",
-            loader="tunemark_datasets.synthetic:load",
+            loader="tunemark_datasets.synthetic_documents:load",
             description="uniformly random token ids in documents of lognormal length; nothing to learn",
             options={
                 "documents": "number of documents (2000)",

@@ -11,8 +11,8 @@ from typing import Any
 
 from tunemark.errors import BadData
 from tunemark.plugin.descriptors import Example
-from tunemark_datasets import alpaca
-from tunemark_datasets.rows import Files, Hub, Row, bad, found, from_hub
+from tunemark_datasets import sections_template
+from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, find_files, load_from_hub, make_bad_data
 
 NAME = "python-code-alpaca"
 REPOSITORY = "iamtarun/python_code_instructions_18k_alpaca"
@@ -23,20 +23,20 @@ _SUFFIXES = (".parquet", ".jsonl", ".json")
 
 def load(options: Mapping[str, str], vocab_size: int) -> PythonCodeAlpaca:
     if "path" not in options:
-        return PythonCodeAlpaca(Hub(REPOSITORY, options, from_hub(NAME, REPOSITORY, options, _ADVICE)))
+        return PythonCodeAlpaca(HubRows(REPOSITORY, options, load_from_hub(NAME, REPOSITORY, options, _ADVICE)))
     if "revision" in options:
         raise BadData(
             what=f"{NAME}: path and revision exclude each other",
             why="a revision is a version of the hub repository; a file has none",
             next="leave out one of them",
         )
-    return PythonCodeAlpaca(Files(NAME, found(NAME, Path(options["path"]).expanduser(), _SUFFIXES)))
+    return PythonCodeAlpaca(FileRows(NAME, find_files(NAME, Path(options["path"]).expanduser(), _SUFFIXES)))
 
 
 class PythonCodeAlpaca:
     """One example per row. The text is the column `prompt`, or else made from the other three."""
 
-    def __init__(self, rows: Files | Hub) -> None:
+    def __init__(self, rows: FileRows | HubRows) -> None:
         self._rows = rows
 
     def fingerprint(self) -> str:
@@ -48,10 +48,10 @@ class PythonCodeAlpaca:
     def examples(self) -> Iterator[Example]:
         is_empty = True
         columns = self._rows.columns()
-        where = REPOSITORY if isinstance(self._rows, Hub) else str(self._rows.paths[0])
+        where = REPOSITORY if isinstance(self._rows, HubRows) else str(self._rows.paths[0])
         missing = [name for name in _PARTS if name not in columns]
         if "prompt" not in columns and missing:
-            raise bad(
+            raise make_bad_data(
                 NAME,
                 where,
                 f"it lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
@@ -62,20 +62,24 @@ class PythonCodeAlpaca:
             is_empty = False
             yield _split_prompt(row) if "prompt" in columns else _join_parts(row)
         if is_empty:
-            raise bad(NAME, where, "it has no rows", "", _ADVICE)
+            raise make_bad_data(NAME, where, "it has no rows", "", _ADVICE)
 
 
-def _split_prompt(row: Row) -> Example:
+def _split_prompt(row: DataRow) -> Example:
     text, output = row.values.get("prompt"), row.values.get("output")
-    pair = alpaca.split(text, output if isinstance(output, str) else None) if isinstance(text, str) else None
+    pair = (
+        sections_template.split_prompt(text, output if isinstance(output, str) else None)
+        if isinstance(text, str)
+        else None
+    )
     if pair is None:
-        raise bad(NAME, row.where, "its column prompt is no text with a section '### Output:'", "", _ADVICE)
-    return alpaca.example(*pair)
+        raise make_bad_data(NAME, row.where, "its column prompt is no text with a section '### Output:'", "", _ADVICE)
+    return sections_template.make_example(*pair)
 
 
-def _join_parts(row: Row) -> Example:
+def _join_parts(row: DataRow) -> Example:
     instruction, input, output = (row.values.get(name) for name in _PARTS)
     input = "" if input is None else input
     if not (isinstance(instruction, str) and isinstance(input, str) and isinstance(output, str)):
-        raise bad(NAME, row.where, "instruction, input or output is not text", "", _ADVICE)
-    return alpaca.example(alpaca.prompt(instruction, input), output)
+        raise make_bad_data(NAME, row.where, "instruction, input or output is not text", "", _ADVICE)
+    return sections_template.make_example(sections_template.format_prompt(instruction, input), output)

@@ -22,7 +22,7 @@ from typing import Any
 
 from tunemark.errors import BadData
 from tunemark.plugin.descriptors import Example
-from tunemark_datasets import alpaca
+from tunemark_datasets import sections_template
 
 # Tests, programs and installed packages; some of lib2to3's files do not parse.
 _SKIPPED_FOLDERS = {
@@ -65,7 +65,7 @@ class PythonStdlib:
 
     def examples(self) -> Iterator[Example]:
         for instruction, response in self._pairs:
-            yield alpaca.example(alpaca.prompt(instruction), response)
+            yield sections_template.make_example(sections_template.format_prompt(instruction), response)
 
     @functools.cached_property
     def _sources(self) -> tuple[str, list[bytes]]:

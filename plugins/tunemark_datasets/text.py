@@ -15,17 +15,17 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from tunemark.errors import BadData, BadExperiment
-from tunemark.plugin.descriptors import Example, Piece
+from tunemark.plugin.descriptors import Example, ExamplePiece
 
 NAME = "text"
 # Default for `longest`, in characters: about 500 tokens of English, which fills a sequence of the default length.
-LONGEST = 2000
+DEFAULT_LONGEST = 2000
 OPTIONS = {
     "path": "a text file, also compressed as .gz, or a folder of them",
     "suffix": "suffix of the files in a folder (.txt and .md, also with .gz)",
     "encoding": "encoding of the files (utf-8)",
     "document": "what makes a document: file (the default), paragraph (separated by blank lines) or line",
-    "longest": f"characters after which a document is split ({LONGEST}); 0 never splits",
+    "longest": f"characters after which a document is split ({DEFAULT_LONGEST}); 0 never splits",
     "template": "a file with {text}, the place of each document; the text before {text} is the prompt",
     "response_after": "a text in every document, after which the response begins; %3A is a colon, %2C a comma, %0A "
     "a newline",
@@ -37,7 +37,7 @@ _FORMAT_VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class TextFiles:
     """Files, ordered by path. before, after: text around every document. marker: the option `response_after`."""
 
     paths: Sequence[Path]
@@ -80,9 +80,9 @@ class Text:
         if is_empty:
             raise BadData(what=f"{NAME}: there is no text", why=f"its {len(self.paths)} files hold only blanks")
 
-    def _make_pieces(self, text: str, path: Path, number: int) -> Iterator[Piece]:
+    def _make_pieces(self, text: str, path: Path, number: int) -> Iterator[ExamplePiece]:
         if self.before:
-            yield Piece(role="prompt", text=self.before)
+            yield ExamplePiece(role="prompt", text=self.before)
         at = 0
         if self.marker:
             found = text.find(self.marker)
@@ -93,8 +93,8 @@ class Text:
                     next="remove that document, or leave out response_after",
                 )
             at = found + len(self.marker)
-            yield Piece(role="prompt", text=text[:at])
-        yield Piece(role="response", text=text[at:] + self.after)
+            yield ExamplePiece(role="prompt", text=text[:at])
+        yield ExamplePiece(role="response", text=text[at:] + self.after)
 
     def _documents(self, path: Path) -> Iterator[str]:
         """Documents of at most `longest` characters, split after a paragraph, a line or a word where possible."""
@@ -143,7 +143,7 @@ class Text:
             raise BadData(what=f"{NAME}: {str(path)!r} cannot be read", why=str(error)) from error
 
 
-def load(options: Mapping[str, str], vocab_size: int) -> Text:
+def load(options: Mapping[str, str], vocab_size: int) -> TextFiles:
     """Find the files and check the options; whether a file is text shows when it is read."""
     encoding, document = options.get("encoding", "utf-8"), options.get("document", "file")
     marker = unquote(options.get("response_after", ""))
@@ -169,11 +169,11 @@ def load(options: Mapping[str, str], vocab_size: int) -> Text:
     if "path" not in options:
         raise BadExperiment(what=f"{NAME} needs a path", next=f"--dataset {NAME}:path=FILE, or a folder")
     before, after = _read_template(options["template"]) if "template" in options else ("", "")
-    return Text(
+    return TextFiles(
         paths=_find_files(Path(options["path"]).expanduser(), options.get("suffix")),
         encoding=encoding,
         document=document,
-        longest=int(options.get("longest", 0 if marker else LONGEST)),
+        longest=int(options.get("longest", 0 if marker else DEFAULT_LONGEST)),
         before=before,
         after=after,
         marker=marker,

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from tunemark.report import Column, Table
+from tunemark.report import Column, ReportTable
+from tunemark.report.formatting import format_estimate, scale_estimate
 from tunemark.report.report import Cell
-from tunemark.report.rounding import plus_minus, scaled
-from tunemark.report.words import Say
+from tunemark.report.translation import Translate
 from tunemark.results import Estimate
-from tunemark.units import GIB, significant
+from tunemark.units import GIB, format_significant
 
 # Unit of a column: (unit in the header, divisor).
 _UNITS = {"1": ("%", 0.01), "bytes": ("GiB", GIB), "FLOP/s": ("TFLOP/s", 1e12), "FLOP": ("GFLOP", 1e9)}
 
 
-def kept(table: Table) -> list[int]:
+def informative_columns(table: ReportTable) -> list[int]:
     """Indices of the columns with a known value in any row; CSV has the others, too."""
     return [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
 
 
-def told(table: Table) -> list[int]:
+def informative_rows(table: ReportTable) -> list[int]:
     """Indices of the rows to show: in a table of one row for each run, those with a value besides the run_id."""
     if not table.per_run:
         return list(range(len(table.rows)))
@@ -26,38 +26,38 @@ def told(table: Table) -> list[int]:
     return [i for i, row in enumerate(table.rows) if row[1:] != empty]
 
 
-def silent(n: int, tr: Say) -> str:
+def omitted_rows_text(n: int, tr: Translate) -> str:
     """A sentence on the n runs that `informative_rows` leaves out."""
     if n == 1:
         return tr("Of one more run none of this is known.")
     return tr("Of {n:,} more runs none of this is known.", n=n)
 
 
-def is_numeric(table: Table, i: int) -> bool:
+def is_numeric(table: ReportTable, i: int) -> bool:
     return not {str, bool} & {type(row[i]) for row in table.rows}
 
 
-def title(column: Column, tr: Say) -> str:
+def format_header(column: Column, tr: Translate) -> str:
     """The header, with its unit."""
     unit = _UNITS.get(column.unit, (column.unit, 1.0))[0]
     return f"{column.title} ({_translate_unit(unit, tr)})" if unit else column.title
 
 
-def shown(cell: Cell, column: Column, tr: Say) -> str:
+def format_cell(cell: Cell, column: Column, tr: Translate) -> str:
     """The cell's text, not escaped; None becomes the word "unknown"."""
     divisor = _UNITS.get(column.unit, (column.unit, 1.0))[1]
     if cell is None:
         return tr("unknown")
     if isinstance(cell, Estimate):
-        return plus_minus(scaled(cell, 1 / divisor), no_interval=tr("(no interval)"), to=tr("to"))
+        return format_estimate(scale_estimate(cell, 1 / divisor), no_interval=tr("(no interval)"), to=tr("to"))
     if isinstance(cell, bool):
         return tr("yes") if cell else tr("no")
     if isinstance(cell, str):
         return cell
     if isinstance(cell, int) and divisor == 1.0:
         return f"{cell:,}"
-    return significant(cell / divisor)
+    return format_significant(cell / divisor)
 
 
-def _translate_unit(unit: str, tr: Say) -> str:
+def _translate_unit(unit: str, tr: Translate) -> str:
     return tr(unit) if unit in ("tokens", "sequences", "chips", "devices", "units") else unit

@@ -6,24 +6,24 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
-from tunemark.report import Report, flat
-from tunemark.report.frame import columns_of
+from tunemark.report import Report, join_run_tables
+from tunemark.report.data_frame import table_columns
 
 
 def render(report: Report) -> bytes:
     """One row for each run, with the columns of all tables that have one."""
-    return "".join(lines(report)).encode()
+    return "".join(csv_lines(report)).encode()
 
 
-def lines(report: Report, most: int | None = None) -> list[str]:
+def csv_lines(report: Report, most: int | None = None) -> list[str]:
     """The header and a line for each run, or for the first `most`, with line ends."""
-    return _lines(flat(report, most))
+    return _lines(join_run_tables(report, most))
 
 
 def render_tables(report: Report) -> Mapping[str, bytes]:
     """The other tables, by file name (the table's key)."""
     tables = [table for table in report.tables if table.key and not table.per_run and table.rows]
-    return {f"{table.key}.csv": "".join(_lines(columns_of(table))).encode() for table in tables}
+    return {f"{table.key}.csv": "".join(_lines(table_columns(table))).encode() for table in tables}
 
 
 def _lines(columns: Mapping[str, Sequence[object]]) -> list[str]:

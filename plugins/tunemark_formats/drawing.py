@@ -13,11 +13,21 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from tunemark.report.charts import Chart, Dots, Lines, Origin, Parts, Point, Row, Series, Steps
-from tunemark.report.rounding import plus_minus
-from tunemark.report.words import Say
+from tunemark.report.charts import (
+    Chart,
+    ChartLine,
+    ChartPoint,
+    DotPlot,
+    DotRow,
+    LineChart,
+    Origin,
+    StackedBars,
+    StepTimeChart,
+)
+from tunemark.report.formatting import format_estimate
+from tunemark.report.translation import Translate
 from tunemark.results import Estimate
-from tunemark.units import significant
+from tunemark.units import format_significant
 
 WIDE, NARROW = 900, 358
 """Widths of a chart in pixels: for a page and for a phone."""
@@ -65,14 +75,14 @@ class Style:
         return f"var(--{role})" if self.is_page else _PAPER[role]
 
 
-def draw(chart: Chart, style: Style, tr: Say) -> str:
+def draw(chart: Chart, style: Style, tr: Translate) -> str:
     """A chart as one <svg> element."""
     canvas = _Canvas(style, tr, chart.key)
-    if isinstance(chart, Dots):
+    if isinstance(chart, DotPlot):
         height = _dot_plot(canvas, chart)
-    elif isinstance(chart, Parts):
+    elif isinstance(chart, StackedBars):
         height = _stacked_bars(canvas, chart)
-    elif isinstance(chart, Lines):
+    elif isinstance(chart, LineChart):
         height = _line_chart(canvas, chart)
     else:
         height = _step_times(canvas, chart)
@@ -82,7 +92,7 @@ def draw(chart: Chart, style: Style, tr: Say) -> str:
 class _Canvas:
     """SVG elements in drawing order, with texts escaped."""
 
-    def __init__(self, style: Style, tr: Say, key: str) -> None:
+    def __init__(self, style: Style, tr: Translate, key: str) -> None:
         self.style, self.tr, self.width = style, tr, float(style.width)
         self.hatch = f"hatch-{key}-{style.width}"
         self._parts: list[str] = []
@@ -161,7 +171,7 @@ class _Canvas:
 # -- dot plots
 
 
-def _dot_plot(c: _Canvas, chart: Dots) -> float:
+def _dot_plot(c: _Canvas, chart: DotPlot) -> float:
     is_narrow = c.width < 500
     groups = any(row.group for row in chart.rows)
     values = [_value_text(row, c.tr) for row in chart.rows]
@@ -206,7 +216,7 @@ def _tick_below(c: _Canvas, x: float, y: float, words: str) -> None:
 
 
 def _dot_row(
-    c: _Canvas, row: Row, y: float, left: float, right: float, scale: float, value: str, verdict: str,
+    c: _Canvas, row: DotRow, y: float, left: float, right: float, scale: float, value: str, verdict: str,
     value_width: float, is_narrow: bool,
 ) -> None:  # fmt: skip
     middle = y + (31 if is_narrow else _ROW_HEIGHT / 2)
@@ -237,16 +247,16 @@ def _row_height(is_narrow: bool) -> float:
     return 46.0 if is_narrow else _ROW_HEIGHT
 
 
-def _value_text(row: Row, tr: Say) -> str:
+def _value_text(row: DotRow, tr: Translate) -> str:
     if row.value is None:
         return tr("unknown")
     estimate = Estimate(value=row.value, low=row.low, high=row.high, n=0, method="")
     if row.low is None or row.high is None:
-        return significant(row.value)
-    return plus_minus(estimate, no_interval="", to=tr("to"))
+        return format_significant(row.value)
+    return format_estimate(estimate, no_interval="", to=tr("to"))
 
 
-def _remark(row: Row, tr: Say) -> str:
+def _remark(row: DotRow, tr: Translate) -> str:
     """The text after a value: the verdict unless it is valid, and the note."""
     parts = [] if row.verdict in ("", "valid") else [tr(row.verdict)]
     parts += [row.note] if row.value is not None and row.note else []
@@ -270,7 +280,7 @@ def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
 # -- stacked bars
 
 
-def _stacked_bars(c: _Canvas, chart: Parts) -> float:
+def _stacked_bars(c: _Canvas, chart: StackedBars) -> float:
     is_narrow = c.width < 500
     label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
     note_width = max((_width(r.note, _SMALL) for r in chart.rows), default=0.0) + 12
@@ -312,7 +322,7 @@ def _stacked_bars(c: _Canvas, chart: Parts) -> float:
 
 
 def _bar(
-    c: _Canvas, chart: Parts, parts: Sequence[float], origin: Origin, left: float, middle: float, scale: float
+    c: _Canvas, chart: StackedBars, parts: Sequence[float], origin: Origin, left: float, middle: float, scale: float
 ) -> None:
     x = left
     for i, (name, part) in enumerate(zip(chart.names, parts, strict=True)):
@@ -348,8 +358,8 @@ def _shade(i: int) -> float:
     return (1.0, 0.7, 0.4)[i % 3] if i < 3 else (0.85, 0.6)[i % 2]
 
 
-def _part_text(part: float, chart: Parts) -> str:
-    return f"{100 * part:.1f} %" if chart.is_share else f"{significant(part)} s"
+def _part_text(part: float, chart: StackedBars) -> str:
+    return f"{100 * part:.1f} %" if chart.is_share else f"{format_significant(part)} s"
 
 
 def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
@@ -367,7 +377,7 @@ def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
 # -- line charts
 
 
-def _line_chart(c: _Canvas, chart: Lines) -> float:
+def _line_chart(c: _Canvas, chart: LineChart) -> float:
     every = [p for s in chart.series for p in s.points]
     y = _legend_of_lines(c, chart.series, 4.0)
     high = 130 if chart.is_compact else 230 if c.width < 500 else 300
@@ -404,7 +414,7 @@ def _line_chart(c: _Canvas, chart: Lines) -> float:
     return _legend_of_marks(c, [p.origin for s in chart.series if s.kind == "points" for p in s.points], bottom_y + 42)
 
 
-def _line(c: _Canvas, series: Series, i: int, place_x: _ToPixels, place_y: _ToPixels) -> None:
+def _line(c: _Canvas, series: ChartLine, i: int, place_x: _ToPixels, place_y: _ToPixels) -> None:
     role = "quiet" if series.kind == "ideal" else _SERIES[i % len(_SERIES)]
     path = [(place_x(p.x), place_y(p.y)) for p in series.points]
     if series.kind == "curve":
@@ -436,12 +446,12 @@ def _line(c: _Canvas, series: Series, i: int, place_x: _ToPixels, place_y: _ToPi
             c.close("a")
 
 
-def _point_text(p: Point, tr: Say) -> str:
-    row = Row(label="", value=p.y, low=p.low, high=p.high)
+def _point_text(p: ChartPoint, tr: Translate) -> str:
+    row = DotRow(label="", value=p.y, low=p.low, high=p.high)
     return _value_text(row, tr) + (f", {p.note}" if p.note else "")
 
 
-def _legend_of_lines(c: _Canvas, series: Sequence[Series], y: float) -> float:
+def _legend_of_lines(c: _Canvas, series: Sequence[ChartLine], y: float) -> float:
     x = 0.0
     for i, one in enumerate(series):
         wide = 34 + _width(one.label, _SMALL) + 18
@@ -458,7 +468,7 @@ def _legend_of_lines(c: _Canvas, series: Sequence[Series], y: float) -> float:
 # -- step times
 
 
-def _step_times(c: _Canvas, chart: Steps) -> float:
+def _step_times(c: _Canvas, chart: StepTimeChart) -> float:
     top_y, bottom_y = 40.0, 210.0 if c.width < 500 else 230.0
     top = max((y for _, y in chart.points), default=1.0) or 1.0
     ticks = _ticks(top, 4)
@@ -486,15 +496,23 @@ def _step_times(c: _Canvas, chart: Steps) -> float:
         c.text(left - 8, y + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
     if chart.median is not None:
         y = bottom_y - chart.median * scale_y
-        words = c.tr("median {value} s", value=significant(chart.median))
+        words = c.tr("median {value} s", value=format_significant(chart.median))
         c.line(left, y, right, y, "c2", 1.5, stroke_dasharray="6 4")
         c.text(right, y - 6, words, role="c2", size=_SMALL, anchor="end")
     path = [(left + x * scale_x, bottom_y - y * scale_y) for x, y in chart.points]
     c.add("path", d=_path(path), fill="none", stroke=c.style.colour("c1"), stroke_width=1.5, data_line="steps")
     if len(path) <= 120:
         for (x, y), (step, seconds) in zip(path, chart.points, strict=True):
-            tip = f"<title>{escape(c.tr('step {n:,.0f}: {seconds} s', n=step, seconds=significant(seconds)))}</title>"
-            c.add("circle", tip, cx=x, cy=y, r=2.5, fill=c.style.colour("c1"), data_mark=chart.origin)
+            text = c.tr("step {n:,.0f}: {seconds} s", n=step, seconds=format_significant(seconds))
+            c.add(
+                "circle",
+                f"<title>{escape(text)}</title>",
+                cx=x,
+                cy=y,
+                r=2.5,
+                fill=c.style.colour("c1"),
+                data_mark=chart.origin,
+            )
     c.add("line", x1=left, y1=bottom_y, x2=right, y2=bottom_y, stroke=quiet)
     for tick in _ticks(last, 6):
         if tick <= last:

@@ -4,46 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from tunemark.report import Report, Table
-from tunemark.report.rounding import escaped
-from tunemark.report.words import Say, words
+from tunemark.report import Report, ReportTable
+from tunemark.report.formatting import escape
+from tunemark.report.translation import Translate, make_translator
 from tunemark_formats import cells
 
 
 def render(report: Report) -> bytes:
     """The report as UTF-8."""
-    tr = words(report.language)
-    parts = [f"# {escaped(report.title)}"]
+    tr = make_translator(report.language)
+    parts = [f"# {escape(report.title)}"]
     for headline in report.headlines:
-        verdict = f" **{escaped(tr(headline.verdict))}**" if headline.verdict else ""
-        parts.append(" ".join(filter(None, [escaped(headline.text), escaped(headline.detail)])) + verdict)
+        verdict = f" **{escape(tr(headline.verdict))}**" if headline.verdict else ""
+        parts.append(" ".join(filter(None, [escape(headline.text), escape(headline.detail)])) + verdict)
     parts.append("\n".join(f"- {note}" for note in report.notes))
     for section in report.sections:
         if section.title:
-            parts.append(f"## {escaped(section.title)}")
-        parts += [escaped(text) for text in (section.intro, *section.missing) if text]
+            parts.append(f"## {escape(section.title)}")
+        parts += [escape(text) for text in (section.intro, *section.missing) if text]
         for table in section.tables:
-            parts += [f"### {escaped(table.title)}", _table(table, report, tr) if cells.told(table) else tr("none")]
-        parts += [f"{escaped(name)}:\n\n{_code(command)}" for name, command in section.commands]
-        parts += ["\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in section.terms)] * bool(
+            parts += [
+                f"### {escape(table.title)}",
+                _table(table, report, tr) if cells.informative_rows(table) else tr("none"),
+            ]
+        parts += [f"{escape(name)}:\n\n{_code(command)}" for name, command in section.commands]
+        parts += ["\n".join(f"- **{escape(term)}**: {escape(text)}" for term, text in section.terms)] * bool(
             section.terms
         )
     return ("\n\n".join(parts) + "\n").encode()
 
 
-def _table(table: Table, report: Report, tr: Say) -> str:
-    shown_columns = cells.kept(table)
-    lines = ["| " + " | ".join(escaped(cells.title(table.columns[i], tr)) for i in shown_columns) + " |"]
+def _table(table: ReportTable, report: Report, tr: Translate) -> str:
+    shown_columns = cells.informative_columns(table)
+    lines = ["| " + " | ".join(escape(cells.format_header(table.columns[i], tr)) for i in shown_columns) + " |"]
     lines.append("|" + "".join("---:|" if cells.is_numeric(table, i) else "---|" for i in shown_columns))
-    shown_rows = cells.told(table)
+    shown_rows = cells.informative_rows(table)
     columns = [_column(table, i, shown_rows, report, tr) for i in shown_columns]
     lines += [f"| {' | '.join(row)} |" for row in zip(*columns, strict=True)]
     if len(shown_rows) < len(table.rows):
-        lines += ["", cells.silent(len(table.rows) - len(shown_rows), tr)]
+        lines += ["", cells.omitted_rows_text(len(table.rows) - len(shown_rows), tr)]
     return "\n".join(lines)
 
 
-def _column(table: Table, i: int, shown_rows: Sequence[int], report: Report, tr: Say) -> list[str]:
+def _column(table: ReportTable, i: int, shown_rows: Sequence[int], report: Report, tr: Translate) -> list[str]:
     """The column's cells as texts. Equal cells are formatted once, since thousands of runs share most settings."""
     column = table.columns[i]
     values = [table.rows[number][i] for number in shown_rows]
@@ -51,8 +54,8 @@ def _column(table: Table, i: int, shown_rows: Sequence[int], report: Report, tr:
     keys: Sequence[Hashable] = values if len({type(cell) for cell in values}) == 1 else [(type(c), c) for c in values]
     texts: dict[Hashable, str] = {}
     for key, cell in dict(zip(keys, values, strict=True)).items():
-        text = cells.shown(cell, column, tr)
-        texts[key] = escaped(report.names.get(text, text) if column.name == "run_id" else text)
+        text = cells.format_cell(cell, column, tr)
+        texts[key] = escape(report.names.get(text, text) if column.name == "run_id" else text)
     return [texts[key] for key in keys]
 
 

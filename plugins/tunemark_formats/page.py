@@ -18,17 +18,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tunemark.report import Column, Report, Table
+from tunemark.report import Column, Report, ReportTable
 from tunemark.report.charts import Chart
-from tunemark.report.report import Answer, Detail, Section
-from tunemark.report.words import Say, words
+from tunemark.report.report import Headline, RunDetail, Section
+from tunemark.report.translation import Translate, make_translator
 from tunemark.results import Estimate
-from tunemark.results.trace import Trace, thinned
+from tunemark.results.trace import Trace, thin_windows
 from tunemark_formats import cells
-from tunemark_formats.csv import lines
+from tunemark_formats.csv import csv_lines
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
-MOST_BYTES = 1_900_000
+MAX_BYTES = 1_900_000
 
 GLYPHS = {
     "valid": "✓", "suspect": "▲", "invalid": "✕", "unknown": "?", "note": "·",
@@ -65,13 +65,13 @@ def render(report: Report) -> bytes:
     # Many runs never fit the first limits.
     for limits in _LIMITS if len(report.runs) < 500 else _LIMITS[1:]:
         page = template.render(_values(report, limits)).encode()
-        if len(page) <= MOST_BYTES:
+        if len(page) <= MAX_BYTES:
             break
     return page
 
 
 def _values(report: Report, limits: _Limits) -> dict[str, Any]:
-    tr = words(report.language)
+    tr = make_translator(report.language)
     details = report.details[: limits.details]
     linked = {detail.run_id for detail in details}
     css, js = _file("page.css"), _file("page.js")
@@ -111,7 +111,7 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
     }
 
 
-def _headline(headline: Answer, linked: set[str]) -> dict[str, Any]:
+def _headline(headline: Headline, linked: set[str]) -> dict[str, Any]:
     before, value, after = headline.text.partition(headline.value) if headline.value else (headline.text, "", "")
     return {
         "before": before,
@@ -124,7 +124,9 @@ def _headline(headline: Answer, linked: set[str]) -> dict[str, Any]:
     }
 
 
-def _blocks(section: Section, names: Mapping[str, str], linked: set[str], rows: int, tr: Say) -> list[dict[str, Any]]:
+def _blocks(
+    section: Section, names: Mapping[str, str], linked: set[str], rows: int, tr: Translate
+) -> list[dict[str, Any]]:
     """Each chart, followed by the charts and tables whose keys start with its key; then the other tables."""
     tables, charts = list(section.tables), list(section.charts)
     found: list[dict[str, Any]] = []
@@ -140,14 +142,14 @@ def _blocks(section: Section, names: Mapping[str, str], linked: set[str], rows: 
     return found + [{"chart": None, "table": _table(table, names, linked, rows, tr)} for table in tables]
 
 
-def _chart(chart: Chart, linked: set[str], tr: Say) -> dict[str, Any]:
+def _chart(chart: Chart, linked: set[str], tr: Translate) -> dict[str, Any]:
     # draw escapes the texts.
     wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), tr)) for w in (WIDE, NARROW))
     return {"key": chart.key, "title": chart.title, "help": chart.help, "wide": wide, "narrow": narrow}
 
 
-def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, tr: Say) -> dict[str, Any]:
-    columns, row_numbers = cells.kept(table), cells.told(table)
+def _table(table: ReportTable, names: Mapping[str, str], linked: set[str], most: int, tr: Translate) -> dict[str, Any]:
+    columns, row_numbers = cells.informative_columns(table), cells.informative_rows(table)
     constant = _constant_columns(table, columns, row_numbers)
     columns = [i for i in columns if i not in constant]
     numeric = {i: cells.is_numeric(table, i) for i in columns}
@@ -159,7 +161,7 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
         link = f"run-{run_id}" if run_id in linked else None
         found = []
         for place, i in enumerate(columns):
-            column, text = table.columns[i], cells.shown(row[i], table.columns[i], tr)
+            column, text = table.columns[i], cells.format_cell(row[i], table.columns[i], tr)
             is_name = column.name == "run_id"
             derivation = table.derivations.get((number, column.name))
             found.append(
@@ -181,23 +183,23 @@ def _table(table: Table, names: Mapping[str, str], linked: set[str], most: int, 
         "title": table.title,
         "columns": [_header(table.columns[i], numeric[i], tr) for i in columns],
         "rows": rows,
-        "help": [(cells.title(c, tr), c.help) for c in (table.columns[i] for i in columns) if c.help],
+        "help": [(cells.format_header(c, tr), c.help) for c in (table.columns[i] for i in columns) if c.help],
         "constant": [
             {
                 "name": table.columns[i].name,
-                "title": cells.title(table.columns[i], tr),
-                "text": cells.shown(table.rows[row_numbers[0]][i], table.columns[i], tr),
+                "title": cells.format_header(table.columns[i], tr),
+                "text": cells.format_cell(table.rows[row_numbers[0]][i], table.columns[i], tr),
             }
             for i in constant
         ],
         "left": max(0, len(row_numbers) - most),
-        "omitted": cells.silent(len(table.rows) - len(row_numbers), tr)
+        "omitted": cells.omitted_rows_text(len(table.rows) - len(row_numbers), tr)
         if 0 < len(row_numbers) < len(table.rows)
         else "",
     }
 
 
-def _constant_columns(table: Table, columns: list[int], row_numbers: list[int]) -> list[int]:
+def _constant_columns(table: ReportTable, columns: list[int], row_numbers: list[int]) -> list[int]:
     """The columns that have the same value for all of several runs; shown once, above the table."""
     if not table.runs or len(row_numbers) < 2:
         return []
@@ -217,11 +219,11 @@ def _keep_together(name: str) -> str:
     return name.replace(" ", "\u00a0").replace("\u00a0·\u00a0", " · ")
 
 
-def _header(column: Column, is_numeric: bool, tr: Say) -> dict[str, Any]:
-    return {"title": cells.title(column, tr), "help": column.help, "numeric": is_numeric}
+def _header(column: Column, is_numeric: bool, tr: Translate) -> dict[str, Any]:
+    return {"title": cells.format_header(column, tr), "help": column.help, "numeric": is_numeric}
 
 
-def _detail(detail: Detail, linked: set[str], windows: int, runs: int, tr: Say) -> dict[str, Any]:
+def _detail(detail: RunDetail, linked: set[str], windows: int, runs: int, tr: Translate) -> dict[str, Any]:
     # A chart is some 10 kB: show only the first attempt's with many runs, and none with very many.
     charts = detail.charts if runs <= 6 else detail.charts[:1] if runs <= 24 else ()
     return {
@@ -242,9 +244,9 @@ def _detail(detail: Detail, linked: set[str], windows: int, runs: int, tr: Say) 
     }
 
 
-def _steps_table(trace: Trace, number: int, most: int, tr: Say) -> Table:
+def _steps_table(trace: Trace, number: int, most: int, tr: Translate) -> ReportTable:
     """The raw windows of an attempt: all, or the first, the last and the extremes of each stretch."""
-    kept = thinned(trace.kept, most)
+    kept = thin_windows(trace.kept, most)
     title = tr("Raw steps of attempt {number}", number=number)
     if len(kept) < trace.windows:
         title = tr(
@@ -258,7 +260,7 @@ def _steps_table(trace: Trace, number: int, most: int, tr: Say) -> Table:
         ("slots", "slots", ""), ("content", "content tokens", ""), ("trained", "trained tokens", ""),
     )  # fmt: skip
     timed = Column(name="timed", title=tr("timed"))
-    return Table(
+    return ReportTable(
         key="raw",
         title=title,
         columns=(*(Column(name=n, title=tr(t), unit=u) for n, t, u in named), timed),
@@ -273,7 +275,7 @@ def _is_timed(steps: int, trace: Trace) -> bool:
     return trace.first is not None and trace.last is not None and trace.first < steps <= trace.last
 
 
-def _data(report: Report, most: int, tr: Say) -> tuple[str, str, str]:
+def _data(report: Report, most: int, tr: Translate) -> tuple[str, str, str]:
     """(runs as JSON, the CSV as a JSON string, a sentence on how many runs they hold), safe inside a <script>.
 
     report.csv has a row for each run, or for each claim if there are no runs. It is shorter than the JSON."""
@@ -286,7 +288,7 @@ def _data(report: Report, most: int, tr: Say) -> tuple[str, str, str]:
         )
     else:
         text = tr("This page holds the data of all its runs; nothing is loaded from anywhere.")
-    csv = lines(report, n if report.runs else None)
+    csv = csv_lines(report, n if report.runs else None)
     return _in_script(f"[{','.join(report.runs[:n])}]"), _in_script(json.dumps("".join(csv))), text
 
 

@@ -20,14 +20,14 @@ def tunemark_formats() -> Sequence[Format]:
             name="svg",
             suffix=".svg",
             folder="charts",
-            render="tunemark_formats.figures:render_svg",
+            render="tunemark_formats.chart_files:render_svg",
             description="the page's charts, for papers",
         ),
         Format(
             name="png",
             suffix=".png",
             folder="charts",
-            render="tunemark_formats.figures:render_png",
+            render="tunemark_formats.chart_files:render_png",
             description="the same charts as images, for slides",
         ),
         Format(

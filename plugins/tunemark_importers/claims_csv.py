@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.physics.parameters import from_dimensions
-from tunemark.plugin.claims import Claim, Layout
+from tunemark.physics.parameters import make_architecture
+from tunemark.plugin.claims import Claim, ClaimedLayout
 from tunemark.plugin.descriptors import Architecture
-from tunemark_importers.numbers import bytes_of, count, number, scaled, seconds
+from tunemark_importers.numbers import multiply_exactly, parse_bytes, parse_count, parse_number, parse_seconds
 
 COLUMNS: Mapping[str, str] = {
     "id": "name of the row",
@@ -87,7 +87,7 @@ _COUNTS = {
     "ep": "ep",
 }
 _METHODS = {"pretrain": "full", "pretraining": "full", "full": "full", "sft": "full", "lora": "lora"}
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(Layout))
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 _BLANK = frozenset(("", "-", "n/a", "na", "none", "null", "unknown", "?"))
 _SPEED = re.compile(
     r"(?P<number>.*?[0-9.])\s*(?P<scale>[kKMG]?)\s*(?:(?:tokens?|tok|t)(?:/s|/sec|/second| per second)?)?"
@@ -198,9 +198,9 @@ class _ClaimsTable:
         cell = cell.strip().removesuffix("%").strip()
         lone_point = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+", cell)
         if self.comma and lone_point:
-            return number(cell.replace(".", ""))
+            return parse_number(cell.replace(".", ""))
         three: Any = None if self.comma is None else ("decimals" if self.comma else "thousands")
-        return number(cell, three)
+        return parse_number(cell, three)
 
     def claim(self, id: str, line: int, row: Mapping[str, str], cells: Sequence[str], width: int) -> Claim:
         facts: dict[str, Any] = {}
@@ -229,7 +229,7 @@ class _ClaimsTable:
         where = next((stated[c].strip()[:300] for c in ("url_or_repo_path", "source") if c in stated), "")
         return Claim(
             id=stated["id"].strip()[:200] if "id" in stated else id, source=where or f"{self.source}, line {line}",
-            tool="claims", meaning=MEANING, counts=None, scope="job", layout=Layout(**layout), origin=origin,
+            tool="claims", meaning=MEANING, counts=None, scope="job", layout=ClaimedLayout(**layout), origin=origin,
             notes=tuple(notes), **facts,
         )  # fmt: skip
 
@@ -254,7 +254,7 @@ class _ClaimsTable:
         elif column == "peak_mem_gb_reported":
             match = _UNIT.fullmatch(cell)
             if match:
-                self._positive("memory_bytes", column, bytes_of(match["number"], match["unit"]), 1.0, take, unread)
+                self._positive("memory_bytes", column, parse_bytes(match["number"], match["unit"]), 1.0, take, unread)
             else:
                 self._positive("memory_bytes", column, self.read(cell), 1e9, take, unread)
         elif column in _RATES:
@@ -281,19 +281,19 @@ class _ClaimsTable:
             value = None
         elif value is None and column == "step_time_s" and (match := _UNIT.fullmatch(cell)):
             read = self.read(match["number"])
-            value = None if read is None else seconds(str(read), match["unit"])
+            value = None if read is None else parse_seconds(str(read), match["unit"])
         elif value is None and column.startswith("tokens") and (match := _SPEED.fullmatch(cell)):
             read = self.read(match["number"])
-            value = None if read is None else count(str(read), match["scale"])
+            value = None if read is None else parse_count(str(read), match["scale"])
         self._positive(field, column, value, scale, take, unread)
 
     def _positive(self, field: str, column: str, value: float | None, scale: float, take: Any, unread: Any) -> None:
         if value is None:
             unread(column, "which cannot be read as one number")
-        elif not 0 < scaled(value, scale) < math.inf:
+        elif not 0 < multiply_exactly(value, scale) < math.inf:
             unread(column, "which is outside its possible range")
         else:
-            take(field, scaled(value, scale), column)
+            take(field, multiply_exactly(value, scale), column)
 
     def _architecture(self, stated: Mapping[str, str], notes: list[str]) -> Architecture | None:
         """The decoder with the row's dimensions; None if one is missing."""
@@ -310,7 +310,7 @@ class _ClaimsTable:
         whole = {name: int(value or 0) for name, value in sizes.items()}
         sequence = self.read(stated.get("seq_len", ""))
         try:
-            return from_dimensions(
+            return make_architecture(
                 layers=whole["n_layers"], hidden=whole["hidden"], intermediate=whole["intermediate"],
                 is_gated=is_gated, heads=whole["n_heads"], kv_heads=whole["n_kv_heads"], vocab=whole["vocab"],
                 sequence=int(sequence) if sequence and 0 < sequence < 1e9 else 1,

@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.plugin.claims import Claim, Line, LoggedStep
-from tunemark_importers.dicts import flat_dict
-from tunemark_importers.documents import json_of
-from tunemark_importers.flags import parameters, stated
-from tunemark_importers.numbers import clock, number, whole
-from tunemark_importers.prefix import LONGEST, Prefix, strip
-from tunemark_importers.runs import Runs
+from tunemark.plugin.claims import Claim, LoggedStep, LogLine
+from tunemark_importers.json_documents import parse_json_object
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.log_runs import LogRuns
+from tunemark_importers.logged_options import find_options, find_parameter_counts
+from tunemark_importers.numbers import parse_clock, parse_integer, parse_number
+from tunemark_importers.printed_dicts import parse_flat_dict
 
 SUMMARY = (
     "samples and steps of the run over train_runtime, which includes set-up, first step, evaluation and saving. "
@@ -74,39 +74,39 @@ _MARKERS = (
 )  # fmt: skip
 
 
-class Reader:
+class HuggingFaceReader:
     """Reads one console log."""
 
     def __init__(self) -> None:
-        self._runs = Runs(tool="huggingface", meaning=SUMMARY, counts=None, scope="job")
+        self._runs = LogRuns(tool="huggingface", meaning=SUMMARY, counts=None, scope="job")
         self._is_trainer = False
         self._bar: tuple[int, int] | None = None
         self._total: int | None = None
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         text = line.text
-        if len(text) > LONGEST:
+        if len(text) > MAX_LINE:
             return False
         if "%|" in text:
             return self._add_progress(text, line)
         if "{" in text and ("'" in text or '"' in text):
-            return self._add_dict(strip(text), line)
+            return self._add_dict(strip_prefixes(text), line)
         if any(mark in text for mark in _MARKERS):
-            return self._add_header(strip(text), line)
+            return self._add_header(strip_prefixes(text), line)
         return False
 
     def claims(self) -> Sequence[Claim]:
         return self._runs.claims()
 
-    def _add_progress(self, text: str, line: Line) -> bool:
+    def _add_progress(self, text: str, line: LogLine) -> bool:
         """A progress bar, whose clock is the only one if lines have no time stamps. Bars of other loops have another
         total; training's is the total of the bar at the first line of losses."""
-        prefix = strip(text)
+        prefix = strip_prefixes(text)
         match = _BAR.fullmatch(prefix.text)
         if not match:
             return self._add_dict(prefix, line) if "{" in text else bool(re.match(r".*[0-9]{1,3}%\|", text[:200]))
         at, total = int(match["n"]), int(match["total"])
-        seconds = clock(match["elapsed"])
+        seconds = parse_clock(match["elapsed"])
         rest = match["rest"]
         is_new = self._bar != (at, total)
         self._bar = (at, total)
@@ -115,14 +115,14 @@ class Reader:
                            LoggedStep(line.number, number=float(at)), elapsed_s=seconds)  # fmt: skip
         return self._add_dict(prefix._replace(text=rest), line) if rest.startswith("{") else not rest
 
-    def _add_dict(self, prefix: Prefix, line: Line) -> bool:
-        found = flat_dict(prefix.text)
+    def _add_dict(self, prefix: Prefix, line: LogLine) -> bool:
+        found = parse_flat_dict(prefix.text)
         if found is None or "tps" in found or "warmup_duration" in found:
             return False
         if "train_runtime" in found and "train_samples_per_second" in found:
             # The next training has another bar.
             self._bar = self._total = None
-            return summary(self._runs, found, line.number)
+            return add_summary(self._runs, found, line.number)
         if "loss" in found and ("learning_rate" in found or "epoch" in found):
             step = _parse_step(found, line.number)
             if step is None:
@@ -134,19 +134,19 @@ class Reader:
             _add_meaning(self._runs, found, line.number)
             self._is_trainer = True
             # The clocks of bars and dictionaries differ by a fraction of a second, so only one is used.
-            elapsed_s = number(found.get("train_runtime", "")) if step.number is not None else None
+            elapsed_s = parse_number(found.get("train_runtime", "")) if step.number is not None else None
             self._runs.add(prefix, line, step, elapsed_s=elapsed_s)
             return True
         return any(name.startswith("eval_") for name in found) and self._runs.is_known
 
-    def _add_header(self, prefix: Prefix, line: Line) -> bool:
+    def _add_header(self, prefix: Prefix, line: LogLine) -> bool:
         text = prefix.text
         if text.startswith("*****"):
             is_training = "Running training" in text
             self._is_trainer = self._is_trainer or is_training
             return is_training or (self._is_trainer and text.rstrip().endswith("*****"))
         if (match := _HEADER.fullmatch(text)) and self._is_trainer:
-            name, value = match["name"], whole(match[2])
+            name, value = match["name"], parse_integer(match[2])
             if value is not None and name in _HEADER_FIELDS:
                 field = _HEADER_FIELDS[name]
                 self._runs.add_fact(field, float(value) if field == "steps_total" else value, text, line.number)
@@ -156,15 +156,15 @@ class Reader:
             return value is not None and name in _HEADER_OTHERS
         if (match := _TABLE.fullmatch(text)) and self._runs.is_known:
             return _add_table_row(self._runs, match[1], match[2], line.number)
-        if found := parameters(text):
+        if found := find_parameter_counts(text):
             for field, count, words in found:
                 self._runs.add_fact(field, count, words, line.number)
             return self._is_trainer
         return self._add_flags(text, line) and self._is_trainer
 
-    def _add_flags(self, text: str, line: Line) -> bool:
+    def _add_flags(self, text: str, line: LogLine) -> bool:
         found = False
-        for field, value, words in stated(text, _ALL_FLAGS):
+        for field, value, words in find_options(text, _ALL_FLAGS):
             found = _add_flag(self._runs, field, value, words, line.number) or found
         return found
 
@@ -173,7 +173,7 @@ def _format_entry(number: int) -> str:
     return f"entry {number} of log_history" if number else "outside log_history"
 
 
-def _add_flag(runs: Runs, field: str, value: str, words: str, line: int) -> bool:
+def _add_flag(runs: LogRuns, field: str, value: str, words: str, line: int) -> bool:
     is_on = value.lower() in ("", "true", "1")
     if field == "model":
         runs.add_fact("model", value[:200], words, line)
@@ -187,7 +187,7 @@ def _add_flag(runs: Runs, field: str, value: str, words: str, line: int) -> bool
             runs.add_fact("precision", field, words, line)
     elif field == "checkpointing":
         runs.add_fact(field, "full" if is_on else "none", words, line)
-    elif (parsed := whole(value)) is not None and parsed > 0:
+    elif (parsed := parse_integer(value)) is not None and parsed > 0:
         runs.add_fact(field, parsed, words, line)
     else:
         return False
@@ -217,11 +217,11 @@ def _parse_step(found: Mapping[str, Any], line: int) -> LoggedStep | None:
 def _parse_figure(value: Any) -> float | None:
     """A JSON number, or the number in a JSON string."""
     if isinstance(value, str):
-        return number(value)
+        return parse_number(value)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _add_meaning(runs: Runs, found: Mapping[str, Any], line: int) -> None:
+def _add_meaning(runs: LogRuns, found: Mapping[str, Any], line: int) -> None:
     """Record what the rates in the lines count, once."""
     if any(name in found for name in _PER_DEVICE):
         for name, value in (("meaning", AXOLOTL + SUMMARY), ("counts", "trained"), ("scope", "device")):
@@ -230,7 +230,7 @@ def _add_meaning(runs: Runs, found: Mapping[str, Any], line: int) -> None:
         runs.add_fact("meaning", CUMULATIVE + SUMMARY, "train_tokens_per_second", line, differing="first")
 
 
-def summary(runs: Runs, found: Mapping[str, Any], line: int) -> bool:
+def add_summary(runs: LogRuns, found: Mapping[str, Any], line: int) -> bool:
     """Record the dictionary at the end of a training; False if a figure in it cannot be read."""
     fields = {
         "train_runtime": "train_s",
@@ -254,9 +254,9 @@ def summary(runs: Runs, found: Mapping[str, Any], line: int) -> bool:
     return True
 
 
-def _add_table_row(runs: Runs, name: str, value: str, line: int) -> bool:
+def _add_table_row(runs: LogRuns, name: str, value: str, line: int) -> bool:
     """A row of the metrics table, which repeats the summary rounded; used if the summary was not printed."""
-    read = clock(value) if name == "train_runtime" else number(value)
+    read = parse_clock(value) if name == "train_runtime" else parse_number(value)
     if read is None:
         return name == "total_flos" or "_mem_" in name
     field = {
@@ -269,8 +269,8 @@ def _add_table_row(runs: Runs, name: str, value: str, line: int) -> bool:
     return True
 
 
-def reader() -> Reader:
-    return Reader()
+def reader() -> HuggingFaceReader:
+    return HuggingFaceReader()
 
 
 # -- the documents
@@ -291,8 +291,8 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     A step's line is the entry's index in log_history, from 1. Raises `BadData` if the text is not a complete JSON
     object, or holds neither a history nor a summary.
     """
-    state = json_of(text, source, "trainer_state.json")
-    runs = Runs(tool="huggingface", meaning=SUMMARY, counts=None, scope="job", place=_format_entry)
+    state = parse_json_object(text, source, "trainer_state.json")
+    runs = LogRuns(tool="huggingface", meaning=SUMMARY, counts=None, scope="job", place=_format_entry)
     history = state.get("log_history", [] if "train_runtime" in state else None)
     if not isinstance(history, list):
         raise BadData(
@@ -313,7 +313,9 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
                 odd += 1
                 continue
             _add_meaning(runs, entry, at)
-            runs.add(Prefix(json.dumps(entry)), Line(at, ""), step, elapsed_s=_parse_figure(entry.get("train_runtime")))
+            runs.add(
+                Prefix(json.dumps(entry)), LogLine(at, ""), step, elapsed_s=_parse_figure(entry.get("train_runtime"))
+            )
         elif not any(isinstance(name, str) and name.startswith("eval_") for name in entry):
             odd += 1
     if "train_runtime" in state and "train_samples_per_second" in state:
@@ -321,7 +323,7 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     for at, entry in summaries[:-1]:
         figures = ", ".join(f"{name} {entry[name]}" for name in sorted(entry) if name.startswith("train_"))
         runs.note(f"an earlier start ended at entry {at}: {figures}"[:300], final=True)
-    if summaries and not summary(runs, summaries[-1][1], summaries[-1][0]):
+    if summaries and not add_summary(runs, summaries[-1][1], summaries[-1][0]):
         odd += 1
     _add_state_facts(runs, state)
     if odd:
@@ -329,7 +331,7 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     return [replace(claim, id=id, source=source) for claim in runs.claims()]
 
 
-def _add_state_facts(runs: Runs, state: Mapping[str, Any]) -> None:
+def _add_state_facts(runs: LogRuns, state: Mapping[str, Any]) -> None:
     for name, field in (("max_steps", "steps_total"), ("global_step", "steps_done")):
         value = _parse_figure(state.get(name))
         if value:

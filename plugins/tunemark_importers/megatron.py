@@ -12,13 +12,13 @@ import math
 import re
 from collections.abc import Sequence
 
-from tunemark.physics.parameters import from_dimensions
-from tunemark.plugin.claims import Claim, Line, LoggedStep
+from tunemark.physics.parameters import make_architecture
+from tunemark.plugin.claims import Claim, LoggedStep, LogLine
 from tunemark.plugin.descriptors import Architecture
-from tunemark_importers.flags import stated
-from tunemark_importers.numbers import FIGURE, number, seconds, whole
-from tunemark_importers.prefix import LONGEST, Prefix, strip
-from tunemark_importers.runs import Runs
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.log_runs import LogRuns
+from tunemark_importers.logged_options import find_options
+from tunemark_importers.numbers import FIGURE, parse_integer, parse_number, parse_seconds
 
 MEANING = (
     "no tokens per second is printed, but the mean time of an iteration since the last line, after waiting for "
@@ -75,34 +75,34 @@ _OTHER_ARGUMENTS = ("recompute_granularity", "bf16", "fp16", "fp8", "virtual_pip
 _ALL = {**_ARGUMENTS, **{name: name for name in (*_DIMENSIONS, *_OTHER_ARGUMENTS)}}
 
 
-class Reader:
+class MegatronReader:
     """Reads one log."""
 
     def __init__(self) -> None:
-        self._runs = Runs(tool="megatron", meaning=MEANING, counts="slots", scope="job")
+        self._runs = LogRuns(tool="megatron", meaning=MEANING, counts="slots", scope="job")
         self._dimensions: dict[str, str] = {}
         self._in_arguments = False
-        self._pending: tuple[Prefix, Line, LoggedStep] | None = None
+        self._pending: tuple[Prefix, LogLine, LoggedStep] | None = None
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         text = line.text
-        if len(text) > LONGEST:
+        if len(text) > MAX_LINE:
             return False
         if "iteration" in text and "|" in text:
             if "memory (MB)" in text:
                 return self._add_memory(text, line.number)
-            return self._add_iteration(strip(text), line)
+            return self._add_iteration(strip_prefixes(text), line)
         if "Step Time :" in text:
-            return self._add_step_time(strip(text), line)
+            return self._add_step_time(strip_prefixes(text), line)
         if "...." in text or "--" in text or "using world size" in text:
-            return self._add_arguments(strip(text).text, line.number)
-        return self._runs.is_known and bool(_OTHERS.match(strip(text).text))
+            return self._add_arguments(strip_prefixes(text).text, line.number)
+        return self._runs.is_known and bool(_OTHERS.match(strip_prefixes(text).text))
 
     def claims(self) -> Sequence[Claim]:
         self._flush_pending()
         return self._runs.claims()
 
-    def _add_iteration(self, prefix: Prefix, line: Line) -> bool:
+    def _add_iteration(self, prefix: Prefix, line: LogLine) -> bool:
         match = _ITERATION.fullmatch(prefix.text)
         if not match:
             return False
@@ -116,15 +116,15 @@ class Reader:
             unit = _UNIT.fullmatch(name)
             plain = unit["name"] if unit else name
             if plain == "elapsed time per iteration":
-                read = seconds(_last_of_two(value), unit["unit"] if unit else "")
+                read = parse_seconds(_last_of_two(value), unit["unit"] if unit else "")
                 field = "duration_s"
             elif plain == "global batch size":
-                batch = whole(value)
+                batch = parse_integer(value)
                 if batch is None:
                     return False
                 continue
             elif plain in _FIGURES and (not unit or unit["unit"] == _UNITS.get(plain)):
-                read, field = number(_last_of_two(value)), _FIGURES[plain]
+                read, field = parse_number(_last_of_two(value)), _FIGURES[plain]
                 per_gpu = per_gpu or field == "tokens_per_s"
             else:
                 continue
@@ -149,11 +149,11 @@ class Reader:
         self._runs.add(prefix, line, step)
         return True
 
-    def _add_step_time(self, prefix: Prefix, line: Line) -> bool:
+    def _add_step_time(self, prefix: Prefix, line: LogLine) -> bool:
         """Megatron-Bridge's line of the first rank. The last rank's iteration line comes next and has the same and more
         figures; without it this line counts as a step without a number."""
         match = _STEP_TIME.fullmatch(prefix.text)
-        duration, tflops = (number(match["seconds"]), number(match["tflops"])) if match else (None, None)
+        duration, tflops = (parse_number(match["seconds"]), parse_number(match["tflops"])) if match else (None, None)
         if duration is None or tflops is None:
             return False
         self._flush_pending()
@@ -167,7 +167,7 @@ class Reader:
             self._pending = None
 
     def _add_memory(self, text: str, line: int) -> bool:
-        found = [number(match["mib"]) for match in _MEMORY.finditer(text)]
+        found = [parse_number(match["mib"]) for match in _MEMORY.finditer(text)]
         for mib in found:
             if mib is not None and math.isfinite(mib):
                 words = f"max reserved: {mib:g} MB of 2^20 bytes"
@@ -179,7 +179,7 @@ class Reader:
             self._runs.add_fact("count", int(match["world"]), match[0][:40], line)
             self._runs.add_fact("dp", int(match["dp"]), match[0][:60], line)
             for pattern, field in _DEGREES.items():
-                if (degree := re.search(pattern, match["rest"])) and (value := whole(degree[1])):
+                if (degree := re.search(pattern, match["rest"])) and (value := parse_integer(degree[1])):
                     self._runs.add_fact(field, value, degree[0], line)
             return True
         if re.fullmatch(r"-{5,} arguments -{5,}\s*", text):
@@ -188,7 +188,7 @@ class Reader:
         if re.fullmatch(r"-{5,} end of arguments -{5,}\s*", text):
             self._in_arguments = False
             return True
-        for name, stated_value, words in stated(text, _ALL):
+        for name, stated_value, words in find_options(text, _ALL):
             self._add_argument(name, stated_value, words, line)
         return self._in_arguments or (self._runs.is_known and bool(_OTHERS.match(text)))
 
@@ -207,7 +207,7 @@ class Reader:
         elif name == "fp8":
             if value not in ("None", "False"):
                 runs.add_fact("precision", "fp8", words, line, differing="first")
-        elif (parsed := whole(value)) is not None and parsed > 0:
+        elif (parsed := parse_integer(value)) is not None and parsed > 0:
             runs.add_fact(
                 {"virtual_pipeline_model_parallel_size": "virtual_stages"}.get(name, name), parsed, words, line
             )
@@ -228,7 +228,7 @@ def _last_of_two(value: str) -> str:
 
 def _architecture(values: dict[str, str]) -> Architecture | None:
     """The model with the printed dimensions; None if one is missing, or it is a mixture of experts."""
-    sizes = {name: whole(values.get(name, "")) for name in _DIMENSIONS}
+    sizes = {name: parse_integer(values.get(name, "")) for name in _DIMENSIONS}
     layers, hidden, inner = sizes["num_layers"], sizes["hidden_size"], sizes["ffn_hidden_size"]
     heads, vocab = sizes["num_attention_heads"], sizes["padded_vocab_size"]
     gated, grouped = values.get("swiglu"), values.get("group_query_attention")
@@ -237,7 +237,7 @@ def _architecture(values: dict[str, str]) -> Architecture | None:
     if values.get("num_experts", "None") != "None" or (grouped == "True" and not sizes["num_query_groups"]):
         return None
     try:
-        return from_dimensions(
+        return make_architecture(
             layers=layers,
             hidden=hidden,
             intermediate=inner,
@@ -253,5 +253,5 @@ def _architecture(values: dict[str, str]) -> Architecture | None:
         return None
 
 
-def reader() -> Reader:
-    return Reader()
+def reader() -> MegatronReader:
+    return MegatronReader()

@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Sequence
 
-from tunemark.plugin.claims import Claim, Line, LoggedStep
-from tunemark_importers.dicts import flat_dict
-from tunemark_importers.flags import parameters, stated
-from tunemark_importers.huggingface import summary
-from tunemark_importers.numbers import FIGURE, number, whole
-from tunemark_importers.prefix import LONGEST, Prefix, strip
-from tunemark_importers.runs import Runs
+from tunemark.plugin.claims import Claim, LoggedStep, LogLine
+from tunemark_importers.huggingface import add_summary
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.log_runs import LogRuns
+from tunemark_importers.logged_options import find_options, find_parameter_counts
+from tunemark_importers.numbers import FIGURE, parse_integer, parse_number
+from tunemark_importers.printed_dicts import parse_flat_dict
 
 MEANING = (
     "batch size times block length, padding counted, of the whole job, over the seconds between two readings of the "
@@ -83,32 +83,32 @@ _FLAGS = {
 }
 
 
-class Reader:
+class MoaiReader:
     """Reads one log. The scripts' batch size is that of the whole job, because one process drives all devices."""
 
     def __init__(self) -> None:
-        self._runs = Runs(tool="moai", meaning=MEANING, counts="slots", scope="job")
+        self._runs = LogRuns(tool="moai", meaning=MEANING, counts="slots", scope="job")
         self._is_moai = False
         self._is_epoch_start = False
         self._has_rate = False
         self._interval: float | None = None
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         # A progress bar without a line end may precede the text.
-        text = line.text[-LONGEST:]
+        text = line.text[-MAX_LINE:]
         if any(mark in text for mark in _MARKERS) or any(mark in text for mark in _FLAG_MARKERS):
             # Read every piece, whether or not the previous one was understood.
-            understood = [self._read_piece(strip(piece), line) for piece in _PIECES.split(text)]
+            understood = [self._read_piece(strip_prefixes(piece), line) for piece in _PIECES.split(text)]
             if all(understood):
                 return True
         elif any(mark in text for mark in _PLATFORM_MARKERS):
-            return self._add_platform(strip(text).text, line)
-        return self._is_moai and bool(_OTHERS.fullmatch(strip(text).text))
+            return self._add_platform(strip_prefixes(text).text, line)
+        return self._is_moai and bool(_OTHERS.fullmatch(strip_prefixes(text).text))
 
     def claims(self) -> Sequence[Claim]:
         return [claim for claim in self._runs.claims() if self._is_moai]
 
-    def _read_piece(self, prefix: Prefix, line: Line) -> bool:
+    def _read_piece(self, prefix: Prefix, line: LogLine) -> bool:
         text = prefix.text
         if match := _STEP.fullmatch(text):
             return self._add_step(match, prefix, line)
@@ -116,12 +116,12 @@ class Reader:
             return self._add_tps_step(match, prefix, line)
         if match := _FIRST.fullmatch(text):
             return self._add_first_step(match, prefix, line)
-        if "'" in text and (found := flat_dict(text)) is not None and self._add_dict(found, prefix, line):
+        if "'" in text and (found := parse_flat_dict(text)) is not None and self._add_dict(found, prefix, line):
             return True
         return self._add_platform(text, line) or self._add_flags(text, line) or self._add_summary(text, line)
 
-    def _add_step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
-        printed = {name: number(match[name]) for name in ("loss", "duration", "samples", "rate") if match[name]}
+    def _add_step(self, match: re.Match[str], prefix: Prefix, line: LogLine) -> bool:
+        printed = {name: parse_number(match[name]) for name in ("loss", "duration", "samples", "rate") if match[name]}
         # If lines have a rate, one without it is cut off, possibly within its last figure.
         if not printed or None in printed.values() or (self._has_rate and "rate" not in printed):
             return False
@@ -167,8 +167,8 @@ class Reader:
         self._interval = at - last
         return self._interval
 
-    def _add_tps_step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
-        rate, loss, duration = (number(match[name]) for name in ("rate", "loss", "duration"))
+    def _add_tps_step(self, match: re.Match[str], prefix: Prefix, line: LogLine) -> bool:
+        rate, loss, duration = (parse_number(match[name]) for name in ("rate", "loss", "duration"))
         if rate is None or loss is None or duration is None:
             return False
         self._is_moai = True
@@ -184,9 +184,9 @@ class Reader:
         self._runs.add(prefix, line, step)
         return True
 
-    def _add_first_step(self, match: re.Match[str], prefix: Prefix, line: Line) -> bool:
+    def _add_first_step(self, match: re.Match[str], prefix: Prefix, line: LogLine) -> bool:
         """The line of an epoch's first step, with compilation, which has no rate."""
-        duration = number(match["a"] or match["b"])
+        duration = parse_number(match["a"] or match["b"])
         if duration is None:
             return False
         self._is_moai = self._is_epoch_start = True
@@ -195,15 +195,17 @@ class Reader:
         self._runs.add(prefix, line, LoggedStep(line.number, number=at, duration_s=duration, duration_steps=1.0))
         return True
 
-    def _add_dict(self, found: dict[str, str], prefix: Prefix, line: Line) -> bool:
-        if "warmup_duration" in found and (duration := number(found["warmup_duration"])) is not None:
+    def _add_dict(self, found: dict[str, str], prefix: Prefix, line: LogLine) -> bool:
+        if "warmup_duration" in found and (duration := parse_number(found["warmup_duration"])) is not None:
             self._is_moai = True
             self._runs.note(f"{prefix.text.strip()[:120]}: seconds until the first logged step was done")
             self._runs.add(prefix, line, LoggedStep(line.number, duration_s=duration))
             return True
         if "tps" in found and "max_seq_len" in found and "loss" in found:
-            at, rate, duration, loss = (number(found.get(name, "")) for name in ("step", "tps", "duration", "loss"))
-            sequence = whole(found["max_seq_len"])
+            at, rate, duration, loss = (
+                parse_number(found.get(name, "")) for name in ("step", "tps", "duration", "loss")
+            )
+            sequence = parse_integer(found["max_seq_len"])
             if None in (at, rate, duration, loss, sequence) or not math.isfinite(at or 0.0):
                 return False
             self._is_moai = True
@@ -218,15 +220,15 @@ class Reader:
                 duration_steps=window,
                 tokens_per_s=rate,
                 loss=loss,
-                epoch=number(found.get("epoch", "")),
+                epoch=parse_number(found.get("epoch", "")),
             )
             self._runs.add(prefix, line, step)
             return True
         if "train_runtime" in found and "train_samples_per_second" in found and self._is_moai:
-            return summary(self._runs, found, line.number)
+            return add_summary(self._runs, found, line.number)
         return self._is_moai and "eval_loss" in found
 
-    def _add_platform(self, text: str, line: Line) -> bool:
+    def _add_platform(self, text: str, line: LogLine) -> bool:
         runs = self._runs
         if match := _SELECTED.fullmatch(text):
             self._is_moai = True
@@ -260,14 +262,14 @@ class Reader:
             return True
         return bool(_PLATFORM.match(text)) or (self._is_moai and bool(_OTHERS.fullmatch(text)))
 
-    def _add_flags(self, text: str, line: Line) -> bool:
+    def _add_flags(self, text: str, line: LogLine) -> bool:
         """Options that the log repeats. Other tools have the same ones, so the line counts as understood only once the
         log is known to be MoAI's."""
         found = False
-        for field, count, words in parameters(text):
+        for field, count, words in find_parameter_counts(text):
             self._runs.add_fact(field, count, words, line.number)
             found = True
-        for name, value, words in stated(text, _FLAGS):
+        for name, value, words in find_options(text, _FLAGS):
             if name == "lora":
                 if value.lower() in ("", "true"):
                     self._runs.add_fact("method", "lora", words, line.number)
@@ -277,14 +279,14 @@ class Reader:
             elif name == "model":
                 self._runs.add_fact("model", value[:200], words, line.number)
                 found = True
-            elif (parsed := whole(value)) is not None and parsed > 0:
+            elif (parsed := parse_integer(value)) is not None and parsed > 0:
                 self._runs.add_fact(name, parsed, words, line.number)
                 found = True
         return found and self._is_moai
 
-    def _add_summary(self, text: str, line: Line) -> bool:
+    def _add_summary(self, text: str, line: LogLine) -> bool:
         match = _SUMMARY.fullmatch(text)
-        value = number(match[2]) if match and self._is_moai else None
+        value = parse_number(match[2]) if match and self._is_moai else None
         if not match or value is None:
             return False
         field = {"Train Duration": "train_s", "Avg TPS": "tokens_per_s", "Avg Time per 1 Step": "step_time_s"}[match[1]]
@@ -294,5 +296,5 @@ class Reader:
         return True
 
 
-def reader() -> Reader:
-    return Reader()
+def reader() -> MoaiReader:
+    return MoaiReader()

@@ -41,7 +41,7 @@ _BYTES = {
 }
 
 
-def number(text: str, three: Literal["thousands", "decimals"] | None = "thousands") -> float | None:
+def parse_number(text: str, three: Literal["thousands", "decimals"] | None = "thousands") -> float | None:
     """The number that the whole `text` spells; None if it is not a number or ambiguous.
 
     three: what follows a single comma with exactly three digits; None rejects it. A point there is never a thousands
@@ -76,36 +76,36 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def whole(text: str) -> int | None:
+def parse_integer(text: str) -> int | None:
     """The number in `text` if it is an integer below 10^15 in magnitude, else None."""
-    value = number(text)
+    value = parse_number(text)
     return int(value) if value is not None and abs(value) < 1e15 and value.is_integer() else None
 
 
-def scaled(value: float, factor: float) -> float:
+def multiply_exactly(value: float, factor: float) -> float:
     """The product in decimal arithmetic, so that 820 ms is exactly 0.82 s."""
     return float(Decimal(repr(value)) * Decimal(repr(factor)))
 
 
-def seconds(text: str, unit: str) -> float | None:
+def parse_seconds(text: str, unit: str) -> float | None:
     """A duration in seconds; unit: as printed, '' for seconds. None if number or unit cannot be read."""
-    value, scale = number(text), _SECONDS.get(unit.strip().rstrip("."))
-    return None if value is None or scale is None else scaled(value, scale)
+    value, scale = parse_number(text), _SECONDS.get(unit.strip().rstrip("."))
+    return None if value is None or scale is None else multiply_exactly(value, scale)
 
 
-def count(text: str, scale: str = "") -> float | None:
+def parse_count(text: str, scale: str = "") -> float | None:
     """A number with the suffix K, M, G, B or T, as in 48.9K tokens."""
-    value, factor = number(text), _COUNTS.get(scale.strip())
-    return None if value is None or factor is None else scaled(value, factor)
+    value, factor = parse_number(text), _COUNTS.get(scale.strip())
+    return None if value is None or factor is None else multiply_exactly(value, factor)
 
 
-def bytes_of(text: str, unit: str) -> float | None:
+def parse_bytes(text: str, unit: str) -> float | None:
     """A size in bytes; GB is 10^9, GiB is 2^30."""
-    value, factor = number(text), _BYTES.get(unit.strip())
-    return None if value is None or factor is None else scaled(value, factor)
+    value, factor = parse_number(text), _BYTES.get(unit.strip())
+    return None if value is None or factor is None else multiply_exactly(value, factor)
 
 
-def clock(text: str) -> float | None:
+def parse_clock(text: str) -> float | None:
     """Seconds of 12:34, 0:12:34.56, or 1 day, 0:12:34.56 as Python prints a timedelta."""
     match = re.fullmatch(
         r"(?:([0-9]{1,6}) days?, )?(?:([0-9]{1,9}):)?([0-5]?[0-9]):([0-5][0-9](?:[.,][0-9]+)?)", text.strip()

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.plugin.claims import Claim, Layout, LoggedStep, Steps
-from tunemark_importers.documents import json_of
+from tunemark.plugin.claims import Claim, ClaimedLayout, LoggedStep, LoggedSteps
+from tunemark_importers.json_documents import parse_json_object
 
 MEANING = (
     "samples of one process in all steps after warm-up, over the mean time of one of those steps: too high by a factor "
@@ -22,7 +22,7 @@ MEANING = (
 
 _MEGABYTE = 1e6
 _PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(Layout))
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 _Take = Callable[[str, Any, str], None]
 """Records a field's value and the text that it comes from, unless the value is None."""
 _KIND = "a report of optimum-benchmark"
@@ -41,7 +41,7 @@ _SECTIONS = ("overall", "warmup", "train", "load", "forward", "prefill", "decode
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
     """The claim of one report. Raises `BadData` if the JSON is broken or holds no training."""
-    whole = json_of(text, source, "benchmark_report.json")
+    whole = parse_json_object(text, source, "benchmark_report.json")
     report = _object_in(whole, "report") if "report" in whole else whole
     config = _object_in(whole, "config")
     train = _object_in(report, "train")
@@ -96,14 +96,14 @@ def _claim(id: str, source: str, report: Mapping[str, Any], config: Mapping[str,
     layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
     return Claim(
         id=id, source=source, tool="optimum-benchmark", meaning=MEANING, counts=None, scope="job",
-        layout=Layout(**layout),
+        layout=ClaimedLayout(**layout),
         steps=steps, origin=origin, notes=tuple(notes), **facts,
     )  # fmt: skip
 
 
-def _steps(part: Mapping[str, Any], processes: int | None) -> Steps:
+def _steps(part: Mapping[str, Any], processes: int | None) -> LoggedSteps:
     """The times of single steps, unnumbered if they may be of several processes, one after the other."""
-    steps = Steps()
+    steps = LoggedSteps()
     latency = _object_in(part, "latency")
     values = latency.get("values")
     if latency.get("unit", "s") == "s" and isinstance(values, list):

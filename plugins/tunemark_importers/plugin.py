@@ -79,7 +79,7 @@ def tunemark_importers() -> Sequence[Importer]:
         ),
         Importer(
             name="anything",
-            log="tunemark_importers.anything:reader",
+            log="tunemark_importers.generic_log:reader",
             meaning="tokens per second as the program prints them; what they count is unknown",
             description="any other program's lines that print a rate with its unit",
         ),

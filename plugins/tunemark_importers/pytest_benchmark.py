@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.plugin.claims import Claim, Layout, LoggedStep, Steps
-from tunemark_importers.documents import json_of
+from tunemark.plugin.claims import Claim, ClaimedLayout, LoggedStep, LoggedSteps
+from tunemark_importers.json_documents import parse_json_object
 
 MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it in a test"
 
@@ -21,7 +21,7 @@ _KIND = "what pytest-benchmark saves"
 # Schema versions of extra_info["tunemark"]: 1, the first.
 _SCHEMA = 1
 _MAX_CLAIMS = 1000
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(Layout))
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 
 
 def is_document(head: str) -> bool:
@@ -31,7 +31,7 @@ def is_document(head: str) -> bool:
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
     """One claim per benchmark of the fixture. Raises `BadData` if the JSON is broken or has none."""
-    benchmarks = json_of(text, source, _KIND).get("benchmarks")
+    benchmarks = parse_json_object(text, source, _KIND).get("benchmarks")
     rows = [row for row in benchmarks if isinstance(row, dict)] if isinstance(benchmarks, list) else []
     ours = [row for row in rows if _object_in(_object_in(row, "extra_info"), "tunemark")]
     if not ours:
@@ -88,7 +88,8 @@ def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...])
     name = _text(row.get("fullname")) or _text(row.get("name")) or id
     return Claim(
         id=name, source=source, tool="pytest-benchmark", meaning=MEANING,
-        counts="slots", scope="job", layout=Layout(**layout), steps=_steps(row), origin=origin, notes=tuple(all_notes),
+        counts="slots", scope="job", layout=ClaimedLayout(**layout), steps=_steps(row), origin=origin,
+        notes=tuple(all_notes),
         **facts,
     )  # fmt: skip
 
@@ -108,9 +109,9 @@ _COUNTS = {
 }
 
 
-def _steps(row: Mapping[str, Any]) -> Steps:
+def _steps(row: Mapping[str, Any]) -> LoggedSteps:
     """The rounds as steps, each with its seconds; empty if the file was saved without them."""
-    steps = Steps()
+    steps = LoggedSteps()
     values = _object_in(row, "stats").get("data")
     if isinstance(values, list):
         for at, value in enumerate(values, 1):

@@ -10,10 +10,10 @@ import math
 import re
 from collections.abc import Sequence
 
-from tunemark.plugin.claims import Claim, Line, LoggedStep
-from tunemark_importers.numbers import FIGURE, bytes_of, number, scaled, whole
-from tunemark_importers.prefix import LONGEST, Prefix, strip
-from tunemark_importers.runs import Runs
+from tunemark.plugin.claims import Claim, LoggedStep, LogLine
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.log_runs import LogRuns
+from tunemark_importers.numbers import FIGURE, multiply_exactly, parse_bytes, parse_integer, parse_number
 
 MEANING = (
     "slots of the labels since the last line, padding counted, over wall time and the number of devices that share a "
@@ -54,37 +54,41 @@ _OTHERS = re.compile(
 )
 
 
-class Reader:
+class TorchtitanReader:
     """Reads one log."""
 
     def __init__(self) -> None:
-        self._runs = Runs(tool="torchtitan", meaning=MEANING, counts="slots", scope="device")
+        self._runs = LogRuns(tool="torchtitan", meaning=MEANING, counts="slots", scope="device")
         self._has_mfu = False
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         text = line.text
-        if len(text) > LONGEST:
+        if len(text) > MAX_LINE:
             return False
         if "step:" in text:
-            prefix = strip(text)
+            prefix = strip_prefixes(text)
             return self._add_step(prefix, line) or bool(_VALIDATION.fullmatch(prefix.text))
         if "[titan]" in text or "device mesh" in text or "MFU" in text or "capacity:" in text or "step" in text:
-            return self._add_line(strip(text).text, line.number) or "[titan]" in text
+            return self._add_line(strip_prefixes(text).text, line.number) or "[titan]" in text
         if "size:" in text or "Applied " in text or "Float8" in text:
-            return self._add_line(strip(text).text, line.number)
+            return self._add_line(strip_prefixes(text).text, line.number)
         return False
 
     def claims(self) -> Sequence[Claim]:
         return self._runs.claims()
 
-    def _add_step(self, prefix: Prefix, line: Line) -> bool:
+    def _add_step(self, prefix: Prefix, line: LogLine) -> bool:
         match = _STEP.fullmatch(prefix.text)
         # If lines end with the MFU, one that does not is cut off, possibly within its last figure.
         if not match or (self._has_mfu and not match["mfu"]):
             return False
-        loss, rate, memory = number(match["loss"]), number(match["rate"]), bytes_of(match["memory"], "GiB")
-        tflops = number(match["tflops"]) if match["tflops"] else None
-        mfu = number(match["mfu"]) if match["mfu"] and match["mfu"] != "N/A" else None
+        loss, rate, memory = (
+            parse_number(match["loss"]),
+            parse_number(match["rate"]),
+            parse_bytes(match["memory"], "GiB"),
+        )
+        tflops = parse_number(match["tflops"]) if match["tflops"] else None
+        mfu = parse_number(match["mfu"]) if match["mfu"] and match["mfu"] != "N/A" else None
         if rate is None or loss is None or memory is None:
             return False
         self._has_mfu = self._has_mfu or bool(match["mfu"])
@@ -97,7 +101,7 @@ class Reader:
             number=float(match["number"]),
             tokens_per_s=rate,
             tflops=tflops,
-            mfu=None if mfu is None else scaled(mfu, 0.01),
+            mfu=None if mfu is None else multiply_exactly(mfu, 0.01),
             loss=loss,
         )
         self._runs.add(prefix, line, step)
@@ -107,7 +111,7 @@ class Reader:
         runs = self._runs
         if match := _DEVICE.fullmatch(text):
             runs.add_fact("device", match["name"][:100], text, line)
-        elif (match := _MODEL.fullmatch(text)) and (count := number(match["count"])) is not None:
+        elif (match := _MODEL.fullmatch(text)) and (count := parse_number(match["count"])) is not None:
             runs.add_fact("model", match["name"][:100], text, line)
             runs.add_fact("parameters", count, text, line)
         elif match := _PEAK.fullmatch(text):
@@ -116,7 +120,7 @@ class Reader:
             return self._add_mesh(match, text, line)
         elif _BATCH.fullmatch(text):
             for pattern, field in _BATCH_FACTS.items():
-                if (found := re.search(pattern, text)) and (value := whole(found[1])):
+                if (found := re.search(pattern, text)) and (value := parse_integer(found[1])):
                     runs.add_fact(field, float(value) if field == "steps_total" else value, found[0], line)
         elif match := _RECOMPUTATION.fullmatch(text):
             what = match["what"].lower()
@@ -142,7 +146,7 @@ class Reader:
             if len(names) != len(sizes):
                 return False
             pairs = list(zip((name.strip() for name in names), sizes, strict=True))
-        degrees = {pair[0]: whole(pair[1]) for pair in pairs if len(pair) == 2}
+        degrees = {pair[0]: parse_integer(pair[1]) for pair in pairs if len(pair) == 2}
         if any(value is None or value < 1 for value in degrees.values()):
             return False
         known = {name: int(value or 1) for name, value in degrees.items()}
@@ -160,5 +164,5 @@ class Reader:
         return True
 
 
-def reader() -> Reader:
-    return Reader()
+def reader() -> TorchtitanReader:
+    return TorchtitanReader()

@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Sequence
 
-from tunemark.plugin.claims import Claim, Line, LoggedStep
-from tunemark_importers.dicts import flat_dict
-from tunemark_importers.numbers import bytes_of, number, whole
-from tunemark_importers.prefix import LONGEST, Prefix, strip
-from tunemark_importers.runs import Runs
+from tunemark.plugin.claims import Claim, LoggedStep, LogLine
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.log_runs import LogRuns
+from tunemark_importers.numbers import parse_bytes, parse_integer, parse_number
+from tunemark_importers.printed_dicts import parse_flat_dict
 
 MEANING = (
     "trained labels of one step (neither padding nor a masked prompt), over its wall time and the number of devices; "
@@ -40,29 +40,29 @@ _COUNTS = {
 }
 
 
-class Reader:
+class TorchtuneReader:
     """Reads one log."""
 
     def __init__(self) -> None:
-        self._runs = Runs(tool="torchtune", meaning=MEANING, counts="trained", scope="device")
+        self._runs = LogRuns(tool="torchtune", meaning=MEANING, counts="trained", scope="device")
         self._ends_blank = False
         self._in_config = False
         self._section = ""
         self._max_length: tuple[int, str, int] | None = None
         self._is_packed = False
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         text = line.text
-        if len(text) > LONGEST:
+        if len(text) > MAX_LINE:
             return False
         if "Step " in text and "|" in text:
-            return self._read_text(strip(text), line)
+            return self._read_text(strip_prefixes(text), line)
         if '"step"' in text:
-            return self._read_json(strip(text), line)
+            return self._read_json(strip_prefixes(text), line)
         if "|Loss:" in text:
-            return bool(_BAR.fullmatch(strip(text).text)) and self._runs.is_known
+            return bool(_BAR.fullmatch(strip_prefixes(text).text)) and self._runs.is_known
         if "with resolved config" in text:
-            return self._start_config(strip(text).text, line.number)
+            return self._start_config(strip_prefixes(text).text, line.number)
         if self._in_config:
             return self._add_entry(text, line.number)
         return False
@@ -70,7 +70,7 @@ class Reader:
     def claims(self) -> Sequence[Claim]:
         return self._runs.claims()
 
-    def _read_text(self, prefix: Prefix, line: Line) -> bool:
+    def _read_text(self, prefix: Prefix, line: LogLine) -> bool:
         match = _STEP.fullmatch(prefix.text)
         if not match:
             return False
@@ -83,24 +83,26 @@ class Reader:
         self._ends_blank = self._ends_blank or (understood and ends_blank)
         return understood
 
-    def _read_json(self, prefix: Prefix, line: Line) -> bool:
-        found = flat_dict(prefix.text) if prefix.text.startswith("{") and prefix.text.rstrip().endswith("}") else None
+    def _read_json(self, prefix: Prefix, line: LogLine) -> bool:
+        found = (
+            parse_flat_dict(prefix.text) if prefix.text.startswith("{") and prefix.text.rstrip().endswith("}") else None
+        )
         return found is not None and "step" in found and self._add_step(found["step"], found, prefix, line)
 
-    def _add_step(self, at: str, found: dict[str, str], prefix: Prefix, line: Line) -> bool:
+    def _add_step(self, at: str, found: dict[str, str], prefix: Prefix, line: LogLine) -> bool:
         rates = [name for name in ("tokens_per_second_per_gpu", "tokens_per_second") if name in found]
         if not rates and not ("loss" in found and "lr" in found):
             return False
-        place = number(at)
-        loss = number(found["loss"]) if "loss" in found else None
-        rate = number(found[rates[0]]) if rates else None
+        place = parse_number(at)
+        loss = parse_number(found["loss"]) if "loss" in found else None
+        rate = parse_number(found[rates[0]]) if rates else None
         if place is None or not math.isfinite(place) or (rates and rate is None) or ("loss" in found and loss is None):
             return False
         if rates == ["tokens_per_second"]:
             self._runs.add_fact("meaning", SLOTS, "tokens_per_second", line.number, differing="first")
             self._runs.add_fact("counts", "slots", "tokens_per_second", line.number, differing="first")
         for name in _MEMORY:
-            memory = bytes_of(found[name], "GiB") if name in found else None
+            memory = parse_bytes(found[name], "GiB") if name in found else None
             if memory is not None and math.isfinite(memory):
                 words = f"{name}:{found[name]}"
                 self._runs.add_fact("memory_bytes", memory, words, line.number, differing="largest")
@@ -139,7 +141,7 @@ class Reader:
                 name = name.removeprefix(kind)
             self._runs.add_fact("model", name[:100], words, line)
         elif key == "max_seq_len" and self._section == "tokenizer":
-            if (length := whole(value)) is not None:
+            if (length := parse_integer(value)) is not None:
                 self._max_length = (length, words, line)
         elif key == "packed" and self._section == "dataset":
             self._is_packed = value.lower() == "true"
@@ -149,7 +151,7 @@ class Reader:
         return True
 
     def _add_setting(self, key: str, value: str, words: str, line: int) -> None:
-        if key in _COUNTS and (parsed := whole(value)) is not None and parsed > 0:
+        if key in _COUNTS and (parsed := parse_integer(value)) is not None and parsed > 0:
             self._runs.add_fact(_COUNTS[key], parsed, words, line)
         elif key == "dtype" and value:
             self._runs.add_fact("precision", value[:20], words, line)
@@ -159,5 +161,5 @@ class Reader:
             self._runs.note(f"{words[:60]} (line {line})")
 
 
-def reader() -> Reader:
-    return Reader()
+def reader() -> TorchtuneReader:
+    return TorchtuneReader()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment
-from tunemark.plugin import Job
+from tunemark.plugin import JobSpec
 
 # Agents check for orders twice a second, and a file may take a moment to appear on another host.
 _REPLY_S = 3.0
@@ -22,7 +22,7 @@ GRACE_S = 40.0
 POLL_S = 0.1
 
 
-def options_of(options: Mapping[str, str], numbers: Sequence[str], launcher: str) -> dict[str, int]:
+def parse_numeric_options(options: Mapping[str, str], numbers: Sequence[str], launcher: str) -> dict[str, int]:
     """Parse the options that must be positive integers; `BadExperiment` names one that is not."""
     found = {}
     for name in numbers:
@@ -36,7 +36,7 @@ def options_of(options: Mapping[str, str], numbers: Sequence[str], launcher: str
     return found
 
 
-def spread(nodes: int | None, options: Mapping[str, str], otherwise: int, launcher: str) -> int:
+def count_nodes(nodes: int | None, options: Mapping[str, str], otherwise: int, launcher: str) -> int:
     """The number of hosts of a job: from its size (`cuda:2x8`), else the launcher's option or default, `otherwise`."""
     if nodes is not None and "nodes" in options and nodes != otherwise:
         raise BadExperiment(
@@ -56,7 +56,7 @@ def check_nodes(processes: int, nodes: int, launcher: str) -> None:
         )
 
 
-def write_job(job: Job, nodes: int, export: Sequence[str], **more: object) -> None:
+def write_job(job: JobSpec, nodes: int, export: Sequence[str], **more: object) -> None:
     """Write what the agents are to start into the job's folder; of exported variables only the names. more: `host`, the
     first host's address; `meeting_s`, how long hosts wait for each other; `cores`, the number of cores that each
     agent must find on its host and no other agent has, None for all of them."""
@@ -74,7 +74,7 @@ def write_job(job: Job, nodes: int, export: Sequence[str], **more: object) -> No
     (job.folder / "job.json").write_text(json.dumps(contents, indent=1), encoding="utf-8")
 
 
-class Agents:
+class HostAgents:
     """The events of one job's agents, and the orders to them."""
 
     def __init__(self, folder: Path, nodes: int) -> None:

@@ -21,9 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment
-from tunemark.plugin import Job, Launch, StartedJob
-from tunemark_launchers.agents import GRACE_S, POLL_S, Agents, check_nodes, options_of, spread, write_job
-from tunemark_worker.agent import BEAT_S, GONE_S, UNAVAILABLE, Heard, Sign
+from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
+from tunemark_launchers.agents import (
+    GRACE_S,
+    POLL_S,
+    HostAgents,
+    check_nodes,
+    count_nodes,
+    parse_numeric_options,
+    write_job,
+)
+from tunemark_worker.agent import EXIT_UNAVAILABLE, HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeat, HeartbeatReader
 
 _WAIT_S = 300
 # After a host has once failed to join in that time, later attempts wait only as long as a running one needs to report.
@@ -38,13 +46,13 @@ OPTIONS = {
 }
 
 
-class Nodes:
+class NodesLauncher:
     """Invites hosts to the store's folder `.hosts`, and starts one job after another on those that join."""
 
     at_once = 1
 
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
-        numbers = options_of(options, ("nodes", "wait"), "nodes")
+        numbers = parse_numeric_options(options, ("nodes", "wait"), "nodes")
         self._options, self._nodes = options, numbers.get("nodes", 2)
         self._patience_s = float(numbers.get("wait", _WAIT_S))
         # Hosts of the largest job, which is how many the user is asked to start.
@@ -52,8 +60,8 @@ class Nodes:
         self._host, self._export, self.say = options.get("host"), tuple(export), say
         self._meeting: _HostMeeting | None = None
 
-    def check(self, launch: Launch, store: Path) -> None:
-        nodes = spread(launch.nodes, self._options, self._nodes, "nodes")
+    def check(self, launch: LaunchConfig, store: Path) -> None:
+        nodes = count_nodes(launch.nodes, self._options, self._nodes, "nodes")
         check_nodes(launch.processes, nodes, "nodes")
         self._max_hosts = max(self._max_hosts, nodes)
         if not os.path.isdir("/proc/self"):
@@ -65,9 +73,9 @@ class Nodes:
         if self._meeting is None:
             self._meeting = _HostMeeting(store / ".hosts")
 
-    def start(self, job: Job) -> StartedJob:
+    def start(self, job: JobSpec) -> StartedJob:
         assert self._meeting is not None, "check() comes first"
-        nodes = spread(job.nodes, self._options, self._nodes, "nodes")
+        nodes = count_nodes(job.nodes, self._options, self._nodes, "nodes")
         if nodes > 1 and not self._meeting.is_announced:
             self._meeting.is_announced = True
             others = "the other host" if self._max_hosts == 2 else f"each of the other {self._max_hosts - 1} hosts"
@@ -77,7 +85,7 @@ class Nodes:
         write_job(job, nodes, self._export, **more)
         return NodesJob(job, nodes, self, self._meeting, self._patience_s)
 
-    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+    def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
         """None: this host's part of the job ended with the command that started it."""
         return None
 
@@ -98,7 +106,7 @@ class _HostMeeting:
         self.hosts: dict[str, str] = {}
         self.is_announced = False
         folder.mkdir(parents=True, exist_ok=True)
-        self._heard = Heard()
+        self._heard = HeartbeatReader()
         if self._is_taken():
             raise BadExperiment(
                 what=f"another command uses {folder}",
@@ -110,7 +118,7 @@ class _HostMeeting:
             with contextlib.suppress(OSError):
                 path.unlink()
         self._lock = threading.Lock()
-        self._sign = Sign(
+        self._sign = Heartbeat(
             str(folder / "parent.json"), session=secrets.token_hex(8), closed=False, folder="", members={}
         )
         self._sign.say()
@@ -150,13 +158,13 @@ class _HostMeeting:
         self._sign.say(closed=True)
 
     def _beat(self) -> None:
-        while not self._closing.wait(BEAT_S / 2):
+        while not self._closing.wait(HEARTBEAT_S / 2):
             with self._lock:
                 self._sign.beat()
 
     def _is_taken(self) -> bool:
         path = str(self.folder / "parent.json")
-        until_s = time.monotonic() + 3 * BEAT_S
+        until_s = time.monotonic() + 3 * HEARTBEAT_S
         while os.path.exists(path) and time.monotonic() < until_s:
             said = self._heard.read(path)
             if said and not said["closed"]:
@@ -170,9 +178,11 @@ class _HostMeeting:
 class NodesJob:
     """One attempt: wait for the hosts, then each starts its part."""
 
-    def __init__(self, job: Job, nodes: int, launcher: Nodes, meeting: _HostMeeting, patience_s: float) -> None:
+    def __init__(
+        self, job: JobSpec, nodes: int, launcher: NodesLauncher, meeting: _HostMeeting, patience_s: float
+    ) -> None:
         self._job, self._nodes, self._launcher, self._meeting = job, nodes, launcher, meeting
-        self._agents = Agents(job.folder, nodes)
+        self._agents = HostAgents(job.folder, nodes)
         self._began_s = time.monotonic()
         self._patience_s = patience_s
         self._waited_s: float | None = None
@@ -184,16 +194,16 @@ class NodesJob:
 
     def exit_code(self) -> int | None:
         if self._failure:
-            return UNAVAILABLE
+            return EXIT_UNAVAILABLE
         now_s = time.monotonic()
-        if now_s - self._checked_s >= BEAT_S / 2:
+        if now_s - self._checked_s >= HEARTBEAT_S / 2:
             self._checked_s = now_s
             if self._process is None:
                 self._gather(now_s)
             else:
                 self._check_hosts()
         if self._failure:
-            return UNAVAILABLE
+            return EXIT_UNAVAILABLE
         return None if self._process is None else self._agents.code()
 
     def is_waiting(self) -> bool:
@@ -268,7 +278,7 @@ class NodesJob:
         gone = [n for i, n in enumerate(self._meeting.members, 1) if n not in live and i not in ended]
         if gone:
             hosts = ", ".join(f"{self._meeting.hosts[name]} ({name})" for name in gone)
-            self._failure = f"no sign of life from {hosts} for {GONE_S:.0f} s, or its command was ended"
+            self._failure = f"no sign of life from {hosts} for {HEARTBEAT_TIMEOUT_S:.0f} s, or its command was ended"
             self._reason = "host vanished"
         elif troubles := self._meeting.troubles():
             self._failure, self._reason = "; ".join(troubles), "no shared file system"

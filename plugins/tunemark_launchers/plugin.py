@@ -10,28 +10,28 @@ from tunemark.plugin.hooks import hookimpl
 
 @hookimpl
 def tunemark_launchers() -> Sequence[Launcher]:
-    from tunemark_launchers import nodes, ray_groups, slurm
+    from tunemark_launchers import nodes, ray_launcher, slurm
 
     return [
         Launcher(
             name="nodes",
-            loader="tunemark_launchers.nodes:Nodes",
+            loader="tunemark_launchers.nodes:NodesLauncher",
             description="this host and others, on each of which the user types one command",
             options=nodes.OPTIONS,
             elsewhere=True,
         ),
         Launcher(
             name="slurm",
-            loader="tunemark_launchers.slurm:Slurm",
+            loader="tunemark_launchers.slurm:SlurmLauncher",
             description="a Slurm batch job for each attempt",
             options=slurm.OPTIONS,
             elsewhere=True,
         ),
         Launcher(
             name="ray",
-            loader="tunemark_launchers.ray_groups:Ray",
+            loader="tunemark_launchers.ray_launcher:RayLauncher",
             description="a Ray placement group for each attempt",
-            options=ray_groups.OPTIONS,
+            options=ray_launcher.OPTIONS,
             elsewhere=True,
         ),
     ]

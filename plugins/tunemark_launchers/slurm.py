@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment
-from tunemark.plugin import Job, Launch, StartedJob
-from tunemark_launchers.agents import GRACE_S, Agents, check_nodes, options_of, spread, write_job
-from tunemark_worker.contract import records_name
+from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
+from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
+from tunemark_worker.contract import records_file_name
 
 # Seconds between two queries of the controller.
 _POLL_S = 2.0
 _COMMAND_TIMEOUT_S = 30.0
 _AT_ONCE = 8
 # The user's variables that every job gets; all others only by --export.
-ALWAYS = ("HOME", "USER", "PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
+EXPORTED_VARIABLES = ("HOME", "USER", "PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
 _RUNNING = ("RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT")
 # The states of a job that was ended from outside.
@@ -65,20 +65,20 @@ OPTIONS = {
 }
 
 
-class Slurm:
+class SlurmLauncher:
     """Submits jobs by the Slurm commands on PATH."""
 
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         self._options, self._export, self._say = options, tuple(export), say
-        numbers = options_of(options, ("nodes", "jobs"), "slurm")
+        numbers = parse_numeric_options(options, ("nodes", "jobs"), "slurm")
         self._nodes, self.at_once = numbers.get("nodes", 1), numbers.get("jobs", _AT_ONCE)
         if options.get("exclusive", "true") not in ("true", "false"):
             raise BadExperiment(what=f"exclusive cannot be {options['exclusive']!r}", next="true or false")
         self._is_checked = False
         self._unsubmitted: list[SlurmJob] = []
 
-    def check(self, launch: Launch, store: Path) -> None:
-        check_nodes(launch.processes, spread(launch.nodes, self._options, self._nodes, "slurm"), "slurm")
+    def check(self, launch: LaunchConfig, store: Path) -> None:
+        check_nodes(launch.processes, count_nodes(launch.nodes, self._options, self._nodes, "slurm"), "slurm")
         if self._is_checked:
             return
         missing = [name for name in ("sbatch", "srun", "scontrol", "scancel") if shutil.which(name) is None]
@@ -99,8 +99,8 @@ class Slurm:
             )
         self._is_checked = True
 
-    def start(self, job: Job) -> StartedJob:
-        nodes = spread(job.nodes, self._options, self._nodes, "slurm")
+    def start(self, job: JobSpec) -> StartedJob:
+        nodes = count_nodes(job.nodes, self._options, self._nodes, "slurm")
         write_job(job, nodes, self._export)
         started = SlurmJob(job, nodes, self._say, self.submit)
         self._unsubmitted.append(started)
@@ -111,14 +111,16 @@ class Slurm:
         waiting, self._unsubmitted = self._unsubmitted, []
         shapes: dict[str, list[SlurmJob]] = {}
         for started in waiting:
-            shapes.setdefault(script([started.job], started.nodes, self._options, shape_only=True), []).append(started)
+            shapes.setdefault(make_script([started.job], started.nodes, self._options, shape_only=True), []).append(
+                started
+            )
         for same_shape in shapes.values():
             jobs = [started.job for started in same_shape]
-            text = script(jobs, same_shape[0].nodes, self._options)
+            text = make_script(jobs, same_shape[0].nodes, self._options)
             for job in jobs:
                 (job.folder / "slurm.sh").write_text(text)
             path = jobs[0].folder / "slurm.sh"
-            names = ",".join(dict.fromkeys([*ALWAYS, *self._export]))
+            names = ",".join(dict.fromkeys([*EXPORTED_VARIABLES, *self._export]))
             done = _run(["sbatch", "--parsable", f"--export={names}", str(path)], cwd=jobs[0].folder)
             number = done.stdout.strip().partition(";")[0]
             for task, started in enumerate(same_shape):
@@ -127,13 +129,13 @@ class Slurm:
                 else:
                     started.take(number if len(same_shape) == 1 else f"{number}_{task}")
 
-    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+    def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
         """The job that an earlier process of this command submitted, if it waits or runs, or has ended and every rank
         has written its end record."""
         number = _read_text(job.folder / _JOB_ID_NAME) or facts.get("job_id") or _find_job_id(job)
         if not number:
             return None
-        adopted = SlurmJob(job, spread(job.nodes, self._options, self._nodes, "slurm"), self._say, self.submit)
+        adopted = SlurmJob(job, count_nodes(job.nodes, self._options, self._nodes, "slurm"), self._say, self.submit)
         adopted.take(str(number))
         if adopted.exit_code() is None or _has_all_ends(job):
             return adopted
@@ -146,12 +148,12 @@ class Slurm:
 class SlurmJob:
     """One batch job, or one task of an array; submitted when its exit code is first queried."""
 
-    def __init__(self, job: Job, nodes: int, say: Callable[[str], None], submit: Callable[[], None]) -> None:
+    def __init__(self, job: JobSpec, nodes: int, say: Callable[[str], None], submit: Callable[[], None]) -> None:
         self.job, self.nodes = job, nodes
         self._say, self._submit = say, submit
         self._job_id = ""
         self._rejection = ""
-        self._agents = Agents(job.folder, nodes)
+        self._agents = HostAgents(job.folder, nodes)
         self._fields: dict[str, str] = {}
         self._polled_s = -_POLL_S
         self._reported_reason = ""
@@ -244,13 +246,13 @@ class SlurmJob:
             self._polled_s = time.monotonic()
             done = _run(["scontrol", "show", "job", "--oneliner", self._job_id])
             if done.returncode == 0:
-                self._fields = parse_job(done.stdout)
+                self._fields = parse_job_fields(done.stdout)
             elif "Invalid job id" in done.stderr or not self._fields:
                 self._fields = _read_accounting(self._job_id) or {**self._fields, "JobState": "FORGOTTEN"}
         return self._fields.get("JobState", "PENDING")
 
 
-def script(jobs: Sequence[Job], nodes: int, options: Mapping[str, str], *, shape_only: bool = False) -> str:
+def make_script(jobs: Sequence[JobSpec], nodes: int, options: Mapping[str, str], *, shape_only: bool = False) -> str:
     """The batch script of jobs of one shape, stored with each attempt; job N is task N of the array. It contains no
     value of an exported variable. shape_only: only what the jobs of one array must share."""
     first = jobs[0]
@@ -286,7 +288,7 @@ def script(jobs: Sequence[Job], nodes: int, options: Mapping[str, str], *, shape
     return "\n".join(lines) + "\n"
 
 
-def parse_job(text: str) -> dict[str, str]:
+def parse_job_fields(text: str) -> dict[str, str]:
     """The fields of `scontrol show job --oneliner`: KEY=VALUE, where a value may contain blanks."""
     return {key: value.strip() for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text.strip())}
 
@@ -307,7 +309,7 @@ def _read_accounting(number: str) -> dict[str, str] | None:
     return found
 
 
-def _find_job_id(job: Job) -> str | None:
+def _find_job_id(job: JobSpec) -> str | None:
     """The id of a job whose command died between submitting and recording it, found by the job name in its script."""
     text = _read_text(job.folder / "slurm.sh")
     name = re.search(r"^#SBATCH --job-name=(\S+)$", text, re.MULTILINE)
@@ -321,9 +323,9 @@ def _find_job_id(job: Job) -> str | None:
     return queued[0] if len(jobs) == 1 else f"{queued[0]}_{jobs.index(str(job.folder))}"
 
 
-def _has_all_ends(job: Job) -> bool:
+def _has_all_ends(job: JobSpec) -> bool:
     for rank in range(job.processes):
-        path = job.folder / records_name(rank)
+        path = job.folder / records_file_name(rank)
         if not path.exists() or b'"kind":"end"' not in path.read_bytes()[-4096:]:
             return False
     return True

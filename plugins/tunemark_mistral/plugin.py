@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunemark.plugin.descriptors import Architecture, Model, TokenizerName
+from tunemark.plugin.descriptors import Architecture, Model, TokenizerSpec
 from tunemark.plugin.hooks import hookimpl
 
 _RUNTIME = "tunemark_models.runtime:CausalLm"
-_V1 = TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1")
-_V3 = TokenizerName(name="mistral-v3", loader="tunemark_mistral.tokenizer:v3")
+_V1 = TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1")
+_V3 = TokenizerSpec(name="mistral-v3", loader="tunemark_mistral.tokenizer:load_v3")
 
 
 @hookimpl

@@ -97,12 +97,12 @@ def _id_or_none(number: int) -> int | None:
     return None if number < 0 else number
 
 
-def v1() -> SentencePieceTokenizer:
+def load_v1() -> SentencePieceTokenizer:
     """The tokenizer of Mistral 7B v0.1: 32,000 pieces."""
     return SentencePieceTokenizer(name="mistral-v1", path=_find_shipped_file("tokenizer.model.v1"), vocab_size=32000)
 
 
-def v3() -> SentencePieceTokenizer:
+def load_v3() -> SentencePieceTokenizer:
     """The tokenizer of Mistral 7B v0.3: 768 control tokens, never encoded from plain text, then the pieces of v1."""
     path = _find_shipped_file("mistral_instruct_tokenizer_240323.model.v3")
     return SentencePieceTokenizer(name="mistral-v3", path=path, vocab_size=32768)

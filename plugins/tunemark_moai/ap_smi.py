@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunemark.plugin.descriptors import DeviceState, ToolReading
-from tunemark_moai import cells
-from tunemark_moai.tables import Kind, Row, Table, tables_of
-from tunemark_moai.terminal import UnreadableOutput, lines_of
-from tunemark_moai.versions import versions_of
+from tunemark_moai import table_cells
+from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_tables
+from tunemark_moai.terminal_text import UnreadableOutput, split_lines
+from tunemark_moai.versions import parse_versions
 
-ACCELERATORS = Kind(
+ACCELERATOR_TABLE = TableKind(
     name="accelerators",
     first="#",
     known=frozenset({"#", "name", "flavor", "mem usage(%)", "gpu util(%)"}),
@@ -23,16 +23,16 @@ ACCELERATORS = Kind(
 
 def read_status(text: str) -> ToolReading:
     """The last table of a text."""
-    return status_of(tables_of(lines_of(text), (ACCELERATORS,)))
+    return parse_status(find_tables(split_lines(text), (ACCELERATOR_TABLE,)))
 
 
-def status_of(tables: Sequence[Table]) -> ToolReading:
+def parse_status(tables: Sequence[BorderedTable]) -> ToolReading:
     """The last table of accelerators. The version is the MoAI framework's, not the platform's."""
-    found = [table for table in tables if table.kind is ACCELERATORS]
+    found = [table for table in tables if table.kind is ACCELERATOR_TABLE]
     if not found:
         raise UnreadableOutput(what="there is no such table", expected="the table of ap-smi")
     last = found[-1]
-    versions = versions_of(last.titles)
+    versions = parse_versions(last.titles)
     devices: dict[int, DeviceState] = {}
     for row in last.rows:
         device = _device(row)
@@ -49,13 +49,13 @@ def status_of(tables: Sequence[Table]) -> ToolReading:
     )
 
 
-def _device(row: Row) -> DeviceState:
-    number, is_default = cells.marked(row, "#")
+def _device(row: TableRow) -> DeviceState:
+    number, is_default = table_cells.parse_starred_integer(row, "#")
     return DeviceState(
         id=number,
         default=is_default or None,
-        name=cells.name(row, "name"),
-        flavor=cells.flavor(row, "flavor"),
-        memory_used_fraction=cells.fraction(row, "mem usage(%)", sign=False),
-        utilization=cells.fraction(row, "gpu util(%)", sign=False),
+        name=table_cells.parse_text(row, "name"),
+        flavor=table_cells.parse_flavor(row, "flavor"),
+        memory_used_fraction=table_cells.parse_fraction(row, "mem usage(%)", sign=False),
+        utilization=table_cells.parse_fraction(row, "gpu util(%)", sign=False),
     )

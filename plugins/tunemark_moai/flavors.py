@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tunemark.physics.peaks import peak
+from tunemark.physics.peaks import find_peak
 from tunemark.plugin.descriptors import Accelerator
 
 DEVICE_MIB = 65520
@@ -21,7 +21,7 @@ CHIP = "MI250"
 SOURCE = "KT_HAC_Models_Info.md of moreh-2024docs-test: 1 MI250 = 2 devices of 64 GB"
 
 
-class Made(NamedTuple):
+class FlavorHardware(NamedTuple):
     """devices: how many of 64 GB. nodes: how many servers, None where the source's table lacks the flavor."""
 
     devices: int
@@ -30,28 +30,28 @@ class Made(NamedTuple):
 
 # In the order of the menus of 24.x.
 _HARDWARE = {
-    "Small.64GB": Made(1, 1),
-    "Medium.128GB": Made(2, 1),
-    "Large.256GB": Made(4, 1),
-    "xLarge.512GB": Made(8, 1),
-    "1.5xLarge.768GB": Made(12, None),
-    "2xLarge.1024GB": Made(16, 2),
-    "3xLarge.1536GB": Made(24, 3),
-    "4xLarge.2048GB": Made(32, 4),
-    "6xLarge.3072GB": Made(48, 6),
-    "8xLarge.4096GB": Made(64, 8),
-    "12xLarge.6144GB": Made(96, 12),
-    "24xLarge.12288GB": Made(192, 24),
-    "48xLarge.24576GB": Made(384, 48),
+    "Small.64GB": FlavorHardware(1, 1),
+    "Medium.128GB": FlavorHardware(2, 1),
+    "Large.256GB": FlavorHardware(4, 1),
+    "xLarge.512GB": FlavorHardware(8, 1),
+    "1.5xLarge.768GB": FlavorHardware(12, None),
+    "2xLarge.1024GB": FlavorHardware(16, 2),
+    "3xLarge.1536GB": FlavorHardware(24, 3),
+    "4xLarge.2048GB": FlavorHardware(32, 4),
+    "6xLarge.3072GB": FlavorHardware(48, 6),
+    "8xLarge.4096GB": FlavorHardware(64, 8),
+    "12xLarge.6144GB": FlavorHardware(96, 12),
+    "24xLarge.12288GB": FlavorHardware(192, 24),
+    "48xLarge.24576GB": FlavorHardware(384, 48),
 }
 _BY_NAME = {name.casefold(): name for name in _HARDWARE}
 # Values of ACCELERATOR_PLATFORM_FLAVOR, for 25.3.208 and later, in the examples of moreh-dev/moai-examples.
-DEFAULTS = ("flavor-default-8", "flavor-default-16", "flavor-default-32")
+DEFAULT_FLAVORS = ("flavor-default-8", "flavor-default-16", "flavor-default-32")
 
-DOCUMENTED = (*_HARDWARE, *DEFAULTS)
+DOCUMENTED_FLAVORS = (*_HARDWARE, *DEFAULT_FLAVORS)
 
 
-def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) -> Accelerator:
+def make_accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) -> Accelerator:
     """The `Accelerator` of a flavor. What is not documented is None, and `source` says so."""
     name = _BY_NAME.get(flavor.casefold(), flavor)
     made = _HARDWARE.get(name)
@@ -66,7 +66,7 @@ def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) ->
             is_simulated=is_simulated,
             can_calibrate=False,
         )
-    of_one = peak(CHIP, "bf16", 1)
+    of_one = find_peak(CHIP, "bf16", 1)
     assert of_one is not None
     packages, half = divmod(made.devices, _DEVICES_PER_MI250)
     return Accelerator(
@@ -88,7 +88,7 @@ def accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) ->
     )
 
 
-def rank(flavor: str) -> tuple[float, str]:
+def memory_sort_key(flavor: str) -> tuple[float, str]:
     """A sort key by memory: the GB in the name, else its last number in units of 64 GB, else after all others."""
     memory = re.search(r"\.([0-9]+)(?:GB)?$", flavor, re.I)
     number = re.search(r"([0-9]+)$", flavor)

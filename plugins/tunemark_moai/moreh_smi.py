@@ -13,14 +13,14 @@ from datetime import datetime
 from typing import Literal
 
 from tunemark.plugin.descriptors import DeviceState, ProcessState
-from tunemark_moai import cells
-from tunemark_moai.tables import Kind, Row, Table, tables_of
-from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
-from tunemark_moai.versions import versions_of
+from tunemark_moai import table_cells
+from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_tables
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
+from tunemark_moai.versions import parse_versions
 
 # The flavor's column is named `Model` up to 25.1, and `Flavor` in some outputs of 24.2 and 24.5. `device` prints three
 # columns; `--token` prints Token and no memory.
-DEVICES = Kind(
+DEVICE_TABLE = TableKind(
     name="devices",
     first="device",
     known=frozenset(
@@ -28,20 +28,20 @@ DEVICES = Kind(
     ),
     needed=(frozenset({"name", "model"}), frozenset({"name", "flavor"})),
 )
-PROCESSES = Kind(
+PROCESS_TABLE = TableKind(
     name="processes",
     first="device",
     known=frozenset({"device", "job id", "pid", "process", "memory usage"}),
     needed=(frozenset({"pid", "process"}),),
     verbatim="process",
 )
-PARTS = Kind(
+PHYSICAL_DEVICE_TABLE = TableKind(
     name="parts",
     first="dev",
     known=frozenset({"dev", "location", "dev temp", "mem temp", "dev util", "mem util", "mem usage"}),
     needed=(frozenset({"location"}),),
 )
-KINDS = (DEVICES, PROCESSES, PARTS)
+TABLE_KINDS = (DEVICE_TABLE, PROCESS_TABLE, PHYSICAL_DEVICE_TABLE)
 
 _MONTHS = (
     "January", "February", "March", "April", "May", "June",
@@ -56,9 +56,9 @@ _RESULT_PATTERN = re.compile(
 )
 _VERSION_PATTERN = re.compile(r"Moreh AI Platform ([0-9][0-9A-Za-z.+-]*)")
 
-Act = Literal["add", "remove", "switch", "reset"]
+DeviceAction = Literal["add", "remove", "switch", "reset"]
 
-_ACTIONS: dict[str, Act] = {
+_ACTIONS: dict[str, DeviceAction] = {
     "create device": "add",
     "remove device": "remove",
     "switch current device": "switch",
@@ -67,7 +67,7 @@ _ACTIONS: dict[str, Act] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
+class SmiStatus:
     """One status table with its processes.
 
     at: the tool's clock, without a time zone. version_current: of the client's software. version_latest: the newest
@@ -84,7 +84,7 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Token:
+class DeviceToken:
     """The token that a device belongs to. It authorises whoever holds it, so `repr` leaves it out."""
 
     device: int
@@ -93,7 +93,7 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class PhysicalDevice:
     """One physical device behind the accelerator, from `-p`. host and index: its location, like `back01:0`."""
 
     id: int
@@ -107,33 +107,33 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
+class PhysicalDevices:
     """The physical devices of the running job. at: the tool's clock."""
 
     at: datetime | None
-    parts: tuple[Part, ...]
+    parts: tuple[PhysicalDevice, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class ActionResult:
     """The success or failure that `--reset` or `device ...` reports; `reason`: the text that follows a failure."""
 
-    act: Act
+    act: DeviceAction
     succeeded: bool
     reason: str | None
-    line: Line
+    line: TerminalLine
 
 
-def read_status(text: str) -> Status:
+def read_status(text: str) -> SmiStatus:
     """The last status table of a text, of any version and any known columns."""
-    return status_of(tables_of(lines_of(text), KINDS))
+    return parse_status(find_tables(split_lines(text), TABLE_KINDS))
 
 
-def status_of(tables: Sequence[Table]) -> Status:
+def parse_status(tables: Sequence[BorderedTable]) -> SmiStatus:
     """The last table of devices, and the processes that follow it."""
-    last = _last(tables, DEVICES, "a table of devices")
-    following = [t for t in tables[tables.index(last) + 1 :] if t.kind is PROCESSES]
-    versions = versions_of(last.titles)
+    last = _last(tables, DEVICE_TABLE, "a table of devices")
+    following = [t for t in tables[tables.index(last) + 1 :] if t.kind is PROCESS_TABLE]
+    versions = parse_versions(last.titles)
     devices = tuple(_device(row) for row in last.rows)
     ids = [device.id for device in devices]
     for row, device in zip(last.rows, devices, strict=True):
@@ -141,8 +141,8 @@ def status_of(tables: Sequence[Table]) -> Status:
             raise UnreadableOutput(
                 what=f"device {device.id} is in the table twice", line=row.line, expected="each device once"
             )
-    return Status(
-        at=instant_of(last.before),
+    return SmiStatus(
+        at=parse_timestamp(last.before),
         version_current=versions.get("current") or versions.get("client") or versions.get("moreh-smi"),
         version_latest=versions.get("latest"),
         version_server=versions.get("server"),
@@ -151,37 +151,45 @@ def status_of(tables: Sequence[Table]) -> Status:
     )
 
 
-def read_tokens(text: str) -> tuple[Token, ...]:
+def read_tokens(text: str) -> tuple[DeviceToken, ...]:
     """The table of `--token`, or the Token column of a status table up to 22.8."""
-    last = _last([t for t in tables_of(lines_of(text), KINDS) if "token" in t.columns], DEVICES, "a table with tokens")
+    last = _last(
+        [t for t in find_tables(split_lines(text), TABLE_KINDS) if "token" in t.columns],
+        DEVICE_TABLE,
+        "a table with tokens",
+    )
     return tuple(
-        Token(device=cells.marked(row, "device")[0], token=cells.name(row, "token"), flavor=_flavor(row))
+        DeviceToken(
+            device=table_cells.parse_starred_integer(row, "device")[0],
+            token=table_cells.parse_text(row, "token"),
+            flavor=_flavor(row),
+        )
         for row in last.rows
     )
 
 
-def read_parts(text: str) -> Parts:
+def read_physical_devices(text: str) -> PhysicalDevices:
     """The table of `-p`."""
-    return parts_of(tables_of(lines_of(text), KINDS))
+    return parse_physical_devices(find_tables(split_lines(text), TABLE_KINDS))
 
 
-def parts_of(tables: Sequence[Table]) -> Parts:
+def parse_physical_devices(tables: Sequence[BorderedTable]) -> PhysicalDevices:
     """The last table of physical devices."""
-    last = _last(tables, PARTS, "a table of `moreh-smi -p`")
-    return Parts(at=instant_of(last.before), parts=tuple(_physical_device(row) for row in last.rows))
+    last = _last(tables, PHYSICAL_DEVICE_TABLE, "a table of `moreh-smi -p`")
+    return PhysicalDevices(at=parse_timestamp(last.before), parts=tuple(_physical_device(row) for row in last.rows))
 
 
-def read_answers(text: str) -> tuple[Answer, ...]:
+def read_action_results(text: str) -> tuple[ActionResult, ...]:
     """Every success or failure that `--reset` and `device ...` report, in order; empty where there is none."""
-    return answers_of(lines_of(text))
+    return parse_action_results(split_lines(text))
 
 
-def answers_of(lines: Sequence[Line]) -> tuple[Answer, ...]:
+def parse_action_results(lines: Sequence[TerminalLine]) -> tuple[ActionResult, ...]:
     answers = []
     for line in lines:
-        if found := _RESULT_PATTERN.search(unmarked(line.text)):
+        if found := _RESULT_PATTERN.search(strip_markup(line.text)):
             answers.append(
-                Answer(
+                ActionResult(
                     act=_ACTIONS[found["what"].casefold()],
                     succeeded=found["how"].casefold() == "success",
                     reason=(found["why"] or found["rest"] or "").strip() or None,
@@ -193,16 +201,16 @@ def answers_of(lines: Sequence[Line]) -> tuple[Answer, ...]:
 
 def read_version(text: str) -> str:
     """The version that `-v` prints."""
-    lines = lines_of(text)
+    lines = split_lines(text)
     for line in lines:
-        if found := _VERSION_PATTERN.search(unmarked(line.text)):
+        if found := _VERSION_PATTERN.search(strip_markup(line.text)):
             return found.group(1).rstrip(".")
     raise UnreadableOutput(
         what="there is no version", line=_first_nonblank(lines), expected="a line like `Moreh AI Platform 22.10.2`"
     )
 
 
-def instant_of(lines: Sequence[Line]) -> datetime | None:
+def parse_timestamp(lines: Sequence[TerminalLine]) -> datetime | None:
     """The last date line, like `14:23:17 September 12, 2023`; None where there is none or it is no valid date."""
     found = [match for line in lines for match in _TIMESTAMP.finditer(line.text)]
     if not found:
@@ -214,24 +222,24 @@ def instant_of(lines: Sequence[Line]) -> datetime | None:
         return None
 
 
-def _device(row: Row) -> DeviceState:
-    number, is_default = cells.marked(row, "device")
+def _device(row: TableRow) -> DeviceState:
+    number, is_default = table_cells.parse_starred_integer(row, "device")
     return DeviceState(
         id=number,
         default=is_default,
-        name=cells.name(row, "name"),
+        name=table_cells.parse_text(row, "name"),
         flavor=_flavor(row),
-        memory_used_mib=cells.mebibytes(row, "memory usage"),
-        memory_total_mib=cells.mebibytes(row, "total memory"),
-        utilization=cells.fraction(row, "utilization", sign=True),
+        memory_used_mib=table_cells.parse_mebibytes(row, "memory usage"),
+        memory_total_mib=table_cells.parse_mebibytes(row, "total memory"),
+        utilization=table_cells.parse_fraction(row, "utilization", sign=True),
     )
 
 
-def _flavor(row: Row) -> str | None:
-    return cells.flavor(row, "flavor" if "flavor" in row.cells else "model")
+def _flavor(row: TableRow) -> str | None:
+    return table_cells.parse_flavor(row, "flavor" if "flavor" in row.cells else "model")
 
 
-def _with_default(table: Table, devices: tuple[DeviceState, ...]) -> tuple[DeviceState, ...]:
+def _with_default(table: BorderedTable, devices: tuple[DeviceState, ...]) -> tuple[DeviceState, ...]:
     """Up to 22.8 there is no star, and later a lone device may lack it: without one, every `default` is None."""
     stars = [row for row, device in zip(table.rows, devices, strict=True) if device.default]
     if len(stars) > 1:
@@ -243,36 +251,36 @@ def _with_default(table: Table, devices: tuple[DeviceState, ...]) -> tuple[Devic
     return tuple(replace(device, default=None) for device in devices)
 
 
-def _process(row: Row) -> ProcessState:
+def _process(row: TableRow) -> ProcessState:
     return ProcessState(
-        device=cells.marked(row, "device")[0],
-        job_id=cells.whole(row, "job id"),
-        pid=cells.whole(row, "pid"),
-        command=cells.name(row, "process"),
-        memory_mib=cells.mebibytes(row, "memory usage"),
+        device=table_cells.parse_starred_integer(row, "device")[0],
+        job_id=table_cells.parse_integer(row, "job id"),
+        pid=table_cells.parse_integer(row, "pid"),
+        command=table_cells.parse_text(row, "process"),
+        memory_mib=table_cells.parse_mebibytes(row, "memory usage"),
     )
 
 
-def _physical_device(row: Row) -> Part:
-    host, index = cells.place(row, "location")
-    return Part(
-        id=cells.marked(row, "dev")[0],
+def _physical_device(row: TableRow) -> PhysicalDevice:
+    host, index = table_cells.parse_location(row, "location")
+    return PhysicalDevice(
+        id=table_cells.parse_starred_integer(row, "dev")[0],
         host=host,
         index=index,
-        temperature_c=cells.celsius(row, "dev temp"),
-        memory_temperature_c=cells.celsius(row, "mem temp"),
-        utilization=cells.fraction(row, "dev util", sign=True),
-        memory_utilization=cells.fraction(row, "mem util", sign=True),
-        memory_used_fraction=cells.fraction(row, "mem usage", sign=True),
+        temperature_c=table_cells.parse_celsius(row, "dev temp"),
+        memory_temperature_c=table_cells.parse_celsius(row, "mem temp"),
+        utilization=table_cells.parse_fraction(row, "dev util", sign=True),
+        memory_utilization=table_cells.parse_fraction(row, "mem util", sign=True),
+        memory_used_fraction=table_cells.parse_fraction(row, "mem usage", sign=True),
     )
 
 
-def _last(tables: Sequence[Table], kind: Kind, expected: str) -> Table:
+def _last(tables: Sequence[BorderedTable], kind: TableKind, expected: str) -> BorderedTable:
     found = [table for table in tables if table.kind is kind]
     if not found:
         raise UnreadableOutput(what="there is no such table", expected=expected)
     return found[-1]
 
 
-def _first_nonblank(lines: Sequence[Line]) -> Line | None:
+def _first_nonblank(lines: Sequence[TerminalLine]) -> TerminalLine | None:
     return next((line for line in lines if line.text.strip()), None)

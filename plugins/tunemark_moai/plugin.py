@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunemark.errors import TunemarkError
-from tunemark.plugin.descriptors import Accelerator, Launch, Strategy, ToolReading
+from tunemark.plugin.descriptors import Accelerator, LaunchConfig, Strategy, ToolReading
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 
 if TYPE_CHECKING:
-    from tunemark_moai.control import ByTools, ByVariable
-    from tunemark_moai.watch import Watch
+    from tunemark_moai.flavor_control import ToolFlavorControl, VariableFlavorControl
+    from tunemark_moai.job_monitor import MoaiJobMonitor
 
-SIMULATOR = "TUNEMARK_MOAI_SIM"
+SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"
 # Seconds between two calls of the status tool while a job runs. The cost of a call is not documented.
-SAMPLE_S = 10.0
-SAMPLE_VARIABLE = "TUNEMARK_MOAI_SAMPLE_S"
+SAMPLE_INTERVAL_S = 10.0
+SAMPLE_INTERVAL_VARIABLE = "TUNEMARK_MOAI_SAMPLE_S"
 _ENABLE_VARIABLE = "MOREH_ENABLE_ADVANCED_PARALLELIZATION"
 
 _ARGUMENTS = {
@@ -38,11 +38,11 @@ _WITHOUT_AUTO = ("pipeline_parallel", "mixed_precision")
 _PINNED_BY_MANUAL = ("num_stages", "num_micro_batches", "activation_recomputation", "distribute_parameter")
 
 
-class Moai:
+class MoaiDevice:
     """The accelerator that Moreh's MoAI platform offers to this machine."""
 
     name = "moai"
-    runtime = "tunemark_moai.runtime:Moai"
+    runtime = "tunemark_moai.runtime:MoaiRuntime"
 
     def __init__(self, path: str | None = None, environment: Mapping[str, str] = os.environ) -> None:
         """path: where to look for the tools; None is PATH."""
@@ -50,27 +50,27 @@ class Moai:
 
     def accelerators(self) -> Sequence[Accelerator]:
         """The flavors of the menu, or the documented ones where no tool lists them; empty without a tool."""
-        from tunemark_moai.flavors import rank
+        from tunemark_moai.flavors import memory_sort_key
 
         if self._control is None:
             return []
-        return [self._accelerator(name) for name in sorted(self._control.sizes(), key=rank)]
+        return [self._accelerator(name) for name in sorted(self._control.sizes(), key=memory_sort_key)]
 
     def accelerator(self, size: str) -> Accelerator | None:
         if self._control is None:
             return next((each for each in self.documented() if each.name.casefold() == size.casefold()), None)
-        from tunemark_moai.control import ByVariable
+        from tunemark_moai.flavor_control import VariableFlavorControl
 
         # No tool lists the valid values of the variable, so any name that the user gives is accepted.
-        if isinstance(self._control, ByVariable):
+        if isinstance(self._control, VariableFlavorControl):
             return self._accelerator(size)
         found = next((name for name in self._control.sizes() if name.casefold() == size.casefold()), None)
         return self._accelerator(found) if found else None
 
     def documented(self) -> Sequence[Accelerator]:
-        from tunemark_moai.flavors import DOCUMENTED, accelerator
+        from tunemark_moai.flavors import DOCUMENTED_FLAVORS, make_accelerator
 
-        known = [accelerator(name, is_present=False) for name in DOCUMENTED]
+        known = [make_accelerator(name, is_present=False) for name in DOCUMENTED_FLAVORS]
         return sorted(
             (each for each in known if each.memory_bytes is not None), key=lambda each: each.memory_bytes or 0
         )
@@ -89,20 +89,22 @@ class Moai:
         return self._control.hold(accelerator.name, store)
 
     def left_over(self, store: Path) -> str | None:
-        from tunemark_moai.restore import NAME, left_over
+        from tunemark_moai.restore_record import RECORD_NAME, read_restore_record
 
-        former = left_over(store)
+        former = read_restore_record(store)
         if former is None or former.is_held:
             return None
         return (
             f"moai: an interrupted run changed accelerator {former.device} at {former.since} and did not restore it; "
             f"before, it was {former.flavor}. This run restores it when it ends. To do it now: `{former.command}`, "
-            f"then delete {store / NAME}"
+            f"then delete {store / RECORD_NAME}"
         )
 
-    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """One process: it sees one device, and the platform distributes the work itself."""
-        return Launch(processes=1, threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        return LaunchConfig(
+            processes=1, threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        )
 
     def refusal(self, accelerator: Accelerator, strategy: str, settings: Mapping[str, Any]) -> str | None:
         name, *options = strategy.split(":")
@@ -126,40 +128,42 @@ class Moai:
             return f"manual leaves no choice to the platform, so pin {', '.join(missing)} too; auto accepts a subset"
         return None
 
-    def watch(self, accelerator: Accelerator, attempt: Path, say: Callable[[str], None]) -> Watch:
-        from tunemark_moai.tools import Tools
-        from tunemark_moai.watch import Watch
+    def watch(self, accelerator: Accelerator, attempt: Path, say: Callable[[str], None]) -> MoaiJobMonitor:
+        from tunemark_moai.job_monitor import MoaiJobMonitor
+        from tunemark_moai.tools import MoaiTools
 
-        given = self._environment.get(SAMPLE_VARIABLE)
-        return Watch(Tools.of_environment(), attempt, say, SAMPLE_S if given is None else float(given))
+        given = self._environment.get(SAMPLE_INTERVAL_VARIABLE)
+        return MoaiJobMonitor(
+            MoaiTools.of_environment(), attempt, say, SAMPLE_INTERVAL_S if given is None else float(given)
+        )
 
     def read_output(self, text: str) -> ToolReading:
         """Any table of `moreh-smi` or `ap-smi`."""
         # Compiling the parsers' patterns takes 80 ms; importing them here spares every other command the wait.
-        from tunemark_moai.saved import read_devices
+        from tunemark_moai.device_status import read_devices
 
         return read_devices(text)
 
     @functools.cached_property
-    def _control(self) -> ByVariable | ByTools | None:
-        from tunemark_moai.tools import Tools
+    def _control(self) -> VariableFlavorControl | ToolFlavorControl | None:
+        from tunemark_moai.tools import MoaiTools
 
-        tools = Tools(path=self._path) if self._path else Tools.of_environment()
+        tools = MoaiTools(path=self._path) if self._path else MoaiTools.of_environment()
         if not (tools.find("ap-smi") or tools.find("moreh-smi")):
             return None
-        from tunemark_moai.control import control_of
+        from tunemark_moai.flavor_control import find_flavor_control
 
-        return control_of(tools, self._environment)
+        return find_flavor_control(tools, self._environment)
 
     def _accelerator(self, name: str) -> Accelerator:
-        from tunemark_moai.flavors import accelerator
+        from tunemark_moai.flavors import make_accelerator
 
-        return accelerator(name, is_present=True, is_simulated=SIMULATOR in self._environment)
+        return make_accelerator(name, is_present=True, is_simulated=SIMULATOR_VARIABLE in self._environment)
 
 
 @hookimpl
 def tunemark_devices() -> Sequence[Device]:
-    return [Moai()]
+    return [MoaiDevice()]
 
 
 @hookimpl

@@ -15,12 +15,12 @@ import torch
 from tunemark_worker.contract import Assignment, Place
 
 # The state folder of the simulator, where one stands in for the platform; see tunemark_moai.simulator.
-SIMULATOR = "TUNEMARK_MOAI_SIM"
+SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"
 # 1.13.1+cu116.moreh24.5.0, 2.1.0+moreh25.1.202
 _BUILD_PATTERN = re.compile(r"^([0-9.]+)\+(?:cu[0-9]+\.)?moreh([0-9.]+)$")
 
 
-class Moai:
+class MoaiRuntime:
     """The one accelerator that the process sees, however many devices are behind it.
 
     Python and the accelerator run asynchronously, and the documented way to wait is to read a value (HAC guide,
@@ -34,7 +34,7 @@ class Moai:
         self._moreh: Any = None
 
     def open(self, assignment: Assignment) -> Place:
-        self._moreh = platform()
+        self._moreh = load_platform()
         torch.set_num_threads(assignment.threads)
         # The simulator names the device of torch on which its accelerator computes.
         device = getattr(self._moreh, "simulated_device", "cuda")
@@ -84,11 +84,11 @@ class AdvancedParallelization:
     """
 
     def __init__(self, assignment: Assignment) -> None:
-        self._arguments = arguments(assignment.strategy_options)
+        self._arguments = parse_arguments(assignment.strategy_options)
 
     def prepare(self) -> None:
         # The documents (ap_advanced_setting.md) require this call before the model is built.
-        platform().option.enable_advanced_parallelization(**self._arguments)
+        load_platform().option.enable_advanced_parallelization(**self._arguments)
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
         return model
@@ -97,15 +97,15 @@ class AdvancedParallelization:
         return None
 
 
-def arguments(options: Mapping[str, str]) -> Dict[str, Any]:
+def parse_arguments(options: Mapping[str, str]) -> Dict[str, Any]:
     """The arguments of the platform's call, from a strategy's options: `auto`, booleans and integers."""
     words = {"true": True, "false": False, "auto": "auto"}
     return {name: words[text] if text in words else int(text) for name, text in options.items()}
 
 
-def platform() -> Any:
+def load_platform() -> Any:
     """`torch.moreh`, or the simulator's replacement."""
-    if SIMULATOR in os.environ and not hasattr(torch, "moreh"):
+    if SIMULATOR_VARIABLE in os.environ and not hasattr(torch, "moreh"):
         from tunemark_moai.simulator.torch_moreh import install
 
         install(torch)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
 
 # A flavor, optionally with its group of servers: `Small.64GB`, `small mg1`.
 _FLAVOR = r"([0-9A-Za-z][\w.+-]*)"
@@ -26,7 +26,7 @@ _NO_TOKEN = re.compile(r"InvalidToken|SDA token is not (?:set|given)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flavor:
+class MenuEntry:
     """One entry of a menu. index: what to type to select it. group: of servers, where the site has groups."""
 
     index: int
@@ -36,10 +36,10 @@ class Flavor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Menu:
+class FlavorMenu:
     """One menu. is_asking: its prompt follows it. typed: the text after the prompt, if any."""
 
-    flavors: tuple[Flavor, ...]
+    flavors: tuple[MenuEntry, ...]
     is_asking: bool
     typed: str | None
 
@@ -50,7 +50,7 @@ class Menu:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Switched:
+class SwitchConfirmation:
     """The tool's message that it has switched."""
 
     accelerator: str
@@ -59,7 +59,7 @@ class Switched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Session:
+class SwitchSession:
     """All output of one run of the tool. accelerator, flavor, group: from the heading at the start, else None.
 
     in_use: the accelerator that cannot be switched because a process holds it. asks: the number of prompts, including
@@ -70,18 +70,18 @@ class Session:
     accelerator: str | None
     flavor: str | None
     group: str | None
-    menus: tuple[Menu, ...]
-    switched: tuple[Switched, ...]
+    menus: tuple[FlavorMenu, ...]
+    switched: tuple[SwitchConfirmation, ...]
     in_use: str | None
     asks: int
 
 
-def read_session(text: str) -> Session:
+def read_session(text: str) -> SwitchSession:
     """Raises `UnreadableOutput` where there is no output of the tool, no token, or an inconsistent menu."""
-    return session_of(lines_of(text))
+    return parse_session(split_lines(text))
 
 
-def read_menu(text: str) -> Menu:
+def read_menu(text: str) -> FlavorMenu:
     """The last menu of a text."""
     session = read_session(text)
     if not session.menus:
@@ -89,13 +89,13 @@ def read_menu(text: str) -> Menu:
     return session.menus[-1]
 
 
-def is_sign(line: Line) -> bool:
+def is_tool_output(line: TerminalLine) -> bool:
     """Whether a line is the tool's heading, prompt or reply."""
-    text = unmarked(line.text)
+    text = strip_markup(line.text)
     return any(sign.search(text) for sign in (_HEADING, _PROMPT, _SWITCHED, _IN_USE))
 
 
-def session_of(lines: Sequence[Line]) -> Session:
+def parse_session(lines: Sequence[TerminalLine]) -> SwitchSession:
     reader = _MenuReader()
     for line in lines:
         reader.take(line)
@@ -105,15 +105,15 @@ def session_of(lines: Sequence[Line]) -> Session:
 @dataclass(kw_only=True, slots=True)
 class _MenuReader:
     heading: tuple[str | None, str | None, str | None] | None = None
-    entries: list[tuple[Line, Flavor]] = field(default_factory=list)
-    menus: list[Menu] = field(default_factory=list)
-    switched: list[Switched] = field(default_factory=list)
+    entries: list[tuple[TerminalLine, MenuEntry]] = field(default_factory=list)
+    menus: list[FlavorMenu] = field(default_factory=list)
+    switched: list[SwitchConfirmation] = field(default_factory=list)
     in_use: str | None = None
     asks: int = 0
 
-    def take(self, line: Line) -> None:
+    def take(self, line: TerminalLine) -> None:
         # A single star marks an entry; two or more are Markdown bold.
-        text = unmarked(line.text)
+        text = strip_markup(line.text)
         if _NO_TOKEN.search(text):
             raise UnreadableOutput(
                 what="the tool stopped: it has no token",
@@ -128,14 +128,14 @@ class _MenuReader:
         elif switched := _SWITCHED.search(text):
             self._finish_menu()
             self.switched.append(
-                Switched(accelerator=switched.group(1), flavor=switched.group(3), group=switched.group(4))
+                SwitchConfirmation(accelerator=switched.group(1), flavor=switched.group(3), group=switched.group(4))
             )
         elif in_use := _IN_USE.search(text):
             self.in_use = in_use.group(1)
         elif not _VERSION.search(text) and (heading := _HEADING.search(text)) and not self.heading:
             self.heading = (heading.group(1), heading.group(2), heading.group(3))
 
-    def finish(self, lines: Sequence[Line]) -> Session:
+    def finish(self, lines: Sequence[TerminalLine]) -> SwitchSession:
         self._finish_menu()
         # A heading alone is not enough: any program may print "Current ...: ...".
         if not (self.menus or self.switched or self.in_use or self.asks):
@@ -146,7 +146,7 @@ class _MenuReader:
                 expected='"Current <accelerator>: <flavor>", a menu, "Selection (1-13, q, Q):", or a reply',
             )
         accelerator, flavor, group = self.heading or (None, None, None)
-        return Session(
+        return SwitchSession(
             accelerator=accelerator or (self.switched[0].accelerator if self.switched else None),
             flavor=flavor,
             group=group,
@@ -156,7 +156,7 @@ class _MenuReader:
             asks=self.asks,
         )
 
-    def _entry(self, line: Line, index: int, text: str) -> None:
+    def _entry(self, line: TerminalLine, index: int, text: str) -> None:
         found = _ENTRY.fullmatch(text)
         if not found:
             if self.entries and index == self.entries[-1][1].index + 1:
@@ -166,7 +166,9 @@ class _MenuReader:
             return  # a numbered line of another program
         if index == 1:
             self._finish_menu()
-        flavor = Flavor(index=index, flavor=found.group(1), group=found.group(2), is_marked=found.group(3) is not None)
+        flavor = MenuEntry(
+            index=index, flavor=found.group(1), group=found.group(2), is_marked=found.group(3) is not None
+        )
         if index != len(self.entries) + 1:
             raise UnreadableOutput(
                 what=f"entry {index} of the menu follows entry {len(self.entries)}",
@@ -175,7 +177,7 @@ class _MenuReader:
             )
         self.entries.append((line, flavor))
 
-    def _question(self, line: Line, low: int, high: int, typed: str) -> None:
+    def _question(self, line: TerminalLine, low: int, high: int, typed: str) -> None:
         self.asks += 1
         # `device --switch` prompts for a device, numbered from 0, below a table.
         if self.entries and (low, high) != (1, len(self.entries)):
@@ -194,5 +196,5 @@ class _MenuReader:
             raise UnreadableOutput(
                 what="more than one flavor is marked as the current one", line=marked[1], expected="one star at most"
             )
-        self.menus.append(Menu(flavors=tuple(f for _, f in self.entries), is_asking=is_asking, typed=typed))
+        self.menus.append(FlavorMenu(flavors=tuple(f for _, f in self.entries), is_asking=is_asking, typed=typed))
         self.entries = []

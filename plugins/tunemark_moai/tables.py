@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tunemark_moai.terminal import Line, UnreadableOutput, unmarked
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, strip_markup
 
 # A border has at least four characters: `+++` and `---` are the file headers of a diff.
 _WHOLE_BORDER = re.compile(r"[-=+]{4,}")
@@ -27,7 +27,7 @@ _LOG = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class TableKind:
     """A kind of table, identified by its column names in lower case.
 
     first: the first column. known: all possible columns, including the first. needed: sets of columns, at least one
@@ -42,26 +42,26 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     """One row: its line, and its cells by column name."""
 
-    line: Line
+    line: TerminalLine
     cells: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class BorderedTable:
     """One table. before: other lines since the previous table. titles: the text of the rows above the header."""
 
-    kind: Kind
-    before: tuple[Line, ...]
-    titles: tuple[Line, ...]
-    header: Line
+    kind: TableKind
+    before: tuple[TerminalLine, ...]
+    titles: tuple[TerminalLine, ...]
+    header: TerminalLine
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
-def tables_of(lines: Sequence[Line], kinds: Sequence[Kind]) -> list[Table]:
+def find_tables(lines: Sequence[TerminalLine], kinds: Sequence[TableKind]) -> list[BorderedTable]:
     """All tables in order. Raises `UnreadableOutput` for a row, header or table that is not understood."""
     reader = _TableReader(kinds=kinds)
     pieces = [piece for line in lines for piece in _split_glued(line)]
@@ -70,7 +70,7 @@ def tables_of(lines: Sequence[Line], kinds: Sequence[Kind]) -> list[Table]:
     return reader.finish()
 
 
-def has_border(line: Line) -> bool:
+def has_border(line: TerminalLine) -> bool:
     """Whether a line contains a border of a table."""
     return _BORDER_IN_LINE.search(line.text) is not None
 
@@ -80,27 +80,27 @@ def has_border(line: Line) -> bool:
 
 @dataclass(kw_only=True, slots=True)
 class _OpenTable:
-    kind: Kind
-    before: tuple[Line, ...]
-    titles: tuple[Line, ...]
-    header: Line
+    kind: TableKind
+    before: tuple[TerminalLine, ...]
+    titles: tuple[TerminalLine, ...]
+    header: TerminalLine
     columns: tuple[str, ...]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
     borders: int = 0
     is_closed: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
 class _TableReader:
-    kinds: Sequence[Kind]
-    done: list[Table] = field(default_factory=list)
+    kinds: Sequence[TableKind]
+    done: list[BorderedTable] = field(default_factory=list)
     table: _OpenTable | None = None
-    other_lines: list[Line] = field(default_factory=list)
-    titles: list[Line] = field(default_factory=list)
-    foreign_line: Line | None = None
+    other_lines: list[TerminalLine] = field(default_factory=list)
+    titles: list[TerminalLine] = field(default_factory=list)
+    foreign_line: TerminalLine | None = None
     """A line inside the open table that does not belong to it: the table's end was lost, or it is damaged."""
 
-    def take(self, line: Line) -> None:
+    def take(self, line: TerminalLine) -> None:
         text = line.text.strip()
         if not text:
             return
@@ -117,11 +117,11 @@ class _TableReader:
         else:
             self._other(line)
 
-    def finish(self) -> list[Table]:
+    def finish(self) -> list[BorderedTable]:
         self._close()
         return self.done
 
-    def _border(self, line: Line) -> None:
+    def _border(self, line: TerminalLine) -> None:
         if not self.table:
             return
         if self.foreign_line:
@@ -134,13 +134,13 @@ class _TableReader:
         # The first border is below the header, so the second one ends a table without rows.
         self.table.is_closed = bool(self.table.rows) or self.table.borders > 1
 
-    def _row(self, line: Line, cells: list[str]) -> None:
+    def _row(self, line: TerminalLine, cells: list[str]) -> None:
         filled = [cell for cell in cells if cell]
         # A title fills a row; where line breaks were lost, an empty cell separates two titles.
         are_titles = filled == cells[::2] or len(filled) == 1
         if filled and are_titles and all(_TITLE.search(cell) for cell in filled):
             self._close()
-            self.titles += [Line(number=line.number, text=cell) for cell in filled]
+            self.titles += [TerminalLine(number=line.number, text=cell) for cell in filled]
             return
         words = tuple(_column_name(cell) for cell in cells)
         kind = self._kind(words)
@@ -155,10 +155,12 @@ class _TableReader:
             )
             self.other_lines, self.titles = [], []
         elif self.table and not self.foreign_line:
-            self.table.rows += [_match_cells(self.table, Line(number=line.number, text=t)) for t in self._pieces(line)]
+            self.table.rows += [
+                _match_cells(self.table, TerminalLine(number=line.number, text=t)) for t in self._pieces(line)
+            ]
             self.table.is_closed = False
         elif len(cells) == 1:
-            self.titles.append(Line(number=line.number, text=cells[0]))
+            self.titles.append(TerminalLine(number=line.number, text=cells[0]))
         elif self.table and self.foreign_line:
             raise UnreadableOutput(
                 what="there is a line in the table that is not part of it",
@@ -168,10 +170,10 @@ class _TableReader:
         else:
             raise self._unknown(line, words)
 
-    def _other(self, line: Line) -> None:
+    def _other(self, line: TerminalLine) -> None:
         if self.table and self.table.is_closed:
             self._close()
-        elif self.table and unmarked(line.text).strip().casefold() != "processes:":
+        elif self.table and strip_markup(line.text).strip().casefold() != "processes:":
             self.foreign_line = self.foreign_line or line
         elif self.table:
             self._close()
@@ -186,7 +188,7 @@ class _TableReader:
                     what="the table ends after its header", line=done.header, expected="its rows, or its last border"
                 )
             self.done.append(
-                Table(
+                BorderedTable(
                     kind=done.kind,
                     before=done.before,
                     titles=done.titles,
@@ -197,13 +199,13 @@ class _TableReader:
             )
         self.table, self.foreign_line = None, None
 
-    def _kind(self, words: tuple[str, ...]) -> Kind | None:
+    def _kind(self, words: tuple[str, ...]) -> TableKind | None:
         for kind in self.kinds:
             if set(words) <= kind.known and words[0] == kind.first and any(n <= set(words) for n in kind.needed):
                 return kind if len(set(words)) == len(words) else None
         return None
 
-    def _pieces(self, line: Line) -> list[str]:
+    def _pieces(self, line: TerminalLine) -> list[str]:
         """The rows in one line: several where line breaks were lost, so that two bars are adjacent."""
         assert self.table
         pieces = line.text.strip().split("||")
@@ -213,7 +215,7 @@ class _TableReader:
             return whole
         return [line.text.strip()]
 
-    def _unknown(self, line: Line, words: tuple[str, ...]) -> UnreadableOutput:
+    def _unknown(self, line: TerminalLine, words: tuple[str, ...]) -> UnreadableOutput:
         known = sorted({word for kind in self.kinds for word in kind.known})
         unknown = [word for word in words if word not in known]
         if words[0] in {kind.first for kind in self.kinds} and unknown:
@@ -223,7 +225,7 @@ class _TableReader:
         return UnreadableOutput(what=what, line=line, expected=f"a header of these columns: {', '.join(known)}")
 
 
-def _match_cells(table: _OpenTable, line: Line) -> Row:
+def _match_cells(table: _OpenTable, line: TerminalLine) -> TableRow:
     """A row's cells by column; the `verbatim` column takes the surplus cells, joined by bars."""
     cells = _cells(line.text, keep=True)
     columns = table.columns
@@ -237,7 +239,7 @@ def _match_cells(table: _OpenTable, line: Line) -> Row:
             line=line,
             expected=_describe_row(table),
         )
-    return Row(line=line, cells={word: _strip_cell(cell) for word, cell in zip(columns, cells, strict=True)})
+    return TableRow(line=line, cells={word: _strip_cell(cell) for word, cell in zip(columns, cells, strict=True)})
 
 
 def _describe_row(table: _OpenTable) -> str:
@@ -279,7 +281,7 @@ def _column_name(cell: str) -> str:
 # -- repair
 
 
-def _split_glued(line: Line) -> Iterator[Line]:
+def _split_glued(line: TerminalLine) -> Iterator[TerminalLine]:
     """The original lines of a line whose line breaks were lost, split at its borders."""
     is_whole = _is_border(line.text) and "++" not in line.text
     if is_whole or not _BORDER_IN_LINE.search(line.text) or _LOG.match(line.text.strip()):
@@ -289,10 +291,10 @@ def _split_glued(line: Line) -> Iterator[Line]:
         # Two adjacent borders have adjacent corners.
         for part in piece.replace("++", "+\n+").split("\n") if _is_border(piece) else [piece]:
             if part.strip():
-                yield Line(number=line.number, text=part.rstrip())
+                yield TerminalLine(number=line.number, text=part.rstrip())
 
 
-def _join_wrapped(lines: Sequence[Line]) -> Iterator[Line]:
+def _join_wrapped(lines: Sequence[TerminalLine]) -> Iterator[TerminalLine]:
     """Lines that a narrow terminal wrapped, joined again: a border shows both widths, and the rows follow it."""
     at, shown, printed = 0, 0, 0
     while at < len(lines):
@@ -303,14 +305,14 @@ def _join_wrapped(lines: Sequence[Line]) -> Iterator[Line]:
         if pieces > 1 and first[:1] in ("+", "|") and at + pieces <= len(lines):
             whole = "".join(line.text.ljust(shown) for line in lines[at : at + pieces]).rstrip()
             if len(whole) == printed and whole[-1] in "+|" and whole[0] == whole[-1]:
-                yield Line(number=lines[at].number, text=whole)
+                yield TerminalLine(number=lines[at].number, text=whole)
                 at += pieces
                 continue
         yield lines[at]
         at += 1
 
 
-def _border_length(lines: Sequence[Line], at: int) -> int:
+def _border_length(lines: Sequence[TerminalLine], at: int) -> int:
     """The original length of the border that begins here, including its continuation in the next lines."""
     whole = lines[at].text
     width = len(whole)

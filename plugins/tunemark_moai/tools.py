@@ -11,12 +11,12 @@ import subprocess
 from dataclasses import dataclass
 
 from tunemark.errors import TunemarkError
-from tunemark_moai.switch_model import Menu, Session, read_session
-from tunemark_moai.terminal import UnreadableOutput
+from tunemark_moai.switch_model import FlavorMenu, SwitchSession, read_session
+from tunemark_moai.terminal_text import UnreadableOutput
 
 # Seconds. No document says how long a tool may take; no published output took 20.
-PATIENCE_S = 20.0
-PATIENCE_VARIABLE = "TUNEMARK_MOAI_PATIENCE_S"
+TIMEOUT_S = 20.0
+TIMEOUT_VARIABLE = "TUNEMARK_MOAI_PATIENCE_S"
 _PROMPT = r"Selection\s*\([^)]*\)\s*:"
 
 
@@ -25,21 +25,21 @@ class ToolFailed(TunemarkError):  # noqa: N818 - it is what happened, as in tune
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tools:
+class MoaiTools:
     """The tools on a machine. path: where to look for them; None is PATH. patience_s: time limit of each wait."""
 
     path: str | None = None
-    patience_s: float = PATIENCE_S
+    patience_s: float = TIMEOUT_S
 
     @classmethod
-    def of_environment(cls) -> Tools:
+    def of_environment(cls) -> MoaiTools:
         """The tools on PATH, with the time limit from the environment."""
-        given = os.environ.get(PATIENCE_VARIABLE)
+        given = os.environ.get(TIMEOUT_VARIABLE)
         try:
-            return cls(patience_s=PATIENCE_S if given is None else float(given))
+            return cls(patience_s=TIMEOUT_S if given is None else float(given))
         except ValueError:
             raise TunemarkError(
-                what=f"{PATIENCE_VARIABLE} cannot be {given!r}", why="it is a number of seconds", next="unset it"
+                what=f"{TIMEOUT_VARIABLE} cannot be {given!r}", why="it is a number of seconds", next="unset it"
             ) from None
 
     def find(self, tool: str) -> str | None:
@@ -67,7 +67,7 @@ class Tools:
             raise ToolFailed(
                 what=f"`{words}` does not answer",
                 why=f"it had not ended after {self.patience_s:g} s",
-                next=f"run it by hand; {PATIENCE_VARIABLE} sets a longer limit",
+                next=f"run it by hand; {TIMEOUT_VARIABLE} sets a longer limit",
             ) from error
         finally:
             # A tool that hangs may have child processes, which would keep the pipe open.
@@ -78,16 +78,16 @@ class Tools:
             job.stdout.close()
         return output.decode(errors="replace")
 
-    def menu(self) -> Session:
+    def menu(self) -> SwitchSession:
         """The menu of `moreh-switch-model`; nothing is selected."""
         return self._converse(None)
 
-    def select(self, flavor: str) -> Session:
+    def select(self, flavor: str) -> SwitchSession:
         """Select a flavor by its name in the menu that the tool prints. Only `moreh-smi` shows whether it took effect.
         `ToolFailed` lists the menu where it has no such flavor."""
         return self._converse(flavor)
 
-    def _converse(self, flavor: str | None) -> Session:
+    def _converse(self, flavor: str | None) -> SwitchSession:
         # It takes 40 ms to import, and most commands never switch.
         import pexpect
 
@@ -126,7 +126,7 @@ class Tools:
             raise ToolFailed(
                 what=f"`{tool}` does not answer",
                 why=f"after {self.patience_s:g} s its last line was: {_last_line(output_text + (child.before or ''))}",
-                next=f"run it by hand; {PATIENCE_VARIABLE} sets a longer limit",
+                next=f"run it by hand; {TIMEOUT_VARIABLE} sets a longer limit",
             ) from error
         except OSError as error:
             raise ToolFailed(what=f"`{tool}` ended unexpectedly", why=str(error), next="run it by hand") from error
@@ -144,7 +144,7 @@ def _read_to_prompt(child: object) -> str:
     return str(child.before)
 
 
-def _parse_output(output_text: str) -> Session:
+def _parse_output(output_text: str) -> SwitchSession:
     try:
         session = read_session(output_text)
     except UnreadableOutput as error:
@@ -162,14 +162,14 @@ def _parse_output(output_text: str) -> Session:
     return session
 
 
-def _find_index(session: Session, flavor: str) -> int:
+def _find_index(session: SwitchSession, flavor: str) -> int:
     if not session.menus:
         raise ToolFailed(
             what="`moreh-switch-model` printed no menu",
             why="it printed a prompt alone, or ended before it",
             next="run it by hand",
         )
-    menu: Menu = session.menus[-1]
+    menu: FlavorMenu = session.menus[-1]
     index = menu.index_of(flavor)
     if index is None:
         names = ", ".join(each.flavor for each in menu.flavors)

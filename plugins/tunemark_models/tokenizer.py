@@ -120,14 +120,14 @@ _SAVED_SETTINGS = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_tem
                    "model_max_length", "clean_up_tokenization_spaces", "tokenizer_class")  # fmt: skip
 
 
-def from_hub(repository: str) -> JsonTokenizer:
+def tokenizer_from_hub(repository: str) -> JsonTokenizer:
     """The tokenizer of a model on the hub, preferably from the local cache; `BadData` if it cannot be downloaded."""
     path = _download(repository, "tokenizer.json")
     _fetch_settings(repository)
     return JsonTokenizer.from_folder(path.parent, repository)
 
 
-def sentencepiece_from_hub(repository: str) -> SentencePieceTokenizer:
+def sentencepiece_tokenizer_from_hub(repository: str) -> SentencePieceTokenizer:
     """For a model whose repository has a SentencePiece model and no `tokenizer.json`; its Python code is not run."""
     path = _download(repository, "tokenizer.model")
     return SentencePieceTokenizer(name=repository, path=path, vocab_size=None)
@@ -158,7 +158,7 @@ def _fetch_settings(repository: str) -> None:
             huggingface_hub.hf_hub_download(repository, name)
 
 
-def from_folder(folder: str) -> JsonTokenizer | SentencePieceTokenizer:
+def tokenizer_from_folder(folder: str) -> JsonTokenizer | SentencePieceTokenizer:
     """The tokenizer in a model's folder: `tokenizer.json`, else a SentencePiece model; `BadData` if it has neither."""
     path = Path(folder)
     model = path / "tokenizer.model"

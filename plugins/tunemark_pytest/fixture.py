@@ -30,7 +30,7 @@ class NoMeasurement(AssertionError):  # noqa: N818 - the name states the failure
     """The experiment ran but has no figure to record: out of memory, failed, or invalid."""
 
 
-class Stopwatch:
+class ReplayTimer:
     """A timer that replays the times of measured steps; pytest-benchmark reads it around each round."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _BenchmarkFixture:
             if {_FIXTURE, "benchmark"} <= set(getattr(item, "fixturenames", ())):
                 mark = item.get_closest_marker("benchmark")
                 kept = dict(mark.kwargs) if mark else {}
-                item.add_marker(pytest.mark.benchmark(**{**kept, "timer": Stopwatch().timer}), append=False)
+                item.add_marker(pytest.mark.benchmark(**{**kept, "timer": ReplayTimer().timer}), append=False)
 
     @pytest.fixture
     def tunemark(
@@ -89,7 +89,7 @@ class _BenchmarkFixture:
             try:
                 result, seconds = _measure(tmp_path_factory, experiment, settings)
                 benchmark.extra_info.update(_extra_info(result))
-                prove(result, seconds)
+                require_figures(result, seconds)
             except Exception as error:
                 failure = error
             stopwatch.load(seconds)
@@ -117,17 +117,17 @@ class _PlainFixture:
 
         def run(experiment: str | Path | None = None, **settings: Any) -> Result:
             result, seconds = _measure(tmp_path_factory, experiment, settings)
-            prove(result, seconds)
+            require_figures(result, seconds)
             return result
 
         return run
 
 
-def _stopwatch_of(node: pytest.Item) -> Stopwatch:
+def _stopwatch_of(node: pytest.Item) -> ReplayTimer:
     marker = node.get_closest_marker("benchmark")
     timer = marker.kwargs.get("timer") if marker else None
     stopwatch = getattr(timer, "__self__", None)
-    assert isinstance(stopwatch, Stopwatch), "every test with this fixture got a timer at collection"
+    assert isinstance(stopwatch, ReplayTimer), "every test with this fixture got a timer at collection"
     return stopwatch
 
 
@@ -139,7 +139,7 @@ def _measure(
     import tunemark
     from tunemark.errors import BadExperiment
     from tunemark.experiment import make_experiment
-    from tunemark.results import Store, timed_steps
+    from tunemark.results import Store, timed_seconds_per_step
 
     given = make_experiment(settings, experiment).sources
     # By default a test measures again, in its own folder.
@@ -158,11 +158,11 @@ def _measure(
     store = Store(Path(make_experiment(settings, experiment).store))
     successful = {row.name for row in result.each_attempt if row.status == "ok"}
     measurements = store.measurements(result.run_id)
-    seconds = [s for m in measurements if m.assignment.attempt in successful for s in timed_steps(m, result)]
+    seconds = [s for m in measurements if m.assignment.attempt in successful for s in timed_seconds_per_step(m, result)]
     return result, tuple(seconds)
 
 
-def prove(result: Result, seconds: Sequence[float]) -> None:
+def require_figures(result: Result, seconds: Sequence[float]) -> None:
     """Raise `NoMeasurement` unless the run has usable figures."""
     if result.status != "ok":
         evidence = "; ".join(row.evidence for row in result.each_attempt if row.status != "ok")
@@ -178,10 +178,10 @@ def _extra_info(result: Result) -> dict[str, Any]:
     """The extra_info of pytest-benchmark's JSON: the rate first, then what the importer reads back."""
     import msgspec
 
-    from tunemark.results import Identity
+    from tunemark.results import RunIdentity
 
     rate = result.tokens_per_s
-    known = {name: getattr(result, name) for name in Identity.__struct_fields__}
+    known = {name: getattr(result, name) for name in RunIdentity.__struct_fields__}
     names = (
         "status", "verdict", "attempts", "steps_measured", "interval_s", "tokens", "padding_fraction", "mfu",
         "peak_memory_bytes", "data_sha256",

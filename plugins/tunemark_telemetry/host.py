@@ -21,7 +21,7 @@ _MAX_CLOCKS = 8
 _HWMON_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
-class Host:
+class HostReader:
     """All packages together, as one device. root: of the file system, which a test can replace."""
 
     def __init__(self, root: Path = Path("/")) -> None:

@@ -26,7 +26,7 @@ _POWER_CAP = 0x4
 _GONE = (15, 16)
 
 
-class Nvml:
+class NvmlReader:
     """The library, opened for some GPUs. A value that a GPU does not support is None."""
 
     def __init__(self) -> None:

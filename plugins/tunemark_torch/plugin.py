@@ -15,14 +15,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tunemark.errors import BadExperiment
-from tunemark.physics.peaks import peak
-from tunemark.plugin.descriptors import Accelerator, Launch, Monitored, Strategy
+from tunemark.physics.peaks import find_peak
+from tunemark.plugin.descriptors import Accelerator, LaunchConfig, MonitorTarget, Strategy
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
-from tunemark_torch import layouts
+from tunemark_torch import layout_checks
 
 # Runs a product of strategies, each on its own axis of one device mesh.
-_MESH = "tunemark_torch.parallel.mesh:Mesh"
+_MESH = "tunemark_torch.parallel.mesh:MeshStrategy"
 
 # By default glibc returns large blocks to the kernel at once, and the next step faults them in again page by page.
 # Keeping them made a step of a 60 M-parameter Mistral 1.5 to 2.2 times as fast on two cores (November 2026).
@@ -33,11 +33,11 @@ _TUNABLES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:gli
 _AMD_VISIBILITY_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 
 
-class Cpu:
+class CpuDevice:
     """The CPU cores that this process may use. A size is a number of cores."""
 
     name = "cpu"
-    runtime = "tunemark_torch.runtime:Cpu"
+    runtime = "tunemark_torch.runtime:CpuRuntime"
 
     def __init__(self, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> None:
         self._root, self._environment = root, environment
@@ -54,7 +54,7 @@ class Cpu:
     def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
         return contextlib.nullcontext({})
 
-    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """One process with a thread per core, or one single-threaded process per core; each is pinned to its cores."""
         size, cores = int(accelerator.name), _usable_cores()
         pinned = [cores[i % len(cores)] for i in range(size)]
@@ -63,13 +63,13 @@ class Cpu:
         if "GLIBC_TUNABLES" not in self._environment:
             environment["GLIBC_TUNABLES"] = _TUNABLES
         bound = [[core] for core in pinned] if strategy.distributed else [sorted(set(pinned))]
-        return Launch(processes=processes, threads=threads, environment=environment, options={"cores": bound})
+        return LaunchConfig(processes=processes, threads=threads, environment=environment, options={"cores": bound})
 
     def elsewhere(self, size: str) -> Accelerator | None:
         """A number of cores, or hosts x cores per host."""
         return _remote_accelerator(size, "core of another machine")
 
-    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """As `launch`, except that each process picks its cores on its own host."""
         size, nodes = _devices_and_hosts(accelerator)
         if not strategy.distributed and nodes not in (None, 1):
@@ -77,10 +77,10 @@ class Cpu:
         processes, threads = (size, 1) if strategy.distributed else (1, size)
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "GLIBC_TUNABLES": _TUNABLES}
         options = {"cores": "own", "oversubscribed": accelerator.oversubscribed}
-        return Launch(processes=processes, threads=threads, environment=environment, options=options, nodes=nodes)
+        return LaunchConfig(processes=processes, threads=threads, environment=environment, options=options, nodes=nodes)
 
-    def monitored(self, accelerator: Accelerator) -> Monitored:
-        return Monitored(monitor="host", devices=("host",))
+    def monitored(self, accelerator: Accelerator) -> MonitorTarget:
+        return MonitorTarget(monitor="host", devices=("host",))
 
     def _accelerator(self, size: int) -> Accelerator:
         return Accelerator(
@@ -95,7 +95,7 @@ class Cpu:
         return min([len(_usable_cores()), *_cpu_quotas(self._root)])
 
 
-class Cuda:
+class CudaDevice:
     """NVIDIA and AMD GPUs, both of which torch calls cuda; as `rocm` only AMD GPUs. A size is a number of GPUs.
 
     On AMD a torch device is one die: an MI250 counts as two."""
@@ -104,15 +104,19 @@ class Cuda:
         self, root: Path = Path("/"), environment: Mapping[str, str] = os.environ, *, is_rocm: bool = False
     ) -> None:
         self.name = "rocm" if is_rocm else "cuda"
-        self.runtime = "tunemark_torch.runtime:Rocm" if is_rocm else "tunemark_torch.runtime:Cuda"
+        self.runtime = "tunemark_torch.runtime:RocmRuntime" if is_rocm else "tunemark_torch.runtime:CudaRuntime"
         self._root, self._environment, self._is_rocm = root, environment, is_rocm
 
     def accelerators(self) -> Sequence[Accelerator]:
         chips = self._visible_chips()
-        return [some for size in range(1, len(chips) + 1) if (some := gpus(chips, size))]
+        return [some for size in range(1, len(chips) + 1) if (some := make_gpu_accelerator(chips, size))]
 
     def accelerator(self, size: str) -> Accelerator | None:
-        return gpus(self._visible_chips(), int(size)) or _absent_gpus(int(size)) if _is_count(size) else None
+        return (
+            make_gpu_accelerator(self._visible_chips(), int(size)) or _absent_gpus(int(size))
+            if _is_count(size)
+            else None
+        )
 
     def default_size(self) -> str:
         return "1"
@@ -120,7 +124,7 @@ class Cuda:
     def occupy(self, accelerator: Accelerator, store: Path) -> AbstractContextManager[Mapping[str, str]]:
         return contextlib.nullcontext({})
 
-    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """One process per GPU, each with an equal share of the CPU cores as threads."""
         size = int(accelerator.name)
         if not strategy.distributed and size != 1:
@@ -130,9 +134,9 @@ class Cuda:
         if "CUDA_DEVICE_ORDER" not in self._environment:
             # NVML numbers GPUs in this order, so its indices and the job's mean the same GPU.
             environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        return Launch(processes=size, threads=threads, environment=environment)
+        return LaunchConfig(processes=size, threads=threads, environment=environment)
 
-    def monitored(self, accelerator: Accelerator) -> Monitored | None:
+    def monitored(self, accelerator: Accelerator) -> MonitorTarget | None:
         """The vendor's monitoring library, and the GPUs that the job sees."""
         is_nvidia = not self._is_rocm and bool(_nvidia_smi() or _nvidia_device_files(self._root))
         listed = next((self._environment[v] for v in self._visibility(is_nvidia) if v in self._environment), None)
@@ -140,7 +144,7 @@ class Cuda:
         names = [str(i) for i in range(size)]
         if listed is not None:
             names = [name.strip() for name in listed.split(",") if name.strip()][:size]
-        return Monitored(monitor="nvml" if is_nvidia else "amdsmi", devices=tuple(names)) if names else None
+        return MonitorTarget(monitor="nvml" if is_nvidia else "amdsmi", devices=tuple(names)) if names else None
 
     @staticmethod
     def _visibility(is_nvidia: bool) -> tuple[str, ...]:
@@ -151,13 +155,15 @@ class Cuda:
         """A number of GPUs, or hosts x GPUs per host."""
         return _remote_accelerator(size, "GPU")
 
-    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """One process per GPU with 4 threads, which is at most a GPU's share of the cores on most hosts."""
         size, nodes = _devices_and_hosts(accelerator)
         if not strategy.distributed and size != 1:
             raise _single_process_error(strategy, f"{size} GPUs", "a process drives one GPU")
         options = {"gpus": size}
-        return Launch(processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options=options, nodes=nodes)
+        return LaunchConfig(
+            processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options=options, nodes=nodes
+        )
 
     def _visible_chips(self) -> list[tuple[str, int | None]]:
         """(name, memory in bytes or None) of each GPU that the job would see."""
@@ -171,7 +177,7 @@ class Cuda:
 
 @hookimpl
 def tunemark_devices() -> Sequence[Device]:
-    return [Cpu(), Cuda(), Cuda(is_rocm=True)]
+    return [CpuDevice(), CudaDevice(), CudaDevice(is_rocm=True)]
 
 
 @hookimpl
@@ -192,7 +198,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             description="torch's DistributedDataParallel: a full copy of the model in each process",
             can_evaluate=True,
             can_save=True,
-            refusal=layouts.refusal,
+            refusal=layout_checks.refusal,
         ),
         Strategy(
             name="fsdp",
@@ -202,7 +208,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             options={"reshard": "true: gather again for backward (the default); false: keep what forward gathered"},
             can_evaluate=True,
             can_save=True,
-            refusal=layouts.refusal,
+            refusal=layout_checks.refusal,
             needs={"torch": "2.6"},
         ),
         Strategy(
@@ -213,8 +219,8 @@ def tunemark_strategies() -> Sequence[Strategy]:
             options={"sequence_parallel": "true: between blocks each process holds a part of the sequence (false)"},
             can_evaluate=True,
             can_save=True,
-            data_ranks=layouts.one,
-            refusal=layouts.refusal,
+            data_ranks=layout_checks.one_data_rank,
+            refusal=layout_checks.refusal,
             needs={"torch": "2.6"},
         ),
         Strategy(
@@ -223,13 +229,14 @@ def tunemark_strategies() -> Sequence[Strategy]:
             product=_MESH,
             description="pipeline parallel: each process holds some of the layers",
             options={
-                "schedule": "one of " + ", ".join(layouts.SCHEDULES) + " (1f1b)",
-                "virtual": "stages per process (2), for the schedules " + ", ".join(layouts.SEVERAL),
+                "schedule": "one of " + ", ".join(layout_checks.SCHEDULES) + " (1f1b)",
+                "virtual": "stages per process (2), for the schedules "
+                + ", ".join(layout_checks.MULTI_STAGE_SCHEDULES),
             },
-            data_ranks=layouts.one,
-            micro_batches=layouts.stages_of_ranks,
+            data_ranks=layout_checks.one_data_rank,
+            micro_batches=layout_checks.micro_batches_to_fill,
             can_save=True,
-            refusal=layouts.refusal,
+            refusal=layout_checks.refusal,
             needs={"torch": "2.6"},
         ),
         Strategy(
@@ -322,7 +329,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def gpus(chips: list[tuple[str, int | None]], size: int) -> Accelerator | None:
+def make_gpu_accelerator(chips: list[tuple[str, int | None]], size: int) -> Accelerator | None:
     """The accelerator of the first `size` GPUs; None on a machine without any."""
     if not chips:
         return None
@@ -330,7 +337,7 @@ def gpus(chips: list[tuple[str, int | None]], size: int) -> Accelerator | None:
     memories = [memory for _, memory in used if memory is not None]
     names = list(dict.fromkeys(name for name, _ in used))
     # No peak for a mix of chips, nor for a chip whose stated peak can be exceeded: MFU would mean nothing.
-    peaks = [p for precision in ("fp32", "bf16") if len(names) == 1 and (p := peak(names[0], precision, size))]
+    peaks = [p for precision in ("fp32", "bf16") if len(names) == 1 and (p := find_peak(names[0], precision, size))]
     peaks = [p for p in peaks if p.is_ceiling]
     return Accelerator(
         name=str(size),

@@ -10,11 +10,11 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 import torch.distributed as dist
 
-from tunemark_torch.parallel.group import join_alone
+from tunemark_torch.parallel.process_group import join_single_process_group
 from tunemark_worker.contract import Assignment, Place
 
 
-class Cpu:
+class CpuRuntime:
     """CPU cores of this host. Work is synchronous, so synchronizing is free and every step is a window."""
 
     waits_free = True
@@ -41,7 +41,7 @@ class Cpu:
         return {"torch_threads": torch.get_num_threads(), "mkldnn": torch._C._has_mkldnn}
 
 
-class Cuda:
+class CudaRuntime:
     """NVIDIA and AMD GPUs, both of which torch calls cuda. Not yet run on hardware by its authors."""
 
     waits_free = False
@@ -76,7 +76,7 @@ class Cuda:
         }
 
 
-class Rocm:
+class RocmRuntime:
     """AMD GPUs only, with a torch built for ROCm. Not yet run on hardware by its authors."""
 
     waits_free = False
@@ -85,7 +85,7 @@ class Rocm:
         if torch.version.hip is None:
             raise RuntimeError("this torch is built for {}, not for ROCm".format(torch.version.cuda or "the CPU"))
         # torch calls these devices cuda too, and nothing differs from here on.
-        self._cuda = Cuda()
+        self._cuda = CudaRuntime()
 
     def open(self, assignment: Assignment) -> Place:
         return self._cuda.open(assignment)
@@ -127,7 +127,7 @@ class Ddp:
         pass
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        join_alone(place.device.partition(":")[0])
+        join_single_process_group(place.device.partition(":")[0])
         self._selected["data_parallel"] = dist.get_world_size()
         devices = [torch.device(place.device)] if place.device.startswith("cuda") else None
         ddp = torch.nn.parallel.DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tunemark.analysis import audit, claim_of
+from tunemark.analysis import audit_claims, make_claim
 from tunemark.plugin import Catalog
-from tunemark.results import Result, decode, encode
+from tunemark.results import Result, decode_result, encode_result
 
 ARCHITECTURE = Catalog().model("mistral-7b").architecture
 
@@ -38,11 +38,11 @@ def _result(**changes: Any) -> Result:
         "mfu": None, "mfu_reason": None, "peak_memory_bytes": None, "requested_bytes": None, "loss_first": 3.0,
         "loss_last": 2.0, "stop_reason": "steps", "data_sha256": "ab", "environment": {}, "schema": 1,
     }  # fmt: skip
-    return decode(msgspec.json.encode({**fields, **changes}).decode())
+    return decode_result(msgspec.json.encode({**fields, **changes}).decode())
 
 
 def _findings(result: Result) -> set[tuple[str, str]]:
-    (audited,) = audit([claim_of(result, ARCHITECTURE)], {})
+    (audited,) = audit_claims([make_claim(result, ARCHITECTURE)], {})
     return {(f.severity, f.rule) for f in audited.findings if f.severity in ("invalid", "suspect")}
 
 
@@ -74,7 +74,7 @@ def test_a_breakdown_has_no_rate_to_judge() -> None:
 def test_a_folder_of_our_own_runs_is_audited(tunemark: Callable[..., Any], tmp_path: Path) -> None:
     good, bad = _result(), _result(run_id="fedcba9876543210", steps_measured=20)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/runs.jsonl").write_text(f"{encode(good)}\n{encode(bad)}\n")
+    (tmp_path / "out/runs.jsonl").write_text(f"{encode_result(good)}\n{encode_result(bad)}\n")
     done = tunemark("audit", "out", "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["id"], row["kind"], row["verdict"]) for row in rows] == [

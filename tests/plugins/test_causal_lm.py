@@ -12,14 +12,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark.experiment.method import parse_method
-from tunemark.physics import parameters, train_flops_per_token
+from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Model
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
-from tunemark_worker import method
+from tunemark_worker import finetuning_method
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
-from tunemark_worker.loop import loss_of
+from tunemark_worker.training_loop import cross_entropy_sum
 
 TINY = {model.name: model for model in tunemark_models() if model.name.endswith("-tiny")}
 
@@ -64,11 +64,11 @@ def batch(rows: Sequence[Sequence[list[int]]], sequence: int, packed: bool) -> B
 def test_packing_changes_no_loss_and_no_gradient(name: str) -> None:
     model = smaller(TINY[name])
     runtime, module = build(model)
-    assert sum(p.numel() for p in module.parameters()) == parameters(model.architecture).total
+    assert sum(p.numel() for p in module.parameters()) == count_parameters(model.architecture).total
     found = []
     for each in (batch([[d] for d in DOCUMENTS], 8, False), batch([DOCUMENTS], 16, True)):
         module.zero_grad()
-        loss = loss_of(runtime.logits(module, each), each.labels)
+        loss = cross_entropy_sum(runtime.logits(module, each), each.labels)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         grads = [p.grad for p in module.parameters()]
         assert all(g is not None and bool(g.any()) for g in grads)
@@ -82,7 +82,7 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     a, chosen = model.architecture, parse_method("lora:r=4")
     runtime, module = build(model)
     before = runtime.logits(module, batch([DOCUMENTS], 16, True)).detach()
-    method.apply(chosen.name, chosen.options(a), module)
+    finetuning_method.apply_method(chosen.name, chosen.options(a), module)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
     counts = sum(p.numel() for p in module.parameters()), sum(p.numel() for p in trained.values())
     assert counts == chosen.parameters(a)
@@ -100,13 +100,13 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     config._attn_implementation = config._experts_implementation = "eager"
     alone = batch([[list(range(3, 19))]], 16, False)
     with FlopCounterMode(display=False) as counter:
-        loss_of(runtime.logits(module, alone), alone.labels).backward()  # type: ignore[no-untyped-call]  # torch's
+        cross_entropy_sum(runtime.logits(module, alone), alone.labels).backward()  # type: ignore[no-untyped-call]  # torch's
     assert all(p.grad is not None and bool(p.grad.any()) for p in trained.values())
     assert all(p.grad is None for n, p in module.named_parameters() if n not in trained)
     # Rotary angles of a module this small are counted and are no work on weights or scores.
     planned = train_flops_per_token(a, 16, "full", chosen.trained(a))
     assert counter.get_total_flops() / 16 == pytest.approx(planned, rel=5e-4)
 
-    method.merge(module)
+    finetuning_method.merge_adapters(module)
     torch.testing.assert_close(runtime.logits(module, row), changed, atol=2e-5, rtol=2e-4)
-    assert sum(p.numel() for p in module.parameters()) == parameters(a).total
+    assert sum(p.numel() for p in module.parameters()) == count_parameters(a).total

@@ -11,15 +11,18 @@ import pytest
 
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin import Dataset, DatasetSource, Example
-from tunemark.plugin.catalog import load
-from tunemark_datasets import alpaca, plugin, python_code_alpaca, python_stdlib, synthetic
+from tunemark.plugin.catalog import load_object
+from tunemark_datasets import plugin, python_code_alpaca, python_stdlib, sections_template, synthetic_documents
 
 _ROWS = [
     {"instruction": "Add two numbers", "input": "1, 2", "output": "print(1 + 2)"},
     {"instruction": "Keep {braces} and {input}", "input": "", "output": "x = {}\n### Output:\n# not a heading"},
     {"instruction": "Grüße 😀", "input": "### Output:\nnot yet", "output": "print('ß')"},
 ]
-_FULL = [{**row, "prompt": alpaca.prompt(row["instruction"], row["input"]) + row["output"]} for row in _ROWS]
+_FULL = [
+    {**row, "prompt": sections_template.format_prompt(row["instruction"], row["input"]) + row["output"]}
+    for row in _ROWS
+]
 
 
 def _pieces(source: DatasetSource) -> list[tuple[str, str]]:
@@ -52,7 +55,7 @@ def test_descriptors_name_what_is_there() -> None:
     assert sorted(found) == ["alpaca", "chat", "python-code-alpaca", "python-stdlib", "synthetic", "text"]
     for dataset in found.values():
         assert isinstance(dataset, Dataset)
-        assert callable(load(dataset.loader))
+        assert callable(load_object(dataset.loader))
     assert not found["synthetic"].needs_tokenizer
     assert not found["synthetic"].learnable
     assert found["synthetic"].roles == ("response",)
@@ -72,13 +75,13 @@ def test_plugin_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("rows", [_ROWS, _FULL], ids=["without prompt", "with prompt"])
 def test_rows_of_each_format(tmp_path: Path, suffix: str, rows: list[dict[str, Any]]) -> None:
     source = _load(_write(tmp_path / f"rows{suffix}", rows))
-    expected = [(alpaca.prompt(row["instruction"], row["input"]), row["output"]) for row in _ROWS]
+    expected = [(sections_template.format_prompt(row["instruction"], row["input"]), row["output"]) for row in _ROWS]
     assert _pieces(source) == expected
     assert source.facts()["rows"] == 3
 
 
 def test_the_template_is_the_documented_one() -> None:
-    assert alpaca.prompt("Do.") == (
+    assert sections_template.format_prompt("Do.") == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request."
         "\n\n### Instruction:\nDo.\n\n### Input:\n\n\n### Output:\n"
     )
@@ -192,7 +195,7 @@ assert source.facts()["rows"] == 3
 assert "torch" not in sys.modules
 print(json.dumps([[p.text for p in e.pieces] for e in source.examples()]))
 """
-    expected = [[alpaca.prompt(row["instruction"], row["input"]), row["output"]] for row in _ROWS]
+    expected = [[sections_template.format_prompt(row["instruction"], row["input"]), row["output"]] for row in _ROWS]
     assert json.loads(_python(code, tmp_path)) == expected
 
 
@@ -279,7 +282,7 @@ def _ids(example: Example) -> tuple[int, ...]:
 
 
 def test_synthetic_lengths_and_ids_are_as_stated() -> None:
-    source = synthetic.load({"documents": "4000", "mean": "100", "sigma": "0.5"}, 1000)
+    source = synthetic_documents.load({"documents": "4000", "mean": "100", "sigma": "0.5"}, 1000)
     documents = [_ids(example) for example in source.examples()]
     assert len(documents) == 4000
     mean = sum(map(len, documents)) / 4000
@@ -291,22 +294,22 @@ def test_synthetic_lengths_and_ids_are_as_stated() -> None:
 
 
 def test_synthetic_repeats_itself_and_follows_its_options() -> None:
-    first = synthetic.load({"documents": "20"}, 500)
-    again = synthetic.load({"documents": "20"}, 500)
+    first = synthetic_documents.load({"documents": "20"}, 500)
+    again = synthetic_documents.load({"documents": "20"}, 500)
     assert list(first.examples()) == list(again.examples())
     assert first.fingerprint() == again.fingerprint()
     for options, vocab_size in (({"documents": "20", "seed": "1"}, 500), ({"documents": "20"}, 501)):
-        other = synthetic.load(options, vocab_size)
+        other = synthetic_documents.load(options, vocab_size)
         assert other.fingerprint() != first.fingerprint()
         assert list(other.examples()) != list(first.examples())
 
 
 def test_synthetic_lengths_are_cut() -> None:
-    source = synthetic.load({"documents": "500", "mean": "100", "sigma": "2", "longest": "64"}, 10)
+    source = synthetic_documents.load({"documents": "500", "mean": "100", "sigma": "2", "longest": "64"}, 10)
     lengths = [len(_ids(example)) for example in source.examples()]
     assert min(lengths) >= 1
     assert max(lengths) == 64
-    equal = synthetic.load({"documents": "5", "mean": "30", "sigma": "0"}, 10)
+    equal = synthetic_documents.load({"documents": "5", "mean": "30", "sigma": "0"}, 10)
     assert [len(_ids(example)) for example in equal.examples()] == [30] * 5
 
 
@@ -324,4 +327,4 @@ def test_synthetic_lengths_are_cut() -> None:
 )
 def test_synthetic_refuses_bad_options(options: dict[str, str], says: str) -> None:
     with pytest.raises(BadExperiment, match=says):
-        synthetic.load(options, 100)
+        synthetic_documents.load(options, 100)

@@ -6,8 +6,8 @@ import csv
 import io
 
 from tunemark.plugin import Catalog
-from tunemark.plugin.catalog import load
-from tunemark.report import Column, Report, Table
+from tunemark.plugin.catalog import load_object
+from tunemark.report import Column, Report, ReportTable
 from tunemark.report.report import Section
 from tunemark.results import Estimate
 
@@ -15,7 +15,7 @@ REPORT = Report(
     title="two runs",
     notes=("a note",),
     sections=(Section(key="all", title="Numbers", intro="read <this>", missing=("no *prices*",), tables=(
-        Table(
+        ReportTable(
             title="Rates",
             columns=(
                 Column(name="run_id", title="run"),
@@ -29,9 +29,9 @@ REPORT = Report(
                 ('c,"d"', None, None, None, None),
             ),
         ),
-        Table(title="More", columns=(Column(name="run_id", title="run"), Column(name="seed", title="seed")),
+        ReportTable(title="More", columns=(Column(name="run_id", title="run"), Column(name="seed", title="seed")),
               rows=(("a|b", 0), ('c,"d"', 1))),
-        Table(title="Findings", columns=(Column(name="rule", title="rule"),), rows=(), per_run=False),
+        ReportTable(title="Findings", columns=(Column(name="rule", title="rule"),), rows=(), per_run=False),
     )),),
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ CSV = (
 
 
 def rendered(name: str) -> str:
-    data: bytes = load(Catalog().formats()[name].render)(REPORT)
+    data: bytes = load_object(Catalog().formats()[name].render)(REPORT)
     return data.decode()
 
 

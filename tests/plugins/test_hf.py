@@ -13,15 +13,15 @@ import transformers
 
 import tunemark
 from tunemark.errors import TunemarkError
-from tunemark.experiment.weights import check_safe
-from tunemark.physics import parameters, train_flops_per_token
+from tunemark.experiment.initial_weights import check_weight_files
+from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Catalog
-from tunemark_models.census import census
-from tunemark_models.hf import model
-from tunemark_models.inferred import of_census
+from tunemark_models.architecture_inference import architecture_from_shapes
+from tunemark_models.hf_config import read_hf_model
+from tunemark_models.module_shapes import collect_shapes
 from tunemark_models.plugin import tunemark_models
-from tunemark_models.runtime import configuration
-from tunemark_models.tokenizer import from_folder
+from tunemark_models.runtime import make_config
+from tunemark_models.tokenizer import tokenizer_from_folder
 from tunemark_worker.contract import TokenFile
 
 TINY = {m.name: m for m in tunemark_models() if m.name.endswith("-tiny")}
@@ -54,24 +54,24 @@ def written(folder: Path, stated: object) -> Path:
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_built_in_model_s_configuration_is_that_model(name: str, tmp_path: Path) -> None:
-    configuration(TINY[name].told()).save_pretrained(tmp_path)
-    found = model(str(tmp_path))
+    make_config(TINY[name].told()).save_pretrained(tmp_path)
+    found = read_hf_model(str(tmp_path))
     assert found.architecture == TINY[name].architecture
     # What changes no count survives too: the module that is built of it has the same configuration.
-    ours, theirs = configuration(found.told()).to_dict(), configuration(TINY[name].told()).to_dict()
+    ours, theirs = make_config(found.told()).to_dict(), make_config(TINY[name].told()).to_dict()
     assert {k: v for k, v in ours.items() if theirs.get(k) != v} == {}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_counted_is_what_transformers_builds(name: str, tmp_path: Path) -> None:
     folder = written(tmp_path, {**_SMALL, **OTHERS[name]})
-    found = model(str(folder))
+    found = read_hf_model(str(folder))
     config = transformers.AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         theirs = transformers.AutoModelForCausalLM.from_config(config)
         ours: Any = transformers.AutoModelForCausalLM
-        built = ours.from_config(configuration(found.told()))
-    count = parameters(found.architecture).total
+        built = ours.from_config(make_config(found.told()))
+    count = count_parameters(found.architecture).total
     assert sum(p.numel() for p in theirs.parameters()) == count
     assert {n: p.shape for n, p in built.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}
     wanted = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -104,14 +104,14 @@ _SOON = ("gpt_neox", "exaone4", "gemma3_text")
 )
 def test_a_family_that_is_not_known_is_accounted_for_by_its_module(kind: str, tmp_path: Path) -> None:
     stated = {**_SMALL, "num_hidden_layers": 4, "model_type": kind, **STRANGE[kind]}
-    found = of_census(census(str(written(tmp_path, stated))), kind)
+    found = architecture_from_shapes(collect_shapes(str(written(tmp_path, stated))), kind)
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     with torch.device("meta"):
         module = transformers.AutoModelForCausalLM.from_config(config)
-    assert parameters(found).total == sum(p.numel() for p in module.parameters())
+    assert count_parameters(found).total == sum(p.numel() for p in module.parameters())
     # What a token is multiplied with: two-dimensional weights but the embedding, which a tied head is not.
     matrices = sum(p.numel() for n, p in module.named_parameters() if p.dim() == 2 and "embed" not in n)
-    count = parameters(found)
+    count = count_parameters(found)
     assert count.attention + count.mlp + count.head == matrices
     assert found.layer_types == (tuple(config.layer_types) if found.layer_types else None)
     assert found.sliding_window == (8 if "sliding_window" in STRANGE[kind] else None)
@@ -129,7 +129,7 @@ def test_a_family_that_is_not_known_is_accounted_for_by_its_module(kind: str, tm
 def test_what_cannot_be_accounted_for_is_refused(stated: dict[str, Any], said: str, tmp_path: Path) -> None:
     folder = written(tmp_path, {**_SMALL, **stated})
     with pytest.raises((ValueError, AttributeError)) as error:  # the second becomes the census's `error`
-        of_census(census(str(folder)), stated["model_type"])
+        architecture_from_shapes(collect_shapes(str(folder)), stated["model_type"])
     assert said in str(error.value)
 
 
@@ -165,14 +165,14 @@ def _without(name: str) -> dict[str, Any]:
 )
 def test_a_configuration_that_cannot_be_counted_is_refused(stated: object, said: str, tmp_path: Path) -> None:
     with pytest.raises(TunemarkError) as error:
-        model(str(written(tmp_path, stated)))
+        read_hf_model(str(written(tmp_path, stated)))
     assert said in str(error.value)
     assert error.value.next
 
 
 def test_what_is_not_there_is_an_error_with_ways_on(tunemark: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(TunemarkError, match=r"nowhere has no readable config\.json"):
-        model(str(tmp_path / "nowhere"))
+        read_hf_model(str(tmp_path / "nowhere"))
     alone = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     done = tunemark("plan", "--model", "hf:somebody/something", "--dataset", "synthetic", environment=alone)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
@@ -205,7 +205,7 @@ def test_pickled_weights_are_read_only_where_that_is_allowed(tmp_path: Path) -> 
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     def refusal() -> str:
         with pytest.raises(TunemarkError) as error:
-            check_safe(tmp_path, "model", "--weights", allow_pickle=False)
+            check_weight_files(tmp_path, "model", "--weights", allow_pickle=False)
         return str(error.value)
 
     assert "there are no weights in 'model'" in refusal()
@@ -216,17 +216,17 @@ def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(parts))
     assert "model-00002-of-00002.safetensors" in refusal()
     (tmp_path / "model-00002-of-00002.safetensors").write_bytes(HEADER)
-    check_safe(tmp_path, "model", "--weights", allow_pickle=False)
+    check_weight_files(tmp_path, "model", "--weights", allow_pickle=False)
 
 
 def test_a_tokenizer_is_read_in_either_form(tmp_path: Path) -> None:
-    from tunemark_mistral.tokenizer import v1
+    from tunemark_mistral.tokenizer import load_v1
 
-    (tmp_path / "tokenizer.model").write_bytes(v1().path.read_bytes())
+    (tmp_path / "tokenizer.model").write_bytes(load_v1().path.read_bytes())
     text = "def  main():\n    pass"
-    found = from_folder(str(tmp_path))
+    found = tokenizer_from_folder(str(tmp_path))
     assert (found.vocab_size, found.bos_id, found.eos_id, found.pad_id) == (32000, 1, 2, 2)
-    assert found.encode([text]) == v1().encode([text])
+    assert found.encode([text]) == load_v1().encode([text])
     assert found.decode(found.encode([text])[0]) == text
     with pytest.raises(TunemarkError, match=r"no tokenizer\.json and no"):
-        from_folder(str(tmp_path / "nowhere"))
+        tokenizer_from_folder(str(tmp_path / "nowhere"))

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tunemark_mistral.plugin import tunemark_models
-from tunemark_models.runtime import CausalLm, packed_mask
+from tunemark_models.runtime import CausalLm, make_packed_mask
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
-from tunemark_worker.loop import loss_of
 from tunemark_worker.optimizer import autocast
+from tunemark_worker.training_loop import cross_entropy_sum
 
 MODELS = {model.name: model for model in tunemark_models()}
 
@@ -65,7 +65,7 @@ def test_packing_changes_no_loss_and_no_gradient(window):
     found = []
     for batch in (_batch([[d] for d in documents], 8, False), _batch([documents], 16, True)):
         module.zero_grad()
-        loss = loss_of(runtime.logits(module, batch), batch.labels)
+        loss = cross_entropy_sum(runtime.logits(module, batch), batch.labels)
         loss.backward()
         norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in module.parameters()]))
         found.append((loss.item(), norm.item()))
@@ -86,7 +86,7 @@ def test_the_sliding_window_is_honoured_without_a_mask():
 
 
 def test_the_mask_of_two_documents_and_padding():
-    seen = packed_mask(torch.tensor([[0, 0, 0, 1, -1]]), 2, torch.float32)[0, 0] == 0
+    seen = make_packed_mask(torch.tensor([[0, 0, 0, 1, -1]]), 2, torch.float32)[0, 0] == 0
     assert seen.int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
@@ -107,5 +107,5 @@ def test_lower_precisions_come_near(precision, packed):
     with autocast(precision, "cpu"):
         logits = rounded.logits(rounded_module, batch)
     assert logits.dtype == torch.bfloat16
-    expected = loss_of(exact.logits(module, batch), batch.labels).item()
-    assert loss_of(logits, batch.labels).item() == pytest.approx(expected, rel=0.02)
+    expected = cross_entropy_sum(exact.logits(module, batch), batch.labels).item()
+    assert cross_entropy_sum(logits, batch.labels).item() == pytest.approx(expected, rel=0.02)

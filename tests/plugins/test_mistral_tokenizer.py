@@ -10,7 +10,7 @@ import pytest
 from tunemark.errors import PluginError
 from tunemark.plugin import Tokenizer
 from tunemark_mistral import tokenizer as module
-from tunemark_mistral.tokenizer import SentencePieceTokenizer, v1, v3
+from tunemark_mistral.tokenizer import SentencePieceTokenizer, load_v1, load_v3
 
 _WORDS = [
     *("def", "return", "x", "0x1F", "1000000", "!=", '"""', "#", "\\n", "### Output:\n"),
@@ -33,7 +33,7 @@ _WORDS = [
     ),
     *("▁", "<s>", "</s>", "<unk>", "<0x0A>", "[INST]"),
 ]
-_LOADERS = pytest.mark.parametrize("loader", [v1, v3])
+_LOADERS = pytest.mark.parametrize("loader", [load_v1, load_v3])
 
 
 def _texts(seed: int, count: int = 500) -> list[str]:
@@ -46,7 +46,7 @@ def test_is_a_tokenizer(loader: Callable[[], SentencePieceTokenizer]) -> None:
     tokenizer: Tokenizer = loader()
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 2)
     assert tokenizer.fingerprint() == loader().fingerprint()
-    assert v1().fingerprint() != v3().fingerprint()
+    assert load_v1().fingerprint() != load_v3().fingerprint()
 
 
 @_LOADERS
@@ -107,31 +107,31 @@ def test_both_forms_of_offsets_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     class _Former:
         def encode(self, texts: list[str], *, out_type: str, num_threads: int) -> list[_Proto]:
             assert out_type == "immutable_proto"
-            mappings = v1()._processor.encode(texts, out_type="offset_mapping", num_threads=num_threads)
+            mappings = load_v1()._processor.encode(texts, out_type="offset_mapping", num_threads=num_threads)
             return [_Proto(mapping) for mapping in mappings]
 
     if not module._has_offset_mapping():
         pytest.skip("this is sentencepiece before 0.2.2 itself")
-    expected = v1().encode_with_ends(_texts(4))
+    expected = load_v1().encode_with_ends(_texts(4))
     monkeypatch.setattr(module, "_has_offset_mapping", lambda: False)
-    former = v1()
+    former = load_v1()
     former.__dict__["_processor"] = _Former()
     assert former.encode_with_ends(_texts(4)) == expected
 
 
 def test_no_texts() -> None:
-    assert v1().encode([]) == []
-    assert v1().encode_with_ends([]) == []
-    assert v1().encode_with_ends([""]) == [([], [])]
+    assert load_v1().encode([]) == []
+    assert load_v1().encode_with_ends([]) == []
+    assert load_v1().encode_with_ends([""]) == [([], [])]
 
 
 def test_a_missing_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PluginError, match="mistral_common is not installed"):
-        v1()
+        load_v1()
 
 
 def test_another_model_is_refused() -> None:
-    wrong = SentencePieceTokenizer(name="wrong", path=Path(v3().path), vocab_size=32000)
+    wrong = SentencePieceTokenizer(name="wrong", path=Path(load_v3().path), vocab_size=32000)
     with pytest.raises(PluginError, match="32768 pieces instead of 32000"):
         wrong.encode(["a"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from tunemark.physics import lora_parameters, mean_visible_keys, parameters, train_flops_per_token
+from tunemark.physics import count_lora_parameters, count_parameters, mean_visible_keys, train_flops_per_token
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
 from tunemark_worker.contract import Place
@@ -117,12 +117,12 @@ def test_every_family_has_a_member_that_runs_on_two_cores_without_a_network() ->
         assert model.tokenizer is not None
         assert model.tokenizer.name == "mistral-v1"
         assert "Mistral v0.1" in model.description
-        assert parameters(model.architecture).total < 12e6
+        assert count_parameters(model.architecture).total < 12e6
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_as_published(name):
-    assert parameters(MODELS[name].architecture).total == PARAMETERS[name]
+    assert count_parameters(MODELS[name].architecture).total == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", DIMENSIONS)
@@ -154,13 +154,13 @@ def test_transformers_builds_a_module_of_that_size(name):
 def test_the_runtime_builds_a_module_of_that_size(name: str) -> None:
     stated: Any = SimpleNamespace(architecture=MODELS[name].told(), precision="bf16", weights="random")
     module = CausalLm().build(stated, Place("meta", 0, 1, 0, 1))
-    assert sum(p.numel() for p in module.parameters()) == parameters(MODELS[name].architecture).total
+    assert sum(p.numel() for p in module.parameters()) == count_parameters(MODELS[name].architecture).total
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
 
 
 def test_mixtral_s_active_parameters_are_as_published():
     # Jiang et al. 2024, "Mixtral of Experts", section 2: 47B parameters, of which a token uses 13B.
-    count = parameters(MODELS["mixtral-8x7b"].architecture)
+    count = count_parameters(MODELS["mixtral-8x7b"].architecture)
     assert count.active == 12_879_925_248
     # Six of eight experts of 3 x 4096 x 14336 stay idle in each of 32 layers.
     assert count.total - count.active == 32 * 6 * 3 * 4096 * 14336
@@ -179,8 +179,8 @@ def test_lora_of_llama_2_7b_is_what_peft_prints():
     # peft's print_trainable_parameters with rank 8 on q_proj and v_proj: "trainable params: 4,194,304 || all params:
     # 6,742,609,920".
     a = MODELS["llama-2-7b"].architecture
-    assert lora_parameters(a, 8) == 4_194_304
-    assert lora_parameters(a, 8) + parameters(a).total == 6_742_609_920
+    assert count_lora_parameters(a, 8) == 4_194_304
+    assert count_lora_parameters(a, 8) + count_parameters(a).total == 6_742_609_920
 
 
 def test_they_are_listed_with_their_arithmetic(tunemark: Callable[..., Any]):

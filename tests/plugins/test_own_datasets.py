@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from tunemark.data import prepare, read_tokens
-from tunemark.data.chat import CHATML, ChatTemplate
+from tunemark.data import prepare_data, read_token_file
+from tunemark.data.chat_template import CHATML, ChatTemplate
 from tunemark.errors import BadData, BadExperiment, TunemarkError
-from tunemark.plugin import Architecture, Dataset, DatasetSource, Model, TokenizerName
-from tunemark.plugin.catalog import load
-from tunemark_datasets import rows
+from tunemark.plugin import Architecture, Dataset, DatasetSource, Model, TokenizerSpec
+from tunemark.plugin.catalog import load_object
+from tunemark_datasets import table_rows
 from tunemark_datasets.plugin import tunemark_datasets
 
 DATASETS = {dataset.name: dataset for dataset in tunemark_datasets()}
@@ -37,7 +37,7 @@ _PROMPTS = [
 ]
 
 
-def _model(tokenizer: TokenizerName) -> Model:
+def _model(tokenizer: TokenizerSpec) -> Model:
     architecture = Architecture(
         model_type="small", vocab_size=32000, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
         num_attention_heads=1, num_key_value_heads=1, head_dim=8, max_position_embeddings=64,
@@ -45,11 +45,11 @@ def _model(tokenizer: TokenizerName) -> Model:
     return Model(name="small", architecture=architecture, tokenizer=tokenizer, runtime="nowhere:Nothing")
 
 
-_PLAIN = _model(TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1"))
+_PLAIN = _model(TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1"))
 
 
 def _open(name: str, **options: object) -> DatasetSource:
-    source: DatasetSource = load(DATASETS[name].loader)({k: str(v) for k, v in options.items()}, 32000)
+    source: DatasetSource = load_object(DATASETS[name].loader)({k: str(v) for k, v in options.items()}, 32000)
     return source
 
 
@@ -215,7 +215,7 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Any:
         folder = tmp_path_factory.mktemp("tokenizer")
         tokenizer.chat_template = template
         tokenizer.save_pretrained(folder)
-        name = TokenizerName(name="own", loader="tunemark_models.tokenizer:from_folder", argument=str(folder))
+        name = TokenizerSpec(name="own", loader="tunemark_models.tokenizer:tokenizer_from_folder", argument=str(folder))
         return tokenizer, _model(name)
 
     return with_template
@@ -223,8 +223,8 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def _documents(dataset: Dataset, options: Mapping[str, str], model: Model, train_on: str, cache: Path) -> Any:
     """(ids, trained) of each document in the token file."""
-    prepared = prepare(dataset, options, model, train_on, cache=cache)
-    ids, trained, offsets = read_tokens(Path(prepared.token_file.path))
+    prepared = prepare_data(dataset, options, model, train_on, cache=cache)
+    ids, trained, offsets = read_token_file(Path(prepared.token_file.path))
     return [(ids[a:b].tolist(), trained[a:b].tolist()) for a, b in itertools.pairwise(offsets.tolist())], prepared
 
 
@@ -285,7 +285,7 @@ def test_conversations_with_from_and_value_are_messages(tmp_path: Path) -> None:
 def test_a_template_may_be_given_to_a_tokenizer_without_one(tmp_path: Path) -> None:
     path = _write(tmp_path / "t.jsonl", [{"messages": _TALK}])
     with pytest.raises(BadData, match="has no chat template") as caught:
-        prepare(DATASETS["chat"], {"path": str(path)}, _PLAIN, "all", cache=tmp_path)
+        prepare_data(DATASETS["chat"], {"path": str(path)}, _PLAIN, "all", cache=tmp_path)
     assert "template=chatml" in str(caught.value)
     found, prepared = _documents(DATASETS["chat"], {"path": str(path), "template": "chatml"}, _PLAIN, "all", tmp_path)
     ((ids, _),) = found
@@ -301,7 +301,7 @@ def test_another_template_is_another_token_file(tmp_path: Path) -> None:
     for words in ("{{ messages[1].content }}", "{{ messages[1].content + messages[2].content }}"):
         template.write_text(words)
         options = {"path": str(path), "template": str(template)}
-        sizes.add(prepare(DATASETS["chat"], options, _PLAIN, "all", cache=tmp_path).token_file.tokens)
+        sizes.add(prepare_data(DATASETS["chat"], options, _PLAIN, "all", cache=tmp_path).token_file.tokens)
     assert len(sizes) == 2
 
 
@@ -343,7 +343,7 @@ def test_a_template_that_cannot_do_it_is_said(tmp_path: Path, template: str, say
     (tmp_path / "t.jinja").write_text(template)
     options = {"path": str(path), "template": str(tmp_path / "t.jinja")}
     with pytest.raises(BadData, match=says):
-        prepare(DATASETS["chat"], options, _PLAIN, "response", cache=tmp_path)
+        prepare_data(DATASETS["chat"], options, _PLAIN, "response", cache=tmp_path)
 
 
 @pytest.mark.full
@@ -436,7 +436,7 @@ def test_what_stands_before_the_text_or_the_marker_is_the_prompt(tmp_path: Path)
 def test_a_mask_without_any_prompt_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("no prompt here")
     with pytest.raises(BadData, match="no example of the dataset 'text' has a prompt"):
-        prepare(DATASETS["text"], {"path": str(tmp_path / "t.txt")}, _PLAIN, "response", cache=tmp_path)
+        prepare_data(DATASETS["text"], {"path": str(tmp_path / "t.txt")}, _PLAIN, "response", cache=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -475,4 +475,4 @@ def test_bad_text_is_refused(
 def test_options_are_said_with_their_meaning() -> None:
     for name in ("alpaca", "chat", "text"):
         assert {"path", "template"} <= set(DATASETS[name].options)
-    assert set(rows.OPTIONS) <= set(DATASETS["alpaca"].options)
+    assert set(table_rows.OPTIONS) <= set(DATASETS["alpaca"].options)

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from tunemark.plugin import Catalog, Finding
-from tunemark.results import Store, timed_steps
-from tunemark_pytest.fixture import NoMeasurement, prove
+from tunemark.results import Store, timed_seconds_per_step
+from tunemark_pytest.fixture import NoMeasurement, require_figures
 
 Pytest = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -61,7 +61,7 @@ def test_rounds_are_the_timed_steps_to_the_last_bit(folder: Path) -> None:
     (bench,) = _saved(folder)["benchmarks"]
     (result,) = Store(folder / "kept").results(Catalog())
     (measurement,) = Store(folder / "kept").measurements(result.run_id)
-    assert bench["stats"]["data"] == list(timed_steps(measurement, result))
+    assert bench["stats"]["data"] == list(timed_seconds_per_step(measurement, result))
     assert bench["stats"]["rounds"] == 4
     assert (bench["group"], bench["stats"]["iterations"]) == ("mine", 1)
 
@@ -109,14 +109,14 @@ def test_its_switches_are_heeded(folder: Path) -> None:
 
 def test_no_figure_is_no_benchmark(folder: Path) -> None:
     (result,) = Store(folder / "kept").results(Catalog())
-    prove(result, [1.0])
+    require_figures(result, [1.0])
     with pytest.raises(NoMeasurement, match="no step was timed"):
-        prove(result, [])
+        require_figures(result, [])
     with pytest.raises(NoMeasurement, match="the run ended oom"):
-        prove(msgspec.structs.replace(result, status="oom"), [1.0])
+        require_figures(msgspec.structs.replace(result, status="oom"), [1.0])
     finding = Finding(rule="weights-unchanged", severity="invalid", message="nothing was trained")
     with pytest.raises(NoMeasurement, match="invalid: weights-unchanged: nothing was trained"):
-        prove(msgspec.structs.replace(result, verdict="invalid", findings=(finding,)), [1.0])
+        require_figures(msgspec.structs.replace(result, verdict="invalid", findings=(finding,)), [1.0])
 
 
 def test_what_cannot_be_measured_fails_the_test_and_is_not_saved(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tunemark.cli.main import main
 from tunemark.plugin import Finding
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
-from tunemark_worker import steady
+from tunemark_worker import steady_state
 
 MadeRun = Callable[..., Result]
 
@@ -56,7 +56,7 @@ def _made(rates: Sequence[float] = (100.0, 101.0, 99.0), *, minute: int = 0, eve
         )
         for i, rate in enumerate(rates)
     )  # fmt: skip
-    found = steady.between_attempts(rates) if rates else None
+    found = steady_state.between_attempts_interval(rates) if rates else None
     estimate = Estimate(**found._asdict()) if found else None
     values: dict[str, Any] = {
         "run_id": "0123456789abcdef", "model": "toy", "dataset": "d", "device": "cpu", "size": "1",

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from tunemark.analysis import Given, audit
-from tunemark.analysis.rates import rounding
-from tunemark.physics import from_dimensions
-from tunemark.plugin.claims import Claim, Layout, LoggedStep, Steps
+from tunemark.analysis import UserFacts, audit_claims
+from tunemark.analysis.claim_rates import relative_rounding_error
+from tunemark.physics import make_architecture
+from tunemark.plugin.claims import Claim, ClaimedLayout, LoggedStep, LoggedSteps
 
 # 32 layers of 4096: 7.11e9 weights in products, 43.47 GFLOP for a token at 1,024.
-SEVEN = from_dimensions(
+SEVEN = make_architecture(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=32768
 )
 
 
-def _steps(rows: Sequence[dict[str, Any]]) -> Steps:
-    steps = Steps()
+def _steps(rows: Sequence[dict[str, Any]]) -> LoggedSteps:
+    steps = LoggedSteps()
     for line, row in enumerate(rows, 1):
         steps.add(LoggedStep(line, **row))
     return steps
@@ -35,7 +35,7 @@ def _log(seconds: float = 2.0, *, stamps: float | None = None, steps: int = 12, 
         rows.append({"number": n + 1.0, "stamp_s": None if stamps is None else 1000.0 + stamps * n, **printed})
     return Claim(
         id="log", source="log", tool="t", counts="slots", architecture=SEVEN, method="full", device="A100-SXM-80GB",
-        count=8, precision="bf16", sequence=1024, layout=Layout(global_batch=16), steps=_steps(rows),
+        count=8, precision="bf16", sequence=1024, layout=ClaimedLayout(global_batch=16), steps=_steps(rows),
     )  # fmt: skip
 
 
@@ -44,15 +44,15 @@ def _row(**changes: Any) -> Claim:
     claim = Claim(
         id="row", source="table", tool="t", counts="slots", architecture=SEVEN, method="full", device="A100-SXM-80GB",
         count=8, precision="bf16", sequence=1024, tokens_per_s=16000.0,
-        layout=Layout(global_batch=64, micro_batch=4, gradient_accumulation=2, dp=8),
+        layout=ClaimedLayout(global_batch=64, micro_batch=4, gradient_accumulation=2, dp=8),
     )  # fmt: skip
-    layout = {name: changes.pop(name) for name in list(changes) if name in Layout.__dataclass_fields__}
+    layout = {name: changes.pop(name) for name in list(changes) if name in ClaimedLayout.__dataclass_fields__}
     return replace(claim, layout=replace(claim.layout, **layout), **changes)
 
 
 def _found(claim: Claim) -> dict[str, str]:
     """Severity by rule."""
-    (audited,) = audit([claim], {})
+    (audited,) = audit_claims([claim], {})
     return {finding.rule: finding.severity for finding in audited.findings}
 
 
@@ -74,7 +74,7 @@ def _found(claim: Claim) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_what_fits_is_valid(claim: Claim) -> None:
-    (audited,) = audit([claim], {})
+    (audited,) = audit_claims([claim], {})
     assert audited.verdict == "valid", audited.findings
     assert {f.severity for f in audited.findings} <= {"note"}
 
@@ -137,7 +137,7 @@ def test_a_rising_loss_is_suspect() -> None:
 def test_a_slow_first_step_is_noted_and_left_out() -> None:
     rows = [{"number": 1.0, "duration_s": 60.0, "tokens_per_s": 273.0}]
     rows += [{"number": n + 2.0, "duration_s": 2.0, "tokens_per_s": 8192.0 + n} for n in range(6)]
-    (audited,) = audit([replace(_log(), steps=_steps(rows))], {})
+    (audited,) = audit_claims([replace(_log(), steps=_steps(rows))], {})
     assert audited.rate is not None
     assert audited.rate.tokens_per_s == 8194.5
     assert "first-step" in {f.rule for f in audited.findings}
@@ -164,17 +164,17 @@ def test_a_rate_without_padding_may_be_lower_than_that_of_all_slots() -> None:
 def test_step_times_that_do_not_follow_the_work_are_suspect() -> None:
     rows = []
     for n in range(3):
-        layout, step_s = Layout(global_batch=64 * 2**n), 4.0 + 0.01 * n
+        layout, step_s = ClaimedLayout(global_batch=64 * 2**n), 4.0 + 0.01 * n
         claim = _row(step_time_s=step_s, tokens_per_s=64 * 2**n * 1024 / step_s)
         rows.append(replace(claim, id=str(n), layout=layout))
-    for audited in audit(rows, {}):
+    for audited in audit_claims(rows, {}):
         assert "same-step-time" in {f.rule for f in audited.findings}
 
 
 def test_more_than_linear_scaling_is_suspect_in_the_larger_row() -> None:
     few = _row()
     many = replace(few, id="many", count=16, tokens_per_s=36000.0, layout=replace(few.layout, dp=16, global_batch=128))
-    first, second = audit([few, many], {})
+    first, second = audit_claims([few, many], {})
     assert first.verdict == "valid"
     assert {f.rule for f in second.findings} == {"above-linear"}
 
@@ -182,20 +182,20 @@ def test_more_than_linear_scaling_is_suspect_in_the_larger_row() -> None:
 def test_the_least_that_can_be_meant_is_held_against_the_most_that_can_be_done() -> None:
     # Nothing is said of method, precision and sequence: adapters in bf16 need 28.4 GFLOP a token, 568 TFLOP/s of 312.
     claim = _row(method=None, precision=None, sequence=None, tokens_per_s=160000.0, global_batch=None)
-    (audited,) = audit([claim], {})
+    (audited,) = audit_claims([claim], {})
     assert audited.verdict == "invalid"
     assert "even if adapters alone were trained" in audited.findings[0].message
 
 
 def test_relabelling_and_rescaling_change_no_verdict() -> None:
-    (one,) = audit([_row(step_time_s=4.096)], {})
-    (other,) = audit([_row(step_time_s=2.048, tokens_per_s=32000.0, id="another")], {})
+    (one,) = audit_claims([_row(step_time_s=4.096)], {})
+    (other,) = audit_claims([_row(step_time_s=2.048, tokens_per_s=32000.0, id="another")], {})
     assert one.verdict == other.verdict == "valid"
     assert other.mfu_implied == pytest.approx(2 * (one.mfu_implied or 0))
 
 
 def test_a_flag_fills_what_is_missing_and_a_contradiction_is_noted() -> None:
-    claim = Given(device="A100-SXM-80GB", count=16).added_to(_row(device=None))
+    claim = UserFacts(device="A100-SXM-80GB", count=16).added_to(_row(device=None))
     assert (claim.device, claim.count) == ("A100-SXM-80GB", 16)
     assert claim.origin["device"] == "--device"
     assert claim.notes == ("count is 16 as given here, 8 in the source",)
@@ -206,4 +206,4 @@ def test_a_flag_fills_what_is_missing_and_a_contradiction_is_noted() -> None:
     [(9.8, 0.05 / 9.8), (390000.0, 5000 / 390000), (1083366.0, 0.5 / 1083366), (0.0, 0.0), (2.05, 0.005 / 2.05)],
 )
 def test_rounding_is_half_a_unit_of_the_last_digit_that_is_not_a_zero(value: float, share: float) -> None:
-    assert rounding(value) == pytest.approx(share)
+    assert relative_rounding_error(value) == pytest.approx(share)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tunemark.analysis import Audited, audit
-from tunemark.analysis.rules import RULES
+from tunemark.analysis import AuditedClaim, audit_claims
+from tunemark.analysis.claim_rules import CLAIM_RULES
 from tunemark.physics import train_flops_per_token
-from tunemark.physics.peaks import peak
-from tunemark.plugin.claims import Claim, Layout
+from tunemark.physics.peaks import find_peak
+from tunemark.plugin.claims import Claim, ClaimedLayout
 from tunemark.plugin.descriptors import Architecture
 
 _ROWS = 400
@@ -54,7 +54,7 @@ def _row(chance: random.Random, number: int) -> Claim:
     micro, accumulation = chance.choice((1, 2, 4)), chance.choice((1, 2, 4, 8, 16))
     sequence = chance.choice((1024, 2048, 4096, 8192))
     count, batch = dp * tp * pp, micro * accumulation * dp
-    top = peak(chip, "bf16")
+    top = find_peak(chip, "bf16")
     assert top is not None
     mfu = chance.uniform(0.05, 0.5)
     conventions = {kind: train_flops_per_token(architecture, sequence, kind) for kind in ("causal", "full")}
@@ -66,7 +66,7 @@ def _row(chance: random.Random, number: int) -> Claim:
     return Claim(
         id=f"row {number}", source=f"source {number}", tool="table", counts="slots", model=name,
         architecture=architecture, method="full", device=chip, count=count, precision="bf16", sequence=sequence,
-        layout=Layout(
+        layout=ClaimedLayout(
             dp=dp, tp=tp, pp=pp, cp=1, global_batch=batch, micro_batch=micro, gradient_accumulation=accumulation,
             checkpointing=checkpointing,
         ),
@@ -92,7 +92,7 @@ _BOTH = ("tokens_per_s", "tokens_per_s_per_device")
 
 def _sparse(claim: Claim, chance: random.Random) -> Claim:
     """The MFU is taken of the peak with sparsity."""
-    top, flops = peak(claim.device or "", "bf16"), train_flops_per_token(claim.architecture, claim.sequence or 1)
+    top, flops = find_peak(claim.device or "", "bf16"), train_flops_per_token(claim.architecture, claim.sequence or 1)
     mfu = (claim.tokens_per_s_per_device or 0) * flops / (2 * top.flops)
     return replace(claim, mfu=_rounded(mfu, 3), tflops_per_device=None)
 
@@ -125,7 +125,7 @@ def rows() -> list[Claim]:
 
 
 def test_a_right_row_is_not_accused(rows: list[Claim]) -> None:
-    accused = [one for one in audit(rows, {}) if one.verdict != "valid"]
+    accused = [one for one in audit_claims(rows, {}) if one.verdict != "valid"]
     assert len(accused) <= 0.01 * _ROWS, [one.findings for one in accused[:3]]
 
 
@@ -135,12 +135,12 @@ def test_a_spoilt_row_is_found(kind: str, rows: list[Claim], capsys: pytest.Capt
     chance = random.Random(12)
     spoilt = [replace(spoil(claim, chance), source=claim.source) for claim in rows]
     changed = [claim for claim, was in zip(spoilt, rows, strict=True) if claim != was]
-    found = audit(changed, {})
+    found = audit_claims(changed, {})
     # Half a per cent is left to the rounding of data sheets.
     above = [one for one in found if (one.mfu_implied or 0) > 1.005]
     below = [one for one in found if one not in above]
 
-    def share(group: list[Audited]) -> str:
+    def share(group: list[AuditedClaim]) -> str:
         caught = sum(one.verdict in ("invalid", "suspect") for one in group)
         return f"{caught} of {len(group)}" + (f" ({100 * caught / len(group):.0f} %)" if group else "")
 
@@ -153,5 +153,5 @@ def test_a_spoilt_row_is_found(kind: str, rows: list[Claim], capsys: pytest.Capt
 
 def test_the_guide_states_every_rule_as_the_code_does() -> None:
     guide = (Path(__file__).parents[2] / "docs/audit.md").read_text()
-    for rule in RULES:
+    for rule in CLAIM_RULES:
         assert f"| `{rule.id}` | {rule.worst} | {rule.sentence} | {rule.threshold} |" in guide

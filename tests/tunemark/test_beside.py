@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import tunemark
-from tunemark.analysis import alike
+from tunemark.analysis import comparability
 from tunemark.errors import TunemarkError
-from tunemark.experiment import check_not_saved, is_saved, prove_saveable
-from tunemark.results.findings import another_model
-from tunemark.results.result import Completion, HeldOut, Saved
-from tunemark_mistral.tokenizer import v1
-from tunemark_worker import documents
-from tunemark_worker.contract import SAVED_BY
+from tunemark.experiment import check_not_saved_before, check_save_writable, is_saved
+from tunemark.results.result import Completion, HeldOutLoss, SavedModel
+from tunemark.results.run_rules import check_model
+from tunemark_mistral.tokenizer import load_v1
+from tunemark_worker import row_packing
+from tunemark_worker.contract import PROVENANCE_FILE
 
 _RUN: dict[str, Any] = {"model": "mistral-tiny", "device": "cpu:2", "oversubscribe": True}
 
@@ -50,8 +50,8 @@ def test_nothing_is_overwritten_and_one_run_saves(tmp_path: Path) -> None:
     assert "it exists already" in _refusal(save=str(full / "thesis.txt"))
     assert "--save keeps one model, but the experiment has 2 runs" in _refusal(save=str(tmp_path / "new"), seed="1,2")
     with pytest.raises(TunemarkError, match="no folder can be created in '/proc'"):
-        prove_saveable(tunemark.plan(**_RUN, save="/proc/nowhere/model"))
-    prove_saveable(tunemark.plan(**_RUN, save=str(tmp_path / "new/model")))
+        check_save_writable(tunemark.plan(**_RUN, save="/proc/nowhere/model"))
+    check_save_writable(tunemark.plan(**_RUN, save=str(tmp_path / "new/model")))
     assert not (tmp_path / "new").exists()
     (tmp_path / "empty").mkdir()
     assert len(tunemark.plan(**_RUN, save=str(tmp_path / "empty"))) == 1
@@ -60,16 +60,16 @@ def test_nothing_is_overwritten_and_one_run_saves(tmp_path: Path) -> None:
 def test_a_folder_that_this_very_run_has_left_is_no_obstacle_but_is_not_redone(tmp_path: Path) -> None:
     words = {**_RUN, "save": str(tmp_path / "model")}
     (plan,) = tunemark.plan(**words)
-    check_not_saved([plan])
+    check_not_saved_before([plan])
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / SAVED_BY).write_text(json.dumps({"run_id": plan.run_id}))
+    (tmp_path / "model" / PROVENANCE_FILE).write_text(json.dumps({"run_id": plan.run_id}))
     assert is_saved(str(tmp_path / "model"), plan.run_id)
     assert tunemark.plan(**words)[0].run_id == plan.run_id
     with pytest.raises(TunemarkError, match="this run has already saved its model there"):
-        check_not_saved([plan])
+        check_not_saved_before([plan])
     assert "nothing is overwritten" in _refusal(save=words["save"], seed=3)
     for damaged in ("[]", "{", '{"run_id": 1}'):
-        (tmp_path / "model" / SAVED_BY).write_text(damaged)
+        (tmp_path / "model" / PROVENANCE_FILE).write_text(damaged)
         assert not is_saved(str(tmp_path / "model"), plan.run_id)
 
 
@@ -90,35 +90,35 @@ def test_runs_with_and_without_are_compared(made_run: Any) -> None:
     plain = made_run()
     told = {"evaluate": 4, "sample": "def", "save": "/tmp/model"}
     beside = made_run(
-        held_out=HeldOut(documents=4, tokens=9, loss_before=2.0, loss_after=1.0),
+        held_out=HeldOutLoss(documents=4, tokens=9, loss_before=2.0, loss_after=1.0),
         completion=Completion(prompt="def", before=" a", after=" b"),
-        saved=Saved(path="/tmp/model", bytes=3),
+        saved=SavedModel(path="/tmp/model", bytes=3),
         **told,
     )
-    assert alike.key(plain, ()) == alike.key(beside, ())
+    assert comparability.comparison_key(plain, ()) == comparability.comparison_key(beside, ())
 
 
 def test_held_out_documents_are_the_same_for_every_seed_and_never_trained_on() -> None:
     lengths = [5, 1, 0, 7, 2, 9, 3]
-    held = documents.held_out(lengths, 2)
-    assert held == documents.held_out(lengths, 2)
+    held = row_packing.select_held_out(lengths, 2)
+    assert held == row_packing.select_held_out(lengths, 2)
     # Whoever holds out more holds out these too, and never what has nothing to predict.
-    assert set(held) < set(documents.held_out(lengths, 4)) <= {0, 3, 4, 5, 6}
-    training, kept = documents.training_lengths(lengths, 2), documents.held_out_lengths(lengths, 2)
+    assert set(held) < set(row_packing.select_held_out(lengths, 4)) <= {0, 3, 4, 5, 6}
+    training, kept = row_packing.training_lengths(lengths, 2), row_packing.held_out_lengths(lengths, 2)
     assert [a + b for a, b in zip(training, kept, strict=True)] == lengths
     assert {i for i, n in enumerate(kept) if n} == set(held)
     for seed in range(5):
-        for _, row in documents.rows(training, 8, "pack", seed, 1):
+        for _, row in row_packing.make_batch_rows(training, 8, "pack", seed, 1):
             assert not {part.document for part in row} & set(held)
-    assert documents.training_lengths(lengths, 0) == lengths
+    assert row_packing.training_lengths(lengths, 0) == lengths
     with pytest.raises(ValueError, match="cannot be held out: 5 have two tokens or more"):
-        documents.held_out(lengths, 5)
+        row_packing.select_held_out(lengths, 5)
 
 
 def test_a_completion_keeps_the_blank_that_it_begins_with() -> None:
-    from tunemark.sweep import _decode_completion
+    from tunemark.runner.sweep import _decode_completion
 
-    tokenizer = v1()
+    tokenizer = load_v1()
     prompt, whole = (tokenizer.encode([text])[0] for text in ("def main", "def main pass it"))
     assert whole[: len(prompt)] == prompt
     assert tokenizer.decode(whole[len(prompt) :])[0] != " "
@@ -128,9 +128,9 @@ def test_a_completion_keeps_the_blank_that_it_begins_with() -> None:
 
 def test_a_module_that_is_not_the_plan_s_is_found_out() -> None:
     built = {"parameters": 10, "trainable_parameters": 4}
-    assert another_model(10, 4, built) is None
-    assert another_model(10, 4, None) is None
-    finding = another_model(10, 5, built)
+    assert check_model(10, 4, built) is None
+    assert check_model(10, 4, None) is None
+    finding = check_model(10, 5, built)
     assert finding is not None
     assert finding.severity == "invalid"
     assert "10 parameters, 4 of them trained; the plan said 10 and 5" in finding.message

@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 
 from tunemark.cli.main import main
-from tunemark.experiment import make_experiment, points, resolve
-from tunemark.physics import from_dimensions
+from tunemark.experiment import make_experiment, make_grid_points, make_plan
+from tunemark.physics import make_architecture
 from tunemark.plugin import Catalog
-from tunemark.predict import DeviceFacts, Efficiency, Layout, Workload, predict
+from tunemark.predict import DeviceFacts, Efficiency, RankLayout, Workload, predict
 from tunemark.predict.calibration import (
     Calibration,
-    Fingerprint,
-    Mechanism,
-    expected,
-    find,
-    store,
-    units_of,
+    CalibrationFingerprint,
+    MechanismCost,
+    count_mechanism_units,
+    find_calibration,
+    predict_calibrated,
+    store_calibration,
 )
-from tunemark.predict.fit import Step, fit, from_kernels, residual
-from tunemark.predict.ground import fingerprint_of, ground_of
+from tunemark.predict.calibration_fit import ProbeStep, compute_residual, fit_calibration, make_facts_from_kernels
+from tunemark.predict.search_problem import make_calibration_fingerprint, make_hardware_model
 
 _FACTS = DeviceFacts(
     name="a machine", kind="cpu", peak_flops={"bf16": 4e11, "fp32": 2e11}, memory_bytes=None,
@@ -32,14 +32,14 @@ _FACTS = DeviceFacts(
     ),
 )  # fmt: skip
 _MODELS = [
-    from_dimensions(layers=4, hidden=h, intermediate=3 * h, is_gated=True, heads=8, kv_heads=8, vocab=v, sequence=256)
+    make_architecture(layers=4, hidden=h, intermediate=3 * h, is_gated=True, heads=8, kv_heads=8, vocab=v, sequence=256)
     for h, v in ((256, 8192), (128, 24576))
 ]
-_FINGERPRINT = Fingerprint(device="cpu", chip="core of a machine", processes=2, threads=1, torch="2.13.0")
+_FINGERPRINT = CalibrationFingerprint(device="cpu", chip="core of a machine", processes=2, threads=1, torch="2.13.0")
 
 
 def _step(architecture, layout, mechanisms=(), batch=8):
-    return Step(
+    return ProbeStep(
         name=layout.words(),
         work=Workload(architecture=architecture, sequence=256, global_batch=batch),
         layout=layout,
@@ -50,7 +50,7 @@ def _step(architecture, layout, mechanisms=(), batch=8):
 
 def _taken(steps, facts, mechanisms=None):
     """The steps as a machine of those facts would take them."""
-    return [replace(s, measured_s=expected(s.work, s.layout, facts, mechanisms).step_time_s) for s in steps]
+    return [replace(s, measured_s=predict_calibrated(s.work, s.layout, facts, mechanisms).step_time_s) for s in steps]
 
 
 def test_kernels_give_peak_bandwidth_and_links():
@@ -62,7 +62,7 @@ def test_kernels_give_peak_bandwidth_and_links():
         *({"kind": "all_gather", "size": 2, "bytes": b, "seconds": 1e-4 + b / 2 / 1e9} for b in (1e3, 1e6, 1e7)),
         {"kind": "all_reduce", "size": 2, "bytes": 1e6, "seconds": None, "error": "not offered"},
     ]
-    found = from_kernels(records, _FACTS)
+    found = make_facts_from_kernels(records, _FACTS)
     assert found.peak_flops["fp32"] == pytest.approx(2e11)
     assert found.bandwidth_bytes_per_s == pytest.approx(12e9)
     assert found.efficiency.host_s == pytest.approx(4e-6)
@@ -71,67 +71,71 @@ def test_kernels_give_peak_bandwidth_and_links():
 
 
 def test_whole_steps_correct_what_kernels_have_wrong():
-    layouts = [Layout(micro_batch=m, recompute=r) for m in (1, 2, 4) for r in ("none", "full")]
+    layouts = [RankLayout(micro_batch=m, recompute=r) for m in (1, 2, 4) for r in ("none", "full")]
     steps = _taken([_step(a, layout) for a in _MODELS for layout in layouts], _FACTS)
     wrong = replace(_FACTS, efficiency=replace(_FACTS.efficiency, gemm={"bf16": 0.6}, memory=0.5, host_s=1e-5))
-    found, mechanisms, probes = fit(wrong, steps)
+    found, mechanisms, probes = fit_calibration(wrong, steps)
     assert mechanisms == {}
     assert max(abs(p.predicted_s / p.measured_s - 1) for p in probes) < 0.02
-    other = from_dimensions(
+    other = make_architecture(
         layers=6, hidden=192, intermediate=500, is_gated=True, heads=8, kv_heads=8, vocab=16000, sequence=256
     )
     work = Workload(architecture=other, sequence=256, global_batch=8)
-    layout = Layout(micro_batch=2)
+    layout = RankLayout(micro_batch=2)
     truth = predict(work, layout, _FACTS).step_time_s
     assert predict(work, layout, found).step_time_s == pytest.approx(truth, rel=0.05)
     assert predict(work, layout, wrong).step_time_s != pytest.approx(truth, rel=0.2)
 
 
 def test_what_each_mechanism_adds_is_found_again():
-    truth = {"ddp": Mechanism(communication=2.0, unit_s=0.0), "tp": Mechanism(communication=1.5, unit_s=4e-3)}
-    steps = [_step(a, Layout(micro_batch=4)) for a in _MODELS]
-    steps += [_step(a, Layout(data=2, micro_batch=m), ("ddp",)) for a in _MODELS for m in (1, 4)]
-    steps += [_step(a, Layout(tensor=2, micro_batch=m), ("tp",)) for a in _MODELS for m in (1, 4)]
+    truth = {"ddp": MechanismCost(communication=2.0, unit_s=0.0), "tp": MechanismCost(communication=1.5, unit_s=4e-3)}
+    steps = [_step(a, RankLayout(micro_batch=4)) for a in _MODELS]
+    steps += [_step(a, RankLayout(data=2, micro_batch=m), ("ddp",)) for a in _MODELS for m in (1, 4)]
+    steps += [_step(a, RankLayout(tensor=2, micro_batch=m), ("tp",)) for a in _MODELS for m in (1, 4)]
     # Links so slow that communication is a good part of a step: what cannot be seen stays near the prediction.
     slow = replace(_FACTS, intra_bytes_per_s=5e7)
-    _, found, probes = fit(slow, _taken(steps, slow, truth))
+    _, found, probes = fit_calibration(slow, _taken(steps, slow, truth))
     assert 1.5 < found["ddp"].communication < 2.2
     assert found["tp"].unit_s == pytest.approx(4e-3, rel=0.25)
-    assert residual(probes) < 0.04
+    assert compute_residual(probes) < 0.04
 
 
 def test_a_mechanism_adds_once_for_each_unit_of_its_work():
     work = Workload(architecture=_MODELS[0], sequence=256, global_batch=8)
     # 4 layers; 8 sequences in micro-batches of 2 on one replica are 4 of them, on two replicas 2.
-    assert units_of(work, Layout(tensor=2, micro_batch=2)) == {"tp": 16.0}
+    assert count_mechanism_units(work, RankLayout(tensor=2, micro_batch=2)) == {"tp": 16.0}
     # Four layers and the ends: two passes of both micro-batches, and a scatter.
-    assert units_of(work, Layout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 25.0}
-    assert units_of(work, Layout(data=2, micro_batch=2)) == {"ddp": 5.0}
-    assert units_of(work, Layout(pipeline=2, virtual=2, schedule="interleaved", micro_batch=2)) == {"pp": 8.0}
-    kept = Layout(micro_batch=2, recompute="selective")
-    assert units_of(work, kept) == {"selective": 16.0}
-    plain = predict(work, Layout(tensor=2, micro_batch=2), _FACTS).step_time_s
-    more = expected(work, Layout(tensor=2, micro_batch=2), _FACTS, {"tp": Mechanism(unit_s=1e-3)}).step_time_s
+    assert count_mechanism_units(work, RankLayout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 25.0}
+    assert count_mechanism_units(work, RankLayout(data=2, micro_batch=2)) == {"ddp": 5.0}
+    assert count_mechanism_units(work, RankLayout(pipeline=2, virtual=2, schedule="interleaved", micro_batch=2)) == {
+        "pp": 8.0
+    }
+    kept = RankLayout(micro_batch=2, recompute="selective")
+    assert count_mechanism_units(work, kept) == {"selective": 16.0}
+    plain = predict(work, RankLayout(tensor=2, micro_batch=2), _FACTS).step_time_s
+    more = predict_calibrated(
+        work, RankLayout(tensor=2, micro_batch=2), _FACTS, {"tp": MechanismCost(unit_s=1e-3)}
+    ).step_time_s
     assert more - plain == pytest.approx(16e-3)
-    again = expected(work, kept, _FACTS, {"selective": Mechanism(unit_s=1e-3)})
+    again = predict_calibrated(work, kept, _FACTS, {"selective": MechanismCost(unit_s=1e-3)})
     assert again.seconds.compute - predict(work, kept, _FACTS).seconds.compute == pytest.approx(16e-3)
     assert again.seconds.communication == 0
 
 
 def test_a_calibration_holds_for_its_fingerprint_alone(tmp_path):
     one = Calibration(
-        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"ddp": Mechanism(communication=2.0)}, probes=(),
+        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"ddp": MechanismCost(communication=2.0)}, probes=(),
         made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
     )  # fmt: skip
-    store(one, tmp_path)
-    assert find(_FINGERPRINT, tmp_path) == one
+    store_calibration(one, tmp_path)
+    assert find_calibration(_FINGERPRINT, tmp_path) == one
     for changed in ({"threads": 2}, {"torch": "2.12.0"}, {"chip": "core of another"}, {"allocator": "x"}):
-        assert find(replace(_FINGERPRINT, **changed), tmp_path) is None
+        assert find_calibration(replace(_FINGERPRINT, **changed), tmp_path) is None
 
 
 def test_a_broken_calibration_is_none(tmp_path):
     (tmp_path / f"{_FINGERPRINT.key}.json").write_text('{"schema": 1')
-    assert find(_FINGERPRINT, tmp_path) is None
+    assert find_calibration(_FINGERPRINT, tmp_path) is None
 
 
 def test_what_cannot_be_calibrated_is_refused_before_anything_runs(capsys):
@@ -144,20 +148,21 @@ def test_what_cannot_be_calibrated_is_refused_before_anything_runs(capsys):
 
 
 def test_a_search_stands_on_the_calibration_of_its_own_shape_of_job(tmp_path):
-    (point,) = points(make_experiment({"device": "cpu:2", "strategy": "auto", "oversubscribe": True}))
-    plan = resolve(point, Catalog())
-    before = ground_of(plan, 2, None, tmp_path)
+    (point,) = make_grid_points(make_experiment({"device": "cpu:2", "strategy": "auto", "oversubscribe": True}))
+    plan = make_plan(point, Catalog())
+    before = make_hardware_model(plan, 2, None, tmp_path)
     assert before.mechanisms == {}
     assert "assumed" in before.source
     one = Calibration(
-        fingerprint=fingerprint_of(plan, plan.launch), facts=_FACTS, mechanisms={"ddp": Mechanism(unit_s=1e-3)},
+        fingerprint=make_calibration_fingerprint(plan, plan.launch), facts=_FACTS,
+        mechanisms={"ddp": MechanismCost(unit_s=1e-3)},
         probes=(), made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
     )  # fmt: skip
-    store(one, tmp_path)
-    after = ground_of(plan, 2, None, tmp_path)
-    assert (after.facts, after.mechanisms) == (_FACTS, {"ddp": Mechanism(unit_s=1e-3)})
+    store_calibration(one, tmp_path)
+    after = make_hardware_model(plan, 2, None, tmp_path)
+    assert (after.facts, after.mechanisms) == (_FACTS, {"ddp": MechanismCost(unit_s=1e-3)})
     assert after.source == "measured on this machine (2026-11-26T00:00:00+00:00)"
     # One process with both cores is another shape, which nothing was measured of.
-    both = ground_of(plan, 2, Catalog().strategy("none", "cpu"), tmp_path)
+    both = make_hardware_model(plan, 2, Catalog().strategy("none", "cpu"), tmp_path)
     assert both.facts == _FACTS
     assert both.source.endswith("measures this machine")

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from tunemark.cli.listing import rows_of, show
+from tunemark.cli.listing import make_rows, print_kind
 from tunemark.errors import PluginError, UnknownName
 from tunemark.plugin import Catalog
 
@@ -97,10 +97,10 @@ def test_a_broken_plugin_is_named_and_the_others_stay(plugin, kind, capsys):
     assert list(catalog.datasets()) == ["mine"]
     assert [b.plugin for b in catalog.broken] == ["bad"]
     assert reason in catalog.broken[0].reason
-    rows = {row["name"]: row for row in rows_of("plugins", catalog)}
+    rows = {row["name"]: row for row in make_rows("plugins", catalog)}
     assert reason in rows["bad"]["broken"]
     assert rows["good"]["broken"] is None
-    assert show("datasets", catalog, as_json=False) == 0
+    assert print_kind("datasets", catalog, as_json=False) == 0
     printed = capsys.readouterr()
     assert "mine" in printed.out
     assert "'bad'" in printed.err

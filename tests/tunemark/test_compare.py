@@ -11,13 +11,13 @@ import jsonschema  # type: ignore[import-untyped]  # published without types
 import msgspec
 import pytest
 
-from tunemark.analysis import alike
+from tunemark.analysis import comparability
 from tunemark.analysis.compare import Comparison, compare, compare_by
-from tunemark.analysis.surroundings import surroundings
+from tunemark.analysis.environment import environment_facts
 from tunemark.errors import BadExperiment
 from tunemark.report.comparison import comparison_text
 from tunemark.results import Result
-from tunemark.results.result import Identity, encode
+from tunemark.results.result import RunIdentity, encode_result
 
 Made = Callable[..., Result]
 
@@ -27,9 +27,9 @@ def _outcomes(found: Comparison) -> dict[str, str]:
 
 
 def test_the_key_holds_every_field_of_the_identity_but_those_named() -> None:
-    fields = {name.replace("strategy_requested", "strategy") for name in Identity.__struct_fields__}
-    assert set(alike.FIELDS) - fields == {"data_sha256", "processor"}
-    left_out = fields - set(alike.FIELDS)
+    fields = {name.replace("strategy_requested", "strategy") for name in RunIdentity.__struct_fields__}
+    assert set(comparability.COMPARED_FIELDS) - fields == {"data_sha256", "processor"}
+    left_out = fields - set(comparability.COMPARED_FIELDS)
     assert left_out == {
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
         "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
@@ -69,9 +69,9 @@ def test_unlike_runs_are_refused_with_the_field_named(made_run: Made, field: str
     assert f"--despite {name}" in error.value.next
     overridden = compare([a], [b], despite=[name])
     assert name in overridden.groups[0].despite
-    assert f"compared despite {alike.words(overridden.groups[0].despite)}" in comparison_text(overridden).replace(
-        "\\", ""
-    )
+    assert f"compared despite {comparability.format_fields(overridden.groups[0].despite)}" in comparison_text(
+        overridden
+    ).replace("\\", "")
 
 
 def test_unknown_processors_are_alike_on_one_host_alone(made_run: Made) -> None:
@@ -91,8 +91,8 @@ def test_the_processor_is_of_the_host_that_trained(made_run: Made) -> None:
     with pytest.raises(BadExperiment, match="no two") as error:
         compare([launched("n1", "Q")], [launched("n2", "R")])
     assert "processor (Q, R)" in error.value.why
-    assert surroundings(launched("n1", "Q"))["host governor"] is None
-    assert surroundings(launched("login", "P"))["host governor"] == "powersave"
+    assert environment_facts(launched("n1", "Q"))["host governor"] is None
+    assert environment_facts(launched("login", "P"))["host governor"] == "powersave"
 
 
 def test_simulated_with_measured_is_refused_whatever_the_flags(made_run: Made) -> None:
@@ -306,7 +306,7 @@ def test_the_command_takes_stores_reports_and_single_runs(
 ) -> None:
     def folder(name: str, *results: Result) -> None:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "runs.jsonl").write_text("".join(encode(result) + "\n" for result in results))
+        (tmp_path / name / "runs.jsonl").write_text("".join(encode_result(result) + "\n" for result in results))
 
     none = made_run(run_id="aaaa1")
     ddp = made_run((150.0, 151.0, 149.0), run_id="bbbb2", strategy_requested="ddp", minute=1)
@@ -328,7 +328,7 @@ def test_the_command_takes_stores_reports_and_single_runs(
     done = command("compare", "aaaa", "later:aaaa")
     assert "slower" in done.stdout
     # Of another version's lines what is there is read, and what is no result is said.
-    other = {**json.loads(encode(none)), "schema": 9, "colour": "red"}
+    other = {**json.loads(encode_result(none)), "schema": 9, "colour": "red"}
     (tmp_path / "later/runs.jsonl").write_text("no result\n" + json.dumps(other) + "\n")
     done = command("compare", "runs:aaaa", "later")
     assert "later is unknown: other-schema" in done.stdout
@@ -356,7 +356,7 @@ def test_what_is_printed_keeps_to_its_published_schema(
 ) -> None:
     for name, result in (("a", made_run()), ("b", made_run((50.0, 51.0, 49.0), minute=9))):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "runs.jsonl").write_text(encode(result) + "\n")
+        (tmp_path / name / "runs.jsonl").write_text(encode_result(result) + "\n")
     for what, words in {
         "comparison": ("compare", "a", "b"), "gate": ("gate", "--baseline", "a", "b"), "why": ("why", "a", "b")
     }.items():  # fmt: skip

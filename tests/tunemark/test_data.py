@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tunemark.data import Prepared, prepare, read_tokens
+from tunemark.data import PreparedData, prepare_data, read_token_file
 from tunemark.errors import BadData, BadExperiment, BadStore
-from tunemark.plugin import Architecture, Dataset, Example, Model, Piece, TokenizerName
-from tunemark_worker.contract import HEADER_BYTES, SCHEMA, token_layout
+from tunemark.plugin import Architecture, Dataset, Example, ExamplePiece, Model, TokenizerSpec
+from tunemark_worker.contract import HEADER_BYTES, SCHEMA, token_file_offsets
 
 _MODEL = Model(
     name="small",
@@ -29,7 +29,7 @@ _MODEL = Model(
         head_dim=8,
         max_position_embeddings=64,
     ),
-    tokenizer=TokenizerName(name="mistral-v1", loader="tunemark_mistral.tokenizer:v1"),
+    tokenizer=TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1"),
     runtime="nowhere:Nothing",
 )
 
@@ -59,8 +59,8 @@ class _Made:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> _Made:
     source = _Made([])
-    load = prepare.__globals__["load"]
-    monkeypatch.setitem(prepare.__globals__, "load", lambda name: source if name == "made:source" else load(name))
+    load = prepare_data.__globals__["load"]
+    monkeypatch.setitem(prepare_data.__globals__, "load", lambda name: source if name == "made:source" else load(name))
     return source
 
 
@@ -69,16 +69,16 @@ _IDS = replace(_TEXT, needs_tokenizer=False)
 
 
 def _texts(*pieces: tuple[str, str]) -> Example:
-    return Example(pieces=tuple(Piece(role=role, text=text) for role, text in pieces))  # type: ignore[arg-type]  # a literal
+    return Example(pieces=tuple(ExamplePiece(role=role, text=text) for role, text in pieces))  # type: ignore[arg-type]  # a literal
 
 
-def _prepared(tmp_path: Path, dataset: Dataset = _TEXT, train_on: str = "all") -> Prepared:
-    return prepare(dataset, {}, _MODEL, train_on, cache=tmp_path)
+def _prepared(tmp_path: Path, dataset: Dataset = _TEXT, train_on: str = "all") -> PreparedData:
+    return prepare_data(dataset, {}, _MODEL, train_on, cache=tmp_path)
 
 
-def _documents(prepared: Prepared) -> list[tuple[list[int], list[int]]]:
+def _documents(prepared: PreparedData) -> list[tuple[list[int], list[int]]]:
     """(ids, trained) of each document."""
-    ids, trained, offsets = read_tokens(Path(prepared.token_file.path))
+    ids, trained, offsets = read_token_file(Path(prepared.token_file.path))
     edges = offsets.tolist()
     return [(ids[a:b].tolist(), trained[a:b].tolist()) for a, b in itertools.pairwise(edges)]
 
@@ -86,7 +86,7 @@ def _documents(prepared: Prepared) -> list[tuple[list[int], list[int]]]:
 def test_layout_reads_back(tmp_path: Path, made: _Made) -> None:
     import sentencepiece
 
-    from tunemark_mistral.tokenizer import v1
+    from tunemark_mistral.tokenizer import load_v1
 
     rng = random.Random(5)
     words = ["if", " ", "\n    ", "é", "😀", "𐍈", "x = 1", "日本"]
@@ -97,7 +97,7 @@ def test_layout_reads_back(tmp_path: Path, made: _Made) -> None:
     content = Path(file.path).read_bytes()
     assert Path(file.path).is_absolute()
     assert hashlib.sha256(content).hexdigest() == file.sha256
-    assert len(content) == token_layout(file.documents, file.tokens).end
+    assert len(content) == token_file_offsets(file.documents, file.tokens).end
     header = json.loads(content[:HEADER_BYTES])
     assert header == {
         "schema": SCHEMA,
@@ -108,7 +108,7 @@ def test_layout_reads_back(tmp_path: Path, made: _Made) -> None:
         "tokens": file.tokens,
         "pad_id": 2,
     }
-    reference = sentencepiece.SentencePieceProcessor(model_file=str(v1().path))
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(load_v1().path))
     expected = [[1, *reference.encode(a + b), 2] for a, b in rows]
     assert _documents(prepared) == [(ids, [1] * len(ids)) for ids in expected]
     assert prepared.facts["origin"] == {"rows": 50}
@@ -122,9 +122,9 @@ def test_what_is_trained_does_not_change_the_ids(tmp_path: Path, made: _Made) ->
     response = _documents(_prepared(tmp_path, train_on="response"))
     assert [ids for ids, _ in everything] == [ids for ids, _ in response]
 
-    from tunemark_mistral.tokenizer import v1
+    from tunemark_mistral.tokenizer import load_v1
 
-    ((ids, ends),) = v1().encode_with_ends(["Ask: 𐍈return 𐍈"])
+    ((ids, ends),) = load_v1().encode_with_ends(["Ask: 𐍈return 𐍈"])
     boundary = len("Ask: 𐍈re")
     assert response[0] == ([1, *ids, 2], [0, *(int(end > boundary) for end in ends), 1])
     # Four bytes of the last character, the blank before it, and eos.
@@ -148,8 +148,8 @@ def test_pieces_take_turns(tmp_path: Path, made: _Made) -> None:
 
 def test_ids_are_taken_as_they_are(tmp_path: Path, made: _Made) -> None:
     made.rows = [
-        Example(pieces=(Piece(role="prompt", ids=(5, 6)), Piece(role="response", ids=(7,)))),
-        Example(pieces=(Piece(ids=(8, 31999)),)),
+        Example(pieces=(ExamplePiece(role="prompt", ids=(5, 6)), ExamplePiece(role="response", ids=(7,)))),
+        Example(pieces=(ExamplePiece(ids=(8, 31999)),)),
     ]
     assert _documents(_prepared(tmp_path, _IDS)) == [([5, 6, 7], [1, 1, 1]), ([8, 31999], [1, 1])]
     response = _prepared(tmp_path, _IDS, "response")
@@ -166,7 +166,7 @@ def test_the_same_is_made_once_and_found_again(tmp_path: Path, made: _Made) -> N
     assert (again.token_file, again.facts) == (first.token_file, first.facts)
     made.rows = [_texts(("response", "two"))]
     assert not _prepared(tmp_path).cached
-    assert not prepare(_TEXT, {"a": "1"}, _MODEL, "all", cache=tmp_path).cached
+    assert not prepare_data(_TEXT, {"a": "1"}, _MODEL, "all", cache=tmp_path).cached
 
 
 def test_the_file_grows_while_examples_are_read(tmp_path: Path, made: _Made) -> None:
@@ -231,7 +231,7 @@ def test_the_cache_follows_the_environment(tmp_path: Path, made: _Made, monkeypa
         monkeypatch.delenv("TUNEMARK_CACHE", raising=False)
         if name:
             monkeypatch.setenv(name, str(tmp_path / folder.partition("/")[0]))
-        path = Path(prepare(_TEXT, {}, _MODEL, "all").token_file.path)
+        path = Path(prepare_data(_TEXT, {}, _MODEL, "all").token_file.path)
         assert path.parent == tmp_path / folder / "tokens"
 
 
@@ -250,13 +250,13 @@ def test_bad_examples_are_refused(tmp_path: Path, made: _Made) -> None:
 
     refused([], "has no documents")
     refused([Example(pieces=())], "has no documents", _IDS)
-    refused([Example(pieces=(Piece(ids=(32000,)),))], "outside the vocabulary", _IDS)
-    refused([Example(pieces=(Piece(ids=(-1,)),))], "outside the vocabulary", _IDS)
-    refused([Example(pieces=(Piece(ids=(2**40,)),))], "not a 32-bit number", _IDS)
-    refused([Example(pieces=(Piece(role="prompt", ids=(1,)),))], "no token of the dataset", _IDS, "response")
+    refused([Example(pieces=(ExamplePiece(ids=(32000,)),))], "outside the vocabulary", _IDS)
+    refused([Example(pieces=(ExamplePiece(ids=(-1,)),))], "outside the vocabulary", _IDS)
+    refused([Example(pieces=(ExamplePiece(ids=(2**40,)),))], "not a 32-bit number", _IDS)
+    refused([Example(pieces=(ExamplePiece(role="prompt", ids=(1,)),))], "no token of the dataset", _IDS, "response")
     refused([_texts(("response", "text"))], "sets needs_tokenizer=False", _IDS)
     refused([_texts(("response", "fine")), _texts(("response", "\ud800"))], "example 2 is not valid Unicode")
-    refused([Example(pieces=(Piece(text="a"), Piece(ids=(1,))))], "mixes text and ids")
+    refused([Example(pieces=(ExamplePiece(text="a"), ExamplePiece(ids=(1,))))], "mixes text and ids")
     assert not list(tmp_path.rglob("*.tokens"))
 
 
@@ -264,14 +264,14 @@ def test_a_model_with_too_small_a_vocabulary(tmp_path: Path, made: _Made) -> Non
     made.rows = [_texts(("response", "text"))]
     model = replace(_MODEL, architecture=replace(_MODEL.architecture, vocab_size=100))
     with pytest.raises(BadData, match="outside the vocabulary"):
-        prepare(_TEXT, {}, model, "all", cache=tmp_path)
+        prepare_data(_TEXT, {}, model, "all", cache=tmp_path)
 
 
 def test_unknown_words_are_refused(tmp_path: Path, made: _Made) -> None:
     with pytest.raises(BadExperiment, match="no train_on 'respones'"):
         _prepared(tmp_path, train_on="respones")
     with pytest.raises(BadExperiment, match="has no option 'b'"):
-        prepare(_TEXT, {"b": "1"}, _MODEL, "all", cache=tmp_path)
+        prepare_data(_TEXT, {"b": "1"}, _MODEL, "all", cache=tmp_path)
 
 
 def test_what_is_no_token_file(tmp_path: Path, made: _Made) -> None:
@@ -281,6 +281,6 @@ def test_what_is_no_token_file(tmp_path: Path, made: _Made) -> None:
         path = tmp_path / "wrong"
         path.write_bytes(wrong)
         with pytest.raises(BadData, match="not a token file"):
-            read_tokens(path)
+            read_token_file(path)
     with pytest.raises(BadData, match="not a token file"):
-        read_tokens(tmp_path / "nowhere")
+        read_token_file(tmp_path / "nowhere")

@@ -17,23 +17,23 @@ from tunemark.experiment import (
     SETTINGS,
     Experiment,
     RunSpec,
-    json_schema,
+    experiment_schema,
     make_experiment,
-    markdown_table,
-    points,
-    resolve_all,
+    make_grid_points,
+    make_plans,
     run_id,
+    settings_table,
 )
-from tunemark.experiment.values import named_options
+from tunemark.experiment.value_parsing import parse_named_options
 from tunemark.plugin import (
     Accelerator,
     Architecture,
     Catalog,
     Dataset,
-    Launch,
+    LaunchConfig,
     Model,
     Strategy,
-    TokenizerName,
+    TokenizerSpec,
     hookimpl,
 )
 from tunemark_worker.contract import Assignment, TokenFile
@@ -72,7 +72,7 @@ class Cpu:
         return nullcontext({})
 
     def launch(self, accelerator, strategy):
-        return Launch(processes=int(accelerator.name), threads=3, options={"cores": [0]})
+        return LaunchConfig(processes=int(accelerator.name), threads=3, options={"cores": [0]})
 
 
 class Absent(Cpu):
@@ -91,7 +91,7 @@ def fake_plugin():
 
     @hookimpl
     def tunemark_models():
-        tokenizer = TokenizerName(name="t", loader="fake:Tokenizer")
+        tokenizer = TokenizerSpec(name="t", loader="fake:Tokenizer")
         return [
             Model(name="mistral-tiny", architecture=TINY, tokenizer=tokenizer, runtime="fake:Model"),
             Model(name="known", architecture=TINY, tokenizer=tokenizer, runtime="fake:Model", pretrained="org/known"),
@@ -124,7 +124,7 @@ def catalog(monkeypatch):
 
 
 def plans(catalog, toml=None, **flags):
-    return resolve_all(points(make_experiment(flags, toml)), catalog)
+    return make_plans(make_grid_points(make_experiment(flags, toml)), catalog)
 
 
 # -- settings
@@ -136,8 +136,8 @@ def test_every_setting_is_a_field_of_the_experiment_and_every_axis_of_the_run():
 
 
 def test_the_table_names_every_flag_and_the_schema_accepts_the_defaults():
-    assert all(s.flag in markdown_table() for s in SETTINGS)
-    schema = json_schema()
+    assert all(s.flag in settings_table() for s in SETTINGS)
+    schema = experiment_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate({"sequence": "256-1024*2", "micro_batch": [1, 2], "size": 2, "warmup": "auto"}, schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -176,7 +176,7 @@ def test_values_as_they_are_written(name, text, expected):
 
 
 def test_options_follow_colons():
-    assert named_options("a:path=x/y=z:k=v") == ("a", {"path": "x/y=z", "k": "v"})
+    assert parse_named_options("a:path=x/y=z:k=v") == ("a", {"path": "x/y=z", "k": "v"})
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
@@ -202,7 +202,7 @@ def test_the_default_experiment_s_file_says_the_defaults(pytestconfig):
 
 
 def test_points_are_in_product_order_with_the_last_axis_fastest():
-    found = points(make_experiment({"sequence": "128,256", "micro_batch": "1,2"}))
+    found = make_grid_points(make_experiment({"sequence": "128,256", "micro_batch": "1,2"}))
     assert [(p["sequence"], p["micro_batch"]) for p in found] == [(128, 1), (128, 2), (256, 1), (256, 2)]
 
 

@@ -16,11 +16,11 @@ from transformers.pytorch_utils import Conv1D
 
 from tunemark.physics import (
     LORA_TARGETS,
-    Trained,
+    TrainedWeights,
+    count_lora_parameters,
+    count_parameters,
     hardware_flops_per_token,
-    lora,
-    lora_parameters,
-    parameters,
+    lora_trained_weights,
     train_flops_by_role,
     train_flops_per_token,
 )
@@ -102,7 +102,7 @@ def _counted(model: nn.Module) -> float:
 def test_a_whole_training_step(name: str) -> None:
     a = ARCHITECTURES[name]
     model = _build(a)
-    assert sum(p.numel() for p in model.parameters()) == parameters(a).total
+    assert sum(p.numel() for p in model.parameters()) == count_parameters(a).total
     assert train_flops_per_token(a, SEQUENCE, "full") == pytest.approx(_counted(model), rel=WITHIN)
 
 
@@ -146,8 +146,10 @@ _EVERY = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 def test_lora(name: str, targets: tuple[str, ...]) -> None:
     a = ARCHITECTURES[name]
     model = _with_adapters(_build(a), 8, targets)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == lora_parameters(a, 8, targets)
-    assert train_flops_per_token(a, SEQUENCE, "full", lora(8, targets)) == pytest.approx(_counted(model), rel=WITHIN)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count_lora_parameters(a, 8, targets)
+    assert train_flops_per_token(a, SEQUENCE, "full", lora_trained_weights(8, targets)) == pytest.approx(
+        _counted(model), rel=WITHIN
+    )
 
 
 def _freeze_embedding(model: Any) -> None:
@@ -172,13 +174,13 @@ def _freeze_all_but_embedding(model: Any) -> None:
 @pytest.mark.parametrize(
     ("freeze", "trained"),
     [
-        (_freeze_embedding, Trained(embedding=False)),
-        (_freeze_two_layers, Trained(embedding=False, first_layer=2)),
-        (_freeze_all_but_head, Trained(embedding=False, first_layer=None)),
-        (_freeze_all_but_embedding, Trained(first_layer=None, head=False)),
+        (_freeze_embedding, TrainedWeights(embedding=False)),
+        (_freeze_two_layers, TrainedWeights(embedding=False, first_layer=2)),
+        (_freeze_all_but_head, TrainedWeights(embedding=False, first_layer=None)),
+        (_freeze_all_but_embedding, TrainedWeights(first_layer=None, head=False)),
     ],
 )
-def test_partly_frozen(freeze: Callable[[Any], None], trained: Trained) -> None:
+def test_partly_frozen(freeze: Callable[[Any], None], trained: TrainedWeights) -> None:
     model = _build(LLAMA)
     freeze(model)
     assert train_flops_per_token(LLAMA, SEQUENCE, "full", trained) == pytest.approx(_counted(model), rel=WITHIN)

@@ -14,19 +14,19 @@ from xml.etree import ElementTree
 import pytest
 from scipy import stats
 
-from tunemark.analysis.gate import Judgement, Promise, gate, outlooks
-from tunemark.report.verdicts import gate_comment, gate_junit, gate_text, outlook_text
-from tunemark.results import Result, power, student
-from tunemark.results.result import encode
+from tunemark.analysis.gate import GatedRun, GatePromise, compute_sensitivities, gate
+from tunemark.report.gate import gate_comment, gate_junit, gate_text, outlook_text
+from tunemark.results import Result, power_analysis, student
+from tunemark.results.result import encode_result
 
 Made = Callable[..., Result]
 
-_PROMISE = Promise()
+_PROMISE = GatePromise()
 
 
-def _one(found: Any) -> Judgement:
+def _one(found: Any) -> GatedRun:
     (judgement,) = found.runs
-    assert isinstance(judgement, Judgement)
+    assert isinstance(judgement, GatedRun)
     return judgement
 
 
@@ -47,9 +47,9 @@ def test_power_is_that_of_scipy_where_the_noise_is_known() -> None:
     # 5 and 4 attempts, sd 2 %: shift -log 0.95 / (0.02 x sqrt(1/5 + 1/4)), 7 degrees of freedom.
     error = 0.02 * math.sqrt(1 / 5 + 1 / 4)
     theirs = stats.nct.sf(stats.t.ppf(0.95, 7), 7, -math.log(0.95) / error)
-    assert power.power(0.05, error, 10**6, 7, 0.05) == pytest.approx(theirs, abs=1e-4)
+    assert power_analysis.detection_power(0.05, error, 10**6, 7, 0.05) == pytest.approx(theirs, abs=1e-4)
     # Noise that is only estimated promises less.
-    assert power.power(0.05, error, 4, 7, 0.05) < theirs - 0.02
+    assert power_analysis.detection_power(0.05, error, 4, 7, 0.05) < theirs - 0.02
 
 
 def test_the_assurance_is_the_mean_over_what_the_estimate_leaves_possible() -> None:
@@ -58,7 +58,7 @@ def test_the_assurance_is_the_mean_over_what_the_estimate_leaves_possible() -> N
     draws = [math.sqrt(sum(chance.gauss(0, 1) ** 2 for _ in range(df)) / df) for _ in range(1000)]
     critical = student.quantile(0.95, 7)
     seen = [student.exceeds(critical, 7, -math.log(0.95) / error * s) for s in draws]
-    assert power.power(0.05, error, df, 7, 0.05) == pytest.approx(sum(seen) / len(seen), abs=0.02)
+    assert power_analysis.detection_power(0.05, error, df, 7, 0.05) == pytest.approx(sum(seen) / len(seen), abs=0.02)
 
 
 def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
@@ -69,7 +69,7 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
 
     @functools.cache
     def asked_for(sd: float, n: int) -> int | None:
-        return power.attempts_needed(0.05, power.Noise(sd, n - 1, n), 0.8, 0.05)
+        return power_analysis.attempts_needed(0.05, power_analysis.Noise(sd, n - 1, n), 0.8, 0.05)
 
     print("\nbaseline                          noise  new  false alarms (promised 5 %)  caught 5 % (promised 80 %)")
     for n, sd in ((3, 0.01), (5, 0.02), (10, 0.03), (30, 0.05)):
@@ -77,12 +77,12 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
         news = []
         for _ in range(trials):
             base = [_draw(chance, n, sd)]
-            found = power.slowdown(base, _draw(chance, 3, sd))
+            found = power_analysis.estimate_slowdown(base, _draw(chance, 3, sd))
             assert found is not None
             alarms += found.p <= 0.05
         for _ in range(trials // 10):
             base = [_draw(chance, n, sd)]
-            noise = power.noise_of(base)
+            noise = power_analysis.estimate_noise(base)
             assert noise is not None
             # Two digits of the noise, so that what is asked for is worked out some fifty times, not hundreds.
             attempts = asked_for(float(f"{noise.sd:.2g}"), n)
@@ -91,7 +91,7 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
                 continue
             asked += 1
             news.append(attempts)
-            found = power.slowdown(base, _draw(chance, attempts, sd, change=0.05))
+            found = power_analysis.estimate_slowdown(base, _draw(chance, attempts, sd, change=0.05))
             assert found is not None
             caught += found.p <= 0.05
         middle = sorted(news)[len(news) // 2]
@@ -106,7 +106,7 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
         for _ in range(trials):
             base = _series(chance, k, 3, between, 0.01)
             (new,) = _series(chance, 1, 3, between, 0.01)
-            found = power.slowdown(base, new)
+            found = power_analysis.estimate_slowdown(base, new)
             assert found is not None
             alarms += found.p <= 0.05
         print(f"{k:2} series that differ by {100 * between:.1f} %         1.0 %    3  {100 * alarms / trials:8.1f} %")
@@ -150,14 +150,14 @@ def test_pass_fail_and_no_verdict(made_run: Made) -> None:
 
 
 def test_the_attempts_it_asks_for_are_enough_in_the_same_noise(made_run: Made) -> None:
-    noise = power.Noise(0.02, 9, 10)
-    wanted = power.attempts_needed(0.05, noise, 0.8, 0.05)
+    noise = power_analysis.Noise(0.02, 9, 10)
+    wanted = power_analysis.attempts_needed(0.05, noise, 0.8, 0.05)
     assert wanted is not None
     for n in (wanted - 1, wanted):
-        seen = power.power(0.05, 0.02 * math.sqrt(1 / 10 + 1 / n), 9, 10 + n - 2, 0.05)
+        seen = power_analysis.detection_power(0.05, 0.02 * math.sqrt(1 / 10 + 1 / n), 9, 10 + n - 2, 0.05)
         assert (seen >= 0.8) == (n == wanted)
-    assert power.attempts_needed(0.01, power.Noise(0.05, 2, 3), 0.8, 0.05) is None
-    more = [power.attempts_of_both(change, noise, 0.8, 0.05) for change in (0.01, 0.02, 0.05)]
+    assert power_analysis.attempts_needed(0.01, power_analysis.Noise(0.05, 2, 3), 0.8, 0.05) is None
+    more = [power_analysis.attempts_needed_of_both(change, noise, 0.8, 0.05) for change in (0.01, 0.02, 0.05)]
     assert more == sorted(more, key=lambda n: -(n or 0)), "smaller changes take more"
 
 
@@ -240,12 +240,14 @@ def test_no_verdict_is_a_skipped_case_and_simulated_is_said(made_run: Made) -> N
 
 
 def test_a_baseline_alone_says_what_it_can_see(made_run: Made) -> None:
-    (one,) = outlooks([made_run((100.0, 101.0, 99.0, 100.5))], [0.05, 0.01], _PROMISE)
+    (one,) = compute_sensitivities([made_run((100.0, 101.0, 99.0, 100.5))], [0.05, 0.01], _PROMISE)
     assert one.needed["0.05"].attempts is not None
     assert one.needed["0.01"].of_both is not None
     text = outlook_text([one], 0.8, 0.05)
     assert f"| {one.needed['0.05'].attempts} attempt" in text
-    assert outlooks([made_run((100.0,))], [0.05], _PROMISE)[0].reason == "one attempt says nothing of noise"
+    assert (
+        compute_sensitivities([made_run((100.0,))], [0.05], _PROMISE)[0].reason == "one attempt says nothing of noise"
+    )
 
 
 def test_the_command_ends_with_the_verdicts_code(made_run: Made, command: Callable[..., Any], tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def test_the_command_ends_with_the_verdicts_code(made_run: Made, command: Callab
     }
     for name, result in folders.items():
         (tmp_path / name).mkdir()
-        (tmp_path / name / "runs.jsonl").write_text(encode(result) + "\n")
+        (tmp_path / name / "runs.jsonl").write_text(encode_result(result) + "\n")
     done = command("gate", "--baseline", "base", "same", "--json")
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "pass")
     done = command("gate", "--baseline", "base", "slow", "--junit", "ci/j.xml", "--comment", "ci/c.md")

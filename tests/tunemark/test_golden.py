@@ -18,12 +18,12 @@ import pytest
 
 from tunemark.analysis.prices import Prices
 from tunemark.plugin import Catalog, Finding
-from tunemark.plugin.catalog import load
-from tunemark.report import Report, Unread, arrange
-from tunemark.report.words import LANGUAGES, Language
-from tunemark.results import Estimate, Imported, Result
-from tunemark.results.result import AttemptRow, StepTime, Tokens
-from tunemark.results.trace import Trace, Window
+from tunemark.plugin.catalog import load_object
+from tunemark.report import Report, UnreadEntry, make_report
+from tunemark.report.translation import LANGUAGES, Language
+from tunemark.results import Estimate, ImportedClaim, Result
+from tunemark.results.result import AttemptRow, StepTime, TimedTokens
+from tunemark.results.trace import Trace, TraceWindow
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _BETWEEN, _WITHIN = "between-attempt t on log 95 %", "within-run batch means 95 %"
@@ -63,7 +63,7 @@ def run(run_id: str, *, rows: tuple[AttemptRow, ...], **changes: Any) -> Result:
         "steps_measured": sum(row.steps_measured for row in rows), "warmup_steps": 9,
         "tokens_per_s": rate(1234.5, 1219.7, 1249.4), "slot_tokens_per_s": rate(1243.2, 1228.3, 1258.3),
         "trained_tokens_per_s": rate(1229.7, 1214.9, 1244.6), "tokens_per_s_per_chip": 1234.5,
-        "tokens": Tokens(slots=184_320, content=183_031, trained=182_320), "interval_s": 148.263,
+        "tokens": TimedTokens(slots=184_320, content=183_031, trained=182_320), "interval_s": 148.263,
         "padding_fraction": 1289 / 184_320, "step_time_s": StepTime(p50=1.645, p95=1.702), "breakdown_s": None,
         "time_to_first_step_s": 4.21, "setup_s": {"start": 2.5, "model": 0.75}, "mfu": 0.3768, "mfu_reason": None,
         "hfu": 0.3768, "peak_memory_bytes": 1_253_000_000, "requested_bytes": None, "loss_first": 10.42,
@@ -107,7 +107,7 @@ def results() -> list[Result]:
             tokens_per_s=rate(905.2, 871.0, 939.4, 18, _WITHIN),
             slot_tokens_per_s=rate(2402.0, 2390.0, 2414.0, 18, _WITHIN),
             trained_tokens_per_s=rate(901.1, 867.0, 935.2, 18, _WITHIN), tokens_per_s_per_chip=452.6,
-            tokens=Tokens(slots=61_440, content=23_154, trained=23_050), padding_fraction=38_286 / 61_440,
+            tokens=TimedTokens(slots=61_440, content=23_154, trained=23_050), padding_fraction=38_286 / 61_440,
             verdict="suspect", interval_s=25.579, warmup_steps=3,
             findings=(
                 Finding(rule="heavy-load", severity="suspect", message="others used 33.1 % of the cores (limit 10 %)"),
@@ -146,9 +146,9 @@ def results() -> list[Result]:
     ]  # fmt: skip
 
 
-def claims() -> list[Imported]:
+def claims() -> list[ImportedClaim]:
     return [
-        Imported(
+        ImportedClaim(
             id="a table's row", source="https://example.org/table", tool="a table", meaning="tokens per second",
             counts=None, model="mistral-7b", device="MI250", count=16, precision="bf16", sequence=2048,
             global_batch=256, tokens_per_s_claimed=389_903.6, tokens_per_s_rederived={"batch-time": 390_004.0},
@@ -162,7 +162,7 @@ def claims() -> list[Imported]:
 
 def traces() -> dict[str, list[Trace]]:
     times = (2.9, 1.9, 1.7, 1.64, 1.65, 1.66, 1.63, 1.71)
-    kept = tuple(Window(i + 1, sum(times[: i + 1]), t, 2048, 2034, 2026) for i, t in enumerate(times))
+    kept = tuple(TraceWindow(i + 1, sum(times[: i + 1]), t, 2048, 2034, 2026) for i, t in enumerate(times))
     return {
         "c2" * 8: [
             Trace(run_id="c2" * 8, attempt="20261126T100000-1-7", rank=0, first=3, last=8, windows=len(kept), kept=kept)
@@ -172,14 +172,14 @@ def traces() -> dict[str, list[Trace]]:
 
 def report(language: Language) -> Report:
     prices = Prices(currency="USD", per_chip_hour={"cpu": 0.04, "MI250": 2.5})
-    unread = [Unread(place="runs.jsonl, line 9", why="it is no result: it has no run_id")]
-    return arrange(results(), claims(), traces(), unread=unread, prices=prices, language=language)
+    unread = [UnreadEntry(place="runs.jsonl, line 9", why="it is no result: it has no run_id")]
+    return make_report(results(), claims(), traces(), unread=unread, prices=prices, language=language)
 
 
 def files(language: Language) -> Mapping[str, bytes]:
     """The texts of a report in a language; in Korean the Markdown alone is another."""
     made = report(language)
-    forms = {name: load(form.render) for name, form in Catalog().formats().items()}
+    forms = {name: load_object(form.render) for name, form in Catalog().formats().items()}
     found = {"report.md": forms["markdown"](made)}
     if language == "en":
         found["report.csv"] = forms["csv"](made)

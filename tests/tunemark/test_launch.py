@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tunemark.errors import BadExperiment, PluginError
-from tunemark.launch import Ended, Following, copy_code, examine, run_worker
-from tunemark.plugin import Job
+from tunemark.launch import AttemptEnd, AttemptFollower, copy_code, query_interpreter, run_attempt
+from tunemark.plugin import JobSpec
 
 _WRITE = """
 import json, os, sys, time
@@ -32,7 +32,7 @@ def _run(
     processes: int = 1,
     max_restarts: int = 0,
     before: str = "",
-) -> tuple[Ended, list[str]]:
+) -> tuple[AttemptEnd, list[str]]:
     """Run `body` as the worker package of a code folder. before: what it does before its first record."""
     package = tmp_path / "code" / "tunemark_worker"
     package.mkdir(parents=True)
@@ -41,7 +41,7 @@ def _run(
     folder = tmp_path / "attempt"
     folder.mkdir()
     kinds: list[str] = []
-    ended = run_worker(
+    ended = run_attempt(
         python=sys.executable,
         processes=processes,
         environment={},
@@ -88,8 +88,8 @@ def test_silence_is_a_timeout_and_leaves_no_process(tmp_path: Path) -> None:
 
 
 def test_code_is_copied_once_per_content_with_empty_plugin_packages(tmp_path: Path) -> None:
-    first = copy_code(["tunemark_torch.runtime:Cpu"], tmp_path)
-    again = copy_code(["tunemark_torch.runtime:Cpu"], tmp_path)
+    first = copy_code(["tunemark_torch.runtime:CpuRuntime"], tmp_path)
+    again = copy_code(["tunemark_torch.runtime:CpuRuntime"], tmp_path)
     assert first == again
     assert (first.folder / "tunemark_worker" / "contract.py").is_file()
     assert (first.folder / "tunemark_torch" / "__init__.py").read_bytes() == b""
@@ -103,7 +103,7 @@ def test_a_runtime_in_no_package_is_refused(tmp_path: Path) -> None:
 
 def test_an_interpreter_without_what_is_required_is_refused_with_the_command() -> None:
     with pytest.raises(BadExperiment) as caught:
-        examine(sys.executable, ["json", "no_such_module_here"])
+        query_interpreter(sys.executable, ["json", "no_such_module_here"])
     assert "lacks no_such_module_here" in caught.value.what
     assert "pip install no_such_module_here" in caught.value.next
 
@@ -163,11 +163,11 @@ class Written:
         self.seen: list[tuple[int, str]] = []
         self.code: int | None = None
         self.stopped: list[Mapping[int, int]] = []
-        job = Job(
+        job = JobSpec(
             name="written", python="", processes=3, threads=1, environment={}, code=folder, folder=folder,
             max_restarts=max_restarts,
         )  # fmt: skip
-        self.following = Following(
+        self.following = AttemptFollower(
             job,
             self,
             timeout_s=timeout_s,

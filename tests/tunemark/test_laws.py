@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from tunemark.analysis import laws
-from tunemark.analysis.laws import Bounds, LawFits, Observed
-from tunemark.analysis.scaling import Mode
+from tunemark.analysis import speedup_laws
+from tunemark.analysis.scaling import ScalingMode
+from tunemark.analysis.speedup_laws import CurveBounds, LawFits, SizeObservations
 
 Truth = Callable[[float], float]
 
@@ -23,26 +23,26 @@ def gustafson(s: float, x1: float = 1000.0) -> Truth:
     return lambda n: x1 * (s + (1 - s) * n)
 
 
-def exact(truth: Truth, sizes: Sequence[float] = (1, 2, 4, 8, 16), attempts: int = 3) -> list[Observed]:
-    return [Observed(n, (math.log(truth(n)),) * attempts) for n in sizes]
+def exact(truth: Truth, sizes: Sequence[float] = (1, 2, 4, 8, 16), attempts: int = 3) -> list[SizeObservations]:
+    return [SizeObservations(n, (math.log(truth(n)),) * attempts) for n in sizes]
 
 
 def noisy(
     truth: Truth, noise: float | Sequence[float], generator: np.random.Generator, sizes: Sequence[float]
-) -> list[Observed]:
+) -> list[SizeObservations]:
     """Three attempts of each size, whose logarithms scatter by `noise`, for all sizes or for each."""
     each = [noise] * len(sizes) if isinstance(noise, float) else noise
     return [
-        Observed(n, tuple(math.log(truth(n)) + deviation * generator.standard_normal(3)))
+        SizeObservations(n, tuple(math.log(truth(n)) + deviation * generator.standard_normal(3)))
         for n, deviation in zip(sizes, each, strict=True)
     ]
 
 
-def rate(found: LawFits, units: float) -> Bounds:
+def rate(found: LawFits, units: float) -> CurveBounds:
     return found.rates([units])[0]
 
 
-def speedup(found: LawFits, units: float) -> Bounds:
+def speedup(found: LawFits, units: float) -> CurveBounds:
     return found.speedups([units])[0]
 
 
@@ -55,8 +55,8 @@ def speedup(found: LawFits, units: float) -> Bounds:
         (gustafson(0.2), "weak", "gustafson", {"x1": 1000, "s": 0.2}),
     ],
 )
-def test_a_law_is_found_again(truth: Truth, mode: Mode, law: str, parameters: dict[str, float]) -> None:
-    found = laws.fit(exact(truth), mode)
+def test_a_law_is_found_again(truth: Truth, mode: ScalingMode, law: str, parameters: dict[str, float]) -> None:
+    found = speedup_laws.fit_laws(exact(truth), mode)
     assert found.fits[0].law == law
     assert {name: p.value for name, p in found.fits[0].parameters.items()} == pytest.approx(parameters, abs=1e-9)
     assert rate(found, 64).value == pytest.approx(truth(64), rel=1e-6)
@@ -65,7 +65,7 @@ def test_a_law_is_found_again(truth: Truth, mode: Mode, law: str, parameters: di
 
 def test_the_speedup_is_against_the_smallest_size_whatever_it_is() -> None:
     truth = usl(0.03, 0.001)
-    found = laws.fit(exact(truth, (4, 8, 16, 32, 64)), "strong")
+    found = speedup_laws.fit_laws(exact(truth, (4, 8, 16, 32, 64)), "strong")
     assert speedup(found, 4) == pytest.approx((1.0, 1.0, 1.0, 1.0, 1.0))
     assert speedup(found, 64).value == pytest.approx(truth(64) / truth(4), rel=1e-6)
     # s and k are of one unit all the same.
@@ -74,13 +74,13 @@ def test_the_speedup_is_against_the_smallest_size_whatever_it_is() -> None:
 
 def test_the_order_of_sizes_is_nothing() -> None:
     data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), (1, 2, 4, 8, 16))
-    assert rate(laws.fit(data, "strong"), 32) == rate(laws.fit(data[::-1], "strong"), 32)
+    assert rate(speedup_laws.fit_laws(data, "strong"), 32) == rate(speedup_laws.fit_laws(data[::-1], "strong"), 32)
 
 
 def test_all_rates_times_a_thousand_change_the_rate_of_one_unit_alone() -> None:
     data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), (1, 2, 4, 8, 16))
-    scaled = [Observed(units, tuple(x + math.log(1000) for x in logs)) for units, logs in data]
-    before, after = (laws.fit(each, "strong") for each in (data, scaled))
+    scaled = [SizeObservations(units, tuple(x + math.log(1000) for x in logs)) for units, logs in data]
+    before, after = (speedup_laws.fit_laws(each, "strong") for each in (data, scaled))
     assert rate(after, 32) == pytest.approx([1000 * x for x in rate(before, 32) if x is not None], rel=1e-6)
     assert speedup(after, 32) == pytest.approx(tuple(speedup(before, 32)), rel=1e-6)
     old, new = before.fits[0].parameters, after.fits[0].parameters
@@ -90,7 +90,7 @@ def test_all_rates_times_a_thousand_change_the_rate_of_one_unit_alone() -> None:
 
 def test_the_peak_is_where_the_curve_turns() -> None:
     # sqrt((1 - 0.04) / 0.0006) = sqrt(1600) = 40.
-    found = laws.fit(exact(usl(0.04, 0.0006), (1, 2, 4, 8, 16, 32)), "strong")
+    found = speedup_laws.fit_laws(exact(usl(0.04, 0.0006), (1, 2, 4, 8, 16, 32)), "strong")
     assert found.peak_units is not None
     assert found.peak_units[0] == pytest.approx(40, rel=1e-3)
     assert rate(found, 40).value > max(rate(found, 38).value, rate(found, 42).value)
@@ -99,7 +99,7 @@ def test_the_peak_is_where_the_curve_turns() -> None:
 def test_a_peak_that_noise_leaves_open_has_no_upper_bound() -> None:
     for seed in range(20):
         data = noisy(usl(0.05, 0.0005), 0.02, np.random.default_rng(seed), (1, 2, 4, 8, 16))
-        found = laws.fit(data, "strong")
+        found = speedup_laws.fit_laws(data, "strong")
         if found.fits[0].law == "usl" and found.fits[0].parameters["k"].low == 0:
             assert found.peak_units is not None
             assert found.peak_units[2] is None
@@ -108,11 +108,11 @@ def test_a_peak_that_noise_leaves_open_has_no_upper_bound() -> None:
 
 
 def test_four_sizes_and_six_attempts_are_needed() -> None:
-    few = laws.cannot_fit(exact(usl(0.1, 0), (1, 2, 4)))
+    few = speedup_laws.why_no_fit(exact(usl(0.1, 0), (1, 2, 4)))
     assert few == "a fit needs at least 4 sizes that were measured well, there are 3"
-    single = laws.cannot_fit(exact(usl(0.1, 0), (1, 2, 4, 8), attempts=1))
+    single = speedup_laws.why_no_fit(exact(usl(0.1, 0), (1, 2, 4, 8), attempts=1))
     assert single == "a choice between laws needs at least 6 attempts in all, there are 4"
-    assert laws.cannot_fit(exact(usl(0.1, 0), (1, 2, 4, 8), attempts=2)) is None
+    assert speedup_laws.why_no_fit(exact(usl(0.1, 0), (1, 2, 4, 8), attempts=2)) is None
 
 
 def test_sizes_off_every_curve_are_a_misfit_and_widen_the_band() -> None:
@@ -124,8 +124,8 @@ def test_sizes_off_every_curve_are_a_misfit_and_widen_the_band() -> None:
 
     sizes = (1, 2, 4, 8, 16, 32)
     generator = np.random.default_rng(3)
-    straight = laws.fit(noisy(truth, 0.01, generator, sizes), "strong")
-    broken = laws.fit(noisy(with_a_step, 0.01, generator, sizes), "strong")
+    straight = speedup_laws.fit_laws(noisy(truth, 0.01, generator, sizes), "strong")
+    broken = speedup_laws.fit_laws(noisy(with_a_step, 0.01, generator, sizes), "strong")
     assert not straight.is_misfit
     assert broken.is_misfit
     assert _width(rate(broken, 8)) > 10 * _width(rate(straight, 8))
@@ -133,7 +133,7 @@ def test_sizes_off_every_curve_are_a_misfit_and_widen_the_band() -> None:
 
 def test_a_band_is_never_without_its_curve_and_grows_beyond_the_sizes() -> None:
     data = noisy(usl(0.05, 0.0), 0.03, np.random.default_rng(5), (1, 2, 4, 8))
-    found = laws.fit(data, "strong", reach=64)
+    found = speedup_laws.fit_laws(data, "strong", reach=64)
     bounds = [rate(found, n) for n in (8, 16, 32, 64)]
     for value, low, high, band_low, band_high in bounds:
         assert low is not None
@@ -145,7 +145,7 @@ def test_a_band_is_never_without_its_curve_and_grows_beyond_the_sizes() -> None:
     assert widths == sorted(widths)
 
 
-def _width(bounds: Bounds) -> float:
+def _width(bounds: CurveBounds) -> float:
     assert bounds.low is not None
     assert bounds.high is not None
     return math.log(bounds.high / bounds.low)
@@ -154,13 +154,15 @@ def _width(bounds: Bounds) -> float:
 class Coverage:
     """How often intervals held the truth, in per cent of the draws."""
 
-    def __init__(self, draws: int, truth: Truth, sizes: Sequence[float], noise: float | Sequence[float], mode: Mode):
+    def __init__(
+        self, draws: int, truth: Truth, sizes: Sequence[float], noise: float | Sequence[float], mode: ScalingMode
+    ):
         generator = np.random.default_rng(2026)
         at = (*sizes, 2 * sizes[-1])
         whole = np.geomspace(sizes[0], 2 * sizes[-1], 25).tolist()
         rates, speedups, band, band_of_speedup = dict.fromkeys(at, 0), dict.fromkeys(at[1:], 0), 0, 0
         for _ in range(draws):
-            found = laws.fit(noisy(truth, noise, generator, sizes), mode)
+            found = speedup_laws.fit_laws(noisy(truth, noise, generator, sizes), mode)
             for n, bounds in zip(at, found.rates(at), strict=True):
                 rates[n] += _holds(bounds, truth(n))[0]
             for n, bounds in zip(at[1:], found.speedups(at[1:]), strict=True):
@@ -179,7 +181,7 @@ class Coverage:
         return f"{'; '.join(words)}; whole curve {self.band:.1f}, of the speed-up {self.band_of_speedup:.1f}"
 
 
-def _holds(bounds: Bounds, truth: float) -> tuple[bool, bool]:
+def _holds(bounds: CurveBounds, truth: float) -> tuple[bool, bool]:
     """Whether the interval at this N holds it, and whether the band of the whole curve does."""
 
     def within(low: float | None, high: float | None) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment.method import parse_method
-from tunemark.physics import lora, memory_floor_bytes, train_flops_per_token
+from tunemark.physics import lora_trained_weights, memory_floor_bytes, train_flops_per_token
 from tunemark_models.plugin import tunemark_models
 
 MODELS = {model.name: model for model in tunemark_models()}
@@ -64,7 +64,9 @@ def test_a_plan_follows_the_method(tunemark: Callable[..., Any]) -> None:
     assert adapted["trainable_parameters"] == 8 * 32 * (8192 + 5120)
     assert adapted["parameters"] == 8_030_261_248 + adapted["trainable_parameters"]
     a = MODELS["llama-3-8b"].architecture
-    assert adapted["flops_per_token"] == train_flops_per_token(a, 2048, trained=lora(8, ("q_proj", "v_proj")))
+    assert adapted["flops_per_token"] == train_flops_per_token(
+        a, 2048, trained=lora_trained_weights(8, ("q_proj", "v_proj"))
+    )
     assert 0.6 < adapted["flops_per_token"] / full["flops_per_token"] < 0.72
     # bf16 weights of all, and of the adapters also gradients and two moments.
     trained = adapted["trainable_parameters"]

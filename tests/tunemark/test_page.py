@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tunemark.plugin import Catalog, Finding
-from tunemark.report import arrange, write
-from tunemark.report.reading import find, tolerant
+from tunemark.report import make_report, write_report
+from tunemark.report.loading import decode_any_schema, load_runs
 from tunemark.results import Result
-from tunemark.results.result import encode
-from tunemark.results.trace import Trace, Window, encode_traces, read_traces, thinned
-from tunemark_formats.figures import render_svg
-from tunemark_formats.page import MOST_BYTES, render
+from tunemark.results.result import encode_result
+from tunemark.results.trace import Trace, TraceWindow, encode_traces, read_traces, thin_windows
+from tunemark_formats.chart_files import render_svg
+from tunemark_formats.page import MAX_BYTES, render
 
 MadeRun = Callable[..., Result]
 _EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>|`*[x](javascript:alert(3))'
@@ -58,7 +58,7 @@ class _Page(HTMLParser):
 
 
 def page(*results: Result, **options: Any) -> str:
-    return render(arrange(results, **options)).decode()
+    return render(make_report(results, **options)).decode()
 
 
 def test_no_name_is_ever_markup(made_run: MadeRun) -> None:
@@ -71,7 +71,7 @@ def test_no_name_is_ever_markup(made_run: MadeRun) -> None:
     assert [tag for tag, _ in found.tags].count("script") == 3
     assert not [tag for tag, named in found.tags if tag == "img" or any(name.startswith("on") for name in named)]
     assert not [v for _, named in found.tags if (v := named.get("href")) and "javascript" in v]
-    for svg in render_svg(arrange([evil, other])).values():
+    for svg in render_svg(make_report([evil, other])).values():
         assert b"<script" not in svg
         assert b"<img" not in svg
 
@@ -101,12 +101,12 @@ def test_failed_runs_are_said_and_never_zero(made_run: MadeRun) -> None:
 
 
 def test_runs_of_three_schemas_are_one_report(made_run: MadeRun, tmp_path: Path) -> None:
-    newest = json.loads(encode(made_run(run_id="a" * 16)))
+    newest = json.loads(encode_result(made_run(run_id="a" * 16)))
     older = {k: v for k, v in newest.items() if k not in ("hfu", "energy_j", "schema", "checkpointing", "setup_s")}
     newer = {**newest, "run_id": "c" * 16, "schema": 99, "flavour": "new"}
     lines = [newest, {**older, "run_id": "b" * 16, "schema": 0}, newer, {"schema": 1, "run_id": "d"}, "no run"]
     (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{")
-    found = find([tmp_path], Catalog())
+    found = load_runs([tmp_path], Catalog())
     assert [r.run_id[0] for r in found.results] == ["a", "b", "c"]
     assert [r.verdict for r in found.results] == ["valid", "unknown", "unknown"]
     assert "flavour" in str(found.results[2].findings)
@@ -116,12 +116,12 @@ def test_runs_of_three_schemas_are_one_report(made_run: MadeRun, tmp_path: Path)
 
 def test_a_line_without_a_run_is_refused() -> None:
     with pytest.raises(ValueError, match="no run_id"):
-        tolerant("{}")
+        decode_any_schema("{}")
 
 
 def test_a_million_steps_keep_their_extremes_and_a_small_page(made_run: MadeRun) -> None:
-    windows = [Window(i + 1, float(i), 1.0 + (i == 777_777) - 0.5 * (i == 42), 8, 8, 8) for i in range(1_000_000)]
-    kept = thinned(windows, 400)
+    windows = [TraceWindow(i + 1, float(i), 1.0 + (i == 777_777) - 0.5 * (i == 42), 8, 8, 8) for i in range(1_000_000)]
+    kept = thin_windows(windows, 400)
     assert len(kept) <= 402
     assert {windows[0], windows[42], windows[777_777], windows[-1]} <= set(kept)
     run = made_run()
@@ -136,11 +136,11 @@ def test_a_million_steps_keep_their_extremes_and_a_small_page(made_run: MadeRun)
     )
     html = page(run, traces={run.run_id: [trace]})
     assert f"{len(kept)} of 1,000,000 windows are drawn" in html
-    assert len(html.encode()) < MOST_BYTES
+    assert len(html.encode()) < MAX_BYTES
 
 
 def test_all_of_a_million_steps_in_a_file_are_thinned(tmp_path: Path) -> None:
-    kept = tuple(Window(i + 1, float(i), 1.0 + (i == 5), 8, 8, 8) for i in range(20_000))
+    kept = tuple(TraceWindow(i + 1, float(i), 1.0 + (i == 5), 8, 8, 8) for i in range(20_000))
     trace = Trace(run_id="a", attempt="b", rank=0, first=2, last=20_000, windows=20_000, kept=kept)
     (tmp_path / "steps.jsonl").write_bytes(encode_traces([trace]))
     (found,) = read_traces(tmp_path)
@@ -156,7 +156,7 @@ def test_thousands_of_runs_stay_under_two_megabytes(made_run: MadeRun) -> None:
 
 
 def test_what_is_simulated_is_told_in_words_and_shape(made_run: MadeRun) -> None:
-    drawn = render_svg(arrange([made_run(simulated=True), made_run(run_id="b", size="2")]))
+    drawn = render_svg(make_report([made_run(simulated=True), made_run(run_id="b", size="2")]))
     assert b'data-mark="simulated"' not in drawn["throughput.svg"]
     svg = drawn["throughput-simulated.svg"].decode()
     assert svg.count('data-mark="simulated"') == 2  # the row and the legend
@@ -168,12 +168,12 @@ def test_runs_of_one_id_in_two_stores_are_two(made_run: MadeRun, tmp_path: Path)
     before, after = made_run(), made_run((200.0, 201.0), minute=30)
     for name, run in (("before", before), ("after", after)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "runs.jsonl").write_text(encode(run) + "\n")
+        (tmp_path / name / "runs.jsonl").write_text(encode_result(run) + "\n")
         trace = Trace(run_id=run.run_id, attempt=run.each_attempt[0].name, rank=0, first=0, last=1, windows=1,
-                      kept=(Window(1, 1.0, 1.0, 8, 8, 8),))  # fmt: skip
+                      kept=(TraceWindow(1, 1.0, 1.0, 8, 8, 8),))  # fmt: skip
         (tmp_path / name / "steps.jsonl").write_bytes(encode_traces([trace]))
-    found = find([tmp_path / "before", tmp_path / "after"], Catalog())
-    report = arrange(found.results, traces=found.traces)
+    found = load_runs([tmp_path / "before", tmp_path / "after"], Catalog())
+    report = make_report(found.results, traces=found.traces)
     assert len(set(report.names.values())) == 2
     assert [detail.traces[0].attempt for detail in report.details] == [r.each_attempt[0].name for r in (before, after)]
     ids = [named["id"] for _, named in _Page(render(report).decode()).tags if "id" in named]
@@ -182,7 +182,7 @@ def test_runs_of_one_id_in_two_stores_are_two(made_run: MadeRun, tmp_path: Path)
 
 def test_a_report_keeps_no_name_of_its_machine(made_run: MadeRun, tmp_path: Path) -> None:
     environment = {"host": {"name": "secret-host", "processor": "P"}, "interpreter": {"path": "/home/me/python"}}
-    for path in write([made_run(environment=environment)], tmp_path, Catalog()):
+    for path in write_report([made_run(environment=environment)], tmp_path, Catalog()):
         content = path.read_bytes()
         assert b"secret-host" not in content
         assert b"/home/me" not in content

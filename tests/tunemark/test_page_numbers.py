@@ -21,10 +21,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tunemark.analysis.prices import Prices
-from tunemark.report import arrange
+from tunemark.report import make_report
 from tunemark.results import Estimate, Result
-from tunemark.results.result import AttemptRow, StepTime, Tokens, encode
-from tunemark.results.trace import Trace, Window
+from tunemark.results.result import AttemptRow, StepTime, TimedTokens, encode_result
+from tunemark.results.trace import Trace, TraceWindow
 from tunemark_formats.page import render
 
 MadeRun = Callable[..., Result]
@@ -156,7 +156,7 @@ def stored(r: Result, name: str, results: Sequence[Result]) -> Any:
         part = name.removeprefix(prefix)
         if part != name and isinstance(field, dict) and name.endswith("_s"):
             return field.get(part.removesuffix("_s"))
-        if part in ("slots", "content", "trained") and isinstance(field, Tokens):
+        if part in ("slots", "content", "trained") and isinstance(field, TimedTokens):
             return getattr(field, part)
     known: dict[str, Any] = {
         "price_per_hour": 3.25 * (r.chips or 1),
@@ -296,7 +296,7 @@ def check_charts(page: Node, results: Sequence[Result]) -> int:
 def check_sentences(page: Node, results: Sequence[Result], traces: Sequence[Trace]) -> int:
     """No number stands in a sentence or a working that is not stored, or a constant of the texts."""
     known = {0.0, 1.0, 2.0, 30.0, 50.0, 95.0, 100.0, 3600.0, 1e6, 2.0**30, float(len(results))}
-    for value in _numbers([json.loads(encode(r)) for r in results]):
+    for value in _numbers([json.loads(encode_result(r)) for r in results]):
         known |= {value, 100 * value, value / 2**30}
     for r in results:
         known |= set(_derived(r, results))
@@ -404,7 +404,7 @@ def _run(random: Random, made_run: MadeRun, number: int) -> Result:
     )  # fmt: skip
     return made_run(
         run_id=f"{number + 10:x}" * 16, size=str(chips), chips=chips, threads=chips, each_attempt=rows,
-        attempts=len(rows), tokens=Tokens(slots=slots, content=content, trained=random.randrange(content + 1)),
+        attempts=len(rows), tokens=TimedTokens(slots=slots, content=content, trained=random.randrange(content + 1)),
         tokens_per_s=_estimate(random, rate), slot_tokens_per_s=_estimate(random, rate * slots / content),
         trained_tokens_per_s=_estimate(random, rate / 3), padding_fraction=1 - content / slots,
         interval_s=_any(random, 0.01, 1e6), steps_measured=random.randrange(1, 10**7),
@@ -417,7 +417,7 @@ def _run(random: Random, made_run: MadeRun, number: int) -> Result:
 def _trace(random: Random, r: Result) -> Trace:
     ends = list(itertools.accumulate(_any(random, 1e-4, 1e2) for _ in range(9)))
     kept = tuple(
-        Window(i + 1, end, end - start, random.randrange(10**6), random.randrange(10**6), random.randrange(10**6))
+        TraceWindow(i + 1, end, end - start, random.randrange(10**6), random.randrange(10**6), random.randrange(10**6))
         for i, (start, end) in enumerate(itertools.pairwise([0.0, *ends]))
     )
     return Trace(run_id=r.run_id, attempt="attempt a", rank=0, first=2, last=8, windows=9, kept=kept)
@@ -430,10 +430,10 @@ def test_every_number_is_the_stored_one_at_the_printed_precision(
 ) -> None:
     results = [_run(random, made_run, i) for i in range(2 if several else 1)]
     traces = [_trace(random, r) for r in results]
-    html = render(arrange(results, traces={t.run_id: [t] for t in traces}, prices=_PRICES)).decode()
+    html = render(make_report(results, traces={t.run_id: [t] for t in traces}, prices=_PRICES)).decode()
     page = _Tree(html).root
     (data,) = page.every("script", id="data-json")
-    assert json.loads(data.text()) == [json.loads(encode(r)) for r in results]
+    assert json.loads(data.text()) == [json.loads(encode_result(r)) for r in results]
     assert check_tables(page, results, traces) > 60 * len(results)
     assert check_charts(page, results) >= 4 * len(results)
     assert check_sentences(page, results, traces) > 10

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunemark.errors import UnknownName
-from tunemark.physics import find_chip, peak, precision_of, why_no_peak
+from tunemark.physics import explain_missing_peak, find_chip, find_peak, parse_precision
 from tunemark.physics.chips import CHIPS, UNCONFIRMED
 from tunemark.physics.peaks import PRECISIONS
 
@@ -102,12 +102,12 @@ def test_no_spelling_means_two_chips():
 )
 def test_a_peak_is_units_times_clock(chip, precision, units, flop_per_clock, clock_hz):
     # Vendors round to three digits.
-    assert peak(chip, precision).flops == pytest.approx(units * flop_per_clock * clock_hz, rel=0.003)
+    assert find_peak(chip, precision).flops == pytest.approx(units * flop_per_clock * clock_hz, rel=0.003)
 
 
 def test_an_mi250_is_two_dies_and_counted_as_it_is_sold():
     # AMD: 362.1 TFLOP/s for the package of two dies, 181 for each.
-    package, die = peak("MI250", "bf16", 16), peak("MI250 GCD", "bf16", 32)
+    package, die = find_peak("MI250", "bf16", 16), find_peak("MI250 GCD", "bf16", 32)
     assert (package.flops, package.dies) == (pytest.approx(16 * 362.1e12), 2)
     assert (die.flops, die.dies) == (pytest.approx(package.flops), 1)
     assert find_chip("MI250 GCD").memory_bytes == 64 * 2**30
@@ -115,9 +115,9 @@ def test_an_mi250_is_two_dies_and_counted_as_it_is_sold():
 
 def test_dense_is_not_sparse():
     # H100 SXM data sheet: 1,979 TFLOP/s in bf16 "with sparsity".
-    found = peak("H100 SXM", "bf16", 8)
+    found = find_peak("H100 SXM", "bf16", 8)
     assert (found.flops, found.sparse_flops) == (pytest.approx(8 * 989.4e12), pytest.approx(8 * 1979e12, rel=1e-3))
-    assert peak("MI250", "bf16").sparse_flops is None
+    assert find_peak("MI250", "bf16").sparse_flops is None
 
 
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda c: c.name)
@@ -156,7 +156,7 @@ def test_an_entry_is_sourced_and_sound(chip):
     ],
 )
 def test_a_precision_is_what_matrices_are_multiplied_in(stated, precision):
-    assert precision_of(stated) == precision
+    assert parse_precision(stated) == precision
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_a_precision_is_what_matrices_are_multiplied_in(stated, precision):
     ],
 )
 def test_a_missing_peak_has_its_reason(chip, precision, words):
-    assert words in why_no_peak(chip, precision)
-    assert (peak(chip, precision) is None) == bool(words)
+    assert words in explain_missing_peak(chip, precision)
+    assert (find_peak(chip, precision) is None) == bool(words)
 
 
 def test_what_is_not_confirmed_is_not_shipped():
     for name in UNCONFIRMED:
-        assert peak(name, "bf16") is None
+        assert find_peak(name, "bf16") is None
 
 
 def test_an_unknown_chip_is_an_error_with_a_suggestion():
@@ -190,5 +190,5 @@ def test_an_unknown_chip_is_an_error_with_a_suggestion():
 
 
 def test_a_card_whose_clock_passes_the_rated_one_says_so():
-    assert not peak("RTX 4090", "bf16").is_ceiling
+    assert not find_peak("RTX 4090", "bf16").is_ceiling
     assert all(chip.is_ceiling for chip in CHIPS if not chip.name.startswith("RTX-4"))

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunemark.physics import (
-    Trained,
-    from_dimensions,
+    TrainedWeights,
+    count_lora_parameters,
+    count_parameters,
     hardware_flops_per_token,
-    lora,
-    lora_parameters,
+    lora_trained_weights,
+    make_architecture,
     mean_visible_keys,
     memory_floor_bytes,
-    parameters,
     train_flops_by_convention,
     train_flops_by_role,
     train_flops_per_token,
@@ -64,7 +64,7 @@ SMALL_GPT = dataclasses.replace(
 
 # Chowdhery et al. 2022, "PaLM", table 1 and section 2: 118 layers, d_model 18432, 48 heads of 256 with one head of keys
 # and values, a gated MLP of 4 x d_model, 256k words that input and output share.
-PALM_540B = from_dimensions(
+PALM_540B = make_architecture(
     layers=118,
     hidden=18432,
     intermediate=4 * 18432,
@@ -77,13 +77,13 @@ PALM_540B = from_dimensions(
 )
 
 # Korthikanti et al. 2022, table 3: GPT-3 with a vocabulary of 51200.
-GPT_175B = from_dimensions(
+GPT_175B = make_architecture(
     layers=96, hidden=12288, intermediate=49152, is_gated=False, heads=96, vocab=51200, is_tied=True
 )
 
 
 def test_parameters_of_a_small_model_by_role():
-    count = parameters(SMALL)
+    count = count_parameters(SMALL)
     assert count.embedding == 10 * 4
     # Per layer: queries 4x4, output 4x4, keys 4x2, values 4x2.
     assert count.attention == 2 * (16 + 16 + 8 + 8)
@@ -95,13 +95,13 @@ def test_parameters_of_a_small_model_by_role():
 
 def test_mistral_7b_has_the_published_checkpoint_s_parameters():
     # The sum of the tensors of mistralai/Mistral-7B-v0.1, and of v0.3, whose vocabulary is 768 larger.
-    assert parameters(MISTRAL_7B).total == 7_241_732_096
-    assert parameters(dataclasses.replace(MISTRAL_7B, vocab_size=32768)).total == 7_248_023_552
+    assert count_parameters(MISTRAL_7B).total == 7_241_732_096
+    assert count_parameters(dataclasses.replace(MISTRAL_7B, vocab_size=32768)).total == 7_248_023_552
 
 
 def test_tied_embeddings_are_counted_once_but_still_multiplied():
     tied = dataclasses.replace(SMALL, tie_word_embeddings=True)
-    assert parameters(tied).total == parameters(SMALL).total - 40
+    assert count_parameters(tied).total == count_parameters(SMALL).total - 40
     assert train_flops_per_token(tied, 4) == train_flops_per_token(SMALL, 4)
 
 
@@ -122,7 +122,7 @@ def test_flops_of_mistral_7b_are_palm_s_formula():
 
 
 def test_parameters_of_a_small_gpt_by_role():
-    count = parameters(SMALL_GPT)
+    count = count_parameters(SMALL_GPT)
     assert (count.embedding, count.position, count.head) == (40, 64 * 4, 0)
     # Per layer: four of 4x4; two of 4x6; biases 4 + 4 + 4 + 4 and 6 + 4; two norms of 4 weights and 4 biases.
     assert (count.attention, count.mlp, count.bias) == (2 * 64, 2 * 48, 2 * 26)
@@ -132,18 +132,18 @@ def test_parameters_of_a_small_gpt_by_role():
 
 def test_biases_and_norms_of_queries_and_keys():
     # Queries 4, keys and values 2 each: biases on these three alone; with all four, 4 more.
-    assert parameters(dataclasses.replace(SMALL, qkv_bias=True)).bias == 2 * 8
-    assert parameters(dataclasses.replace(SMALL, attention_bias=True)).bias == 2 * 12
+    assert count_parameters(dataclasses.replace(SMALL, qkv_bias=True)).bias == 2 * 8
+    assert count_parameters(dataclasses.replace(SMALL, attention_bias=True)).bias == 2 * 12
     # One weight of head_dim each; or over 2 heads of queries and 1 of keys.
-    norm = parameters(SMALL).norm
-    assert parameters(dataclasses.replace(SMALL, qk_norm="head")).norm == norm + 2 * (2 + 2)
-    assert parameters(dataclasses.replace(SMALL, qk_norm="projection")).norm == norm + 2 * (4 + 2)
-    assert parameters(dataclasses.replace(SMALL, norms_per_layer=4)).norm == norm + 2 * 2 * 4
+    norm = count_parameters(SMALL).norm
+    assert count_parameters(dataclasses.replace(SMALL, qk_norm="head")).norm == norm + 2 * (2 + 2)
+    assert count_parameters(dataclasses.replace(SMALL, qk_norm="projection")).norm == norm + 2 * (4 + 2)
+    assert count_parameters(dataclasses.replace(SMALL, norms_per_layer=4)).norm == norm + 2 * 2 * 4
 
 
 def test_a_mixture_multiplies_only_the_experts_it_chose():
     mixture = dataclasses.replace(SMALL, num_local_experts=4, num_experts_per_tok=2)
-    count = parameters(mixture)
+    count = count_parameters(mixture)
     # Per layer 4 experts of 3 x 4 x 6 and a router of 4 x 4; a token passes 2 of them.
     assert (count.mlp, count.mlp_active, count.router) == (2 * 4 * 72, 2 * 2 * 72, 2 * 16)
     assert count.active == count.total - 2 * 2 * 72
@@ -171,8 +171,8 @@ def test_both_conventions_come_by_name():
 
 def test_lora_worked_by_hand():
     # Rank 1 on queries (4 -> 4) and values (4 -> 2): 8 + 6 in each of two layers.
-    assert lora_parameters(SMALL, 1) == 2 * 14
-    flops = train_flops_by_role(SMALL, 4, "full", lora(1))
+    assert count_lora_parameters(SMALL, 1) == 2 * 14
+    flops = train_flops_by_role(SMALL, 4, "full", lora_trained_weights(1))
     # Queries, keys, values, output: 16 + 8 + 8 + 16. The first layer's input needs no gradient, so that the first three
     # cost 2 and the output's 4; in the second all cost 4.
     assert flops.attention == (2 * 32 + 4 * 16) + 4 * 48
@@ -183,32 +183,32 @@ def test_lora_worked_by_hand():
     assert flops.scores == 32 * (2 + 3) + 32 * (2 + 4)
     # 6 for each parameter, less 2 for the first layer's 4 + 4 inputs.
     assert flops.adapters == 6 * 28 - 2 * 8
-    assert train_flops_per_token(SMALL, 4, "full", lora(1)) == flops.total
+    assert train_flops_per_token(SMALL, 4, "full", lora_trained_weights(1)) == flops.total
 
 
 def test_lora_on_fused_matrices_shares_its_input_half():
     # Queries, keys and values as one: 4 -> 8. The MLP's 4 -> 12. GPT-2's c_proj is two: 4 -> 4 and 6 -> 4.
-    assert lora_parameters(SMALL, 3, ["qkv_proj"]) == 2 * 3 * 12
-    assert lora_parameters(SMALL, 3, ["gate_up_proj"]) == 2 * 3 * 16
-    assert lora_parameters(SMALL_GPT, 3, ["c_attn", "c_proj", "c_fc"]) == 2 * 3 * (16 + 8 + 10 + 10)
+    assert count_lora_parameters(SMALL, 3, ["qkv_proj"]) == 2 * 3 * 12
+    assert count_lora_parameters(SMALL, 3, ["gate_up_proj"]) == 2 * 3 * 16
+    assert count_lora_parameters(SMALL_GPT, 3, ["c_attn", "c_proj", "c_fc"]) == 2 * 3 * (16 + 8 + 10 + 10)
     with pytest.raises(ValueError, match=r"no matrix 'gate_proj' to adapt; a layer has q_proj, "):
-        lora_parameters(SMALL_GPT, 3, ["gate_proj"])
+        count_lora_parameters(SMALL_GPT, 3, ["gate_proj"])
     with pytest.raises(ValueError, match="a rank must be 1 or more"):
-        lora(0)
+        lora_trained_weights(0)
 
 
 def test_lora_trains_as_many_parameters_as_the_paper_says():
     # Hu et al. 2021, "LoRA", table 4: GPT-3 175B with 4.7 and 37.7 million, ranks 1 and 8 on queries and values.
-    assert lora_parameters(GPT_175B, 1) == pytest.approx(4.7e6, rel=0.01)
-    assert lora_parameters(GPT_175B, 8) == pytest.approx(37.7e6, rel=0.01)
+    assert count_lora_parameters(GPT_175B, 1) == pytest.approx(4.7e6, rel=0.01)
+    assert count_lora_parameters(GPT_175B, 8) == pytest.approx(37.7e6, rel=0.01)
 
 
 def test_backward_goes_no_further_than_the_first_trained_layer():
     # The second layer alone, with its norms: 6 for it, 2 for the frozen layer before it, 4 for the frozen head.
-    last = Trained(embedding=False, first_layer=1, head=False)
+    last = TrainedWeights(embedding=False, first_layer=1, head=False)
     assert train_flops_per_token(SMALL, 4, "full", last) == (6 + 2) * 120 + 4 * 40 + 32 * (2 + 6)
     # The head alone: 2 for both layers, 4 for the head.
-    head = Trained(embedding=False, first_layer=None)
+    head = TrainedWeights(embedding=False, first_layer=None)
     assert train_flops_per_token(SMALL, 4, "full", head) == 2 * 240 + 4 * 40 + 2 * 32 * 2
     # A tied head is the embedding, so that all is walked back; the layers' own weights stay frozen.
     tied = dataclasses.replace(SMALL, tie_word_embeddings=True)
@@ -216,7 +216,7 @@ def test_backward_goes_no_further_than_the_first_trained_layer():
 
 
 def test_flops_without_a_backward_pass_are_a_third():
-    nothing = Trained(embedding=False, first_layer=None, head=False)
+    nothing = TrainedWeights(embedding=False, first_layer=None, head=False)
     assert train_flops_per_token(MISTRAL_7B, 512, "full", nothing) * 3 == train_flops_per_token(MISTRAL_7B, 512, "full")
 
 
@@ -228,7 +228,7 @@ def test_recomputation_adds_forward_passes():
     # The layers once more: 2 x 240 and the products.
     assert hardware_flops_per_token(SMALL, 4, "full", "full") == model + 2 * 240 + 2 * 2 * 32
     # What backward never reaches is not computed again.
-    last = Trained(embedding=False, first_layer=1, head=False)
+    last = TrainedWeights(embedding=False, first_layer=1, head=False)
     less = hardware_flops_per_token(SMALL, 4, "full", "full", last) - train_flops_per_token(SMALL, 4, "full", last)
     assert less == 2 * 120 + 2 * 32
 
@@ -250,7 +250,7 @@ def test_utilization_of_gpt_175b_as_published():
 def test_palm_540b_as_published():
     # Chowdhery et al. 2022, table 1: 540.35 billion parameters. Section 4.1 and table 3: 238.3 thousand tokens/s on
     # 6144 TPU v4 (275 TFLOP/s) are an MFU of 46.2 %, attention counted in full.
-    assert parameters(PALM_540B).total == pytest.approx(540.35e9, abs=0.01e9)
+    assert count_parameters(PALM_540B).total == pytest.approx(540.35e9, abs=0.01e9)
     mfu = 238.3e3 * train_flops_per_token(PALM_540B, 2048, "full") / (6144 * 275e12)
     assert mfu == pytest.approx(0.462, abs=0.0005)
 
@@ -266,9 +266,9 @@ def test_palm_540b_as_published():
 )
 def test_dimensions_that_contradict_each_other_are_refused(changes, words):
     sound = {"layers": 2, "hidden": 64, "intermediate": 256, "is_gated": False, "heads": 4, "vocab": 100}
-    assert from_dimensions(**sound).head_dim == 16
+    assert make_architecture(**sound).head_dim == 16
     with pytest.raises(ValueError, match=words):
-        from_dimensions(**{**sound, **changes})
+        make_architecture(**{**sound, **changes})
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_frozen_parameters_are_held_and_nothing_more():
 
 def test_lora_s_memory_as_published():
     # Hu et al. 2021, section 4.2: training GPT-3 175B with LoRA takes 350 GB, which are its weights of 16 bits.
-    adapters = lora_parameters(GPT_175B, 4)
-    total = parameters(GPT_175B).total
+    adapters = count_lora_parameters(GPT_175B, 4)
+    total = count_parameters(GPT_175B).total
     assert memory_floor_bytes(total + adapters, "bf16", "adamw", adapters) == pytest.approx(350e9, rel=0.01)
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tunemark.physics import from_dimensions, train_flops_per_token
-from tunemark.predict import DeviceFacts, Efficiency, Layout, Workload, impossible, memory, predict
-from tunemark.predict.machine import group_seconds
+from tunemark.physics import make_architecture, train_flops_per_token
+from tunemark.predict import DeviceFacts, Efficiency, RankLayout, Workload, find_layout_error, predict, predict_memory
+from tunemark.predict.hardware_rates import collective_seconds
 
-_MODEL = from_dimensions(
+_MODEL = make_architecture(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
 )
 _DEVICE = DeviceFacts(
@@ -23,44 +23,48 @@ _WORK = Workload(architecture=_MODEL, sequence=2048, global_batch=64)
 
 def test_flops_are_those_that_the_physics_counts() -> None:
     counted = train_flops_per_token(_MODEL, 2048) * 64 * 2048
-    assert predict(_WORK, Layout(micro_batch=1), _DEVICE).flops == pytest.approx(counted, rel=0.01)
+    assert predict(_WORK, RankLayout(micro_batch=1), _DEVICE).flops == pytest.approx(counted, rel=0.01)
 
 
 def test_tensor_ranks_divide_the_work() -> None:
-    one, eight = (predict(_WORK, Layout(tensor=t), _DEVICE).flops for t in (1, 8))
+    one, eight = (predict(_WORK, RankLayout(tensor=t), _DEVICE).flops for t in (1, 8))
     assert eight == pytest.approx(one / 8, rel=1e-6)
 
 
 def test_an_all_reduce_passes_its_payload_twice() -> None:
     # 7/8 of 400 GB by 400 GB/s is 0.875 s to gather, twice that to reduce to all.
-    seconds = [group_seconds(_DEVICE, size=8, stride=1, payload_bytes=400e9, kind=k) for k in ("gather", "all_reduce")]
+    seconds = [
+        collective_seconds(_DEVICE, size=8, stride=1, payload_bytes=400e9, kind=k) for k in ("gather", "all_reduce")
+    ]
     assert seconds == pytest.approx([0.875, 1.75])
 
 
 def test_ranks_of_one_node_share_its_links_outwards() -> None:
     # Stride 4: two ranks of each node, 2 x 50 GB/s. 15/16 of 100 GB then take 0.9375 s.
-    assert group_seconds(_DEVICE, size=16, stride=4, payload_bytes=100e9) == pytest.approx(0.9375)
+    assert collective_seconds(_DEVICE, size=16, stride=4, payload_bytes=100e9) == pytest.approx(0.9375)
 
 
 def test_a_pipeline_of_four_waits_three_micro_batches() -> None:
     # (p - 1) / m = 3 / 64 of the stages' work, about: the ends are not equal.
-    found = predict(_WORK, Layout(pipeline=4), _DEVICE).seconds
+    found = predict(_WORK, RankLayout(pipeline=4), _DEVICE).seconds
     assert found.bubble / found.compute == pytest.approx(3 / 64, rel=0.1)
 
 
 def test_fully_sharded_states_are_divided_by_the_ranks() -> None:
-    whole, sharded = (memory(_WORK, layout, _DEVICE) for layout in (Layout(), Layout(data=8, shard=8, zero=3)))
+    whole, sharded = (
+        predict_memory(_WORK, layout, _DEVICE) for layout in (RankLayout(), RankLayout(data=8, shard=8, zero=3))
+    )
     assert (sharded.parameters, sharded.optimizer) == pytest.approx((whole.parameters / 8, whole.optimizer / 8))
 
 
 def test_what_cannot_be_laid_out_says_why() -> None:
-    assert impossible(_WORK, Layout(tensor=24)) == "24 tensor ranks do not divide 32 heads"
-    assert impossible(_WORK, Layout(tensor=8)) is None
+    assert find_layout_error(_WORK, RankLayout(tensor=24)) == "24 tensor ranks do not divide 32 heads"
+    assert find_layout_error(_WORK, RankLayout(tensor=8)) is None
 
 
 def test_a_processor_that_launches_its_own_kernels_takes_the_sum_of_both() -> None:
     # 10 ms an operation: 30 of a layer forward, 60 backward, 32 layers, 64 micro-batches, and the ends' 20 + 40 twice.
     slow = replace(_DEVICE.efficiency, host_s=1e-2, host_order=1.0)
     quick = replace(slow, host_s=0.0)
-    more, less = (predict(_WORK, Layout(), replace(_DEVICE, efficiency=e)).seconds.compute for e in (slow, quick))
+    more, less = (predict(_WORK, RankLayout(), replace(_DEVICE, efficiency=e)).seconds.compute for e in (slow, quick))
     assert more - less == pytest.approx(64 * (32 * 90 + 2 * 60) * 1e-2, rel=0.01)

@@ -12,13 +12,13 @@ import pytest
 
 from tunemark.cli.main import main
 from tunemark.errors import BadData
-from tunemark.physics.links import LINKS, links_of
+from tunemark.physics.interconnects import INTERCONNECTS, find_interconnect
 from tunemark.physics.peaks import find_chip
 from tunemark.plugin import Catalog
 from tunemark.predict import device_facts, predict
-from tunemark.predict.fitted import CONSTANTS, fitted
-from tunemark.predict.layout import Layout
-from tunemark.predict.rows import Expressed, Inexpressible, express, read_rows
+from tunemark.predict.efficiency_constants import CONSTANTS, find_class_efficiency
+from tunemark.predict.layout import RankLayout
+from tunemark.predict.published_rows import ConvertedRow, UnconvertibleRow, convert_row, read_published_rows
 
 # Llama 3 8B on eight H100s, fully sharded.
 _ROW = {
@@ -28,15 +28,15 @@ _ROW = {
 }  # fmt: skip
 
 
-def _expressed(**changed: str) -> Expressed:
-    found = express({**_ROW, **changed})
-    assert isinstance(found, Expressed), found
+def _expressed(**changed: str) -> ConvertedRow:
+    found = convert_row({**_ROW, **changed})
+    assert isinstance(found, ConvertedRow), found
     return found
 
 
 def _reason(**changed: str) -> str:
-    found = express({**_ROW, **changed})
-    assert isinstance(found, Inexpressible)
+    found = convert_row({**_ROW, **changed})
+    assert isinstance(found, UnconvertibleRow)
     return found.reason
 
 
@@ -119,29 +119,32 @@ def test_an_installed_model_says_what_a_row_does_not() -> None:
     models = Catalog().models()
     known = {"llama-3-8b": models["llama-3-8b"].architecture}
     row = {**_ROW, **dict.fromkeys(("intermediate", "mlp_gated", "n_kv_heads", "vocab"), "")}
-    found = express({**row, "model": "Llama 3 8B"}, known)
-    assert isinstance(found, Expressed)
+    found = convert_row({**row, "model": "Llama 3 8B"}, known)
+    assert isinstance(found, ConvertedRow)
     assert found.work.architecture == known["llama-3-8b"]
-    other = express({**row, "model": "llama-3-8b", "n_layers": "16", "hidden": ""}, known)
-    assert isinstance(other, Inexpressible)
+    other = convert_row({**row, "model": "llama-3-8b", "n_layers": "16", "hidden": ""}, known)
+    assert isinstance(other, UnconvertibleRow)
     assert other.reason.endswith("the installed model of that name has another shape: n_layers 16, not 32")
     # Whoever states all of a model of that name has the last word.
-    whole = express({**_ROW, "model": "llama-3-8b", "n_layers": "16"}, known)
-    assert isinstance(whole, Expressed)
+    whole = convert_row({**_ROW, "model": "llama-3-8b", "n_layers": "16"}, known)
+    assert isinstance(whole, ConvertedRow)
     assert whole.work.architecture.num_hidden_layers == 16
 
 
 @pytest.mark.parametrize(
     ("layout", "spelled"),
     [
-        (Layout(), "none"),
-        (Layout(data=8, shard=4, zero=3, tensor=2), "ddp:2+fsdp:4+tp:2:sequence_parallel=true"),
-        (Layout(data=2, pipeline=4, virtual=4, schedule="interleaved"), "pp:4:schedule=interleaved:virtual=4+ddp:2"),
-        (Layout(data=8, shard=8, zero=3, reshard=False), "fsdp:8:reshard=false"),
-        (Layout(data=8, shard=8, zero=1), "zero1:8"),
+        (RankLayout(), "none"),
+        (RankLayout(data=8, shard=4, zero=3, tensor=2), "ddp:2+fsdp:4+tp:2:sequence_parallel=true"),
+        (
+            RankLayout(data=2, pipeline=4, virtual=4, schedule="interleaved"),
+            "pp:4:schedule=interleaved:virtual=4+ddp:2",
+        ),
+        (RankLayout(data=8, shard=8, zero=3, reshard=False), "fsdp:8:reshard=false"),
+        (RankLayout(data=8, shard=8, zero=1), "zero1:8"),
     ],
 )
-def test_a_layout_is_spelled_as_a_strategy_is(layout: Layout, spelled: str) -> None:
+def test_a_layout_is_spelled_as_a_strategy_is(layout: RankLayout, spelled: str) -> None:
     assert layout.words() == spelled
 
 
@@ -153,7 +156,7 @@ def test_a_device_without_published_rows_has_wider_bounds_and_says_so() -> None:
 
 
 def test_every_chip_with_a_bandwidth_can_be_predicted() -> None:
-    for name in LINKS:
+    for name in INTERCONNECTS:
         facts = device_facts(name)
         assert facts.intra_bytes_per_s >= facts.inter_bytes_per_s > 0, name
         assert find_chip(name).name == name
@@ -163,7 +166,7 @@ def test_a_die_has_half_of_its_package() -> None:
     whole, die = device_facts("MI250"), device_facts("MI250 GCD")
     assert die.peak_flops["bf16"] == whole.peak_flops["bf16"] / 2
     assert (die.node, die.intra_bytes_per_s) == (2 * whole.node, whole.intra_bytes_per_s / 2)
-    assert links_of("no chip") is None
+    assert find_interconnect("no chip") is None
 
 
 def test_no_constant_belongs_to_a_row_or_a_publisher() -> None:
@@ -175,9 +178,9 @@ def test_no_constant_belongs_to_a_row_or_a_publisher() -> None:
         assert abs(constant.value / constant.prior - 1) < 3, constant.name
     slower = {c.name: c.value * (0.5 if c.name.startswith("gemm.hopper") else 1.0) for c in CONSTANTS}
     one = _expressed()
-    half = fitted("H100-SXM-80GB", constants=slower).efficiency
-    assert half.gemm["bf16"] == pytest.approx(fitted("H100-SXM-80GB").efficiency.gemm["bf16"] / 2)
-    assert fitted("A100", constants=slower).efficiency == fitted("A100").efficiency
+    half = find_class_efficiency("H100-SXM-80GB", constants=slower).efficiency
+    assert half.gemm["bf16"] == pytest.approx(find_class_efficiency("H100-SXM-80GB").efficiency.gemm["bf16"] / 2)
+    assert find_class_efficiency("A100", constants=slower).efficiency == find_class_efficiency("A100").efficiency
     assert one.predict().step_time_s > 0
 
 
@@ -204,7 +207,7 @@ def test_a_bad_file_is_told_before_anything_else(tmp_path: Path, text: str, word
     path = tmp_path / "rows.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadData) as error:
-        read_rows(path)
+        read_published_rows(path)
     assert words in str(error.value)
 
 
@@ -287,7 +290,7 @@ def test_torch_runs_attention_by_kernels_of_no_class() -> None:
     torch, megatron = _expressed(**long, compile="Y"), _expressed(**long)
     assert not torch.work.stack.native_attention
     assert megatron.work.stack.native_attention
-    shares = [fitted(chip).efficiency.attention_portable for chip in ("H100-SXM-80GB", "A100-SXM-80GB")]
+    shares = [find_class_efficiency(chip).efficiency.attention_portable for chip in ("H100-SXM-80GB", "A100-SXM-80GB")]
     assert shares[0] < 1.0 == shares[1]
     assert torch.predict().step_time_s > 1.2 * megatron.predict().step_time_s
 

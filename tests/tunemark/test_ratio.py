@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tunemark.results import Result, student
-from tunemark.results.ratio import Term, combined, holm, rates_of, were_in_rounds
+from tunemark.results.ratio import RatioTerm, adjust_p_values, attempt_rates, estimate_ratio, is_in_rounds
 
 Made = Callable[..., Result]
 
@@ -34,7 +34,7 @@ def test_tails_and_quantiles_are_those_of_scipy(df: float) -> None:
 @settings(max_examples=40, deadline=None)
 @given(a=_RATES, b=_RATES)
 def test_welch_is_that_of_scipy_on_logarithms(a: list[float], b: list[float]) -> None:
-    found = combined([Term(1.0, b), Term(-1.0, a)], in_rounds=False)
+    found = estimate_ratio([RatioTerm(1.0, b), RatioTerm(-1.0, a)], in_rounds=False)
     logs = [[math.log(x) for x in rates] for rates in (b, a)]
     if all(max(values) - min(values) > 1e-6 for values in logs):
         theirs = stats.ttest_ind(*logs, equal_var=False)
@@ -48,7 +48,7 @@ def test_welch_is_that_of_scipy_on_logarithms(a: list[float], b: list[float]) ->
 @given(rounds=st.lists(st.tuples(st.floats(10, 1e6), st.floats(10, 1e6)), min_size=2, max_size=6))
 def test_pairs_are_those_of_scipy_on_logarithms(rounds: list[tuple[float, float]]) -> None:
     a, b = zip(*rounds, strict=True)
-    found = combined([Term(1.0, b), Term(-1.0, a)], in_rounds=True)
+    found = estimate_ratio([RatioTerm(1.0, b), RatioTerm(-1.0, a)], in_rounds=True)
     apart = [math.log(y / x) for x, y in rounds]
     if max(apart) - min(apart) > 1e-6:
         assert found.p == pytest.approx(stats.ttest_1samp(apart, 0).pvalue, abs=1e-7)
@@ -64,7 +64,7 @@ def test_the_other_way_round_is_the_inverse_and_scale_is_nothing(
         a, b = a[: min(len(a), len(b))], b[: min(len(a), len(b))]
 
     def ratio(one: list[float], other: list[float]) -> Any:
-        return combined([Term(1.0, one), Term(-1.0, other)], in_rounds=paired)
+        return estimate_ratio([RatioTerm(1.0, one), RatioTerm(-1.0, other)], in_rounds=paired)
 
     forth, back = ratio(b, a), ratio(a, b)
     assert back.value == pytest.approx(1 / forth.value)
@@ -78,7 +78,7 @@ def test_the_other_way_round_is_the_inverse_and_scale_is_nothing(
 
 
 def test_one_attempt_bears_no_interval_and_says_so() -> None:
-    found = combined([Term(1.0, [110.0]), Term(-1.0, [100.0, 101.0])], in_rounds=False)
+    found = estimate_ratio([RatioTerm(1.0, [110.0]), RatioTerm(-1.0, [100.0, 101.0])], in_rounds=False)
     assert found.value == pytest.approx(110 / math.sqrt(100 * 101))
     assert (found.low, found.high, found.p, found.holds_one) == (None, None, None, None)
     assert found.method == "none: one attempt on a side"
@@ -86,27 +86,29 @@ def test_one_attempt_bears_no_interval_and_says_so() -> None:
 
 def test_holm_is_worked_by_hand() -> None:
     # Sorted 0.01, 0.02, 0.03, 0.04 are multiplied by 4, 3, 2, 1 and never fall: 0.04, 0.06, 0.06, 0.06.
-    assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
-    assert holm([]) == []
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert adjust_p_values([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
+    assert adjust_p_values([]) == []
+    assert adjust_p_values([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_rounds_are_told_from_the_order_of_attempts(made_run: Made) -> None:
     a, b = made_run(minute=0), made_run(minute=1)  # a at 0, 2, 4; b at 1, 3, 5
-    assert were_in_rounds([a, b])
-    assert were_in_rounds([b, a])
+    assert is_in_rounds([a, b])
+    assert is_in_rounds([b, a])
     one_after_the_other = made_run(minute=7)
-    assert not were_in_rounds([a, one_after_the_other])
-    assert not were_in_rounds([a, made_run((1.0, 2.0), minute=1)]), "a round lacks an attempt"
+    assert not is_in_rounds([a, one_after_the_other])
+    assert not is_in_rounds([a, made_run((1.0, 2.0), minute=1)]), "a round lacks an attempt"
     elsewhere = made_run(minute=1, environment={"host": {"name": "other", "processor": "P"}})
-    assert not were_in_rounds([a, elsewhere])
+    assert not is_in_rounds([a, elsewhere])
 
 
 def test_a_drift_of_the_machine_cancels_in_pairs(made_run: Made) -> None:
     # Every round is 20 % slower than the one before, b always 2 % faster, give or take a thousandth.
     a = made_run((100.0, 80.0, 64.0))
     b = made_run((102.0, 81.68, 65.21), minute=1)
-    paired = combined([Term(1.0, rates_of(b)), Term(-1.0, rates_of(a))], in_rounds=were_in_rounds([a, b]))
-    alone = combined([Term(1.0, rates_of(b)), Term(-1.0, rates_of(a))], in_rounds=False)
+    paired = estimate_ratio(
+        [RatioTerm(1.0, attempt_rates(b)), RatioTerm(-1.0, attempt_rates(a))], in_rounds=is_in_rounds([a, b])
+    )
+    alone = estimate_ratio([RatioTerm(1.0, attempt_rates(b)), RatioTerm(-1.0, attempt_rates(a))], in_rounds=False)
     assert paired.holds_one is False
     assert alone.holds_one is True

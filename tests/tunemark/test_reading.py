@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunemark.analysis.reading import lines, read
+from tunemark.analysis.claim_reader import decode_lines, read_claims
 from tunemark.errors import BadData
 from tunemark.plugin import Importer
-from tunemark.plugin.claims import Claim, Line, LoggedStep, Steps
+from tunemark.plugin.claims import Claim, LoggedStep, LoggedSteps, LogLine
 
 
 class RateReader:
     """Understands `rate N` alone."""
 
     def __init__(self) -> None:
-        self.steps = Steps()
+        self.steps = LoggedSteps()
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         word, _, number = line.text.partition(" ")
         if word != "rate" or not number.strip().isdigit():
             return False
@@ -51,13 +51,13 @@ def _chunks(content: bytes, size: int) -> list[tuple[bytes, float | None]]:
 
 @given(content=st.binary(max_size=200), size=st.integers(1, 20))
 def test_lines_do_not_depend_on_how_the_bytes_arrive(content: bytes, size: int) -> None:
-    whole = [line for line in lines([(content, None)]) if line.text]
-    assert [line for line in lines(_chunks(content, size)) if line.text] == whole
+    whole = [line for line in decode_lines([(content, None)]) if line.text]
+    assert [line for line in decode_lines(_chunks(content, size)) if line.text] == whole
 
 
 def test_escapes_and_overwritten_progress_leave_plain_text_with_its_line_number() -> None:
     content = "\x1b]0;title\x07\x1b[1;31mone\x1b[0m\r\n 10%\r 20%\r\nthrée\x00".encode()
-    assert [(line.number, line.text) for line in lines([(content, None)]) if line.text] == [
+    assert [(line.number, line.text) for line in decode_lines([(content, None)]) if line.text] == [
         (1, "one"),
         (2, " 10%"),
         (2, " 20%"),
@@ -66,11 +66,11 @@ def test_escapes_and_overwritten_progress_leave_plain_text_with_its_line_number(
 
 
 def test_bytes_of_another_encoding_cost_their_characters_alone() -> None:
-    assert [line.text for line in lines([(b"caf\xe9 1\nrate 2\n", None)])] == ["caf\ufffd 1", "rate 2"]
+    assert [line.text for line in decode_lines([(b"caf\xe9 1\nrate 2\n", None)])] == ["caf\ufffd 1", "rate 2"]
 
 
 def test_what_was_not_understood_is_counted_and_shown() -> None:
-    found = read([(b"rate 1\n\nhello\nrate 3\nrate x\n", None)], "a.log", "/logs/a.log", [_DOCUMENT, _LOG])
+    found = read_claims([(b"rate 1\n\nhello\nrate 3\nrate x\n", None)], "a.log", "/logs/a.log", [_DOCUMENT, _LOG])
     assert (found.lines, found.understood, found.unknown) == (4, 2, (3, "hello"))
     assert found.summary() == "read 2 of 4 lines of /logs/a.log; 2 not understood, first at line 3: 'hello'"
     (claim,) = found.claims
@@ -79,32 +79,32 @@ def test_what_was_not_understood_is_counted_and_shown() -> None:
 
 
 def test_lines_of_a_pipe_are_stamped_with_their_arrival() -> None:
-    found = read([(b"rate 1\nra", 5.0), (b"te 2\n", 7.5)], "-", "standard input", [_LOG])
+    found = read_claims([(b"rate 1\nra", 5.0), (b"te 2\n", 7.5)], "-", "standard input", [_LOG])
     assert [s.arrived_s for s in found.claims[0].steps] == [5.0, 7.5]
 
 
 def test_a_document_is_recognised_by_its_content() -> None:
-    found = read([(b"\xef\xbb\xbf{12}", None)], "x.txt", "x.txt", [_LOG, _DOCUMENT])
+    found = read_claims([(b"\xef\xbb\xbf{12}", None)], "x.txt", "x.txt", [_LOG, _DOCUMENT])
     assert (found.importer, found.claims[0].tokens_per_s) == ("document", 4.0)
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF" + bytes(range(32)) * 40, b"\x1f\x8b\x08\x00" + b"\x00\x01\x02" * 99])
 def test_a_binary_file_is_refused(content: bytes) -> None:
     with pytest.raises(BadData, match="is no text"):
-        read([(content, None)], "a", "a", [_LOG])
+        read_claims([(content, None)], "a", "a", [_LOG])
 
 
 def test_nothing_at_all_is_no_claim() -> None:
-    found = read([], "a", "a", [_LOG])
+    found = read_claims([], "a", "a", [_LOG])
     assert (found.claims, found.summary()) == ((), "a is empty")
 
 
 def test_utf16_with_its_mark_is_text() -> None:
-    assert len(read([("rate 7\n".encode("utf-16"), None)], "a", "a", [_LOG]).claims) == 1
+    assert len(read_claims([("rate 7\n".encode("utf-16"), None)], "a", "a", [_LOG]).claims) == 1
 
 
 def test_a_very_long_log_is_thinned_and_a_printed_nan_is_no_unknown() -> None:
-    steps = Steps()
+    steps = LoggedSteps()
     for number in range(500_001):
         steps.add(LoggedStep(number + 1, number=number, loss=math.nan if number % 2 else None, mfu=-math.nan))
     rows = list(steps)

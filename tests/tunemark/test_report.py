@@ -14,8 +14,8 @@ from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
 from tunemark.plugin import Catalog, Finding
-from tunemark.report import arrange, exit_code, markdown_table, read, verdict_line, verdict_lines, write
-from tunemark.report.rounding import escaped, plus_minus, supported
+from tunemark.report import exit_code, make_report, read_report, runs_table, verdict_line, verdict_lines, write_report
+from tunemark.report.formatting import escape, format_estimate, round_to_interval
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
 
@@ -59,16 +59,16 @@ def result(**changes: Any) -> Result:
     ],
 )
 def test_digits_are_those_the_interval_supports(value: float, half: float | None, shown: str) -> None:
-    assert plus_minus(rate(value, half)) == shown
+    assert format_estimate(rate(value, half)) == shown
 
 
 def test_an_interval_of_no_width_is_shown() -> None:
-    assert supported(rate(12.5, 0.0)) == ("12.5000", "0")
+    assert round_to_interval(rate(12.5, 0.0)) == ("12.5000", "0")
 
 
 def test_names_cannot_break_a_table() -> None:
-    assert escaped("a|b\n<i>*_[x](y)`") == r"a\|b \<i\>\*\_\[x\](y)\`"
-    table = markdown_table([result(model="a|b\nc"), result(model="d")])
+    assert escape("a|b\n<i>*_[x](y)`") == r"a\|b \<i\>\*\_\[x\](y)\`"
+    table = runs_table([result(model="a|b\nc"), result(model="d")])
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     assert rows[1].startswith(r"| a\|b c |")
     assert len(rows) == 3
@@ -101,17 +101,17 @@ def test_a_failed_run_says_what_is_unknown_and_why() -> None:
         "mistral-tiny cpu:2 none: tokens/s unknown, oom, UNKNOWN",
         "  unknown: unfinished: oom, ended by oom: out of memory",
     ]
-    assert "| - |" in markdown_table([failed])
+    assert "| - |" in runs_table([failed])
 
 
 def test_rates_that_differ_are_columns_and_others_are_not() -> None:
-    header = next(line for line in markdown_table([result()]).splitlines() if line.startswith("| model"))
+    header = next(line for line in runs_table([result()]).splitlines() if line.startswith("| model"))
     assert "tokens/s (slots)" in header
     assert "tokens/s (trained)" not in header
 
 
 def test_what_all_runs_share_stands_above() -> None:
-    lines = markdown_table([result(batching="pad"), result(batching="pack")]).splitlines()
+    lines = runs_table([result(batching="pad"), result(batching="pack")]).splitlines()
     assert lines[0].startswith("model mistral-tiny; dataset d; device cpu:2")
     assert lines[2].startswith("| batching | tokens/s (content) |")
     assert "Not timed" in "\n".join(lines)
@@ -134,27 +134,27 @@ def test_exit_codes_are_by_the_worst(rows: list[tuple[str, str]], code: int) -> 
 
 
 def test_tables_have_a_cell_for_each_column() -> None:
-    report = arrange([result(), result(run_id="cd", breakdown_s={"data": 0.1})])
+    report = make_report([result(), result(run_id="cd", breakdown_s={"data": 0.1})])
     assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
     assert all(len(table.rows) == 2 for table in report.tables if table.per_run)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     results = [result(), result(run_id="cd")]
-    files = write(results, tmp_path / "out", Catalog())
+    files = write_report(results, tmp_path / "out", Catalog())
     top = ["report.csv", "report.html", "report.md", "runs.jsonl"]
     assert {path.name for path in files if path.parent == tmp_path / "out"} == set(top)
-    assert read(tmp_path / "out") == results
+    assert read_report(tmp_path / "out") == results
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*top, "charts"])
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"schema": 99}', '{"schema": 1}'])
 def test_a_corrupt_line_is_named(tmp_path: Path, line: str) -> None:
-    write([result()], tmp_path, Catalog())
+    write_report([result()], tmp_path, Catalog())
     with open(tmp_path / "runs.jsonl", "a") as file:
         file.write(line + "\n")
     with pytest.raises(BadStore, match="line 2"):
-        read(tmp_path)
+        read_report(tmp_path)
 
 
 def execute(*words: str) -> int:
@@ -164,11 +164,11 @@ def execute(*words: str) -> int:
 
 
 def test_report_takes_former_reports_and_counts_a_run_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write([result()], tmp_path / "a", Catalog())
+    write_report([result()], tmp_path / "a", Catalog())
     assert execute(str(tmp_path / "a"), str(tmp_path / "a"), "--json", "-o", str(tmp_path / "b")) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["run_id"] == "ab"
-    assert read(tmp_path / "b") == [result()]
+    assert read_report(tmp_path / "b") == [result()]
 
 
 def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_schema_prints_json(what: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_every_field_of_a_result_is_described_once() -> None:
-    names = [column.name for table in arrange([result()]).tables if table.per_run for column in table.columns]
+    names = [column.name for table in make_report([result()]).tables if table.per_run for column in table.columns]
     known = {
         *Result.__struct_fields__,
         "accelerator",

@@ -16,11 +16,22 @@ import msgspec
 import pytest
 
 from tunemark.errors import BadStore
-from tunemark.experiment import make_experiment, points, resolve_all
+from tunemark.experiment import make_experiment, make_grid_points, make_plans
+from tunemark.launch.records import read_record
 from tunemark.plugin import Catalog
-from tunemark.records import read_record
-from tunemark.results import Attempt, Counts, Identity, Result, Store, decode, encode, estimate, json_schema, read
-from tunemark.results.recount import Documents, recount
+from tunemark.results import (
+    JobTokens,
+    Result,
+    RunIdentity,
+    Store,
+    StoredAttempt,
+    decode_result,
+    derive_result,
+    encode_result,
+    read_measurement,
+    result_schema,
+)
+from tunemark.results.token_recount import TokenDocuments, recount_tokens
 from tunemark_worker import contract
 from tunemark_worker.contract import Assignment, TokenFile
 
@@ -34,7 +45,7 @@ ASSIGNMENT = Assignment(
     processes=1, threads=1, device_options={},
 )  # fmt: skip
 
-IDENTITY = Identity(
+IDENTITY = RunIdentity(
     run_id="0123456789abcdef", model="toy", dataset="d", device="cpu", size="1", strategy_requested="none",
     method="full", precision="fp32", batching="pad", sequence=10, micro_batch=1, global_batch=1,
     gradient_accumulation=1, train_on="all", weights="random", optimizer="adamw", learning_rate=1e-4,
@@ -91,7 +102,7 @@ def records(
         edge(step + 1, at)
     if end is not None:
         rows.append(("end", at, end))
-    return "".join(contract.encode(kind, rank, instant, fields).decode() for kind, instant, fields in rows)
+    return "".join(contract.encode_record(kind, rank, instant, fields).decode() for kind, instant, fields in rows)
 
 
 def written(folder: Path, *ranks: str, assignment: Assignment = ASSIGNMENT) -> Path:
@@ -99,15 +110,17 @@ def written(folder: Path, *ranks: str, assignment: Assignment = ASSIGNMENT) -> P
     plan = replace(assignment, processes=len(ranks))
     (folder / "plan.json").write_text(plan.to_json())
     for rank, text in enumerate(ranks):
-        (folder / contract.records_name(rank)).write_text(text)
+        (folder / contract.records_file_name(rank)).write_text(text)
     return folder
 
 
 def attempt(
     folder: Path, *ranks: str, name: str = "a", assignment: Assignment = ASSIGNMENT, status: Any = "ok"
-) -> Attempt:
-    measurement = read(written(folder / name, *ranks, assignment=assignment))
-    return Attempt(name=name, status=status, reason="steps", evidence="", measurement=measurement, launched_s=90.0)
+) -> StoredAttempt:
+    measurement = read_measurement(written(folder / name, *ranks, assignment=assignment))
+    return StoredAttempt(
+        name=name, status=status, reason="steps", evidence="", measurement=measurement, launched_s=90.0
+    )
 
 
 def ids(result: Result) -> set[str]:
@@ -116,7 +129,7 @@ def ids(result: Result) -> set[str]:
 
 def test_a_rate_is_a_ratio_of_sums(tmp_path: Path) -> None:
     # 8 timed steps: 4 of 4 tokens in 1 s, 4 of 8 tokens in 1.1 s. 48 tokens / 8.4 s; the mean of ratios were 5.64.
-    result = estimate(IDENTITY, [attempt(tmp_path, records(content=lambda step: 4 if step % 2 == 0 else 8))])
+    result = derive_result(IDENTITY, [attempt(tmp_path, records(content=lambda step: 4 if step % 2 == 0 else 8))])
     assert result.tokens_per_s is not None
     assert result.tokens_per_s.value == pytest.approx(48 / 8.4)
     assert result.slot_tokens_per_s is not None
@@ -138,14 +151,14 @@ def test_a_rate_is_a_ratio_of_sums(tmp_path: Path) -> None:
 
 def test_a_fixed_number_of_steps_is_the_first_after_the_warm_up(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, steps_requested=3)
-    result = estimate(identity, [attempt(tmp_path, records())])
+    result = derive_result(identity, [attempt(tmp_path, records())])
     assert result.steps_measured == 3
     assert result.interval_s == pytest.approx(3.1)
 
 
 def test_scaling_all_times_divides_rates(tmp_path: Path) -> None:
-    once = estimate(IDENTITY, [attempt(tmp_path, records())])
-    thrice = estimate(IDENTITY, [attempt(tmp_path, records([3 * s for s in SECONDS]), name="b")])
+    once = derive_result(IDENTITY, [attempt(tmp_path, records())])
+    thrice = derive_result(IDENTITY, [attempt(tmp_path, records([3 * s for s in SECONDS]), name="b")])
     assert once.tokens_per_s is not None
     assert thrice.tokens_per_s is not None
     assert thrice.tokens_per_s.value == pytest.approx(once.tokens_per_s.value / 3)
@@ -154,8 +167,8 @@ def test_scaling_all_times_divides_rates(tmp_path: Path) -> None:
 def test_accumulation_of_the_same_steps_changes_no_rate(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, gradient_accumulation=4, micro_batch=1, global_batch=4)
     assignment = replace(ASSIGNMENT, gradient_accumulation=4, global_batch=4)
-    whole = estimate(IDENTITY, [attempt(tmp_path, records())])
-    parts = estimate(identity, [attempt(tmp_path, records(), name="b", assignment=assignment)])
+    whole = derive_result(IDENTITY, [attempt(tmp_path, records())])
+    parts = derive_result(identity, [attempt(tmp_path, records(), name="b", assignment=assignment)])
     assert parts.tokens_per_s == whole.tokens_per_s
     assert parts.tokens == whole.tokens
 
@@ -163,8 +176,8 @@ def test_accumulation_of_the_same_steps_changes_no_rate(tmp_path: Path) -> None:
 def test_data_ranks_are_summed_and_tensor_ranks_counted_once(tmp_path: Path) -> None:
     slow = [1.5 * s for s in SECONDS]
     both = replace(ASSIGNMENT, data_ranks=2)
-    data = estimate(IDENTITY, [attempt(tmp_path, records(), records(slow, rank=1, data_rank=1), assignment=both)])
-    tensor = estimate(IDENTITY, [attempt(tmp_path, records(), records(slow, rank=1, data_rank=0), name="b")])
+    data = derive_result(IDENTITY, [attempt(tmp_path, records(), records(slow, rank=1, data_rank=1), assignment=both)])
+    tensor = derive_result(IDENTITY, [attempt(tmp_path, records(), records(slow, rank=1, data_rank=0), name="b")])
     assert data.tokens is not None
     assert tensor.tokens is not None
     assert (data.tokens.content, tensor.tokens.content) == (2 * 8 * 8, 8 * 8)
@@ -175,14 +188,14 @@ def test_data_ranks_are_summed_and_tensor_ranks_counted_once(tmp_path: Path) -> 
 def test_relabelled_ranks_change_nothing(tmp_path: Path) -> None:
     both = replace(ASSIGNMENT, data_ranks=2)
     rows = [records(content=lambda step: 5), records([1.1 * s for s in SECONDS], content=lambda step: 9, data_rank=1)]
-    one = estimate(IDENTITY, [attempt(tmp_path, *rows, assignment=both)])
-    two = estimate(IDENTITY, [attempt(tmp_path, *rows[::-1], name="b", assignment=both)])
+    one = derive_result(IDENTITY, [attempt(tmp_path, *rows, assignment=both)])
+    two = derive_result(IDENTITY, [attempt(tmp_path, *rows[::-1], name="b", assignment=both)])
     assert (one.tokens, one.tokens_per_s, one.interval_s) == (two.tokens, two.tokens_per_s, two.interval_s)
 
 
 def test_several_attempts_have_an_interval_between_them(tmp_path: Path) -> None:
     attempts = [attempt(tmp_path, records([k * s for s in SECONDS]), name=str(k)) for k in (1.0, 1.01, 1.02)]
-    result = estimate(IDENTITY, attempts)
+    result = derive_result(IDENTITY, attempts)
     assert result.tokens_per_s is not None
     assert result.tokens_per_s.n == 3
     assert result.tokens_per_s.low is not None
@@ -193,7 +206,7 @@ def test_several_attempts_have_an_interval_between_them(tmp_path: Path) -> None:
 
 
 def test_too_few_windows_leave_the_value_without_bounds(tmp_path: Path) -> None:
-    result = estimate(IDENTITY, [attempt(tmp_path, records(SECONDS[:5]))])
+    result = derive_result(IDENTITY, [attempt(tmp_path, records(SECONDS[:5]))])
     assert result.tokens_per_s is not None
     assert result.tokens_per_s.value == pytest.approx(24 / 3.1)
     assert (result.tokens_per_s.low, result.tokens_per_s.high) == (None, None)
@@ -204,7 +217,7 @@ def test_too_few_windows_leave_the_value_without_bounds(tmp_path: Path) -> None:
 def test_no_steady_state_takes_the_second_half_and_says_so(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, warmup_requested=None)
     falling = [2.0**-i for i in range(12)]
-    result = estimate(identity, [attempt(tmp_path, records(falling, witness_s=0.0))])
+    result = derive_result(identity, [attempt(tmp_path, records(falling, witness_s=0.0))])
     assert "no-steady-state" in ids(result)
     assert result.steps_measured == 6
     assert result.verdict == "unknown"
@@ -213,7 +226,7 @@ def test_no_steady_state_takes_the_second_half_and_says_so(tmp_path: Path) -> No
 def test_the_warm_up_is_found_where_steps_settle(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, warmup_requested=None)
     settled = [5.0, 3.0, *(1.0 + 0.01 * (i % 3) for i in range(20))]
-    result = estimate(identity, [attempt(tmp_path, records(settled))])
+    result = derive_result(identity, [attempt(tmp_path, records(settled))])
     assert result.warmup_steps == 2
     assert result.steps_measured == 20
 
@@ -221,9 +234,9 @@ def test_the_warm_up_is_found_where_steps_settle(tmp_path: Path) -> None:
 def test_mfu_counts_slots_and_flops_per_token(tmp_path: Path) -> None:
     # 80 slots in 8.4 s, 6000 FLOPs each, of 100 kFLOP/s.
     identity = msgspec.structs.replace(IDENTITY, peak_flops=1e5, peak_flops_source="a data sheet")
-    result = estimate(identity, [attempt(tmp_path, records())])
+    result = derive_result(identity, [attempt(tmp_path, records())])
     assert result.mfu == pytest.approx(80 / 8.4 * 6000 / 1e5)
-    unknown = estimate(IDENTITY, [attempt(tmp_path, records(), name="b")])
+    unknown = derive_result(IDENTITY, [attempt(tmp_path, records(), name="b")])
     assert unknown.mfu is None
     assert unknown.mfu_reason is not None
     assert "no peak" in unknown.mfu_reason
@@ -231,10 +244,10 @@ def test_mfu_counts_slots_and_flops_per_token(tmp_path: Path) -> None:
 
 def test_a_measured_peak_is_summed_over_ranks_and_may_be_too_low(tmp_path: Path) -> None:
     two = [records(peak=4e5), records(rank=1, data_rank=0, peak=4e5)]
-    result = estimate(IDENTITY, [attempt(tmp_path, *two)])
+    result = derive_result(IDENTITY, [attempt(tmp_path, *two)])
     assert (result.peak_flops, result.peak_flops_source) == (8e5, "measured")
     assert result.mfu == pytest.approx(80 / 8.4 * 6000 / 8e5)
-    low = estimate(IDENTITY, [attempt(tmp_path, records(peak=1e4), name="b")])
+    low = derive_result(IDENTITY, [attempt(tmp_path, records(peak=1e4), name="b")])
     assert low.mfu is None
     assert low.mfu_reason is not None
     assert "too low" in low.mfu_reason
@@ -243,7 +256,7 @@ def test_a_measured_peak_is_summed_over_ranks_and_may_be_too_low(tmp_path: Path)
 
 def test_a_rate_above_a_published_peak_is_invalid(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, peak_flops=1e4, peak_flops_source="a data sheet")
-    assert estimate(identity, [attempt(tmp_path, records())]).verdict == "invalid"
+    assert derive_result(identity, [attempt(tmp_path, records())]).verdict == "invalid"
 
 
 @pytest.mark.parametrize(
@@ -261,9 +274,9 @@ def test_a_rate_above_a_published_peak_is_invalid(tmp_path: Path) -> None:
     ],
 )
 def test_records_that_show_a_fault_are_found(tmp_path: Path, rule: str, severity: str, changes: Any) -> None:
-    clean = estimate(IDENTITY, [attempt(tmp_path, records())])
+    clean = derive_result(IDENTITY, [attempt(tmp_path, records())])
     assert rule not in ids(clean)
-    result = estimate(IDENTITY, [attempt(tmp_path, records(**changes), name="b")])
+    result = derive_result(IDENTITY, [attempt(tmp_path, records(**changes), name="b")])
     assert {f.severity for f in result.findings if f.rule == rule} == {severity}
     if severity != "note":
         assert result.verdict == severity
@@ -271,25 +284,27 @@ def test_records_that_show_a_fault_are_found(tmp_path: Path, rule: str, severity
 
 def test_random_ids_may_have_a_rising_loss(tmp_path: Path) -> None:
     identity = msgspec.structs.replace(IDENTITY, learnable=False)
-    result = estimate(identity, [attempt(tmp_path, records(loss=lambda step: 1.0 + 0.1 * step + 0.01 * (step % 2)))])
+    result = derive_result(
+        identity, [attempt(tmp_path, records(loss=lambda step: 1.0 + 0.1 * step + 0.01 * (step % 2)))]
+    )
     assert "loss-rising" not in ids(result)
 
 
 # Documents of 8, 12 and 4 tokens, all trained.
-DOCUMENTS = Documents(offsets=[0, 8, 20, 24], trained=bytes([1] * 24))
+DOCUMENTS = TokenDocuments(offsets=[0, 8, 20, 24], trained=bytes([1] * 24))
 
 
 def test_a_recount_cuts_at_the_sequence_and_trains_no_first_token() -> None:
     # An epoch, in whatever order: 8 + 10 (cut) + 4 tokens, less one for each document.
-    assert recount(DOCUMENTS, ASSIGNMENT, 0, 3) == Counts(30, 22, 19)
-    assert recount(DOCUMENTS, ASSIGNMENT, 3, 9) == Counts(60, 44, 38)
+    assert recount_tokens(DOCUMENTS, ASSIGNMENT, 0, 3) == JobTokens(30, 22, 19)
+    assert recount_tokens(DOCUMENTS, ASSIGNMENT, 3, 9) == JobTokens(60, 44, 38)
 
 
 def test_a_false_count_of_tokens_is_found(tmp_path: Path) -> None:
-    contents = [recount(DOCUMENTS, ASSIGNMENT, step, step + 1).content for step in range(10)]
-    honest = estimate(IDENTITY, [attempt(tmp_path, records(content=contents.__getitem__))], DOCUMENTS)
+    contents = [recount_tokens(DOCUMENTS, ASSIGNMENT, step, step + 1).content for step in range(10)]
+    honest = derive_result(IDENTITY, [attempt(tmp_path, records(content=contents.__getitem__))], DOCUMENTS)
     assert "tokens-disagree" not in ids(honest)
-    false = estimate(IDENTITY, [attempt(tmp_path, records(content=lambda step: 10), name="b")], DOCUMENTS)
+    false = derive_result(IDENTITY, [attempt(tmp_path, records(content=lambda step: 10), name="b")], DOCUMENTS)
     assert "tokens-disagree" in ids(false)
     assert false.verdict == "invalid"
 
@@ -307,8 +322,8 @@ def test_a_breakdown_is_a_mean_over_ranks_and_sets_waiting_apart(tmp_path: Path)
     (folder / "plan.json").write_text(replace(ASSIGNMENT, processes=2).to_json())
     for rank, share in enumerate((0.5, 0.1)):
         (folder / f"records.{rank}.jsonl").write_text(records(marks=waiting(share)))
-    measured = Attempt(name="a", status="ok", reason="steps", evidence="", measurement=read(folder))
-    parts = estimate(identity, [measured]).breakdown_s
+    measured = StoredAttempt(name="a", status="ok", reason="steps", evidence="", measurement=read_measurement(folder))
+    parts = derive_result(identity, [measured]).breakdown_s
     assert parts is not None
     # Half and a tenth: three tenths of a step, whichever of the ranks is called the slowest.
     assert parts["communication"] / sum(parts.values()) == pytest.approx(0.3)
@@ -319,7 +334,7 @@ def test_a_breakdown_is_seconds_per_step_and_part(tmp_path: Path) -> None:
         return [("data", begin + 0.25), ("forward", begin + 0.5), ("forward", begin + 0.75), ("backward", end)]
 
     identity = msgspec.structs.replace(IDENTITY, breakdown=True)
-    result = estimate(identity, [attempt(tmp_path, records(marks=marks))])
+    result = derive_result(identity, [attempt(tmp_path, records(marks=marks))])
     assert result.breakdown_s == pytest.approx({"data": 0.25, "forward": 0.5, "backward": 1.05 - 0.75})
     assert result.mfu is None
 
@@ -328,30 +343,33 @@ def test_a_failed_attempt_gives_the_run_its_status(tmp_path: Path) -> None:
     oom = {**END, "status": "oom", "reason": "oom", "requested_bytes": 4096}
     good = attempt(tmp_path, records())
     bad = attempt(tmp_path, records(SECONDS[:4], end=oom), name="b", status="oom")
-    result = estimate(IDENTITY, [good, bad])
+    result = derive_result(IDENTITY, [good, bad])
     assert (result.status, result.verdict, result.requested_bytes) == ("oom", "unknown", 4096)
     assert result.tokens_per_s is not None
     assert result.steps_measured == 8
     # What failed first and then went well is told, and does not count.
-    again = estimate(IDENTITY, [bad, good])
+    again = derive_result(IDENTITY, [bad, good])
     assert again.status == "ok"
     assert "retried" in ids(again)
 
 
 def test_an_attempt_without_a_step_is_a_row_of_unknowns(tmp_path: Path) -> None:
-    result = estimate(IDENTITY, [attempt(tmp_path, "", status="error")])
+    result = derive_result(IDENTITY, [attempt(tmp_path, "", status="error")])
     assert (result.status, result.verdict) == ("error", "unknown")
     assert (result.tokens_per_s, result.padding_fraction, result.mfu, result.loss_first) == (None,) * 4
-    assert decode(encode(result)) == result
+    assert decode_result(encode_result(result)) == result
 
 
 def test_what_is_written_satisfies_the_schema(tmp_path: Path) -> None:
-    rows = [estimate(IDENTITY, [attempt(tmp_path, records())]), estimate(IDENTITY, [attempt(tmp_path, "", name="b")])]
+    rows = [
+        derive_result(IDENTITY, [attempt(tmp_path, records())]),
+        derive_result(IDENTITY, [attempt(tmp_path, "", name="b")]),
+    ]
     for result in rows:
-        jsonschema.validate(json.loads(encode(result)), json_schema(), jsonschema.Draft202012Validator)
-        assert decode(encode(result)) == result
+        jsonschema.validate(json.loads(encode_result(result)), result_schema(), jsonschema.Draft202012Validator)
+        assert decode_result(encode_result(result)) == result
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**json.loads(encode(rows[0])), "tps": 1}, json_schema())
+        jsonschema.validate({**json.loads(encode_result(rows[0])), "tps": 1}, result_schema())
 
 
 # -- the folder
@@ -449,8 +467,8 @@ def test_a_record_is_read_as_the_worker_means_it() -> None:
         "own_s": 0.1,
     }
     for some in (fields, {"steps": 1, "marks": [["data", 0.25]], "word": "über"}):
-        line = contract.encode("end", 3, 17.25, some)
-        assert repr(read_record(line)) == repr(contract.decode(line.decode()))
+        line = contract.encode_record("end", 3, 17.25, some)
+        assert repr(read_record(line)) == repr(contract.decode_record(line.decode()))
     for wrong in (
         b"",
         b"{",
@@ -474,7 +492,7 @@ def test_an_unwritable_folder_is_refused_early(tmp_path: Path) -> None:
 
 def test_an_attempt_that_found_no_room_is_a_row_as_long_as_its_store_is_known(tmp_path: Path) -> None:
     catalog = Catalog()
-    (plan,) = resolve_all(points(make_experiment({"device": "cpu:1", "steps": 8})), catalog)
+    (plan,) = make_plans(make_grid_points(make_experiment({"device": "cpu:1", "steps": 8})), catalog)
     assignment = plan.assignment(ASSIGNMENT.token_file, "a", calibrate=False)
     store = Store(tmp_path)
     folder = store.attempt_folder(plan, "a")

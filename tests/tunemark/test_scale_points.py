@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 
 from tunemark.errors import BadExperiment
-from tunemark.experiment import make_experiment, points, resolve_all, scale_points
-from tunemark.experiment.scale import Mode
+from tunemark.experiment import assign_scaling_batches, make_experiment, make_grid_points, make_plans
+from tunemark.experiment.scaling_batches import ScalingMode
 from tunemark.plugin import Catalog
 
 _BASE = {"model": "mistral-tiny", "strategy": "ddp", "device": "cpu:1,2,4", "oversubscribe": True, "micro_batch": 2}
 
 
-def batches(mode: Mode, **settings: Any) -> tuple[dict[str, int], list[str]]:
+def batches(mode: ScalingMode, **settings: Any) -> tuple[dict[str, int], list[str]]:
     """The global batch of each strategy and size, and what was noticed."""
     catalog = Catalog()
-    chosen, notes = scale_points(points(make_experiment({**_BASE, **settings})), catalog, mode)
-    plans = resolve_all(chosen, catalog)
+    chosen, notes = assign_scaling_batches(make_grid_points(make_experiment({**_BASE, **settings})), catalog, mode)
+    plans = make_plans(chosen, catalog)
     return {f"{p.spec.strategy} {p.accelerator.name}": p.spec.global_batch for p in plans}, notes
 
 
@@ -100,5 +100,5 @@ def test_axes_make_groups_of_their_own() -> None:
     assert len(found) == 2  # the later micro-batch has the same names
     catalog = Catalog()
     settings = {**_BASE, "device": "cpu:1,2", "micro_batch": [2, 4]}
-    plans = resolve_all(scale_points(points(make_experiment(settings)), catalog, "weak")[0], catalog)
+    plans = make_plans(assign_scaling_batches(make_grid_points(make_experiment(settings)), catalog, "weak")[0], catalog)
     assert [(p.spec.micro_batch, p.spec.global_batch) for p in plans] == [(2, 2), (2, 4), (4, 4), (4, 8)]

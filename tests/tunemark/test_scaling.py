@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tunemark.analysis.prices import Prices, read_prices
-from tunemark.analysis.scaling import Best, Scaling, every_scaling, scalings
+from tunemark.analysis.scaling import BestSize, Scaling, compute_all_scalings, compute_scalings
 from tunemark.errors import BadExperiment
 from tunemark.predict.search import SearchLog
-from tunemark.report.growth import title as growth_title
-from tunemark.report.words import words as words_in
+from tunemark.report.scaling_section import scaling_title as growth_title
+from tunemark.report.translation import make_translator as words_in
 from tunemark.results import Result
 
 Made = Callable[..., Result]
@@ -48,12 +48,12 @@ def only(found: Sequence[Scaling]) -> Scaling:
     return scaling
 
 
-def best(scaling: Scaling, goal: str) -> Best:
+def best(scaling: Scaling, goal: str) -> BestSize:
     return next(each for each in scaling.best if each.goal == goal)
 
 
 def test_speedup_and_efficiency_by_hand(made_run: Made) -> None:
-    found = only(scalings(sizes(made_run, {1: (100, 100), 2: (180, 180), 4: (240, 240)}), "strong"))
+    found = only(compute_scalings(sizes(made_run, {1: (100, 100), 2: (180, 180), 4: (240, 240)}), "strong"))
     assert found.base == "1"
     assert found.unit == "chips"
     assert [p.speedup.value for p in found.points if p.speedup] == pytest.approx([1, 1.8, 2.4])
@@ -65,7 +65,7 @@ def test_speedup_and_efficiency_by_hand(made_run: Made) -> None:
 
 
 def test_a_base_of_four_chips_has_efficiency_one(made_run: Made) -> None:
-    found = only(scalings(sizes(made_run, {4: (100, 100), 8: (160, 160)}), "strong"))
+    found = only(compute_scalings(sizes(made_run, {4: (100, 100), 8: (160, 160)}), "strong"))
     # S = 1.6, E = 1.6 x 4 / 8.
     assert found.points[0].efficiency is not None
     assert found.points[0].efficiency.value == 1
@@ -76,9 +76,9 @@ def test_a_base_of_four_chips_has_efficiency_one(made_run: Made) -> None:
 def test_a_drift_that_rounds_share_does_not_widen_a_speedup(made_run: Made) -> None:
     # Every round is 10 % slower than the one before, and the second size exactly 1.9 times as fast in each.
     drifting = {1: (100.0, 90.0, 81.0), 2: (190.0, 171.0, 153.9)}
-    in_rounds = only(scalings(sizes(made_run, drifting), "strong")).points[1].speedup
+    in_rounds = only(compute_scalings(sizes(made_run, drifting), "strong")).points[1].speedup
     one_by_one = [made_run(rates, minute=100 * n, size=str(n), chips=n, run_id=str(n)) for n, rates in drifting.items()]
-    apart = only(scalings(one_by_one, "strong")).points[1].speedup
+    apart = only(compute_scalings(one_by_one, "strong")).points[1].speedup
     assert in_rounds is not None
     assert apart is not None
     assert in_rounds.method.startswith("paired")
@@ -90,8 +90,8 @@ def test_a_drift_that_rounds_share_does_not_widen_a_speedup(made_run: Made) -> N
 
 def test_all_rates_times_k_leave_speedup_and_efficiency(made_run: Made) -> None:
     rates = {1: (100.0, 103.0, 98.0), 2: (181.0, 178.0, 185.0), 4: (260.0, 250.0, 255.0)}
-    one = only(scalings(sizes(made_run, rates), "strong"))
-    many = only(scalings(sizes(made_run, {n: [7 * x for x in r] for n, r in rates.items()}), "strong"))
+    one = only(compute_scalings(sizes(made_run, rates), "strong"))
+    many = only(compute_scalings(sizes(made_run, {n: [7 * x for x in r] for n, r in rates.items()}), "strong"))
     for a, b in zip(one.points, many.points, strict=True):
         assert a.speedup is not None
         assert b.speedup is not None
@@ -103,27 +103,27 @@ def test_all_rates_times_k_leave_speedup_and_efficiency(made_run: Made) -> None:
 
 def test_the_order_of_results_is_nothing(made_run: Made) -> None:
     runs = sizes(made_run, {1: (100.0, 103.0), 2: (181.0, 178.0), 4: (260.0, 250.0)})
-    assert scalings(runs, "strong") == scalings(runs[::-1], "strong")
+    assert compute_scalings(runs, "strong") == compute_scalings(runs[::-1], "strong")
 
 
 def test_strong_keeps_the_global_batch_and_weak_that_of_a_data_rank(made_run: Made) -> None:
     rates = {1: (100, 100), 2: (180, 180)}
     strong, weak = sizes(made_run, rates), sizes(made_run, rates, "weak")
-    assert only(scalings(strong, "strong")).batch == 8
-    assert scalings(strong, "weak") == ()
-    assert only(scalings(weak, "weak")).batch == 8
-    assert scalings(weak, "strong") == ()
-    assert [s.mode for s in every_scaling([*strong, *weak])] == ["strong", "weak"]
-    assert only(scalings(strong, "strong")).title == (
+    assert only(compute_scalings(strong, "strong")).batch == 8
+    assert compute_scalings(strong, "weak") == ()
+    assert only(compute_scalings(weak, "weak")).batch == 8
+    assert compute_scalings(weak, "strong") == ()
+    assert [s.mode for s in compute_all_scalings([*strong, *weak])] == ["strong", "weak"]
+    assert only(compute_scalings(strong, "strong")).title == (
         "Strong scaling: toy on cpu, ddp, fp32, pack, sequence 10, global batch 8"
     )
-    assert "batch per data rank 8" in only(scalings(weak, "weak")).title
+    assert "batch per data rank 8" in only(compute_scalings(weak, "weak")).title
 
 
 def test_runs_whose_data_ranks_do_not_grow_say_that_weak_is_strong(made_run: Made) -> None:
     runs = sizes(made_run, {1: (100, 100), 2: (180, 180)}, data_ranks=1)
-    assert [s.mode for s in every_scaling(runs)] == ["strong"]
-    assert [f.rule for f in only(scalings(runs, "weak")).findings] == ["weak-is-strong"]
+    assert [s.mode for s in compute_all_scalings(runs)] == ["strong"]
+    assert [f.rule for f in only(compute_scalings(runs, "weak")).findings] == ["weak-is-strong"]
 
 
 def test_weak_scaling_of_a_search_keeps_the_batch_of_a_rank_whatever_it_chose(made_run: Made) -> None:
@@ -135,7 +135,7 @@ def test_weak_scaling_of_a_search_keeps_the_batch_of_a_rank_whatever_it_chose(ma
         )
         for n in (1, 2)
     ]  # fmt: skip
-    found = only(scalings(runs, "weak"))
+    found = only(compute_scalings(runs, "weak"))
     assert (found.batch, [p.global_batch for p in found.points]) == (4, [4, 8])
     assert found.title.endswith("batch per rank 4")
     assert found.findings == ()
@@ -146,7 +146,7 @@ def test_runs_that_differ_in_more_than_size_are_apart(made_run: Made) -> None:
     ddp = sizes(made_run, {1: (100, 100), 2: (180, 180)})
     fsdp = sizes(made_run, {1: (90, 90), 2: (150, 150)}, strategy_requested="fsdp")
     longer = sizes(made_run, {4: (300, 300)}, budget_s=99.0)
-    found = scalings([*ddp, *fsdp, *longer], "strong")
+    found = compute_scalings([*ddp, *fsdp, *longer], "strong")
     assert [(s.strategy, len(s.points)) for s in found] == [("ddp", 2), ("fsdp", 2)]
 
 
@@ -162,12 +162,12 @@ def test_what_takes_no_part_is_a_row_that_says_why(made_run: Made, changes: dict
     rates = {n: (100.0 * n**0.8, 101.0 * n**0.8) for n in (1, 2, 4, 8)}
     runs = sizes(made_run, rates)
     last = sizes(made_run, {**rates, 16: (5000.0, 5000.0)}, **changes)[-1]
-    found = only(scalings([*runs, last], "strong"))
+    found = only(compute_scalings([*runs, last], "strong"))
     last_point = found.points[-1]
     assert last_point.left_out == reason
     assert (last_point.speedup, last_point.efficiency, last_point.marginal_efficiency) == (None, None, None)
     assert last_point.tokens_per_s == last.tokens_per_s
-    without = only(scalings(runs, "strong"))
+    without = only(compute_scalings(runs, "strong"))
     assert found.fitted is not None
     assert without.fitted is not None
     assert found.fitted.fits == without.fitted.fits
@@ -176,7 +176,7 @@ def test_what_takes_no_part_is_a_row_that_says_why(made_run: Made, changes: dict
 
 def test_a_smallest_size_that_failed_is_not_the_base(made_run: Made) -> None:
     failed = made_run((), run_id="f", size="1", chips=1, strategy_requested="ddp", status="oom", verdict="unknown")
-    found = only(scalings([failed, *sizes(made_run, {2: (100, 100), 4: (150, 150)})], "strong"))
+    found = only(compute_scalings([failed, *sizes(made_run, {2: (100, 100), 4: (150, 150)})], "strong"))
     assert found.base == "2"
     (told,) = found.findings
     assert (told.rule, told.severity) == ("base-is-not-smallest", "note")
@@ -187,14 +187,14 @@ def test_a_smallest_size_that_failed_is_not_the_base(made_run: Made) -> None:
 
 
 def test_two_sizes_have_no_fit_and_say_so(made_run: Made) -> None:
-    found = only(scalings(sizes(made_run, {1: (100, 100), 2: (180, 180)}), "strong"))
+    found = only(compute_scalings(sizes(made_run, {1: (100, 100), 2: (180, 180)}), "strong"))
     assert found.fitted is None
     assert found.no_fit == "a fit needs at least 4 sizes that were measured well, there are 2"
 
 
 def test_predictions_lie_beyond_the_sizes_and_are_called_so(made_run: Made) -> None:
     rates = {n: [1000 * n / (1 + 0.05 * (n - 1)) * x for x in (0.99, 1.0, 1.01)] for n in (1, 2, 4, 8)}
-    found = only(scalings(sizes(made_run, rates), "strong", predict=(32, 4))).fitted
+    found = only(compute_scalings(sizes(made_run, rates), "strong", predict=(32, 4))).fitted
     assert found is not None
     assert [p.units for p in found.predictions] == [16, 32]
     assert all(p.predicted for p in found.predictions)
@@ -208,7 +208,7 @@ def test_predictions_lie_beyond_the_sizes_and_are_called_so(made_run: Made) -> N
 def test_a_serial_share_above_one_is_said_to_be_none(made_run: Made) -> None:
     # N / X is linear with twice the slope that one unit's time has: s = 2.
     rates = {n: [100 * n / (1 + 2 * (n - 1)) * x for x in (0.99, 1.0, 1.01)] for n in (1, 2, 4, 8)}
-    found = only(scalings(sizes(made_run, rates), "strong"))
+    found = only(compute_scalings(sizes(made_run, rates), "strong"))
     assert [f.rule for f in found.findings] == ["slower-than-one"]
     assert found.findings[0].message.startswith("s = 2.00 is no share")
 
@@ -218,8 +218,8 @@ def test_devices_count_where_chips_are_not_known(made_run: Made) -> None:
     half = made_run((60, 60), run_id="h", size="Small", chips=None, parts=1)
     one = made_run((120, 120), run_id="o", size="Medium", chips=1, parts=2)
     two = made_run((200, 200), run_id="t", size="Large", chips=2, parts=4)
-    assert only(scalings([one, two], "strong")).unit == "chips"
-    found = only(scalings([two, one, half], "strong"))
+    assert only(compute_scalings([one, two], "strong")).unit == "chips"
+    found = only(compute_scalings([two, one, half], "strong"))
     assert (found.unit, found.base) == ("devices", "Small")
     assert [p.units for p in found.points] == [1, 2, 4]
 
@@ -227,7 +227,7 @@ def test_devices_count_where_chips_are_not_known(made_run: Made) -> None:
 def test_sizes_of_unknown_units_are_ordered_by_memory_and_have_no_efficiency(made_run: Made) -> None:
     big = made_run((180, 180), run_id="b", size="big", chips=None, memory_bytes=200)
     small = made_run((100, 100), run_id="a", size="small", chips=None, memory_bytes=100)
-    found = only(scalings([big, small], "strong"))
+    found = only(compute_scalings([big, small], "strong"))
     assert [p.size for p in found.points] == ["small", "big"]
     assert found.points[1].speedup is not None
     assert found.points[1].speedup.value == pytest.approx(1.8)
@@ -236,7 +236,7 @@ def test_sizes_of_unknown_units_are_ordered_by_memory_and_have_no_efficiency(mad
 
 
 def test_one_attempt_has_a_speedup_without_an_interval(made_run: Made) -> None:
-    found = only(scalings(sizes(made_run, {1: (100,), 2: (180,)}), "strong"))
+    found = only(compute_scalings(sizes(made_run, {1: (100,), 2: (180,)}), "strong"))
     assert found.points[1].efficiency is not None
     assert (found.points[1].efficiency.value, found.points[1].efficiency.low) == (pytest.approx(0.9), None)
     assert not best(found, "fastest").shown
@@ -247,15 +247,17 @@ def test_communication_is_of_the_breakdown_or_unknown_with_a_reason(made_run: Ma
     parts = {"data": 0.1, "forward": 0.3, "backward": 0.4, "communication": 0.2}
     timed = sizes(made_run, {2: (150, 150)}, breakdown=True, breakdown_s=parts)
     overlapping = sizes(made_run, {2: (150, 150)}, breakdown=True, breakdown_s={"forward": 0.3, "backward": 0.7})
-    assert only(scalings([*runs, *timed], "strong")).points[1].communication_share == pytest.approx(0.2)
+    assert only(compute_scalings([*runs, *timed], "strong")).points[1].communication_share == pytest.approx(0.2)
     for others, words in ((overlapping, "overlaps"), ([], "--breakdown")):
-        point = only(scalings([*runs, *others], "strong")).points[1]
+        point = only(compute_scalings([*runs, *others], "strong")).points[1]
         assert point.communication_share is None
         assert words in (point.communication_reason or "")
 
 
 def test_choices_are_shown_where_intervals_set_them_apart(made_run: Made) -> None:
-    clear = only(scalings(sizes(made_run, {1: (100, 101, 99), 2: (180, 181, 179), 4: (230, 231, 229)}), "strong"))
+    clear = only(
+        compute_scalings(sizes(made_run, {1: (100, 101, 99), 2: (180, 181, 179), 4: (230, 231, 229)}), "strong")
+    )
     assert [(b.goal, b.size, b.shown) for b in clear.best] == [
         ("fastest", "4", True),
         ("cheapest", "1", True),
@@ -263,7 +265,7 @@ def test_choices_are_shown_where_intervals_set_them_apart(made_run: Made) -> Non
     ]
     # 1 chip / 100 tokens/s is 10,000 chip-seconds per million tokens; 2 / 180 is 11 % more.
     assert best(clear, "cheapest").evidence.startswith("10,000 chip-seconds per million tokens, 1.11 (")
-    blurred = only(scalings(sizes(made_run, {1: (100, 140, 70), 2: (120, 100, 125)}), "strong"))
+    blurred = only(compute_scalings(sizes(made_run, {1: (100, 140, 70), 2: (120, 100, 125)}), "strong"))
     assert not best(blurred, "fastest").shown
     assert "no difference shown" in best(blurred, "fastest").evidence
 
@@ -271,12 +273,12 @@ def test_choices_are_shown_where_intervals_set_them_apart(made_run: Made) -> Non
 def test_prices_decide_what_is_cheapest(made_run: Made) -> None:
     runs = sizes(made_run, {1: (100, 101, 99), 2: (180, 181, 179)})
     flat = Prices(currency="EUR", per_hour={"cpu:1": 3.6, "cpu:2": 3.6})
-    found = only(scalings(runs, "strong", prices=flat))
+    found = only(compute_scalings(runs, "strong", prices=flat))
     assert best(found, "cheapest").size == "2"
     # 3.6 an hour is 0.001 a second; a million tokens take 5,556 s.
     assert best(found, "cheapest").evidence.startswith("5.556 EUR per million tokens")
     some = Prices(currency="EUR", per_hour={"cpu:1": 3.6})
-    assert "chip-seconds" in best(only(scalings(runs, "strong", prices=some)), "cheapest").evidence
+    assert "chip-seconds" in best(only(compute_scalings(runs, "strong", prices=some)), "cheapest").evidence
 
 
 def test_a_price_is_of_the_size_else_of_its_chips(made_run: Made) -> None:
@@ -321,20 +323,22 @@ def test_a_group_measured_under_two_versions_is_suspect(made_run: Made) -> None:
         (180, 180), minute=1, run_id=two.run_id, size="2", chips=2, processes=2, data_ranks=2,
         strategy_requested="ddp", environment={**two.environment, "worker": worker},
     )  # fmt: skip
-    (finding,) = only(scalings([one, other], "strong")).findings
+    (finding,) = only(compute_scalings([one, other], "strong")).findings
     assert (finding.rule, finding.severity) == ("sizes-differ", "suspect")
     assert "torch: 2.13.0; 2.1.0" in finding.message
 
 
 def test_simulated_rows_say_so(made_run: Made) -> None:
-    found = only(scalings(sizes(made_run, {1: (100, 100), 2: (180, 180)}, simulated=True), "strong"))
+    found = only(compute_scalings(sizes(made_run, {1: (100, 100), 2: (180, 180)}, simulated=True), "strong"))
     assert found.simulated
     assert found.title.endswith("(simulated)")
     assert all(p.simulated for p in found.points)
 
 
 def test_a_rate_of_e_to_the_power_n_is_not_lost(made_run: Made) -> None:
-    found = only(scalings(sizes(made_run, {1: (math.exp(1), math.exp(3)), 2: (math.exp(4), math.exp(6))}), "strong"))
+    found = only(
+        compute_scalings(sizes(made_run, {1: (math.exp(1), math.exp(3)), 2: (math.exp(4), math.exp(6))}), "strong")
+    )
     # Geometric means e^2 and e^5.
     assert found.points[1].speedup is not None
     assert found.points[1].speedup.value == pytest.approx(math.exp(3))

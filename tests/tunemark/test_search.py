@@ -10,18 +10,24 @@ import pytest
 
 from tunemark.cli.main import main
 from tunemark.errors import BadExperiment
-from tunemark.experiment import make_experiment, points, resolve
-from tunemark.physics import from_dimensions
+from tunemark.experiment import make_experiment, make_grid_points, make_plan
+from tunemark.physics import make_architecture
 from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Workload
-from tunemark.predict.candidates import Space, candidates
-from tunemark.predict.ground import question, smallest
-from tunemark.predict.search import Ground, neighbours, option_of, search, to_try
-from tunemark.report.search import because, search_text
-from tunemark.report.words import words
-from tunemark.trials import decided, infeasible, plan_of, predicted
+from tunemark.predict.candidates import CandidateSpace, enumerate_candidates
+from tunemark.predict.search import (
+    HardwareModel,
+    find_micro_batch_neighbours,
+    make_option,
+    search_layouts,
+    select_trials,
+)
+from tunemark.predict.search_problem import find_smallest_size, make_search_problem
+from tunemark.report.search import explain_choice, search_text
+from tunemark.report.translation import make_translator
+from tunemark.runner.search_trials import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 
-_MODEL = from_dimensions(
+_MODEL = make_architecture(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
 )
 _CHIP = DeviceFacts(
@@ -29,12 +35,12 @@ _CHIP = DeviceFacts(
     intra_bytes_per_s=400e9, inter_bytes_per_s=50e9,
 )  # fmt: skip
 _WORK = Workload(architecture=_MODEL, sequence=2048, global_batch=64)
-_SPACE = Space(ranks=8, strategies=frozenset(("none", "ddp", "fsdp", "tp", "pp")), global_batch=64)
-_GROUND = Ground(facts=_CHIP, memory_bytes=70e9)
+_SPACE = CandidateSpace(ranks=8, strategies=frozenset(("none", "ddp", "fsdp", "tp", "pp")), global_batch=64)
+_GROUND = HardwareModel(facts=_CHIP, memory_bytes=70e9)
 
 
 def _search(space=_SPACE, ground=_GROUND, work=_WORK, refusal=lambda candidate: None):
-    return search(work, space, ground, refusal=refusal, requested={"strategy": "auto"})
+    return search_layouts(work, space, ground, refusal=refusal, requested={"strategy": "auto"})
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +49,21 @@ def catalog():
 
 
 def _plan(catalog, **flags):
-    (point,) = points(make_experiment({"device": "cpu:2", "strategy": "auto", "oversubscribe": True, **flags}))
-    return resolve(point, catalog)
+    (point,) = make_grid_points(
+        make_experiment({"device": "cpu:2", "strategy": "auto", "oversubscribe": True, **flags})
+    )
+    return make_plan(point, catalog)
 
 
 def test_every_candidate_uses_all_ranks_and_the_whole_batch():
-    found = list(candidates(_SPACE))
+    found = list(enumerate_candidates(_SPACE))
     assert {math.prod(axis.degree for axis in c.axes) for c in found} == {8}
     assert {c.layout.data * c.micro_batch * c.gradient_accumulation for c in found} == {64}
     assert len({(c.strategy, c.micro_batch, c.checkpointing) for c in found}) == len(found)
 
 
 def test_candidates_are_spelled_as_a_person_writes_the_same_run(catalog):
-    for candidate in candidates(
+    for candidate in enumerate_candidates(
         replace(_SPACE, ranks=4, global_batch=16, micro_batches=(1,), checkpointings=("none",))
     ):
         flags = {"device": "cpu:4", "model": "llama-2-7b", "dataset": "synthetic", "strategy": candidate.strategy,
@@ -98,10 +106,10 @@ def test_what_a_strategy_refuses_is_no_possibility():
 
 def test_trials_go_to_the_best_and_then_to_other_kinds(found):
     ranked = found.ranked
-    chosen = to_try(ranked, 3)
+    chosen = select_trials(ranked, 3)
     assert chosen[0] is ranked[0]
     assert len({each.candidate.names for each in chosen}) == 3
-    assert to_try(ranked, 0) == []
+    assert select_trials(ranked, 0) == []
 
 
 def test_the_neighbours_of_a_layout_differ_in_the_next_micro_batch_alone(found):
@@ -109,7 +117,7 @@ def test_the_neighbours_of_a_layout_differ_in_the_next_micro_batch_alone(found):
     best = next(
         e for e in found.ranked if (e.candidate.strategy, e.candidate.checkpointing, e.candidate.micro_batch) == wanted
     )
-    near = neighbours(found.ranked, best)
+    near = find_micro_batch_neighbours(found.ranked, best)
     assert {each.candidate.micro_batch for each in near} == {1, 4}
     assert {(each.candidate.strategy, each.candidate.checkpointing) for each in near} == {
         (best.candidate.strategy, best.candidate.checkpointing)
@@ -118,7 +126,7 @@ def test_the_neighbours_of_a_layout_differ_in_the_next_micro_batch_alone(found):
 
 def test_a_kind_that_cannot_be_faster_by_its_bounds_is_not_tried():
     found = _search(ground=replace(_GROUND, facts=replace(_CHIP, residual=1e-6)))
-    chosen = to_try(found.ranked, 3)
+    chosen = select_trials(found.ranked, 3)
     assert [each.rate for each in chosen] == [each.rate for each in found.ranked[:3]]
 
 
@@ -126,7 +134,7 @@ def test_given_settings_are_kept_and_name_the_run(catalog):
     plan = _plan(catalog, micro_batch=2, global_batch=8, trials=1)
     assert plan.spec.strategy == "auto:micro_batch=2:trials=1"
     assert plan.free == ("checkpointing",)
-    found = predicted(plan, question(plan, catalog))
+    found = predict_candidates(plan, make_search_problem(plan, catalog))
     assert {each.candidate.micro_batch for each in found.ranked} == {2}
     assert len({each.candidate.checkpointing for each in found.ranked}) == 3
     again = _plan(catalog, strategy="auto:micro_batch=2:trials=1", global_batch=8)
@@ -135,9 +143,9 @@ def test_given_settings_are_kept_and_name_the_run(catalog):
 
 def test_the_chosen_plan_is_the_run_that_a_person_would_ask_for(catalog):
     plan = _plan(catalog, global_batch=8)
-    found = predicted(plan, question(plan, catalog))
+    found = predict_candidates(plan, make_search_problem(plan, catalog))
     option = next(o for o in found.log.options if o.strategy == "fsdp")
-    chosen = plan_of(plan, option, catalog)
+    chosen = make_plan_of_option(plan, option, catalog)
     by_hand = _plan(catalog, strategy="fsdp", micro_batch=option.micro_batch, global_batch=8,
                     checkpointing=option.checkpointing)  # fmt: skip
     assert (chosen.axes, chosen.launch, chosen.gradient_accumulation) == (
@@ -147,28 +155,30 @@ def test_the_chosen_plan_is_the_run_that_a_person_would_ask_for(catalog):
 
 def test_one_process_with_all_cores_is_a_candidate_on_a_cpu(catalog):
     plan = _plan(catalog)
-    assert "none" in {each.candidate.strategy for each in predicted(plan, question(plan, catalog)).ranked}
+    assert "none" in {
+        each.candidate.strategy for each in predict_candidates(plan, make_search_problem(plan, catalog)).ranked
+    }
 
 
 def test_an_infeasible_goal_is_answered_with_the_smallest_size(catalog):
     plan = _plan(catalog, model="mistral-7b", dataset="synthetic", global_batch=64)
-    asked = replace(question(plan, catalog), ground=replace(_GROUND, memory_bytes=30e9), batch_follows=False)
+    asked = replace(make_search_problem(plan, catalog), ground=replace(_GROUND, memory_bytes=30e9), batch_follows=False)
     found = _search(space=replace(_SPACE, ranks=2), ground=replace(_GROUND, memory_bytes=30e9))
     assert found.ranked == ()
-    size = smallest(asked)
+    size = find_smallest_size(asked)
     # The states alone are 16 bytes of each parameter in 30 GB a rank: four ranks hold them, with little to spare.
     assert size in (4, 5, 6, 8)
-    assert str(infeasible("it", found, asked)).count(f"smallest size that would fit is {size}") == 1
+    assert str(make_infeasible_error("it", found, asked)).count(f"smallest size that would fit is {size}") == 1
 
 
 def test_the_fastest_trial_is_chosen_and_a_failed_one_says_why(found):
-    options = [option_of(each, "tried") for each in found.ranked[:3]]
+    options = [make_option(each, "tried") for each in found.ranked[:3]]
     tried = {
         0: replace(options[0], tried_tokens_per_s=90.0),
         1: replace(options[1], outcome="failed", reason="oom: no memory"),
         2: replace(options[2], tried_tokens_per_s=100.0),
     }
-    log = decided(found, tried, 12.0)
+    log = complete_log(found, tried, 12.0)
     assert log.chosen is not None
     assert (log.chosen.strategy, log.chosen.tried_tokens_per_s) == (options[2].strategy, 100.0)
     assert {(o.outcome, o.reason) for o in log.options if o.outcome == "failed"} == {("failed", "oom: no memory")}
@@ -177,8 +187,8 @@ def test_the_fastest_trial_is_chosen_and_a_failed_one_says_why(found):
 
 def test_where_every_trial_fails_the_smallest_is_run(found):
     ranked = sorted(range(40), key=lambda n: found.ranked[n].prediction.bytes.total)
-    tried = {n: replace(option_of(found.ranked[n]), outcome="failed") for n in (ranked[0], ranked[-1])}
-    log = decided(found, tried, 1.0)
+    tried = {n: replace(make_option(found.ranked[n]), outcome="failed") for n in (ranked[0], ranked[-1])}
+    log = complete_log(found, tried, 1.0)
     assert log.chosen is not None
     assert log.chosen.memory_bytes == pytest.approx(found.ranked[ranked[0]].prediction.bytes.total)
 
@@ -196,26 +206,26 @@ def test_without_trials_the_simplest_of_the_best_predictions_is_chosen(found):
 
     near = replace(found, ranked=(as_fast(product, 1.0), as_fast(simple, 0.985)))
     far = replace(found, ranked=(as_fast(product, 1.0), as_fast(simple, 0.97)))
-    assert decided(near, {}, 0.0).chosen.strategy == simple.candidate.strategy
-    assert "so the simpler one is chosen" in because(decided(near, {}, 0.0))
-    assert decided(far, {}, 0.0).chosen.strategy == product.candidate.strategy
+    assert complete_log(near, {}, 0.0).chosen.strategy == simple.candidate.strategy
+    assert "so the simpler one is chosen" in explain_choice(complete_log(near, {}, 0.0))
+    assert complete_log(far, {}, 0.0).chosen.strategy == product.candidate.strategy
 
 
 def test_a_report_shows_the_search_in_both_languages(found):
-    log = decided(found, {0: replace(option_of(found.ranked[0]), tried_tokens_per_s=90.0)}, 3.0)
+    log = complete_log(found, {0: replace(make_option(found.ranked[0]), tried_tokens_per_s=90.0)}, 3.0)
     text = search_text(log, "a title")
     assert f"{log.candidates:,} layouts of 8 ranks" in text
     assert "does not fit" in text
     outcomes = {option.outcome for option in log.options}
     assert {"chosen", "predicted", "does not fit"} <= outcomes
-    assert all(words("ko")(outcome) for outcome in (*outcomes, "tried", "failed"))
+    assert all(make_translator("ko")(outcome) for outcome in (*outcomes, "tried", "failed"))
 
 
 def test_the_reason_names_what_the_next_best_does_more_and_less_of(found):
-    one, other = option_of(found.ranked[0], "chosen"), option_of(found.ranked[-1])
+    one, other = make_option(found.ranked[0], "chosen"), make_option(found.ranked[-1])
     one = replace(one, strategy="fsdp", seconds={"compute": 1.0, "communication": 0.25})
     other = replace(other, strategy="tp", seconds={"compute": 0.9, "communication": 0.4})
-    text = because(replace(found.log, options=(one, other)))
+    text = explain_choice(replace(found.log, options=(one, other)))
     # 1.3 s over 1.25 s.
     assert text.endswith(
         "its step of 1.25 s is compute 80 %, communication 20 %; tp is predicted to take 4.0 % longer: "
@@ -252,7 +262,7 @@ def test_the_smallest_size_counts_packages(capsys):
 def test_a_declared_chip_lends_its_memory_to_a_machine_beyond_this_one(catalog):
     flags = {"device": "cuda:16", "launcher": "slurm", "chip": "MI250", "chips": 8, "model": "mistral-7b",
              "dataset": "synthetic", "global_batch": 32}  # fmt: skip
-    asked = question(_plan(catalog, **flags), catalog)
+    asked = make_search_problem(_plan(catalog, **flags), catalog)
     # A rank is a die: half of a package's 128 GiB and of its peak.
     assert asked.ground.facts.name == "MI250 die"
     assert asked.ground.memory_bytes == pytest.approx(0.92 * 64 * 2**30)
@@ -261,7 +271,7 @@ def test_a_declared_chip_lends_its_memory_to_a_machine_beyond_this_one(catalog):
 def test_a_precision_without_a_known_peak_is_refused(catalog):
     flags = {"device": "cuda:8", "launcher": "slurm", "chip": "Gaudi2", "chips": 8, "precision": "fp32"}
     with pytest.raises(BadExperiment, match="Gaudi2 cannot be predicted in fp32"):
-        question(_plan(catalog, **flags), catalog)
+        make_search_problem(_plan(catalog, **flags), catalog)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "auto"])

@@ -17,13 +17,19 @@ from typing import Any
 import pytest
 
 from tunemark.cli.main import main
-from tunemark.experiment import make_experiment, points, resolve
+from tunemark.experiment import make_experiment, make_grid_points, make_plan
 from tunemark.experiment.plan import Plan
-from tunemark.physics import parameters, train_flops_per_token
-from tunemark.plugin import Axis, Catalog
-from tunemark.predict import of_plan
-from tunemark.predict.footprint import footprint
-from tunemark.predict.simulated import Collective, NoSimulation, Simulation, kinds_of_ranks, simulate_all
+from tunemark.physics import count_parameters, train_flops_per_token
+from tunemark.plugin import Catalog, StrategyAxis
+from tunemark.predict import convert_plan
+from tunemark.predict.simulation import (
+    SimulatedCollective,
+    Simulation,
+    SimulationFailed,
+    select_representative_ranks,
+    simulate_all,
+)
+from tunemark.predict.worker_footprint import compute_footprint
 
 ROOT = Path(__file__).parents[2]
 SEQUENCE, MICRO_BATCH, VOCABULARY = 64, 2, 512
@@ -40,8 +46,8 @@ PLANS: dict[str, tuple[str, int, dict[str, Any]]] = {
 def _plan(strategy: str, size: int, more: dict[str, Any], *, layers: int | None = 2) -> Plan:
     flags = {"model": "mistral-tiny", "device": f"cpu:{size}", "strategy": strategy, "precision": "fp32"}
     flags |= {"sequence": SEQUENCE, "micro_batch": MICRO_BATCH, "batching": "pad", "oversubscribe": True}
-    (point,) = points(make_experiment({**flags, **more}))
-    plan = resolve(point, Catalog())
+    (point,) = make_grid_points(make_experiment({**flags, **more}))
+    plan = make_plan(point, Catalog())
     if layers is None:
         return plan
     small = replace(plan.model.architecture, num_hidden_layers=layers, vocab_size=VOCABULARY)
@@ -61,7 +67,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(plans: dict[str, Plan], cache: Path) -> dict[str, Simulation]:
     done = simulate_all([*plans.values(), _plan("none", 1, {}, layers=None)], cache=cache)
-    wrong = [each.why for each in done if isinstance(each, NoSimulation)]
+    wrong = [each.why for each in done if isinstance(each, SimulationFailed)]
     assert not wrong
     return {name: each for name, each in zip(plans, done, strict=False) if isinstance(each, Simulation)}
 
@@ -72,7 +78,7 @@ def test_flops_are_those_that_the_physics_counts(plans: dict[str, Plan], found: 
 
 
 def test_states_of_adam_are_two_of_each_parameter(plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
-    weights = 4 * parameters(plans["none"].model.architecture).total
+    weights = 4 * count_parameters(plans["none"].model.architecture).total
     held = found["none"].bytes
     assert (held.parameters, held.gradients) == pytest.approx((weights, weights), rel=1e-4)
     assert held.optimizer == pytest.approx(2 * weights, rel=1e-4)
@@ -80,7 +86,7 @@ def test_states_of_adam_are_two_of_each_parameter(plans: dict[str, Plan], found:
 
 def test_ddp_sends_each_gradient_to_all(plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
     # 2 (n - 1) / n of fp32 gradients: once their bytes.
-    weights = 4 * parameters(plans["none"].model.architecture).total
+    weights = 4 * count_parameters(plans["none"].model.architecture).total
     assert found["ddp"].sent_bytes == pytest.approx(weights, rel=1e-3)
     assert found["none"].sent_bytes == 0
 
@@ -101,9 +107,9 @@ def test_fsdp_halves_the_states_and_gathers_layers_twice(found: dict[str, Simula
 
 @pytest.mark.parametrize("name", PLANS)
 def test_the_formulas_agree(name: str, plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
-    told = of_plan(plans[name])
+    told = convert_plan(plans[name])
     assert not isinstance(told, str)
-    own, one = footprint(*told), found[name]
+    own, one = compute_footprint(*told), found[name]
     assert own.flops == pytest.approx(one.flops, rel=0.03)
     assert sum(own.sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.05, abs=4096)
     assert own.bytes.total == pytest.approx(one.bytes.total, rel=0.06)
@@ -150,17 +156,17 @@ def test_rows_are_not_simulated(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_rings_send_what_is_not_their_own() -> None:
     sent = {
-        kind: Collective(kind=kind, payload_bytes=400, ranks=(0, 1, 2, 3), count=2).sent_bytes
+        kind: SimulatedCollective(kind=kind, payload_bytes=400, ranks=(0, 1, 2, 3), count=2).sent_bytes
         for kind in ("all_gather", "reduce_scatter", "all_reduce", "send", "receive")
     }
     assert sent == {"all_gather": 600, "reduce_scatter": 600, "all_reduce": 1200, "send": 800, "receive": 0}
 
 
 def test_one_rank_of_each_stage_stands_for_the_others() -> None:
-    axes = [Axis(strategy="pp", degree=2, options={}), Axis(strategy="tp", degree=4, options={})]
-    assert kinds_of_ranks(axes) == (0, 4)
-    assert kinds_of_ranks(axes[1:]) == (0,)
-    assert kinds_of_ranks([Axis(strategy="pp", degree=16, options={})]) == (0, 1, 8, 15)
+    axes = [StrategyAxis(strategy="pp", degree=2, options={}), StrategyAxis(strategy="tp", degree=4, options={})]
+    assert select_representative_ranks(axes) == (0, 4)
+    assert select_representative_ranks(axes[1:]) == (0,)
+    assert select_representative_ranks([StrategyAxis(strategy="pp", degree=16, options={})]) == (0, 1, 8, 15)
 
 
 def _engines() -> ModuleType:
@@ -189,12 +195,12 @@ def test_a_tied_head_that_a_pipeline_copies_stays_frozen_beside_adapters(cache: 
     pytest.importorskip("peft", reason="adapters are put in by peft")
     plan = _plan("pp:2", 2, {"model": "gpt2-tiny", "method": "lora:r=4", "global_batch": 4}, layers=None)
     (one,) = simulate_all([plan], cache=cache)
-    told = of_plan(plan)
+    told = convert_plan(plan)
     assert isinstance(one, Simulation)
     assert not isinstance(told, str)
     # A head that trains takes half as much again.
-    assert footprint(*told).flops == pytest.approx(one.flops, rel=0.01)
-    assert sum(footprint(*told).sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.01)
+    assert compute_footprint(*told).flops == pytest.approx(one.flops, rel=0.01)
+    assert sum(compute_footprint(*told).sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.01)
 
 
 @pytest.mark.full

@@ -11,18 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from tunemark.analysis.pace import pace
-from tunemark.analysis.why import FAULT_S, Cause, Why, why
+from tunemark.analysis.drift import summarize_step_times
+from tunemark.analysis.why import PAGE_FAULT_S, Cause, Explanation, explain_difference
 from tunemark.errors import BadExperiment
-from tunemark.report.causes import why_text
+from tunemark.report.why import why_text
 from tunemark.results import Result
-from tunemark.results.result import StepTime, Tokens, encode
-from tunemark.results.trace import Trace, Window, encode_traces
+from tunemark.results.result import StepTime, TimedTokens, encode_result
+from tunemark.results.trace import Trace, TraceWindow, encode_traces
 
 Made = Callable[..., Result]
 
 
-def _cause(found: Why, name: str) -> Cause:
+def _cause(found: Explanation, name: str) -> Cause:
     return next(cause for cause in found.causes if cause.name == name)
 
 
@@ -41,7 +41,7 @@ def _loaded(result: Result, others: float, faults: float) -> Result:
 def test_causes_are_ranked_by_what_they_can_matter(made_run: Made) -> None:
     a = _with(made_run(), "worker", allocator={"GLIBC_TUNABLES": "x"})
     b = _with(made_run((50.0, 51.0, 49.0), minute=9, seed=1, micro_batch=2), "worker", torch="2.12.0", allocator={})
-    found = why(a, b)
+    found = explain_difference(a, b)
     assert [cause.name for cause in found.causes] == ["allocator", "torch", "micro_batch", "seed"]
     assert [cause.factor for cause in found.causes] == [2.2, pytest.approx(5500 / 3700), None, 1.0]
     assert [cause.weight for cause in found.causes] == ["seen elsewhere", "seen elsewhere", "unknown", "bound"]
@@ -58,7 +58,7 @@ def test_what_can_be_worked_out_is(made_run: Made) -> None:
     b = _loaded(
         made_run((80.0, 81.0, 79.0), minute=9, padding_fraction=0.0, flops_per_token=12000.0, model="big"), 0.2, 0
     )
-    found = why(a, b)
+    found = explain_difference(a, b)
     assert _cause(found, "batching").expected == pytest.approx(1 / 0.6)
     assert _cause(found, "model").expected == pytest.approx(6000 / 12000)
     assert _cause(found, "load of others").expected == pytest.approx(0.8)
@@ -67,17 +67,17 @@ def test_what_can_be_worked_out_is(made_run: Made) -> None:
 
 def test_page_faults_bound_what_they_can_have_taken(made_run: Made) -> None:
     a, b = _loaded(made_run(), 0.0, 1000), _loaded(made_run((80.0, 81.0, 79.0), minute=9, processes=2), 0.0, 50_000)
-    cause = _cause(why(a, b), "minor faults per step")
+    cause = _cause(explain_difference(a, b), "minor faults per step")
     # Of B's step, two processes fault at once; without it, the step would be that much shorter.
     step_s = (b.interval_s or 0) / b.steps_measured
-    assert cause.factor == pytest.approx(step_s / (step_s - 50_000 * FAULT_S / 2))
+    assert cause.factor == pytest.approx(step_s / (step_s - 50_000 * PAGE_FAULT_S / 2))
     assert (cause.weight, cause.expected) == ("bound", None)
 
 
 def test_one_difference_is_worked_out_once(made_run: Made) -> None:
     one = {"peak_flops": 1e12, "size": "1", "chips": 1}
     two = {"peak_flops": 2e12, "size": "2", "chips": 2, "threads": 2}
-    found = why(made_run(**one), made_run((150.0, 151.0, 149.0), minute=9, **two))
+    found = explain_difference(made_run(**one), made_run((150.0, 151.0, 149.0), minute=9, **two))
     assert found.explained == pytest.approx(2)
     worked = [cause for cause in found.causes if cause.expected is not None]
     assert len(worked) == 1
@@ -90,14 +90,14 @@ def test_clocks_bound_what_a_governor_can_do(made_run: Made) -> None:
     clocks = {"clock_min_hz": 1_000_000_000, "clock_max_hz": 3_000_000_000}
     a = _with(made_run(), "host", governor="performance", **clocks)
     b = _with(made_run(minute=9), "host", governor="powersave", **clocks)
-    assert _cause(why(a, b), "host governor").factor == pytest.approx(3)
+    assert _cause(explain_difference(a, b), "host governor").factor == pytest.approx(3)
     unknown = [_with(made_run(), "host", governor=word) for word in ("performance", "powersave")]
-    cause = _cause(why(*unknown), "host governor")
+    cause = _cause(explain_difference(*unknown), "host governor")
     assert (cause.weight, cause.factor) == ("seen elsewhere", pytest.approx(26.4 / 19.6))
 
 
 def test_facts_that_one_side_does_not_say_are_unknown_and_no_cause(made_run: Made) -> None:
-    found = why(made_run(), _with(made_run(minute=9), "host", governor="powersave"))
+    found = explain_difference(made_run(), _with(made_run(minute=9), "host", governor="powersave"))
     assert found.causes == ()
     assert "host governor" in found.unknown
     text = why_text(found)
@@ -107,9 +107,9 @@ def test_facts_that_one_side_does_not_say_are_unknown_and_no_cause(made_run: Mad
 
 
 def test_the_rate_is_the_product_of_its_pieces(made_run: Made) -> None:
-    a = made_run(tokens=Tokens(slots=3000, content=2400, trained=2000))
-    b = made_run((50.0, 50.0, 51.0), minute=9, tokens=Tokens(slots=3000, content=3000, trained=2000))
-    found = why(a, b)
+    a = made_run(tokens=TimedTokens(slots=3000, content=2400, trained=2000))
+    b = made_run((50.0, 50.0, 51.0), minute=9, tokens=TimedTokens(slots=3000, content=3000, trained=2000))
+    found = explain_difference(a, b)
     ratios = {piece.name: piece.ratio for piece in found.pieces}
     assert ratios["content share of slots"] == pytest.approx(1.25)
     product = ratios["slots per step"] * ratios["content share of slots"] * ratios["steps per second"]
@@ -121,7 +121,7 @@ def test_parts_of_a_step_say_where_the_time_went(made_run: Made) -> None:
     slow = {"forward": 0.4, "backward": 0.8, "optimizer": 0.6}
     fast = {"forward": 0.4, "backward": 0.7, "optimizer": 0.2, "data": 0.1}
     parts = (made_run(breakdown=True, breakdown_s=fast), made_run(breakdown=True, breakdown_s=slow))
-    found = why(made_run(), made_run((60.0, 61.0, 59.0), optimizer="sgd", minute=9), breakdowns=parts)
+    found = explain_difference(made_run(), made_run((60.0, 61.0, 59.0), optimizer="sgd", minute=9), breakdowns=parts)
     assert [(part.name, part.share) for part in found.parts[:2]] == [
         ("optimizer", pytest.approx(0.4 / 0.4)), ("backward", pytest.approx(0.1 / 0.4))
     ]  # fmt: skip
@@ -135,7 +135,7 @@ def test_parts_of_a_step_say_where_the_time_went(made_run: Made) -> None:
 
 def _trace(times: list[float], *, run_id: str = "0123456789abcdef", warmup: int = 1, windows: int = 0) -> Trace:
     """One attempt of windows of a step each."""
-    kept = tuple(Window(i + 1, math.fsum(times[: i + 1]), t, 10, 10, 10) for i, t in enumerate(times))
+    kept = tuple(TraceWindow(i + 1, math.fsum(times[: i + 1]), t, 10, 10, 10) for i, t in enumerate(times))
     return Trace(
         run_id=run_id, attempt="a", rank=0, first=warmup, last=len(times), windows=windows or len(times), kept=kept
     )  # fmt: skip
@@ -143,21 +143,21 @@ def _trace(times: list[float], *, run_id: str = "0123456789abcdef", warmup: int 
 
 def test_a_mean_step_is_the_median_one_and_what_slower_ones_add() -> None:
     # The warm-up's 9 s count nowhere. 10 steps: median 1, one of 3 adds 2 / 10 to the mean.
-    found = pace([_trace([9.0, *[1.0] * 9, 3.0])])
+    found = summarize_step_times([_trace([9.0, *[1.0] * 9, 3.0])])
     assert found is not None
     assert (found.windows, found.slow) == (10, 1)
     assert (found.mean_s, found.median_s, found.slow_s) == pytest.approx((1.2, 1.0, 2.0))
     # Thirds of three windows each: 1, 1, 1 and 1, 1, 3.
     assert found.drift == pytest.approx(1.0)
-    assert pace([]) is None
-    assert pace([_trace([9.0])]) is None
+    assert summarize_step_times([]) is None
+    assert summarize_step_times([_trace([9.0])]) is None
     # A part of the windows, chosen by their extremes, has no middle.
-    assert pace([_trace([1.0] * 5, windows=50)]) is None
+    assert summarize_step_times([_trace([1.0] * 5, windows=50)]) is None
 
 
 def test_steps_of_several_in_a_window_weigh_as_many() -> None:
-    kept = (Window(1, 9.0, 9.0, 1, 1, 1), Window(5, 13.0, 1.0, 1, 1, 1), Window(7, 17.0, 2.0, 1, 1, 1))
-    found = pace([Trace(run_id="a", attempt="a", rank=0, first=1, last=7, windows=3, kept=kept)])
+    kept = (TraceWindow(1, 9.0, 9.0, 1, 1, 1), TraceWindow(5, 13.0, 1.0, 1, 1, 1), TraceWindow(7, 17.0, 2.0, 1, 1, 1))
+    found = summarize_step_times([Trace(run_id="a", attempt="a", rank=0, first=1, last=7, windows=3, kept=kept)])
     assert found is not None
     assert found.mean_s == pytest.approx((4 * 1.0 + 2 * 2.0) / 6)
     assert found.drift is None
@@ -173,24 +173,29 @@ def test_steps_of_several_in_a_window_weigh_as_many() -> None:
 )
 def test_raw_steps_tell_a_disturbance_from_a_difference(made_run: Made, times: list[float], words: str) -> None:
     even = [_trace([1.0] * 11)]
-    assert words in why_text(why(made_run(), made_run(minute=9), traces=(even, [_trace(times)])))
-    assert "timed steps, one by one" not in why_text(why(made_run(), made_run(minute=9), traces=(even, [])))
+    assert words in why_text(explain_difference(made_run(), made_run(minute=9), traces=(even, [_trace(times)])))
+    assert "timed steps, one by one" not in why_text(
+        explain_difference(made_run(), made_run(minute=9), traces=(even, []))
+    )
 
 
 def test_seconds_of_steps_that_hold_other_batches_are_said_to(made_run: Made) -> None:
-    a, b = (made_run(minute=9 * i, tokens=Tokens(slots=3000 * (i + 1), content=1, trained=1)) for i in range(2))
-    assert "a step of A has 100 slots, one of B 200: seconds per step are not of the same work" in why(a, b).notes
+    a, b = (made_run(minute=9 * i, tokens=TimedTokens(slots=3000 * (i + 1), content=1, trained=1)) for i in range(2))
+    assert (
+        "a step of A has 100 slots, one of B 200: seconds per step are not of the same work"
+        in explain_difference(a, b).notes
+    )
 
 
 def test_the_middle_and_the_tail_of_steps_are_held_apart(made_run: Made) -> None:
     times = [StepTime(p50=0.4, p95=0.5), StepTime(p50=0.4, p95=1.0)]
     a, b = (made_run(step_time_s=time, minute=9 * i) for i, time in enumerate(times))
-    text = why_text(why(a, b))
+    text = why_text(explain_difference(a, b))
     assert "at its median 0.400 and 0.400 s (1.00 x), at its 95th percentile 0.500 and 1.00 s (2.00 x)" in text
 
 
 def test_a_run_that_failed_is_explained_too(made_run: Made) -> None:
-    found = why(made_run(), made_run((), status="oom", micro_batch=64))
+    found = explain_difference(made_run(), made_run((), status="oom", micro_batch=64))
     assert found.ratio is None
     assert "B takes no part: oom" in found.reason
     assert [cause.name for cause in found.causes] == ["micro_batch"]
@@ -199,7 +204,7 @@ def test_a_run_that_failed_is_explained_too(made_run: Made) -> None:
 
 def test_simulated_with_measured_is_refused(made_run: Made) -> None:
     with pytest.raises(BadExperiment, match="simulated"):
-        why(made_run(), made_run(simulated=True))
+        explain_difference(made_run(), made_run(simulated=True))
 
 
 def test_the_command_pairs_the_same_runs_and_asks_where_there_are_others(
@@ -207,7 +212,7 @@ def test_the_command_pairs_the_same_runs_and_asks_where_there_are_others(
 ) -> None:
     def folder(name: str, *results: Result) -> None:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "runs.jsonl").write_text("".join(encode(result) + "\n" for result in results))
+        (tmp_path / name / "runs.jsonl").write_text("".join(encode_result(result) + "\n" for result in results))
 
     plain, timed = made_run(run_id="aa"), made_run(run_id="bb", breakdown=True, breakdown_s={"forward": 1.0})
     folder("one", plain, timed)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tunemark.experiment.settings import BY_NAME
+from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.korean import KOREAN
 from tunemark.report.scaling import SCALING_NOTES
-from tunemark.report.words import LANGUAGES, language, words
+from tunemark.report.translation import LANGUAGES, make_translator, parse_language
 from tunemark_formats.page import render
 
 _ROOT = Path(__file__).parents[2]
@@ -77,10 +77,10 @@ def test_a_page_with_everything_has_no_english_of_the_catalogue_left() -> None:
 
 
 def test_languages_are_those_of_the_settings() -> None:
-    assert BY_NAME["language"].choices == LANGUAGES
-    assert [language(name) for name in LANGUAGES] == list(LANGUAGES)
+    assert SETTINGS_BY_NAME["language"].choices == LANGUAGES
+    assert [parse_language(name) for name in LANGUAGES] == list(LANGUAGES)
 
 
 def test_a_text_without_a_translation_is_an_error() -> None:
     with pytest.raises(KeyError):
-        words("ko")("a text that nobody has translated")
+        make_translator("ko")("a text that nobody has translated")

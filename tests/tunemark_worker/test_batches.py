@@ -6,9 +6,9 @@ import struct
 import pytest
 import torch
 
-from tunemark_worker.batches import Tokens, count, targets
-from tunemark_worker.contract import HEADER_BYTES, TokenFile, token_layout
-from tunemark_worker.documents import Part
+from tunemark_worker.batches import MappedTokens, count_targets, count_tokens
+from tunemark_worker.contract import HEADER_BYTES, TokenFile, token_file_offsets
+from tunemark_worker.row_packing import DocumentPrefix
 
 DOCUMENTS = [[11, 12, 13], [21, 22], [31, 32, 33, 34]]
 TRAINED = [1, 1, 1, 0, 1, 1, 0, 1, 1]
@@ -16,7 +16,7 @@ TRAINED = [1, 1, 1, 0, 1, 1, 0, 1, 1]
 
 @pytest.fixture
 def file(tmp_path):
-    layout = token_layout(3, 9)
+    layout = token_file_offsets(3, 9)
     content = bytearray(layout.end)
     content[:HEADER_BYTES] = json.dumps({"schema": 1, "documents": 3, "tokens": 9}).encode().ljust(HEADER_BYTES)
     struct.pack_into("<9i", content, layout.ids, *(token for document in DOCUMENTS for token in document))
@@ -27,9 +27,9 @@ def file(tmp_path):
 
 
 def test_a_packed_row(file):
-    tokens = Tokens(file)
+    tokens = MappedTokens(file)
     assert tokens.lengths() == [3, 2, 4]
-    batch = tokens.batch([[Part(2, 4), Part(1, 2)], [Part(0, 3)]], 8, packed=True)
+    batch = tokens.batch([[DocumentPrefix(2, 4), DocumentPrefix(1, 2)], [DocumentPrefix(0, 3)]], 8, packed=True)
     assert batch.input_ids.tolist() == [[31, 32, 33, 34, 21, 22, 0, 0], [11, 12, 13, 0, 0, 0, 0, 0]]
     # 31, 21 and 11 have no predecessor, 32 is not trained on.
     assert batch.labels.tolist() == [
@@ -39,21 +39,21 @@ def test_a_packed_row(file):
     assert batch.document_ids.tolist() == [[0, 0, 0, 0, 1, 1, -1, -1], [0, 0, 0, -1, -1, -1, -1, -1]]
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 0, 1, 0, 0]
     assert all(t.dtype == torch.int64 for t in batch[:4])
-    assert count([batch, batch]) == (32, 18, 10)
+    assert count_tokens([batch, batch]) == (32, 18, 10)
 
 
 def test_every_trained_token_that_has_a_predecessor_is_a_target(file):
-    tokens = Tokens(file)
+    tokens = MappedTokens(file)
     flagged = sum(TRAINED) - sum(TRAINED[i] for i in (0, 3, 5))
-    padded = tokens.batch([[Part(0, 3)], [Part(1, 2)], [Part(2, 4)]], 4, packed=False)
-    packed = tokens.batch([[Part(2, 4), Part(0, 3), Part(1, 2)]], 9, packed=True)
-    assert targets(padded) == targets(packed) == flagged == 5
+    padded = tokens.batch([[DocumentPrefix(0, 3)], [DocumentPrefix(1, 2)], [DocumentPrefix(2, 4)]], 4, packed=False)
+    packed = tokens.batch([[DocumentPrefix(2, 4), DocumentPrefix(0, 3), DocumentPrefix(1, 2)]], 9, packed=True)
+    assert count_targets(padded) == count_targets(packed) == flagged == 5
 
 
 def test_a_cut_document_is_counted_as_cut(file):
-    assert count([Tokens(file).batch([[Part(2, 2)]], 2, packed=False)]) == (2, 2, 0)
+    assert count_tokens([MappedTokens(file).batch([[DocumentPrefix(2, 2)]], 2, packed=False)]) == (2, 2, 0)
 
 
 def test_another_file_than_announced_is_refused(file):
     with pytest.raises(ValueError, match="bytes instead of"):
-        Tokens(TokenFile(path=file.path, sha256="", documents=3, tokens=8, pad_id=0))
+        MappedTokens(TokenFile(path=file.path, sha256="", documents=3, tokens=8, pad_id=0))

@@ -10,8 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tunemark_worker import checkpointing
-from tunemark_worker.decoder import decoder
+from tunemark_worker import activation_checkpointing
+from tunemark_worker.decoder import find_decoder_parts
 
 LAYERS = 3
 
@@ -43,7 +43,7 @@ def _model() -> LlamaForCausalLM:
 def _trained(choice: str) -> tuple[list[torch.Tensor], int, int]:
     """Gradients, and how often weights and attention multiplied, forward and backward."""
     model = _model()
-    assert checkpointing.apply(model, choice) == (0 if choice == "none" else LAYERS)
+    assert activation_checkpointing.checkpoint_layers(model, choice) == (0 if choice == "none" else LAYERS)
     ids = torch.arange(14).reshape(2, 7)
     with _Counting() as counted:
         model(input_ids=ids).logits.square().sum().backward()
@@ -65,14 +65,14 @@ def test_gradients_are_the_same_and_what_is_computed_again_is_counted() -> None:
 
 def test_what_has_no_layers_cannot_be_checkpointed() -> None:
     with pytest.raises(ValueError, match="no list of layers"):
-        checkpointing.apply(torch.nn.Linear(2, 2), "full")
+        activation_checkpointing.checkpoint_layers(torch.nn.Linear(2, 2), "full")
     with pytest.raises(ValueError, match="one of none, selective, full"):
-        checkpointing.apply(_model(), "some")
+        activation_checkpointing.checkpoint_layers(_model(), "some")
 
 
 def test_the_parts_of_a_decoder_are_found() -> None:
-    parts = decoder(_model())
+    parts = find_decoder_parts(_model())
     assert (parts.base_name, parts.layers_name, parts.embedding) == ("model", "layers", "embed_tokens")
     assert (parts.norm, parts.head, parts.positions, parts.is_tied) == ("norm", "lm_head", [], False)
     with pytest.raises(ValueError, match="no list of layers"):
-        decoder(torch.nn.Linear(2, 2))
+        find_decoder_parts(torch.nn.Linear(2, 2))

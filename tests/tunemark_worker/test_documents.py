@@ -2,19 +2,19 @@
 
 import pytest
 
-from tunemark_worker.documents import OPEN_ROWS, micro_batch_rows, order, rows
+from tunemark_worker.row_packing import OPEN_ROWS, make_batch_rows, micro_batch_rows, shuffle_documents
 
 LENGTHS = [7, 3, 5, 1, 9, 2, 4, 6, 30, 8] * 20
 
 
 def _row_list(batching, seed=0, epochs=1, lengths=LENGTHS, sequence=16):
-    return list(rows(lengths, sequence, batching, seed, epochs))
+    return list(make_batch_rows(lengths, sequence, batching, seed, epochs))
 
 
 def test_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():
-    assert sorted(order(1, 50, 0)) == list(range(50))
-    assert order(1, 50, 0) == order(1, 50, 0)
-    assert len({tuple(order(s, 50, e)) for s in (1, 2) for e in (0, 1)}) == 4
+    assert sorted(shuffle_documents(1, 50, 0)) == list(range(50))
+    assert shuffle_documents(1, 50, 0) == shuffle_documents(1, 50, 0)
+    assert len({tuple(shuffle_documents(s, 50, e)) for s in (1, 2) for e in (0, 1)}) == 4
 
 
 @pytest.mark.parametrize("batching", ["pad", "pack"])
@@ -43,13 +43,13 @@ def test_a_document_evicts_the_fullest_row_where_all_are_open():
     lengths = [9] * (OPEN_ROWS + 1)
     found = _row_list("pack", lengths=lengths)
     assert [len(row) for _, row in found] == [1] * (OPEN_ROWS + 1)
-    assert [row[0].document for _, row in found] == order(0, len(lengths), 0)
+    assert [row[0].document for _, row in found] == shuffle_documents(0, len(lengths), 0)
 
 
 def test_a_document_goes_where_it_leaves_least_space_and_ties_to_the_older_row():
     # Documents of a row of 10, in the order in which they come.
     lengths = [6, 6, 7, 4, 3, 2]
-    seed = next(seed for seed in range(10_000) if order(seed, 6, 0) == list(range(6)))
+    seed = next(seed for seed in range(10_000) if shuffle_documents(seed, 6, 0) == list(range(6)))
     # 4 fits both rows of 6 and leaves none, so it goes to the first of them; 3 fills the row of 7; 2 is left for the
     # other 6.
     packed = [[part.document for part in row] for _, row in _row_list("pack", seed, lengths=lengths, sequence=10)]

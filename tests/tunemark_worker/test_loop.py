@@ -15,11 +15,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tunemark_worker.__main__ import horizon, is_out_of_memory, requested_bytes, steps_of
-from tunemark_worker.batches import Tokens
-from tunemark_worker.contract import HEADER_BYTES, Assignment, TokenFile, decode, encode, token_layout
-from tunemark_worker.loop import Timing, loss_of
-from tunemark_worker.optimizer import schedule
+from tunemark_worker.__main__ import is_out_of_memory, make_step_rows, parse_requested_bytes, schedule_steps
+from tunemark_worker.batches import MappedTokens
+from tunemark_worker.contract import (
+    HEADER_BYTES,
+    Assignment,
+    TokenFile,
+    decode_record,
+    encode_record,
+    token_file_offsets,
+)
+from tunemark_worker.optimizer import make_schedule
+from tunemark_worker.training_loop import WindowPlanner, cross_entropy_sum
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = {
@@ -43,7 +50,7 @@ def _token_file(path):
     rng = random.Random(0)
     documents = [[rng.randrange(1, 64) for _ in range(rng.randrange(2, 20))] for _ in range(60)]
     ids = [token for document in documents for token in document]
-    layout = token_layout(len(documents), len(ids))
+    layout = token_file_offsets(len(documents), len(ids))
     content = bytearray(layout.end)
     content[:HEADER_BYTES] = json.dumps({}).encode().ljust(HEADER_BYTES)
     struct.pack_into(f"<{len(ids)}i", content, layout.ids, *ids)
@@ -64,7 +71,7 @@ def assignment(tmp_path):
         architecture=ARCHITECTURE,
         device="cpu",
         size="1",
-        device_runtime="tunemark_torch.runtime:Cpu",
+        device_runtime="tunemark_torch.runtime:CpuRuntime",
         strategy="none",
         strategy_runtime="tunemark_torch.runtime:NoStrategy",
         strategy_options={},
@@ -114,7 +121,7 @@ def _run(assignment, folder):
 
 def _records(folder):
     path = folder / "records.0.jsonl"
-    return [decode(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [decode_record(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _of(records, kind):
@@ -170,52 +177,52 @@ def test_a_failure_is_recorded_with_its_message(assignment, tmp_path):
 
 
 def test_a_loss_that_is_no_number_is_recorded():
-    line = encode("step", 0, 1.0, {"loss_sum": float("nan"), "gradient_norm": float("inf")}).decode()
+    line = encode_record("step", 0, 1.0, {"loss_sum": float("nan"), "gradient_norm": float("inf")}).decode()
     assert "NaN" not in line
-    assert decode(line)["gradient_norm"] == float("inf")
-    assert math.isnan(decode(line)["loss_sum"])
+    assert decode_record(line)["gradient_norm"] == float("inf")
+    assert math.isnan(decode_record(line)["loss_sum"])
 
 
 def test_samples_are_the_same_in_any_layout(assignment):
-    lengths = Tokens(assignment.token_file).lengths()
-    one = next(steps_of(assignment, lengths, 0))
+    lengths = MappedTokens(assignment.token_file).lengths()
+    one = next(make_step_rows(assignment, lengths, 0))
     halves = dataclasses.replace(assignment, micro_batch=1, gradient_accumulation=2, data_ranks=2)
-    split = [next(steps_of(halves, lengths, data_rank)) for data_rank in (0, 1)]
+    split = [next(make_step_rows(halves, lengths, data_rank)) for data_rank in (0, 1)]
     assert one[0] == [*split[0][0], *split[1][0], *split[0][1], *split[1][1]]
 
 
 def test_epochs_bound_the_horizon(assignment):
     padded = dataclasses.replace(assignment, batching="pad", epochs=2, steps=None)
-    lengths = Tokens(padded.token_file).lengths()
-    assert horizon(padded, lengths) == len(list(steps_of(padded, lengths, 0))) == 2 * 60 // 4
+    lengths = MappedTokens(padded.token_file).lengths()
+    assert schedule_steps(padded, lengths) == len(list(make_step_rows(padded, lengths, 0))) == 2 * 60 // 4
 
 
 def test_the_loss_is_of_the_next_token():
     logits = torch.zeros(1, 3, 4)
     logits[0, 0, 2] = 100.0
-    assert loss_of(logits, torch.tensor([[-100, 2, -100]])).item() == pytest.approx(0.0)
-    assert loss_of(logits, torch.tensor([[-100, 1, -100]])).item() == pytest.approx(100.0)
+    assert cross_entropy_sum(logits, torch.tensor([[-100, 2, -100]])).item() == pytest.approx(0.0)
+    assert cross_entropy_sum(logits, torch.tensor([[-100, 1, -100]])).item() == pytest.approx(100.0)
 
 
 def test_schedules_fall_and_never_reach_zero():
-    assert [schedule("linear", 4)(s) for s in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25]
-    assert [schedule("cosine", 2)(s) for s in range(2)] == pytest.approx([1.0, 0.5])
+    assert [make_schedule("linear", 4)(s) for s in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25]
+    assert [make_schedule("cosine", 2)(s) for s in range(2)] == pytest.approx([1.0, 0.5])
     with pytest.raises(ValueError, match="needs the number"):
-        schedule("cosine", None)
+        make_schedule("cosine", None)
 
 
 def test_windows_fill_a_second_where_waiting_costs(assignment):
-    timing = Timing(dataclasses.replace(assignment, steps=None, warmup=0), waits_free=False)
+    timing = WindowPlanner(dataclasses.replace(assignment, steps=None, warmup=0), waits_free=False)
     assert timing.length(0) == 1
     timing.add(1, 0.1, 100)
     assert timing.length(1) in (10, 11)
-    fixed = Timing(dataclasses.replace(assignment, steps=40, warmup=3), waits_free=False)
+    fixed = WindowPlanner(dataclasses.replace(assignment, steps=40, warmup=3), waits_free=False)
     fixed.add(1, 0.001, 100)
     assert (fixed.length(1), fixed.length(3), fixed.length(41)) == (2, 5, 2)
 
 
 def test_reasons_to_stop(assignment):
-    timing = Timing(dataclasses.replace(assignment, steps=None, target_interval=0.05, warmup=0), waits_free=True)
+    timing = WindowPlanner(dataclasses.replace(assignment, steps=None, target_interval=0.05, warmup=0), waits_free=True)
     for i in range(12):
         assert timing.reason(i, 1.0) == ""
         timing.add(1, 0.1 + 0.0001 * (i % 3), 100)
@@ -225,7 +232,7 @@ def test_reasons_to_stop(assignment):
 
 def test_a_run_of_so_many_steps_ends_though_it_never_settles(assignment):
     asked = dataclasses.replace(assignment, steps=6, warmup=None, budget_s=None)
-    timing = Timing(asked, waits_free=True)
+    timing = WindowPlanner(asked, waits_free=True)
     taken = 0
     while not timing.reason(taken, 1e9):
         timing.add(1, 3.0 ** (taken // 5), 100)
@@ -242,5 +249,5 @@ def test_out_of_memory_is_told_from_other_errors():
     assert is_out_of_memory(torch.cuda.OutOfMemoryError(cuda))
     assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 4x3)"))
-    assert requested_bytes(cpu) == 4096
-    assert requested_bytes(cuda) == int(2.5 * 2**30)
+    assert parse_requested_bytes(cpu) == 4096
+    assert parse_requested_bytes(cuda) == int(2.5 * 2**30)

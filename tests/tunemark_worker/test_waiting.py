@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
 
-from tunemark_worker.waiting import Waits
+from tunemark_worker.exposed_communication import WaitMeter
 
 # Seconds by which the other rank is late.
 LATE_S = 0.04
@@ -44,7 +44,7 @@ def _late(group: Any) -> threading.Thread:
 
 
 def test_a_late_rank_is_waited_for_and_what_is_hidden_is_not(pair: list[Any]) -> None:
-    with Waits(time.monotonic) as waits:
+    with WaitMeter(time.monotonic) as waits:
         other = _late(pair[1])
         work = pair[0].allreduce([torch.ones(4)])
         work.wait()
@@ -69,7 +69,7 @@ def test_a_wait_inside_a_wait_counts_once() -> None:
         now[0] += 1.0
         return now[0]
 
-    with Waits(clock) as waits:
+    with WaitMeter(clock) as waits:
         # From here on nothing is computed: what is waited for meanwhile is part of it.
         waits.until_taken()
         functional.wait_tensor(torch.ones(1))
@@ -81,7 +81,7 @@ def test_a_wait_inside_a_wait_counts_once() -> None:
 
 def test_torch_is_as_before_afterwards() -> None:
     before = (dist.Work.wait, dist.ProcessGroup.allreduce, functional.wait_tensor)
-    with Waits(time.monotonic):
+    with WaitMeter(time.monotonic):
         assert functional.wait_tensor is not before[2]
     assert (dist.Work.wait, dist.ProcessGroup.allreduce, functional.wait_tensor) == before
 
@@ -118,7 +118,7 @@ class _Device:
 
 def test_on_a_device_what_counts_is_how_long_its_computing_stream_stood() -> None:
     device = _Device()
-    with Waits(time.monotonic, device) as waits:
+    with WaitMeter(time.monotonic, device) as waits:
         gathered = device.Event()
         gathered.ms = 30.0
         device.at_ms = 10.0

@@ -1,10 +1,10 @@
 """Compare results with each other and with published claims, which are read, rederived and judged."""
 
-from tunemark.analysis.audit import Audited as Audited
-from tunemark.analysis.audit import audit as audit
-from tunemark.analysis.known import Given as Given
-from tunemark.analysis.own import audit_run as audit_run
-from tunemark.analysis.own import claim_of as claim_of
-from tunemark.analysis.own import findings_on as findings_on
-from tunemark.analysis.reading import Reading as Reading
-from tunemark.analysis.reading import read as read
+from tunemark.analysis.audit import AuditedClaim as AuditedClaim
+from tunemark.analysis.audit import audit_claims as audit_claims
+from tunemark.analysis.claim_reader import ParsedSource as ParsedSource
+from tunemark.analysis.claim_reader import read_claims as read_claims
+from tunemark.analysis.own_runs import apply_claim_rules as apply_claim_rules
+from tunemark.analysis.own_runs import audit_run as audit_run
+from tunemark.analysis.own_runs import make_claim as make_claim
+from tunemark.analysis.plausibility import UserFacts as UserFacts

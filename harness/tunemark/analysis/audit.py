@@ -7,23 +7,23 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tunemark.analysis import rates, rules
-from tunemark.analysis.known import Known, known
+from tunemark.analysis import claim_rates, claim_rules
+from tunemark.analysis.plausibility import ClaimFacts, look_up_facts
 from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Finding, Model
-from tunemark.results import Imported
-from tunemark.results.findings import verdict
+from tunemark.results import ImportedClaim
 from tunemark.results.result import Verdict
+from tunemark.results.run_rules import decide_verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Audited:
+class AuditedClaim:
     """The audit of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; or of the highest
     peak and the least FLOPs if the claim does not state them (`mfu_convention` says which)."""
 
-    facts: Known
-    rate: rates.Rate | None
-    ways: tuple[rates.Rate, ...]
+    facts: ClaimFacts
+    rate: claim_rates.ClaimRate | None
+    ways: tuple[claim_rates.ClaimRate, ...]
     mfu_implied: float | None
     mfu_convention: str | None
     mfu_implied_full_attention: float | None
@@ -34,11 +34,11 @@ class Audited:
     def claim(self) -> Claim:
         return self.facts.claim
 
-    def as_row(self) -> Imported:
+    def as_row(self) -> ImportedClaim:
         """The row that is stored and printed."""
         claim = self.claim
         every = (*([self.rate] if self.rate else []), *self.ways)
-        return Imported(
+        return ImportedClaim(
             kind="measured" if claim.tool == "tunemark" else "imported",
             id=claim.id,
             source=claim.source,
@@ -67,27 +67,27 @@ class Audited:
         )
 
 
-def audit(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[Audited]:
+def audit_claims(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[AuditedClaim]:
     """Audit each claim by itself, then the claims of one source against each other."""
-    audited = [_audit_one(known(claim, models)) for claim in claims]
+    audited = [_audit_one(look_up_facts(claim, models)) for claim in claims]
     for index, finding in _compare_claims(audited):
         one = audited[index]
         found = _sort_by_severity([*one.findings, finding])
-        audited[index] = replace(one, findings=found, verdict=verdict(found, "ok"))
+        audited[index] = replace(one, findings=found, verdict=decide_verdict(found, "ok"))
     return audited
 
 
-def _audit_one(facts: Known) -> Audited:
-    rate = rates.claimed(facts.claim)
-    found = _sort_by_severity(rules.findings(facts))
+def _audit_one(facts: ClaimFacts) -> AuditedClaim:
+    rate = claim_rates.claimed_rate(facts.claim)
+    found = _sort_by_severity(claim_rules.apply_rules(facts))
     implied, convention, full = _mfu(facts, rate)
-    return Audited(
-        facts=facts, rate=rate, ways=tuple(rates.rederived(facts.claim)), mfu_implied=implied,
-        mfu_convention=convention, mfu_implied_full_attention=full, findings=found, verdict=verdict(found, "ok"),
+    return AuditedClaim(
+        facts=facts, rate=rate, ways=tuple(claim_rates.rederive_rates(facts.claim)), mfu_implied=implied,
+        mfu_convention=convention, mfu_implied_full_attention=full, findings=found, verdict=decide_verdict(found, "ok"),
     )  # fmt: skip
 
 
-def _mfu(facts: Known, rate: rates.Rate | None) -> tuple[float | None, str | None, float | None]:
+def _mfu(facts: ClaimFacts, rate: claim_rates.ClaimRate | None) -> tuple[float | None, str | None, float | None]:
     count, top = facts.claim.count, facts.peak or facts.peak_most
     if rate is None or not count or top is None or facts.flops_least is None:
         return None, None, None
@@ -103,11 +103,11 @@ def _sort_by_severity(found: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda f: order.index(f.severity)))
 
 
-def _compare_claims(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
+def _compare_claims(audited: Sequence[AuditedClaim]) -> list[tuple[int, Finding]]:
     return [*_find_same_step_time(audited), *_find_above_linear(audited)]
 
 
-def _find_same_step_time(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
+def _find_same_step_time(audited: Sequence[AuditedClaim]) -> list[tuple[int, Finding]]:
     """A timer that does not wait for the device shows the same time for any amount of work."""
     groups: dict[tuple[str, str | None], list[tuple[int, float, float]]] = defaultdict(list)
     for index, one in enumerate(audited):
@@ -118,7 +118,7 @@ def _find_same_step_time(audited: Sequence[Audited]) -> list[tuple[int, Finding]
     found = []
     for rows in groups.values():
         times, works = [t for _, t, _ in rows], [w for _, _, w in rows]
-        if len(rows) < 3 or max(works) < 2 * min(works) or max(times) > rules.SCALING * min(times):
+        if len(rows) < 3 or max(works) < 2 * min(works) or max(times) > claim_rules.MAX_SCALING * min(times):
             continue
         message = (
             f"{len(rows)} rows take {min(times):.4g} to {max(times):.4g} s a step, for work per device that differs "
@@ -128,13 +128,13 @@ def _find_same_step_time(audited: Sequence[Audited]) -> list[tuple[int, Finding]
     return found
 
 
-def _work_per_device(one: Audited) -> float | None:
+def _work_per_device(one: AuditedClaim) -> float | None:
     claim, flops = one.claim, one.facts.flops.get("causal") or one.facts.flops_least
     batch, sequence, count = claim.layout.global_batch, claim.sequence, claim.count
     return flops * batch * sequence / count if flops and batch and sequence and count else None
 
 
-def _find_above_linear(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
+def _find_above_linear(audited: Sequence[AuditedClaim]) -> list[tuple[int, Finding]]:
     """With more devices and all else equal, the rate per device cannot rise much."""
     groups: dict[tuple[object, ...], list[tuple[int, int, float]]] = defaultdict(list)
     for index, one in enumerate(audited):
@@ -150,7 +150,7 @@ def _find_above_linear(audited: Sequence[Audited]) -> list[tuple[int, Finding]]:
     for rows in groups.values():
         ordered = sorted(rows, key=lambda row: row[1])
         for (_, few, slower), (index, many, faster) in itertools.pairwise(ordered):
-            if many > few and faster > rules.SCALING * slower:
+            if many > few and faster > claim_rules.MAX_SCALING * slower:
                 message = f"on {many} devices each reaches {faster:,.5g} tokens/s, on {few} with all else alike "
                 message += f"{slower:,.5g}: an efficiency of {100 * faster / slower:.3g} %"
                 found.append((index, Finding(rule="above-linear", severity="suspect", message=message)))

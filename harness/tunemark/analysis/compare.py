@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from tunemark.analysis import alike
-from tunemark.analysis.surroundings import MEASURED, surroundings
+from tunemark.analysis import comparability
+from tunemark.analysis.environment import VARYING_FACTS, environment_facts
 from tunemark.errors import BadExperiment
-from tunemark.results.ratio import LEVEL, Ratio, Term, combined, holm, rates_of, were_in_rounds
+from tunemark.results.ratio import LEVEL, Ratio, RatioTerm, adjust_p_values, attempt_rates, estimate_ratio, is_in_rounds
 from tunemark.results.result import Estimate, Result
 
 # How many runs without a counterpart are listed; each is compared with all others, and nobody reads more.
@@ -32,7 +32,7 @@ Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no int
 SCHEMA = 2
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ComparisonRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run against its group's baseline. label: its value of the axis. reason: why it is not compared, or has no
     interval. ratio: its rate over the baseline's. p_holm: the ratio's p, adjusted for all tests of the comparison.
     memory_ratio: peak memory over the baseline's; one figure each, so without an interval."""
@@ -57,7 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[str, ...]
 
 
-class Gain(msgspec.Struct, frozen=True, kw_only=True):
+class AutoGain(msgspec.Struct, frozen=True, kw_only=True):
     """The gain of automatic parallelization over an alternative. auto: label of the run whose layout a search chose.
     over: the alternative. against: labels of its layouts. ratio: auto's rate over theirs. regret: the share of the
     best rate that auto falls short of, with its interval; only in the last row. paid_back_s: seconds of training by
@@ -75,7 +75,7 @@ class Gain(msgspec.Struct, frozen=True, kw_only=True):
     paid_back_s: float | None = None
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
+class ComparisonGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Runs that are comparable but for the axis. shared: fields in which all agree. despite: overlooked fields that
     differ, with each row's value. surroundings: environment facts that differ, likewise. notes: for the reader."""
 
@@ -83,12 +83,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     despite: dict[str, tuple[Any, ...]]
     surroundings: dict[str, tuple[Any, ...]]
     baseline: str | None
-    rows: tuple[Row, ...]
-    worth: tuple[Gain, ...]
+    rows: tuple[ComparisonRow, ...]
+    worth: tuple[AutoGain, ...]
     notes: tuple[str, ...]
 
 
-class Alone(msgspec.Struct, frozen=True, kw_only=True):
+class UnmatchedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run without a counterpart. differs: the fields in which the nearest run differs, each with both values."""
 
     label: str
@@ -105,8 +105,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     despite: tuple[str, ...]
     level: float
     claims: int
-    groups: tuple[Group, ...]
-    alone: tuple[Alone, ...]
+    groups: tuple[ComparisonGroup, ...]
+    alone: tuple[UnmatchedRun, ...]
     notes: tuple[str, ...]
     schema: int = SCHEMA
 
@@ -118,10 +118,10 @@ class _Member:
 
     @property
     def obstacle(self) -> str:
-        return takes_no_part(self.result)
+        return exclusion_reason(self.result)
 
 
-def takes_no_part(result: Result) -> str:
+def exclusion_reason(result: Result) -> str:
     """Why a run's rate cannot be compared; empty if it can."""
     if result.status != "ok":
         return f"{result.status}: no rate of a whole run"
@@ -130,7 +130,7 @@ def takes_no_part(result: Result) -> str:
         return f"invalid: {rules or 'its figures are no measurement'}"
     if result.breakdown:
         return "a breakdown waits for every part of a step: its rate is not the run's"
-    if not rates_of(result):
+    if not attempt_rates(result):
         return "no attempt has a rate"
     return ""
 
@@ -139,7 +139,7 @@ def compare(
     a: Sequence[Result], b: Sequence[Result], *, despite: Collection[str] = (), names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
     """Compare each run of `b` with its counterpart in `a`. Raises `BadExperiment` if no two are comparable."""
-    free = alike.freed((), despite)
+    free = comparability.find_free_fields((), despite)
     notes: list[str] = []
     a, b = _without_breakdowns(a, notes), _without_breakdowns(b, notes)
     ours, theirs = (_by_key(results, free, name) for results, name in ((a, names[0]), (b, names[1])))
@@ -167,13 +167,13 @@ def compare_by(
     baseline: its label; by default strategy none, the smallest value, or the first run.
     Raises `BadExperiment` if no two runs are comparable.
     """
-    axes = tuple(dict.fromkeys(alike.field(name) for name in by))
-    free = alike.freed(axes, despite)
+    axes = tuple(dict.fromkeys(comparability.parse_field(name) for name in by))
+    free = comparability.find_free_fields(axes, despite)
     notes: list[str] = []
     results = _without_breakdowns(results, notes)
-    if axes and len(results) > 1 and not alike.differing(results, axes):
-        values = "; ".join(f"{axis} {alike.FIELDS[axis](results[0])}" for axis in axes)
-        varying = ", ".join(alike.differing(results, alike.FIELDS)) or "nothing"
+    if axes and len(results) > 1 and not comparability.find_differences(results, axes):
+        values = "; ".join(f"{axis} {comparability.COMPARED_FIELDS[axis](results[0])}" for axis in axes)
+        varying = ", ".join(comparability.find_differences(results, comparability.COMPARED_FIELDS)) or "nothing"
         raise BadExperiment(
             what=f"all {len(results)} runs have {values}",
             why=f"they differ in: {varying}",
@@ -181,7 +181,7 @@ def compare_by(
         )
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
-        groups.setdefault(alike.key(result, free), []).append(result)
+        groups.setdefault(comparability.comparison_key(result, free), []).append(result)
     several = [_label_runs(found, axes) for found in groups.values() if len(found) > 1]
     labels = {member.label for found in several for member in found}
     if baseline is not None and several and baseline not in labels:
@@ -208,9 +208,14 @@ def _without_breakdowns(results: Sequence[Result], notes: list[str]) -> list[Res
 def _by_key(results: Sequence[Result], free: Collection[str], name: str) -> dict[tuple[object, ...], Result]:
     found: dict[tuple[object, ...], Result] = {}
     for result in results:
-        former = found.setdefault(alike.key(result, free), result)
+        former = found.setdefault(comparability.comparison_key(result, free), result)
         if former is not result:
-            differs = alike.words(alike.differing([former, result], alike.FIELDS)) or "nothing in the key"
+            differs = (
+                comparability.format_fields(
+                    comparability.find_differences([former, result], comparability.COMPARED_FIELDS)
+                )
+                or "nothing in the key"
+            )
             raise BadExperiment(
                 what=f"{name} has several runs that are alike",
                 why=f"{former.run_id} and {result.run_id} differ in: {differs}",
@@ -232,7 +237,7 @@ def _label_runs(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]
 
 
 def _label(result: Result, axes: Sequence[str]) -> str:
-    return " ".join(str(alike.FIELDS[axis](result)) for axis in axes)
+    return " ".join(str(comparability.COMPARED_FIELDS[axis](result)) for axis in axes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,23 +250,23 @@ class _Single:
     where: str
 
 
-def _alone(unmatched: Sequence[_Single], free: Collection[str], notes: list[str]) -> list[Alone]:
+def _alone(unmatched: Sequence[_Single], free: Collection[str], notes: list[str]) -> list[UnmatchedRun]:
     if len(unmatched) > _MAX_UNMATCHED:
         notes.append(f"{len(unmatched) - _MAX_UNMATCHED} more runs have no counterpart and are not listed")
     return [_find_nearest(one, free) for one in unmatched[:_MAX_UNMATCHED]]
 
 
-def _find_nearest(unmatched: _Single, free: Collection[str]) -> Alone:
+def _find_nearest(unmatched: _Single, free: Collection[str]) -> UnmatchedRun:
     result = unmatched.result
     others = [other for other in unmatched.others if other is not result]
     if not others:
-        return Alone(label=unmatched.label, run_id=result.run_id, nearest=None, differs={})
-    other, differs = alike.nearest(result, others, free)
+        return UnmatchedRun(label=unmatched.label, run_id=result.run_id, nearest=None, differs={})
+    other, differs = comparability.find_nearest(result, others, free)
     name = f"{unmatched.where}:{other.run_id}" if unmatched.where else other.run_id
-    return Alone(label=unmatched.label, run_id=result.run_id, nearest=name, differs=differs)
+    return UnmatchedRun(label=unmatched.label, run_id=result.run_id, nearest=name, differs=differs)
 
 
-def _raise_incomparable(alone: Sequence[Alone], despite: Collection[str]) -> None:
+def _raise_incomparable(alone: Sequence[UnmatchedRun], despite: Collection[str]) -> None:
     known = [one for one in alone if one.nearest is not None]
     if not known:
         raise BadExperiment(
@@ -269,42 +274,44 @@ def _raise_incomparable(alone: Sequence[Alone], despite: Collection[str]) -> Non
         )
     least = min(known, key=lambda one: len(one.differs))
     names = list(least.differs)
-    if alike.NEVER_DESPITE in names:
+    if comparability.NEVER_OVERLOOKED in names:
         advice = "a simulator's figures say nothing of speed: measured runs are compared with measured ones"
     else:
         flags = " ".join(f"--despite {name}" for name in (*despite, *names))
         advice = f"`{flags}` compares them all the same, and says so; `tunemark why` ranks what differs"
-        if axis := alike.axis_of(names):
+        if axis := comparability.find_axis(names):
             advice = f"`--by {axis}` compares runs that differ in this and what follows from it; or {advice}"
     raise BadExperiment(
         what=f"no two of these runs are alike: {least.run_id} and {least.nearest} come nearest",
-        why=f"they differ in: {alike.words(least.differs)}",
+        why=f"they differ in: {comparability.format_fields(least.differs)}",
         next=advice,
     )
 
 
-def _group(members: Sequence[_Member], axes: Sequence[str], free: Collection[str], wanted: str | None) -> Group:
+def _group(
+    members: Sequence[_Member], axes: Sequence[str], free: Collection[str], wanted: str | None
+) -> ComparisonGroup:
     results = [member.result for member in members]
     notes: list[str] = []
     base = _baseline(members, axes, wanted, notes)
     rows = [_row(member, base) for member in members]
     # Fields that follow from an axis differ with it: only fields overlooked on request are reported.
-    follows = alike.freed(axes, ())
-    differs = alike.differing(results, [name for name in free if name not in follows])
-    facts = [surroundings(result) for result in results]
-    names = dict.fromkeys(name for each in facts for name in each if name not in MEASURED)
+    follows = comparability.find_free_fields(axes, ())
+    differs = comparability.find_differences(results, [name for name in free if name not in follows])
+    facts = [environment_facts(result) for result in results]
+    names = dict.fromkeys(name for each in facts for name in each if name not in VARYING_FACTS)
     around = {name: tuple(each.get(name) for each in facts) for name in names}
     # A fact that is unknown for one of them is not a difference.
     around = {n: v for n, v in around.items() if None not in v and any(value != v[0] for value in v)}
-    varying = alike.differing(results, alike.FIELDS)
-    shared = {name: read(results[0]) for name, read in alike.FIELDS.items() if name not in varying}
+    varying = comparability.find_differences(results, comparability.COMPARED_FIELDS)
+    shared = {name: read(results[0]) for name, read in comparability.COMPARED_FIELDS.items() if name not in varying}
     if any(result.simulated for result in results):
         notes.append("simulated: no figure here says how fast anything is")
     for member in members:
         rules = [f.rule for f in member.result.findings if f.severity in ("suspect", "unknown")]
         if rules and not member.obstacle:
             notes.append(f"{member.label} is {member.result.verdict}: {', '.join(rules)}")
-    return Group(
+    return ComparisonGroup(
         shared=shared,
         despite=differs,
         surroundings=around,
@@ -326,7 +333,7 @@ def _baseline(members: Sequence[_Member], axes: Sequence[str], wanted: str | Non
 
 def _rank(member: _Member, axes: Sequence[str], wanted: str | None) -> tuple[object, ...]:
     """The lowest is the baseline."""
-    values = [alike.FIELDS[axis](member.result) for axis in axes]
+    values = [comparability.COMPARED_FIELDS[axis](member.result) for axis in axes]
     parts: list[object] = [member.label != wanted if wanted is not None else False]
     for axis, value in zip(axes, values, strict=True):
         number = _number(value)
@@ -343,16 +350,16 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _row(member: _Member, base: _Member | None) -> Row:
+def _row(member: _Member, base: _Member | None) -> ComparisonRow:
     result, obstacle = member.result, member.obstacle
     ratio = None
     if base is not None and base is not member and not obstacle:
-        ratio = ratio_of(result, base.result)
+        ratio = rate_ratio(result, base.result)
     memory = None
     if base is not None and result.peak_memory_bytes and base.result.peak_memory_bytes:
         memory = result.peak_memory_bytes / base.result.peak_memory_bytes
     outcome: Outcome = "takes no part" if obstacle else "baseline" if member is base else "no interval"
-    return Row(
+    return ComparisonRow(
         label=member.label,
         run_id=result.run_id,
         status=result.status,
@@ -360,7 +367,7 @@ def _row(member: _Member, base: _Member | None) -> Row:
         simulated=result.simulated,
         outcome=outcome,
         reason=obstacle or (ratio.method if ratio and ratio.low is None else ""),
-        attempts=len(rates_of(result)) or result.attempts,
+        attempts=len(attempt_rates(result)) or result.attempts,
         tokens_per_s=result.tokens_per_s,
         ratio=ratio,
         p_holm=None,
@@ -374,13 +381,13 @@ def _row(member: _Member, base: _Member | None) -> Row:
     )
 
 
-def ratio_of(result: Result, base: Result) -> Ratio:
+def rate_ratio(result: Result, base: Result) -> Ratio:
     """A run's rate over another's; paired if their attempts were taken in rounds."""
-    terms = [Term(1.0, rates_of(result)), Term(-1.0, rates_of(base))]
-    return combined(terms, in_rounds=were_in_rounds([result, base]))
+    terms = [RatioTerm(1.0, attempt_rates(result)), RatioTerm(-1.0, attempt_rates(base))]
+    return estimate_ratio(terms, in_rounds=is_in_rounds([result, base]))
 
 
-def _auto_gains(members: Sequence[_Member]) -> list[Gain]:
+def _auto_gains(members: Sequence[_Member]) -> list[AutoGain]:
     """The gain of each automatically parallelized run over none, the best and the median manual layout, and the best of
     all others."""
     kinds: Mapping[str, list[_Member]] = {"none": [], "auto": [], "manual": []}
@@ -390,7 +397,7 @@ def _auto_gains(members: Sequence[_Member]) -> list[Gain]:
     return [gain for auto in kinds["auto"] for gain in _gains_of(auto, members, kinds)] if len(members) > 1 else []
 
 
-def _gains_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Sequence[_Member]]) -> list[Gain]:
+def _gains_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Sequence[_Member]]) -> list[AutoGain]:
     manual = sorted((m for m in kinds["manual"] if not m.obstacle), key=_mean_log_rate)
     others = sorted((m for m in members if m is not auto and not m.obstacle), key=_mean_log_rate)
     count = len(manual)
@@ -418,26 +425,26 @@ def _join_obstacles(members: Sequence[_Member]) -> str:
 
 
 def _mean_log_rate(member: _Member) -> float:
-    return statistics.fmean(math.log(rate) for rate in rates_of(member.result))
+    return statistics.fmean(math.log(rate) for rate in attempt_rates(member.result))
 
 
-def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) -> Gain:
+def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) -> AutoGain:
     if auto.obstacle or not against:
         reason = f"auto takes no part ({auto.obstacle})" if auto.obstacle else missing
-        return Gain(
+        return AutoGain(
             auto=auto.label, over=over, against=(), ratio=None, p_holm=None, outcome="takes no part", reason=reason
         )
     results = [auto.result, *(member.result for member in against)]
-    terms = [Term(1.0, rates_of(auto.result))]
-    terms += [Term(-1.0 / len(against), rates_of(member.result)) for member in against]
-    ratio = combined(terms, in_rounds=were_in_rounds(results))
+    terms = [RatioTerm(1.0, attempt_rates(auto.result))]
+    terms += [RatioTerm(-1.0 / len(against), attempt_rates(member.result)) for member in against]
+    ratio = estimate_ratio(terms, in_rounds=is_in_rounds(results))
     reason = ratio.method if ratio.low is None else ""
     names = tuple(member.label for member in against)
     search_s, paid_back_s = auto.result.search_s, None
     if search_s is not None and ratio.value > 1:
         # W tokens at rate x take W/x by `against`, and search + W/(ratio x) by auto.
         paid_back_s = search_s / (1 - 1 / ratio.value)
-    return Gain(
+    return AutoGain(
         auto=auto.label, over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason,
         paid_back_s=paid_back_s,
     )  # fmt: skip
@@ -448,7 +455,7 @@ def _decide_outcomes(found: Comparison) -> Comparison:
     ratios: list[Ratio | None] = []
     for group in found.groups:
         ratios += [*(row.ratio for row in group.rows), *(gain.ratio for gain in group.worth)]
-    adjusted = iter(holm([ratio.p if ratio else None for ratio in ratios]))
+    adjusted = iter(adjust_p_values([ratio.p if ratio else None for ratio in ratios]))
     groups = []
     for group in found.groups:
         rows = tuple(_decide(row, next(adjusted)) for row in group.rows)
@@ -458,7 +465,7 @@ def _decide_outcomes(found: Comparison) -> Comparison:
     return msgspec.structs.replace(found, groups=tuple(groups), claims=claims)
 
 
-_Compared = TypeVar("_Compared", Row, Gain)
+_Compared = TypeVar("_Compared", ComparisonRow, AutoGain)
 
 
 def _decide(row: _Compared, p_holm: float | None) -> _Compared:

@@ -13,25 +13,25 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunemark.analysis import alike
-from tunemark.analysis.compare import takes_no_part
-from tunemark.analysis.surroundings import MEASURED, surroundings
-from tunemark.results import power
-from tunemark.results.ratio import holm, rates_of
+from tunemark.analysis import comparability
+from tunemark.analysis.compare import exclusion_reason
+from tunemark.analysis.environment import VARYING_FACTS, environment_facts
+from tunemark.results import power_analysis
+from tunemark.results.ratio import adjust_p_values, attempt_rates
 from tunemark.results.result import Result
 
-Verdict = Literal["pass", "fail", "no verdict"]
+GateVerdict = Literal["pass", "fail", "no verdict"]
 # History of the schema (of `gate --json`): 1, first form.
 SCHEMA = 1
 
 # Two series of a baseline that differ at this level do not share one noise.
 _SERIES_DIFFER = 0.01
 # The load of other processes is not part of a baseline's noise. Such runs count only on request (--despite).
-LOAD = "heavy-load"
+LOAD_RULE = "heavy-load"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Promise:
+class GatePromise:
     """The promises of a gate. change: the slow-down to detect, a fraction of the rate. power: probability of detecting
     it. false_alarms: the probability of failing a run whose speed is unchanged."""
 
@@ -40,7 +40,7 @@ class Promise:
     false_alarms: float = 0.05
 
 
-class Needed(msgspec.Struct, frozen=True, kw_only=True):
+class SampleSize(msgspec.Struct, frozen=True, kw_only=True):
     """The sample size that detects the change with the promised power in the baseline's noise; null if none up to 1,000
     does. attempts: new ones against this baseline. of_both: of a new baseline and of a run, each; series: of the
     baseline, each measured at another time."""
@@ -50,7 +50,7 @@ class Needed(msgspec.Struct, frozen=True, kw_only=True):
     series: int | None
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class GatedRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run. ratio: its rate over the baseline's, low and high its 95 % interval. p: of no slow-down, adjusted for
     all runs. power: that of detecting a slow-down of the promised size in this noise. noise: standard deviation of log
     throughput between a baseline's attempts, or its series' means, as `unit` says. needed: if the noise allows no
@@ -58,7 +58,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
     label: str
     run_id: str
-    verdict: Verdict
+    verdict: GateVerdict
     reason: str
     simulated: bool
     status: str
@@ -73,7 +73,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     p: float | None
     power: float | None
-    needed: Needed | None
+    needed: SampleSize | None
     despite: dict[str, tuple[Any, ...]]
     surroundings: dict[str, tuple[Any, ...]]
     notes: tuple[str, ...]
@@ -82,12 +82,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
     """The judgements of all runs, and the worst verdict."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     change: float
     power: float
     false_alarms: float
     despite: tuple[str, ...]
-    runs: tuple[Judgement, ...]
+    runs: tuple[GatedRun, ...]
     schema: int = SCHEMA
 
 
@@ -96,30 +96,30 @@ class _Case:
     run: Result
     baseline: tuple[Result, ...]
     obstacle: str
-    found: power.Slowdown | None
+    found: power_analysis.Slowdown | None
     notes: tuple[str, ...]
 
 
 def gate(
-    baseline: Sequence[Result], runs: Sequence[Result], promise: Promise, *, despite: Collection[str] = ()
+    baseline: Sequence[Result], runs: Sequence[Result], promise: GatePromise, *, despite: Collection[str] = ()
 ) -> Gate:
     """Judge each run by the comparable runs of the baseline, which may have several series. despite: fields that may
     differ, and LOAD to include runs whose cores other processes used."""
-    free = alike.freed((), [name for name in despite if name != LOAD])
+    free = comparability.find_free_fields((), [name for name in despite if name != LOAD_RULE])
     measured = [run for run in runs if not run.breakdown]
     by_key: dict[tuple[object, ...], list[Result]] = {}
     for result in baseline:
         if not result.breakdown:
-            by_key.setdefault(alike.key(result, free), []).append(result)
-    cases = [_case(run, by_key, free, allow_load=LOAD in despite) for run in measured]
-    adjusted = holm([case.found.p if case.found else None for case in cases])
+            by_key.setdefault(comparability.comparison_key(result, free), []).append(result)
+    cases = [_case(run, by_key, free, allow_load=LOAD_RULE in despite) for run in measured]
+    adjusted = adjust_p_values([case.found.p if case.found else None for case in cases])
     claims = sum(p is not None for p in adjusted)
     judged = tuple(
         _judge(case, p, promise, promise.false_alarms / max(1, claims), free, _label(case.run, measured))
         for case, p in zip(cases, adjusted, strict=True)
     )
     verdicts = {one.verdict for one in judged}
-    worst: Verdict = (
+    worst: GateVerdict = (
         "fail" if "fail" in verdicts else "no verdict" if "no verdict" in verdicts or not judged else "pass"
     )
     return Gate(
@@ -128,7 +128,7 @@ def gate(
     )  # fmt: skip
 
 
-class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+class BaselineSensitivity(msgspec.Struct, frozen=True, kw_only=True):
     """What a baseline's noise allows to detect. needed: for each change, the sample size that detects it."""
 
     label: str
@@ -138,40 +138,40 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     unit: Literal["attempt", "series"]
     noise: float | None
     reason: str
-    needed: dict[str, Needed]
+    needed: dict[str, SampleSize]
 
 
-def outlooks(
-    baseline: Sequence[Result], changes: Sequence[float], promise: Promise, *, despite: Collection[str] = ()
-) -> list[Outlook]:
+def compute_sensitivities(
+    baseline: Sequence[Result], changes: Sequence[float], promise: GatePromise, *, despite: Collection[str] = ()
+) -> list[BaselineSensitivity]:
     """For each run of a baseline, the sample sizes that detect each change, before any is measured."""
-    free = alike.freed((), [name for name in despite if name != LOAD])
+    free = comparability.find_free_fields((), [name for name in despite if name != LOAD_RULE])
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in baseline:
         if not result.breakdown:
-            groups.setdefault(alike.key(result, free), []).append(result)
+            groups.setdefault(comparability.comparison_key(result, free), []).append(result)
     firsts = [group[0] for group in groups.values()]
     return [
-        _outlook(group, changes, promise, _label(group[0], firsts), allow_load=LOAD in despite)
+        _outlook(group, changes, promise, _label(group[0], firsts), allow_load=LOAD_RULE in despite)
         for group in groups.values()
     ]
 
 
 def _outlook(
-    group: Sequence[Result], changes: Sequence[float], promise: Promise, label: str, *, allow_load: bool
-) -> Outlook:
+    group: Sequence[Result], changes: Sequence[float], promise: GatePromise, label: str, *, allow_load: bool
+) -> BaselineSensitivity:
     def unfit(result: Result) -> str:
         return _unfit_reason(result, allow_load=allow_load)
 
     usable = [result for result in group if not unfit(result)]
-    series = [rates_of(result) for result in usable]
-    noise = power.noise_of(series)
+    series = [attempt_rates(result) for result in usable]
+    noise = power_analysis.estimate_noise(series)
     unit = _unit(series)
     reason = ""
     if noise is None:
         reason = "; ".join(dict.fromkeys(filter(None, map(unfit, group)))) or "one attempt says nothing of noise"
     needed = {f"{c:g}": _sample_size(c, noise, unit, promise, promise.false_alarms) for c in changes if noise}
-    return Outlook(
+    return BaselineSensitivity(
         label=label, run_id=group[0].run_id, series=len(series), attempts=sum(map(len, series)), unit=unit,
         noise=noise.sd if noise else None, reason=reason, needed=needed,
     )  # fmt: skip
@@ -184,7 +184,11 @@ def _case(
         return _unfit_reason(result, allow_load=allow_load)
 
     # A store with baseline and run must not compare a run with itself.
-    same = [b for b in by_key.get(alike.key(run, free), ()) if not (b.run_id == run.run_id and _names(b) & _names(run))]
+    same = [
+        b
+        for b in by_key.get(comparability.comparison_key(run, free), ())
+        if not (b.run_id == run.run_id and _names(b) & _names(run))
+    ]
     usable = tuple(b for b in same if not unfit(b))
     notes = [f"baseline {b.run_id} is left out: {unfit(b)}" for b in same if unfit(b)]
     rules = [f.rule for f in run.findings if f.severity in ("suspect", "unknown") and f.rule != "unfinished"]
@@ -192,7 +196,9 @@ def _case(
         notes.append(f"{run.verdict}: {', '.join(rules)}")
     reasons = "; ".join(dict.fromkeys(filter(None, map(unfit, same))))
     obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, by_key, same, usable, reasons, free)
-    found = None if obstacle else power.slowdown([rates_of(b) for b in usable], rates_of(run))
+    found = (
+        None if obstacle else power_analysis.estimate_slowdown([attempt_rates(b) for b in usable], attempt_rates(run))
+    )
     if not obstacle and found is None:
         obstacle = "the baseline has one attempt: its noise is not known"
     return _Case(run=run, baseline=usable, obstacle=obstacle, found=found, notes=tuple(notes))
@@ -205,27 +211,28 @@ def _obstacle(
     """Why the run cannot be judged; empty if it can."""
     if not same:
         # One run of each kind in the baseline: the others of its kind differ in the same fields.
-        kinds = [found[0] for key, found in by_key.items() if key != alike.key(run, free)]
+        kinds = [found[0] for key, found in by_key.items() if key != comparability.comparison_key(run, free)]
         if not kinds:
             return "the baseline holds nothing but this run"
-        nearest, differs = alike.nearest(run, kinds, free)
-        return f"nothing like it in the baseline; {nearest.run_id} comes nearest, but for {alike.words(differs)}"
+        nearest, differs = comparability.find_nearest(run, kinds, free)
+        fields = comparability.format_fields(differs)
+        return f"nothing like it in the baseline; {nearest.run_id} comes nearest, but for {fields}"
     if not usable:
         return f"no run of the baseline is fit: {unfit}"
-    apart = power.series_differ([rates_of(b) for b in usable])
+    apart = power_analysis.series_difference_p([attempt_rates(b) for b in usable])
     if apart is not None and apart < _SERIES_DIFFER:
         return (
             f"the baseline's two series differ by more than their attempts explain (p = {apart:.1g}): what differs "
-            f"between series is known from {power.SERIES} on"
+            f"between series is known from {power_analysis.MIN_SERIES} on"
         )
     return ""
 
 
 def _unfit_reason(result: Result, *, allow_load: bool = False) -> str:
     """Why a run's rates do not sample its noise; empty if they do."""
-    reason = takes_no_part(result)
-    if not reason and not allow_load and any(f.rule == LOAD for f in result.findings):
-        return f"other processes used its cores, which is no noise of its own (--despite {LOAD} counts it)"
+    reason = exclusion_reason(result)
+    if not reason and not allow_load and any(f.rule == LOAD_RULE for f in result.findings):
+        return f"other processes used its cores, which is no noise of its own (--despite {LOAD_RULE} counts it)"
     return reason
 
 
@@ -235,26 +242,32 @@ def _names(result: Result) -> set[str]:
 
 def _label(run: Result, runs: Sequence[Result]) -> str:
     """Name a run by the fields in which it differs from the others."""
-    varying = [name for name in alike.differing(list(runs), alike.FIELDS) if name not in ("processes", "threads")]
+    varying = [
+        name
+        for name in comparability.find_differences(list(runs), comparability.COMPARED_FIELDS)
+        if name not in ("processes", "threads")
+    ]
     parts = [run.model, f"{run.device}:{run.size}", run.strategy_requested]
     shown = ("model", "device", "size", "strategy", "chip", "chips", "parameters", "trainable_parameters")
-    parts += [f"{name} {alike.FIELDS[name](run)}" for name in varying if name not in (*shown, "data_sha256")]
+    parts += [
+        f"{name} {comparability.COMPARED_FIELDS[name](run)}" for name in varying if name not in (*shown, "data_sha256")
+    ]
     return " ".join(parts)
 
 
 def _judge(
-    case: _Case, p: float | None, promise: Promise, alpha: float, free: Collection[str], label: str
-) -> Judgement:
+    case: _Case, p: float | None, promise: GatePromise, alpha: float, free: Collection[str], label: str
+) -> GatedRun:
     run, found = case.run, case.found
-    series = [rates_of(b) for b in case.baseline]
-    noise = power.noise_of(series)
+    series = [attempt_rates(b) for b in case.baseline]
+    noise = power_analysis.estimate_noise(series)
     unit = _unit(series)
-    verdict: Verdict = "no verdict"
+    verdict: GateVerdict = "no verdict"
     reason, chance = case.obstacle, None
-    needed: Needed | None = None
+    needed: SampleSize | None = None
     notes = list(case.notes)
     if found is not None and noise is not None and p is not None:
-        chance = power.power(promise.change, found.error, found.df, found.df, alpha)
+        chance = power_analysis.detection_power(promise.change, found.error, found.df, found.df, alpha)
         if p <= promise.false_alarms:
             verdict, reason = "fail", f"slower by {_percent(1 - found.ratio)} (p = {p:.2g})"
         elif chance >= promise.power:
@@ -264,46 +277,49 @@ def _judge(
             )
         else:
             # The new attempts contribute to the noise estimate too.
-            needed = _sample_size(promise.change, power.Noise(found.sd, found.df, noise.units), unit, promise, alpha)
+            needed = _sample_size(
+                promise.change, power_analysis.Noise(found.sd, found.df, noise.units), unit, promise, alpha
+            )
             reason = (
                 f"a slow-down of {_percent(promise.change)} would be seen with {_percent(chance)} power, "
                 f"{_percent(promise.power)} is promised: "
-                f"that takes {needed_words(needed, unit)}"
+                f"that takes {format_sample_size(needed, unit)}"
             )
         if len(series) == 1:
             notes.append("the baseline is one series: what differs between series, measured at other times, is unknown")
-    both = [surroundings(result) for result in (*case.baseline[-1:], run)]
+    both = [environment_facts(result) for result in (*case.baseline[-1:], run)]
     environment = {
         name: tuple(each.get(name) for each in both)
         for name in both[-1]
-        if name not in MEASURED
+        if name not in VARYING_FACTS
         and None not in (both[0].get(name), both[-1][name])
         and both[0].get(name) != both[-1][name]
     }
-    return Judgement(
+    return GatedRun(
         label=label, run_id=run.run_id, verdict=verdict, reason=reason, simulated=run.simulated, status=run.status,
-        tokens_per_s=run.tokens_per_s.value if run.tokens_per_s else None, attempts=len(rates_of(run)),
+        tokens_per_s=run.tokens_per_s.value if run.tokens_per_s else None, attempts=len(attempt_rates(run)),
         baseline=tuple(dict.fromkeys(b.run_id for b in case.baseline)), baseline_attempts=sum(map(len, series)),
         unit=unit, noise=noise.sd if noise else None, ratio=found.ratio if found else None,
         low=found.low if found else None, high=found.high if found else None, p=p, power=chance, needed=needed,
-        despite=alike.differing([*case.baseline[-1:], run], free), surroundings=environment, notes=tuple(notes),
+        despite=comparability.find_differences([*case.baseline[-1:], run], free), surroundings=environment,
+        notes=tuple(notes),
     )  # fmt: skip
 
 
 def _sample_size(
-    change: float, noise: power.Noise, unit: Literal["attempt", "series"], promise: Promise, alpha: float
-) -> Needed:
+    change: float, noise: power_analysis.Noise, unit: Literal["attempt", "series"], promise: GatePromise, alpha: float
+) -> SampleSize:
     if unit == "series":
-        series = power.series_needed(change, noise, promise.power, alpha)
-        return Needed(attempts=None, of_both=None, series=series)
-    return Needed(
-        attempts=power.attempts_needed(change, noise, promise.power, alpha),
-        of_both=power.attempts_of_both(change, noise, promise.power, alpha),
+        series = power_analysis.series_needed(change, noise, promise.power, alpha)
+        return SampleSize(attempts=None, of_both=None, series=series)
+    return SampleSize(
+        attempts=power_analysis.attempts_needed(change, noise, promise.power, alpha),
+        of_both=power_analysis.attempts_needed_of_both(change, noise, promise.power, alpha),
         series=None,
     )
 
 
-def needed_words(needed: Needed, unit: Literal["attempt", "series"]) -> str:
+def format_sample_size(needed: SampleSize, unit: Literal["attempt", "series"]) -> str:
     """Format a sample size in a few words."""
     if unit == "series":
         if needed.series is None:
@@ -313,11 +329,11 @@ def needed_words(needed: Needed, unit: Literal["attempt", "series"]) -> str:
         return f"{needed.attempts} {'attempt' if needed.attempts == 1 else 'attempts'} against this baseline"
     if needed.of_both is not None:
         return f"{needed.of_both} attempts, and as many of the baseline"
-    return f"more than {power.MOST} attempts"
+    return f"more than {power_analysis.MAX_ATTEMPTS} attempts"
 
 
 def _unit(series: Sequence[Sequence[float]]) -> Literal["attempt", "series"]:
-    return "series" if len(series) >= power.SERIES else "attempt"
+    return "series" if len(series) >= power_analysis.MIN_SERIES else "attempt"
 
 
 def _percent(fraction: float) -> str:

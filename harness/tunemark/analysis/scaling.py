@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from tunemark.analysis import alike
+from tunemark.analysis import comparability
+from tunemark.analysis.environment import environment_facts
 from tunemark.analysis.prices import Prices
-from tunemark.analysis.surroundings import surroundings
 from tunemark.plugin.descriptors import Finding
 from tunemark.results import Estimate, Result
-from tunemark.results.ratio import Term, combined, rates_of, were_in_rounds
-from tunemark.units import significant
+from tunemark.results.ratio import RatioTerm, attempt_rates, estimate_ratio, is_in_rounds
+from tunemark.units import format_significant
 
 if TYPE_CHECKING:
-    from tunemark.analysis import laws
+    from tunemark.analysis import speedup_laws
 
-Mode = Literal["strong", "weak"]
+ScalingMode = Literal["strong", "weak"]
 Law = Literal["amdahl", "gustafson", "usl"]
-Goal = Literal["fastest", "cheapest", "knee"]
+SizeGoal = Literal["fastest", "cheapest", "knee"]
 
 # History of the schema (of `scale --json`): 1, first form.
 SCHEMA = 1
@@ -38,7 +38,7 @@ KNEE = 0.5
 COMMUNICATION = "communication"
 
 # Fields that may differ between the sizes of a group, besides those that follow from the size.
-_FREE = alike.freed(("size",), ("global_batch", "breakdown", "oversubscribed"))
+_FREE = comparability.find_free_fields(("size",), ("global_batch", "breakdown", "oversubscribed"))
 # Settings of how long to measure do not affect speed, but runs of one size that differ in them would be two points.
 _DURATION_FIELDS = ("epochs", "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s")
 _CHECKED_FACTS = (
@@ -46,7 +46,7 @@ _CHECKED_FACTS = (
 )  # fmt: skip
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScalingPoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One size. units: N, None if unknown. speedup: X(N) / X(N0). efficiency: speedup x N0 / N.
 
     marginal_efficiency: the rate that each unit above the next smaller size adds, over the rate of one unit at N0. All
@@ -98,7 +98,7 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     efficiency: Band
 
 
-class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FittedLaw(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A law that was tried. parameters: x1, the rate of one unit in tokens/s; s, the serial share (contention); k, the
     coherency cost of the USL. residual: relative standard deviation of attempts around it. weight: Akaike weight."""
 
@@ -109,7 +109,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     weight: float
 
 
-class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScalingFit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The laws that were tried, the chosen one first, and its curve.
 
     curve: for drawing, from the smallest size to the farthest prediction. predictions: at sizes beyond those measured.
@@ -119,7 +119,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     law: Law
     criterion: str
-    fits: tuple[Fit, ...]
+    fits: tuple[FittedLaw, ...]
     curve: tuple[CurvePoint, ...]
     predictions: tuple[CurvePoint, ...]
     band_of: tuple[Law, ...]
@@ -128,11 +128,11 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     peak_units: Estimate | None
 
 
-class Best(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BestSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The best size for a goal. size: None if there is none. shown: its intervals separate it from every other measured
     size. evidence: the figures."""
 
-    goal: Goal
+    goal: SizeGoal
     size: str | None
     shown: bool
     evidence: str
@@ -146,7 +146,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     names in results.
     """
 
-    mode: Mode
+    mode: ScalingMode
     title: str
     model: str
     device: str
@@ -156,10 +156,10 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     chip: str
     simulated: bool
     base: str | None
-    points: tuple[Point, ...]
-    fitted: Fitted | None
+    points: tuple[ScalingPoint, ...]
+    fitted: ScalingFit | None
     no_fit: str | None
-    best: tuple[Best, ...]
+    best: tuple[BestSize, ...]
     findings: tuple[Finding, ...]
     shared: dict[str, Any]
     schema: int = SCHEMA
@@ -170,9 +170,9 @@ def encode_scaling(scaling: Scaling) -> str:
     return msgspec.json.encode(scaling).decode()
 
 
-def scalings(
+def compute_scalings(
     results: Sequence[Result],
-    mode: Mode,
+    mode: ScalingMode,
     *,
     predict: Sequence[float] = (),
     knee: float = KNEE,
@@ -198,14 +198,14 @@ def scalings(
     return tuple(found)
 
 
-def every_scaling(results: Sequence[Result], **options: Any) -> tuple[Scaling, ...]:
+def compute_all_scalings(results: Sequence[Result], **options: Any) -> tuple[Scaling, ...]:
     """The scalings of both modes, for a report. Runs whose data ranks do not grow with the size belong to both modes,
     and are listed as strong only. options: as for `scalings`."""
-    weak = [s for s in scalings(results, "weak", **options) if len({p.global_batch for p in s.points}) > 1]
-    return (*scalings(results, "strong", **options), *weak)
+    weak = [s for s in compute_scalings(results, "weak", **options) if len({p.global_batch for p in s.points}) > 1]
+    return (*compute_scalings(results, "strong", **options), *weak)
 
 
-def apart(results: Sequence[Result], mode: Mode) -> str:
+def describe_nearest_difference(results: Sequence[Result], mode: ScalingMode) -> str:
     """Describe in what the two most similar runs of different sizes differ besides size."""
     pairs = [(a, b) for i, b in enumerate(results) for a in results[:i] if a.size != b.size]
     if not pairs:
@@ -216,25 +216,32 @@ def apart(results: Sequence[Result], mode: Mode) -> str:
         whose = _batch_words(a, mode)
         ends = {name: (getattr(a, name), getattr(b, name)) for name in _DURATION_FIELDS}
         ends[whose] = (_batch(a, mode), _batch(b, mode))
-        return {**alike.unlike(a, b, _FREE), **{name: two for name, two in ends.items() if two[0] != two[1]}}
+        return {
+            **comparability.differing_settings(a, b, _FREE),
+            **{name: two for name, two in ends.items() if two[0] != two[1]},
+        }
 
     # A store of thousands of runs has millions of pairs; a few hundred suffice.
     a, b = nearest = min(pairs[:500], key=lambda pair: len(differs(pair)))
-    return f"the two nearest, of sizes {a.size} and {b.size}, differ in {alike.words(differs(nearest))}"
+    return f"the two nearest, of sizes {a.size} and {b.size}, differ in {comparability.format_fields(differs(nearest))}"
 
 
-def _key(result: Result, mode: Mode) -> tuple[object, ...]:
-    return (_batch(result, mode), *alike.key(result, _FREE), *(getattr(result, name) for name in _DURATION_FIELDS))
+def _key(result: Result, mode: ScalingMode) -> tuple[object, ...]:
+    return (
+        _batch(result, mode),
+        *comparability.comparison_key(result, _FREE),
+        *(getattr(result, name) for name in _DURATION_FIELDS),
+    )
 
 
-def _batch(result: Result, mode: Mode) -> Fraction:
+def _batch(result: Result, mode: ScalingMode) -> Fraction:
     """The global batch (strong), or that of a data rank (weak). For a searched layout it is that of a rank, because the
     number of data ranks was not known when the batch was set."""
     ranks = result.data_ranks if result.search is None else result.search.ranks
     return Fraction(result.global_batch, 1 if mode == "strong" else ranks)
 
 
-def _batch_words(result: Result, mode: Mode) -> str:
+def _batch_words(result: Result, mode: ScalingMode) -> str:
     if mode == "strong":
         return "global batch"
     return "batch per data rank" if result.search is None else "batch per rank"
@@ -243,7 +250,7 @@ def _batch_words(result: Result, mode: Mode) -> str:
 def _scaling(
     results: Sequence[Result],
     broken_down: Sequence[Result],
-    mode: Mode,
+    mode: ScalingMode,
     predict: Sequence[float],
     knee: float,
     prices: Prices | None,
@@ -256,14 +263,14 @@ def _scaling(
     order = units if unit else memory if all(memory.values()) else {}
     ordered = sorted(results, key=lambda r: order.get(r.run_id) or 0)
     left_out = {r.run_id: _why_left_out(r) for r in ordered}
-    rates = {r.run_id: rates_of(r) for r in ordered}
+    rates = {r.run_id: attempt_rates(r) for r in ordered}
     for run_id, measured in rates.items():
         if not measured and left_out[run_id] is None:
             left_out[run_id] = "no attempt ended well"
     good = [r for r in ordered if left_out[r.run_id] is None]
     base = good[0] if good else None
     points = _points(ordered, base, units, rates, left_out, broken_down)
-    fitted: Fitted | None = None
+    fitted: ScalingFit | None = None
     no_fit: str | None = "a law is fitted to the first of so many scalings; `tunemark scale --from` fits any"
     if is_fitted:
         fitted, no_fit = _fit_laws(good, unit, units, rates, mode, predict)
@@ -290,11 +297,11 @@ def _scaling(
         if is_fitted
         else (),
         findings=_findings(results, mode, points, base, fitted),
-        shared={name: read(first) for name, read in alike.FIELDS.items() if name not in _FREE},
+        shared={name: read(first) for name, read in comparability.COMPARED_FIELDS.items() if name not in _FREE},
     )
 
 
-def _title(result: Result, mode: Mode, batch: Fraction) -> str:
+def _title(result: Result, mode: ScalingMode, batch: Fraction) -> str:
     whose = _batch_words(result, mode)
     words = f"{mode.capitalize()} scaling: {result.model} on {result.device}, {result.strategy_requested}, "
     words += f"{result.precision}, {result.batching}, sequence {result.sequence}, {whose} {batch}"
@@ -327,8 +334,8 @@ def _points(
     rates: Mapping[str, Sequence[float]],
     left_out: Mapping[str, str | None],
     broken_down: Sequence[Result],
-) -> tuple[Point, ...]:
-    found: list[Point] = []
+) -> tuple[ScalingPoint, ...]:
+    found: list[ScalingPoint] = []
     for r in ordered:
         n = units.get(r.run_id)
         speedup = efficiency = marginal = None
@@ -342,7 +349,7 @@ def _points(
                     marginal = _marginal(below[-1], speedup, n, units[base.run_id])
         share, reason = _communication(r, broken_down)
         found.append(
-            Point(
+            ScalingPoint(
                 run_id=r.run_id,
                 size=r.size,
                 units=n,
@@ -376,7 +383,9 @@ def _base_speedup(base: Result) -> Estimate:
 
 def _rate_ratio(of: Result, to: Result) -> Estimate:
     """How many times as fast; paired if the attempts were taken in rounds."""
-    found = combined([Term(1, rates_of(of)), Term(-1, rates_of(to))], in_rounds=were_in_rounds([of, to]))
+    found = estimate_ratio(
+        [RatioTerm(1, attempt_rates(of)), RatioTerm(-1, attempt_rates(to))], in_rounds=is_in_rounds([of, to])
+    )
     return Estimate(value=found.value, low=found.low, high=found.high, n=min(found.n), method=found.method)
 
 
@@ -385,7 +394,7 @@ def _scale_estimate(estimate: Estimate, factor: float) -> Estimate:
     return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
 
 
-def _marginal(below: Point, speedup: Estimate, units: float, base_units: float) -> Estimate:
+def _marginal(below: ScalingPoint, speedup: Estimate, units: float, base_units: float) -> Estimate:
     """The difference of two speed-ups per unit between them; its interval by the method of variance estimates recovery
     (Zou and Donner 2008, Statistics in Medicine 27: 1693)."""
     assert below.speedup is not None and below.units is not None  # noqa: PT018 - one claim: it was measured
@@ -416,23 +425,23 @@ def _fit_laws(
     unit: str | None,
     units: Mapping[str, float],
     rates: Mapping[str, Sequence[float]],
-    mode: Mode,
+    mode: ScalingMode,
     predict: Sequence[float],
-) -> tuple[Fitted | None, str | None]:
+) -> tuple[ScalingFit | None, str | None]:
     if unit is None:
         return None, "how many chips or devices each size has is not known, so there is no N to fit over"
     if len({units[r.run_id] for r in good}) < len(good):
         return None, f"several sizes have the same number of {unit}, so that N does not tell them apart"
     # Imported late: importing numpy would slow down every command that only writes a report.
-    from tunemark.analysis import laws
+    from tunemark.analysis import speedup_laws
 
-    sizes = [laws.Observed(units[r.run_id], tuple(map(math.log, rates[r.run_id]))) for r in good]
-    reason = laws.cannot_fit(sizes)
+    sizes = [speedup_laws.SizeObservations(units[r.run_id], tuple(map(math.log, rates[r.run_id]))) for r in good]
+    reason = speedup_laws.why_no_fit(sizes)
     if reason:
         return None, reason
     smallest, largest = min(s.units for s in sizes), max(s.units for s in sizes)
     beyond = sorted({2 * largest, *(n for n in predict if n > largest)})
-    found = laws.fit(sizes, mode, reach=beyond[-1])
+    found = speedup_laws.fit_laws(sizes, mode, reach=beyond[-1])
     n = sum(len(s.logs) for s in sizes)
 
     def at(units: Sequence[float]) -> tuple[CurvePoint, ...]:
@@ -458,11 +467,11 @@ def _fit_laws(
         value, low, high = found.peak_units
         peak = Estimate(value=value, low=low, high=high, n=n, method="draws of the parameters, 95 %")
     return (
-        Fitted(
+        ScalingFit(
             law=found.fits[0].law,
-            criterion=laws.CRITERION,
+            criterion=speedup_laws.CRITERION,
             fits=tuple(
-                Fit(
+                FittedLaw(
                     law=each.law,
                     parameters={
                         name: Estimate(value=p.value, low=p.low, high=p.high, n=n, method=method)
@@ -485,18 +494,18 @@ def _fit_laws(
     )
 
 
-def _band(bounds: laws.Bounds, factor: float = 1.0) -> Band:
+def _band(bounds: speedup_laws.CurveBounds, factor: float = 1.0) -> Band:
     value, *others = bounds
     low, high, band_low, band_high = (None if b is None else b * factor for b in others)
     return Band(value=value * factor, low=low, high=high, band_low=band_low, band_high=band_high)
 
 
-def _fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> Best:
+def _fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> BestSize:
     return _best_size("fastest", good, rates, {r.run_id: 1.0 for r in good}, "as fast as", _per_second)
 
 
 def _per_second(result: Result, rate: float) -> str:
-    return f"{significant(rate)} tokens/s"
+    return f"{format_significant(rate)} tokens/s"
 
 
 def _cheapest(
@@ -505,34 +514,41 @@ def _cheapest(
     units: Mapping[str, float],
     unit: str | None,
     prices: Prices | None,
-) -> Best:
+) -> BestSize:
     known = {r.run_id: hour for r in good if prices and (hour := prices.of(r)) is not None}
     if prices and good and len(known) == len(good):
 
         def words(result: Result, rate: float) -> str:
-            return f"{significant(known[result.run_id] / 3600 / rate * 1e6)} {prices.currency} per million tokens"
+            return (
+                f"{format_significant(known[result.run_id] / 3600 / rate * 1e6)} {prices.currency} per million tokens"
+            )
 
         return _best_size("cheapest", good, rates, known, "as cheap as", words)
     if unit is None:
-        return Best(goal="cheapest", size=None, shown=False, evidence="neither prices nor numbers of chips are known")
+        return BestSize(
+            goal="cheapest", size=None, shown=False, evidence="neither prices nor numbers of chips are known"
+        )
 
     def seconds(result: Result, rate: float) -> str:
-        return f"{significant(units[result.run_id] / rate * 1e6)} {unit.removesuffix('s')}-seconds per million tokens"
+        needed = format_significant(units[result.run_id] / rate * 1e6)
+        return f"{needed} {unit.removesuffix('s')}-seconds per million tokens"
 
     return _best_size("cheapest", good, rates, {r.run_id: units[r.run_id] for r in good}, "as cheap as", seconds)
 
 
 def _best_size(
-    goal: Goal,
+    goal: SizeGoal,
     good: Sequence[Result],
     rates: Mapping[str, Sequence[float]],
     costs: Mapping[str, float],
     compared: str,
     words: Callable[[Result, float], str],
-) -> Best:
+) -> BestSize:
     """The size with the highest rate per cost, and whether its ratio to every other has an interval above 1."""
     if len(good) < 2:
-        return Best(goal=goal, size=None, shown=False, evidence=f"{_sizes(len(good))} measured well: nothing to choose")
+        return BestSize(
+            goal=goal, size=None, shown=False, evidence=f"{_sizes(len(good))} measured well: nothing to choose"
+        )
 
     def mean(r: Result) -> float:
         return math.exp(math.fsum(map(math.log, rates[r.run_id])) / len(rates[r.run_id]))
@@ -546,7 +562,7 @@ def _best_size(
     if not shown:
         evidence += ": no difference shown" if least.low is not None else ": one attempt each shows no difference"
     caveats = _verdict_caveats([best, *others])
-    return Best(goal=goal, size=best.size, shown=shown and not caveats, evidence=evidence + caveats)
+    return BestSize(goal=goal, size=best.size, shown=shown and not caveats, evidence=evidence + caveats)
 
 
 def _name(result: Result) -> str:
@@ -560,20 +576,24 @@ def _verdict_caveats(results: Sequence[Result]) -> str:
 
 
 def _knee(
-    good: Sequence[Result], points: Sequence[Point], unit: str | None, threshold: float, fitted: Fitted | None
-) -> Best:
+    good: Sequence[Result],
+    points: Sequence[ScalingPoint],
+    unit: str | None,
+    threshold: float,
+    fitted: ScalingFit | None,
+) -> BestSize:
     """The size after which further units add less than `threshold` of what the first ones did."""
     rest = _verdict_caveats(good)
     if fitted and fitted.peak_units:
         at = fitted.peak_units
-        high = "with no upper bound" if at.high is None else f"to {significant(at.high, 3)}"
-        bounds = f"{significant(at.low or 0, 3)} {high}"
-        rest += f"; the law's rate peaks at a predicted {significant(at.value, 3)} {unit} ({bounds})"
+        high = "with no upper bound" if at.high is None else f"to {format_significant(at.high, 3)}"
+        bounds = f"{format_significant(at.low or 0, 3)} {high}"
+        rest += f"; the law's rate peaks at a predicted {format_significant(at.value, 3)} {unit} ({bounds})"
     steps = [p for p in points if p.left_out is None]
     rated = [(a, b, b.marginal_efficiency) for a, b in itertools.pairwise(steps) if b.marginal_efficiency]
     if not rated:
         why = "no N" if unit is None else "fewer than two sizes were measured well"
-        return Best(goal="knee", size=None, shown=False, evidence=why + rest)
+        return BestSize(goal="knee", size=None, shown=False, evidence=why + rest)
     names = {r.size: _name(r) for r in good}
     below = f"{100 * threshold:g} %"
     for a, b, marginal in rated:
@@ -583,13 +603,13 @@ def _knee(
         words += f"one gives at {names[steps[0].size]}"
         if marginal.high is not None and marginal.high < threshold:
             shown = not _verdict_caveats(good)
-            return Best(goal="knee", size=a.size, shown=shown, evidence=f"{words}, below {below}{rest}")
+            return BestSize(goal="knee", size=a.size, shown=shown, evidence=f"{words}, below {below}{rest}")
         if marginal.value < threshold:
             evidence = f"{words}: not shown to be below {below}{rest}"
-            return Best(goal="knee", size=a.size, shown=False, evidence=evidence)
+            return BestSize(goal="knee", size=a.size, shown=False, evidence=evidence)
     a, b, marginal = rated[-1]
     words = f"no knee up to {names[b.size]}: its {unit} still add {_interval(marginal, 100)} % each, "
-    return Best(goal="knee", size=None, shown=False, evidence=f"{words}and a knee is below {below}{rest}")
+    return BestSize(goal="knee", size=None, shown=False, evidence=f"{words}and a knee is below {below}{rest}")
 
 
 def _singular(unit: str | None) -> str:
@@ -597,10 +617,10 @@ def _singular(unit: str | None) -> str:
 
 
 def _interval(estimate: Estimate, scale: float = 1.0) -> str:
-    value = significant(scale * estimate.value, 3)
+    value = format_significant(scale * estimate.value, 3)
     if estimate.low is None or estimate.high is None:
         return f"{value} (no interval)"
-    return f"{value} ({significant(scale * estimate.low, 3)} to {significant(scale * estimate.high, 3)})"
+    return f"{value} ({format_significant(scale * estimate.low, 3)} to {format_significant(scale * estimate.high, 3)})"
 
 
 def _sizes(n: int) -> str:
@@ -608,10 +628,14 @@ def _sizes(n: int) -> str:
 
 
 def _findings(
-    results: Sequence[Result], mode: Mode, points: Sequence[Point], base: Result | None, fitted: Fitted | None
+    results: Sequence[Result],
+    mode: ScalingMode,
+    points: Sequence[ScalingPoint],
+    base: Result | None,
+    fitted: ScalingFit | None,
 ) -> tuple[Finding, ...]:
     found = []
-    environments = [surroundings(r) for r in results]
+    environments = [environment_facts(r) for r in results]
     for name in _CHECKED_FACTS:
         seen = list(dict.fromkeys(str(facts.get(name)) for facts in environments))
         if len(seen) > 1:
@@ -635,8 +659,10 @@ def _findings(
         message = f"{', '.join(above)}: faster than N times the base; a base that lacks memory or cache explains it"
         found.append(Finding(rule="superlinear", severity="note", message=message))
     if fitted and (share := fitted.fits[0].parameters["s"].value) > 1:
-        message = f"s = {significant(share, 3)} is no share: units beyond the first make it slower from the second on, "
-        message += "by a cost that one unit does not have"
+        message = (
+            f"s = {format_significant(share, 3)} is no share: units beyond the first make it slower from the second "
+        )
+        message += "on, by a cost that one unit does not have"
         found.append(Finding(rule="slower-than-one", severity="note", message=message))
     if fitted and fitted.is_misfit and fitted.misfit_p is not None:
         message = f"sizes lie off the {fitted.law} curve by more than attempts scatter (p = {fitted.misfit_p:.2g}): "

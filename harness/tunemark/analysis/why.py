@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunemark.analysis import alike
-from tunemark.analysis.compare import ratio_of, takes_no_part
-from tunemark.analysis.pace import Pace, pace
-from tunemark.analysis.surroundings import surroundings
+from tunemark.analysis import comparability
+from tunemark.analysis.compare import exclusion_reason, rate_ratio
+from tunemark.analysis.drift import StepTimeSummary, summarize_step_times
+from tunemark.analysis.environment import environment_facts
 from tunemark.errors import BadExperiment
-from tunemark.physics.peaks import peak
+from tunemark.physics.peaks import find_peak
 from tunemark.results.ratio import Ratio
 from tunemark.results.result import Result, StepTime
 from tunemark.results.trace import Trace
@@ -27,13 +27,13 @@ SCHEMA = 2
 
 # Extra cost of the first access to a 4 KiB page: 2.8 us in a virtual machine on an AMD EPYC (Linux 6.18, November 2026;
 # median of nine times 65,536 pages). Hosts without virtualisation pay less.
-FAULT_S = 2.8e-6
+PAGE_FAULT_S = 2.8e-6
 
 # A smaller relative change of a rate is below the noise of any run.
-SMALL = 0.005
+NEGLIGIBLE = 0.005
 
-Kind = Literal["setting", "data", "hardware", "host", "version", "load"]
-Weight = Literal["computed", "bound", "seen elsewhere", "unknown"]
+CauseKind = Literal["setting", "data", "hardware", "host", "version", "load"]
+CauseWeight = Literal["computed", "bound", "seen elsewhere", "unknown"]
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,16 +41,16 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     by this cause alone, if computable. weight: how the factor is known. basis: its arithmetic or source."""
 
     name: str
-    kind: Kind
+    kind: CauseKind
     a: Any
     b: Any
-    weight: Weight
+    weight: CauseWeight
     factor: float | None
     expected: float | None
     basis: str
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class StepPart(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a step in seconds, null on a side without it. share: of the whole step's change."""
 
     name: str
@@ -59,7 +59,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
+class RateFactor(msgspec.Struct, frozen=True, kw_only=True):
     """A factor of the rate; the product of all ratios is the ratio of the rates."""
 
     name: str
@@ -68,7 +68,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float
 
 
-class Why(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Two runs, their ratio (null if one cannot be compared: `reason`), and their differences.
 
     step_time_s: of each run, median and 95th percentile; null if nothing was timed. explained: the product of the
@@ -82,26 +82,26 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     b_run: str
     ratio: Ratio | None
     reason: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RateFactor, ...]
     step_time_s: tuple[StepTime | None, StepTime | None]
     causes: tuple[Cause, ...]
     explained: float | None
-    parts: tuple[Part, ...]
+    parts: tuple[StepPart, ...]
     parts_reason: str
-    pace: tuple[Pace | None, Pace | None]
+    pace: tuple[StepTimeSummary | None, StepTimeSummary | None]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
     schema: int = SCHEMA
 
 
-def why(
+def explain_difference(
     a: Result,
     b: Result,
     *,
     names: tuple[str, str] = ("A", "B"),
     breakdowns: tuple[Result | None, Result | None] = (None, None),
     traces: tuple[Sequence[Trace], Sequence[Trace]] = ((), ()),
-) -> Why:
+) -> Explanation:
     """Find all differences between two runs. breakdowns: the same runs with every part of a step timed, if any.
     traces: of the two runs' attempts, if available.
 
@@ -113,20 +113,21 @@ def why(
             why="a simulator's figures say nothing of how fast anything is",
             next="compare measured runs with measured ones",
         )
-    obstacles = [f"{n} takes no part: {o}" for n, r in zip(names, (a, b), strict=True) if (o := takes_no_part(r))]
-    ratio = None if obstacles else ratio_of(b, a)
+    obstacles = [f"{n} takes no part: {o}" for n, r in zip(names, (a, b), strict=True) if (o := exclusion_reason(r))]
+    ratio = None if obstacles else rate_ratio(b, a)
     parts, parts_reason = _parts(*breakdowns)
     causes = sorted(_causes(a, b, parts), key=_sort_key)
     worked_out = [cause.expected for cause in causes if cause.expected is not None]
-    facts = [surroundings(r) for r in (a, b)]
+    facts = [environment_facts(r) for r in (a, b)]
     missing = [
         name for name in dict.fromkeys([*facts[0], *facts[1]]) if None in (facts[0].get(name), facts[1].get(name))
     ]
-    return Why(
+    return Explanation(
         a=names[0], b=names[1], a_run=a.run_id, b_run=b.run_id, ratio=ratio, reason="; ".join(obstacles),
         pieces=_pieces(a, b), step_time_s=(a.step_time_s, b.step_time_s), causes=tuple(causes),
         explained=math.prod(worked_out) if worked_out else None,
-        parts=parts, parts_reason=parts_reason, pace=(pace(traces[0]), pace(traces[1])), unknown=tuple(missing),
+        parts=parts, parts_reason=parts_reason,
+        pace=(summarize_step_times(traces[0]), summarize_step_times(traces[1])), unknown=tuple(missing),
         notes=tuple(_notes(a, b, names)),
     )  # fmt: skip
 
@@ -134,7 +135,7 @@ def why(
 def _sort_key(cause: Cause) -> tuple[object, ...]:
     """Sort key: largest factors first, then unknown ones, settings before versions, then negligible ones."""
     kinds = ("setting", "data", "hardware", "version", "host", "load")
-    place = 1 if cause.factor is None else 0 if cause.factor > 1 + SMALL else 2
+    place = 1 if cause.factor is None else 0 if cause.factor > 1 + NEGLIGIBLE else 2
     return place, -(cause.factor or 0.0), kinds.index(cause.kind), cause.name
 
 
@@ -149,20 +150,20 @@ def _notes(a: Result, b: Result, names: tuple[str, str]) -> list[str]:
     if a.simulated:
         notes.append("simulated: no figure here says how fast anything is")
     one, other = (_RATE_FACTORS["slots per step"](r) for r in (a, b))
-    if one and other and abs(other / one - 1) > SMALL:
+    if one and other and abs(other / one - 1) > NEGLIGIBLE:
         words = f"a step of {names[0]} has {one:,.0f} slots, one of {names[1]} {other:,.0f}"
         notes.append(f"{words}: seconds per step are not of the same work")
     return notes
 
 
-def _pieces(a: Result, b: Result) -> tuple[Piece, ...]:
+def _pieces(a: Result, b: Result) -> tuple[RateFactor, ...]:
     """Factor content tokens per second into slots per step, content share of slots, and steps per second."""
     found = []
     for name, of in _RATE_FACTORS.items():
         one, other = of(a), of(b)
         if not one or not other:
             return ()
-        found.append(Piece(name=name, a=one, b=other, ratio=other / one))
+        found.append(RateFactor(name=name, a=one, b=other, ratio=other / one))
     return tuple(found)
 
 
@@ -173,7 +174,7 @@ _RATE_FACTORS: Mapping[str, Callable[[Result], float | None]] = {
 }
 
 
-def _parts(a: Result | None, b: Result | None) -> tuple[tuple[Part, ...], str]:
+def _parts(a: Result | None, b: Result | None) -> tuple[tuple[StepPart, ...], str]:
     if a is None or b is None or not a.breakdown_s or not b.breakdown_s:
         return (), "no parts of a step were timed on both sides (`tunemark run --breakdown` times them)"
     names = list(dict.fromkeys([*a.breakdown_s, *b.breakdown_s]))
@@ -182,11 +183,11 @@ def _parts(a: Result | None, b: Result | None) -> tuple[tuple[Part, ...], str]:
     for name in names:
         one, other = a.breakdown_s.get(name), b.breakdown_s.get(name)
         apart = (other or 0.0) - (one or 0.0)
-        parts.append(Part(name=name, a_s=one, b_s=other, share=apart / change if change else None))
+        parts.append(StepPart(name=name, a_s=one, b_s=other, share=apart / change if change else None))
     return tuple(sorted(parts, key=lambda part: -abs((part.b_s or 0.0) - (part.a_s or 0.0)))), ""
 
 
-_Weighed = tuple[Weight, float | None, float | None, str]
+_Weighed = tuple[CauseWeight, float | None, float | None, str]
 """weight, factor, expected, basis."""
 _UNKNOWN: _Weighed = ("unknown", None, None, "no bound is known")
 
@@ -195,32 +196,32 @@ def _computed(expected: float, basis: str) -> _Weighed:
     return "computed", max(expected, 1 / expected), expected, basis
 
 
-def _causes(a: Result, b: Result, parts: Sequence[Part]) -> list[Cause]:
+def _causes(a: Result, b: Result, parts: Sequence[StepPart]) -> list[Cause]:
     found = []
 
-    def add(name: str, kind: Kind, one: Any, other: Any, judged: _Weighed) -> None:
+    def add(name: str, kind: CauseKind, one: Any, other: Any, judged: _Weighed) -> None:
         weight, factor, expected, basis = judged
         found.append(
             Cause(name=name, kind=kind, a=one, b=other, weight=weight, factor=factor, expected=expected, basis=basis)
         )
 
-    for name, (one, other) in alike.differing([a, b], alike.FIELDS).items():
+    for name, (one, other) in comparability.find_differences([a, b], comparability.COMPARED_FIELDS).items():
         judge = _SETTING_WEIGHTS.get(name)
         judged = judge(a, b) if judge else ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
         add(name, _SETTING_KINDS.get(name, "setting"), one, other, _optimizer(parts) if name == "optimizer" else judged)
-    facts = [surroundings(r) for r in (a, b)]
+    facts = [environment_facts(r) for r in (a, b)]
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         one, other = (each.get(name) for each in facts)
         if one is None or other is None or one == other:
             continue
         weigh = _FACT_WEIGHTS.get(name)
-        kind: Kind = "version" if name in _VERSION_FACTS else "load" if name in _LOAD_FACTS else "host"
+        kind: CauseKind = "version" if name in _VERSION_FACTS else "load" if name in _LOAD_FACTS else "host"
         unknown: _Weighed = ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
         add(name, kind, one, other, weigh(a, b, one, other) if weigh else unknown)
     return _merge_same_arithmetic(found)
 
 
-def _optimizer(parts: Sequence[Part]) -> _Weighed:
+def _optimizer(parts: Sequence[StepPart]) -> _Weighed:
     """Bound an optimizer's effect by its share of a step."""
     for part in parts:
         if part.name == "optimizer" and part.a_s and part.b_s:
@@ -231,7 +232,7 @@ def _optimizer(parts: Sequence[Part]) -> _Weighed:
     return _UNKNOWN
 
 
-_SIDES: tuple[Callable[[Part], float | None], ...] = (lambda part: part.a_s, lambda part: part.b_s)
+_SIDES: tuple[Callable[[StepPart], float | None], ...] = (lambda part: part.a_s, lambda part: part.b_s)
 
 
 def _merge_same_arithmetic(causes: Sequence[Cause]) -> list[Cause]:
@@ -276,7 +277,7 @@ def _chips(a: Result, b: Result) -> _Weighed:
 
 
 def _precision(a: Result, b: Result) -> _Weighed:
-    peaks = [peak(r.chip, r.precision) for r in (a, b)]
+    peaks = [find_peak(r.chip, r.precision) for r in (a, b)]
     if peaks[0] and peaks[1] and a.chip == b.chip and peaks[0].flops != peaks[1].flops:
         ratio = peaks[1].flops / peaks[0].flops
         words = (
@@ -323,7 +324,7 @@ _BASES: Mapping[str, str] = {
     "transformers": "no bound is known: it holds the model's own code, and chooses the kernel of attention",
 }
 
-_SETTING_KINDS: Mapping[str, Kind] = {
+_SETTING_KINDS: Mapping[str, CauseKind] = {
     **dict.fromkeys(("dataset", "data_sha256", "train_on", "batching"), "data"),
     **dict.fromkeys(("device", "size", "chip", "chips", "processor", "oversubscribed"), "hardware"),
     "python": "version",
@@ -342,9 +343,9 @@ def _page_faults(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
             return _UNKNOWN
         # Processes and threads fault in parallel.
         at_once.append(max(1, result.processes * result.threads))
-        share = faults * FAULT_S / at_once[-1] * result.steps_measured / result.interval_s
+        share = faults * PAGE_FAULT_S / at_once[-1] * result.steps_measured / result.interval_s
         factors.append(1 / (1 - min(share, 0.99)))
-    words = f"{one:,.0f} and {other:,.0f} faults a step, {1e6 * FAULT_S:.1f} us each in a virtual machine, "
+    words = f"{one:,.0f} and {other:,.0f} faults a step, {1e6 * PAGE_FAULT_S:.1f} us each in a virtual machine, "
     return "bound", max(factors), None, f"{words}{at_once[0]} and {at_once[1]} at once"
 
 
@@ -361,7 +362,7 @@ def _max_clock(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
 
 def _governor(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
     for result in (a, b):
-        facts = surroundings(result)
+        facts = environment_facts(result)
         low, high = facts.get("host clock_min_hz"), facts.get("host clock_max_hz")
         if low and high:
             words = f"it chooses between {low / 1e6:,.0f} and {high / 1e6:,.0f} MHz"

@@ -13,7 +13,7 @@ from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
-    from tunemark.analysis import Audited, Reading
+    from tunemark.analysis import AuditedClaim, ParsedSource
     from tunemark.results import Result
 
 # Words after `--` are a command to run, not arguments of tunemark.
@@ -44,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.analysis import Given, audit, audit_run
-    from tunemark.report import claim_lines, claims_table, write
-    from tunemark.results import encode_imported, keep
+    from tunemark.analysis import UserFacts, audit_claims, audit_run
+    from tunemark.report import claim_lines, claims_table, write_report
+    from tunemark.results import encode_claim, store_claims
 
     if bool(args.sources) == bool(args.command):
         raise BadExperiment(
@@ -56,11 +56,11 @@ def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
     if args.model is not None:
         catalog.model(args.model)
-    given = Given(
+    given = UserFacts(
         model=args.model, device=args.device, count=args.count, batch=args.batch, sequence=args.sequence,
         precision=args.precision, method=args.method, train_s=args.time, padding_fraction=_padding(args, catalog),
     )  # fmt: skip
-    audited: list[Audited] = []
+    audited: list[AuditedClaim] = []
     for folder in filter(os.path.isdir, args.sources):
         audited += [audit_run(result, catalog.models()) for result in _read_runs(Path(folder), catalog)]
     for reading in _read_sources(args, catalog):
@@ -71,17 +71,17 @@ def execute(args: argparse.Namespace) -> int:
                 why=reading.summary(),
                 next=f"formats that are read: {', '.join(sorted(catalog.importers()))}",
             )
-        audited += audit([given.added_to(claim) for claim in reading.claims], catalog.models())
+        audited += audit_claims([given.added_to(claim) for claim in reading.claims], catalog.models())
     rows = [one.as_row() for one in audited]
     if args.store is not None:
         # Own runs are in their store already.
-        keep((row for row in rows if row.kind == "imported"), Path(args.store))
+        store_claims((row for row in rows if row.kind == "imported"), Path(args.store))
     if args.output is not None:
-        write([], Path(args.output), catalog, rows)
+        write_report([], Path(args.output), catalog, rows)
         print(f"the report is in {args.output}", file=sys.stderr)
     if args.json:
         for row in rows:
-            print(encode_imported(row))
+            print(encode_claim(row))
     else:
         print(claims_table(rows))
         for row in rows:
@@ -90,16 +90,16 @@ def execute(args: argparse.Namespace) -> int:
     return 1 if "invalid" in verdicts else 3 if "unknown" in verdicts else 0
 
 
-def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Reading]:
-    from tunemark.analysis import read
-    from tunemark.launch.witness import Witness, arriving
+def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[ParsedSource]:
+    from tunemark.analysis import read_claims
+    from tunemark.launch.observed_program import ObservedProgram, read_chunks
 
     # The generic importer reads any program's lines, so it comes after all specific ones.
     importers = sorted(catalog.importers().values(), key=lambda importer: importer.name == "anything")
     if args.command:
-        witness = Witness(args.command)
+        witness = ObservedProgram(args.command)
         name = " ".join(args.command)
-        found = read(witness.chunks(), Path(args.command[-1]).name, f"the output of `{name}`", importers)
+        found = read_claims(witness.chunks(), Path(args.command[-1]).name, f"the output of `{name}`", importers)
         if witness.exit_code:
             print(f"the command ended with code {witness.exit_code}", file=sys.stderr)
         yield found
@@ -108,12 +108,12 @@ def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Readin
         if os.path.isdir(source):
             continue
         if source == "-":
-            yield read(arriving(sys.stdin.buffer), "-", "standard input", importers)
+            yield read_claims(read_chunks(sys.stdin.buffer), "-", "standard input", importers)
             continue
         try:
             with open(source, "rb") as file:
                 chunks = ((data, None) for data in iter(lambda: file.read(_CHUNK_BYTES), b""))
-                yield read(chunks, Path(source).name, source, importers)
+                yield read_claims(chunks, Path(source).name, source, importers)
         except OSError as error:
             raise BadData(
                 what=f"cannot read {source!r}", why=error.strerror or str(error), next="give a log or a table"
@@ -122,8 +122,8 @@ def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Readin
 
 def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
     """The runs of a store or of a report folder."""
-    from tunemark.report import read as read_report
-    from tunemark.report.write import RUNS
+    from tunemark.report import read_report as read_report
+    from tunemark.report.files import RUNS
     from tunemark.results import Store
 
     found = read_report(folder) if (folder / RUNS).exists() else Store(folder).results(catalog)
@@ -141,12 +141,12 @@ def _padding(args: argparse.Namespace, catalog: Catalog) -> float | None:
             what="--dataset gives a padding fraction only for a model's tokenizer and a sequence length",
             next="give --model and --sequence with it, or --padding if the fraction is known",
         )
-    from tunemark.data import prepare, read_tokens
+    from tunemark.data import prepare_data, read_token_file
 
     name, *options = args.dataset.split(":")
     dataset_options = {key: value for key, _, value in (option.partition("=") for option in options)}
-    prepared = prepare(catalog.dataset(name), dataset_options, catalog.model(args.model), "all")
-    offsets = read_tokens(Path(prepared.token_file.path)).offsets
+    prepared = prepare_data(catalog.dataset(name), dataset_options, catalog.model(args.model), "all")
+    offsets = read_token_file(Path(prepared.token_file.path)).offsets
     lengths = (offsets[1:] - offsets[:-1]).clip(max=args.sequence)
     return 1 - float(lengths.mean()) / float(args.sequence)
 

@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.calibrate import calibrate
-    from tunemark.sweep import terminable
+    from tunemark.runner.calibration import calibrate
+    from tunemark.runner.sweep import sigterm_as_interrupt
 
     if args.precision not in _PRECISIONS:
         raise BadExperiment(what=f"precision cannot be {args.precision!r}", next=f"one of: {', '.join(_PRECISIONS)}")
     device, colon, size = str(args.device).partition(":")
     if colon and args.size is not None:
         raise BadExperiment(what=f"the size is given twice: {args.device!r} and {args.size!r}", next="give it once")
-    with terminable():
+    with sigterm_as_interrupt():
         calibrations = calibrate(
             device,
             size or args.size,
@@ -53,42 +53,46 @@ def execute(args: argparse.Namespace) -> int:
 def _text(one: Calibration) -> str:
     """The fitted constants, and the prediction error of each probe."""
     from tunemark.predict.calibration import SELECTIVE
-    from tunemark.report.comparison import markdown
-    from tunemark.units import giga, significant
+    from tunemark.report.comparison import markdown_table
+    from tunemark.units import format_giga, format_significant
 
     f, e = one.facts, one.facts.efficiency
-    products = [(f"matrix products, {n} (GFLOP/s)", giga(p * e.gemm.get(n, 1.0))) for n, p in f.peak_flops.items()]
+    products = [
+        (f"matrix products, {n} (GFLOP/s)", format_giga(p * e.gemm.get(n, 1.0))) for n, p in f.peak_flops.items()
+    ]
     figures = [
         *products,
-        ("lost at matrix edges (rows)", significant(e.gemm_tile, 2)),
-        ("attention (share of the 16-bit peak)", significant(e.attention, 2)),
-        ("memory (GB/s)", giga(f.bandwidth_bytes_per_s * e.memory)),
-        ("launch of one operation (us)", significant(1e6 * e.host_s, 2)),
-        ("fixed cost of a step (ms)", significant(1e3 * e.step_s, 2)),
+        ("lost at matrix edges (rows)", format_significant(e.gemm_tile, 2)),
+        ("attention (share of the 16-bit peak)", format_significant(e.attention, 2)),
+        ("memory (GB/s)", format_giga(f.bandwidth_bytes_per_s * e.memory)),
+        ("launch of one operation (us)", format_significant(1e6 * e.host_s, 2)),
+        ("fixed cost of a step (ms)", format_significant(1e3 * e.step_s, 2)),
     ]
     if one.fingerprint.processes > 1:
         figures += [
-            ("collectives (GB/s)", giga(f.intra_bytes_per_s * e.intra)),
-            ("latency of collectives (us)", significant(1e6 * f.intra_s, 2)),
+            ("collectives (GB/s)", format_giga(f.intra_bytes_per_s * e.intra)),
+            ("latency of collectives (us)", format_significant(1e6 * f.intra_s, 2)),
         ]
     for name, each in one.mechanisms.items():
         if name != SELECTIVE:
-            figures.append((f"{name}: factor on the predicted communication", significant(each.communication, 2)))
-        figures.append((f"{name}: extra time per unit (ms)", significant(1e3 * each.unit_s, 2)))
-    figures.append(("residual of the step time (%, one standard deviation)", significant(100 * f.residual, 2)))
+            figures.append(
+                (f"{name}: factor on the predicted communication", format_significant(each.communication, 2))
+            )
+        figures.append((f"{name}: extra time per unit (ms)", format_significant(1e3 * each.unit_s, 2)))
+    figures.append(("residual of the step time (%, one standard deviation)", format_significant(100 * f.residual, 2)))
     key = one.fingerprint
     title = f"{key.device}, {key.chip}: {key.processes} process(es) of {key.threads} thread(s), torch {key.torch}"
     probes = []
     for p in one.probes:
         error = f"{100 * (p.predicted_s / p.measured_s - 1):+.0f}"
-        probes.append([p.name, significant(p.measured_s, 3), significant(p.predicted_s, 3), error])
+        probes.append([p.name, format_significant(p.measured_s, 3), format_significant(p.predicted_s, 3), error])
     return "\n".join(
         [
             title,
             "",
-            markdown(["constant", "value"], [list(row) for row in figures], 1),
+            markdown_table(["constant", "value"], [list(row) for row in figures], 1),
             "",
-            markdown(["probe", "measured (s)", "fitted (s)", "error (%)"], probes, 1),
+            markdown_table(["probe", "measured (s)", "fitted (s)", "error (%)"], probes, 1),
             "",
             f"measured in {one.seconds:.0f} s; valid for this device, chip, processes, threads, torch, "
             "allocator and formulas",

@@ -21,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and needed by no other command.
-    from tunemark.sweep import terminable
+    from tunemark.runner.sweep import sigterm_as_interrupt
     from tunemark.testing.check import Check
     from tunemark.testing.kit import Kit
 
     only = [name.strip() for name in args.only.split(",") if name.strip()] if args.only else []
     checks: list[Check] = []
-    with terminable(), redirect_stdout(sys.stderr):  # only results go to standard output
+    with sigterm_as_interrupt(), redirect_stdout(sys.stderr):  # only results go to standard output
         for check in Kit(args.plugin, only=only).checks():
             checks.append(check)
             print(f"{check.outcome:<7} {check.name} of {check.subject}", file=sys.stderr, flush=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from tunemark.cli.folders import HELP, once, runs_in
+from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark compare [OPTIONS] A B | --by AXIS[,AXIS] DIR..."
-    parser.add_argument("folders", nargs="+", metavar="DIR", help=HELP)
+    parser.add_argument("folders", nargs="+", metavar="DIR", help=RUNS_HELP)
     words = "compare runs that differ only in this: strategy, size, python, batching, ..."
     parser.add_argument("--by", metavar="AXIS", help=words)
     parser.add_argument("--baseline", metavar="VALUE", help="the axis value that all others are compared with")
@@ -37,11 +37,11 @@ def execute(args: argparse.Namespace) -> int:
                 why="without --by, the second of two is compared with the first",
                 next="give two folders, or --by strategy",
             )
-        a, b = (runs_in(name, catalog) for name in args.folders)
+        a, b = (read_runs(name, catalog) for name in args.folders)
         results = [*a, *b]
         found = compare(a, b, despite=despite, names=(args.folders[0], args.folders[1]))
     else:
-        results = once([result for name in args.folders for result in runs_in(name, catalog)])
+        results = remove_duplicates([result for name in args.folders for result in read_runs(name, catalog)])
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
     print(msgspec.json.encode(found).decode() if args.json else comparison_text(found))

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tunemark.cli.folders import HELP, once, runs_in
+from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
@@ -16,7 +16,7 @@ _CHANGES = (0.01, 0.02, 0.05, 0.1)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark gate [OPTIONS] --baseline DIR [RUNS...]"
-    words = f"{HELP}; without any, print which slow-downs the baseline's noise allows to detect"
+    words = f"{RUNS_HELP}; without any, print which slow-downs the baseline's noise allows to detect"
     parser.add_argument("runs", nargs="*", metavar="RUNS", help=words)
     words = "runs to compare with, every series of them"
     parser.add_argument("--baseline", action="append", required=True, metavar="DIR", help=words)
@@ -38,22 +38,24 @@ def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     import msgspec
 
-    from tunemark.analysis.gate import Promise, gate, outlooks
-    from tunemark.report.verdicts import gate_comment, gate_junit, gate_text, outlook_text
+    from tunemark.analysis.gate import GatePromise, compute_sensitivities, gate
+    from tunemark.report.gate import gate_comment, gate_junit, gate_text, outlook_text
 
     despite = [name for each in args.despite for name in each.split(",") if name]
     catalog = Catalog()
-    promise = Promise(change=args.change, power=args.power, false_alarms=args.false_alarms)
-    baseline = once([result for name in args.baseline for result in runs_in(name, catalog, every_series=True)])
+    promise = GatePromise(change=args.change, power=args.power, false_alarms=args.false_alarms)
+    baseline = remove_duplicates(
+        [result for name in args.baseline for result in read_runs(name, catalog, every_series=True)]
+    )
     if not args.runs:
         changes = sorted({*_CHANGES, args.change})
-        forecasts = outlooks(baseline, changes, promise, despite=despite)
+        forecasts = compute_sensitivities(baseline, changes, promise, despite=despite)
         if args.json:
             print(msgspec.json.encode(forecasts).decode())
         else:
             print(outlook_text(forecasts, promise.power, promise.false_alarms))
         return 0 if all(one.noise is not None for one in forecasts) else 3
-    runs = once([result for name in args.runs for result in runs_in(name, catalog)])
+    runs = remove_duplicates([result for name in args.runs for result in read_runs(name, catalog)])
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
         if path is not None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
-from tunemark.physics import parameters, train_flops_per_token
-from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsOutput, ToolReading
-from tunemark.units import gib, giga, significant
+from tunemark.physics import count_parameters, train_flops_per_token
+from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsToolOutput, ToolReading
+from tunemark.units import format_gib, format_giga, format_significant
 
 _KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
 
@@ -40,13 +40,13 @@ def execute(args: argparse.Namespace) -> int:
         if value is not None and args.kind != "devices":
             raise BadExperiment(what=f"{flag} does not apply to {args.kind}", next="use it with `list devices`")
     if args.source is not None:
-        return show_output(args.backend, args.source, Catalog(), as_json=args.json)
-    return show(args.kind, Catalog(), as_json=args.json, backend=args.backend)
+        return print_tool_output(args.backend, args.source, Catalog(), as_json=args.json)
+    return print_kind(args.kind, Catalog(), as_json=args.json, backend=args.backend)
 
 
-def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = None) -> int:
+def print_kind(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = None) -> int:
     """Print everything of a kind to standard output, and the plugins that could not be used to standard error."""
-    rows = [_device(catalog.device(backend))] if backend else rows_of(kind, catalog)
+    rows = [_device(catalog.device(backend))] if backend else make_rows(kind, catalog)
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -59,13 +59,13 @@ def show(kind: str, catalog: Catalog, *, as_json: bool, backend: str | None = No
     return 0
 
 
-def show_output(backend: str | None, source: str, catalog: Catalog, *, as_json: bool) -> int:
+def print_tool_output(backend: str | None, source: str, catalog: Catalog, *, as_json: bool) -> int:
     """Print the accelerators in a saved output of a backend's status tool."""
-    readers = {name: device for name, device in catalog.devices().items() if isinstance(device, ReadsOutput)}
+    readers = {name: device for name, device in catalog.devices().items() if isinstance(device, ReadsToolOutput)}
     if backend is None:
         raise BadExperiment(what="--from needs --backend", next=f"--backend with one of: {', '.join(sorted(readers))}")
     device = catalog.device(backend)
-    if not isinstance(device, ReadsOutput):
+    if not isinstance(device, ReadsToolOutput):
         raise BadExperiment(
             what=f"device {backend!r} cannot read the output of a status tool",
             next=f"--backend with one of: {', '.join(sorted(readers)) or 'nothing that is installed'}",
@@ -75,7 +75,7 @@ def show_output(backend: str | None, source: str, catalog: Catalog, *, as_json: 
     return 0
 
 
-def rows_of(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
+def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
     """One object per device, model, ... of that kind, sorted by name."""
     if kind == "devices":
         return [_device(device) for _, device in sorted(catalog.devices().items())]
@@ -110,7 +110,7 @@ def _model(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "description": model.description,
-        "parameters": parameters(model.architecture).total,
+        "parameters": count_parameters(model.architecture).total,
         "flops_per_token": train_flops_per_token(model.architecture, sequence),
         "sequence": sequence,
         "tokenizer": model.tokenizer.name if model.tokenizer else None,
@@ -218,7 +218,7 @@ def _device_cells(row: dict[str, Any]) -> list[str]:
     names = [s["name"] for s in sizes]
     shown = ", ".join(names if len(names) <= 8 else [*names[:4], "...", names[-1]])
     chip = sizes[0]["chip"] if sizes else ""
-    return [row["name"], present, shown, str(row["default_size"] or ""), chip, gib(memory) if memory else ""]
+    return [row["name"], present, shown, str(row["default_size"] or ""), chip, format_gib(memory) if memory else ""]
 
 
 def _option_cells(row: dict[str, Any]) -> list[str]:
@@ -241,7 +241,7 @@ def _cell(value: object) -> str:
 
 
 def _format_percent(fraction: float | None) -> str:
-    return "" if fraction is None else significant(100 * fraction, 3)
+    return "" if fraction is None else format_significant(100 * fraction, 3)
 
 
 _CELLS: dict[str, Any] = {
@@ -251,7 +251,7 @@ _CELLS: dict[str, Any] = {
         lambda r: [
             r["name"],
             f"{r['parameters']:,}",
-            giga(r["flops_per_token"]),
+            format_giga(r["flops_per_token"]),
             str(r["sequence"]),
             r["tokenizer"] or "",
             r["description"],

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from tunemark.plugin import Catalog
-from tunemark.scaffold import KINDS, names, write
+from tunemark.scaffold import KINDS, make_names, write_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    scaffold_names = names(args.kind, args.name, Catalog())
+    scaffold_names = make_names(args.kind, args.name, Catalog())
     folder = Path(args.output or args.name)
-    for path in write(scaffold_names, folder):
+    for path in write_files(scaffold_names, folder):
         print(path)
     print(f"\nnext: pip install -e {folder} && tunemark check {args.name}")
     return 0

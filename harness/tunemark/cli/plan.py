@@ -9,49 +9,60 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from tunemark.experiment import SETTINGS, Experiment, Plan, Point, RunSpec, make_experiment, points, resolve_all
-from tunemark.experiment.settings import BY_NAME, default_word
+from tunemark.experiment import (
+    SETTINGS,
+    Experiment,
+    GridPoint,
+    Plan,
+    RunSpec,
+    make_experiment,
+    make_grid_points,
+    make_plans,
+)
+from tunemark.experiment.settings import SETTINGS_BY_NAME, format_default
 from tunemark.plugin import Catalog
-from tunemark.units import gib, giga
+from tunemark.units import format_gib, format_giga
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    experiment_arguments(parser)
+    add_experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
-    experiment = experiment_from(args)
+    experiment = parse_experiment(args)
     catalog = Catalog()
-    all_points, absent = points(experiment), []
+    all_points, absent = make_grid_points(experiment), []
     if any(strategy.startswith("auto") for strategy in experiment.strategy):
-        from tunemark.predict.elsewhere import is_elsewhere  # only needed for a search
+        from tunemark.predict.absent_device import is_absent_device  # only needed for a search
 
-        absent = [point for point in all_points if is_elsewhere(point, catalog)]
-    plans = resolve_all([point for point in all_points if all(point is not other for other in absent)], catalog)
+        absent = [point for point in all_points if is_absent_device(point, catalog)]
+    plans = make_plans([point for point in all_points if all(point is not other for other in absent)], catalog)
     for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
         print(words, file=sys.stderr)
-    return print_resolved(plans, catalog, json=experiment.json, absent=absent)
+    return print_plans_and_searches(plans, catalog, json=experiment.json, absent=absent)
 
 
-def print_resolved(plans: Sequence[Plan], catalog: Catalog, *, json: bool, absent: Sequence[Point] = ()) -> int:
+def print_plans_and_searches(
+    plans: Sequence[Plan], catalog: Catalog, *, json: bool, absent: Sequence[GridPoint] = ()
+) -> int:
     """Print plans, each with a predicted layout if its strategy is a search, and searches for the points in `absent`,
     whose chips this machine does not have. Returns the exit code."""
     if not any(plan.strategy.is_search for plan in plans) and not absent:
         print_plans(plans, json=json)
         return 0
-    from tunemark.cli.layouts import print_searches  # only needed for a search
+    from tunemark.cli.search_output import print_searches  # only needed for a search
 
     return print_searches(plans, absent, catalog, json=json)
 
 
-def experiment_arguments(parser: argparse.ArgumentParser) -> None:
+def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the experiment file and a flag for every setting; flags that are not given are None."""
     parser.add_argument(
         "experiment", nargs="?", metavar="EXPERIMENT.toml", help="TOML file of settings; flags override it"
     )
     for setting in SETTINGS:
         # Argparse formats help texts with %.
-        words = f"{setting.help} (default: {default_word(setting)})".replace("%", "%%")
+        words = f"{setting.help} (default: {format_default(setting)})".replace("%", "%%")
         if setting.choices:
             words += f"; one of: {', '.join(setting.choices)}"
         flags = [setting.flag, *(["-o"] if setting.name == "output" else [])]
@@ -65,7 +76,7 @@ def experiment_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(*flags, dest=setting.name, default=None, metavar=metavar, help=words)
 
 
-def experiment_from(args: argparse.Namespace) -> Experiment:
+def parse_experiment(args: argparse.Namespace) -> Experiment:
     """The experiment that the parsed flags and their file describe."""
     return make_experiment({s.name: getattr(args, s.name) for s in SETTINGS}, args.experiment)
 
@@ -74,12 +85,12 @@ def print_plans(plans: Sequence[Plan], json: bool) -> None:
     """Print one JSON object per line, or a Markdown table below a line of the values that all runs share."""
     if json:
         for plan in plans:
-            print(json_module.dumps(row(plan), allow_nan=False))
+            print(json_module.dumps(plan_row(plan), allow_nan=False))
     else:
         print(_markdown(plans))
 
 
-def row(plan: Plan) -> dict[str, Any]:
+def plan_row(plan: Plan) -> dict[str, Any]:
     accelerator = plan.accelerator
     return {
         "run_id": plan.run_id,
@@ -131,8 +142,8 @@ _COST_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "accumulation (micro-batches)": lambda p: str(p.gradient_accumulation),
     "tokens per step (slots)": lambda p: f"{p.tokens_per_step:,}",
     "parameters": lambda p: f"{p.parameters:,}",
-    "FLOPs per token (GFLOP, causal)": lambda p: giga(p.flops_per_token),
-    "memory floor (GiB)": lambda p: gib(p.memory_floor_bytes),
+    "FLOPs per token (GFLOP, causal)": lambda p: format_giga(p.flops_per_token),
+    "memory floor (GiB)": lambda p: format_gib(p.memory_floor_bytes),
 }
 
 # For accelerators with several memories, each of which one process can fill.
@@ -140,7 +151,7 @@ _MEMORY_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "chips": lambda p: f"{p.accelerator.chips} {p.accelerator.chip}" if p.accelerator.chips else "unknown",
     "nodes": lambda p: str(p.accelerator.nodes or "unknown"),
     "memories": lambda p: (
-        f"{p.accelerator.parts} x {gib(p.accelerator.part_memory_bytes)} GiB"
+        f"{p.accelerator.parts} x {format_gib(p.accelerator.part_memory_bytes)} GiB"
         if p.accelerator.part_memory_bytes
         else "unknown"
     ),
@@ -159,7 +170,7 @@ def _format_floor(plan: Plan, floor: int | None) -> str:
     capacity = plan.accelerator.part_memory_bytes
     if floor is None or capacity is None:
         return "unknown"
-    return f"{gib(floor)} GiB: {'fits' if floor <= capacity else 'does not fit'}"
+    return f"{format_gib(floor)} GiB: {'fits' if floor <= capacity else 'does not fit'}"
 
 
 _FIXED_COLUMNS = {*_IDENTITY_COLUMNS, "sequence", "micro_batch", "global_batch"}
@@ -171,7 +182,7 @@ def _markdown(plans: Sequence[Plan]) -> str:
     columns = dict(_IDENTITY_COLUMNS)
     # Settings that differ from the default identify a run too.
     for name in (f.name for f in fields(RunSpec) if f.name not in _FIXED_COLUMNS):
-        if any(getattr(p.spec, name) != BY_NAME[name].default for p in plans):
+        if any(getattr(p.spec, name) != SETTINGS_BY_NAME[name].default for p in plans):
             columns[name] = lambda p, name=name: _format_value(p, name)  # type: ignore[misc]  # default binds
     if any(p.accelerator.parts for p in plans):
         columns.update(_MEMORY_COLUMNS)
@@ -189,7 +200,7 @@ def _markdown(plans: Sequence[Plan]) -> str:
 def _format_value(plan: Plan, name: str) -> str:
     value: object = getattr(plan.spec, name)
     if value is None:
-        return str(BY_NAME[name].unset)
+        return str(SETTINGS_BY_NAME[name].unset)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.plan import experiment_arguments, experiment_from
+from tunemark.cli.plan import add_experiment_arguments, parse_experiment
 from tunemark.errors import BadExperiment
-from tunemark.experiment import SETTINGS, Plan, points, resolve_all
+from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
     from tunemark.predict import Prediction
-    from tunemark.predict.rows import Expressed, Inexpressible
-    from tunemark.predict.simulated import NoSimulation, RankStep, Simulation
+    from tunemark.predict.published_rows import ConvertedRow, UnconvertibleRow
+    from tunemark.predict.simulation import SimulatedRank, Simulation, SimulationFailed
 
 
 ENGINES = ("analytic", "simulated")
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "seconds per distinct rank, and counts each such rank's memory, FLOPs and collectives; the step time is that "
         "of the formulas (default: analytic)",
     )
-    experiment_arguments(parser)
+    add_experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _predict_rows(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.predict.rows import express, read_rows
+    from tunemark.predict.published_rows import convert_row, read_published_rows
 
     given = [s.flag for s in SETTINGS if s.name != "json" and getattr(args, s.name) is not None]
     if args.experiment is not None or given:
@@ -61,11 +61,11 @@ def _predict_rows(args: argparse.Namespace) -> int:
             why=f"--rows {args.rows} --engine simulated: a row has only dimensions, a simulation steps model code",
             next="leave --engine out, or give the plan by --model, --device and --strategy",
         )
-    rows = read_rows(args.rows)
+    rows = read_published_rows(args.rows)
     installed = Catalog().models()
     models = {m.pretrained.lower(): m.architecture for m in installed.values() if m.pretrained}
     models.update((name.lower(), model.architecture) for name, model in installed.items())
-    found = [_row_prediction(express(row, models)) for row in rows]
+    found = [_row_prediction(convert_row(row, models)) for row in rows]
     failed = sum("reason" in row for row in found)
     _print(found, bool(args.json))
     if failed:
@@ -75,8 +75,8 @@ def _predict_rows(args: argparse.Namespace) -> int:
 
 def _predict_plans(args: argparse.Namespace) -> int:
     """Predict each run of an experiment for its device, on this machine or elsewhere."""
-    experiment = experiment_from(args)
-    plans = resolve_all(points(experiment), Catalog())
+    experiment = parse_experiment(args)
+    plans = make_plans(make_grid_points(experiment), Catalog())
     rows = [_predict_plan(plan) for plan in plans]
     if args.engine == "analytic":
         _print(rows, experiment.json)
@@ -90,34 +90,38 @@ def _predict_plans(args: argparse.Namespace) -> int:
     return 0
 
 
-def _simulate(plans: Sequence[Plan]) -> Sequence[Simulation | NoSimulation]:
+def _simulate(plans: Sequence[Plan]) -> Sequence[Simulation | SimulationFailed]:
     # Heavy, and not needed by formulas.
-    from tunemark.predict.simulated import kinds_of_ranks, simulate_all
+    from tunemark.predict.simulation import select_representative_ranks, simulate_all
 
-    ranks = sum(len(kinds_of_ranks(plan.axes)) for plan in plans)
+    ranks = sum(len(select_representative_ranks(plan.axes)) for plan in plans)
     print(f"stepping {ranks} ranks of {len(plans)} plans under fake tensors, unless cached", file=sys.stderr)
     return simulate_all(plans)
 
 
 def _predict_plan(plan: Plan) -> dict[str, Any]:
-    from tunemark.predict import of_plan
-    from tunemark.predict.calibration import expected
-    from tunemark.predict.ground import ground_of
+    from tunemark.predict import convert_plan
+    from tunemark.predict.calibration import predict_calibrated
+    from tunemark.predict.search_problem import make_hardware_model
 
     spec, empty = plan.spec, dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
     facts = {"id": plan.run_id, "model": spec.model, "device": f"{spec.device}:{spec.size}", "strategy": spec.strategy}
     if plan.strategy.is_search:
         return {**facts, **empty, "reason": "strategy auto is predicted by `tunemark plan --strategy auto`"}
-    found = of_plan(plan)
+    found = convert_plan(plan)
     if isinstance(found, str):
         return {**facts, **empty, "reason": found}
     work, layout = found
     try:
-        ground = ground_of(plan, layout.ranks, None)
+        ground = make_hardware_model(plan, layout.ranks, None)
     except BadExperiment as error:
         return {**facts, **empty, "reason": " ".join(str(error).split())}
     assumptions = [ground.source, *ground.facts.assumptions]
-    return {**facts, **_figures(expected(work, layout, ground.facts, ground.mechanisms)), "assumptions": assumptions}
+    return {
+        **facts,
+        **_figures(predict_calibrated(work, layout, ground.facts, ground.mechanisms)),
+        "assumptions": assumptions,
+    }
 
 
 # Figures of the formulas that a simulation replaces.
@@ -125,13 +129,13 @@ _REPLACED = ("flops", "communicated_bytes", "communicated_by_axis_bytes", "memor
             "memory_high_bytes", "bytes")  # fmt: skip
 
 
-def _merge(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[str, Any]:
+def _merge(row: Mapping[str, Any], found: Simulation | SimulationFailed) -> dict[str, Any]:
     """A plan's analytic row with the simulation's figures, except for the step time and what derives from it. Memory
     has no bounds: it is what tensors hold, and what an allocator adds is not known."""
-    from tunemark.predict.simulated import NoSimulation
+    from tunemark.predict.simulation import SimulationFailed
 
     names = {"flops", "communicated_bytes", "memory_bytes"}
-    if isinstance(found, NoSimulation):
+    if isinstance(found, SimulationFailed):
         kept = {name: row[name] for name in ("id", "model", "device", "strategy")}
         empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
         return {**kept, "engine": "simulated", **empty, "reason": f"not simulated: {found.why}"}
@@ -154,7 +158,7 @@ def _merge(row: Mapping[str, Any], found: Simulation | NoSimulation) -> dict[str
     }
 
 
-def _rank_row(rank: RankStep) -> dict[str, Any]:
+def _rank_row(rank: SimulatedRank) -> dict[str, Any]:
     return {
         "rank": rank.rank,
         "flops": rank.total_flops,
@@ -168,11 +172,11 @@ def _rank_row(rank: RankStep) -> dict[str, Any]:
     }
 
 
-def _row_prediction(one: Expressed | Inexpressible) -> dict[str, Any]:
+def _row_prediction(one: ConvertedRow | UnconvertibleRow) -> dict[str, Any]:
     """The prediction of a row with its bounds, or the reason why there is none; null is unknown."""
-    from tunemark.predict.rows import Inexpressible
+    from tunemark.predict.published_rows import UnconvertibleRow
 
-    if isinstance(one, Inexpressible):
+    if isinstance(one, UnconvertibleRow):
         empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
         return {"id": one.id, **empty, "reason": one.reason}
     predicted = one.predict()

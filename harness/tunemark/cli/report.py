@@ -29,19 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.analysis.prices import read_prices
-    from tunemark.report import claims_table, exit_code, markdown_table, verdict_lines, write
-    from tunemark.report.reading import find
-    from tunemark.results import Store, encode, encode_imported
+    from tunemark.report import claims_table, exit_code, runs_table, verdict_lines, write_report
+    from tunemark.report.loading import load_runs
+    from tunemark.results import Store, encode_claim, encode_result
 
     catalog = Catalog()
     prices = read_prices(args.prices) if args.prices is not None else None
-    found = find([Path(name) for name in args.folders], catalog)
+    found = load_runs([Path(name) for name in args.folders], catalog)
     for each in found.unread:
         print(f"not read: {each.place}: {each.why}", file=sys.stderr)
     if args.output is not None:
         output = Path(args.output)
         Store.prove_folder(output)
-        write(
+        write_report(
             found.results,
             output,
             catalog,
@@ -54,12 +54,12 @@ def execute(args: argparse.Namespace) -> int:
         print(f"the report is in {output}", file=sys.stderr)
     if args.json:
         for result in found.results:
-            print(encode(result))
+            print(encode_result(result))
         for row in found.imported:
-            print(encode_imported(row))
+            print(encode_claim(row))
     else:
         if found.results or not found.imported:
-            print(markdown_table(found.results))
+            print(runs_table(found.results))
         for line in verdict_lines(found.results):
             print(line)
         if found.imported:

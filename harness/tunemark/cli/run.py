@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.plan import experiment_arguments, experiment_from, print_resolved
-from tunemark.experiment import Experiment, Plan, points, resolve_all
+from tunemark.cli.plan import add_experiment_arguments, parse_experiment, print_plans_and_searches
+from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
-    from tunemark.measure import Results
+    from tunemark.runner.measure import ExperimentResults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    experiment_arguments(parser)
+    add_experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
-    experiment = experiment_from(args)
-    plans = resolve_all(points(experiment), catalog)
+    experiment = parse_experiment(args)
+    plans = make_plans(make_grid_points(experiment), catalog)
     for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
         _log(words)
     if experiment.prices is not None:
@@ -31,18 +31,18 @@ def execute(args: argparse.Namespace) -> int:
 
         read_prices(experiment.prices)
     if experiment.dry_run:
-        return print_resolved(plans, catalog, json=experiment.json)
+        return print_plans_and_searches(plans, catalog, json=experiment.json)
 
     # Heavy and not needed by --dry-run.
-    from tunemark.report import exit_code, markdown_table, verdict_lines
-    from tunemark.results import encode
+    from tunemark.report import exit_code, runs_table, verdict_lines
+    from tunemark.results import encode_result
 
-    results = carried_out(experiment, plans, catalog)
+    results = measure_with_progress(experiment, plans, catalog)
     if experiment.json:
         for result in results.runs:
-            print(encode(result))
+            print(encode_result(result))
     elif results.runs:
-        print(markdown_table(results.runs))
+        print(runs_table(results.runs))
         for line in verdict_lines(results.runs):
             print(line)
     if results.not_reported is not None:
@@ -54,33 +54,35 @@ def execute(args: argparse.Namespace) -> int:
     return 2 if results.not_reported is not None else exit_code(results.runs)
 
 
-def carried_out(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> Results:
+def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> ExperimentResults:
     """Measure all plans with a progress line per attempt on standard error; an interruption is reported there too."""
     # Heavy and not needed by --dry-run.
-    from tunemark.cli.live import LiveLine
-    from tunemark.launch import Ended
-    from tunemark.measure import measure
-    from tunemark.sweep import Ready, Watch, terminable, title
+    from tunemark.cli.progress_line import ProgressLine
+    from tunemark.launch import AttemptEnd
+    from tunemark.runner.measure import run_experiment
+    from tunemark.runner.sweep import PreparedRun, RunObserver, run_title, sigterm_as_interrupt
 
-    lines: dict[str, LiveLine] = {}
+    lines: dict[str, ProgressLine] = {}
 
-    def attempt(ready: Ready, number: int, of: int) -> None:
+    def attempt(ready: PreparedRun, number: int, of: int) -> None:
         spec = ready.plan.spec
-        words = f"{title(ready.plan)}, attempt {number} of {of}"
+        words = f"{run_title(ready.plan)}, attempt {number} of {of}"
         is_alone = ready.launching.at_once == 1
-        lines[ready.plan.run_id] = LiveLine(
+        lines[ready.plan.run_id] = ProgressLine(
             words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget, rewrite=is_alone
         )
 
-    def record(ready: Ready, row: Mapping[str, Any]) -> None:
+    def record(ready: PreparedRun, row: Mapping[str, Any]) -> None:
         lines[ready.plan.run_id].observe(row)
 
-    def ended(ready: Ready, end: Ended) -> None:
+    def ended(ready: PreparedRun, end: AttemptEnd) -> None:
         words = f"{end.status}, ended by {end.reason}"
         lines[ready.plan.run_id].close(words if end.status == "ok" else f"{words}: {end.evidence}")
 
-    with terminable(), redirect_stdout(sys.stderr):  # only results go to standard output
-        results = measure(experiment, plans, catalog, Watch(message=_log, attempt=attempt, record=record, ended=ended))
+    with sigterm_as_interrupt(), redirect_stdout(sys.stderr):  # only results go to standard output
+        results = run_experiment(
+            experiment, plans, catalog, RunObserver(message=_log, attempt=attempt, record=record, ended=ended)
+        )
     if results.is_interrupted:
         _log("interrupted: every finished step and run is kept; the same command continues from here")
     return results

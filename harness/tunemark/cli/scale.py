@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunemark.cli.folders import HELP, once, runs_in
-from tunemark.cli.plan import experiment_arguments, experiment_from, print_resolved
-from tunemark.cli.run import carried_out
+from tunemark.cli.plan import add_experiment_arguments, parse_experiment, print_plans_and_searches
+from tunemark.cli.run import measure_with_progress
+from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
-from tunemark.experiment import SETTINGS, Experiment, points, resolve_all, scale_points
-from tunemark.experiment.scale import Mode
+from tunemark.experiment import SETTINGS, Experiment, assign_scaling_batches, make_grid_points, make_plans
+from tunemark.experiment.scaling_batches import ScalingMode
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("strong", "weak"),
         help="required. strong: the same global batch at every size; weak: the same batch for each data rank",
     )
-    parser.add_argument("--from", dest="folders", nargs="+", metavar="DIR", help=f"take finished runs: {HELP}")
+    parser.add_argument("--from", dest="folders", nargs="+", metavar="DIR", help=f"take finished runs: {RUNS_HELP}")
     parser.add_argument("--predict", metavar="N,...", help="also predict these sizes, if a law is fitted")
     words = "the knee is where an added unit brings less than this fraction of what a first one does (default: 0.5)"
     parser.add_argument("--knee", metavar="X", help=words)
-    experiment_arguments(parser)
+    add_experiment_arguments(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -48,10 +48,10 @@ def execute(args: argparse.Namespace) -> int:
             why="--from takes finished runs and measures nothing",
             next=f"leave {args.experiment} out, or --from",
         )
-    experiment = experiment_from(args)
+    experiment = parse_experiment(args)
     if args.folders is not None:
         _check_from(args)
-        results = once([result for name in args.folders for result in runs_in(name, catalog)])
+        results = remove_duplicates([result for name in args.folders for result in read_runs(name, catalog)])
         found = _compute_scalings(results, mode, args, experiment)
         if not found:
             _raise_no_scaling(results, mode)
@@ -60,15 +60,15 @@ def execute(args: argparse.Namespace) -> int:
         return _print_scalings(results, found, experiment, catalog, args.folders)
 
     _parse_predict_and_knee(args, experiment)
-    scaled, notes = scale_points(points(experiment), catalog, mode)
-    plans = resolve_all(scaled, catalog)
+    scaled, notes = assign_scaling_batches(make_grid_points(experiment), catalog, mode)
+    plans = make_plans(scaled, catalog)
     for words in dict.fromkeys([*catalog.remarks(), *notes, *(note for plan in plans for note in plan.notes)]):
         _log(words)
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
-        return print_resolved(plans, catalog, json=experiment.json)
-    measured = carried_out(experiment, plans, catalog)
+        return print_plans_and_searches(plans, catalog, json=experiment.json)
+    measured = measure_with_progress(experiment, plans, catalog)
     found = _compute_scalings(measured.runs, mode, args, experiment)
     code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])
     if measured.is_interrupted:
@@ -81,14 +81,14 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _compute_scalings(
-    results: Sequence[Result], mode: Mode, args: argparse.Namespace, experiment: Experiment
+    results: Sequence[Result], mode: ScalingMode, args: argparse.Namespace, experiment: Experiment
 ) -> tuple[Scaling, ...]:
     # Heavy, and not needed by --dry-run or --help.
-    from tunemark.analysis.scaling import KNEE, scalings
+    from tunemark.analysis.scaling import KNEE, compute_scalings
 
     predict, knee = _parse_predict_and_knee(args, experiment)
     prices = _prices(experiment)
-    found = scalings(results, mode, predict=predict, knee=KNEE if knee is None else knee, prices=prices)
+    found = compute_scalings(results, mode, predict=predict, knee=KNEE if knee is None else knee, prices=prices)
     for scaling in found if predict else ():
         predicted = {p.units for p in scaling.fitted.predictions} if scaling.fitted else set()
         if missing := [f"{n:g}" for n in predict if n not in predicted]:
@@ -105,24 +105,24 @@ def _print_scalings(
     folders: Sequence[str],
 ) -> int:
     from tunemark.analysis.scaling import encode_scaling
-    from tunemark.report import exit_code, verdict_lines, write
-    from tunemark.report.reading import traces_in
+    from tunemark.report import exit_code, verdict_lines, write_report
+    from tunemark.report.loading import load_traces
     from tunemark.report.scaling import SCALING_NOTES, scaling_text
-    from tunemark.report.words import language
+    from tunemark.report.translation import parse_language
     from tunemark.results import Store
 
     output, code = experiment.output, exit_code(results)
     if output is not None and results:
         try:
             Store.prove_folder(Path(output))
-            write(
+            write_report(
                 results,
                 Path(output),
                 catalog,
-                traces=traces_in(folders, results),
+                traces=load_traces(folders, results),
                 scalings=found,
                 prices=_prices(experiment),
-                language=language(experiment.language),
+                language=parse_language(experiment.language),
             )
             _log(f"the report is in {output.rstrip('/')}/")
         except TunemarkError as error:
@@ -155,7 +155,7 @@ def _check_from(args: argparse.Namespace) -> None:
         )
 
 
-def _raise_no_scaling(results: Sequence[Result], mode: Mode) -> None:
+def _raise_no_scaling(results: Sequence[Result], mode: ScalingMode) -> None:
     raise BadStore(
         what=f"no two of these {len(results)} runs show {mode} scaling",
         why=_reason_against(results, mode),
@@ -163,13 +163,13 @@ def _raise_no_scaling(results: Sequence[Result], mode: Mode) -> None:
     )
 
 
-def _reason_against(results: Sequence[Result], mode: Mode) -> str:
-    from tunemark.analysis.scaling import apart
+def _reason_against(results: Sequence[Result], mode: ScalingMode) -> str:
+    from tunemark.analysis.scaling import describe_nearest_difference
 
-    return apart(results, mode)
+    return describe_nearest_difference(results, mode)
 
 
-def _parse_mode(word: str | None) -> Mode:
+def _parse_mode(word: str | None) -> ScalingMode:
     if word is None:
         raise BadExperiment(
             what="strong or weak scaling?",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from tunemark.experiment import json_schema as experiment_schema
+from tunemark.experiment import experiment_schema as experiment_schema
 
 # What commands print with --json: name of the schema, the command, and the type of the output.
 _COMMAND_OUTPUTS = {
     "scaling": ("scale", "tunemark.analysis.scaling:Scaling"),
     "comparison": ("compare", "tunemark.analysis.compare:Comparison"),
     "gate": ("gate", "tunemark.analysis.gate:Gate"),
-    "why": ("why", "tunemark.analysis.why:Why"),
+    "why": ("why", "tunemark.analysis.why:Explanation"),
 }
 
 
@@ -31,12 +31,12 @@ def execute(args: argparse.Namespace) -> int:
     if args.what in _COMMAND_OUTPUTS:
         import msgspec  # heavy, and not needed by --help
 
-        from tunemark.plugin.catalog import load
+        from tunemark.plugin.catalog import load_object
 
         draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        print(json.dumps({**draft, **msgspec.json.schema(load(_COMMAND_OUTPUTS[args.what][1]))}, indent=1))
+        print(json.dumps({**draft, **msgspec.json.schema(load_object(_COMMAND_OUTPUTS[args.what][1]))}, indent=1))
         return 0
-    from tunemark.results import json_schema as result_schema  # heavy, and not needed by --help
+    from tunemark.results import result_schema as result_schema  # heavy, and not needed by --help
 
     print(json.dumps(result_schema(), indent=1))
     return 0

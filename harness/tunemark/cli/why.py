@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunemark.cli.folders import HELP, home_of, runs_in
+from tunemark.cli.run_arguments import RUNS_HELP, find_runs_folder, read_runs
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help=HELP)
+    parser.add_argument("a", metavar="A", help=RUNS_HELP)
     parser.add_argument("b", metavar="B", help="the same, for the other run")
     parser.add_argument("--json", action="store_true", help="print one JSON object per pair of runs")
 
@@ -26,14 +26,14 @@ def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     import msgspec
 
-    from tunemark.analysis.why import why
-    from tunemark.report.causes import why_text
+    from tunemark.analysis.why import explain_difference
+    from tunemark.report.why import why_text
 
     catalog = Catalog()
-    a, b = runs_in(args.a, catalog), runs_in(args.b, catalog)
+    a, b = read_runs(args.a, catalog), read_runs(args.b, catalog)
     is_open = False
     for one, other in _pairs(a, b, (args.a, args.b)):
-        found = why(
+        found = explain_difference(
             one,
             other,
             names=("A", "B") if args.a == args.b else (args.a, args.b),
@@ -69,12 +69,12 @@ def _without_breakdown(results: Sequence[Result]) -> list[Result]:
 
 def _find_breakdown(result: Result, others: Sequence[Result], name: str, catalog: Catalog) -> Result | None:
     """The same run with a breakdown of its steps: itself, one of `others`, or one of the same store."""
-    from tunemark.analysis.alike import unlike
+    from tunemark.analysis.comparability import differing_settings
 
     if result.breakdown:
         return result
-    candidates = [*others, *(runs_in(str(home_of(name)), catalog) if len(others) == 1 else ())]
-    return next((o for o in candidates if o.breakdown and not unlike(o, result, ("breakdown",))), None)
+    candidates = [*others, *(read_runs(str(find_runs_folder(name)), catalog) if len(others) == 1 else ())]
+    return next((o for o in candidates if o.breakdown and not differing_settings(o, result, ("breakdown",))), None)
 
 
 def _read_run_traces(result: Result, name: str) -> Sequence[Trace]:
@@ -82,6 +82,6 @@ def _read_run_traces(result: Result, name: str) -> Sequence[Trace]:
     from tunemark.results import Store
     from tunemark.results.trace import read_traces
 
-    folder = home_of(name)
+    folder = find_runs_folder(name)
     kept = [trace for trace in read_traces(folder) if trace.run_id == result.run_id]
     return kept or Store(folder).traces(result, most=sys.maxsize)

@@ -1,8 +1,8 @@
 """Datasets in the worker's format: one flat file of token ids, prepared once and cached."""
 
-from tunemark.data.published import published as published
-from tunemark.data.tokens import Prepared as Prepared
-from tunemark.data.tokens import Tokens as Tokens
-from tunemark.data.tokens import open_tokenizer as open_tokenizer
-from tunemark.data.tokens import prepare as prepare
-from tunemark.data.tokens import read_tokens as read_tokens
+from tunemark.data.pretrained_weights import download_pretrained as download_pretrained
+from tunemark.data.token_file import PreparedData as PreparedData
+from tunemark.data.token_file import TokenArrays as TokenArrays
+from tunemark.data.token_file import load_tokenizer as load_tokenizer
+from tunemark.data.token_file import prepare_data as prepare_data
+from tunemark.data.token_file import read_token_file as read_token_file

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
-from tunemark.experiment.settings import BY_NAME, SETTINGS
-from tunemark.experiment.values import values
+from tunemark.experiment.settings import SETTINGS, SETTINGS_BY_NAME
+from tunemark.experiment.value_parsing import parse_values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,7 @@ class Experiment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
+class GridPoint:
     """One combination of the axes' values, by setting name, before plugins resolve them."""
 
     values: Mapping[str, Any]
@@ -83,14 +83,14 @@ class Point:
 
     def place(self, name: str) -> str:
         """Where the value of a setting was given, for error messages."""
-        return self.sources.get(name, f"default of {BY_NAME[name].flag}")
+        return self.sources.get(name, f"default of {SETTINGS_BY_NAME[name].flag}")
 
 
 def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None) -> Experiment:
     """The experiment of a TOML file, of flags, or of both; flags win, and a flag that is None was not given."""
     for name in flags:
-        if name not in BY_NAME:
-            raise BadExperiment(what=f"no setting named {name!r}", next=did_you_mean(name, BY_NAME))
+        if name not in SETTINGS_BY_NAME:
+            raise BadExperiment(what=f"no setting named {name!r}", next=did_you_mean(name, SETTINGS_BY_NAME))
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
     raw = read_toml(toml) if toml is not None else {}
@@ -98,10 +98,10 @@ def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None)
         name = setting.name
         if flags.get(name) is not None:
             sources[name] = f"flag {setting.flag}"
-            settings[name] = values(setting, flags[name], sources[name])
+            settings[name] = parse_values(setting, flags[name], sources[name])
         elif name in raw:
             sources[name] = f"{toml}, key '{name}'"
-            settings[name] = values(setting, raw[name], sources[name])
+            settings[name] = parse_values(setting, raw[name], sources[name])
         else:
             settings[name] = (setting.default,) if setting.is_axis else setting.default
     # A --device flag that names sizes also replaces the size in the file.
@@ -128,16 +128,16 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             next="give a TOML file whose keys are setting names",
         ) from error
     for key in raw:
-        if key not in BY_NAME:
+        if key not in SETTINGS_BY_NAME:
             raise BadExperiment(
                 what=f"no setting named {key!r}",
                 why=f"{path}, key '{key}'",
-                next=did_you_mean(key.replace("-", "_"), BY_NAME),
+                next=did_you_mean(key.replace("-", "_"), SETTINGS_BY_NAME),
             )
     return raw
 
 
-def points(experiment: Experiment) -> list[Point]:
+def make_grid_points(experiment: Experiment) -> list[GridPoint]:
     """Every combination of the axes' values, the last axis varying fastest; with `breakdown`, each without and with."""
     with_size = [device for device in experiment.device if ":" in device]
     if with_size and experiment.size != (None,):
@@ -180,5 +180,5 @@ def points(experiment: Experiment) -> list[Point]:
             if breakdown:
                 # The run is repeated: sample and save once only.
                 values.update(sample=None, save=None)
-            grid.append(Point(values=values, sources=experiment.sources))
+            grid.append(GridPoint(values=values, sources=experiment.sources))
     return grid

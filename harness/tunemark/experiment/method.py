@@ -6,22 +6,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
-from tunemark.experiment.values import named_options
-from tunemark.physics import EVERYTHING, Trained, linear_names, lora, lora_parameters, parameters
+from tunemark.experiment.value_parsing import parse_named_options
+from tunemark.physics import (
+    ALL_WEIGHTS,
+    TrainedWeights,
+    adaptable_matrices,
+    count_lora_parameters,
+    count_parameters,
+    lora_trained_weights,
+)
 from tunemark.plugin.descriptors import Architecture
 
 METHODS = ("full", "lora")
 
 # Defaults of `lora`: adapters on every linear matrix of a layer, which Dettmers et al. 2023, "QLoRA", section 4, found
 # to be needed, at a rank and scale in common use.
-RANK = 16
-ALPHA = 32
-ALL = "all-linear"
+DEFAULT_RANK = 16
+DEFAULT_ALPHA = 32
+ALL_LINEAR = "all-linear"
 
 _OPTIONS = {
-    "r": f"rank of the adapters ({RANK})",
-    "alpha": f"adapter outputs are scaled by alpha / r ({ALPHA})",
-    "targets": f"matrices to adapt, joined by plus: q_proj+v_proj ({ALL}: all except a mixture's experts)",
+    "r": f"rank of the adapters ({DEFAULT_RANK})",
+    "alpha": f"adapter outputs are scaled by alpha / r ({DEFAULT_ALPHA})",
+    "targets": f"matrices to adapt, joined by plus: q_proj+v_proj ({ALL_LINEAR}: all except a mixture's experts)",
 }
 
 
@@ -42,28 +49,28 @@ class Method:
 
     def names(self, a: Architecture) -> tuple[str, ...]:
         """The adapted matrices, under the module's own names; `BadExperiment` for a name that the model lacks."""
-        known = linear_names(a)
-        if self.targets == (ALL,):
+        known = adaptable_matrices(a)
+        if self.targets == (ALL_LINEAR,):
             return known
         for name in self.targets:
             if name not in known:
                 raise BadExperiment(
                     what=f"{a.model_type} has no matrix {name!r} that can be adapted",
                     why=f"it has {', '.join(known) or 'none'}",
-                    next=did_you_mean(name, (*known, ALL)),
+                    next=did_you_mean(name, (*known, ALL_LINEAR)),
                 )
         return self.targets
 
-    def trained(self, a: Architecture) -> Trained:
+    def trained(self, a: Architecture) -> TrainedWeights:
         """The weights that have gradients, which the FLOPs depend on."""
-        return lora(self.rank, self.names(a)) if self.rank else EVERYTHING
+        return lora_trained_weights(self.rank, self.names(a)) if self.rank else ALL_WEIGHTS
 
     def parameters(self, a: Architecture) -> tuple[int, int]:
         """(all parameters, adapters included; trained parameters)"""
-        total = parameters(a).total
+        total = count_parameters(a).total
         if not self.rank:
             return total, total
-        trained = lora_parameters(a, self.rank, self.names(a))
+        trained = count_lora_parameters(a, self.rank, self.names(a))
         return total + trained, trained
 
     def options(self, a: Architecture) -> dict[str, Any]:
@@ -79,10 +86,12 @@ class Method:
 def parse_method(text: str) -> Method:
     """The method of "full" or "lora:r=16:alpha=32:targets=all-linear"; `BadExperiment` where it is malformed."""
     try:
-        name, options = named_options(text)
+        name, options = parse_named_options(text)
     except ValueError as error:
         raise BadExperiment(
-            what=f"method cannot be {text!r}", why=str(error), next=f"write for example lora:r={RANK}:alpha={ALPHA}"
+            what=f"method cannot be {text!r}",
+            why=str(error),
+            next=f"write for example lora:r={DEFAULT_RANK}:alpha={DEFAULT_ALPHA}",
         ) from error
     if name not in METHODS:
         raise BadExperiment(what=f"no method named {name!r}", next=did_you_mean(name, METHODS))
@@ -97,12 +106,15 @@ def parse_method(text: str) -> Method:
             )
     if name == "full":
         return Method(name=name)
-    targets = tuple(dict.fromkeys(options.get("targets", ALL).split("+")))
-    if "" in targets or (ALL in targets and len(targets) > 1):
+    targets = tuple(dict.fromkeys(options.get("targets", ALL_LINEAR).split("+")))
+    if "" in targets or (ALL_LINEAR in targets and len(targets) > 1):
         raise BadExperiment(
-            what=f"targets cannot be {options['targets']!r}", next=f"targets={ALL}, or names: targets=q_proj+v_proj"
+            what=f"targets cannot be {options['targets']!r}",
+            next=f"targets={ALL_LINEAR}, or names: targets=q_proj+v_proj",
         )
-    rank, alpha = (_positive(key, options.get(key), default) for key, default in (("r", RANK), ("alpha", ALPHA)))
+    rank, alpha = (
+        _positive(key, options.get(key), default) for key, default in (("r", DEFAULT_RANK), ("alpha", DEFAULT_ALPHA))
+    )
     return Method(name=name, rank=rank, alpha=alpha, targets=targets)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tunemark.experiment.method import Method
-from tunemark.plugin.descriptors import Accelerator, Axis, Dataset, Launch, Launcher, Model, Strategy
+from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
 
@@ -85,8 +85,8 @@ class Plan:
     accelerator: Accelerator
     strategy: Strategy
     strategy_options: Mapping[str, str]
-    axes: tuple[Axis, ...]
-    launch: Launch
+    axes: tuple[StrategyAxis, ...]
+    launch: LaunchConfig
     launcher: Launcher
     launcher_options: Mapping[str, str]
     data_ranks: int

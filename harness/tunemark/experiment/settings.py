@@ -102,10 +102,10 @@ SETTINGS = (
     _scalar("json", bool, False, "print one JSON object per line instead of a table"),
 )  # fmt: skip
 
-BY_NAME = {each.name: each for each in SETTINGS}
+SETTINGS_BY_NAME = {each.name: each for each in SETTINGS}
 
 
-def markdown_table() -> str:
+def settings_table() -> str:
     """All settings as a Markdown table."""
     lines = ["| flag | TOML key | default | values | meaning |", "|---|---|---|---|---|"]
     for each in SETTINGS:
@@ -114,11 +114,11 @@ def markdown_table() -> str:
         )
         flag = f"`{each.flag}`" + (", `-o`" if each.name == "output" else "")
         values += ", list" if each.is_axis else ""
-        lines.append(f"| {flag} | `{each.name}` | `{default_word(each)}` | {values} | {each.help} |")
+        lines.append(f"| {flag} | `{each.name}` | `{format_default(each)}` | {values} | {each.help} |")
     return "\n".join(lines)
 
 
-def default_word(setting: Setting) -> str:
+def format_default(setting: Setting) -> str:
     """A setting's default as the user would write it."""
     if setting.default is None:
         return str(setting.unset)
@@ -127,7 +127,7 @@ def default_word(setting: Setting) -> str:
     return f"{setting.default:g}" if isinstance(setting.default, float) else str(setting.default)
 
 
-def json_schema() -> dict[str, Any]:
+def experiment_schema() -> dict[str, Any]:
     """JSON Schema of an experiment's TOML file."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -158,6 +158,6 @@ def _property(setting: Setting) -> dict[str, Any]:
         kinds.append({"type": "array", "items": items, "minItems": 1})
     described = {
         "description": setting.help,
-        "default": default_word(setting) if setting.default is None else setting.default,
+        "default": format_default(setting) if setting.default is None else setting.default,
     }
     return {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), **described}

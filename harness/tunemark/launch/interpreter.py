@@ -58,7 +58,7 @@ class Interpreter:
     versions: dict[str, str | None]
 
 
-def examine(path: str, requires: Sequence[str]) -> Interpreter:
+def query_interpreter(path: str, requires: Sequence[str]) -> Interpreter:
     """Query the interpreter at `path`; BadExperiment if it does not work or lacks a required module."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     command = [path, "-c", _QUERY_SCRIPT, *requires]

@@ -16,17 +16,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from tunemark.physics.parameters import LORA_TARGETS, Adapter, Matrix, adapters, matrices
+from tunemark.physics.parameters import LORA_TARGETS, LoraAdapter, WeightMatrix, layer_matrices, lora_adapters
 from tunemark.plugin.descriptors import Architecture
 
-Attention = Literal["causal", "full"]
+AttentionConvention = Literal["causal", "full"]
 Recomputation = Literal["none", "selective", "full"]
 
-CONVENTIONS: tuple[Attention, ...] = get_args(Attention)
+ATTENTION_CONVENTIONS: tuple[AttentionConvention, ...] = get_args(AttentionConvention)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
+class TrainedWeights:
     """The weights that are trained; by default all.
 
     first_layer: the first trained layer; all later layers are trained too. None where all layers' own weights are
@@ -45,18 +45,18 @@ class Trained:
             raise ValueError("lora_rank and first_layer must be 0 or more")
 
 
-EVERYTHING = Trained()
+ALL_WEIGHTS = TrainedWeights()
 
 
-def lora(rank: int, targets: Iterable[str] = LORA_TARGETS) -> Trained:
+def lora_trained_weights(rank: int, targets: Iterable[str] = LORA_TARGETS) -> TrainedWeights:
     """Adapters alone, as in peft: all of the model's own weights are frozen, embedding and head included."""
     if rank < 1:
         raise ValueError(f"a rank must be 1 or more, not {rank}")
-    return Trained(embedding=False, first_layer=None, head=False, lora_rank=rank, lora_targets=tuple(targets))
+    return TrainedWeights(embedding=False, first_layer=None, head=False, lora_rank=rank, lora_targets=tuple(targets))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flops:
+class FlopsByRole:
     """FLOPs per slot by role. attention: the projections; scores: queries x keys, and attention weights x values;
     adapters: LoRA's matrices."""
 
@@ -73,7 +73,7 @@ class Flops:
 
 
 def train_flops_per_token(
-    a: Architecture, sequence: int, attention: Attention = "causal", trained: Trained = EVERYTHING
+    a: Architecture, sequence: int, attention: AttentionConvention = "causal", trained: TrainedWeights = ALL_WEIGHTS
 ) -> float:
     """Model FLOPs to train on one slot of a sequence: forward plus backward, nothing recomputed.
 
@@ -87,16 +87,18 @@ def train_flops_per_token(
     return train_flops_by_role(a, sequence, attention, trained).total
 
 
-def train_flops_by_convention(a: Architecture, sequence: int, trained: Trained = EVERYTHING) -> dict[Attention, float]:
+def train_flops_by_convention(
+    a: Architecture, sequence: int, trained: TrainedWeights = ALL_WEIGHTS
+) -> dict[AttentionConvention, float]:
     """`train_flops_per_token` by attention convention."""
-    return {name: train_flops_per_token(a, sequence, name, trained) for name in CONVENTIONS}
+    return {name: train_flops_per_token(a, sequence, name, trained) for name in ATTENTION_CONVENTIONS}
 
 
 # A layout search makes the same few calls tens of thousands of times.
 @functools.lru_cache(maxsize=256)
 def train_flops_by_role(
-    a: Architecture, sequence: int, attention: Attention = "causal", trained: Trained = EVERYTHING
-) -> Flops:
+    a: Architecture, sequence: int, attention: AttentionConvention = "causal", trained: TrainedWeights = ALL_WEIGHTS
+) -> FlopsByRole:
     """Model FLOPs per slot, forward plus backward, by role.
 
     For y = x W the backward pass costs as much as the forward pass for W's gradient, if W is trained, and as much again
@@ -109,16 +111,16 @@ def train_flops_by_role(
     Source: Hu et al. 2021, "LoRA", section 4 (frozen weights need no gradient); the rest is the chain rule.
     """
     layers, head, _ = _layer_flops(a, sequence, attention, trained)
-    return _sum([*layers, Flops(head=head)])
+    return _sum([*layers, FlopsByRole(head=head)])
 
 
 @functools.lru_cache(maxsize=256)
 def hardware_flops_per_token(
     a: Architecture,
     sequence: int,
-    attention: Attention = "causal",
+    attention: AttentionConvention = "causal",
     recomputation: Recomputation = "none",
-    trained: Trained = EVERYTHING,
+    trained: TrainedWeights = ALL_WEIGHTS,
 ) -> float:
     """FLOPs per slot including activations recomputed for the backward pass; divided by the peak, this is HFU.
 
@@ -130,13 +132,13 @@ def hardware_flops_per_token(
     Source: Korthikanti et al. 2022, section 5 and appendix A.
     """
     layers, head, reached = _layer_flops(a, sequence, attention, trained)
-    recomputed = Flops()
+    recomputed = FlopsByRole()
     if recomputation != "none":
         forward, *_ = _layer_flops(a, sequence, attention, trained, is_backward=False)
         recomputed = _sum(forward[reached:])
     if recomputation == "selective":
-        recomputed = Flops(scores=recomputed.scores)
-    return _sum([*layers, Flops(head=head), recomputed]).total
+        recomputed = FlopsByRole(scores=recomputed.scores)
+    return _sum([*layers, FlopsByRole(head=head), recomputed]).total
 
 
 def mean_visible_keys(sequence: int, window: int | None) -> float:
@@ -147,10 +149,10 @@ def mean_visible_keys(sequence: int, window: int | None) -> float:
 
 
 def _layer_flops(
-    a: Architecture, sequence: int, attention: Attention, trained: Trained, *, is_backward: bool = True
-) -> tuple[list[Flops], float, int]:
+    a: Architecture, sequence: int, attention: AttentionConvention, trained: TrainedWeights, *, is_backward: bool = True
+) -> tuple[list[FlopsByRole], float, int]:
     """(FLOPs of each layer, FLOPs of the head, the first layer that the backward pass reaches)"""
-    layer, lora_pairs = matrices(a), adapters(a, trained.lora_targets) if trained.lora_rank else ()
+    layer, lora_pairs = layer_matrices(a), lora_adapters(a, trained.lora_targets) if trained.lora_rank else ()
     keys = {window: _keys(sequence, window, attention) for window in {None, a.sliding_window}}
     # Whether the layer's input needs a gradient.
     input_grad = trained.embedding or (a.tie_word_embeddings and trained.head)
@@ -175,15 +177,15 @@ def _layer_flops(
 
 
 def _one_layer_flops(
-    layer: Iterable[Matrix],
-    lora_pairs: Iterable[Adapter],
+    layer: Iterable[WeightMatrix],
+    lora_pairs: Iterable[LoraAdapter],
     *,
     rank: int,
     product: float,
     is_trained: bool,
     input_grad: bool,
     is_backward: bool,
-) -> tuple[Flops, bool]:
+) -> tuple[FlopsByRole, bool]:
     """(FLOPs of one layer, whether its output needs a gradient)"""
     adapted = {part for pair in lora_pairs for part in pair.parts}
     qkv_input = input_grad or is_trained
@@ -211,13 +213,13 @@ def _one_layer_flops(
         low_rank += 2 * rank * (down * pair.inputs + up * pair.outputs) * pair.used
     # Queries x keys has a gradient for each of the two, attention weights x values likewise.
     products = 2 + is_backward * (int(q) + int(k) + int(q or k) + int(v))
-    return Flops(scores=products * product, adapters=low_rank, **by_role), down_input or "down_proj" in adapted
+    return FlopsByRole(scores=products * product, adapters=low_rank, **by_role), down_input or "down_proj" in adapted
 
 
-def _keys(sequence: int, window: int | None, attention: Attention) -> float:
+def _keys(sequence: int, window: int | None, attention: AttentionConvention) -> float:
     return mean_visible_keys(sequence, window) if attention == "causal" else float(sequence)
 
 
-def _sum(parts: Iterable[Flops]) -> Flops:
+def _sum(parts: Iterable[FlopsByRole]) -> FlopsByRole:
     rows = list(parts)
-    return Flops(**{f.name: sum(getattr(row, f.name) for row in rows) for f in fields(Flops)})
+    return FlopsByRole(**{f.name: sum(getattr(row, f.name) for row in rows) for f in fields(FlopsByRole)})

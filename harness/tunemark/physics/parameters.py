@@ -20,7 +20,7 @@ LORA_TARGETS = ("q_proj", "v_proj")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parameters:
+class ParameterCounts:
     """Counts by role, each parameter once: `head` is 0 where it is tied to the embedding.
 
     position: a learned table. mlp: of all experts; mlp_active: of the experts that one token uses. bias: of projections
@@ -50,7 +50,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Matrix:
+class WeightMatrix:
     """One kind of weight matrix of a layer. copies: one for each expert; used: how many of them one token uses."""
 
     name: str
@@ -61,7 +61,7 @@ class Matrix:
     used: int = 1
 
 
-def matrices(a: Architecture) -> tuple[Matrix, ...]:
+def layer_matrices(a: Architecture) -> tuple[WeightMatrix, ...]:
     """The matrices of one layer, in the order of a forward pass, under the names of transformers' Llama.
 
     Matrices that some models fuse (Phi-3's and GPT-2's queries, keys and values) are separate here.
@@ -69,23 +69,23 @@ def matrices(a: Architecture) -> tuple[Matrix, ...]:
     queries, keys = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
     hidden, inner = a.hidden_size, a.intermediate_size
     copies, used = a.num_local_experts or 1, a.num_experts_per_tok or 1
-    gate = [Matrix(name="gate_proj", role="mlp", inputs=hidden, outputs=inner, copies=copies, used=used)]
+    gate = [WeightMatrix(name="gate_proj", role="mlp", inputs=hidden, outputs=inner, copies=copies, used=used)]
     return (
-        Matrix(name="q_proj", role="attention", inputs=hidden, outputs=queries),
-        Matrix(name="k_proj", role="attention", inputs=hidden, outputs=keys),
-        Matrix(name="v_proj", role="attention", inputs=hidden, outputs=keys),
-        Matrix(name="o_proj", role="attention", inputs=queries, outputs=hidden),
-        *([Matrix(name="router", role="router", inputs=hidden, outputs=copies)] if a.num_local_experts else []),
+        WeightMatrix(name="q_proj", role="attention", inputs=hidden, outputs=queries),
+        WeightMatrix(name="k_proj", role="attention", inputs=hidden, outputs=keys),
+        WeightMatrix(name="v_proj", role="attention", inputs=hidden, outputs=keys),
+        WeightMatrix(name="o_proj", role="attention", inputs=queries, outputs=hidden),
+        *([WeightMatrix(name="router", role="router", inputs=hidden, outputs=copies)] if a.num_local_experts else []),
         *(gate if a.gated_mlp else []),
-        Matrix(name="up_proj", role="mlp", inputs=hidden, outputs=inner, copies=copies, used=used),
-        Matrix(name="down_proj", role="mlp", inputs=inner, outputs=hidden, copies=copies, used=used),
+        WeightMatrix(name="up_proj", role="mlp", inputs=hidden, outputs=inner, copies=copies, used=used),
+        WeightMatrix(name="down_proj", role="mlp", inputs=inner, outputs=hidden, copies=copies, used=used),
     )
 
 
 @functools.lru_cache(maxsize=256)
-def parameters(a: Architecture) -> Parameters:
+def count_parameters(a: Architecture) -> ParameterCounts:
     """Count the parameters of `a`."""
-    layers, layer = a.num_hidden_layers, matrices(a)
+    layers, layer = a.num_hidden_layers, layer_matrices(a)
     sizes = {
         role: sum(m.inputs * m.outputs * m.copies for m in layer if m.role == role)
         for role in ("attention", "mlp", "router")
@@ -97,7 +97,7 @@ def parameters(a: Architecture) -> Parameters:
     heads = {"head": (1, 1), "projection": (a.num_attention_heads, a.num_key_value_heads)}
     qk_norm = sum(heads[a.qk_norm]) * a.head_dim if a.qk_norm else 0
     embedding = a.vocab_size * a.hidden_size
-    return Parameters(
+    return ParameterCounts(
         embedding=embedding,
         position=a.max_position_embeddings * a.hidden_size if a.learned_positions else 0,
         attention=layers * sizes["attention"],
@@ -110,7 +110,7 @@ def parameters(a: Architecture) -> Parameters:
     )
 
 
-def from_dimensions(
+def make_architecture(
     *,
     layers: int,
     hidden: int,
@@ -160,7 +160,7 @@ def from_dimensions(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adapter:
+class LoraAdapter:
     """A pair of low-rank matrices, inputs x rank and rank x outputs, added to one matrix of every layer.
 
     parts: the names of the matrices that it adapts, several where the model fuses them."""
@@ -172,15 +172,15 @@ class Adapter:
     used: int = 1
 
 
-def adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tuple[Adapter, ...]:
+def lora_adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tuple[LoraAdapter, ...]:
     """LoRA's adapters in each layer, for targets under Llama's names or the model's own.
 
     A fused matrix has one adapter with a shared input matrix: "qkv_proj" (Phi-3), "c_attn" (GPT-2), "W_pack"
     (Baichuan), "gate_up_proj" (Phi-3). "c_proj" is two matrices, as in GPT-2, whose attention and MLP both end in one;
     "c_fc" is up_proj. Every expert has its own adapter. ValueError for a name that the layer does not have.
     """
-    layer = {m.name: m for m in matrices(a)}
-    found: dict[tuple[str, ...], Adapter] = {}
+    layer = {m.name: m for m in layer_matrices(a)}
+    found: dict[tuple[str, ...], LoraAdapter] = {}
     for target in targets:
         for parts in _FUSED.get(target, ((target,),)):
             missing = [name for name in parts if name not in layer]
@@ -188,29 +188,29 @@ def adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tuple[Ad
                 raise ValueError(f"no matrix {target!r} to adapt; a layer has {', '.join(layer)}")
             first = layer[parts[0]]
             outputs = sum(layer[name].outputs for name in parts)
-            found[parts] = Adapter(
+            found[parts] = LoraAdapter(
                 parts=parts, inputs=first.inputs, outputs=outputs, copies=first.copies, used=first.used
             )
     return tuple(found.values())
 
 
-def lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = LORA_TARGETS) -> int:
+def count_lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = LORA_TARGETS) -> int:
     """The parameters that LoRA trains: rank · (inputs + outputs) for each adapted matrix, all layers.
 
     targets: by default the query and value projections, as in peft for Llama-like models.
     Source: Hu et al. 2021, "LoRA", sections 4.1 and 4.2 (without biases, norms and the head).
     """
-    return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in adapters(a, targets))
+    return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in lora_adapters(a, targets))
 
 
-def linear_names(a: Architecture) -> tuple[str, ...]:
+def adaptable_matrices(a: Architecture) -> tuple[str, ...]:
     """The matrices of a layer that can be adapted, each once, under the names of the model's module. A mixture's
     experts and router are not among them: transformers stores them as plain tensors since 5.0."""
     own = _OWN_NAMES.get(a.model_type)
     if own is not None:
         return own
     adaptable = ("attention",) if a.num_local_experts else ("attention", "mlp")
-    return tuple(m.name for m in matrices(a) if m.role in adaptable)
+    return tuple(m.name for m in layer_matrices(a) if m.role in adaptable)
 
 
 _OWN_NAMES = {
@@ -229,7 +229,7 @@ _FUSED: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def _has_bias(a: Architecture, m: Matrix) -> bool:
+def _has_bias(a: Architecture, m: WeightMatrix) -> bool:
     if m.role == "mlp":
         return a.mlp_bias
     return m.role == "attention" and (a.attention_bias or (a.qkv_bias and m.name != "o_proj"))

@@ -34,13 +34,13 @@ class Peak:
     note: str = ""
 
 
-def peak(chip: str, precision: str, count: int = 1) -> Peak | None:
+def find_peak(chip: str, precision: str, count: int = 1) -> Peak | None:
     """The peak of `count` packages of a chip; None where it is not known (`why_no_peak` gives the reason).
 
     chip: any common spelling; "MI250 GCD" is one die of an MI250, as in ROCm. precision: fp32, tf32, bf16, fp16, fp8 or
     fp4, or a training precision that multiplies in one of them: bf16-autocast, amp_fp16, mxfp8, nvfp4.
     """
-    found, name = _find(chip), precision_of(precision)
+    found, name = _find(chip), parse_precision(precision)
     if found is None or name is None or name not in found.flops:
         return None
     sparse = found.sparse_flops.get(name)
@@ -58,9 +58,9 @@ def peak(chip: str, precision: str, count: int = 1) -> Peak | None:
     )
 
 
-def why_no_peak(chip: str, precision: str) -> str:
+def explain_missing_peak(chip: str, precision: str) -> str:
     """Why `peak` returns None, in a sentence; empty where it does not."""
-    found, name = _find(chip), precision_of(precision)
+    found, name = _find(chip), parse_precision(precision)
     if found is None:
         reason = _unconfirmed().get(_key(chip))
         if reason is not None:
@@ -87,7 +87,7 @@ def find_chip(name: str) -> Chip:
     return found
 
 
-def precision_of(stated: str) -> str | None:
+def parse_precision(stated: str) -> str | None:
     """The precision of matrix multiplication that a user's or log's text means; None where it is not known."""
     word = re.sub(r"[^a-z0-9]+", "-", stated.lower()).strip("-")
     word = re.sub(r"^(amp|pure|native)-|-(autocast|amp|mixed|true|precision)$", "", word)

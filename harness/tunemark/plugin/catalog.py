@@ -22,7 +22,7 @@ import pluggy
 from tunemark.errors import PluginError, UnknownName, did_you_mean
 from tunemark.plugin import hooks
 from tunemark.plugin.descriptors import (
-    LOCAL,
+    LOCAL_LAUNCHER,
     Dataset,
     Format,
     Importer,
@@ -34,7 +34,7 @@ from tunemark.plugin.descriptors import (
 )
 from tunemark.plugin.protocols import Device
 
-GROUP = "tunemark"
+ENTRY_POINT_GROUP = "tunemark"
 # Version of the plugin interface: hooks, descriptors, protocols, the worker's contract. The second number grows with
 # additions, the first where something that a plugin may use is removed or changes its meaning. History:
 #   1.0  the first stable interface
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Broken:
+class BrokenPlugin:
     """A plugin that cannot be used, or one of its hooks that failed, and why."""
 
     plugin: str
@@ -89,7 +89,7 @@ class Catalog:
         self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, *, slow_s: float = SLOW_S
     ) -> None:
         self._entry_points, self._slow_s = entry_points, slow_s
-        self.broken: list[Broken] = []
+        self.broken: list[BrokenPlugin] = []
         self.seconds: dict[str, dict[str, float]] = {}
         """By plugin: the duration of its import ("import") and of each of its hooks."""
 
@@ -136,7 +136,7 @@ class Catalog:
         source = self.model_sources().get(prefix) if colon and reference else None
         if source is None or name in self.models():
             return self._look_up("model", name, self.models())
-        found = load(source.loader)(reference)
+        found = load_object(source.loader)(reference)
         if not isinstance(found, Model):
             raise PluginError(
                 what=f"the source {prefix!r} returned {type(found).__name__} for {name!r}, which is not a Model",
@@ -204,7 +204,7 @@ class Catalog:
         self._offers: list[Offer] = []
         found = self._entry_points
         if found is None:
-            found = importlib.metadata.entry_points(group=GROUP)
+            found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
         for point in sorted(set(found), key=lambda p: (p.name, p.value)):
             distribution = point.dist.name if point.dist else "unknown"
             try:
@@ -215,7 +215,9 @@ class Catalog:
             # Third-party code can raise anything; only this plugin is disabled.
             except (Exception, SystemExit) as error:
                 self.broken.append(
-                    Broken(plugin=point.name, distribution=distribution, reason=f"{type(error).__name__}: {error}")
+                    BrokenPlugin(
+                        plugin=point.name, distribution=distribution, reason=f"{type(error).__name__}: {error}"
+                    )
                 )
                 continue
             version = point.dist.version if point.dist else "unknown"
@@ -263,7 +265,7 @@ class Catalog:
 
     def _call_hook(self, hook: str, kind: type[T]) -> dict[str, T]:
         # LOCAL needs no plugin.
-        named: dict[str, T] = {each.name: each for each in (LOCAL,) if isinstance(each, kind)}
+        named: dict[str, T] = {each.name: each for each in (LOCAL_LAUNCHER,) if isinstance(each, kind)}
         owner = dict.fromkeys(named, "tunemark")
         for plugin, function in self.observers(hook):
             try:
@@ -278,7 +280,7 @@ class Catalog:
             # Third-party code can raise anything.
             except (Exception, SystemExit) as error:
                 reason = f"{hook}: {type(error).__name__}: {error}"
-                self.broken.append(Broken(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
+                self.broken.append(BrokenPlugin(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue
             for name, answer in [(name, each) for each in answers for name in _names(each)]:
                 self._offers.append(Offer(plugin=plugin, hook=hook, name=name, answer=answer, is_taken=False))
@@ -379,7 +381,7 @@ def _print_to_stderr(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def load(name: str) -> Any:
+def load_object(name: str) -> Any:
     """Import the object that "package.module:Name" names. For `loader` and `render` fields, in the parent process."""
     module, _, attribute = name.partition(":")
     try:

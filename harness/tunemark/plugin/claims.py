@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from tunemark.plugin.descriptors import Architecture
 
-Counts = Literal["slots", "content", "trained"]
-Scope = Literal["job", "device"]
+CountedTokens = Literal["slots", "content", "trained"]
+ClaimScope = Literal["job", "device"]
 
 # Whenever a log has more steps than this, every second one is dropped. A step is 13 columns of 8 bytes.
 _KEPT_STEPS = 200_000
@@ -44,7 +44,7 @@ class LoggedStep(NamedTuple):
     arrived_s: float | None = None
 
 
-class Steps:
+class LoggedSteps:
     """The steps of a log in their order, in bounded memory: of a very long log only every `stride`-th is kept."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ def _is_unknown(value: float) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class ClaimedLayout:
     """Parallel degrees and batch as stated. micro_batch: sequences per forward pass and data-parallel rank."""
 
     dp: int | None = None
@@ -118,8 +118,8 @@ class Claim:
     source: str
     tool: str
     meaning: str = ""
-    counts: Counts | None = None
-    scope: Scope = "job"
+    counts: CountedTokens | None = None
+    scope: ClaimScope = "job"
     model: str | None = None
     architecture: Architecture | None = None
     parameters: float | None = None
@@ -129,7 +129,7 @@ class Claim:
     count: int | None = None
     precision: str | None = None
     sequence: int | None = None
-    layout: Layout = field(default_factory=Layout)
+    layout: ClaimedLayout = field(default_factory=ClaimedLayout)
     tokens_per_s: float | None = None
     tokens_per_s_per_device: float | None = None
     samples_per_s: float | None = None
@@ -142,12 +142,12 @@ class Claim:
     steps_done: float | None = None
     tokens_total: float | None = None
     padding_fraction: float | None = None
-    steps: Steps = field(default_factory=Steps)
+    steps: LoggedSteps = field(default_factory=LoggedSteps)
     origin: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """A log line without line ending, terminal escapes and control characters; text that a carriage return overwrote is
     a separate line. number: from 1. arrived_s: when it was read, on a monotonic clock; None where it is from a file."""
 
@@ -159,7 +159,7 @@ class Line(NamedTuple):
 class LogReader(Protocol):
     """Reads one log, line by line; every file gets a new instance."""
 
-    def read(self, line: Line) -> bool:
+    def read(self, line: LogLine) -> bool:
         """Read a line; True where it is in this tool's format and was understood. Must not raise."""
 
     def claims(self) -> Sequence[Claim]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-Role = Literal["prompt", "response"]
+PieceRole = Literal["prompt", "response"]
 Severity = Literal["invalid", "suspect", "unknown", "note"]
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -80,7 +80,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizerName:
+class TokenizerSpec:
     """A tokenizer. loader: a callable that returns a `Tokenizer` (parent, torch-free); it is called with `argument`
     where that is not empty, else without arguments."""
 
@@ -104,7 +104,7 @@ class Model:
 
     name: str
     architecture: Architecture
-    tokenizer: TokenizerName | None
+    tokenizer: TokenizerSpec | None
     runtime: str | None
     description: str = ""
     source: str = ""
@@ -135,10 +135,10 @@ class ModelSource:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class ExamplePiece:
     """A part of an example: either text, or ids where the dataset needs no tokenizer."""
 
-    role: Role = "response"
+    role: PieceRole = "response"
     text: str | None = None
     ids: tuple[int, ...] | None = None
 
@@ -155,7 +155,7 @@ class Example:
     messages: instead of pieces, a conversation in the format of chat templates, each message with `role`, `content` and
     whatever else the template reads; `weight` 0 excludes an answer from the loss. Only where `Dataset.is_chat`."""
 
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[ExamplePiece, ...] = ()
     messages: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -177,7 +177,7 @@ class Dataset:
     description: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     needs_tokenizer: bool = True
-    roles: tuple[Role, ...] = ("prompt", "response")
+    roles: tuple[PieceRole, ...] = ("prompt", "response")
     learnable: bool = True
     """False where the loss cannot be expected to fall (random ids): the loss-rising rule is not applied."""
     is_chat: bool = False
@@ -186,7 +186,7 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Axis:
+class StrategyAxis:
     """One axis of the device mesh. strategy: name of the strategy that spans it. degree: its length in processes."""
 
     strategy: str
@@ -198,11 +198,13 @@ def _one_rank_each(processes: int) -> int:
     return processes
 
 
-def _one_is_enough(axis: Axis) -> int:
+def _one_is_enough(axis: StrategyAxis) -> int:
     return 1
 
 
-def _nothing_refused(axes: Sequence[Axis], architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
+def _nothing_refused(
+    axes: Sequence[StrategyAxis], architecture: Architecture, settings: Mapping[str, Any]
+) -> str | None:
     return None
 
 
@@ -234,8 +236,8 @@ class Strategy:
     distributed: bool = True
     data_ranks: Callable[[int], int] = _one_rank_each
     product: str | None = None
-    micro_batches: Callable[[Axis], int] = _one_is_enough
-    refusal: Callable[[Sequence[Axis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
+    micro_batches: Callable[[StrategyAxis], int] = _one_is_enough
+    refusal: Callable[[Sequence[StrategyAxis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
     needs: Mapping[str, str] = field(default_factory=dict)
     is_search: bool = False
     can_evaluate: bool = False
@@ -272,7 +274,7 @@ class Accelerator:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Launch:
+class LaunchConfig:
     """How a device's jobs are launched. processes: of the whole job. threads: of each process. environment: variables
     to add. options: JSON values for the device's runtime (`Assignment.device_options`). nodes: hosts over which the
     processes are spread evenly; None where the launcher decides."""
@@ -301,15 +303,15 @@ class Launcher:
 
 
 # Built in, so that runs on this machine need no launcher plugin.
-LOCAL = Launcher(
+LOCAL_LAUNCHER = Launcher(
     name="local",
-    loader="tunemark.launch.local:Local",
+    loader="tunemark.launch.local_launcher:LocalLauncher",
     description="this machine; several processes by torch.distributed.run",
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class JobSpec:
     """One attempt, as passed to a launcher.
 
     name: short, of letters, digits and dashes, the same if the command is started again. python: the worker's
@@ -428,7 +430,7 @@ class Monitor:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Monitored:
+class MonitorTarget:
     """The name of the monitor that samples a size of a device, and the monitor's ids of that size's devices."""
 
     monitor: str

@@ -15,9 +15,9 @@ from tunemark.plugin.descriptors import (
     Accelerator,
     DeviceSample,
     Example,
-    Job,
-    Launch,
-    Monitored,
+    JobSpec,
+    LaunchConfig,
+    MonitorTarget,
     Strategy,
     ToolReading,
 )
@@ -52,12 +52,12 @@ class Device(Protocol):
         outlive this process, so that a later one can restore the device after a crash. A `TunemarkError` on entry ends
         the attempt, on exit it becomes a finding."""
 
-    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """Processes, threads and environment of a job on that accelerator."""
 
 
 @runtime_checkable
-class ReadsOutput(Protocol):
+class ReadsToolOutput(Protocol):
     """Optional for a `Device`: parses the saved output of its vendor's tool, on any machine."""
 
     def read_output(self, text: str) -> ToolReading:
@@ -74,7 +74,7 @@ class ChecksRuns(Protocol):
 
 
 @runtime_checkable
-class KnowsSizes(Protocol):
+class ListsDocumentedSizes(Protocol):
     """Optional for a `Device`: lists the sizes that its vendor documents, for plans on any machine."""
 
     def documented(self) -> Sequence[Accelerator]:
@@ -82,7 +82,7 @@ class KnowsSizes(Protocol):
 
 
 @runtime_checkable
-class PutsBack(Protocol):
+class ReportsUnrestoredState(Protocol):
     """Optional for a `Device`: reports state that an interrupted run changed and did not restore."""
 
     def left_over(self, store: Path) -> str | None:
@@ -114,17 +114,17 @@ class JobWatch(Protocol):
 
 
 @runtime_checkable
-class RunsElsewhere(Protocol):
+class RunsRemotely(Protocol):
     """Optional for a `Device`: jobs on other machines, for example by Slurm."""
 
     def elsewhere(self, size: str) -> Accelerator | None:
         """That size on another machine, of which only the size is known; None where there can be none."""
 
-    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """Processes, threads and environment of a job there, independent of this machine's cores."""
 
 
-class Launching(Protocol):
+class LauncherSession(Protocol):
     """A launcher opened with its options, which starts and follows jobs. Runs in the parent.
 
     at_once: maximum number of jobs that run at the same time.
@@ -132,13 +132,13 @@ class Launching(Protocol):
 
     at_once: int
 
-    def check(self, launch: Launch, store: Path) -> None:
+    def check(self, launch: LaunchConfig, store: Path) -> None:
         """Raise a `TunemarkError` where such a job cannot be started; called for every run before any is started."""
 
-    def start(self, job: Job) -> StartedJob:
+    def start(self, job: JobSpec) -> StartedJob:
         """Start a job and return immediately; a `TunemarkError` ends the attempt."""
 
-    def adopt(self, job: Job, facts: Mapping[str, Any]) -> StartedJob | None:
+    def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
         """The job that an earlier, interrupted process of this command started, from that job's `facts`; None where it
         cannot be followed any more, or never could."""
 
@@ -175,7 +175,7 @@ class StartedJob(Protocol):
 class HasMonitor(Protocol):
     """Optional for a `Device`: names the monitor that samples it while a job runs."""
 
-    def monitored(self, accelerator: Accelerator) -> Monitored | None:
+    def monitored(self, accelerator: Accelerator) -> MonitorTarget | None:
         """The monitor of that size and the ids of its devices; None where there is none. Called before each attempt."""
 
 
@@ -228,7 +228,7 @@ class ModelRuntime(Protocol):
 
 
 @runtime_checkable
-class TellsWeights(Protocol):
+class ReportsWeightsOrigin(Protocol):
     """Optional for a `ModelRuntime`: reports the origin of the weights. Called after `build`."""
 
     def weights_origin(self) -> Mapping[str, Any]:
@@ -267,7 +267,7 @@ class StrategyRuntime(Protocol):
 
 
 @runtime_checkable
-class GathersWeights(Protocol):
+class GathersFullState(Protocol):
     """Optional for a `StrategyRuntime` that shards: gathers the full weights, for `--save`."""
 
     def full_state(self, module: torch.nn.Module) -> Mapping[str, torch.Tensor] | None:
@@ -321,7 +321,7 @@ class Tokenizer(Protocol):
 
 
 @runtime_checkable
-class Decodes(Protocol):
+class DecodesIds(Protocol):
     """Optional for a `Tokenizer`: ids to text, for `--sample`."""
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -329,7 +329,7 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
-class HasFiles(Protocol):
+class HasTokenizerFiles(Protocol):
     """Optional for a `Tokenizer`: the files from which transformers loads it, for `--save`."""
 
     def files(self) -> Mapping[str, bytes]:

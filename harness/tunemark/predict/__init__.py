@@ -4,14 +4,14 @@ Entry points: `convert_plan(plan)` or `convert_row(row)` return a `Workload` and
 `DeviceFacts` (a calibration on the machine replaces its `efficiency`), `predict(work, layout, device)` a `Prediction`.
 """
 
-from tunemark.predict.analytic import impossible as impossible
-from tunemark.predict.analytic import memory as memory
-from tunemark.predict.analytic import predict as predict
-from tunemark.predict.facts import device_facts as device_facts
-from tunemark.predict.layout import Layout as Layout
-from tunemark.predict.layout import Stack as Stack
+from tunemark.predict.chip_facts import device_facts as device_facts
+from tunemark.predict.cost_model import find_layout_error as find_layout_error
+from tunemark.predict.cost_model import predict as predict
+from tunemark.predict.cost_model import predict_memory as predict_memory
+from tunemark.predict.hardware_rates import DeviceFacts as DeviceFacts
+from tunemark.predict.hardware_rates import Efficiency as Efficiency
+from tunemark.predict.layout import RankLayout as RankLayout
+from tunemark.predict.layout import SoftwareStack as SoftwareStack
 from tunemark.predict.layout import Workload as Workload
-from tunemark.predict.machine import DeviceFacts as DeviceFacts
-from tunemark.predict.machine import Efficiency as Efficiency
-from tunemark.predict.planned import of_plan as of_plan
+from tunemark.predict.plan_conversion import convert_plan as convert_plan
 from tunemark.predict.prediction import Prediction as Prediction

@@ -22,20 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.cache import cache_folder
-from tunemark.predict import analytic, machine
+from tunemark.predict import cost_model, hardware_rates
 from tunemark.predict import layout as layouts
-from tunemark.predict.analytic import predict
-from tunemark.predict.layout import Layout, Workload
-from tunemark.predict.machine import DeviceFacts, Efficiency
+from tunemark.predict.cost_model import predict
+from tunemark.predict.hardware_rates import DeviceFacts, Efficiency
+from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.prediction import Prediction
 
 SCHEMA = 1
 # Smallest residual that is claimed for a prediction: two identical runs differ by as much.
-LEAST_RESIDUAL = 0.03
+MIN_RESIDUAL = 0.03
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fingerprint:
+class CalibrationFingerprint:
     """What a calibration is valid for. processes, threads: of the job, which share the machine. torch: its version in
     the interpreter that trains; empty if unknown. formulas: digest of the cost model whose constants were fitted."""
 
@@ -54,7 +54,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mechanism:
+class MechanismCost:
     """Measured cost of one kind of parallelism, or of selective recomputation. communication: factor on the predicted
     exposed seconds of communication. unit_s: seconds added for every unit of its work: a layer of a micro-batch, or of
     a step for `ddp`, a layer's pass or scatter for `fsdp`, a micro-batch of a stage for `pp`."""
@@ -64,7 +64,7 @@ class Mechanism:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
+class ProbeResult:
     """One measured whole step, and what the fitted model predicts for it."""
 
     name: str
@@ -77,25 +77,25 @@ class Calibration:
     """Facts of a machine as one rank sees it, fitted to measurements. seconds: that measuring took. kernels: records of
     the measured kernels, unchanged. facts.residual: standard deviation over the probes of a step time's logarithm."""
 
-    fingerprint: Fingerprint
+    fingerprint: CalibrationFingerprint
     facts: DeviceFacts
-    mechanisms: dict[str, Mechanism]
-    probes: tuple[Probe, ...]
+    mechanisms: dict[str, MechanismCost]
+    probes: tuple[ProbeResult, ...]
     made_utc: str
     seconds: float
     kernels: tuple[dict[str, Any], ...] = field(default_factory=tuple)
     schema: int = SCHEMA
 
 
-def expected(
-    work: Workload, layout: Layout, device: DeviceFacts, mechanisms: Mapping[str, Mechanism] | None = None
+def predict_calibrated(
+    work: Workload, layout: RankLayout, device: DeviceFacts, mechanisms: Mapping[str, MechanismCost] | None = None
 ) -> Prediction:
     """`predict`, corrected by the measured cost of each mechanism on this machine."""
     found = predict(work, layout, device)
-    units = units_of(work, layout)
+    units = count_mechanism_units(work, layout)
     if not mechanisms or not units:
         return found
-    known = {name: mechanisms.get(name, Mechanism()) for name in units}
+    known = {name: mechanisms.get(name, MechanismCost()) for name in units}
     more_s = {name: known[name].unit_s * count for name, count in units.items()}
     again_s = more_s.pop(SELECTIVE, 0.0)
     sent = {name: found.communicated_bytes.get(_TRAFFIC_KINDS[name], 0.0) for name in more_s}
@@ -117,7 +117,7 @@ _TRAFFIC_KINDS = {"ddp": "data", "fsdp": "data", "tp": "tensor", "pp": "pipeline
 SELECTIVE = "selective"
 
 
-def units_of(work: Workload, layout: Layout) -> dict[str, float]:
+def count_mechanism_units(work: Workload, layout: RankLayout) -> dict[str, float]:
     """Units of work (`MechanismCost.unit_s`) of each mechanism in a layout, in a step of the rank that has most."""
     layers = math.ceil(work.architecture.num_hidden_layers / layout.pipeline)
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
@@ -136,14 +136,14 @@ def units_of(work: Workload, layout: Layout) -> dict[str, float]:
     return found
 
 
-def folder() -> Path:
+def calibration_folder() -> Path:
     """The folder of stored calibrations."""
     return cache_folder() / "calibration"
 
 
-def store(calibration: Calibration, where: Path | None = None) -> Path:
+def store_calibration(calibration: Calibration, where: Path | None = None) -> Path:
     """Store a calibration under its fingerprint, in place of an older one; returns its file. where: the folder."""
-    target = (where or folder()) / f"{calibration.fingerprint.key}.json"
+    target = (where or calibration_folder()) / f"{calibration.fingerprint.key}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     part.write_text(json.dumps(asdict(calibration), indent=1), encoding="utf-8")
@@ -151,20 +151,20 @@ def store(calibration: Calibration, where: Path | None = None) -> Path:
     return target
 
 
-def find(fingerprint: Fingerprint, where: Path | None = None) -> Calibration | None:
+def find_calibration(fingerprint: CalibrationFingerprint, where: Path | None = None) -> Calibration | None:
     """The stored calibration of exactly this machine and software; None where there is none or its schema differs."""
     try:
-        raw = json.loads(((where or folder()) / f"{fingerprint.key}.json").read_text(encoding="utf-8"))
+        raw = json.loads(((where or calibration_folder()) / f"{fingerprint.key}.json").read_text(encoding="utf-8"))
         if raw.get("schema") != SCHEMA:
             return None
         facts = dict(raw["facts"])
         facts["efficiency"] = Efficiency(**facts["efficiency"])
         facts["assumptions"] = tuple(facts.get("assumptions", ()))
         return Calibration(
-            fingerprint=Fingerprint(**raw["fingerprint"]),
+            fingerprint=CalibrationFingerprint(**raw["fingerprint"]),
             facts=DeviceFacts(**facts),
-            mechanisms={name: Mechanism(**each) for name, each in raw["mechanisms"].items()},
-            probes=tuple(Probe(**each) for each in raw["probes"]),
+            mechanisms={name: MechanismCost(**each) for name, each in raw["mechanisms"].items()},
+            probes=tuple(ProbeResult(**each) for each in raw["probes"]),
             made_utc=str(raw["made_utc"]),
             seconds=float(raw["seconds"]),
             kernels=tuple(raw["kernels"]),
@@ -174,15 +174,15 @@ def find(fingerprint: Fingerprint, where: Path | None = None) -> Calibration | N
 
 
 @functools.cache
-def formulas() -> str:
+def digest_cost_model() -> str:
     """Digest of the cost model's source code."""
     digest = hashlib.sha256()
-    for module in (analytic, layouts, machine):
+    for module in (cost_model, layouts, hardware_rates):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:12]
 
 
-def torch_version(python: str | None) -> str:
+def find_torch_version(python: str | None) -> str:
     """The version of torch in an interpreter by its package metadata, without importing it; empty if unknown."""
     if python is None:
         try:

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tunemark.plugin.descriptors import Axis
-from tunemark.predict.layout import Layout
-from tunemark.predict.planned import layout_of
+from tunemark.plugin.descriptors import StrategyAxis
+from tunemark.predict.layout import RankLayout
+from tunemark.predict.plan_conversion import make_layout
 
 # Numbers of virtual stages of a rank: doubling it halves the bubble and doubles what the pipeline sends.
-VIRTUAL = (2, 4)
+VIRTUAL_STAGES = (2, 4)
 # Without zero-bubble schedules, which the cost model does not cover.
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Space:
+class CandidateSpace:
     """What is enumerated. ranks: processes of a distributed strategy on this size. strategies: names of those
     available. micro_batches: None for every divisor. alone: whether strategy none (one process) can use this size."""
 
@@ -39,8 +39,8 @@ class Candidate:
     """One layout with its settings. strategy: as `--strategy` takes it. axes: of its mesh; empty for one process."""
 
     strategy: str
-    axes: tuple[Axis, ...]
-    layout: Layout
+    axes: tuple[StrategyAxis, ...]
+    layout: RankLayout
     gradient_accumulation: int
 
     @property
@@ -65,7 +65,7 @@ class Candidate:
         }
 
 
-def candidates(space: Space) -> Iterator[Candidate]:
+def enumerate_candidates(space: CandidateSpace) -> Iterator[Candidate]:
     """All candidates, in no particular order, including those that a strategy refuses."""
     if space.alone and "none" in space.strategies:
         yield from _vary_settings(space, (), 1)
@@ -86,7 +86,7 @@ def candidates(space: Space) -> Iterator[Candidate]:
                             yield from _vary_settings(space, axes, data)
 
 
-def spelled(axes: Sequence[Axis]) -> str:
+def format_axes(axes: Sequence[StrategyAxis]) -> str:
     """The strategy of these axes as `--strategy` takes it and runs are named; a single axis is written without its
     degree."""
     if not axes:
@@ -98,10 +98,10 @@ def spelled(axes: Sequence[Axis]) -> str:
     return "+".join(words)
 
 
-def _vary_settings(space: Space, axes: tuple[Axis, ...], data: int) -> Iterator[Candidate]:
+def _vary_settings(space: CandidateSpace, axes: tuple[StrategyAxis, ...], data: int) -> Iterator[Candidate]:
     """The candidates of one mesh: every micro-batch with every kind of checkpointing. data: number of replicas."""
     each = space.global_batch // data
-    name = spelled(axes)
+    name = format_axes(axes)
     for micro_batch in _divisors(each) if space.micro_batches is None else space.micro_batches:
         if each % micro_batch:
             continue
@@ -109,43 +109,45 @@ def _vary_settings(space: Space, axes: tuple[Axis, ...], data: int) -> Iterator[
             yield Candidate(
                 strategy=name,
                 axes=axes,
-                layout=layout_of(axes, micro_batch=micro_batch, checkpointing=checkpointing),
+                layout=make_layout(axes, micro_batch=micro_batch, checkpointing=checkpointing),
                 gradient_accumulation=each // micro_batch,
             )
 
 
-def _pipeline_axes(pipeline: int) -> list[tuple[Axis, ...]]:
+def _pipeline_axes(pipeline: int) -> list[tuple[StrategyAxis, ...]]:
     if pipeline == 1:
         return [()]
-    found: list[tuple[Axis, ...]] = []
+    found: list[tuple[StrategyAxis, ...]] = []
     for schedule in SCHEDULES:
         options: dict[str, str] = {} if schedule == "1f1b" else {"schedule": schedule}
-        several = [{"virtual": str(v)} if v != 2 else {} for v in VIRTUAL] if schedule == "interleaved" else [{}]
-        found += [(Axis(strategy="pp", degree=pipeline, options={**options, **more}),) for more in several]
+        several = [{"virtual": str(v)} if v != 2 else {} for v in VIRTUAL_STAGES] if schedule == "interleaved" else [{}]
+        found += [(StrategyAxis(strategy="pp", degree=pipeline, options={**options, **more}),) for more in several]
     return found
 
 
-def _data_axes(data: int, strategies: frozenset[str]) -> list[tuple[Axis, ...]]:
+def _data_axes(data: int, strategies: frozenset[str]) -> list[tuple[StrategyAxis, ...]]:
     """How replicas hold parameters, gradients and optimizer states: replicated, sharded, or sharded within groups."""
     if data == 1:
         return [()]
-    found: list[tuple[Axis, ...]] = []
+    found: list[tuple[StrategyAxis, ...]] = []
     if "ddp" in strategies:
-        found.append((Axis(strategy="ddp", degree=data),))
+        found.append((StrategyAxis(strategy="ddp", degree=data),))
     if "fsdp" in strategies:
-        found.append((Axis(strategy="fsdp", degree=data),))
-        found.append((Axis(strategy="fsdp", degree=data, options={"reshard": "false"}),))
+        found.append((StrategyAxis(strategy="fsdp", degree=data),))
+        found.append((StrategyAxis(strategy="fsdp", degree=data, options={"reshard": "false"}),))
     if {"ddp", "fsdp"} <= strategies:
         for shard in _divisors(data)[1:-1]:
-            found.append((Axis(strategy="ddp", degree=data // shard), Axis(strategy="fsdp", degree=shard)))
+            found.append(
+                (StrategyAxis(strategy="ddp", degree=data // shard), StrategyAxis(strategy="fsdp", degree=shard))
+            )
     return found
 
 
-def _tensor_axes(tensor: int) -> list[tuple[Axis, ...]]:
+def _tensor_axes(tensor: int) -> list[tuple[StrategyAxis, ...]]:
     if tensor == 1:
         return [()]
     options: list[dict[str, str]] = [{}, {"sequence_parallel": "true"}]
-    return [(Axis(strategy="tp", degree=tensor, options=each),) for each in options]
+    return [(StrategyAxis(strategy="tp", degree=tensor, options=each),) for each in options]
 
 
 @cache

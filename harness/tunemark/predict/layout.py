@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tunemark.physics.flops import EVERYTHING, Trained
+from tunemark.physics.flops import ALL_WEIGHTS, TrainedWeights
 from tunemark.plugin.descriptors import Architecture
 
 Recompute = Literal["none", "selective", "full"]
@@ -13,7 +13,7 @@ Schedule = Literal["1f1b", "gpipe", "interleaved", "zb", "zbv"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class RankLayout:
     """How ranks share a model and a batch. All degrees are numbers of ranks; data x tensor x pipeline x context is
     `ranks`.
 
@@ -89,7 +89,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stack:
+class SoftwareStack:
     """Properties of the training software that change time or memory.
 
     flash_attention: attention scores are never written to memory (Dao et al. 2022); native_attention: by kernels for
@@ -136,19 +136,19 @@ class Stack:
 
 # PyTorch's parallelism: fp32 parameters are sharded and gathered in 16 bits; logits take 2, 4 and 4 bytes, their
 # gradients 4, 4 and 2 (cross_entropy of float logits).
-TORCH = Stack()
+TORCH = SoftwareStack()
 # `head_bytes` where the loss is one compiled kernel: logits in 2 and 4 bytes, and the same for their gradients.
 COMPILED_HEAD_BYTES = 12.0
 # Megatron with Transformer Engine: 16-bit parameters, fp32 gradients, master copy and Adam's two moments (18 bytes,
 # Korthikanti et al. 2022, section 4); the loss takes 2 + 4 bytes a logit, in place.
-MEGATRON = Stack(
+MEGATRON = SoftwareStack(
     native_attention=True, fused=True, tensor_overlap=True, pipeline_balanced=True, scattered_messages=True,
     head_bytes=6.0, head_gradient_bytes=5.0,
     parameter_bytes=2.0, gradient_bytes=4.0, main_bytes=12.0, gather_bytes=2.0, reduce_bytes=4.0, touched_bytes=4.0,
     stream_bytes=12.0,
 )  # fmt: skip
 # Megatron as of 2021, in fp16: scores in memory, nothing overlapped.
-MEGATRON_2021 = Stack(
+MEGATRON_2021 = SoftwareStack(
     flash_attention=False, tensor_overlap=False, data_overlap=False, scattered_messages=True, head_bytes=10.0,
     parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0, stream_bytes=24.0,
 )  # fmt: skip
@@ -169,6 +169,6 @@ class Workload:
     precision: str = "bf16"
     optimizer: str = "adamw"
     trained_fraction: float = 1.0
-    trained: Trained = EVERYTHING
+    trained: TrainedWeights = ALL_WEIGHTS
     packed: bool = False
-    stack: Stack = TORCH
+    stack: SoftwareStack = TORCH

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seconds:
+class StepSeconds:
     """Seconds of one step of the slowest rank. communication: exposed, not hidden by computation. data: once a step."""
 
     compute: float
@@ -21,7 +21,7 @@ class Seconds:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bytes:
+class MemoryBytes:
     """Peak memory of the rank that needs most. buffers: of collectives. workspace: temporaries, also the loss's."""
 
     parameters: float
@@ -43,8 +43,8 @@ class Prediction:
     memory, from `DeviceFacts`; bounds are two of them to either side.
     """
 
-    seconds: Seconds
-    bytes: Bytes
+    seconds: StepSeconds
+    bytes: MemoryBytes
     tokens_per_step: int
     ranks: int
     flops: float

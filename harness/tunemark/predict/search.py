@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from tunemark.predict.analytic import impossible, memory
-from tunemark.predict.calibration import Mechanism, expected
-from tunemark.predict.candidates import Candidate, Space, candidates
+from tunemark.predict.calibration import MechanismCost, predict_calibrated
+from tunemark.predict.candidates import Candidate, CandidateSpace, enumerate_candidates
+from tunemark.predict.cost_model import find_layout_error, predict_memory
+from tunemark.predict.hardware_rates import DeviceFacts
 from tunemark.predict.layout import Workload
-from tunemark.predict.machine import DeviceFacts
 from tunemark.predict.prediction import Prediction
 
 Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
@@ -24,13 +24,13 @@ Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
 # Largest number of rows in the log: the best of each kind of layout, and the best of all.
 _MAX_ROWS = 24
 # Relative difference of predicted rates below which layouts count as equal: prediction errors are several times larger.
-RESOLUTION = 0.02
+PREDICTION_RESOLUTION = 0.02
 # Largest number of rejection reasons that are listed; rarer ones are counted together.
 _MAX_REASONS = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ground:
+class HardwareModel:
     """The hardware that layouts are predicted on. facts: of one rank of a distributed strategy; memory_bytes: that it
     may use, None where unknown. alone, alone_bytes: the same for the single process of strategy none, where it can use
     this size. source: origin of the figures, in words. is_shared: all ranks share one memory, memory_bytes is a rank's
@@ -42,7 +42,7 @@ class Ground:
     alone_bytes: float | None = None
     source: str = ""
     is_shared: bool = False
-    mechanisms: Mapping[str, Mechanism] = field(default_factory=dict)
+    mechanisms: Mapping[str, MechanismCost] = field(default_factory=dict)
 
     def of(self, candidate: Candidate) -> tuple[DeviceFacts, float | None]:
         if not candidate.axes:
@@ -52,7 +52,7 @@ class Ground:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Option:
+class LayoutOption:
     """One row of a search's log: a layout with its settings. Rates are slot tokens/s of the whole job. low, high: of
     the predicted rate, its bounds. seconds: the predicted step by part. memory_bytes: predicted, of the rank that needs
     most; memory_high_bytes: its upper bound. tried_tokens_per_s: measured over the trial's few steps. trial_s: duration
@@ -99,7 +99,7 @@ class SearchLog:
     prediction_s: float
     trials: int = 0
     trial_s: float = 0.0
-    options: tuple[Option, ...] = ()
+    options: tuple[LayoutOption, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -107,13 +107,13 @@ class SearchLog:
         return self.prediction_s + self.trial_s
 
     @property
-    def chosen(self) -> Option | None:
+    def chosen(self) -> LayoutOption | None:
         """The chosen option; None where nothing fits or nothing was chosen yet."""
         return next((option for option in self.options if option.outcome == "chosen"), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ranked:
+class RankedCandidate:
     """A candidate that fits, with its prediction."""
 
     candidate: Candidate
@@ -125,25 +125,25 @@ class Ranked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class SearchResult:
     """Result of a search: the candidates that fit, fastest first, and the log. least: of the candidates that do not
     fit, the one that needs the least memory."""
 
-    ranked: tuple[Ranked, ...]
+    ranked: tuple[RankedCandidate, ...]
     log: SearchLog
     least: Candidate | None = None
 
 
-def search(
+def search_layouts(
     work: Workload,
-    space: Space,
-    ground: Ground,
+    space: CandidateSpace,
+    ground: HardwareModel,
     *,
     refusal: Callable[[Candidate], str | None],
     requested: Mapping[str, int | str],
     free: Sequence[str] = (),
     clock: Callable[[], float] = time.perf_counter,
-) -> Found:
+) -> SearchResult:
     """Check and rank all candidates of the space. refusal: why a candidate's strategy cannot train the model, or None.
 
     Raises KeyError where the device's peak in the precision is unknown.
@@ -152,30 +152,30 @@ def search(
     reasons: Counter[str] = Counter()
     refused: dict[tuple[str, int], str | None] = {}
     count = possible = 0
-    ranked: list[Ranked] = []
+    ranked: list[RankedCandidate] = []
     too_large: dict[tuple[str, ...], tuple[float, Candidate]] = {}
-    for candidate in candidates(space):
+    for candidate in enumerate_candidates(space):
         count += 1
         asked = candidate.strategy, candidate.gradient_accumulation
         if asked not in refused:
-            refused[asked] = refusal(candidate) or impossible(work, candidate.layout)
+            refused[asked] = refusal(candidate) or find_layout_error(work, candidate.layout)
         if why := refused[asked]:
             reasons[_generalise_reason(why)] += 1
             continue
         possible += 1
         facts, there = ground.of(candidate)
-        needed = memory(work, candidate.layout, facts).total
+        needed = predict_memory(work, candidate.layout, facts).total
         if there is not None and needed > there:
             reasons[_out_of_memory_reason(candidate.names)] += 1
             former = too_large.get(candidate.names)
             if former is None or needed < former[0]:
                 too_large[candidate.names] = needed, candidate
             continue
-        found = expected(work, candidate.layout, facts, ground.mechanisms)
-        ranked.append(Ranked(candidate=candidate, prediction=found))
+        found = predict_calibrated(work, candidate.layout, facts, ground.mechanisms)
+        ranked.append(RankedCandidate(candidate=candidate, prediction=found))
     ranked.sort(key=_sort_key)
     seconds = clock() - began_s
-    options = [option_of(each) for each in shown(ranked)]
+    options = [make_option(each) for each in select_logged(ranked)]
     kinds = {each.candidate.names for each in ranked}
     for names, (_, candidate) in too_large.items():
         if names not in kinds:
@@ -195,30 +195,32 @@ def search(
         options=tuple(options),
     )
     least = min(too_large.values(), key=lambda pair: pair[0])[1] if too_large else None
-    return Found(ranked=tuple(ranked), log=log, least=least)
+    return SearchResult(ranked=tuple(ranked), log=log, least=least)
 
 
-def fits(work: Workload, space: Space, ground: Ground, refusal: Callable[[Candidate], str | None]) -> bool:
+def has_fitting_candidate(
+    work: Workload, space: CandidateSpace, ground: HardwareModel, refusal: Callable[[Candidate], str | None]
+) -> bool:
     """Whether any candidate fits in memory; checks each layout only with the settings that need least."""
     frugal = replace(
         space,
         micro_batches=space.micro_batches or (1,),
         checkpointings=("full",) if "full" in space.checkpointings else space.checkpointings,
     )
-    for candidate in candidates(frugal):
+    for candidate in enumerate_candidates(frugal):
         facts, there = ground.of(candidate)
-        is_small = there is None or memory(work, candidate.layout, facts).total <= there
-        if is_small and not impossible(work, candidate.layout) and not refusal(candidate):
+        is_small = there is None or predict_memory(work, candidate.layout, facts).total <= there
+        if is_small and not find_layout_error(work, candidate.layout) and not refusal(candidate):
             return True
     return False
 
 
-def to_try(ranked: Sequence[Ranked], trials: int) -> list[Ranked]:
+def select_trials(ranked: Sequence[RankedCandidate], trials: int) -> list[RankedCandidate]:
     """The candidates to try: the best of all, the best of each other kind of layout whose bounds overlap with it (the
     cost model errs more between kinds than within one), then the next best."""
     if not ranked:
         return []
-    kinds: dict[tuple[str, ...], Ranked] = {}
+    kinds: dict[tuple[str, ...], RankedCandidate] = {}
     for each in ranked:
         kinds.setdefault(each.candidate.names, each)
     floor = _rate_bounds(ranked[0].prediction)[0]
@@ -227,14 +229,14 @@ def to_try(ranked: Sequence[Ranked], trials: int) -> list[Ranked]:
     return [*first, *rest][:trials]
 
 
-def preferred(ranked: Sequence[Ranked]) -> int:
+def choose_by_prediction(ranked: Sequence[RankedCandidate]) -> int:
     """Index of the candidate that is chosen by prediction alone: among those within the resolution of the fastest, the
     one with the fewest axes, then preferably without a pipeline, then the fastest."""
-    near = [number for number, each in enumerate(ranked) if each.rate >= (1 - RESOLUTION) * ranked[0].rate]
+    near = [number for number, each in enumerate(ranked) if each.rate >= (1 - PREDICTION_RESOLUTION) * ranked[0].rate]
     return min(near, key=lambda n: (len(ranked[n].candidate.axes), "pp" in ranked[n].candidate.names, n))
 
 
-def neighbours(ranked: Sequence[Ranked], best: Ranked) -> list[Ranked]:
+def find_micro_batch_neighbours(ranked: Sequence[RankedCandidate], best: RankedCandidate) -> list[RankedCandidate]:
     """The same layout with the next smaller and the next larger micro-batch, the better prediction first; worth a trial
     because the cost model has no processor caches."""
     own = best.candidate
@@ -248,13 +250,13 @@ def neighbours(ranked: Sequence[Ranked], best: Ranked) -> list[Ranked]:
     return sorted((each for each in (smaller, larger) if each is not None), key=_sort_key)
 
 
-def _micro_batch(each: Ranked) -> int:
+def _micro_batch(each: RankedCandidate) -> int:
     return each.candidate.micro_batch
 
 
-def shown(ranked: Sequence[Ranked]) -> list[Ranked]:
+def select_logged(ranked: Sequence[RankedCandidate]) -> list[RankedCandidate]:
     """The candidates that a log lists: the best of each kind of layout, and the best of all."""
-    kinds: dict[tuple[str, ...], Ranked] = {}
+    kinds: dict[tuple[str, ...], RankedCandidate] = {}
     for each in ranked:
         kinds.setdefault(each.candidate.names, each)
     kept = list(kinds.values())[: _MAX_ROWS // 2]
@@ -262,11 +264,11 @@ def shown(ranked: Sequence[Ranked]) -> list[Ranked]:
     return sorted(kept[:_MAX_ROWS], key=_sort_key)
 
 
-def option_of(each: Ranked, outcome: Outcome = "predicted") -> Option:
+def make_option(each: RankedCandidate, outcome: Outcome = "predicted") -> LayoutOption:
     """The log's row of a candidate."""
     candidate, p = each.candidate, each.prediction
     low, high = _rate_bounds(p)
-    return Option(
+    return LayoutOption(
         strategy=candidate.strategy,
         checkpointing=candidate.checkpointing,
         micro_batch=candidate.micro_batch,
@@ -298,18 +300,18 @@ def _rate_bounds(p: Prediction) -> tuple[float, float]:
     return p.tokens_per_step / high_s, p.tokens_per_step / low_s
 
 
-def _sort_key(each: Ranked) -> tuple[float, float, int]:
+def _sort_key(each: RankedCandidate) -> tuple[float, float, int]:
     """Sort key: rate, then less memory, then fewer axes."""
     return -round(each.rate, 6), each.prediction.bytes.total, len(each.candidate.axes)
 
 
-def _make_unfitting_option(work: Workload, candidate: Candidate, ground: Ground) -> Option:
+def _make_unfitting_option(work: Workload, candidate: Candidate, ground: HardwareModel) -> LayoutOption:
     """The log's row of a kind of layout that does not fit; `candidate` is the one that needs least."""
     facts, there = ground.of(candidate)
     assert there is not None, "nothing is left out for a memory that is unknown"
-    p = expected(work, candidate.layout, facts, ground.mechanisms)
+    p = predict_calibrated(work, candidate.layout, facts, ground.mechanisms)
     words = f"the least that {'+'.join(candidate.names)} needs, of {there / 2**30:.1f} GiB"
-    row = option_of(Ranked(candidate=candidate, prediction=p), "does not fit")
+    row = make_option(RankedCandidate(candidate=candidate, prediction=p), "does not fit")
     return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)
 
 

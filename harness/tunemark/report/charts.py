@@ -13,7 +13,7 @@ Origin = Literal["measured", "simulated", "imported", "predicted"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class DotRow:
     """One row of a `DotPlot`. value, low, high: None if unknown, for the reason in note. group: a heading that
     neighbouring rows share. verdict: empty if there is none."""
 
@@ -29,7 +29,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Whole:
+class StackedBar:
     """One bar of a `StackedBars` chart. parts: in the chart's order, 0 for a part that it does not have.
 
     note: the text after it, such as its sum."""
@@ -42,7 +42,7 @@ class Whole:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
+class ChartPoint:
     x: float
     y: float
     low: float | None = None
@@ -53,30 +53,30 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Series:
+class ChartLine:
     """One line of a `LineChart`. kind: connected "points" that were measured or predicted, a fitted "curve" whose
     points carry its band, or the "ideal"."""
 
     label: str
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     kind: Literal["points", "curve", "ideal"] = "points"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dots:
+class DotPlot:
     """A row for each value with its interval, on an axis from zero. unit: as printed."""
 
     key: str
     title: str
     help: str
     unit: str
-    rows: tuple[Row, ...]
+    rows: tuple[DotRow, ...]
     left_out: int = 0
     """Number of rows that are not drawn, to keep the chart readable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
+class StackedBars:
     """Stacked bars. names: of the parts. is_share: the parts are fractions of 1."""
 
     key: str
@@ -84,13 +84,13 @@ class Parts:
     help: str
     unit: str
     names: tuple[str, ...]
-    rows: tuple[Whole, ...]
+    rows: tuple[StackedBar, ...]
     is_share: bool = False
     left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lines:
+class LineChart:
     """y over x. x_log: the x axis is logarithmic. Axes that are not start at zero."""
 
     key: str
@@ -98,14 +98,14 @@ class Lines:
     help: str
     x: str
     y: str
-    series: tuple[Series, ...]
+    series: tuple[ChartLine, ...]
     x_log: bool = False
     is_compact: bool = False
     """Drawn lower, below another chart with the same x axis."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Steps:
+class StepTimeChart:
     """A value over the steps of one attempt. first, last: the steps before and at the end of the timed part; None if
     nothing was timed. median: of the timed part."""
 
@@ -122,4 +122,4 @@ class Steps:
     run_id: str | None = None
 
 
-Chart = Dots | Parts | Lines | Steps
+Chart = DotPlot | StackedBars | LineChart | StepTimeChart

@@ -7,26 +7,26 @@ from operator import attrgetter
 from typing import Any
 
 from tunemark.report.labels import device_of
-from tunemark.report.report import Cell, Column, Table
-from tunemark.report.words import Say
+from tunemark.report.report import Cell, Column, ReportTable
+from tunemark.report.translation import Translate
 from tunemark.results import Result
 
-Field = tuple[Column, Callable[[Result], Cell]]
+RunColumn = tuple[Column, Callable[[Result], Cell]]
 
 
-def table(
+def make_table(
     key: str,
     title: str,
-    fields: Sequence[Field],
+    fields: Sequence[RunColumn],
     results: Sequence[Result],
     derivations: Sequence[Mapping[str, str]],
-    tr: Say,
-) -> Table:
+    tr: Translate,
+) -> ReportTable:
     """A table of one row for each run, run_id first. derivations: of each run, by column. title: already translated."""
     all_fields = [_KEY, *fields]
     names = [column.name for column, _ in all_fields]
     columns = [map(read, results) for _, read in all_fields]
-    return Table(
+    return ReportTable(
         key=key,
         title=title,
         columns=tuple(_translated(column, tr) for column, _ in all_fields),
@@ -37,41 +37,41 @@ def table(
     )
 
 
-def phases(results: Sequence[Result], field: str) -> list[Field]:
+def phase_columns(results: Sequence[Result], field: str) -> list[RunColumn]:
     """A column for each name in a field that maps names to seconds, over all runs."""
     names = dict.fromkeys(name for r in results for name in getattr(r, field) or {})
     return [_phase_column(field, name) for name in names]
 
 
-def cell(value: Any) -> Cell:
+def to_cell(value: Any) -> Cell:
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
     found: Cell = value
     return found
 
 
-def selected(result: Result) -> str | None:
+def selected_strategy(result: Result) -> str | None:
     """The strategy that was actually used, in the platform's own spelling if it has one; None if unknown."""
     if not result.strategy_selected:
         return None
-    return str(result.strategy_selected.get("spelled") or cell(result.strategy_selected))
+    return str(result.strategy_selected.get("spelled") or to_cell(result.strategy_selected))
 
 
-def _col(name: str, title: str, unit: str = "", help: str = "") -> Field:
+def _col(name: str, title: str, unit: str = "", help: str = "") -> RunColumn:
     return Column(name=name, title=title, unit=unit, help=help), attrgetter(name)
 
 
-def _held_out_column(field: str, title: str, unit: str) -> Field:
+def _held_out_column(field: str, title: str, unit: str) -> RunColumn:
     column = Column(name=f"held_out_{field}", title=title, unit=unit, help="documents kept out of training")
     return column, lambda r: getattr(r.held_out, field) if r.held_out else None
 
 
-def _phase_column(field: str, name: str) -> Field:
+def _phase_column(field: str, name: str) -> RunColumn:
     column = Column(name=f"{field.removesuffix('_s')}_{name}_s", title=name, unit="s", help=name)
     return column, lambda r: (getattr(r, field) or {}).get(name)
 
 
-def _translated(column: Column, tr: Say) -> Column:
+def _translated(column: Column, tr: Translate) -> Column:
     # A column whose help is its title is named by a plugin, and has no translation.
     if column.help == column.title:
         return Column(name=column.name, title=column.title, unit=column.unit)
@@ -81,7 +81,7 @@ def _translated(column: Column, tr: Say) -> Column:
 
 
 _KEY = _col("run_id", "run")
-THROUGHPUT: list[Field] = [
+THROUGHPUT: list[RunColumn] = [
     _col("tokens_per_s", "content", "tokens/s", "content tokens over the wall time of the timed steps, whole job"),
     _col("verdict", "verdict", help="valid, suspect, invalid or unknown"),
     _col("attempts", "attempts"),
@@ -97,7 +97,7 @@ THROUGHPUT: list[Field] = [
     _col("breakdown", "breakdown", help="every part of a step was waited for: its rate is not the run's"),
     _col("simulated", "simulated", help="the accelerator is a simulator's: no figure says how fast anything is"),
 ]
-STEP: list[Field] = [
+STEP: list[RunColumn] = [
     (
         Column(name="step_time_p50_s", title="step p50", unit="s"),
         lambda r: r.step_time_s.p50 if r.step_time_s else None,
@@ -114,16 +114,16 @@ STEP: list[Field] = [
     _col("loss_last", "last loss", "nat"),
     _col("stop_reason", "stopped by"),
 ]
-HELD_OUT: list[Field] = [
+HELD_OUT: list[RunColumn] = [
     _held_out_column("documents", "held-out documents", ""),
     _held_out_column("loss_before", "held-out loss before", "nat"),
     _held_out_column("loss_after", "held-out loss after", "nat"),
 ]
-SAVED: list[Field] = [
+SAVED: list[RunColumn] = [
     (Column(name="saved_path", title="folder"), lambda r: r.saved.path if r.saved else None),
     (Column(name="saved_bytes", title="size", unit="bytes"), lambda r: r.saved.bytes if r.saved else None),
 ]
-TOKENS: list[Field] = [
+TOKENS: list[RunColumn] = [
     _col("tokens_per_s", "content", "tokens/s"),
     _col("slot_tokens_per_s", "slots", "tokens/s"),
     _col("trained_tokens_per_s", "trained", "tokens/s"),
@@ -132,7 +132,7 @@ TOKENS: list[Field] = [
     (Column(name="tokens_content", title="content tokens"), lambda r: r.tokens.content if r.tokens else None),
     (Column(name="tokens_trained", title="trained tokens"), lambda r: r.tokens.trained if r.tokens else None),
 ]
-MEMORY: list[Field] = [
+MEMORY: list[RunColumn] = [
     _col("peak_memory_bytes", "memory", "bytes", "of the rank that held most"),
     _col("requested_bytes", "memory refused", "bytes", "the allocation that failed"),
     _col("available_bytes", "available for it", "bytes"),
@@ -148,7 +148,7 @@ MEMORY: list[Field] = [
         lambda r: (r.telemetry_reasons or {}).get("energy_per_token_j"),
     ),
 ]
-SETTINGS: list[Field] = [
+SETTINGS: list[RunColumn] = [
     _col("dataset", "dataset"),
     _col("data_sha256", "data sha256"),
     _col("train_on", "train on"),
@@ -171,7 +171,7 @@ SETTINGS: list[Field] = [
     _col("processes", "processes"),
     _col("threads", "threads"),
     _col("data_ranks", "data ranks"),
-    (Column(name="strategy_selected", title="strategy selected"), lambda r: cell(r.strategy_selected)),
+    (Column(name="strategy_selected", title="strategy selected"), lambda r: to_cell(r.strategy_selected)),
     _col("parameters", "parameters"),
     _col("trainable_parameters", "trainable"),
     _col("flops_per_token", "FLOPs per token", "FLOP"),

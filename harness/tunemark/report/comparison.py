@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tunemark.analysis import alike
-from tunemark.analysis.compare import Alone, Comparison, Gain, Group, Row
-from tunemark.report.rounding import escaped, plus_minus
+from tunemark.analysis import comparability
+from tunemark.analysis.compare import AutoGain, Comparison, ComparisonGroup, ComparisonRow, UnmatchedRun
+from tunemark.report.formatting import escape, format_estimate
 from tunemark.results.ratio import Ratio
-from tunemark.units import gib, significant
+from tunemark.units import format_gib, format_significant
 
 # The shared settings of a group that are shown, in this order.
 _SHARED_FIELDS = (
@@ -45,7 +45,7 @@ def comparison_text(found: Comparison) -> str:
     else:
         notes.append("faster or slower is said where the interval leaves out 1.")
     notes += [note + "." for note in found.notes]
-    return "\n\n".join([*parts, "\n".join(escaped(note) for note in notes)])
+    return "\n\n".join([*parts, "\n".join(escape(note) for note in notes)])
 
 
 def ratio_text(ratio: Ratio | None) -> str:
@@ -53,23 +53,24 @@ def ratio_text(ratio: Ratio | None) -> str:
     if ratio is None:
         return "-"
     if ratio.low is None or ratio.high is None:
-        return f"{significant(ratio.value, 3)} (no interval)"
+        return f"{format_significant(ratio.value, 3)} (no interval)"
     half = (ratio.high - ratio.low) / 2
     if half > _WIDE * ratio.value:
-        return f"{significant(ratio.value, 2)} ({significant(ratio.low, 2)} to {significant(ratio.high, 2)})"
+        value, low, high = (format_significant(x, 2) for x in (ratio.value, ratio.low, ratio.high))
+        return f"{value} ({low} to {high})"
     # A width below a millionth is rounding.
     decimals = max(0, 1 - math.floor(math.log10(half))) if half > 1e-6 else 4
     value, low, high = (f"{x:,.{decimals}f}" for x in (ratio.value, ratio.low, ratio.high))
     return f"{value} ({low} to {high})"
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
     """A Markdown table whose first `left` columns are text."""
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * left + "---:|" * (len(header) - left)]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _group(group: Group, by: Sequence[str]) -> str:
+def _group(group: ComparisonGroup, by: Sequence[str]) -> str:
     shared = "; ".join(
         f"{name.replace('_', ' ')} {_format_value(group.shared[name])}"
         for name in _SHARED_FIELDS
@@ -83,24 +84,24 @@ def _group(group: Group, by: Sequence[str]) -> str:
         del columns["selected"]
     if not any(row.simulated for row in rows):
         del columns["simulated"]
-    base = escaped(group.baseline) if group.baseline is not None else "nothing"
+    base = escape(group.baseline) if group.baseline is not None else "nothing"
     header = [" ".join(by) or "run", *(name.format(base=base) for name in columns)]
-    table = markdown(header, [[escaped(row.label), *(read(row) for read in columns.values())] for row in rows], 1)
-    lines = [escaped(shared), "", table]
+    table = markdown_table(header, [[escape(row.label), *(read(row) for read in columns.values())] for row in rows], 1)
+    lines = [escape(shared), "", table]
     if group.worth:
         lines += ["", "What automatic parallelization is worth:"]
         for name in dict.fromkeys(gain.auto for gain in group.worth):
             lines += ["", *_gains_table([gain for gain in group.worth if gain.auto == name])]
         lines += ["", _WORTH_WORDS]
-    notes = [f"compared despite {alike.words(group.despite)}"] if group.despite else []
+    notes = [f"compared despite {comparability.format_fields(group.despite)}"] if group.despite else []
     notes += [f"{row.label}: {row.reason}" for row in rows if row.reason]
     notes += group.notes
     if group.surroundings:
-        notes.append(f"also different: {alike.words(group.surroundings)}; `tunemark why` ranks it")
-    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in notes)]) if notes else "\n".join(lines)
+        notes.append(f"also different: {comparability.format_fields(group.surroundings)}; `tunemark why` ranks it")
+    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in notes)]) if notes else "\n".join(lines)
 
 
-def _gains_table(worth: Sequence[Gain]) -> list[str]:
+def _gains_table(worth: Sequence[AutoGain]) -> list[str]:
     rows = []
     for gain in worth:
         regret = "-"
@@ -109,44 +110,44 @@ def _gains_table(worth: Sequence[Gain]) -> list[str]:
             regret = f"{100 * r.value:.1f}"
             if r.low is not None and r.high is not None:
                 regret += f" ({100 * r.low:.1f} to {100 * r.high:.1f})"
-        against = escaped(", ".join(gain.against)) or "-"
+        against = escape(", ".join(gain.against)) or "-"
         paid = "-" if gain.paid_back_s is None else f"{gain.paid_back_s:,.0f}"
-        rows.append([escaped(gain.over), against, ratio_text(gain.ratio), regret, paid, gain.outcome])
-    name = escaped(worth[0].auto)
+        rows.append([escape(gain.over), against, ratio_text(gain.ratio), regret, paid, gain.outcome])
+    name = escape(worth[0].auto)
     header = [f"{name} over", "which is", "ratio (95 %)", "regret (%)", "search paid back (s)", f"{name} is"]
-    lines = [markdown(header, rows, 2)]
-    lines += [f"- {escaped(gain.over)}: {escaped(gain.reason)}" for gain in worth if gain.reason]
+    lines = [markdown_table(header, rows, 2)]
+    lines += [f"- {escape(gain.over)}: {escape(gain.reason)}" for gain in worth if gain.reason]
     return lines
 
 
-def _not_compared(one: Alone) -> str:
+def _not_compared(one: UnmatchedRun) -> str:
     if one.nearest is None:
-        return f"- {escaped(one.label)} ({one.run_id}): nothing to compare with"
-    return f"- {escaped(one.label)} ({one.run_id}): {escaped(one.nearest)} comes nearest, but for " + escaped(
-        alike.words(one.differs)
+        return f"- {escape(one.label)} ({one.run_id}): nothing to compare with"
+    return f"- {escape(one.label)} ({one.run_id}): {escape(one.nearest)} comes nearest, but for " + escape(
+        comparability.format_fields(one.differs)
     )
 
 
-def _memory(row: Row) -> str:
+def _memory(row: ComparisonRow) -> str:
     parts = []
     if row.peak_memory_bytes is not None:
         known = row.memory_ratio is not None and row.outcome != "baseline"
-        ratio = f" ({significant(row.memory_ratio or 0, 3)} x)" if known else ""
-        parts.append(f"{gib(row.peak_memory_bytes)}{ratio}")
+        ratio = f" ({format_significant(row.memory_ratio or 0, 3)} x)" if known else ""
+        parts.append(f"{format_gib(row.peak_memory_bytes)}{ratio}")
     if row.requested_bytes is not None:
-        parts.append(f"{gib(row.requested_bytes)} refused")
+        parts.append(f"{format_gib(row.requested_bytes)} refused")
     return ", ".join(parts) or "-"
 
 
-_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "tokens/s (content)": lambda row: plus_minus(row.tokens_per_s) if row.tokens_per_s else "-",
+_COLUMNS: dict[str, Callable[[ComparisonRow], str]] = {
+    "tokens/s (content)": lambda row: format_estimate(row.tokens_per_s) if row.tokens_per_s else "-",
     "attempts": lambda row: str(row.attempts),
     "ratio to {base} (95 %)": lambda row: ratio_text(row.ratio),
     "outcome": lambda row: row.outcome,
     "memory (GiB)": _memory,
     "to first step (s)": lambda row: "-" if row.time_to_first_step_s is None else f"{row.time_to_first_step_s:.1f}",
     "search (s)": lambda row: "-" if row.search_s is None else f"{row.search_s:.1f}",
-    "selected": lambda row: escaped(_selected(row.strategy_selected)),
+    "selected": lambda row: escape(_selected(row.strategy_selected)),
     "status": lambda row: row.status,
     "verdict": lambda row: row.verdict,
     "simulated": lambda row: "SIMULATED" if row.simulated else "no",

@@ -6,7 +6,7 @@ from tunemark.analysis.prices import Prices
 from tunemark.results import Estimate, Result
 
 
-def cost(result: Result, prices: Prices) -> Estimate | None:
+def cost_per_million_tokens(result: Result, prices: Prices) -> Estimate | None:
     """Cost per million content tokens, with the interval of the rate. None without a price or a rate, and on a
     simulated device, whose rate is not an accelerator's."""
     rate = result.tokens_per_s

@@ -6,13 +6,13 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tunemark.experiment.settings import BY_NAME
+from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.report.charts import Origin
-from tunemark.report.words import Say
-from tunemark.results import Identity, Result
+from tunemark.report.translation import Translate
+from tunemark.results import Result, RunIdentity
 
 
-def origin(result: Result) -> Origin:
+def origin_of(result: Result) -> Origin:
     return "simulated" if result.simulated else "measured"
 
 
@@ -20,7 +20,7 @@ def device_of(result: Result) -> str:
     return f"{result.device}:{result.size}"
 
 
-def labels(results: Sequence[Result], tr: Say, *, without: Sequence[str] = ()) -> list[str]:
+def make_labels(results: Sequence[Result], tr: Translate, *, without: Sequence[str] = ()) -> list[str]:
     """A name for each run, made of as few differing settings as distinguish the runs. Model, device, strategy and
     breakdown are always used where they differ. Identical names are followed by the run_id.
 
@@ -52,7 +52,7 @@ def _short_id(r: Result) -> str:
     return beginning[:6] + dash + number
 
 
-def shared(results: Sequence[Result], tr: Say) -> list[tuple[str, str]]:
+def shared_settings(results: Sequence[Result], tr: Translate) -> list[tuple[str, str]]:
     """(setting, value) pairs that are the same for all runs."""
     if not results:
         return []
@@ -63,7 +63,9 @@ def shared(results: Sequence[Result], tr: Say) -> list[tuple[str, str]]:
 
 def command_of(r: Result) -> str:
     """The command that measures a run again, with every setting that is not the default."""
-    given: dict[str, object] = {name: getattr(r, name) for name in Identity.__struct_fields__ if name in BY_NAME}
+    given: dict[str, object] = {
+        name: getattr(r, name) for name in RunIdentity.__struct_fields__ if name in SETTINGS_BY_NAME
+    }
     given.update(
         device=device_of(r),
         strategy=r.strategy_requested,
@@ -81,10 +83,10 @@ def command_of(r: Result) -> str:
     )
     words = ["tunemark", "run"]
     for name, value in given.items():
-        is_default = value == BY_NAME[name].default and name != "device"
+        is_default = value == SETTINGS_BY_NAME[name].default and name != "device"
         if value is None or value is False or is_default:
             continue
-        words += [BY_NAME[name].flag, *([] if value is True else [shlex.quote(_format(value))])]
+        words += [SETTINGS_BY_NAME[name].flag, *([] if value is True else [shlex.quote(_format(value))])]
     return " ".join(words)
 
 
@@ -92,7 +94,7 @@ def _format(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _label(r: Result, varying: set[str], tr: Say) -> str:
+def _label(r: Result, varying: set[str], tr: Translate) -> str:
     parts = []
     for name, read in _SETTINGS.items():
         value = read(r)

@@ -12,13 +12,13 @@ from tunemark.analysis.scaling import Scaling
 from tunemark.report.charts import Chart, Origin
 from tunemark.report.table import Cell as Cell
 from tunemark.report.table import Column as Column
-from tunemark.report.table import Table as Table
-from tunemark.report.words import Language
+from tunemark.report.table import ReportTable as ReportTable
+from tunemark.report.translation import Language
 from tunemark.results.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class Headline:
     """A result in one sentence. value: the part to emphasise, empty if there is none. detail: its uncertainty."""
 
     text: str
@@ -37,7 +37,7 @@ class Section:
     title: str
     intro: str = ""
     charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     missing: tuple[str, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
     """(what it measures, the command)."""
@@ -46,7 +46,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Detail:
+class RunDetail:
     """Everything about one run: attempts, raw steps if available, and the command to measure it again."""
 
     run_id: str
@@ -56,10 +56,10 @@ class Detail:
     verdict: str
     summary: str
     command: str
-    attempts: Table
+    attempts: ReportTable
     traces: tuple[Trace, ...]
     charts: tuple[Chart, ...]
-    findings: Table
+    findings: ReportTable
     facts: tuple[tuple[str, str], ...]
     """(name, value) of its environment, without what all runs share."""
 
@@ -74,14 +74,14 @@ class Report:
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     language: Language = "en"
-    headlines: tuple[Answer, ...] = ()
-    details: tuple[Detail, ...] = ()
+    headlines: tuple[Headline, ...] = ()
+    details: tuple[RunDetail, ...] = ()
     runs: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     scalings: tuple[Scaling, ...] = ()
 
     @property
-    def tables(self) -> tuple[Table, ...]:
+    def tables(self) -> tuple[ReportTable, ...]:
         """The tables of all sections, in order."""
         return tuple(table for section in self.sections for table in section.tables)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tunemark.analysis.scaling import Band, Fitted, Point, Scaling
-from tunemark.report.rounding import escaped, plus_minus, scaled
-from tunemark.report.table import Cell, Column, Table
+from tunemark.analysis.scaling import Band, Scaling, ScalingFit, ScalingPoint
+from tunemark.report.formatting import escape, format_estimate, scale_estimate
+from tunemark.report.table import Cell, Column, ReportTable
 from tunemark.results.result import Estimate
-from tunemark.units import gib, significant
+from tunemark.units import format_gib, format_significant
 
 SCALING_NOTES = (
     "Scaling: strong keeps the global batch at every size, weak that of each data rank. N0: the smallest size that "
@@ -17,7 +17,7 @@ SCALING_NOTES = (
     "was not measured: its interval is of the fitted law, and holds as far as the law does.",
 )
 
-LAWS = {"amdahl": "Amdahl's law", "gustafson": "Gustafson's law", "usl": "Universal Scalability Law"}
+LAW_NAMES = {"amdahl": "Amdahl's law", "gustafson": "Gustafson's law", "usl": "Universal Scalability Law"}
 _FORMULAS = {
     "amdahl": "x1 N / (1 + s (N - 1))",
     "gustafson": "x1 (s + (1 - s) N)",
@@ -25,7 +25,7 @@ _FORMULAS = {
 }
 
 
-def scaling_tables(scaling: Scaling) -> list[Table]:
+def scaling_tables(scaling: Scaling) -> list[ReportTable]:
     """Tables of the sizes; the laws that were tried and the predictions, if a law was fitted; the best size for each
     goal; and the findings, including why no law was fitted."""
     tables = [_sizes(scaling)]
@@ -38,13 +38,15 @@ def scaling_tables(scaling: Scaling) -> list[Table]:
         Column(name="shown", title="shown", help="its interval sets it apart from every other size measured"),
         Column(name="evidence", title="evidence"),
     )
-    tables.append(Table(title=f"{scaling.title}: which size", columns=columns, rows=tuple(rows), per_run=False))
+    tables.append(ReportTable(title=f"{scaling.title}: which size", columns=columns, rows=tuple(rows), per_run=False))
     findings: list[tuple[Cell, ...]] = [("note", "no-fit", scaling.no_fit)] if scaling.no_fit else []
     findings += [(f.severity, f.rule, f.message) for f in scaling.findings]
     fields = (("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
     header = tuple(Column(name=name, title=words) for name, words in fields)
     if findings:
-        tables.append(Table(title=f"{scaling.title}: findings", columns=header, rows=tuple(findings), per_run=False))
+        tables.append(
+            ReportTable(title=f"{scaling.title}: findings", columns=header, rows=tuple(findings), per_run=False)
+        )
     return tables
 
 
@@ -52,25 +54,25 @@ def scaling_text(scaling: Scaling) -> str:
     """A title and a Markdown table, then a line for the law, each prediction, each goal and each finding."""
     s = scaling
     unit = s.unit or "units"
-    columns: dict[str, Callable[[Point], str]] = {"size": lambda p: escaped(f"{s.device}:{p.size}")}
+    columns: dict[str, Callable[[ScalingPoint], str]] = {"size": lambda p: escape(f"{s.device}:{p.size}")}
     if s.unit:
         columns[f"N ({unit})"] = lambda p: f"{p.units:g}"
     columns["data ranks"] = lambda p: str(p.data_ranks)
     columns["global batch"] = lambda p: str(p.global_batch)
-    columns["tokens/s (content)"] = lambda p: plus_minus(p.tokens_per_s) if p.tokens_per_s else "-"
+    columns["tokens/s (content)"] = lambda p: format_estimate(p.tokens_per_s) if p.tokens_per_s else "-"
     columns["speed-up"] = lambda p: _format_relative(p, p.speedup, 1)
     columns["efficiency (%)"] = lambda p: _format_relative(p, p.efficiency, 100)
     if s.unit:
         columns[f"tokens/s per {unit.removesuffix('s')}"] = lambda p: _number(p.tokens_per_s_per_unit)
     if any(p.communication_share is not None for p in s.points):
         columns["communication (%)"] = lambda p: _percent(p.communication_share)
-    columns["memory (GiB)"] = lambda p: gib(p.peak_memory_bytes) if p.peak_memory_bytes is not None else "-"
-    words: dict[str, Callable[[Point], str]] = {"status": lambda p: p.status, "verdict": lambda p: p.verdict}
+    columns["memory (GiB)"] = lambda p: format_gib(p.peak_memory_bytes) if p.peak_memory_bytes is not None else "-"
+    words: dict[str, Callable[[ScalingPoint], str]] = {"status": lambda p: p.status, "verdict": lambda p: p.verdict}
     if any(p.left_out for p in s.points):
-        words["left out"] = lambda p: escaped(p.left_out or "")
+        words["left out"] = lambda p: escape(p.left_out or "")
     if s.simulated:
         words["origin"] = lambda p: "simulated" if p.simulated else "measured"
-    lines = [f"## {escaped(s.title)}", "", "| " + " | ".join([*columns, *words]) + " |"]
+    lines = [f"## {escape(s.title)}", "", "| " + " | ".join([*columns, *words]) + " |"]
     lines.append("|---|" + "---:|" * (len(columns) - 1) + "---|" * len(words))
     for p in s.points:
         lines.append("| " + " | ".join(read(p) for read in (*columns.values(), *words.values())) + " |")
@@ -88,12 +90,12 @@ def scaling_text(scaling: Scaling) -> str:
     return "\n".join([*lines, ""])
 
 
-def _law_lines(fitted: Fitted, unit: str) -> list[str]:
+def _law_lines(fitted: ScalingFit, unit: str) -> list[str]:
     chosen, *others = fitted.fits
-    lines = [f"fit: {LAWS[chosen.law]}, {_FORMULAS[chosen.law]}, with {_parameters(chosen.parameters)}"]
-    weights = "; ".join(f"{LAWS[f.law]} {100 * f.weight:.1f} %" for f in (chosen, *others))
+    lines = [f"fit: {LAW_NAMES[chosen.law]}, {_FORMULAS[chosen.law]}, with {_parameters(chosen.parameters)}"]
+    weights = "; ".join(f"{LAW_NAMES[f.law]} {100 * f.weight:.1f} %" for f in (chosen, *others))
     lines.append(f"  chosen by {fitted.criterion}; Akaike weights: {weights}")
-    lines.append(f"  intervals are of: {' and '.join(LAWS[law] for law in fitted.band_of)}")
+    lines.append(f"  intervals are of: {' and '.join(LAW_NAMES[law] for law in fitted.band_of)}")
     for p in fitted.predictions:
         rate, speedup, efficiency = (
             _format_band(p.tokens_per_s),
@@ -114,18 +116,18 @@ def _format_band(band: Band, factor: float = 1.0) -> str:
 
 
 def _format_interval(value: float, low: float | None, high: float | None) -> str:
-    above = "no bound" if high is None else significant(high, 3)
-    return f"{significant(value, 3)} ({significant(low or 0.0, 3)} to {above})"
+    above = "no bound" if high is None else format_significant(high, 3)
+    return f"{format_significant(value, 3)} ({format_significant(low or 0.0, 3)} to {above})"
 
 
-def _format_relative(point: Point, estimate: Estimate | None, factor: float) -> str:
+def _format_relative(point: ScalingPoint, estimate: Estimate | None, factor: float) -> str:
     if estimate is None:
         return "-"
-    return f"{factor:g} (base)" if point.is_base else plus_minus(scaled(estimate, factor))
+    return f"{factor:g} (base)" if point.is_base else format_estimate(scale_estimate(estimate, factor))
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else significant(value)
+    return "-" if value is None else format_significant(value)
 
 
 def _percent(fraction: float | None) -> str:
@@ -135,7 +137,7 @@ def _percent(fraction: float | None) -> str:
 _PER_UNIT = {"chips": "content per chip", "devices": "content per device", "units": "content per unit"}
 
 
-def _sizes(scaling: Scaling) -> Table:
+def _sizes(scaling: Scaling) -> ReportTable:
     unit, is_partial = scaling.unit or "units", any(p.left_out for p in scaling.points)
     columns = (
         Column(name="run_id", title="run"),
@@ -158,17 +160,17 @@ def _sizes(scaling: Scaling) -> Table:
         *([Column(name="left_out", title="takes no part", help="in the fit and in the choices")] if is_partial else []),
     )
     rows = tuple(tuple(_cell(point, column.name) for column in columns) for point in scaling.points)
-    return Table(title=scaling.title, columns=columns, rows=rows, per_run=False)
+    return ReportTable(title=scaling.title, columns=columns, rows=rows, per_run=False)
 
 
-def _cell(point: Point, name: str) -> Cell:
+def _cell(point: ScalingPoint, name: str) -> Cell:
     if point.is_base and name in ("speedup", "efficiency") and getattr(point, name):
         return 1.0
     found: Cell = getattr(point, name)
     return found or "" if name == "left_out" else found
 
 
-def _laws(scaling: Scaling, fitted: Fitted) -> Table:
+def _laws(scaling: Scaling, fitted: ScalingFit) -> ReportTable:
     columns = (
         Column(name="law", title="law"),
         Column(name="formula", title="rate"),
@@ -183,11 +185,13 @@ def _laws(scaling: Scaling, fitted: Fitted) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for f in fitted.fits:
         parameters = (f.parameters.get(name) for name in ("x1", "s", "k"))
-        rows.append((LAWS[f.law], _FORMULAS[f.law], f.law == fitted.law, *parameters, f.aicc, f.weight, f.residual))
-    return Table(title=f"{scaling.title}: laws tried", columns=columns, rows=tuple(rows), per_run=False)
+        rows.append(
+            (LAW_NAMES[f.law], _FORMULAS[f.law], f.law == fitted.law, *parameters, f.aicc, f.weight, f.residual)
+        )
+    return ReportTable(title=f"{scaling.title}: laws tried", columns=columns, rows=tuple(rows), per_run=False)
 
 
-def _predicted(scaling: Scaling, fitted: Fitted) -> Table:
+def _predicted(scaling: Scaling, fitted: ScalingFit) -> ReportTable:
     columns = (
         Column(name="units", title="N", unit=scaling.unit or "units"),
         Column(name="origin", title="origin"),
@@ -199,10 +203,10 @@ def _predicted(scaling: Scaling, fitted: Fitted) -> Table:
     for p in fitted.predictions:
         bands = (_estimate(band, fitted) for band in (p.tokens_per_s, p.speedup, p.efficiency))
         rows.append((p.units, "predicted", *bands))
-    return Table(title=f"{scaling.title}: predicted", columns=columns, rows=tuple(rows), per_run=False)
+    return ReportTable(title=f"{scaling.title}: predicted", columns=columns, rows=tuple(rows), per_run=False)
 
 
-def _estimate(band: Band, fitted: Fitted) -> Estimate:
-    method = f"predicted by {LAWS[fitted.law]}, 95 % at this N"
+def _estimate(band: Band, fitted: ScalingFit) -> Estimate:
+    method = f"predicted by {LAW_NAMES[fitted.law]}, 95 % at this N"
     n = next(iter(fitted.fits[0].parameters.values())).n
     return Estimate(value=band.value, low=band.low, high=band.high, n=n, method=method)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunemark.predict.search import Option, SearchLog
-from tunemark.report.charts import Dots, Row
-from tunemark.report.comparison import markdown
-from tunemark.report.report import Cell, Column, Table
-from tunemark.report.rounding import escaped
-from tunemark.report.words import Say
+from tunemark.predict.search import LayoutOption, SearchLog
+from tunemark.report.charts import DotPlot, DotRow
+from tunemark.report.comparison import markdown_table
+from tunemark.report.formatting import escape
+from tunemark.report.report import Cell, Column, ReportTable
+from tunemark.report.translation import Translate
 from tunemark.results import Result
-from tunemark.units import gib, significant
+from tunemark.units import format_gib, format_significant
 
 _PARTS = ("compute", "communication", "bubble", "optimizer", "data")
 _TRIED = ("chosen", "tried", "failed")
@@ -21,12 +21,12 @@ _MAX_ROWS = 16
 
 def search_text(log: SearchLog, title: str, *, rows: int = 8) -> str:
     """A search as text: how many layouts, why some were left out, and the best ones with their predictions."""
-    lines = [f"{escaped(title)}: {counts(log)}"]
-    lines += [f"- {escaped(reason)}: {n} left out" for reason, n in log.rejected.items()]
+    lines = [f"{escape(title)}: {counts_text(log)}"]
+    lines += [f"- {escape(reason)}: {n} left out" for reason, n in log.rejected.items()]
     if log.source:
-        lines.append(f"- predicted from: {escaped(log.source)}")
+        lines.append(f"- predicted from: {escape(log.source)}")
     # The best option of each layout, and all that were tried.
-    best: dict[str, Option] = {}
+    best: dict[str, LayoutOption] = {}
     for option in log.options:
         best.setdefault(option.strategy, option)
     shown = [o for o in log.options if o.outcome in _TRIED or (o is best[o.strategy] and o.outcome == "predicted")]
@@ -36,24 +36,25 @@ def search_text(log: SearchLog, title: str, *, rows: int = 8) -> str:
     header += [f"{name} (s)" for name in _PARTS]
     header += ["tried (slot tokens/s)", "trial (s)"] if tried else []
     cells = [_cells(option, tried, log.memory_bytes) for option in shown]
-    lines += ["", markdown(header, cells, 4)]
+    lines += ["", markdown_table(header, cells, 4)]
     too_large = [option for option in log.options if option.outcome == "does not fit"]
     lines += [
-        f"- {escaped(o.strategy)} does not fit: {gib(o.memory_bytes)} GiB ({escaped(o.words())}) is {escaped(o.reason)}"
+        f"- {escape(o.strategy)} does not fit: {format_gib(o.memory_bytes)} GiB ({escape(o.words())}) "
+        f"is {escape(o.reason)}"
         for o in too_large
     ]
     return "\n".join(lines)
 
 
-def counts(log: SearchLog) -> str:
+def counts_text(log: SearchLog) -> str:
     """One sentence on how many layouts were considered, possible, fitting and tried."""
-    memory = "" if log.memory_bytes is None else f" in the {gib(log.memory_bytes)} GiB that a rank may use"
+    memory = "" if log.memory_bytes is None else f" in the {format_gib(log.memory_bytes)} GiB that a rank may use"
     words = f"{log.candidates:,} layouts of {log.ranks:,} ranks, {log.possible:,} possible, {log.fitting:,} fit{memory}"
-    seconds = f"; evaluated in {significant(log.prediction_s, 2)} s"
+    seconds = f"; evaluated in {format_significant(log.prediction_s, 2)} s"
     return words + seconds + (f", {log.trials} tried in {log.trial_s:.1f} s" if log.trials else ", none tried")
 
 
-def because(log: SearchLog) -> str:
+def explain_choice(log: SearchLog) -> str:
     """Why the chosen option won: its predicted parts of a step, compared with the best other layout."""
     one = log.chosen or next(iter(log.options), None)
     if one is None or not one.seconds:
@@ -61,7 +62,7 @@ def because(log: SearchLog) -> str:
     total = sum(one.seconds.values())
     parts = sorted(one.seconds.items(), key=lambda pair: -pair[1])
     words = ", ".join(f"{name} {100 * s / total:.0f} %" for name, s in parts if s >= 0.005 * total)
-    text = f"{one.words()}: its step of {significant(total, 3)} s is {words}"
+    text = f"{one.words()}: its step of {format_significant(total, 3)} s is {words}"
     other = next((o for o in log.options if o.strategy != one.strategy and o.seconds), None)
     if other is not None:
         slower = sum(other.seconds.values()) / total - 1
@@ -69,7 +70,7 @@ def because(log: SearchLog) -> str:
         text += f"; {other.strategy} is predicted to take {100 * abs(slower):.1f} % {word}"
         differences = sorted(((o - one.seconds[name], name) for name, o in other.seconds.items()), reverse=True)
         changes = [
-            f"{significant(abs(s), 2)} s {'more' if s > 0 else 'less'} {name}"
+            f"{format_significant(abs(s), 2)} s {'more' if s > 0 else 'less'} {name}"
             for s, name in differences
             if abs(s) >= 0.002 * total
         ]
@@ -79,7 +80,7 @@ def because(log: SearchLog) -> str:
     return text
 
 
-def search_tables(results: Sequence[Result], tr: Say) -> tuple[Table, ...]:
+def search_tables(results: Sequence[Result], tr: Translate) -> tuple[ReportTable, ...]:
     """The options that each run's search considered, and how many layouts were left out for which reason."""
     searched = [r for r in results if r.search is not None]
     if not searched:
@@ -103,7 +104,7 @@ def search_tables(results: Sequence[Result], tr: Say) -> tuple[Table, ...]:
         ("memory", "memory, predicted", "bytes"), ("compute", "compute", "s"), ("communication", "communication", "s"),
         ("bubble", "bubble", "s"), ("optimizer", "optimizer", "s"), ("data", "data", "s"), ("reason", "reason", ""),
     )  # fmt: skip
-    options_table = Table(
+    options_table = ReportTable(
         key="search",
         title=tr("What auto looked at, and what it tried"),
         columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
@@ -114,7 +115,7 @@ def search_tables(results: Sequence[Result], tr: Say) -> tuple[Table, ...]:
     return options_table, _counts_table(searched, tr)
 
 
-def search_charts(results: Sequence[Result], tr: Say) -> tuple[Dots, ...]:
+def search_charts(results: Sequence[Result], tr: Translate) -> tuple[DotPlot, ...]:
     """Predicted rates with their bounds, each followed by the rate of its trial."""
     rows = []
     for r in results:
@@ -122,19 +123,19 @@ def search_charts(results: Sequence[Result], tr: Say) -> tuple[Dots, ...]:
         for o in [o for o in options if o.predicted_tokens_per_s is not None][:_MAX_ROWS]:
             name = f"{o.strategy} x {o.micro_batch}" + (f" {o.checkpointing}" if o.checkpointing != "none" else "")
             rows.append(
-                Row(label=name, value=o.predicted_tokens_per_s, low=o.low, high=o.high, origin="predicted",
+                DotRow(label=name, value=o.predicted_tokens_per_s, low=o.low, high=o.high, origin="predicted",
                     group=f"{r.model} · {r.device}:{r.size}", run_id=r.run_id)
             )  # fmt: skip
             if o.tried_tokens_per_s is not None:
                 note = tr("chosen") if o.outcome == "chosen" else ""
                 rows.append(
-                    Row(label=f"{name}: {tr('tried')}", value=o.tried_tokens_per_s, note=note,
+                    DotRow(label=f"{name}: {tr('tried')}", value=o.tried_tokens_per_s, note=note,
                         group=f"{r.model} · {r.device}:{r.size}", run_id=r.run_id)
                 )  # fmt: skip
     if not rows:
         return ()
     return (
-        Dots(
+        DotPlot(
             key="search",
             title=tr("Predicted and tried layouts"),
             help=tr("Slot tokens per second: as predicted, with bounds of two standard deviations, and as tried."),
@@ -145,7 +146,7 @@ def search_charts(results: Sequence[Result], tr: Say) -> tuple[Dots, ...]:
     )
 
 
-def _counts_table(results: Sequence[Result], tr: Say) -> Table:
+def _counts_table(results: Sequence[Result], tr: Translate) -> ReportTable:
     rows: list[tuple[Cell, ...]] = []
     for r in results:
         log = r.search
@@ -158,7 +159,7 @@ def _counts_table(results: Sequence[Result], tr: Say) -> Table:
             *((r.run_id, tr("left out: {reason}", reason=reason), n, None) for reason, n in log.rejected.items()),
         ]
     columns = (("run_id", "run", ""), ("what", "layouts", ""), ("count", "number", ""), ("seconds", "took", "s"))
-    return Table(
+    return ReportTable(
         key="search-counts",
         title=tr("How many layouts there were, and why others were left out"),
         columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
@@ -168,26 +169,28 @@ def _counts_table(results: Sequence[Result], tr: Say) -> Table:
     )
 
 
-def memory_words(o: Option, available: float | None) -> str:
+def memory_text(o: LayoutOption, available: float | None) -> str:
     """Memory of the fullest rank in GiB, with its upper bound where that exceeds the available bytes."""
     is_tight = available is not None and o.memory_high_bytes > available
-    return gib(o.memory_bytes) + (f" (up to {gib(o.memory_high_bytes)})" if is_tight else "")
+    return format_gib(o.memory_bytes) + (f" (up to {format_gib(o.memory_high_bytes)})" if is_tight else "")
 
 
-def rounded(value: float) -> str:
+def format_prediction(value: float) -> str:
     """A prediction with three digits, the most that its bounds justify."""
-    return significant(float(f"{value:.3g}"), 3)
+    return format_significant(float(f"{value:.3g}"), 3)
 
 
-def _cells(o: Option, tried: bool, available: float | None) -> list[str]:
+def _cells(o: LayoutOption, tried: bool, available: float | None) -> list[str]:
     rate = "-"
     if o.predicted_tokens_per_s is not None and o.low is not None and o.high is not None:
-        rate = f"{rounded(o.predicted_tokens_per_s)} ({rounded(o.low)} to {rounded(o.high)})"
-    seconds = [significant(o.seconds[name], 2) if o.seconds.get(name) else "0" for name in _PARTS]
-    memory = memory_words(o, available)
-    cells = [escaped(o.strategy), str(o.micro_batch), o.checkpointing, o.outcome, rate, memory, *seconds]
+        rate = (
+            f"{format_prediction(o.predicted_tokens_per_s)} ({format_prediction(o.low)} to {format_prediction(o.high)})"
+        )
+    seconds = [format_significant(o.seconds[name], 2) if o.seconds.get(name) else "0" for name in _PARTS]
+    memory = memory_text(o, available)
+    cells = [escape(o.strategy), str(o.micro_batch), o.checkpointing, o.outcome, rate, memory, *seconds]
     if tried:
         measured = "-" if o.tried_tokens_per_s is None else f"{o.tried_tokens_per_s:,.0f}"
-        cells += [escaped(o.reason) if o.outcome == "failed" else measured]
+        cells += [escape(o.reason) if o.outcome == "failed" else measured]
         cells += ["-" if o.trial_s is None else f"{o.trial_s:.1f}"]
     return cells

@@ -22,7 +22,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class ReportTable:
     """Rows of cells; None is unknown. per_run: it has one row for each run, in the report's order of runs.
 
     key: a name for files. derivations: by (row, column's name), how the cell was computed. runs: the run_id of each

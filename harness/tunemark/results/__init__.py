@@ -1,19 +1,19 @@
 """The runs folder (the store) and what is derived from it: measurements, estimates, findings, results."""
 
-from tunemark.results.estimate import Attempt as Attempt
-from tunemark.results.estimate import estimate as estimate
-from tunemark.results.estimate import timed_steps as timed_steps
-from tunemark.results.imported import Imported as Imported
-from tunemark.results.imported import encode_imported as encode_imported
-from tunemark.results.imported import keep as keep
-from tunemark.results.imported import read_imported as read_imported
-from tunemark.results.measurement import Counts as Counts
+from tunemark.results.imported_claims import ImportedClaim as ImportedClaim
+from tunemark.results.imported_claims import encode_claim as encode_claim
+from tunemark.results.imported_claims import read_stored_claims as read_stored_claims
+from tunemark.results.imported_claims import store_claims as store_claims
+from tunemark.results.measurement import JobTokens as JobTokens
 from tunemark.results.measurement import Measurement as Measurement
-from tunemark.results.measurement import read as read
+from tunemark.results.measurement import read_measurement as read_measurement
 from tunemark.results.result import Estimate as Estimate
-from tunemark.results.result import Identity as Identity
 from tunemark.results.result import Result as Result
-from tunemark.results.result import decode as decode
-from tunemark.results.result import encode as encode
-from tunemark.results.schema import json_schema as json_schema
+from tunemark.results.result import RunIdentity as RunIdentity
+from tunemark.results.result import decode_result as decode_result
+from tunemark.results.result import encode_result as encode_result
+from tunemark.results.run_statistics import StoredAttempt as StoredAttempt
+from tunemark.results.run_statistics import derive_result as derive_result
+from tunemark.results.run_statistics import timed_seconds_per_step as timed_seconds_per_step
+from tunemark.results.schema import result_schema as result_schema
 from tunemark.results.store import Store as Store

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tunemark.errors import BadStore
-from tunemark.records import read_record
-from tunemark_worker.contract import Assignment, records_name
+from tunemark.launch.records import read_record
+from tunemark_worker.contract import Assignment, records_file_name
 
 
-class Counts(NamedTuple):
+class JobTokens(NamedTuple):
     """Tokens of some steps, whole job. slots: batch x sequence. content: without padding. trained: with a label."""
 
     slots: int
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
 
 
 # A run of many ranks has tens of thousands of the next three records, so each is decoded straight from its line.
-class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
+class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
     """One optimizer step on one rank, with its tokens as in `Counts`. marks: (part, instant) if parts were timed, else
     None. samples: for the first steps a digest of each row, else empty."""
 
@@ -45,7 +45,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
     samples: tuple[str, ...] = ()
 
 
-class Edge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="edge"):
+class WindowEdge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="edge"):
     """A window's edge. steps: done so far. second_s, witness_s: a second clock, before and after reading a value that
     depends on the last update."""
 
@@ -55,7 +55,7 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
     witness_s: float
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="load"):
+class CpuLoad(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="load"):
     """CPU seconds so far: busy_s of the rank's cores by any process (None if unknown), own_s of its own process;
     minor_faults: page faults of the process without disk access, None if unknown."""
 
@@ -66,11 +66,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind"
 
 
 _STREAMED_KINDS = ("step", "edge", "load")
-_STREAMED: msgspec.json.Decoder[Step | Edge | Load] = msgspec.json.Decoder(Step | Edge | Load)
+_STREAMED: msgspec.json.Decoder[RecordedStep | WindowEdge | CpuLoad] = msgspec.json.Decoder(
+    RecordedStep | WindowEdge | CpuLoad
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank:
+class RankRecords:
     """The records of one rank. beside: those made before and after training (model, evaluation, sample, saved).
     peak: the measured matmul peak, None if not measured. end: None after a kill."""
 
@@ -80,9 +82,9 @@ class Rank:
     phases: tuple[tuple[str, float], ...]
     facts: Mapping[str, Any]
     peak: Mapping[str, Any] | None
-    steps: tuple[Step, ...]
-    edges: tuple[Edge, ...]
-    loads: tuple[Load, ...]
+    steps: tuple[RecordedStep, ...]
+    edges: tuple[WindowEdge, ...]
+    loads: tuple[CpuLoad, ...]
     beside: tuple[Mapping[str, Any], ...]
     end: Mapping[str, Any] | None
 
@@ -93,7 +95,7 @@ class Measurement:
     life: how often its processes were restarted; the records are of the last start."""
 
     assignment: Assignment
-    ranks: tuple[Rank, ...]
+    ranks: tuple[RankRecords, ...]
     partial_lines: int
     life: int = 0
 
@@ -103,19 +105,19 @@ class Measurement:
         return len(self.ranks) == self.assignment.processes
 
     @functools.cached_property
-    def data_ranks(self) -> tuple[Rank, ...]:
+    def data_ranks(self) -> tuple[RankRecords, ...]:
         """The first rank of each data rank."""
-        first: dict[int, Rank] = {}
+        first: dict[int, RankRecords] = {}
         for rank in self.ranks:
             first.setdefault(rank.data_rank, rank)
         return tuple(first.values())
 
     @functools.cached_property
-    def steps(self) -> tuple[Counts, ...]:
+    def steps(self) -> tuple[JobTokens, ...]:
         """The job's tokens by step, up to the last step that every data rank recorded."""
         series = [rank.steps for rank in self.data_ranks]
         return tuple(
-            Counts(sum(s.slots for s in row), sum(s.content for s in row), sum(s.trained for s in row))
+            JobTokens(sum(s.slots for s in row), sum(s.content for s in row), sum(s.trained for s in row))
             for row in zip(*series, strict=False)
         )
 
@@ -134,22 +136,22 @@ class Measurement:
         """The norm of the whole job's gradient before clipping, by step, as rank 0 recorded it."""
         return tuple(step.gradient_norm for step in self.ranks[0].steps) if self.ranks else ()
 
-    def counts(self, first: int, last: int) -> Counts:
+    def counts(self, first: int, last: int) -> JobTokens:
         """The job's tokens of steps first to last - 1."""
         rows = self.steps[first:last]
-        return Counts(sum(r.slots for r in rows), sum(r.content for r in rows), sum(r.trained for r in rows))
+        return JobTokens(sum(r.slots for r in rows), sum(r.content for r in rows), sum(r.trained for r in rows))
 
 
-def read(folder: Path) -> Measurement:
+def read_measurement(folder: Path) -> Measurement:
     """Read an attempt's folder; raises `BadStore` with the file and line of an invalid record."""
     plan = folder / "plan.json"
     try:
         assignment = Assignment.from_json(plan.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _bad_store(plan, None, str(error)) from error
-    ranks, partial, life = [], 0, last_life(folder)
+    ranks, partial, life = [], 0, count_restarts(folder)
     for rank in range(assignment.processes):
-        path = folder / records_name(rank, life)
+        path = folder / records_file_name(rank, life)
         if path.exists():
             found, partial_line = _read_rank(path, rank, assignment)
             ranks.append(found)
@@ -157,7 +159,7 @@ def read(folder: Path) -> Measurement:
     return Measurement(assignment=assignment, ranks=tuple(ranks), partial_lines=partial, life=life)
 
 
-def last_life(folder: Path) -> int:
+def count_restarts(folder: Path) -> int:
     """How often an attempt's processes were restarted; only the last life is measured."""
     found = (
         re.fullmatch(r"records\.\d+\.life(\d+)\.jsonl", path.name) for path in folder.glob("records.*.life*.jsonl")
@@ -165,31 +167,31 @@ def last_life(folder: Path) -> int:
     return max((int(match[1]) for match in found if match), default=0)
 
 
-def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int]:
+def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecords, int]:
     try:
         *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
         raise _bad_store(path, None, str(error)) from error
     phases: list[tuple[str, float]] = []
-    steps: list[Step] = []
-    edges: list[Edge] = []
-    loads: list[Load] = []
+    steps: list[RecordedStep] = []
+    edges: list[WindowEdge] = []
+    loads: list[CpuLoad] = []
     beside: list[Mapping[str, Any]] = []
     once: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
             row = _decode(line)
-            if isinstance(row, Step):
+            if isinstance(row, RecordedStep):
                 if row.number != len(steps):
                     raise ValueError(f"step {row.number} is out of order")
                 steps.append(row)
-            elif isinstance(row, Edge):
+            elif isinstance(row, WindowEdge):
                 if edges and not (row.steps > edges[-1].steps and row.instant_s > edges[-1].instant_s):
                     raise ValueError("this window has no step or no duration")
                 if row.steps > len(steps):
                     raise ValueError(f"{row.steps} steps are said to be done, {len(steps)} are recorded")
                 edges.append(row)
-            elif isinstance(row, Load):
+            elif isinstance(row, CpuLoad):
                 loads.append(row)
             elif row["kind"] == "phase":
                 phases.append((str(row["name"]), float(row["instant_s"])))
@@ -201,7 +203,7 @@ def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[Rank, int
             why = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise _bad_store(path, number, why) from error
     facts = once.get("facts", {})
-    found = Rank(
+    found = RankRecords(
         rank=rank,
         data_rank=_data_rank(path, rank, facts, assignment),
         started_s=once["start"]["instant_s"] if "start" in once else None,
@@ -227,7 +229,7 @@ def _data_rank(path: Path, rank: int, facts: Mapping[str, Any], assignment: Assi
     raise _bad_store(path, None, "its facts do not say which data rank it is, so its tokens cannot be summed")
 
 
-def _decode(line: bytes) -> Step | Edge | Load | dict[str, Any]:
+def _decode(line: bytes) -> RecordedStep | WindowEdge | CpuLoad | dict[str, Any]:
     """Decode one record; ValueError, KeyError or TypeError if it is not one, or lacks a field."""
     try:
         return _STREAMED.decode(line)
@@ -236,7 +238,7 @@ def _decode(line: bytes) -> Step | Edge | Load | dict[str, Any]:
         row = read_record(line)
     if row["kind"] not in _STREAMED_KINDS:
         return row
-    found: Step | Edge | Load = msgspec.convert(row, Step | Edge | Load, strict=False)
+    found: RecordedStep | WindowEdge | CpuLoad = msgspec.convert(row, RecordedStep | WindowEdge | CpuLoad, strict=False)
     return found
 
 

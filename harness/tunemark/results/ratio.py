@@ -41,14 +41,14 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return None if self.low is None or self.high is None else self.low <= 1 <= self.high
 
 
-class Term(NamedTuple):
+class RatioTerm(NamedTuple):
     """One run in a combination of logarithms: its weight and its attempts' rates, all above 0."""
 
     weight: float
     rates: Sequence[float]
 
 
-def combined(terms: Sequence[Term], *, in_rounds: bool, level: float = LEVEL) -> Ratio:
+def estimate_ratio(terms: Sequence[RatioTerm], *, in_rounds: bool, level: float = LEVEL) -> Ratio:
     """exp of the weighted sum of mean log rates: weights 1 and -1 make a ratio. Negating every weight gives the
     inverse, and a common factor of all rates cancels if the weights sum to 0.
 
@@ -79,7 +79,7 @@ def combined(terms: Sequence[Term], *, in_rounds: bool, level: float = LEVEL) ->
     )
 
 
-def holm(p: Sequence[float | None]) -> list[float | None]:
+def adjust_p_values(p: Sequence[float | None]) -> list[float | None]:
     """Adjust p values by Holm's method: rejecting those at or below a level has at most that family-wise error rate.
     None values are no tests and are not counted."""
     known = sorted((value, i) for i, value in enumerate(p) if value is not None)
@@ -91,12 +91,12 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def rates_of(result: Result) -> list[float]:
+def attempt_rates(result: Result) -> list[float]:
     """The content tokens per second of a run's attempts that ended with status ok, in order of time."""
     return [row.tokens_per_s for row in _rated_attempts(result) if row.tokens_per_s]
 
 
-def were_in_rounds(results: Sequence[Result]) -> bool:
+def is_in_rounds(results: Sequence[Result]) -> bool:
     """True if the runs' attempts were taken in rounds on one host: each run once, in any order, then each again.
     Decided by the attempts' names, which begin with the time of their start."""
     starts = [[row.name.partition("-")[0] for row in _rated_attempts(r)] for r in results]

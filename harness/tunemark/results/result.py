@@ -30,7 +30,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     method: str
 
 
-class HeldOut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HeldOutLoss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The mean loss per predicted token of held-out documents, in nats. tokens: predicted ones."""
 
     documents: int
@@ -47,14 +47,14 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     after: str | None
 
 
-class Saved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SavedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The trained model's folder, and the size of its files without the tokenizer."""
 
     path: str
     bytes: int
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TimedTokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tokens of the timed steps, whole job, all attempts."""
 
     slots: int
@@ -85,7 +85,7 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     minor_faults_per_step: float | None = None
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run's settings and planned facts: stored with each attempt, so that deriving a result needs no plugin.
 
     breakdown: the run waited for every part of a step, so its rates are not comparable. peak_flops: the published peak
@@ -148,7 +148,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 # Inheritance, against the style: both files hold the same flat fields, and two lists of them would diverge.
-class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run with all its attempts.
 
     tokens_per_s counts content tokens, slot_tokens_per_s batch x sequence, trained_tokens_per_s labels; all of the
@@ -177,7 +177,7 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slot_tokens_per_s: Estimate | None
     trained_tokens_per_s: Estimate | None
     tokens_per_s_per_chip: float | None
-    tokens: Tokens | None
+    tokens: TimedTokens | None
     interval_s: float | None
     padding_fraction: float | None
     step_time_s: StepTime | None
@@ -205,18 +205,18 @@ class Result(Identity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     throttled_fraction: float | None = None
     telemetry_reasons: dict[str, str] | None = None
     search: SearchLog | None = None
-    held_out: HeldOut | None = None
+    held_out: HeldOutLoss | None = None
     completion: Completion | None = None
-    saved: Saved | None = None
+    saved: SavedModel | None = None
     schema: int = SCHEMA
 
 
-def encode(result: Result) -> str:
+def encode_result(result: Result) -> str:
     """A result as one line of JSON."""
     return msgspec.json.encode(result).decode()
 
 
-def decode(line: str) -> Result:
+def decode_result(line: str) -> Result:
     """Decode the result of one line; ValueError if it is not one, or of another schema."""
     try:
         head = msgspec.json.decode(line, type=_SchemaHeader)

@@ -9,6 +9,6 @@ import msgspec
 from tunemark.results.result import Result
 
 
-def json_schema() -> dict[str, Any]:
+def result_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of a result."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Result)}

@@ -19,18 +19,18 @@ from typing import Any
 
 import msgspec
 
-from tunemark.data import read_tokens
+from tunemark.data import read_token_file
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.plugin import Catalog, Finding
 from tunemark.results import telemetry
-from tunemark.results.estimate import Attempt, estimate
-from tunemark.results.findings import merged, verdict
-from tunemark.results.measurement import Measurement, read
-from tunemark.results.recount import Documents
-from tunemark.results.result import SCHEMA, Identity, Result, Status, encode
-from tunemark.results.trace import POINTS, Trace, read_trace
-from tunemark_worker.contract import Assignment, TokenFile, token_layout
+from tunemark.results.measurement import Measurement, read_measurement
+from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
+from tunemark.results.run_rules import decide_verdict, merge_findings
+from tunemark.results.run_statistics import StoredAttempt, derive_result
+from tunemark.results.token_recount import TokenDocuments
+from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
+from tunemark_worker.contract import Assignment, TokenFile, token_file_offsets
 
 # Roughly what a short attempt writes.
 _WRITE_TEST_BYTES = 256 * 1024
@@ -41,7 +41,7 @@ class _Entry:
     """An attempt's folder and its attempt.json. assignment: only if the folder has no plan.json."""
 
     folder: Path
-    identity: Identity
+    identity: RunIdentity
     facts: Mapping[str, Any]
     assignment: Assignment | None = None
 
@@ -92,7 +92,7 @@ class Store:
 
     def measurements(self, run_id: str) -> list[Measurement]:
         """The records of the newest series' attempts, in order of time."""
-        return [read(entry.folder) for entry in self._newest(run_id)]
+        return [read_measurement(entry.folder) for entry in self._newest(run_id)]
 
     def series(self, run_id: str, fingerprint: str, *, new: bool) -> str:
         """The name of the series that new attempts join: the newest one, or a new one."""
@@ -105,9 +105,9 @@ class Store:
         """Derive the result of a plan's newest series, with the plugins' findings, and store it as result.json."""
         entries = self._newest(plan.run_id)
         assert entries, "a result needs an attempt"
-        result = audited(_derive(entries), plan, catalog)
+        result = add_plugin_findings(_derive(entries), plan, catalog)
         with contextlib.suppress(BadStore):  # derived, so nothing is lost on a full disk
-            _write(entries[-1].folder / "result.json", encode(result) + "\n")
+            _write(entries[-1].folder / "result.json", encode_result(result) + "\n")
         return result
 
     def results(
@@ -136,9 +136,9 @@ class Store:
                 if broken is None:
                     raise
                 broken(error)
-        return [audited(r, None, catalog) for r in found] if catalog else found
+        return [add_plugin_findings(r, None, catalog) for r in found] if catalog else found
 
-    def traces(self, result: Result, most: int = POINTS) -> list[Trace]:
+    def traces(self, result: Result, most: int = MAX_WINDOWS) -> list[Trace]:
         """The raw steps of a result's attempts, at most `most` windows each; attempts whose records are missing or
         broken are skipped."""
         rows = {row.name: row for row in result.each_attempt}
@@ -177,7 +177,7 @@ class Store:
         except BadStore:
             missing = None if (folder / "plan.json").exists() else assignment
             self._unwritten[folder] = _Entry(
-                folder=folder, identity=identity(plan), facts=dict(facts), assignment=missing
+                folder=folder, identity=make_identity(plan), facts=dict(facts), assignment=missing
             )
 
     # -- finding attempts
@@ -206,14 +206,14 @@ class Store:
         return _last_series(entries) if entries else []
 
 
-def identity(plan: Plan) -> Identity:
+def make_identity(plan: Plan) -> RunIdentity:
     """The temporary of a plan that is stored with its attempts."""
     spec, accelerator = plan.spec, plan.accelerator
-    same = set(Identity.__struct_fields__) & set(type(spec).__dataclass_fields__)
+    same = set(RunIdentity.__struct_fields__) & set(type(spec).__dataclass_fields__)
     # Autocast computes in the precision of its name.
     peaks = accelerator.peak_flops
     peak_flops = peaks.get(spec.precision, peaks.get(spec.precision.removesuffix("-autocast")))
-    return Identity(
+    return RunIdentity(
         **{name: getattr(spec, name) for name in same},
         run_id=plan.run_id,
         strategy_requested=spec.strategy,
@@ -242,7 +242,7 @@ def identity(plan: Plan) -> Identity:
     )
 
 
-def audited(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
+def add_plugin_findings(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
     """Add the plugins' findings to a result; a plugin that fails adds a finding that makes the verdict unknown."""
     found = [(0, finding) for finding in result.findings]
     for plugin, function in catalog.observers("tunemark_audit"):
@@ -254,27 +254,27 @@ def audited(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
         except Exception as error:
             message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
             found.append((0, Finding(rule="audit-failed", severity="unknown", message=message)))
-    every = merged(found, 1)
-    return msgspec.structs.replace(result, findings=every, verdict=verdict(every, result.status))
+    every = merge_findings(found, 1)
+    return msgspec.structs.replace(result, findings=every, verdict=decide_verdict(every, result.status))
 
 
 def _derive(entries: list[_Entry]) -> Result:
     attempts = [_attempt(entry) for entry in entries]
     documents = _documents(attempts[-1].measurement.assignment.token_file)
-    return estimate(entries[-1].identity, attempts, documents)
+    return derive_result(entries[-1].identity, attempts, documents)
 
 
-def _attempt(entry: _Entry) -> Attempt:
+def _attempt(entry: _Entry) -> StoredAttempt:
     facts = entry.facts
     if entry.assignment is None:
-        measurement = read(entry.folder)
+        measurement = read_measurement(entry.folder)
     else:
         measurement = Measurement(assignment=entry.assignment, ranks=(), partial_lines=0)
     status, reason, evidence = _end_by_records(measurement)
     if facts.get("status") in ("oom", "error", "killed", "timeout") or (facts.get("status") == "ok" and status == "ok"):
         status = facts["status"]
         reason, evidence = str(facts.get("reason", "")), str(facts.get("evidence", ""))
-    return Attempt(
+    return StoredAttempt(
         name=entry.folder.name,
         status=status,
         reason=reason,
@@ -282,7 +282,7 @@ def _attempt(entry: _Entry) -> Attempt:
         measurement=measurement,
         launched_s=facts.get("launched_s"),
         facts={k: v for k, v in facts.items() if k not in ("run", "schema")},
-        telemetry=telemetry.read(entry.folder),
+        telemetry=telemetry.read_telemetry(entry.folder),
     )
 
 
@@ -302,16 +302,16 @@ def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
     return "ok", reason, "every rank wrote its end record"
 
 
-def _documents(file: TokenFile) -> Documents | None:
+def _documents(file: TokenFile) -> TokenDocuments | None:
     """The token file's documents; None if it is missing or has changed."""
     path = Path(file.path)
     try:
-        if path.stat().st_size != token_layout(file.documents, file.tokens).end:
+        if path.stat().st_size != token_file_offsets(file.documents, file.tokens).end:
             return None
-        tokens = read_tokens(path)
+        tokens = read_token_file(path)
     except (OSError, ValueError, TunemarkError):
         return None
-    return Documents(offsets=tokens.offsets.tolist(), trained=tokens.trained.data, ids=tokens.ids)
+    return TokenDocuments(offsets=tokens.offsets.tolist(), trained=tokens.trained.data, ids=tokens.ids)
 
 
 def _read_entry(path: Path) -> _Entry:
@@ -319,7 +319,7 @@ def _read_entry(path: Path) -> _Entry:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"not an attempt of schema {SCHEMA}")
-        return _Entry(folder=path.parent, identity=msgspec.convert(raw.get("run"), Identity), facts=raw)
+        return _Entry(folder=path.parent, identity=msgspec.convert(raw.get("run"), RunIdentity), facts=raw)
     except (OSError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         next = f"move {path.parent} away, or restore it from where it was copied"
@@ -349,7 +349,7 @@ def _has_fingerprint(entry: _Entry, fingerprint: str) -> bool:
 
 
 def _encode(plan: Plan, facts: Mapping[str, Any]) -> str:
-    entry = {"schema": SCHEMA, "run": msgspec.to_builtins(identity(plan)), **facts}
+    entry = {"schema": SCHEMA, "run": msgspec.to_builtins(make_identity(plan)), **facts}
     return json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n"
 
 

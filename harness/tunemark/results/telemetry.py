@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FILE = "telemetry.jsonl"
+TELEMETRY_FILE = "telemetry.jsonl"
 # Two samples at the ends and one between: with fewer, most of the result is linear interpolation at the ends.
 MIN_SAMPLES = 3
 
-FIELDS = ("energy_j", "power_w", "temperature_c", "clock_hz", "throttled_fraction")
+TELEMETRY_FIELDS = ("energy_j", "power_w", "temperature_c", "clock_hz", "throttled_fraction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class Telemetry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class TelemetrySummary:
     """Telemetry of a part of an attempt; None if unknown, and then `reasons` says why.
 
     energy_j, power_w: sums over the job's devices. temperature_c: highest. clock_hz: mean over devices and time.
@@ -56,10 +56,10 @@ class Seen:
     lost: tuple[str, ...] = ()
 
 
-def read(folder: Path) -> Telemetry | None:
+def read_telemetry(folder: Path) -> Telemetry | None:
     """Read the samples in an attempt's folder; None if nothing was monitored. A truncated last line is ignored."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+        text = (folder / TELEMETRY_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     opened: Mapping[str, Any] = {}
@@ -86,7 +86,7 @@ def read(folder: Path) -> Telemetry | None:
     )
 
 
-def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
+def summarize_telemetry(telemetry: Telemetry | None, begin_s: float, end_s: float) -> TelemetrySummary:
     """Summarize the samples from begin_s to end_s."""
     if telemetry is None:
         return _unknown("the device names no monitor")
@@ -99,7 +99,9 @@ def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
     foreign = tuple(dict.fromkeys(whole.foreign(end_s)))
     if len(inside) < MIN_SAMPLES:
         why = f"{len(inside)} samples in {end_s - begin_s:.3g} s timed, {MIN_SAMPLES} are needed"
-        return Seen(samples=len(inside), reasons=dict.fromkeys(FIELDS, why), foreign=foreign, lost=lost)
+        return TelemetrySummary(
+            samples=len(inside), reasons=dict.fromkeys(TELEMETRY_FIELDS, why), foreign=foreign, lost=lost
+        )
     part = _SamplesByDevice(inside, telemetry.devices)
     reasons: dict[str, str] = {}
     energy = whole.energy_j(begin_s, end_s, reasons)
@@ -120,7 +122,7 @@ def seen(telemetry: Telemetry | None, begin_s: float, end_s: float) -> Seen:
     for name, value in found.items():
         if value is None:
             reasons.setdefault(name, f"{telemetry.monitor} does not say it of every device")
-    return Seen(
+    return TelemetrySummary(
         samples=len(inside),
         **found,
         capped_fraction=part.capped_samples() / len(inside),
@@ -228,5 +230,5 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def _unknown(why: str) -> Seen:
-    return Seen(reasons=dict.fromkeys(FIELDS, why))
+def _unknown(why: str) -> TelemetrySummary:
+    return TelemetrySummary(reasons=dict.fromkeys(TELEMETRY_FIELDS, why))

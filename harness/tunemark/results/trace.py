@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 
 from tunemark.errors import BadStore
-from tunemark.results.measurement import Measurement, Rank, read
+from tunemark.results.measurement import Measurement, RankRecords, read_measurement
 from tunemark.results.result import AttemptRow
 
-STEPS = "steps.jsonl"
+TRACE_FILE = "steps.jsonl"
 # A chart of 700 points has two for each millimetre of a printed page.
-POINTS = 400
+MAX_WINDOWS = 400
 
 
-class Window(msgspec.Struct, frozen=True, array_like=True):
+class TraceWindow(msgspec.Struct, frozen=True, array_like=True):
     """One window. steps: done at its end, since the start. end_s: since the first edge. Tokens are of the whole job."""
 
     steps: int
@@ -41,10 +41,10 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     first: int | None
     last: int | None
     windows: int
-    kept: tuple[Window, ...]
+    kept: tuple[TraceWindow, ...]
 
 
-def trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = POINTS) -> Trace | None:
+def make_trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = MAX_WINDOWS) -> Trace | None:
     """Make the trace of one attempt; None if no window was completed. `row` says which part was timed."""
     first = row.warmup_steps
     last = None if first is None else first + row.steps_measured
@@ -57,7 +57,9 @@ def trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = PO
     for a, b in itertools.pairwise(slowest.edges):
         slots, content, trained = measurement.counts(a.steps, b.steps)
         window_s = b.instant_s - a.instant_s
-        windows.append(Window(b.steps, b.instant_s - start_s, window_s / (b.steps - a.steps), slots, content, trained))
+        windows.append(
+            TraceWindow(b.steps, b.instant_s - start_s, window_s / (b.steps - a.steps), slots, content, trained)
+        )
     return Trace(
         run_id=run_id,
         attempt=row.name,
@@ -65,11 +67,11 @@ def trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = PO
         first=first,
         last=last,
         windows=len(windows),
-        kept=tuple(thinned(windows, most)),
+        kept=tuple(thin_windows(windows, most)),
     )
 
 
-def thinned(windows: Sequence[Window], most: int) -> list[Window]:
+def thin_windows(windows: Sequence[TraceWindow], most: int) -> list[TraceWindow]:
     """Thin more than `most` windows to the fastest and slowest of each stretch; the first and last are kept."""
     if len(windows) <= most:
         return list(windows)
@@ -91,7 +93,7 @@ def read_traces(folder: Path) -> list[Trace]:
     """Read traces from a report's folder, which may have none; lines of another form are skipped."""
     found = []
     try:
-        lines = (folder / STEPS).read_bytes().splitlines()
+        lines = (folder / TRACE_FILE).read_bytes().splitlines()
     except OSError:
         return []
     for line in lines:
@@ -100,19 +102,19 @@ def read_traces(folder: Path) -> list[Trace]:
         except (msgspec.MsgspecError, ValueError):
             continue
         # A file that another program wrote may have a million windows.
-        found.append(msgspec.structs.replace(each, kept=tuple(thinned(each.kept, POINTS))))
+        found.append(msgspec.structs.replace(each, kept=tuple(thin_windows(each.kept, MAX_WINDOWS))))
     return found
 
 
-def read_trace(folder: Path, run_id: str, row: AttemptRow, most: int = POINTS) -> Trace | None:
+def read_trace(folder: Path, run_id: str, row: AttemptRow, most: int = MAX_WINDOWS) -> Trace | None:
     """Read the trace of a stored attempt; None if its records are missing or broken."""
     try:
-        return trace(read(folder), run_id, row, most)
+        return make_trace(read_measurement(folder), run_id, row, most)
     except BadStore:
         return None
 
 
-def _timed_s(rank: Rank, first: int | None, last: int | None) -> float:
+def _timed_s(rank: RankRecords, first: int | None, last: int | None) -> float:
     """Seconds of the timed part on one rank; of all its windows if nothing was timed."""
     at = {edge.steps: edge.instant_s for edge in rank.edges if edge.steps in (first, last)}
     if len(at) < 2:

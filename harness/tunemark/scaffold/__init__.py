@@ -1,6 +1,6 @@
 """Writes a plugin author's first distribution from the templates in this package."""
 
-from tunemark.scaffold.write import KINDS as KINDS
-from tunemark.scaffold.write import Names as Names
-from tunemark.scaffold.write import names as names
-from tunemark.scaffold.write import write as write
+from tunemark.scaffold.files import KINDS as KINDS
+from tunemark.scaffold.files import PluginNames as PluginNames
+from tunemark.scaffold.files import make_names as make_names
+from tunemark.scaffold.files import write_files as write_files

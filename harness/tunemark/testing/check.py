@@ -24,18 +24,18 @@ class Check:
             raise AssertionError(f"{self.name} of {self.subject}: {self.reason}")
 
 
-def passed(name: str, subject: str, reason: str) -> Check:
+def pass_check(name: str, subject: str, reason: str) -> Check:
     return Check(name=name, subject=subject, outcome="passed", reason=reason)
 
 
-def failed(name: str, subject: str, reason: str) -> Check:
+def fail_check(name: str, subject: str, reason: str) -> Check:
     return Check(name=name, subject=subject, outcome="failed", reason=reason)
 
 
-def skipped(name: str, subject: str, reason: str) -> Check:
+def skip_check(name: str, subject: str, reason: str) -> Check:
     return Check(name=name, subject=subject, outcome="skipped", reason=reason)
 
 
-def judged(name: str, subject: str, problems: list[str], good: str) -> Check:
+def judge_check(name: str, subject: str, problems: list[str], good: str) -> Check:
     """A failed check naming the problems, or a passed one with the reason `good` if there are none."""
-    return failed(name, subject, "; ".join(problems)) if problems else passed(name, subject, good)
+    return fail_check(name, subject, "; ".join(problems)) if problems else pass_check(name, subject, good)

@@ -19,24 +19,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunemark.errors import BadExperiment, UnknownName, did_you_mean
-from tunemark.experiment import make_experiment, points, resolve_all
-from tunemark.experiment.values import named_options
-from tunemark.launch import copy_code, examine
-from tunemark.physics import parameters
+from tunemark.experiment import make_experiment, make_grid_points, make_plans
+from tunemark.experiment.value_parsing import parse_named_options
+from tunemark.launch import copy_code, query_interpreter
+from tunemark.physics import count_parameters
 from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, Model, Offer, Strategy
-from tunemark.plugin.catalog import GROUP, SLOW_S
-from tunemark.testing.arithmetic import MEASURES, judge, left_behind
-from tunemark.testing.bigrams import NAME as BIGRAMS
-from tunemark.testing.check import Check, failed, judged, passed, skipped
-from tunemark.testing.facts import facts, recount, subject_of
-from tunemark.testing.runs import Runs, end_marked
-from tunemark_worker import leftover
+from tunemark.plugin.catalog import ENTRY_POINT_GROUP, SLOW_S
+from tunemark.testing.bigram_model import NAME as BIGRAMS
+from tunemark.testing.check import Check, fail_check, judge_check, pass_check, skip_check
+from tunemark.testing.fact_checks import check_facts, check_recount, subject_of
+from tunemark.testing.model_checks import MEASURES, check_orphans, judge_measures
+from tunemark.testing.run_checks import RunChecks, end_marked_processes
+from tunemark_worker import orphans
 from tunemark_worker.contract import TokenFile
 
-OF_PLUGIN = ("import", "interface", "lazy", "speed", "quiet", "hooks", "processes")
-NAMES = (*OF_PLUGIN, "name", "facts", "tokenizer", "recount", *MEASURES, "run", "honesty", "parity", "kill")
+PLUGIN_CHECKS = ("import", "interface", "lazy", "speed", "quiet", "hooks", "processes")
+NAMES = (*PLUGIN_CHECKS, "name", "facts", "tokenizer", "recount", *MEASURES, "run", "honesty", "parity", "kill")
 # Number of parameters above which a model is only built, on the meta device: training takes minutes and gigabytes.
-LARGE = 60_000_000
+MAX_TRAINED_PARAMETERS = 60_000_000
 # Number of parameters up to which a model needs no garbage collection after its checks.
 _SMALL = 1_000_000
 # Sequence length of the arithmetic checks, tokens, unless the model's maximum is shorter.
@@ -65,8 +65,8 @@ class Kit:
         unknown = [name for name in only if name not in NAMES]
         if unknown:
             raise UnknownName(what=f"no check named {unknown[0]!r}", next=did_you_mean(unknown[0], NAMES))
-        points = list(importlib.metadata.entry_points(group=GROUP))
-        own = importlib.metadata.EntryPoint(name="kit", value="tunemark.testing.bigrams", group=GROUP)
+        points = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+        own = importlib.metadata.EntryPoint(name="kit", value="tunemark.testing.bigram_model", group=ENTRY_POINT_GROUP)
         self._only = only
         installed = [
             _InstalledPlugin(name=p.name, module=p.value, distribution=p.dist.name if p.dist else "unknown")
@@ -88,7 +88,7 @@ class Kit:
     @property
     def planned(self) -> list[tuple[str, str]]:
         """(check, subject) of all checks that `checks` will yield, in order."""
-        planned = [(name, f"plugin {p.name}") for p in self._plugins for name in OF_PLUGIN]
+        planned = [(name, f"plugin {p.name}") for p in self._plugins for name in PLUGIN_CHECKS]
         for offer in self._offers:
             planned += [(name, subject_of(offer)) for name in self._check_names(offer)]
         return [(name, subject) for name, subject in planned if self._wants(name)]
@@ -104,7 +104,7 @@ class Kit:
                     open_checks.pop((check.name, check.subject), None)
                     yield check
         for name, subject in open_checks:
-            yield failed(name, subject, "it was not reached")
+            yield fail_check(name, subject, "it was not reached")
 
     def _wants(self, name: str) -> bool:
         return not self._only or name in self._only
@@ -128,21 +128,21 @@ class Kit:
     def _smallest_model(self) -> Offer | None:
         """The smallest runnable model, which real runs use."""
         models = [o for o in self._offers if isinstance(o.answer, Model) and o.answer.runtime and not o.is_taken]
-        small = [o for o in models if parameters(o.answer.architecture).total <= LARGE]
-        return min(small, key=lambda o: parameters(o.answer.architecture).total, default=None)
+        small = [o for o in models if count_parameters(o.answer.architecture).total <= MAX_TRAINED_PARAMETERS]
+        return min(small, key=lambda o: count_parameters(o.answer.architecture).total, default=None)
 
     def _run_all(self, folder: Path) -> Iterator[Check]:
         for plugin in self._plugins:
-            if any(self._wants(name) for name in OF_PLUGIN):
+            if any(self._wants(name) for name in PLUGIN_CHECKS):
                 yield from self._check_plugin(plugin)
         for offer in self._offers:
             if self._wants("name") or self._wants("facts") or self._wants("tokenizer"):
-                yield from facts(offer, self._catalog, self._options)
+                yield from check_facts(offer, self._catalog, self._options)
             if isinstance(offer.answer, Dataset) and self._wants("recount"):
-                yield recount(offer.answer, self._catalog, self._options)
+                yield check_recount(offer.answer, self._catalog, self._options)
         if any(self._wants(name) for name in MEASURES):
             yield from self._check_models(folder)
-        yield from self._check_runs(Runs(self._catalog, folder))
+        yield from self._check_runs(RunChecks(self._catalog, folder))
 
     # -- the plugin as a whole
 
@@ -150,38 +150,38 @@ class Kit:
         subject = f"plugin {plugin.name}"
         imported = self._imports.get(plugin.name) or _import_plugin(plugin)
         if imported.answers is None:
-            yield failed("import", subject, f"{plugin.module} ends the process that imports it: {imported.words}")
-            for name in OF_PLUGIN[1:-1]:
-                yield skipped(name, subject, "it cannot be imported")
-            yield left_behind("processes", subject, imported.left, "its import")
+            yield fail_check("import", subject, f"{plugin.module} ends the process that imports it: {imported.words}")
+            for name in PLUGIN_CHECKS[1:-1]:
+                yield skip_check(name, subject, "it cannot be imported")
+            yield check_orphans("processes", subject, imported.left, "its import")
             return
         found = imported.answers
         failure = found["failure"]
         if failure and not found["heavy"]:
-            yield failed("import", subject, f"{plugin.module}: {failure}")
+            yield fail_check("import", subject, f"{plugin.module}: {failure}")
         else:
-            yield passed("import", subject, f"{plugin.module} ({plugin.distribution})")
+            yield pass_check("import", subject, f"{plugin.module} ({plugin.distribution})")
         broken = [b.reason for b in self._catalog.broken if b.plugin == plugin.name]
         interface = [r for r in broken if "plugin interface" in r or "TUNEMARK_INTERFACE" in r]
         declared = next((p.interface for p in self._catalog.plugins if p.name == plugin.name), "")
         words = f"it needs {declared}, this is {INTERFACE}" if declared else f"it declares none, this is {INTERFACE}"
-        yield judged("interface", subject, interface, words)
+        yield judge_check("interface", subject, interface, words)
         heavy = [
             f"its facts import {name}: only a runtime may, because every command waits for it"
             for name in found["heavy"]
         ]
-        yield judged("lazy", subject, heavy, "its facts import neither torch nor another heavy package")
+        yield judge_check("lazy", subject, heavy, "its facts import neither torch nor another heavy package")
         slow = [f"{what} takes {s:.2g} s (limit {SLOW_S:g} s)" for what, s in found["seconds"].items() if s > SLOW_S]
         total = sum(found["seconds"].values())
-        yield judged("speed", subject, slow, f"import and hooks take {total:.3f} s")
+        yield judge_check("speed", subject, slow, f"import and hooks take {total:.3f} s")
         noisy = [f"{what} prints {count} bytes on standard output" for what, count in found["printed"].items() if count]
-        yield judged("quiet", subject, noisy, "nothing is printed on standard output, which is for results")
+        yield judge_check("quiet", subject, noisy, "nothing is printed on standard output, which is for results")
         others = [r for r in broken if r not in interface]
-        yield judged("hooks", subject, others, "each hook is known and returns the right types")
-        if leftover.is_known():
-            yield left_behind("processes", subject, imported.left, "its import and its hooks")
+        yield judge_check("hooks", subject, others, "each hook is known and returns the right types")
+        if orphans.is_supported():
+            yield check_orphans("processes", subject, imported.left, "its import and its hooks")
         else:
-            yield skipped("processes", subject, "this host has no /proc to look for processes in")
+            yield skip_check("processes", subject, "this host has no /proc to look for processes in")
 
     # -- the arithmetic of its models
 
@@ -197,12 +197,12 @@ class Kit:
                     break
                 left.remove(model)
                 ended = "" if rows["ended"] else words
-                yield from judge(model, _sequence(model), rows["measures"], ended, _measures_of(model))
+                yield from judge_measures(model, _sequence(model), rows["measures"], ended, _measures_of(model))
             else:
                 return
             if not answers:
                 model = left.pop(0)
-                yield from judge(model, _sequence(model), {}, words, _measures_of(model))
+                yield from judge_measures(model, _sequence(model), {}, words, _measures_of(model))
 
     def _examine(self, models: Sequence[Model], folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
         """The worker's rows by model, as far as it got, and how it ended."""
@@ -215,19 +215,21 @@ class Kit:
                 assignment = self._assignment(model)
             except Exception as error:  # the offer may be invalid
                 return {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
-            size = parameters(model.architecture).total
-            entries.append({"assignment": json.loads(assignment), "meta": size > LARGE, "collect": size > _SMALL})
+            size = count_parameters(model.architecture).total
+            entries.append(
+                {"assignment": json.loads(assignment), "meta": size > MAX_TRAINED_PARAMETERS, "collect": size > _SMALL}
+            )
             runtimes.append(str(model.runtime))
         try:
-            examine(sys.executable, sorted({name for model in models for name in model.requires}))
+            query_interpreter(sys.executable, sorted({name for model in models for name in model.requires}))
             code = copy_code(runtimes, folder)
         except Exception as error:  # a package or module is missing
             return {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
         request.write_text(json.dumps({"answers": str(answers), "mark": mark, "threads": 1, "models": entries}))
         command = [sys.executable, "-m", "tunemark_worker.conformance", str(request)]
-        variables = {leftover.VARIABLE: mark, "PYTHONPATH": str(code.folder), "OMP_NUM_THREADS": "1"}
+        variables = {orphans.MARK_VARIABLE: mark, "PYTHONPATH": str(code.folder), "OMP_NUM_THREADS": "1"}
         words = _run_limited(command, variables, folder, MODEL_LIMIT_S * len(models))
-        end_marked(mark)
+        end_marked_processes(mark)
         found: dict[str, dict[str, Any]] = {}
         for line in answers.read_text().splitlines() if answers.exists() else []:
             row = json.loads(line)
@@ -248,14 +250,14 @@ class Kit:
             "sequence": _sequence(model),
             "micro_batch": _ROWS,
         }
-        (plan,) = resolve_all(points(make_experiment(settings, None)), self._catalog)
+        (plan,) = make_plans(make_grid_points(make_experiment(settings, None)), self._catalog)
         # Planned by another name, so that a model whose name is taken is examined too.
         file = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
         return replace(plan, model=model).assignment(file, "check", calibrate=False).to_json()
 
     # -- short runs
 
-    def _check_runs(self, runs: Runs) -> Iterator[Check]:
+    def _check_runs(self, runs: RunChecks) -> Iterator[Check]:
         smallest = self._smallest_model()
         if smallest is not None:
             subject = subject_of(smallest)
@@ -273,14 +275,14 @@ class Kit:
             check = _run_guarded("parity", "", lambda strategy=strategy: runs.parity(strategy, model))  # type: ignore[misc]
             yield replace(check, subject=subject_of(offer))
 
-    def _check_device(self, runs: Runs, offer: Offer) -> Iterator[Check]:
+    def _check_device(self, runs: RunChecks, offer: Offer) -> Iterator[Check]:
         device: Device = offer.answer
         subject = subject_of(offer)
         absent = "" if offer.is_taken else _reason_absent(device)
         if offer.is_taken or absent:
             why = absent or "its name is taken, so it cannot be selected"
-            yield skipped("honesty", subject, why)
-            yield skipped("kill", subject, why)
+            yield skip_check("honesty", subject, why)
+            yield skip_check("kill", subject, why)
             return
         if self._wants("honesty"):
             yield _run_guarded("honesty", subject, lambda: runs.honesty(device))
@@ -294,7 +296,7 @@ def _run_guarded(name: str, subject: str, check: Callable[[], Check]) -> Check:
         return check()
     except Exception as error:
         traceback.print_exc()
-        return failed(name, subject, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return fail_check(name, subject, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _reason_absent(device: Device) -> str:
@@ -306,7 +308,7 @@ def _reason_absent(device: Device) -> str:
 
 def _split_options(target: str) -> tuple[str, dict[str, str]]:
     try:
-        return named_options(target)
+        return parse_named_options(target)
     except ValueError:
         return target, {}  # the name itself holds a colon
 
@@ -334,12 +336,12 @@ def _import_plugin(plugin: _InstalledPlugin) -> _ImportResult:
     with tempfile.TemporaryDirectory(prefix="tunemark-import-") as name:
         mark = uuid.uuid4().hex
         answers = Path(name) / "answers.json"
-        command = [sys.executable, "-m", "tunemark.testing.imported", str(answers), plugin.module]
+        command = [sys.executable, "-m", "tunemark.testing.import_check", str(answers), plugin.module]
         # The process runs in another folder, so relative paths must be made absolute.
         places = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-        variables = {leftover.VARIABLE: mark, **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
+        variables = {orphans.MARK_VARIABLE: mark, **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
         words = _run_limited(command, variables, Path(name), IMPORT_LIMIT_S)
-        left = end_marked(mark)
+        left = end_marked_processes(mark)
         try:
             return _ImportResult(json.loads(answers.read_text()), words, left)
         except (OSError, ValueError):
@@ -369,7 +371,7 @@ def _measures_of(model: Model) -> tuple[str, ...]:
     """The measures of a model; one too large to train here is only built, on torch's meta device."""
     if model.runtime is None:
         return ()
-    return MEASURES if parameters(model.architecture).total <= LARGE else ("parameters",)
+    return MEASURES if count_parameters(model.architecture).total <= MAX_TRAINED_PARAMETERS else ("parameters",)
 
 
 def _sequence(model: Model) -> int:

@@ -43,20 +43,20 @@ def main(words: Optional[List[str]] = None) -> int:
 def _up(args: argparse.Namespace) -> int:
     if args.version not in sim.VERSIONS:
         raise ValueError("no version {!r}; there are: {}".format(args.version, ", ".join(sim.VERSIONS)))
-    names = sim.flavors(args.version)
+    names = sim.list_flavors(args.version)
     flavor = args.flavor or names[0]
     if flavor not in names:
         raise ValueError("no flavor {!r} in {}; there are: {}".format(flavor, args.version, ", ".join(names)))
     if not 1 <= args.devices <= 5:
         raise ValueError("1 to 5 accelerators, not {}".format(args.devices))
-    state = sim.fresh(args.version, flavor, args.devices)
+    state = sim.make_state(args.version, flavor, args.devices)
     state["behaviour"] = _behaviour(args.behaviour)
     folder = Path(args.dir).absolute() if args.dir else Path(tempfile.mkdtemp(prefix="tunemark-moai-sim-"))
-    if (folder / sim.FILE).exists():
+    if (folder / sim.STATE_FILE).exists():
         raise ValueError("a simulator already runs in {}".format(folder))
     tools = ["ap-smi"] if sim.VERSIONS[args.version].by_variable else ["moreh-smi", "moreh-switch-model"]
     (folder / "bin").mkdir(parents=True, exist_ok=True)
-    sim.write(str(folder / sim.FILE), state)
+    sim.write_state(str(folder / sim.STATE_FILE), state)
     packages = Path(sim.__file__).absolute().parents[2]
     for tool in tools:
         stub = folder / "bin" / tool
@@ -64,31 +64,31 @@ def _up(args: argparse.Namespace) -> int:
         variables = "TUNEMARK_MOAI_SIM={} PYTHONPATH={}".format(shlex.quote(str(folder)), shlex.quote(str(packages)))
         stub.write_text('#!/bin/sh\n{} exec {} "$@"\n'.format(variables, python))
         stub.chmod(0o755)
-    print("export {}={}".format(sim.VARIABLE, shlex.quote(str(folder))))
+    print("export {}={}".format(sim.SIMULATOR_VARIABLE, shlex.quote(str(folder))))
     print("export PATH={}:$PATH".format(shlex.quote(str(folder / "bin"))))
     return 0
 
 
 def _set(args: argparse.Namespace) -> int:
     changed = _behaviour(args.behaviour)
-    with sim.changing() as state:
+    with sim.edit_state() as state:
         state["behaviour"].update(changed)
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    state = sim.load()
-    state["behaviour"] = {key: sim.behaviour(state, key) for key in sim.BEHAVIOUR}
+    state = sim.read_state()
+    state["behaviour"] = {key: sim.get_behaviour(state, key) for key in sim.BEHAVIOUR}
     print(json.dumps(state, indent=1))
     return 0
 
 
 def _down(args: argparse.Namespace) -> int:
-    folder = sim.folder()
+    folder = sim.find_state_folder()
     shutil.rmtree(folder)
     ours = os.path.join(folder, "bin")
     left = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != ours]
-    print("unset {}".format(sim.VARIABLE))
+    print("unset {}".format(sim.SIMULATOR_VARIABLE))
     print("export PATH={}".format(shlex.quote(os.pathsep.join(left))))
     return 0
 
@@ -99,7 +99,7 @@ def _behaviour(words: List[str]) -> dict[str, object]:
         key, equals, value = word.partition("=")
         if not equals:
             raise ValueError("{!r} is not KEY=VALUE".format(word))
-        found[key] = sim.parsed(key, value)
+        found[key] = sim.parse_behaviour(key, value)
     return found
 
 

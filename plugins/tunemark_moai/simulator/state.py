@@ -8,12 +8,12 @@ import json
 import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-VARIABLE = "TUNEMARK_MOAI_SIM"
-FILE = "state.json"
+SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"
+STATE_FILE = "state.json"
 DEVICE_MIB = 65520
 DEVICE_BYTES = 68702699520
 
-MENU = (
+MENU_FLAVORS = (
     ("Small.64GB", 1, 1),
     ("Medium.128GB", 2, 1),
     ("Large.256GB", 4, 1),
@@ -28,11 +28,11 @@ MENU = (
     ("24xLarge.12288GB", 192, 24),
     ("48xLarge.24576GB", 384, 48),
 )
-DEFAULTS = (("flavor-default-8", 8, 1), ("flavor-default-16", 16, 2), ("flavor-default-32", 32, 4))
-_HARDWARE = {name: (devices, nodes) for name, devices, nodes in MENU + DEFAULTS}
+DEFAULT_FLAVORS = (("flavor-default-8", 8, 1), ("flavor-default-16", 16, 2), ("flavor-default-32", 32, 4))
+_HARDWARE = {name: (devices, nodes) for name, devices, nodes in MENU_FLAVORS + DEFAULT_FLAVORS}
 
 
-class Version(NamedTuple):
+class PlatformVersion(NamedTuple):
     """The appearance of one release. column: name of the flavor column. stamped: messages in a program's output begin
     with the time. numbered: they include the version and the job's number. has_low_precision: configurations say
     whether low-precision parameters are distributed. by_variable: `ap-smi`, and the flavor in the environment."""
@@ -47,13 +47,13 @@ class Version(NamedTuple):
 
 
 VERSIONS = {
-    "23.9.0": Version("KT AI Accelerator", "Model", True, True, False, False, False),
-    "24.2.0": Version("MoAI Accelerator", "Flavor", False, True, False, False, False),
-    "24.3.0": Version("MoAI Accelerator", "Model", False, True, False, True, False),
-    "24.5.0": Version("MoAI Accelerator", "Model", True, False, True, True, False),
-    "25.1.202": Version("MoAI Accelerator", "Flavor", False, False, True, True, False),
-    "25.3.208": Version("MoAI Accelerator", "FLAVOR", False, False, True, True, True),
-    "25.5.3005": Version("MoAI Accelerator", "FLAVOR", False, False, True, True, True),
+    "23.9.0": PlatformVersion("KT AI Accelerator", "Model", True, True, False, False, False),
+    "24.2.0": PlatformVersion("MoAI Accelerator", "Flavor", False, True, False, False, False),
+    "24.3.0": PlatformVersion("MoAI Accelerator", "Model", False, True, False, True, False),
+    "24.5.0": PlatformVersion("MoAI Accelerator", "Model", True, False, True, True, False),
+    "25.1.202": PlatformVersion("MoAI Accelerator", "Flavor", False, False, True, True, False),
+    "25.3.208": PlatformVersion("MoAI Accelerator", "FLAVOR", False, False, True, True, True),
+    "25.5.3005": PlatformVersion("MoAI Accelerator", "FLAVOR", False, False, True, True, True),
 }
 
 # key: (default, meaning). A value has the type of its default; a tuple lists the choices, the default first.
@@ -81,12 +81,12 @@ BEHAVIOUR: Dict[str, Tuple[Any, str]] = {
 }
 
 
-def default_of(key: str) -> Any:
+def default_behaviour(key: str) -> Any:
     default = BEHAVIOUR[key][0]
     return default[0] if isinstance(default, tuple) else default
 
 
-def parsed(key: str, text: str) -> Any:
+def parse_behaviour(key: str, text: str) -> Any:
     """Parse the value of a behaviour; ValueError lists the valid ones."""
     if key not in BEHAVIOUR:
         raise ValueError("no behaviour {!r}; there are: {}".format(key, ", ".join(BEHAVIOUR)))
@@ -104,7 +104,7 @@ def parsed(key: str, text: str) -> Any:
     return value
 
 
-def fresh(version: str, flavor: str, devices: int) -> Dict[str, Any]:
+def make_state(version: str, flavor: str, devices: int) -> Dict[str, Any]:
     """The initial state: no jobs, and the first accelerator is the default."""
     return {
         "version": version,
@@ -116,57 +116,57 @@ def fresh(version: str, flavor: str, devices: int) -> Dict[str, Any]:
     }
 
 
-def made(flavor: str) -> Tuple[int, int]:
+def flavor_hardware(flavor: str) -> Tuple[int, int]:
     """(devices of 64 GB, servers) of a flavor."""
     return _HARDWARE[flavor]
 
 
-def flavors(version: str) -> List[str]:
-    return [name for name, _, _ in (DEFAULTS if VERSIONS[version].by_variable else MENU)]
+def list_flavors(version: str) -> List[str]:
+    return [name for name, _, _ in (DEFAULT_FLAVORS if VERSIONS[version].by_variable else MENU_FLAVORS)]
 
 
-def folder() -> str:
+def find_state_folder() -> str:
     """The folder of the state; SystemExit where no simulator runs."""
-    found = os.environ.get(VARIABLE)
-    if not found or not os.path.isfile(os.path.join(found, FILE)):
+    found = os.environ.get(SIMULATOR_VARIABLE)
+    if not found or not os.path.isfile(os.path.join(found, STATE_FILE)):
         raise SystemExit('no simulator runs: eval "$(tunemark-moai-sim up)"')
     return found
 
 
-def load() -> Dict[str, Any]:
+def read_state() -> Dict[str, Any]:
     """The current state, without the jobs of processes that have ended."""
-    with changing() as state:
+    with edit_state() as state:
         return state
 
 
 @contextlib.contextmanager
-def changing() -> Iterator[Dict[str, Any]]:
+def edit_state() -> Iterator[Dict[str, Any]]:
     """The state under its lock; written back on exit."""
-    path = os.path.join(folder(), FILE)
+    path = os.path.join(find_state_folder(), STATE_FILE)
     with open(path + ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open(path) as file:
             state = json.load(file)
         state["jobs"] = [job for job in state["jobs"] if _is_alive(job["pid"])]
         yield state
-        write(path, state)
+        write_state(path, state)
 
 
-def write(path: str, state: Dict[str, Any]) -> None:
+def write_state(path: str, state: Dict[str, Any]) -> None:
     part = path + ".part"
     with open(part, "w") as file:
         json.dump(state, file, indent=1)
     os.replace(part, path)
 
 
-def behaviour(state: Dict[str, Any], key: str) -> Any:
-    return state["behaviour"].get(key, default_of(key))
+def get_behaviour(state: Dict[str, Any], key: str) -> Any:
+    return state["behaviour"].get(key, default_behaviour(key))
 
 
-def holders(state: Dict[str, Any], device: int) -> List[Dict[str, Any]]:
+def find_holding_processes(state: Dict[str, Any], device: int) -> List[Dict[str, Any]]:
     """The processes on an accelerator, the foreign one first."""
     foreign = {"device": 0, "job_id": 970001, "pid": 10000, "command": "python train.py", "memory_mib": 53000}
-    found = [foreign] if behaviour(state, "busy") else []
+    found = [foreign] if get_behaviour(state, "busy") else []
     return [job for job in found + state["jobs"] if job["device"] == device]
 
 

@@ -8,17 +8,25 @@ from datetime import datetime
 from typing import Any, Dict, List, Optional, Sequence
 
 from tunemark_moai.simulator import state as sim
-from tunemark_moai.simulator.state import DEVICE_MIB, VERSIONS, behaviour, changing, holders, load, made
+from tunemark_moai.simulator.state import (
+    DEVICE_MIB,
+    VERSIONS,
+    edit_state,
+    find_holding_processes,
+    flavor_hardware,
+    get_behaviour,
+    read_state,
+)
 
 _IN_USE = "The model cannot be switched while the {} is in use."
 
 
 def main(words: Sequence[str]) -> int:
     tool, arguments = words[0], list(words[1:])
-    now = load()
-    time.sleep(behaviour(now, "latency_s"))
+    now = read_state()
+    time.sleep(get_behaviour(now, "latency_s"))
     kind = "switch" if tool == "moreh-switch-model" else "smi"
-    how = behaviour(now, kind)
+    how = get_behaviour(now, kind)
     if how == "hang":
         print("Current {}: ".format(VERSIONS[now["version"]].name), end="", flush=True)
         time.sleep(1e6)
@@ -29,7 +37,7 @@ def main(words: Sequence[str]) -> int:
         print("| ##@ |\n|?|")
         return 0
     {"moreh-smi": _moreh_smi, "moreh-switch-model": _switch_model, "ap-smi": _ap_smi}[tool](now, arguments)
-    return int(behaviour(load(), "exit_code"))
+    return int(get_behaviour(read_state(), "exit_code"))
 
 
 # -- moreh-smi
@@ -37,14 +45,14 @@ def main(words: Sequence[str]) -> int:
 
 def _moreh_smi(now: Dict[str, Any], arguments: List[str]) -> None:
     if not arguments or arguments[0] == "-i":
-        print(status(now, int(arguments[1]) if len(arguments) > 1 else None))
+        print(format_status(now, int(arguments[1]) if len(arguments) > 1 else None))
     elif arguments[0] == "-p":
-        print(parts(now))
+        print(format_physical_devices(now))
     elif arguments[0] in ("-v", "--version"):
         print("Moreh AI Platform {}".format(now["version"]))
     elif arguments[0] in ("-t", "--token"):
         rows = [[_device_cell(now, d), _accelerator_name(now), "c2ltdWxhdGVk", d["flavor"]] for d in now["devices"]]
-        print(table(["Device", "Name", "Token", "Model"], rows))
+        print(format_table(["Device", "Name", "Token", "Model"], rows))
     elif arguments[0] in ("-r", "--reset"):
         print("Device release success." if _reset() else "Device release failed. (Not running job.)")
     elif arguments[0] == "device":
@@ -53,16 +61,16 @@ def _moreh_smi(now: Dict[str, Any], arguments: List[str]) -> None:
         print("Usage: moreh-smi [-h] [-r] [-v] [-t] [-p] [-i N] [device {--add|--rm|--switch} N]")
 
 
-def status(now: Dict[str, Any], only: Optional[int] = None) -> str:
+def format_status(now: Dict[str, Any], only: Optional[int] = None) -> str:
     """The status table, followed by the table of processes if there are any."""
     version = VERSIONS[now["version"]]
     rows, processes = [], []
     for device in now["devices"]:
         if only is not None and device["id"] != only:
             continue
-        jobs = holders(now, device["id"])
+        jobs = find_holding_processes(now, device["id"])
         used = sum(job["memory_mib"] for job in jobs)
-        total = made(device["flavor"])[0] * DEVICE_MIB
+        total = flavor_hardware(device["flavor"])[0] * DEVICE_MIB
         state = ["{} MiB".format(used), "{} MiB".format(total), "100 %"] if jobs else ["-", "-", "-"]
         rows.append([_device_cell(now, device), version.name, device["flavor"], *state])
         for job in jobs:
@@ -71,26 +79,26 @@ def status(now: Dict[str, Any], only: Optional[int] = None) -> str:
     title = "Current Version: {0}  Latest Version: {0}".format(now["version"])
     header = ["Device", "Name", version.column, "Memory Usage", "Total Memory", "Utilization"]
     lines = [datetime.now().strftime("%H:%M:%S %B %d, %Y")] if version.has_date else []
-    lines.append(table(header, rows, title))
+    lines.append(format_table(header, rows, title))
     if processes:
-        lines += ["", "Processes:", table(["Device", "Job ID", "PID", "Process", "Memory Usage"], processes)]
+        lines += ["", "Processes:", format_table(["Device", "Job ID", "PID", "Process", "Memory Usage"], processes)]
     return "\n".join(lines)
 
 
-def parts(now: Dict[str, Any]) -> str:
+def format_physical_devices(now: Dict[str, Any]) -> str:
     """The table of physical devices behind the busy accelerators."""
     rows: List[List[str]] = []
     for device in now["devices"]:
-        jobs = holders(now, device["id"])
-        for i in range(made(device["flavor"])[0] if jobs else 0):
-            share = 100 * sum(job["memory_mib"] for job in jobs) // (made(device["flavor"])[0] * DEVICE_MIB)
+        jobs = find_holding_processes(now, device["id"])
+        for i in range(flavor_hardware(device["flavor"])[0] if jobs else 0):
+            share = 100 * sum(job["memory_mib"] for job in jobs) // (flavor_hardware(device["flavor"])[0] * DEVICE_MIB)
             place = "back{:02d}:{}".format(1 + i // 8, i % 8)
             rows.append([str(i), place, "{} C".format(50 + i % 7), "59 C", "100 %", "33 %", "{} %".format(share)])
     header = ["Dev", "Location", "Dev Temp", "Mem Temp", "Dev Util", "Mem Util", "Mem Usage"]
-    return datetime.now().strftime("%H:%M:%S %B %d, %Y") + "\n" + table(header, rows)
+    return datetime.now().strftime("%H:%M:%S %B %d, %Y") + "\n" + format_table(header, rows)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
     """A bordered table, as wide as its cells; its title is right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) + 4 for i in range(len(header))]
     whole = sum(widths) + len(widths) - 1
@@ -108,7 +116,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "")
 
 
 def _device_cell(now: Dict[str, Any], device: Dict[str, Any]) -> str:
-    star = device["id"] == now["default"] and not behaviour(now, "unmarked")
+    star = device["id"] == now["default"] and not get_behaviour(now, "unmarked")
     return "{} {}".format("*" if star else " ", device["id"])
 
 
@@ -117,7 +125,7 @@ def _accelerator_name(now: Dict[str, Any]) -> str:
 
 
 def _reset() -> bool:
-    with changing() as state:
+    with edit_state() as state:
         had = bool(state["jobs"])
         state["jobs"] = []
     return had
@@ -125,7 +133,7 @@ def _reset() -> bool:
 
 def _change_devices(arguments: List[str]) -> None:
     what, number = arguments[0], int(arguments[1]) if len(arguments) > 1 else None
-    with changing() as state:
+    with edit_state() as state:
         ids = [d["id"] for d in state["devices"]]
         done = ""
         if what == "--switch" and number in ids:
@@ -135,11 +143,11 @@ def _change_devices(arguments: List[str]) -> None:
             state["devices"] = [d for d in state["devices"] if d["id"] != number]
             done = "Remove device success."
         elif what == "--add" and number is not None:
-            flavor = sim.flavors(state["version"])[number - 1]
+            flavor = sim.list_flavors(state["version"])[number - 1]
             state["devices"].append({"id": max(ids) + 1, "flavor": flavor})
             done = "Create device success."
         rows = [[_device_cell(state, d), _accelerator_name(state), d["flavor"]] for d in state["devices"]]
-    print(table(["Device", "Name", "Model"], rows))
+    print(format_table(["Device", "Name", "Model"], rows))
     print(done or "Fail.")
 
 
@@ -148,10 +156,10 @@ def _change_devices(arguments: List[str]) -> None:
 
 def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
     name = _accelerator_name(now)
-    if holders(now, now["default"]):
+    if find_holding_processes(now, now["default"]):
         print(_IN_USE.format(name))
         return
-    if behaviour(now, "switch") == "unknown_menu":
+    if get_behaviour(now, "switch") == "unknown_menu":
         print("Choose one of the sizes below, by its letter\n[a] Small.64GB\n[b] Medium.128GB\n> ", end="", flush=True)
         sys.stdin.readline()
         return
@@ -160,24 +168,24 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
         return
     print("Current {}: {}\n".format(name, _default_device(now)["flavor"]))
     while True:
-        names = sim.flavors(now["version"])
+        names = sim.list_flavors(now["version"])
         for i, flavor in enumerate(names, 1):
-            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default_device(load())["flavor"] else ""))
+            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default_device(read_state())["flavor"] else ""))
         print("\nSelection (1-{}, q, Q): ".format(len(names)), end="", flush=True)
         typed = sys.stdin.readline()
         if not typed:
-            if behaviour(load(), "eof") == "hang":
+            if get_behaviour(read_state(), "eof") == "hang":
                 time.sleep(1e6)
             return
         word = typed.strip()
         if word in ("q", "Q"):
             return
         if word.isdigit() and 1 <= int(word) <= len(names):
-            if behaviour(now, "switch") == "die":
+            if get_behaviour(now, "switch") == "die":
                 sys.exit(1)
             _select_flavor(int(word))
             continue
-        how = behaviour(load(), "invalid_input")
+        how = get_behaviour(read_state(), "invalid_input")
         if how == "exit":
             return
         if how == "message":
@@ -185,10 +193,10 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
 
 
 def _select_flavor(number: int) -> None:
-    with changing() as state:
-        names = sim.flavors(state["version"])
+    with edit_state() as state:
+        names = sim.list_flavors(state["version"])
         wanted = names[number - 1]
-        how = behaviour(state, "switch")
+        how = get_behaviour(state, "switch")
         _default_device(state)["flavor"] = names[number % len(names)] if how == "wrong_flavor" else wanted
         version = state["version"]
     if how != "silent":
@@ -206,11 +214,11 @@ def _default_device(state: Dict[str, Any]) -> Dict[str, Any]:
 
 def _ap_smi(now: Dict[str, Any], arguments: List[str]) -> None:
     rows = []
-    for job in holders(now, 0):
+    for job in find_holding_processes(now, 0):
         flavor = job.get("flavor", "flavor-default-8")
-        share = 100 * job["memory_mib"] // (made(flavor)[0] * DEVICE_MIB)
+        share = 100 * job["memory_mib"] // (flavor_hardware(flavor)[0] * DEVICE_MIB)
         rows.append(["0", "1779", flavor, str(max(1, share)), "100"])
-    idle = behaviour(now, "idle_ap")
+    idle = get_behaviour(now, "idle_ap")
     if not rows and idle == "empty":
         return
     if not rows and idle == "row":

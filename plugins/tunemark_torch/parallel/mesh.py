@@ -10,18 +10,18 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 
-from tunemark_torch.parallel import gather, pipeline, tensor
-from tunemark_torch.parallel.group import join_alone
+from tunemark_torch.parallel import full_weights, pipeline_parallel, tensor_parallel
+from tunemark_torch.parallel.process_group import join_single_process_group
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
-from tunemark_worker.decoder import layers_of
-from tunemark_worker.norm import clip
+from tunemark_worker.decoder import find_layers
+from tunemark_worker.gradient_norm import clip_gradients
 
 # The axes whose ranks see distinct batches, outermost first.
-DATA = ("ddp", "fsdp")
+DATA_AXES = ("ddp", "fsdp")
 
 
-class Axis(NamedTuple):
+class MeshAxis(NamedTuple):
     """One axis of the mesh."""
 
     strategy: str
@@ -32,16 +32,16 @@ class Axis(NamedTuple):
         return {"true": True, "false": False}[self.options.get(option, str(default).lower())]
 
 
-class Mesh:
+class MeshStrategy:
     """Any of ddp, fsdp, tp and pp, or a product of them."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._axes = [Axis(**axis) for axis in assignment.axes]
+        self._axes = [MeshAxis(**axis) for axis in assignment.axes]
         self._by_name = {axis.strategy: axis for axis in self._axes}
         self._selected: Dict[str, Any] = {}
         self._mesh: Any = None
-        self._pipeline: Optional[pipeline.Pipeline] = None
+        self._pipeline: Optional[pipeline_parallel.Pipeline] = None
         self._device = "cpu"
 
     def prepare(self) -> None:
@@ -53,13 +53,13 @@ class Mesh:
         strides = _strides([axis.degree for axis in self._axes])
         for axis, stride in zip(self._axes, strides):
             index, rest = divmod(rest, stride)
-            if axis.strategy in DATA:
+            if axis.strategy in DATA_AXES:
                 data_rank = data_rank * axis.degree + index
         return place._replace(data_rank=data_rank)
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
         kind, self._device = place.device.partition(":")[0], place.device
-        join_alone(kind)
+        join_single_process_group(kind)
         from torch.distributed.device_mesh import init_device_mesh  # torch 2.2 and newer
 
         degrees = tuple(axis.degree for axis in self._axes)
@@ -70,13 +70,13 @@ class Mesh:
             "mesh": {axis.strategy: axis.degree for axis in self._axes},
         }
         is_sequence_parallel = "tp" in self._by_name and self._by_name["tp"].is_on("sequence_parallel")
-        returns_tuple = "pp" in self._by_name and pipeline.returns_tuple(model)
+        returns_tuple = "pp" in self._by_name and pipeline_parallel.layers_return_tuple(model)
         if "tp" in self._by_name:
-            found = tensor.parallelize(model, self._mesh["tp"], sequence_parallel=is_sequence_parallel)
+            found = tensor_parallel.parallelize(model, self._mesh["tp"], sequence_parallel=is_sequence_parallel)
             self._selected["tensor_parallel"] = found
         trained: torch.nn.Module = model
         if "pp" in self._by_name:
-            self._pipeline = pipeline.Pipeline(
+            self._pipeline = pipeline_parallel.Pipeline(
                 model,
                 self._mesh["pp"],
                 self._by_name["pp"].options,
@@ -105,14 +105,14 @@ class Mesh:
         """Scale all gradients of the job so that their norm is at most `largest`; returns the norm before scaling."""
         stages = self._mesh["pp"].get_group() if self._pipeline is not None else None
         duplicates = self._pipeline.duplicate_parameters() if self._pipeline is not None else []
-        return clip(parameters, largest, stages, duplicates)
+        return clip_gradients(parameters, largest, stages, duplicates)
 
     def full_state(self, module: torch.nn.Module) -> Optional[Mapping[str, torch.Tensor]]:
         """All weights of the job, on the host of rank 0; None on the other ranks, all of which must call this."""
         if self._pipeline is None:
-            return gather.full_state([module], None, self._device)
+            return full_weights.gather_full_state([module], None, self._device)
         stages = [stage.model for stage in self._pipeline.stages]
-        return gather.full_state(stages, self._mesh["pp"].get_group(), self._device)
+        return full_weights.gather_full_state(stages, self._mesh["pp"].get_group(), self._device)
 
     def _compute_gradients(self, logits: Any, loss: Any, batches: List[Batch], scale: torch.Tensor) -> torch.Tensor:
         assert self._pipeline is not None
@@ -120,7 +120,7 @@ class Mesh:
 
     def _apply_data_parallel(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module with its parameters sharded, or its gradients averaged, over the mesh's data axes."""
-        names = tuple(name for name in DATA if name in self._by_name)
+        names = tuple(name for name in DATA_AXES if name in self._by_name)
         if not names:
             return module
         shards = "fsdp" in names
@@ -129,7 +129,7 @@ class Mesh:
         else:
             from torch.distributed._composable.replicate_with_fsdp import replicate
         mesh = self._mesh[names if len(names) > 1 else names[0]]
-        layers = layers_of(module)
+        layers = find_layers(module)
         reshard = shards and self._by_name["fsdp"].is_on("reshard", default=True)
         for layer in [m for m in layers or () if any(True for _ in m.parameters())]:
             if shards:

@@ -17,11 +17,11 @@ from tunemark.plugin import (
     Architecture,
     Dataset,
     Device,
-    Launch,
+    LaunchConfig,
     Model,
-    Monitored,
+    MonitorTarget,
     Strategy,
-    TokenizerName,
+    TokenizerSpec,
     hookimpl,
 )
 
@@ -45,15 +45,15 @@ class Toy:
         """Nothing to do. A shared accelerator would be reserved here and checked to be idle."""
         return contextlib.nullcontext({})
 
-    def launch(self, accelerator: Accelerator, strategy: Strategy) -> Launch:
+    def launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """`options` reach the runtime as `assignment.device_options` and are stored with the run."""
         step_s = float(os.environ.get("TOY_STEP_S", "0.02"))
-        return Launch(processes=1, threads=1, environment={"OMP_NUM_THREADS": "1"}, options={"step_s": step_s})
+        return LaunchConfig(processes=1, threads=1, environment={"OMP_NUM_THREADS": "1"}, options={"step_s": step_s})
 
-    def monitored(self, accelerator: Accelerator) -> Monitored | None:
+    def monitored(self, accelerator: Accelerator) -> MonitorTarget | None:
         """Which monitor tunemark reads while a job runs on the device, and the device's names there."""
         monitor = os.environ.get("TOY_MONITOR")
-        return Monitored(monitor=monitor, devices=("0", "1")) if monitor else None
+        return MonitorTarget(monitor=monitor, devices=("0", "1")) if monitor else None
 
 
 @hookimpl
@@ -83,7 +83,7 @@ def tunemark_models() -> Sequence[Model]:
                 head_dim=16,
                 max_position_embeddings=4096,
             ),
-            tokenizer=TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
+            tokenizer=TokenizerSpec(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
             runtime="tunemark_example.runtime:ToyLm",
             requires=("torch",),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tunemark.plugin import Example, Piece
+from tunemark.plugin import Example, ExamplePiece
 
 
 class ToyText:
@@ -24,8 +24,8 @@ class ToyText:
     def examples(self) -> Iterator[Example]:
         for n in range(self._examples):
             a, b = n % 7, n // 7
-            prompt = Piece(role="prompt", text=f"How much is {a} + {b}?\n")
-            yield Example(pieces=(prompt, Piece(role="response", text=f"{a} + {b} = {a + b}\n")))
+            prompt = ExamplePiece(role="prompt", text=f"How much is {a} + {b}?\n")
+            yield Example(pieces=(prompt, ExamplePiece(role="response", text=f"{a} + {b} = {a + b}\n")))
 
 
 class ByteTokenizer:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunemark.plugin import Architecture, Finding, Model, Strategy, TokenizerName, hookimpl
+from tunemark.plugin import Architecture, Finding, Model, Strategy, TokenizerSpec, hookimpl
 
 if TYPE_CHECKING:
     from tunemark.experiment.plan import Plan
@@ -50,7 +50,7 @@ def tunemark_models() -> Sequence[Model]:
                 head_dim=16,
                 max_position_embeddings=4096,
             ),
-            tokenizer=TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
+            tokenizer=TokenizerSpec(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
             runtime="tunemark_faulty.runtime:Faulty",
             requires=("torch",),
         )

@@ -10,8 +10,8 @@ from typing import Any, Mapping, Optional
 import torch
 
 from tunemark_torch.runtime import Ddp
-from tunemark_worker import loop
-from tunemark_worker.batches import Batch, Counts
+from tunemark_worker import training_loop
+from tunemark_worker.batches import Batch, TokenCounts
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.optimizer import parameter_dtype
 
@@ -29,8 +29,8 @@ class Faulty:
         print("a worker that prints on standard output", flush=True)
         self._fault = assignment.model[len("faulty-") :]
         if self._fault == "double-count":
-            counted = loop.count
-            loop.count = lambda batches: Counts(*(2 * n for n in counted(batches)))
+            counted = training_loop.count_tokens
+            training_loop.count_tokens = lambda batches: TokenCounts(*(2 * n for n in counted(batches)))
         size, hidden = assignment.architecture["vocab_size"], assignment.architecture["hidden_size"]
         norm = torch.nn.LayerNorm(hidden, bias=False)
         model = torch.nn.Sequential(torch.nn.Embedding(size, hidden), norm, torch.nn.Linear(hidden, size, bias=False))

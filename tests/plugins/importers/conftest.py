@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tunemark.plugin.catalog import load
-from tunemark.plugin.claims import Claim, Line, LogReader
+from tunemark.plugin.catalog import load_object
+from tunemark.plugin.claims import Claim, LogLine, LogReader
 from tunemark.plugin.descriptors import Importer
 from tunemark_importers.plugin import tunemark_importers
 
@@ -33,12 +33,12 @@ def claims_of(importers: dict[str, Importer]) -> Callable[[str, str], Sequence[C
     def read(name: str, text: str) -> Sequence[Claim]:
         importer = importers[name]
         if importer.document:
-            found: Sequence[Claim] = load(importer.document)("here", "a file", text)
+            found: Sequence[Claim] = load_object(importer.document)("here", "a file", text)
             return found
-        reader: LogReader = load(importer.log or "")()
+        reader: LogReader = load_object(importer.log or "")()
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
-                reader.read(Line(number, line))
+                reader.read(LogLine(number, line))
         return reader.claims()
 
     return read
@@ -47,4 +47,4 @@ def claims_of(importers: dict[str, Importer]) -> Callable[[str, str], Sequence[C
 @pytest.fixture(scope="session")
 def understood() -> Callable[[LogReader, str], list[bool]]:
     """Whether a reader understood each line of a text."""
-    return lambda reader, text: [reader.read(Line(at, line)) for at, line in enumerate(text.splitlines(), 1)]
+    return lambda reader, text: [reader.read(LogLine(at, line)) for at, line in enumerate(text.splitlines(), 1)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tunemark.plugin.claims import Claim, Line
-from tunemark_importers.anything import reader
+from tunemark.plugin.claims import Claim, LogLine
+from tunemark_importers.generic_log import reader
 
 _FIXTURE = Path(__file__).parents[2] / "fixtures/importers/anything.txt"
 
@@ -15,7 +15,7 @@ _FIXTURE = Path(__file__).parents[2] / "fixtures/importers/anything.txt"
 def _claim(text: str) -> Claim | None:
     read = reader()
     for number, line in enumerate(text.splitlines(), 1):
-        read.read(Line(number, line))
+        read.read(LogLine(number, line))
     return next(iter(read.claims()), None)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tunemark.errors import BadData
-from tunemark.physics.parameters import parameters
-from tunemark.plugin.claims import Claim, Layout
+from tunemark.physics.parameters import count_parameters
+from tunemark.plugin.claims import Claim, ClaimedLayout
 from tunemark_importers import claims_csv
 
 Printed = Callable[[str], str]
@@ -22,12 +22,12 @@ def test_a_full_row_fills_a_claim(printed: Printed, claims_of: ClaimsOf) -> None
     assert (claim.tokens_per_s, claim.tokens_per_s_per_device) == (99200.0, 6200.0)
     assert (claim.step_time_s, claim.memory_bytes, claim.tflops_per_device) == (2.6426, 61.2e9, 352.0)
     assert (claim.mfu, claim.parameters, claim.count, claim.sequence) == (0.356, 8.03e9, 16, 8192)
-    assert claim.layout == Layout(
+    assert claim.layout == ClaimedLayout(
         dp=16, tp=1, pp=1, cp=1, global_batch=32, micro_batch=2, gradient_accumulation=1, checkpointing="selective"
     )
     # Llama 3.1 8B by its dimensions: 8,030,261,248 parameters.
     assert claim.architecture is not None
-    assert parameters(claim.architecture).total == 8030261248
+    assert count_parameters(claim.architecture).total == 8030261248
     assert claim.origin["tokens_per_s"] == "'99200.0' in column tokens_per_s_total, line 2"
     assert claim.origin["version"] == "v1 2025-01"
     # The stage of sharding is no degree of parallelism.
@@ -49,7 +49,7 @@ def test_all_but_a_rate_and_what_it_is_of_may_be_blank(printed: Printed, claims_
     assert (claim.id, claim.source) == ("here#4", "a file, line 5")
     assert (claim.tokens_per_s, claim.tokens_per_s_per_device) == (None, 10250.0)
     assert claim.architecture is None
-    assert claim.layout == Layout()
+    assert claim.layout == ClaimedLayout()
 
 
 def test_units_in_cells_are_understood(printed: Printed, claims_of: ClaimsOf) -> None:

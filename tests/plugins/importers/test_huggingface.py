@@ -155,9 +155,9 @@ def test_a_longest_length_is_no_length(claims_of: ClaimsOf) -> None:
     "line", ["{'loss': 1.2, 'epoch': 0.", "{'loss': 'low', 'epoch': 0.1}", "{'loss': 1,2, 'epoch': 1}"]
 )
 def test_a_dictionary_that_is_cut_off_or_odd_is_not_understood(
-    line: str, understood: Callable[[huggingface.Reader, str], list[bool]]
+    line: str, understood: Callable[[huggingface.HuggingFaceReader, str], list[bool]]
 ) -> None:
-    reader = huggingface.Reader()
+    reader = huggingface.HuggingFaceReader()
     assert understood(reader, line) == [False]
     assert not reader.claims()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tunemark.physics.parameters import parameters
+from tunemark.physics.parameters import count_parameters
 from tunemark.plugin.claims import Claim, LoggedStep
 from tunemark_importers import megatron
 
@@ -44,7 +44,7 @@ def test_tflops_are_of_one_device_and_the_batch_of_the_whole_job(claim: Claim) -
 def test_the_printed_arguments_make_the_model(claim: Claim) -> None:
     assert claim.architecture is not None
     # Mistral 7B has these dimensions: 7,241,732,096 parameters.
-    assert parameters(claim.architecture).total == 7241732096
+    assert count_parameters(claim.architecture).total == 7241732096
     assert claim.precision == "bf16"
 
 
@@ -98,9 +98,9 @@ def test_relatives_print_tokens_per_gpu(claims_of: ClaimsOf) -> None:
 
 
 def test_a_line_without_its_last_bar_is_cut_off(
-    printed: Printed, understood: Callable[[megatron.Reader, str], list[bool]]
+    printed: Printed, understood: Callable[[megatron.MegatronReader, str], list[bool]]
 ) -> None:
     line = printed("megatron-lm.txt").splitlines()[-1]
-    assert understood(megatron.Reader(), line) == [True]
-    assert understood(megatron.Reader(), line[:-1]) == [False]
-    assert understood(megatron.Reader(), line.replace("(ms): 5133.3", "(ms): ?")) == [False]
+    assert understood(megatron.MegatronReader(), line) == [True]
+    assert understood(megatron.MegatronReader(), line[:-1]) == [False]
+    assert understood(megatron.MegatronReader(), line.replace("(ms): 5133.3", "(ms): ?")) == [False]

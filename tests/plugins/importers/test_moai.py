@@ -150,19 +150,19 @@ def test_decimal_commas_are_read_where_they_are_in_no_doubt(claims_of: ClaimsOf)
     ],
 )
 def test_a_line_that_is_cut_off_or_damaged_is_not_understood(
-    line: str, understood: Callable[[moai.Reader, str], list[bool]]
+    line: str, understood: Callable[[moai.MoaiReader, str], list[bool]]
 ) -> None:
-    reader = moai.Reader()
+    reader = moai.MoaiReader()
     assert understood(reader, line) == [False]
     assert not reader.claims()
 
 
 def test_a_line_without_the_rate_that_the_others_have_is_cut_off(
-    understood: Callable[[moai.Reader, str], list[bool]],
+    understood: Callable[[moai.MoaiReader, str], list[bool]],
 ) -> None:
     whole = "[Step {}/9] | Loss: 1.5 | Duration: 2.00 | Throughput: 512.00 tokens/sec"
     text = "\n".join([whole.format(1), whole.format(2)[:22], whole.format(2)[:40]])
-    assert understood(moai.Reader(), text) == [True, False, False]
+    assert understood(moai.MoaiReader(), text) == [True, False, False]
 
 
 def test_a_loss_that_is_nan_stays_nan(claims_of: ClaimsOf) -> None:

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunemark.errors import BadData
-from tunemark.plugin.catalog import load
-from tunemark.plugin.claims import Claim, Line
+from tunemark.plugin.catalog import load_object
+from tunemark.plugin.claims import Claim, LogLine
 from tunemark.plugin.descriptors import Importer
 from tunemark_importers.plugin import tunemark_importers
 
@@ -136,14 +136,14 @@ def _mutated(text: str, seed: int) -> str:
 
 def _claims(importer: Importer, text: str) -> Sequence[Claim]:
     if importer.document:
-        load(importer.is_document or "")(text[: 1 << 16])
+        load_object(importer.is_document or "")(text[: 1 << 16])
         with contextlib.suppress(BadData):
-            claims: Sequence[Claim] = load(importer.document)("here", "a file", text)
+            claims: Sequence[Claim] = load_object(importer.document)("here", "a file", text)
             return claims
         return []
-    reader = load(importer.log or "")()
+    reader = load_object(importer.log or "")()
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
-        reader.read(Line(number, line))
+        reader.read(LogLine(number, line))
     first = reader.claims()
     # What the lines amount to does not depend on how often one asks.
     assert [len(c.steps) for c in first] == [len(c.steps) for c in reader.claims()]

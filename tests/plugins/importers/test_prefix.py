@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunemark_importers.prefix import Prefix, strip
+from tunemark_importers.line_prefixes import Prefix, strip_prefixes
 
 WORDS = "[Step 1/144] | Loss: 1.5"
 # 2024-04-22 00:52:30 UTC: 19,835 days and 3,150 seconds after 1970.
@@ -32,19 +32,19 @@ AT = 19835 * 86400 + 3150
     ],
 )
 def test_a_date_becomes_seconds_since_1970(before: str, stamp_s: float) -> None:
-    found = strip(before + WORDS)
+    found = strip_prefixes(before + WORDS)
     assert (found.text, found.is_dated) == (WORDS, True)
     assert found.stamp_s == pytest.approx(stamp_s, abs=1e-5)
 
 
 @pytest.mark.parametrize("before", ["00:52:30 ", "[00:52:30] ", "00:52:30 | INFO | "])
 def test_a_time_of_day_is_no_date(before: str) -> None:
-    assert strip(before + WORDS) == Prefix(WORDS, None, 3150.0, False)
+    assert strip_prefixes(before + WORDS) == Prefix(WORDS, None, 3150.0, False)
 
 
 @pytest.mark.parametrize("before", ["", "| INFO     | __main__:main:131 - ", "|INFO     | ", "INFO:root:", "info] "])
 def test_a_level_alone_has_no_stamp(before: str) -> None:
-    assert strip(before + WORDS) == Prefix(WORDS)
+    assert strip_prefixes(before + WORDS) == Prefix(WORDS)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_level_alone_has_no_stamp(before: str) -> None:
     ],
 )
 def test_the_label_of_a_rank_is_told(before: str, rank: str) -> None:
-    found = strip(before + WORDS)
+    found = strip_prefixes(before + WORDS)
     assert (found.text, found.rank) == (WORDS, rank)
 
 
@@ -71,9 +71,9 @@ def test_the_label_of_a_rank_is_told(before: str, rank: str) -> None:
     "words", ["step:  1  loss: 2", "{'loss': 1.5}", "iteration 1/ 2 |", "Step 3 | loss:1", "[1/4] Connecting"]
 )
 def test_a_lines_own_words_are_left_alone(words: str) -> None:
-    assert strip(words).text == words
+    assert strip_prefixes(words).text == words
 
 
 @pytest.mark.parametrize("before", ["2024-13-22 00:52:30 ", "2023-02-29 00:52:30 ", "2024-04-22 00:72:30 "])
 def test_what_is_no_date_is_no_stamp(before: str) -> None:
-    assert strip(before + WORDS).stamp_s is None
+    assert strip_prefixes(before + WORDS).stamp_s is None

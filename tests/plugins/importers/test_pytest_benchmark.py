@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunemark.analysis import audit
+from tunemark.analysis import audit_claims
 from tunemark.errors import BadData
 from tunemark.plugin import Catalog
 from tunemark.plugin.claims import Claim
@@ -33,7 +33,7 @@ def test_each_run_is_a_claim_and_its_rounds_are_steps(printed: Printed, claims_o
 
 def test_the_audit_holds_it_to_the_hardware(printed: Printed, claims_of: ClaimsOf) -> None:
     models = Catalog().models()
-    eight, sixteen = audit(claims_of("pytest-benchmark", printed("pytest-benchmark.json")), models)
+    eight, sixteen = audit_claims(claims_of("pytest-benchmark", printed("pytest-benchmark.json")), models)
     assert eight.as_row().kind == "imported"
     assert eight.verdict == "valid"
     # About 46 GFLOP a token; 8 x 989.4 TFLOP/s.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tunemark.analysis.reading import Reading, read
-from tunemark.plugin.catalog import load
-from tunemark.plugin.claims import Line
+from tunemark.analysis.claim_reader import ParsedSource, read_claims
+from tunemark.plugin.catalog import load_object
+from tunemark.plugin.claims import LogLine
 from tunemark.plugin.descriptors import Importer
 
 Printed = Callable[[str], str]
@@ -42,8 +42,8 @@ OWNERS = {
 }
 
 
-def _read(text: str, importers: Importers) -> Reading:
-    return read([(text.encode(), None)], id="here", source="a file", importers=list(importers.values()))
+def _read(text: str, importers: Importers) -> ParsedSource:
+    return read_claims([(text.encode(), None)], id="here", source="a file", importers=list(importers.values()))
 
 
 @pytest.mark.parametrize("name", OWNERS)
@@ -62,9 +62,9 @@ def test_one_log_reader_alone_knows_a_log(name: str, printed: Printed, importers
     for importer in importers.values():
         # What reads any program's rates reads these too, where nobody else does.
         if importer.log and importer.name not in (OWNERS[name], "anything"):
-            reader = load(importer.log)()
+            reader = load_object(importer.log)()
             for at, line in enumerate(printed(name).splitlines(), 1):
-                reader.read(Line(at, line))
+                reader.read(LogLine(at, line))
             assert not any(claim.steps.seen for claim in reader.claims()), importer.name
 
 
@@ -92,7 +92,7 @@ def test_interleaved_ranks_of_a_launcher_count_once(printed: Printed, importers:
 def test_carriage_returns_and_other_encodings(printed: Printed, importers: Importers) -> None:
     text = printed("huggingface-console.txt").replace("\n", "\r\n")
     for encoding in ("utf-8-sig", "utf-16"):
-        reading = read([(text.encode(encoding), None)], id="a", source="a", importers=list(importers.values()))
+        reading = read_claims([(text.encode(encoding), None)], id="a", source="a", importers=list(importers.values()))
         assert len(reading.claims[0].steps) == 20
 
 
@@ -107,11 +107,11 @@ def test_what_is_nobodys_is_nobodys(text: str, importers: Importers) -> None:
     ["A", "-", "{", "{'", "0", "1,", "9.", "=", "[", "| ", "--a ", "a:", "step: ", "{'loss': 1, ", "%|", "(pid="],
 )
 def test_a_long_line_costs_little(filler: str, importers: Importers) -> None:
-    line = Line(1, filler * ((1 << 20) // len(filler)))
-    short = [Line(2, "iteration | Throughput batch model epoch Step | step: " + filler * (16000 // len(filler)))] * 3
+    line = LogLine(1, filler * ((1 << 20) // len(filler)))
+    short = [LogLine(2, "iteration | Throughput batch model epoch Step | step: " + filler * (16000 // len(filler)))] * 3
     for importer in importers.values():
         if importer.log:
-            reader = load(importer.log)()
+            reader = load_object(importer.log)()
             began = time.perf_counter()
             for one in (line, *short):
                 reader.read(one)

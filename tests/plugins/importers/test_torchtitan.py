@@ -66,9 +66,9 @@ def test_quantized_training_prints_no_utilization(claims_of: ClaimsOf) -> None:
 
 
 def test_a_line_that_is_cut_off_is_not_understood(
-    printed: Printed, understood: Callable[[torchtitan.Reader, str], list[bool]]
+    printed: Printed, understood: Callable[[torchtitan.TorchtitanReader, str], list[bool]]
 ) -> None:
-    reader = torchtitan.Reader()
+    reader = torchtitan.TorchtitanReader()
     whole = (
         "step: 50  loss:  3.98867  grad_norm:  0.9  memory: 47.28GiB(59.77%)  tps: 6,335  tflops: 365.53  mfu: 36.96%"
     )

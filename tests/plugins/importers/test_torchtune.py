@@ -57,9 +57,9 @@ def test_the_older_name_counts_all_slots(claims_of: ClaimsOf) -> None:
 
 
 def test_a_last_value_without_its_blank_is_cut_off(
-    understood: Callable[[torchtune.Reader, str], list[bool]],
+    understood: Callable[[torchtune.TorchtuneReader, str], list[bool]],
 ) -> None:
-    reader = torchtune.Reader()
+    reader = torchtune.TorchtuneReader()
     line = "Step {} | loss:1.5 lr:2e-05 tokens_per_second_per_gpu:{}"
     text = f"{line.format(1, '1234.5 ')}\n{line.format(2, '12')}"
     assert understood(reader, text) == [True, False]
@@ -69,6 +69,6 @@ def test_a_last_value_without_its_blank_is_cut_off(
     "line", ["Step 1 | loss:low lr:2e-05 ", "Step 1 | ", '{"step": 1, "loss": 1.5', "Step one | loss:1 lr:1 "]
 )
 def test_what_is_damaged_is_not_understood(
-    line: str, understood: Callable[[torchtune.Reader, str], list[bool]]
+    line: str, understood: Callable[[torchtune.TorchtuneReader, str], list[bool]]
 ) -> None:
-    assert understood(torchtune.Reader(), line) == [False]
+    assert understood(torchtune.TorchtuneReader(), line) == [False]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tunemark_launchers.agents import Agents
+from tunemark_launchers.agents import HostAgents
 
 
 def _say(folder: Path, node: int, event: str, **fields: object) -> None:
@@ -14,7 +14,7 @@ def _say(folder: Path, node: int, event: str, **fields: object) -> None:
 
 
 def test_what_agents_say_is_taken_in_as_it_comes_and_a_half_line_is_none(tmp_path: Path) -> None:
-    agents = Agents(tmp_path, 2)
+    agents = HostAgents(tmp_path, 2)
     assert (agents.said("started"), agents.code(), agents.all_ended()) == ({}, None, False)
     _say(tmp_path, 1, "started", host="b")
     assert [row["host"] for row in agents.said("started").values()] == ["b"]

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark_moai.control import ByTools, ByVariable, control_of
+from tunemark_moai.device_status import read_devices
+from tunemark_moai.flavor_control import ToolFlavorControl, VariableFlavorControl, find_flavor_control
 from tunemark_moai.moreh_smi import read_status
-from tunemark_moai.plugin import Moai
-from tunemark_moai.restore import NAME, left_over
-from tunemark_moai.saved import read_devices
+from tunemark_moai.plugin import MoaiDevice
+from tunemark_moai.restore_record import RECORD_NAME, read_restore_record
 from tunemark_moai.simulator.cli import main as simulator
 from tunemark_moai.simulator.state import VERSIONS
-from tunemark_moai.tools import ToolFailed, Tools
+from tunemark_moai.tools import MoaiTools, ToolFailed
 
 
 class Site:
@@ -27,7 +27,7 @@ class Site:
     def __init__(self, root: Path, patience_s: float = 10.0) -> None:
         self.root, self.store = root, root / "store"
         self.store.mkdir()
-        self.tools = Tools(path=str(root / "sim" / "bin"), patience_s=patience_s)
+        self.tools = MoaiTools(path=str(root / "sim" / "bin"), patience_s=patience_s)
 
     def set(self, *words: str) -> None:
         assert simulator(["set", *words]) == 0
@@ -55,7 +55,7 @@ def up(tmp_path, monkeypatch, capsys):
 
 
 def hold(site, flavor, environment=None):
-    control = control_of(site.tools, environment or {})
+    control = find_flavor_control(site.tools, environment or {})
     assert control is not None
     return control.hold(flavor, site.store)
 
@@ -65,17 +65,17 @@ def test_a_size_is_current_while_it_is_held_and_the_former_one_afterwards(up, ve
     site = up(version, "--flavor", "Medium.128GB")
     with hold(site, "4XLARGE.2048gb") as variables:
         assert (site.flavor, variables) == ("4xLarge.2048GB", {})
-        former = left_over(site.store)
+        former = read_restore_record(site.store)
         assert former
         assert (former.flavor, former.device, former.pid) == ("Medium.128GB", 0, os.getpid())
     assert site.flavor == "Medium.128GB"
-    assert left_over(site.store) is None
+    assert read_restore_record(site.store) is None
 
 
 def test_nothing_is_switched_or_recorded_where_the_size_is_current(up):
     site = up("24.5.0", "--flavor", "xLarge.512GB", "switch=hang")
     with hold(site, "xlarge.512gb"):
-        assert not (site.store / NAME).exists()
+        assert not (site.store / RECORD_NAME).exists()
     assert site.flavor == "xLarge.512GB"
 
 
@@ -105,7 +105,7 @@ def test_from_25_3_208_on_a_variable_chooses(up):
         site.set(f"idle_ap={idle}")
         with hold(site, "flavor-default-16") as variables:
             assert variables == {"ACCELERATOR_PLATFORM_FLAVOR": "flavor-default-16"}
-    assert isinstance(control_of(site.tools, {}), ByVariable)
+    assert isinstance(find_flavor_control(site.tools, {}), VariableFlavorControl)
     site.set("busy=1")
     with pytest.raises(TunemarkError, match="is in use"), hold(site, "flavor-default-16"):
         pass
@@ -144,7 +144,7 @@ def test_a_tool_that_dies_after_the_selection_leaves_the_flavor_or_the_offer(up)
     with pytest.raises(TunemarkError, match="did not become"), hold(site, "Large.256GB"):
         pass
     assert site.flavor == "Small.64GB"
-    assert left_over(site.store) is None
+    assert read_restore_record(site.store) is None
 
 
 def test_a_wrong_answer_leaves_the_restore_to_the_next_run(up):
@@ -152,20 +152,20 @@ def test_a_wrong_answer_leaves_the_restore_to_the_next_run(up):
     with pytest.raises(TunemarkError) as caught, hold(site, "Large.256GB"):
         pass
     assert "could not be restored" in str(caught.value)
-    former = left_over(site.store)
+    former = read_restore_record(site.store)
     assert former
     assert former.flavor == "Small.64GB"
     site.set("switch=ok")
     with hold(site, "Medium.128GB"):
         assert site.flavor == "Medium.128GB"
     assert site.flavor == "Small.64GB"
-    assert left_over(site.store) is None
+    assert read_restore_record(site.store) is None
 
 
 _HOLDER = """
 import signal, sys, time
 from pathlib import Path
-from tunemark_moai.control import control_of
+from tunemark_moai.flavor_control import control_of
 from tunemark_moai.tools import Tools
 # A background job of some shells ignores it from the start; Python then leaves it so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -185,13 +185,13 @@ def test_after_a_kill_the_next_run_is_told_and_puts_the_flavor_back(up):
             pass
         holder.send_signal(signal.SIGKILL)
     assert site.flavor == "xLarge.512GB"
-    words = Moai(environment={}).left_over(site.store)
+    words = MoaiDevice(environment={}).left_over(site.store)
     assert words
     assert "it was Small.64GB" in words
     with hold(site, "xLarge.512GB"):
         assert site.flavor == "xLarge.512GB"
     assert site.flavor == "Small.64GB"
-    assert Moai(environment={}).left_over(site.store) is None
+    assert MoaiDevice(environment={}).left_over(site.store) is None
 
 
 def test_an_interrupt_puts_the_flavor_back(up):
@@ -206,15 +206,15 @@ def test_an_interrupt_puts_the_flavor_back(up):
 
 
 def test_a_record_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
-    (tmp_path / NAME).write_text("{")
+    (tmp_path / RECORD_NAME).write_text("{")
     with pytest.raises(TunemarkError, match="cannot be read"):
-        left_over(tmp_path)
+        read_restore_record(tmp_path)
 
 
 def test_a_menu_is_read_without_selecting(up):
     site = up("24.5.0", "--flavor", "Medium.128GB")
-    control = control_of(site.tools, {})
-    assert isinstance(control, ByTools)
+    control = find_flavor_control(site.tools, {})
+    assert isinstance(control, ToolFlavorControl)
     assert len(control.sizes()) == 13
     assert site.flavor == "Medium.128GB"
     with pytest.raises(ToolFailed, match="no flavor 'Tiny'"):

@@ -128,10 +128,10 @@ def test_the_last_version_before_ap_smi(printed):
 
 
 def test_the_parts_of_the_running_job(printed):
-    parts = moreh_smi.read_parts(printed("moreh-smi-p"))
+    parts = moreh_smi.read_physical_devices(printed("moreh-smi-p"))
     assert parts.at == datetime(2024, 7, 1, 8, 30)
     first, second, third = parts.parts
-    assert first == moreh_smi.Part(
+    assert first == moreh_smi.PhysicalDevice(
         id=0,
         host="rack07",
         index=6,
@@ -158,17 +158,19 @@ def test_tokens_are_read_and_not_shown(printed):
 
 
 def test_answers_of_device_and_reset(printed):
-    assert [(a.act, a.succeeded) for a in moreh_smi.read_answers(printed("moreh-smi-device-add"))] == [("add", True)]
-    answers = moreh_smi.read_answers(printed("moreh-smi-reset"))
+    assert [(a.act, a.succeeded) for a in moreh_smi.read_action_results(printed("moreh-smi-device-add"))] == [
+        ("add", True)
+    ]
+    answers = moreh_smi.read_action_results(printed("moreh-smi-reset"))
     assert [(a.act, a.succeeded, a.reason) for a in answers] == [
         ("reset", False, "Not running job."),
         ("reset", True, None),
     ]
-    assert [a.act for a in moreh_smi.read_answers("Switch current device success.\nRemove device success.")] == [
+    assert [a.act for a in moreh_smi.read_action_results("Switch current device success.\nRemove device success.")] == [
         "switch",
         "remove",
     ]
-    assert moreh_smi.read_answers(printed("moreh-smi-24.5")) == ()
+    assert moreh_smi.read_action_results(printed("moreh-smi-24.5")) == ()
 
 
 def test_the_table_after_the_choice_holds(printed):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunemark.cli.main import main
-from tunemark_moai.flavors import accelerator, rank
+from tunemark_moai.flavors import make_accelerator, memory_sort_key
 
 _TOML = Path(__file__).parents[3] / "benchmarks" / "moai-mistral-7b.toml"
 _MODEL = ["--model", "mistral-7b", "--dataset", "synthetic"]
@@ -91,20 +91,20 @@ def test_a_planned_size_is_not_run(capsys, tmp_path):
 
 def test_flavors_of_other_sites_have_no_hardware_and_no_peak():
     for name in ("micro", "4xlarge", "flavor-default-8"):
-        size = accelerator(name, is_present=True)
+        size = make_accelerator(name, is_present=True)
         assert (size.chip, size.chips, size.memory_bytes, dict(size.peak_flops)) == ("unknown", None, None, {})
         assert "no document" in (size.source or "")
-    assert accelerator("4XLARGE.2048GB", is_present=False).name == "4xLarge.2048GB"
+    assert make_accelerator("4XLARGE.2048GB", is_present=False).name == "4xLarge.2048GB"
 
 
 def test_a_simulated_size_has_no_peak():
-    size = accelerator("4xLarge.2048GB", is_present=True, is_simulated=True)
+    size = make_accelerator("4xLarge.2048GB", is_present=True, is_simulated=True)
     assert (dict(size.peak_flops), size.is_simulated, size.can_calibrate) == ({}, True, False)
 
 
 def test_sizes_sort_by_memory_and_unknown_ones_come_last():
     names = ["micro", "8xLarge.4096GB", "flavor-default-16", "Small.64GB", "flavor-default-8", "1.5xLarge.768GB"]
-    assert sorted(names, key=rank) == [
+    assert sorted(names, key=memory_sort_key) == [
         "Small.64GB",
         "flavor-default-8",
         "1.5xLarge.768GB",

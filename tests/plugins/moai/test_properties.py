@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tunemark.errors import TunemarkError
 from tunemark.plugin import DeviceState, ProcessState, ToolReading
-from tunemark_moai import ap_smi, configuration, moreh_smi, switch_model, training_log
-from tunemark_moai.saved import read_devices
+from tunemark_moai import ap_smi, moreh_smi, parallel_configuration, switch_model, training_log
+from tunemark_moai.device_status import read_devices
 
 # -- what there is to say
 
@@ -288,7 +288,7 @@ def configurations(draw):
     line = f"{start}, No TP, recomputation : {spelled}, distribute_param : {str(distributed).lower()}"
     if low is not None:
         line += f", distribute_low_prec_param : {str(low).lower()}"
-    return configuration.Configuration(
+    return parallel_configuration.ParallelConfiguration(
         num_stages=stages or 1,
         num_micro_batches=micro if stages else None,
         batch_per_device=batch if stages else None,
@@ -303,7 +303,7 @@ def configurations(draw):
 
 @given(configurations(), st.sampled_from(["", "[info] ", "[2024-04-22 00:51:28.447] [info] "]))
 def test_a_configuration_is_read_as_it_was_spelled(expected, prefix):
-    assert configuration.read_configuration(prefix + expected.spelled) == expected
+    assert parallel_configuration.read_configuration(prefix + expected.spelled) == expected
     if prefix:
         (search,) = training_log.read_training_log(f"noise\n{prefix}{expected.spelled}\nnoise").searches
         assert search.selected == expected
@@ -316,15 +316,15 @@ def every_reader(text):
     for read in (
         read_devices,
         moreh_smi.read_status,
-        moreh_smi.read_parts,
+        moreh_smi.read_physical_devices,
         moreh_smi.read_tokens,
-        moreh_smi.read_answers,
+        moreh_smi.read_action_results,
         moreh_smi.read_version,
         ap_smi.read_status,
         switch_model.read_session,
         switch_model.read_menu,
         training_log.read_training_log,
-        configuration.read_configuration,
+        parallel_configuration.read_configuration,
     ):
         with contextlib.suppress(TunemarkError):
             read(text)

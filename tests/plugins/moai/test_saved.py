@@ -9,9 +9,9 @@ import pytest
 
 from tunemark.cli.main import main
 from tunemark.errors import TunemarkError
-from tunemark.plugin import ReadsOutput
-from tunemark_moai.plugin import Moai
-from tunemark_moai.saved import read_devices
+from tunemark.plugin import ReadsToolOutput
+from tunemark_moai.device_status import read_devices
+from tunemark_moai.plugin import MoaiDevice
 
 DEVICE_KEYS = [
     "id",
@@ -151,8 +151,8 @@ def test_wrong_flags_say_what_would_be_right(words, complaint, capsys):
 
 
 def test_a_machine_without_the_tools_has_no_moai_and_no_error(tmp_path):
-    moai = Moai(str(tmp_path))
-    assert isinstance(moai, ReadsOutput)
+    moai = MoaiDevice(str(tmp_path))
+    assert isinstance(moai, ReadsToolOutput)
     assert moai.accelerators() == []
     planned = moai.accelerator("small.64gb")
     assert planned
@@ -169,7 +169,7 @@ def _install(folder, name, program):
 def test_the_flavors_of_a_machine_are_its_sizes(tmp_path, printed):
     (tmp_path / "said").write_text(printed("moreh-smi-24.5"))
     _install(tmp_path, "moreh-smi", f"/bin/cat {tmp_path}/said")
-    moai = Moai(str(tmp_path))
+    moai = MoaiDevice(str(tmp_path))
     assert [(a.name, a.chip, a.chips, a.memory_bytes) for a in moai.accelerators()] == [
         ("xLarge.512GB", "MI250", 4, 524160 * 2**20),
         ("4xLarge.2048GB", "MI250", 16, 2096640 * 2**20),
@@ -184,4 +184,4 @@ def test_the_flavors_of_a_machine_are_its_sizes(tmp_path, printed):
 def test_another_tool_of_the_same_name_is_told_by_its_output(tmp_path):
     _install(tmp_path, "moreh-smi", "echo usage: moreh-smi -glx_reset")
     with pytest.raises(TunemarkError, match="help of a tool"):
-        Moai(str(tmp_path)).accelerators()
+        MoaiDevice(str(tmp_path)).accelerators()

@@ -4,7 +4,7 @@ import pytest
 
 from tunemark.errors import TunemarkError
 from tunemark_moai import switch_model
-from tunemark_moai.switch_model import Flavor, Switched
+from tunemark_moai.switch_model import MenuEntry, SwitchConfirmation
 
 
 def test_a_switch_of_22_10_with_glued_stars_and_the_bold_of_a_document(printed):
@@ -15,7 +15,7 @@ def test_a_switch_of_22_10_with_glued_stars_and_the_bold_of_a_document(printed):
         ["Medium.128GB"],
         ["Large.256GB"],
     ]
-    assert session.switched == (Switched(accelerator="Some AI Device", flavor="Large.256GB", group=None),)
+    assert session.switched == (SwitchConfirmation(accelerator="Some AI Device", flavor="Large.256GB", group=None),)
     assert session.asks == 2
 
 
@@ -24,9 +24,9 @@ def test_heading_and_star_are_given_as_they_are_though_they_disagree(printed):
     assert session.flavor == "xLarge.512GB"
     first, last = session.menus
     assert first.flavors == (
-        Flavor(index=1, flavor="Small.64GB", group=None, is_marked=True),
-        Flavor(index=2, flavor="xLarge.512GB", group=None, is_marked=False),
-        Flavor(index=3, flavor="4xLarge.2048GB", group=None, is_marked=False),
+        MenuEntry(index=1, flavor="Small.64GB", group=None, is_marked=True),
+        MenuEntry(index=2, flavor="xLarge.512GB", group=None, is_marked=False),
+        MenuEntry(index=3, flavor="4xLarge.2048GB", group=None, is_marked=False),
     )
     assert (first.is_asking, first.typed) == (True, "3")
     assert (last.is_asking, last.typed) == (True, None)

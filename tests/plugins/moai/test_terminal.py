@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
 
 
 @pytest.mark.parametrize(
@@ -21,15 +21,15 @@ from tunemark_moai.terminal import Line, UnreadableOutput, lines_of, unmarked
     ],
 )
 def test_lines_are_what_a_terminal_shows(raw, shown):
-    assert [(line.number, line.text) for line in lines_of(raw)] == shown
+    assert [(line.number, line.text) for line in split_lines(raw)] == shown
 
 
 def test_a_sentence_loses_the_marks_of_a_document():
-    assert unmarked(r"**~~~~**Current **X**: OUT\_OF\_MEMORY") == "Current X: OUT_OF_MEMORY"
+    assert strip_markup(r"**~~~~**Current **X**: OUT\_OF\_MEMORY") == "Current X: OUT_OF_MEMORY"
 
 
 def test_a_complaint_shows_the_line_but_no_token_and_no_endless_line():
-    line = Line(number=7, text="|  c29tZSBleGFtcGxlIHRleHQ=  |" + "x" * 500)
+    line = TerminalLine(number=7, text="|  c29tZSBleGFtcGxlIHRleHQ=  |" + "x" * 500)
     text = str(UnreadableOutput(what="no", expected="yes", line=line))
     assert 'line 7: "|  (a token)  |xxx' in text
     assert "expected yes" in text

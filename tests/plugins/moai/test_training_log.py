@@ -5,9 +5,9 @@ from datetime import datetime
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark_moai.configuration import read_configuration
-from tunemark_moai.terminal import Line
-from tunemark_moai.training_log import Holder, Search, messages_of, read_training_log
+from tunemark_moai.parallel_configuration import read_configuration
+from tunemark_moai.terminal_text import TerminalLine
+from tunemark_moai.training_log import ConfigurationSearch, HoldingProcess, parse_messages, read_training_log
 
 
 def at(clock):
@@ -23,7 +23,7 @@ def test_phases_carry_the_instants_at_which_they_began(printed):
         ("preparing", at("10:19:00.500")),
         ("running", at("10:19:05.750")),
     ]
-    assert log.holders == (Holder(pid=4711, command="python train.py --epochs 3"),)
+    assert log.holders == (HoldingProcess(pid=4711, command="python train.py --epochs 3"),)
     assert (log.accelerator, log.nodes, log.build) == ("Some AI Device", 2, "1.13.1+cu116.moreh24.2.0")
     assert (log.version, log.job_id, log.out_of_memory, log.failure, log.others) == (None, None, None, None, ())
 
@@ -107,15 +107,15 @@ def test_a_process_that_ends_lets_the_program_go_on():
         "[warning] Two or more processes cannot use X Y at the same time. The program will resume automatically after "
         'the process 10000 terminates... If this message is displayed even though the process 10000 has already, "try"'
     )
-    (message,) = messages_of(Line(number=1, text=text))
+    (message,) = parse_messages(TerminalLine(number=1, text=text))
     assert (message.what, message.name, message.number) == ("in use until", "X Y", 10000)
 
 
 def test_messages_of_one_line_are_told_apart():
-    line = Line(
+    line = TerminalLine(
         number=3, text="100%|##| 2/2 [2024-03-02 10:00:00.000] [info] Moreh Version: 24.5.0[info] Moreh Job ID: 5"
     )
-    version, job = messages_of(line)
+    version, job = parse_messages(line)
     assert (version.what, version.text, version.at) == ("version", "24.5.0", at("10:00:00"))
     assert (job.what, job.number, job.at) == ("job", 5, None)
 
@@ -160,7 +160,7 @@ def test_a_configuration_that_a_narrow_terminal_broke_is_made_whole(width):
     line = f"[info] {spelled}"
     broken = "\n".join(line[i : i + width].rstrip() for i in range(0, len(line), width))
     log = read_training_log(f"{broken}\n[info] train: true\n")
-    assert log.searches == (Search(selected=read_configuration(spelled), trains=True),)
+    assert log.searches == (ConfigurationSearch(selected=read_configuration(spelled), trains=True),)
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark_telemetry.amd import AmdSmi, reader
-from tunemark_telemetry.amd_tool import AmdSmiTool
-from tunemark_telemetry.host import Host
-from tunemark_telemetry.nvml import Nvml
+from tunemark_telemetry.amdsmi_library import AmdSmiLibraryReader, make_reader
+from tunemark_telemetry.amdsmi_program import AmdSmiProgramReader
+from tunemark_telemetry.host import HostReader
+from tunemark_telemetry.nvml import NvmlReader
 
 _FAKES = Path(__file__).parents[2] / "fakes"
 
 
-_READERS = [Nvml, AmdSmi, AmdSmiTool]
-Reader = type[Nvml] | type[AmdSmi] | type[AmdSmiTool]
+_READERS = [NvmlReader, AmdSmiLibraryReader, AmdSmiProgramReader]
+Reader = type[NvmlReader] | type[AmdSmiLibraryReader] | type[AmdSmiProgramReader]
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def test_what_a_device_does_not_tell_is_unknown_with_a_reason(fakes: Any, kind: 
     first, second = opened.sample()
     assert first.energy_j is None
     assert second.energy_j is not None
-    assert kind is not Nvml or "Volta" in str(first.energy_reason)
+    assert kind is not NvmlReader or "Volta" in str(first.energy_reason)
 
 
 @pytest.mark.parametrize("kind", _READERS)
 def test_a_lost_device_stays_lost_and_the_other_is_still_sampled(fakes: Any, kind: Reader) -> None:
     # The program is asked once more, when it is opened.
-    fakes(lost={"0": 2 if kind is AmdSmiTool else 1})
+    fakes(lost={"0": 2 if kind is AmdSmiProgramReader else 1})
     opened = kind()
     opened.open(["0", "1"])
     rows = [opened.sample() for _ in range(3)]
@@ -84,8 +84,10 @@ def test_a_lost_device_stays_lost_and_the_other_is_still_sampled(fakes: Any, kin
     assert all(second.power_w == 200 for _, second in rows)
 
 
-@pytest.mark.parametrize("kind", [AmdSmi, AmdSmiTool])
-def test_the_dies_of_a_package_share_its_counter(fakes: Any, kind: type[AmdSmi] | type[AmdSmiTool]) -> None:
+@pytest.mark.parametrize("kind", [AmdSmiLibraryReader, AmdSmiProgramReader])
+def test_the_dies_of_a_package_share_its_counter(
+    fakes: Any, kind: type[AmdSmiLibraryReader] | type[AmdSmiProgramReader]
+) -> None:
     fakes(package=True)
     both = kind()
     facts = both.open(["0", "1"])
@@ -102,9 +104,9 @@ def test_the_dies_of_a_package_share_its_counter(fakes: Any, kind: type[AmdSmi] 
 
 def test_nvml_knows_gpus_by_uuid_and_refuses_others(fakes: Any) -> None:
     fakes()
-    opened = Nvml()
+    opened = NvmlReader()
     assert opened.open(["GPU-1"])["each"]["GPU-1"]["uuid"] == "GPU-1"
-    for other in (Nvml(), AmdSmi(), AmdSmiTool()):
+    for other in (NvmlReader(), AmdSmiLibraryReader(), AmdSmiProgramReader()):
         with pytest.raises(TunemarkError, match="no telemetry"):
             other.open(["7"])
 
@@ -130,7 +132,7 @@ def test_each_release_of_amd_smi_is_understood(
 ) -> None:
     fakes()
     monkeypatch.setenv("FAKE_AMD_SMI", release)
-    opened = AmdSmiTool()
+    opened = AmdSmiProgramReader()
     assert opened.open(["1"])["each"]["1"]["power_limit_w"] == 560
     (sample,) = opened.sample()
     assert (sample.throttle, sample.power_w) == (throttle, 200)
@@ -140,13 +142,13 @@ def test_the_program_stands_in_where_the_library_cannot_be_imported(
     fakes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fakes()
-    assert isinstance(reader(), AmdSmi)
+    assert isinstance(make_reader(), AmdSmiLibraryReader)
     with monkeypatch.context() as changed:
         changed.setitem(sys.modules, "amdsmi", None)
-        assert isinstance(reader(), AmdSmiTool)
+        assert isinstance(make_reader(), AmdSmiProgramReader)
         changed.setenv("PATH", "/nowhere")
         with pytest.raises(TunemarkError, match="amdsmi cannot be imported"):
-            reader().open(["0"])
+            make_reader().open(["0"])
 
 
 def test_a_program_that_says_nonsense_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +157,7 @@ def test_a_program_that_says_nonsense_is_named(tmp_path: Path, monkeypatch: pyte
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin:/bin")
     with pytest.raises(TunemarkError, match="is not understood"):
-        AmdSmiTool().open(["0"])
+        AmdSmiProgramReader().open(["0"])
 
 
 def test_the_hosts_energy_goes_on_where_its_counter_begins_anew(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_the_hosts_energy_goes_on_where_its_counter_begins_anew(tmp_path: Path) 
     put("sys/class/hwmon/hwmon0/name", "k10temp\n")
     put("sys/class/hwmon/hwmon0/temp1_input", "61500\n")
     put("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2400000\n")
-    host = Host(tmp_path)
+    host = HostReader(tmp_path)
     assert host.open(["host"])["packages"] == 1
     (first,) = host.sample()
     assert (first.energy_j, first.temperature_c, first.clock_hz) == (9.0, 61.5, 2.4e9)
@@ -182,7 +184,7 @@ def test_the_hosts_energy_goes_on_where_its_counter_begins_anew(tmp_path: Path) 
 
 def test_a_host_without_counters_says_so(tmp_path: Path) -> None:
     with pytest.raises(TunemarkError, match="no /sys/class/powercap"):
-        Host(tmp_path).open(["host"])
+        HostReader(tmp_path).open(["host"])
 
 
 def _signatures(path: Path) -> dict[str, list[str]]:
@@ -210,7 +212,7 @@ def test_the_fakes_have_the_real_librarys_functions(module: str, file: str, pref
     assert {name: real.get(name) for name in fake} == fake
 
 
-@pytest.mark.parametrize(("reader", "module"), [(Nvml, "pynvml"), (AmdSmi, "amdsmi")])
+@pytest.mark.parametrize(("reader", "module"), [(NvmlReader, "pynvml"), (AmdSmiLibraryReader, "amdsmi")])
 def test_the_readers_use_nothing_that_the_fakes_lack(reader: type[Any], module: str) -> None:
     """So that what they use is held to the real library above."""
     used = {

@@ -10,8 +10,15 @@ import pytest
 import torch
 
 from tunemark.errors import BadExperiment
-from tunemark_torch.plugin import Cpu, Cuda, gpus, parse_amd_smi, parse_nvidia_smi, tunemark_strategies
-from tunemark_torch.runtime import Rocm
+from tunemark_torch.plugin import (
+    CpuDevice,
+    CudaDevice,
+    make_gpu_accelerator,
+    parse_amd_smi,
+    parse_nvidia_smi,
+    tunemark_strategies,
+)
+from tunemark_torch.runtime import RocmRuntime
 
 NONE, DDP = tunemark_strategies()[:2]
 
@@ -36,7 +43,7 @@ def root(tmp_path):
 
 
 def test_a_quota_limits_the_cores_and_more_is_oversubscription(root):
-    cpu = Cpu(root, {})
+    cpu = CpuDevice(root, {})
     assert [a.name for a in cpu.accelerators()] == [cpu.default_size()] == ["1"]
     one, two = cpu.accelerator("1"), cpu.accelerator("2")
     assert (one.chip, one.memory_bytes, one.oversubscribed) == ("core of A Processor", 8192, False)
@@ -45,21 +52,23 @@ def test_a_quota_limits_the_cores_and_more_is_oversubscription(root):
 
 
 def test_one_process_of_threads_or_processes_of_one_thread(root):
-    cpu = Cpu(root, {})
+    cpu = CpuDevice(root, {})
     whole = cpu.launch(cpu.accelerator("2"), NONE)
     split = cpu.launch(cpu.accelerator("2"), DDP)
     assert (whole.processes, whole.threads, whole.environment["OMP_NUM_THREADS"]) == (1, 2, "2")
     assert (split.processes, split.threads, len(split.options["cores"])) == (2, 1, 2)
     assert "mmap_max=0" in whole.environment["GLIBC_TUNABLES"]
-    assert "GLIBC_TUNABLES" not in Cpu(root, {"GLIBC_TUNABLES": ""}).launch(cpu.accelerator("1"), NONE).environment
+    assert (
+        "GLIBC_TUNABLES" not in CpuDevice(root, {"GLIBC_TUNABLES": ""}).launch(cpu.accelerator("1"), NONE).environment
+    )
 
 
 def test_gpus_are_found_by_their_device_files_and_hidden_by_the_variable(root):
-    assert Cuda(root, {}).accelerator("3").oversubscribed
-    assert len(Cuda(root, {"CUDA_VISIBLE_DEVICES": "1"}).accelerators()) == 1
-    assert Cuda(root, {"CUDA_VISIBLE_DEVICES": ""}).accelerators() == []
-    cuda = Cuda(root, {})
-    none = Cuda(root, {"CUDA_VISIBLE_DEVICES": ""}).accelerator("8")
+    assert CudaDevice(root, {}).accelerator("3").oversubscribed
+    assert len(CudaDevice(root, {"CUDA_VISIBLE_DEVICES": "1"}).accelerators()) == 1
+    assert CudaDevice(root, {"CUDA_VISIBLE_DEVICES": ""}).accelerators() == []
+    cuda = CudaDevice(root, {})
+    none = CudaDevice(root, {"CUDA_VISIBLE_DEVICES": ""}).accelerator("8")
     assert (none.chips, none.is_present, none.oversubscribed, none.memory_bytes) == (8, False, True, None)
     assert cuda.launch(cuda.accelerator("2"), DDP).processes == 2
     with pytest.raises(BadExperiment, match="cannot use 2 GPUs"):
@@ -74,12 +83,12 @@ def test_nvidia_smi_is_read():
 
 
 def test_known_gpus_have_the_peak_of_their_data_sheet_and_others_none():
-    two = gpus([("NVIDIA H200", 143771 * 2**20)] * 2, 2)
+    two = make_gpu_accelerator([("NVIDIA H200", 143771 * 2**20)] * 2, 2)
     assert two.peak_flops["bf16"] == pytest.approx(2 * 989.4e12)
     assert "nvidia.com" in two.source
-    assert gpus([("NVIDIA H200", None), ("NVIDIA L4", None)], 2).peak_flops == {}
+    assert make_gpu_accelerator([("NVIDIA H200", None), ("NVIDIA L4", None)], 2).peak_flops == {}
     # Its clock can pass the rated one, so that its peak is no bound.
-    assert gpus([("NVIDIA GeForce RTX 4090", None)], 1).peak_flops == {}
+    assert make_gpu_accelerator([("NVIDIA GeForce RTX 4090", None)], 1).peak_flops == {}
 
 
 @pytest.mark.parametrize("module", ["tunemark_torch.plugin", "tunemark_mistral.plugin"])
@@ -103,8 +112,8 @@ def amd_smi(monkeypatch, tmp_path):
 
 def test_dies_are_found_by_amd_smi_and_named_for_what_they_are(amd_smi, tmp_path):
     amd_smi()
-    rocm = Cuda(tmp_path, {}, is_rocm=True)
-    assert (rocm.name, rocm.runtime) == ("rocm", "tunemark_torch.runtime:Rocm")
+    rocm = CudaDevice(tmp_path, {}, is_rocm=True)
+    assert (rocm.name, rocm.runtime) == ("rocm", "tunemark_torch.runtime:RocmRuntime")
     assert [(a.name, a.chip, a.memory_bytes) for a in rocm.accelerators()] == [
         ("1", "AMD Instinct MI250X", 64 << 30),
         ("2", "AMD Instinct MI250X", 128 << 30),
@@ -121,7 +130,7 @@ def test_rocm_is_watched_by_amds_library_under_the_names_that_hide_dies(amd_smi,
     amd_smi()
     seen = {}
     for name, value in {"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "1,0"}.items():
-        rocm = Cuda(tmp_path, {name: value}, is_rocm=True)
+        rocm = CudaDevice(tmp_path, {name: value}, is_rocm=True)
         one = rocm.monitored(rocm.accelerator("1"))
         seen[name] = (one.monitor, one.devices, len(rocm.accelerators()))
     assert seen == {
@@ -136,7 +145,7 @@ def test_dies_without_the_program_are_found_by_the_drivers_nodes(monkeypatch, tm
         node = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{n}/properties"
         node.parent.mkdir(parents=True)
         node.write_text(f"cpu_cores_count 0\nsimd_count {simds}\n")
-    assert [a.chip for a in Cuda(tmp_path, {}, is_rocm=True).accelerators()] == ["AMD GPU", "AMD GPU"]
+    assert [a.chip for a in CudaDevice(tmp_path, {}, is_rocm=True).accelerators()] == ["AMD GPU", "AMD GPU"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +168,7 @@ def test_what_amd_smi_prints_is_read_or_is_nothing(text, found):
 
 def test_a_torch_that_is_not_amds_is_refused_in_the_worker():
     with pytest.raises(RuntimeError, match="not for ROCm"):
-        Rocm()
+        RocmRuntime()
 
 
 def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
@@ -172,7 +181,7 @@ def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     threads = torch.get_num_threads()
-    rocm = Rocm()
+    rocm = RocmRuntime()
     place = rocm.open(SimpleNamespace(threads=threads, processes=1, data_ranks=1))
     rocm.synchronize()
     assert (place.device, place.ranks, rocm.waits_free) == ("cuda:0", 1, False)
@@ -184,7 +193,7 @@ def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
 # -- beyond one machine
 
 
-@pytest.mark.parametrize("device", [Cpu(), Cuda(), Cuda(is_rocm=True)])
+@pytest.mark.parametrize("device", [CpuDevice(), CudaDevice(), CudaDevice(is_rocm=True)])
 def test_a_size_beyond_one_machine_is_hosts_times_devices(device):
     size = device.elsewhere("2x8")
     assert (size.name, size.chips, size.nodes) == ("2x8", 16, 2)

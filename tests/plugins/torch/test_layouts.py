@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark.experiment import Plan, make_experiment, points, resolve
-from tunemark.experiment.values import factors
+from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plan
+from tunemark.experiment.value_parsing import parse_strategy_terms
 from tunemark.plugin import Catalog
-from tunemark_torch.layouts import SCHEDULES, SEVERAL
+from tunemark_torch.layout_checks import MULTI_STAGE_SCHEDULES, SCHEDULES
 
 CATALOG = Catalog()
 
@@ -18,8 +18,8 @@ CATALOG = Catalog()
 def _plan(strategy: str, size: int = 4, **flags: Any) -> Plan:
     """Of a model of 4 layers, 4 heads and an MLP of 344."""
     chosen = {"model": "llama-2-tiny", "device": f"cpu:{size}", "strategy": strategy, "sequence": 64, "micro_batch": 2}
-    (point,) = points(make_experiment({**chosen, "oversubscribe": True, **flags}))
-    return resolve(point, CATALOG)
+    (point,) = make_grid_points(make_experiment({**chosen, "oversubscribe": True, **flags}))
+    return make_plan(point, CATALOG)
 
 
 def _refused(strategy: str, size: int = 4, **flags: Any) -> str:
@@ -30,15 +30,15 @@ def _refused(strategy: str, size: int = 4, **flags: Any) -> str:
 
 
 def test_a_product_is_written_with_degrees_and_options() -> None:
-    found = factors("fsdp:4:reshard=false+tp:2:sequence_parallel=true")
+    found = parse_strategy_terms("fsdp:4:reshard=false+tp:2:sequence_parallel=true")
     assert [(f.name, f.degree, f.options) for f in found] == [
         ("fsdp", 4, {"reshard": "false"}),
         ("tp", 2, {"sequence_parallel": "true"}),
     ]
-    assert factors("auto:limit=1e+5")[0].options == {"limit": "1e+5"}
+    assert parse_strategy_terms("auto:limit=1e+5")[0].options == {"limit": "1e+5"}
     for wrong in ("tp:0", "tp:2:2", "fsdp:reshard=false:4", "fsdp++tp", "fsdp+"):
         with pytest.raises(ValueError, match=r"degree|option|name"):
-            factors(wrong)
+            parse_strategy_terms(wrong)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,8 @@ def test_numbers_that_do_not_divide_are_refused() -> None:
 
 
 def test_the_schedules_of_the_plan_are_those_of_the_worker() -> None:
-    from tunemark_torch.parallel.pipeline import SCHEDULES as OURS
+    from tunemark_torch.parallel.pipeline_parallel import SCHEDULES as OURS
 
-    assert {name: several for name, (_, several) in OURS.items()} == {name: name in SEVERAL for name in SCHEDULES}
+    assert {name: several for name, (_, several) in OURS.items()} == {
+        name: name in MULTI_STAGE_SCHEDULES for name in SCHEDULES
+    }

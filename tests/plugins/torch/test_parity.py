@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from tunemark.results.measurement import Measurement, read
-from tunemark.verify import TOLERANCE, relative_difference
-from tunemark_worker.contract import HEADER_BYTES, Assignment, TokenFile, token_layout
+from tunemark.results.measurement import Measurement, read_measurement
+from tunemark.runner.verification import VERIFICATION_TOLERANCE, relative_difference
+from tunemark_worker.contract import HEADER_BYTES, Assignment, TokenFile, token_file_offsets
 
 ROOT = Path(__file__).parents[3]
 FAMILIES = ("mistral-tiny", "llama-2-tiny", "gpt2-tiny", "gemma-2-tiny")
@@ -65,7 +65,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
     firsts = [rng.randrange(1, VOCABULARY - 20) for _ in range(200)]
     documents = [list(range(first, first + rng.randrange(2, 20))) for first in firsts]
     ids = [token for document in documents for token in document]
-    layout = token_layout(len(documents), len(ids))
+    layout = token_file_offsets(len(documents), len(ids))
     content = bytearray(layout.end)
     content[:HEADER_BYTES] = json.dumps({}).encode().ljust(HEADER_BYTES)
     struct.pack_into(f"<{len(ids)}i", content, layout.ids, *ids)
@@ -100,7 +100,7 @@ def _trained(folder: Path, tokens: TokenFile, size: int, wanted: Sequence[Run]) 
         refused = parity.prepare({strategy: where}, model, size, changes, edit=small)
         assert not refused, (model, refused)
     parity.run(size, folders)
-    found = [read(where) for where in folders]
+    found = [read_measurement(where) for where in folders]
     for each, run in zip(found, wanted, strict=True):
         ends = [rank.end or {"status": "no end", "error": "see the log"} for rank in each.ranks]
         assert [end["status"] for end in ends] == ["ok"] * size, (run, ends)
@@ -123,7 +123,7 @@ def _assert_equal(run: Run, ours: Measurement, one: Mapping[tuple[str, str, str]
     norm = relative_difference(ours.gradient_norms, theirs.gradient_norms)
     assert loss is not None, run
     assert norm is not None, run
-    assert max(loss, norm) <= TOLERANCE[a.precision], (run, loss, norm)
+    assert max(loss, norm) <= VERIFICATION_TOLERANCE[a.precision], (run, loss, norm)
     # The whole job's tokens, each counted once.
     assert ours.steps == theirs.steps, run
 

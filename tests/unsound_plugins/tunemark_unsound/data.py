@@ -8,7 +8,7 @@ from typing import Any
 
 from tunemark_example.text import ByteTokenizer
 
-from tunemark.plugin import Example, Piece
+from tunemark.plugin import Example, ExamplePiece
 
 
 class Padded:
@@ -26,7 +26,7 @@ class Padded:
     def examples(self) -> Iterator[Example]:
         for n in range(20):
             ids = [1 + (n * i) % 50 for i in range(8 + n)]
-            yield Example(pieces=(Piece(ids=tuple(ids + [0] * (32 - len(ids)))),))
+            yield Example(pieces=(ExamplePiece(ids=tuple(ids + [0] * (32 - len(ids)))),))
 
 
 class Moving(Padded):
@@ -34,7 +34,7 @@ class Moving(Padded):
 
     def examples(self) -> Iterator[Example]:
         for _ in range(20):
-            yield Example(pieces=(Piece(ids=tuple(random.sample(range(100), 9))),))
+            yield Example(pieces=(ExamplePiece(ids=tuple(random.sample(range(100), 9))),))
 
 
 class Padding(ByteTokenizer):

@@ -7,9 +7,9 @@ from typing import Any
 
 from tunemark_example.plugin import Toy
 
-from tunemark.plugin import Architecture, Dataset, Device, Model, TokenizerName, hookimpl
+from tunemark.plugin import Architecture, Dataset, Device, Model, TokenizerSpec, hookimpl
 
-BYTES = TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer")
+BYTES = TokenizerSpec(name="bytes", loader="tunemark_example.text:ByteTokenizer")
 FAULTS = {
     "parameters": "has a bias that its facts leave out",
     "flops": "multiplies by its head twice",
@@ -47,7 +47,7 @@ def tunemark_models() -> Sequence[Model]:
         Model(name=f"unsound-{name}", tokenizer=BYTES, runtime="tunemark_unsound.runtime:Unsound", **made)
         for name in FAULTS
     ]
-    padding = TokenizerName(name="padded", loader="tunemark_unsound.data:Padding")
+    padding = TokenizerSpec(name="padded", loader="tunemark_unsound.data:Padding")
     named = {"runtime": None, **made}
     return [
         *models,

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from tunemark_worker import loop
-from tunemark_worker.batches import Batch, Counts
+from tunemark_worker import training_loop
+from tunemark_worker.batches import Batch, TokenCounts
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.optimizer import parameter_dtype
 
 # The original function, which one of the faults replaces.
-COUNT = vars(loop)["count"]
+COUNT = vars(training_loop)["count_tokens"]
 
 
 class Unsound:
@@ -32,7 +32,7 @@ class Unsound:
         if self._fault == "child":
             # In its own session, so that it survives the end of the job's session.
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
-        vars(loop)["count"] = _count_padding if self._fault == "counts" else COUNT
+        vars(training_loop)["count_tokens"] = _count_padding if self._fault == "counts" else COUNT
         return model.to(place.device, parameter_dtype(assignment.precision))
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -63,6 +63,6 @@ class Model(torch.nn.Module):
         self.head = torch.nn.Linear(hidden, size, bias=bias)
 
 
-def _count_padding(batches: Any) -> Counts:
+def _count_padding(batches: Any) -> TokenCounts:
     counted = COUNT(batches)
-    return Counts(counted.slots, counted.slots, counted.trained)
+    return TokenCounts(counted.slots, counted.slots, counted.trained)

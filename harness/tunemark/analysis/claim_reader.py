@@ -1,0 +1,168 @@
+"""Read claims from a file or pipe of another tool, by whichever importer recognizes its content.
+
+No line raises an error: lines that are not understood are counted and shown. Memory is bounded for any length.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tunemark.errors import BadData
+from tunemark.plugin.catalog import load_object
+from tunemark.plugin.claims import Claim, LogLine, LogReader
+from tunemark.plugin.descriptors import Importer
+
+HEAD_BYTES = 1 << 16
+# A document is parsed in memory as a whole: a hundred megabytes of JSON can take a gigabyte.
+DOCUMENT_BYTES = 1 << 26
+# No log has longer lines; they are split, so that memory is bounded for a file without line ends.
+_LINE_CHARACTERS = 1 << 20
+# With more than this share of control characters (except tabs) in its head, a file is not text.
+_MAX_CONTROL_SHARE = 0.05
+
+# ECMA-48: control sequences (CSI), operating system commands (OSC), and other two-character escapes.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedSource:
+    """The claims read from one source. lines: the non-blank ones; 0 for a document, which is parsed whole or refused.
+    unknown: number and text of the first line that was not understood."""
+
+    source: str
+    claims: tuple[Claim, ...]
+    importer: str | None
+    lines: int
+    understood: int
+    unknown: tuple[int, str] | None
+
+    def summary(self) -> str:
+        """One sentence on how much of the source was read."""
+        if not self.lines:
+            return f"read {self.source} as {self.importer}" if self.importer else f"{self.source} is empty"
+        text = f"read {self.understood:,} of {self.lines:,} lines of {self.source}"
+        if self.unknown:
+            number, line = self.unknown
+            text += f"; {self.lines - self.understood:,} not understood, first at line {number}: {line[:80]!r}"
+        return text
+
+
+TimedChunk = tuple[bytes, float | None]
+"""Bytes, and their arrival on a monotonic clock (None if they were already there)."""
+
+
+def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: Sequence[Importer]) -> ParsedSource:
+    """Read one source to its end.
+
+    id: for claims whose content has no id. Raises `BadData` if the content is binary, or a document that is broken or
+    too long.
+    """
+    stream = iter(chunks)
+    head: list[TimedChunk] = []
+    for chunk in stream:
+        head.append(chunk)
+        # A live stream is a log: waiting for more of it would delay its lines' arrival stamps.
+        if chunk[1] is not None or sum(len(data) for data, _ in head) >= HEAD_BYTES:
+            break
+    opening = b"".join(data for data, _ in head)[:HEAD_BYTES]
+    encoding = next((name for bom, name in _BOMS if opening.startswith(bom)), "utf-8")
+    text = opening.decode(encoding, "replace").lstrip("\ufeff")
+    if text and len(_CONTROLS.findall(_ESCAPES.sub("", text).replace("\r", ""))) > _MAX_CONTROL_SHARE * len(text):
+        raise BadData(
+            what=f"{source} is no text",
+            why=f"its first {len(opening):,} bytes are full of control characters",
+            next="give the log or the table itself, unpacked",
+        )
+    content_chunks = _chain(head, stream)
+    for importer in importers:
+        if importer.document and importer.is_document and load_object(importer.is_document)(text):
+            content = _read_document(content_chunks, source, encoding)
+            found = tuple(load_object(importer.document)(id, source, content))
+            return ParsedSource(
+                source=source, claims=found, importer=importer.name, lines=0, understood=0, unknown=None
+            )
+    return _read_log(content_chunks, id, source, encoding, [i for i in importers if i.log])
+
+
+def _read_log(
+    chunks: Iterable[TimedChunk], id: str, source: str, encoding: str, importers: Sequence[Importer]
+) -> ParsedSource:
+    readers: list[tuple[str, LogReader]] = [(i.name, load_object(i.log)()) for i in importers if i.log]
+    count = understood = 0
+    unknown: tuple[int, str] | None = None
+    for line in decode_lines(chunks, encoding):
+        if not line.text.strip():
+            continue
+        count += 1
+        for at, (_, reader) in enumerate(readers):
+            if reader.read(line):
+                understood += 1
+                # The next line is likely of the same tool.
+                readers.insert(0, readers.pop(at))
+                break
+        else:
+            unknown = unknown or (line.number, line.text)
+    claims = [(name, claim) for name, reader in readers for claim in reader.claims()]
+    several = len(claims) > 1
+    named = tuple(
+        replace(claim, id=claim.id or (f"{id}#{number}" if several else id), source=claim.source or source)
+        for number, (_, claim) in enumerate(claims, 1)
+    )
+    names = sorted({name for name, _ in claims})
+    return ParsedSource(
+        source=source, claims=named, importer=", ".join(names) or None, lines=count, understood=understood,
+        unknown=unknown,
+    )  # fmt: skip
+
+
+def decode_lines(chunks: Iterable[TimedChunk], encoding: str = "utf-8") -> Iterator[LogLine]:
+    """The lines of a stream, stamped with the arrival of the chunk that ended them. Undecodable bytes become U+FFFD;
+    escape sequences and control characters are removed; a carriage return ends a line as a line feed does."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    rest = ""
+    number = 1
+    for data, arrived_s in chunks:
+        *complete, last = _LINE_END.split(decoder.decode(data))
+        if complete:
+            complete[0] = rest + complete[0]
+            rest = last
+        else:
+            rest += last
+        # If CR and LF are in two chunks, the LF makes an extra blank line, which is ignored.
+        if rest.endswith("\r") or len(rest) > _LINE_CHARACTERS:
+            complete.append(rest)
+            rest = ""
+        for piece in complete:
+            yield LogLine(number, _strip_controls(piece), arrived_s)
+            number += piece.endswith("\n")
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield LogLine(number, _strip_controls(rest), None)
+
+
+def _strip_controls(text: str) -> str:
+    return _CONTROLS.sub("", _ESCAPES.sub("", text)).rstrip("\n").lstrip("\ufeff")
+
+
+def _chain(head: Sequence[TimedChunk], rest: Iterator[TimedChunk]) -> Iterator[TimedChunk]:
+    yield from head
+    yield from rest
+
+
+def _read_document(chunks: Iterable[TimedChunk], source: str, encoding: str) -> str:
+    content = bytearray()
+    for data, _ in chunks:
+        content += data
+        if len(content) > DOCUMENT_BYTES:
+            raise BadData(
+                what=f"{source} is longer than {DOCUMENT_BYTES >> 20} MiB",
+                why="a document of this kind is held in memory as a whole",
+                next="split it, or give the program's log instead, which may have any length",
+            )
+    return content.decode(encoding, "replace").lstrip("\ufeff")

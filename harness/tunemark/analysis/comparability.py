@@ -1,0 +1,127 @@
+"""Which runs are comparable: those that agree in every field that decides how fast a run is.
+
+The fields are those of a run's identity, its data and its processor. Any field added to the identity is compared by
+default, so a new kind of difference refuses a comparison rather than being overlooked. Versions and host state are not
+among them: a comparison is often about these, so it reports them instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.results.result import Result, RunIdentity
+
+# Not compared: fields that follow from others, or set how long and how often was measured. Free memory differs by some
+# pages between equal hosts. Evaluation, sampling and saving are not timed; held-out documents are as long as others.
+_NOT_COMPARED = frozenset(
+    (
+        "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
+        "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
+        "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s",
+        "evaluate", "sample", "save",
+    )
+)  # fmt: skip
+_NAMES = {"strategy_requested": "strategy"}
+
+
+def _processor(result: Result) -> object:
+    """The processor of the host that trained, which may differ from the host that launched."""
+    host, worker = result.environment.get("host") or {}, result.environment.get("worker") or {}
+    # Unknown processors count as equal only on the same host.
+    known = worker.get("processor") or host.get("processor")
+    return known or f"unknown, of host {worker.get('node') or host.get('name', 'unknown')}"
+
+
+def _requested(result: Result, name: str) -> object:
+    """A setting as requested: what a search chose instead is part of what is being compared."""
+    return getattr(result, name) if result.search is None else result.search.requested.get(name, getattr(result, name))
+
+
+COMPARED_FIELDS: Mapping[str, Callable[[Result], Any]] = {
+    **{
+        _NAMES.get(name, name): lambda r, name=name: getattr(r, name)  # type: ignore[misc]  # the default binds
+        for name in RunIdentity.__struct_fields__
+        if name not in _NOT_COMPARED
+    },
+    "micro_batch": lambda r: _requested(r, "micro_batch"),
+    "checkpointing": lambda r: _requested(r, "checkpointing"),
+    "data_sha256": lambda r: r.data_sha256,
+    "processor": _processor,
+}
+
+# The figures of a simulated device say nothing about speed, so no flag may overlook this field.
+NEVER_OVERLOOKED = "simulated"
+
+# Fields that follow from an axis, and may differ with it.
+_FOLLOWS: Mapping[str, tuple[str, ...]] = {
+    "strategy": ("processes", "threads", "parameters", "trainable_parameters"),
+    "size": ("chips", "processes", "threads", "parameters", "trainable_parameters"),
+    "device": ("size", "chip", "chips", "processor", "processes", "threads"),
+    "chip": ("chips", "processor"),
+    "model": ("parameters", "trainable_parameters", "data_sha256"),
+    "method": ("parameters", "trainable_parameters"),
+    "dataset": ("data_sha256",),
+    "train_on": ("data_sha256",),
+}
+
+
+def parse_field(name: str) -> str:
+    """Normalize a field's name; raises `BadExperiment` if there is no such field."""
+    known = _NAMES.get(name, name).replace("-", "_")
+    if known not in COMPARED_FIELDS:
+        raise BadExperiment(what=f"no field named {name!r}", next=did_you_mean(name, COMPARED_FIELDS))
+    return known
+
+
+def find_free_fields(by: Iterable[str], despite: Iterable[str]) -> frozenset[str]:
+    """The fields that may differ: the axes with the fields that follow from them, and those of `despite`."""
+    axes = [parse_field(name) for name in by]
+    ignored = [parse_field(name) for name in despite]
+    if NEVER_OVERLOOKED in (*axes, *ignored):
+        raise BadExperiment(
+            what="simulated runs cannot be compared with measured ones",
+            why="a simulator's figures say nothing of how fast anything is",
+            next="compare simulated runs with simulated ones",
+        )
+    return frozenset(ignored).union(axes, *(_FOLLOWS.get(axis, ()) for axis in axes))
+
+
+def find_axis(names: Collection[str]) -> str | None:
+    """The axis that explains why these fields differ; None if there is none."""
+    return next((axis for axis in _FOLLOWS if axis in names and set(names) <= {axis, *_FOLLOWS[axis]}), None)
+
+
+def comparison_key(result: Result, free: Collection[str]) -> tuple[object, ...]:
+    """The values that comparable runs share, for grouping."""
+    return tuple(read(result) for name, read in COMPARED_FIELDS.items() if name not in free)
+
+
+def find_differences(results: Sequence[Result], fields: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """The fields in which some of the runs differ, each with the runs' values in order."""
+    values = {name: tuple(COMPARED_FIELDS[name](r) for r in results) for name in fields}
+    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+
+
+def differing_settings(a: Result, b: Result, free: Collection[str]) -> dict[str, tuple[Any, ...]]:
+    """The fields that make two runs incomparable."""
+    return find_differences([a, b], [name for name in COMPARED_FIELDS if name not in free])
+
+
+def find_nearest(result: Result, others: Sequence[Result], free: Collection[str]) -> tuple[Result, dict[str, Any]]:
+    """The run that differs in the fewest fields, and those fields."""
+    found = min(others, key=lambda other: len(differing_settings(result, other, free)))
+    return found, differing_settings(result, found, free)
+
+
+def format_fields(fields: Mapping[str, Sequence[Any]]) -> str:
+    """Format fields with their values for people: global_batch (4, 8)."""
+    return "; ".join(f"{name} ({', '.join(map(_format_value, values))})" for name, values in fields.items())
+
+
+def _format_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "unknown" if value is None or value == "" else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

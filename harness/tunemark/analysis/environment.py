@@ -1,0 +1,59 @@
+"""The environment in which a run's attempts ran: versions, host, allocator, cores, load. Unknown is None."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from tunemark.results.result import Result
+
+# The host facts that `tunemark.launch.host_facts` records; the processor is a field of the comparison itself.
+_HOST_FACTS = (
+    "name", "platform", "cpus", "memory_bytes", "governor", "clock_min_hz", "clock_max_hz", "turbo", "smt",
+    "huge_pages", "numa_balancing",
+)  # fmt: skip
+
+
+def environment_facts(result: Result) -> dict[str, Any]:
+    """Facts by name, of the last attempt; measured load is the mean of the attempts that have it."""
+    environment = result.environment
+    worker, host = _as_mapping(environment.get("worker")), _as_mapping(environment.get("host"))
+    interpreter, device = _as_mapping(environment.get("interpreter")), _as_mapping(worker.get("device"))
+    found: dict[str, Any] = {
+        "python version": worker.get("python") or interpreter.get("python"),
+        "torch": worker.get("torch") or interpreter.get("torch"),
+        "transformers": worker.get("transformers") or interpreter.get("transformers"),
+        "code": environment.get("code_sha256"),
+        "interpreter": interpreter.get("path"),
+    }
+    # The state of the launching host says nothing about another host that trained.
+    node = worker.get("node") or host.get("name")
+    if node != host.get("name"):
+        host = {"name": node, "platform": worker.get("platform")}
+    found |= {f"host {name}": host.get(name) for name in _HOST_FACTS}
+    allocator = worker.get("allocator")
+    if isinstance(allocator, Mapping):
+        allocator = " ".join(f"{name}={value}" for name, value in sorted(allocator.items())) or "as the system has it"
+    found["allocator"] = allocator
+    affinity = worker.get("affinity")
+    found["cores"] = tuple(affinity) if isinstance(affinity, list | tuple) else affinity
+    found |= {f"device {name}": value for name, value in sorted(device.items())}
+    found["load of others"] = _mean([row.others_load for row in result.each_attempt])
+    found["minor faults per step"] = _mean([row.minor_faults_per_step for row in result.each_attempt])
+    # Known if the vendor's library was sampled during the job.
+    found["device clock"], found["throttled"] = result.clock_hz, result.throttled_fraction
+    return found
+
+
+VARYING_FACTS = ("load of others", "minor faults per step", "device clock", "throttled")
+"""Facts that always differ slightly between two runs."""
+
+
+def _as_mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,67 @@
+"""Audit our own runs by treating them as claims under the same rules. Rules that lack facts do not lower the verdict,
+since enough is known of a run that was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tunemark.analysis.audit import AuditedClaim, audit_claims
+from tunemark.plugin.claims import Claim, ClaimedLayout
+from tunemark.plugin.descriptors import Architecture, Finding, Model
+from tunemark.results.result import Result
+from tunemark.results.run_rules import decide_verdict
+
+MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it"
+
+
+def audit_run(result: Result, models: Mapping[str, Model]) -> AuditedClaim:
+    """Audit a result: its own findings plus those of the claim rules."""
+    model = models.get(result.model)
+    architecture = model.architecture if model else None
+    (one,) = audit_claims([make_claim(result, architecture)], models)
+    found = (*result.findings, *apply_claim_rules(result, architecture))
+    return replace(one, findings=found, verdict=decide_verdict(found, result.status))
+
+
+def apply_claim_rules(result: Result, architecture: Architecture | None) -> list[Finding]:
+    """The invalid and suspect findings of the claim rules that the run's own findings do not include."""
+    (one,) = audit_claims([make_claim(result, architecture)], {})
+    said = {finding.rule for finding in result.findings}
+    return [f for f in one.findings if f.severity in ("invalid", "suspect") and f.rule not in said]
+
+
+def make_claim(result: Result, architecture: Architecture | None = None) -> Claim:
+    """Make a claim of a result, from sums over all attempts: rate is slots over seconds, step time seconds over steps.
+
+    A breakdown's waits slow it down, so its rate is left out; so is that of a run that timed nothing.
+    """
+    timed = result.tokens is not None and result.interval_s and result.steps_measured and not result.breakdown
+    rate = result.tokens.slots / result.interval_s if timed and result.tokens and result.interval_s else None
+    return Claim(
+        id=result.run_id,
+        source=f"run {result.run_id}",
+        tool="tunemark",
+        meaning=MEANING,
+        counts="slots",
+        model=result.model,
+        architecture=architecture,
+        parameters=result.parameters,
+        trainable_parameters=result.trainable_parameters,
+        method=result.method,
+        device=result.chip,
+        count=result.chips,
+        precision=result.precision,
+        sequence=result.sequence,
+        layout=ClaimedLayout(
+            global_batch=result.global_batch,
+            micro_batch=result.micro_batch,
+            gradient_accumulation=result.gradient_accumulation,
+            checkpointing="none",
+        ),
+        tokens_per_s=rate,
+        step_time_s=result.interval_s / result.steps_measured if timed and result.interval_s else None,
+        mfu=result.mfu if result.peak_flops_source != "measured" else None,
+        memory_bytes=result.peak_memory_bytes,
+        padding_fraction=None,
+    )

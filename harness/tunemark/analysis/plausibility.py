@@ -1,0 +1,163 @@
+"""The physical facts a claim is checked against: its model's FLOPs and its chips' peaks. What is missing is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from tunemark.physics import (
+    ALL_WEIGHTS,
+    count_parameters,
+    hardware_flops_per_token,
+    lora_trained_weights,
+    train_flops_by_convention,
+)
+from tunemark.physics.peaks import PRECISIONS, Peak, explain_missing_peak, find_peak
+from tunemark.plugin.claims import Claim
+from tunemark.plugin.descriptors import Architecture, Model
+
+# Assumed rank of LoRA adapters: up to it, the adapters' own matmuls are under a hundredth of the model's FLOPs.
+_LORA_RANK = 16
+# Of a model known only by its size: the share that may be embeddings, which are looked up and not multiplied.
+_EMBEDDING_SHARE = 0.1
+
+
+_FLAG_OF_FIELD = {"train_s": "--time", "padding_fraction": "--padding or --dataset"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserFacts:
+    """Facts that the user adds to what a source states; None adds nothing. batch: sequences per step, whole job.
+    count: packages as sold."""
+
+    model: str | None = None
+    device: str | None = None
+    count: int | None = None
+    batch: int | None = None
+    sequence: int | None = None
+    precision: str | None = None
+    method: str | None = None
+    train_s: float | None = None
+    padding_fraction: float | None = None
+
+    def added_to(self, claim: Claim) -> Claim:
+        """The claim with these facts added; a note records where they override the source."""
+        values: dict[str, object] = {}
+        origin, notes = dict(claim.origin), list(claim.notes)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is None:
+                continue
+            name = "global_batch" if f.name == "batch" else f.name
+            stated = claim.layout.global_batch if f.name == "batch" else getattr(claim, f.name)
+            if stated is not None and stated != value:
+                notes.append(f"{name} is {value} as given here, {stated} in the source")
+            if f.name == "batch":
+                values["layout"] = replace(claim.layout, global_batch=value)
+            else:
+                values[f.name] = value
+            origin[name] = _FLAG_OF_FIELD.get(f.name, f"--{f.name}")
+        if self.model is not None:
+            # The source's dimensions belong to the model that it names, not to this one.
+            values["architecture"] = None
+        return replace(claim, origin=origin, notes=tuple(notes), **values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimFacts:
+    """A claim, and the limits of its rate.
+
+    flops: model FLOPs per slot, by attention convention ('causal', 'full'), of the method stated, else of full
+    training; empty if unknown. flops_least: a lower bound for any training of this model, whatever the method and
+    sequence; None if the model is unknown. recomputed: FLOPs done over model FLOPs, None if unknown. peak: of one
+    package in the stated precision, dense. peak_most: the highest of one package in any precision that the claim can
+    mean. missing: facts needed to compare the rate with the hardware.
+    """
+
+    claim: Claim
+    architecture: Architecture | None
+    flops: Mapping[str, float]
+    flops_least: float | None
+    recomputed: float | None
+    peak: Peak | None
+    peak_most: Peak | None
+    missing: tuple[str, ...]
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+
+def look_up_facts(claim: Claim, models: Mapping[str, Model]) -> ClaimFacts:
+    """Look up the facts of the model and device that a claim names."""
+    origin = dict(claim.origin)
+    missing: list[str] = []
+    architecture = claim.architecture
+    if architecture is None and claim.model is not None:
+        name = find_model(claim.model, models.values())
+        if name is not None:
+            architecture = models[name].architecture
+            origin["architecture"] = f"the installed model {name}"
+    if architecture is None and claim.parameters is None:
+        named = f"{claim.model!r} is not installed: " if claim.model else ""
+        missing.append(f"the model ({named}--model)")
+    stated = highest = None
+    if claim.device is None:
+        missing.append("the device (--device)")
+    else:
+        stated = find_peak(claim.device, claim.precision) if claim.precision else None
+        every = [p for name in PRECISIONS if (p := find_peak(claim.device, name)) is not None]
+        highest = stated if claim.precision else max(every, key=lambda p: p.flops, default=None)
+        if highest is None:
+            missing.append(f"a peak: {explain_missing_peak(claim.device, claim.precision or 'bf16')}")
+    if claim.count is None:
+        missing.append("the count of devices (--count)")
+    trained = lora_trained_weights(_LORA_RANK) if claim.method == "lora" else ALL_WEIGHTS
+    flops = train_flops_by_convention(architecture, claim.sequence, trained) if architecture and claim.sequence else {}
+    checkpointing = claim.layout.checkpointing
+    recomputed = None
+    if architecture is not None and checkpointing is not None:
+        done = hardware_flops_per_token(architecture, claim.sequence or 1, "causal", checkpointing, trained)
+        recomputed = done / train_flops_by_convention(architecture, claim.sequence or 1, trained)["causal"]
+    return ClaimFacts(
+        claim=claim,
+        architecture=architecture,
+        flops={str(name): value for name, value in flops.items()},
+        flops_least=_min_flops(claim, architecture),
+        recomputed=recomputed,
+        peak=stated,
+        peak_most=highest,
+        missing=tuple(missing),
+        origin=origin,
+    )
+
+
+def _min_flops(claim: Claim, architecture: Architecture | None) -> float | None:
+    """Lower bound of FLOPs per slot: the stated method and sequence, else rank-1 adapters and the shortest sequence."""
+    if architecture is not None:
+        trained = ALL_WEIGHTS if claim.method == "full" else lora_trained_weights(1)
+        return train_flops_by_convention(architecture, claim.sequence or 1, trained)["causal"]
+    if claim.parameters is None:
+        return None
+    per_weight = 6 if claim.method == "full" else 4
+    return per_weight * (1 - _EMBEDDING_SHARE) * claim.parameters
+
+
+def find_model(stated: str, installed: Iterable[Model]) -> str | None:
+    """Find the installed model of a stated name: its name, its hub id, or one that differs only in punctuation."""
+    wanted = _normalized_name(stated)
+    for model in installed:
+        names = [model.name, *([model.pretrained] if model.pretrained else [])]
+        if wanted in {_normalized_name(name) for name in names}:
+            return model.name
+    return None
+
+
+def _normalized_name(name: str) -> str:
+    """A name without owner, case, punctuation, and suffixes that do not alter a model's dimensions."""
+    short = re.sub(r"[^a-z0-9.]+", "-", name.rsplit("/", 1)[-1].lower()).strip("-")
+    short = re.sub(r"-(hf|base|instruct|chat|it|v0\.1)(?=-|$)", "", f"-{short}").strip("-")
+    return re.sub(r"^meta-llama", "llama", short).replace("-", "")
+
+
+def parameter_count(facts: ClaimFacts) -> int | None:
+    """The parameter count of a model whose dimensions are known, else None."""
+    return count_parameters(facts.architecture).total if facts.architecture else None

@@ -1,0 +1,541 @@
+"""Plans of grid points: plugins resolve the names, and what cannot run is refused before a device is touched."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tunemark.errors import BadExperiment, UnknownName, did_you_mean
+from tunemark.experiment.evaluation import (
+    absolute_save_path,
+    check_evaluation_supported,
+    check_save_folder,
+    check_single_save,
+)
+from tunemark.experiment.experiment import GridPoint
+from tunemark.experiment.initial_weights import has_weights, resolve_weights
+from tunemark.experiment.mesh_layout import MeshLayout, check_strategies, combine_strategies, make_mesh_layout
+from tunemark.experiment.method import Method, parse_method
+from tunemark.experiment.plan import Plan, RunSpec, run_id
+from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.experiment.value_parsing import StrategyTerm, parse_named_options, parse_strategy_terms, parse_value
+from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
+from tunemark.physics.peaks import explain_missing_peak, find_chip, find_peak
+from tunemark.plugin.catalog import Catalog
+from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy
+from tunemark.plugin.protocols import ChecksRuns, Device, ListsDocumentedSizes, RunsRemotely
+from tunemark.units import format_gib
+
+T = TypeVar("T")
+
+# Seconds of steps of a run without another limit: three attempts of a tiny model then take a minute and a half.
+DEFAULT_BUDGET_S = 20.0
+
+
+def make_plans(points: Sequence[GridPoint], catalog: Catalog) -> list[Plan]:
+    """The plans of all points; duplicate runs are kept once, with a note."""
+    sizes = {(point["device"], point["size"]) for point in points}
+    if len(sizes) > 1 and any(point.values.get("chips") for point in points):
+        raise BadExperiment(
+            what="--chips is the number of chips of one size, but several sizes are requested",
+            why=points[0].place("chips"),
+            next="run one size at a time; `tunemark report` combines their results",
+        )
+    plans: dict[str, Plan] = {}
+    counts: dict[str, int] = {}
+    for point in (sized for each in points for sized in expand_sizes(each, catalog)):
+        plan = make_plan(point, catalog)
+        plans.setdefault(plan.run_id, plan)
+        counts[plan.run_id] = counts.get(plan.run_id, 0) + 1
+    for name, count in counts.items():
+        if count > 1:
+            note = f"run {name} is requested {count} times and is measured once"
+            plans[name] = replace(plans[name], notes=(*plans[name].notes, note))
+    check_single_save(list(plans.values()))
+    return list(plans.values())
+
+
+def expand_sizes(point: GridPoint, catalog: Catalog) -> list[GridPoint]:
+    """The point, or for the size `all` one point per size that its device offers (if absent, per documented size)."""
+    if point["size"] != "all":
+        return [point]
+    device = _device(point, catalog, None, [])
+    sizes = list(device.accelerators()) or list(device.documented() if isinstance(device, ListsDocumentedSizes) else ())
+    if not sizes:
+        raise BadExperiment(
+            what=f"there is no {device.name} on this machine, but all its sizes are requested",
+            why=_size_source(point),
+            next="name the sizes; see `tunemark list devices`",
+        )
+    return [replace(point, values={**point.values, "size": size.name}) for size in sizes]
+
+
+def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
+    """The plan of one point; a `TunemarkError` names the value, where it was given, and what to do."""
+    notes: list[str] = []
+    model = _named(point, "model", catalog.model, point["model"])
+    dataset_name, dataset_options = _options(point, "dataset")
+    dataset = _named(point, "dataset", catalog.dataset, dataset_name)
+    _check_options(point, "dataset", dataset, dataset_options)
+    _check_tokenizer(point, model, dataset)
+    method = _method(point, model)
+    terms = _factors(point)
+    python = _python(point)
+    launcher_name, launcher_options = _options(point, "launcher")
+    launcher = _named(point, "launcher", catalog.launcher, launcher_name)
+    _check_options(point, "launcher", launcher, launcher_options)
+    device = _device(point, catalog, python, notes)
+    strategies = [_strategy(point, catalog, device.name, term.name) for term in terms]
+    for each, term in zip(strategies, terms, strict=True):
+        _check_options(point, "strategy", each, term.options)
+    strategy = combine_strategies(terms, strategies, point.place("strategy"))
+    free: tuple[str, ...] = ()
+    if strategy.is_search:
+        point, terms, free = resolve_search_options(point, terms[0])
+    found = _find_remote(point, device, launcher) if launcher.elsewhere else _find_local(point, device, catalog)
+    accelerator = _declare_chips(point, found)
+    if not accelerator.is_present:
+        notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
+    weights, weights_path = resolve_weights(point, model)
+    if weights == "random" and os.path.isabs(model.pretrained or "") and has_weights(Path(model.pretrained or "")):
+        notes.append(f"{model.name} starts from random weights; --weights pretrained loads its own")
+    check_evaluation_supported(point, model, strategy)
+    _check_training(point, model, dataset)
+
+    launch = _launch(device, accelerator, strategy, launcher)
+    if launch.processes > 1 and not strategy.distributed:
+        distributed = [
+            s.name
+            for s in catalog.strategies().values()
+            if s.distributed and device.name in (s.devices or (device.name,))
+        ]
+        raise BadExperiment(
+            what=f"{device.name}:{accelerator.name} needs {launch.processes} processes, but strategy "
+            f"{strategy.name!r} has one",
+            why=f"{point.place('strategy')}; {_size_source(point)}",
+            next=f"--strategy with one of: {', '.join(distributed) or 'nothing installed'}; or a smaller --size",
+        )
+    layout = make_mesh_layout(terms, strategies, strategy, launch.processes, point.place("strategy"))
+    global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
+
+    spec = RunSpec(
+        model=model.name,
+        dataset=format_named_options(dataset.name, dataset_options),
+        device=device.name,
+        size=accelerator.name,
+        strategy=layout.name,
+        method=str(method),
+        precision=point["precision"],
+        checkpointing=point["checkpointing"],
+        batching=point["batching"],
+        sequence=point["sequence"],
+        micro_batch=point["micro_batch"],
+        global_batch=global_batch,
+        train_on=point["train_on"],
+        weights=weights,
+        optimizer=point["optimizer"],
+        learning_rate=float(point["learning_rate"]),
+        schedule=point["schedule"],
+        clip_norm=float(point["clip_norm"]),
+        seed=point["seed"],
+        python=python,
+        epochs=point["epochs"],
+        steps=point["steps"],
+        warmup=point["warmup"],
+        budget=_budget(point),
+        target_interval=float(point["target_interval"]),
+        window=float(point["window"]),
+        evaluate=point["evaluate"],
+        sample=point["sample"],
+        save=absolute_save_path(point),
+        breakdown=point["breakdown"],
+    )
+    name = run_id(spec)
+    if spec.save:
+        check_save_folder(spec.save, name, point.place("save"))
+    settings = {**asdict(spec), "gradient_accumulation": accumulation}
+    check_strategies(layout, strategies, model.architecture, settings, model.name, point.place("strategy"))
+    if isinstance(device, ChecksRuns):
+        why = device.refusal(accelerator, spec.strategy, asdict(spec))
+        if why:
+            raise BadExperiment(
+                what=f"{device.name}:{accelerator.name} cannot run strategy {spec.strategy!r} like this",
+                why=f"{point.place('strategy')}; {point.place('device')}",
+                next=why,
+            )
+    architecture = model.architecture
+    total, trainable = method.parameters(architecture)
+    trained = method.trained(architecture)
+    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
+    notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
+    return Plan(
+        run_id=name,
+        spec=spec,
+        model=model,
+        method=method,
+        dataset=dataset,
+        dataset_options=dataset_options,
+        device=device,
+        accelerator=accelerator,
+        strategy=strategy,
+        strategy_options=terms[0].options if len(terms) == 1 else {},
+        axes=layout.axes,
+        launch=launch,
+        launcher=launcher,
+        launcher_options=launcher_options,
+        data_ranks=layout.data_ranks,
+        gradient_accumulation=accumulation,
+        parameters=total,
+        trainable_parameters=trainable,
+        flops_per_token=train_flops_per_token(architecture, spec.sequence, trained=trained),
+        flops_per_token_full_attention=train_flops_per_token(architecture, spec.sequence, "full", trained),
+        hardware_flops_per_token=hardware_flops_per_token(
+            architecture, spec.sequence, recomputation=point["checkpointing"], trained=trained
+        ),
+        memory_floor_bytes=floor,
+        tokens_per_step=global_batch * spec.sequence,
+        notes=tuple(notes),
+        free=free,
+        weights_path=weights_path,
+        trust_remote_code=point["trust_remote_code"],
+        allow_pickle=point["allow_pickle"],
+    )
+
+
+# Settings that a search may choose besides the layout, unless the user gives them.
+SEARCHED_SETTINGS = ("checkpointing", "micro_batch")
+DEFAULT_TRIALS = SETTINGS_BY_NAME["trials"].default
+
+
+def resolve_search_options(
+    point: GridPoint, factor: StrategyTerm
+) -> tuple[GridPoint, list[StrategyTerm], tuple[str, ...]]:
+    """(the point of a search; its strategy term, with every value that the user gave as an option, so that the
+    strategy's text alone identifies the search; the settings that the search may choose)"""
+    options = dict(factor.options)
+    values = dict(point.values)
+    for name in SEARCHED_SETTINGS:
+        if name not in point.sources and name not in options:
+            continue
+        value = _option_value(point, name, options[name]) if name in options else values[name]
+        if name in options and name in point.sources and value != values[name]:
+            raise BadExperiment(
+                what=f"{name} is given twice: {options[name]} and {values[name]}",
+                why=f"{point.place('strategy')}; {point.place(name)}",
+                next="give it once",
+            )
+        values[name] = value
+        options[name] = str(value)
+    trials = options.pop("trials", None)
+    count = values.get("trials", DEFAULT_TRIALS) if trials is None else _option_value(point, "trials", trials)
+    if count != DEFAULT_TRIALS:
+        options["trials"] = str(count)
+    free = tuple(name for name in SEARCHED_SETTINGS if name not in options)
+    return replace(point, values={**values, "trials": count}), [factor._replace(options=options)], free
+
+
+def _option_value(point: GridPoint, name: str, word: str) -> Any:
+    return parse_value(SETTINGS_BY_NAME[name], word, f"{point.place('strategy')}, option {name}")
+
+
+def _memory_notes(what: str, floor: int, device: str, accelerator: Accelerator) -> list[str]:
+    """A warning where the memory floor alone exceeds the memory; activations and buffers come on top."""
+    memory = accelerator.memory_bytes
+    if memory is None or floor <= memory:
+        return []
+    size = f"{device}:{accelerator.name}"
+    needed = f"{what} needs at least {format_gib(floor)} GiB unless it is sharded"
+    return [f"{needed}, {size} has {format_gib(memory)} GiB: it may run out of memory"]
+
+
+def _named(point: GridPoint, setting: str, look_up: Callable[[str], T], name: str) -> T:
+    try:
+        return look_up(name)
+    except UnknownName as error:
+        why = "; ".join(part for part in (point.place(setting), error.why) if part)
+        raise UnknownName(what=error.what, why=why, next=error.next) from error
+
+
+# Other common names of strategies, and how they are written here.
+_OTHER_NAMES = {
+    "dp": "ddp, or fsdp to shard the model too",
+    "hsdp": "ddp:COPIES+fsdp:SHARDS, such as ddp:2+fsdp:4",
+    "sp": "tp:sequence_parallel=true",
+    "zero": "fsdp, which is ZeRO 3",
+    "zero3": "fsdp, which is ZeRO 3",
+}
+
+
+def _strategy(point: GridPoint, catalog: Catalog, device: str, name: str) -> Strategy:
+    try:
+        return _named(point, "strategy", lambda name: catalog.strategy(name, device), name)
+    except UnknownName as error:
+        if name.lower() not in _OTHER_NAMES:
+            raise
+        next = f"--strategy {_OTHER_NAMES[name.lower()]}; `tunemark list strategies` shows all"
+        raise UnknownName(what=error.what, why=error.why, next=next) from error
+
+
+def _method(point: GridPoint, model: Model) -> Method:
+    try:
+        method = parse_method(point["method"])
+        method.trained(model.architecture)
+        return method
+    except BadExperiment as error:
+        why = "; ".join(part for part in (point.place("method"), error.why) if part)
+        raise BadExperiment(what=error.what, why=why, next=error.next) from error
+
+
+def _options(point: GridPoint, setting: str) -> tuple[str, dict[str, str]]:
+    try:
+        return parse_named_options(point[setting])
+    except ValueError as error:
+        raise BadExperiment(
+            what=f"{setting} cannot be {point[setting]!r}",
+            why=f"{point.place(setting)}: {error}",
+            next="options follow the name: NAME:KEY=VALUE",
+        ) from error
+
+
+def _factors(point: GridPoint) -> list[StrategyTerm]:
+    try:
+        return parse_strategy_terms(point["strategy"])
+    except ValueError as error:
+        raise BadExperiment(
+            what=f"strategy cannot be {point['strategy']!r}",
+            why=f"{point.place('strategy')}: {error}",
+            next="write NAME:DEGREE:KEY=VALUE, with degree and options optional; + combines strategies",
+        ) from error
+
+
+def _check_options(
+    point: GridPoint, setting: str, descriptor: Dataset | Strategy | Launcher, options: Mapping[str, str]
+) -> None:
+    for key in options:
+        if key not in descriptor.options:
+            raise BadExperiment(
+                what=f"the {setting} {descriptor.name!r} has no option {key!r}",
+                why=point.place(setting),
+                next=did_you_mean(key, descriptor.options),
+            )
+
+
+def _check_tokenizer(point: GridPoint, model: Model, dataset: Dataset) -> None:
+    if dataset.needs_tokenizer and model.tokenizer is None:
+        raise BadExperiment(
+            what=f"{model.name} has no tokenizer, and {dataset.name} is text",
+            why=f"{point.place('model')}; only the dimensions of this model are known here",
+            next="plan it with a dataset of ids, such as synthetic, or choose a model that `tunemark list models` "
+            "shows with a tokenizer",
+        )
+
+
+def format_named_options(name: str, options: Mapping[str, str]) -> str:
+    """The text "name:key=value:key=value", with the options sorted."""
+    return ":".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
+
+
+def _python(point: GridPoint) -> str | None:
+    given: str | None = point["python"]
+    if given is None:
+        return None
+    path = shutil.which(os.path.expanduser(given))
+    if path is None:
+        raise BadExperiment(
+            what=f"{given!r} is not an executable file",
+            why=point.place("python"),
+            next="give the path of a Python interpreter, such as venv/bin/python",
+        )
+    # Symbolic links are not resolved: a virtual environment's interpreter is one.
+    return os.path.abspath(path)
+
+
+def _device(point: GridPoint, catalog: Catalog, python: str | None, notes: list[str]) -> Device:
+    if point["device"] != "auto":
+        try:
+            return _named(point, "device", catalog.device, point["device"])
+        except UnknownName as error:
+            next = f"{error.next}. {_chip_hint(point['device'])}"
+            raise UnknownName(what=error.what, why=error.why, next=next) from error
+    cuda = catalog.devices().get("cuda")
+    if cuda is None:
+        why = "no plugin offers cuda"
+    elif not cuda.accelerators():
+        why = "no cuda accelerator is present"
+    else:
+        built_for = _torch_is_built_for(python)
+        if built_for:
+            notes.append(f"device auto is cuda: an accelerator is present and torch is built for {built_for}")
+            return cuda
+        why = "an accelerator is present, but the training interpreter's torch is not built for cuda or hip"
+    notes.append(f"device auto is cpu: {why}")
+    return _named(point, "device", catalog.device, "cpu")
+
+
+def _chip_hint(name: str) -> str:
+    """How to use the name of a chip, where it was given as a device."""
+    hint = "`tunemark plan --strategy auto` accepts a chip's name"
+    try:
+        chip = find_chip(name).name
+    except UnknownName:
+        return f"{hint}; {explain_missing_peak(name, 'bf16')}"
+    flags = f"--device cuda:8 --chip {chip} --chips 8 --oversubscribe"
+    return f"{chip} is a chip: {hint}; to plan or predict one given layout, use {flags}"
+
+
+def _torch_is_built_for(python: str | None) -> str | None:
+    """ "cuda 12.8" or "hip 6.2", read from the text of torch's version.py, as importing torch would take seconds."""
+    if python is None:
+        found = importlib.util.find_spec("torch")
+        files = [Path(found.origin).with_name("version.py")] if found and found.origin else []
+    else:
+        files = sorted(Path(python).parent.parent.glob("lib*/python*/site-packages/torch/version.py"))
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError:
+            continue
+        # cuda: Optional[str] = '12.8'
+        match = re.search(r"^(cuda|hip)\b[^=\n]*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+        if match:
+            return f"{match[1]} {match[2]}"
+    return None
+
+
+def _find_local(point: GridPoint, device: Device, catalog: Catalog) -> Accelerator:
+    present = device.accelerators()
+    size: str | None = point["size"]
+    if size is None:
+        if not present:
+            raise BadExperiment(
+                what=f"there is no {device.name} on this machine",
+                why=point.place("device"),
+                next="see `tunemark list devices`; to plan for another machine, name a size and --oversubscribe",
+            )
+        size = device.default_size()
+    found = device.accelerator(size)
+    source = _size_source(point)
+    names = ", ".join(a.name for a in present) or "none on this machine"
+    if found is None:
+        hint = f"{device.name} offers: {names}"
+        if size in catalog.devices() or size == "auto":
+            hint += f". After a device with a size, the next device needs one too: {size}:SIZE"
+        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=source, next=hint)
+    if found.oversubscribed and not point["oversubscribe"]:
+        raise BadExperiment(
+            what=f"{device.name}:{size} is more than this machine has",
+            why=f"{source}; {device.name} offers: {names}",
+            next="choose a smaller size, or add --oversubscribe to plan or to test that it works (not to measure)",
+        )
+    return found
+
+
+def _find_remote(point: GridPoint, device: Device, launcher: Launcher) -> Accelerator:
+    """The accelerator on the launcher's machines, which this machine's hardware says nothing about."""
+    if not isinstance(device, RunsRemotely):
+        raise BadExperiment(
+            what=f"{device.name} only runs on this machine",
+            why=f"{point.place('launcher')}: {launcher.name} starts processes on other machines",
+            next="--launcher local",
+        )
+    size: str | None = point["size"]
+    if size is None or point["device"] == "auto":
+        raise BadExperiment(
+            what=f"the launcher {launcher.name!r} needs a device with a size",
+            why=f"{point.place('device')}; sizes of other machines cannot be detected from this one",
+            next="for example --device cpu:4, or --device cuda:8 --chip h100 --chips 8",
+        )
+    found = device.elsewhere(size)
+    if found is None:
+        raise BadExperiment(what=f"{device.name} has no size {size!r}", why=_size_source(point), next="a number: cpu:4")
+    return replace(found, oversubscribed=point["oversubscribe"])
+
+
+def _launch(device: Device, accelerator: Accelerator, strategy: Strategy, launcher: Launcher) -> LaunchConfig:
+    if launcher.elsewhere:
+        assert isinstance(device, RunsRemotely), "other devices are refused earlier"
+        return device.launch_elsewhere(accelerator, strategy)
+    return device.launch(accelerator, strategy)
+
+
+def _declare_chips(point: GridPoint, accelerator: Accelerator) -> Accelerator:
+    """The accelerator with the chips of --chip and --chips, if given."""
+    chip, chips = point.values.get("chip"), point.values.get("chips")
+    if chip is None and chips is None:
+        return accelerator
+    if chip is None or chips is None:
+        given, missing = ("chip", "chips") if chips is None else ("chips", "chip")
+        raise BadExperiment(
+            what=f"--{given} has no effect without --{missing}",
+            why=point.place(given),
+            next="give both: the chip model, and how many of these chips the size has",
+        )
+    found = find_chip(chip)
+    peaks = [p for name in found.flops if (p := find_peak(found.name, name, chips)) is not None and p.is_ceiling]
+    return replace(
+        accelerator,
+        chip=found.name,
+        chips=chips,
+        peak_flops={p.precision: p.flops for p in peaks},
+        source=f"declared by --chip and --chips; peak: {peaks[0].source}"
+        if peaks
+        else "declared by --chip and --chips",
+    )
+
+
+def _size_source(point: GridPoint) -> str:
+    # A size may be given after the device's name.
+    return point.place("size" if "size" in point.sources else "device")
+
+
+def _check_training(point: GridPoint, model: Model, dataset: Dataset) -> None:
+    longest = model.architecture.max_position_embeddings
+    if point["sequence"] > longest:
+        raise BadExperiment(
+            what=f"a sequence of {point['sequence']} tokens is longer than {model.name}'s maximum of {longest}",
+            why=point.place("sequence"),
+            next=f"--sequence {longest} or less",
+        )
+    if point["train_on"] == "response" and "prompt" not in dataset.roles:
+        raise BadExperiment(
+            what=f"{dataset.name} does not distinguish prompts from responses",
+            why=f"{point.place('train_on')}; its pieces are: {', '.join(dataset.roles)}",
+            next="use --train-on all, or an instruction dataset",
+        )
+    has_end = point["epochs"] is not None or (point["steps"] is not None and point["warmup"] is not None)
+    if point["schedule"] != "constant" and not has_end:
+        raise BadExperiment(
+            what=f"a {point['schedule']} schedule needs a known number of steps",
+            why=point.place("schedule"),
+            next="add --steps N --warmup N, or --epochs N, or use --schedule constant",
+        )
+
+
+def _budget(point: GridPoint) -> float | None:
+    """Seconds of steps; without --budget, a run with another limit has no time limit."""
+    if point["budget"] is not None:
+        return float(point["budget"])
+    return None if point["steps"] is not None or point["epochs"] is not None else DEFAULT_BUDGET_S
+
+
+def _batches(point: GridPoint, layout: MeshLayout, *, is_searched: bool) -> tuple[int, int]:
+    """(global batch, gradient accumulation steps)"""
+    unit = point["micro_batch"] * layout.data_ranks
+    if is_searched:
+        # The search chooses data ranks and micro-batches; all its layouts have this global batch.
+        return point["global_batch"] or unit, 1
+    batch = unit * layout.micro_batches if point["global_batch"] is None else point["global_batch"]
+    if batch % unit:
+        near = max(1, (batch + unit // 2) // unit) * unit
+        raise BadExperiment(
+            what=f"a global batch of {batch} is not a multiple of {point['micro_batch']} x {layout.data_ranks}",
+            why=f"{point.place('global_batch')}; micro-batch ({point.place('micro_batch')}) times data ranks",
+            next=f"--global-batch {near}, or another --micro-batch",
+        )
+    return batch, batch // unit

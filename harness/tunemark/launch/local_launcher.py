@@ -1,0 +1,133 @@
+"""The launcher `local`: a job's processes on this host, started through `torch.distributed.run` if there are several or
+if they may be restarted.
+
+The job runs in its own session, so Ctrl-C reaches only the parent, which passes it on as SIGTERM: the worker ends at
+the next window's edge and keeps everything it has measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
+from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
+
+_WORKER = ("-m", "tunemark_worker", "plan.json")
+# Seconds that a worker has after SIGTERM to end at a window's edge, before it is killed.
+_GRACE_S = 20.0
+
+
+class LocalLauncher:
+    """Starts jobs on this host, one at a time, because concurrent jobs would slow each other down."""
+
+    at_once = 1
+
+    def __init__(
+        self, options: Mapping[str, str], export: Sequence[str] = (), say: Callable[[str], None] = lambda words: None
+    ) -> None:
+        """export: unused, because processes on this host inherit every environment variable."""
+
+    def check(self, launch: LaunchConfig, store: Path) -> None:
+        """Nothing to check: what the device can plan on this host can be started here."""
+
+    def start(self, job: JobSpec) -> StartedJob:
+        return LocalJob(job)
+
+    def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
+        """None: nobody followed its processes in the meantime, so what ran next to them is unknown."""
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class LocalJob:
+    """A job's processes on this host. program: interpreter arguments of each process, run in the job's folder."""
+
+    def __init__(self, job: JobSpec, program: Sequence[str] = _WORKER) -> None:
+        self._folder = job.folder
+        variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
+        # PYTHONHOME would replace the worker's standard library; the interpreter was also queried without it.
+        variables.pop("PYTHONHOME", None)
+        variables[PARENT_PID_VARIABLE] = str(os.getpid())
+        if job.max_restarts:
+            variables[OWN_STORE_VARIABLE] = "1"
+        with open(job.folder / "stdout.log", "wb") as out, open(job.folder / "stderr.log", "wb") as err:
+            self._process = subprocess.Popen(
+                make_local_command(job, program),
+                cwd=job.folder,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def is_waiting(self) -> bool:
+        return False
+
+    def interrupt(self) -> None:
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+
+    def stacks(self, pids: Mapping[int, int]) -> str:
+        states = {rank: state for rank, pid in pids.items() if (state := _state(pid, self._folder))}
+        for rank in states:
+            # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
+            for number in (signal.SIGUSR1, signal.SIGCONT):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pids[rank], number)
+        return "; ".join(f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in ("T", "t"))
+
+    def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
+        if self._process.poll() is None and graceful:
+            self.interrupt()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        # Each of torchrun's ranks has its own session, which outlives a killed torchrun.
+        for pid in pids.values():
+            if _state(pid, self._folder):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def make_local_command(job: JobSpec, program: Sequence[str] = _WORKER) -> list[str]:
+    """The command line that starts all processes, to be run in the job's folder."""
+    if job.processes == 1 and not job.max_restarts:
+        return [job.python, *program]
+    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
+    if job.max_restarts:
+        elastic += ["--max-restarts", str(job.max_restarts)]
+    return [job.python, *elastic, *program]
+
+
+def _state(pid: int, folder: Path) -> str | None:
+    """The state letter of proc(5) of a rank, "?" if unknown; None if the rank is gone. A reused pid shows by its
+    working directory: a rank works in its attempt's folder."""
+    if not os.path.isdir("/proc/self"):
+        return "?"
+    try:
+        if not os.path.samefile(f"/proc/{pid}/cwd", folder):
+            return None
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return None

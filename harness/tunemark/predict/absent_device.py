@@ -1,0 +1,154 @@
+"""Layout search for hardware absent from this machine: a number of chips by name, with the vendor's published data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment.experiment import GridPoint
+from tunemark.experiment.method import parse_method
+from tunemark.experiment.planning import SEARCHED_SETTINGS, resolve_search_options
+from tunemark.experiment.value_parsing import parse_strategy_terms
+from tunemark.physics.peaks import explain_missing_peak, find_chip
+from tunemark.plugin.catalog import Catalog
+from tunemark.plugin.descriptors import Model
+from tunemark.predict.candidates import CandidateSpace
+from tunemark.predict.chip_facts import device_facts
+from tunemark.predict.plan_conversion import make_workload
+from tunemark.predict.search import HardwareModel
+from tunemark.predict.search_problem import (
+    USABLE_MEMORY_FRACTION,
+    SearchProblem,
+    find_searched_strategies,
+    make_refusal,
+)
+
+# Largest number of packages that can be searched: the number of factorisations grows with it.
+MAX_PACKAGES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AbsentDeviceSearch:
+    """A search to be made. size: number of packages; dies: of one package, each of which is a rank."""
+
+    model: Model
+    chip: str
+    size: int
+    dies: int
+    precision: str
+    sequence: int
+    global_batch: int
+    method: str
+    optimizer: str
+    question: SearchProblem
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.name} on {self.size} x {self.chip}"
+
+
+def is_absent_device(point: GridPoint, catalog: Catalog) -> bool:
+    """Whether a grid point asks for strategy auto on a chip by name instead of on a plugin's device."""
+    if point["device"] == "auto" or point["device"] in catalog.devices():
+        return False
+    try:
+        names = [factor.name for factor in parse_strategy_terms(point["strategy"])]
+        find_chip(point["device"])
+    except (ValueError, TunemarkError):
+        return False
+    return names == ["auto"]
+
+
+def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDeviceSearch:
+    """The search for such a grid point. Raises `BadExperiment` for impossible settings."""
+    chip = find_chip(point["device"])
+    model = catalog.model(point["model"])
+    a = model.architecture
+    size = _parse_size(point)
+    (factor,) = parse_strategy_terms(point["strategy"])
+    point, (factor,), free = resolve_search_options(point, factor)
+    ranks = size * chip.dies
+    precision, sequence = str(point["precision"]), int(point["sequence"])
+    if sequence > a.max_position_embeddings:
+        raise BadExperiment(
+            what=f"a sequence of {sequence} is longer than {model.name} can take, which is {a.max_position_embeddings}",
+            why=point.place("sequence"),
+            next=f"--sequence {a.max_position_embeddings} or less",
+        )
+    method = parse_method(point["method"])
+    total, trainable = method.parameters(a)
+    given = point["global_batch"]
+    global_batch = int(given) if given is not None else int(point["micro_batch"]) * ranks
+    facts = device_facts(f"{chip.name} die" if chip.dies > 1 else chip.name)
+    work = make_workload(
+        a,
+        sequence=sequence,
+        global_batch=global_batch,
+        precision=precision,
+        optimizer=str(point["optimizer"]),
+        trained_fraction=trainable / total,
+        packed=point["batching"] == "pack",
+    )
+    if work.precision not in facts.peak_flops:
+        raise BadExperiment(
+            what=f"{chip.name} cannot be predicted in {precision}",
+            why=explain_missing_peak(chip.name, work.precision) or point.place("precision"),
+            next=f"--precision with one of: {', '.join(facts.peak_flops)}",
+        )
+    each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
+    strategies = find_searched_strategies(catalog, "rocm" if "MI" in chip.name else "cuda")
+    settings = {"sequence": sequence, "method": str(method), "precision": precision, "batching": point["batching"]}
+    name = ":".join([factor.name, *(f"{k}={v}" for k, v in sorted(factor.options.items()))])
+    asked = SearchProblem(
+        work=work,
+        space=CandidateSpace(
+            ranks=ranks,
+            strategies=frozenset(strategies),
+            global_batch=global_batch,
+            micro_batches=None if "micro_batch" in free else (int(point["micro_batch"]),),
+            checkpointings=("none", "selective", "full") if "checkpointing" in free else (str(point["checkpointing"]),),
+            alone=ranks == 1,
+        ),
+        ground=HardwareModel(
+            facts=facts,
+            memory_bytes=each,
+            alone=facts if ranks == 1 else None,
+            alone_bytes=each,
+            source="; ".join(["published figures and shares fitted to published rows", *facts.assumptions]),
+        ),
+        refusal=make_refusal(strategies, a, settings),
+        requested={"strategy": name, "global_batch": global_batch, **{n: point[n] for n in SEARCHED_SETTINGS}},
+        free=free,
+        batch_follows=given is None,
+        ranks_each=chip.dies,
+    )
+    return AbsentDeviceSearch(
+        model=model,
+        chip=chip.name,
+        size=size,
+        dies=chip.dies,
+        precision=precision,
+        sequence=sequence,
+        global_batch=global_batch,
+        method=str(method),
+        optimizer=str(point["optimizer"]),
+        question=asked,
+    )
+
+
+def _parse_size(point: GridPoint) -> int:
+    word = point["size"]
+    if word is None:
+        raise BadExperiment(
+            what=f"how many {point['device']}?",
+            why="a machine that is not here has no default size",
+            next=f"--device {point['device']} --size 8,64",
+        )
+    if not str(word).isdecimal() or not 1 <= int(word) <= MAX_PACKAGES:
+        raise BadExperiment(
+            what=f"size cannot be {word!r}",
+            why=f"{point.place('size' if 'size' in point.sources else 'device')}: it is a number of {point['device']}, "
+            f"from 1 to {MAX_PACKAGES:,}",
+            next=f"--device {point['device']} --size 8,64",
+        )
+    return int(word)

@@ -1,0 +1,617 @@
+"""The analytic engine: step time and memory in closed formulas from dimensions, tens of microseconds a plan, no torch.
+
+Sources. Matrix FLOPs: Chowdhery et al. 2022 ("PaLM"), appendix B. Activations, recomputation, sequence parallelism:
+Korthikanti et al. 2022, sections 4 and 5. Sharding of training states: Rajbhandari et al. 2020. Pipelines: Narayanan et
+al. 2021, section 2.2. Collectives: `hardware_rates`. Fused attention: Dao et al. 2022. A matrix product takes the
+longer of its arithmetic and its memory traffic (Williams et al. 2009, "Roofline"), a layer the longer of its kernels
+and their launches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from tunemark.physics.flops import mean_visible_keys
+from tunemark.physics.parameters import count_parameters as count_parameters
+from tunemark.plugin.descriptors import Architecture
+from tunemark.predict.hardware_rates import DeviceFacts, collective_seconds, message_seconds
+from tunemark.predict.layout import TORCH, RankLayout, Workload
+from tunemark.predict.prediction import MemoryBytes, Prediction, StepSeconds
+from tunemark.predict.worker_footprint import PRECISION_BYTES, compute_footprint, has_footprint
+
+# Kernel launches of one layer's forward pass, framework overhead included; the backward pass has twice as many.
+# Counted in eager PyTorch modules of a decoder layer; fused software stacks launch about half.
+_LAYER_LAUNCHES, _FUSED_LAUNCHES = 30, 16
+# Additional launches under tensor parallelism: launch-bound published rows of one and of four ranks differ by less.
+_TENSOR_LAUNCHES = 1
+# Additional launches where the softmax of the attention scores is not one kernel: cast, scale, mask and cast.
+_SOFTMAX_LAUNCHES = 4
+# Forward launches of the embedding (with positions and dropout) or of the head (with the last norm and the loss), and
+# of a micro-batch's share of the training loop.
+_END_LAUNCHES = 20
+# Memory that the caching allocator and the runtime's kernels take besides tensors.
+_WORKSPACE_BYTES = 0.4e9
+# Recipes that multiply in 8 or 4 bits.
+LOW_PRECISIONS = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerCost:
+    """Cost of one layer for one micro-batch on one rank. forward, backward: seconds of kernels without collectives.
+    flops_again: FLOPs of recomputation. collective: seconds of collectives in all passes; passes_sent: their number in
+    units of the forward pass's."""
+
+    forward: float
+    backward: float
+    recompute: float
+    flops_forward: float
+    flops_attention: float
+    flops_again: float
+    collective: float
+    passes_sent: float
+    collective_bytes: float
+    host_forward: float
+    host_backward: float
+
+
+@dataclass(frozen=True, slots=True)
+class _EndCost:
+    """Cost of the embedding and of the head with its loss, for one micro-batch on one rank: seconds of kernels and of
+    collectives. host_s: to launch one of the two forward. head_flops: of a forward pass. sent_bytes: of both."""
+
+    embed_forward: float = 0.0
+    embed_backward: float = 0.0
+    head_forward: float = 0.0
+    head_backward: float = 0.0
+    embed_collective: float = 0.0
+    head_collective: float = 0.0
+    head_flops: float = 0.0
+    sent_bytes: float = 0.0
+    host_s: float = 0.0
+
+
+_NO_END_COST = _EndCost()
+
+
+def find_layout_error(work: Workload, layout: RankLayout) -> str | None:
+    """Why the model cannot be divided by this layout; None where it can."""
+    a = work.architecture
+    if a.num_attention_heads % layout.tensor:
+        return f"{layout.tensor} tensor ranks do not divide {a.num_attention_heads} heads"
+    if a.intermediate_size % layout.tensor:
+        return f"{layout.tensor} tensor ranks do not divide an intermediate size of {a.intermediate_size}"
+    if layout.pipeline * layout.virtual > a.num_hidden_layers + 2:
+        return f"{layout.pipeline * layout.virtual} pieces of a pipeline are more than {a.num_hidden_layers} layers"
+    if work.sequence % layout.context:
+        return f"{layout.context} context ranks do not divide a sequence of {work.sequence}"
+    if layout.expert > 1 and (not a.num_local_experts or a.num_local_experts % layout.expert):
+        return f"{layout.expert} expert ranks do not divide {a.num_local_experts or 0} experts"
+    if work.global_batch % (layout.data * layout.micro_batch):
+        return f"{layout.data} replicas x {layout.micro_batch} sequences do not divide a batch of {work.global_batch}"
+    return None
+
+
+def predict(work: Workload, layout: RankLayout, device: DeviceFacts) -> Prediction:
+    """The predicted step of `work` under `layout` on `layout.ranks` devices like `device`.
+
+    Raises KeyError where the device's peak in the precision is unknown. The layout must be possible
+    (`find_layout_error`).
+    """
+    seconds, flops, communicated = _predict_step(work, layout, device)
+    if has_footprint(work):
+        own = compute_footprint(work, layout)
+        flops, communicated = own.flops, own.sent_bytes
+    return Prediction(
+        seconds=seconds,
+        bytes=predict_memory(work, layout, device),
+        tokens_per_step=work.global_batch * work.sequence,
+        ranks=layout.ranks,
+        flops=flops,
+        communicated_bytes=communicated,
+        residual=device.residual,
+        memory_residual=device.memory_residual,
+    )
+
+
+def predict_step_seconds(work: Workload, layout: RankLayout, device: DeviceFacts) -> StepSeconds:
+    """The step time of `predict` without its memory, which is faster for callers that try very many layouts."""
+    return _predict_step(work, layout, device)[0]
+
+
+def _predict_step(
+    work: Workload, layout: RankLayout, device: DeviceFacts
+) -> tuple[StepSeconds, float, dict[str, float]]:
+    """Seconds of a step, matrix FLOPs of the busiest rank, and the bytes that it sends by kind of collective."""
+    a, e, stack = work.architecture, device.efficiency, work.stack
+    accumulation = work.global_batch // (layout.data * layout.micro_batch)
+    tokens = layout.micro_batch * work.sequence // layout.context
+    layer = _layer_cost(work, layout, device, tokens)
+    stages = _layers_by_stage(work, layout)
+    ends = _end_cost(work, layout, device, tokens)
+    nodes = max(1, layout.ranks / device.node)
+
+    # The launching thread runs ahead of long kernels and is the bottleneck of short ones.
+    share = layer.collective / layer.passes_sent
+    own = _rank_parameters(a, layout, stages)
+    # Our own worker keeps the first micro-batch's gradients as they are; other trainers add them to zeros.
+    touched_bytes = stack.touched_bytes - (TORCH.touched_bytes / accumulation if stack.own else 0.0)
+    touched = touched_bytes * own * work.trained_fraction / (device.bandwidth_bytes_per_s * e.memory)
+    times, alone = [], []
+    for i, n in enumerate(stages):
+        start, end = (ends if i == 0 else _NO_END_COST), (ends if i == len(stages) - 1 else _NO_END_COST)
+        forward = n * layer.forward + start.embed_forward + end.head_forward
+        backward = n * (layer.backward + layer.recompute) + start.embed_backward + end.head_backward + touched
+        hosts = (i == 0) + (i == len(stages) - 1)
+        host_forward = n * layer.host_forward + hosts * ends.host_s
+        host_backward = n * layer.host_backward + 2.0 * hosts * ends.host_s
+        reduces = (start.embed_collective, end.head_collective)
+        times.append(
+            _overlap(forward + n * share + sum(reduces), host_forward, e.host_order)
+            + _overlap(backward + n * (layer.collective - share) + reduces[1], host_backward, e.host_order)
+        )
+        alone.append(_overlap(forward, host_forward, e.host_order) + _overlap(backward, host_backward, e.host_order))
+
+    # One 1F1B step: the slowest stage sets the pace of all micro-batches, and the pipeline fills and drains once:
+    # (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
+    slowest = max(times)
+    fill = (sum(times) - slowest) / layout.virtual
+    is_shared = layout.sequence_parallel or stack.scattered_messages
+    point_bytes = _value_bytes(work)[1] * tokens * a.hidden_size / (layout.tensor if is_shared else 1)
+    point_s = 0.0
+    if layout.pipeline > 1:
+        stride = layout.data * layout.tensor * layout.context
+        point_s = message_seconds(device, stride=stride, payload_bytes=point_bytes)
+        # Forward and backward messages of each micro-batch, once for each virtual stage, and those of the fill one
+        # after another. Virtual stages have other work to do while a message is under way.
+        hidden = (e.data_hidden if layout.virtual > 1 else e.tensor_hidden) if stack.tensor_overlap else 0.0
+        point_s = 2.0 * point_s * ((1.0 - hidden) * accumulation * layout.virtual + layout.pipeline - 1)
+    compute = alone[times.index(slowest)] * accumulation
+    collective = slowest * accumulation - compute
+
+    data_s, data_bytes = _data_seconds(work, layout, device, own, accumulation, compute)
+    optimizer = _optimizer_seconds(work, layout, device, own)
+    seconds = StepSeconds(
+        compute=compute * (1.0 + e.straggle * max(0.0, _log2(nodes))),
+        communication=collective + point_s + data_s + _offloading_seconds(layout, device, accumulation, compute),
+        bubble=fill if layout.pipeline > 1 else 0.0,
+        optimizer=optimizer,
+        data=e.step_s,
+    )
+    widest = max(stages)
+    passes = 2.0 if work.trained_fraction < 1.0 else 3.0
+    flops = accumulation * (
+        widest * (layer.flops_forward * passes + layer.flops_attention * 3.0 + layer.flops_again)
+        + ends.head_flops * 3.0
+    )
+    communicated = {
+        "tensor": accumulation * (widest * layer.collective_bytes + ends.sent_bytes),
+        "data": data_bytes,
+        "pipeline": 2.0 * accumulation * layout.virtual * point_bytes if layout.pipeline > 1 else 0.0,
+    }
+    return seconds, flops, {name: value for name, value in communicated.items() if value}
+
+
+def _overlap(kernels: float, host: float, order: float) -> float:
+    """Seconds of kernels and launching thread, which run concurrently and sometimes wait for each other: the longer of
+    the two, and more where they are similar (a p-norm; of order 4: 19 % more where equal; of order 1: their sum)."""
+    if not host:
+        return kernels
+    large, small = max(kernels, host), min(kernels, host)
+    return float(large * (1.0 + (small / large) ** order) ** (1.0 / order))
+
+
+# Chip classes that multiply 8-bit operands in any memory layout (Transformer Engine, is_non_tn_fp8_gemm_supported).
+_ANY_OPERAND_LAYOUT = frozenset(("blackwell",))
+
+
+def matmul_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
+    """Seconds of one matrix product of m x k by k x n."""
+    e = device.efficiency
+    low = precision in LOW_PRECISIONS
+    shape = (1.0 + e.gemm_tile / k) * _waves(m, n, device.units)
+    arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _efficiency(e.gemm, precision))
+    width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
+    traffic = (m * k + k * n) * width + m * n * 2.0
+    rate = device.bandwidth_bytes_per_s * e.memory
+    # Operands come in 16 bits and are scaled and rounded first: read 2 bytes, write a copy and a transposed copy for
+    # the backward pass; only one copy where the chip takes 8 bits in any layout and one scale serves both.
+    copies = 1.0 if precision == "fp8" and device.kind in _ANY_OPERAND_LAYOUT else 2.0
+    cast = e.cast * (m * k) * (2.0 + copies * width) / rate if low else 0.0
+    return float(max(arithmetic, traffic / rate) + cast)
+
+
+# Output tiles (rows, columns) that one multiprocessor computes, and their speed relative to the largest.
+_TILES = ((128, 256, 1.0), (256, 128, 1.0), (128, 128, 0.95), (128, 64, 0.8), (64, 64, 0.6))
+
+
+def _waves(m: float, n: float, units: int) -> float:
+    """Wave quantisation: time with whole tiles dealt to `units` multiprocessors over time with all always busy."""
+    if not units:
+        return 1.0
+    return min(
+        math.ceil(math.ceil(m / rows) * math.ceil(n / columns) / units) * units * rows * columns / (m * n * speed)
+        for rows, columns, speed in _TILES
+    )
+
+
+def _efficiency(shares: object, precision: str) -> float:
+    table: dict[str, float] = shares  # type: ignore[assignment]  # a Mapping of floats
+    if precision in table:
+        return table[precision]
+    return table.get(_peak_name(precision), table.get("bf16", 0.6))
+
+
+def _peak_name(precision: str) -> str:
+    return {"mxfp8": "fp8", "fp8-rowwise": "fp8", "nvfp4": "fp4"}.get(precision, precision)
+
+
+def _attention_precision(device: DeviceFacts, precision: str) -> str:
+    """The precision of attention and of the head, which are never multiplied in 8 or 4 bits."""
+    return "bf16" if precision in LOW_PRECISIONS else precision
+
+
+def _value_bytes(work: Workload) -> tuple[float, float]:
+    """Bytes of one value of the hidden state when ranks exchange it: (forward, backward)."""
+    if work.stack.own:
+        wide, narrow = PRECISION_BYTES[work.stack.own]
+        return narrow, wide
+    return (4.0, 4.0) if work.precision in ("fp32", "tf32") else (2.0, 2.0)
+
+
+def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _LayerCost:
+    a, e, stack, p = work.architecture, device.efficiency, work.stack, work.precision
+    t, h = layout.tensor, a.hidden_size
+    queries = a.num_attention_heads * a.head_dim / t
+    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
+    inner, gates = a.intermediate_size / t, 2 if a.gated_mlp else 1
+    experts = a.num_local_experts or 1
+    active = a.num_experts_per_tok or 1
+    # Each expert computes its share of the routed tokens.
+    expert_tokens = tokens * active / experts
+    local_experts = experts / layout.expert
+    routed = tokens * active / (local_experts * 1.0) if experts > 1 else float(tokens)
+    if experts > 1:
+        routed = expert_tokens * layout.expert
+    shapes = [
+        (tokens, h, queries + 2 * keys, 1.0),
+        (tokens, queries, h, 1.0),
+        (routed, h, gates * inner, local_experts),
+        (routed, inner, h, local_experts),
+    ]
+    each = [count * matmul_seconds(device, p, m, k, n) for m, k, n, count in shapes]
+    forward = sum(each)
+    flops = sum(2.0 * m * k * n * count for m, k, n, count in shapes)
+    matrices = forward
+
+    heads = a.num_attention_heads / t
+    batch = tokens * layout.context / work.sequence
+    seen = mean_visible_keys(work.sequence, a.sliding_window)
+    attention_flops = 4.0 * batch * (work.sequence / layout.context) * seen * heads * a.head_dim
+    wide = _attention_precision(device, p)
+    rate = device.bandwidth_bytes_per_s * e.memory
+    peak = device.peak_flops[_peak_name(wide)]
+    unfused = 0
+    if stack.flash_attention:
+        # Short sequences and narrow heads fill tiles of 128 less well.
+        ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
+        share = e.attention * (1.0 if stack.native_attention else e.attention_portable)
+        attention = attention_flops * ramp / (peak * share)
+        # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
+        attention_backward = 2.5 * attention
+    else:
+        # Besides the matrix products: softmax reads and writes the scores in 16 bits, dropout reads and writes them
+        # and a mask of one byte; backward does the same, softmax with its own output.
+        scores = batch * heads * (work.sequence / layout.context) * work.sequence
+        products = 2.0 * matmul_seconds(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
+        # The fused softmax works on four heads at a time (Megatron-LM, fused_softmax.py); where the number of heads is
+        # no multiple of four, casts, scale, mask and softmax are separate kernels in 32 bits.
+        is_fused = batch * heads % 4 == 0 and work.sequence <= 2048
+        unfused = 0 if is_fused else _SOFTMAX_LAUNCHES
+        attention = products + (9.0 if is_fused else 38.0) * scores / rate
+        attention_backward = 2.0 * products + (11.0 if is_fused else 46.0) * scores / rate
+        attention_flops = 4.0 * scores * a.head_dim
+
+    shared = t if layout.sequence_parallel else 1
+    # Forward traffic of elementwise kernels: norms, residuals, rotary positions, and the activation's input and output;
+    # in a gated MLP also its product with the other half, a separate kernel where nothing is fused.
+    gate = (6.0 if stack.fused else 10.0) if a.gated_mlp else 4.0
+    light = tokens * (stack.stream_bytes * h / shared + 2.0 * (queries + 2 * keys) + gate * active * inner)
+    light_s = light / rate
+    forward += attention + light_s
+    backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention_backward + 2.0 * light_s
+    # Selective recomputation: only the scores where they are stored (Korthikanti et al. 2022), else everything except
+    # outputs of matrix products; "alternate": of a layer's products (queries, keys, values, output, gate, up, down) the
+    # even ones, and no attention.
+    is_alternate = layout.recompute == "selective" and stack.selective == "alternate"
+    again, flops_again = 0.0, 0.0
+    if layout.recompute == "full":
+        again, flops_again = forward, flops + attention_flops
+    elif is_alternate:
+        even = [
+            (tokens, h, keys, 1.0),
+            (tokens, queries, h, 1.0),
+            (routed, h, inner, local_experts) if a.gated_mlp else (routed, inner, h, local_experts),
+        ]
+        again = light_s + sum(count * matmul_seconds(device, p, m, k, n) for m, k, n, count in even)
+        flops_again = sum(2.0 * m * k * n * count for m, k, n, count in even)
+    elif layout.recompute == "selective":
+        again, flops_again = attention + (light_s if stack.flash_attention else 0.0), attention_flops
+    recompute = layout.recomputed * again
+
+    # Tensor parallelism: an all-reduce (or an all-gather and a reduce-scatter of the same bytes) after attention and
+    # after the MLP, forward and backward (Shoeybi et al. 2019, section 3); full recomputation repeats the forward's.
+    payload = sum(_value_bytes(work)) / 2.0 * tokens * h
+    reduce_s = collective_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
+    # "alternate" gathers the inputs of every second product again; outputs that were scattered are kept.
+    count = 4.0 + layout.recomputed * {"none": 0.0, "selective": float(is_alternate), "full": 2.0}[layout.recompute]
+    if stack.copied_collectives and t > 1:
+        # Gather and scatter each copy the payload.
+        reduce_s += 2.0 * 2.0 * payload / rate
+    collective = count * reduce_s
+    sent = count * 2.0 * payload * (t - 1) / t
+    if stack.tensor_overlap and t > 1:
+        # The gather before a product and the scatter after it overlap with it, at most for as long as it takes.
+        hidden = sum(min(reduce_s / 2.0, one) for one in each)
+        collective -= e.tensor_hidden * count / 2.0 * hidden
+    if layout.context > 1:
+        # Keys and values pass around the ring, forward once, backward with their gradients (Liu et al. 2023).
+        pairs = 2.0 * tokens * 2 * keys
+        once = collective_seconds(device, size=layout.context, stride=t, payload_bytes=pairs * layout.context)
+        passing = 3.0 * once
+        # Each block of attention hides the next block's arrival.
+        collective += max(passing - (attention + attention_backward), 0.1 * passing)
+        sent += 3.0 * pairs * (layout.context - 1)
+    if layout.expert > 1:
+        # Tokens are sent to their experts and back, forward and backward.
+        routed_bytes = 2.0 * tokens * active * h
+        stride = t * layout.context
+        collective += 4.0 * collective_seconds(
+            device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
+        )
+        sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
+    operations = (_FUSED_LAUNCHES if stack.fused else _LAYER_LAUNCHES) + (_TENSOR_LAUNCHES if t > 1 else 0) + unfused
+    repeated = layout.recomputed if layout.recompute == "full" else 0.0
+    return _LayerCost(
+        forward=forward,
+        backward=backward,
+        recompute=recompute,
+        flops_forward=flops,
+        flops_attention=attention_flops,
+        flops_again=layout.recomputed * flops_again,
+        collective=collective,
+        passes_sent=count / 2.0,
+        collective_bytes=sent,
+        host_forward=operations * e.host_s,
+        host_backward=(2.0 + repeated) * operations * e.host_s,
+    )
+
+
+def _end_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _EndCost:
+    a, e = work.architecture, device.efficiency
+    rate = device.bandwidth_bytes_per_s * e.memory
+    vocab = a.vocab_size / layout.tensor
+    embed = 4.0 * tokens * a.hidden_size / rate
+    product = matmul_seconds(device, _attention_precision(device, work.precision), tokens, a.hidden_size, vocab)
+    # Bytes per logit: cast to 32 bits, log-softmax read and written; backward: zeros, both again, gradient, its cast.
+    scored = a.vocab_size if work.stack.scores_gathered else vocab
+    loss, loss_backward = (x * tokens * scored / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
+    narrow, wide = _value_bytes(work)
+    payload = (narrow + wide) / 2.0 * tokens * a.hidden_size
+    reduce_s = collective_seconds(device, size=layout.tensor, stride=1, payload_bytes=payload, kind="all_reduce")
+    # Logits that every rank gathers are sent once; their gradients are already on every rank.
+    scores = narrow * tokens * a.vocab_size if work.stack.scores_gathered else 0.0
+    gather_s = collective_seconds(device, size=layout.tensor, stride=1, payload_bytes=scores) if scores else 0.0
+    return _EndCost(
+        embed_forward=embed,
+        embed_backward=embed,
+        head_forward=product + loss,
+        head_backward=2.0 * product + loss_backward,
+        embed_collective=reduce_s,
+        head_collective=reduce_s + gather_s / 2.0,
+        head_flops=2.0 * tokens * a.hidden_size * vocab,
+        sent_bytes=(4.0 * payload + scores) * (layout.tensor - 1) / layout.tensor,
+        host_s=_END_LAUNCHES * e.host_s * (_FUSED_LAUNCHES / _LAYER_LAUNCHES if work.stack.fused else 1.0),
+    )
+
+
+def _layers_by_stage(work: Workload, layout: RankLayout) -> list[float]:
+    """Layers of each pipeline stage. Where `layers` does not divide evenly, the embedding and the head count as a layer
+    each if that does (Megatron's account_for_embedding_in_pipeline_split); else as even as whole layers allow."""
+    layers, p = work.architecture.num_hidden_layers, layout.pipeline
+    if p == 1:
+        return [float(layers)]
+    if layers % p == 0:
+        return [layers / p] * p
+    if (layers + 2) % p == 0:
+        n = (layers + 2) // p
+        return [n - 1.0, *([float(n)] * (p - 2)), n - 1.0]
+    low, more = divmod(layers, p)
+    # The middle stages take the surplus: the first and last have the embedding and the head.
+    order = sorted(range(p), key=lambda i: min(i, p - 1 - i), reverse=True)
+    wide = set(order[:more])
+    return [float(low + (i in wide)) for i in range(p)]
+
+
+def _rank_parameters(a: Architecture, layout: RankLayout, stages: list[float]) -> float:
+    """Parameters of the rank that has most, before data-parallel sharding."""
+    c = count_parameters(a)
+    experts = c.mlp / layout.expert if a.num_local_experts else c.mlp
+    per_layer = (c.attention + experts + c.router + c.bias) / a.num_hidden_layers / layout.tensor
+    per_layer += c.norm / (a.num_hidden_layers + 1)
+    ends = (c.embedding + c.position) / layout.tensor, (c.head or c.embedding) / layout.tensor
+    if layout.pipeline == 1:
+        return stages[0] * per_layer + ends[0] + c.head / layout.tensor
+    return max(stages[0] * per_layer + ends[0], stages[-1] * per_layer + ends[1], max(stages) * per_layer)
+
+
+def _data_seconds(
+    work: Workload, layout: RankLayout, device: DeviceFacts, own: float, accumulation: int, compute: float
+) -> tuple[float, float]:
+    """Exposed seconds of data-parallel communication in a step, and bytes sent by a rank."""
+    e, stack = device.efficiency, work.stack
+    replicas = layout.data * layout.context
+    if replicas == 1:
+        return 0.0, 0.0
+    stride = layout.tensor
+    shard = layout.shard if layout.zero else 1
+    low, trained = stack.gather_bytes * own, own * work.trained_fraction
+    reduce_bytes = stack.reduce_bytes * trained
+    # fp32 training gathers fp32 parameters.
+    if work.precision in ("fp32", "tf32"):
+        low, reduce_bytes = 4.0 * own, 4.0 * trained
+    sent = 0.0
+    gather = scatter = reduce_s = 0.0
+    if layout.zero == 3 and shard > 1:
+        gathers = 2.0 if layout.reshard else 1.0
+        # A stage that keeps its gathered parameters does so for all micro-batches and scatters summed gradients once;
+        # our own worker always scatters the sum over all micro-batches.
+        kept = layout.pipeline > 1 and not layout.reshard
+        times = 1 if kept and not stack.own else accumulation
+        scatters = 1 if kept or stack.own else accumulation
+        gather = gathers * times * collective_seconds(device, size=shard, stride=stride, payload_bytes=low)
+        scatter = scatters * collective_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes)
+        sent += (times * gathers * low + scatters * reduce_bytes) * (shard - 1) / shard
+        if replicas > shard:
+            outer = replicas // shard
+            reduce_s = collective_seconds(
+                device, size=outer, stride=stride * shard, payload_bytes=reduce_bytes / shard, kind="all_reduce"
+            )
+            sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
+        window = compute * times / accumulation
+    else:
+        if layout.zero in (1, 2) and shard > 1:
+            gather = collective_seconds(device, size=replicas, stride=stride, payload_bytes=low)
+            reduce_s = collective_seconds(device, size=replicas, stride=stride, payload_bytes=reduce_bytes)
+            sent += (low + reduce_bytes) * (replicas - 1) / replicas
+        else:
+            reduce_s = collective_seconds(
+                device, size=replicas, stride=stride, payload_bytes=reduce_bytes, kind="all_reduce"
+            )
+            sent += 2.0 * reduce_bytes * (replicas - 1) / replicas
+        # Gradients are reduced during the last micro-batch's backward pass, parameters gathered in its forward pass.
+        window = compute / accumulation
+    total = gather + scatter + reduce_s
+    if not stack.data_overlap:
+        return total, sent
+    return max(total - e.data_hidden * window, (1.0 - e.data_hidden) * total), sent
+
+
+def _offloading_seconds(layout: RankLayout, device: DeviceFacts, accumulation: int, compute: float) -> float:
+    """Exposed seconds of moving activations to host memory and back, overlapped with kernels as gradients are."""
+    if not layout.offloaded or not device.host_bytes_per_s:
+        return 0.0
+    total = 2.0 * layout.offloaded * accumulation / device.host_bytes_per_s
+    hidden = device.efficiency.data_hidden
+    return max(total - hidden * compute, (1.0 - hidden) * total)
+
+
+def _optimizer_seconds(work: Workload, layout: RankLayout, device: DeviceFacts, own: float) -> float:
+    """Seconds of the optimizer step, which is memory-bound. Adam reads the gradient, a master copy and two moments and
+    writes the latter three and the parameter: 30 bytes a parameter; clipping reads the gradient once more (4). SGD with
+    momentum has one moment less, plain SGD two."""
+    trained = own * work.trained_fraction / (layout.shard if layout.zero >= 1 else 1)
+    bytes_each = {"sgd": 14.0, "adafactor": 22.0}.get(work.optimizer, 34.0)
+    e = device.efficiency
+    return e.optimizer * bytes_each * trained / (device.bandwidth_bytes_per_s * e.memory)
+
+
+def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
+    """Peak memory of the rank that needs most, in bytes.
+
+    Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
+    pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_footprint`.
+    """
+    if has_footprint(work):
+        tensors = compute_footprint(work, layout).bytes
+        # The workspace is that of an accelerator's runtime; on a CPU only tensors are counted.
+        if device.kind == "cpu":
+            return tensors
+        return replace(tensors, workspace=tensors.workspace + _WORKSPACE_BYTES)
+    a, stack = work.architecture, work.stack
+    stages = _layers_by_stage(work, layout)
+    own = _rank_parameters(a, layout, stages)
+    wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
+    main, parameter = stack.main_bytes, stack.parameter_bytes
+    if work.optimizer == "sgd":
+        main = max(0.0, main - 8.0)
+    elif work.optimizer == "adafactor":
+        main = max(0.0, main - 7.9)
+    by = [layout.shard if layout.zero >= stage else 1 for stage in (1, 2, 3)]
+    accumulation = work.global_batch // (layout.data * layout.micro_batch)
+    tokens = layout.micro_batch * work.sequence / layout.context
+    flight = [
+        min(accumulation, layout.pipeline - i) if layout.schedule != "gpipe" else accumulation
+        for i in range(layout.pipeline)
+    ]
+    whole = layer_activation_bytes(work, layout, tokens, recompute="none")
+    per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
+    full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
+    vocab = a.vocab_size / (1 if stack.scores_gathered else layout.tensor)
+    logits = stack.head_bytes * tokens * vocab
+    # Interleaving keeps (p - 1) / (p v) more micro-batches in flight (Narayanan et al. 2021, section 2.2.2).
+    more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
+    held = []
+    for i, n in enumerate(stages):
+        kept = n * per_layer * flight[i] * (more if i == 0 else 1.0)
+        working = whole if layout.recompute == "full" else 0.0
+        if i == len(stages) - 1:
+            working = max(working, logits)
+        held.append((kept + full * flight[i] * (1 if i == 0 else 0), working))
+    activations, working = max(held, key=sum)
+    c = count_parameters(a)
+    ends = max(c.embedding, c.head) / layout.tensor
+    units = (c.attention + c.mlp / layout.expert) / a.num_hidden_layers / layout.tensor
+    gathered = 0.0
+    if layout.zero == 3 and layout.shard > 1:
+        # One FSDP unit is prefetched while another computes and a third one's gradient is scattered.
+        largest = max(units, ends)
+        gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
+        if not layout.reshard:
+            gathered = stack.gather_bytes * wide * own
+    elif layout.data * layout.context > 1 and layout.zero == 0:
+        gathered = 0.0
+    return MemoryBytes(
+        parameters=parameter * own / by[2],
+        gradients=stack.gradient_bytes * own * work.trained_fraction / by[1],
+        optimizer=main * own * work.trained_fraction / by[0],
+        activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
+        buffers=gathered,
+        workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
+    )
+
+
+def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, recompute: str | None = None) -> float:
+    """Bytes of activations that one layer keeps of one micro-batch for its backward pass."""
+    a, stack = work.architecture, work.stack
+    kind = layout.recompute if recompute is None else recompute
+    t = layout.tensor
+    shared = t if layout.sequence_parallel else 1
+    h, wide = a.hidden_size, 2.0 if work.precision in ("fp32", "tf32") else 1.0
+    if kind == "full":
+        return wide * 2.0 * tokens * h / shared
+    queries = a.num_attention_heads * a.head_dim / t
+    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
+    inner = a.intermediate_size / t * (a.num_experts_per_tok or 1)
+    # Both norms' inputs and outputs; queries, keys and values; attention's output.
+    values = 2.0 * tokens * (4.0 * h / shared + 2.0 * queries + 2.0 * keys)
+    # Gate, up and their product; in a plain MLP the activation's input and output.
+    values += 2.0 * tokens * inner * ((2.0 if stack.fused else 3.0) + 1.0 if a.gated_mlp else 2.0)
+    if work.precision in LOW_PRECISIONS and stack.fused:
+        # Inputs of matrix products are kept in 8 bits; attention's output in an additional copy.
+        values += tokens * (-2.0 * h / shared + queries - inner)
+    if not stack.flash_attention and kind == "none":
+        values += 5.0 * tokens * work.sequence * a.num_attention_heads / t
+    if stack.flash_attention and kind == "selective":
+        # The layer's input, and the output of each matrix product.
+        values = 2.0 * tokens * (3.0 * h / shared + queries + 2.0 * keys + inner * (2.0 if a.gated_mlp else 1.0))
+        if stack.selective == "alternate":
+            # The layer's input, queries, values, attention's output; in a gated MLP the gate and its output, which
+            # tensor ranks have yet to sum, and each rank's own part of those sums.
+            values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
+            values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
+    return wide * values
+
+
+def _log2(x: float) -> float:
+    return math.log2(x)

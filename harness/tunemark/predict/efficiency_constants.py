@@ -1,0 +1,204 @@
+"""Efficiency constants by chip class and precision: the share of data-sheet rates that training reaches. Data.
+
+They are fitted to published rows. Each belongs to a class and precision or to all devices, none to a row, a model or a
+publisher. `prior` and `spread` are the prior (median, standard deviation of the logarithm), `value` the posterior:
+`benchmarks/published.py` fits and prints them and shows the error on publishers that were left out. Classes without
+rows keep priors, from measured matrix products where somebody published these, and have wider bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tunemark.predict.hardware_rates import Efficiency
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EfficiencyConstant:
+    """One fitted constant. spread: prior standard deviation of its logarithm."""
+
+    name: str
+    value: float
+    prior: float
+    spread: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassEfficiency:
+    """Efficiency of one chip class, `kind`. residual, memory_residual: standard deviation of the logarithm of predicted
+    time and memory, over publishers that were left out of the fit. assumptions: sentences."""
+
+    kind: str
+    efficiency: Efficiency
+    residual: float
+    memory_residual: float
+    assumptions: tuple[str, ...] = ()
+
+
+# Achievable matrix products: the best of many shapes, in bf16, over the data sheet's peak.
+_MAMF = "stas00/ml-engineering @744d01e, compute/accelerator/README.md, maximum achievable matmul FLOPS"
+
+_FP8 = "pytorch/ao, torchao/float8/README.md: 1.4 of bf16 with casts, so that 8 bits reach 0.92 of the share in 16"
+_ATTENTION = "Dao 2023, FlashAttention-2: 25 to 40 % of an A100's peak by its forerunner, 50 to 73 % by itself"
+_ATTENTION_HOPPER = "Shah et al. 2024, FlashAttention-3: 500 to 640 TFLOP/s of 989 on H100, long sequences, causal"
+_PORTABLE = "Shah et al. 2024, FlashAttention-3: kernels of the class before take 1.5 to 2 times as long on H100"
+
+# After ten thousand products of random numbers, slowed by the power limit: 2.62 to 2.82 PFLOP/s in 8 bits.
+_PRODUCTS = "openxla/xla, xla/service/gpu/model/matmul_interpolator_data.h, sm_100: 1417/2500 at 4096 a side, less 3 %"
+_SUSTAINED = "Azure/AI-benchmarking-guide, Azure_Results/ND_GB200_v6_results.md: 2750/5000 in 8 bits, sustained"
+
+_ROWWISE = "8 bits scaled by rows over those by tensors: pytorch/ao, torchao/float8/README.md (1.10 and 1.25 of bf16)"
+
+CONSTANTS: tuple[EfficiencyConstant, ...] = (
+    EfficiencyConstant(
+        name="gemm.ampere.16", value=0.856, prior=0.85, spread=0.03, source=f"{_MAMF}: 271/312, less 2 %"
+    ),
+    EfficiencyConstant(
+        name="gemm.hopper.16", value=0.732, prior=0.74, spread=0.05, source=f"{_MAMF}: 794/989, less 8 %"
+    ),
+    EfficiencyConstant(name="gemm.blackwell.16", value=0.53, prior=0.55, spread=0.08, source=_PRODUCTS),
+    EfficiencyConstant(name="gemm.hopper.8", value=0.707, prior=0.68, spread=0.07, source=_FP8),
+    EfficiencyConstant(name="gemm.blackwell.8", value=0.566, prior=0.55, spread=0.08, source=_SUSTAINED),
+    EfficiencyConstant(name="gemm.rowwise", value=0.745, prior=0.8, spread=0.1, source=_ROWWISE),
+    EfficiencyConstant(
+        name="gemm.4", value=0.831, prior=0.9, spread=0.15, source="share of the peak in 4 bits over that in 8"
+    ),
+    EfficiencyConstant(name="attention.ampere", value=0.388, prior=0.40, spread=0.2, source=_ATTENTION),
+    EfficiencyConstant(name="attention.hopper", value=0.414, prior=0.5, spread=0.15, source=_ATTENTION_HOPPER),
+    EfficiencyConstant(name="attention.blackwell", value=0.482, prior=0.5, spread=0.2, source="as on Hopper"),
+    EfficiencyConstant(name="attention.portable", value=0.547, prior=0.57, spread=0.15, source=_PORTABLE),
+    EfficiencyConstant(
+        name="tile", value=96.7, prior=96.0, spread=0.15, source="a tile's start and end, in steps of k"
+    ),
+    EfficiencyConstant(
+        name="memory", value=0.655, prior=0.8, spread=0.1, source="STREAM-like kernels reach 80 to 90 %"
+    ),
+    EfficiencyConstant(name="intra", value=0.861, prior=0.75, spread=0.15, source="NCCL's bus bandwidth over NVLink's"),
+    EfficiencyConstant(
+        name="inter", value=0.54, prior=0.6, spread=0.3, source="NCCL's bus bandwidth over the adapters'"
+    ),
+    EfficiencyConstant(name="host_s", value=2.71e-05, prior=26e-6, spread=0.1, source="an eager operation of PyTorch"),
+    EfficiencyConstant(name="tensor_hidden", value=0.572, prior=0.5, spread=0.3, source="half of a collective"),
+    EfficiencyConstant(name="data_hidden", value=0.753, prior=0.8, spread=0.1, source="most of a collective"),
+    EfficiencyConstant(
+        name="straggle", value=0.00429, prior=0.01, spread=0.7, source="a hundredth for each doubling of nodes"
+    ),
+    EfficiencyConstant(
+        name="step_s", value=0.00767, prior=5e-3, spread=0.7, source="loss scale, norm of gradients, one reading back"
+    ),
+    EfficiencyConstant(name="cast", value=1.04, prior=1.0, spread=0.3, source="each operand passes once"),
+)
+
+# Chip classes by the beginnings of chip names.
+_CHIP_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "ampere": ("A100", "A40", "A10", "RTX-A6000"),
+    "hopper": ("H100", "H200", "GH200"),
+    "blackwell": ("B200", "GB200", "B300", "GB300"),
+    "volta": ("V100", "T4"),
+    "ada": ("L40S", "L4", "RTX-4090"),
+    "cdna2": ("MI210", "MI250", "MI100"),
+    "cdna3": ("MI300", "MI325"),
+    "cdna4": ("MI350", "MI355"),
+    "gaudi": ("Gaudi",),
+    "tpu": ("TPU",),
+    "trainium": ("Trainium",),
+}
+# Watts of the chip on which a class's efficiency was measured.
+_REFERENCE_POWERS: Mapping[str, float] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1200.0}
+_FITTED = ("ampere", "hopper", "blackwell")
+# Classes without rows: 92 % of the best bf16 matrix product over the peak, as in the other classes' priors.
+_UNFITTED_SHARES: Mapping[str, tuple[float, str]] = {
+    "cdna3": (0.47, f"{_MAMF}: MI300X 668/1307, less 8 %"),
+    "cdna4": (0.58, f"{_MAMF}: MI355X 1565/2500, less 8 %"),
+    "tpu": (0.85, "AI-Hypercomputer/maxtext, configs/v5e: 56 to 67 % of v5e's peak in FLOPs of the model, recomputing"),
+    "gaudi": (0.70, f"{_MAMF}: Gaudi 2 419/432, Gaudi 3 1243/1677, less 8 %"),
+}
+_DEFAULT_SHARE = 0.65
+# Share of the bandwidth that copies and additions of long vectors reach: BabelStream on A100 and H100.
+_STREAM_SHARE = 0.85
+# Standard deviation of a prediction's logarithm over sources that were left out of the fit, and for classes that were
+# compared with no row.
+_UNFITTED_RESIDUAL = 0.25
+_RESIDUALS: Mapping[str, float] = {"ampere": 0.12, "hopper": 0.11, "blackwell": 0.11}
+_MEMORY_RESIDUAL = 0.05
+
+
+def constant_values() -> dict[str, float]:
+    """The shipped constants by name."""
+    return {constant.name: constant.value for constant in CONSTANTS}
+
+
+def find_chip_class(chip: str) -> str:
+    """The class of a chip, given its name in the table of peaks."""
+    for kind, starts in _CHIP_CLASSES.items():
+        if chip.startswith(starts):
+            return kind
+    return "other"
+
+
+def find_class_efficiency(
+    chip: str, power_w: float | None = None, constants: Mapping[str, float] | None = None
+) -> ClassEfficiency:
+    """The efficiency of a chip's class. power_w: rated power of a package. constants: by name, in place of the shipped
+    ones (to fit or to evaluate them)."""
+    kind = find_chip_class(chip)
+    known = constants or constant_values()
+    if kind in _FITTED:
+        return ClassEfficiency(
+            kind=kind,
+            efficiency=_efficiency(kind, known, power_w),
+            residual=_RESIDUALS[kind],
+            memory_residual=_MEMORY_RESIDUAL,
+        )
+    share, source = _UNFITTED_SHARES.get(kind, (_DEFAULT_SHARE, "two thirds of the peak"))
+    return ClassEfficiency(
+        kind=kind,
+        efficiency=_efficiency(kind, known, power_w, share),
+        residual=_UNFITTED_RESIDUAL,
+        memory_residual=2 * _MEMORY_RESIDUAL,
+        assumptions=(f"no published row of {kind} was fitted: matrices at {100 * share:.0f} % of the peak ({source})",),
+    )
+
+
+def _clock_ratio(kind: str, power_w: float | None) -> float:
+    """Clock under a power limit relative to the class's reference chip: the square root of the power ratio, between its
+    cube root (voltage follows the clock) and the ratio itself (voltage at its floor). Measured matrix products have
+    exponents of 0.2 to 0.6."""
+    reference = _REFERENCE_POWERS.get(kind)
+    return 1.0 if power_w is None or reference is None else float((power_w / reference) ** 0.5)
+
+
+def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, share: float | None = None) -> Efficiency:
+    whole = known.get(f"gemm.{kind}.16", share) or _DEFAULT_SHARE
+    clock = _clock_ratio(kind, power_w)
+    # Other classes in 8 bits: the same ratio to 16 bits as on Hopper.
+    behind = known["gemm.hopper.8"] / known["gemm.hopper.16"]
+    eight = clock * known.get(f"gemm.{kind}.8", whole * behind)
+    whole *= clock
+    return Efficiency(
+        gemm={
+            "fp32": whole,
+            "tf32": whole,
+            "bf16": whole,
+            "fp16": whole,
+            "fp8": eight,
+            "fp8-rowwise": eight * known["gemm.rowwise"],
+            "fp4": eight * known["gemm.4"],
+        },
+        gemm_tile=known["tile"],
+        attention=known.get(f"attention.{kind}", 0.6 * whole),
+        attention_portable=known["attention.portable"] if kind in ("hopper", "blackwell") else 1.0,
+        memory=known["memory"],
+        intra=known["intra"],
+        inter=known["inter"],
+        host_s=known["host_s"],
+        tensor_hidden=known["tensor_hidden"],
+        data_hidden=known["data_hidden"],
+        straggle=known["straggle"],
+        # An optimizer step streams memory as copies do, which no other part of a training step does.
+        optimizer=known["memory"] / _STREAM_SHARE,
+        step_s=known["step_s"],
+        cast=known["cast"],
+    )

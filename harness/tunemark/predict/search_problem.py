@@ -1,0 +1,260 @@
+"""Make a plan's layout search problem: its workload, the layouts that may be chosen, and the machine's hardware model.
+
+The hardware model comes from a calibration of the machine if one matches, else from the chip's published figures, else
+(a CPU) from assumptions; its `source` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment.plan import Plan
+from tunemark.experiment.planning import SEARCHED_SETTINGS
+from tunemark.physics.peaks import explain_missing_peak, find_chip
+from tunemark.plugin.catalog import Catalog
+from tunemark.plugin.descriptors import Accelerator, Architecture, LaunchConfig, Strategy
+from tunemark.predict.calibration import CalibrationFingerprint, digest_cost_model, find_calibration, find_torch_version
+from tunemark.predict.candidates import Candidate, CandidateSpace
+from tunemark.predict.chip_facts import device_facts
+from tunemark.predict.hardware_rates import DeviceFacts, Efficiency
+from tunemark.predict.layout import Workload
+from tunemark.predict.plan_conversion import make_plan_workload
+from tunemark.predict.search import HardwareModel, has_fitting_candidate
+
+# Share of a device's memory that training can use: the rest is the runtime's context, the communication library's
+# buffers, and what the allocator loses to fragmentation.
+USABLE_MEMORY_FRACTION = 0.92
+# Strategies that the cost model covers; others that plugins provide are not searched.
+SEARCHED_STRATEGIES = ("none", "ddp", "fsdp", "tp", "pp")
+
+# On a CPU no thread runs ahead of the kernels, and no core communicates while it computes.
+_CPU_EFFICIENCY = Efficiency(
+    gemm={"bf16": 0.6, "fp32": 0.6},
+    attention=0.1,
+    memory=0.7,
+    host_s=20e-6,
+    host_order=1.0,
+    data_hidden=0.0,
+    step_s=5e-3,
+    straggle=0.0,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchProblem:
+    """Inputs of a layout search. refusal: why a candidate cannot train the model, or None. requested: settings as given
+    or by default; free: those of them that the search may change. batch_follows: no global batch was given, so that it
+    grows with the size. ranks_each: ranks of one package, the unit of a size."""
+
+    work: Workload
+    space: CandidateSpace
+    ground: HardwareModel
+    refusal: Callable[[Candidate], str | None]
+    requested: dict[str, int | str]
+    free: tuple[str, ...]
+    batch_follows: bool
+    ranks_each: int = 1
+
+
+def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
+    """The search problem of a plan whose strategy is `auto`. Raises `BadExperiment` where the machine is unknown."""
+    spec = plan.spec
+    if not plan.model.architecture.num_hidden_layers:
+        raise BadExperiment(
+            what=f"strategy auto cannot predict {plan.model.name}",
+            why="the cost model is of decoder layers, and it has none",
+            next="choose a strategy by hand: see `tunemark list strategies`",
+        )
+    work = make_plan_workload(plan)
+    strategies = find_searched_strategies(catalog, plan.device.name)
+    ranks = plan.launch.processes
+    alone = "none" in strategies and is_single_process(plan, strategies["none"])
+    space = CandidateSpace(
+        ranks=ranks,
+        strategies=frozenset(strategies),
+        global_batch=spec.global_batch,
+        micro_batches=None if "micro_batch" in plan.free else (spec.micro_batch,),
+        checkpointings=("none", "selective", "full") if "checkpointing" in plan.free else (spec.checkpointing,),
+        alone=alone,
+    )
+    ground = make_hardware_model(plan, ranks, strategies["none"] if alone else None)
+    for facts in filter(None, (ground.facts, ground.alone)):
+        if work.precision not in facts.peak_flops:
+            raise BadExperiment(
+                what=f"{facts.name} cannot be predicted in {spec.precision}",
+                why=explain_missing_peak(facts.name, work.precision) or f"only in {', '.join(facts.peak_flops)}",
+                next="another --precision, or `tunemark calibrate` on the device itself",
+            )
+    requested: dict[str, int | str] = {
+        name: getattr(spec, name) for name in ("strategy", "global_batch", *SEARCHED_SETTINGS)
+    }
+    settings = {name: getattr(spec, name) for name in ("sequence", "method", "precision", "batching")}
+    return SearchProblem(
+        work=work,
+        space=space,
+        ground=ground,
+        refusal=make_refusal(strategies, plan.model.architecture, settings),
+        requested=requested,
+        free=plan.free,
+        batch_follows=spec.global_batch == spec.micro_batch * ranks,
+    )
+
+
+def find_smallest_size(asked: SearchProblem) -> int | None:
+    """The smallest size on which some layout fits in memory: tries 1 to a node, then whole nodes, then doubles up to a
+    million nodes. None where none fits, and where all ranks share one memory, so that a larger size does not help."""
+    if asked.ground.is_shared:
+        return None
+    node = asked.ground.facts.node
+    # Sequences of each rank, where no global batch was given.
+    space = asked.space
+    each = space.global_batch // space.ranks if asked.batch_follows else None
+    sizes: list[int] = [*range(1, node), *range(node, 64 * node, node), *(node << n for n in range(6, 21))]
+    for ranks in (n for n in sizes if n % asked.ranks_each == 0):
+        batch = space.global_batch if each is None else each * ranks
+        trial = replace(space, ranks=ranks, global_batch=batch, alone=ranks == 1 and "none" in space.strategies)
+        ground = replace(asked.ground, alone=asked.ground.facts, alone_bytes=asked.ground.memory_bytes)
+        if has_fitting_candidate(replace(asked.work, global_batch=batch), trial, ground, asked.refusal):
+            return ranks // asked.ranks_each
+    return None
+
+
+def make_refusal(
+    strategies: Mapping[str, Strategy], a: Architecture, settings: Mapping[str, Any]
+) -> Callable[[Candidate], str | None]:
+    """A function that says why a candidate's strategies refuse to train the model; None where they do not."""
+
+    def refusal(candidate: Candidate) -> str | None:
+        given = {**settings, **candidate.settings}
+        for axis in candidate.axes:
+            if why := strategies[axis.strategy].refusal(candidate.axes, a, given):
+                return why
+        return None
+
+    return refusal
+
+
+def find_searched_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:
+    """The device's strategies that the cost model covers, by name."""
+    found = {}
+    for name in SEARCHED_STRATEGIES:
+        try:
+            found[name] = catalog.strategy(name, device)
+        except TunemarkError:
+            continue
+    return found
+
+
+def is_single_process(plan: Plan, none: Strategy) -> bool:
+    """Whether one process can use the whole size."""
+    try:
+        return plan.device.launch(plan.accelerator, none).processes == 1
+    except TunemarkError:
+        return False
+
+
+def make_hardware_model(plan: Plan, ranks: int, none: Strategy | None, where: Path | None = None) -> HardwareModel:
+    """The hardware model of a plan's machine. none: the strategy `none` of one process, or None where that cannot use
+    the size. where: the folder of calibrations, by default the user's."""
+    accelerator = plan.accelerator
+    whole = accelerator.memory_bytes
+    is_cpu = plan.device.name == "cpu"
+    each = None if whole is None else USABLE_MEMORY_FRACTION * whole / ranks
+    found = [find_calibration(make_calibration_fingerprint(plan, plan.launch), where)]
+    alone = None
+    if none is not None:
+        launch = plan.device.launch(accelerator, none)
+        found.append(find_calibration(make_calibration_fingerprint(plan, launch), where))
+        alone = found[-1].facts if found[-1] else _find_uncalibrated_facts(plan, launch)
+    facts = found[0].facts if found[0] else _find_uncalibrated_facts(plan, plan.launch)
+    if each is None and not is_cpu and facts.memory_bytes is not None:
+        # Published memory of a chip that is declared and not present on this machine.
+        each = USABLE_MEMORY_FRACTION * facts.memory_bytes
+    dates = sorted({one.made_utc for one in found if one})
+    source = f"measured on this machine ({', '.join(dates)})" if dates else ""
+    if not all(found):
+        word = "for one process, " if found[0] else "for several processes, " if dates else ""
+        source = "; ".join(filter(None, [source, f"{word}{describe_uncalibrated_facts(plan)}"]))
+    return HardwareModel(
+        facts=facts,
+        memory_bytes=each,
+        alone=alone,
+        alone_bytes=(None if whole is None else USABLE_MEMORY_FRACTION * whole) if is_cpu else each,
+        source=source,
+        is_shared=is_cpu,
+        mechanisms=found[0].mechanisms if found[0] else {},
+    )
+
+
+def make_calibration_fingerprint(plan: Plan, launch: LaunchConfig) -> CalibrationFingerprint:
+    """The fingerprint that a calibration must have to be valid for such a job of the plan."""
+    return CalibrationFingerprint(
+        device=plan.device.name,
+        chip=plan.accelerator.chip,
+        processes=launch.processes,
+        threads=launch.threads,
+        torch=find_torch_version(plan.spec.python),
+        allocator=launch.environment.get("GLIBC_TUNABLES", ""),
+        formulas=digest_cost_model(),
+    )
+
+
+def describe_uncalibrated_facts(plan: Plan) -> str:
+    """What predictions are based on where nothing was calibrated, and how to calibrate."""
+    advice = f"`tunemark calibrate --device {plan.device.name} --size {plan.accelerator.name}` measures this machine"
+    if plan.device.name == "cpu":
+        return f"figures assumed of a CPU core; {advice}"
+    return f"published figures of {plan.accelerator.chip}, and shares fitted to published rows; {advice}"
+
+
+def find_base_facts(plan: Plan) -> DeviceFacts:
+    """Facts that a calibration starts from: the chip's published figures where they are known, else assumed ones."""
+    try:
+        return _find_uncalibrated_facts(plan, plan.launch)
+    except BadExperiment:
+        return replace(make_cpu_facts(1, plan.launch.processes), name=plan.accelerator.chip, kind="unknown")
+
+
+def _find_uncalibrated_facts(plan: Plan, launch: LaunchConfig) -> DeviceFacts:
+    if plan.device.name == "cpu":
+        return make_cpu_facts(launch.threads, launch.processes)
+    return find_accelerator_facts(plan.accelerator, plan)
+
+
+def make_cpu_facts(threads: int, ranks: int) -> DeviceFacts:
+    """Assumed facts of one of `ranks` processes with `threads` threads each on a CPU: rough figures of server cores of
+    2020 to 2025, good enough to rank layouts. Computation and communication share the cores and do not overlap."""
+    return DeviceFacts(
+        name=f"{threads} CPU cores",
+        kind="cpu",
+        peak_flops={"fp32": 1e11 * threads, "bf16": 2e11 * threads},
+        memory_bytes=None,
+        bandwidth_bytes_per_s=10e9 * threads,
+        node=max(ranks, 1),
+        intra_bytes_per_s=1.5e9,
+        inter_bytes_per_s=1.5e9,
+        intra_s=100e-6,
+        inter_s=100e-6,
+        efficiency=_CPU_EFFICIENCY,
+        residual=0.5,
+        source="assumed",
+    )
+
+
+def find_accelerator_facts(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
+    """Published facts of what one rank occupies of an accelerator: its chip, or one of the chip's dies."""
+    try:
+        chip = find_chip(accelerator.chip)
+        is_die = chip.dies > 1 and plan.launch.processes == chip.dies * (accelerator.chips or 0)
+        return device_facts(f"{chip.name} die" if is_die else chip.name)
+    except TunemarkError as error:
+        raise BadExperiment(
+            what=f"strategy auto cannot predict {plan.device.name}:{accelerator.name}",
+            why=f"nothing is known of the chip {accelerator.chip!r}: {error.what}",
+            next="--chip and --chips say what it is made of; or calibrate it: "
+            f"tunemark calibrate --device {plan.device.name} --size {accelerator.name}",
+        ) from error

@@ -1,0 +1,108 @@
+"""Writes and reads a report's files: runs.jsonl with every complete result, steps.jsonl with their raw steps if
+available, imported.jsonl with audited claims if there are any, and the files of each format plugin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from tunemark.analysis.prices import Prices
+from tunemark.analysis.scaling import Scaling
+from tunemark.errors import BadStore, PluginError
+from tunemark.plugin import Catalog, Format
+from tunemark.plugin.catalog import load_object
+from tunemark.report.loading import RUNS as RUNS
+from tunemark.report.redaction import redact
+from tunemark.report.report import Report
+from tunemark.report.sections import UnreadEntry, make_report
+from tunemark.report.translation import Language
+from tunemark.results.imported_claims import CLAIMS_FILE, ImportedClaim, encode_claim
+from tunemark.results.result import Result, decode_result, encode_result
+from tunemark.results.trace import TRACE_FILE, Trace, encode_traces
+
+_WRITE_AGAIN = "write it again with `tunemark report STORE -o DIR`"
+
+
+def write_report(
+    results: Sequence[Result],
+    folder: Path,
+    catalog: Catalog,
+    imported: Sequence[ImportedClaim] = (),
+    traces: Mapping[str, Sequence[Trace]] | None = None,
+    *,
+    unread: Sequence[UnreadEntry] = (),
+    scalings: Sequence[Scaling] | None = None,
+    prices: Prices | None = None,
+    language: Language = "en",
+) -> list[Path]:
+    """Write all files and return their paths. Raises `PluginError` for a format that failed, after writing the others.
+
+    The arguments are those of `make_report`."""
+    results = [redact(r) for r in results]
+    contents = {folder / RUNS: "".join(encode_result(r) + "\n" for r in results).encode()} if results else {}
+    if imported:
+        contents[folder / CLAIMS_FILE] = "".join(encode_claim(row) + "\n" for row in imported).encode()
+    report_traces = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
+    if report_traces:
+        contents[folder / TRACE_FILE] = encode_traces(report_traces)
+    report = make_report(results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language)
+    failed: PluginError | None = None
+    stale: list[Path] = []
+    for form in catalog.formats().values():
+        try:
+            rendered = _render(form, report, folder)
+        # The renderer is plugin code and may raise anything.
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            failed = PluginError(what=f"the format {form.name!r} failed", why=why, next="report it to its plugin")
+            failed.__cause__ = error
+            continue
+        contents.update(rendered)
+        if form.folder is not None:
+            # A chart that an earlier report left here would be mistaken for one of this report.
+            stale += [path for path in (folder / form.folder).glob(f"*{form.suffix}") if path not in rendered]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in contents.items():
+            path.parent.mkdir(exist_ok=True)
+            part = path.with_name(f".{path.name}.{os.getpid()}")
+            part.write_bytes(content)
+            os.replace(part, path)
+        for path in stale:
+            path.unlink()
+    except OSError as error:
+        raise BadStore(
+            what=f"cannot write the report to {folder}", why=str(error), next="name another folder with --output"
+        ) from error
+    if failed:
+        raise failed
+    return list(contents)
+
+
+def read_report(folder: Path) -> list[Result]:
+    """Read the results of a report's folder. Raises `BadStore` that names the first line that is not a result."""
+    path = folder / RUNS
+    results = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise BadStore(
+            what=f"cannot read {path}", why=str(error), next="write it again with `tunemark report`"
+        ) from error
+    for number, line in enumerate(lines, 1):
+        try:
+            results.append(decode_result(line))
+        except ValueError as error:
+            raise BadStore(what=f"{path}, line {number} is not a result", why=str(error), next=_WRITE_AGAIN) from error
+    return results
+
+
+def _render(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:
+    rendered = load_object(form.render)(report)
+    if form.folder is None:
+        return {folder / f"report{form.suffix}": bytes(rendered)}
+    for name in rendered:
+        if PurePosixPath(name).name != name or not name.endswith(form.suffix):
+            raise ValueError(f"{name!r} is not a file name that ends in {form.suffix}")
+    return {folder / form.folder / name: bytes(content) for name, content in rendered.items()}

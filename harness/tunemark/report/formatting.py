@@ -1,0 +1,63 @@
+"""Formatting of numbers to the digits that their interval supports, and escaping for Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import msgspec
+
+from tunemark.results.result import Estimate
+from tunemark.units import format_significant
+
+# Half-width over value from which on both bounds are shown: a ratio's bounds are then visibly asymmetric.
+_WIDE = 0.25
+
+
+def round_to_interval(estimate: Estimate) -> tuple[str, str | None]:
+    """(value, half-width): the half-width with two digits, the value to the same decimal; None without an interval."""
+    half = half_width(estimate)
+    if half is None or half <= 0:
+        return format_significant(estimate.value, 3 if half is None else 6), None if half is None else "0"
+    place = math.floor(math.log10(half)) - 1
+    decimals = max(0, -place)
+    return f"{round(estimate.value, -place):,.{decimals}f}", f"{round(half, -place):,.{decimals}f}"
+
+
+def half_width(estimate: Estimate) -> float | None:
+    if estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / 2
+
+
+def format_estimate(
+    estimate: Estimate, *, percent: bool = False, no_interval: str = "(no interval)", to: str = "to"
+) -> str:
+    """The value with its half-width, in percent if requested; with both bounds where the interval is wide.
+
+    no_interval, to: these texts in the reader's language."""
+    value, half = round_to_interval(estimate)
+    width = half_width(estimate)
+    if half is None or width is None or estimate.low is None or estimate.high is None:
+        return f"{value} {no_interval}"
+    if width > _WIDE * estimate.value:
+        low, high = format_significant(estimate.low, 2), format_significant(estimate.high, 2)
+        return f"{format_significant(estimate.value, 2)} ({low} {to} {high})"
+    return f"{value} ± {format_significant(100 * width / estimate.value, 2)} %" if percent else f"{value} ± {half}"
+
+
+def scale_estimate(estimate: Estimate, factor: float) -> Estimate:
+    """The estimate in another unit, multiplied by factor."""
+    low, high = (None if bound is None else bound * factor for bound in (estimate.low, estimate.high))
+    return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
+
+
+def escape(text: str) -> str:
+    """The text on one line, with the characters escaped that are Markdown syntax."""
+    if _is_plain(text) and "  " not in text:
+        return text
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", re.sub(r"\s+", " ", text))
+
+
+# Most texts have nothing to escape.
+_is_plain = re.compile(r"[A-Za-z0-9 .,:;%/()+=±·-]*").fullmatch

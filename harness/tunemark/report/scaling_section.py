@@ -1,0 +1,250 @@
+"""The section on scaling: charts and tables of each scaling with its mode in the title, predictions separate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunemark.analysis.scaling import Scaling
+from tunemark.report.charts import ChartLine, ChartPoint, LineChart
+from tunemark.report.report import Cell, Column, ReportTable, Section
+from tunemark.report.scaling import LAW_NAMES, SCALING_NOTES, scaling_tables
+from tunemark.report.translation import Translate
+
+# Scalings with charts and tables of their own; the others share one table.
+MAX_SCALINGS = 8
+# The kind of a table, by a column that only this kind has.
+_TABLE_KINDS = {"law": "laws", "goal": "goals", "run_id": "sizes", "rule": "findings"}
+
+
+def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Translate) -> Section:
+    """is_empty: the report has no runs, so that this section does not say what is missing."""
+    missing = tr(
+        "No two sizes of one accelerator were measured alike, so nothing can be said of scaling. "
+        "`tunemark scale --mode weak --device cpu:1,2` measures two."
+    )
+    tables: list[ReportTable] = []
+    for number, scaling in enumerate(scalings[:MAX_SCALINGS], 1):
+        tables += _tables(scaling, number, tr)
+    if scalings[MAX_SCALINGS:]:
+        tables.append(_more_table(scalings[MAX_SCALINGS:], tr))
+    return Section(
+        key="scaling",
+        title=tr("Scaling"),
+        intro=" ".join(map(tr, SCALING_NOTES)) if scalings else "",
+        charts=tuple(
+            chart
+            for i, s in enumerate(scalings[:MAX_SCALINGS], 1)
+            for chart in (_chart(s, i, tr), *_efficiency_chart(s, i, tr))
+        ),
+        tables=tuple(tables),
+        missing=() if scalings or is_empty else (missing,),
+    )
+
+
+def scaling_title(scaling: Scaling, tr: Translate) -> str:
+    """Mode, model, device, strategy, settings and batch of a scaling."""
+    shared = scaling.shared
+    mode = tr("strong scaling") if scaling.mode == "strong" else tr("weak scaling")
+    parts = [mode, f"{scaling.model} · {scaling.device}", scaling.strategy]
+    parts += [str(shared[name]) for name in ("precision", "batching") if shared.get(name)]
+    if scaling.mode == "strong":
+        batch = tr("global batch")
+    else:
+        is_searched = scaling.strategy.partition(":")[0] == "auto"
+        batch = tr("batch per rank") if is_searched else tr("batch per data rank")
+    parts.append(f"{batch} {scaling.batch:g}")
+    parts += [tr("simulated")] if scaling.simulated else []
+    return " · ".join(parts)
+
+
+def _tables(scaling: Scaling, number: int, tr: Translate) -> list[ReportTable]:
+    found = []
+    for table in scaling_tables(scaling):
+        names = {column.name for column in table.columns}
+        kind = next((kind for column, kind in _TABLE_KINDS.items() if column in names), "predicted")
+        columns = tuple(
+            replace(column, title=tr(column.title), help=tr(column.help) if column.help else "")
+            if column.name not in ("chosen",)
+            else replace(column, title=tr(column.title))
+            for column in table.columns
+        )
+        words = {
+            "sizes": scaling_title(scaling, tr),
+            "laws": tr("Laws tried"),
+            "predicted": tr("Predicted, not measured"),
+            "goals": tr("Which size"),
+            "findings": tr("Findings on these sizes"),
+        }[kind]
+        is_sizes = kind == "sizes"
+        found.append(
+            replace(
+                table,
+                rows=tuple(tuple(map(_to_int, row)) for row in table.rows),
+                key=f"scaling-{number}-{kind}",
+                title=words,
+                columns=columns,
+                derivations=_derivations(scaling) if is_sizes else {},
+                runs=tuple(p.run_id for p in scaling.points) if is_sizes else (),
+                origins=tuple("simulated" if p.simulated else "measured" for p in scaling.points) if is_sizes else (),
+            )
+        )
+    return found
+
+
+def _more_table(scalings: Sequence[Scaling], tr: Translate) -> ReportTable:
+    """One row for each size of several scalings."""
+    points = [(scaling_title(scaling, tr), point) for scaling in scalings for point in scaling.points]
+    fields = (
+        ("run_id", "run", ""), ("size", "size", ""), ("units", "N", ""), ("tokens_per_s", "content", "tokens/s"),
+        ("speedup", "speed-up", ""), ("efficiency", "efficiency", "1"), ("status", "status", ""),
+        ("verdict", "verdict", ""),
+    )  # fmt: skip
+    return ReportTable(
+        key="scaling-more",
+        title=tr("More scalings"),
+        columns=(
+            *(Column(name=name, title=tr(words), unit=unit) for name, words, unit in fields),
+            Column(name="scaling", title=tr("Scaling")),
+        ),
+        rows=tuple((*(_to_int(getattr(point, name)) for name, _, _ in fields), words) for words, point in points),
+        per_run=False,
+        runs=tuple(point.run_id for _, point in points),
+        origins=tuple("simulated" if point.simulated else "measured" for _, point in points),
+    )
+
+
+def _to_int(cell: Cell) -> Cell:
+    """A float with an integral value, such as a number of chips, as an int."""
+    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e9 else cell
+
+
+def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
+    base = next((p for p in scaling.points if p.is_base), None)
+    found: dict[tuple[int, str], str] = {}
+    if base is None or base.tokens_per_s is None:
+        return found
+    for i, p in enumerate(scaling.points):
+        if p.tokens_per_s is None or p.speedup is None:
+            continue
+        ratio = f"{p.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g} tokens/s"
+        bounds = (
+            "" if p.speedup.low is None or p.speedup.high is None else f" ({p.speedup.low:.6g} .. {p.speedup.high:.6g})"
+        )
+        found[i, "speedup"] = f"{ratio} = {p.speedup.value:.6g}{bounds}\n{p.speedup.method}, n = {p.speedup.n}"
+        if p.efficiency is not None and p.units and base.units:
+            found[i, "efficiency"] = f"{p.speedup.value:.6g} x {base.units:g} / {p.units:g} = {p.efficiency.value:.6g}"
+    return found
+
+
+def _chart(scaling: Scaling, number: int, tr: Translate) -> LineChart:
+    known = [p for p in scaling.points if p.tokens_per_s is not None and p.units]
+    measured = tuple(
+        ChartPoint(
+            x=p.units or 0.0,
+            y=p.tokens_per_s.value,
+            low=p.tokens_per_s.low,
+            high=p.tokens_per_s.high,
+            origin="simulated" if p.simulated else "measured",
+            run_id=p.run_id,
+            note=p.left_out or "",
+        )
+        for p in known
+        if p.tokens_per_s is not None
+    )
+    series = [ChartLine(label=tr("simulated") if scaling.simulated else tr("measured"), points=measured)]
+    words = tr(
+        "Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0."
+    )
+    if scaling.fitted:
+        law = LAW_NAMES[scaling.fitted.law]
+        curve = tuple(
+            ChartPoint(x=c.units, y=c.tokens_per_s.value, low=c.tokens_per_s.band_low, high=c.tokens_per_s.band_high)
+            for c in scaling.fitted.curve
+        )
+        predicted = tuple(
+            ChartPoint(
+                x=c.units,
+                y=c.tokens_per_s.value,
+                low=c.tokens_per_s.low,
+                high=c.tokens_per_s.high,
+                origin="predicted",
+            )
+            for c in scaling.fitted.predictions
+        )
+        series.append(ChartLine(label=f"{tr('fitted')}: {law}", points=curve, kind="curve"))
+        series.append(ChartLine(label=tr("predicted"), points=predicted))
+        words += " " + tr(
+            "The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there."
+        )
+    elif scaling.no_fit:
+        words += " " + tr("No law is fitted: {reason}.", reason=scaling.no_fit)
+    base = next((p for p in known if p.is_base), None)
+    farthest = max((p.x for s in series for p in s.points), default=0.0)
+    if base is not None and base.units and base.tokens_per_s is not None and farthest > base.units:
+        rate = base.tokens_per_s.value
+        # Enough points for a smooth curve over a logarithmic axis.
+        xs = [base.units * (farthest / base.units) ** (i / 32) for i in range(33)]
+        ideal = tuple(ChartPoint(x=x, y=rate * x / base.units) for x in xs)
+        series.append(ChartLine(label=tr("ideal"), points=ideal, kind="ideal"))
+    return LineChart(
+        key=f"scaling-{number}",
+        title=scaling_title(scaling, tr),
+        help=words,
+        x=tr(scaling.unit or "units"),
+        y=tr("tokens/s (content)"),
+        series=tuple(series),
+        x_log=bool(base and base.units and farthest / base.units >= 8),
+    )
+
+
+def _efficiency_chart(scaling: Scaling, number: int, tr: Translate) -> tuple[LineChart, ...]:
+    """The chart of efficiency over size; none with fewer than two sizes."""
+    known = [p for p in scaling.points if p.efficiency is not None and p.units]
+    if len(known) < 2:
+        return ()
+    measured = tuple(
+        ChartPoint(
+            x=p.units or 0.0,
+            y=100 * p.efficiency.value,
+            low=_percent(p.efficiency.low),
+            high=_percent(p.efficiency.high),
+            origin="simulated" if p.simulated else "measured",
+            run_id=p.run_id,
+            note=p.left_out or "",
+        )
+        for p in known
+        if p.efficiency is not None
+    )
+    series = [ChartLine(label=tr("simulated") if scaling.simulated else tr("measured"), points=measured)]
+    if scaling.fitted:
+        predicted = tuple(
+            ChartPoint(
+                x=c.units,
+                y=100 * c.efficiency.value,
+                low=_percent(c.efficiency.low),
+                high=_percent(c.efficiency.high),
+                origin="predicted",
+            )
+            for c in scaling.fitted.predictions
+        )
+        series.append(ChartLine(label=tr("predicted"), points=predicted))
+    xs = [p.x for s in series for p in s.points]
+    ends = tuple(ChartPoint(x=x, y=100.0) for x in (min(xs), max(xs)))
+    series.append(ChartLine(label=tr("ideal"), points=ends, kind="ideal"))
+    return (
+        LineChart(
+            key=f"scaling-{number}-efficiency",
+            title=f"{tr('Parallel efficiency')} · {scaling_title(scaling, tr)}",
+            help=tr("Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal."),
+            x=tr(scaling.unit or "units"),
+            y=tr("efficiency (%)"),
+            series=tuple(series),
+            x_log=max(xs) / min(xs) >= 8,
+            is_compact=True,
+        ),
+    )
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction

@@ -1,0 +1,481 @@
+"""Makes a report of results: its sections in order, each with an explanation of the data that it lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tunemark.analysis.prices import Prices
+from tunemark.analysis.scaling import Scaling, compute_all_scalings
+from tunemark.report import columns, run_charts
+from tunemark.report.costs import cost_per_million_tokens
+from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
+from tunemark.report.derivations import format_derivations
+from tunemark.report.headlines import find_headline_run, make_headlines
+from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
+from tunemark.report.report import Cell, Column, Report, ReportTable, RunDetail, Section
+from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_section
+from tunemark.report.strategies_section import make_strategies_section
+from tunemark.report.translation import Language, Translate, make_translator
+from tunemark.results import ImportedClaim, Result
+from tunemark.results.result import encode_result
+from tunemark.results.trace import Trace
+
+# Runs that have an entry of their own; the tables and files have all.
+MAX_DETAILS = 60
+# Runs whose values have derivations; no page has more rows.
+_MAX_DERIVATIONS = 400
+
+# Of each run, by column.
+_Derivations = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnreadEntry:
+    """An entry among the runs that could not be read, and why."""
+
+    place: str
+    why: str
+
+
+def make_report(
+    results: Sequence[Result],
+    imported: Sequence[ImportedClaim] = (),
+    traces: Mapping[str, Sequence[Trace]] | None = None,
+    *,
+    scalings: Sequence[Scaling] | None = None,
+    unread: Sequence[UnreadEntry] = (),
+    prices: Prices | None = None,
+    language: Language = "en",
+) -> Report:
+    """The report of some runs, in their order, and of imported claims, in separate tables.
+
+    traces: of each run's attempts, by run_id, if their steps are available. unread: entries that could not be read.
+    scalings: of these runs; None finds all of both modes.
+    """
+    tr = make_translator(language)
+    if not results and imported:
+        return Report(
+            title=tr("tunemark audit"),
+            sections=_claims(imported, tr, alone=True),
+            notes=tuple(map(tr, CLAIM_NOTES)),
+            language=language,
+            headlines=make_headlines(results, imported, tr, ()),
+        )
+    results, traces = _number_duplicates(results, traces or {})
+    derivations = [format_derivations(r, tr) for r in results[:_MAX_DERIVATIONS]]
+    names = make_labels(results, tr)
+    shown_scalings = tuple(
+        compute_all_scalings(results, prices=prices, fits=MAX_SCALINGS) if scalings is None else scalings
+    )
+    sections = [
+        _throughput(results, derivations, names, tr),
+        make_scaling_section(shown_scalings, not results, tr),
+        make_strategies_section(results, tr),
+        _step(results, derivations, tr),
+        _tokens(results, derivations, names, tr),
+        _trace(results, traces, names, tr),
+        _memory(results, derivations, names, tr),
+        _cost(results, prices, names, tr),
+        *_claims(imported, tr),
+        _environment(results, derivations, names, tr),
+        _findings(results, unread, tr),
+        Section(
+            key="definitions",
+            title=tr("What the words mean"),
+            terms=tuple((tr(term), tr(meaning)) for term, meaning in TERMS),
+        ),
+    ]
+    return Report(
+        title=tr("tunemark report"),
+        sections=tuple(sections),
+        notes=tuple(map(tr, (*NOTES, *(CLAIM_NOTES if imported else ())))),
+        language=language,
+        headlines=make_headlines(results, imported, tr, names),
+        details=_details(results, traces, names, tr),
+        runs=tuple(encode_result(r) for r in results),
+        scalings=shown_scalings,
+        names=dict(zip((r.run_id for r in results), names, strict=True)),
+    )
+
+
+def _number_duplicates(
+    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]]
+) -> tuple[list[Result], dict[str, list[Trace]]]:
+    """Make run_ids unique: a run that two stores have with different attempts gets a number the second time."""
+    counts: Counter[str] = Counter()
+    found: list[Result] = []
+    run_traces: dict[str, list[Trace]] = {}
+    for r in results:
+        counts[r.run_id] += 1
+        run_id = r.run_id if counts[r.run_id] == 1 else f"{r.run_id}-{counts[r.run_id]}"
+        attempts = {row.name for row in r.each_attempt}
+        run_traces[run_id] = [each for each in traces.get(r.run_id, ()) if each.attempt in attempts]
+        found.append(r if run_id == r.run_id else msgspec.structs.replace(r, run_id=run_id))
+    return found, run_traces
+
+
+def _throughput(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Translate) -> Section:
+    charts = run_charts.throughput_charts(results, names, tr)
+    common = "; ".join(f"{name} {value}" for name, value in shared_settings(results, tr))
+    missing = [] if results else [tr("There is no run here. `tunemark run` measures one.")]
+    if results and not any(r.tokens_per_s for r in results):
+        missing.append(tr("No run has a rate: the findings say how each ended."))
+    return Section(
+        key="throughput",
+        title=tr("Throughput by size"),
+        intro=tr("All runs share: {common}.", common=common) if common and len(results) > 1 else common,
+        charts=charts,
+        tables=(columns.make_table("throughput", tr("Every run"), columns.THROUGHPUT, results, derivations, tr),),
+        missing=tuple(missing),
+    )
+
+
+def _step(results: Sequence[Result], derivations: _Derivations, tr: Translate) -> Section:
+    chart = run_charts.step_parts_chart(results, tr)
+    tables = []
+    if any(r.breakdown_s for r in results):
+        fields = columns.phase_columns(results, "breakdown_s")
+        tables.append(columns.make_table("step-parts", tr("Parts of a step"), fields, results, derivations, tr))
+    tables.append(
+        columns.make_table("steps", tr("Step times, and what no rate counts"), columns.STEP, results, derivations, tr)
+    )
+    if any(r.setup_s for r in results):
+        fields = columns.phase_columns(results, "setup_s")
+        tables.append(columns.make_table("set-up", tr("Set-up"), fields, results, derivations, tr))
+    tables += _untimed_tables(results, derivations, tr)
+    missing = tr(
+        "No run was measured part by part. `tunemark run ... --breakdown` measures a run a second time with every part "
+        "of its steps timed."
+    )
+    return Section(
+        key="step",
+        title=tr("Where a step's time goes"),
+        charts=(chart,) if chart else (),
+        tables=tuple(tables),
+        missing=() if chart or not results else (missing,),
+    )
+
+
+def _untimed_tables(results: Sequence[Result], derivations: _Derivations, tr: Translate) -> list[ReportTable]:
+    """Tables of what was done before and after the timed part."""
+    tables = []
+    if any(r.held_out for r in results):
+        tables.append(columns.make_table("held-out", tr("Held-out loss"), columns.HELD_OUT, results, derivations, tr))
+    if completed := [(r, r.completion) for r in results if r.completion]:
+        fields = (
+            ("run_id", "run"),
+            ("prompt", "prompt"),
+            ("completion_before", "before training"),
+            ("completion_after", "after training"),
+        )
+        tables.append(
+            ReportTable(
+                key="completions",
+                title=tr("Completions"),
+                columns=tuple(Column(name=name, title=tr(title)) for name, title in fields),
+                rows=tuple((r.run_id, c.prompt, c.before, c.after) for r, c in completed),
+                per_run=False,
+                runs=tuple(r.run_id for r, _ in completed),
+                origins=tuple(origin_of(r) for r, _ in completed),
+            )
+        )
+    if any(r.saved for r in results):
+        tables.append(columns.make_table("saved", tr("Saved models"), columns.SAVED, results, derivations, tr))
+    return tables
+
+
+def _tokens(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Translate) -> Section:
+    chart = run_charts.slots_chart(results, names, tr)
+    return Section(
+        key="tokens",
+        title=tr("Padding, and three ways to count tokens"),
+        intro=tr("The same steps, three numerators: a figure without its count of tokens cannot be compared."),
+        charts=(chart,) if chart else (),
+        tables=(columns.make_table("tokens", tr("Three rates"), columns.TOKENS, results, derivations, tr),),
+        missing=() if chart or not results else (tr("No run has timed steps, so no token was counted."),),
+    )
+
+
+def _trace(
+    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], names: Sequence[str], tr: Translate
+) -> Section:
+    found = find_headline_run(results)
+    charts = []
+    if found is not None:
+        name = next(name for r, name in zip(results, names, strict=True) if r is found)
+        for number, trace in enumerate(traces.get(found.run_id, ()), 1):
+            charts.append(run_charts.step_time_chart(found, name, trace, number, tr))
+    missing = tr(
+        "The steps' instants are not at hand: they lie in the store's records, not in this folder. "
+        "`tunemark report STORE -o DIR` draws them."
+    )
+    return Section(
+        key="trace",
+        title=tr("Step by step"),
+        intro=tr("The run of the answer above; every other run's steps are in its own entry below."),
+        charts=tuple(charts[:1]),
+        missing=() if charts or not results else (missing,),
+    )
+
+
+def _memory(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Translate) -> Section:
+    chart = run_charts.memory_chart(results, names, tr)
+    missing = [] if chart or not results else [tr("No device said how much memory a run held.")]
+    return Section(
+        key="memory",
+        title=tr("Memory, power and temperature"),
+        charts=(chart,) if chart else (),
+        tables=(columns.make_table("memory", tr("Memory and telemetry"), columns.MEMORY, results, derivations, tr),),
+        missing=tuple(missing),
+    )
+
+
+def _cost(results: Sequence[Result], prices: Prices | None, names: Sequence[str], tr: Translate) -> Section:
+    title = tr("Cost of a million tokens")
+    if prices is None:
+        message = tr(
+            "No price is known. `tunemark report ... --prices FILE` takes yours, for an hour of a size or a chip."
+        )
+        return Section(key="cost", title=title, missing=(message,) if results else ())
+    costs = [cost_per_million_tokens(r, prices) for r in results]
+    hourly = [prices.of(r) for r in results]
+    column = Column(
+        name="cost_per_million_tokens",
+        title=tr("cost"),
+        unit=tr("{currency} per million content tokens", currency=prices.currency),
+    )
+    hour = Column(name="price_per_hour", title=tr("price"), unit=f"{prices.currency}/h")
+    found = {}
+    for i, (r, c, p) in enumerate(zip(results, costs, hourly, strict=True)):
+        if c is not None and p is not None and r.tokens_per_s is not None:
+            found[i, column.name] = (
+                f"{p:.6g} {prices.currency}/h / 3600 / {r.tokens_per_s.value:.6g} tokens/s x 1,000,000"
+            )
+    unpriced = dict.fromkeys(f"{device_of(r)} ({r.chip})" for r, p in zip(results, hourly, strict=True) if p is None)
+    missing = [tr("The price file has no price for {names}.", names=", ".join(unpriced))] if unpriced else []
+    if any(r.simulated for r in results):
+        missing.append(tr("A simulated rate has no cost."))
+    chart = run_charts.cost_chart(results, prices, names, tr)
+    rows = tuple((r.run_id, p, c) for r, p, c in zip(results, hourly, costs, strict=True))
+    table = ReportTable(
+        key="cost",
+        title=tr("Price and cost"),
+        columns=(Column(name="run_id", title=tr("run")), hour, column),
+        rows=rows,
+        derivations=found,
+        runs=tuple(r.run_id for r in results),
+        origins=tuple(origin_of(r) for r in results),
+    )
+    return Section(key="cost", title=title, charts=(chart,) if chart else (), tables=(table,), missing=tuple(missing))
+
+
+def _environment(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Translate) -> Section:
+    commands = tuple((name, command_of(r)) for r, name in list(zip(results, names, strict=True))[:MAX_DETAILS])
+    shared_facts = _flatten_facts(results[0].environment) if results else {}
+    for r in results[1:]:
+        own = _flatten_facts(r.environment)
+        if any(own.get(name) != value for name, value in shared_facts.items()):
+            shared_facts = {name: value for name, value in shared_facts.items() if own.get(name) == value}
+    table = ReportTable(
+        key="environment",
+        title=tr("Environment that all runs share"),
+        columns=(Column(name="fact", title=tr("fact")), Column(name="value", title=tr("value"))),
+        rows=tuple(shared_facts.items()),
+        per_run=False,
+    )
+    settings = columns.make_table("runs", tr("Settings"), columns.SETTINGS, results, derivations, tr)
+    message = tr("No environment was recorded, so nobody can say what this was measured on.")
+    return Section(
+        key="environment",
+        title=tr("Environment, and how to measure it again"),
+        commands=commands,
+        tables=(*((table,) if shared_facts else ()), settings),
+        missing=(message,) if results and not any(r.environment for r in results) else (),
+    )
+
+
+# Facts of an environment that are not shown: instants, names, and values too long to read.
+_HIDDEN_FACTS = ("started_utc", "series", "fingerprint", "watched", "peak.tried", "verification")
+
+
+def _flatten_facts(environment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in environment.items():
+        name = f"{prefix}{key}"
+        if name in _HIDDEN_FACTS:
+            continue
+        if isinstance(value, dict):
+            found.update(_flatten_facts(value, f"{name}."))
+        elif value is not None:
+            found[name] = str(value)
+    return found
+
+
+def _findings(results: Sequence[Result], unread: Sequence[UnreadEntry], tr: Translate) -> Section:
+    rows = tuple((r.run_id, f.severity, f.rule, f.message) for r in results for f in r.findings)
+    tables = [
+        ReportTable(
+            key="findings",
+            title=tr("Findings"),
+            columns=_finding_columns(tr),
+            rows=rows,
+            per_run=False,
+            runs=tuple(r.run_id for r in results for _ in r.findings),
+        )
+    ]
+    if unread:
+        tables.append(
+            ReportTable(
+                key="unread",
+                title=tr("Not read"),
+                columns=(Column(name="place", title=tr("place")), Column(name="why", title=tr("why"))),
+                rows=tuple((each.place, each.why) for each in unread),
+                per_run=False,
+            )
+        )
+    missing = tr("{n} entries could not be read, and no figure here counts them.", n=len(unread))
+    if len(unread) == 1:
+        missing = tr("One entry could not be read, and no figure here counts it.")
+    return Section(
+        key="findings",
+        title=tr("Findings"),
+        intro=tr("What was noticed about each run, in the words of the rule that noticed it, with its arithmetic."),
+        tables=tuple(tables),
+        missing=(missing,) if unread else (),
+    )
+
+
+def _finding_columns(tr: Translate, key: str = "run_id", title: str = "run") -> tuple[Column, ...]:
+    fields = ((key, title), ("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
+    return tuple(Column(name=name, title=tr(title)) for name, title in fields)
+
+
+def _details(
+    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], names: Sequence[str], tr: Translate
+) -> tuple[RunDetail, ...]:
+    facts = [_flatten_facts(r.environment) for r in results[:MAX_DETAILS]]
+    found = []
+    for r, name, own in zip(results, names, facts, strict=False):
+        run_traces = tuple(traces.get(r.run_id, ()))
+        rest = {k: v for k, v in own.items() if any(f.get(k) != v for f in facts)}
+        started = r.environment.get("started_utc")
+        if started:
+            rest = {"started_utc": str(started), **rest}
+        (sentence,) = make_headlines([r], (), tr, (name,))
+        found.append(
+            RunDetail(
+                run_id=r.run_id,
+                title=name,
+                origin=origin_of(r),
+                status=r.status,
+                verdict=r.verdict,
+                summary=f"{sentence.text} {sentence.detail}",
+                command=command_of(r),
+                attempts=_attempts(r, tr),
+                traces=run_traces,
+                charts=tuple(run_charts.step_time_chart(r, name, t, i, tr) for i, t in enumerate(run_traces, 1)),
+                findings=ReportTable(
+                    title=tr("Findings"),
+                    columns=_finding_columns(tr)[1:],
+                    rows=tuple((f.severity, f.rule, f.message) for f in r.findings),
+                    per_run=False,
+                ),
+                facts=tuple(rest.items()),
+            )
+        )
+    return tuple(found)
+
+
+def _attempts(r: Result, tr: Translate) -> ReportTable:
+    fields = (
+        ("name", "attempt", ""),
+        ("status", "status", ""),
+        ("reason", "stopped by", ""),
+        ("tokens_per_s", "content", "tokens/s"),
+        ("steps_measured", "timed steps", ""),
+        ("warmup_steps", "warm-up steps", ""),
+        ("interval_s", "timed", "s"),
+        ("evidence", "evidence", ""),
+    )
+    return ReportTable(
+        key="attempts",
+        title=tr("Attempts"),
+        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in fields),
+        rows=tuple(tuple(getattr(row, n) for n, _, _ in fields) for row in r.each_attempt),
+        per_run=False,
+    )
+
+
+def _claims(rows: Sequence[ImportedClaim], tr: Translate, *, alone: bool = False) -> tuple[Section, ...]:
+    if not rows:
+        return ()
+    ways = list(dict.fromkeys(way for row in rows for way in row.tokens_per_s_rederived))
+    found = [Column(name=name, title=tr(title), unit=unit) for name, title, unit in _CLAIM_COLUMNS]
+    found += [
+        Column(name=f"tokens_per_s_{way.replace('-', '_')}", title=tr("by {way}", way=way), unit="tokens/s")
+        for way in ways
+    ]
+    cells: list[tuple[Cell, ...]] = [
+        (
+            *(columns.to_cell(getattr(row, name)) for name, _, _ in _CLAIM_COLUMNS),
+            *(row.tokens_per_s_rederived.get(w) for w in ways),
+        )
+        for row in rows
+    ]
+    derivations = {
+        (i, f"tokens_per_s_{way.replace('-', '_')}"): text
+        for i, row in enumerate(rows)
+        for way, text in row.arithmetic.items()
+    }
+    finding_rows = [(row.id, f.severity, f.rule, f.message) for row in rows for f in row.findings]
+    claims = ReportTable(
+        key="claims",
+        title=tr("Imported claims"),
+        columns=tuple(found),
+        rows=tuple(cells),
+        per_run=alone,
+        derivations=derivations,
+        origins=tuple(row.kind for row in rows),
+    )
+    findings = ReportTable(
+        key="claim-findings",
+        title=tr("Findings on imported claims"),
+        columns=_finding_columns(tr, "id", "claim"),
+        rows=tuple(finding_rows),
+        per_run=False,
+    )
+    chart = run_charts.claims_chart(rows, tr)
+    return (
+        Section(
+            key="claims",
+            title=tr("Imported claims"),
+            intro=tr(
+                "Not measured here: read from somebody else's log or table, and derived anew where that is possible."
+            ),
+            charts=(chart,) if chart else (),
+            tables=(claims, findings),
+        ),
+    )
+
+
+_CLAIM_COLUMNS = (
+    ("id", "claim", ""),
+    ("kind", "origin", ""),
+    ("source", "source", ""),
+    ("tool", "tool", ""),
+    ("counts", "counts", ""),
+    ("model", "model", ""),
+    ("device", "device", ""),
+    ("count", "count", ""),
+    ("precision", "precision", ""),
+    ("sequence", "sequence", "tokens"),
+    ("global_batch", "global batch", "sequences"),
+    ("verdict", "verdict", ""),
+    ("mfu_implied", "implied MFU", "1"),
+    ("tokens_per_s_claimed", "claimed", "tokens/s"),
+)

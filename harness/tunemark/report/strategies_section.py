@@ -1,0 +1,220 @@
+"""The section that compares no, manual and automatic parallelization: runs that differ only in the strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from operator import attrgetter
+
+from tunemark.analysis import comparability
+from tunemark.analysis.compare import AutoGain, compare_by
+from tunemark.analysis.compare import ComparisonRow as Judged
+from tunemark.report.charts import DotPlot, DotRow
+from tunemark.report.columns import selected_strategy
+from tunemark.report.derivations import format_derivations
+from tunemark.report.labels import device_of, origin_of
+from tunemark.report.report import Cell, Column, ReportTable, Section
+from tunemark.report.run_charts import STATUS_TEXTS
+from tunemark.report.search import search_charts, search_tables
+from tunemark.report.translation import Translate
+from tunemark.results import Estimate, Result, RunIdentity
+from tunemark.results.ratio import Ratio
+
+# Fields that may differ because they follow from the strategy.
+_DERIVED_FIELDS = (
+    "run_id", "processes", "threads", "data_ranks", "global_batch", "gradient_accumulation", "parameters",
+    "micro_batch", "trainable_parameters", "strategy_requested", "peak_flops", "peak_flops_source",
+)  # fmt: skip
+
+
+def make_strategies_section(results: Sequence[Result], tr: Translate) -> Section:
+    groups = _groups(results)
+    rows, gains = _compare(groups)
+    missing = tr(
+        "No two strategies were measured alike, so there is nothing to compare. `tunemark run --strategy none,ddp` "
+        "measures two."
+    )
+    return Section(
+        key="strategies",
+        title=tr("None, manual and automatic parallelization"),
+        intro=tr(
+            "Runs that differ in the strategy alone, or in the batch that follows from it, and what each chose. The "
+            "baseline is none where it has a rate; faster and slower hold for all ratios together (Holm, 95 %). "
+            "Searching and queueing are counted in seconds of their own, never in a rate."
+        )
+        if groups
+        else "",
+        charts=(*_charts(groups, tr), *search_charts(results, tr)),
+        tables=(
+            *((_table(groups, rows, tr),) if groups else ()),
+            *((_gains_table(gains, tr),) if gains else ()),
+            *search_tables(results, tr),
+        ),
+        missing=() if groups or not results else (missing,),
+    )
+
+
+def strategy_kind(r: Result, tr: Translate) -> str:
+    """Whether parallelization was chosen manually, automatically or not at all, in the report's language."""
+    name = r.strategy_requested.partition(":")[0]
+    return tr("none") if name == "none" else tr("automatic") if name == "auto" else tr("manual")
+
+
+def _groups(results: Sequence[Result]) -> list[list[Result]]:
+    names = [n for n in RunIdentity.__struct_fields__ if n not in _DERIVED_FIELDS]
+    key = attrgetter(*names)
+    found: dict[Hashable, list[Result]] = {}
+    for r in results:
+        if not r.breakdown:
+            found.setdefault(key(r), []).append(r)
+    return [runs for runs in found.values() if len({r.strategy_requested for r in runs}) > 1]
+
+
+def _titles(groups: Sequence[Sequence[Result]]) -> list[str]:
+    """A title for each group: model, device, and the settings in which groups differ."""
+    firsts = [each[0] for each in groups]
+    names = ("dataset", "precision", "batching", "sequence", "seed")
+    varying = [n for n in names if len({getattr(r, n) for r in firsts}) > 1]
+    return [" · ".join([r.model, device_of(r), *(str(getattr(r, n)) for n in varying)]) for r in firsts]
+
+
+def _charts(groups: Sequence[Sequence[Result]], tr: Translate) -> tuple[DotPlot, ...]:
+    """Charts of rates; simulated rates have a chart of their own."""
+    rows = _rows(groups, tr)
+    found = []
+    for is_simulated in (False, True):
+        chart_rows = [row for row in rows if (row.origin == "simulated") == is_simulated]
+        title = tr("Rate by strategy")
+        if chart_rows:
+            found.append(
+                DotPlot(
+                    key="strategies-simulated" if is_simulated else "strategies",
+                    title=f"{title} · {tr('simulated')}" if is_simulated else title,
+                    help=tr(
+                        "Content tokens per second with 95 % intervals. A run without a rate says why in its place."
+                    ),
+                    unit=tr("tokens/s (content)"),
+                    rows=tuple(chart_rows[:60]),
+                    left_out=len(chart_rows[60:]),
+                )
+            )
+    return tuple(found)
+
+
+def _rows(groups: Sequence[Sequence[Result]], tr: Translate) -> list[DotRow]:
+    return [
+        DotRow(
+            label=r.strategy_requested,
+            value=r.tokens_per_s.value if r.tokens_per_s else None,
+            low=r.tokens_per_s.low if r.tokens_per_s else None,
+            high=r.tokens_per_s.high if r.tokens_per_s else None,
+            note=tr(STATUS_TEXTS[r.status]) if r.status != "ok" else "" if r.tokens_per_s else tr("nothing was timed"),
+            verdict=r.verdict,
+            origin=origin_of(r),
+            group=title,
+            run_id=r.run_id,
+        )
+        for runs, title in zip(groups, _titles(groups), strict=True)
+        for r in runs
+    ]
+
+
+def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], tr: Translate) -> ReportTable:
+    rows: list[tuple[Cell, ...]] = []
+    derivations: dict[tuple[int, str], str] = {}
+    runs, origins = [], []
+    for each in groups:
+        for r in each:
+            row = outcomes.get(r.run_id)
+            ratio = _estimate(row.ratio) if row and row.ratio else None
+            if ratio is not None:
+                derivations[len(rows), "ratio"] = (
+                    f"{ratio.value:.6g} ({ratio.low} .. {ratio.high})\n{ratio.method}, n = {ratio.n}"
+                )
+            if r.tokens_per_s is not None:
+                derivations[len(rows), "tokens_per_s"] = format_derivations(r, tr)["tokens_per_s"]
+            outcome = tr(row.outcome) if row else tr("batches differ: no ratio")
+            rows.append(
+                (r.run_id, r.strategy_requested, strategy_kind(r, tr), r.tokens_per_s, ratio, outcome,
+                 r.peak_memory_bytes,
+                 r.requested_bytes, r.search_s, r.queue_s, selected_strategy(r), r.status, r.verdict,
+                 r.global_batch)
+            )  # fmt: skip
+            runs.append(r.run_id)
+            origins.append(origin_of(r))
+    columns = (
+        ("run_id", "run", ""), ("strategy", "strategy", ""), ("chosen", "chosen", ""),
+        ("tokens_per_s", "content", "tokens/s"), ("ratio", "times the baseline", ""), ("outcome", "judged", ""),
+        ("peak_memory_bytes", "memory", "bytes"), ("requested_bytes", "memory refused", "bytes"),
+        ("search_s", "search", "s"), ("queue_s", "queued", "s"), ("selected", "selected", ""),
+        ("status", "status", ""), ("verdict", "verdict", ""), ("global_batch", "global batch", "sequences"),
+    )  # fmt: skip
+    return ReportTable(
+        key="strategies",
+        title=tr("Strategies side by side"),
+        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
+        rows=tuple(rows),
+        per_run=False,
+        derivations=derivations,
+        runs=tuple(runs),
+        origins=tuple(origins),
+    )
+
+
+def _gains_table(found: Sequence[tuple[str, AutoGain]], tr: Translate) -> ReportTable:
+    rows = tuple(
+        (name, _over(gain, tr), ", ".join(gain.against) or None, _estimate(gain.ratio), gain.regret, gain.paid_back_s,
+         tr(gain.outcome))
+        for name, gain in found
+    )  # fmt: skip
+    columns = (
+        ("group", "measured alike", ""), ("over", "over", ""), ("against", "that is", ""),
+        ("ratio", "times as fast", ""), ("regret", "left on the table", "1"),
+        ("paid_back_s", "search paid back after", "s"), ("outcome", "judged", ""),
+    )  # fmt: skip
+    return ReportTable(
+        key="automatic",
+        title=tr("What automatic parallelization is worth"),
+        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
+        rows=rows,
+        per_run=False,
+    )
+
+
+def _compare(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[tuple[str, AutoGain]]]:
+    """Compare each run with its group's baseline if only the strategy differs. Also the gains of auto, with titles."""
+    rows: dict[str, Judged] = {}
+    gains: list[tuple[str, AutoGain]] = []
+    free = comparability.find_free_fields(("strategy",), ())
+    comparable: list[Result] = []
+    titles: dict[str, str] = {}
+    for runs, title in zip(groups, _titles(groups), strict=True):
+        by_key: dict[tuple[object, ...], list[Result]] = {}
+        for r in runs:
+            by_key.setdefault(comparability.comparison_key(r, free), []).append(r)
+        for each in by_key.values():
+            if len({r.strategy_requested for r in each}) > 1:
+                comparable += each
+                titles.update((r.run_id, title) for r in each)
+    # In one call, so that the outcomes hold jointly (Holm).
+    for group in compare_by(comparable, ["strategy"]).groups if comparable else ():
+        rows.update((row.run_id, row) for row in group.rows)
+        title = titles[group.rows[0].run_id]
+        several = len({gain.auto for gain in group.worth}) > 1
+        gains += [
+            (f"{title} · {gain.auto}" if several else title, gain) for gain in group.worth if gain.ratio is not None
+        ]
+    return rows, gains
+
+
+def _over(gain: AutoGain, tr: Translate) -> str:
+    if gain.over.startswith("the median"):
+        return tr("the median of the manual layouts")
+    if gain.over.startswith("the best of all"):
+        return tr("the best of all others")
+    return tr("none") if gain.over == "none" else tr("the best manual layout")
+
+
+def _estimate(ratio: Ratio | None) -> Estimate | None:
+    if ratio is None:
+        return None
+    return Estimate(value=ratio.value, low=ratio.low, high=ratio.high, n=min(ratio.n), method=ratio.method)

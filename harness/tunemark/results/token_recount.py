@@ -1,0 +1,64 @@
+"""Count the tokens of some steps from the token file's documents alone, to check the worker's counts independently.
+
+It shares only the order of documents with the worker (`documents.rows`): no batch is formed here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunemark.results.measurement import JobTokens
+from tunemark_worker import row_packing
+from tunemark_worker.contract import Assignment
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenDocuments:
+    """offsets: where documents begin, [documents + 1]. trained: a byte per token, 1 if it is trained on. ids: int32 of
+    all tokens; None if not available."""
+
+    offsets: Sequence[int]
+    trained: bytes | memoryview
+    ids: npt.NDArray[np.int32] | None = None
+
+
+def recount_tokens(found: TokenDocuments, assignment: Assignment, first: int, last: int) -> JobTokens:
+    """The whole job's tokens of steps first to last - 1."""
+    a = assignment
+    lengths = row_packing.training_lengths(
+        [end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate
+    )
+    rows = row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
+    slots = content = trained = 0
+    # The mask may be larger than memory: only the part that the rows hold is read.
+    mask = memoryview(found.trained)
+    for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
+        slots += a.sequence
+        for document, length in row:
+            begin = found.offsets[document]
+            content += length
+            # A document's first token is not predicted.
+            trained += bytes(mask[begin + 1 : begin + length]).count(1)
+    return JobTokens(slots, content, trained)
+
+
+def sample_digests(found: TokenDocuments, assignment: Assignment, step: int) -> list[str]:
+    """The digests of the rows that a step has to train on."""
+    a, ids = assignment, found.ids
+    assert ids is not None, "called only with ids"
+    lengths = row_packing.training_lengths(
+        [end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate
+    )
+    rows = row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
+    parts = [
+        [ids[found.offsets[d] : found.offsets[d] + length].tobytes() for d, length in row]
+        for _, row in itertools.islice(rows, step * a.global_batch, (step + 1) * a.global_batch)
+    ]
+    return [row_packing.hash_row(b"".join(row)) for row in parts]

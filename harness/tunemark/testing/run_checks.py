@@ -1,0 +1,190 @@
+"""Checks by short real runs: planned, launched and judged as by `tunemark run`, in a temporary store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunemark.errors import TunemarkError
+from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plans
+from tunemark.plugin import Catalog, Device, Model, Strategy
+from tunemark.results import Result, Store
+from tunemark.runner.sweep import PreparedRun, RunObserver, prepare_runs, run_sweep
+from tunemark.runner.verification import verify
+from tunemark.testing.bigram_model import NAME as BIGRAMS
+from tunemark.testing.check import Check, fail_check, pass_check, skip_check
+from tunemark.testing.model_checks import check_orphans
+from tunemark_worker import orphans
+
+# Quick on one core, yet enough to fill a window on a device that works asynchronously.
+_SETTINGS: Mapping[str, Any] = {
+    "dataset": "synthetic:documents=256:mean=40:longest=64",
+    "precision": "fp32",
+    "sequence": 64,
+    "micro_batch": 2,
+    "warmup": 2,
+    "steps": 16,
+    "window": 0.2,
+    "target_interval": 0.0,
+    "budget": 60.0,
+    "no_calibrate": True,
+}
+# Runs in which `synchronize` must return early before the check fails: on a busy machine one run may look like that
+# though the device waits; a device that does not wait is caught each time.
+_EARLY_RETURNS = 2
+# Without a record for this long a run is ended; processes of a killed run may take this long to end.
+TIMEOUT_S = 120.0
+_EXIT_S = 2.0
+# The run is killed after this many window edges, in its timed part.
+_KILL_AFTER_EDGES = 3
+# Severities of findings that a correct device or model has in runs so short, or beside other programs.
+_TOLERATED = ("suspect", "unknown", "note")
+
+
+class RunChecks:
+    """Checks that need runs, in a store below `folder`; names are looked up in the catalog."""
+
+    def __init__(self, catalog: Catalog, folder: Path) -> None:
+        self._catalog, self._folder = catalog, folder
+
+    def honesty(self, device: Device) -> Check:
+        """Check that the device has finished when `synchronize` returns, and that nothing makes a run invalid."""
+        subject = f"device {device.name}"
+        early: list[str] = []
+        for _ in range(_EARLY_RETURNS):
+            try:
+                result = self._run(self._plan(BIGRAMS, device.name, "none"))
+            except TunemarkError as error:
+                return skip_check("honesty", subject, _one_line(error))
+            bad = [f for f in result.findings if f.severity == "invalid"]
+            if result.status != "ok":
+                return fail_check("honesty", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
+            early = [f.message for f in bad if f.rule == "sync-does-not-wait"]
+            if not early:
+                break
+        if early:
+            return fail_check("honesty", subject, f"synchronize does not wait: {early[0]}")
+        if bad:
+            return fail_check("honesty", subject, "; ".join(f"{f.rule}: {f.message}" for f in bad))
+        return pass_check("honesty", subject, f"{result.steps_measured} steps: no work was left after each wait")
+
+    def run(self, model: Model) -> Check:
+        """Check that a run of the model has status ok and is not invalid."""
+        subject = f"model {model.name}"
+        try:
+            result = self._run(self._plan(model.name, "cpu", "none", size="1"))
+        except TunemarkError as error:
+            return fail_check("run", subject, _one_line(error))
+        if result.status != "ok":
+            return fail_check("run", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
+        bad = [f"{f.rule}: {f.message}" for f in result.findings if f.severity not in _TOLERATED]
+        if bad:
+            return fail_check("run", subject, "; ".join(bad))
+        return pass_check("run", subject, f"{result.steps_measured} steps on cpu:1, status ok, nothing invalid")
+
+    def kill(self, model: str, device: str, size: str | None, subject: str) -> Check:
+        """Check that no process is left of a run that was killed in its timed part."""
+        if not orphans.is_supported():
+            return skip_check("kill", subject, "this host has no /proc to look for processes in")
+        try:
+            plan = self._plan(model, device, "none", size=size, steps=1_000_000)
+            mark = uuid.uuid4().hex
+            plan = _with_mark(plan, mark)
+            edges, killed = [0], [False]
+            pids: list[int] = []
+
+            def on_record(ready: PreparedRun, record: Mapping[str, Any]) -> None:
+                if record["kind"] == "start":
+                    pids.append(int(record["pid"]))
+                edges[0] += record["kind"] == "edge"
+                if edges[0] >= _KILL_AFTER_EDGES and not killed[0]:
+                    killed[0] = True
+                    for pid in pids:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+
+            result = self._run(plan, on_record)
+        except TunemarkError as error:
+            return skip_check("kill", subject, _one_line(error))
+        if not killed[0]:
+            return fail_check(
+                "kill", subject, f"it ended before it could be killed: {result.each_attempt[-1].evidence}"
+            )
+        left = end_marked_processes(mark)
+        if result.each_attempt[-1].status not in ("killed", "error"):
+            return fail_check("kill", subject, f"after SIGKILL its status is {result.each_attempt[-1].status}")
+        return check_orphans("kill", subject, left, "a run that was killed")
+
+    def parity(self, strategy: Strategy, model: str) -> Check:
+        """Check that the strategy trains as a single process does."""
+        subject = f"strategy {strategy.name}" + (f" on {strategy.devices[0]}" if strategy.devices else "")
+        name = strategy.devices[0] if strategy.devices else "cpu"
+        try:
+            device = self._catalog.device(name)
+            if not device.accelerators():
+                return skip_check("parity", subject, f"there is no {name} on this machine")
+            size = ("2" if strategy.distributed else "1") if name == "cpu" else None
+            plan = self._plan(model, name, strategy.name, size=size, oversubscribe=True)
+            if strategy.name == "none":
+                return skip_check("parity", subject, "it is the reference of the others")
+            store = Store(self._folder / "parity")
+            (ready,) = prepare_runs([plan], store, RunObserver())
+            found = verify(ready, store, self._catalog, timeout_s=TIMEOUT_S, watch=RunObserver())
+        except TunemarkError as error:
+            return skip_check("parity", subject, _one_line(error))
+        if found is None:
+            return skip_check("parity", subject, "it is the reference of the others")
+        if found["failure"]:
+            return fail_check("parity", subject, found["failure"])
+        worst = max(found["loss"], found["gradient_norm"])
+        words = f"over {found['steps']} steps of {model} loss and gradient norm differ from those of "
+        words += f"{found['reference']} by up to {worst:.2g} (limit {found['tolerance']:g})"
+        return (
+            pass_check("parity", subject, words)
+            if worst <= found["tolerance"]
+            else fail_check("parity", subject, words)
+        )
+
+    def _plan(self, model: str, device: str, strategy: str, **more: Any) -> Plan:
+        chosen = {**_SETTINGS, "model": model, "device": device, "strategy": strategy, **more}
+        values = {name: value for name, value in chosen.items() if value is not None}
+        (plan,) = make_plans(make_grid_points(make_experiment(values, None)), self._catalog)
+        return plan
+
+    def _run(self, plan: Plan, on_record: Callable[[PreparedRun, Mapping[str, Any]], None] | None = None) -> Result:
+        store = Store(self._folder / "runs")
+        watch = RunObserver(record=on_record) if on_record else RunObserver()
+        ready = prepare_runs([plan], store, watch)
+        (result,) = run_sweep(
+            ready, store, self._catalog, repeats=1, redo=True, timeout_s=TIMEOUT_S, calibrate=False, watch=watch
+        )
+        return result
+
+
+def end_marked_processes(mark: str) -> list[tuple[int, str]]:
+    """Kill the processes of a marked job that are still there after a moment; returns (pid, command) of each."""
+    deadline_s = time.monotonic() + _EXIT_S
+    left = orphans.find_marked_processes(mark)
+    while left and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+        left = orphans.find_marked_processes(mark)
+    for pid, _ in left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return left
+
+
+def _with_mark(plan: Plan, mark: str) -> Plan:
+    environment = {**plan.launch.environment, orphans.MARK_VARIABLE: mark}
+    return replace(plan, launch=replace(plan.launch, environment=environment))
+
+
+def _one_line(error: TunemarkError) -> str:
+    return "; ".join(" ".join(part.split()) for part in (error.what, error.why, error.next) if part)

@@ -1,0 +1,324 @@
+"""The timed training loop: optimizer steps in contiguous windows, synchronizing with the device only at window edges.
+
+A step is one optimizer update over the global batch. Its loss is the sum of cross-entropies over all predicted tokens
+of the global batch, divided by their number: the same however the batch is split into micro-batches and over ranks.
+Counts in the records are of this rank; the job's counts are their sums over data ranks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
+import torch.distributed as dist
+
+from tunemark_worker import exposed_communication, steady_state
+from tunemark_worker import optimizer as optimizing
+from tunemark_worker import recorder as recording
+from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
+from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
+from tunemark_worker.gradient_norm import clip_gradients, local_part
+
+# Timed windows before the confidence interval is first computed.
+FIRST_INTERVAL_WINDOWS = 12
+# Steps beyond the requested ones that a run may take to become steady, or as many as were requested if that is more.
+UNSTEADY_STEPS = 32
+# First steps for which every rank records hashes of its rows, so that the parent can see duplicate samples.
+SAMPLED_STEPS = 2
+# Seconds between two records of the machine's load.
+LOAD_S = 1.0
+# Reasons to stop. Rank 0 broadcasts the index between windows; 0 is to go on.
+STOP_REASONS = ("", "steps", "target-interval", "budget", "epochs", "interrupted")
+
+PartEnd = Tuple[str, float]
+
+
+class TrainingJob(NamedTuple):
+    """Everything that the loop works on. steps: each item is one step's micro-batches on this rank. factor: of the
+    learning rate, by step. clock, second: two clocks of the host. is_interrupted: whether the end was requested."""
+
+    assignment: Assignment
+    place: Place
+    device: Any
+    strategy: Any
+    model: Any
+    module: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    factor: Callable[[int], float]
+    steps: Iterator[List[Batch]]
+    recorder: recording.Recorder
+    clock: Callable[[], float]
+    second: Callable[[], float]
+    is_interrupted: Callable[[], bool]
+
+
+class WorkerStep(NamedTuple):
+    """The result of one step. Tensors stay on the device until the window's edge. samples: hashes of the step's rows on
+    this rank, None after the first steps."""
+
+    counts: TokenCounts
+    samples: Optional[List[str]]
+    loss_sum: torch.Tensor
+    gradient_norm: torch.Tensor
+    learning_rate: float
+    marks: List[PartEnd]
+    instant_s: float
+
+
+def train(job: TrainingJob) -> str:
+    """Train until there is a reason to stop, and return the reason."""
+    if not job.assignment.breakdown or job.place.ranks == 1:
+        return _train(job, None)
+    with exposed_communication.make_wait_meter(job.place.device, job.clock) as waits:
+        if hasattr(job.strategy, "watch"):
+            job.strategy.watch(waits)
+        return _train(job, waits)
+
+
+def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -> str:
+    witness = _last_updated_parameter(job.module)
+    last: List[torch.Tensor] = []
+    if hasattr(job.device, "follow"):
+        job.device.follow(lambda: _wait_by_reading(witness, last))
+    timing = WindowPlanner(job.assignment, job.device.waits_free)
+    edge_s = _edge(job, witness, 0, 0)
+    began_s = load_s = edge_s
+    job.recorder.write("load", **recording.read_load())
+    done = window = 0
+    while True:
+        reason, length = _agree_on_next(job, timing, done, edge_s - began_s)
+        if reason:
+            return reason
+        taken: List[WorkerStep] = []
+        for batches in job.steps:
+            taken.append(_count_and_step(job, waits, done + len(taken), batches))
+            last[:] = [taken[-1].loss_sum]
+            if len(taken) == length:
+                break
+        if not taken:
+            return "epochs"
+        next_s = _edge(job, witness, window + 1, done + len(taken), taken)
+        timing.add(len(taken), next_s - edge_s, sum(step.counts.content for step in taken))
+        if next_s - load_s >= LOAD_S:
+            job.recorder.write("load", **recording.read_load())
+            load_s = next_s
+        if window == 0:
+            job.recorder.write("phase", name="first_step")
+        edge_s, done, window = next_s, done + len(taken), window + 1
+
+
+def _wait_by_reading(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
+    """Wait for the last step by copying its loss, and an element of a weight that it updated, to the host."""
+    for loss in last:
+        loss.item()
+    _read_element(witness)
+
+
+def _count_and_step(
+    job: TrainingJob, waits: Optional[exposed_communication.WaitMeter], number: int, batches: List[Batch]
+) -> WorkerStep:
+    """waits: for other ranks; None unless parts are timed and there are several ranks."""
+    counts = count_tokens(batches)
+    samples = [row for batch in batches for row in hash_rows(batch)] if number < SAMPLED_STEPS else None
+    return take_step(job, number, batches, counts, samples, waits)
+
+
+def take_step(
+    job: TrainingJob,
+    number: int,
+    batches: List[Batch],
+    counts: TokenCounts,
+    samples: Optional[List[str]] = None,
+    waits: Optional[exposed_communication.WaitMeter] = None,
+) -> WorkerStep:
+    """Take one optimizer step over batches with `counts` tokens. Never reads the content of a tensor on the host."""
+    a = job.assignment
+    marks: List[PartEnd] = []
+
+    def mark(name: str) -> None:
+        if a.breakdown:
+            job.device.synchronize()
+            instant_s = job.clock()
+            if waits is not None:
+                # All waits of a part are recorded together, at its end.
+                marks.append((name, instant_s - waits.taken()))
+                name = exposed_communication.COMMUNICATION
+            marks.append((name, instant_s))
+
+    mark("data")
+    targets = torch.tensor(float(counts.trained), device=job.place.device)
+    if job.place.data_ranks > 1:
+        dist.all_reduce(targets)
+        # Ranks with the same data rank have each added the same tokens.
+        targets = targets * (job.place.data_ranks / float(job.place.ranks))
+    # Data parallelism averages gradients over data ranks, but `targets` is already the sum over them.
+    scale = job.place.data_ranks / targets.clamp(min=1.0)
+    loss_sum = torch.zeros((), device=job.place.device)
+    pipeline_step = getattr(job.strategy, "gradients", None)
+    if pipeline_step is not None:
+        moved = [batch.to(job.place.device) for batch in batches]
+        mark("transfer")
+        loss_sum = pipeline_step(job.model.logits, cross_entropy_sum, moved, scale)
+        mark("pipeline")
+    for m, batch in enumerate(batches if pipeline_step is None else ()):
+        on_device = batch.to(job.place.device)
+        mark("transfer")
+        with _sync_gradients_if(job.module, m == len(batches) - 1):
+            with optimizing.autocast(a.precision, job.place.device):
+                logits = job.model.logits(job.module, on_device)
+            loss = cross_entropy_sum(logits, on_device.labels)
+            mark("forward")
+            (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch's
+            mark("backward")
+        loss_sum += loss.detach()
+    parameters = [p for p in job.module.parameters() if p.requires_grad]
+    norm = getattr(job.strategy, "clip", clip_gradients)(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
+    learning_rate = a.learning_rate * job.factor(number)
+    for group in job.optimizer.param_groups:
+        group["lr"] = learning_rate
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
+    mark("optimizer")
+    return WorkerStep(counts, samples, loss_sum, norm.detach(), learning_rate, marks, job.clock())
+
+
+def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The float32 sum of the cross-entropy of each label given the logits one position before it."""
+    # Shift the labels, not the logits: these are the largest tensor of the step, and a slice would copy them.
+    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+
+
+def _edge(
+    job: TrainingJob, witness: torch.nn.Parameter, window: int, steps: int, taken: Optional[List[WorkerStep]] = None
+) -> float:
+    """Synchronize and read the clocks at the edge where window number `window` begins, and write the records.
+
+    steps: taken since the start. witness_s, in the record: when an element of an updated weight had reached the host,
+    which shows that no work was left, even if `synchronize` does not wait."""
+    job.device.synchronize()
+    instant_s = job.clock()
+    second_s = job.second()
+    _read_element(witness)
+    witness_s = job.second()
+    for i, step in enumerate(taken or ()):
+        is_last = i == len(taken or ()) - 1
+        job.recorder.write(
+            "step",
+            instant_s=step.instant_s,
+            step=steps - len(taken or ()) + i,
+            slots=step.counts.slots,
+            content=step.counts.content,
+            trained=step.counts.trained,
+            targets=step.counts.trained,
+            loss_sum=step.loss_sum.item(),
+            gradient_norm=step.gradient_norm.item(),
+            learning_rate=step.learning_rate,
+            synced=is_last,
+            marks=step.marks or None,
+            **({} if step.samples is None else {"samples": step.samples}),
+        )
+    job.recorder.write(
+        "edge", instant_s=instant_s, window=window, steps=steps, synced=True, second_s=second_s, witness_s=witness_s
+    )
+    return instant_s
+
+
+class WindowPlanner:
+    """Decides from the windows so far how long the next one is, and when to stop."""
+
+    def __init__(self, assignment: Assignment, waits_free: bool) -> None:
+        self._a, self._waits_free = assignment, waits_free
+        self._steps: List[int] = []
+        self._seconds: List[float] = []
+        self._tokens: List[int] = []
+        self._warmup_windows: Optional[int] = None
+        self._next_warmup_check, self._next_interval_check = 1, FIRST_INTERVAL_WINDOWS
+
+    def add(self, steps: int, seconds: float, tokens: int) -> None:
+        self._steps.append(steps)
+        self._seconds.append(seconds)
+        self._tokens.append(tokens)
+
+    def reason(self, done: int, elapsed_s: float) -> str:
+        """The reason to stop now; empty to go on."""
+        if self._a.budget_s is not None and elapsed_s >= self._a.budget_s:
+            return "budget"
+        warm = self._find_warmup()
+        if warm is None:
+            # A run that never becomes steady must end too: then the requested steps are its second half.
+            if self._a.steps is not None and done >= self._a.steps + max(self._a.steps, UNSTEADY_STEPS):
+                return "steps"
+            return ""
+        if self._a.steps is not None and done - sum(self._steps[:warm]) >= self._a.steps:
+            return "steps"
+        timed = len(self._steps) - warm
+        if self._a.target_interval > 0 and timed >= self._next_interval_check:
+            # Rare checks are cheap, and avoid stopping at an interval that is narrow by chance.
+            self._next_interval_check = timed + max(1, timed // 8)
+            interval = steady_state.within_run_interval(self._seconds[warm:], self._tokens[warm:])
+            if interval.low is None or interval.high is None:
+                return ""
+            if (interval.high - interval.low) / 2 < self._a.target_interval * interval.value:
+                return "target-interval"
+        return ""
+
+    def length(self, done: int) -> int:
+        """Number of steps of the next window."""
+        if self._waits_free or not self._seconds:
+            return 1
+        length = int(self._a.window_s * self._steps[-1] / max(self._seconds[-1], 1e-9)) + 1
+        if self._a.steps is not None:
+            length = min(length, max(1, self._a.steps // 8))
+            if self._a.warmup is not None:
+                left = self._a.warmup - done if done < self._a.warmup else self._a.warmup + self._a.steps - done
+                length = min(length, left)
+        return max(1, length)
+
+    def _find_warmup(self) -> Optional[int]:
+        """Number of warm-up windows; None until it is known."""
+        if self._a.warmup is None:
+            # Once found it stays. Checks become rarer, because their cost grows with the number of windows.
+            if self._warmup_windows is None and len(self._steps) >= self._next_warmup_check:
+                self._next_warmup_check = len(self._steps) + max(1, len(self._steps) // 16)
+                self._warmup_windows = steady_state.find_warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
+        elif self._warmup_windows is None:
+            done = 0
+            for window, steps in enumerate([0, *self._steps]):
+                done += steps
+                if done >= self._a.warmup:
+                    self._warmup_windows = window
+                    break
+        return self._warmup_windows
+
+
+def _agree_on_next(job: TrainingJob, timing: WindowPlanner, done: int, elapsed_s: float) -> Tuple[str, int]:
+    """Rank 0's decision, on every rank: (reason to stop, steps of the next window)."""
+    reason = "interrupted" if job.is_interrupted() else timing.reason(done, elapsed_s)
+    length = timing.length(done)
+    if job.place.ranks > 1:
+        decision = torch.tensor([STOP_REASONS.index(reason), length], device=job.place.device)
+        dist.broadcast(decision, src=0)
+        reason, length = STOP_REASONS[int(decision[0])], int(decision[1])
+    return reason, length
+
+
+def _sync_gradients_if(module: Any, is_last: bool) -> Any:
+    """A context in which gradients are synchronized over data ranks only for the last micro-batch of a step."""
+    if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
+        module.set_requires_gradient_sync(is_last)
+        return contextlib.nullcontext()
+    return contextlib.nullcontext() if is_last or not hasattr(module, "no_sync") else module.no_sync()
+
+
+def _last_updated_parameter(module: torch.nn.Module) -> torch.nn.Parameter:
+    """The last trainable parameter with elements on this rank, which the optimizer updates last."""
+    return [p for p in module.parameters() if p.requires_grad and local_part(p).numel()][-1]
+
+
+def _read_element(parameter: torch.nn.Parameter) -> float:
+    """Copy the first element of this rank's part to the host."""
+    return local_part(parameter).flatten()[0].item()

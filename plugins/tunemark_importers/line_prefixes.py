@@ -1,0 +1,134 @@
+"""Strips what precedes a line's own text: launchers' rank labels, time stamps and logging prefixes, in any order.
+
+They are removed one after the other until none is left. Styles: torchrun (`[rank0]:`, `[default0]:`, `[0]:`), srun -l
+(`0: `), mpirun (`[1,0]<stdout>:`), Ray (`(Worker pid=12, ip=10.0.0.1) `), Kubernetes and Docker (ISO 8601 with a zone),
+Python's logging with its comma before the milliseconds, loguru's bars, glog, NeMo, syslog, and transformers' examples,
+whose date is month/day/year.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from typing import NamedTuple
+
+MAX_LINE = 1 << 14
+"""Maximum length of a trainer's line, characters."""
+
+_MAX_PREFIXES = 12
+"""Maximum number of prefixes on one line."""
+
+_DATE = (
+    r"(?:(?P<year>[12][0-9]{3})[-/.](?P<month>[01]?[0-9])[-/.](?P<day>[0-3]?[0-9])"
+    r"|(?P<one>[0-3]?[0-9])(?P<cut>[/.])(?P<two>[0-3]?[0-9])(?P=cut)(?P<late>[12][0-9]{3}))"
+)
+_TIME = r"(?P<hour>[0-2]?[0-9]):(?P<minute>[0-5][0-9]):(?P<second>[0-6][0-9](?:[.,][0-9]{1,9})?)"
+_ZONE = r"(?:\s?(?P<zone>Z|UTC|GMT|[+-][01][0-9]:?[0-5][0-9])(?![0-9A-Za-z]))?"
+_LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|SUCCESS|WARN|WARNING|ERROR|CRITICAL|FATAL)"
+_LOWER_LEVEL = r"(?:trace|debug|info|notice|warn|warning|error|critical|fatal)"
+_END = r"\s*(?:[-|:,]\s+|\|)?\s*"
+
+_DATED = re.compile(rf"\[?\s?{_DATE}(?:[T ]|,\s?){{1,2}}{_TIME}{_ZONE}\s?\]?{_END}")
+_NEMO = re.compile(rf"\[NeMo [A-Z]\s+{_DATE} {_TIME}(?: [^\]\s]+)?\]\s*")
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
+_SYSLOG = re.compile(
+    rf"\[?(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(?P<name>{'|'.join(_MONTHS.split())})\s+(?P<day>[0-3]?[0-9])\s{_TIME}"
+    rf"(?: (?P<year>[12][0-9]{{3}}))?\]?(?: (?P<host>[\w.-]+) (?P<process>[\w./-]+)(?:\[[0-9]+\])?:)?\s*"
+)
+_GLOG = re.compile(rf"[DIWEF](?P<month>[01][0-9])(?P<day>[0-3][0-9]) {_TIME}\s+[0-9]+ [^\]\s]+\]\s*")
+_HOURS = re.compile(rf"\[?{_TIME}\]?(?=[\s|\]-]){_END}")
+_EPOCH = re.compile(r"\[?(?P<epoch>1[0-9]{9}\.[0-9]{1,9})\]?\s*[-|:]?\s+")
+
+_RANK = re.compile(
+    r"\[(?:rank|default|RANK)\s?(?P<a>[0-9]+)\]:?\s?"
+    r"|\[(?P<b>[0-9]+)\]:\s?"
+    r"|\[(?P<c>[0-9]+,[0-9]+)\](?:<std(?:out|err)>)?:?\s?"
+    r"|(?:[Rr]ank|RANK)[ _]?(?P<d>[0-9]+)\s?[:|-]\s"
+    r"|\s{0,5}(?P<e>[0-9]{1,5}):\s"
+    r"|\((?P<f>[\w.:/ -]*\bpid=[0-9]+[^)]*)\)\s?"
+    r"|(?P<g>(?:node|worker|host|pod|gpu|ip)[\w.-]*[0-9][\w.-]*):\s"
+)
+_LOGGER = re.compile(
+    rf"\[(?:titan|{_LEVEL}|{_LOWER_LEVEL})\]:?\s*|info\]\s"
+    rf"|\|?\s*{_LEVEL}\s*\|\s*"
+    # Levels and logger names as joined by Python's logging; a name alone is not a prefix.
+    rf"|{_LEVEL}:[\w.]+:\s?"
+    rf"|(?:[\w.]+ - )?{_LEVEL} - (?:[\w.]+ - )?"
+    rf"|{_LEVEL}:?\s+(?=[\[({{|]|[\w.*<>-]+:[\w<>*-]+:[0-9]+ - )"
+    rf"|{_LEVEL}:\s+"
+    r"|\|?\s*[\w.*<>-]+:[\w<>*-]+:[0-9]+\s+-\s+"
+    rf"|\[(?:{_LEVEL}\|)?[\w./-]+\.py:[0-9]+\]\s*|>> "
+    r"|stdout [FP] "
+)
+
+
+class Prefix(NamedTuple):
+    """A line's own text, and what preceded it.
+
+    rank: the launcher's label in any form, or None. stamp_s: seconds since 1970 in the writer's time zone (in UTC if a
+    zone is given), or since midnight if is_dated is False.
+    """
+
+    text: str
+    rank: str | None = None
+    stamp_s: float | None = None
+    is_dated: bool = False
+
+
+def strip_prefixes(text: str) -> Prefix:
+    """Remove the prefixes; the first time stamp counts."""
+    text = text.lstrip()
+    ranks: list[str] = []
+    stamp: float | None = None
+    dated = False
+    for _ in range(_MAX_PREFIXES):
+        first = text[:1]
+        if not first or first in "{'\"":
+            break
+        if match := _RANK.match(text):
+            ranks.append(next(group for group in match.groups() if group))
+        elif match := (
+            _DATED.match(text) or _NEMO.match(text) or _SYSLOG.match(text) or _GLOG.match(text) or _EPOCH.match(text)
+        ):
+            value = _seconds_since_1970(match.groupdict())
+            if value is None:
+                break
+            if stamp is None or not dated:
+                stamp, dated = value, True
+        elif match := _HOURS.match(text):
+            if stamp is None:
+                stamp = _seconds_of_day(match.groupdict())
+        else:
+            match = _LOGGER.match(text)
+        if not match or not match.end():
+            break
+        text = text[match.end() :].lstrip()
+    return Prefix(text, "/".join(ranks) or None, stamp, dated)
+
+
+def _seconds_of_day(fields: dict[str, str | None]) -> float:
+    hour, minute, second = (fields[name] or "0" for name in ("hour", "minute", "second"))
+    return int(hour) * 3600.0 + int(minute) * 60.0 + float(second.replace(",", "."))
+
+
+def _seconds_since_1970(fields: dict[str, str | None]) -> float | None:
+    """Seconds since 1970 of the fields of a match; None if they are not a valid date."""
+    if epoch := fields.get("epoch"):
+        return float(epoch)
+    # Without a year, assume a leap year: only differences are used.
+    year, month, day = fields.get("year") or fields.get("late") or "2000", fields.get("month"), fields.get("day")
+    if name := fields.get("name"):
+        month = str(_MONTHS.split().index(name) + 1)
+    if one := fields.get("one"):
+        two = fields["two"] or ""
+        # Points separate day.month.year; slashes month/day/year, unless the first is not a month.
+        day_first = fields.get("cut") == "." or int(one) > 12
+        day, month = (one, two) if day_first else (two, one)
+    y, m, d = int(year), int(month or 0), int(day or 0)
+    if not 1 <= m <= 12 or not 1 <= d <= calendar.monthrange(y, m)[1]:
+        return None
+    date = calendar.timegm((y, m, d, 0, 0, 0))
+    shift = 0.0
+    if (zone := fields.get("zone")) and zone[0] in "+-":
+        shift = (int(zone[1:3]) * 3600.0 + int(zone[-2:]) * 60.0) * (1 if zone[0] == "+" else -1)
+    return date + _seconds_of_day(fields) - shift

@@ -1,0 +1,99 @@
+"""Checks of a layout of data, tensor and pipeline parallelism against the model and the batch, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunemark.plugin.descriptors import Architecture, StrategyAxis
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb", "zbv")
+# Pipeline schedules in which a process holds several stages.
+MULTI_STAGE_SCHEDULES = ("interleaved", "zb", "zbv")
+_BOOLEANS = ("true", "false")
+
+
+def one_data_rank(degree: int) -> int:
+    """Number of distinct batches: all ranks of the axis see the same one."""
+    return 1
+
+
+def micro_batches_to_fill(axis: StrategyAxis) -> int:
+    """The fewest micro-batches that fill the pipeline: one per rank of the axis."""
+    return axis.degree
+
+
+def refusal(axes: Sequence[StrategyAxis], a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    """Why this layout cannot train this model, with what to change; None if it can."""
+    by_name = {axis.strategy: axis for axis in axes}
+    names = list(by_name)
+    if {"ddp", "fsdp"} <= set(names) and names.index("ddp") > names.index("fsdp"):
+        return "ddp replicates what fsdp shards: write ddp before fsdp"
+    for axis in axes:
+        if problem := _CHECKS[axis.strategy](axis, a, settings):
+            return problem
+    return None
+
+
+def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    return _check_boolean(axis, "reshard")
+
+
+def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    degree = axis.degree
+    if problem := _check_boolean(axis, "sequence_parallel"):
+        return problem
+    if settings["method"] != "full":
+        return "tp shards weight matrices by name and does not support adapters: use ddp, fsdp or pp, or --method full"
+    if a.num_hidden_layers == 0:
+        return "tp shards layers, and this model has none"
+    for what, number in (("attention heads", a.num_attention_heads), ("key and value heads", a.num_key_value_heads)):
+        if number % degree:
+            return f"tp:{degree} cannot divide {number} {what}: use a degree that divides them"
+    if a.intermediate_size % degree:
+        return f"tp:{degree} cannot divide an MLP of {a.intermediate_size}: use a degree that divides it"
+    if axis.options.get("sequence_parallel") == "true" and settings["sequence"] % degree:
+        return f"tp:{degree} cannot divide a sequence of {settings['sequence']}: use a multiple as --sequence"
+    return None
+
+
+def _check_pipeline(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    schedule = axis.options.get("schedule", "1f1b")
+    if schedule not in SCHEDULES:
+        return f"there is no schedule {schedule!r}: use one of {', '.join(SCHEDULES)}"
+    is_multi_stage = schedule in MULTI_STAGE_SCHEDULES
+    if "virtual" in axis.options and (not is_multi_stage or not axis.options["virtual"].isdecimal()):
+        names = ", ".join(MULTI_STAGE_SCHEDULES)
+        return f"virtual=N, a number of stages per process, is an option of the schedules {names}"
+    per_rank = int(axis.options.get("virtual", "2")) if is_multi_stage else 1
+    if per_rank < 1 or (schedule == "zbv" and per_rank != 2):
+        return f"{schedule} with {per_rank} stages per process: zbv needs exactly 2, the others at least 1"
+    stages = axis.degree * per_rank
+    if stages > a.num_hidden_layers:
+        return f"{a.num_hidden_layers} layers do not fill {stages} stages: use a smaller degree" + (
+            ", or a smaller virtual=N" if is_multi_stage else ""
+        )
+    micro_batches = settings["gradient_accumulation"]
+    fewest = {"gpipe": 1, "zbv": 2 * axis.degree}.get(schedule, axis.degree)
+    unit = "micro-batches (global batch / micro-batch / data ranks)"
+    if micro_batches < fewest:
+        return (
+            f"{schedule} needs at least {fewest} {unit}, there are {micro_batches}: use a larger --global-batch, "
+            "a smaller --micro-batch, or schedule=gpipe"
+        )
+    # torch requires that every round has the same number of micro-batches.
+    rounds = max(1, micro_batches // axis.degree)
+    if schedule in ("interleaved", "zb") and micro_batches % rounds:
+        return (
+            f"{schedule} takes {micro_batches} {unit} in {rounds} rounds, which must be equal: use another "
+            f"--global-batch, preferably a multiple of {axis.degree} micro-batches"
+        )
+    return None
+
+
+def _check_boolean(axis: StrategyAxis, option: str) -> str | None:
+    value = axis.options.get(option, "true")
+    return None if value in _BOOLEANS else f"{option} must be true or false, not {value!r}"
+
+
+_CHECKS = {"ddp": _check_data, "fsdp": _check_data, "tp": _check_tensor, "pp": _check_pipeline}
