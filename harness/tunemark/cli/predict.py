@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.plan import add_experiment_arguments, parse_experiment
+from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog

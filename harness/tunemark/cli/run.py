@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.plan import add_experiment_arguments, parse_experiment, print_plans_and_searches
+from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.plan import print_plans_and_searches
 from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunemark.cli.plan import add_experiment_arguments, parse_experiment, print_plans_and_searches
+from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.run import measure_with_progress
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadExperiment, BadStore, TunemarkError

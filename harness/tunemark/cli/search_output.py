@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from tunemark.cli.plan import plan_row, print_plans
+from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.errors import TunemarkError
 from tunemark.experiment import GridPoint, Plan
 from tunemark.plugin import Catalog

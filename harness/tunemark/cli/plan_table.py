@@ -1,0 +1,137 @@
+"""Plans as a Markdown table or as lines of JSON: what each run is, and what it costs."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from tunemark.experiment import Plan, RunSpec
+from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.units import format_gib, format_giga
+
+
+def print_plans(plans: Sequence[Plan], json: bool) -> None:
+    """Print one JSON object per line, or a Markdown table below a line of the values that all runs share."""
+    if json:
+        for plan in plans:
+            print(json_module.dumps(plan_row(plan), allow_nan=False))
+    else:
+        print(_markdown(plans))
+
+
+def plan_row(plan: Plan) -> dict[str, Any]:
+    accelerator = plan.accelerator
+    return {
+        "run_id": plan.run_id,
+        **asdict(plan.spec),
+        "tokenizer": plan.model.tokenizer.name if plan.model.tokenizer else None,
+        "chip": accelerator.chip,
+        "chips": accelerator.chips,
+        "memory_bytes": accelerator.memory_bytes,
+        "peak_flops": dict(accelerator.peak_flops),
+        "oversubscribed": accelerator.oversubscribed,
+        "is_present": accelerator.is_present,
+        "is_simulated": accelerator.is_simulated,
+        "accelerator_source": accelerator.source,
+        "nodes": accelerator.nodes,
+        "parts": accelerator.parts,
+        "part_memory_bytes": accelerator.part_memory_bytes,
+        "memory_floor_distributed_bytes": _floor_per_memory(plan),
+        "processes": plan.launch.processes,
+        "threads": plan.launch.threads,
+        "data_ranks": plan.data_ranks,
+        "gradient_accumulation": plan.gradient_accumulation,
+        "tokens_per_step": plan.tokens_per_step,
+        "parameters": plan.parameters,
+        "trainable_parameters": plan.trainable_parameters,
+        "flops_per_token": plan.flops_per_token,
+        "hardware_flops_per_token": plan.hardware_flops_per_token,
+        "axes": [asdict(axis) for axis in plan.axes],
+        "flops_per_token_full_attention": plan.flops_per_token_full_attention,
+        "memory_floor_bytes": plan.memory_floor_bytes,
+        "notes": list(plan.notes),
+    }
+
+
+_IDENTITY_COLUMNS: dict[str, Callable[[Plan], str]] = {
+    "model": lambda p: p.spec.model,
+    "dataset": lambda p: p.spec.dataset,
+    "tokenizer": lambda p: p.model.tokenizer.name if p.model.tokenizer else "none",
+    "device": lambda p: p.spec.device,
+    "size": lambda p: p.spec.size,
+    "strategy": lambda p: p.spec.strategy,
+    "precision": lambda p: p.spec.precision,
+    "batching": lambda p: p.spec.batching,
+}
+
+_COST_COLUMNS: dict[str, Callable[[Plan], str]] = {
+    "sequence (tokens)": lambda p: str(p.spec.sequence),
+    "micro batch (sequences)": lambda p: str(p.spec.micro_batch),
+    "global batch (sequences)": lambda p: str(p.spec.global_batch),
+    "accumulation (micro-batches)": lambda p: str(p.gradient_accumulation),
+    "tokens per step (slots)": lambda p: f"{p.tokens_per_step:,}",
+    "parameters": lambda p: f"{p.parameters:,}",
+    "FLOPs per token (GFLOP, causal)": lambda p: format_giga(p.flops_per_token),
+    "memory floor (GiB)": lambda p: format_gib(p.memory_floor_bytes),
+}
+
+# For accelerators with several memories, each of which one process can fill.
+_MEMORY_COLUMNS: dict[str, Callable[[Plan], str]] = {
+    "chips": lambda p: f"{p.accelerator.chips} {p.accelerator.chip}" if p.accelerator.chips else "unknown",
+    "nodes": lambda p: str(p.accelerator.nodes or "unknown"),
+    "memories": lambda p: (
+        f"{p.accelerator.parts} x {format_gib(p.accelerator.part_memory_bytes)} GiB"
+        if p.accelerator.part_memory_bytes
+        else "unknown"
+    ),
+    "floor in one memory": lambda p: _format_floor(p, p.memory_floor_bytes),
+    "floor distributed": lambda p: _format_floor(p, _floor_per_memory(p)),
+}
+
+
+def _floor_per_memory(plan: Plan) -> int | None:
+    """Bytes in each memory if parameters, gradients and optimizer states are sharded over all of them."""
+    parts = plan.accelerator.parts
+    return -(-plan.memory_floor_bytes // parts) if parts else None
+
+
+def _format_floor(plan: Plan, floor: int | None) -> str:
+    capacity = plan.accelerator.part_memory_bytes
+    if floor is None or capacity is None:
+        return "unknown"
+    return f"{format_gib(floor)} GiB: {'fits' if floor <= capacity else 'does not fit'}"
+
+
+_FIXED_COLUMNS = {*_IDENTITY_COLUMNS, "sequence", "micro_batch", "global_batch"}
+
+
+def _markdown(plans: Sequence[Plan]) -> str:
+    if not plans:
+        return "no runs"
+    columns = dict(_IDENTITY_COLUMNS)
+    # Settings that differ from the default identify a run too.
+    for name in (f.name for f in fields(RunSpec) if f.name not in _FIXED_COLUMNS):
+        if any(getattr(p.spec, name) != SETTINGS_BY_NAME[name].default for p in plans):
+            columns[name] = lambda p, name=name: _format_value(p, name)  # type: ignore[misc]  # default binds
+    if any(p.accelerator.parts for p in plans):
+        columns.update(_MEMORY_COLUMNS)
+    shared = {name: read(plans[0]) for name, read in columns.items() if len({read(p) for p in plans}) == 1}
+    varying = {name: read for name, read in columns.items() if name not in shared}
+    lines = ["; ".join(f"{name} {value}" for name, value in shared.items()), ""] if shared else []
+    lines.append(f"| run_id | {' | '.join([*varying, *_COST_COLUMNS])} |")
+    lines.append("|---|" + "---|" * len(varying) + "---:|" * len(_COST_COLUMNS))
+    for plan in plans:
+        cells = [plan.run_id, *(read(plan) for read in (*varying.values(), *_COST_COLUMNS.values()))]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _format_value(plan: Plan, name: str) -> str:
+    value: object = getattr(plan.spec, name)
+    if value is None:
+        return str(SETTINGS_BY_NAME[name].unset)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
