@@ -7,6 +7,7 @@ import pytest
 from tunemark.plugin import Finding
 from tunemark.results import Estimate, JobTokens
 from tunemark.results import run_rules as rules
+from tunemark.results.verdict import decide_verdict, merge_findings
 
 
 def severity(finding: Finding | None) -> str | None:
@@ -106,16 +107,16 @@ def finding(kind: str) -> Finding:
 
 def test_a_verdict_is_the_worst_finding() -> None:
     everything = [finding(kind) for kind in ("note", "unknown", "suspect", "invalid")]
-    assert [rules.decide_verdict(everything[:n], "ok") for n in range(5)] == [
+    assert [decide_verdict(everything[:n], "ok") for n in range(5)] == [
         "valid", "valid", "unknown", "suspect", "invalid",
     ]  # fmt: skip
-    assert rules.decide_verdict(everything[:3], "oom") == "unknown"
-    assert rules.decide_verdict(everything, "oom") == "invalid"
+    assert decide_verdict(everything[:3], "oom") == "unknown"
+    assert decide_verdict(everything, "oom") == "invalid"
 
 
 def test_one_rule_is_told_once_with_its_attempts() -> None:
     rows = [(1, Finding(rule="x", severity="note", message="a")), (2, Finding(rule="x", severity="note", message="b"))]
-    (one,) = rules.merge_findings(rows, 2)
+    (one,) = merge_findings(rows, 2)
     assert one.message == "attempt 1: a; attempt 2: b"
 
 

@@ -13,7 +13,7 @@ from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Finding, Model
 from tunemark.results import ImportedClaim
 from tunemark.results.result import Verdict
-from tunemark.results.run_rules import decide_verdict
+from tunemark.results.verdict import decide_verdict, sort_by_severity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,14 +72,14 @@ def audit_claims(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[A
     audited = [_audit_one(look_up_facts(claim, models)) for claim in claims]
     for index, finding in _compare_claims(audited):
         one = audited[index]
-        found = _sort_by_severity([*one.findings, finding])
+        found = sort_by_severity([*one.findings, finding])
         audited[index] = replace(one, findings=found, verdict=decide_verdict(found, "ok"))
     return audited
 
 
 def _audit_one(facts: ClaimFacts) -> AuditedClaim:
     rate = claim_rates.claimed_rate(facts.claim)
-    found = _sort_by_severity(claim_rules.apply_rules(facts))
+    found = sort_by_severity(claim_rules.apply_rules(facts))
     implied, convention, full = _mfu(facts, rate)
     return AuditedClaim(
         facts=facts, rate=rate, ways=tuple(claim_rates.rederive_rates(facts.claim)), mfu_implied=implied,
@@ -96,11 +96,6 @@ def _mfu(facts: ClaimFacts, rate: claim_rates.ClaimRate | None) -> tuple[float |
     if facts.flops:
         return per_device * facts.flops["causal"], f"causal attention, {words}", per_device * facts.flops["full"]
     return per_device * facts.flops_least, f"without attention, {words}", None
-
-
-def _sort_by_severity(found: Sequence[Finding]) -> tuple[Finding, ...]:
-    order = ("invalid", "suspect", "unknown", "note")
-    return tuple(sorted(found, key=lambda f: order.index(f.severity)))
 
 
 def _compare_claims(audited: Sequence[AuditedClaim]) -> list[tuple[int, Finding]]:

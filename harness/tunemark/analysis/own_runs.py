@@ -10,7 +10,7 @@ from tunemark.analysis.audit import AuditedClaim, audit_claims
 from tunemark.plugin.claims import Claim, ClaimedLayout
 from tunemark.plugin.descriptors import Architecture, Finding, Model
 from tunemark.results.result import Result
-from tunemark.results.run_rules import decide_verdict
+from tunemark.results.verdict import decide_verdict
 
 MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it"
 

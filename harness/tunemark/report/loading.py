@@ -14,8 +14,8 @@ from tunemark.plugin import Catalog, Finding
 from tunemark.report.sections import MAX_DETAILS, UnreadEntry
 from tunemark.results import ImportedClaim, Result, Store, read_stored_claims
 from tunemark.results.result import SCHEMA, decode_result
-from tunemark.results.run_rules import decide_verdict, merge_findings
 from tunemark.results.trace import Trace, read_traces
+from tunemark.results.verdict import add_findings
 
 RUNS = "runs.jsonl"
 
@@ -110,8 +110,7 @@ def decode_any_schema(line: str) -> Result:
     message += f"; unknown to this version and left out: {', '.join(unknown)}" if unknown else ""
     message += f"; missing and taken as unknown: {', '.join(missing)}" if missing else ""
     finding = Finding(rule="other-schema", severity="unknown", message=message)
-    findings = merge_findings([(0, f) for f in (*result.findings, finding)], 1)
-    return msgspec.structs.replace(result, findings=findings, verdict=decide_verdict(findings, result.status))
+    return add_findings(result, [finding])
 
 
 # Values for "unknown" of fields that cannot be null.

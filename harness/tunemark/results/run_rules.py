@@ -14,7 +14,7 @@ from typing import Any
 
 from tunemark.plugin.descriptors import Finding, Severity
 from tunemark.results.measurement import JobTokens
-from tunemark.results.result import Estimate, Status, Verdict
+from tunemark.results.result import Estimate, Status
 from tunemark.results.telemetry import TelemetrySummary
 from tunemark_worker import steady_state
 
@@ -43,18 +43,6 @@ SLOW_SIGMAS = 6.0
 _MAD_TO_SIGMA = 1.4826
 # With two attempts t has one degree of freedom, so a 95 % interval is 12.7 standard errors each way.
 MIN_ATTEMPTS = 3
-
-
-def decide_verdict(findings: Sequence[Finding], status: Status) -> Verdict:
-    """The worst of the findings; a run whose status is not ok is unknown unless something makes it invalid."""
-    severities = {finding.severity for finding in findings}
-    if "invalid" in severities:
-        return "invalid"
-    if status != "ok":
-        return "unknown"
-    if "suspect" in severities:
-        return "suspect"
-    return "unknown" if "unknown" in severities else "valid"
 
 
 def check_loss_finite(losses: Sequence[float]) -> Finding | None:
@@ -329,16 +317,3 @@ def check_status(status: Status, reason: str, evidence: str) -> Finding | None:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.3g} %"
-
-
-def merge_findings(found: Sequence[tuple[int, Finding]], attempts: int) -> tuple[Finding, ...]:
-    """Merge (attempt, finding) pairs into one per rule, the worst severity first; attempt 0 is the whole run."""
-    order = ("invalid", "suspect", "unknown", "note")
-    by_rule: dict[str, list[tuple[int, Finding]]] = {}
-    for number, finding in found:
-        by_rule.setdefault(finding.rule, []).append((number, finding))
-    merged = []
-    for rule, rows in by_rule.items():
-        words = (f"attempt {n}: {f.message}" if attempts > 1 and n else f.message for n, f in rows)
-        merged.append(Finding(rule=rule, severity=rows[0][1].severity, message="; ".join(words)))
-    return tuple(sorted(merged, key=lambda f: order.index(f.severity)))

@@ -34,6 +34,7 @@ from tunemark.results.result import (
     TimedTokens,
 )
 from tunemark.results.token_recount import TokenDocuments, recount_tokens, sample_digests
+from tunemark.results.verdict import decide_verdict, merge_findings
 from tunemark_worker import steady_state
 
 
@@ -134,7 +135,7 @@ def derive_result(
     elif status == "ok":
         whole.append(rules.check_windows(0, 1))
     found += [(0, finding) for finding in whole if finding]
-    noted = rules.merge_findings(found, len(attempts))
+    noted = merge_findings(found, len(attempts))
 
     sums = JobTokens(*(sum(column) for column in zip(*(t.total for t in timed), strict=True))) if timed else None
     seconds = sorted(s for t in timed for s in t.seconds_per_step)
@@ -153,7 +154,7 @@ def derive_result(
     return Result(
         **values,
         status=status,
-        verdict=rules.decide_verdict(noted, status),
+        verdict=decide_verdict(noted, status),
         findings=noted,
         # What the platform reports it selected takes precedence over what the worker requested.
         strategy_selected=_selected(_first(o.get("strategy_selected") for o in (*reversed(watched), *ends)), search),

@@ -26,10 +26,10 @@ from tunemark.plugin import Catalog, Finding
 from tunemark.results import telemetry
 from tunemark.results.measurement import Measurement, read_measurement
 from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
-from tunemark.results.run_rules import decide_verdict, merge_findings
 from tunemark.results.run_statistics import StoredAttempt, derive_result
 from tunemark.results.token_recount import TokenDocuments
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
+from tunemark.results.verdict import add_findings
 from tunemark_worker.contract import Assignment, TokenFile, token_file_offsets
 
 # Roughly what a short attempt writes.
@@ -244,18 +244,15 @@ def make_identity(plan: Plan) -> RunIdentity:
 
 def add_plugin_findings(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
     """Add the plugins' findings to a result; a plugin that fails adds a finding that makes the verdict unknown."""
-    found = [(0, finding) for finding in result.findings]
+    found: list[Finding] = []
     for plugin, function in catalog.observers("tunemark_audit"):
         try:
-            found += [
-                (0, msgspec.convert(f, Finding, from_attributes=True)) for f in function(plan=plan, result=result)
-            ]
+            found += [msgspec.convert(f, Finding, from_attributes=True) for f in function(plan=plan, result=result)]
         # Third-party code may raise anything.
         except Exception as error:
             message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
-            found.append((0, Finding(rule="audit-failed", severity="unknown", message=message)))
-    every = merge_findings(found, 1)
-    return msgspec.structs.replace(result, findings=every, verdict=decide_verdict(every, result.status))
+            found.append(Finding(rule="audit-failed", severity="unknown", message=message))
+    return add_findings(result, found)
 
 
 def _derive(entries: list[_Entry]) -> Result:
