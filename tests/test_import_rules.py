@@ -21,6 +21,7 @@ _RUNTIMES = [
 _STATIONS = (
     "errors",
     "units",
+    "markdown",
     "cache",
     "plugin",
     "scaffold",

@@ -1,12 +1,21 @@
-"""Formatting of numbers for display: SI values to text in the scale of a unit. The text is never parsed again."""
+"""Formatting of numbers for display: SI values to text in the scale of a unit, "-" for an unknown value.
+
+The text is never parsed again."""
 
 from __future__ import annotations
 
 GIB = 1 << 30
 
 
-def format_significant(value: float, digits: int = 4) -> str:
+def format_number(value: float | None, spec: str, scale: float = 1.0) -> str:
+    """`value` times `scale` by a format specification, such as ".1f"."""
+    return "-" if value is None else format(value * scale, spec)
+
+
+def format_significant(value: float | None, digits: int = 4) -> str:
     """`value` with that many significant digits, never in exponent form."""
+    if value is None:
+        return "-"
     if value == 0:
         return "0"
     decimals = digits - 1
@@ -18,9 +27,19 @@ def format_significant(value: float, digits: int = 4) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def format_gib(value_bytes: float) -> str:
+def format_percent(fraction: float | None, spec: str = ".1f") -> str:
+    """A fraction as a number of percent, without the sign, for tables."""
+    return format_number(fraction, spec, 100)
+
+
+def format_percentage(fraction: float) -> str:
+    """A fraction in percent with up to three digits and the sign: 2.5 %."""
+    return f"{100 * fraction:.3g} %"
+
+
+def format_gib(value_bytes: float | None) -> str:
     """Bytes as a number of GiB (2^30 bytes), without the unit, for tables."""
-    return format_significant(value_bytes / GIB)
+    return "-" if value_bytes is None else format_significant(value_bytes / GIB)
 
 
 def format_giga(value: float) -> str:

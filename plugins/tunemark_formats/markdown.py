@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+from tunemark.markdown import escape, markdown_table
 from tunemark.report import Report, ReportTable
-from tunemark.report.formatting import escape
 from tunemark.report.translation import Translate, make_translator
 from tunemark_formats import cells
 
@@ -36,11 +36,11 @@ def render(report: Report) -> bytes:
 
 def _table(table: ReportTable, report: Report, tr: Translate) -> str:
     shown_columns = cells.informative_columns(table)
-    lines = ["| " + " | ".join(escape(cells.format_header(table.columns[i], tr)) for i in shown_columns) + " |"]
-    lines.append("|" + "".join("---:|" if cells.is_numeric(table, i) else "---|" for i in shown_columns))
+    header = [escape(cells.format_header(table.columns[i], tr)) for i in shown_columns]
+    align = "".join("<>"[cells.is_numeric(table, i)] for i in shown_columns)
     shown_rows = cells.informative_rows(table)
     columns = [_column(table, i, shown_rows, report, tr) for i in shown_columns]
-    lines += [f"| {' | '.join(row)} |" for row in zip(*columns, strict=True)]
+    lines = [markdown_table(header, zip(*columns, strict=True), align)]
     if len(shown_rows) < len(table.rows):
         lines += ["", cells.omitted_rows_text(len(table.rows) - len(shown_rows), tr)]
     return "\n".join(lines)

@@ -13,9 +13,10 @@ import pytest
 from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
+from tunemark.markdown import escape
 from tunemark.plugin import Catalog, Finding
 from tunemark.report import exit_code, make_report, read_report, runs_table, verdict_line, verdict_lines, write_report
-from tunemark.report.formatting import escape, format_estimate, round_to_interval
+from tunemark.report.formatting import format_estimate, round_to_interval
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
 

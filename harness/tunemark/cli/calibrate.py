@@ -52,9 +52,9 @@ def execute(args: argparse.Namespace) -> int:
 
 def _text(one: Calibration) -> str:
     """The fitted constants, and the prediction error of each probe."""
+    from tunemark.markdown import markdown_table
     from tunemark.predict.calibration import SELECTIVE
-    from tunemark.report.comparison import markdown_table
-    from tunemark.units import format_giga, format_significant
+    from tunemark.units import format_giga, format_percent, format_significant
 
     f, e = one.facts, one.facts.efficiency
     products = [
@@ -84,15 +84,15 @@ def _text(one: Calibration) -> str:
     title = f"{key.device}, {key.chip}: {key.processes} process(es) of {key.threads} thread(s), torch {key.torch}"
     probes = []
     for p in one.probes:
-        error = f"{100 * (p.predicted_s / p.measured_s - 1):+.0f}"
+        error = format_percent(p.predicted_s / p.measured_s - 1, "+.0f")
         probes.append([p.name, format_significant(p.measured_s, 3), format_significant(p.predicted_s, 3), error])
     return "\n".join(
         [
             title,
             "",
-            markdown_table(["constant", "value"], [list(row) for row in figures], 1),
+            markdown_table(["constant", "value"], figures, "<>"),
             "",
-            markdown_table(["probe", "measured (s)", "fitted (s)", "error (%)"], probes, 1),
+            markdown_table(["probe", "measured (s)", "fitted (s)", "error (%)"], probes, "<>"),
             "",
             f"measured in {one.seconds:.0f} s; valid for this device, chip, processes, threads, torch, "
             "allocator and formulas",

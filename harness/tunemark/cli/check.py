@@ -11,6 +11,8 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
+from tunemark.markdown import markdown_table
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "plugin, its distribution, or a name that it offers; a dataset may have options"
@@ -35,8 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))
     else:
-        print("| check | subject | outcome | reason |\n|---|---|---|---|")
-        for c in checks:
-            print(f"| {c.name} | {c.subject} | {c.outcome} | {' '.join(c.reason.split()).replace('|', '/')} |")
+        rows = [[c.name, c.subject, c.outcome, " ".join(c.reason.split())] for c in checks]
+        print(markdown_table(["check", "subject", "outcome", "reason"], rows, "<"))
         print(f"\n{args.plugin}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     return 1 if counts["failed"] else 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
+from tunemark.markdown import markdown_table
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsToolOutput, ToolReading
 from tunemark.units import format_gib, format_giga, format_significant
@@ -206,9 +207,7 @@ def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     if not rows:
         return f"no {kind}"
     columns, cells = _CELLS[kind]
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += [f"| {' | '.join(each.replace('|', '/') for each in cells(row))} |" for row in rows]
-    return "\n".join(lines)
+    return markdown_table(columns, map(cells, rows), "<")
 
 
 def _device_cells(row: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunemark.experiment import Plan, RunSpec
 from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.markdown import markdown_table
 from tunemark.units import format_gib, format_giga
 
 
@@ -120,12 +121,9 @@ def _markdown(plans: Sequence[Plan]) -> str:
     shared = {name: read(plans[0]) for name, read in columns.items() if len({read(p) for p in plans}) == 1}
     varying = {name: read for name, read in columns.items() if name not in shared}
     lines = ["; ".join(f"{name} {value}" for name, value in shared.items()), ""] if shared else []
-    lines.append(f"| run_id | {' | '.join([*varying, *_COST_COLUMNS])} |")
-    lines.append("|---|" + "---|" * len(varying) + "---:|" * len(_COST_COLUMNS))
-    for plan in plans:
-        cells = [plan.run_id, *(read(plan) for read in (*varying.values(), *_COST_COLUMNS.values()))]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    rows = ([plan.run_id, *(read(plan) for read in (varying | _COST_COLUMNS).values())] for plan in plans)
+    table = markdown_table(["run_id", *varying, *_COST_COLUMNS], rows, "<" * (1 + len(varying)) + ">")
+    return "\n".join([*lines, table])
 
 
 def _format_value(plan: Plan, name: str) -> str:

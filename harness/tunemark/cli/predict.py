@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
+from tunemark.markdown import markdown_table
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -213,27 +214,22 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool) -> None:
         for row in found:
             print(json.dumps(row, allow_nan=False))
         return
-    lines = [
-        "Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations.",
-        "",
-        "| id | strategy | step time (s) | tokens/s per device (slots) | memory of the fullest rank (GB) |",
-        "|---|---|---:|---:|---:|",
-    ]
+    header = ["id", "strategy", "step time (s)", "tokens/s per device (slots)", "memory of the fullest rank (GB)"]
+    rows = []
     for row in found:
         if "reason" in row:
-            lines.append(f"| {_cell(row['id'])} | cannot be expressed: {_cell(row['reason'])} | | | |")
+            rows.append([row["id"], f"cannot be expressed: {row['reason']}", "", "", ""])
             continue
-        step = f"{row['step_time_s']:.3g} [{row['step_time_low_s']:.3g}, {row['step_time_high_s']:.3g}]"
-        rate = (
-            f"{row['tokens_per_s_per_device']:,.0f} "
-            f"[{row['tokens_per_s_per_device_low']:,.0f}, {row['tokens_per_s_per_device_high']:,.0f}]"
-        )
-        held = (
-            f"{row['memory_bytes'] / 1e9:.3g} [{row['memory_low_bytes'] / 1e9:.3g}, "
-            f"{row['memory_high_bytes'] / 1e9:.3g}]"
-        )
-        lines.append(f"| {_cell(row['id'])} | {row['strategy']} | {step} | {rate} | {held} |")
-    print("\n".join(lines))
+        figures = ("step_time{}_s", ".3g", 1), ("tokens_per_s_per_device{}", ",.0f", 1), ("memory{}_bytes", ".3g", 1e9)
+        rows.append([row["id"], row["strategy"], *(_format_bounds(row, *figure) for figure in figures)])
+    print("Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations.\n")
+    print(markdown_table(header, rows, "<<>"))
+
+
+def _format_bounds(row: Mapping[str, Any], name: str, spec: str, unit: float) -> str:
+    """A predicted figure with its bounds. name: of the figure, with a place for `_low` and `_high`."""
+    value, low, high = (format(row[name.format(part)] / unit, spec) for part in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _print_simulated(found: Sequence[dict[str, Any]], is_json: bool) -> None:
@@ -241,35 +237,27 @@ def _print_simulated(found: Sequence[dict[str, Any]], is_json: bool) -> None:
         for row in found:
             print(json.dumps(row, allow_nan=False))
         return
-    lines = [
-        "FLOPs, bytes sent and memory by the simulated engine: each distinct rank was stepped under fake tensors;",
-        "memory is what its tensors hold. The step time is the analytic engine's, with bounds of two standard",
-        "deviations in brackets.",
-        "",
-        "| id | strategy | rank | FLOPs of matrices (GFLOP) | sent (MB) | collectives | memory (GB) "
-        "| phase of peak memory | step time (s), analytic |",
-        "|---|---|---:|---:|---:|---|---:|---|---:|",
-    ]
+    header = ["id", "strategy", "rank", "FLOPs of matrices (GFLOP)", "sent (MB)", "collectives", "memory (GB)",
+              "phase of peak memory", "step time (s), analytic"]  # fmt: skip
+    rows = []
     for row in found:
         if "reason" in row:
-            lines.append(f"| {_cell(row['id'])} | {_cell(row['strategy'])} | | {_cell(row['reason'])} | | | | | |")
+            rows.append([row["id"], row["strategy"], "", row["reason"], *[""] * 5])
             continue
-        step = f"unknown: {_cell(row.get('step_time_reason', ''))}"
+        step = f"unknown: {row.get('step_time_reason', '')}"
         if row["step_time_s"] is not None:
-            step = f"{row['step_time_s']:.3g} [{row['step_time_low_s']:.3g}, {row['step_time_high_s']:.3g}]"
+            step = _format_bounds(row, "step_time{}_s", ".3g", 1)
         for rank in row["ranks"]:
             kinds: dict[str, int] = {}
             for each in rank["collectives"]:
                 kinds[each["kind"]] = kinds.get(each["kind"], 0) + each["count"]
-            cells = [
-                _cell(row["id"]), _cell(row["strategy"]), str(rank["rank"]), f"{rank['flops'] / 1e9:,.4g}",
+            rows.append([
+                row["id"], row["strategy"], str(rank["rank"]), f"{rank['flops'] / 1e9:,.4g}",
                 f"{rank['communicated_bytes'] / 1e6:,.4g}",
                 ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none",
                 f"{rank['memory_bytes'] / 1e9:.4g}", f"{rank['peak_phase']} ({rank['peak_operator']})", step,
-            ]  # fmt: skip
-            lines.append(f"| {' | '.join(cells)} |")
-    print("\n".join(lines))
-
-
-def _cell(words: str) -> str:
-    return " ".join(words.replace("|", "\\|").split())
+            ])  # fmt: skip
+    print("FLOPs, bytes sent and memory by the simulated engine: each distinct rank was stepped under fake tensors;")
+    print("memory is what its tensors hold. The step time is the analytic engine's, with bounds of two standard")
+    print("deviations in brackets.\n")
+    print(markdown_table(header, rows, "<<>>><><>"))

@@ -11,12 +11,11 @@ from typing import Any
 from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.errors import TunemarkError
 from tunemark.experiment import GridPoint, Plan
+from tunemark.markdown import escape, markdown_table
 from tunemark.plugin import Catalog
 from tunemark.predict.absent_device import AbsentDeviceSearch, make_absent_device_search
 from tunemark.predict.search import LayoutOption, SearchLog, search_layouts
 from tunemark.predict.search_problem import make_search_problem
-from tunemark.report.comparison import markdown_table
-from tunemark.report.formatting import escape
 from tunemark.report.search import explain_choice, format_prediction, memory_text, search_text
 from tunemark.runner.search_trials import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 from tunemark.units import format_significant
@@ -132,7 +131,7 @@ def _table(predictions: Sequence[tuple[AbsentDeviceSearch, SearchLog]]) -> str:
     for i, (one, log) in enumerate(predictions):
         cells = [str(values[name][i]) for name in own]
         rows.append([*cells, one.chip, str(one.size), *_cells(one, log.chosen, log.memory_bytes)])
-    return "\n".join(["; ".join(shared), "", markdown_table(header, rows, len(own) + 4)])
+    return "\n".join(["; ".join(shared), "", markdown_table(header, rows, "<" * (len(own) + 4) + ">")])
 
 
 def _cells(one: AbsentDeviceSearch, chosen: LayoutOption | None, capacity: float | None) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tunemark.markdown import markdown_table
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
@@ -107,15 +109,15 @@ SETTINGS_BY_NAME = {each.name: each for each in SETTINGS}
 
 def settings_table() -> str:
     """All settings as a Markdown table."""
-    lines = ["| flag | TOML key | default | values | meaning |", "|---|---|---|---|---|"]
+    rows = []
     for each in SETTINGS:
         values = ", ".join(f"`{c}`" for c in each.choices) or {str: "text", int: "integer", float: "number"}.get(
             each.type, "`true`, `false`"
         )
         flag = f"`{each.flag}`" + (", `-o`" if each.name == "output" else "")
         values += ", list" if each.is_axis else ""
-        lines.append(f"| {flag} | `{each.name}` | `{format_default(each)}` | {values} | {each.help} |")
-    return "\n".join(lines)
+        rows.append([flag, f"`{each.name}`", f"`{format_default(each)}`", values, each.help])
+    return markdown_table(["flag", "TOML key", "default", "values", "meaning"], rows, "<")
 
 
 def format_default(setting: Setting) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tunemark.analysis import comparability
 from tunemark.analysis.compare import AutoGain, Comparison, ComparisonGroup, ComparisonRow, UnmatchedRun
-from tunemark.report.formatting import escape, format_estimate
-from tunemark.results.ratio import Ratio
-from tunemark.units import format_gib, format_significant
+from tunemark.markdown import escape, markdown_table
+from tunemark.report.formatting import format_estimate, format_ratio
+from tunemark.units import format_gib, format_number, format_percent, format_significant
 
 # The shared settings of a group that are shown, in this order.
 _SHARED_FIELDS = (
@@ -26,9 +25,6 @@ _WORTH_WORDS = (
     "The best of several is partly the luckiest of them, so that auto's gain over it is understated. Regret: the share "
     "of the best other layout's rate that auto leaves; of the layouts measured here."
 )
-
-# Half-width over ratio from which on the interval is so wide that two digits are enough.
-_WIDE = 0.25
 
 
 def comparison_text(found: Comparison) -> str:
@@ -48,28 +44,6 @@ def comparison_text(found: Comparison) -> str:
     return "\n\n".join([*parts, "\n".join(escape(note) for note in notes)])
 
 
-def ratio_text(ratio: Ratio | None) -> str:
-    """A ratio with its interval, to the digits that the interval supports: 1.034 (1.012 to 1.057)."""
-    if ratio is None:
-        return "-"
-    if ratio.low is None or ratio.high is None:
-        return f"{format_significant(ratio.value, 3)} (no interval)"
-    half = (ratio.high - ratio.low) / 2
-    if half > _WIDE * ratio.value:
-        value, low, high = (format_significant(x, 2) for x in (ratio.value, ratio.low, ratio.high))
-        return f"{value} ({low} to {high})"
-    # A width below a millionth is rounding.
-    decimals = max(0, 1 - math.floor(math.log10(half))) if half > 1e-6 else 4
-    value, low, high = (f"{x:,.{decimals}f}" for x in (ratio.value, ratio.low, ratio.high))
-    return f"{value} ({low} to {high})"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table whose first `left` columns are text."""
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * left + "---:|" * (len(header) - left)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def _group(group: ComparisonGroup, by: Sequence[str]) -> str:
     shared = "; ".join(
         f"{name.replace('_', ' ')} {_format_value(group.shared[name])}"
@@ -86,8 +60,8 @@ def _group(group: ComparisonGroup, by: Sequence[str]) -> str:
         del columns["simulated"]
     base = escape(group.baseline) if group.baseline is not None else "nothing"
     header = [" ".join(by) or "run", *(name.format(base=base) for name in columns)]
-    table = markdown_table(header, [[escape(row.label), *(read(row) for read in columns.values())] for row in rows], 1)
-    lines = [escape(shared), "", table]
+    cells = [[escape(row.label), *(read(row) for read in columns.values())] for row in rows]
+    lines = [escape(shared), "", markdown_table(header, cells, "<>")]
     if group.worth:
         lines += ["", "What automatic parallelization is worth:"]
         for name in dict.fromkeys(gain.auto for gain in group.worth):
@@ -107,15 +81,15 @@ def _gains_table(worth: Sequence[AutoGain]) -> list[str]:
         regret = "-"
         if gain.regret is not None:
             r = gain.regret
-            regret = f"{100 * r.value:.1f}"
+            regret = format_percent(r.value)
             if r.low is not None and r.high is not None:
-                regret += f" ({100 * r.low:.1f} to {100 * r.high:.1f})"
+                regret += f" ({format_percent(r.low)} to {format_percent(r.high)})"
         against = escape(", ".join(gain.against)) or "-"
-        paid = "-" if gain.paid_back_s is None else f"{gain.paid_back_s:,.0f}"
-        rows.append([escape(gain.over), against, ratio_text(gain.ratio), regret, paid, gain.outcome])
+        paid = format_number(gain.paid_back_s, ",.0f")
+        rows.append([escape(gain.over), against, format_ratio(gain.ratio), regret, paid, gain.outcome])
     name = escape(worth[0].auto)
     header = [f"{name} over", "which is", "ratio (95 %)", "regret (%)", "search paid back (s)", f"{name} is"]
-    lines = [markdown_table(header, rows, 2)]
+    lines = [markdown_table(header, rows, "<<>")]
     lines += [f"- {escape(gain.over)}: {escape(gain.reason)}" for gain in worth if gain.reason]
     return lines
 
@@ -140,13 +114,13 @@ def _memory(row: ComparisonRow) -> str:
 
 
 _COLUMNS: dict[str, Callable[[ComparisonRow], str]] = {
-    "tokens/s (content)": lambda row: format_estimate(row.tokens_per_s) if row.tokens_per_s else "-",
+    "tokens/s (content)": lambda row: format_estimate(row.tokens_per_s),
     "attempts": lambda row: str(row.attempts),
-    "ratio to {base} (95 %)": lambda row: ratio_text(row.ratio),
+    "ratio to {base} (95 %)": lambda row: format_ratio(row.ratio),
     "outcome": lambda row: row.outcome,
     "memory (GiB)": _memory,
-    "to first step (s)": lambda row: "-" if row.time_to_first_step_s is None else f"{row.time_to_first_step_s:.1f}",
-    "search (s)": lambda row: "-" if row.search_s is None else f"{row.search_s:.1f}",
+    "to first step (s)": lambda row: format_number(row.time_to_first_step_s, ".1f"),
+    "search (s)": lambda row: format_number(row.search_s, ".1f"),
     "selected": lambda row: escape(_selected(row.strategy_selected)),
     "status": lambda row: row.status,
     "verdict": lambda row: row.verdict,

@@ -1,16 +1,16 @@
-"""Formatting of numbers to the digits that their interval supports, and escaping for Markdown."""
+"""Formatting of estimates and ratios to the digits that their interval supports; "-" for an unknown one."""
 
 from __future__ import annotations
 
 import math
-import re
 
 import msgspec
 
+from tunemark.results.ratio import Ratio
 from tunemark.results.result import Estimate
 from tunemark.units import format_significant
 
-# Half-width over value from which on both bounds are shown: a ratio's bounds are then visibly asymmetric.
+# Half-width over value from which on two digits are enough, and both bounds are shown: they are visibly asymmetric.
 _WIDE = 0.25
 
 
@@ -31,11 +31,13 @@ def half_width(estimate: Estimate) -> float | None:
 
 
 def format_estimate(
-    estimate: Estimate, *, percent: bool = False, no_interval: str = "(no interval)", to: str = "to"
+    estimate: Estimate | None, *, percent: bool = False, no_interval: str = "(no interval)", to: str = "to"
 ) -> str:
     """The value with its half-width, in percent if requested; with both bounds where the interval is wide.
 
     no_interval, to: these texts in the reader's language."""
+    if estimate is None:
+        return "-"
     value, half = round_to_interval(estimate)
     width = half_width(estimate)
     if half is None or width is None or estimate.low is None or estimate.high is None:
@@ -52,12 +54,17 @@ def scale_estimate(estimate: Estimate, factor: float) -> Estimate:
     return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
 
 
-def escape(text: str) -> str:
-    """The text on one line, with the characters escaped that are Markdown syntax."""
-    if _is_plain(text) and "  " not in text:
-        return text
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", re.sub(r"\s+", " ", text))
-
-
-# Most texts have nothing to escape.
-_is_plain = re.compile(r"[A-Za-z0-9 .,:;%/()+=±·-]*").fullmatch
+def format_ratio(ratio: Ratio | None) -> str:
+    """A ratio with both bounds: 1.034 (1.012 to 1.057)."""
+    if ratio is None:
+        return "-"
+    if ratio.low is None or ratio.high is None:
+        return f"{format_significant(ratio.value, 3)} (no interval)"
+    half = (ratio.high - ratio.low) / 2
+    if half > _WIDE * ratio.value:
+        value, low, high = (format_significant(x, 2) for x in (ratio.value, ratio.low, ratio.high))
+        return f"{value} ({low} to {high})"
+    # A width below a millionth is rounding.
+    decimals = max(0, 1 - math.floor(math.log10(half))) if half > 1e-6 else 4
+    value, low, high = (f"{x:,.{decimals}f}" for x in (ratio.value, ratio.low, ratio.high))
+    return f"{value} ({low} to {high})"

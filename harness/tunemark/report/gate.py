@@ -8,9 +8,8 @@ from xml.etree import ElementTree
 
 from tunemark.analysis import comparability
 from tunemark.analysis.gate import BaselineSensitivity, Gate, GatedRun, format_sample_size
-from tunemark.report.comparison import markdown_table
-from tunemark.report.formatting import escape
-from tunemark.units import format_significant
+from tunemark.markdown import escape, markdown_table
+from tunemark.units import format_percent, format_percentage, format_significant
 
 _MARKS = {"pass": "PASS", "fail": "FAIL", "no verdict": "NO VERDICT"}
 # A bot finds its previous comment by this, to replace it.
@@ -55,18 +54,18 @@ def gate_junit(found: Gate) -> bytes:
 def outlook_text(found: Sequence[BaselineSensitivity], power: float, false_alarms: float) -> str:
     """How many attempts it takes to detect each change, for each run of a baseline."""
     changes = list(dict.fromkeys(change for one in found for change in one.needed))
-    header = ["run", *(f"to see {_percent(float(change))} slower" for change in changes)]
+    header = ["run", *(f"to see {format_percentage(float(change))} slower" for change in changes)]
     header[1:1] = ["noise (%)", "between", "series", "attempts"]
     rows = []
     for one in found:
-        noise = "unknown" if one.noise is None else format_significant(100 * one.noise, 2)
+        noise = "unknown" if one.noise is None else _noise(one.noise)
         cells = [escape(one.label), noise, one.unit, str(one.series), str(one.attempts)]
         rows.append([*cells, *(_needed(one, change) for change in changes)])
-    lines = [markdown_table(header, rows, 1), ""]
+    lines = [markdown_table(header, rows, "<>"), ""]
     lines += [f"- {escape(one.label)}: {escape(one.reason)}" for one in found if one.reason]
     lines.append(
-        f"With {_percent(power)} power, and a false alarm in {_percent(false_alarms)} of unchanged runs. Noise: "
-        "standard deviation of log throughput. The uncertainty of that estimate is accounted for."
+        f"With {format_percentage(power)} power, and a false alarm in {format_percentage(false_alarms)} of unchanged "
+        "runs. Noise: standard deviation of log throughput. The uncertainty of that estimate is accounted for."
     )
     return "\n".join(lines)
 
@@ -88,14 +87,14 @@ def _table(runs: Sequence[GatedRun]) -> str:
             escape(one.label) + (" SIMULATED" if one.simulated else ""),
             _MARKS[one.verdict],
             _ratio(one),
-            "-" if one.power is None else f"{100 * one.power:.0f}",
+            format_percent(one.power, ".0f"),
             str(one.attempts),
             str(one.baseline_attempts),
-            "-" if one.noise is None else format_significant(100 * one.noise, 2),
+            _noise(one.noise),
         ]
         for one in runs
     ]
-    return markdown_table(header, rows, 2)
+    return markdown_table(header, rows, "<<>")
 
 
 def _ratio(one: GatedRun) -> str:
@@ -118,15 +117,16 @@ def _differences(one: GatedRun) -> list[str]:
 
 
 def _criteria(found: Gate) -> str:
+    change, power, false_alarms = map(format_percentage, (found.change, found.power, found.false_alarms))
     return (
-        f"Criteria: a slow-down of {_percent(found.change)} is detected with {_percent(found.power)} power, and "
-        f"at most {_percent(found.false_alarms)} of unchanged sets of runs fail. Student's t on log throughput, "
+        f"Criteria: a slow-down of {change} is detected with {power} power, and "
+        f"at most {false_alarms} of unchanged sets of runs fail. Student's t on log throughput, "
         "one-sided, the noise of baseline and run taken together."
     )
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"
+def _noise(noise: float | None) -> str:
+    return format_significant(None if noise is None else 100 * noise, 2)
 
 
 def _xml(text: str) -> str:

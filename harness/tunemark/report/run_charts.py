@@ -12,7 +12,7 @@ from tunemark.report.labels import device_of, make_labels, origin_of
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate, ImportedClaim, Result
 from tunemark.results.trace import Trace
-from tunemark.units import GIB
+from tunemark.units import GIB, format_percent
 
 # Rows of a chart that stay readable; the tables in the files have all.
 MAX_ROWS = 40
@@ -159,7 +159,7 @@ def slots_chart(results: Sequence[Result], names: Sequence[str], tr: Translate) 
             continue
         t = r.tokens
         parts = (t.trained / t.slots, (t.content - t.trained) / t.slots, (t.slots - t.content) / t.slots)
-        note = tr("{percent} % padding", percent=f"{100 * parts[2]:.1f}")
+        note = tr("{percent} % padding", percent=format_percent(parts[2]))
         rows.append(StackedBar(label=name, parts=parts, note=note, origin=origin_of(r), run_id=r.run_id))
     if not rows:
         return None

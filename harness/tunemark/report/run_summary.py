@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tunemark.markdown import escape, markdown_table
 from tunemark.report.definitions import NOTES
-from tunemark.report.formatting import escape, format_estimate
+from tunemark.report.formatting import format_estimate
 from tunemark.report.labels import make_labels
 from tunemark.report.translation import make_translator
 from tunemark.results.imported_claims import ImportedClaim
 from tunemark.results.result import Estimate, Result
-from tunemark.units import format_gib, format_significant
+from tunemark.units import format_gib, format_number, format_percent, format_significant
 
 # Relative difference up to which the content rate is shown instead of slot and trained rates, too.
 _DIFFERS = 0.01
@@ -29,36 +30,34 @@ def runs_table(results: Sequence[Result]) -> str:
     names = {n: read for n, read in identity.items() if not (several and n in shared)}
     if not several:
         names = {n: _IDENTITY[n] for n in ("model", "device", "strategy")}
-    numbers: dict[str, Callable[[Result], str]] = {"tokens/s (content)": lambda r: _rate(r.tokens_per_s)}
+    numbers: dict[str, Callable[[Result], str]] = {"tokens/s (content)": lambda r: format_estimate(r.tokens_per_s)}
     if any(_differs(r, r.slot_tokens_per_s) for r in results):
-        numbers["tokens/s (slots)"] = lambda r: _rate(r.slot_tokens_per_s)
+        numbers["tokens/s (slots)"] = lambda r: format_estimate(r.slot_tokens_per_s)
     if any(_differs(r, r.trained_tokens_per_s) for r in results):
-        numbers["tokens/s (trained)"] = lambda r: _rate(r.trained_tokens_per_s)
+        numbers["tokens/s (trained)"] = lambda r: format_estimate(r.trained_tokens_per_s)
     numbers["n"] = _n
     if any(r.held_out for r in results):
-        numbers["held-out loss before (nat)"] = lambda r: _loss(r.held_out.loss_before if r.held_out else None)
-        numbers["held-out loss after (nat)"] = lambda r: _loss(r.held_out.loss_after if r.held_out else None)
-    numbers["padding (%)"] = lambda r: _percent(r.padding_fraction)
-    numbers["MFU (%)"] = lambda r: _percent(r.mfu)
+        numbers["held-out loss before (nat)"] = lambda r: format_number(getattr(r.held_out, "loss_before", None), ".4f")
+        numbers["held-out loss after (nat)"] = lambda r: format_number(getattr(r.held_out, "loss_after", None), ".4f")
+    numbers["padding (%)"] = lambda r: format_percent(r.padding_fraction)
+    numbers["MFU (%)"] = lambda r: format_percent(r.mfu)
     if any(r.checkpointing != "none" for r in results):
-        numbers["HFU (%)"] = lambda r: _percent(r.hfu)
+        numbers["HFU (%)"] = lambda r: format_percent(r.hfu)
     texts: dict[str, Callable[[Result], str]] = {"status": lambda r: r.status, "verdict": lambda r: r.verdict}
     if any(r.queue_s is not None for r in results):
-        numbers["queued (s)"] = lambda r: _seconds(r.queue_s)
+        numbers["queued (s)"] = lambda r: format_number(r.queue_s, ".1f")
     if any(r.search_s is not None for r in results):
-        numbers["search (s)"] = lambda r: _seconds(r.search_s)
+        numbers["search (s)"] = lambda r: format_number(r.search_s, ".1f")
     if any(_selected(r) for r in results):
         texts["selected"] = lambda r: escape(_selected(r))
     if any(r.simulated for r in results):
         texts["origin"] = lambda r: "simulated" if r.simulated else "measured"
     heading = {n: v for n, v in shared.items() if n not in names}
     lines = ["; ".join(f"{n} {escape(v)}" for n, v in heading.items()), ""] if heading else []
-    lines.append("| " + " | ".join([*names, *numbers, *texts]) + " |")
-    lines.append("|" + "---|" * len(names) + "---:|" * len(numbers) + "---|" * len(texts))
-    for r in results:
-        cells = [*(escape(read(r)) for read in names.values()), *(read(r) for read in numbers.values())]
-        lines.append("| " + " | ".join([*cells, *(read(r) for read in texts.values())]) + " |")
-    return "\n".join([*lines, "", *NOTES, ""])
+    others = (numbers | texts).values()
+    rows = [[*(escape(read(r)) for read in names.values()), *(read(r) for read in others)] for r in results]
+    table = markdown_table([*names, *numbers, *texts], rows, "<" * len(names) + ">" * len(numbers) + "<")
+    return "\n".join([*lines, table, "", *NOTES, ""])
 
 
 def verdict_lines(results: Sequence[Result]) -> list[str]:
@@ -80,10 +79,10 @@ def verdict_line(result: Result, title: str | None = None) -> str:
     else:
         parts.append("tokens/s unknown")
     if r.padding_fraction is not None:
-        parts.append(f"padding {_percent(r.padding_fraction)} %")
+        parts.append(f"padding {format_percent(r.padding_fraction)} %")
     if r.mfu is not None:
         peak = "measured peak" if r.peak_flops_source == "measured" else "peak"
-        parts.append(f"MFU {_percent(r.mfu)} % of {peak}")
+        parts.append(f"MFU {format_percent(r.mfu)} % of {peak}")
     if r.status != "ok":
         parts.append(r.status)
     if r.requested_bytes is not None:
@@ -108,15 +107,14 @@ def _title(r: Result) -> str:
 
 def claims_table(rows: Sequence[ImportedClaim]) -> str:
     """One row for each imported claim: its printed and re-derived rates, implied MFU, verdict and first reason."""
-    lines = ["| claim | printed (tokens/s) | re-derived (tokens/s) | implied MFU (%) | verdict | first reason |"]
-    lines.append("|---|---:|---|---:|---|---|")
+    cells = []
     for row in rows:
         ways = "; ".join(f"{way} {format_significant(rate)}" for way, rate in row.tokens_per_s_rederived.items())
         printed = format_significant(row.tokens_per_s_claimed) if row.tokens_per_s_claimed is not None else "unknown"
         first = next((f.rule for f in row.findings if f.severity != "note"), "")
-        cells = [escape(row.id), printed, ways, _percent(row.mfu_implied), row.verdict, first]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells.append([escape(row.id), printed, ways, format_percent(row.mfu_implied), row.verdict, first])
+    header = ["claim", "printed (tokens/s)", "re-derived (tokens/s)", "implied MFU (%)", "verdict", "first reason"]
+    return markdown_table(header, cells, "<><><")
 
 
 def claim_lines(row: ImportedClaim) -> str:
@@ -178,18 +176,6 @@ def _selected(result: Result) -> str:
     return str((result.strategy_selected or {}).get("spelled") or "")
 
 
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.1f}"
-
-
-def _loss(nats: float | None) -> str:
-    return "-" if nats is None else f"{nats:.4f}"
-
-
-def _rate(estimate: Estimate | None) -> str:
-    return "-" if estimate is None else format_estimate(estimate)
-
-
 def _n(result: Result) -> str:
     if result.tokens_per_s is None:
         return _plural(result.attempts, "attempt")
@@ -202,7 +188,3 @@ def _n(result: Result) -> str:
 
 def _plural(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tunemark.analysis.scaling import Band, Scaling, ScalingFit, ScalingPoint
-from tunemark.report.formatting import escape, format_estimate, scale_estimate
+from tunemark.markdown import escape, markdown_table
+from tunemark.report.formatting import format_estimate, scale_estimate
 from tunemark.report.table import Cell, Column, ReportTable
 from tunemark.results.result import Estimate
-from tunemark.units import format_gib, format_significant
+from tunemark.units import format_gib, format_percent, format_significant
 
 SCALING_NOTES = (
     "Scaling: strong keeps the global batch at every size, weak that of each data rank. N0: the smallest size that "
@@ -59,24 +60,22 @@ def scaling_text(scaling: Scaling) -> str:
         columns[f"N ({unit})"] = lambda p: f"{p.units:g}"
     columns["data ranks"] = lambda p: str(p.data_ranks)
     columns["global batch"] = lambda p: str(p.global_batch)
-    columns["tokens/s (content)"] = lambda p: format_estimate(p.tokens_per_s) if p.tokens_per_s else "-"
+    columns["tokens/s (content)"] = lambda p: format_estimate(p.tokens_per_s)
     columns["speed-up"] = lambda p: _format_relative(p, p.speedup, 1)
     columns["efficiency (%)"] = lambda p: _format_relative(p, p.efficiency, 100)
     if s.unit:
-        columns[f"tokens/s per {unit.removesuffix('s')}"] = lambda p: _number(p.tokens_per_s_per_unit)
+        columns[f"tokens/s per {unit.removesuffix('s')}"] = lambda p: format_significant(p.tokens_per_s_per_unit)
     if any(p.communication_share is not None for p in s.points):
-        columns["communication (%)"] = lambda p: _percent(p.communication_share)
-    columns["memory (GiB)"] = lambda p: format_gib(p.peak_memory_bytes) if p.peak_memory_bytes is not None else "-"
+        columns["communication (%)"] = lambda p: format_percent(p.communication_share)
+    columns["memory (GiB)"] = lambda p: format_gib(p.peak_memory_bytes)
     words: dict[str, Callable[[ScalingPoint], str]] = {"status": lambda p: p.status, "verdict": lambda p: p.verdict}
     if any(p.left_out for p in s.points):
         words["left out"] = lambda p: escape(p.left_out or "")
     if s.simulated:
         words["origin"] = lambda p: "simulated" if p.simulated else "measured"
-    lines = [f"## {escape(s.title)}", "", "| " + " | ".join([*columns, *words]) + " |"]
-    lines.append("|---|" + "---:|" * (len(columns) - 1) + "---|" * len(words))
-    for p in s.points:
-        lines.append("| " + " | ".join(read(p) for read in (*columns.values(), *words.values())) + " |")
-    lines.append("")
+    rows = [[read(p) for read in (columns | words).values()] for p in s.points]
+    table = markdown_table([*columns, *words], rows, "<" + ">" * (len(columns) - 1) + "<")
+    lines = [f"## {escape(s.title)}", "", table, ""]
     if s.fitted:
         lines += _law_lines(s.fitted, unit)
     else:
@@ -93,7 +92,7 @@ def scaling_text(scaling: Scaling) -> str:
 def _law_lines(fitted: ScalingFit, unit: str) -> list[str]:
     chosen, *others = fitted.fits
     lines = [f"fit: {LAW_NAMES[chosen.law]}, {_FORMULAS[chosen.law]}, with {_parameters(chosen.parameters)}"]
-    weights = "; ".join(f"{LAW_NAMES[f.law]} {100 * f.weight:.1f} %" for f in (chosen, *others))
+    weights = "; ".join(f"{LAW_NAMES[f.law]} {format_percent(f.weight)} %" for f in (chosen, *others))
     lines.append(f"  chosen by {fitted.criterion}; Akaike weights: {weights}")
     lines.append(f"  intervals are of: {' and '.join(LAW_NAMES[law] for law in fitted.band_of)}")
     for p in fitted.predictions:
@@ -121,17 +120,9 @@ def _format_interval(value: float, low: float | None, high: float | None) -> str
 
 
 def _format_relative(point: ScalingPoint, estimate: Estimate | None, factor: float) -> str:
-    if estimate is None:
-        return "-"
-    return f"{factor:g} (base)" if point.is_base else format_estimate(scale_estimate(estimate, factor))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else format_significant(value)
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
+    if point.is_base and estimate is not None:
+        return f"{factor:g} (base)"
+    return format_estimate(estimate and scale_estimate(estimate, factor))
 
 
 _PER_UNIT = {"chips": "content per chip", "devices": "content per device", "units": "content per unit"}

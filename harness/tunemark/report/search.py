@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunemark.markdown import escape, markdown_table
 from tunemark.predict.search import LayoutOption, SearchLog
 from tunemark.report.charts import DotPlot, DotRow
-from tunemark.report.comparison import markdown_table
-from tunemark.report.formatting import escape
 from tunemark.report.report import Cell, Column, ReportTable
 from tunemark.report.translation import Translate
 from tunemark.results import Result
-from tunemark.units import format_gib, format_significant
+from tunemark.units import format_gib, format_number, format_percent, format_significant
 
 _PARTS = ("compute", "communication", "bubble", "optimizer", "data")
 _TRIED = ("chosen", "tried", "failed")
@@ -36,7 +35,7 @@ def search_text(log: SearchLog, title: str, *, rows: int = 8) -> str:
     header += [f"{name} (s)" for name in _PARTS]
     header += ["tried (slot tokens/s)", "trial (s)"] if tried else []
     cells = [_cells(option, tried, log.memory_bytes) for option in shown]
-    lines += ["", markdown_table(header, cells, 4)]
+    lines += ["", markdown_table(header, cells, "<<<<>")]
     too_large = [option for option in log.options if option.outcome == "does not fit"]
     lines += [
         f"- {escape(o.strategy)} does not fit: {format_gib(o.memory_bytes)} GiB ({escape(o.words())}) "
@@ -61,13 +60,13 @@ def explain_choice(log: SearchLog) -> str:
         return ""
     total = sum(one.seconds.values())
     parts = sorted(one.seconds.items(), key=lambda pair: -pair[1])
-    words = ", ".join(f"{name} {100 * s / total:.0f} %" for name, s in parts if s >= 0.005 * total)
+    words = ", ".join(f"{name} {format_percent(s / total, '.0f')} %" for name, s in parts if s >= 0.005 * total)
     text = f"{one.words()}: its step of {format_significant(total, 3)} s is {words}"
     other = next((o for o in log.options if o.strategy != one.strategy and o.seconds), None)
     if other is not None:
         slower = sum(other.seconds.values()) / total - 1
         word = "longer" if slower >= 0 else "less"
-        text += f"; {other.strategy} is predicted to take {100 * abs(slower):.1f} % {word}"
+        text += f"; {other.strategy} is predicted to take {format_percent(abs(slower))} % {word}"
         differences = sorted(((o - one.seconds[name], name) for name, o in other.seconds.items()), reverse=True)
         changes = [
             f"{format_significant(abs(s), 2)} s {'more' if s > 0 else 'less'} {name}"
@@ -190,7 +189,7 @@ def _cells(o: LayoutOption, tried: bool, available: float | None) -> list[str]:
     memory = memory_text(o, available)
     cells = [escape(o.strategy), str(o.micro_batch), o.checkpointing, o.outcome, rate, memory, *seconds]
     if tried:
-        measured = "-" if o.tried_tokens_per_s is None else f"{o.tried_tokens_per_s:,.0f}"
+        measured = format_number(o.tried_tokens_per_s, ",.0f")
         cells += [escape(o.reason) if o.outcome == "failed" else measured]
-        cells += ["-" if o.trial_s is None else f"{o.trial_s:.1f}"]
+        cells += [format_number(o.trial_s, ".1f")]
     return cells

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tunemark.analysis.drift import SLOW_WINDOW, StepTimeSummary
 from tunemark.analysis.why import NEGLIGIBLE, Cause, Explanation
-from tunemark.report.comparison import markdown_table, ratio_text
-from tunemark.report.formatting import escape
-from tunemark.units import format_significant
+from tunemark.markdown import escape, markdown_table
+from tunemark.report.formatting import format_ratio
+from tunemark.units import format_percent, format_significant
 
 
 def why_text(found: Explanation) -> str:
     """The ratio and its factors, the causes by weight, and the parts of a step."""
     title = f"{escape(found.b)} ({found.b_run}) over {escape(found.a)} ({found.a_run})"
-    outcome = f"{ratio_text(found.ratio)} times the content tokens/s" if found.ratio else escape(found.reason)
+    outcome = f"{format_ratio(found.ratio)} times the content tokens/s" if found.ratio else escape(found.reason)
     if found.ratio is not None and found.ratio.holds_one:
         outcome += ": no difference is shown"
     blocks = [f"{title}: {outcome}"]
@@ -22,22 +22,17 @@ def why_text(found: Explanation) -> str:
     one, other = found.step_time_s
     if one is not None and other is not None:
         steps = [("median", one.p50, other.p50), ("95th percentile", one.p95, other.p95)]
-        words = (f"{name} {_seconds(a)} and {_seconds(b)} s ({format_significant(b / a, 3)} x)" for name, a, b in steps)
+        words = (f"{name} {_three(a)} and {_three(b)} s ({_three(b / a)} x)" for name, a, b in steps)
         blocks.append(f"A step takes at its {', at its '.join(words)}.")
     blocks.append(_causes(found))
     if found.parts:
         rows = [
-            [
-                escape(part.name),
-                _seconds(part.a_s),
-                _seconds(part.b_s),
-                _change(part.a_s, part.b_s),
-                _share(part.share),
-            ]
+            [escape(part.name), _three(part.a_s), _three(part.b_s), _change(part.a_s, part.b_s),
+             format_percent(part.share, ".0f")]
             for part in found.parts
-        ]
+        ]  # fmt: skip
         header = ["part of a step", "A (s)", "B (s)", "change (s)", "of the whole change (%)"]
-        blocks.append(markdown_table(header, rows, 1))
+        blocks.append(markdown_table(header, rows, "<>"))
     else:
         blocks.append(f"Parts of a step: {found.parts_reason}.")
     a, b = found.pace
@@ -59,7 +54,7 @@ def _pace(a: StepTimeSummary, b: StepTimeSummary) -> str:
     """Split the change of the mean step into that of the median step and that of the slow tail, and interpret it."""
     tails = [each.mean_s - each.median_s for each in (a, b)]
     rows = [
-        [name, _seconds(one), _seconds(other), _change(one, other)]
+        [name, _three(one), _three(other), _change(one, other)]
         for name, one, other in (
             ("mean step (s)", a.mean_s, b.mean_s),
             ("median step (s)", a.median_s, b.median_s),
@@ -67,9 +62,9 @@ def _pace(a: StepTimeSummary, b: StepTimeSummary) -> str:
         )
     ]
     rows.append([f"windows of {SLOW_WINDOW:g} medians and more", *(f"{p.slow} of {p.windows}" for p in (a, b)), "-"])
-    drifts = ["-" if p.drift is None else f"{format_significant(p.drift, 3)} x" for p in (a, b)]
+    drifts = ["-" if p.drift is None else f"{_three(p.drift)} x" for p in (a, b)]
     rows.append(["last third of the steps over the first", *drifts, "-"])
-    lines = [markdown_table(["timed steps, one by one", "A", "B", "change"], rows, 1)]
+    lines = [markdown_table(["timed steps, one by one", "A", "B", "change"], rows, "<>")]
     change = b.mean_s - a.mean_s
     if abs(change) > NEGLIGIBLE * a.mean_s:
         share = (tails[1] - tails[0]) / change
@@ -89,15 +84,15 @@ def _causes(found: Explanation) -> str:
     if not found.causes:
         return "No recorded fact differs: the cause is noise, or is not recorded."
     rows = [
-        [str(n), escape(c.name), c.kind, _value(c.a), _value(c.b), _factor(c), _expected(c), escape(_basis(c))]
+        [str(n), escape(c.name), c.kind, _value(c.a), _value(c.b), _factor(c), _three(c.expected),
+         escape(_basis(c))]
         for n, c in enumerate(found.causes, 1)
-    ]
+    ]  # fmt: skip
     header = ["", "what differs", "kind", "A", "B", "can matter", "by itself B/A", "basis"]
-    lines = [f"| {' | '.join(header)} |", "|---:|---|---|---|---|---:|---:|---|"]
-    table = "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    table = markdown_table(header, rows, "><<<<>><")
     words = "Can matter: by at most this factor either way; unknown is not small."
     if found.explained is not None:
-        words += f" The computed factors multiply to {format_significant(found.explained, 3)}."
+        words += f" The computed factors multiply to {_three(found.explained)}."
     if found.ratio is not None:
         size = max(found.ratio.value, 1 / found.ratio.value)
         enough = [
@@ -116,11 +111,7 @@ def _basis(cause: Cause) -> str:
 def _factor(cause: Cause) -> str:
     if cause.factor is None:
         return "unknown"
-    return "no" if cause.factor <= 1 else f"{format_significant(cause.factor, 3)} x"
-
-
-def _expected(cause: Cause) -> str:
-    return "-" if cause.expected is None else format_significant(cause.expected, 3)
+    return "no" if cause.factor <= 1 else f"{_three(cause.factor)} x"
 
 
 def _value(value: object) -> str:
@@ -130,16 +121,10 @@ def _value(value: object) -> str:
     return escape(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"-{format_significant(-seconds, 3)}" if seconds < 0 else format_significant(seconds, 3)
-
-
 def _change(a_s: float | None, b_s: float | None) -> str:
     change = (b_s or 0.0) - (a_s or 0.0)
-    return f"{'+' if change >= 0 else '-'}{format_significant(abs(change), 3)}"
+    return f"{'+' if change >= 0 else '-'}{_three(abs(change))}"
 
 
-def _share(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f}"
+def _three(value: float | None) -> str:
+    return format_significant(value, 3)

@@ -1,0 +1,32 @@
+"""Markdown for terminals and files: tables, and texts escaped so that nothing in them is markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
+    """A table. align: "<" for a column of texts, ">" for one of numbers; its last one holds for the columns after it.
+
+    No cell can break the table: each becomes one line, and its bars are escaped unless they are already."""
+    rules = ("---:|" if side == ">" else "---|" for side in align.ljust(len(header), align[-1]))
+    lines = [f"| {' | '.join(header)} |", "|" + "".join(rules)]
+    return "\n".join([*lines, *(f"| {' | '.join(map(_one_line, row))} |" for row in rows)])
+
+
+def escape(text: str) -> str:
+    """The text on one line, with the characters escaped that are Markdown syntax."""
+    if _is_plain(text) and "  " not in text:
+        return text
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", re.sub(r"\s+", " ", text))
+
+
+def _one_line(cell: str) -> str:
+    if "|" not in cell and "\n" not in cell:
+        return cell
+    return " ".join(re.sub(r"(?<!\\)\|", r"\\|", cell).split())
+
+
+# Most texts have nothing to escape.
+_is_plain = re.compile(r"[A-Za-z0-9 .,:;%/()+=±·-]*").fullmatch

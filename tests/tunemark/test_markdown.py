@@ -1,0 +1,27 @@
+"""A Markdown table keeps its shape whatever its cells hold, and unknown numbers are dashes."""
+
+from __future__ import annotations
+
+from tunemark.markdown import escape, markdown_table
+from tunemark.units import format_gib, format_number, format_percent, format_percentage, format_significant
+
+
+def test_a_table_has_its_alignment_the_last_of_which_holds_for_the_rest() -> None:
+    table = markdown_table(["name", "a", "b"], [["x", "1", "2"]], "<>")
+    assert table == "| name | a | b |\n|---|---:|---:|\n| x | 1 | 2 |"
+
+
+def test_no_cell_breaks_a_table() -> None:
+    cells = ["a|b", escape("a|b"), "two\nlines"]
+    assert markdown_table(["1", "2", "3"], [cells], "<").splitlines()[2:] == [r"| a\|b | a\|b | two lines |"]
+
+
+def test_numbers_in_the_scale_of_a_unit() -> None:
+    assert [format_percent(0.1234), format_percent(0.1234, ".0f"), format_percentage(0.025)] == ["12.3", "12", "2.5 %"]
+    assert [format_gib(3 << 29), format_number(1234.5, ",.0f"), format_significant(-0.5, 2)] == [
+        "1.500",
+        "1,234",
+        "-0.50",
+    ]
+    unknown = [format_gib(None), format_percent(None), format_number(None, ".1f"), format_significant(None)]
+    assert unknown == ["-"] * 4
