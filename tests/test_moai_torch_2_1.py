@@ -88,7 +88,7 @@ _PROGRAM = """
 import importlib, json, sys, types
 import torch
 import tunemark_moai.runtime
-from tunemark_worker import __main__, batches, loop, norm, optimizer, peak
+from tunemark_worker import __main__, batches, gradient_norm, matmul_peak, optimizer, training_loop
 
 known, plan = set(json.loads(sys.argv[1])), sys.argv[2]
 used, hidden = set(), set()
@@ -107,7 +107,7 @@ class Hidden:
 
 # The platform is there before the program, with all of torch in its own hands.
 tunemark_moai.runtime.load_platform()
-for module in (tunemark_moai.runtime, batches, loop, norm, optimizer, peak):
+for module in (tunemark_moai.runtime, batches, gradient_norm, matmul_peak, optimizer, training_loop):
     for name, value in list(vars(module).items()):
         if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] == "torch":
             setattr(module, name, Hidden(value, value.__name__))

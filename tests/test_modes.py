@@ -40,7 +40,7 @@ _ARCHITECTURE = {
     "sliding_window": 16,
 }
 _PLUGIN = """
-from tunemark.plugin import Architecture, Model, TokenizerName, hookimpl
+from tunemark.plugin import Architecture, Model, TokenizerSpec, hookimpl
 
 @hookimpl
 def tunemark_models():
@@ -48,7 +48,7 @@ def tunemark_models():
         Model(
             name={name!r},
             architecture=Architecture(model_type="mistral", **{architecture!r}),
-            tokenizer=TokenizerName(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
+            tokenizer=TokenizerSpec(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
             runtime="tunemark_models.runtime:CausalLm",
             pretrained={pretrained!r},
         )

@@ -12,7 +12,7 @@ import pytest
 _HARNESS = Path(__file__).parents[1] / "harness"
 _PROGRAM = """
 import json, sys, time
-from tunemark_worker import contract, documents, recorder, steady
+from tunemark_worker import contract, recorder, row_packing, steady_state
 
 fields = {"loss_sum": float("nan"), "step": 3, "marks": None}
 path = sys.argv[1]

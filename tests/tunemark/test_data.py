@@ -59,8 +59,9 @@ class _Made:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> _Made:
     source = _Made([])
-    load = prepare_data.__globals__["load"]
-    monkeypatch.setitem(prepare_data.__globals__, "load", lambda name: source if name == "made:source" else load(name))
+    load = prepare_data.__globals__["load_object"]
+    stub = lambda name: source if name == "made:source" else load(name)  # noqa: E731  # shorter than a function
+    monkeypatch.setitem(prepare_data.__globals__, "load_object", stub)
     return source
 
 

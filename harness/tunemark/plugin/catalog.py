@@ -40,7 +40,8 @@ ENTRY_POINT_GROUP = "tunemark"
 #   1.0  the first stable interface
 #   1.1  datasets of messages: Example.messages, Dataset.is_chat, HasChatTemplate, Tokenizer.chat_template;
 #        sizes of several hosts: Launch.nodes, Job.nodes
-INTERFACE = "1.1"
+#   2.0  the field's names throughout: docs/plugin-interface-2.md maps the old ones to the new
+INTERFACE = "2.0"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0
 # Seconds after which the user is told which plugin is still being waited for: it may never return.
@@ -336,7 +337,7 @@ def _interface(plugin: object) -> str:
         return ""
     parts = str(declared).split(".")
     if not isinstance(declared, str) or len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise PluginError(what=f"TUNEMARK_INTERFACE is {declared!r}", next='it must be text of two numbers, as "1.0"')
+        raise PluginError(what=f"TUNEMARK_INTERFACE is {declared!r}", next='it must be text of two numbers, as "2.0"')
     ours = tuple(map(int, INTERFACE.split(".")))
     theirs = tuple(map(int, parts))
     if theirs[0] != ours[0] or theirs > ours:

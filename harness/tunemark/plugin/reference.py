@@ -30,7 +30,7 @@ _PROTOCOLS = {
     "Model": ("ModelRuntime", "Tokenizer"),
     "Dataset": ("DatasetSource",),
     "Strategy": ("StrategyRuntime",),
-    "Launcher": ("Launching", "StartedJob"),
+    "Launcher": ("LauncherSession", "StartedJob"),
     "Importer": ("LogReader", "Claim"),
     "Monitor": ("MonitorReader",),
 }

@@ -165,11 +165,11 @@ def test_a_wrong_answer_leaves_the_restore_to_the_next_run(up):
 _HOLDER = """
 import signal, sys, time
 from pathlib import Path
-from tunemark_moai.flavor_control import control_of
+from tunemark_moai.flavor_control import find_flavor_control
 from tunemark_moai.tools import Tools
 # A background job of some shells ignores it from the start; Python then leaves it so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with control_of(Tools(path=sys.argv[1]), {}).hold("xLarge.512GB", Path(sys.argv[2])):
+with find_flavor_control(Tools(path=sys.argv[1]), {}).hold("xLarge.512GB", Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
 """
