@@ -22,6 +22,8 @@ _STATIONS = (
     "errors",
     "units",
     "markdown",
+    "atomic_write",
+    "exit_codes",
     "cache",
     "plugin",
     "scaffold",

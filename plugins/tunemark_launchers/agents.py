@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunemark.atomic_write import write_atomically
 from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec
 
@@ -117,12 +118,9 @@ class HostAgents:
         return next((int(row["code"]) for _, row in sorted(ended.items()) if row["code"]), 0)
 
     def order(self, word: str) -> None:
-        path = self._folder / "order"
         # A full disk takes no order; the launcher can still end the job in its own way.
         with contextlib.suppress(OSError):
-            part = path.with_name(".order.part")
-            part.write_text(word)
-            os.replace(part, path)
+            write_atomically(self._folder / "order", word)
 
     def end_where_one_refused(self) -> None:
         """End the job where a host could not begin: the others would wait for it."""

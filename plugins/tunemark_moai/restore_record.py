@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
+from tunemark.atomic_write import write_atomically
 from tunemark.errors import TunemarkError
 
 RECORD_NAME = ".moai-put-back.json"
@@ -75,9 +76,7 @@ def read_restore_record(store: Path) -> RestoreRecord | None:
 
 
 def write_restore_record(store: Path, former: RestoreRecord) -> None:
-    part = store / f"{RECORD_NAME}.{os.getpid()}"
-    part.write_text(json.dumps(asdict(former), indent=1) + "\n", encoding="utf-8")
-    os.replace(part, store / RECORD_NAME)
+    write_atomically(store / RECORD_NAME, json.dumps(asdict(former), indent=1) + "\n")
 
 
 def delete_restore_record(store: Path) -> None:

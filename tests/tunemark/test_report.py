@@ -13,9 +13,10 @@ import pytest
 from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
+from tunemark.exit_codes import exit_code_of_results
 from tunemark.markdown import escape
 from tunemark.plugin import Catalog, Finding
-from tunemark.report import exit_code, make_report, read_report, runs_table, verdict_line, verdict_lines, write_report
+from tunemark.report import make_report, read_report, runs_table, verdict_line, verdict_lines, write_report
 from tunemark.report.formatting import format_estimate, round_to_interval
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
@@ -131,7 +132,7 @@ def test_what_all_runs_share_stands_above() -> None:
     ],
 )
 def test_exit_codes_are_by_the_worst(rows: list[tuple[str, str]], code: int) -> None:
-    assert exit_code([result(status=status, verdict=verdict) for status, verdict in rows]) == code
+    assert exit_code_of_results([result(status=status, verdict=verdict) for status, verdict in rows]) == code
 
 
 def test_tables_have_a_cell_for_each_column() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.errors import BadData, BadExperiment
+from tunemark.exit_codes import exit_code_of_verdicts
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def execute(args: argparse.Namespace) -> int:
         print(claims_table(rows))
         for row in rows:
             print(claim_lines(row))
-    verdicts = {one.verdict for one in audited}
-    return 1 if "invalid" in verdicts else 3 if "unknown" in verdicts else 0
+    return exit_code_of_verdicts(one.verdict for one in audited)
 
 
 def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[ParsedSource]:

@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
+from tunemark.exit_codes import ExitCode
 from tunemark.markdown import markdown_table
 
 
@@ -40,4 +41,4 @@ def execute(args: argparse.Namespace) -> int:
         rows = [[c.name, c.subject, c.outcome, " ".join(c.reason.split())] for c in checks]
         print(markdown_table(["check", "subject", "outcome", "reason"], rows, "<"))
         print(f"\n{args.plugin}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
-    return 1 if counts["failed"] else 0
+    return ExitCode.INVALID if counts["failed"] else ExitCode.SUCCESS

@@ -6,6 +6,7 @@ import argparse
 
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadExperiment
+from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
 
@@ -25,7 +26,6 @@ def execute(args: argparse.Namespace) -> int:
     import msgspec
 
     from tunemark.analysis.compare import compare, compare_by
-    from tunemark.report import exit_code
     from tunemark.report.comparison import comparison_text
 
     despite = [name for each in args.despite for name in each.split(",") if name]
@@ -45,6 +45,5 @@ def execute(args: argparse.Namespace) -> int:
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
     print(msgspec.json.encode(found).decode() if args.json else comparison_text(found))
-    code = exit_code(results)
     is_open = any(row.outcome == "no interval" for group in found.groups for row in group.rows)
-    return code or (3 if is_open else 0)
+    return exit_code_of_results(results) or (ExitCode.UNKNOWN if is_open else ExitCode.SUCCESS)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from tunemark.atomic_write import write_atomically
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadStore
+from tunemark.exit_codes import ExitCode
 from tunemark.plugin import Catalog
 
 # Slow-downs that are reported for a baseline alone, besides --change.
@@ -54,22 +55,21 @@ def execute(args: argparse.Namespace) -> int:
             print(msgspec.json.encode(forecasts).decode())
         else:
             print(outlook_text(forecasts, promise.power, promise.false_alarms))
-        return 0 if all(one.noise is not None for one in forecasts) else 3
+        return ExitCode.SUCCESS if all(one.noise is not None for one in forecasts) else ExitCode.UNKNOWN
     runs = remove_duplicates([result for name in args.runs for result in read_runs(name, catalog)])
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
         if path is not None:
             _write(Path(path), content(found))
     print(msgspec.json.encode(found).decode() if args.json else gate_text(found))
-    return {"pass": 0, "fail": 1, "no verdict": 3}[found.verdict]
+    codes = {"pass": ExitCode.SUCCESS, "fail": ExitCode.INVALID, "no verdict": ExitCode.UNKNOWN}
+    return codes[found.verdict]
 
 
 def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_atomically(path, content)
     except OSError as error:
         raise BadStore(what=f"cannot write {path}", why=str(error), next="name a file that you may write") from error
 

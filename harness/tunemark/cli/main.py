@@ -1,6 +1,6 @@
 """`tunemark COMMAND`: imports only that command's module, prints user errors, and ends with an exit code.
 
-0: success. 2: an error that the user can fix. 130: interrupted. 141: the reader of standard output is gone.
+The exit codes are those of `tunemark.exit_codes`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
+from tunemark.exit_codes import ExitCode
 
 _COMMANDS = {
     "run": ("run", "measure every run of an experiment"),
@@ -40,20 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except TunemarkError as error:
         print(f"tunemark: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.USAGE
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # Output still buffered would raise again when the interpreter closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return ExitCode.BROKEN_PIPE
     return code
 
 
 def _command(words: list[str]) -> int:
     if not words:
         print(_help(), file=sys.stderr)
-        return 2
+        return ExitCode.USAGE
     if words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.analysis.prices import read_prices
-    from tunemark.report import claims_table, exit_code, runs_table, verdict_lines, write_report
+    from tunemark.report import claims_table, runs_table, verdict_lines, write_report
     from tunemark.report.loading import load_runs
     from tunemark.results import Store, encode_claim, encode_result
 
@@ -66,6 +67,6 @@ def execute(args: argparse.Namespace) -> int:
             print(claims_table(found.imported))
     if not found.results and not found.imported:
         print("there are no runs here: `tunemark run` measures them", file=sys.stderr)
-        return 3
+        return ExitCode.UNKNOWN
     # A run that could not be read has an unknown verdict.
-    return exit_code(found.results) or (3 if found.unread else 0)
+    return exit_code_of_results(found.results) or (ExitCode.UNKNOWN if found.unread else ExitCode.SUCCESS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.plan import print_plans_and_searches
+from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 
@@ -35,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
         return print_plans_and_searches(plans, catalog, json=experiment.json)
 
     # Heavy and not needed by --dry-run.
-    from tunemark.report import exit_code, runs_table, verdict_lines
+    from tunemark.report import runs_table, verdict_lines
     from tunemark.results import encode_result
 
     results = measure_with_progress(experiment, plans, catalog)
@@ -51,8 +52,8 @@ def execute(args: argparse.Namespace) -> int:
     elif experiment.output and results.runs:
         _log(f"the report is in {experiment.output.rstrip('/')}/")
     if results.is_interrupted:
-        return 130
-    return 2 if results.not_reported is not None else exit_code(results.runs)
+        return ExitCode.INTERRUPTED
+    return ExitCode.USAGE if results.not_reported is not None else exit_code_of_results(results.runs)
 
 
 def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> ExperimentResults:

@@ -16,6 +16,7 @@ from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.run import measure_with_progress
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
+from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import SETTINGS, Experiment, assign_scaling_batches, make_grid_points, make_plans
 from tunemark.experiment.scaling_batches import ScalingMode
 from tunemark.plugin import Catalog
@@ -73,11 +74,11 @@ def execute(args: argparse.Namespace) -> int:
     found = _compute_scalings(measured.runs, mode, args, experiment)
     code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])
     if measured.is_interrupted:
-        return 130
+        return ExitCode.INTERRUPTED
     if not found:
         # For example, the sizes turned out to be on different machines.
         _log(f"tunemark: no two of these runs show {mode} scaling: {_reason_against(measured.runs, mode)}")
-        return code or 3
+        return code or ExitCode.UNKNOWN
     return code
 
 
@@ -106,13 +107,13 @@ def _print_scalings(
     folders: Sequence[str],
 ) -> int:
     from tunemark.analysis.scaling import encode_scaling
-    from tunemark.report import exit_code, verdict_lines, write_report
+    from tunemark.report import verdict_lines, write_report
     from tunemark.report.loading import load_traces
     from tunemark.report.scaling import SCALING_NOTES, scaling_text
     from tunemark.report.translation import parse_language
     from tunemark.results import Store
 
-    output, code = experiment.output, exit_code(results)
+    output, code = experiment.output, exit_code_of_results(results)
     if output is not None and results:
         try:
             Store.prove_folder(Path(output))
@@ -129,7 +130,7 @@ def _print_scalings(
         except TunemarkError as error:
             # What was measured is printed all the same.
             _log(f"tunemark: {error}")
-            code = 2
+            code = ExitCode.USAGE
     if experiment.json:
         for scaling in found:
             print(encode_scaling(scaling))

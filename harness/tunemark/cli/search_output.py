@@ -10,6 +10,7 @@ from typing import Any
 
 from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.errors import TunemarkError
+from tunemark.exit_codes import ExitCode
 from tunemark.experiment import GridPoint, Plan
 from tunemark.markdown import escape, markdown_table
 from tunemark.plugin import Catalog
@@ -59,7 +60,7 @@ def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: 
         _print_tables(decisions, predictions)
     for each in errors:
         print(f"tunemark: {each}", file=sys.stderr)
-    return 2 if errors else 0
+    return ExitCode.USAGE if errors else ExitCode.SUCCESS
 
 
 def _search_row(log: SearchLog) -> dict[str, Any]:

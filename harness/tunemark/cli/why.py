@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunemark.cli.run_arguments import RUNS_HELP, find_runs_folder, read_runs
 from tunemark.errors import BadExperiment
+from tunemark.exit_codes import ExitCode
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
         )
         is_open = is_open or found.ratio is None or found.ratio.low is None
         print(msgspec.json.encode(found).decode() if args.json else why_text(found) + "\n")
-    return 3 if is_open else 0
+    return ExitCode.UNKNOWN if is_open else ExitCode.SUCCESS
 
 
 def _pairs(a: Sequence[Result], b: Sequence[Result], names: tuple[str, str]) -> list[tuple[Result, Result]]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
+from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
 from tunemark.data.chat_template import ChatTemplate
 from tunemark.errors import BadData, BadExperiment, BadStore, did_you_mean
@@ -457,15 +458,7 @@ def _sha256(file: IO[bytes]) -> str:
 def _replace(path: Path, content: bytes) -> None:
     """Write a file atomically: readers see the old content or the new, never a part."""
     with _report_errors(path.parent):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomically(path, content)
 
 
 @contextlib.contextmanager

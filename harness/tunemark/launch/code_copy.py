@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunemark.atomic_write import write_folder_atomically
 from tunemark.errors import BadStore, PluginError
 from tunemark_worker.contract import split_runtime
 
@@ -43,30 +41,15 @@ def copy_code(runtimes: Iterable[str], store: Path) -> CodeCopy:
     target = store.absolute() / ".code" / digest.hexdigest()[:16]
     if not target.exists():
         try:
-            _write_copy(target, files)
+            write_folder_atomically(target, files)
         except OSError as error:
-            raise BadStore(
-                what=f"cannot write a copy of the code to {target.parent}",
-                why=str(error),
-                next="choose a writable folder with free space by --store",
-            ) from error
-    return CodeCopy(folder=target, sha256=digest.hexdigest())
-
-
-def _write_copy(target: Path, files: Mapping[Path, bytes]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        for relative, content in files.items():
-            (temporary / relative).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / relative).write_bytes(content)
-        try:
-            os.rename(temporary, target)
-        except OSError:
             if not target.exists():  # otherwise another process has made the same copy in the meantime
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                raise BadStore(
+                    what=f"cannot write a copy of the code to {target.parent}",
+                    why=str(error),
+                    next="choose a writable folder with free space by --store",
+                ) from error
+    return CodeCopy(folder=target, sha256=digest.hexdigest())
 
 
 def _package_folder(package: str) -> Path:

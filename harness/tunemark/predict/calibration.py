@@ -13,7 +13,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
 from tunemark.predict import cost_model, hardware_rates
 from tunemark.predict import layout as layouts
@@ -145,9 +145,7 @@ def store_calibration(calibration: Calibration, where: Path | None = None) -> Pa
     """Store a calibration under its fingerprint, in place of an older one; returns its file. where: the folder."""
     target = (where or calibration_folder()) / f"{calibration.fingerprint.key}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(json.dumps(asdict(calibration), indent=1), encoding="utf-8")
-    os.replace(part, target)
+    write_atomically(target, json.dumps(asdict(calibration), indent=1))
     return target
 
 

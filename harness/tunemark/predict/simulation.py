@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
 from tunemark.errors import TunemarkError
 from tunemark.experiment.plan import Plan
@@ -174,16 +175,7 @@ def _read_cache(place: Path) -> list[dict[str, Any]] | None:
 def _write_cache(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows to the cache atomically: other processes may read or write the same file now."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=place.parent, prefix=f".{place.name}.", delete=False, encoding="utf-8"
-    ) as growing:
-        try:
-            json.dump(rows, growing)
-            growing.close()
-            os.replace(growing.name, place)
-        except BaseException:
-            Path(growing.name).unlink(missing_ok=True)
-            raise
+    write_atomically(place, json.dumps(rows))
 
 
 def select_representative_ranks(axes: Sequence[StrategyAxis]) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ from tunemark.report.report import Report as Report
 from tunemark.report.report import ReportTable as ReportTable
 from tunemark.report.run_summary import claim_lines as claim_lines
 from tunemark.report.run_summary import claims_table as claims_table
-from tunemark.report.run_summary import exit_code as exit_code
 from tunemark.report.run_summary import runs_table as runs_table
 from tunemark.report.run_summary import verdict_line as verdict_line
 from tunemark.report.run_summary import verdict_lines as verdict_lines

@@ -3,12 +3,12 @@ available, imported.jsonl with audited claims if there are any, and the files of
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling
+from tunemark.atomic_write import write_atomically
 from tunemark.errors import BadStore, PluginError
 from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load_object
@@ -66,9 +66,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
             path.parent.mkdir(exist_ok=True)
-            part = path.with_name(f".{path.name}.{os.getpid()}")
-            part.write_bytes(content)
-            os.replace(part, path)
+            write_atomically(path, content)
         for path in stale:
             path.unlink()
     except OSError as error:

@@ -128,19 +128,6 @@ def claim_lines(row: ImportedClaim) -> str:
     return "\n".join(lines)
 
 
-def exit_code(results: Sequence[Result]) -> int:
-    """The exit code of the worst run: 4 if a status is not ok, else 1 if one is invalid, 3 if unknown, 0 otherwise.
-
-    A run out of memory counts only if no run is ok: in a sweep that finds what fits, it is an expected result."""
-    some_ok = any(r.status == "ok" for r in results)
-    counted = [r for r in results if not (r.status == "oom" and some_ok)]
-    if any(r.status != "ok" for r in counted):
-        return 4
-    if any(r.verdict == "invalid" for r in results):
-        return 1
-    return 3 if any(r.verdict == "unknown" for r in counted) else 0
-
-
 _IDENTITY: dict[str, Callable[[Result], str]] = {
     "model": lambda r: r.model,
     "dataset": lambda r: r.dataset,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from tunemark.atomic_write import write_atomically
 from tunemark.data import read_token_file
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
@@ -351,16 +351,8 @@ def _encode(plan: Plan, facts: Mapping[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file atomically: neither a reader nor a kill leaves half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _bad_store_on_error(path):
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError:
-            # A full disk may have created an empty file.
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(path, text)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ reported with the run and is in no rate.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from tunemark.atomic_write import write_atomically
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import GridPoint, Plan, format_named_options, make_plan, run_id
 from tunemark.experiment.planning import DEFAULT_TRIALS
@@ -98,9 +98,7 @@ def choose_layout(
     watch.message(f"{plan.spec.strategy}: {_choice(log)}")
     assert log.chosen is not None, "something fits"
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(_StoredSearch(schema=SCHEMA, fingerprint=ready.fingerprint, log=log)))
-    os.replace(part, path)
+    write_atomically(path, msgspec.json.encode(_StoredSearch(schema=SCHEMA, fingerprint=ready.fingerprint, log=log)))
     return ChosenLayout(plan=make_plan_of_option(plan, log.chosen, catalog), log=log)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
-import os
 import re
-import shutil
 import string
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tunemark.atomic_write import write_folder_atomically
 from tunemark.errors import BadExperiment
 from tunemark.plugin import INTERFACE, Catalog
 
@@ -91,20 +89,13 @@ def write_files(chosen: PluginNames, folder: Path) -> list[Path]:
             next="choose another name or another folder by --output, or move it away",
         )
     values = asdict(chosen)
+    files = {}
+    for template in _templates(chosen.kind):
+        target = _TARGET_PATHS[template.name.removesuffix(".template")].replace("package", chosen.package)
+        text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
+        files[Path(target)] = text.encode()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            for template in _templates(chosen.kind):
-                target = _TARGET_PATHS[template.name.removesuffix(".template")].replace("package", chosen.package)
-                text = string.Template(template.read_text(encoding="utf-8")).substitute(values)
-                (temporary / target).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / target).write_text(text, encoding="utf-8")
-            temporary.chmod(0o755)
-            os.rename(temporary, folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        write_folder_atomically(folder, files)
     except OSError as error:
         raise BadExperiment(
             what=f"cannot write {folder}", why=str(error), next="choose a folder that you may write to by --output"
