@@ -1,39 +1,63 @@
-"""Every text of a report exists in both languages, none is there for nothing, and a Korean page has no English left."""
+"""Every text of a report exists in both languages, none is there for nothing, and a Korean page has no English left.
+
+Run as a program, this carries the catalogue's translations over to texts that were changed, and drops unused ones.
+"""
 
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import runpy
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.pofile import read_po, write_po
 
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
-from tunemark.report.korean import KOREAN
 from tunemark.report.scaling import SCALING_NOTES
-from tunemark.report.translation import LANGUAGES, make_translator, parse_language
+from tunemark.report.translation import LANGUAGES, make_translator, parse_language, read_catalogue
 from tunemark_formats.page import render
 
 _ROOT = Path(__file__).parents[2]
 _SOURCES = [*(_ROOT / "harness/tunemark/report").glob("*.py"), *(_ROOT / "plugins/tunemark_formats").glob("*.py")]
+_CATALOGUE = _ROOT / "harness/tunemark/report/ko.po"
+_HEADER = r"""msgid ""
+msgstr ""
+"Language: ko\n"
+"MIME-Version: 1.0\n"
+"Content-Type: text/plain; charset=utf-8\n"
+"Content-Transfer-Encoding: 8bit\n"
+
+"""
+_UPDATE = f"python {Path(__file__).relative_to(_ROOT)}"
 _TEMPLATE = (_ROOT / "plugins/tunemark_formats/page.html").read_text()
+_TEMPLATE_TEXTS = re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)
+KOREAN = read_catalogue("ko")
 # Words that are the same, or a name, in both.
 _ALIKE = {"AICc", "HFU", "MFU", "N", "N0", "k", "ok, oom, error, killed or timeout", "python", "s", "to", "x1"}
 
 
 def _constants() -> set[str]:
-    """Every text in the sources but the catalogue's own, those of the analyses that a report repeats among them."""
-    paths = [path for path in _SOURCES if path.name != "korean.py"]
-    paths += [*(_ROOT / "harness/tunemark/analysis").glob("*.py"), _ROOT / "harness/tunemark/results/result.py"]
+    """Every text in the sources and the page, those of the analyses that a report repeats among them."""
+    paths = [
+        *_SOURCES,
+        *(_ROOT / "harness/tunemark/analysis").glob("*.py"),
+        _ROOT / "harness/tunemark/results/result.py",
+    ]
     nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text())))
-    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {*texts, *_TEMPLATE_TEXTS}
 
 
 def _said() -> Iterator[str]:
     """Texts that the sources say in so many words, or that are titles and explanations of columns."""
+    yield from (*NOTES, *CLAIM_NOTES, *SCALING_NOTES, *(text for term in TERMS for text in term), *_TEMPLATE_TEXTS)
     for node in (node for path in _SOURCES for node in ast.walk(ast.parse(path.read_text()))):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
@@ -46,18 +70,65 @@ def _said() -> Iterator[str]:
         else:
             continue
         yield from (t.value for t in texts if isinstance(t, ast.Constant) and isinstance(t.value, str) and t.value)
-    yield from re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)
+
+
+def carry_over(catalogue: Catalog, said: Collection[str], constants: Collection[str]) -> Catalog:
+    """The catalogue with the translation of each changed text under its new text, marked fuzzy; a text that is new has
+    an empty one, and one that nothing says any more is left out."""
+    known = [message for message in catalogue if message.id]
+    gone = [str(message.id) for message in known if message.id not in constants]
+    new = sorted(set(said) - {str(message.id) for message in known})
+    changed: dict[str, str] = {}
+    for text in new:
+        left = [each for each in gone if each not in changed]
+        near = difflib.get_close_matches(text, left, 1) or (left if len(new) == len(left) == 1 else [])
+        changed.update((each, text) for each in near)
+    found = Catalog()
+    for message in known:
+        text = str(message.id)
+        if text in changed:
+            found.add(changed[text], message.string, flags=[*message.flags, "fuzzy"], previous_id=[text])
+        elif text not in gone:
+            found[text] = message
+    for text in new:
+        if text not in changed.values():
+            found.add(text)
+    return found
 
 
 def test_every_text_has_its_korean() -> None:
-    said = {*_said(), *NOTES, *CLAIM_NOTES, *SCALING_NOTES, *(text for term in TERMS for text in term)}
+    said = set(_said())
     assert len(said) > 200
-    assert sorted(said - set(KOREAN)) == []
+    assert sorted(said - set(KOREAN)) == [], _UPDATE
 
 
 def test_no_korean_is_there_for_nothing() -> None:
-    texts = {*_constants(), *re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)}
-    assert sorted(set(KOREAN) - texts) == []
+    assert sorted(set(KOREAN) - _constants()) == [], _UPDATE
+
+
+def test_a_changed_text_keeps_its_korean() -> None:
+    with _CATALOGUE.open("rb") as file:
+        catalogue = read_po(file)
+    said = ["Everything was measured here.", "an entirely new text"]
+    found = carry_over(catalogue, said, set(KOREAN) - {"Nothing was measured here.", "Print"})
+    message = found.get("Everything was measured here.")
+    assert message is not None
+    assert (message.string, message.fuzzy) == (KOREAN["Nothing was measured here."], True)
+    assert {str(m.id): m.string or "" for m in found if m.id} == {
+        **{text: korean for text, korean in KOREAN.items() if text not in ("Nothing was measured here.", "Print")},
+        "Everything was measured here.": KOREAN["Nothing was measured here."],
+        "an entirely new text": "",
+    }
+    assert carry_over(catalogue, ["x"], set(KOREAN) - {"Print"}).get("x").string == KOREAN["Print"]
+
+
+def test_the_catalogue_is_written_as_the_program_writes_it(tmp_path: Path) -> None:
+    assert _CATALOGUE.read_bytes() == _write(tmp_path / "ko.po").read_bytes(), _UPDATE
+
+
+def test_english_reads_no_catalogue() -> None:
+    program = "import sys, tunemark.report.translation as t; t.make_translator('en'); print('babel' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_korean_is_korean_and_takes_the_same_values() -> None:
@@ -84,3 +155,17 @@ def test_languages_are_those_of_the_settings() -> None:
 def test_a_text_without_a_translation_is_an_error() -> None:
     with pytest.raises(KeyError):
         make_translator("ko")("a text that nobody has translated")
+
+
+def _write(path: Path) -> Path:
+    """Write the catalogue for the texts of the sources as they are."""
+    with _CATALOGUE.open("rb") as file:
+        found = carry_over(read_po(file), set(_said()), _constants())
+    with path.open("wb") as file:
+        file.write(_HEADER.encode())
+        write_po(file, found, width=120, omit_header=True, include_previous=True)
+    return path
+
+
+if __name__ == "__main__":
+    _write(_CATALOGUE)

@@ -1,11 +1,15 @@
-"""Translation of a report's texts: English as written in the source, and a catalogue for each other language."""
+"""Translation of a report's texts: English as written in the source, and a gettext catalogue for each other language.
+
+To change an English text, edit it where it stands and run tests/tunemark/test_words.py as a program. It carries the
+translation over to the new text, marked fuzzy for translators; until they have read it, it is used as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
 from typing import Literal, get_args
-
-from tunemark.report.korean import KOREAN
 
 Language = Literal["en", "ko"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -21,9 +25,19 @@ def parse_language(name: str) -> Language:
 
 def make_translator(language: Language) -> Translate:
     """A function that translates into a language. It raises KeyError for a text that the catalogue lacks."""
+    texts = None if language == "en" else read_catalogue(language)
 
     def translate(text: str, /, **values: object) -> str:
-        found = text if language == "en" else KOREAN[text]
+        found = text if texts is None else texts[text]
         return found.format(**values) if values else found
 
     return translate
+
+
+@cache
+def read_catalogue(language: Language) -> Mapping[str, str]:
+    """The translations into a language, by their English text."""
+    from babel.messages.pofile import read_po  # not needed for English
+
+    with resources.files("tunemark.report").joinpath(f"{language}.po").open("rb") as file:
+        return {str(message.id): str(message.string) for message in read_po(file) if message.id and message.string}
