@@ -36,7 +36,7 @@ CORE_BAR, TIMES_BAR, MEMORY_BAR, ROW_BAR_S = 0.05, 1.75, 1.25, 0.5
 class Simulated:
     """A launcher whose jobs are one process that writes the records of all ranks."""
 
-    at_once = 1
+    max_jobs = 1
 
     def check(self, launch: LaunchConfig, store: Path) -> None:
         pass

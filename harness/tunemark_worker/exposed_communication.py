@@ -76,16 +76,16 @@ class WaitMeter:
             owner, name, original = self._patched.pop()
             setattr(owner, name, original)
 
-    def taken(self) -> float:
+    def take_seconds(self) -> float:
         """Seconds of waiting since the last call. The caller must have synchronized with an accelerator."""
         if self._hidden_wait is not None:
             self._leave(self._hidden_wait)
             self._hidden_wait = None
-        seconds: float = self._meter.taken()
+        seconds: float = self._meter.take_seconds()
         return seconds
 
-    def until_taken(self) -> None:
-        """Count all time until the next `taken` as waiting: for a wait inside torch that cannot be patched."""
+    def start_waiting(self) -> None:
+        """Count all time until the next `take_seconds` as waiting: for a wait inside torch that cannot be patched."""
         if self._hidden_wait is None:
             self._hidden_wait = self._enter()
 
@@ -136,7 +136,7 @@ class _HostMeter:
     def end(self, token: Any) -> None:
         self._seconds += self._clock() - token[0]
 
-    def taken(self) -> float:
+    def take_seconds(self) -> float:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
@@ -160,7 +160,7 @@ class _StreamMeter:
         if token[0] is not None:
             self._pairs.append((token[0], self._record_event(always=True)))
 
-    def taken(self) -> float:
+    def take_seconds(self) -> float:
         # elapsed_time is in milliseconds. A wait for completed work shows only the events' resolution.
         seconds = sum(float(begin.elapsed_time(end)) for begin, end in self._pairs) / 1e3
         self._pairs = []

@@ -81,7 +81,7 @@ def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -
     last: List[torch.Tensor] = []
     if hasattr(job.device, "follow"):
         job.device.follow(lambda: _wait_by_reading(witness, last))
-    timing = WindowPlanner(job.assignment, job.device.waits_free)
+    timing = WindowPlanner(job.assignment, job.device.is_synchronous)
     edge_s = _edge(job, witness, 0, 0)
     began_s = load_s = edge_s
     job.recorder.write("load", **recording.read_load())
@@ -142,7 +142,7 @@ def take_step(
             instant_s = job.clock()
             if waits is not None:
                 # All waits of a part are recorded together, at its end.
-                marks.append((name, instant_s - waits.taken()))
+                marks.append((name, instant_s - waits.take_seconds()))
                 name = exposed_communication.COMMUNICATION
             marks.append((name, instant_s))
 
@@ -230,8 +230,8 @@ def _edge(
 class WindowPlanner:
     """Decides from the windows so far how long the next one is, and when to stop."""
 
-    def __init__(self, assignment: Assignment, waits_free: bool) -> None:
-        self._a, self._waits_free = assignment, waits_free
+    def __init__(self, assignment: Assignment, is_synchronous: bool) -> None:
+        self._a, self._is_synchronous = assignment, is_synchronous
         self._steps: List[int] = []
         self._seconds: List[float] = []
         self._tokens: List[int] = []
@@ -268,7 +268,7 @@ class WindowPlanner:
 
     def length(self, done: int) -> int:
         """Number of steps of the next window."""
-        if self._waits_free or not self._seconds:
+        if self._is_synchronous or not self._seconds:
             return 1
         length = int(self._a.window_s * self._steps[-1] / max(self._seconds[-1], 1e-9)) + 1
         if self._a.steps is not None:

@@ -49,7 +49,7 @@ OPTIONS = {
 class NodesLauncher:
     """Invites hosts to the store's folder `.hosts`, and starts one job after another on those that join."""
 
-    at_once = 1
+    max_jobs = 1
 
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         numbers = parse_numeric_options(options, ("nodes", "wait"), "nodes")

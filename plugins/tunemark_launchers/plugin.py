@@ -18,20 +18,20 @@ def tunemark_launchers() -> Sequence[Launcher]:
             loader="tunemark_launchers.nodes:NodesLauncher",
             description="this host and others, on each of which the user types one command",
             options=nodes.OPTIONS,
-            elsewhere=True,
+            is_remote=True,
         ),
         Launcher(
             name="slurm",
             loader="tunemark_launchers.slurm:SlurmLauncher",
             description="a Slurm batch job for each attempt",
             options=slurm.OPTIONS,
-            elsewhere=True,
+            is_remote=True,
         ),
         Launcher(
             name="ray",
             loader="tunemark_launchers.ray_launcher:RayLauncher",
             description="a Ray placement group for each attempt",
             options=ray_launcher.OPTIONS,
-            elsewhere=True,
+            is_remote=True,
         ),
     ]

@@ -23,7 +23,7 @@ from tunemark_worker.agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
 
 # Seconds between two queries of Ray.
 _POLL_S = 0.5
-_AT_ONCE = 8
+_DEFAULT_JOBS = 8
 # For a cluster started here: by default its workers have a niceness of 15, and Ray reports usage over the network.
 _LOCAL_VARIABLES = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -32,7 +32,7 @@ OPTIONS = {
     "ended with the sweep (auto)",
     "port": "of the cluster at that host (6379)",
     "nodes": "hosts of each job (1)",
-    "jobs": f"jobs of a sweep that wait or run at the same time ({_AT_ONCE})",
+    "jobs": f"jobs of a sweep that wait or run at the same time ({_DEFAULT_JOBS})",
     "exclusive": "true or false: whether a job has its hosts to itself (true); else it shares hosts, but no cores",
 }
 
@@ -43,7 +43,7 @@ class RayLauncher:
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         self._options, self._export, self._say = options, tuple(export), say
         numbers = parse_numeric_options(options, ("nodes", "jobs", "port"), "ray")
-        self._nodes, self.at_once = numbers.get("nodes", 1), numbers.get("jobs", _AT_ONCE)
+        self._nodes, self.max_jobs = numbers.get("nodes", 1), numbers.get("jobs", _DEFAULT_JOBS)
         self._port = numbers.get("port", 6379)
         if options.get("exclusive", "true") not in ("true", "false"):
             raise BadExperiment(what=f"exclusive cannot be {options['exclusive']!r}", next="true or false")

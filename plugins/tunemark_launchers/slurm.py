@@ -27,7 +27,7 @@ from tunemark_worker.contract import records_file_name
 # Seconds between two queries of the controller.
 _POLL_S = 2.0
 _COMMAND_TIMEOUT_S = 30.0
-_AT_ONCE = 8
+_DEFAULT_JOBS = 8
 # The user's variables that every job gets; all others only by --export.
 EXPORTED_VARIABLES = ("HOME", "USER", "PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "RESIZING", "SUSPENDED", "STOPPED")
@@ -52,7 +52,7 @@ _SBATCH_OPTIONS = ("partition", "account", "qos", "constraint", "reservation", "
 
 OPTIONS = {
     "nodes": "hosts of each job (1)",
-    "jobs": f"jobs of a sweep in the queue at the same time ({_AT_ONCE})",
+    "jobs": f"jobs of a sweep in the queue at the same time ({_DEFAULT_JOBS})",
     "exclusive": "true or false: whether a job has its nodes to itself (true)",
     "partition": "as sbatch's",
     "account": "as sbatch's",
@@ -71,7 +71,7 @@ class SlurmLauncher:
     def __init__(self, options: Mapping[str, str], export: Sequence[str], say: Callable[[str], None]) -> None:
         self._options, self._export, self._say = options, tuple(export), say
         numbers = parse_numeric_options(options, ("nodes", "jobs"), "slurm")
-        self._nodes, self.at_once = numbers.get("nodes", 1), numbers.get("jobs", _AT_ONCE)
+        self._nodes, self.max_jobs = numbers.get("nodes", 1), numbers.get("jobs", _DEFAULT_JOBS)
         if options.get("exclusive", "true") not in ("true", "false"):
             raise BadExperiment(what=f"exclusive cannot be {options['exclusive']!r}", next="true or false")
         self._is_checked = False

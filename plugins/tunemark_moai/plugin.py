@@ -58,7 +58,7 @@ class MoaiDevice:
 
     def accelerator(self, size: str) -> Accelerator | None:
         if self._control is None:
-            return next((each for each in self.documented() if each.name.casefold() == size.casefold()), None)
+            return next((each for each in self.documented_sizes() if each.name.casefold() == size.casefold()), None)
         from tunemark_moai.flavor_control import VariableFlavorControl
 
         # No tool lists the valid values of the variable, so any name that the user gives is accepted.
@@ -67,7 +67,7 @@ class MoaiDevice:
         found = next((name for name in self._control.sizes() if name.casefold() == size.casefold()), None)
         return self._accelerator(found) if found else None
 
-    def documented(self) -> Sequence[Accelerator]:
+    def documented_sizes(self) -> Sequence[Accelerator]:
         from tunemark_moai.flavors import DOCUMENTED_FLAVORS, make_accelerator
 
         known = [make_accelerator(name, is_present=False) for name in DOCUMENTED_FLAVORS]
@@ -88,7 +88,7 @@ class MoaiDevice:
             )
         return self._control.hold(accelerator.name, store)
 
-    def left_over(self, store: Path) -> str | None:
+    def unrestored_state(self, store: Path) -> str | None:
         from tunemark_moai.restore_record import RECORD_NAME, read_restore_record
 
         former = read_restore_record(store)

@@ -27,7 +27,7 @@ class MoaiRuntime:
     "performance optimization tips"): `follow` receives the function that reads one.
     """
 
-    waits_free = False
+    is_synchronous = False
 
     def __init__(self) -> None:
         self._read: Optional[Callable[[], None]] = None

@@ -65,11 +65,11 @@ class CpuDevice:
         bound = [[core] for core in pinned] if strategy.distributed else [sorted(set(pinned))]
         return LaunchConfig(processes=processes, threads=threads, environment=environment, options={"cores": bound})
 
-    def elsewhere(self, size: str) -> Accelerator | None:
+    def remote_accelerator(self, size: str) -> Accelerator | None:
         """A number of cores, or hosts x cores per host."""
         return _remote_accelerator(size, "core of another machine")
 
-    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
+    def remote_launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """As `launch`, except that each process picks its cores on its own host."""
         size, nodes = _devices_and_hosts(accelerator)
         if not strategy.distributed and nodes not in (None, 1):
@@ -79,7 +79,7 @@ class CpuDevice:
         options = {"cores": "own", "oversubscribed": accelerator.oversubscribed}
         return LaunchConfig(processes=processes, threads=threads, environment=environment, options=options, nodes=nodes)
 
-    def monitored(self, accelerator: Accelerator) -> MonitorTarget:
+    def monitor_target(self, accelerator: Accelerator) -> MonitorTarget:
         return MonitorTarget(monitor="host", devices=("host",))
 
     def _accelerator(self, size: int) -> Accelerator:
@@ -136,7 +136,7 @@ class CudaDevice:
             environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         return LaunchConfig(processes=size, threads=threads, environment=environment)
 
-    def monitored(self, accelerator: Accelerator) -> MonitorTarget | None:
+    def monitor_target(self, accelerator: Accelerator) -> MonitorTarget | None:
         """The vendor's monitoring library, and the GPUs that the job sees."""
         is_nvidia = not self._is_rocm and bool(_nvidia_smi() or _nvidia_device_files(self._root))
         listed = next((self._environment[v] for v in self._visibility(is_nvidia) if v in self._environment), None)
@@ -151,11 +151,11 @@ class CudaDevice:
         """The variables that restrict which GPUs a job sees; the first one that is set applies."""
         return ("CUDA_VISIBLE_DEVICES",) if is_nvidia else _AMD_VISIBILITY_VARIABLES
 
-    def elsewhere(self, size: str) -> Accelerator | None:
+    def remote_accelerator(self, size: str) -> Accelerator | None:
         """A number of GPUs, or hosts x GPUs per host."""
         return _remote_accelerator(size, "GPU")
 
-    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
+    def remote_launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """One process per GPU with 4 threads, which is at most a GPU's share of the cores on most hosts."""
         size, nodes = _devices_and_hosts(accelerator)
         if not strategy.distributed and size != 1:
@@ -194,7 +194,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
         Strategy(
             name="ddp",
             runtime="tunemark_torch.runtime:Ddp",
-            product=_MESH,
+            combined_runtime=_MESH,
             description="torch's DistributedDataParallel: a full copy of the model in each process",
             can_evaluate=True,
             can_save=True,
@@ -203,30 +203,30 @@ def tunemark_strategies() -> Sequence[Strategy]:
         Strategy(
             name="fsdp",
             runtime=_MESH,
-            product=_MESH,
+            combined_runtime=_MESH,
             description="torch's FSDP2: weights, gradients and optimizer states in shards, gathered layer by layer",
             options={"reshard": "true: gather again for backward (the default); false: keep what forward gathered"},
             can_evaluate=True,
             can_save=True,
             refusal=layout_checks.refusal,
-            needs={"torch": "2.6"},
+            minimum_versions={"torch": "2.6"},
         ),
         Strategy(
             name="tp",
             runtime=_MESH,
-            product=_MESH,
+            combined_runtime=_MESH,
             description="tensor parallel: each process holds some of the heads and a part of each MLP",
             options={"sequence_parallel": "true: between blocks each process holds a part of the sequence (false)"},
             can_evaluate=True,
             can_save=True,
             data_ranks=layout_checks.one_data_rank,
             refusal=layout_checks.refusal,
-            needs={"torch": "2.6"},
+            minimum_versions={"torch": "2.6"},
         ),
         Strategy(
             name="pp",
             runtime=_MESH,
-            product=_MESH,
+            combined_runtime=_MESH,
             description="pipeline parallel: each process holds some of the layers",
             options={
                 "schedule": "one of " + ", ".join(layout_checks.SCHEDULES) + " (1f1b)",
@@ -237,7 +237,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             micro_batches=layout_checks.micro_batches_to_fill,
             can_save=True,
             refusal=layout_checks.refusal,
-            needs={"torch": "2.6"},
+            minimum_versions={"torch": "2.6"},
         ),
         Strategy(
             name="auto",

@@ -17,7 +17,7 @@ from tunemark_worker.contract import Assignment, Place
 class CpuRuntime:
     """CPU cores of this host. Work is synchronous, so synchronizing is free and every step is a window."""
 
-    waits_free = True
+    is_synchronous = True
 
     def open(self, assignment: Assignment) -> Place:
         place = _make_place("cpu", assignment)
@@ -44,7 +44,7 @@ class CpuRuntime:
 class CudaRuntime:
     """NVIDIA and AMD GPUs, both of which torch calls cuda. Not yet run on hardware by its authors."""
 
-    waits_free = False
+    is_synchronous = False
 
     def __init__(self) -> None:
         self._device = torch.device("cuda", 0)
@@ -79,7 +79,7 @@ class CudaRuntime:
 class RocmRuntime:
     """AMD GPUs only, with a torch built for ROCm. Not yet run on hardware by its authors."""
 
-    waits_free = False
+    is_synchronous = False
 
     def __init__(self) -> None:
         if torch.version.hip is None:
@@ -142,7 +142,7 @@ class Ddp:
             # The reducer's default.
             reduced = allreduce_hook(group, bucket)
             if bucket.is_last():
-                waits.until_taken()
+                waits.start_waiting()
             return reduced
 
         # torch compares annotations with its types, and with `from __future__ import annotations` they are strings.

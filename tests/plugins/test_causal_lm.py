@@ -39,7 +39,7 @@ def smaller(model: Model) -> Model:
 def build(model: Model, precision: str = "fp32") -> tuple[CausalLm, torch.nn.Module]:
     runtime = CausalLm()
     torch.manual_seed(0)
-    stated: Any = SimpleNamespace(architecture=model.told(), precision=precision, weights="random")
+    stated: Any = SimpleNamespace(architecture=model.worker_architecture(), precision=precision, weights="random")
     return runtime, runtime.build(stated, Place("cpu", 0, 1, 0, 1)).train()
 
 

@@ -54,11 +54,14 @@ def written(folder: Path, stated: object) -> Path:
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_built_in_model_s_configuration_is_that_model(name: str, tmp_path: Path) -> None:
-    make_config(TINY[name].told()).save_pretrained(tmp_path)
+    make_config(TINY[name].worker_architecture()).save_pretrained(tmp_path)
     found = read_hf_model(str(tmp_path))
     assert found.architecture == TINY[name].architecture
     # What changes no count survives too: the module that is built of it has the same configuration.
-    ours, theirs = make_config(found.told()).to_dict(), make_config(TINY[name].told()).to_dict()
+    ours, theirs = (
+        make_config(found.worker_architecture()).to_dict(),
+        make_config(TINY[name].worker_architecture()).to_dict(),
+    )
     assert {k: v for k, v in ours.items() if theirs.get(k) != v} == {}
 
 
@@ -70,7 +73,7 @@ def test_what_is_counted_is_what_transformers_builds(name: str, tmp_path: Path) 
     with torch.device("meta"):
         theirs = transformers.AutoModelForCausalLM.from_config(config)
         ours: Any = transformers.AutoModelForCausalLM
-        built = ours.from_config(make_config(found.told()))
+        built = ours.from_config(make_config(found.worker_architecture()))
     count = count_parameters(found.architecture).total
     assert sum(p.numel() for p in theirs.parameters()) == count
     assert {n: p.shape for n, p in built.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}

@@ -212,17 +212,19 @@ def test_schedules_fall_and_never_reach_zero():
 
 
 def test_windows_fill_a_second_where_waiting_costs(assignment):
-    timing = WindowPlanner(dataclasses.replace(assignment, steps=None, warmup=0), waits_free=False)
+    timing = WindowPlanner(dataclasses.replace(assignment, steps=None, warmup=0), is_synchronous=False)
     assert timing.length(0) == 1
     timing.add(1, 0.1, 100)
     assert timing.length(1) in (10, 11)
-    fixed = WindowPlanner(dataclasses.replace(assignment, steps=40, warmup=3), waits_free=False)
+    fixed = WindowPlanner(dataclasses.replace(assignment, steps=40, warmup=3), is_synchronous=False)
     fixed.add(1, 0.001, 100)
     assert (fixed.length(1), fixed.length(3), fixed.length(41)) == (2, 5, 2)
 
 
 def test_reasons_to_stop(assignment):
-    timing = WindowPlanner(dataclasses.replace(assignment, steps=None, target_interval=0.05, warmup=0), waits_free=True)
+    timing = WindowPlanner(
+        dataclasses.replace(assignment, steps=None, target_interval=0.05, warmup=0), is_synchronous=True
+    )
     for i in range(12):
         assert timing.reason(i, 1.0) == ""
         timing.add(1, 0.1 + 0.0001 * (i % 3), 100)
@@ -232,7 +234,7 @@ def test_reasons_to_stop(assignment):
 
 def test_a_run_of_so_many_steps_ends_though_it_never_settles(assignment):
     asked = dataclasses.replace(assignment, steps=6, warmup=None, budget_s=None)
-    timing = WindowPlanner(asked, waits_free=True)
+    timing = WindowPlanner(asked, is_synchronous=True)
     taken = 0
     while not timing.reason(taken, 1e9):
         timing.add(1, 3.0 ** (taken // 5), 100)

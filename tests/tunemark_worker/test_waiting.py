@@ -48,9 +48,9 @@ def test_a_late_rank_is_waited_for_and_what_is_hidden_is_not(pair: list[Any]) ->
         other = _late(pair[1])
         work = pair[0].allreduce([torch.ones(4)])
         work.wait()
-        assert LATE_S * 0.9 < waits.taken() < 1
+        assert LATE_S * 0.9 < waits.take_seconds() < 1
         # It is told once.
-        assert waits.taken() == 0
+        assert waits.take_seconds() == 0
         other.join()
 
         other = _late(pair[1])
@@ -59,7 +59,7 @@ def test_a_late_rank_is_waited_for_and_what_is_hidden_is_not(pair: list[Any]) ->
         while not work.is_completed():  # what computing would have taken at least
             pass
         work.wait()
-        assert waits.taken() < LATE_S / 2
+        assert waits.take_seconds() < LATE_S / 2
 
 
 def test_a_wait_inside_a_wait_counts_once() -> None:
@@ -71,12 +71,12 @@ def test_a_wait_inside_a_wait_counts_once() -> None:
 
     with WaitMeter(clock) as waits:
         # From here on nothing is computed: what is waited for meanwhile is part of it.
-        waits.until_taken()
+        waits.start_waiting()
         functional.wait_tensor(torch.ones(1))
-        assert waits.taken() == 1.0
+        assert waits.take_seconds() == 1.0
         functional.wait_tensor(torch.ones(1))
         functional.wait_tensor(torch.ones(1))
-        assert waits.taken() == 2.0
+        assert waits.take_seconds() == 2.0
 
 
 def test_torch_is_as_before_afterwards() -> None:
@@ -129,5 +129,5 @@ def test_on_a_device_what_counts_is_how_long_its_computing_stream_stood() -> Non
         # Another stream waits: nothing that computes does.
         device.current = device.other
         device.other.wait_event(gathered)
-        assert waits.taken() == pytest.approx(0.020)
-        assert waits.taken() == 0
+        assert waits.take_seconds() == pytest.approx(0.020)
+        assert waits.take_seconds() == 0

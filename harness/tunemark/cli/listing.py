@@ -100,7 +100,7 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
         ]
     if kind == "launchers":
         return [
-            {"name": name, "description": each.description, "options": dict(each.options), "elsewhere": each.elsewhere}
+            {"name": name, "description": each.description, "options": dict(each.options), "elsewhere": each.is_remote}
             for name, each in sorted(catalog.launchers().items())
         ]
     return _plugins(catalog)

@@ -69,7 +69,7 @@ def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog
     def attempt(ready: PreparedRun, number: int, of: int) -> None:
         spec = ready.plan.spec
         words = f"{run_title(ready.plan)}, attempt {number} of {of}"
-        is_alone = ready.launching.at_once == 1
+        is_alone = ready.launching.max_jobs == 1
         lines[ready.plan.run_id] = ProgressLine(
             words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget, rewrite=is_alone
         )

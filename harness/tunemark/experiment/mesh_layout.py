@@ -30,8 +30,8 @@ class MeshLayout:
 def combine_strategies(factors: Sequence[StrategyTerm], strategies: Sequence[Strategy], source: str) -> Strategy:
     """One strategy that stands for the combination; the strategy itself where there is only one."""
     names = [strategy.name for strategy in strategies]
-    alone = [strategy.name for strategy in strategies if strategy.product is None]
-    degrees = [f.name for f, s in zip(factors, strategies, strict=True) if f.degree is not None and s.product is None]
+    alone = [strategy.name for strategy in strategies if strategy.combined_runtime is None]
+    degrees = [f.name for f in factors if f.degree is not None and f.name in alone]
     if len(strategies) == 1 and degrees:
         raise BadExperiment(
             what=f"strategy {names[0]!r} takes no degree",
@@ -53,23 +53,23 @@ def combine_strategies(factors: Sequence[StrategyTerm], strategies: Sequence[Str
             why=f"{source}: {'+'.join(names)}",
             next="give each mesh axis once, with its whole degree",
         )
-    runtimes = {strategy.product for strategy in strategies}
+    runtimes = {strategy.combined_runtime for strategy in strategies}
     if len(runtimes) > 1:
         raise BadExperiment(
             what=f"the strategies {', '.join(names)} come from plugins that cannot be combined",
             why=f"{source}; combinations of them run in {', '.join(sorted(map(str, runtimes)))}",
             next="combine strategies of one plugin",
         )
-    needs: dict[str, str] = {}
+    oldest: dict[str, str] = {}
     for strategy in strategies:
-        for module, version in strategy.needs.items():
-            needs[module] = max(needs.get(module, version), version, key=_numbers)
+        for module, version in strategy.minimum_versions.items():
+            oldest[module] = max(oldest.get(module, version), version, key=_numbers)
     return Strategy(
         name="+".join(names),
-        runtime=str(strategies[0].product),
+        runtime=str(strategies[0].combined_runtime),
         description="; ".join(strategy.description for strategy in strategies),
         distributed=True,
-        needs=needs,
+        minimum_versions=oldest,
         can_evaluate=all(strategy.can_evaluate for strategy in strategies),
         can_save=all(strategy.can_save for strategy in strategies),
     )

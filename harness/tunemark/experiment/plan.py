@@ -111,12 +111,12 @@ class Plan:
         return (*self.model.requires, *self.method.requires, *gguf)
 
     @property
-    def needs(self) -> Mapping[str, str]:
+    def minimum_versions(self) -> Mapping[str, str]:
         """The minimum versions that the worker's interpreter must have, by module."""
-        needs = dict(self.strategy.needs)
+        oldest = dict(self.strategy.minimum_versions)
         if self.spec.checkpointing == "selective":
-            needs.setdefault("torch", "2.4")  # strategies that state a version state a newer one
-        return needs
+            oldest.setdefault("torch", "2.4")  # strategies that state a version state a newer one
+        return oldest
 
     def assignment(
         self,
@@ -140,7 +140,7 @@ class Plan:
             attempt=attempt,
             model=self.model.name,
             model_runtime=self.model.runtime,
-            architecture=self.model.told(),
+            architecture=self.model.worker_architecture(),
             device=self.device.name,
             size=spec.size,
             device_runtime=self.device.runtime,

@@ -66,7 +66,9 @@ def expand_sizes(point: GridPoint, catalog: Catalog) -> list[GridPoint]:
     if point["size"] != "all":
         return [point]
     device = _device(point, catalog, None, [])
-    sizes = list(device.accelerators()) or list(device.documented() if isinstance(device, ListsDocumentedSizes) else ())
+    sizes = list(device.accelerators()) or list(
+        device.documented_sizes() if isinstance(device, ListsDocumentedSizes) else ()
+    )
     if not sizes:
         raise BadExperiment(
             what=f"there is no {device.name} on this machine, but all its sizes are requested",
@@ -98,7 +100,7 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     free: tuple[str, ...] = ()
     if strategy.is_search:
         point, terms, free = resolve_search_options(point, terms[0])
-    found = _find_remote(point, device, launcher) if launcher.elsewhere else _find_local(point, device, catalog)
+    found = _find_remote(point, device, launcher) if launcher.is_remote else _find_local(point, device, catalog)
     accelerator = _declare_chips(point, found)
     if not accelerator.is_present:
         notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
@@ -451,16 +453,16 @@ def _find_remote(point: GridPoint, device: Device, launcher: Launcher) -> Accele
             why=f"{point.place('device')}; sizes of other machines cannot be detected from this one",
             next="for example --device cpu:4, or --device cuda:8 --chip h100 --chips 8",
         )
-    found = device.elsewhere(size)
+    found = device.remote_accelerator(size)
     if found is None:
         raise BadExperiment(what=f"{device.name} has no size {size!r}", why=_size_source(point), next="a number: cpu:4")
     return replace(found, oversubscribed=point["oversubscribe"])
 
 
 def _launch(device: Device, accelerator: Accelerator, strategy: Strategy, launcher: Launcher) -> LaunchConfig:
-    if launcher.elsewhere:
+    if launcher.is_remote:
         assert isinstance(device, RunsRemotely), "other devices are refused earlier"
-        return device.launch_elsewhere(accelerator, strategy)
+        return device.remote_launch(accelerator, strategy)
     return device.launch(accelerator, strategy)
 
 

@@ -114,7 +114,7 @@ def make_device_monitor(
 ) -> AbstractContextManager[Any]:
     """A context that samples the devices of a job in `folder`; does nothing if they have no monitor."""
     try:
-        target = device.monitored(accelerator) if isinstance(device, HasMonitor) else None
+        target = device.monitor_target(accelerator) if isinstance(device, HasMonitor) else None
         if target is None:
             return contextlib.nullcontext()
         sample_s = float(environment.get(SAMPLE_S_VARIABLE, SAMPLE_S))

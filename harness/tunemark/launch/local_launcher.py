@@ -26,7 +26,7 @@ _GRACE_S = 20.0
 class LocalLauncher:
     """Starts jobs on this host, one at a time, because concurrent jobs would slow each other down."""
 
-    at_once = 1
+    max_jobs = 1
 
     def __init__(
         self, options: Mapping[str, str], export: Sequence[str] = (), say: Callable[[str], None] = lambda words: None

@@ -114,7 +114,7 @@ class Model:
     weights: str | None = None
     is_remote: bool = False
 
-    def told(self) -> dict[str, Any]:
+    def worker_architecture(self) -> dict[str, Any]:
         """The architecture and configuration for the worker (`Assignment.architecture`)."""
         extra: dict[str, Any] = {"configuration": dict(self.configuration)} if self.configuration else {}
         if self.is_remote:
@@ -216,12 +216,12 @@ class Strategy:
     any. distributed: False is one process whatever the size, True one process per unit of the size.
     data_ranks: from the number of its processes, how many process distinct batches (data-parallel ranks).
 
-    product: the runtime of combinations of strategies, each on its own axis of one mesh; strategies that name the same
-    runtime can be combined by plus (`fsdp:4+tp:2`). None where it cannot be combined.
+    combined_runtime: the runtime of combinations of strategies, each on its own axis of one mesh; strategies that name
+    the same one can be combined by plus (`fsdp:4+tp:2`). None where it cannot be combined.
     micro_batches: from its axis, the minimum number of micro-batches per step, which a global batch of `auto` uses.
     refusal: from the axes of the run, the model and the settings by name, the reason why the strategy does not support
-    them; None where it does. Called at planning time, for each strategy of a combination. needs: by module name, the
-    minimum version that the training interpreter must have.
+    them; None where it does. Called at planning time, for each strategy of a combination.
+    minimum_versions: by module name, the oldest version that the training interpreter may have.
     is_search: stands for a layout that the harness chooses among the device's other strategies before measuring; its
     runtime is never loaded.
     can_evaluate: every process can compute a batch's logits between training steps. can_save: every process has the
@@ -235,10 +235,10 @@ class Strategy:
     devices: tuple[str, ...] = ()
     distributed: bool = True
     data_ranks: Callable[[int], int] = _one_rank_each
-    product: str | None = None
+    combined_runtime: str | None = None
     micro_batches: Callable[[StrategyAxis], int] = _one_is_enough
     refusal: Callable[[Sequence[StrategyAxis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
-    needs: Mapping[str, str] = field(default_factory=dict)
+    minimum_versions: Mapping[str, str] = field(default_factory=dict)
     is_search: bool = False
     can_evaluate: bool = False
     can_save: bool = False
@@ -290,16 +290,16 @@ class LaunchConfig:
 class Launcher:
     """Starts a job's processes.
 
-    loader: "module:callable" (options, export, say) -> `Launching`, in the parent. options: options on the command line
-    (`name:key=value`), each with its meaning. elsewhere: True where processes may run on other machines, whose sizes
-    cannot be detected from this one.
+    loader: "module:callable" (options, export, say) -> `LauncherSession`, in the parent. options: on the command line
+    (`name:key=value`), each with its meaning. is_remote: True where processes may run on other machines, whose
+    sizes cannot be detected from this one.
     """
 
     name: str
     loader: str
     description: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
-    elsewhere: bool = False
+    is_remote: bool = False
 
 
 # Built in, so that runs on this machine need no launcher plugin.
@@ -317,7 +317,7 @@ class JobSpec:
     name: short, of letters, digits and dashes, the same if the command is started again. python: the worker's
     interpreter. processes: of the whole job; threads: of each. gpus: of the whole job. environment: variables for every
     process. code: a folder for PYTHONPATH. folder: absolute, the processes' working directory, which contains
-    plan.json. max_restarts: how often torch's elastic agent may restart all processes. nodes: as in `Launch`.
+    plan.json. max_restarts: how often torch's elastic agent may restart all processes. nodes: as in `LaunchConfig`.
     """
 
     name: str
@@ -451,7 +451,7 @@ class DeviceProcess:
 class DeviceSample:
     """One device at one moment; None where a value is not available.
 
-    id: as in `Monitored.devices`. energy_j: a monotonic counter of any origin. shares_energy_of: the id of a device
+    id: as in `MonitorTarget.devices`. energy_j: a monotonic counter of any origin. shares_energy_of: the id of a device
     whose counter includes this one's energy (a die of the same package). energy_reason: why there is no counter.
     throttle: reasons for the current slowdown, thermal or a failing supply; empty where there is none. power_capped:
     whether the power limit reduces its clock, which is normal for many devices under full load. lost: what the library

@@ -103,8 +103,8 @@ def tunemark_importers() -> Sequence[Importer]:
 def tunemark_monitors() -> Sequence[Monitor]:
     """The libraries that sample devices while jobs run on them.
 
-    Called when a device names one of them by `monitored`. `loader` is called once for each attempt; exceptions of the
-    reader are stored with the samples and never affect the job."""
+    Called when a device names one of them by `monitor_target`. `loader` is called once for each attempt; exceptions of
+    the reader are stored with the samples and never affect the job."""
     raise NotImplementedError
 
 

@@ -77,7 +77,7 @@ class ChecksRuns(Protocol):
 class ListsDocumentedSizes(Protocol):
     """Optional for a `Device`: lists the sizes that its vendor documents, for plans on any machine."""
 
-    def documented(self) -> Sequence[Accelerator]:
+    def documented_sizes(self) -> Sequence[Accelerator]:
         """Smallest first, `is_present` False."""
 
 
@@ -85,7 +85,7 @@ class ListsDocumentedSizes(Protocol):
 class ReportsUnrestoredState(Protocol):
     """Optional for a `Device`: reports state that an interrupted run changed and did not restore."""
 
-    def left_over(self, store: Path) -> str | None:
+    def unrestored_state(self, store: Path) -> str | None:
         """A sentence for the user, shown before the next run; None where everything is restored. store: as `occupy`."""
 
 
@@ -117,20 +117,20 @@ class JobWatch(Protocol):
 class RunsRemotely(Protocol):
     """Optional for a `Device`: jobs on other machines, for example by Slurm."""
 
-    def elsewhere(self, size: str) -> Accelerator | None:
+    def remote_accelerator(self, size: str) -> Accelerator | None:
         """That size on another machine, of which only the size is known; None where there can be none."""
 
-    def launch_elsewhere(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
+    def remote_launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """Processes, threads and environment of a job there, independent of this machine's cores."""
 
 
 class LauncherSession(Protocol):
     """A launcher opened with its options, which starts and follows jobs. Runs in the parent.
 
-    at_once: maximum number of jobs that run at the same time.
+    max_jobs: maximum number of jobs that run at the same time.
     """
 
-    at_once: int
+    max_jobs: int
 
     def check(self, launch: LaunchConfig, store: Path) -> None:
         """Raise a `TunemarkError` where such a job cannot be started; called for every run before any is started."""
@@ -175,7 +175,7 @@ class StartedJob(Protocol):
 class HasMonitor(Protocol):
     """Optional for a `Device`: names the monitor that samples it while a job runs."""
 
-    def monitored(self, accelerator: Accelerator) -> MonitorTarget | None:
+    def monitor_target(self, accelerator: Accelerator) -> MonitorTarget | None:
         """The monitor of that size and the ids of its devices; None where there is none. Called before each attempt."""
 
 
@@ -197,12 +197,12 @@ class MonitorReader(Protocol):
 class DeviceRuntime(Protocol):
     """The device in the worker.
 
-    waits_free: True where `synchronize` costs nothing (work is synchronous), so that every step is a window.
+    is_synchronous: True where `synchronize` costs nothing (work is synchronous), so that every step is a window.
     It may have a method `follow(read)`, called before the first step: `read` copies a value to the host that depends
     on all queued work, for platforms without any other way to wait.
     """
 
-    waits_free: bool
+    is_synchronous: bool
 
     def open(self, assignment: Assignment) -> Place:
         """Open the device, set threads and affinity, and join the process group if there is one."""
@@ -253,7 +253,7 @@ class StrategyRuntime(Protocol):
     `gradients(logits, loss, batches, scale) -> loss_sum`: forward and backward of all a step's micro-batches, of
     `loss(logits(module, batch), labels) * scale`; returns the unscaled losses' sum over the data rank, on every rank;
     `watch(waits)`, called before the first step of a breakdown of several ranks: where the wait for other ranks is
-    hidden in torch's C++, call `waits.until_taken()` when this part of a step has nothing left to compute.
+    hidden in torch's C++, call `waits.start_waiting()` when this part of a step has nothing left to compute.
     """
 
     def prepare(self) -> None:

@@ -109,7 +109,7 @@ def prepare_runs(
     launching: None starts them on this machine. searches: logs of layout searches by run_id."""
     starts = launching or LocalLauncher({})
     for device in {plan.device.name: plan.device for plan in plans}.values():
-        if isinstance(device, ReportsUnrestoredState) and (words := device.left_over(store.root.absolute())):
+        if isinstance(device, ReportsUnrestoredState) and (words := device.unrestored_state(store.root.absolute())):
             watch.message(words)
     interpreters: dict[tuple[str, tuple[str, ...]], Interpreter] = {}
     data: dict[str, PreparedData] = {}
@@ -139,7 +139,7 @@ def prepare_runs(
         asked = (python, plan.requires)
         if asked not in interpreters:
             interpreters[asked] = query_interpreter(python, plan.requires)
-        check_versions(interpreters[asked], plan.needs, run_title(plan))
+        check_versions(interpreters[asked], plan.minimum_versions, run_title(plan))
         plan = _download_weights(plan)
         key = json.dumps([plan.dataset.name, dict(plan.dataset_options), plan.model.name, plan.spec.train_on])
         if key not in data:
@@ -176,7 +176,7 @@ def prepare_runs(
 def _download_weights(plan: Plan) -> Plan:
     """The plan with its pretrained weights on this machine; on other machines the processes download them."""
     repository = plan.model.pretrained
-    if plan.spec.weights != "pretrained" or plan.weights_path or repository is None or plan.launcher.elsewhere:
+    if plan.spec.weights != "pretrained" or plan.weights_path or repository is None or plan.launcher.is_remote:
         return plan
     found = download_pretrained(
         repository, allow_pickle=plan.allow_pickle, trust_remote_code=plan.model.is_remote and plan.trust_remote_code
@@ -259,7 +259,7 @@ def run_sweep(
     active: list[_RunningAttempt] = []
     try:
         while queue or active:
-            while queue and len(active) < queue[0].launching.at_once:
+            while queue and len(active) < queue[0].launching.max_jobs:
                 each = queue.popleft()
                 number = repeats - left[each.plan.run_id] + 1
                 watch.attempt(each, number, repeats)
@@ -421,7 +421,7 @@ class _RunningAttempt:
         }
         if ready.max_restarts:
             facts["launcher"]["max_restarts"] = ready.max_restarts
-        if not plan.launcher.elsewhere:
+        if not plan.launcher.is_remote:
             # By the clock of the worker's instants; another machine has another clock.
             facts["launched_s"] = time.monotonic()
         if ready.verification is not None:
@@ -436,7 +436,7 @@ class _RunningAttempt:
         if isinstance(plan.device, WatchesJobs):
             watched = plan.device.watch(plan.accelerator, self._folder, self._watch.message)
             self._job_watch = self._resources.enter_context(watched)
-        if not plan.launcher.elsewhere:
+        if not plan.launcher.is_remote:
             # Devices of other machines cannot be sampled from here.
             sampled = make_device_monitor(
                 plan.device, plan.accelerator, self._catalog, self._folder, say=self._watch.message
@@ -463,7 +463,7 @@ class _RunningAttempt:
     def _adopt(self, timeout_s: float) -> bool:
         """Follow a job that an earlier process of this command started and did not see end; False if there is none."""
         ready = self.ready
-        if not ready.plan.launcher.elsewhere:
+        if not ready.plan.launcher.is_remote:
             return False
         for folder, facts in self._store.unfinished(ready.plan.run_id, ready.fingerprint):
             self._folder, self._facts = folder, dict(facts)
@@ -587,10 +587,10 @@ def _fingerprint(
         interpreter.path,
         interpreter.python,
         interpreter.versions,
-        plan.model.told(),
+        plan.model.worker_architecture(),
         _list_weight_files(plan.weights_path or plan.spec.weights.partition(":")[2]),
     ]
-    if plan.launcher.elsewhere:
+    if plan.launcher.is_remote:
         parts += [plan.launcher.name, dict(plan.launcher_options)]
     else:
         parts += [processor_name(), os.cpu_count()]

@@ -50,7 +50,7 @@ class Toy:
         step_s = float(os.environ.get("TOY_STEP_S", "0.02"))
         return LaunchConfig(processes=1, threads=1, environment={"OMP_NUM_THREADS": "1"}, options={"step_s": step_s})
 
-    def monitored(self, accelerator: Accelerator) -> MonitorTarget | None:
+    def monitor_target(self, accelerator: Accelerator) -> MonitorTarget | None:
         """Which monitor tunemark reads while a job runs on the device, and the device's names there."""
         monitor = os.environ.get("TOY_MONITOR")
         return MonitorTarget(monitor=monitor, devices=("0", "1")) if monitor else None

@@ -17,7 +17,7 @@ from tunemark_worker.optimizer import parameter_dtype
 class Toy:
     """One CPU thread. Work is done when a call returns, so synchronizing is free."""
 
-    waits_free = True
+    is_synchronous = True
 
     def open(self, assignment: Assignment) -> Place:
         torch.set_num_threads(assignment.threads)
@@ -62,7 +62,7 @@ class ToyAsync(Toy):
     """A device that returns before the work is done, at a known speed: 1 / step_s micro-batches a second as long as the
     program keeps it busy. Each synchronize writes the micro-batches done and the time at which they were done."""
 
-    waits_free = False
+    is_synchronous = False
 
     def open(self, assignment: Assignment) -> Place:
         self._queue = Queue(assignment.device_options["step_s"])

@@ -185,13 +185,13 @@ def test_after_a_kill_the_next_run_is_told_and_puts_the_flavor_back(up):
             pass
         holder.send_signal(signal.SIGKILL)
     assert site.flavor == "xLarge.512GB"
-    words = MoaiDevice(environment={}).left_over(site.store)
+    words = MoaiDevice(environment={}).unrestored_state(site.store)
     assert words
     assert "it was Small.64GB" in words
     with hold(site, "xLarge.512GB"):
         assert site.flavor == "xLarge.512GB"
     assert site.flavor == "Small.64GB"
-    assert MoaiDevice(environment={}).left_over(site.store) is None
+    assert MoaiDevice(environment={}).unrestored_state(site.store) is None
 
 
 def test_an_interrupt_puts_the_flavor_back(up):

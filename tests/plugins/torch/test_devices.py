@@ -131,7 +131,7 @@ def test_rocm_is_watched_by_amds_library_under_the_names_that_hide_dies(amd_smi,
     seen = {}
     for name, value in {"HIP_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "1,0"}.items():
         rocm = CudaDevice(tmp_path, {name: value}, is_rocm=True)
-        one = rocm.monitored(rocm.accelerator("1"))
+        one = rocm.monitor_target(rocm.accelerator("1"))
         seen[name] = (one.monitor, one.devices, len(rocm.accelerators()))
     assert seen == {
         "HIP_VISIBLE_DEVICES": ("amdsmi", ("1",), 1),
@@ -184,7 +184,7 @@ def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
     rocm = RocmRuntime()
     place = rocm.open(SimpleNamespace(threads=threads, processes=1, data_ranks=1))
     rocm.synchronize()
-    assert (place.device, place.ranks, rocm.waits_free) == ("cuda:0", 1, False)
+    assert (place.device, place.ranks, rocm.is_synchronous) == ("cuda:0", 1, False)
     assert calls == ["cuda:0", "synchronize cuda:0"]
     assert rocm.peak_memory_bytes() == 7 << 30
     assert (rocm.facts()["chip"], rocm.facts()["hip"]) == ("AMD Instinct MI250X", "6.3.42131")
@@ -195,15 +195,15 @@ def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
 
 @pytest.mark.parametrize("device", [CpuDevice(), CudaDevice(), CudaDevice(is_rocm=True)])
 def test_a_size_beyond_one_machine_is_hosts_times_devices(device):
-    size = device.elsewhere("2x8")
+    size = device.remote_accelerator("2x8")
     assert (size.name, size.chips, size.nodes) == ("2x8", 16, 2)
-    launch = device.launch_elsewhere(size, DDP)
+    launch = device.remote_launch(size, DDP)
     assert (launch.processes, launch.nodes) == (16, 2)
-    plain = device.elsewhere("16")
-    assert (plain.chips, plain.nodes, device.launch_elsewhere(plain, DDP).nodes) == (16, None, None)
+    plain = device.remote_accelerator("16")
+    assert (plain.chips, plain.nodes, device.remote_launch(plain, DDP).nodes) == (16, None, None)
     for wrong in ("0x8", "2x", "x8", "2x8x2", "2*8"):
-        assert device.elsewhere(wrong) is None
+        assert device.remote_accelerator(wrong) is None
     with pytest.raises(BadExperiment, match="it is one process"):
-        device.launch_elsewhere(size, NONE)
+        device.remote_launch(size, NONE)
     # Here there is one host.
     assert device.accelerator("2x8") is None
