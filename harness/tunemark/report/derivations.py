@@ -30,25 +30,18 @@ def format_derivations(r: Result, tr: Translate) -> Mapping[str, str]:
         found["padding_fraction"] = tr(
             "1 - {content:,} content tokens / {slots:,} slots", content=tokens.content, slots=tokens.slots
         )
-    if r.hfu is not None and r.slot_tokens_per_s and r.peak_flops and r.hardware_flops_per_token:
-        found["hfu"] = tr(
-            "{rate} slots/s x {flops} FLOPs per token / {peak} FLOP/s ({source})",
-            rate=f"{r.slot_tokens_per_s.value:.6g}",
-            flops=f"{r.hardware_flops_per_token:.6g}",
-            peak=f"{r.peak_flops:.6g}",
-            source=r.peak_flops_source or "?",
-        )
+    for name, flops in (("mfu", r.flops_per_token), ("hfu", r.hardware_flops_per_token)):
+        if getattr(r, name) is not None and r.slot_tokens_per_s and r.peak_flops and flops:
+            found[name] = tr(
+                "{rate} slots/s x {flops} FLOPs per token / {peak} FLOP/s ({source})",
+                rate=f"{r.slot_tokens_per_s.value:.6g}",
+                flops=f"{flops:.6g}",
+                peak=f"{r.peak_flops:.6g}",
+                source=r.peak_flops_source or "?",
+            )
     if r.energy_per_token_j is not None and r.energy_j is not None and r.tokens:
         found["energy_per_token_j"] = tr(
             "{joules} J / {content:,} content tokens", joules=f"{r.energy_j:.6g}", content=r.tokens.content
-        )
-    if r.mfu is not None and r.slot_tokens_per_s and r.peak_flops:
-        found["mfu"] = tr(
-            "{rate} slots/s x {flops} FLOPs per token / {peak} FLOP/s ({source})",
-            rate=f"{r.slot_tokens_per_s.value:.6g}",
-            flops=f"{r.flops_per_token:.6g}",
-            peak=f"{r.peak_flops:.6g}",
-            source=r.peak_flops_source or "?",
         )
     for name, share in (("step_time_p50_s", "50"), ("step_time_p95_s", "95")):
         if r.step_time_s is not None:

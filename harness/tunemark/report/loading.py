@@ -11,7 +11,8 @@ import msgspec
 
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.plugin import Catalog, Finding
-from tunemark.report.sections import MAX_DETAILS, UnreadEntry
+from tunemark.report.run_details import MAX_DETAILS
+from tunemark.report.sections import UnreadEntry
 from tunemark.results import ImportedClaim, Result, Store, read_stored_claims
 from tunemark.results.result import SCHEMA, decode_result
 from tunemark.results.trace import Trace, read_traces

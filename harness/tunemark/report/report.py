@@ -13,6 +13,7 @@ from tunemark.report.charts import Chart, Origin
 from tunemark.report.table import Cell as Cell
 from tunemark.report.table import Column as Column
 from tunemark.report.table import ReportTable as ReportTable
+from tunemark.report.table import make_columns as make_columns
 from tunemark.report.translation import Language
 from tunemark.results.trace import Trace
 
@@ -67,7 +68,7 @@ class RunDetail:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The input of a format plugin. notes: what readers need to understand the tables. details: of the first runs,
-    at most MAX_DETAILS of sections.py. runs: each result as its stored line of JSON, for programs. names: of runs, by
+    at most run_details.MAX_DETAILS. runs: each result as its stored line of JSON, for programs. names: of runs, by
     run_id. scalings: complete, for programs."""
 
     title: str

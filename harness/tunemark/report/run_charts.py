@@ -30,7 +30,7 @@ def throughput_charts(results: Sequence[Result], names: Sequence[str], tr: Trans
     found = []
     for is_simulated in (False, True):
         rows = [
-            _row(r, r.tokens_per_s, label_of[id(r)], _group(r, tr) if is_grouped else "", tr)
+            make_dot_row(r, r.tokens_per_s, label_of[id(r)], _group(r, tr) if is_grouped else "", tr)
             for r in ordered
             if r.simulated == is_simulated
         ]
@@ -81,7 +81,7 @@ def claims_chart(imported: Sequence[ImportedClaim], tr: Translate) -> DotPlot | 
 
 def cost_chart(results: Sequence[Result], prices: Prices, names: Sequence[str], tr: Translate) -> DotPlot | None:
     found = [(r, cost_per_million_tokens(r, prices)) for r in results]
-    rows = [_row(r, c, name, "", tr) for (r, c), name in zip(found, names, strict=True) if c is not None]
+    rows = [make_dot_row(r, c, name, "", tr) for (r, c), name in zip(found, names, strict=True) if c is not None]
     drawn = _extremes(rows)
     if not rows:
         return None
@@ -215,7 +215,8 @@ def _group(r: Result, tr: Translate) -> str:
     return f"{device_of(r)} · {tr('simulated')}" if r.simulated else device_of(r)
 
 
-def _row(r: Result, estimate: Estimate | None, name: str, group: str, tr: Translate) -> DotRow:
+def make_dot_row(r: Result, estimate: Estimate | None, name: str, group: str, tr: Translate) -> DotRow:
+    """The row of a run's value, with how the run ended or that nothing was timed."""
     note = "" if r.status == "ok" else tr(STATUS_TEXTS[r.status])
     if estimate is None:
         note = note or tr("nothing was timed")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunemark.analysis.scaling import Scaling
+from tunemark.analysis.scaling import Band, Scaling, ScalingFit
 from tunemark.report.charts import ChartLine, ChartPoint, LineChart
-from tunemark.report.report import Cell, Column, ReportTable, Section
+from tunemark.report.report import Cell, ReportTable, Section, make_columns
 from tunemark.report.scaling import LAW_NAMES, SCALING_NOTES, scaling_tables
 from tunemark.report.translation import Translate
+from tunemark.results.result import Estimate
 
 # Scalings with charts and tables of their own; the others share one table.
 MAX_SCALINGS = 8
@@ -64,9 +65,12 @@ def _tables(scaling: Scaling, number: int, tr: Translate) -> list[ReportTable]:
         names = {column.name for column in table.columns}
         kind = next((kind for column, kind in _TABLE_KINDS.items() if column in names), "predicted")
         columns = tuple(
-            replace(column, title=tr(column.title), help=tr(column.help) if column.help else "")
-            if column.name not in ("chosen",)
-            else replace(column, title=tr(column.title))
+            replace(
+                column,
+                title=tr(column.title),
+                # The help of "chosen" is the criterion, which has no translation.
+                help=tr(column.help) if column.help and column.name != "chosen" else column.help,
+            )
             for column in table.columns
         )
         words = {
@@ -96,18 +100,14 @@ def _more_table(scalings: Sequence[Scaling], tr: Translate) -> ReportTable:
     """One row for each size of several scalings."""
     points = [(scaling_title(scaling, tr), point) for scaling in scalings for point in scaling.points]
     fields = (
-        ("run_id", "run", ""), ("size", "size", ""), ("units", "N", ""), ("tokens_per_s", "content", "tokens/s"),
-        ("speedup", "speed-up", ""), ("efficiency", "efficiency", "1"), ("status", "status", ""),
-        ("verdict", "verdict", ""),
+        ("run_id", "run"), ("size", "size"), ("units", "N"), ("tokens_per_s", "content", "tokens/s"),
+        ("speedup", "speed-up"), ("efficiency", "efficiency", "1"), ("status", "status"), ("verdict", "verdict"),
     )  # fmt: skip
     return ReportTable(
         key="scaling-more",
         title=tr("More scalings"),
-        columns=(
-            *(Column(name=name, title=tr(words), unit=unit) for name, words, unit in fields),
-            Column(name="scaling", title=tr("Scaling")),
-        ),
-        rows=tuple((*(_to_int(getattr(point, name)) for name, _, _ in fields), words) for words, point in points),
+        columns=make_columns((*fields, ("scaling", "Scaling")), tr),
+        rows=tuple((*(_to_int(getattr(point, name)) for name, *_ in fields), words) for words, point in points),
         per_run=False,
         runs=tuple(point.run_id for _, point in points),
         origins=tuple("simulated" if point.simulated else "measured" for _, point in points),
@@ -138,100 +138,51 @@ def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
 
 
 def _chart(scaling: Scaling, number: int, tr: Translate) -> LineChart:
-    known = [p for p in scaling.points if p.tokens_per_s is not None and p.units]
-    measured = tuple(
-        ChartPoint(
-            x=p.units or 0.0,
-            y=p.tokens_per_s.value,
-            low=p.tokens_per_s.low,
-            high=p.tokens_per_s.high,
-            origin="simulated" if p.simulated else "measured",
-            run_id=p.run_id,
-            note=p.left_out or "",
-        )
-        for p in known
-        if p.tokens_per_s is not None
-    )
-    series = [ChartLine(label=tr("simulated") if scaling.simulated else tr("measured"), points=measured)]
+    lines = [_measured_line(scaling, "tokens_per_s", 1, tr)]
     words = tr(
         "Marks are rates with their 95 % intervals; the dashed line is ideal: the smallest size's rate times N / N0."
     )
     if scaling.fitted:
-        law = LAW_NAMES[scaling.fitted.law]
         curve = tuple(
             ChartPoint(x=c.units, y=c.tokens_per_s.value, low=c.tokens_per_s.band_low, high=c.tokens_per_s.band_high)
             for c in scaling.fitted.curve
         )
-        predicted = tuple(
-            ChartPoint(
-                x=c.units,
-                y=c.tokens_per_s.value,
-                low=c.tokens_per_s.low,
-                high=c.tokens_per_s.high,
-                origin="predicted",
-            )
-            for c in scaling.fitted.predictions
-        )
-        series.append(ChartLine(label=f"{tr('fitted')}: {law}", points=curve, kind="curve"))
-        series.append(ChartLine(label=tr("predicted"), points=predicted))
+        law = LAW_NAMES[scaling.fitted.law]
+        lines.append(ChartLine(label=f"{tr('fitted')}: {law}", points=curve, kind="curve"))
+        lines.append(_predicted_line(scaling.fitted, "tokens_per_s", 1, tr))
         words += " " + tr(
             "The band holds the whole fitted curve with 95 %. Triangles are predicted: nothing ran there."
         )
     elif scaling.no_fit:
         words += " " + tr("No law is fitted: {reason}.", reason=scaling.no_fit)
-    base = next((p for p in known if p.is_base), None)
-    farthest = max((p.x for s in series for p in s.points), default=0.0)
+    base = next((p for p in scaling.points if p.is_base and p.tokens_per_s is not None and p.units), None)
+    farthest = max((p.x for line in lines for p in line.points), default=0.0)
     if base is not None and base.units and base.tokens_per_s is not None and farthest > base.units:
-        rate = base.tokens_per_s.value
         # Enough points for a smooth curve over a logarithmic axis.
         xs = [base.units * (farthest / base.units) ** (i / 32) for i in range(33)]
-        ideal = tuple(ChartPoint(x=x, y=rate * x / base.units) for x in xs)
-        series.append(ChartLine(label=tr("ideal"), points=ideal, kind="ideal"))
+        ideal = tuple(ChartPoint(x=x, y=base.tokens_per_s.value * x / base.units) for x in xs)
+        lines.append(ChartLine(label=tr("ideal"), points=ideal, kind="ideal"))
     return LineChart(
         key=f"scaling-{number}",
         title=scaling_title(scaling, tr),
         help=words,
         x=tr(scaling.unit or "units"),
         y=tr("tokens/s (content)"),
-        series=tuple(series),
+        series=tuple(lines),
         x_log=bool(base and base.units and farthest / base.units >= 8),
     )
 
 
 def _efficiency_chart(scaling: Scaling, number: int, tr: Translate) -> tuple[LineChart, ...]:
     """The chart of efficiency over size; none with fewer than two sizes."""
-    known = [p for p in scaling.points if p.efficiency is not None and p.units]
-    if len(known) < 2:
+    lines = [_measured_line(scaling, "efficiency", 100, tr)]
+    if len(lines[0].points) < 2:
         return ()
-    measured = tuple(
-        ChartPoint(
-            x=p.units or 0.0,
-            y=100 * p.efficiency.value,
-            low=_percent(p.efficiency.low),
-            high=_percent(p.efficiency.high),
-            origin="simulated" if p.simulated else "measured",
-            run_id=p.run_id,
-            note=p.left_out or "",
-        )
-        for p in known
-        if p.efficiency is not None
-    )
-    series = [ChartLine(label=tr("simulated") if scaling.simulated else tr("measured"), points=measured)]
     if scaling.fitted:
-        predicted = tuple(
-            ChartPoint(
-                x=c.units,
-                y=100 * c.efficiency.value,
-                low=_percent(c.efficiency.low),
-                high=_percent(c.efficiency.high),
-                origin="predicted",
-            )
-            for c in scaling.fitted.predictions
-        )
-        series.append(ChartLine(label=tr("predicted"), points=predicted))
-    xs = [p.x for s in series for p in s.points]
+        lines.append(_predicted_line(scaling.fitted, "efficiency", 100, tr))
+    xs = [p.x for line in lines for p in line.points]
     ends = tuple(ChartPoint(x=x, y=100.0) for x in (min(xs), max(xs)))
-    series.append(ChartLine(label=tr("ideal"), points=ends, kind="ideal"))
+    lines.append(ChartLine(label=tr("ideal"), points=ends, kind="ideal"))
     return (
         LineChart(
             key=f"scaling-{number}-efficiency",
@@ -239,12 +190,33 @@ def _efficiency_chart(scaling: Scaling, number: int, tr: Translate) -> tuple[Lin
             help=tr("Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal."),
             x=tr(scaling.unit or "units"),
             y=tr("efficiency (%)"),
-            series=tuple(series),
+            series=tuple(lines),
             x_log=max(xs) / min(xs) >= 8,
             is_compact=True,
         ),
     )
 
 
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction
+def _measured_line(scaling: Scaling, field: str, factor: float, tr: Translate) -> ChartLine:
+    """A field of the sizes that were measured, times a factor."""
+    points = tuple(
+        replace(
+            _point(p.units, getattr(p, field), factor),
+            origin="simulated" if p.simulated else "measured",
+            run_id=p.run_id,
+            note=p.left_out or "",
+        )
+        for p in scaling.points
+        if getattr(p, field) is not None and p.units
+    )
+    return ChartLine(label=tr("simulated") if scaling.simulated else tr("measured"), points=points)
+
+
+def _predicted_line(fitted: ScalingFit, field: str, factor: float, tr: Translate) -> ChartLine:
+    points = (_point(p.units, getattr(p, field), factor) for p in fitted.predictions)
+    return ChartLine(label=tr("predicted"), points=tuple(replace(p, origin="predicted") for p in points))
+
+
+def _point(units: float, value: Estimate | Band, factor: float) -> ChartPoint:
+    low, high = (None if bound is None else factor * bound for bound in (value.low, value.high))
+    return ChartPoint(x=units, y=factor * value.value, low=low, high=high)

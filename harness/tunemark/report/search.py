@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tunemark.markdown import escape, markdown_table
 from tunemark.predict.search import LayoutOption, SearchLog
 from tunemark.report.charts import DotPlot, DotRow
-from tunemark.report.report import Cell, Column, ReportTable
+from tunemark.report.report import Cell, ReportTable, make_columns
 from tunemark.report.translation import Translate
 from tunemark.results import Result
 from tunemark.units import format_gib, format_number, format_percent, format_significant
@@ -96,17 +96,17 @@ def search_tables(results: Sequence[Result], tr: Translate) -> tuple[ReportTable
             )  # fmt: skip
             runs.append(r.run_id)
     columns = (
-        ("run_id", "run", ""), ("layout", "layout", ""), ("micro_batch", "micro-batch", "sequences"),
-        ("checkpointing", "checkpointing", ""), ("outcome", "outcome", ""),
+        ("run_id", "run"), ("layout", "layout"), ("micro_batch", "micro-batch", "sequences"),
+        ("checkpointing", "checkpointing"), ("outcome", "outcome"),
         ("predicted", "predicted", "slot tokens/s"), ("low", "at least", "slot tokens/s"),
         ("high", "at most", "slot tokens/s"), ("tried", "tried", "slot tokens/s"), ("trial_s", "trial", "s"),
         ("memory", "memory, predicted", "bytes"), ("compute", "compute", "s"), ("communication", "communication", "s"),
-        ("bubble", "bubble", "s"), ("optimizer", "optimizer", "s"), ("data", "data", "s"), ("reason", "reason", ""),
+        ("bubble", "bubble", "s"), ("optimizer", "optimizer", "s"), ("data", "data", "s"), ("reason", "reason"),
     )  # fmt: skip
     options_table = ReportTable(
         key="search",
         title=tr("What auto looked at, and what it tried"),
-        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
+        columns=make_columns(columns, tr),
         rows=tuple(rows),
         per_run=False,
         runs=tuple(runs),
@@ -157,11 +157,11 @@ def _counts_table(results: Sequence[Result], tr: Translate) -> ReportTable:
             (r.run_id, tr("tried"), log.trials, log.trial_s),
             *((r.run_id, tr("left out: {reason}", reason=reason), n, None) for reason, n in log.rejected.items()),
         ]
-    columns = (("run_id", "run", ""), ("what", "layouts", ""), ("count", "number", ""), ("seconds", "took", "s"))
+    columns = (("run_id", "run"), ("what", "layouts"), ("count", "number"), ("seconds", "took", "s"))
     return ReportTable(
         key="search-counts",
         title=tr("How many layouts there were, and why others were left out"),
-        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
+        columns=make_columns(columns, tr),
         rows=tuple(rows),
         per_run=False,
         runs=tuple(str(row[0]) for row in rows),

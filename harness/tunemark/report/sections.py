@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling, compute_all_scalings
 from tunemark.report import columns, run_charts
+from tunemark.report.claims_section import make_claims_sections
 from tunemark.report.costs import cost_per_million_tokens
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.derivations import format_derivations
 from tunemark.report.headlines import find_headline_run, make_headlines
 from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
-from tunemark.report.report import Cell, Column, Report, ReportTable, RunDetail, Section
+from tunemark.report.report import Column, Report, ReportTable, Section, make_columns
+from tunemark.report.run_details import MAX_DETAILS, finding_columns, flatten_facts, make_details
 from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_section
 from tunemark.report.strategies_section import make_strategies_section
 from tunemark.report.translation import Language, Translate, make_translator
@@ -25,8 +26,6 @@ from tunemark.results import ImportedClaim, Result
 from tunemark.results.result import encode_result
 from tunemark.results.trace import Trace
 
-# Runs that have an entry of their own; the tables and files have all.
-MAX_DETAILS = 60
 # Runs whose values have derivations; no page has more rows.
 _MAX_DERIVATIONS = 400
 
@@ -61,7 +60,7 @@ def make_report(
     if not results and imported:
         return Report(
             title=tr("tunemark audit"),
-            sections=_claims(imported, tr, alone=True),
+            sections=make_claims_sections(imported, tr, alone=True),
             notes=tuple(map(tr, CLAIM_NOTES)),
             language=language,
             headlines=make_headlines(results, imported, tr, ()),
@@ -81,7 +80,7 @@ def make_report(
         _trace(results, traces, names, tr),
         _memory(results, derivations, names, tr),
         _cost(results, prices, names, tr),
-        *_claims(imported, tr),
+        *make_claims_sections(imported, tr),
         _environment(results, derivations, names, tr),
         _findings(results, unread, tr),
         Section(
@@ -96,7 +95,7 @@ def make_report(
         notes=tuple(map(tr, (*NOTES, *(CLAIM_NOTES if imported else ())))),
         language=language,
         headlines=make_headlines(results, imported, tr, names),
-        details=_details(results, traces, names, tr),
+        details=make_details(results, traces, names, tr),
         runs=tuple(encode_result(r) for r in results),
         scalings=shown_scalings,
         names=dict(zip((r.run_id for r in results), names, strict=True)),
@@ -167,17 +166,13 @@ def _untimed_tables(results: Sequence[Result], derivations: _Derivations, tr: Tr
     if any(r.held_out for r in results):
         tables.append(columns.make_table("held-out", tr("Held-out loss"), columns.HELD_OUT, results, derivations, tr))
     if completed := [(r, r.completion) for r in results if r.completion]:
-        fields = (
-            ("run_id", "run"),
-            ("prompt", "prompt"),
-            ("completion_before", "before training"),
-            ("completion_after", "after training"),
-        )
+        fields = (("run_id", "run"), ("prompt", "prompt"), ("completion_before", "before training"),
+                  ("completion_after", "after training"))  # fmt: skip
         tables.append(
             ReportTable(
                 key="completions",
                 title=tr("Completions"),
-                columns=tuple(Column(name=name, title=tr(title)) for name, title in fields),
+                columns=make_columns(fields, tr),
                 rows=tuple((r.run_id, c.prompt, c.before, c.after) for r, c in completed),
                 per_run=False,
                 runs=tuple(r.run_id for r, _ in completed),
@@ -276,15 +271,15 @@ def _cost(results: Sequence[Result], prices: Prices | None, names: Sequence[str]
 
 def _environment(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Translate) -> Section:
     commands = tuple((name, command_of(r)) for r, name in list(zip(results, names, strict=True))[:MAX_DETAILS])
-    shared_facts = _flatten_facts(results[0].environment) if results else {}
+    shared_facts = flatten_facts(results[0].environment) if results else {}
     for r in results[1:]:
-        own = _flatten_facts(r.environment)
+        own = flatten_facts(r.environment)
         if any(own.get(name) != value for name, value in shared_facts.items()):
             shared_facts = {name: value for name, value in shared_facts.items() if own.get(name) == value}
     table = ReportTable(
         key="environment",
         title=tr("Environment that all runs share"),
-        columns=(Column(name="fact", title=tr("fact")), Column(name="value", title=tr("value"))),
+        columns=make_columns((("fact", "fact"), ("value", "value")), tr),
         rows=tuple(shared_facts.items()),
         per_run=False,
     )
@@ -299,30 +294,13 @@ def _environment(results: Sequence[Result], derivations: _Derivations, names: Se
     )
 
 
-# Facts of an environment that are not shown: instants, names, and values too long to read.
-_HIDDEN_FACTS = ("started_utc", "series", "fingerprint", "watched", "peak.tried", "verification")
-
-
-def _flatten_facts(environment: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in environment.items():
-        name = f"{prefix}{key}"
-        if name in _HIDDEN_FACTS:
-            continue
-        if isinstance(value, dict):
-            found.update(_flatten_facts(value, f"{name}."))
-        elif value is not None:
-            found[name] = str(value)
-    return found
-
-
 def _findings(results: Sequence[Result], unread: Sequence[UnreadEntry], tr: Translate) -> Section:
     rows = tuple((r.run_id, f.severity, f.rule, f.message) for r in results for f in r.findings)
     tables = [
         ReportTable(
             key="findings",
             title=tr("Findings"),
-            columns=_finding_columns(tr),
+            columns=finding_columns(tr),
             rows=rows,
             per_run=False,
             runs=tuple(r.run_id for r in results for _ in r.findings),
@@ -333,7 +311,7 @@ def _findings(results: Sequence[Result], unread: Sequence[UnreadEntry], tr: Tran
             ReportTable(
                 key="unread",
                 title=tr("Not read"),
-                columns=(Column(name="place", title=tr("place")), Column(name="why", title=tr("why"))),
+                columns=make_columns((("place", "place"), ("why", "why")), tr),
                 rows=tuple((each.place, each.why) for each in unread),
                 per_run=False,
             )
@@ -348,134 +326,3 @@ def _findings(results: Sequence[Result], unread: Sequence[UnreadEntry], tr: Tran
         tables=tuple(tables),
         missing=(missing,) if unread else (),
     )
-
-
-def _finding_columns(tr: Translate, key: str = "run_id", title: str = "run") -> tuple[Column, ...]:
-    fields = ((key, title), ("severity", "severity"), ("rule", "rule"), ("message", "what was noticed"))
-    return tuple(Column(name=name, title=tr(title)) for name, title in fields)
-
-
-def _details(
-    results: Sequence[Result], traces: Mapping[str, Sequence[Trace]], names: Sequence[str], tr: Translate
-) -> tuple[RunDetail, ...]:
-    facts = [_flatten_facts(r.environment) for r in results[:MAX_DETAILS]]
-    found = []
-    for r, name, own in zip(results, names, facts, strict=False):
-        run_traces = tuple(traces.get(r.run_id, ()))
-        rest = {k: v for k, v in own.items() if any(f.get(k) != v for f in facts)}
-        started = r.environment.get("started_utc")
-        if started:
-            rest = {"started_utc": str(started), **rest}
-        (sentence,) = make_headlines([r], (), tr, (name,))
-        found.append(
-            RunDetail(
-                run_id=r.run_id,
-                title=name,
-                origin=origin_of(r),
-                status=r.status,
-                verdict=r.verdict,
-                summary=f"{sentence.text} {sentence.detail}",
-                command=command_of(r),
-                attempts=_attempts(r, tr),
-                traces=run_traces,
-                charts=tuple(run_charts.step_time_chart(r, name, t, i, tr) for i, t in enumerate(run_traces, 1)),
-                findings=ReportTable(
-                    title=tr("Findings"),
-                    columns=_finding_columns(tr)[1:],
-                    rows=tuple((f.severity, f.rule, f.message) for f in r.findings),
-                    per_run=False,
-                ),
-                facts=tuple(rest.items()),
-            )
-        )
-    return tuple(found)
-
-
-def _attempts(r: Result, tr: Translate) -> ReportTable:
-    fields = (
-        ("name", "attempt", ""),
-        ("status", "status", ""),
-        ("reason", "stopped by", ""),
-        ("tokens_per_s", "content", "tokens/s"),
-        ("steps_measured", "timed steps", ""),
-        ("warmup_steps", "warm-up steps", ""),
-        ("interval_s", "timed", "s"),
-        ("evidence", "evidence", ""),
-    )
-    return ReportTable(
-        key="attempts",
-        title=tr("Attempts"),
-        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in fields),
-        rows=tuple(tuple(getattr(row, n) for n, _, _ in fields) for row in r.each_attempt),
-        per_run=False,
-    )
-
-
-def _claims(rows: Sequence[ImportedClaim], tr: Translate, *, alone: bool = False) -> tuple[Section, ...]:
-    if not rows:
-        return ()
-    ways = list(dict.fromkeys(way for row in rows for way in row.tokens_per_s_rederived))
-    found = [Column(name=name, title=tr(title), unit=unit) for name, title, unit in _CLAIM_COLUMNS]
-    found += [
-        Column(name=f"tokens_per_s_{way.replace('-', '_')}", title=tr("by {way}", way=way), unit="tokens/s")
-        for way in ways
-    ]
-    cells: list[tuple[Cell, ...]] = [
-        (
-            *(columns.to_cell(getattr(row, name)) for name, _, _ in _CLAIM_COLUMNS),
-            *(row.tokens_per_s_rederived.get(w) for w in ways),
-        )
-        for row in rows
-    ]
-    derivations = {
-        (i, f"tokens_per_s_{way.replace('-', '_')}"): text
-        for i, row in enumerate(rows)
-        for way, text in row.arithmetic.items()
-    }
-    finding_rows = [(row.id, f.severity, f.rule, f.message) for row in rows for f in row.findings]
-    claims = ReportTable(
-        key="claims",
-        title=tr("Imported claims"),
-        columns=tuple(found),
-        rows=tuple(cells),
-        per_run=alone,
-        derivations=derivations,
-        origins=tuple(row.kind for row in rows),
-    )
-    findings = ReportTable(
-        key="claim-findings",
-        title=tr("Findings on imported claims"),
-        columns=_finding_columns(tr, "id", "claim"),
-        rows=tuple(finding_rows),
-        per_run=False,
-    )
-    chart = run_charts.claims_chart(rows, tr)
-    return (
-        Section(
-            key="claims",
-            title=tr("Imported claims"),
-            intro=tr(
-                "Not measured here: read from somebody else's log or table, and derived anew where that is possible."
-            ),
-            charts=(chart,) if chart else (),
-            tables=(claims, findings),
-        ),
-    )
-
-
-_CLAIM_COLUMNS = (
-    ("id", "claim", ""),
-    ("kind", "origin", ""),
-    ("source", "source", ""),
-    ("tool", "tool", ""),
-    ("counts", "counts", ""),
-    ("model", "model", ""),
-    ("device", "device", ""),
-    ("count", "count", ""),
-    ("precision", "precision", ""),
-    ("sequence", "sequence", "tokens"),
-    ("global_batch", "global batch", "sequences"),
-    ("verdict", "verdict", ""),
-    ("mfu_implied", "implied MFU", "1"),
-    ("tokens_per_s_claimed", "claimed", "tokens/s"),
-)

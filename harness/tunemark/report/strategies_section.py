@@ -8,12 +8,12 @@ from operator import attrgetter
 from tunemark.analysis import comparability
 from tunemark.analysis.compare import AutoGain, compare_by
 from tunemark.analysis.compare import ComparisonRow as Judged
-from tunemark.report.charts import DotPlot, DotRow
+from tunemark.report.charts import DotPlot
 from tunemark.report.columns import selected_strategy
 from tunemark.report.derivations import format_derivations
 from tunemark.report.labels import device_of, origin_of
-from tunemark.report.report import Cell, Column, ReportTable, Section
-from tunemark.report.run_charts import STATUS_TEXTS
+from tunemark.report.report import Cell, ReportTable, Section, make_columns
+from tunemark.report.run_charts import make_dot_row
 from tunemark.report.search import search_charts, search_tables
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate, Result, RunIdentity
@@ -79,7 +79,11 @@ def _titles(groups: Sequence[Sequence[Result]]) -> list[str]:
 
 def _charts(groups: Sequence[Sequence[Result]], tr: Translate) -> tuple[DotPlot, ...]:
     """Charts of rates; simulated rates have a chart of their own."""
-    rows = _rows(groups, tr)
+    rows = [
+        make_dot_row(r, r.tokens_per_s, r.strategy_requested, title, tr)
+        for runs, title in zip(groups, _titles(groups), strict=True)
+        for r in runs
+    ]
     found = []
     for is_simulated in (False, True):
         chart_rows = [row for row in rows if (row.origin == "simulated") == is_simulated]
@@ -98,24 +102,6 @@ def _charts(groups: Sequence[Sequence[Result]], tr: Translate) -> tuple[DotPlot,
                 )
             )
     return tuple(found)
-
-
-def _rows(groups: Sequence[Sequence[Result]], tr: Translate) -> list[DotRow]:
-    return [
-        DotRow(
-            label=r.strategy_requested,
-            value=r.tokens_per_s.value if r.tokens_per_s else None,
-            low=r.tokens_per_s.low if r.tokens_per_s else None,
-            high=r.tokens_per_s.high if r.tokens_per_s else None,
-            note=tr(STATUS_TEXTS[r.status]) if r.status != "ok" else "" if r.tokens_per_s else tr("nothing was timed"),
-            verdict=r.verdict,
-            origin=origin_of(r),
-            group=title,
-            run_id=r.run_id,
-        )
-        for runs, title in zip(groups, _titles(groups), strict=True)
-        for r in runs
-    ]
 
 
 def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], tr: Translate) -> ReportTable:
@@ -142,16 +128,16 @@ def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], t
             runs.append(r.run_id)
             origins.append(origin_of(r))
     columns = (
-        ("run_id", "run", ""), ("strategy", "strategy", ""), ("chosen", "chosen", ""),
-        ("tokens_per_s", "content", "tokens/s"), ("ratio", "times the baseline", ""), ("outcome", "judged", ""),
-        ("peak_memory_bytes", "memory", "bytes"), ("requested_bytes", "memory refused", "bytes"),
-        ("search_s", "search", "s"), ("queue_s", "queued", "s"), ("selected", "selected", ""),
-        ("status", "status", ""), ("verdict", "verdict", ""), ("global_batch", "global batch", "sequences"),
+        ("run_id", "run"), ("strategy", "strategy"), ("chosen", "chosen"), ("tokens_per_s", "content", "tokens/s"),
+        ("ratio", "times the baseline"), ("outcome", "judged"), ("peak_memory_bytes", "memory", "bytes"),
+        ("requested_bytes", "memory refused", "bytes"), ("search_s", "search", "s"), ("queue_s", "queued", "s"),
+        ("selected", "selected"), ("status", "status"), ("verdict", "verdict"),
+        ("global_batch", "global batch", "sequences"),
     )  # fmt: skip
     return ReportTable(
         key="strategies",
         title=tr("Strategies side by side"),
-        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
+        columns=make_columns(columns, tr),
         rows=tuple(rows),
         per_run=False,
         derivations=derivations,
@@ -167,14 +153,13 @@ def _gains_table(found: Sequence[tuple[str, AutoGain]], tr: Translate) -> Report
         for name, gain in found
     )  # fmt: skip
     columns = (
-        ("group", "measured alike", ""), ("over", "over", ""), ("against", "that is", ""),
-        ("ratio", "times as fast", ""), ("regret", "left on the table", "1"),
-        ("paid_back_s", "search paid back after", "s"), ("outcome", "judged", ""),
+        ("group", "measured alike"), ("over", "over"), ("against", "that is"), ("ratio", "times as fast"),
+        ("regret", "left on the table", "1"), ("paid_back_s", "search paid back after", "s"), ("outcome", "judged"),
     )  # fmt: skip
     return ReportTable(
         key="automatic",
         title=tr("What automatic parallelization is worth"),
-        columns=tuple(Column(name=n, title=tr(title), unit=unit) for n, title, unit in columns),
+        columns=make_columns(columns, tr),
         rows=rows,
         per_run=False,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tunemark.report.charts import Origin
+from tunemark.report.translation import Translate
 from tunemark.results.result import Estimate
 
 Cell = str | int | float | bool | None | Estimate
@@ -38,3 +39,8 @@ class ReportTable:
     derivations: Mapping[tuple[int, str], str] = field(default_factory=dict)
     runs: tuple[str | None, ...] = ()
     origins: tuple[Origin, ...] = ()
+
+
+def make_columns(fields: Iterable[tuple[str, ...]], tr: Translate) -> tuple[Column, ...]:
+    """Columns of (name, English title, unit); a column without a unit may leave it out."""
+    return tuple(Column(name=name, title=tr(title), unit="".join(unit)) for name, title, *unit in fields)
