@@ -1,11 +1,12 @@
-# `make run` measures on this machine; `make test` checks the project. Each does all its own set-up.
+# `make run` measures on this machine, `make test` checks the project, `make docs` builds its site. Each does all its own
+# set-up.
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 
-.PHONY: run test test-full help FORCE
+.PHONY: run test test-full docs help FORCE
 .DEFAULT_GOAL := help
 
 help: ## print this
@@ -23,6 +24,9 @@ test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 
 test-full: test $(VENV)/.test-full ## the same, then what needs servers, a browser or other interpreters (Debian, as root)
 	$(BIN)/python -m pytest -q -s -m full
+
+docs: $(VENV)/.docs ## install into $(VENV), build the documentation site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # An interpreter that has a torch already (a vendor's build above all) keeps it: the environment then sees the
 # interpreter's own packages, and the torch pin becomes the version that is there. The file changes, and the environment
@@ -56,6 +60,11 @@ $(VENV)/.test: pyproject.toml $(VENV)/constraints.txt
 	@$(PIP) -e '.[test]'
 	@: "an interpreter that keeps its torch may have brought its ruff too, whose program is then elsewhere"
 	@test -x $(BIN)/ruff || $(PIP) --ignore-installed --no-deps ruff
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: pyproject.toml $(VENV)/constraints.txt
+	@echo "installing tunemark and what its documentation needs; the first time takes minutes"
+	@$(PIP) -e '.[docs]'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.test-full: pyproject.toml tests/full-packages.sh $(VENV)/.test
