@@ -126,7 +126,7 @@ def marks(chart: Chart) -> int:
     if isinstance(chart, StackedBars):
         return sum(part > 0 for row in chart.rows for part in row.parts)
     if isinstance(chart, LineChart):
-        return sum(len(s.points) for s in chart.series if s.kind == "points")
+        return sum(len(s.points) for s in chart.lines if s.kind == "points")
     return len(chart.points) if len(chart.points) <= 120 else 0
 
 
@@ -166,7 +166,7 @@ def test_every_chart_is_drawn_with_the_right_number_of_marks(opened: Open, name:
     for chart in report.charts:
         said = drawn[chart.key].evaluate(_COUNT)
         lines = (
-            len(chart.series) if isinstance(chart, LineChart) else 0 if isinstance(chart, (DotPlot, StackedBars)) else 1
+            len(chart.lines) if isinstance(chart, LineChart) else 0 if isinstance(chart, (DotPlot, StackedBars)) else 1
         )
         assert said == {"drawings": 1, "marks": marks(chart), "lines": lines, "out": []}, chart.key
 

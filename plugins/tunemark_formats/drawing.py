@@ -378,8 +378,8 @@ def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
 
 
 def _line_chart(c: _Canvas, chart: LineChart) -> float:
-    every = [p for s in chart.series for p in s.points]
-    y = _legend_of_lines(c, chart.series, 4.0)
+    every = [p for s in chart.lines for p in s.points]
+    y = _legend_of_lines(c, chart.lines, 4.0)
     high = 130 if chart.is_compact else 230 if c.width < 500 else 300
     top_y, bottom_y = y + 18, y + high
     top = max((v for p in every for v in (p.high, p.y) if v is not None), default=1.0) or 1.0
@@ -401,7 +401,7 @@ def _line_chart(c: _Canvas, chart: LineChart) -> float:
         c.line(left, place_y(tick), right, place_y(tick), "rule")
         c.text(left - 8, place_y(tick) + 4, _tick(tick, ticks), role="quiet", size=_SMALL, anchor="end")
     last_end = -math.inf
-    for x in sorted({p.x for s in chart.series if s.kind == "points" for p in s.points}) or xs:
+    for x in sorted({p.x for s in chart.lines if s.kind == "points" for p in s.points}) or xs:
         words = f"{x:,g}"
         if place_x(x) - _width(words, _SMALL) / 2 > last_end:
             c.line(place_x(x), bottom_y, place_x(x), bottom_y + 4, "quiet")
@@ -409,9 +409,9 @@ def _line_chart(c: _Canvas, chart: LineChart) -> float:
             last_end = place_x(x) + _width(words, _SMALL) / 2 + 6
     c.text(right, bottom_y + 36, chart.x, role="quiet", size=_SMALL, anchor="end")
     c.text(0, top_y - 8, chart.y, role="quiet", size=_SMALL)
-    for i, series in enumerate(chart.series):
+    for i, series in enumerate(chart.lines):
         _line(c, series, i, place_x, place_y)
-    return _legend_of_marks(c, [p.origin for s in chart.series if s.kind == "points" for p in s.points], bottom_y + 42)
+    return _legend_of_marks(c, [p.origin for s in chart.lines if s.kind == "points" for p in s.points], bottom_y + 42)
 
 
 def _line(c: _Canvas, series: ChartLine, i: int, place_x: _ToPixels, place_y: _ToPixels) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 
@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
             Catalog(),
             precision=args.precision,
             oversubscribe=args.oversubscribe,
-            say=_log,
+            say=print_message,
         )
     for one in calibrations:
         print(json.dumps(asdict(one)) if args.json else _text(one))
@@ -99,7 +99,3 @@ def _text(one: Calibration) -> str:
             "",
         ]
     )
-
-
-def _log(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
+from tunemark.cli.messages import print_message
 from tunemark.exit_codes import ExitCode
 from tunemark.markdown import markdown_table
 
@@ -33,7 +34,7 @@ def execute(args: argparse.Namespace) -> int:
     with sigterm_as_interrupt(), redirect_stdout(sys.stderr):  # only results go to standard output
         for check in Kit(args.plugin, only=only).checks():
             checks.append(check)
-            print(f"{check.outcome:<7} {check.name} of {check.subject}", file=sys.stderr, flush=True)
+            print_message(f"{check.outcome:<7} {check.name} of {check.subject}")
     counts = {outcome: sum(c.outcome == outcome for c in checks) for outcome in ("passed", "failed", "skipped")}
     if args.json:
         print(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))

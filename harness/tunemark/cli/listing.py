@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.markdown import markdown_table
 from tunemark.physics import count_parameters, train_flops_per_token
@@ -56,7 +57,7 @@ def print_kind(kind: str, catalog: Catalog, *, as_json: bool, backend: str | Non
             for source in catalog.model_sources().values():
                 print(f"\n{source.name}:REFERENCE is {source.description}")
     for words in catalog.remarks():
-        print(words, file=sys.stderr)
+        print_message(words)
     return 0
 
 

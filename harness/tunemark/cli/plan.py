@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.messages import print_remarks
 from tunemark.cli.plan_table import print_plans
 from tunemark.experiment import GridPoint, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
@@ -25,8 +25,7 @@ def execute(args: argparse.Namespace) -> int:
 
         absent = [point for point in all_points if is_absent_device(point, catalog)]
     plans = make_plans([point for point in all_points if all(point is not other for other in absent)], catalog)
-    for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
-        print(words, file=sys.stderr)
+    print_remarks(catalog, plans)
     return print_plans_and_searches(plans, catalog, json=experiment.json, absent=absent)
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
 from tunemark.markdown import markdown_table
@@ -70,7 +70,7 @@ def _predict_rows(args: argparse.Namespace) -> int:
     failed = sum("reason" in row for row in found)
     _print(found, bool(args.json))
     if failed:
-        print(f"{failed} of {len(found)} rows cannot be expressed", file=sys.stderr)
+        print_message(f"{failed} of {len(found)} rows cannot be expressed")
     return 0
 
 
@@ -87,7 +87,7 @@ def _predict_plans(args: argparse.Namespace) -> int:
     _print_simulated(rows, experiment.json)
     failed = sum("reason" in row for row in rows)
     if failed:
-        print(f"{failed} of {len(rows)} plans were not simulated", file=sys.stderr)
+        print_message(f"{failed} of {len(rows)} plans were not simulated")
     return 0
 
 
@@ -96,7 +96,7 @@ def _simulate(plans: Sequence[Plan]) -> Sequence[Simulation | SimulationFailed]:
     from tunemark.predict.simulation import select_representative_ranks, simulate_all
 
     ranks = sum(len(select_representative_ranks(plan.axes)) for plan in plans)
-    print(f"stepping {ranks} ranks of {len(plans)} plans under fake tensors, unless cached", file=sys.stderr)
+    print_message(f"stepping {ranks} ranks of {len(plans)} plans under fake tensors, unless cached")
     return simulate_all(plans)
 
 

@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
@@ -26,8 +27,7 @@ def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
     experiment = parse_experiment(args)
     plans = make_plans(make_grid_points(experiment), catalog)
-    for words in dict.fromkeys([*catalog.remarks(), *(note for plan in plans for note in plan.notes)]):
-        _log(words)
+    print_remarks(catalog, plans)
     if experiment.prices is not None:
         from tunemark.analysis.prices import read_prices  # only needed with prices
 
@@ -48,9 +48,9 @@ def execute(args: argparse.Namespace) -> int:
         for line in verdict_lines(results.runs):
             print(line)
     if results.not_reported is not None:
-        _log(f"tunemark: {results.not_reported}")
+        print_message(f"tunemark: {results.not_reported}")
     elif experiment.output and results.runs:
-        _log(f"the report is in {experiment.output.rstrip('/')}/")
+        print_message(f"the report is in {experiment.output.rstrip('/')}/")
     if results.is_interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.USAGE if results.not_reported is not None else exit_code_of_results(results.runs)
@@ -83,12 +83,8 @@ def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog
 
     with sigterm_as_interrupt(), redirect_stdout(sys.stderr):  # only results go to standard output
         results = run_experiment(
-            experiment, plans, catalog, RunObserver(message=_log, attempt=attempt, record=record, ended=ended)
+            experiment, plans, catalog, RunObserver(message=print_message, attempt=attempt, record=record, ended=ended)
         )
     if results.is_interrupted:
-        _log("interrupted: every finished step and run is kept; the same command continues from here")
+        print_message("interrupted: every finished step and run is kept; the same command continues from here")
     return results
-
-
-def _log(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from tunemark.cli.messages import print_message
 from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.errors import TunemarkError
 from tunemark.exit_codes import ExitCode
@@ -59,7 +59,7 @@ def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: 
     else:
         _print_tables(decisions, predictions)
     for each in errors:
-        print(f"tunemark: {each}", file=sys.stderr)
+        print_message(f"tunemark: {each}")
     return ExitCode.USAGE if errors else ExitCode.SUCCESS
 
 

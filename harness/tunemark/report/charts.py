@@ -98,7 +98,7 @@ class LineChart:
     help: str
     x: str
     y: str
-    series: tuple[ChartLine, ...]
+    lines: tuple[ChartLine, ...]
     x_log: bool = False
     is_compact: bool = False
     """Drawn lower, below another chart with the same x axis."""

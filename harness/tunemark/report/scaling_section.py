@@ -168,7 +168,7 @@ def _chart(scaling: Scaling, number: int, tr: Translate) -> LineChart:
         help=words,
         x=tr(scaling.unit or "units"),
         y=tr("tokens/s (content)"),
-        series=tuple(lines),
+        lines=tuple(lines),
         x_log=bool(base and base.units and farthest / base.units >= 8),
     )
 
@@ -190,7 +190,7 @@ def _efficiency_chart(scaling: Scaling, number: int, tr: Translate) -> tuple[Lin
             help=tr("Speed-up x N0 / N with its 95 % interval, in percent; the dashed line is ideal."),
             x=tr(scaling.unit or "units"),
             y=tr("efficiency (%)"),
-            series=tuple(lines),
+            lines=tuple(lines),
             x_log=max(xs) / min(xs) >= 8,
             is_compact=True,
         ),

@@ -1,0 +1,21 @@
+"""Messages of commands, on standard error: remarks, progress, and what could not be done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunemark.experiment import Plan
+    from tunemark.plugin import Catalog
+
+
+def print_message(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def print_remarks(catalog: Catalog, plans: Sequence[Plan], notes: Sequence[str] = ()) -> None:
+    """What plugins and plans have to say before anything is run, each once."""
+    for words in dict.fromkeys([*catalog.remarks(), *notes, *(note for plan in plans for note in plan.notes)]):
+        print_message(words)
