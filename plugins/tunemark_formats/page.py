@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tunemark.report import Column, Report, ReportTable
 from tunemark.report.charts import Chart
-from tunemark.report.report import Headline, RunDetail, Section
+from tunemark.report.report import Headline, RunDetail, Section, make_columns
 from tunemark.report.translation import Translate, make_translator
 from tunemark.results import Estimate
 from tunemark.results.trace import Trace, thin_windows
@@ -255,15 +255,14 @@ def _steps_table(trace: Trace, number: int, most: int, tr: Translate) -> ReportT
             kept=len(kept),
             windows=trace.windows,
         )
-    named = (
-        ("steps", "steps done", ""), ("end_s", "since the first", "s"), ("step_time_s", "seconds per step", "s"),
-        ("slots", "slots", ""), ("content", "content tokens", ""), ("trained", "trained tokens", ""),
+    columns = (
+        ("steps", "steps done"), ("end_s", "since the first", "s"), ("step_time_s", "seconds per step", "s"),
+        ("slots", "slots"), ("content", "content tokens"), ("trained", "trained tokens"), ("timed", "timed"),
     )  # fmt: skip
-    timed = Column(name="timed", title=tr("timed"))
     return ReportTable(
         key="raw",
         title=title,
-        columns=(*(Column(name=n, title=tr(t), unit=u) for n, t, u in named), timed),
+        columns=make_columns(columns, tr),
         rows=tuple(
             (w.steps, w.end_s, w.step_time_s, w.slots, w.content, w.trained, _is_timed(w.steps, trace)) for w in kept
         ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import tunemark.markdown
 from tunemark.markdown import escape, markdown_table
 from tunemark.units import format_gib, format_number, format_percent, format_percentage, format_significant
 
@@ -25,3 +28,10 @@ def test_numbers_in_the_scale_of_a_unit() -> None:
     ]
     unknown = [format_gib(None), format_percent(None), format_number(None, ".1f"), format_significant(None)]
     assert unknown == ["-"] * 4
+
+
+def test_no_other_module_makes_a_table_by_hand() -> None:
+    home = Path(tunemark.markdown.__file__)
+    sources = [*home.parents[1].rglob("*.py"), *(home.parents[2] / "plugins").rglob("*.py")]
+    assert len(sources) > 200
+    assert [path for path in sources if path != home and "---|" in path.read_text(encoding="utf-8")] == []

@@ -23,7 +23,7 @@ from tunemark.predict.search import (
     select_trials,
 )
 from tunemark.predict.search_problem import find_smallest_size, make_search_problem
-from tunemark.report.search import explain_choice, search_text
+from tunemark.report.search_tables import explain_choice, search_text
 from tunemark.report.translation import make_translator
 from tunemark.runner.search_trials import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 

@@ -20,7 +20,7 @@ from babel.messages.pofile import read_po, write_po
 
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
-from tunemark.report.scaling import SCALING_NOTES
+from tunemark.report.scaling_tables import SCALING_NOTES
 from tunemark.report.translation import LANGUAGES, make_translator, parse_language, read_catalogue
 from tunemark_formats.page import render
 

@@ -109,7 +109,7 @@ def _print_scalings(
     from tunemark.analysis.scaling import encode_scaling
     from tunemark.report import verdict_lines, write_report
     from tunemark.report.loading import load_traces
-    from tunemark.report.scaling import SCALING_NOTES, scaling_text
+    from tunemark.report.scaling_tables import SCALING_NOTES, scaling_text
     from tunemark.report.translation import parse_language
     from tunemark.results import Store
 

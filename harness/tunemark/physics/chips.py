@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tunemark.units import GIB
+
 TERA = 1e12
-GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

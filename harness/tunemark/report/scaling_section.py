@@ -8,7 +8,7 @@ from dataclasses import replace
 from tunemark.analysis.scaling import Band, Scaling, ScalingFit
 from tunemark.report.charts import ChartLine, ChartPoint, LineChart
 from tunemark.report.report import Cell, ReportTable, Section, make_columns
-from tunemark.report.scaling import LAW_NAMES, SCALING_NOTES, scaling_tables
+from tunemark.report.scaling_tables import LAW_NAMES, SCALING_NOTES, scaling_tables
 from tunemark.report.translation import Translate
 from tunemark.results.result import Estimate
 

@@ -14,7 +14,7 @@ from tunemark.report.derivations import format_derivations
 from tunemark.report.labels import device_of, origin_of
 from tunemark.report.report import Cell, ReportTable, Section, make_columns
 from tunemark.report.run_charts import make_dot_row
-from tunemark.report.search import search_charts, search_tables
+from tunemark.report.search_tables import search_charts, search_tables
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate, Result, RunIdentity
 from tunemark.results.ratio import Ratio
