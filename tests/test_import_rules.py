@@ -34,6 +34,7 @@ _STATIONS = (
     "launch",
     "results",
     "analysis",
+    "loading",
     "report",
     "runner",
     "testing",

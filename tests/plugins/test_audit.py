@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tunemark.analysis import audit_claims, make_claim
+from tunemark.analysis import audit_claims, audit_run, claim_rules, judge, make_claim
 from tunemark.plugin import Catalog
 from tunemark.results import Result, decode_result, encode_result
 
@@ -86,4 +86,25 @@ def test_a_folder_of_our_own_runs_is_audited(tunemark: Callable[..., Any], tmp_p
 
 
 def test_the_rules_are_asked_at_the_end_of_every_run() -> None:
-    assert "audit" in dict(Catalog().observers("tunemark_audit"))
+    judged = judge(_result(steps_measured=20), Catalog())
+    assert (judged.verdict, [f.rule for f in judged.findings]) == ("invalid", ["rate-and-time"])
+    assert judge(judged, Catalog()) == judged
+
+
+def test_a_run_is_audited_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(claim_rules, "apply_rules", lambda facts: asked.append(facts) or [])
+    audit_run(_result(), Catalog().models())
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "checkpointing", "found"),
+    # Of an A100's peak 4,500 slots/s are 63 %, or 84 % with the forward pass done twice; 5,000 are 70 % and 93 %.
+    [(18.2, "full", set()), (16.4, "none", set()), (16.4, "full", {("suspect", "above-seen")})],
+)
+def test_what_is_computed_twice_counts_as_the_chip_s_work(
+    interval_s: float, checkpointing: str, found: set[tuple[str, str]]
+) -> None:
+    result = _result(chip="NVIDIA A100-SXM4-80GB", checkpointing=checkpointing, interval_s=interval_s)
+    assert _findings(result) == found

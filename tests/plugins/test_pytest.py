@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tunemark.plugin import Catalog, Finding
+from tunemark.plugin import Finding
 from tunemark.results import Store, timed_seconds_per_step
 from tunemark_pytest.fixture import NoMeasurement, require_figures
 
@@ -59,7 +59,7 @@ def _saved(folder: Path) -> dict[str, Any]:
 
 def test_rounds_are_the_timed_steps_to_the_last_bit(folder: Path) -> None:
     (bench,) = _saved(folder)["benchmarks"]
-    (result,) = Store(folder / "kept").results(Catalog())
+    (result,) = Store(folder / "kept").results()
     (measurement,) = Store(folder / "kept").measurements(result.run_id)
     assert bench["stats"]["data"] == list(timed_seconds_per_step(measurement, result))
     assert bench["stats"]["rounds"] == 4
@@ -68,7 +68,7 @@ def test_rounds_are_the_timed_steps_to_the_last_bit(folder: Path) -> None:
 
 def test_tokens_stand_beside_the_seconds(folder: Path) -> None:
     (bench,) = _saved(folder)["benchmarks"]
-    (result,) = Store(folder / "kept").results(Catalog())
+    (result,) = Store(folder / "kept").results()
     assert result.tokens_per_s is not None
     extra = bench["extra_info"]
     assert extra["tokens_per_s"] == result.tokens_per_s.value
@@ -108,7 +108,7 @@ def test_its_switches_are_heeded(folder: Path) -> None:
 
 
 def test_no_figure_is_no_benchmark(folder: Path) -> None:
-    (result,) = Store(folder / "kept").results(Catalog())
+    (result,) = Store(folder / "kept").results()
     require_figures(result, [1.0])
     with pytest.raises(NoMeasurement, match="no step was timed"):
         require_figures(result, [])

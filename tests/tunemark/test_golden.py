@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from tunemark.analysis.prices import Prices
+from tunemark.loading import UnreadEntry
 from tunemark.plugin import Catalog, Finding
 from tunemark.plugin.catalog import load_object
-from tunemark.report import Report, UnreadEntry, make_report
+from tunemark.report import Report, make_report
 from tunemark.report.translation import LANGUAGES, Language
 from tunemark.results import Estimate, ImportedClaim, Result
 from tunemark.results.result import AttemptRow, StepTime, TimedTokens

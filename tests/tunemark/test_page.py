@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tunemark.loading import decode_any_schema, load_runs
 from tunemark.plugin import Catalog, Finding
 from tunemark.report import make_report, write_report
-from tunemark.report.loading import decode_any_schema, load_runs
 from tunemark.results import Result
 from tunemark.results.result import encode_result
 from tunemark.results.trace import Trace, TraceWindow, encode_traces, read_traces, thin_windows
@@ -106,7 +106,7 @@ def test_runs_of_three_schemas_are_one_report(made_run: MadeRun, tmp_path: Path)
     newer = {**newest, "run_id": "c" * 16, "schema": 99, "flavour": "new"}
     lines = [newest, {**older, "run_id": "b" * 16, "schema": 0}, newer, {"schema": 1, "run_id": "d"}, "no run"]
     (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{")
-    found = load_runs([tmp_path], Catalog())
+    found = load_runs([tmp_path], lambda result: result)
     assert [r.run_id[0] for r in found.results] == ["a", "b", "c"]
     assert [r.verdict for r in found.results] == ["valid", "unknown", "unknown"]
     assert "flavour" in str(found.results[2].findings)
@@ -172,7 +172,7 @@ def test_runs_of_one_id_in_two_stores_are_two(made_run: MadeRun, tmp_path: Path)
         trace = Trace(run_id=run.run_id, attempt=run.each_attempt[0].name, rank=0, first=0, last=1, windows=1,
                       kept=(TraceWindow(1, 1.0, 1.0, 8, 8, 8),))  # fmt: skip
         (tmp_path / name / "steps.jsonl").write_bytes(encode_traces([trace]))
-    found = load_runs([tmp_path / "before", tmp_path / "after"], Catalog())
+    found = load_runs([tmp_path / "before", tmp_path / "after"], lambda result: result)
     report = make_report(found.results, traces=found.traces)
     assert len(set(report.names.values())) == 2
     assert [detail.traces[0].attempt for detail in report.details] == [r.each_attempt[0].name for r in (before, after)]

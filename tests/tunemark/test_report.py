@@ -14,9 +14,10 @@ from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
 from tunemark.exit_codes import exit_code_of_results
+from tunemark.loading import load_report
 from tunemark.markdown import escape
 from tunemark.plugin import Catalog, Finding
-from tunemark.report import make_report, read_report, runs_table, verdict_line, verdict_lines, write_report
+from tunemark.report import make_report, runs_table, verdict_line, verdict_lines, write_report
 from tunemark.report.formatting import format_estimate, round_to_interval
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
@@ -146,7 +147,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     files = write_report(results, tmp_path / "out", Catalog())
     top = ["report.csv", "report.html", "report.md", "runs.jsonl"]
     assert {path.name for path in files if path.parent == tmp_path / "out"} == set(top)
-    assert read_report(tmp_path / "out") == results
+    assert load_report(tmp_path / "out") == results
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*top, "charts"])
 
 
@@ -156,7 +157,7 @@ def test_a_corrupt_line_is_named(tmp_path: Path, line: str) -> None:
     with open(tmp_path / "runs.jsonl", "a") as file:
         file.write(line + "\n")
     with pytest.raises(BadStore, match="line 2"):
-        read_report(tmp_path)
+        load_report(tmp_path)
 
 
 def execute(*words: str) -> int:
@@ -170,7 +171,7 @@ def test_report_takes_former_reports_and_counts_a_run_once(tmp_path: Path, capsy
     assert execute(str(tmp_path / "a"), str(tmp_path / "a"), "--json", "-o", str(tmp_path / "b")) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["run_id"] == "ab"
-    assert read_report(tmp_path / "b") == [result()]
+    assert load_report(tmp_path / "b") == [result()]
 
 
 def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import jsonschema  # type: ignore[import-untyped]  # published without types
 import msgspec
 import pytest
 
+from tunemark.analysis import judge
 from tunemark.errors import BadStore
 from tunemark.experiment import make_experiment, make_grid_points, make_plans
 from tunemark.launch.records import read_record
@@ -503,7 +504,7 @@ def test_an_attempt_that_found_no_room_is_a_row_as_long_as_its_store_is_known(tm
         store.new_attempt(plan, folder, assignment, facts)
     ended = {**facts, "status": "error", "reason": "store", "evidence": "no space left"}
     store.write_attempt(plan, folder, ended, assignment)
-    result = store.result(plan, catalog)
+    result = judge(store.result(plan.run_id), catalog, plan)
     assert (result.status, result.verdict, result.stop_reason) == ("error", "unknown", "store")
     assert [row.evidence for row in result.each_attempt] == ["no space left"]
     assert result.tokens_per_s is None
@@ -512,7 +513,7 @@ def test_an_attempt_that_found_no_room_is_a_row_as_long_as_its_store_is_known(tm
     assert Store(tmp_path).results() == []
     folder.parent.unlink()
     store.new_attempt(plan, store.attempt_folder(plan, "b"), assignment, {**facts, "started_utc": "2026-01-02"})
-    assert [row.name for row in store.result(plan, catalog).each_attempt] == ["a", "b"]
+    assert [row.name for row in store.result(plan.run_id).each_attempt] == ["a", "b"]
 
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal, cast
 
 from tunemark.analysis.audit import AuditedClaim, audit_claims
 from tunemark.plugin.claims import Claim, ClaimedLayout
@@ -20,13 +21,17 @@ def audit_run(result: Result, models: Mapping[str, Model]) -> AuditedClaim:
     model = models.get(result.model)
     architecture = model.architecture if model else None
     (one,) = audit_claims([make_claim(result, architecture)], models)
-    found = (*result.findings, *apply_claim_rules(result, architecture))
+    found = (*result.findings, *_select_new(one, result))
     return replace(one, findings=found, verdict=decide_verdict(found, result.status))
 
 
 def apply_claim_rules(result: Result, architecture: Architecture | None) -> list[Finding]:
     """The invalid and suspect findings of the claim rules that the run's own findings do not include."""
     (one,) = audit_claims([make_claim(result, architecture)], {})
+    return _select_new(one, result)
+
+
+def _select_new(one: AuditedClaim, result: Result) -> list[Finding]:
     said = {finding.rule for finding in result.findings}
     return [f for f in one.findings if f.severity in ("invalid", "suspect") and f.rule not in said]
 
@@ -57,7 +62,7 @@ def make_claim(result: Result, architecture: Architecture | None = None) -> Clai
             global_batch=result.global_batch,
             micro_batch=result.micro_batch,
             gradient_accumulation=result.gradient_accumulation,
-            checkpointing="none",
+            checkpointing=cast("Literal['none', 'selective', 'full']", result.checkpointing),
         ),
         tokens_per_s=rate,
         step_time_s=result.interval_s / result.steps_measured if timed and result.interval_s else None,

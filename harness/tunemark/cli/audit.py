@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,12 +122,11 @@ def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Parsed
 
 
 def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
-    """The runs of a store or of a report folder."""
-    from tunemark.report import read_report as read_report
-    from tunemark.report.files import RUNS
-    from tunemark.results import Store
+    """The runs of a store or of a report folder; the audit that follows applies the claim rules to both."""
+    from tunemark.analysis.judgement import add_plugin_findings
+    from tunemark.loading import load_results
 
-    found = read_report(folder) if (folder / RUNS).exists() else Store(folder).results(catalog)
+    found = load_results(folder, partial(add_plugin_findings, catalog=catalog))
     if not found:
         raise BadData(what=f"{folder} holds no runs", next="give a store (runs) or a report folder written by -o")
     return found

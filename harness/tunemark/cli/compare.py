@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
+from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs, read_runs
 from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
         results = [*a, *b]
         found = compare(a, b, despite=despite, names=(args.folders[0], args.folders[1]))
     else:
-        results = remove_duplicates([result for name in args.folders for result in read_runs(name, catalog)])
+        results = read_all_runs(args.folders, catalog)
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
     print(msgspec.json.encode(found).decode() if args.json else comparison_text(found))

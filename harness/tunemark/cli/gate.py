@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from tunemark.atomic_write import write_atomically
-from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
+from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
 from tunemark.errors import BadStore
 from tunemark.exit_codes import ExitCode
 from tunemark.plugin import Catalog
@@ -45,9 +45,7 @@ def execute(args: argparse.Namespace) -> int:
     despite = [name for each in args.despite for name in each.split(",") if name]
     catalog = Catalog()
     promise = GatePromise(change=args.change, power=args.power, false_alarms=args.false_alarms)
-    baseline = remove_duplicates(
-        [result for name in args.baseline for result in read_runs(name, catalog, every_series=True)]
-    )
+    baseline = read_all_runs(args.baseline, catalog, every_series=True)
     if not args.runs:
         changes = sorted({*_CHANGES, args.change})
         forecasts = compute_sensitivities(baseline, changes, promise, despite=despite)
@@ -56,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
         else:
             print(outlook_text(forecasts, promise.power, promise.false_alarms))
         return ExitCode.SUCCESS if all(one.noise is not None for one in forecasts) else ExitCode.UNKNOWN
-    runs = remove_duplicates([result for name in args.runs for result in read_runs(name, catalog)])
+    runs = read_all_runs(args.runs, catalog)
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
         if path is not None:

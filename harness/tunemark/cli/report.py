@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from tunemark.exit_codes import ExitCode, exit_code_of_results
@@ -29,14 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
+    from tunemark.analysis import judge
     from tunemark.analysis.prices import read_prices
+    from tunemark.loading import load_runs
     from tunemark.report import claims_table, runs_table, verdict_lines, write_report
-    from tunemark.report.loading import load_runs
     from tunemark.results import Store, encode_claim, encode_result
 
     catalog = Catalog()
     prices = read_prices(args.prices) if args.prices is not None else None
-    found = load_runs([Path(name) for name in args.folders], catalog)
+    found = load_runs([Path(name) for name in args.folders], partial(judge, catalog=catalog))
     for each in found.unread:
         print(f"not read: {each.place}: {each.why}", file=sys.stderr)
     if args.output is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.run import measure_with_progress
-from tunemark.cli.run_arguments import RUNS_HELP, read_runs, remove_duplicates
+from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import SETTINGS, Experiment, assign_scaling_batches, make_grid_points, make_plans
@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
     experiment = parse_experiment(args)
     if args.folders is not None:
         _check_from(args)
-        results = remove_duplicates([result for name in args.folders for result in read_runs(name, catalog)])
+        results = read_all_runs(args.folders, catalog)
         found = _compute_scalings(results, mode, args, experiment)
         if not found:
             _raise_no_scaling(results, mode)
@@ -107,8 +107,8 @@ def _print_scalings(
     folders: Sequence[str],
 ) -> int:
     from tunemark.analysis.scaling import encode_scaling
+    from tunemark.loading import load_traces
     from tunemark.report import verdict_lines, write_report
-    from tunemark.report.loading import load_traces
     from tunemark.report.scaling_tables import SCALING_NOTES, scaling_text
     from tunemark.report.translation import parse_language
     from tunemark.results import Store
@@ -121,7 +121,7 @@ def _print_scalings(
                 results,
                 Path(output),
                 catalog,
-                traces=load_traces(folders, results),
+                traces=load_traces([Path(name) for name in folders], results),
                 scalings=found,
                 prices=_prices(experiment),
                 language=parse_language(experiment.language),

@@ -80,9 +80,6 @@ def _find_breakdown(result: Result, others: Sequence[Result], name: str, catalog
 
 def _read_run_traces(result: Result, name: str) -> Sequence[Trace]:
     """The raw steps of a run: those that a report kept, else all of its store."""
-    from tunemark.results import Store
-    from tunemark.results.trace import read_traces
+    from tunemark.loading import load_traces
 
-    folder = find_runs_folder(name)
-    kept = [trace for trace in read_traces(folder) if trace.run_id == result.run_id]
-    return kept or Store(folder).traces(result, most=sys.maxsize)
+    return load_traces([find_runs_folder(name)], [result], most_windows=sys.maxsize)[result.run_id]

@@ -1,4 +1,4 @@
-"""Writes and reads a report's files: runs.jsonl with every complete result, steps.jsonl with their raw steps if
+"""Writes a report's files: runs.jsonl with every complete result, steps.jsonl with their raw steps if
 available, imported.jsonl with audited claims if there are any, and the files of each format plugin."""
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling
 from tunemark.atomic_write import write_atomically
 from tunemark.errors import BadStore, PluginError
+from tunemark.loading import RESULTS_FILE, UnreadEntry
 from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load_object
-from tunemark.report.loading import RUNS as RUNS
 from tunemark.report.redaction import redact
 from tunemark.report.report import Report
-from tunemark.report.sections import UnreadEntry, make_report
+from tunemark.report.sections import make_report
 from tunemark.report.translation import Language
 from tunemark.results.imported_claims import CLAIMS_FILE, ImportedClaim, encode_claim
-from tunemark.results.result import Result, decode_result, encode_result
+from tunemark.results.result import Result, encode_result
 from tunemark.results.trace import TRACE_FILE, Trace, encode_traces
-
-_WRITE_AGAIN = "write it again with `tunemark report STORE -o DIR`"
 
 
 def write_report(
@@ -40,7 +38,7 @@ def write_report(
 
     The arguments are those of `make_report`."""
     results = [redact(r) for r in results]
-    contents = {folder / RUNS: "".join(encode_result(r) + "\n" for r in results).encode()} if results else {}
+    contents = {folder / RESULTS_FILE: "".join(encode_result(r) + "\n" for r in results).encode()} if results else {}
     if imported:
         contents[folder / CLAIMS_FILE] = "".join(encode_claim(row) + "\n" for row in imported).encode()
     report_traces = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
@@ -76,24 +74,6 @@ def write_report(
     if failed:
         raise failed
     return list(contents)
-
-
-def read_report(folder: Path) -> list[Result]:
-    """Read the results of a report's folder. Raises `BadStore` that names the first line that is not a result."""
-    path = folder / RUNS
-    results = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise BadStore(
-            what=f"cannot read {path}", why=str(error), next="write it again with `tunemark report`"
-        ) from error
-    for number, line in enumerate(lines, 1):
-        try:
-            results.append(decode_result(line))
-        except ValueError as error:
-            raise BadStore(what=f"{path}, line {number} is not a result", why=str(error), next=_WRITE_AGAIN) from error
-    return results
 
 
 def _render(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:

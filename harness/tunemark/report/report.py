@@ -68,7 +68,7 @@ class RunDetail:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The input of a format plugin. notes: what readers need to understand the tables. details: of the first runs,
-    at most run_details.MAX_DETAILS. runs: each result as its stored line of JSON, for programs. names: of runs, by
+    at most MAX_DETAILS of loading.py. runs: each result as its stored line of JSON, for programs. names: of runs, by
     run_id. scalings: complete, for programs."""
 
     title: str

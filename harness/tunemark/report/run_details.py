@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunemark.loading import MAX_DETAILS
 from tunemark.report import run_charts
 from tunemark.report.headlines import make_headlines
 from tunemark.report.labels import command_of, origin_of
@@ -12,9 +13,6 @@ from tunemark.report.report import Column, ReportTable, RunDetail, make_columns
 from tunemark.report.translation import Translate
 from tunemark.results import Result
 from tunemark.results.trace import Trace
-
-# Runs that have an entry of their own; the tables and files have all.
-MAX_DETAILS = 60
 
 
 def make_details(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import Scaling, compute_all_scalings
+from tunemark.loading import MAX_DETAILS, UnreadEntry
 from tunemark.report import columns, run_charts
 from tunemark.report.claims_section import make_claims_sections
 from tunemark.report.costs import cost_per_million_tokens
@@ -18,7 +18,7 @@ from tunemark.report.derivations import format_derivations
 from tunemark.report.headlines import find_headline_run, make_headlines
 from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
 from tunemark.report.report import Column, Report, ReportTable, Section, make_columns
-from tunemark.report.run_details import MAX_DETAILS, finding_columns, flatten_facts, make_details
+from tunemark.report.run_details import finding_columns, flatten_facts, make_details
 from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_section
 from tunemark.report.strategies_section import make_strategies_section
 from tunemark.report.translation import Language, Translate, make_translator
@@ -31,14 +31,6 @@ _MAX_DERIVATIONS = 400
 
 # Of each run, by column.
 _Derivations = Sequence[Mapping[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnreadEntry:
-    """An entry among the runs that could not be read, and why."""
-
-    place: str
-    why: str
 
 
 def make_report(

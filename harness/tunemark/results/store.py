@@ -22,14 +22,12 @@ from tunemark.atomic_write import write_atomically
 from tunemark.data import read_token_file
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
-from tunemark.plugin import Catalog, Finding
 from tunemark.results import telemetry
 from tunemark.results.measurement import Measurement, read_measurement
 from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
 from tunemark.results.run_statistics import StoredAttempt, derive_result
 from tunemark.results.token_recount import TokenDocuments
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
-from tunemark.results.verdict import add_findings
 from tunemark_worker.contract import Assignment, TokenFile, token_file_offsets
 
 # Roughly what a short attempt writes.
@@ -101,18 +99,19 @@ class Store:
             return str(newest[0].facts["series"])
         return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}-{fingerprint[:8]}"
 
-    def result(self, plan: Plan, catalog: Catalog) -> Result:
-        """Derive the result of a plan's newest series, with the plugins' findings, and store it as result.json."""
-        entries = self._newest(plan.run_id)
+    def result(self, run_id: str) -> Result:
+        """Derive the result of a run's newest series, with no findings but those of its statistics."""
+        entries = self._newest(run_id)
         assert entries, "a result needs an attempt"
-        result = add_plugin_findings(_derive(entries), plan, catalog)
-        with contextlib.suppress(BadStore):  # derived, so nothing is lost on a full disk
-            _write(entries[-1].folder / "result.json", encode_result(result) + "\n")
-        return result
+        return _derive(entries)
+
+    def write_result(self, result: Result) -> None:
+        """Store a judged result beside its newest attempt, for people; on a full disk nothing is lost by leaving it."""
+        with contextlib.suppress(BadStore):
+            _write(self._newest(result.run_id)[-1].folder / "result.json", encode_result(result) + "\n")
 
     def results(
         self,
-        catalog: Catalog | None = None,
         *,
         every_series: bool = False,
         folder: str | None = None,
@@ -136,7 +135,7 @@ class Store:
                 if broken is None:
                     raise
                 broken(error)
-        return [add_plugin_findings(r, None, catalog) for r in found] if catalog else found
+        return found
 
     def traces(self, result: Result, most: int = MAX_WINDOWS) -> list[Trace]:
         """The raw steps of a result's attempts, at most `most` windows each; attempts whose records are missing or
@@ -240,19 +239,6 @@ def make_identity(plan: Plan) -> RunIdentity:
         peak_flops=peak_flops,
         peak_flops_source=accelerator.source if peak_flops is not None else None,
     )
-
-
-def add_plugin_findings(result: Result, plan: Plan | None, catalog: Catalog) -> Result:
-    """Add the plugins' findings to a result; a plugin that fails adds a finding that makes the verdict unknown."""
-    found: list[Finding] = []
-    for plugin, function in catalog.observers("tunemark_audit"):
-        try:
-            found += [msgspec.convert(f, Finding, from_attributes=True) for f in function(plan=plan, result=result)]
-        # Third-party code may raise anything.
-        except Exception as error:
-            message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
-            found.append(Finding(rule="audit-failed", severity="unknown", message=message))
-    return add_findings(result, found)
 
 
 def _derive(entries: list[_Entry]) -> Result:

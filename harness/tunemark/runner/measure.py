@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from tunemark.analysis.prices import read_prices
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, Plan, check_not_saved_before, check_save_writable
+from tunemark.loading import load_traces
 from tunemark.plugin import Catalog, LauncherSession
 from tunemark.plugin.catalog import load_object
 from tunemark.predict.search import SearchLog
 from tunemark.predict.search_problem import make_search_problem
 from tunemark.report import make_data_frame, write_report
-from tunemark.report.loading import load_traces
 from tunemark.report.translation import parse_language
 from tunemark.results import Result, Store
 from tunemark.runner.search_trials import choose_layout, predict_candidates
-from tunemark.runner.sweep import PreparedRun, RunObserver, prepare_runs, run_sweep
+from tunemark.runner.sweep import PreparedRun, RunObserver, judge_run, prepare_runs, run_sweep
 from tunemark.runner.verification import verify
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run_experiment(
     def reported() -> TunemarkError | None:
         if output is not None and done:
             try:
-                traces = load_traces([experiment.store], ordered())
+                traces = load_traces([store.root], ordered())
                 write_report(
                     ordered(),
                     output,
@@ -104,7 +104,7 @@ def run_experiment(
     except KeyboardInterrupt:
         is_interrupted = True
         left = [p for p in plans if p.run_id not in done and store.has_attempt(p.run_id)]
-        done.update((p.run_id, store.result(p, catalog)) for p in left)
+        done.update((p.run_id, judge_run(p, store, catalog)) for p in left)
         not_reported = reported()
     finally:
         launching.close()

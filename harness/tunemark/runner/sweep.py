@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tunemark.analysis import judge
 from tunemark.data import PreparedData, download_pretrained, load_tokenizer, prepare_data, read_token_file
 from tunemark.errors import BadData, BadExperiment, BadStore, TunemarkError
 from tunemark.experiment import Plan, is_saved
@@ -253,7 +254,7 @@ def run_sweep(
             watch.message(
                 f"{run_title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
             )
-            yield store.result(each.plan, catalog)
+            yield judge_run(each.plan, store, catalog)
     # A run's next attempt goes to the end of the queue, which makes rounds, with one job at a time and with several.
     queue = deque(each for each in ready if left[each.plan.run_id])
     active: list[_RunningAttempt] = []
@@ -288,7 +289,7 @@ def run_sweep(
                 if left[run_id]:
                     queue.append(each)
                 else:
-                    yield store.result(each.plan, catalog)
+                    yield judge_run(each.plan, store, catalog)
             if not over:
                 time.sleep(POLL_S)
     finally:
@@ -296,6 +297,13 @@ def run_sweep(
             attempt.interrupt()
         for attempt in active:
             attempt.close()
+
+
+def judge_run(plan: Plan, store: Store, catalog: Catalog) -> Result:
+    """The judged result of a plan's newest series, which is stored beside its attempts too."""
+    result = judge(store.result(plan.run_id), catalog, plan)
+    store.write_result(result)
+    return result
 
 
 def run_title(plan: Plan) -> str:

@@ -1,1 +1,0 @@
-"""Applies the rules for imported claims to own runs."""
