@@ -32,7 +32,7 @@ def format_percent(fraction: float | None, spec: str = ".1f") -> str:
     return format_number(fraction, spec, 100)
 
 
-def format_percentage(fraction: float) -> str:
+def percent_text(fraction: float) -> str:
     """A fraction in percent with up to three digits and the sign: 2.5 %."""
     return f"{100 * fraction:.3g} %"
 

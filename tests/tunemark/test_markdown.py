@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tunemark.markdown
 from tunemark.markdown import escape, markdown_table
-from tunemark.units import format_gib, format_number, format_percent, format_percentage, format_significant
+from tunemark.units import format_gib, format_number, format_percent, format_significant, percent_text
 
 
 def test_a_table_has_its_alignment_the_last_of_which_holds_for_the_rest() -> None:
@@ -20,7 +20,7 @@ def test_no_cell_breaks_a_table() -> None:
 
 
 def test_numbers_in_the_scale_of_a_unit() -> None:
-    assert [format_percent(0.1234), format_percent(0.1234, ".0f"), format_percentage(0.025)] == ["12.3", "12", "2.5 %"]
+    assert [format_percent(0.1234), format_percent(0.1234, ".0f"), percent_text(0.025)] == ["12.3", "12", "2.5 %"]
     assert [format_gib(3 << 29), format_number(1234.5, ",.0f"), format_significant(-0.5, 2)] == [
         "1.500",
         "1,234",

@@ -19,6 +19,7 @@ from tunemark.analysis.environment import VARYING_FACTS, environment_facts
 from tunemark.results import power_analysis
 from tunemark.results.ratio import adjust_p_values, attempt_rates
 from tunemark.results.result import Result
+from tunemark.units import percent_text
 
 GateVerdict = Literal["pass", "fail", "no verdict"]
 # History of the schema (of `gate --json`): 1, first form.
@@ -268,21 +269,19 @@ def _judge(
     notes = list(case.notes)
     if found is not None and noise is not None and p is not None:
         chance = power_analysis.detection_power(promise.change, found.error, found.df, found.df, alpha)
+        change, seen = percent_text(promise.change), percent_text(chance)
         if p <= promise.false_alarms:
-            verdict, reason = "fail", f"slower by {_percent(1 - found.ratio)} (p = {p:.2g})"
+            verdict, reason = "fail", f"slower by {percent_text(1 - found.ratio)} (p = {p:.2g})"
         elif chance >= promise.power:
             verdict = "pass"
-            reason = (
-                f"no slow-down is shown, and one of {_percent(promise.change)} would be with {_percent(chance)} power"
-            )
+            reason = f"no slow-down is shown, and one of {change} would be with {seen} power"
         else:
             # The new attempts contribute to the noise estimate too.
             needed = _sample_size(
                 promise.change, power_analysis.Noise(found.sd, found.df, noise.units), unit, promise, alpha
             )
             reason = (
-                f"a slow-down of {_percent(promise.change)} would be seen with {_percent(chance)} power, "
-                f"{_percent(promise.power)} is promised: "
+                f"a slow-down of {change} would be seen with {seen} power, {percent_text(promise.power)} is promised: "
                 f"that takes {format_sample_size(needed, unit)}"
             )
         if len(series) == 1:
@@ -334,7 +333,3 @@ def format_sample_size(needed: SampleSize, unit: Literal["attempt", "series"]) -
 
 def _unit(series: Sequence[Sequence[float]]) -> Literal["attempt", "series"]:
     return "series" if len(series) >= power_analysis.MIN_SERIES else "attempt"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from tunemark.analysis import comparability
 from tunemark.analysis.gate import BaselineSensitivity, Gate, GatedRun, format_sample_size
 from tunemark.markdown import escape, markdown_table
-from tunemark.units import format_percent, format_percentage, format_significant
+from tunemark.units import format_percent, format_significant, percent_text
 
 _MARKS = {"pass": "PASS", "fail": "FAIL", "no verdict": "NO VERDICT"}
 # A bot finds its previous comment by this, to replace it.
@@ -54,7 +54,7 @@ def gate_junit(found: Gate) -> bytes:
 def outlook_text(found: Sequence[BaselineSensitivity], power: float, false_alarms: float) -> str:
     """How many attempts it takes to detect each change, for each run of a baseline."""
     changes = list(dict.fromkeys(change for one in found for change in one.needed))
-    header = ["run", *(f"to see {format_percentage(float(change))} slower" for change in changes)]
+    header = ["run", *(f"to see {percent_text(float(change))} slower" for change in changes)]
     header[1:1] = ["noise (%)", "between", "series", "attempts"]
     rows = []
     for one in found:
@@ -64,7 +64,7 @@ def outlook_text(found: Sequence[BaselineSensitivity], power: float, false_alarm
     lines = [markdown_table(header, rows, "<>"), ""]
     lines += [f"- {escape(one.label)}: {escape(one.reason)}" for one in found if one.reason]
     lines.append(
-        f"With {format_percentage(power)} power, and a false alarm in {format_percentage(false_alarms)} of unchanged "
+        f"With {percent_text(power)} power, and a false alarm in {percent_text(false_alarms)} of unchanged "
         "runs. Noise: standard deviation of log throughput. The uncertainty of that estimate is accounted for."
     )
     return "\n".join(lines)
@@ -117,7 +117,7 @@ def _differences(one: GatedRun) -> list[str]:
 
 
 def _criteria(found: Gate) -> str:
-    change, power, false_alarms = map(format_percentage, (found.change, found.power, found.false_alarms))
+    change, power, false_alarms = map(percent_text, (found.change, found.power, found.false_alarms))
     return (
         f"Criteria: a slow-down of {change} is detected with {power} power, and "
         f"at most {false_alarms} of unchanged sets of runs fail. Student's t on log throughput, "

@@ -16,6 +16,7 @@ from tunemark.plugin.descriptors import Finding, Severity
 from tunemark.results.measurement import JobTokens
 from tunemark.results.result import Estimate, Status
 from tunemark.results.telemetry import TelemetrySummary
+from tunemark.units import percent_text
 from tunemark_worker import steady_state
 
 # Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
@@ -84,7 +85,7 @@ def check_clocks(interval_s: float, second_s: float) -> Finding | None:
     if apart <= CLOCK_TOLERANCE:
         return None
     message = f"the timed part lasts {interval_s:.3f} s on one clock and {second_s:.3f} s on another, "
-    message += f"{_percent(apart)} apart (limit {_percent(CLOCK_TOLERANCE)})"
+    message += f"{percent_text(apart)} apart (limit {percent_text(CLOCK_TOLERANCE)})"
     return Finding(rule="clocks-disagree", severity="invalid", message=message)
 
 
@@ -95,7 +96,9 @@ def check_sync(witness_s: Sequence[float], interval_s: float) -> Finding | None:
     if late_s <= SYNC_TOLERANCE * interval_s:
         return None
     message = f"after {len(witness_s)} waits for the device its results took {late_s:.3f} s more, "
-    message += f"{_percent(late_s / interval_s)} of the {interval_s:.3f} s timed (limit {_percent(SYNC_TOLERANCE)}): "
+    message += (
+        f"{percent_text(late_s / interval_s)} of the {interval_s:.3f} s timed (limit {percent_text(SYNC_TOLERANCE)}): "
+    )
     message += "the device had not finished"
     return Finding(rule="sync-does-not-wait", severity="invalid", message=message)
 
@@ -108,7 +111,7 @@ def check_tokens(recorded: JobTokens, recounted: JobTokens) -> Finding | None:
             worst = (apart, f"{theirs:,} {name} tokens were recorded, the token file has {ours:,} in these steps")
     if worst[0] <= TOKEN_TOLERANCE:
         return None
-    message = f"{worst[1]}: {_percent(worst[0])} apart (limit {_percent(TOKEN_TOLERANCE)})"
+    message = f"{worst[1]}: {percent_text(worst[0])} apart (limit {percent_text(TOKEN_TOLERANCE)})"
     return Finding(rule="tokens-disagree", severity="invalid", message=message)
 
 
@@ -136,7 +139,7 @@ def check_above_peak(mfu: float, peak_flops: float, is_measured: bool) -> Findin
     """A rate above a published peak is impossible; a measured peak may be too low."""
     if mfu <= 1:
         return None
-    message = f"the rate needs {mfu * peak_flops / 1e12:.4g} TFLOP/s, {_percent(mfu)} of the "
+    message = f"the rate needs {mfu * peak_flops / 1e12:.4g} TFLOP/s, {percent_text(mfu)} of the "
     if is_measured:
         message += f"measured peak of {peak_flops / 1e12:.4g}: that peak was measured too low"
         return Finding(rule="peak-too-low", severity="note", message=message)
@@ -160,7 +163,7 @@ def check_drift(seconds_per_step: Sequence[float]) -> Finding | None:
     if p >= DRIFT_P or abs(change) <= MAX_DRIFT:
         return None
     message = (
-        f"step time changes by {100 * change:+.1f} % over the timed part (limit {_percent(MAX_DRIFT)}, p = {p:.1g})"
+        f"step time changes by {100 * change:+.1f} % over the timed part (limit {percent_text(MAX_DRIFT)}, p = {p:.1g})"
     )
     return Finding(rule="drift", severity="suspect", message=message)
 
@@ -170,8 +173,8 @@ def check_machine_load(others: float | None, cores: int) -> Finding | None:
     if others is None or others <= LIGHT_LOAD:
         return None
     is_heavy = others > HEAVY_LOAD
-    message = f"other processes used {_percent(others)} of the time of our {cores} cores "
-    message += f"(limit {_percent(HEAVY_LOAD if is_heavy else LIGHT_LOAD)})"
+    message = f"other processes used {percent_text(others)} of the time of our {cores} cores "
+    message += f"(limit {percent_text(HEAVY_LOAD if is_heavy else LIGHT_LOAD)})"
     if is_heavy:
         return Finding(rule="heavy-load", severity="suspect", message=message)
     return Finding(rule="light-load", severity="note", message=message)
@@ -197,7 +200,9 @@ def check_interval(rate: Estimate, target: float) -> Finding | None:
     half = (rate.high - rate.low) / 2 / rate.value
     if half <= target:
         return None
-    message = f"the interval is ±{_percent(half)} wide, ±{_percent(target)} was wanted ({rate.method}, n = {rate.n})"
+    message = (
+        f"the interval is ±{percent_text(half)} wide, ±{percent_text(target)} was wanted ({rate.method}, n = {rate.n})"
+    )
     return Finding(rule="wide-interval", severity="note", message=message)
 
 
@@ -289,13 +294,15 @@ def check_device(seen: TelemetrySummary) -> list[Finding]:
         found.append(Finding(rule="foreign-process", severity="suspect", message=message))
     if seen.throttled_fraction:
         causes = ", ".join(f"{cause} in {count}" for cause, count in sorted(seen.causes.items()))
-        message = f"the device was slowed down in {_percent(seen.throttled_fraction)} of {seen.samples} samples of the "
-        message += f"timed part (limit {_percent(MAX_THROTTLED)}): {causes}"
+        message = (
+            f"the device was slowed down in {percent_text(seen.throttled_fraction)} of {seen.samples} samples of the "
+        )
+        message += f"timed part (limit {percent_text(MAX_THROTTLED)}): {causes}"
         severity: Severity = "suspect" if seen.throttled_fraction > MAX_THROTTLED else "note"
         found.append(Finding(rule="throttled", severity=severity, message=message))
     if seen.capped_fraction:
         message = (
-            f"the device's power limit held it back in {_percent(seen.capped_fraction)} of {seen.samples} samples "
+            f"the device's power limit held it back in {percent_text(seen.capped_fraction)} of {seen.samples} samples "
         )
         message += "of the timed part: under another limit it would be another rate"
         found.append(Finding(rule="power-capped", severity="note", message=message))
@@ -313,7 +320,3 @@ def check_status(status: Status, reason: str, evidence: str) -> Finding | None:
     if status == "ok":
         return None
     return Finding(rule="unfinished", severity="unknown", message=f"{status}, ended by {reason}: {evidence}")
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"
