@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tunemark.analysis.scaling import Scaling, ScalingMode
+    from tunemark.analysis.scaling_types import Scaling
     from tunemark.experiment import Plan
+    from tunemark.experiment.scaling_batches import ScalingMode
     from tunemark.runner.measure import ExperimentResults
     from tunemark.runner.sweep import RunObserver
 

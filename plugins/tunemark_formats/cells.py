@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunemark.report import Column, ReportTable
-from tunemark.report.formatting import format_estimate, scale_estimate
+from tunemark.report.formatting import format_estimate
 from tunemark.report.report import Cell
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate
@@ -49,7 +49,7 @@ def format_cell(cell: Cell, column: Column, tr: Translate) -> str:
     if cell is None:
         return tr("unknown")
     if isinstance(cell, Estimate):
-        return format_estimate(scale_estimate(cell, 1 / divisor), no_interval=tr("(no interval)"), to=tr("to"))
+        return format_estimate(cell.times(1 / divisor), no_interval=tr("(no interval)"), to=tr("to"))
     if isinstance(cell, bool):
         return tr("yes") if cell else tr("no")
     if isinstance(cell, str):

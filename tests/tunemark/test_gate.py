@@ -16,7 +16,7 @@ from scipy import stats
 
 from tunemark.analysis.gate import GatedRun, GatePromise, compute_sensitivities, gate
 from tunemark.report.gate import gate_comment, gate_junit, gate_text, outlook_text
-from tunemark.results import Result, power_analysis, student
+from tunemark.results import Result, power_analysis
 from tunemark.results.result import encode_result
 
 Made = Callable[..., Result]
@@ -56,8 +56,8 @@ def test_the_assurance_is_the_mean_over_what_the_estimate_leaves_possible() -> N
     error, df = 0.015, 4
     chance = random.Random(3)
     draws = [math.sqrt(sum(chance.gauss(0, 1) ** 2 for _ in range(df)) / df) for _ in range(1000)]
-    critical = student.quantile(0.95, 7)
-    seen = [student.exceeds(critical, 7, -math.log(0.95) / error * s) for s in draws]
+    critical = stats.t.ppf(0.95, 7)
+    seen = [stats.nct.sf(critical, 7, -math.log(0.95) / error * s) for s in draws]
     assert power_analysis.detection_power(0.05, error, df, 7, 0.05) == pytest.approx(sum(seen) / len(seen), abs=0.02)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from msgspec.structs import astuple
 
 from tunemark.analysis import speedup_laws
-from tunemark.analysis.scaling import ScalingMode
-from tunemark.analysis.speedup_laws import CurveBounds, LawFits, SizeObservations
+from tunemark.analysis.scaling_types import Band
+from tunemark.analysis.speedup_laws import LawFits, SizeObservations
+from tunemark.experiment.scaling_batches import ScalingMode
 
 Truth = Callable[[float], float]
 
@@ -38,11 +40,11 @@ def noisy(
     ]
 
 
-def rate(found: LawFits, units: float) -> CurveBounds:
+def rate(found: LawFits, units: float) -> Band:
     return found.rates([units])[0]
 
 
-def speedup(found: LawFits, units: float) -> CurveBounds:
+def speedup(found: LawFits, units: float) -> Band:
     return found.speedups([units])[0]
 
 
@@ -66,7 +68,7 @@ def test_a_law_is_found_again(truth: Truth, mode: ScalingMode, law: str, paramet
 def test_the_speedup_is_against_the_smallest_size_whatever_it_is() -> None:
     truth = usl(0.03, 0.001)
     found = speedup_laws.fit_laws(exact(truth, (4, 8, 16, 32, 64)), "strong")
-    assert speedup(found, 4) == pytest.approx((1.0, 1.0, 1.0, 1.0, 1.0))
+    assert astuple(speedup(found, 4)) == pytest.approx((1.0, 1.0, 1.0, 1.0, 1.0))
     assert speedup(found, 64).value == pytest.approx(truth(64) / truth(4), rel=1e-6)
     # s and k are of one unit all the same.
     assert found.fits[0].parameters["s"].value == pytest.approx(0.03, rel=1e-4)
@@ -81,8 +83,8 @@ def test_all_rates_times_a_thousand_change_the_rate_of_one_unit_alone() -> None:
     data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), (1, 2, 4, 8, 16))
     scaled = [SizeObservations(units, tuple(x + math.log(1000) for x in logs)) for units, logs in data]
     before, after = (speedup_laws.fit_laws(each, "strong") for each in (data, scaled))
-    assert rate(after, 32) == pytest.approx([1000 * x for x in rate(before, 32) if x is not None], rel=1e-6)
-    assert speedup(after, 32) == pytest.approx(tuple(speedup(before, 32)), rel=1e-6)
+    assert astuple(rate(after, 32)) == pytest.approx([1000 * x for x in astuple(rate(before, 32))], rel=1e-6)
+    assert astuple(speedup(after, 32)) == pytest.approx(astuple(speedup(before, 32)), rel=1e-6)
     old, new = before.fits[0].parameters, after.fits[0].parameters
     assert new["x1"].value == pytest.approx(1000 * old["x1"].value)
     assert new["s"].value == pytest.approx(old["s"].value, rel=1e-5)
@@ -92,7 +94,7 @@ def test_the_peak_is_where_the_curve_turns() -> None:
     # sqrt((1 - 0.04) / 0.0006) = sqrt(1600) = 40.
     found = speedup_laws.fit_laws(exact(usl(0.04, 0.0006), (1, 2, 4, 8, 16, 32)), "strong")
     assert found.peak_units is not None
-    assert found.peak_units[0] == pytest.approx(40, rel=1e-3)
+    assert found.peak_units.value == pytest.approx(40, rel=1e-3)
     assert rate(found, 40).value > max(rate(found, 38).value, rate(found, 42).value)
 
 
@@ -102,7 +104,7 @@ def test_a_peak_that_noise_leaves_open_has_no_upper_bound() -> None:
         found = speedup_laws.fit_laws(data, "strong")
         if found.fits[0].law == "usl" and found.fits[0].parameters["k"].low == 0:
             assert found.peak_units is not None
-            assert found.peak_units[2] is None
+            assert found.peak_units.high is None
             return
     pytest.fail("no draw has a coherency cost that may be none")
 
@@ -135,7 +137,7 @@ def test_a_band_is_never_without_its_curve_and_grows_beyond_the_sizes() -> None:
     data = noisy(usl(0.05, 0.0), 0.03, np.random.default_rng(5), (1, 2, 4, 8))
     found = speedup_laws.fit_laws(data, "strong", reach=64)
     bounds = [rate(found, n) for n in (8, 16, 32, 64)]
-    for value, low, high, band_low, band_high in bounds:
+    for value, low, high, band_low, band_high in map(astuple, bounds):
         assert low is not None
         assert high is not None
         assert band_low is not None
@@ -145,7 +147,7 @@ def test_a_band_is_never_without_its_curve_and_grows_beyond_the_sizes() -> None:
     assert widths == sorted(widths)
 
 
-def _width(bounds: CurveBounds) -> float:
+def _width(bounds: Band) -> float:
     assert bounds.low is not None
     assert bounds.high is not None
     return math.log(bounds.high / bounds.low)
@@ -181,7 +183,7 @@ class Coverage:
         return f"{'; '.join(words)}; whole curve {self.band:.1f}, of the speed-up {self.band_of_speedup:.1f}"
 
 
-def _holds(bounds: CurveBounds, truth: float) -> tuple[bool, bool]:
+def _holds(bounds: Band, truth: float) -> tuple[bool, bool]:
     """Whether the interval at this N holds it, and whether the band of the whole curve does."""
 
     def within(low: float | None, high: float | None) -> bool:

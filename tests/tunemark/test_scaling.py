@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tunemark.analysis.prices import Prices, read_prices
-from tunemark.analysis.scaling import BestSize, Scaling, compute_all_scalings, compute_scalings
+from tunemark.analysis.scaling import compute_all_scalings, compute_scalings
+from tunemark.analysis.scaling_types import BestSize, Scaling
 from tunemark.errors import BadExperiment
 from tunemark.predict.search import SearchLog
 from tunemark.report.scaling_section import scaling_title as growth_title

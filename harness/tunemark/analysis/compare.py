@@ -18,7 +18,16 @@ import msgspec
 from tunemark.analysis import comparability
 from tunemark.analysis.environment import VARYING_FACTS, environment_facts
 from tunemark.errors import BadExperiment
-from tunemark.results.ratio import LEVEL, Ratio, RatioTerm, adjust_p_values, attempt_rates, estimate_ratio, is_in_rounds
+from tunemark.results.ratio import (
+    LEVEL,
+    Ratio,
+    RatioTerm,
+    adjust_p_values,
+    attempt_rates,
+    estimate_ratio,
+    is_in_rounds,
+    rate_ratio,
+)
 from tunemark.results.result import Estimate, Result
 
 # How many runs without a counterpart are listed; each is compared with all others, and nobody reads more.
@@ -381,12 +390,6 @@ def _row(member: _Member, base: _Member | None) -> ComparisonRow:
     )
 
 
-def rate_ratio(result: Result, base: Result) -> Ratio:
-    """A run's rate over another's; paired if their attempts were taken in rounds."""
-    terms = [RatioTerm(1.0, attempt_rates(result)), RatioTerm(-1.0, attempt_rates(base))]
-    return estimate_ratio(terms, in_rounds=is_in_rounds([result, base]))
-
-
 def _auto_gains(members: Sequence[_Member]) -> list[AutoGain]:
     """The gain of each automatically parallelized run over none, the best and the median manual layout, and the best of
     all others."""
@@ -413,8 +416,7 @@ def _gains_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Seq
     ]
     best = _gain(f"the best of all {len(others)} others", auto, others[-1:], "nothing else has a rate")
     regret = None
-    if best.ratio is not None:
-        r = best.ratio
+    if (r := best.ratio) is not None:
         low, high = (None, None) if r.low is None or r.high is None else (1 - r.high, 1 - r.low)
         regret = Estimate(value=1 - r.value, low=low, high=high, n=min(r.n), method=r.method)
     return [*found, msgspec.structs.replace(best, regret=regret)]

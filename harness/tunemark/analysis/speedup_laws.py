@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tunemark.analysis.scaling import Law, ScalingMode
-from tunemark.results import student
+from tunemark.analysis.scaling_types import Band, FittedLaw, Law
+from tunemark.experiment.scaling_batches import ScalingMode
+from tunemark.results.result import Estimate
 
 Array = NDArray[np.floating[Any]]
 
@@ -58,54 +59,21 @@ class SizeObservations(NamedTuple):
     logs: tuple[float, ...]
 
 
-class CurveBounds(NamedTuple):
-    """A curve's value at one N. low, high: pointwise 95 % interval. band_low, band_high: simultaneous 95 % band of the
-    whole curve, from the smallest size to `reach`. None is unbounded."""
-
-    value: float
-    low: float | None
-    high: float | None
-    band_low: float | None
-    band_high: float | None
-
-
-class LawParameter(NamedTuple):
-    """A law's parameter within its bounds; the interval is of the unbounded estimate, clipped to the bounds."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LawFit:
-    """One fitted law. parameters: x1 (rate of one unit), s, and k of the USL. residual: standard deviation of the
-    attempts' log rates around its curve. weight: Akaike weight among the laws tried."""
-
-    law: Law
-    parameters: dict[str, LawParameter]
-    residual: float
-    aicc: float
-    weight: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class LawFits:
     """The laws tried, the chosen one first. rates, speedups: functions of N; speed-up is over the smallest size.
 
     misfit_p: p value of the sizes' deviation from the curve under attempts' noise alone, None if it cannot be tested.
-    is_misfit: it is so small that the band uses that deviation. own_variances: each size has its own noise. band_of:
-    the laws that the band covers. peak_units: N of the highest rate, with an interval; None if the chosen law has no
-    peak; a high of None if no upper bound can be given."""
+    is_misfit: it is so small that the band uses that deviation. band_of: the laws that the band covers. peak_units: N
+    of the highest rate; None if the chosen law has no peak; a high of None if no upper bound can be given."""
 
-    fits: tuple[LawFit, ...]
-    rates: Callable[[Sequence[float]], list[CurveBounds]]
-    speedups: Callable[[Sequence[float]], list[CurveBounds]]
+    fits: tuple[FittedLaw, ...]
+    rates: Callable[[Sequence[float]], list[Band]]
+    speedups: Callable[[Sequence[float]], list[Band]]
     misfit_p: float | None
     is_misfit: bool
-    own_variances: bool
     band_of: tuple[Law, ...]
-    peak_units: tuple[float, float, float | None] | None
+    peak_units: Estimate | None
 
 
 def why_no_fit(sizes: Sequence[SizeObservations]) -> str | None:
@@ -140,15 +108,15 @@ def fit_laws(sizes: Sequence[SizeObservations], mode: ScalingMode, *, reach: flo
         free.setdefault(law, _UnboundedFit(law, data))
     noise = {law: _MeanErrors(free[law], data) for law in free}
     curve = _FittedCurve(chosen, coefficients, [(free[law], noise[law]) for law in band_of], data, reach)
-    own = free[chosen]
     peak = None
     if chosen == "usl" and coefficients[2] > 0 and coefficients[0] > coefficients[1]:
-        peak = _peak(coefficients, own, noise[chosen])
+        peak = _peak(coefficients, free[chosen], noise[chosen])
+    method = noise[chosen].method
     return LawFits(
         fits=tuple(
-            LawFit(
+            FittedLaw(
                 law=law,
-                parameters=_parameters(law, at, free[law], noise[law]),
+                parameters=_parameters(at, free[law], noise[law], method),
                 residual=math.sqrt(squares / max(1, data.n - free[law].terms)),
                 aicc=aicc,
                 weight=weights[law],
@@ -159,7 +127,6 @@ def fit_laws(sizes: Sequence[SizeObservations], mode: ScalingMode, *, reach: flo
         speedups=curve.speedups,
         misfit_p=noise[chosen].misfit_p,
         is_misfit=noise[chosen].is_misfit,
-        own_variances=bool(np.ndim(noise[chosen].variances) and noise[chosen].is_own),
         band_of=band_of,
         peak_units=peak,
     )
@@ -217,7 +184,9 @@ class _UnboundedFit:
         return np.array(least), squares
 
     def _least_squares(self, kept: list[int]) -> tuple[Array, float, Array]:
-        """Gauss-Newton iteration on log v; steps that do not reduce the squares are halved."""
+        """Coefficients (0 where not kept), squares, and the derivatives of log v by the kept coefficients."""
+        from scipy import optimize
+
         basis = self.basis(self.data.units)[:, kept]
         root = np.sqrt(self.data.counts)
         wanted = np.exp(self.goal)
@@ -226,29 +195,17 @@ class _UnboundedFit:
         if not (basis @ b > 0).all():
             b = np.zeros(len(kept))
             b[0] = wanted.min() / basis[:, 0].max()
-        v = basis @ b
-
-        def squares(v: Array) -> float:
-            return float((self.data.counts * (self.goal - np.log(v)) ** 2).sum())
-
-        least = squares(v)
-        for _ in range(100):
-            step = np.linalg.lstsq(basis / v[:, None] * root[:, None], root * (self.goal - np.log(v)), rcond=None)[0]
-            share = 1.0
-            while share > 1e-6:
-                moved = basis @ (b + share * step)
-                if (moved > 0).all() and squares(moved) <= least:
-                    break
-                share /= 2
-            else:
-                break
-            gained = least - squares(moved)
-            b, v, least = b + share * step, moved, squares(moved)
-            if gained <= 1e-13 * least:
-                break
+        # Where v is not positive its logarithm is not a number, and the step is shortened.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = optimize.least_squares(
+                lambda b: root * (self.goal - np.log(basis @ b)),
+                b,
+                lambda b: -basis / (basis @ b)[:, None] * root[:, None],
+                x_scale="jac", ftol=1e-15, xtol=1e-15, gtol=None,
+            )  # fmt: skip
         whole = np.zeros(self.terms)
-        whole[kept] = b
-        return whole, least, basis / v[:, None]
+        whole[kept] = found.x
+        return whole, 2 * float(found.cost), basis / (basis @ found.x)[:, None]
 
 
 class _MeanErrors:
@@ -258,13 +215,14 @@ class _MeanErrors:
     deviation from the curve if attempts do not explain it."""
 
     def __init__(self, law: _UnboundedFit, data: _SizeData) -> None:
-        self.data = data
+        from scipy.special import fdtrc
+
         between, within = len(data.units) - law.terms, data.n - len(data.units)
         floor = _NO_NOISE**2
         self.misfit_p: float | None = None
         if between > 0 and within > 0:
             excess = (law.squares / between + floor) / (data.within / within + floor)
-            self.misfit_p = _f_tail(excess, between, within)
+            self.misfit_p = float(fdtrc(between, within, excess))
         self.is_misfit = self.misfit_p is not None and self.misfit_p < _MISFIT_P
         self.is_own = not self.is_misfit and _has_unequal_variances(data)
         if self.is_own:
@@ -277,19 +235,25 @@ class _MeanErrors:
             self.freedom = np.array([freedom], dtype=float)
             self.variances = (squares / freedom + floor) / data.counts
 
+    @property
+    def method(self) -> str:
+        if self.is_misfit:
+            return "t of the sizes' distances from the curve, 95 %"
+        return f"t of the {'own' if self.is_own else 'pooled'} variances of attempts' log rates, 95 %"
+
     def half_width(self, moved: Array) -> Array:
         """Half the interval of each quantity with derivatives `moved` [quantities, sizes] by the sizes' means."""
+        from scipy.special import stdtrit
+
         parts = moved**2 * self.variances
-        whole: Array = parts.sum(-1)
-        if not self.is_own:
-            half: Array = _t_quantile(float(self.freedom[0])) * np.sqrt(whole)
-            return half
-        # Satterthwaite 1946, Biometrics 2: 110.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            freedom = np.where(whole > 0, whole**2 / (parts**2 / self.freedom).sum(-1), self.freedom.min())
-        quantiles: Array = np.array([_t_quantile(float(df)) for df in freedom])
-        own: Array = quantiles * np.sqrt(whole)
-        return own
+        whole = parts.sum(-1)
+        freedom = self.freedom
+        if self.is_own:
+            # Satterthwaite 1946, Biometrics 2: 110.
+            with np.errstate(invalid="ignore", divide="ignore"):
+                freedom = np.where(whole > 0, whole**2 / (parts**2 / freedom).sum(-1), freedom.min())
+        half: Array = stdtrit(freedom, 0.5 + LEVEL / 2) * np.sqrt(whole)
+        return half
 
     def draws(self) -> tuple[Array, Array]:
         """Random (errors of the sizes' means, estimated variances), [draws, sizes], from a fixed seed."""
@@ -325,14 +289,15 @@ class _FittedCurve:
         grid = np.geomspace(self._first, reach or 2 * self._last, 25)
         for free, noise in bands:
             rate = noise.widening(self._rate_gradient(free, grid)[1])
-            speedup = noise.widening(self._speedup_gradient(free, grid)[1])
+            # The smallest size's own speed-up is 1, and what rounding leaves of its derivatives is no direction.
+            speedup = noise.widening(self._speedup_gradient(free, grid[1:])[1])
             self._bands.append((free, noise, rate, speedup))
         self._central = next((free for free, _ in bands if free.law == law), None) or _UnboundedFit(law, data)
 
-    def rates(self, units: Sequence[float]) -> list[CurveBounds]:
+    def rates(self, units: Sequence[float]) -> list[Band]:
         return self._bounds(units, self._rate_gradient, 0)
 
-    def speedups(self, units: Sequence[float]) -> list[CurveBounds]:
+    def speedups(self, units: Sequence[float]) -> list[Band]:
         return self._bounds(units, self._speedup_gradient, 1)
 
     def _values(self, units: Array) -> Array:
@@ -352,7 +317,7 @@ class _FittedCurve:
 
     def _bounds(
         self, units: Sequence[float], gradient_of: Callable[[_UnboundedFit, Array], tuple[Array, Array]], which: int
-    ) -> list[CurveBounds]:
+    ) -> list[Band]:
         # The largest size is appended: its upper bound limits the bounds beyond it.
         n = np.array([*units, self._last], dtype=float)
         scale = n / self._first if which else n
@@ -376,14 +341,16 @@ class _FittedCurve:
         for top in (high, band_high):
             # Under no law does efficiency rise again beyond the measured sizes.
             top[beyond] = np.maximum(values[beyond], np.minimum(top, n / self._last * top[-1])[beyond])
-        rows = np.stack([low, high, band_low, band_high], axis=1)[:-1]
+        bounds = np.stack([low, high, band_low, band_high], axis=1)[:-1].tolist()
+        rows = ((x if math.isfinite(x) else None for x in row) for row in bounds)
         return [
-            CurveBounds(float(value), *(float(x) if math.isfinite(x) else None for x in row))
-            for value, row in zip(values, rows, strict=False)
+            Band(value=value, low=low, high=high, band_low=band_low, band_high=band_high)
+            for value, (low, high, band_low, band_high) in zip(values[:-1].tolist(), rows, strict=True)
         ]
 
 
-def _parameters(law: Law, at: Array, free: _UnboundedFit, noise: _MeanErrors) -> dict[str, LawParameter]:
+def _parameters(at: Array, free: _UnboundedFit, noise: _MeanErrors, method: str) -> dict[str, Estimate]:
+    """The parameters within their bounds; the interval is of the unbounded estimate, clipped to the bounds."""
     b, terms = free.coefficients, free.terms
     if free.is_inverse:
         # Derivatives by b of x1 = 1 / b0, s = b1 / b0 and k = b2 / b0.
@@ -406,11 +373,12 @@ def _parameters(law: Law, at: Array, free: _UnboundedFit, noise: _MeanErrors) ->
         low, high = max(0.0, float(value - half)), max(0.0, float(value + half))
         if not free.is_inverse and name == "s":
             low, high = min(1.0, low), min(1.0, high)
-        found[name] = LawParameter(float(kept), min(low, float(kept)), max(high, float(kept)))
+        kept = float(kept)
+        found[name] = Estimate(value=kept, low=min(low, kept), high=max(high, kept), n=free.data.n, method=method)
     return found
 
 
-def _peak(at: Array, free: _UnboundedFit, noise: _MeanErrors) -> tuple[float, float, float | None]:
+def _peak(at: Array, free: _UnboundedFit, noise: _MeanErrors) -> Estimate:
     """sqrt((1 - s) / k) with quantiles of its draws; no upper bound if too many draws have no peak."""
     errors, taken = noise.draws()
     # As in Student's t, errors are scaled by their estimated size.
@@ -422,12 +390,8 @@ def _peak(at: Array, free: _UnboundedFit, noise: _MeanErrors) -> tuple[float, fl
     value = math.sqrt((at[0] - at[1]) / at[2])
     low = float(np.quantile(peaks, (1 - LEVEL) / 2, method="lower"))
     high = float(np.quantile(peaks, (1 + LEVEL) / 2, method="higher"))
-    return value, min(low, value), max(high, value) if math.isfinite(high) else None
-
-
-@functools.cache
-def _legendre() -> tuple[Array, Array]:
-    return np.polynomial.legendre.leggauss(96)
+    top = max(high, value) if math.isfinite(high) else None
+    return Estimate(value=value, low=min(low, value), high=top, n=free.data.n, method="draws of the parameters, 95 %")
 
 
 @functools.lru_cache(32)
@@ -442,10 +406,6 @@ def _variance_draws(freedom: tuple[float, ...]) -> Array:
     return draws
 
 
-def _t_quantile(freedom: float) -> float:
-    return student.quantile(0.5 + LEVEL / 2, round(freedom, 2))
-
-
 def _aicc(squares: float, n: int, terms: int) -> float:
     """Akaike's information criterion for normal errors of unknown variance, corrected for small samples."""
     k = terms + 1
@@ -454,6 +414,8 @@ def _aicc(squares: float, n: int, terms: int) -> float:
 
 def _has_unequal_variances(data: _SizeData) -> bool:
     """Bartlett's test of equal variances."""
+    from scipy.special import chdtrc
+
     freedom = data.counts - 1
     if (freedom < 1).any():
         return False
@@ -462,30 +424,4 @@ def _has_unequal_variances(data: _SizeData) -> bool:
     pooled = float((freedom * variances).sum() / freedom.sum())
     statistic = float(freedom.sum() * math.log(pooled) - (freedom * np.log(variances)).sum())
     correction = 1 + float((1 / freedom).sum() - 1 / freedom.sum()) / (3 * (groups - 1))
-    return _chi_square_tail(statistic / correction, groups - 1) < _UNEQUAL_P
-
-
-def _chi_square_tail(x: float, df: int) -> float:
-    """P(chi-squared > x), by the finite series for whole degrees of freedom (Abramowitz and Stegun 26.4.4, .5)."""
-    if x <= 0:
-        return 1.0
-    odd = df % 2
-    total = math.erfc(math.sqrt(x / 2)) if odd else 0.0
-    term = math.sqrt(2 * x / math.pi) * math.exp(-x / 2) if odd else math.exp(-x / 2)
-    for k in range(1 if odd else 0, df - 1, 2):
-        total += term
-        term *= x / (k + 2)
-    return min(1.0, total)
-
-
-def _f_tail(f: float, above: int, below: int) -> float:
-    """P(F > f): the incomplete beta integral in the variable sin²."""
-    angle = math.atan(math.sqrt(above * f / below))
-    points, weights = _legendre()
-
-    def part(low: float, high: float) -> float:
-        x = low + (high - low) * (points + 1) / 2
-        return float((weights * np.sin(x) ** (above - 1) * np.cos(x) ** (below - 1)).sum() * (high - low) / 2)
-
-    tail = part(angle, math.pi / 2)
-    return tail / (part(0.0, angle) + tail)
+    return bool(chdtrc(groups - 1, statistic / correction) < _UNEQUAL_P)

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import msgspec
 
 from tunemark.analysis import comparability
-from tunemark.analysis.compare import exclusion_reason, rate_ratio
+from tunemark.analysis.compare import exclusion_reason
 from tunemark.analysis.drift import StepTimeSummary, summarize_step_times
 from tunemark.analysis.environment import environment_facts
 from tunemark.errors import BadExperiment
 from tunemark.physics.peaks import find_peak
-from tunemark.results.ratio import Ratio
+from tunemark.results.ratio import Ratio, rate_ratio
 from tunemark.results.result import Result, StepTime
 from tunemark.results.trace import Trace
 

@@ -23,7 +23,7 @@ from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
     from tunemark.analysis.prices import Prices
-    from tunemark.analysis.scaling import Scaling
+    from tunemark.analysis.scaling_types import Scaling
     from tunemark.results import Result
 
 
@@ -106,7 +106,7 @@ def _print_scalings(
     catalog: Catalog,
     folders: Sequence[str],
 ) -> int:
-    from tunemark.analysis.scaling import encode_scaling
+    from tunemark.analysis.scaling_types import encode_scaling
     from tunemark.loading import load_traces
     from tunemark.report import verdict_lines, write_report
     from tunemark.report.scaling_tables import SCALING_NOTES, scaling_text

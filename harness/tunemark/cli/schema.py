@@ -9,7 +9,7 @@ from tunemark.experiment import experiment_schema as experiment_schema
 
 # What commands print with --json: name of the schema, the command, and the type of the output.
 _COMMAND_OUTPUTS = {
-    "scaling": ("scale", "tunemark.analysis.scaling:Scaling"),
+    "scaling": ("scale", "tunemark.analysis.scaling_types:Scaling"),
     "comparison": ("compare", "tunemark.analysis.compare:Comparison"),
     "gate": ("gate", "tunemark.analysis.gate:Gate"),
     "why": ("why", "tunemark.analysis.why:Explanation"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tunemark.analysis.prices import Prices
-from tunemark.analysis.scaling import Scaling
+from tunemark.analysis.scaling_types import Scaling
 from tunemark.atomic_write import write_atomically
 from tunemark.errors import BadStore, PluginError
 from tunemark.loading import RESULTS_FILE, UnreadEntry

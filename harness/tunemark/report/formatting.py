@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
 from tunemark.results.ratio import Ratio
 from tunemark.results.result import Estimate
 from tunemark.units import format_significant
@@ -46,12 +44,6 @@ def format_estimate(
         low, high = format_significant(estimate.low, 2), format_significant(estimate.high, 2)
         return f"{format_significant(estimate.value, 2)} ({low} {to} {high})"
     return f"{value} ± {format_significant(100 * width / estimate.value, 2)} %" if percent else f"{value} ± {half}"
-
-
-def scale_estimate(estimate: Estimate, factor: float) -> Estimate:
-    """The estimate in another unit, multiplied by factor."""
-    low, high = (None if bound is None else bound * factor for bound in (estimate.low, estimate.high))
-    return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
 
 
 def format_ratio(ratio: Ratio | None) -> str:

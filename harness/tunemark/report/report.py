@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tunemark.analysis.scaling import Scaling
+from tunemark.analysis.scaling_types import Scaling
 from tunemark.report.charts import Chart, Origin
 from tunemark.report.table import Cell as Cell
 from tunemark.report.table import Column as Column

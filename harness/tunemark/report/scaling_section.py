@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunemark.analysis.scaling import Band, Scaling, ScalingFit
+from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit
 from tunemark.report.charts import ChartLine, ChartPoint, LineChart
 from tunemark.report.report import Cell, ReportTable, Section, make_columns
 from tunemark.report.scaling_tables import LAW_NAMES, SCALING_NOTES, scaling_tables

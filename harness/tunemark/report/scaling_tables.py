@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tunemark.analysis.scaling import Band, Scaling, ScalingFit, ScalingPoint
+from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit, ScalingPoint
 from tunemark.markdown import escape, markdown_table
-from tunemark.report.formatting import format_estimate, scale_estimate
+from tunemark.report.formatting import format_estimate
 from tunemark.report.table import Cell, Column, ReportTable
 from tunemark.results.result import Estimate
 from tunemark.units import format_gib, format_percent, format_significant
@@ -122,7 +122,7 @@ def _format_interval(value: float, low: float | None, high: float | None) -> str
 def _format_relative(point: ScalingPoint, estimate: Estimate | None, factor: float) -> str:
     if point.is_base and estimate is not None:
         return f"{factor:g} (base)"
-    return format_estimate(estimate and scale_estimate(estimate, factor))
+    return format_estimate(estimate and estimate.times(factor))
 
 
 _PER_UNIT = {"chips": "content per chip", "devices": "content per device", "units": "content per unit"}

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tunemark.analysis.prices import Prices
-from tunemark.analysis.scaling import Scaling, compute_all_scalings
+from tunemark.analysis.scaling import compute_all_scalings
+from tunemark.analysis.scaling_types import Scaling
 from tunemark.loading import MAX_DETAILS, UnreadEntry
 from tunemark.report import columns, run_charts
 from tunemark.report.claims_section import make_claims_sections

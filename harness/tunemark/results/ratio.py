@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from tunemark.results import student
-from tunemark.results.result import AttemptRow, Result
+from tunemark.results.result import AttemptRow, Estimate, Result
 
 LEVEL = 0.95
 
@@ -40,6 +40,10 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Whether the interval contains 1; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= 1 <= self.high
 
+    def as_estimate(self) -> Estimate:
+        """The same without its p value; n is that of the side with fewer attempts."""
+        return Estimate(value=self.value, low=self.low, high=self.high, n=min(self.n), method=self.method)
+
 
 class RatioTerm(NamedTuple):
     """One run in a combination of logarithms: its weight and its attempts' rates, all above 0."""
@@ -54,29 +58,38 @@ def estimate_ratio(terms: Sequence[RatioTerm], *, in_rounds: bool, level: float 
 
     in_rounds: attempt i of every run was taken in round i.
     """
+    # scipy.stats has the same functions under plainer names and takes three times as long to load.
+    from scipy.special import stdtr, stdtrit  # Student's t: probability below t, and its inverse
+
     n = tuple(len(term.rates) for term in terms)
     logs = [[math.log(rate) for rate in term.rates] for term in terms]
-    center = math.fsum(term.weight * _mean(values) for term, values in zip(terms, logs, strict=True))
+    center = math.fsum(term.weight * statistics.fmean(values) for term, values in zip(terms, logs, strict=True))
     if min(n) < 2:
         few = "one attempt" if max(n) < 2 else "one attempt on a side"
         return Ratio(value=math.exp(center), low=None, high=None, n=n, method=f"none: {few}", p=None)
     if in_rounds:
         assert len(set(n)) == 1, "a round has one attempt of each run"
         rounds = [math.fsum(t.weight * v[i] for t, v in zip(terms, logs, strict=True)) for i in range(n[0])]
-        variance, df = _variance(rounds) / n[0], float(n[0] - 1)
+        variance, df = statistics.variance(rounds) / n[0], float(n[0] - 1)
         method = f"paired t on log {100 * level:.0f} %"
     else:
-        parts = [t.weight**2 * _variance(v) / len(v) for t, v in zip(terms, logs, strict=True)]
+        parts = [t.weight**2 * statistics.variance(v) / len(v) for t, v in zip(terms, logs, strict=True)]
         variance = math.fsum(parts)
         squares = math.fsum(part**2 / (len(v) - 1) for part, v in zip(parts, logs, strict=True))
         df = max(1.0, variance**2 / squares) if squares else float(sum(n) - len(n))
         method = f"Welch t on log {100 * level:.0f} %"
     error = math.sqrt(variance)
-    half = student.quantile(0.5 + level / 2, df) * error
-    p = student.two_sided(center / error, df) if error else float(center == 0)
+    half = float(stdtrit(df, 0.5 + level / 2)) * error
+    p = 2 * float(stdtr(df, -abs(center) / error)) if error else float(center == 0)
     return Ratio(
         value=math.exp(center), low=math.exp(center - half), high=math.exp(center + half), n=n, method=method, p=p
     )
+
+
+def rate_ratio(result: Result, base: Result) -> Ratio:
+    """A run's rate over another's; paired if their attempts were taken in rounds."""
+    terms = [RatioTerm(1.0, attempt_rates(result)), RatioTerm(-1.0, attempt_rates(base))]
+    return estimate_ratio(terms, in_rounds=is_in_rounds([result, base]))
 
 
 def adjust_p_values(p: Sequence[float | None]) -> list[float | None]:
@@ -121,12 +134,3 @@ def _host(result: Result) -> object:
 def _is_timestamp(name: str) -> bool:
     day, separator, time = name.partition("T")
     return bool(separator) and len(day) == 8 and len(time) == 6 and (day + time).isdecimal()
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _variance(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)

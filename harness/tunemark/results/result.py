@@ -29,6 +29,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     n: int
     method: str
 
+    def times(self, factor: float) -> Estimate:
+        """The estimate times a factor above 0, such as one in another unit."""
+        low, high = (None if bound is None else bound * factor for bound in (self.low, self.high))
+        return msgspec.structs.replace(self, value=self.value * factor, low=low, high=high)
+
 
 class HeldOutLoss(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The mean loss per predicted token of held-out documents, in nats. tokens: predicted ones."""
