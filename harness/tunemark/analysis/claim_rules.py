@@ -15,6 +15,7 @@ from tunemark.analysis import claim_rates
 from tunemark.analysis.plausibility import ClaimFacts, parameter_count
 from tunemark.physics import train_flops_by_convention
 from tunemark.plugin.descriptors import Finding, Severity
+from tunemark.units import percent_text
 from tunemark_worker import steady_state
 
 # Two figures that were both rounded to three digits differ by 1 % at most; 2 % leaves room for a mean and a median.
@@ -90,10 +91,10 @@ def check_rate_above_published(facts: ClaimFacts) -> Finding | None:
     least = _min_mfu(facts)
     if least is not None and least[0] > 1 + PEAK_ROUNDING:
         return None
-    shown = f"{_percent(mfu)} of peak"
+    shown = f"{percent_text(mfu)} of peak"
     if mfu <= limit:
-        shown, limit = f"{shown}, {_percent(hardware)} with what is computed twice", PLAUSIBLE_HFU
-    message = f"{words}: {shown}, more than {_percent(limit)}, the most that was found published"
+        shown, limit = f"{shown}, {percent_text(hardware)} with what is computed twice", PLAUSIBLE_HFU
+    message = f"{words}: {shown}, more than {percent_text(limit)}, the most that was found published"
     return _finding("above-seen", "suspect", message)
 
 
@@ -146,7 +147,9 @@ def check_rate_and_clock(facts: ClaimFacts) -> Finding | None:
         message += f"{step.tokens / middle_s:,.6g}: printed is {ratio:.3g} times what that clock allows"
         printed_s = claim_rates.duration_per_step(claim)
         if printed_s is not None and middle_s > printed_s * (1 + CONTRADICTION):
-            message += f"; the durations it prints ({printed_s:.4g} s) cover {_percent(printed_s / middle_s)} of a step"
+            message += (
+                f"; the durations it prints ({printed_s:.4g} s) cover {percent_text(printed_s / middle_s)} of a step"
+            )
         return _finding("rate-and-clock", "invalid" if ratio > 1 + CONTRADICTION else "suspect", message)
     return None
 
@@ -180,7 +183,7 @@ def check_padding_counted(facts: ClaimFacts) -> Finding | None:
     if not content <= tokens or abs(math.log(tokens / slots)) >= abs(math.log(tokens / content)):
         return None
     message = (
-        f"a step has {slots:,} slots, {_percent(share)} of them padding, so {content:,.6g} tokens; the rate means "
+        f"a step has {slots:,} slots, {percent_text(share)} of them padding, so {content:,.6g} tokens; the rate means "
     )
     message += f"{tokens:,.6g}: padding is counted as work, and without it {stated.tokens_per_s:,.6g} is "
     message += f"{stated.tokens_per_s * (1 - share):,.6g} tokens/s"
@@ -256,7 +259,7 @@ def check_flops_above_peak(facts: ClaimFacts) -> Finding | None:
     claim = facts.claim
     if claim.mfu is not None and claim.mfu > 1:
         return _finding(
-            "above-peak", "invalid", f"an MFU of {_percent(claim.mfu)} is claimed, and 100 % is all there is"
+            "above-peak", "invalid", f"an MFU of {percent_text(claim.mfu)} is claimed, and 100 % is all there is"
         )
     top, tflops = facts.peak or facts.peak_most, _claimed_tflops(facts)
     if tflops is None or top is None:
@@ -264,7 +267,7 @@ def check_flops_above_peak(facts: ClaimFacts) -> Finding | None:
     share = tflops * 1e12 / top.flops
     if share <= 1 + PEAK_ROUNDING:
         return None
-    message = f"{tflops:,.4g} TFLOP/s per device is claimed, {_peak_words(facts)}: {_percent(share)}"
+    message = f"{tflops:,.4g} TFLOP/s per device is claimed, {_peak_words(facts)}: {percent_text(share)}"
     return _finding("above-peak", "invalid" if top.is_ceiling else "suspect", message)
 
 
@@ -602,7 +605,3 @@ def _why_no_rate(facts: ClaimFacts) -> str:
     if (claim.scope == "device" or claim.tokens_per_s_per_device is not None) and not claim.count:
         return ": its rates are per device, and the count is missing (--count)"
     return ""
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunemark.cli.messages import print_message
 from tunemark.errors import BadData, BadExperiment
 from tunemark.exit_codes import exit_code_of_verdicts
 from tunemark.plugin import Catalog
@@ -66,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
     for folder in filter(os.path.isdir, args.sources):
         audited += [audit_run(result, catalog.models()) for result in _read_runs(Path(folder), catalog)]
     for reading in _read_sources(args, catalog):
-        print(reading.summary(), file=sys.stderr)
+        print_message(reading.summary())
         if not reading.claims:
             raise BadData(
                 what=f"no throughput was found in {reading.source}",
@@ -80,7 +81,7 @@ def execute(args: argparse.Namespace) -> int:
         store_claims((row for row in rows if row.kind == "imported"), Path(args.store))
     if args.output is not None:
         write_report([], Path(args.output), catalog, rows)
-        print(f"the report is in {args.output}", file=sys.stderr)
+        print_message(f"the report is in {args.output}")
     if args.json:
         for row in rows:
             print(encode_claim(row))
@@ -102,7 +103,7 @@ def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Parsed
         name = " ".join(args.command)
         found = read_claims(witness.chunks(), Path(args.command[-1]).name, f"the output of `{name}`", importers)
         if witness.exit_code:
-            print(f"the command ended with code {witness.exit_code}", file=sys.stderr)
+            print_message(f"the command ended with code {witness.exit_code}")
         yield found
         return
     for source in args.sources:

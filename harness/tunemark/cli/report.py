@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
+from tunemark.cli.messages import print_message
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     prices = read_prices(args.prices) if args.prices is not None else None
     found = load_runs([Path(name) for name in args.folders], partial(judge, catalog=catalog))
     for each in found.unread:
-        print(f"not read: {each.place}: {each.why}", file=sys.stderr)
+        print_message(f"not read: {each.place}: {each.why}")
     if args.output is not None:
         output = Path(args.output)
         Store.prove_folder(output)
@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
             prices=prices,
             language=args.language,
         )
-        print(f"the report is in {output}", file=sys.stderr)
+        print_message(f"the report is in {output}")
     if args.json:
         for result in found.results:
             print(encode_result(result))
@@ -68,7 +68,7 @@ def execute(args: argparse.Namespace) -> int:
         if found.imported:
             print(claims_table(found.imported))
     if not found.results and not found.imported:
-        print("there are no runs here: `tunemark run` measures them", file=sys.stderr)
+        print_message("there are no runs here: `tunemark run` measures them")
         return ExitCode.UNKNOWN
     # A run that could not be read has an unknown verdict.
     return exit_code_of_results(found.results) or (ExitCode.UNKNOWN if found.unread else ExitCode.SUCCESS)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunemark.cli.messages import print_message
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.plugin import Catalog
 
@@ -37,7 +37,7 @@ def read_runs(name: str, catalog: Catalog, *, every_series: bool = False) -> lis
     from tunemark.loading import RESULTS_FILE, load_results
 
     def warn_unread(error: TunemarkError) -> None:
-        print(f"not read: {error}", file=sys.stderr)
+        print_message(f"not read: {error}")
 
     folder, wanted = _split_name(name)
     if folder.is_file() and folder.name == RESULTS_FILE:

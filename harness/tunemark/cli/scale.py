@@ -6,12 +6,12 @@ Results go to standard output, progress to standard error. Sizes are measured as
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.run import measure_with_progress
 from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
@@ -64,8 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     _parse_predict_and_knee(args, experiment)
     scaled, notes = assign_scaling_batches(make_grid_points(experiment), catalog, mode)
     plans = make_plans(scaled, catalog)
-    for words in dict.fromkeys([*catalog.remarks(), *notes, *(note for plan in plans for note in plan.notes)]):
-        _log(words)
+    print_remarks(catalog, plans, notes)
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
@@ -77,7 +76,7 @@ def execute(args: argparse.Namespace) -> int:
         return ExitCode.INTERRUPTED
     if not found:
         # For example, the sizes turned out to be on different machines.
-        _log(f"tunemark: no two of these runs show {mode} scaling: {_reason_against(measured.runs, mode)}")
+        print_message(f"tunemark: no two of these runs show {mode} scaling: {_reason_against(measured.runs, mode)}")
         return code or ExitCode.UNKNOWN
     return code
 
@@ -95,7 +94,7 @@ def _compute_scalings(
         predicted = {p.units for p in scaling.fitted.predictions} if scaling.fitted else set()
         if missing := [f"{n:g}" for n in predict if n not in predicted]:
             why = "within the sizes that were measured" if scaling.fitted else "no law is fitted"
-            _log(f"{scaling.title}: not predicted: {', '.join(missing)} ({why})")
+            print_message(f"{scaling.title}: not predicted: {', '.join(missing)} ({why})")
     return found
 
 
@@ -126,10 +125,10 @@ def _print_scalings(
                 prices=_prices(experiment),
                 language=parse_language(experiment.language),
             )
-            _log(f"the report is in {output.rstrip('/')}/")
+            print_message(f"the report is in {output.rstrip('/')}/")
         except TunemarkError as error:
             # What was measured is printed all the same.
-            _log(f"tunemark: {error}")
+            print_message(f"tunemark: {error}")
             code = ExitCode.USAGE
     if experiment.json:
         for scaling in found:
@@ -215,7 +214,3 @@ def _parse_number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def _log(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
