@@ -274,16 +274,17 @@ def hold(folder: Path) -> int:
 
     from tunemark_worker import activation_checkpointing, finetuning_method, optimizer, training_loop
     from tunemark_worker.batches import Batch, TokenCounts
+    from tunemark_worker.capabilities import load_device, load_model, load_strategy
     from tunemark_worker.contract import Assignment
-    from tunemark_worker.simulation import PRELOADED_MODULES, load_runtime
+    from tunemark_worker.simulation import PRELOADED_MODULES
 
     for name in PRELOADED_MODULES:
         importlib.import_module(name)
     a = Assignment.from_json((folder / "plan.json").read_text())
     model, device, strategy = (
-        load_runtime(a.model_runtime)(),
-        load_runtime(a.device_runtime)(),
-        load_runtime(a.strategy_runtime)(a),
+        load_model(a.model_runtime),
+        load_device(a.device_runtime),
+        load_strategy(a.strategy_runtime, a),
     )
     place = device.open(a)
     strategy.prepare()

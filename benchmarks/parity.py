@@ -194,9 +194,9 @@ def train_all(listed: Path) -> int:
     process, because the ranks are then out of step."""
     import time
 
-    from tunemark_worker.__main__ import WorkerAttempt
     from tunemark_worker.contract import Assignment, records_file_name
     from tunemark_worker.recorder import Recorder
+    from tunemark_worker.worker_attempt import WorkerAttempt
 
     rank = int(os.environ.get("RANK", "0"))
     for folder in json.loads(listed.read_text()):

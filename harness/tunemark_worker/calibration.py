@@ -21,10 +21,12 @@ import torch
 import torch.distributed as dist
 
 from tunemark_worker import recorder as recording
-from tunemark_worker.__main__ import WorkerAttempt, _load_runtime
-from tunemark_worker.contract import Assignment, records_file_name
+from tunemark_worker.capabilities import DeviceRuntime, load_device
+from tunemark_worker.contract import Assignment, Place, records_file_name
 from tunemark_worker.gradient_norm import clip_gradients
+from tunemark_worker.linux_proc import cpu_affinity
 from tunemark_worker.recorder import Recorder
+from tunemark_worker.worker_attempt import WorkerAttempt
 
 # (m, k, n) of matrix products; m is tokens. From shapes that fit a cache to those that do not, narrow and wide.
 MATMUL_SHAPES = (
@@ -55,7 +57,7 @@ def main(path: str) -> int:
         pass
     try:
         assignments = [_read_assignment(folder) for folder in job["folders"]]
-        device = _load_runtime(assignments[0].device_runtime)()
+        device = load_device(assignments[0].device_runtime)
         place = device.open(assignments[0])
         with open(os.path.join(job["folder"], "kernels.{}.jsonl".format(rank)), "w", encoding="utf-8") as out:
             before, since_s = recording.read_load(), time.monotonic()
@@ -93,14 +95,14 @@ def _measure_steps(folder: str, assignment: Assignment, rank: int) -> None:
 def _other_load(before: Dict[str, Any], after: Dict[str, Any], seconds: float) -> Any:
     """Share of this process's cores that other processes used; None if unknown. Ranks on the same cores count each
     other as others."""
-    cores = recording.cpu_affinity()
+    cores = cpu_affinity()
     if not cores or before["busy_s"] is None or after["busy_s"] is None:
         return None
     used = (after["busy_s"] - before["busy_s"]) - (after["own_s"] - before["own_s"])
     return max(0.0, used / (len(cores) * seconds))
 
 
-def _max_over_ranks(value: float, place: Any) -> float:
+def _max_over_ranks(value: float, place: Place) -> float:
     """The maximum of `value` over all ranks."""
     if place.ranks == 1:
         return value
@@ -112,7 +114,7 @@ def _max_over_ranks(value: float, place: Any) -> float:
 class KernelMeasurements:
     """Measures all kernels on one rank, in the same order on every rank."""
 
-    def __init__(self, job: Dict[str, Any], place: Any, device: Any, out: Any) -> None:
+    def __init__(self, job: Dict[str, Any], place: Place, device: DeviceRuntime, out: Any) -> None:
         self._job, self._place, self._device, self._out = job, place, device, out
         self._deadline = time.monotonic() + job["budget_s"]
 

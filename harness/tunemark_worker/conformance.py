@@ -9,7 +9,6 @@ known, so that a runtime that hangs or exits loses only later answers. The paren
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import math
 import os
@@ -21,9 +20,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark_worker import batches as counting
-from tunemark_worker import orphans, training_loop
+from tunemark_worker import linux_proc, training_loop
 from tunemark_worker.batches import Batch
-from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place, split_runtime
+from tunemark_worker.capabilities import load_model
+from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.optimizer import parameter_dtype
 
 # Steps on one fixed batch, after which the loss of a model that learns must be lower.
@@ -73,7 +73,7 @@ def main(path: str) -> int:
     for model in request["models"]:
         assignment = Assignment.from_json(json.dumps(model["assignment"]))
         write(model=assignment.model, begun=True)
-        before = orphans.find_marked_processes(request["mark"])
+        before = linux_proc.find_marked_processes(request["mark"])
         for name, measure in _MEASURES:
             if model["meta"] and name != "parameters":
                 continue
@@ -90,7 +90,7 @@ def main(path: str) -> int:
             # Modules form reference cycles; collecting them takes longer than a small model's measurements.
             if model["collect"]:
                 gc.collect()
-        left = [p for p in orphans.find_marked_processes(request["mark"]) if p not in before]
+        left = [p for p in linux_proc.find_marked_processes(request["mark"]) if p not in before]
         write(model=assignment.model, measure="processes", found={"left": left})
         write(model=assignment.model, ended=True)
     return 0
@@ -102,8 +102,7 @@ def _place(device: str) -> Place:
 
 def _build(assignment: Assignment, device: str) -> Tuple[Any, torch.nn.Module]:
     """A new runtime and the model that it builds, with the seed set as the worker sets it."""
-    module, attribute = split_runtime(assignment.model_runtime)
-    runtime = getattr(importlib.import_module(module), attribute)()
+    runtime = load_model(assignment.model_runtime)
     torch.manual_seed(assignment.seed)
     if device == "meta":
         with torch.device("meta"):

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 import torch
 
@@ -18,6 +18,7 @@ from tunemark_worker import finetuning_method as methods
 from tunemark_worker import optimizer as optimizing
 from tunemark_worker import row_packing
 from tunemark_worker.batches import Batch, MappedTokens, count_targets
+from tunemark_worker.capabilities import GathersFullState, ModelRuntime, SavesModel, StrategyRuntime
 from tunemark_worker.contract import IGNORED_LABEL, PROVENANCE_FILE, Assignment, Place
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.training_loop import cross_entropy_sum
@@ -32,8 +33,8 @@ class EvaluationContext(NamedTuple):
 
     assignment: Assignment
     place: Place
-    model: Any
-    strategy: Any
+    model: ModelRuntime
+    strategy: StrategyRuntime
     module: torch.nn.Module
     tokens: MappedTokens
     recorder: Recorder
@@ -116,14 +117,15 @@ def save_model(o: EvaluationContext) -> None:
     target = o.assignment.save
     if target is None:
         return
-    gather = getattr(o.strategy, "full_state", None)
-    state: Optional[Dict[str, torch.Tensor]] = gather(o.module) if gather else None
+    is_sharded = isinstance(o.strategy, GathersFullState)
+    state = o.strategy.full_state(o.module) if isinstance(o.strategy, GathersFullState) else None
     if o.place.rank == 0:
-        whole = _unwrapped(o.module) if gather is None else _rebuilt(o, state or {})
+        whole = _rebuilt(o, state or {}) if is_sharded else _unwrapped(o.module)
         methods.merge_adapters(whole)
         part = "{}.part-{}".format(target, os.getpid())
         try:
             os.makedirs(part)
+            assert isinstance(o.model, SavesModel), "checked before the run"
             o.model.save(whole, part)
             with open(os.path.join(part, PROVENANCE_FILE), "w", encoding="utf-8") as file:
                 json.dump(_provenance(o.assignment), file, indent=1, sort_keys=True)
@@ -145,7 +147,7 @@ def _unwrapped(module: Any) -> torch.nn.Module:
     return found
 
 
-def _rebuilt(o: EvaluationContext, state: Dict[str, torch.Tensor]) -> torch.nn.Module:
+def _rebuilt(o: EvaluationContext, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     """The model with these weights, built on the host without any strategy."""
     a = o.assignment
     model = type(o.model)()

@@ -10,11 +10,11 @@ import torch.distributed as dist
 
 def clip_gradients(
     parameters: Sequence[torch.nn.Parameter],
-    largest: float,
+    max_norm: float,
     stages: Optional[Any] = None,
     counted_elsewhere: Sequence[torch.nn.Parameter] = (),
 ) -> torch.Tensor:
-    """Scale the gradients so that their 2-norm over all parameters of the job is at most `largest`, by the rule of
+    """Scale the gradients so that their 2-norm over all parameters of the job is at most `max_norm`, by the rule of
     `torch.nn.utils.clip_grad_norm_`; returns the norm before scaling.
 
     Squares of a sharded gradient are summed over the ranks that it is sharded over; a replicated one counts once.
@@ -22,7 +22,7 @@ def clip_gradients(
     another rank of that group also has and counts. Unsharded gradients on an accelerator use torch's fused kernels.
     """
     if stages is None and not counted_elsewhere and all(_is_unsharded_on_accelerator(p) for p in parameters):
-        return torch.nn.utils.clip_grad_norm_(parameters, largest)
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     for parameter in parameters:
         sum_partial_gradient(parameter)
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -44,8 +44,8 @@ def clip_gradients(
     if stages is not None:
         dist.all_reduce(total, group=stages)
     norm = total.sqrt()
-    if largest < float("inf"):
-        factor = torch.clamp(largest / (norm + 1e-6), max=1.0)
+    if max_norm < float("inf"):
+        factor = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
         for gradient in gradients:
             local_part(gradient).mul_(factor)
     return norm

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import time
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional
 
 from tunemark_worker.contract import encode_record
+from tunemark_worker.linux_proc import cpu_affinity, read_busy_s
 
 
 class Recorder:
@@ -28,28 +29,11 @@ class Recorder:
             raise OSError("the disk is full: {} of {} bytes of a record were written".format(written, len(line)))
 
 
-def cpu_affinity() -> Optional[Sequence[int]]:
-    """The cores that this process may run on; None if unknown."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
-def read_load(stat: str = "/proc/stat") -> Dict[str, Any]:
+def read_load() -> Dict[str, Any]:
     """busy_s: CPU seconds so far of this process's cores, used by any process (None if unknown). own_s: CPU seconds of
     this process. minor_faults: of this process; they show how warm its allocator is."""
     return {
-        "busy_s": _busy_s(stat, cpu_affinity()),
+        "busy_s": read_busy_s(cpu_affinity()),
         "own_s": time.process_time(),
         "minor_faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt,
     }
-
-
-def _busy_s(stat: str, cores: Optional[Sequence[int]]) -> Optional[float]:
-    """Fields of proc(5): user nice system idle iowait irq softirq steal; steal counts as busy."""
-    try:
-        with open(stat) as file:
-            lines = [line.split() for line in file if line.startswith("cpu")]
-    except OSError:
-        return None
-    own_cores = {"cpu{}".format(core) for core in cores or ()}
-    ticks = [sum(map(int, [*f[1:4], *f[6:9]])) for f in lines if f[0] in own_cores]
-    return sum(ticks) / float(os.sysconf("SC_CLK_TCK")) if ticks else None

@@ -20,7 +20,8 @@ import traceback
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Sequence
 
-from tunemark_worker.contract import Assignment, split_runtime
+from tunemark_worker.capabilities import PlacesRanks, load_device, load_model, load_strategy
+from tunemark_worker.contract import Assignment
 
 # Categories of memory, in the order of the result.
 CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "buffers", "workspace")
@@ -98,12 +99,13 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(a.processes), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     torch.set_num_threads(1)
     _join_fake_group(a, rank)
-    model = load_runtime(a.model_runtime)()
-    device = load_runtime("tunemark_torch.runtime:CpuRuntime")()
-    strategy = load_runtime(a.strategy_runtime)(a)
+    model = load_model(a.model_runtime)
+    device = load_device("tunemark_torch.runtime:CpuRuntime")
+    strategy = load_strategy(a.strategy_runtime, a)
     place = device.open(a)
     strategy.prepare()
-    place = getattr(strategy, "place", lambda unchanged: unchanged)(place)
+    if isinstance(strategy, PlacesRanks):
+        place = strategy.place(place)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     tally = OpCounter(copies_scattered=assignment.device == "cpu")
     with _patched_torch(a), mode, tally:
@@ -129,7 +131,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
             place=place,
             device=device,
             strategy=strategy,
-            model=recorded_model,
+            model=recorded_model,  # type: ignore[arg-type]  # it has been built
             module=module,
             optimizer=updater,
             factor=lambda number: 1.0,
@@ -390,11 +392,6 @@ def _infer_shapes(schedule: Any, stages: Sequence[Any], *args: Any) -> None:
 def _fake_all_gather_object(gathered: List[Any], mine: Any, group: Any = None) -> None:
     """As if all ranks had sent the same object as this one."""
     gathered[:] = [mine] * len(gathered)
-
-
-def load_runtime(name: str) -> Any:
-    module, attribute = split_runtime(name)
-    return getattr(importlib.import_module(module), attribute)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Counts in the records are of this rank; the job's counts are their sums over dat
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -17,6 +18,15 @@ from tunemark_worker import exposed_communication, steady_state
 from tunemark_worker import optimizer as optimizing
 from tunemark_worker import recorder as recording
 from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
+from tunemark_worker.capabilities import (
+    ClipsGradients,
+    ComputesGradients,
+    DeviceRuntime,
+    MarksWaits,
+    ModelRuntime,
+    StrategyRuntime,
+    WaitsByReading,
+)
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.gradient_norm import clip_gradients, local_part
 
@@ -34,15 +44,16 @@ STOP_REASONS = ("", "steps", "target-interval", "budget", "epochs", "interrupted
 PartEnd = Tuple[str, float]
 
 
-class TrainingJob(NamedTuple):
+@dataclasses.dataclass
+class TrainingJob:
     """Everything that the loop works on. steps: each item is one step's micro-batches on this rank. factor: of the
     learning rate, by step. clock, second: two clocks of the host. is_interrupted: whether the end was requested."""
 
     assignment: Assignment
     place: Place
-    device: Any
-    strategy: Any
-    model: Any
+    device: DeviceRuntime
+    strategy: StrategyRuntime
+    model: ModelRuntime
     module: torch.nn.Module
     optimizer: torch.optim.Optimizer
     factor: Callable[[int], float]
@@ -51,6 +62,12 @@ class TrainingJob(NamedTuple):
     clock: Callable[[], float]
     second: Callable[[], float]
     is_interrupted: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        """Look for the strategy's capabilities once, because each step uses them."""
+        strategy = self.strategy
+        self.clip = strategy.clip if isinstance(strategy, ClipsGradients) else clip_gradients
+        self.compute_gradients = strategy.compute_gradients if isinstance(strategy, ComputesGradients) else None
 
 
 class WorkerStep(NamedTuple):
@@ -71,16 +88,16 @@ def train(job: TrainingJob) -> str:
     if not job.assignment.breakdown or job.place.ranks == 1:
         return _train(job, None)
     with exposed_communication.make_wait_meter(job.place.device, job.clock) as waits:
-        if hasattr(job.strategy, "watch"):
-            job.strategy.watch(waits)
+        if isinstance(job.strategy, MarksWaits):
+            job.strategy.mark_waits(waits)
         return _train(job, waits)
 
 
 def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -> str:
     witness = _last_updated_parameter(job.module)
     last: List[torch.Tensor] = []
-    if hasattr(job.device, "follow"):
-        job.device.follow(lambda: _wait_by_reading(witness, last))
+    if isinstance(job.device, WaitsByReading):
+        job.device.use_reader(lambda: _wait_by_reading(witness, last))
     timing = WindowPlanner(job.assignment, job.device.is_synchronous)
     edge_s = _edge(job, witness, 0, 0)
     began_s = load_s = edge_s
@@ -155,13 +172,12 @@ def take_step(
     # Data parallelism averages gradients over data ranks, but `targets` is already the sum over them.
     scale = job.place.data_ranks / targets.clamp(min=1.0)
     loss_sum = torch.zeros((), device=job.place.device)
-    pipeline_step = getattr(job.strategy, "gradients", None)
-    if pipeline_step is not None:
+    if job.compute_gradients is not None:
         moved = [batch.to(job.place.device) for batch in batches]
         mark("transfer")
-        loss_sum = pipeline_step(job.model.logits, cross_entropy_sum, moved, scale)
+        loss_sum = job.compute_gradients(job.model.logits, cross_entropy_sum, moved, scale)
         mark("pipeline")
-    for m, batch in enumerate(batches if pipeline_step is None else ()):
+    for m, batch in enumerate(batches if job.compute_gradients is None else ()):
         on_device = batch.to(job.place.device)
         mark("transfer")
         with _sync_gradients_if(job.module, m == len(batches) - 1):
@@ -173,7 +189,7 @@ def take_step(
             mark("backward")
         loss_sum += loss.detach()
     parameters = [p for p in job.module.parameters() if p.requires_grad]
-    norm = getattr(job.strategy, "clip", clip_gradients)(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
+    norm = job.clip(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
     learning_rate = a.learning_rate * job.factor(number)
     for group in job.optimizer.param_groups:
         group["lr"] = learning_rate

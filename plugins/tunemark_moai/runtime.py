@@ -24,7 +24,7 @@ class MoaiRuntime:
     """The one accelerator that the process sees, however many devices are behind it.
 
     Python and the accelerator run asynchronously, and the documented way to wait is to read a value (HAC guide,
-    "performance optimization tips"): `follow` receives the function that reads one.
+    "performance optimization tips"): `use_reader` receives the function that reads one.
     """
 
     is_synchronous = False
@@ -40,7 +40,7 @@ class MoaiRuntime:
         device = getattr(self._moreh, "simulated_device", "cuda")
         return Place(device=device, rank=0, ranks=1, data_rank=0, data_ranks=1)
 
-    def follow(self, read: Callable[[], None]) -> None:
+    def use_reader(self, read: Callable[[], None]) -> None:
         self._read = read
 
     def synchronize(self) -> None:

@@ -134,7 +134,7 @@ class Ddp:
         self._module = ddp
         return ddp
 
-    def watch(self, waits: Any) -> None:
+    def mark_waits(self, waits: Any) -> None:
         """Report when backward has nothing left to compute: DDP's reducer waits in C++ once its last bucket is sent."""
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tunemark_worker.__main__ import is_out_of_memory, make_step_rows, parse_requested_bytes, schedule_steps
 from tunemark_worker.batches import MappedTokens
 from tunemark_worker.contract import (
     HEADER_BYTES,
@@ -26,6 +25,8 @@ from tunemark_worker.contract import (
     token_file_offsets,
 )
 from tunemark_worker.optimizer import make_schedule
+from tunemark_worker.out_of_memory import is_out_of_memory, parse_requested_bytes
+from tunemark_worker.row_packing import make_step_rows, schedule_steps
 from tunemark_worker.training_loop import WindowPlanner, cross_entropy_sum
 
 ROOT = Path(__file__).parents[2]

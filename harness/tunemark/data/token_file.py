@@ -29,7 +29,7 @@ from tunemark.data.chat_template import ChatTemplate
 from tunemark.errors import BadData, BadExperiment, BadStore, did_you_mean
 from tunemark.plugin.catalog import load_object
 from tunemark.plugin.descriptors import Dataset, Example, Model, TokenizerSpec
-from tunemark.plugin.protocols import DatasetSource, HasChatTemplate, Tokenizer
+from tunemark.plugin.protocols import DatasetSource, HasChatTemplate, NamesSpecialTexts, Tokenizer, TokenizesChats
 from tunemark_worker.contract import HEADER_BYTES, SCHEMA, TokenFile, token_file_offsets
 
 if TYPE_CHECKING:
@@ -144,16 +144,15 @@ def _chat_template(
         return None
     assert tokenizer is not None, "messages are text"
     template = source.chat_template() if isinstance(source, HasChatTemplate) else None
-    special = getattr(tokenizer, "special_texts", None)
-    if template is None:
-        template = getattr(tokenizer, "chat_template", None)
+    if template is None and isinstance(tokenizer, TokenizesChats):
+        template = tokenizer.chat_template
     if template is None:
         raise BadData(
             what=f"the tokenizer of {model.name} ({tokenizer.name}) has no chat template",
             why=f"{dataset.name} has messages, which a template turns into text",
             next=f"choose a chat model, or give a template: {dataset.name}:template=FILE, or template=chatml",
         )
-    return ChatTemplate(template, None if special is None else special())
+    return ChatTemplate(template, tokenizer.special_texts() if isinstance(tokenizer, NamesSpecialTexts) else None)
 
 
 def load_tokenizer(name: TokenizerSpec) -> Tokenizer:

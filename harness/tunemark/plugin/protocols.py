@@ -1,7 +1,7 @@
-"""Protocols: the objects with behaviour that a plugin implements.
+"""Protocols: the objects with behaviour that a plugin implements in the parent process, which must be torch-free.
 
-`Device`, `DatasetSource` and `Tokenizer` run in the parent process and are torch-free. The runtimes run in the worker:
-a `runtime.py` imports torch, uses Python 3.8 syntax only, and imports `tunemark_worker` but never `tunemark`.
+What a plugin implements in the worker is in `tunemark_worker.capabilities`: a `runtime.py` imports torch, uses Python
+3.8 syntax only, and imports `tunemark_worker` but never `tunemark`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from tunemark.plugin.descriptors import (
     Accelerator,
@@ -21,12 +21,6 @@ from tunemark.plugin.descriptors import (
     Strategy,
     ToolReading,
 )
-
-if TYPE_CHECKING:
-    import torch
-
-    from tunemark_worker.batches import Batch
-    from tunemark_worker.contract import Assignment, Place
 
 
 @runtime_checkable
@@ -194,87 +188,6 @@ class MonitorReader(Protocol):
         """Shut the library down."""
 
 
-class DeviceRuntime(Protocol):
-    """The device in the worker.
-
-    is_synchronous: True where `synchronize` costs nothing (work is synchronous), so that every step is a window.
-    It may have a method `follow(read)`, called before the first step: `read` copies a value to the host that depends
-    on all queued work, for platforms without any other way to wait.
-    """
-
-    is_synchronous: bool
-
-    def open(self, assignment: Assignment) -> Place:
-        """Open the device, set threads and affinity, and join the process group if there is one."""
-
-    def synchronize(self) -> None:
-        """Return when all queued work is done."""
-
-    def peak_memory_bytes(self) -> int | None:
-        """This process's peak memory on the device; None where it is not available."""
-
-    def facts(self) -> Mapping[str, Any]:
-        """Facts about the device, JSON values."""
-
-
-class ModelRuntime(Protocol):
-    """The model in the worker."""
-
-    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
-        """The module on `place.device`, in the parameters' dtype, with weights initialised or loaded."""
-
-    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Logits [micro_batch, sequence, vocab_size] of a batch on the device."""
-
-
-@runtime_checkable
-class ReportsWeightsOrigin(Protocol):
-    """Optional for a `ModelRuntime`: reports the origin of the weights. Called after `build`."""
-
-    def weights_origin(self) -> Mapping[str, Any]:
-        """JSON values for the record: where the weights were loaded from."""
-
-
-@runtime_checkable
-class SavesModel(Protocol):
-    """Optional for a `ModelRuntime`: saves the model, for `--save`."""
-
-    def save(self, module: torch.nn.Module, folder: str) -> None:
-        """Write the model to an empty folder, in rank 0. module: as returned by `build`, with adapters merged."""
-
-
-class StrategyRuntime(Protocol):
-    """Parallelization in the worker; constructed with the assignment.
-
-    It may also have:
-    `place(place) -> Place`, called after `prepare`: this rank's place, if the strategy orders data ranks itself;
-    `clip(parameters, largest) -> norm`: scale the gradients so that the norm over the whole job is at most `largest`,
-    and return the norm before; without it, gradients are this rank's own or DTensors;
-    `gradients(logits, loss, batches, scale) -> loss_sum`: forward and backward of all a step's micro-batches, of
-    `loss(logits(module, batch), labels) * scale`; returns the unscaled losses' sum over the data rank, on every rank;
-    `watch(waits)`, called before the first step of a breakdown of several ranks: where the wait for other ranks is
-    hidden in torch's C++, call `waits.start_waiting()` when this part of a step has nothing left to compute.
-    """
-
-    def prepare(self) -> None:
-        """Called before the model is built."""
-
-    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        """Shard, wrap or compile the model after it is built, and return it."""
-
-    def selected(self) -> Mapping[str, Any] | None:
-        """The parallelization that was actually used; None where it is not known."""
-
-
-@runtime_checkable
-class GathersFullState(Protocol):
-    """Optional for a `StrategyRuntime` that shards: gathers the full weights, for `--save`."""
-
-    def full_state(self, module: torch.nn.Module) -> Mapping[str, torch.Tensor] | None:
-        """Called in every rank after training; rank 0 returns all weights on the host, under the names of the module
-        that was passed to `apply`."""
-
-
 class DatasetSource(Protocol):
     """An opened dataset. Opening checks that it can be read; `fingerprint` changes whenever any example does."""
 
@@ -297,12 +210,7 @@ class HasChatTemplate(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on.
-
-    It may also have `chat_template`, Jinja or None, for datasets of messages; and `special_texts()`, which maps names
-    in templates (`bos_token`, `eos_token`) to the texts that `encode` reads as those tokens: text from such a template
-    is encoded as it is, without adding bos and eos.
-    """
+    """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on."""
 
     name: str
     vocab_size: int
@@ -334,3 +242,36 @@ class HasTokenizerFiles(Protocol):
 
     def files(self) -> Mapping[str, bytes]:
         """File contents by file name."""
+
+
+@runtime_checkable
+class TokenizesChats(Protocol):
+    """Optional for a `Tokenizer`: has a chat template, for datasets of messages."""
+
+    chat_template: str | None
+    """A Jinja template; None where there is none."""
+
+
+@runtime_checkable
+class NamesSpecialTexts(Protocol):
+    """Optional for a `Tokenizer`: encodes special tokens that a chat template writes."""
+
+    def special_texts(self) -> Mapping[str, str]:
+        """By their names in templates (`bos_token`, `eos_token`), the texts that `encode` reads as those tokens. Text
+        from a template is then encoded as it is, without adding bos and eos."""
+
+
+# By protocol: its capabilities, which tunemark looks for by the names of their methods.
+CAPABILITIES: Mapping[type, Sequence[type]] = {
+    Device: (
+        ReadsToolOutput,
+        ChecksRuns,
+        ListsDocumentedSizes,
+        ReportsUnrestoredState,
+        WatchesJobs,
+        RunsRemotely,
+        HasMonitor,
+    ),
+    DatasetSource: (HasChatTemplate,),
+    Tokenizer: (DecodesIds, HasTokenizerFiles, TokenizesChats, NamesSpecialTexts),
+}

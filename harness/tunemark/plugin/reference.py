@@ -21,6 +21,7 @@ _MODULES = (
     "tunemark.plugin.descriptors",
     "tunemark.plugin.protocols",
     "tunemark.plugin.claims",
+    "tunemark_worker.capabilities",
     "tunemark_worker.contract",
     "tunemark_worker.batches",
 )
@@ -61,7 +62,7 @@ def interface_members() -> Mapping[str, list[str]]:
             found[function.name] = [a.arg for a in function.args.args]
     for module in _MODULES:
         for node in _parse(module).body:
-            is_covered = not module.startswith("tunemark_worker") or getattr(node, "name", "") in _WORKER_TYPES
+            is_covered = module not in _MODULES[-2:] or getattr(node, "name", "") in _WORKER_TYPES
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and is_covered:
                 found[node.name] = [line for each in node.body for line in _members(each, node.name in _READ_ONLY)]
     return found

@@ -30,7 +30,7 @@ from tunemark.testing.check import Check, fail_check, judge_check, pass_check, s
 from tunemark.testing.fact_checks import check_facts, check_recount, subject_of
 from tunemark.testing.model_checks import MEASURES, check_orphans, judge_measures
 from tunemark.testing.run_checks import RunChecks, end_marked_processes
-from tunemark_worker import orphans
+from tunemark_worker import linux_proc
 from tunemark_worker.contract import TokenFile
 
 PLUGIN_CHECKS = ("import", "interface", "lazy", "speed", "quiet", "hooks", "processes")
@@ -178,7 +178,7 @@ class Kit:
         yield judge_check("quiet", subject, noisy, "nothing is printed on standard output, which is for results")
         others = [r for r in broken if r not in interface]
         yield judge_check("hooks", subject, others, "each hook is known and returns the right types")
-        if orphans.is_supported():
+        if linux_proc.is_supported():
             yield check_orphans("processes", subject, imported.left, "its import and its hooks")
         else:
             yield skip_check("processes", subject, "this host has no /proc to look for processes in")
@@ -227,7 +227,7 @@ class Kit:
             return {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
         request.write_text(json.dumps({"answers": str(answers), "mark": mark, "threads": 1, "models": entries}))
         command = [sys.executable, "-m", "tunemark_worker.conformance", str(request)]
-        variables = {orphans.MARK_VARIABLE: mark, "PYTHONPATH": str(code.folder), "OMP_NUM_THREADS": "1"}
+        variables = {linux_proc.MARK_VARIABLE: mark, "PYTHONPATH": str(code.folder), "OMP_NUM_THREADS": "1"}
         words = _run_limited(command, variables, folder, MODEL_LIMIT_S * len(models))
         end_marked_processes(mark)
         found: dict[str, dict[str, Any]] = {}
@@ -339,7 +339,7 @@ def _import_plugin(plugin: _InstalledPlugin) -> _ImportResult:
         command = [sys.executable, "-m", "tunemark.testing.import_check", str(answers), plugin.module]
         # The process runs in another folder, so relative paths must be made absolute.
         places = [os.path.abspath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-        variables = {orphans.MARK_VARIABLE: mark, **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
+        variables = {linux_proc.MARK_VARIABLE: mark, **({"PYTHONPATH": os.pathsep.join(places)} if places else {})}
         words = _run_limited(command, variables, Path(name), IMPORT_LIMIT_S)
         left = end_marked_processes(mark)
         try:

@@ -21,7 +21,7 @@ from tunemark.runner.verification import verify
 from tunemark.testing.bigram_model import NAME as BIGRAMS
 from tunemark.testing.check import Check, fail_check, pass_check, skip_check
 from tunemark.testing.model_checks import check_orphans
-from tunemark_worker import orphans
+from tunemark_worker import linux_proc
 
 # Quick on one core, yet enough to fill a window on a device that works asynchronously.
 _SETTINGS: Mapping[str, Any] = {
@@ -91,7 +91,7 @@ class RunChecks:
 
     def kill(self, model: str, device: str, size: str | None, subject: str) -> Check:
         """Check that no process is left of a run that was killed in its timed part."""
-        if not orphans.is_supported():
+        if not linux_proc.is_supported():
             return skip_check("kill", subject, "this host has no /proc to look for processes in")
         try:
             plan = self._plan(model, device, "none", size=size, steps=1_000_000)
@@ -171,10 +171,10 @@ class RunChecks:
 def end_marked_processes(mark: str) -> list[tuple[int, str]]:
     """Kill the processes of a marked job that are still there after a moment; returns (pid, command) of each."""
     deadline_s = time.monotonic() + _EXIT_S
-    left = orphans.find_marked_processes(mark)
+    left = linux_proc.find_marked_processes(mark)
     while left and time.monotonic() < deadline_s:
         time.sleep(0.02)
-        left = orphans.find_marked_processes(mark)
+        left = linux_proc.find_marked_processes(mark)
     for pid, _ in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ def end_marked_processes(mark: str) -> list[tuple[int, str]]:
 
 
 def _with_mark(plan: Plan, mark: str) -> Plan:
-    environment = {**plan.launch.environment, orphans.MARK_VARIABLE: mark}
+    environment = {**plan.launch.environment, linux_proc.MARK_VARIABLE: mark}
     return replace(plan, launch=replace(plan.launch, environment=environment))
 
 

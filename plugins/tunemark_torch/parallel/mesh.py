@@ -12,7 +12,6 @@ import torch
 
 from tunemark_torch.parallel import full_weights, pipeline_parallel, tensor_parallel
 from tunemark_torch.parallel.process_group import join_single_process_group
-from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.decoder import find_layers
 from tunemark_worker.gradient_norm import clip_gradients
@@ -89,6 +88,8 @@ class MeshStrategy:
             for stage in self._pipeline.stages:
                 self._apply_data_parallel(stage)
             self._pipeline.schedule_stages(place)
+            # A capability of this object only: without a pipeline axis, micro-batches are run one after another.
+            self.compute_gradients = self._pipeline.step
         else:
             trained = self._apply_data_parallel(model)
         return trained
@@ -96,16 +97,11 @@ class MeshStrategy:
     def selected(self) -> Optional[Mapping[str, Any]]:
         return self._selected or None
 
-    @property
-    def gradients(self) -> Any:
-        """Computes a step's gradients by a pipeline schedule; None for one micro-batch after another."""
-        return self._compute_gradients if self._pipeline is not None else None
-
-    def clip(self, parameters: List[torch.nn.Parameter], largest: float) -> torch.Tensor:
-        """Scale all gradients of the job so that their norm is at most `largest`; returns the norm before scaling."""
+    def clip(self, parameters: List[torch.nn.Parameter], max_norm: float) -> torch.Tensor:
+        """Scale all gradients of the job so that their norm is at most `max_norm`; returns the norm before scaling."""
         stages = self._mesh["pp"].get_group() if self._pipeline is not None else None
         duplicates = self._pipeline.duplicate_parameters() if self._pipeline is not None else []
-        return clip_gradients(parameters, largest, stages, duplicates)
+        return clip_gradients(parameters, max_norm, stages, duplicates)
 
     def full_state(self, module: torch.nn.Module) -> Optional[Mapping[str, torch.Tensor]]:
         """All weights of the job, on the host of rank 0; None on the other ranks, all of which must call this."""
@@ -113,10 +109,6 @@ class MeshStrategy:
             return full_weights.gather_full_state([module], None, self._device)
         stages = [stage.model for stage in self._pipeline.stages]
         return full_weights.gather_full_state(stages, self._mesh["pp"].get_group(), self._device)
-
-    def _compute_gradients(self, logits: Any, loss: Any, batches: List[Batch], scale: torch.Tensor) -> torch.Tensor:
-        assert self._pipeline is not None
-        return self._pipeline.step(logits, loss, batches, scale)
 
     def _apply_data_parallel(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module with its parameters sharded, or its gradients averaged, over the mesh's data axes."""
