@@ -31,7 +31,7 @@ def test_a_hooks_page_has_what_an_author_needs() -> None:
     for words in (
         "def tunemark_models() -> Sequence[Model]",
         "## Model (returns)",
-        "tokenizer: TokenizerName | None",
+        "tokenizer: TokenizerSpec | None",
         "## ModelRuntime (implemented by)",
         "def build(self, assignment: Assignment, place: Place) -> torch.nn.Module",
         "## Architecture",

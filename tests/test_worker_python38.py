@@ -18,7 +18,7 @@ fields = {"loss_sum": float("nan"), "step": 3, "marks": None}
 path = sys.argv[1]
 recorder.Recorder(path, 0, time.monotonic).write("step", instant_s=1.5, **fields)
 with open(path) as file:
-    row = contract.decode(file.readline())
+    row = contract.decode_record(file.readline())
 assert row["loss_sum"] != row["loss_sum"], row
 print(json.dumps([sys.version_info[:2], row["kind"], row["step"], row["instant_s"], row["marks"]]))
 """

@@ -166,10 +166,10 @@ _HOLDER = """
 import signal, sys, time
 from pathlib import Path
 from tunemark_moai.flavor_control import find_flavor_control
-from tunemark_moai.tools import Tools
+from tunemark_moai.tools import MoaiTools
 # A background job of some shells ignores it from the start; Python then leaves it so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-with find_flavor_control(Tools(path=sys.argv[1]), {}).hold("xLarge.512GB", Path(sys.argv[2])):
+with find_flavor_control(MoaiTools(path=sys.argv[1]), {}).hold("xLarge.512GB", Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
 """
