@@ -247,9 +247,8 @@ def check_claimed_flops(facts: ClaimFacts) -> Finding | None:
     if of == "MFU" and abs(math.log(2 * ratio)) <= _CONVENTION_TOLERANCE:
         return _finding("sparse-peak", "suspect", f"{text}: half of it, as against a peak with sparsity")
     if difference <= FLOPS_AGREEMENT:
-        return _finding(
-            "convention", "note", f"{text}: no convention known here reproduces it within {_CONVENTION_TOLERANCE:.0%}"
-        )
+        within = percent_text(_CONVENTION_TOLERANCE)
+        return _finding("convention", "note", f"{text}: no convention known here reproduces it within {within}")
     message = f"{text}: a factor of {ratio:.3g} that no convention explains{_explain_factor(facts, ratio)}"
     return _finding("flops-and-rate", "invalid" if difference > FLOPS_CONTRADICTION else "suspect", message)
 
@@ -430,6 +429,8 @@ def check_missing_facts(facts: ClaimFacts) -> Finding | None:
     return _finding("not-enough", severity, f"to hold it against the hardware it lacks {', '.join(facts.missing)}")
 
 
+_AGREEING, _CONTRADICTING = percent_text(AGREEMENT), percent_text(CONTRADICTION)
+
 CLAIM_RULES: Sequence[ClaimRule] = (
     ClaimRule(
         "above-peak", "invalid", "The rate, or the FLOP/s claimed, needs more than the chips' dense peak.",
@@ -441,24 +442,24 @@ CLAIM_RULES: Sequence[ClaimRule] = (
     ),
     ClaimRule(
         "above-seen", "suspect", "The rate needs more of the peak than any published training reached.",
-        f"{PLAUSIBLE_MFU:.0%} of the peak in model FLOPs (90 % with recomputation); of chips with many published rows "
-        "their own highest and three tenths more",
+        f"{percent_text(PLAUSIBLE_MFU)} of the peak in model FLOPs (90 % with recomputation); of chips with many "
+        "published rows their own highest and three tenths more",
         check_rate_above_published,
     ),
     ClaimRule(
         "rate-and-time", "invalid", "Rate, rate per device, step time, batch and sequence are not one number.",
-        f"suspect beyond {AGREEMENT:.0%} and the rounding, invalid beyond {CONTRADICTION:.0%}", check_rate_and_figures,
+        f"suspect beyond {_AGREEING} and the rounding, invalid beyond {_CONTRADICTING}", check_rate_and_figures,
     ),
     ClaimRule(
         "rate-and-clock", "invalid",
         "The printed rates are not those of the log's own time stamps, or of its lines' arrival.",
-        f"suspect beyond {AGREEMENT:.0%} and the stamps' resolution, "
-        f"invalid where printed is {CONTRADICTION:.0%} too high",
+        f"suspect beyond {_AGREEING} and the stamps' resolution, "
+        f"invalid where printed is {_CONTRADICTING} too high",
         check_rate_and_clock,
     ),
     ClaimRule(
         "padding-counted", "suspect", "The rate counts padding as tokens.",
-        f"nearer to all slots than to the content; a note up to {CONTRADICTION:.0%} of padding", check_padding_counted,
+        f"nearer to all slots than to the content; a note up to {_CONTRADICTING} of padding", check_padding_counted,
     ),
     ClaimRule(
         "rate-and-stated-time", "invalid", "Steps and tokens over the stated training time are another rate.",
@@ -466,12 +467,12 @@ CLAIM_RULES: Sequence[ClaimRule] = (
     ),
     ClaimRule(
         "tokens-of-a-step", "invalid", "Printed rate x printed duration is not batch x sequence.",
-        f"suspect beyond {AGREEMENT:.0%}, invalid beyond {CONTRADICTION:.0%}", check_tokens_per_step,
+        f"suspect beyond {_AGREEING}, invalid beyond {_CONTRADICTING}", check_tokens_per_step,
     ),
     ClaimRule(
         "flops-and-rate", "invalid", "The claimed TFLOP/s or MFU is not that of the rate by any convention; "
         "`convention` and `sparse-peak` name one that reproduces it.",
-        f"a note to {FLOPS_AGREEMENT:.0%}, suspect beyond, "
+        f"a note to {percent_text(FLOPS_AGREEMENT)}, suspect beyond, "
         f"invalid beyond a factor of {math.exp(FLOPS_CONTRADICTION):.2g}",
         check_claimed_flops,
     ),
@@ -483,11 +484,11 @@ CLAIM_RULES: Sequence[ClaimRule] = (
               check_layout_and_batch),
     ClaimRule(
         "planned-steps-counted", "invalid", "The rate counts the planned steps of a run that ended early.",
-        f"reproduced within {AGREEMENT:.0%}", check_planned_steps,
+        f"reproduced within {_AGREEING}", check_planned_steps,
     ),
     ClaimRule(
         "resumed-clock", "invalid", "The tokens of a former run are divided by the clock of this one.",
-        f"reproduced within {AGREEMENT:.0%}", check_resumed_clock,
+        f"reproduced within {_AGREEING}", check_resumed_clock,
     ),
     ClaimRule(
         "same-every-step", "suspect", "Every line prints the very same rate.", "10 lines of 4 digits",

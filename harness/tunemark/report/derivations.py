@@ -64,6 +64,13 @@ def format_derivations(r: Result, tr: Translate) -> Mapping[str, str]:
     return found
 
 
+def format_interval_derivation(estimate: Estimate) -> str:
+    """An estimate with its bounds, and on a second line its method."""
+    known = estimate.low is not None and estimate.high is not None
+    bounds = f" ({estimate.low:.6g} .. {estimate.high:.6g})" if known else ""
+    return f"{estimate.value:.6g}{bounds}\n{estimate.method}, n = {estimate.n}"
+
+
 def _included_attempts(r: Result) -> Sequence[AttemptRow]:
     """The attempts that the values are computed from: those with status ok, or all if there are none."""
     return [row for row in r.each_attempt if row.status == "ok"] or r.each_attempt

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit
 from tunemark.report.charts import ChartLine, ChartPoint, LineChart
+from tunemark.report.derivations import format_interval_derivation
 from tunemark.report.report import Cell, ReportTable, Section, make_columns
 from tunemark.report.scaling_tables import LAW_NAMES, SCALING_NOTES, scaling_tables
 from tunemark.report.translation import Translate
@@ -128,10 +129,7 @@ def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
         if p.tokens_per_s is None or p.speedup is None:
             continue
         ratio = f"{p.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g} tokens/s"
-        bounds = (
-            "" if p.speedup.low is None or p.speedup.high is None else f" ({p.speedup.low:.6g} .. {p.speedup.high:.6g})"
-        )
-        found[i, "speedup"] = f"{ratio} = {p.speedup.value:.6g}{bounds}\n{p.speedup.method}, n = {p.speedup.n}"
+        found[i, "speedup"] = f"{ratio} = {format_interval_derivation(p.speedup)}"
         if p.efficiency is not None and p.units and base.units:
             found[i, "efficiency"] = f"{p.speedup.value:.6g} x {base.units:g} / {p.units:g} = {p.efficiency.value:.6g}"
     return found

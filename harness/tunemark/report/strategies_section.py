@@ -10,7 +10,7 @@ from tunemark.analysis.compare import AutoGain, compare_by
 from tunemark.analysis.compare import ComparisonRow as Judged
 from tunemark.report.charts import DotPlot
 from tunemark.report.columns import selected_strategy
-from tunemark.report.derivations import format_derivations
+from tunemark.report.derivations import format_derivations, format_interval_derivation
 from tunemark.report.labels import device_of, origin_of
 from tunemark.report.report import Cell, ReportTable, Section, make_columns
 from tunemark.report.run_charts import make_dot_row
@@ -113,9 +113,7 @@ def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], t
             row = outcomes.get(r.run_id)
             ratio = _estimate(row.ratio) if row and row.ratio else None
             if ratio is not None:
-                derivations[len(rows), "ratio"] = (
-                    f"{ratio.value:.6g} ({ratio.low} .. {ratio.high})\n{ratio.method}, n = {ratio.n}"
-                )
+                derivations[len(rows), "ratio"] = format_interval_derivation(ratio)
             if r.tokens_per_s is not None:
                 derivations[len(rows), "tokens_per_s"] = format_derivations(r, tr)["tokens_per_s"]
             outcome = tr(row.outcome) if row else tr("batches differ: no ratio")
