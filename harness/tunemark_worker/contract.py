@@ -20,9 +20,6 @@ PROVENANCE_FILE = "tunemark.json"
 # Label of tokens without loss: the default of torch's cross_entropy(ignore_index=).
 IGNORED_LABEL = -100
 
-# Seconds of a window if synchronizing with the device costs time: one 50 us wait is then 0.005 %.
-WINDOW_S = 1.0
-
 
 @dataclasses.dataclass(frozen=True)
 class TokenFile:

@@ -95,8 +95,6 @@ _SPEED = re.compile(
 _UNIT = re.compile(r"(?P<number>.*?[0-9.])\s*(?P<unit>[^\W0-9]+)")
 # An MFU above this is a percentage without its sign, or unreadable; below it may be a wrong claim worth judging.
 _MAX_MFU = 10.0
-# A longer cell is a quote that was never closed, characters.
-_MAX_CELL = 1 << 17
 _MAX_NOTE = 2000
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from tunemark.plugin.descriptors import DeviceState, ToolReading
 from tunemark_moai import table_cells
-from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_tables
-from tunemark_moai.terminal_text import UnreadableOutput, split_lines
+from tunemark_moai.tables import BorderedTable, TableKind, TableRow
+from tunemark_moai.terminal_text import UnreadableOutput
 from tunemark_moai.versions import parse_versions
 
 ACCELERATOR_TABLE = TableKind(
@@ -19,11 +19,6 @@ ACCELERATOR_TABLE = TableKind(
     known=frozenset({"#", "name", "flavor", "mem usage(%)", "gpu util(%)"}),
     needed=(frozenset({"flavor"}),),
 )
-
-
-def read_status(text: str) -> ToolReading:
-    """The last table of a text."""
-    return parse_status(find_tables(split_lines(text), (ACCELERATOR_TABLE,)))
 
 
 def parse_status(tables: Sequence[BorderedTable]) -> ToolReading:

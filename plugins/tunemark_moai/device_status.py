@@ -99,7 +99,7 @@ def _make_no_table_error(lines: Sequence[TerminalLine]) -> UnreadableOutput:
             "this is a menu of flavors, which shows no accelerators",
             lambda line: is_menu and switch_model.is_tool_output(line),
         ),
-        ("this is a reply of moreh-smi without a table", lambda line: bool(moreh_smi.parse_action_results([line]))),
+        ("this is a reply of moreh-smi without a table", moreh_smi.is_action_result),
         ("this is the help of a tool, not its status", lambda line: _HELP_LINE.search(line.text) is not None),
         ("this is the version of a tool, not its status", lambda line: _VERSION_LINE.search(line.text) is not None),
         ("there is the border of a table, but no header and no rows", has_border),

@@ -1,5 +1,4 @@
-"""Parse the output of `moreh-smi`: its status table from 0.8.0 to 25.1.202, `--token`, `-p`, `-v`, and the results of
-`--reset` and `device --add | --rm | --switch`.
+"""Parse the output of `moreh-smi`: its status table from 0.8.0 to 25.1.202, and that of `-p`.
 
 Nothing is run here. A tool of the same name exists for other hardware, so the table decides which one it was.
 """
@@ -8,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
 from tunemark.plugin.descriptors import DeviceState, ProcessState
 from tunemark_moai import table_cells
@@ -50,20 +48,8 @@ _MONTHS = (
 # No word boundary before it: where line breaks were lost, it follows the command's name directly.
 _TIMESTAMP = re.compile(rf"([0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}) ({'|'.join(_MONTHS)}) ([0-9]{{1,2}}), ([0-9]{{4}})")
 _RESULT_PATTERN = re.compile(
-    r"(?P<what>Create device|Remove device|Switch current device|Device release) (?P<how>success|fail(?:ed|ure)?)\b"
-    r"\.?\s*(?:\((?P<why>[^)]*)\)|:?\s*(?P<rest>.*))",
-    re.I,
+    r"(?:Create device|Remove device|Switch current device|Device release) (?:success|fail(?:ed|ure)?)\b", re.I
 )
-_VERSION_PATTERN = re.compile(r"Moreh AI Platform ([0-9][0-9A-Za-z.+-]*)")
-
-DeviceAction = Literal["add", "remove", "switch", "reset"]
-
-_ACTIONS: dict[str, DeviceAction] = {
-    "create device": "add",
-    "remove device": "remove",
-    "switch current device": "switch",
-    "device release": "reset",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,15 +67,6 @@ class SmiStatus:
     version_server: str | None
     devices: tuple[DeviceState, ...]
     processes: tuple[ProcessState, ...] | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeviceToken:
-    """The token that a device belongs to. It authorises whoever holds it, so `repr` leaves it out."""
-
-    device: int
-    token: str | None = field(repr=False)
-    flavor: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,21 +91,6 @@ class PhysicalDevices:
     parts: tuple[PhysicalDevice, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ActionResult:
-    """The success or failure that `--reset` or `device ...` reports; `reason`: the text that follows a failure."""
-
-    act: DeviceAction
-    succeeded: bool
-    reason: str | None
-    line: TerminalLine
-
-
-def read_status(text: str) -> SmiStatus:
-    """The last status table of a text, of any version and any known columns."""
-    return parse_status(find_tables(split_lines(text), TABLE_KINDS))
-
-
 def parse_status(tables: Sequence[BorderedTable]) -> SmiStatus:
     """The last table of devices, and the processes that follow it."""
     last = _last(tables, DEVICE_TABLE, "a table of devices")
@@ -151,23 +113,6 @@ def parse_status(tables: Sequence[BorderedTable]) -> SmiStatus:
     )
 
 
-def read_tokens(text: str) -> tuple[DeviceToken, ...]:
-    """The table of `--token`, or the Token column of a status table up to 22.8."""
-    last = _last(
-        [t for t in find_tables(split_lines(text), TABLE_KINDS) if "token" in t.columns],
-        DEVICE_TABLE,
-        "a table with tokens",
-    )
-    return tuple(
-        DeviceToken(
-            device=table_cells.parse_starred_integer(row, "device")[0],
-            token=table_cells.parse_text(row, "token"),
-            flavor=_flavor(row),
-        )
-        for row in last.rows
-    )
-
-
 def read_physical_devices(text: str) -> PhysicalDevices:
     """The table of `-p`."""
     return parse_physical_devices(find_tables(split_lines(text), TABLE_KINDS))
@@ -179,35 +124,9 @@ def parse_physical_devices(tables: Sequence[BorderedTable]) -> PhysicalDevices:
     return PhysicalDevices(at=parse_timestamp(last.before), parts=tuple(_physical_device(row) for row in last.rows))
 
 
-def read_action_results(text: str) -> tuple[ActionResult, ...]:
-    """Every success or failure that `--reset` and `device ...` report, in order; empty where there is none."""
-    return parse_action_results(split_lines(text))
-
-
-def parse_action_results(lines: Sequence[TerminalLine]) -> tuple[ActionResult, ...]:
-    answers = []
-    for line in lines:
-        if found := _RESULT_PATTERN.search(strip_markup(line.text)):
-            answers.append(
-                ActionResult(
-                    act=_ACTIONS[found["what"].casefold()],
-                    succeeded=found["how"].casefold() == "success",
-                    reason=(found["why"] or found["rest"] or "").strip() or None,
-                    line=line,
-                )
-            )
-    return tuple(answers)
-
-
-def read_version(text: str) -> str:
-    """The version that `-v` prints."""
-    lines = split_lines(text)
-    for line in lines:
-        if found := _VERSION_PATTERN.search(strip_markup(line.text)):
-            return found.group(1).rstrip(".")
-    raise UnreadableOutput(
-        what="there is no version", line=_first_nonblank(lines), expected="a line like `Moreh AI Platform 22.10.2`"
-    )
+def is_action_result(line: TerminalLine) -> bool:
+    """Whether a line is a success or failure that `--reset` or `device ...` reports."""
+    return _RESULT_PATTERN.search(strip_markup(line.text)) is not None
 
 
 def parse_timestamp(lines: Sequence[TerminalLine]) -> datetime | None:
@@ -280,7 +199,3 @@ def _last(tables: Sequence[BorderedTable], kind: TableKind, expected: str) -> Bo
     if not found:
         raise UnreadableOutput(what="there is no such table", expected=expected)
     return found[-1]
-
-
-def _first_nonblank(lines: Sequence[TerminalLine]) -> TerminalLine | None:
-    return next((line for line in lines if line.text.strip()), None)

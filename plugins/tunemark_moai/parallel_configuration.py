@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
+from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput
 
 _KEYS = (
     "num_stages",
@@ -20,7 +20,6 @@ _KEYS = (
     "distribute_param",
     "distribute_low_prec_param",
 )
-_START_PATTERN = re.compile(r"(?:num_stages\s*:|No PP\s*,).*")
 _ITEM_PATTERN = re.compile(r"(\w+)\s*:\s*(\S+)")
 _NUMBER_PATTERN = re.compile(r"[0-9]{1,9}")
 _RECOMPUTATION_PATTERN = re.compile(r"(false|true)|([0-9]{1,3})|([A-Za-z_]+)\(([0-9]{1,3})\)")
@@ -44,19 +43,6 @@ class ParallelConfiguration:
     distribute_param: bool
     distribute_low_prec_param: bool | None
     spelled: str
-
-
-def read_configuration(text: str) -> ParallelConfiguration:
-    """The first configuration in a text: the dump file, or a line of a log with its prefix."""
-    lines = split_lines(text)
-    for line in lines:
-        if found := _START_PATTERN.search(strip_markup(line.text)):
-            return parse_configuration(TerminalLine(number=line.number, text=found.group()))
-    raise UnreadableOutput(
-        what="there is no parallel configuration",
-        line=next((line for line in lines if line.text.strip()), None),
-        expected="a line that begins with `num_stages :` or `No PP,`",
-    )
 
 
 def parse_configuration(line: TerminalLine) -> ParallelConfiguration:

@@ -81,14 +81,6 @@ def read_session(text: str) -> SwitchSession:
     return parse_session(split_lines(text))
 
 
-def read_menu(text: str) -> FlavorMenu:
-    """The last menu of a text."""
-    session = read_session(text)
-    if not session.menus:
-        raise UnreadableOutput(what="there is no menu", expected="entries like `1. Small.64GB`")
-    return session.menus[-1]
-
-
 def is_tool_output(line: TerminalLine) -> bool:
     """Whether a line is the tool's heading, prompt or reply."""
     text = strip_markup(line.text)

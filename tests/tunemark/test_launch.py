@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tunemark.errors import BadExperiment, PluginError
-from tunemark.launch import AttemptEnd, AttemptFollower, copy_code, query_interpreter, run_attempt
+from tunemark.launch import AttemptEnd, AttemptFollower, copy_code, query_interpreter
+from tunemark.launch.local_launcher import LocalLauncher
 from tunemark.plugin import JobSpec
 
 _WRITE = """
@@ -41,16 +42,28 @@ def _run(
     folder = tmp_path / "attempt"
     folder.mkdir()
     kinds: list[str] = []
-    ended = run_attempt(
+    job = JobSpec(
+        name=folder.name,
         python=sys.executable,
         processes=processes,
+        threads=1,
         environment={},
         code=tmp_path / "code",
         folder=folder,
-        timeout_s=timeout_s,
-        on_record=lambda record: kinds.append(record["kind"]),
         max_restarts=max_restarts,
     )
+    following = AttemptFollower(
+        job,
+        LocalLauncher({}).start(job),
+        timeout_s=timeout_s,
+        on_record=lambda record: kinds.append(record["kind"]),
+        is_waiting=lambda: False,
+    )
+    try:
+        while not following.look():
+            time.sleep(0.05)
+    finally:
+        ended = following.close()
     return ended, kinds
 
 

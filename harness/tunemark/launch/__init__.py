@@ -3,7 +3,6 @@
 from tunemark.launch.attempt_end import AttemptEnd as AttemptEnd
 from tunemark.launch.attempt_follower import POLL_S as POLL_S
 from tunemark.launch.attempt_follower import AttemptFollower as AttemptFollower
-from tunemark.launch.attempt_follower import run_attempt as run_attempt
 from tunemark.launch.code_copy import CodeCopy as CodeCopy
 from tunemark.launch.code_copy import copy_code as copy_code
 from tunemark.launch.host_facts import processor_name as processor_name

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tunemark.launch.attempt_end import AttemptEnd, AttemptRemains, count_oom_kills, decide_end, format_ranks
-from tunemark.launch.local_launcher import LocalLauncher
 from tunemark.launch.records import read_record
-from tunemark.plugin import JobSpec, LauncherSession, StartedJob
+from tunemark.plugin import JobSpec, StartedJob
 from tunemark_worker.contract import records_file_name, stacks_file_name
 
 # Seconds between two polls of the records: looks live to a user, and costs the host almost nothing.
@@ -137,43 +136,6 @@ class AttemptFollower:
         words += f" for {self._timeout_s:.0f} s"
         shown = f"stacks of every rank are in {', '.join(written[:8])}" if written else "no rank could write its stacks"
         return "; ".join(part for part in (words, states, shown) if part)
-
-
-def run_attempt(
-    *,
-    python: str,
-    processes: int,
-    environment: Mapping[str, str],
-    code: Path,
-    folder: Path,
-    timeout_s: float,
-    on_record: Callable[[Mapping[str, Any]], None],
-    is_waiting: Callable[[], bool] = lambda: False,
-    max_restarts: int = 0,
-    launching: LauncherSession | None = None,
-) -> AttemptEnd:
-    """Run one attempt to its end, on this host unless a launcher is given. timeout_s: as in `Following`.
-
-    KeyboardInterrupt propagates after the workers have ended.
-    """
-    job = JobSpec(
-        name=folder.name,
-        python=python,
-        processes=processes,
-        threads=1,
-        environment=environment,
-        code=code,
-        folder=folder.absolute(),
-        max_restarts=max_restarts,
-    )
-    started = (launching or LocalLauncher({})).start(job)
-    following = AttemptFollower(job, started, timeout_s=timeout_s, on_record=on_record, is_waiting=is_waiting)
-    try:
-        while not following.look():
-            time.sleep(POLL_S)
-    finally:
-        ended = following.close()
-    return ended
 
 
 class _RankFollower:

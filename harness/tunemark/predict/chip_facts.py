@@ -8,7 +8,6 @@ without a published row have wider bounds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tunemark.errors import BadData
 from tunemark.physics.chips import Chip
@@ -91,8 +90,3 @@ def device_facts(
 def rated_power(chip: Chip) -> float | None:
     """Rated watts of a package: the vendor's figure, or what others state where that is not confirmed."""
     return chip.power_w or _POWERS.get(chip.name)
-
-
-def with_memory(facts: DeviceFacts, memory_bytes: float) -> DeviceFacts:
-    """The same device with another memory size."""
-    return replace(facts, memory_bytes=memory_bytes)

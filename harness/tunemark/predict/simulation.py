@@ -112,21 +112,12 @@ class Simulation:
         return max((rank.bytes for rank in self.ranks), key=lambda held: held.total)
 
 
-def simulate(plan: Plan, *, cache: Path | None = None) -> Simulation:
-    """Step one rank of each kind of a plan.
-
-    cache: a folder; by default $TUNEMARK_CACHE, or `tunemark` in $XDG_CACHE_HOME or in ~/.cache. Raises
-    `SimulationFailed` with the last words of a step that failed.
-    """
-    (found,) = simulate_all([plan], cache=cache)
-    if isinstance(found, SimulationFailed):
-        raise found
-    return found
-
-
 def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Simulation | SimulationFailed]:
-    """`simulate` for many plans, one after another in one process, which imports torch only once. Finished plans are
-    cached even where the rest is interrupted."""
+    """Step one rank of each kind of every plan, one plan after another in one process, which imports torch only once.
+
+    A step that failed is a `SimulationFailed` with its last words. cache: a folder; by default $TUNEMARK_CACHE, or
+    `tunemark` in $XDG_CACHE_HOME or in ~/.cache. Finished plans are cached even where the rest is interrupted.
+    """
     folder = (cache or cache_folder()).absolute() / "simulations"
     places: dict[int, Path] = {}
     known: dict[Path, list[dict[str, Any]]] = {}

@@ -13,11 +13,13 @@ import pytest
 from tunemark.errors import TunemarkError
 from tunemark_moai.device_status import read_devices
 from tunemark_moai.flavor_control import ToolFlavorControl, VariableFlavorControl, find_flavor_control
-from tunemark_moai.moreh_smi import read_status
+from tunemark_moai.moreh_smi import TABLE_KINDS, parse_status
 from tunemark_moai.plugin import MoaiDevice
 from tunemark_moai.restore_record import RECORD_NAME, read_restore_record
 from tunemark_moai.simulator.cli import main as simulator
 from tunemark_moai.simulator.state import VERSIONS
+from tunemark_moai.tables import find_tables
+from tunemark_moai.terminal_text import split_lines
 from tunemark_moai.tools import MoaiTools, ToolFailed
 
 
@@ -235,7 +237,7 @@ def test_the_simulators_tables_say_what_its_state_says(up, version):
         (0, "4xLarge.2048GB", True, 2096640),
         (1, "4xLarge.2048GB", False, None),
     ]
-    status = read_status(text)
+    status = parse_status(find_tables(split_lines(text), TABLE_KINDS))
     assert status.processes
     assert [(p.device, p.pid, p.command) for p in status.processes] == [(0, 10000, "python train.py")]
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tunemark.errors import TunemarkError
 from tunemark.plugin import DeviceState, ProcessState, ToolReading
-from tunemark_moai import ap_smi, moreh_smi, parallel_configuration, switch_model, training_log
+from tunemark_moai import moreh_smi, parallel_configuration, switch_model, training_log
 from tunemark_moai.device_status import read_devices
+from tunemark_moai.terminal_text import TerminalLine
 
 # -- what there is to say
 
@@ -303,7 +304,8 @@ def configurations(draw):
 
 @given(configurations(), st.sampled_from(["", "[info] ", "[2024-04-22 00:51:28.447] [info] "]))
 def test_a_configuration_is_read_as_it_was_spelled(expected, prefix):
-    assert parallel_configuration.read_configuration(prefix + expected.spelled) == expected
+    line = TerminalLine(number=1, text=expected.spelled)
+    assert parallel_configuration.parse_configuration(line) == expected
     if prefix:
         (search,) = training_log.read_training_log(f"noise\n{prefix}{expected.spelled}\nnoise").searches
         assert search.selected == expected
@@ -315,16 +317,9 @@ def test_a_configuration_is_read_as_it_was_spelled(expected, prefix):
 def every_reader(text):
     for read in (
         read_devices,
-        moreh_smi.read_status,
         moreh_smi.read_physical_devices,
-        moreh_smi.read_tokens,
-        moreh_smi.read_action_results,
-        moreh_smi.read_version,
-        ap_smi.read_status,
         switch_model.read_session,
-        switch_model.read_menu,
         training_log.read_training_log,
-        parallel_configuration.read_configuration,
     ):
         with contextlib.suppress(TunemarkError):
             read(text)

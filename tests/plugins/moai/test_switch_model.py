@@ -34,14 +34,14 @@ def test_heading_and_star_are_given_as_they_are_though_they_disagree(printed):
 
 
 def test_a_flavor_is_found_by_name_whatever_its_capitals(printed):
-    menu = switch_model.read_menu(printed("switch-model-24.5"))
+    menu = switch_model.read_session(printed("switch-model-24.5")).menus[-1]
     assert [menu.index_of(name) for name in ("XLARGE.512gb", "4xLarge.2048GB", "Large.256GB")] == [2, 3, None]
 
 
 def test_flavors_of_groups_are_told_apart_and_not_chosen_between(printed):
     session = switch_model.read_session(printed("switch-model-groups"))
     assert (session.accelerator, session.flavor, session.group) == ("Some SDA", "small", "mg2")
-    menu = switch_model.read_menu(printed("switch-model-groups"))
+    menu = session.menus[-1]
     assert [(f.flavor, f.group, f.is_marked) for f in menu.flavors] == [
         ("micro", "mg1", False),
         ("small", "mg1", False),
@@ -84,6 +84,5 @@ def test_a_menu_that_cannot_be_trusted_is_refused(text, complaint):
 
 
 def test_a_question_without_its_menu_is_a_session_but_no_menu():
-    assert switch_model.read_session("Selection (1-13, q, Q): q").asks == 1
-    with pytest.raises(TunemarkError, match="there is no menu"):
-        switch_model.read_menu("Selection (1-13, q, Q): q")
+    session = switch_model.read_session("Selection (1-13, q, Q): q")
+    assert (session.asks, session.menus) == (1, ())

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark_moai.parallel_configuration import read_configuration
+from tunemark_moai.parallel_configuration import parse_configuration
 from tunemark_moai.terminal_text import TerminalLine
 from tunemark_moai.training_log import ConfigurationSearch, HoldingProcess, parse_messages, read_training_log
 
@@ -143,8 +143,10 @@ def test_a_program_that_never_met_the_platform_tells_nothing():
     ],
 )  # fmt: skip
 def test_every_documented_spelling_of_a_configuration(spelled, stages, micro_batches, recomputation, level, low):
-    for text in (spelled, f"\n[info] {spelled}\n", f"[2024-03-02 10:00:00.000] [info] {spelled}"):
-        read = read_configuration(text)
+    logs = (f"\n[info] {spelled}\n", f"[2024-03-02 10:00:00.000] [info] {spelled}")
+    searches = [search for text in logs for search in read_training_log(text).searches]
+    assert len(searches) == len(logs)
+    for read in (parse_configuration(TerminalLine(number=1, text=spelled)), *(search.selected for search in searches)):
         assert (read.num_stages, read.num_micro_batches) == (stages, micro_batches)
         assert (read.recomputation, read.recomputation_level) == (recomputation, level)
         assert (read.tensor_parallel, read.distribute_param, read.distribute_low_prec_param) == (1, True, low)
@@ -160,7 +162,8 @@ def test_a_configuration_that_a_narrow_terminal_broke_is_made_whole(width):
     line = f"[info] {spelled}"
     broken = "\n".join(line[i : i + width].rstrip() for i in range(0, len(line), width))
     log = read_training_log(f"{broken}\n[info] train: true\n")
-    assert log.searches == (ConfigurationSearch(selected=read_configuration(spelled), trains=True),)
+    selected = parse_configuration(TerminalLine(number=1, text=spelled))
+    assert log.searches == (ConfigurationSearch(selected=selected, trains=True),)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +177,10 @@ def test_a_configuration_that_a_narrow_terminal_broke_is_made_whole(width):
         ("num_stages : 0, No TP, recomputation : 1, distribute_param : true", "num_stages : 0 is not a number"),
         ("No PP, No TP, recomputation : some, distribute_param : true", "recomputation : some is not understood"),
         ("No PP, No TP, recomputation : 1, distribute_param : yes", "'yes' is neither true nor false"),
-        ("nothing", "there is no parallel configuration"),
     ],
 )
 def test_an_unknown_configuration_is_refused(text, complaint):
     with pytest.raises(TunemarkError, match=complaint):
-        read_configuration(text)
-    if text != "nothing":
-        with pytest.raises(TunemarkError, match=complaint):
-            read_training_log(f"hello\n[info] {text}\n[info] train: true\n")
+        parse_configuration(TerminalLine(number=1, text=text))
+    with pytest.raises(TunemarkError, match=complaint):
+        read_training_log(f"hello\n[info] {text}\n[info] train: true\n")
