@@ -20,7 +20,7 @@ from babel.messages.pofile import read_po, write_po
 
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
-from tunemark.report.scaling_tables import SCALING_NOTES
+from tunemark.report.scaling_text import SCALING_NOTES
 from tunemark.report.translation import LANGUAGES, make_translator, parse_language, read_catalogue
 from tunemark_formats.page import render
 
@@ -59,17 +59,24 @@ def _said() -> Iterator[str]:
     """Texts that the sources say in so many words, or that are titles and explanations of columns."""
     yield from (*NOTES, *CLAIM_NOTES, *SCALING_NOTES, *(text for term in TERMS for text in term), *_TEMPLATE_TEXTS)
     for node in (node for path in _SOURCES for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Assign) and re.search("(?i)columns|fields", ast.unparse(node.targets[0])):
+            for field in (each for each in ast.iter_child_nodes(node.value) if isinstance(each, ast.Tuple)):
+                yield from _strings([field.elts[i] for i in (1, 3) if i < len(field.elts)])
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         if node.func.id == "tr":
-            texts: list[ast.expr] = node.args[:1]
+            texts = node.args[:1]
         elif node.func.id == "_col":
             texts = [*node.args[1:2], *node.args[3:4], *(k.value for k in node.keywords if k.arg == "help")]
         elif node.func.id == "Column":
             texts = [k.value for k in node.keywords if k.arg in ("title", "help")]
         else:
             continue
-        yield from (t.value for t in texts if isinstance(t, ast.Constant) and isinstance(t.value, str) and t.value)
+        yield from _strings(texts)
+
+
+def _strings(nodes: Collection[ast.expr]) -> Iterator[str]:
+    yield from (t.value for t in nodes if isinstance(t, ast.Constant) and isinstance(t.value, str) and t.value)
 
 
 def carry_over(catalogue: Catalog, said: Collection[str], constants: Collection[str]) -> Catalog:

@@ -108,7 +108,7 @@ def _print_scalings(
     from tunemark.analysis.scaling_types import encode_scaling
     from tunemark.loading import load_traces
     from tunemark.report import verdict_lines, write_report
-    from tunemark.report.scaling_tables import SCALING_NOTES, scaling_text
+    from tunemark.report.scaling_text import SCALING_NOTES, scaling_text
     from tunemark.report.translation import parse_language
     from tunemark.results import Store
 

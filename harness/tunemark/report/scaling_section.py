@@ -7,16 +7,14 @@ from dataclasses import replace
 
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit
 from tunemark.report.charts import ChartLine, ChartPoint, LineChart
-from tunemark.report.derivations import format_interval_derivation
-from tunemark.report.report import Cell, ReportTable, Section, make_columns
-from tunemark.report.scaling_tables import LAW_NAMES, SCALING_NOTES, scaling_tables
+from tunemark.report.report import ReportTable, Section
+from tunemark.report.scaling_tables import more_scalings_table, scaling_tables, scaling_title
+from tunemark.report.scaling_text import LAW_NAMES, SCALING_NOTES
 from tunemark.report.translation import Translate
 from tunemark.results.result import Estimate
 
 # Scalings with charts and tables of their own; the others share one table.
 MAX_SCALINGS = 8
-# The kind of a table, by a column that only this kind has.
-_TABLE_KINDS = {"law": "laws", "goal": "goals", "run_id": "sizes", "rule": "findings"}
 
 
 def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Translate) -> Section:
@@ -27,9 +25,9 @@ def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Transl
     )
     tables: list[ReportTable] = []
     for number, scaling in enumerate(scalings[:MAX_SCALINGS], 1):
-        tables += _tables(scaling, number, tr)
+        tables += scaling_tables(scaling, number, tr)
     if scalings[MAX_SCALINGS:]:
-        tables.append(_more_table(scalings[MAX_SCALINGS:], tr))
+        tables.append(more_scalings_table(scalings[MAX_SCALINGS:], tr))
     return Section(
         key="scaling",
         title=tr("Scaling"),
@@ -42,97 +40,6 @@ def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Transl
         tables=tuple(tables),
         missing=() if scalings or is_empty else (missing,),
     )
-
-
-def scaling_title(scaling: Scaling, tr: Translate) -> str:
-    """Mode, model, device, strategy, settings and batch of a scaling."""
-    shared = scaling.shared
-    mode = tr("strong scaling") if scaling.mode == "strong" else tr("weak scaling")
-    parts = [mode, f"{scaling.model} · {scaling.device}", scaling.strategy]
-    parts += [str(shared[name]) for name in ("precision", "batching") if shared.get(name)]
-    if scaling.mode == "strong":
-        batch = tr("global batch")
-    else:
-        is_searched = scaling.strategy.partition(":")[0] == "auto"
-        batch = tr("batch per rank") if is_searched else tr("batch per data rank")
-    parts.append(f"{batch} {scaling.batch:g}")
-    parts += [tr("simulated")] if scaling.simulated else []
-    return " · ".join(parts)
-
-
-def _tables(scaling: Scaling, number: int, tr: Translate) -> list[ReportTable]:
-    found = []
-    for table in scaling_tables(scaling):
-        names = {column.name for column in table.columns}
-        kind = next((kind for column, kind in _TABLE_KINDS.items() if column in names), "predicted")
-        columns = tuple(
-            replace(
-                column,
-                title=tr(column.title),
-                # The help of "chosen" is the criterion, which has no translation.
-                help=tr(column.help) if column.help and column.name != "chosen" else column.help,
-            )
-            for column in table.columns
-        )
-        words = {
-            "sizes": scaling_title(scaling, tr),
-            "laws": tr("Laws tried"),
-            "predicted": tr("Predicted, not measured"),
-            "goals": tr("Which size"),
-            "findings": tr("Findings on these sizes"),
-        }[kind]
-        is_sizes = kind == "sizes"
-        found.append(
-            replace(
-                table,
-                rows=tuple(tuple(map(_to_int, row)) for row in table.rows),
-                key=f"scaling-{number}-{kind}",
-                title=words,
-                columns=columns,
-                derivations=_derivations(scaling) if is_sizes else {},
-                runs=tuple(p.run_id for p in scaling.points) if is_sizes else (),
-                origins=tuple("simulated" if p.simulated else "measured" for p in scaling.points) if is_sizes else (),
-            )
-        )
-    return found
-
-
-def _more_table(scalings: Sequence[Scaling], tr: Translate) -> ReportTable:
-    """One row for each size of several scalings."""
-    points = [(scaling_title(scaling, tr), point) for scaling in scalings for point in scaling.points]
-    fields = (
-        ("run_id", "run"), ("size", "size"), ("units", "N"), ("tokens_per_s", "content", "tokens/s"),
-        ("speedup", "speed-up"), ("efficiency", "efficiency", "1"), ("status", "status"), ("verdict", "verdict"),
-    )  # fmt: skip
-    return ReportTable(
-        key="scaling-more",
-        title=tr("More scalings"),
-        columns=make_columns((*fields, ("scaling", "Scaling")), tr),
-        rows=tuple((*(_to_int(getattr(point, name)) for name, *_ in fields), words) for words, point in points),
-        per_run=False,
-        runs=tuple(point.run_id for _, point in points),
-        origins=tuple("simulated" if point.simulated else "measured" for _, point in points),
-    )
-
-
-def _to_int(cell: Cell) -> Cell:
-    """A float with an integral value, such as a number of chips, as an int."""
-    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e9 else cell
-
-
-def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
-    base = next((p for p in scaling.points if p.is_base), None)
-    found: dict[tuple[int, str], str] = {}
-    if base is None or base.tokens_per_s is None:
-        return found
-    for i, p in enumerate(scaling.points):
-        if p.tokens_per_s is None or p.speedup is None:
-            continue
-        ratio = f"{p.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g} tokens/s"
-        found[i, "speedup"] = f"{ratio} = {format_interval_derivation(p.speedup)}"
-        if p.efficiency is not None and p.units and base.units:
-            found[i, "efficiency"] = f"{p.speedup.value:.6g} x {base.units:g} / {p.units:g} = {p.efficiency.value:.6g}"
-    return found
 
 
 def _chart(scaling: Scaling, number: int, tr: Translate) -> LineChart:

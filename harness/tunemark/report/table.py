@@ -42,5 +42,9 @@ class ReportTable:
 
 
 def make_columns(fields: Iterable[tuple[str, ...]], tr: Translate) -> tuple[Column, ...]:
-    """Columns of (name, English title, unit); a column without a unit may leave it out."""
-    return tuple(Column(name=name, title=tr(title), unit="".join(unit)) for name, title, *unit in fields)
+    """Columns of (name, English title, unit, English help), the last two of which may be left out."""
+
+    def make(name: str, title: str, unit: str = "", help: str = "") -> Column:
+        return Column(name=name, title=tr(title), unit=unit, help=tr(help) if help else "")
+
+    return tuple(make(*field) for field in fields)
