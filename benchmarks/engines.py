@@ -231,7 +231,7 @@ def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
     """(strategy, precision, simulated bytes, real bytes per step) of the rank with the most memory."""
     from tunemark.experiment import make_experiment, make_grid_points, make_plan
     from tunemark.plugin import Catalog
-    from tunemark.predict.simulation import simulate
+    from tunemark.predict.simulation import SimulationFailed, simulate_all
     from tunemark_worker.contract import TokenFile
 
     found = []
@@ -261,7 +261,10 @@ def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
                 print(done.stderr[-3000:], file=sys.stderr)
             # The rank whose median step has the most memory.
             steps = max(held, key=statistics.median) if len(held) == size else [float("nan")]
-            simulated = simulate(plan).bytes.total
+            (simulation,) = simulate_all([plan])
+            if isinstance(simulation, SimulationFailed):
+                raise simulation
+            simulated = simulation.bytes.total
             found.append((strategy, precision, simulated, steps))
             words = ", ".join(f"{each / 1e6:.2f}" for each in steps)
             print(f"{model} {precision} {strategy}: {simulated / 1e6:.2f} simulated; {words} MB", file=sys.stderr)

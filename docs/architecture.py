@@ -13,7 +13,7 @@ _WORKER, _FACTS, _RUNTIMES = "tunemark_worker", "plugins: plugin.py", "plugins: 
 # Run in the timed process.
 _TIMED = (_WORKER, _RUNTIMES)
 # Column of a station beside the middle one, where most stand.
-_COLUMNS = {"scaffold": -2, "data": -1, "launch": 1, _FACTS: 1, _WORKER: 2, _RUNTIMES: 3}
+_COLUMNS = {"scaffold": -2, "data": -1, "launch": 1, _FACTS: 1, _RUNTIMES: 2}
 _WIDTH, _HEIGHT, _GAP, _ROW = 150, 34, 30, 62
 _FONT = "font-family='sans-serif' font-size='14'"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import runpy
 import subprocess
@@ -70,6 +71,15 @@ def test_the_citation_has_the_packages_version() -> None:
     citation = yaml.safe_load((_ROOT / "CITATION.cff").read_text())
     assert f'version = "{citation["version"]}"' in (_ROOT / "pyproject.toml").read_text()
     assert f"## {citation['version']}" in (_ROOT / "CHANGELOG.md").read_text().replace("[", "").replace("]", "")
+
+
+@pytest.mark.parametrize("path", sorted((_ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_scripts_import_what_exists(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tunemark"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
 
 
 def test_the_picture_of_the_imports_is_current() -> None:
