@@ -12,8 +12,8 @@ from tunemark.results.result import Result as Result
 from tunemark.results.result import RunIdentity as RunIdentity
 from tunemark.results.result import decode_result as decode_result
 from tunemark.results.result import encode_result as encode_result
-from tunemark.results.run_statistics import StoredAttempt as StoredAttempt
 from tunemark.results.run_statistics import derive_result as derive_result
-from tunemark.results.run_statistics import timed_seconds_per_step as timed_seconds_per_step
 from tunemark.results.schema import result_schema as result_schema
 from tunemark.results.store import Store as Store
+from tunemark.results.stored_attempt import StoredAttempt as StoredAttempt
+from tunemark.results.timed_part import timed_seconds_per_step as timed_seconds_per_step

@@ -25,7 +25,8 @@ from tunemark.experiment import Plan
 from tunemark.results import telemetry
 from tunemark.results.measurement import Measurement, read_measurement
 from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
-from tunemark.results.run_statistics import StoredAttempt, derive_result
+from tunemark.results.run_statistics import derive_result
+from tunemark.results.stored_attempt import StoredAttempt
 from tunemark.results.token_recount import TokenDocuments
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
 from tunemark_worker.contract import Assignment, TokenFile, token_file_offsets

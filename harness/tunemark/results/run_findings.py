@@ -1,0 +1,91 @@
+"""The findings on one attempt: which rules apply to its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunemark.plugin.descriptors import Finding
+from tunemark.results import run_rules as rules
+from tunemark.results.measurement import RankRecords
+from tunemark.results.result import RunIdentity
+from tunemark.results.stored_attempt import StoredAttempt
+from tunemark.results.telemetry import TelemetrySummary
+from tunemark.results.timed_part import TimedPart, load_of_others
+from tunemark.results.token_recount import TokenDocuments, recount_tokens, sample_digests
+
+
+def judge_attempt(
+    identity: RunIdentity,
+    attempt: StoredAttempt,
+    timed: TimedPart | None,
+    seen: TelemetrySummary,
+    documents: TokenDocuments | None,
+    *,
+    is_retried: bool,
+) -> list[Finding]:
+    """The findings of one attempt's records, of its device and of its end. is_retried: a later attempt succeeded."""
+    measurement = attempt.measurement
+    changed = [rank.end.get("weights_changed") for rank in measurement.ranks if rank.end]
+    found = [
+        rules.check_loss_finite(measurement.losses),
+        rules.check_gradient_finite(measurement.gradient_norms),
+        rules.check_weights_changed(changed, len(measurement.steps)),
+        rules.check_labels(measurement.counts(0, len(measurement.steps)), len(measurement.steps)),
+        rules.check_loss_rising(measurement.losses, identity.learnable),
+    ]
+    for rank in measurement.ranks[:1]:
+        built = next((r for r in rank.beside if r["kind"] == "model"), None)
+        found.append(rules.check_model(identity.parameters, identity.trainable_parameters, built))
+    if measurement.partial_lines:
+        message = f"{measurement.partial_lines} last lines of records were cut off and are left out"
+        found.append(Finding(rule="cut-off", severity="note", message=message))
+    if documents is not None and documents.ids is not None and measurement.is_whole:
+        for number in range(min(len(rank.steps) for rank in measurement.ranks)):
+            trained = [(rank.data_rank, rank.steps[number].samples) for rank in measurement.ranks]
+            if not all(rows for _, rows in trained):
+                break
+            wanted = sample_digests(documents, measurement.assignment, number)
+            found.append(rules.check_samples(number, trained, wanted))
+    if timed is not None:
+        windows = len(measurement.ranks[0].edges) - 1
+        if not timed.is_settled:
+            found.append(rules.make_no_steady_state(windows, identity.warmup_requested))
+        found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
+        found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed))][:1]
+        found += [rules.check_drift(timed.seconds_per_step), rules.check_slow_steps(timed.seconds_per_step)]
+        found.append(rules.check_machine_load(*load_of_others(measurement, timed)))
+        if documents is None:
+            message = "the token file is gone or changed, so the tokens could not be counted again"
+            found.append(Finding(rule="not-recounted", severity="note", message=message))
+        else:
+            counted = recount_tokens(documents, measurement.assignment, timed.first, timed.last)
+            found.append(rules.check_tokens(timed.total, counted))
+    found += rules.check_device(seen)
+    found.append(rules.make_restarted(measurement.life) if measurement.life else None)
+    ended = rules.check_status(attempt.status, attempt.reason, attempt.evidence)
+    if ended and is_retried:
+        ended = Finding(rule="retried", severity="note", message=ended.message)
+    return [finding for finding in (*found, ended) if finding]
+
+
+def judge_run(identity: RunIdentity, attempts: Sequence[StoredAttempt], good: int) -> list[Finding]:
+    """The findings that are of no single attempt. good: how many attempts ended with status ok."""
+    verified = next((v for a in attempts if (v := a.facts.get("verification")) is not None), None)
+    found = [
+        rules.check_oversubscribed(identity.oversubscribed),
+        rules.check_attempts(good),
+        rules.check_simulated(identity.simulated),
+        rules.check_restored(attempts[-1].facts.get("not_put_back")),
+        rules.check_verification(verified),
+    ]
+    return [finding for finding in found if finding]
+
+
+def _check_clocks(rank: RankRecords, timed: TimedPart) -> Finding | None:
+    edges = timed.edges_of(rank)
+    return rules.check_clocks(edges[-1].instant_s - edges[0].instant_s, edges[-1].second_s - edges[0].second_s)
+
+
+def _check_sync(rank: RankRecords, timed: TimedPart) -> Finding | None:
+    first, *edges = timed.edges_of(rank)
+    return rules.check_sync([e.witness_s - e.second_s for e in edges], edges[-1].instant_s - first.instant_s)
