@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.markdown import markdown_table
 from tunemark.physics import count_parameters, train_flops_per_token
-from tunemark.plugin import Accelerator, Catalog, Device, Model, ReadsToolOutput, ToolReading
+from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolReading
 from tunemark.units import format_gib, format_giga, format_significant
 
 _KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
@@ -22,17 +23,16 @@ _KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
 # Sequence length for which FLOPs per token are listed, unless the model's maximum is shorter.
 _SEQUENCE = 2048
 
+_ACCELERATOR_FACTS = ("name", "chip", "chips", "memory_bytes", "peak_flops", "source", "parts", "part_memory_bytes",
+                      "nodes", "is_simulated")  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help=f"what to list: {', '.join(_KINDS)}")
     parser.add_argument("--json", action="store_true", help="print one JSON array, with --from one object")
     parser.add_argument("--backend", metavar="DEVICE", help="list this device only")
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="FILE",
-        help="read saved output of the status tool of --backend; - is standard input",
-    )
+    words = "read saved output of the status tool of --backend; - is standard input"
+    parser.add_argument("--from", dest="source", metavar="FILE", help=words)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -85,26 +85,26 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
         return [_model(model) for _, model in sorted(catalog.models().items())]
     if kind == "datasets":
         return [
-            {
-                "name": name,
-                "description": d.description,
-                "options": dict(d.options),
-                "needs_tokenizer": d.needs_tokenizer,
-                "roles": list(d.roles),
-            }
+            {"name": name, **_facts(d, "description", "options", "needs_tokenizer", "roles")}
             for name, d in sorted(catalog.datasets().items())
         ]
     if kind == "strategies":
         return [
-            {"name": name, "description": s.description, "options": dict(s.options), "distributed": s.distributed}
+            {"name": name, **_facts(s, "description", "options", "distributed")}
             for name, s in sorted(catalog.strategies().items())
         ]
     if kind == "launchers":
         return [
-            {"name": name, "description": each.description, "options": dict(each.options), "elsewhere": each.is_remote}
+            {"name": name, **_facts(each, "description", "options"), "elsewhere": each.is_remote}
             for name, each in sorted(catalog.launchers().items())
         ]
     return _plugins(catalog)
+
+
+def _facts(found: object, *names: str) -> dict[str, Any]:
+    """Attributes by name, as types that JSON has."""
+    values = {name: getattr(found, name) for name in names}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
 def _model(model: Model) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _device(device: Device) -> dict[str, Any]:
     row: dict[str, Any] = {"name": device.name, "present": False, "default_size": None, "sizes": [], "failure": None}
     try:
         sizes = list(device.accelerators())
-        row.update(sizes=[_accelerator(a) for a in sizes], present=bool(sizes))
+        row.update(sizes=[_facts(a, *_ACCELERATOR_FACTS) for a in sizes], present=bool(sizes))
         if sizes:
             with suppress(TunemarkError):  # not every device has a default size
                 row["default_size"] = device.default_size()
@@ -135,21 +135,6 @@ def _device(device: Device) -> dict[str, Any]:
     except Exception as error:
         row["failure"] = f"{type(error).__name__}: {error}"
     return row
-
-
-def _accelerator(accelerator: Accelerator) -> dict[str, Any]:
-    return {
-        "name": accelerator.name,
-        "chip": accelerator.chip,
-        "chips": accelerator.chips,
-        "memory_bytes": accelerator.memory_bytes,
-        "peak_flops": dict(accelerator.peak_flops),
-        "source": accelerator.source,
-        "parts": accelerator.parts,
-        "part_memory_bytes": accelerator.part_memory_bytes,
-        "nodes": accelerator.nodes,
-        "is_simulated": accelerator.is_simulated,
-    }
 
 
 def _read_source(source: str) -> str:
@@ -175,10 +160,7 @@ def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
     catalog.offers()  # calls the hooks, which puts unusable answers into `broken`
     rows: list[dict[str, Any]] = [
         {
-            "name": p.name,
-            "module": p.module,
-            "distribution": p.distribution,
-            "version": p.version,
+            **_facts(p, "name", "module", "distribution", "version"),
             "interface": p.interface or None,
             "seconds": round(sum(catalog.seconds.get(p.name, {}).values()), 4),
             "slow": catalog.slow(p.name) or None,
@@ -187,20 +169,13 @@ def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
         for p in catalog.plugins
     ]
     listed = {row["name"] for row in rows}
+    unknown = dict.fromkeys(("module", "version", "interface", "seconds"))
     rows += [
-        {
-            "name": b.plugin,
-            "module": None,
-            "distribution": b.distribution,
-            "version": None,
-            "interface": None,
-            "seconds": None,
-            "slow": catalog.slow(b.plugin) or None,
-            "broken": b.reason,
-        }
+        {"name": b.plugin, "distribution": b.distribution, **unknown, "slow": catalog.slow(b.plugin) or None,
+         "broken": b.reason}
         for b in catalog.broken
         if b.plugin not in listed
-    ]
+    ]  # fmt: skip
     return rows
 
 
@@ -261,16 +236,7 @@ _CELLS: dict[str, Any] = {
     "strategies": (("strategy", "description", "options"), _option_cells),
     "launchers": (("launcher", "description", "options"), _option_cells),
     "states": (
-        (
-            "id",
-            "default",
-            "name",
-            "flavor",
-            "memory used (MiB)",
-            "memory used (%)",
-            "memory (MiB)",
-            "utilization (%)",
-        ),
+        ("id", "default", "name", "flavor", "memory used (MiB)", "memory used (%)", "memory (MiB)", "utilization (%)"),
         _state_cells,
     ),
     "processes": (("device", "job", "pid", "command", "memory (MiB)"), _process_cells),
