@@ -82,5 +82,6 @@ def tunemark_importers() -> Sequence[Importer]:
             log="tunemark_importers.generic_log:reader",
             meaning="tokens per second as the program prints them; what they count is unknown",
             description="any other program's lines that print a rate with its unit",
+            priority=-1,
         ),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunemark.errors import TunemarkError
-from tunemark.plugin.descriptors import Accelerator, LaunchConfig, Strategy, ToolReading
+from tunemark.plugin.descriptors import Accelerator, LaunchConfig, Strategy, StrategyLayout, ToolReading
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 
@@ -175,6 +175,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             description="the platform parallelizes nothing: one device of 64 GB",
             devices=("moai",),
             distributed=False,
+            layout=StrategyLayout(degree="single"),
         ),
         Strategy(
             name="auto",

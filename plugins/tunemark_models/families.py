@@ -22,6 +22,18 @@ _OFFLINE_VOCABULARY = 32000
 _ROPE_SCALING = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _TRAINED_POSITIONS = {"original_max_position_embeddings": 8192}
 
+# By model type: how its blocks differ from Llama's in ways that change no count.
+BLOCKS: Mapping[str, Mapping[str, Any]] = {
+    "phi3": {
+        "fused_projections": True,
+        "adaptable_matrices": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
+    },
+    "gpt2": {"fused_projections": True, "adaptable_matrices": ("c_attn", "c_proj", "c_fc")},
+    "baichuan": {"adaptable_matrices": ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")},
+    "gemma2": {"eager_attention": True, "post_norm": True},
+    "olmo2": {"post_norm": True},
+}
+
 
 def llama() -> Sequence[Model]:
     """Touvron et al. 2023, "Llama 2"; Grattafiori et al. 2024, "The Llama 3 Herd of Models"."""
@@ -168,7 +180,7 @@ def baichuan() -> Sequence[Model]:
     a = Architecture(
         model_type="baichuan", num_hidden_layers=40, hidden_size=5120, intermediate_size=13696,
         num_attention_heads=40, num_key_value_heads=40, head_dim=128, vocab_size=125696,
-        max_position_embeddings=4096, rope_theta=None, rms_norm_eps=1e-6,
+        max_position_embeddings=4096, rope_theta=None, rms_norm_eps=1e-6, **BLOCKS["baichuan"],
     )  # fmt: skip
     hub = "baichuan-inc/Baichuan2-13B-Base"
     words = "Baichuan2 13B, ALiBi positions; needs its own code and so --trust-remote-code"
@@ -241,7 +253,8 @@ def _llama(
         "rms_norm_eps": eps,
         "tie_word_embeddings": is_tied,
     }
-    return Architecture(**{**values, **more})
+    values |= more
+    return Architecture(**values, **BLOCKS.get(values["model_type"], {}))
 
 
 def _qwen2(*numbers: int, vocab: int, positions: int, eps: float) -> Architecture:

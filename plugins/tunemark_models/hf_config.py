@@ -16,7 +16,7 @@ from typing import Any
 from tunemark.errors import BadExperiment, UnknownName
 from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerSpec
 from tunemark_models import architecture_inference
-from tunemark_models.families import RUNTIME
+from tunemark_models.families import BLOCKS, RUNTIME
 
 ConfigDict = Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def _make_architecture(stated: ConfigDict, **more: Any) -> Architecture:
         "rms_norm_eps": float(stated.get("rms_norm_eps") or _DEFAULT_EPSILON.get(kind, 1e-6)),
         "tie_word_embeddings": bool(stated.get("tie_word_embeddings", False)),
     }
-    return Architecture(**{**values, **more})
+    return Architecture(**{**values, **BLOCKS.get(kind, {}), **more})
 
 
 # transformers' defaults for families that differ from most.
@@ -254,6 +254,7 @@ def _gpt2(stated: ConfigDict) -> Architecture:
         gated_mlp=False,
         norm_bias=True,
         learned_positions=True,
+        **BLOCKS["gpt2"],
     )
 
 

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunemark.plugin.descriptors import Architecture, StrategyAxis
+from tunemark.plugin.descriptors import Architecture, LayoutSettings, Schedule, StrategyAxis
 
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zb", "zbv")
+SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved", "zb", "zbv")
+_SCHEDULE_NAMES: Mapping[str, Schedule] = {name: name for name in SCHEDULES}
 # Pipeline schedules in which a process holds several stages.
 MULTI_STAGE_SCHEDULES = ("interleaved", "zb", "zbv")
 _BOOLEANS = ("true", "false")
+
+
+def layout_settings(options: Mapping[str, str]) -> LayoutSettings:
+    """The settings of the layout that a strategy's options give, where these are valid."""
+    schedule = _SCHEDULE_NAMES.get(options.get("schedule", "1f1b"), "1f1b")
+    return LayoutSettings(
+        reshard=options.get("reshard", "true") == "true",
+        sequence_parallel=options.get("sequence_parallel", "false") == "true",
+        schedule=schedule,
+        virtual=int(options.get("virtual", "2")) if schedule in MULTI_STAGE_SCHEDULES else 1,
+    )
 
 
 def one_data_rank(degree: int) -> int:

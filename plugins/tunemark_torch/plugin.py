@@ -15,8 +15,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tunemark.errors import BadExperiment
-from tunemark.physics.peaks import find_peak
-from tunemark.plugin.descriptors import Accelerator, LaunchConfig, MonitorTarget, Strategy
+from tunemark.physics.peaks import find_chip, find_peak
+from tunemark.plugin.descriptors import Accelerator, LaunchConfig, MonitorTarget, Strategy, StrategyLayout
+from tunemark.plugin.hardware import DeviceFacts, Efficiency
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 from tunemark_torch import layout_checks
@@ -31,6 +32,19 @@ _TUNABLES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:gli
 
 # Variables that restrict which AMD GPUs a job sees: ROCm's, then HIP's; torch's HIP builds also obey CUDA's.
 _AMD_VISIBILITY_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+
+
+# On a CPU no thread runs ahead of the kernels, and no core communicates while it computes.
+_CPU_EFFICIENCY = Efficiency(
+    gemm={"bf16": 0.6, "fp32": 0.6},
+    attention=0.1,
+    memory=0.7,
+    host_s=20e-6,
+    host_order=1.0,
+    data_hidden=0.0,
+    step_s=5e-3,
+    straggle=0.0,
+)
 
 
 class CpuDevice:
@@ -81,6 +95,28 @@ class CpuDevice:
 
     def monitor_target(self, accelerator: Accelerator) -> MonitorTarget:
         return MonitorTarget(monitor="host", devices=("host",))
+
+    def assumed_facts(self, launch: LaunchConfig) -> DeviceFacts:
+        """Rough figures of server cores of 2020 to 2025, good enough to rank layouts. Computation and communication
+        share the cores and do not overlap; only tensors are counted as memory."""
+        threads = launch.threads
+        return DeviceFacts(
+            name=f"{threads} CPU cores",
+            kind="cpu",
+            peak_flops={"fp32": 1e11 * threads, "bf16": 2e11 * threads},
+            memory_bytes=None,
+            bandwidth_bytes_per_s=10e9 * threads,
+            node=max(launch.processes, 1),
+            intra_bytes_per_s=1.5e9,
+            inter_bytes_per_s=1.5e9,
+            intra_s=100e-6,
+            inter_s=100e-6,
+            efficiency=_CPU_EFFICIENCY,
+            residual=0.5,
+            source="figures assumed of a CPU core",
+            workspace_bytes=0.0,
+            shares_memory=True,
+        )
 
     def _accelerator(self, size: int) -> Accelerator:
         return Accelerator(
@@ -165,6 +201,9 @@ class CudaDevice:
             processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options=options, nodes=nodes
         )
 
+    def drives(self, chip: str) -> bool:
+        return find_chip(chip).vendor == ("AMD" if self._is_rocm else "NVIDIA")
+
     def _visible_chips(self) -> list[tuple[str, int | None]]:
         """(name, memory in bytes or None) of each GPU that the job would see."""
         nvidia = [] if self._is_rocm else _nvidia_smi() or _nvidia_device_files(self._root)
@@ -173,6 +212,16 @@ class CudaDevice:
             if variable in self._environment:
                 return _visible_gpus(found, self._environment[variable])
         return found
+
+
+# Without zero-bubble schedules, which the cost model times as interleaved ones. Doubling the stages of each rank halves
+# the bubble and doubles what the pipeline sends.
+_SEARCHED_SCHEDULES: tuple[Mapping[str, str], ...] = (
+    {},
+    {"schedule": "gpipe"},
+    {"schedule": "interleaved"},
+    {"schedule": "interleaved", "virtual": "4"},
+)
 
 
 @hookimpl
@@ -188,6 +237,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_torch.runtime:NoStrategy",
             description="one process",
             distributed=False,
+            layout=StrategyLayout(degree="single"),
             can_evaluate=True,
             can_save=True,
         ),
@@ -196,6 +246,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_torch.runtime:Ddp",
             combined_runtime=_MESH,
             description="torch's DistributedDataParallel: a full copy of the model in each process",
+            layout=StrategyLayout(degree="data", order=1),
             can_evaluate=True,
             can_save=True,
             refusal=layout_checks.refusal,
@@ -206,6 +257,13 @@ def tunemark_strategies() -> Sequence[Strategy]:
             combined_runtime=_MESH,
             description="torch's FSDP2: weights, gradients and optimizer states in shards, gathered layer by layer",
             options={"reshard": "true: gather again for backward (the default); false: keep what forward gathered"},
+            layout=StrategyLayout(
+                degree="shard",
+                order=2,
+                search_options=({}, {"reshard": "false"}),
+                calibration_options=({"reshard": "false"},),
+                settings=layout_checks.layout_settings,
+            ),
             can_evaluate=True,
             can_save=True,
             refusal=layout_checks.refusal,
@@ -217,6 +275,13 @@ def tunemark_strategies() -> Sequence[Strategy]:
             combined_runtime=_MESH,
             description="tensor parallel: each process holds some of the heads and a part of each MLP",
             options={"sequence_parallel": "true: between blocks each process holds a part of the sequence (false)"},
+            layout=StrategyLayout(
+                degree="tensor",
+                order=3,
+                search_options=({}, {"sequence_parallel": "true"}),
+                calibration_options=({"sequence_parallel": "true"},),
+                settings=layout_checks.layout_settings,
+            ),
             can_evaluate=True,
             can_save=True,
             data_ranks=layout_checks.one_data_rank,
@@ -233,6 +298,13 @@ def tunemark_strategies() -> Sequence[Strategy]:
                 "virtual": "stages per process (2), for the schedules "
                 + ", ".join(layout_checks.MULTI_STAGE_SCHEDULES),
             },
+            layout=StrategyLayout(
+                degree="pipeline",
+                order=0,
+                search_options=_SEARCHED_SCHEDULES,
+                calibration_options=({"schedule": "interleaved"},),
+                settings=layout_checks.layout_settings,
+            ),
             data_ranks=layout_checks.one_data_rank,
             micro_batches=layout_checks.micro_batches_to_fill,
             can_save=True,

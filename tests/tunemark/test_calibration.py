@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from tunemark.physics import make_architecture
 from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Efficiency, RankLayout, Workload, predict
 from tunemark.predict.calibration import (
+    FORMULA_MODULES,
     Calibration,
     CalibrationFingerprint,
     MechanismCost,
@@ -40,7 +44,7 @@ _FINGERPRINT = CalibrationFingerprint(device="cpu", chip="core of a machine", pr
 
 def _step(architecture, layout, mechanisms=(), batch=8):
     return ProbeStep(
-        name=layout.words(),
+        name=str(layout),
         work=Workload(architecture=architecture, sequence=256, global_batch=batch),
         layout=layout,
         mechanisms=mechanisms,
@@ -88,33 +92,36 @@ def test_whole_steps_correct_what_kernels_have_wrong():
 
 
 def test_what_each_mechanism_adds_is_found_again():
-    truth = {"ddp": MechanismCost(communication=2.0, unit_s=0.0), "tp": MechanismCost(communication=1.5, unit_s=4e-3)}
+    truth = {
+        "data": MechanismCost(communication=2.0, unit_s=0.0),
+        "tensor": MechanismCost(communication=1.5, unit_s=4e-3),
+    }
     steps = [_step(a, RankLayout(micro_batch=4)) for a in _MODELS]
-    steps += [_step(a, RankLayout(data=2, micro_batch=m), ("ddp",)) for a in _MODELS for m in (1, 4)]
-    steps += [_step(a, RankLayout(tensor=2, micro_batch=m), ("tp",)) for a in _MODELS for m in (1, 4)]
+    steps += [_step(a, RankLayout(data=2, micro_batch=m), ("data",)) for a in _MODELS for m in (1, 4)]
+    steps += [_step(a, RankLayout(tensor=2, micro_batch=m), ("tensor",)) for a in _MODELS for m in (1, 4)]
     # Links so slow that communication is a good part of a step: what cannot be seen stays near the prediction.
     slow = replace(_FACTS, intra_bytes_per_s=5e7)
     _, found, probes = fit_calibration(slow, _taken(steps, slow, truth))
-    assert 1.5 < found["ddp"].communication < 2.2
-    assert found["tp"].unit_s == pytest.approx(4e-3, rel=0.25)
+    assert 1.5 < found["data"].communication < 2.2
+    assert found["tensor"].unit_s == pytest.approx(4e-3, rel=0.25)
     assert compute_residual(probes) < 0.04
 
 
 def test_a_mechanism_adds_once_for_each_unit_of_its_work():
     work = Workload(architecture=_MODELS[0], sequence=256, global_batch=8)
     # 4 layers; 8 sequences in micro-batches of 2 on one replica are 4 of them, on two replicas 2.
-    assert count_mechanism_units(work, RankLayout(tensor=2, micro_batch=2)) == {"tp": 16.0}
+    assert count_mechanism_units(work, RankLayout(tensor=2, micro_batch=2)) == {"tensor": 16.0}
     # Four layers and the ends: two passes of both micro-batches, and a scatter.
-    assert count_mechanism_units(work, RankLayout(data=2, shard=2, zero=3, micro_batch=2)) == {"fsdp": 25.0}
-    assert count_mechanism_units(work, RankLayout(data=2, micro_batch=2)) == {"ddp": 5.0}
+    assert count_mechanism_units(work, RankLayout(data=2, shard=2, zero=3, micro_batch=2)) == {"shard": 25.0}
+    assert count_mechanism_units(work, RankLayout(data=2, micro_batch=2)) == {"data": 5.0}
     assert count_mechanism_units(work, RankLayout(pipeline=2, virtual=2, schedule="interleaved", micro_batch=2)) == {
-        "pp": 8.0
+        "pipeline": 8.0
     }
     kept = RankLayout(micro_batch=2, recompute="selective")
     assert count_mechanism_units(work, kept) == {"selective": 16.0}
     plain = predict(work, RankLayout(tensor=2, micro_batch=2), _FACTS).step_time_s
     more = predict_calibrated(
-        work, RankLayout(tensor=2, micro_batch=2), _FACTS, {"tp": MechanismCost(unit_s=1e-3)}
+        work, RankLayout(tensor=2, micro_batch=2), _FACTS, {"tensor": MechanismCost(unit_s=1e-3)}
     ).step_time_s
     assert more - plain == pytest.approx(16e-3)
     again = predict_calibrated(work, kept, _FACTS, {"selective": MechanismCost(unit_s=1e-3)})
@@ -124,13 +131,28 @@ def test_a_mechanism_adds_once_for_each_unit_of_its_work():
 
 def test_a_calibration_holds_for_its_fingerprint_alone(tmp_path):
     one = Calibration(
-        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"ddp": MechanismCost(communication=2.0)}, probes=(),
+        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"data": MechanismCost(communication=2.0)}, probes=(),
         made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
     )  # fmt: skip
     store_calibration(one, tmp_path)
     assert find_calibration(_FINGERPRINT, tmp_path) == one
     for changed in ({"threads": 2}, {"torch": "2.12.0"}, {"chip": "core of another"}, {"allocator": "x"}):
         assert find_calibration(replace(_FINGERPRINT, **changed), tmp_path) is None
+
+
+def test_a_calibration_is_tied_to_every_formula_of_a_prediction():
+    # Descriptors and catalogs have no formulas.
+    data = {"tunemark.errors", "tunemark.cache", "tunemark.plugin.descriptors"}
+    reached, left = set(), ["tunemark.predict.calibration"]
+    while left:
+        name = left.pop()
+        if name in reached | data:
+            continue
+        reached.add(name)
+        source = Path(importlib.util.find_spec(name).origin).read_text()
+        imported = [node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+        left += [module for module in imported if module.startswith("tunemark.")]
+    assert set(FORMULA_MODULES) == reached
 
 
 def test_a_broken_calibration_is_none(tmp_path):
@@ -155,12 +177,12 @@ def test_a_search_stands_on_the_calibration_of_its_own_shape_of_job(tmp_path):
     assert "assumed" in before.source
     one = Calibration(
         fingerprint=make_calibration_fingerprint(plan, plan.launch), facts=_FACTS,
-        mechanisms={"ddp": MechanismCost(unit_s=1e-3)},
+        mechanisms={"data": MechanismCost(unit_s=1e-3)},
         probes=(), made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
     )  # fmt: skip
     store_calibration(one, tmp_path)
     after = make_hardware_model(plan, 2, None, tmp_path)
-    assert (after.facts, after.mechanisms) == (_FACTS, {"ddp": MechanismCost(unit_s=1e-3)})
+    assert (after.facts, after.mechanisms) == (_FACTS, {"data": MechanismCost(unit_s=1e-3)})
     assert after.source == "measured on this machine (2026-11-26T00:00:00+00:00)"
     # One process with both cores is another shape, which nothing was measured of.
     both = make_hardware_model(plan, 2, Catalog().strategy("none", "cpu"), tmp_path)

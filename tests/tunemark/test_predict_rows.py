@@ -18,7 +18,13 @@ from tunemark.plugin import Catalog
 from tunemark.predict import device_facts, predict
 from tunemark.predict.efficiency_constants import CONSTANTS, find_class_efficiency
 from tunemark.predict.layout import RankLayout
-from tunemark.predict.published_rows import ConvertedRow, UnconvertibleRow, convert_row, read_published_rows
+from tunemark.predict.published_rows import (
+    ConvertedRow,
+    UnconvertibleRow,
+    convert_row,
+    format_layout,
+    read_published_rows,
+)
 
 # Llama 3 8B on eight H100s, fully sharded.
 _ROW = {
@@ -42,7 +48,7 @@ def _reason(**changed: str) -> str:
 
 def test_a_row_says_its_layout() -> None:
     found = _expressed()
-    assert found.layout.words() == "fsdp:8"
+    assert format_layout(found.layout) == "fsdp:8"
     assert (found.layout.recompute, found.work.global_batch, found.work.sequence) == ("full", 16, 4096)
     assert found.assumptions == ()
 
@@ -62,7 +68,7 @@ def test_missing_cells_are_derived_or_told() -> None:
 
 def test_words_of_a_spreadsheet_are_numbers() -> None:
     assert _expressed(mlp_gated="TRUE", fsdp="full_shard") == _expressed()
-    assert _expressed(fsdp="No").layout.words() == "ddp:8"
+    assert format_layout(_expressed(fsdp="No").layout) == "ddp:8"
 
 
 def test_what_cannot_fit_by_the_prediction_is_said() -> None:
@@ -145,7 +151,7 @@ def test_an_installed_model_says_what_a_row_does_not() -> None:
     ],
 )
 def test_a_layout_is_spelled_as_a_strategy_is(layout: RankLayout, spelled: str) -> None:
-    assert layout.words() == spelled
+    assert format_layout(layout) == spelled
 
 
 def test_a_device_without_published_rows_has_wider_bounds_and_says_so() -> None:

@@ -22,7 +22,7 @@ from tunemark.predict.search import (
     search_layouts,
     select_trials,
 )
-from tunemark.predict.search_problem import find_smallest_size, make_search_problem
+from tunemark.predict.search_problem import find_searched_strategies, find_smallest_size, make_search_problem
 from tunemark.report.search_tables import explain_choice, search_text
 from tunemark.report.translation import make_translator
 from tunemark.runner.search_trials import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
@@ -35,7 +35,9 @@ _CHIP = DeviceFacts(
     intra_bytes_per_s=400e9, inter_bytes_per_s=50e9,
 )  # fmt: skip
 _WORK = Workload(architecture=_MODEL, sequence=2048, global_batch=64)
-_SPACE = CandidateSpace(ranks=8, strategies=frozenset(("none", "ddp", "fsdp", "tp", "pp")), global_batch=64)
+_SPACE = CandidateSpace(
+    ranks=8, strategies=tuple(find_searched_strategies(Catalog(), "cuda").values()), global_batch=64
+)
 _GROUND = HardwareModel(facts=_CHIP, memory_bytes=70e9)
 
 

@@ -164,9 +164,11 @@ def test_rings_send_what_is_not_their_own() -> None:
 
 def test_one_rank_of_each_stage_stands_for_the_others() -> None:
     axes = [StrategyAxis(strategy="pp", degree=2, options={}), StrategyAxis(strategy="tp", degree=4, options={})]
-    assert select_representative_ranks(axes) == (0, 4)
-    assert select_representative_ranks(axes[1:]) == (0,)
-    assert select_representative_ranks([StrategyAxis(strategy="pp", degree=16, options={})]) == (0, 1, 8, 15)
+    deep = StrategyAxis(strategy="pp", degree=16, options={})
+    known = Catalog().strategies()
+    assert select_representative_ranks(axes, [known["pp"], known["tp"]]) == (0, 4)
+    assert select_representative_ranks(axes[1:], [known["tp"]]) == (0,)
+    assert select_representative_ranks([deep], [known["pp"]]) == (0, 1, 8, 15)
 
 
 def _engines() -> ModuleType:

@@ -60,9 +60,10 @@ TimedChunk = tuple[bytes, float | None]
 def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: Sequence[Importer]) -> ParsedSource:
     """Read one source to its end.
 
-    id: for claims whose content has no id. Raises `BadData` if the content is binary, or a document that is broken or
-    too long.
+    id: for claims whose content has no id. importers: asked by their priority. Raises `BadData` if the content is
+    binary, or a document that is broken or too long.
     """
+    importers = sorted(importers, key=lambda importer: -importer.priority)
     stream = iter(chunks)
     head: list[TimedChunk] = []
     for chunk in stream:

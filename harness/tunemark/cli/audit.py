@@ -96,8 +96,7 @@ def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Parsed
     from tunemark.analysis import read_claims
     from tunemark.launch.observed_program import ObservedProgram, read_chunks
 
-    # The generic importer reads any program's lines, so it comes after all specific ones.
-    importers = sorted(catalog.importers().values(), key=lambda importer: importer.name == "anything")
+    importers = list(catalog.importers().values())
     if args.command:
         witness = ObservedProgram(args.command)
         name = " ".join(args.command)

@@ -95,7 +95,7 @@ def _simulate(plans: Sequence[Plan]) -> Sequence[Simulation | SimulationFailed]:
     # Heavy, and not needed by formulas.
     from tunemark.predict.simulation import select_representative_ranks, simulate_all
 
-    ranks = sum(len(select_representative_ranks(plan.axes)) for plan in plans)
+    ranks = sum(len(select_representative_ranks(plan.axes, plan.strategies)) for plan in plans)
     print_message(f"stepping {ranks} ranks of {len(plans)} plans under fake tensors, unless cached")
     return simulate_all(plans)
 
@@ -175,13 +175,18 @@ def _rank_row(rank: SimulatedRank) -> dict[str, Any]:
 
 def _row_prediction(one: ConvertedRow | UnconvertibleRow) -> dict[str, Any]:
     """The prediction of a row with its bounds, or the reason why there is none; null is unknown."""
-    from tunemark.predict.published_rows import UnconvertibleRow
+    from tunemark.predict.published_rows import UnconvertibleRow, format_layout
 
     if isinstance(one, UnconvertibleRow):
         empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
         return {"id": one.id, **empty, "reason": one.reason}
     predicted = one.predict()
-    return {"id": one.id, **_figures(predicted), "strategy": one.layout.words(), "assumptions": list(one.assumptions)}
+    return {
+        "id": one.id,
+        **_figures(predicted),
+        "strategy": format_layout(one.layout),
+        "assumptions": list(one.assumptions),
+    }
 
 
 def _figures(predicted: Prediction) -> dict[str, Any]:

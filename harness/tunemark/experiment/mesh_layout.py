@@ -87,18 +87,24 @@ def make_mesh_layout(
             StrategyAxis(strategy=f.name, degree=degree, options=f.options)
             for f, degree in zip(factors, degrees, strict=True)
         )
-    words = []
-    for factor, axis in zip(factors, axes or [None] * len(factors), strict=True):
-        degree = [str(axis.degree)] if axis and len(axes) > 1 else []
-        words.append(":".join([factor.name, *degree, *(f"{k}={v}" for k, v in sorted(factor.options.items()))]))
     pairs = list(zip(strategies, axes, strict=False))
     return MeshLayout(
         strategy=whole,
         axes=axes,
-        name="+".join(words),
+        name=format_axes(axes or [StrategyAxis(strategy=f.name, degree=1, options=f.options) for f in factors]),
         data_ranks=math.prod(s.data_ranks(axis.degree) for s, axis in pairs) if axes else whole.data_ranks(processes),
         micro_batches=max((s.micro_batches(axis) for s, axis in pairs), default=1),
     )
+
+
+def format_axes(axes: Sequence[StrategyAxis]) -> str:
+    """The strategy of these axes as `--strategy` takes it and runs are named; a single axis is written without its
+    degree."""
+    words = []
+    for axis in axes:
+        degree = [str(axis.degree)] if len(axes) > 1 else []
+        words.append(":".join([axis.strategy, *degree, *(f"{k}={v}" for k, v in sorted(axis.options.items()))]))
+    return "+".join(words)
 
 
 def check_strategies(

@@ -67,8 +67,9 @@ def run_id(spec: RunSpec) -> str:
 class Plan:
     """One run, ready to be executed.
 
-    axes: of the strategy's mesh, in order; empty for one process. tokens_per_step: slots, whole job. parameters:
-    adapters included. flops_per_token: per slot, causal attention; hardware_flops_per_token: recomputation included.
+    axes: of the strategy's mesh, in order; empty for one process. strategies: of the axes; a single one without axes.
+    tokens_per_step: slots, whole job. parameters: adapters included. flops_per_token: per slot, causal attention;
+    hardware_flops_per_token: recomputation included.
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: decisions and warnings
     for the user. free: where the strategy is a search, the settings that it may choose besides the layout, which are
     those that the user did not give. weights_path: the file or folder of published weights, if already on this machine.
@@ -86,6 +87,7 @@ class Plan:
     strategy: Strategy
     strategy_options: Mapping[str, str]
     axes: tuple[StrategyAxis, ...]
+    strategies: tuple[Strategy, ...]
     launch: LaunchConfig
     launcher: Launcher
     launcher_options: Mapping[str, str]

@@ -188,6 +188,7 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         strategy=strategy,
         strategy_options=terms[0].options if len(terms) == 1 else {},
         axes=layout.axes,
+        strategies=tuple(strategies),
         launch=launch,
         launcher=launcher,
         launcher_options=launcher_options,

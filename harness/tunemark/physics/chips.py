@@ -20,7 +20,7 @@ class Chip:
     """One package as it is sold.
 
     name: its shortest unambiguous name. aliases: other spellings, compared without case, punctuation and vendor names.
-    dies: parts that software may show as separate devices; all figures are of the package.
+    vendor: NVIDIA unless stated. dies: parts that software may show as separate devices; figures are of the package.
     flops: dense FLOP/s by precision. sparse_flops: with structured sparsity, where the vendor publishes it.
     memory_bytes: the vendor's GB are taken as GiB, which is what these parts have. It, bandwidth and power are None
     where they were not confirmed or differ between variants. is_ceiling: False where the clock can exceed the rated
@@ -28,6 +28,7 @@ class Chip:
     """
 
     name: str
+    vendor: str = "NVIDIA"
     aliases: tuple[str, ...] = ()
     dies: int = 1
     flops: Mapping[str, float]
@@ -358,6 +359,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI100",
+        vendor="AMD",
         flops={"fp32": 46.1 * TERA, "bf16": 92.3 * TERA, "fp16": 184.6 * TERA},
         memory_bytes=32 * GIB,
         bandwidth_bytes_per_s=1.228e12,
@@ -368,6 +370,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI210",
+        vendor="AMD",
         flops={"fp32": 45.3 * TERA, "bf16": 181 * TERA, "fp16": 181 * TERA},
         memory_bytes=64 * GIB,
         bandwidth_bytes_per_s=1.638e12,
@@ -376,6 +379,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI250",
+        vendor="AMD",
         dies=2,
         flops={"fp32": 90.5 * TERA, "bf16": 362.1 * TERA, "fp16": 362.1 * TERA},
         memory_bytes=128 * GIB,
@@ -387,6 +391,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI250X",
+        vendor="AMD",
         dies=2,
         flops={"fp32": 95.7 * TERA, "bf16": 383 * TERA, "fp16": 383 * TERA},
         memory_bytes=128 * GIB,
@@ -398,6 +403,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI300X",
+        vendor="AMD",
         aliases=("MI300X OAM", "MI300X 192GB"),
         flops=_CDNA3,
         sparse_flops=_CDNA3_SPARSE,
@@ -409,6 +415,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI325X",
+        vendor="AMD",
         aliases=("MI325X OAM", "MI325X 256GB"),
         flops=_CDNA3,
         sparse_flops=_CDNA3_SPARSE,
@@ -420,6 +427,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI350X",
+        vendor="AMD",
         flops={"bf16": 2306.9 * TERA, "fp16": 2306.9 * TERA, "fp8": 4613.7 * TERA, "fp4": 9227.5 * TERA},
         memory_bytes=288 * GIB,
         bandwidth_bytes_per_s=8.0e12,
@@ -430,6 +438,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="MI355X",
+        vendor="AMD",
         flops={"bf16": 2516.6 * TERA, "fp16": 2516.6 * TERA, "fp8": 5033.2 * TERA, "fp4": 10066.3 * TERA},
         sparse_flops={"bf16": 5033.2 * TERA, "fp16": 5033.2 * TERA, "fp8": 10066.3 * TERA},
         memory_bytes=288 * GIB,
@@ -440,6 +449,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="Gaudi2",
+        vendor="Intel",
         aliases=("Gaudi 2", "HL-225", "Gaudi2 96GB"),
         flops={"bf16": 432 * TERA, "fp8": 865 * TERA},
         memory_bytes=96 * GIB,
@@ -450,6 +460,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="Gaudi3",
+        vendor="Intel",
         aliases=("Gaudi 3", "HL-325L", "Gaudi3 128GB"),
         flops={"bf16": 1835 * TERA, "fp8": 1835 * TERA},
         memory_bytes=128 * GIB,
@@ -460,6 +471,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="TPU-v3",
+        vendor="Google",
         aliases=("TPUv3", "TPU v3 chip"),
         dies=2,
         flops={"bf16": 123 * TERA},
@@ -470,6 +482,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="TPU-v4",
+        vendor="Google",
         aliases=("TPUv4",),
         flops={"bf16": 275 * TERA},
         memory_bytes=32 * GIB,
@@ -478,6 +491,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="TPU-v5e",
+        vendor="Google",
         aliases=("TPUv5e", "TPU v5 lite", "TPU v5litepod"),
         flops={"bf16": 197 * TERA},
         memory_bytes=16 * GIB,
@@ -486,6 +500,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="TPU-v5p",
+        vendor="Google",
         aliases=("TPUv5p", "TPU v5"),
         flops={"bf16": 459 * TERA, "fp8": 459 * TERA},
         memory_bytes=95 * GIB,
@@ -494,6 +509,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="TPU-v6e",
+        vendor="Google",
         aliases=("TPUv6e", "Trillium", "TPU v6 lite"),
         flops={"bf16": 918 * TERA, "fp8": 918 * TERA},
         memory_bytes=32 * GIB,
@@ -502,6 +518,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="TPU-v7x",
+        vendor="Google",
         aliases=("TPU7x", "TPUv7x", "Ironwood", "TPU v7"),
         dies=2,
         flops={"bf16": 2307 * TERA, "fp8": 4614 * TERA},
@@ -511,6 +528,7 @@ CHIPS: tuple[Chip, ...] = (
     ),
     Chip(
         name="Trainium2",
+        vendor="Amazon",
         aliases=("Trn2", "Trainium 2"),
         flops={"fp32": 181 * TERA, "tf32": 667 * TERA, "bf16": 667 * TERA, "fp16": 667 * TERA, "fp8": 1299 * TERA},
         memory_bytes=96 * GIB,

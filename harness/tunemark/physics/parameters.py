@@ -206,18 +206,11 @@ def count_lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = L
 def adaptable_matrices(a: Architecture) -> tuple[str, ...]:
     """The matrices of a layer that can be adapted, each once, under the names of the model's module. A mixture's
     experts and router are not among them: transformers stores them as plain tensors since 5.0."""
-    own = _OWN_NAMES.get(a.model_type)
-    if own is not None:
-        return own
+    if a.adaptable_matrices is not None:
+        return a.adaptable_matrices
     adaptable = ("attention",) if a.num_local_experts else ("attention", "mlp")
     return tuple(m.name for m in layer_matrices(a) if m.role in adaptable)
 
-
-_OWN_NAMES = {
-    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),
-    "gpt2": ("c_attn", "c_proj", "c_fc"),
-    "baichuan": ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"),
-}
 
 _FUSED: dict[str, tuple[tuple[str, ...], ...]] = {
     "qkv_proj": (("q_proj", "k_proj", "v_proj"),),

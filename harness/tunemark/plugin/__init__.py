@@ -17,6 +17,7 @@ from tunemark.plugin.descriptors import Importer as Importer
 from tunemark.plugin.descriptors import JobSpec as JobSpec
 from tunemark.plugin.descriptors import LaunchConfig as LaunchConfig
 from tunemark.plugin.descriptors import Launcher as Launcher
+from tunemark.plugin.descriptors import LayoutSettings as LayoutSettings
 from tunemark.plugin.descriptors import Model as Model
 from tunemark.plugin.descriptors import ModelSource as ModelSource
 from tunemark.plugin.descriptors import Monitor as Monitor
@@ -24,13 +25,18 @@ from tunemark.plugin.descriptors import MonitorTarget as MonitorTarget
 from tunemark.plugin.descriptors import ProcessState as ProcessState
 from tunemark.plugin.descriptors import Strategy as Strategy
 from tunemark.plugin.descriptors import StrategyAxis as StrategyAxis
+from tunemark.plugin.descriptors import StrategyLayout as StrategyLayout
 from tunemark.plugin.descriptors import TokenizerSpec as TokenizerSpec
 from tunemark.plugin.descriptors import ToolReading as ToolReading
+from tunemark.plugin.hardware import DeviceFacts as DeviceFacts
+from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.plugin.hooks import hookimpl as hookimpl
 from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import DecodesIds as DecodesIds
 from tunemark.plugin.protocols import Device as Device
+from tunemark.plugin.protocols import DrivesChips as DrivesChips
+from tunemark.plugin.protocols import GathersFullState as GathersFullState
 from tunemark.plugin.protocols import HasChatTemplate as HasChatTemplate
 from tunemark.plugin.protocols import HasMonitor as HasMonitor
 from tunemark.plugin.protocols import HasTokenizerFiles as HasTokenizerFiles
@@ -43,6 +49,7 @@ from tunemark.plugin.protocols import ReadsToolOutput as ReadsToolOutput
 from tunemark.plugin.protocols import ReportsUnrestoredState as ReportsUnrestoredState
 from tunemark.plugin.protocols import RunsRemotely as RunsRemotely
 from tunemark.plugin.protocols import StartedJob as StartedJob
+from tunemark.plugin.protocols import StatesDeviceFacts as StatesDeviceFacts
 from tunemark.plugin.protocols import Tokenizer as Tokenizer
 from tunemark.plugin.protocols import TokenizesChats as TokenizesChats
 from tunemark.plugin.protocols import WatchesJobs as WatchesJobs

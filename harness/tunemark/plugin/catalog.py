@@ -162,6 +162,10 @@ class Catalog:
         own = _on(name, device)
         return every[own] if own in every else self._look_up("strategy", own if self._is_taken(own) else name, usable)
 
+    def search_names(self) -> set[str]:
+        """The names of strategies that stand for a layout search."""
+        return {strategy.name for strategy in self.strategies().values() if strategy.is_search}
+
     def _is_taken(self, strategy: str) -> bool:
         return ("tunemark_strategies", strategy) in self._taken
 

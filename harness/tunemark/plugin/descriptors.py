@@ -14,6 +14,8 @@ from typing import Any, Literal
 PieceRole = Literal["prompt", "response"]
 Severity = Literal["invalid", "suspect", "unknown", "note"]
 LayerType = Literal["sliding_attention", "full_attention"]
+MeshDegree = Literal["single", "data", "shard", "tensor", "pipeline"]
+Schedule = Literal["1f1b", "gpipe", "interleaved", "zb", "zbv"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,11 @@ class Architecture:
     matrices (gate, up, down) instead of two. norm_bias: LayerNorm with a bias, not RMSNorm. norms_per_layer: each of
     hidden_size. qk_norm: norms of queries and of keys, "head": one weight of head_dim for all heads; "projection":
     over the whole projection. learned_positions: a table of max_position_embeddings x hidden_size.
+
+    The last four are not passed to the worker. fused_projections: queries, keys and values are one matrix product, gate
+    and up another. eager_attention: attention is several of torch's operators, not one. post_norm: blocks end in a
+    norm, whose output is scaled before it is cast down. adaptable_matrices: the matrices of a layer that LoRA can adapt
+    by the module's names; None where these are Llama's.
     """
 
     model_type: str
@@ -59,6 +66,10 @@ class Architecture:
     norms_per_layer: int = 2
     qk_norm: Literal["head", "projection"] | None = None
     learned_positions: bool = False
+    fused_projections: bool = False
+    eager_attention: bool = False
+    post_norm: bool = False
+    adaptable_matrices: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
@@ -74,9 +85,11 @@ class Architecture:
         """The fields for the worker and for listings. From layer_types on, fields with Llama's values are omitted, as
         not every transformers configuration class accepts them."""
         names = [f.name for f in fields(self)]
+        names = names[: names.index("fused_projections")]
         always = names[: names.index("layer_types")]
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {f.name: values[f.name] for f in fields(self) if f.name in always or values[f.name] != f.default}
+        defaults = {f.name: f.default for f in fields(self)}
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if name in always or value != defaults[name]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +222,43 @@ def _nothing_refused(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutSettings:
+    """The settings of a layout that a strategy's options change; each is read from the strategy of one degree.
+
+    reshard ("shard"): gathered parameters are freed after the forward pass. sequence_parallel ("tensor"): ranks also
+    divide the tokens between matrices. schedule, virtual ("pipeline"): the order of passes, and each rank's stages.
+    """
+
+    reshard: bool = True
+    sequence_parallel: bool = False
+    schedule: Schedule = "1f1b"
+    virtual: int = 1
+
+
+def _no_settings(options: Mapping[str, str]) -> LayoutSettings:
+    return LayoutSettings()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StrategyLayout:
+    """How a strategy shares a model and a batch among processes, for predictions and for the layout search.
+
+    degree: what the processes of its axis do. "data": each holds the whole model and has a share of the batch; "shard":
+    the same, but they shard parameters, gradients and optimizer states; "tensor": they divide every matrix; "pipeline":
+    each holds some of the layers; "single": one process does everything, and there is no axis.
+    order: place of the axis in a combination, the lowest outermost; processes that communicate most are innermost.
+    search_options: the sets of options that the search tries, in order; calibration_options: further sets, besides its
+    defaults, that a calibration measures. settings: from its options, the settings of the layout.
+    """
+
+    degree: MeshDegree
+    order: int = 0
+    search_options: tuple[Mapping[str, str], ...] = ({},)
+    calibration_options: tuple[Mapping[str, str], ...] = ()
+    settings: Callable[[Mapping[str, str]], LayoutSettings] = _no_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Strategy:
     """A parallelization strategy.
 
@@ -223,7 +273,7 @@ class Strategy:
     them; None where it does. Called at planning time, for each strategy of a combination.
     minimum_versions: by module name, the oldest version that the training interpreter may have.
     is_search: stands for a layout that the harness chooses among the device's other strategies before measuring; its
-    runtime is never loaded.
+    runtime is never loaded. layout: what predictions and the search need; None where it is neither predicted nor tried.
     can_evaluate: every process can compute a batch's logits between training steps. can_save: every process has the
     whole module, or the runtime has `full_state`.
     """
@@ -240,6 +290,7 @@ class Strategy:
     refusal: Callable[[Sequence[StrategyAxis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
     minimum_versions: Mapping[str, str] = field(default_factory=dict)
     is_search: bool = False
+    layout: StrategyLayout | None = None
     can_evaluate: bool = False
     can_save: bool = False
 
@@ -354,7 +405,8 @@ class Importer:
     log: "module:callable" () -> `LogReader`, for output that is read line by line, or None.
     document: "module:callable" (id, source, text) -> Sequence[Claim], for a file that is read as a whole, or None; it
     raises `BadData` where the text has its format but is broken. is_document: "module:callable" (head) -> bool, called
-    with the file's first 64 KiB. meaning: what the tool's figure counts, in a sentence.
+    with the file's first 64 KiB. meaning: what the tool's figure counts, in a sentence. priority: the importer that is
+    asked first has the highest; one that reads lines of any program has less than 0.
     """
 
     name: str
@@ -363,6 +415,7 @@ class Importer:
     document: str | None = None
     is_document: str | None = None
     description: str = ""
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if (self.log is None) == (self.document is None) or (self.document is None) != (self.is_document is None):

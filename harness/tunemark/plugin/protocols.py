@@ -21,6 +21,7 @@ from tunemark.plugin.descriptors import (
     Strategy,
     ToolReading,
 )
+from tunemark.plugin.hardware import DeviceFacts
 
 
 @runtime_checkable
@@ -116,6 +117,22 @@ class RunsRemotely(Protocol):
 
     def remote_launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
         """Processes, threads and environment of a job there, independent of this machine's cores."""
+
+
+@runtime_checkable
+class DrivesChips(Protocol):
+    """Optional for a `Device`: says which chips it is for, so that these can be planned by name on any machine."""
+
+    def drives(self, chip: str) -> bool:
+        """Whether it is the device for this chip. chip: its name in the table of chips (`tunemark.physics.chips`)."""
+
+
+@runtime_checkable
+class StatesDeviceFacts(Protocol):
+    """Optional for a `Device` whose chips are in no table: states what predictions assume until it is calibrated."""
+
+    def assumed_facts(self, launch: LaunchConfig) -> DeviceFacts:
+        """The facts of what one process of such a job occupies; `source` says in words where they are from."""
 
 
 class LauncherSession(Protocol):

@@ -19,6 +19,7 @@ from tunemark.plugin.catalog import INTERFACE
 _HOOKS = "tunemark.plugin.hooks"
 _MODULES = (
     "tunemark.plugin.descriptors",
+    "tunemark.plugin.hardware",
     "tunemark.plugin.protocols",
     "tunemark.plugin.claims",
     "tunemark_worker.capabilities",

@@ -4,12 +4,12 @@ Entry points: `convert_plan(plan)` or `convert_row(row)` return a `Workload` and
 `DeviceFacts` (a calibration on the machine replaces its `efficiency`), `predict(work, layout, device)` a `Prediction`.
 """
 
+from tunemark.plugin.hardware import DeviceFacts as DeviceFacts
+from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.predict.chip_facts import device_facts as device_facts
 from tunemark.predict.cost_model import find_layout_error as find_layout_error
 from tunemark.predict.cost_model import predict as predict
 from tunemark.predict.cost_model import predict_memory as predict_memory
-from tunemark.predict.hardware_rates import DeviceFacts as DeviceFacts
-from tunemark.predict.hardware_rates import Efficiency as Efficiency
 from tunemark.predict.layout import RankLayout as RankLayout
 from tunemark.predict.layout import SoftwareStack as SoftwareStack
 from tunemark.predict.layout import Workload as Workload

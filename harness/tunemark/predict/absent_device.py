@@ -12,6 +12,7 @@ from tunemark.experiment.value_parsing import parse_strategy_terms
 from tunemark.physics.peaks import explain_missing_peak, find_chip
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Model
+from tunemark.plugin.protocols import DrivesChips
 from tunemark.predict.candidates import CandidateSpace
 from tunemark.predict.chip_facts import device_facts
 from tunemark.predict.plan_conversion import make_workload
@@ -48,15 +49,15 @@ class AbsentDeviceSearch:
 
 
 def is_absent_device(point: GridPoint, catalog: Catalog) -> bool:
-    """Whether a grid point asks for strategy auto on a chip by name instead of on a plugin's device."""
+    """Whether a grid point asks for a search on a chip by name instead of on a plugin's device."""
     if point["device"] == "auto" or point["device"] in catalog.devices():
         return False
     try:
-        names = [factor.name for factor in parse_strategy_terms(point["strategy"])]
+        terms = parse_strategy_terms(point["strategy"])
         find_chip(point["device"])
     except (ValueError, TunemarkError):
         return False
-    return names == ["auto"]
+    return [term.name for term in terms] in [[name] for name in catalog.search_names()]
 
 
 def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDeviceSearch:
@@ -96,14 +97,16 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             next=f"--precision with one of: {', '.join(facts.peak_flops)}",
         )
     each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
-    strategies = find_searched_strategies(catalog, "rocm" if "MI" in chip.name else "cuda")
+    drivers = (each for each in catalog.devices().values() if isinstance(each, DrivesChips) and each.drives(chip.name))
+    driver = next((each.name for each in drivers), "")
+    strategies = find_searched_strategies(catalog, driver)
     settings = {"sequence": sequence, "method": str(method), "precision": precision, "batching": point["batching"]}
     name = ":".join([factor.name, *(f"{k}={v}" for k, v in sorted(factor.options.items()))])
     asked = SearchProblem(
         work=work,
         space=CandidateSpace(
             ranks=ranks,
-            strategies=frozenset(strategies),
+            strategies=tuple(strategies.values()),
             global_batch=global_batch,
             micro_batches=None if "micro_batch" in free else (int(point["micro_batch"]),),
             checkpointings=("none", "selective", "full") if "checkpointing" in free else (str(point["checkpointing"]),),

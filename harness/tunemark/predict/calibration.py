@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import math
 import re
@@ -22,14 +23,24 @@ from typing import Any
 
 from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
-from tunemark.predict import cost_model, hardware_rates
-from tunemark.predict import layout as layouts
+from tunemark.plugin.hardware import DeviceFacts, Efficiency
 from tunemark.predict.cost_model import predict
-from tunemark.predict.hardware_rates import DeviceFacts, Efficiency
 from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.prediction import Prediction
 
 SCHEMA = 1
+# The modules whose formulas the constants of a calibration were fitted with.
+FORMULA_MODULES = (
+    "tunemark.physics.flops",
+    "tunemark.physics.parameters",
+    "tunemark.plugin.hardware",
+    "tunemark.predict.calibration",
+    "tunemark.predict.cost_model",
+    "tunemark.predict.hardware_rates",
+    "tunemark.predict.layout",
+    "tunemark.predict.prediction",
+    "tunemark.predict.worker_footprint",
+)
 # Smallest residual that is claimed for a prediction: two identical runs differ by as much.
 MIN_RESIDUAL = 0.03
 
@@ -57,7 +68,7 @@ class CalibrationFingerprint:
 class MechanismCost:
     """Measured cost of one kind of parallelism, or of selective recomputation. communication: factor on the predicted
     exposed seconds of communication. unit_s: seconds added for every unit of its work: a layer of a micro-batch, or of
-    a step for `ddp`, a layer's pass or scatter for `fsdp`, a micro-batch of a stage for `pp`."""
+    a step for "data", a layer's pass or scatter for "shard", a micro-batch of a stage for "pipeline"."""
 
     communication: float = 1.0
     unit_s: float = 0.0
@@ -111,14 +122,15 @@ def predict_calibrated(
 
 
 # Key of `Prediction.communicated_bytes` by mechanism.
-_TRAFFIC_KINDS = {"ddp": "data", "fsdp": "data", "tp": "tensor", "pp": "pipeline"}
+_TRAFFIC_KINDS = {"data": "data", "shard": "data", "tensor": "tensor", "pipeline": "pipeline"}
 # Selective recomputation costs more than what it computes again: torch decides at every operation whether to keep its
 # output.
 SELECTIVE = "selective"
 
 
 def count_mechanism_units(work: Workload, layout: RankLayout) -> dict[str, float]:
-    """Units of work (`MechanismCost.unit_s`) of each mechanism in a layout, in a step of the rank that has most."""
+    """Units of work (`MechanismCost.unit_s`) of each mechanism (a `MeshDegree`, or selective recomputation) in a
+    layout, in a step of the rank that has most."""
     layers = math.ceil(work.architecture.num_hidden_layers / layout.pipeline)
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     found: dict[str, float] = {}
@@ -126,13 +138,13 @@ def count_mechanism_units(work: Workload, layout: RankLayout) -> dict[str, float
         found[SELECTIVE] = float(layers * accumulation)
     if layout.zero == 3 and layout.shard > 1:
         # Gathers in both passes of each micro-batch, and one scatter of the summed gradients.
-        found["fsdp"] = (layers + 1.0) * (2.0 * accumulation + 1.0)
+        found["shard"] = (layers + 1.0) * (2.0 * accumulation + 1.0)
     if layout.data > layout.shard or (layout.data > 1 and layout.zero == 0):
-        found["ddp"] = layers + 1.0
+        found["data"] = layers + 1.0
     if layout.tensor > 1:
-        found["tp"] = float(layers * accumulation)
+        found["tensor"] = float(layers * accumulation)
     if layout.pipeline > 1:
-        found["pp"] = float(accumulation * layout.virtual)
+        found["pipeline"] = float(accumulation * layout.virtual)
     return found
 
 
@@ -173,10 +185,10 @@ def find_calibration(fingerprint: CalibrationFingerprint, where: Path | None = N
 
 @functools.cache
 def digest_cost_model() -> str:
-    """Digest of the cost model's source code."""
+    """Digest of the source code of all formulas that a prediction takes."""
     digest = hashlib.sha256()
-    for module in (cost_model, layouts, hardware_rates):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for name in FORMULA_MODULES:
+        digest.update(Path(str(importlib.import_module(name).__file__)).read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.calibration import (
     MIN_RESIDUAL,
     MechanismCost,
@@ -16,7 +17,6 @@ from tunemark.predict.calibration import (
     predict_calibrated,
 )
 from tunemark.predict.cost_model import matmul_seconds, predict
-from tunemark.predict.hardware_rates import DeviceFacts
 from tunemark.predict.layout import RankLayout, Workload
 
 # Standard deviation of measurement noise in the logarithm of a step time.

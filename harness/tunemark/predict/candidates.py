@@ -1,37 +1,40 @@
 """Enumerate the candidate layouts of a search: all that a device's strategies can make of its ranks, with settings.
 
-The strategies are ours (`none`, `ddp`, `fsdp`, `tp`, `pp`) and their products on one mesh, all with the same global
-batch. The axis that communicates most is innermost: pipeline, replicas, shards, tensor ranks.
+The strategies are those that describe their layout (`StrategyLayout`), alone and in combinations on one mesh, all with
+the same global batch.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tunemark.plugin.descriptors import StrategyAxis
+from tunemark.experiment.mesh_layout import format_axes
+from tunemark.plugin.descriptors import MeshDegree, Strategy, StrategyAxis
 from tunemark.predict.layout import RankLayout
 from tunemark.predict.plan_conversion import make_layout
 
-# Numbers of virtual stages of a rank: doubling it halves the bubble and doubles what the pipeline sends.
-VIRTUAL_STAGES = (2, 4)
-# Without zero-bubble schedules, which the cost model does not cover.
-SCHEDULES = ("1f1b", "gpipe", "interleaved")
+_SpannedAxis = tuple[Strategy, StrategyAxis]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateSpace:
-    """What is enumerated. ranks: processes of a distributed strategy on this size. strategies: names of those
-    available. micro_batches: None for every divisor. alone: whether strategy none (one process) can use this size."""
+    """What is enumerated. ranks: processes of a distributed strategy on this size. strategies: those available.
+    micro_batches: None for every divisor. alone: whether one process can use this size."""
 
     ranks: int
-    strategies: frozenset[str]
+    strategies: tuple[Strategy, ...]
     global_batch: int
     micro_batches: tuple[int, ...] | None = None
     checkpointings: tuple[str, ...] = ("none", "selective", "full")
     alone: bool = False
+
+    def of_degree(self, degree: MeshDegree) -> list[Strategy]:
+        """The strategies whose processes do this with the model and the batch."""
+        return [each for each in self.strategies if each.layout is not None and each.layout.degree == degree]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +56,7 @@ class Candidate:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(axis.strategy for axis in self.axes) or ("none",)
+        return tuple(axis.strategy for axis in self.axes) or (self.strategy,)
 
     @property
     def settings(self) -> dict[str, int | str]:
@@ -67,41 +70,30 @@ class Candidate:
 
 def enumerate_candidates(space: CandidateSpace) -> Iterator[Candidate]:
     """All candidates, in no particular order, including those that a strategy refuses."""
-    if space.alone and "none" in space.strategies:
-        yield from _vary_settings(space, (), 1)
-    if space.ranks == 1 and space.alone:
-        return
-    pipelines = _divisors(space.ranks) if "pp" in space.strategies else (1,)
+    if space.alone:
+        for strategy in space.of_degree("single"):
+            yield from _vary_settings(space, strategy.name, (), 1)
+        if space.ranks == 1:
+            return
+    pipelines = _divisors(space.ranks) if space.of_degree("pipeline") else (1,)
     for pipeline in pipelines:
         rest = space.ranks // pipeline
-        for tensor in _divisors(rest) if "tp" in space.strategies else (1,):
+        for tensor in _divisors(rest) if space.of_degree("tensor") else (1,):
             data = rest // tensor
             if space.global_batch % data:
                 continue
-            for stages in _pipeline_axes(pipeline):
-                for states in _data_axes(data, space.strategies):
-                    for cut in _tensor_axes(tensor):
-                        axes = (*stages, *states, *cut)
-                        if axes:
-                            yield from _vary_settings(space, axes, data)
+            for parts in itertools.product(
+                _axes(space, "pipeline", pipeline), _data_axes(space, data), _axes(space, "tensor", tensor)
+            ):
+                spanned = sorted(itertools.chain(*parts), key=_axis_order)
+                if spanned and _can_combine([strategy for strategy, _ in spanned]):
+                    yield from _vary_settings(space, format_axes([axis for _, axis in spanned]), spanned, data)
 
 
-def format_axes(axes: Sequence[StrategyAxis]) -> str:
-    """The strategy of these axes as `--strategy` takes it and runs are named; a single axis is written without its
-    degree."""
-    if not axes:
-        return "none"
-    words = []
-    for axis in axes:
-        degree = [str(axis.degree)] if len(axes) > 1 else []
-        words.append(":".join([axis.strategy, *degree, *(f"{k}={v}" for k, v in sorted(axis.options.items()))]))
-    return "+".join(words)
-
-
-def _vary_settings(space: CandidateSpace, axes: tuple[StrategyAxis, ...], data: int) -> Iterator[Candidate]:
+def _vary_settings(space: CandidateSpace, name: str, spanned: Sequence[_SpannedAxis], data: int) -> Iterator[Candidate]:
     """The candidates of one mesh: every micro-batch with every kind of checkpointing. data: number of replicas."""
     each = space.global_batch // data
-    name = format_axes(axes)
+    axes, strategies = tuple(axis for _, axis in spanned), [strategy for strategy, _ in spanned]
     for micro_batch in _divisors(each) if space.micro_batches is None else space.micro_batches:
         if each % micro_batch:
             continue
@@ -109,45 +101,51 @@ def _vary_settings(space: CandidateSpace, axes: tuple[StrategyAxis, ...], data: 
             yield Candidate(
                 strategy=name,
                 axes=axes,
-                layout=make_layout(axes, micro_batch=micro_batch, checkpointing=checkpointing),
+                layout=make_layout(axes, strategies, micro_batch=micro_batch, checkpointing=checkpointing),
                 gradient_accumulation=each // micro_batch,
             )
 
 
-def _pipeline_axes(pipeline: int) -> list[tuple[StrategyAxis, ...]]:
-    if pipeline == 1:
+def _axes(space: CandidateSpace, kind: MeshDegree, degree: int) -> list[tuple[_SpannedAxis, ...]]:
+    """The axes of one kind with each set of options that its strategies have the search try; none of degree 1."""
+    if degree == 1:
         return [()]
-    found: list[tuple[StrategyAxis, ...]] = []
-    for schedule in SCHEDULES:
-        options: dict[str, str] = {} if schedule == "1f1b" else {"schedule": schedule}
-        several = [{"virtual": str(v)} if v != 2 else {} for v in VIRTUAL_STAGES] if schedule == "interleaved" else [{}]
-        found += [(StrategyAxis(strategy="pp", degree=pipeline, options={**options, **more}),) for more in several]
-    return found
+    return [
+        ((strategy, StrategyAxis(strategy=strategy.name, degree=degree, options=options)),)
+        for strategy in space.of_degree(kind)
+        if strategy.layout is not None
+        for options in strategy.layout.search_options
+    ]
 
 
-def _data_axes(data: int, strategies: frozenset[str]) -> list[tuple[StrategyAxis, ...]]:
+def _data_axes(space: CandidateSpace, data: int) -> list[tuple[_SpannedAxis, ...]]:
     """How replicas hold parameters, gradients and optimizer states: replicated, sharded, or sharded within groups."""
+    found = _axes(space, "data", data)
     if data == 1:
-        return [()]
-    found: list[tuple[StrategyAxis, ...]] = []
-    if "ddp" in strategies:
-        found.append((StrategyAxis(strategy="ddp", degree=data),))
-    if "fsdp" in strategies:
-        found.append((StrategyAxis(strategy="fsdp", degree=data),))
-        found.append((StrategyAxis(strategy="fsdp", degree=data, options={"reshard": "false"}),))
-    if {"ddp", "fsdp"} <= strategies:
-        for shard in _divisors(data)[1:-1]:
-            found.append(
-                (StrategyAxis(strategy="ddp", degree=data // shard), StrategyAxis(strategy="fsdp", degree=shard))
+        return found
+    found += _axes(space, "shard", data)
+    for (copies, shards), degree in itertools.product(
+        itertools.product(space.of_degree("data"), space.of_degree("shard")), _divisors(data)[1:-1]
+    ):
+        found.append(
+            (
+                (copies, StrategyAxis(strategy=copies.name, degree=data // degree)),
+                (shards, StrategyAxis(strategy=shards.name, degree=degree)),
             )
+        )
     return found
 
 
-def _tensor_axes(tensor: int) -> list[tuple[StrategyAxis, ...]]:
-    if tensor == 1:
-        return [()]
-    options: list[dict[str, str]] = [{}, {"sequence_parallel": "true"}]
-    return [(StrategyAxis(strategy="tp", degree=tensor, options=each),) for each in options]
+def _axis_order(spanned: _SpannedAxis) -> int:
+    layout = spanned[0].layout
+    return 0 if layout is None else layout.order
+
+
+def _can_combine(strategies: Sequence[Strategy]) -> bool:
+    """Whether one runtime spans all these axes."""
+    return len(strategies) == 1 or (
+        strategies[0].product is not None and len({strategy.product for strategy in strategies}) == 1
+    )
 
 
 @cache

@@ -13,8 +13,8 @@ from tunemark.errors import BadData
 from tunemark.physics.chips import Chip
 from tunemark.physics.interconnects import find_interconnect
 from tunemark.physics.peaks import find_chip
+from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.efficiency_constants import find_class_efficiency
-from tunemark.predict.hardware_rates import DeviceFacts
 
 # Memory bandwidth (bytes/s) of chips for which the table of chips has none because variants differ or no page confirms
 # it: that of the faster variant, as vendors state it.

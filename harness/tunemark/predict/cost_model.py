@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from tunemark.physics.flops import mean_visible_keys
 from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.plugin.descriptors import Architecture
-from tunemark.predict.hardware_rates import DeviceFacts, collective_seconds, message_seconds
+from tunemark.plugin.hardware import DeviceFacts
+from tunemark.predict.hardware_rates import collective_seconds, message_seconds
 from tunemark.predict.layout import TORCH, RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes, Prediction, StepSeconds
 from tunemark.predict.worker_footprint import PRECISION_BYTES, compute_footprint, has_footprint
@@ -524,10 +525,7 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     """
     if has_footprint(work):
         tensors = compute_footprint(work, layout).bytes
-        # The workspace is that of an accelerator's runtime; on a CPU only tensors are counted.
-        if device.kind == "cpu":
-            return tensors
-        return replace(tensors, workspace=tensors.workspace + _WORKSPACE_BYTES)
+        return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
     a, stack = work.architecture, work.stack
     stages = _layers_by_stage(work, layout)
     own = _rank_parameters(a, layout, stages)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunemark.predict.hardware_rates import Efficiency
+from tunemark.plugin.hardware import Efficiency
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,72 +1,8 @@
-"""Hardware rates for the cost model: one device, its network, the efficiency reached on each, time of collectives.
-
-Rates are those of data sheets; the efficiencies that are defaults here are assumed, neither fitted nor measured."""
+"""Time of collectives and messages on a device's links, for the cost model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Efficiency:
-    """Shares of data-sheet rates that are reached, and costs that no data sheet states.
-
-    gemm: share of the peak by precision, for large matrices. gemm_tile: start and end of a product in steps of k: it
-    takes 1 + gemm_tile / k of its ideal time. attention: share of the 16-bit peak in fused attention of long sequences,
-    counting causal FLOPs only; attention_portable: factor on it for kernels written for an earlier class. memory: share
-    of the bandwidth in elementwise work. intra, inter: share of the links within and between nodes. host_s: seconds of
-    the launching thread per operation; host_order: how far it runs ahead of the kernels, as the order of the p-norm
-    that joins both times, 1 where it does not (a CPU does both). tensor_hidden, data_hidden: largest share of a
-    collective that overlap hides. straggle: share added to a step for every doubling of nodes. step_s: seconds once a
-    step. cast: time of casts to 8 or 4 bits over that of their traffic. optimizer: the same for an optimizer step.
-    """
-
-    gemm: Mapping[str, float] = field(default_factory=dict)
-    gemm_tile: float = 64.0
-    attention: float = 0.45
-    attention_portable: float = 1.0
-    memory: float = 0.75
-    intra: float = 0.7
-    inter: float = 0.7
-    host_s: float = 30e-6
-    host_order: float = 4.0
-    tensor_hidden: float = 0.6
-    data_hidden: float = 0.85
-    straggle: float = 0.01
-    step_s: float = 3e-3
-    cast: float = 1.0
-    optimizer: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeviceFacts:
-    """One device (what a rank occupies) and its links.
-
-    kind: chip class whose efficiency is used. peak_flops: FLOP/s, dense, by precision. node: devices joined by the fast
-    links. intra_bytes_per_s, inter_bytes_per_s: of one device in one direction, within and between nodes. units:
-    multiprocessors that share the tiles of a matrix product, 0 if unknown. host_bytes_per_s: to host memory, and the
-    same back, where faster than a bus, else 0. intra_s, inter_s: latency of one message. residual, memory_residual:
-    standard deviation of the logarithm of predicted time and memory. assumptions: sentences on what no source states.
-    """
-
-    name: str
-    kind: str
-    peak_flops: Mapping[str, float]
-    memory_bytes: float | None
-    bandwidth_bytes_per_s: float
-    node: int
-    intra_bytes_per_s: float
-    inter_bytes_per_s: float
-    units: int = 0
-    host_bytes_per_s: float = 0.0
-    intra_s: float = 5e-6
-    inter_s: float = 15e-6
-    efficiency: Efficiency = Efficiency()
-    residual: float = 0.2
-    memory_residual: float = 0.1
-    source: str = ""
-    assumptions: tuple[str, ...] = ()
+from tunemark.plugin.hardware import DeviceFacts
 
 
 def collective_seconds(

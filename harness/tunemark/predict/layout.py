@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunemark.physics.flops import ALL_WEIGHTS, TrainedWeights
-from tunemark.plugin.descriptors import Architecture
+from tunemark.plugin.descriptors import Architecture, Schedule
 
 Recompute = Literal["none", "selective", "full"]
-Schedule = Literal["1f1b", "gpipe", "interleaved", "zb", "zbv"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,27 +64,6 @@ class RankLayout:
     @property
     def ranks(self) -> int:
         return self.data * self.tensor * self.pipeline * self.context
-
-    def words(self) -> str:
-        """The layout as `--strategy` takes it, with similar terms for what that does not offer (ZeRO 1 and 2, context
-        and expert parallelism); "none" for one rank."""
-        parts = []
-        if self.pipeline > 1:
-            virtual = f":virtual={self.virtual}" if self.virtual not in (1, 2) else ""
-            schedule = f":schedule={self.schedule}" if self.schedule != "1f1b" else ""
-            parts.append(f"pp:{self.pipeline}{schedule}{virtual}")
-        replicas = self.data * self.context // self.shard if self.zero == 3 else self.data
-        if replicas > 1:
-            parts.append(f"zero{self.zero}:{replicas}" if self.zero in (1, 2) else f"ddp:{replicas}")
-        if self.zero == 3 and self.shard > 1:
-            parts.append(f"fsdp:{self.shard}" + ("" if self.reshard else ":reshard=false"))
-        if self.context > 1:
-            parts.append(f"cp:{self.context}")
-        if self.expert > 1:
-            parts.append(f"ep:{self.expert}")
-        if self.tensor > 1:
-            parts.append(f"tp:{self.tensor}" + (":sequence_parallel=true" if self.sequence_parallel else ""))
-        return "+".join(parts) or "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

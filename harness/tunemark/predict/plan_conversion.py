@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 from tunemark.experiment.plan import Plan
 from tunemark.physics import ALL_WEIGHTS, TrainedWeights
-from tunemark.plugin.descriptors import Architecture, StrategyAxis
+from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
 from tunemark.predict import worker_footprint
-from tunemark.predict.layout import TORCH, RankLayout, Recompute, Schedule, SoftwareStack, Workload
+from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
 
-_SCHEDULES: dict[str, Schedule] = {"gpipe": "gpipe", "interleaved": "interleaved", "zb": "zb", "zbv": "zbv"}
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
 
 
@@ -21,12 +21,11 @@ def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
     The device is separate: `device_facts(plan.accelerator.chip)`, or a calibration of the machine.
     """
     spec = plan.spec
-    strange = [axis.strategy for axis in plan.axes if axis.strategy not in ("ddp", "fsdp", "tp", "pp")]
-    if strange or (not plan.axes and plan.strategy.name != "none"):
-        return f"the cost model does not know the strategy {(strange or [plan.strategy.name])[0]!r}"
-    return make_plan_workload(plan), make_layout(
-        plan.axes, micro_batch=spec.micro_batch, checkpointing=spec.checkpointing
-    )
+    unknown = [strategy.name for strategy in plan.strategies if strategy.layout is None]
+    if unknown:
+        return f"the cost model does not know the strategy {unknown[0]!r}"
+    layout = make_layout(plan.axes, plan.strategies, micro_batch=spec.micro_batch, checkpointing=spec.checkpointing)
+    return make_plan_workload(plan), layout
 
 
 def make_plan_workload(plan: Plan) -> Workload:
@@ -44,25 +43,27 @@ def make_plan_workload(plan: Plan) -> Workload:
     )
 
 
-def make_layout(axes: Sequence[StrategyAxis], *, micro_batch: int, checkpointing: str) -> RankLayout:
-    """The layout of a mesh of our strategies. Zero-bubble schedules are timed as interleaved ones."""
-    degrees = {axis.strategy: axis.degree for axis in axes}
-    options = {axis.strategy: axis.options for axis in axes}
-    sharded = degrees.get("fsdp", 1)
-    pipe = options.get("pp", {})
-    schedule = _SCHEDULES.get(pipe.get("schedule", "1f1b"), "1f1b")
-    virtual = int(pipe.get("virtual", "2")) if schedule in ("interleaved", "zb", "zbv") else 1
-    pipeline = degrees.get("pp", 1)
+def make_layout(
+    axes: Sequence[StrategyAxis], strategies: Sequence[Strategy], *, micro_batch: int, checkpointing: str
+) -> RankLayout:
+    """The layout of a mesh. strategies: of the axes. Zero-bubble schedules are timed as interleaved ones."""
+    degrees = dict.fromkeys(get_args(MeshDegree), 1)
+    settings = dict.fromkeys(get_args(MeshDegree), LayoutSettings())
+    for axis, strategy in zip(axes, strategies, strict=False):
+        assert strategy.layout is not None, "other strategies are refused earlier"
+        degrees[strategy.layout.degree] *= axis.degree
+        settings[strategy.layout.degree] = strategy.layout.settings(axis.options)
+    pipeline = degrees["pipeline"]
     return RankLayout(
-        data=degrees.get("ddp", 1) * sharded,
-        shard=sharded,
-        zero=3 if sharded > 1 else 0,
-        reshard=options.get("fsdp", {}).get("reshard", "true") == "true",
-        tensor=degrees.get("tp", 1),
-        sequence_parallel=options.get("tp", {}).get("sequence_parallel", "false") == "true",
+        data=degrees["data"] * degrees["shard"],
+        shard=degrees["shard"],
+        zero=3 if degrees["shard"] > 1 else 0,
+        reshard=settings["shard"].reshard,
+        tensor=degrees["tensor"],
+        sequence_parallel=settings["tensor"].sequence_parallel,
         pipeline=pipeline,
-        virtual=virtual if pipeline > 1 else 1,
-        schedule=schedule,
+        virtual=settings["pipeline"].virtual if pipeline > 1 else 1,
+        schedule=settings["pipeline"].schedule,
         recompute=_RECOMPUTE.get(checkpointing, "none"),
         micro_batch=micro_batch,
     )

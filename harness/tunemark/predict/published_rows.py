@@ -18,9 +18,9 @@ from tunemark.errors import BadData, TunemarkError
 from tunemark.physics.parameters import count_parameters, make_architecture
 from tunemark.physics.peaks import parse_precision
 from tunemark.plugin.descriptors import Architecture
+from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.chip_facts import device_facts
 from tunemark.predict.cost_model import LOW_PRECISIONS, find_layout_error, predict, predict_memory
-from tunemark.predict.hardware_rates import DeviceFacts
 from tunemark.predict.layout import (
     COMPILED_HEAD_BYTES,
     MEGATRON,
@@ -78,6 +78,28 @@ class UnconvertibleRow:
 
     id: str
     reason: str
+
+
+def format_layout(layout: RankLayout) -> str:
+    """A row's layout in the terms of `--strategy`, with similar ones for what that does not offer (ZeRO 1 and 2,
+    context and expert parallelism); "none" for one rank."""
+    parts = []
+    if layout.pipeline > 1:
+        virtual = f":virtual={layout.virtual}" if layout.virtual not in (1, 2) else ""
+        schedule = f":schedule={layout.schedule}" if layout.schedule != "1f1b" else ""
+        parts.append(f"pp:{layout.pipeline}{schedule}{virtual}")
+    replicas = layout.data * layout.context // layout.shard if layout.zero == 3 else layout.data
+    if replicas > 1:
+        parts.append(f"zero{layout.zero}:{replicas}" if layout.zero in (1, 2) else f"ddp:{replicas}")
+    if layout.zero == 3 and layout.shard > 1:
+        parts.append(f"fsdp:{layout.shard}" + ("" if layout.reshard else ":reshard=false"))
+    if layout.context > 1:
+        parts.append(f"cp:{layout.context}")
+    if layout.expert > 1:
+        parts.append(f"ep:{layout.expert}")
+    if layout.tensor > 1:
+        parts.append(f"tp:{layout.tensor}" + (":sequence_parallel=true" if layout.sequence_parallel else ""))
+    return "+".join(parts) or "none"
 
 
 def read_published_rows(path: str | Path) -> list[dict[str, str]]:

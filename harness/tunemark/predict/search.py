@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.calibration import MechanismCost, predict_calibrated
 from tunemark.predict.candidates import Candidate, CandidateSpace, enumerate_candidates
 from tunemark.predict.cost_model import find_layout_error, predict_memory
-from tunemark.predict.hardware_rates import DeviceFacts
 from tunemark.predict.layout import Workload
 from tunemark.predict.prediction import Prediction
 
@@ -32,8 +32,8 @@ _MAX_REASONS = 12
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardwareModel:
     """The hardware that layouts are predicted on. facts: of one rank of a distributed strategy; memory_bytes: that it
-    may use, None where unknown. alone, alone_bytes: the same for the single process of strategy none, where it can use
-    this size. source: origin of the figures, in words. is_shared: all ranks share one memory, memory_bytes is a rank's
+    may use, None where unknown. alone, alone_bytes: the same for a strategy of one process, where it can use this
+    size. source: origin of the figures, in words. is_shared: all ranks share one memory, memory_bytes is a rank's
     share. mechanisms: calibrated cost of each kind of parallelism."""
 
     facts: DeviceFacts
@@ -46,7 +46,7 @@ class HardwareModel:
 
     def of(self, candidate: Candidate) -> tuple[DeviceFacts, float | None]:
         if not candidate.axes:
-            assert self.alone is not None, "none is a candidate only where it can use the size"
+            assert self.alone is not None, "one process is a candidate only where it can use the size"
             return self.alone, self.alone_bytes
         return self.facts, self.memory_bytes
 
@@ -233,7 +233,7 @@ def choose_by_prediction(ranked: Sequence[RankedCandidate]) -> int:
     """Index of the candidate that is chosen by prediction alone: among those within the resolution of the fastest, the
     one with the fewest axes, then preferably without a pipeline, then the fastest."""
     near = [number for number, each in enumerate(ranked) if each.rate >= (1 - PREDICTION_RESOLUTION) * ranked[0].rate]
-    return min(near, key=lambda n: (len(ranked[n].candidate.axes), "pp" in ranked[n].candidate.names, n))
+    return min(near, key=lambda n: (len(ranked[n].candidate.axes), ranked[n].candidate.layout.pipeline > 1, n))
 
 
 def find_micro_batch_neighbours(ranked: Sequence[RankedCandidate], best: RankedCandidate) -> list[RankedCandidate]:

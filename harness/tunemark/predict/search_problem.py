@@ -1,12 +1,13 @@
 """Make a plan's layout search problem: its workload, the layouts that may be chosen, and the machine's hardware model.
 
-The hardware model comes from a calibration of the machine if one matches, else from the chip's published figures, else
-(a CPU) from assumptions; its `source` says which.
+The hardware model comes from a calibration of the machine if one matches, else from the chip's published figures or
+what its device assumes; its `source` says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from tunemark.experiment.planning import SEARCHED_SETTINGS
 from tunemark.physics.peaks import explain_missing_peak, find_chip
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, LaunchConfig, Strategy
+from tunemark.plugin.hardware import DeviceFacts, Efficiency
+from tunemark.plugin.protocols import StatesDeviceFacts
 from tunemark.predict.calibration import CalibrationFingerprint, digest_cost_model, find_calibration, find_torch_version
 from tunemark.predict.candidates import Candidate, CandidateSpace
 from tunemark.predict.chip_facts import device_facts
-from tunemark.predict.hardware_rates import DeviceFacts, Efficiency
 from tunemark.predict.layout import Workload
 from tunemark.predict.plan_conversion import make_plan_workload
 from tunemark.predict.search import HardwareModel, has_fitting_candidate
@@ -28,20 +30,6 @@ from tunemark.predict.search import HardwareModel, has_fitting_candidate
 # Share of a device's memory that training can use: the rest is the runtime's context, the communication library's
 # buffers, and what the allocator loses to fragmentation.
 USABLE_MEMORY_FRACTION = 0.92
-# Strategies that the cost model covers; others that plugins provide are not searched.
-SEARCHED_STRATEGIES = ("none", "ddp", "fsdp", "tp", "pp")
-
-# On a CPU no thread runs ahead of the kernels, and no core communicates while it computes.
-_CPU_EFFICIENCY = Efficiency(
-    gemm={"bf16": 0.6, "fp32": 0.6},
-    attention=0.1,
-    memory=0.7,
-    host_s=20e-6,
-    host_order=1.0,
-    data_hidden=0.0,
-    step_s=5e-3,
-    straggle=0.0,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,16 +60,16 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
     work = make_plan_workload(plan)
     strategies = find_searched_strategies(catalog, plan.device.name)
     ranks = plan.launch.processes
-    alone = "none" in strategies and is_single_process(plan, strategies["none"])
+    single = find_single_process(plan, strategies.values())
     space = CandidateSpace(
         ranks=ranks,
-        strategies=frozenset(strategies),
+        strategies=tuple(strategies.values()),
         global_batch=spec.global_batch,
         micro_batches=None if "micro_batch" in plan.free else (spec.micro_batch,),
         checkpointings=("none", "selective", "full") if "checkpointing" in plan.free else (spec.checkpointing,),
-        alone=alone,
+        alone=single is not None,
     )
-    ground = make_hardware_model(plan, ranks, strategies["none"] if alone else None)
+    ground = make_hardware_model(plan, ranks, single)
     for facts in filter(None, (ground.facts, ground.alone)):
         if work.precision not in facts.peak_flops:
             raise BadExperiment(
@@ -116,7 +104,7 @@ def find_smallest_size(asked: SearchProblem) -> int | None:
     sizes: list[int] = [*range(1, node), *range(node, 64 * node, node), *(node << n for n in range(6, 21))]
     for ranks in (n for n in sizes if n % asked.ranks_each == 0):
         batch = space.global_batch if each is None else each * ranks
-        trial = replace(space, ranks=ranks, global_batch=batch, alone=ranks == 1 and "none" in space.strategies)
+        trial = replace(space, ranks=ranks, global_batch=batch, alone=ranks == 1 and bool(space.of_degree("single")))
         ground = replace(asked.ground, alone=asked.ground.facts, alone_bytes=asked.ground.memory_bytes)
         if has_fitting_candidate(replace(asked.work, global_batch=batch), trial, ground, asked.refusal):
             return ranks // asked.ranks_each
@@ -130,8 +118,8 @@ def make_refusal(
 
     def refusal(candidate: Candidate) -> str | None:
         given = {**settings, **candidate.settings}
-        for axis in candidate.axes:
-            if why := strategies[axis.strategy].refusal(candidate.axes, a, given):
+        for name in candidate.names:
+            if why := strategies[name].refusal(candidate.axes, a, given):
                 return why
         return None
 
@@ -139,39 +127,37 @@ def make_refusal(
 
 
 def find_searched_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:
-    """The device's strategies that the cost model covers, by name."""
+    """The device's strategies that describe their layout, by name."""
     found = {}
-    for name in SEARCHED_STRATEGIES:
-        try:
+    for name in dict.fromkeys(strategy.name for strategy in catalog.strategies().values()):
+        with contextlib.suppress(TunemarkError):
             found[name] = catalog.strategy(name, device)
-        except TunemarkError:
-            continue
-    return found
+    return {name: strategy for name, strategy in found.items() if strategy.layout is not None}
 
 
-def is_single_process(plan: Plan, none: Strategy) -> bool:
-    """Whether one process can use the whole size."""
-    try:
-        return plan.device.launch(plan.accelerator, none).processes == 1
-    except TunemarkError:
-        return False
+def find_single_process(plan: Plan, strategies: Iterable[Strategy]) -> Strategy | None:
+    """The first of these strategies of one process, if that can use the whole size."""
+    for strategy in strategies:
+        if strategy.layout is not None and strategy.layout.degree == "single":
+            with contextlib.suppress(TunemarkError):
+                return strategy if plan.device.launch(plan.accelerator, strategy).processes == 1 else None
+    return None
 
 
-def make_hardware_model(plan: Plan, ranks: int, none: Strategy | None, where: Path | None = None) -> HardwareModel:
-    """The hardware model of a plan's machine. none: the strategy `none` of one process, or None where that cannot use
-    the size. where: the folder of calibrations, by default the user's."""
+def make_hardware_model(plan: Plan, ranks: int, single: Strategy | None, where: Path | None = None) -> HardwareModel:
+    """The hardware model of a plan's machine. single: a strategy of one process, or None where that cannot use the
+    size. where: the folder of calibrations, by default the user's."""
     accelerator = plan.accelerator
     whole = accelerator.memory_bytes
-    is_cpu = plan.device.name == "cpu"
     each = None if whole is None else USABLE_MEMORY_FRACTION * whole / ranks
     found = [find_calibration(make_calibration_fingerprint(plan, plan.launch), where)]
     alone = None
-    if none is not None:
-        launch = plan.device.launch(accelerator, none)
+    if single is not None:
+        launch = plan.device.launch(accelerator, single)
         found.append(find_calibration(make_calibration_fingerprint(plan, launch), where))
         alone = found[-1].facts if found[-1] else _find_uncalibrated_facts(plan, launch)
     facts = found[0].facts if found[0] else _find_uncalibrated_facts(plan, plan.launch)
-    if each is None and not is_cpu and facts.memory_bytes is not None:
+    if each is None and facts.memory_bytes is not None:
         # Published memory of a chip that is declared and not present on this machine.
         each = USABLE_MEMORY_FRACTION * facts.memory_bytes
     dates = sorted({one.made_utc for one in found if one})
@@ -183,9 +169,9 @@ def make_hardware_model(plan: Plan, ranks: int, none: Strategy | None, where: Pa
         facts=facts,
         memory_bytes=each,
         alone=alone,
-        alone_bytes=(None if whole is None else USABLE_MEMORY_FRACTION * whole) if is_cpu else each,
+        alone_bytes=(None if whole is None else USABLE_MEMORY_FRACTION * whole) if facts.shares_memory else each,
         source=source,
-        is_shared=is_cpu,
+        is_shared=facts.shares_memory,
         mechanisms=found[0].mechanisms if found[0] else {},
     )
 
@@ -206,43 +192,34 @@ def make_calibration_fingerprint(plan: Plan, launch: LaunchConfig) -> Calibratio
 def describe_uncalibrated_facts(plan: Plan) -> str:
     """What predictions are based on where nothing was calibrated, and how to calibrate."""
     advice = f"`tunemark calibrate --device {plan.device.name} --size {plan.accelerator.name}` measures this machine"
-    if plan.device.name == "cpu":
-        return f"figures assumed of a CPU core; {advice}"
+    if isinstance(plan.device, StatesDeviceFacts):
+        return f"{plan.device.assumed_facts(plan.launch).source}; {advice}"
     return f"published figures of {plan.accelerator.chip}, and shares fitted to published rows; {advice}"
 
 
 def find_base_facts(plan: Plan) -> DeviceFacts:
-    """Facts that a calibration starts from: the chip's published figures where they are known, else assumed ones."""
+    """Facts that a calibration starts from: the chip's published figures where they are known, else assumed ones, of
+    work that does not overlap."""
     try:
         return _find_uncalibrated_facts(plan, plan.launch)
     except BadExperiment:
-        return replace(make_cpu_facts(1, plan.launch.processes), name=plan.accelerator.chip, kind="unknown")
+        return DeviceFacts(
+            name=plan.accelerator.chip,
+            kind="unknown",
+            peak_flops={},
+            memory_bytes=None,
+            bandwidth_bytes_per_s=10e9,
+            node=plan.launch.processes,
+            intra_bytes_per_s=1.5e9,
+            inter_bytes_per_s=1.5e9,
+            efficiency=Efficiency(host_order=1.0, data_hidden=0.0, step_s=5e-3, straggle=0.0),
+        )
 
 
 def _find_uncalibrated_facts(plan: Plan, launch: LaunchConfig) -> DeviceFacts:
-    if plan.device.name == "cpu":
-        return make_cpu_facts(launch.threads, launch.processes)
+    if isinstance(plan.device, StatesDeviceFacts):
+        return plan.device.assumed_facts(launch)
     return find_accelerator_facts(plan.accelerator, plan)
-
-
-def make_cpu_facts(threads: int, ranks: int) -> DeviceFacts:
-    """Assumed facts of one of `ranks` processes with `threads` threads each on a CPU: rough figures of server cores of
-    2020 to 2025, good enough to rank layouts. Computation and communication share the cores and do not overlap."""
-    return DeviceFacts(
-        name=f"{threads} CPU cores",
-        kind="cpu",
-        peak_flops={"fp32": 1e11 * threads, "bf16": 2e11 * threads},
-        memory_bytes=None,
-        bandwidth_bytes_per_s=10e9 * threads,
-        node=max(ranks, 1),
-        intra_bytes_per_s=1.5e9,
-        inter_bytes_per_s=1.5e9,
-        intra_s=100e-6,
-        inter_s=100e-6,
-        efficiency=_CPU_EFFICIENCY,
-        residual=0.5,
-        source="assumed",
-    )
 
 
 def find_accelerator_facts(accelerator: Accelerator, plan: Plan) -> DeviceFacts:

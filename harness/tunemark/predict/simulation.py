@@ -28,7 +28,7 @@ from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
 from tunemark.errors import TunemarkError
 from tunemark.experiment.plan import Plan
-from tunemark.plugin.descriptors import StrategyAxis
+from tunemark.plugin.descriptors import Strategy, StrategyAxis
 from tunemark.predict.prediction import MemoryBytes
 from tunemark_worker.contract import Assignment, TokenFile, split_runtime
 
@@ -131,7 +131,7 @@ def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Si
             continue
         kept = _read_cache(place)
         if kept is None:
-            jobs[place] = (assignment, select_representative_ranks(plan.axes))
+            jobs[place] = (assignment, select_representative_ranks(plan.axes, plan.strategies))
         else:
             known[place] = kept
     rows = {**known, **(_step_ranks(jobs) if jobs else {})}
@@ -169,15 +169,14 @@ def _write_cache(place: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(place, json.dumps(rows))
 
 
-def select_representative_ranks(axes: Sequence[StrategyAxis]) -> tuple[int, ...]:
+def select_representative_ranks(axes: Sequence[StrategyAxis], strategies: Sequence[Strategy]) -> tuple[int, ...]:
     """Ranks that represent all others. Ranks of one pipeline stage do the same, and the first of a shard group holds at
     least as much as any other."""
     stride = 1
-    for axis in reversed(axes):
-        if axis.strategy == "pp":
-            stages = range(axis.degree)
-            if axis.degree > _MAX_STAGES:
-                return tuple(n * stride for n in (0, 1, axis.degree // 2, axis.degree - 1))
+    for axis, strategy in reversed(list(zip(axes, strategies, strict=False))):
+        if strategy.layout is not None and strategy.layout.degree == "pipeline":
+            last = axis.degree - 1
+            stages = range(axis.degree) if axis.degree <= _MAX_STAGES else (0, 1, axis.degree // 2, last)
             return tuple(n * stride for n in stages)
         stride *= axis.degree
     return (0,)

@@ -24,16 +24,6 @@ from tunemark.predict.prediction import MemoryBytes
 PRECISION_BYTES = {"fp32": (4.0, 4.0), "bf16-autocast": (4.0, 2.0), "bf16": (2.0, 2.0)}
 
 
-# Model families that compute queries, keys and values in one product, and gate and up in one; those with rotary
-# positions among them.
-_FUSED = ("phi3", "gpt2")
-_ROTARY = ("phi3",)
-# Families whose attention is several torch operators instead of one.
-_EAGER_ATTENTION = ("gemma2",)
-# Families whose blocks end in a norm, and whose norms are scaled before they are cast down.
-_POST_NORM = ("olmo2", "gemma2")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerFootprint:
     """One step; each figure is of the rank that has most of it. sent_bytes: by axis of the mesh."""
@@ -56,7 +46,7 @@ def compute_footprint(work: Workload, layout: RankLayout) -> WorkerFootprint:
 
 def has_footprint(work: Workload) -> bool:
     """Whether the formulas of this module cover the workload."""
-    if work.architecture.model_type in _EAGER_ATTENTION:
+    if work.architecture.eager_attention:
         return False
     is_named = work.trained_fraction == 1.0 or work.trained.lora_rank > 0
     return bool(work.stack.own) and not work.architecture.num_local_experts and is_named
@@ -120,7 +110,7 @@ class _PipelineStage:
             last = 2.0 * a.intermediate_size * a.hidden_size
             if self._lora_rank and "down_proj" in self._adapted:
                 last = 2.0 * self._lora_rank * a.hidden_size
-            if a.model_type in _POST_NORM:
+            if a.post_norm:
                 last = 0.0
             done -= count * last
         return self._accumulation * self._tokens * (done + by.head * self._is_last) / layout.tensor
@@ -387,7 +377,7 @@ class _PipelineStage:
         """Values per token that a layer's MLP keeps, including its input."""
         a = self._a
         inner = a.intermediate_size / self._layout.tensor
-        inputs = a.hidden_size * (2.0 if self._is_autocast and a.gated_mlp and a.model_type not in _FUSED else 1.0)
+        inputs = a.hidden_size * (2.0 if self._is_autocast and a.gated_mlp and not a.fused_projections else 1.0)
         return inputs + inner * (4.0 if a.gated_mlp else 5.0)
 
     def _norm(self) -> float:
@@ -400,7 +390,7 @@ class _PipelineStage:
         # down. The normalised input is only needed for the gradient of the weight.
         if self._lora_rank:
             return 4.0 * values
-        return (8.0 if self._param_bytes == 4.0 or a.model_type in _POST_NORM else 6.0) * values
+        return (8.0 if self._param_bytes == 4.0 or a.post_norm else 6.0) * values
 
     def _activations(self) -> float:
         """Bytes that one layer keeps of one micro-batch without recomputation."""
@@ -412,7 +402,7 @@ class _PipelineStage:
             # With a mask, keys and values are repeated for each query head of their group.
             keys = queries
         inner = a.intermediate_size / t
-        is_fused = a.model_type in _FUSED
+        is_fused = a.fused_projections
         # Autocast casts the same input down once for each product.
         inputs = a.hidden_size * (5.0 if self._is_autocast and a.gated_mlp and not is_fused else 2.0)
         # Gate, its activation, up and their product; GPT-2's activation is five operations.
@@ -427,12 +417,12 @@ class _PipelineStage:
                 inputs += queries
             inputs += self._lora_rank * len(self._adapters)
         values = inputs + 2.0 * queries + 2.0 * keys + mlp
-        if is_fused and a.model_type in _ROTARY and not (self._work.packed and own < queries):
+        if is_fused and a.rope_theta is not None and not (self._work.packed and own < queries):
             # Values are a view of the fused product's output; rotated queries and keys are new tensors.
             values += queries + own
         normed = 0.0
         if a.qk_norm:
-            normed = (8.0 if narrow == 4.0 or a.model_type in _POST_NORM else 6.0) * (queries + own)
+            normed = (8.0 if narrow == 4.0 or a.post_norm else 6.0) * (queries + own)
             if self._lora_rank:
                 normed = 4.0 * (queries + own)
         return 2.0 * self._norm() + self._tokens * (narrow * values + normed + 4.0 * heads)

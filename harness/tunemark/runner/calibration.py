@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,21 +19,21 @@ from typing import Any
 
 from tunemark.data import prepare_data
 from tunemark.errors import BadExperiment, TunemarkError
-from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plan
+from tunemark.experiment import Plan, format_named_options, make_experiment, make_grid_points, make_plan
 from tunemark.launch import POLL_S, copy_code
 from tunemark.launch.attempt_end import read_stderr_tail
 from tunemark.launch.local_launcher import LocalJob
 from tunemark.plugin import Catalog, JobSpec, Model
-from tunemark.plugin.descriptors import Architecture, StrategyAxis
+from tunemark.plugin.descriptors import Architecture, Strategy, StrategyAxis
 from tunemark.predict.calibration import Calibration, count_mechanism_units, store_calibration
 from tunemark.predict.calibration_fit import ProbeStep, fit_calibration, make_facts_from_kernels
 from tunemark.predict.plan_conversion import make_layout, make_workload
-from tunemark.predict.search_problem import find_base_facts, make_calibration_fingerprint
+from tunemark.predict.search_problem import find_base_facts, find_searched_strategies, make_calibration_fingerprint
 from tunemark.results.measurement import read_measurement
 from tunemark_worker.contract import Assignment
 
-# The model by whose dimensions plans are checked; the probes' own dimensions are below.
-_PLANNED_MODEL = "llama-2-7b"
+# The model by whose dimensions plans are checked, and the dataset; the probes' own dimensions are below.
+_PLANNED_MODEL, _DATASET = "llama-2-7b", "synthetic"
 # Timed steps of a probe, and its warm-up steps.
 _STEPS, _WARMUP = 4, 1
 # Seconds for the kernels of one shape of a job; beyond, they are repeated less often.
@@ -48,11 +48,11 @@ _TIMEOUT_S = 400.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ProbeSpec:
-    """A step to be measured. strategy: "alone" means that each process of the job trains by itself, all at once."""
+    """A step to be measured. strategy: with its options; None where each process trains by itself, all at once."""
 
     name: str
     architecture: Architecture
-    strategy: str
+    strategy: str | None
     sequence: int
     micro_batch: int
     global_batch: int
@@ -108,8 +108,10 @@ def _shape_plans(device: str, size: str | None, catalog: Catalog, precision: str
     """A plan for each way to use the size: one process, and one process for each unit."""
     plans = []
     errors: list[TunemarkError] = []
-    for strategy in ("none", "ddp"):
-        flags = {"model": _PLANNED_MODEL, "dataset": "synthetic", "device": device, "strategy": strategy,
+    known = find_searched_strategies(catalog, device).values()
+    several = next((each.name for each in known if each.distributed), None)
+    for strategy in filter(None, (_find_single_process(known), several)):
+        flags = {"model": _PLANNED_MODEL, "dataset": _DATASET, "device": device, "strategy": strategy,
                  "precision": precision, "size": size, "oversubscribe": oversubscribe}  # fmt: skip
         try:
             (point,) = make_grid_points(make_experiment({k: v for k, v in flags.items() if v is not None}))
@@ -122,14 +124,21 @@ def _shape_plans(device: str, size: str | None, catalog: Catalog, precision: str
     return list(reversed(list(shapes.values())))
 
 
-def _make_probes(plan: Plan) -> list[_ProbeSpec]:
+def _find_single_process(strategies: Iterable[Strategy]) -> str | None:
+    """The name of the first strategy of one process."""
+    return next((each.name for each in strategies if each.layout and each.layout.degree == "single"), None)
+
+
+def _make_probes(plan: Plan, strategies: dict[str, Strategy]) -> list[_ProbeSpec]:
     """Probes with two small models: one dominated by its layers, one by its vocabulary."""
     ranks = plan.launch.processes
     models = _make_probe_models(plan)
     found: list[_ProbeSpec] = []
-    for name, strategy, micro_batch, checkpointing in _MULTI_PROCESS_PROBES if ranks > 1 else _SINGLE_PROCESS_PROBES:
+    chosen = _list_multi_process_probes(strategies) if ranks > 1 else _SINGLE_PROCESS_PROBES
+    for name, strategy, micro_batch, checkpointing in chosen:
         architecture, sequence = models[name]
-        words = f"{name} {strategy} x {micro_batch}" + (f" {checkpointing}" if checkpointing != "none" else "")
+        words = f"{name} {strategy or 'alone'} x {micro_batch}"
+        words += f" {checkpointing}" if checkpointing != "none" else ""
         found.append(
             _ProbeSpec(
                 name=words,
@@ -148,34 +157,36 @@ def _make_probes(plan: Plan) -> list[_ProbeSpec]:
 # step. Crossing two micro-batches with two models separates a mechanism's cost for each micro-batch from that for each
 # byte; the other two combinations follow later.
 _PROBE_MODELS = ("layers", "vocabulary")
-_SINGLE_PROCESS_PROBES = tuple(
-    (model, "alone", micro_batch, checkpointing)
+_Probe = tuple[str, str | None, int, str]
+_SINGLE_PROCESS_PROBES: tuple[_Probe, ...] = tuple(
+    (model, None, micro_batch, checkpointing)
     for micro_batch, checkpointing in ((4, "none"), (1, "none"), (4, "selective"), (4, "full"), (2, "none"))
     for model in _PROBE_MODELS
 )
-_CROSSED_PROBES = tuple(
-    (model, strategy, few if model == more_of else many, "none")
-    for more_of in reversed(_PROBE_MODELS)
-    for strategy, many, few in (("ddp", 4, 1), ("fsdp", 4, 1), ("tp", 4, 1), ("pp", 2, 1))
-    for model in _PROBE_MODELS
-)
-_MULTI_PROCESS_PROBES = (
-    *_SINGLE_PROCESS_PROBES[:5],
-    *_CROSSED_PROBES,
-    *(
-        (model, strategy, 2, "none")
-        for strategy in ("fsdp:reshard=false", "tp:sequence_parallel=true", "pp:schedule=interleaved")
+
+
+def _list_multi_process_probes(strategies: dict[str, Strategy]) -> list[_Probe]:
+    """The probes of several processes, with the first strategy of each degree."""
+    first = {s.layout.degree: s for s in reversed(strategies.values()) if s.layout is not None and s.distributed}
+    chosen = [(each, layout) for each in strategies.values() if (layout := each.layout) and each in first.values()]
+    # A pipeline needs several micro-batches.
+    batches = [(each.name, 2 if layout.degree == "pipeline" else 4) for each, layout in chosen]
+    crossed = [
+        (model, strategy, 1 if model == more_of else many, "none")
+        for more_of in reversed(_PROBE_MODELS)
+        for strategy, many in batches
         for model in _PROBE_MODELS
-    ),
-    *_SINGLE_PROCESS_PROBES[5:],
-)
+    ]
+    options = [format_named_options(each.name, some) for each, layout in chosen for some in layout.calibration_options]
+    optional = [(model, strategy, 2, "none") for strategy in options for model in _PROBE_MODELS]
+    return [*_SINGLE_PROCESS_PROBES[:5], *crossed, *optional, *_SINGLE_PROCESS_PROBES[5:]]
 
 
 def _make_probe_models(plan: Plan) -> dict[str, tuple[Architecture, int]]:
     """The probes' models with their sequence lengths; the device takes a fraction of a second for a step."""
     ranks = plan.launch.processes
     layers = 4 if ranks <= 2 else 2 * ranks
-    if plan.device.name == "cpu":
+    if find_base_facts(plan).shares_memory:  # cores of a host
         return {
             "layers": (_make_llama(layers, hidden=256, intermediate=704, heads=8, vocab=4096), 256),
             "vocabulary": (_make_llama(layers, hidden=128, intermediate=320, heads=8, vocab=49152), 128),
@@ -204,11 +215,12 @@ def _measure_probes(
     plan: Plan, catalog: Catalog, folder: Path, precision: str, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[ProbeStep]]:
     """Measure: returns records of the kernels, and the probes that finished."""
-    probes, refused = _make_probes(plan), []
+    strategies = find_searched_strategies(catalog, plan.device.name)
+    probes, refused = _make_probes(plan, strategies), []
     folders: list[tuple[_ProbeSpec, Assignment, Path]] = []
     for i, probe in enumerate(probes):
         try:
-            assignment = _make_assignment(plan, probe, catalog, precision)
+            assignment = _make_assignment(plan, probe, catalog, precision, _find_single_process(strategies.values()))
         except TunemarkError as error:
             refused.append(f"{probe.name}: {error.next or error.what}")
             continue
@@ -227,7 +239,7 @@ def _measure_probes(
     }
     _run_job(plan, folder, job, say)
     kernels = [json.loads(line) for line in (folder / "kernels.0.jsonl").read_text().splitlines()]
-    steps = [step for probe, assignment, where in folders if (step := _read_step(probe, assignment, where))]
+    steps = [step for probe, assignment, where in folders if (step := _read_step(probe, assignment, where, strategies))]
     if len(steps) < len(folders):
         say(f"{len(folders) - len(steps)} of {len(folders)} probes did not finish in time and are left out")
     return kernels, steps
@@ -273,11 +285,11 @@ def _run_job(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str],
         say(f"{words}; using the measurements from before that: {' | '.join(last[-2:])}")
 
 
-def _make_assignment(plan: Plan, probe: _ProbeSpec, catalog: Catalog, precision: str) -> Assignment:
-    """The worker's assignment for a probe."""
-    strategy = probe.strategy if probe.strategy != "alone" else plan.spec.strategy
+def _make_assignment(plan: Plan, probe: _ProbeSpec, catalog: Catalog, precision: str, single: str | None) -> Assignment:
+    """The worker's assignment for a probe. single: the strategy of one process."""
+    strategy = probe.strategy or plan.spec.strategy
     flags: dict[str, Any] = {
-        "model": _PLANNED_MODEL, "dataset": "synthetic:documents=400", "device": plan.device.name,
+        "model": _PLANNED_MODEL, "dataset": f"{_DATASET}:documents=400", "device": plan.device.name,
         "size": plan.accelerator.name, "strategy": strategy, "precision": precision, "sequence": probe.sequence,
         "micro_batch": probe.micro_batch, "global_batch": probe.global_batch, "checkpointing": probe.checkpointing,
         "steps": _STEPS, "warmup": _WARMUP, "target_interval": 0.0, "oversubscribe": plan.accelerator.oversubscribed,
@@ -288,13 +300,16 @@ def _make_assignment(plan: Plan, probe: _ProbeSpec, catalog: Catalog, precision:
     found = replace(found, model=model)
     tokens = prepare_data(found.dataset, found.dataset_options, model, "all").token_file
     assignment = found.assignment(tokens, "calibration", calibrate=False)
-    if probe.strategy == "alone" and plan.launch.processes > 1:
-        none = catalog.strategy("none", plan.device.name)
-        assignment = replace(assignment, strategy="none", strategy_runtime=none.runtime, axes=[])
+    if probe.strategy is None and plan.launch.processes > 1:
+        assert single is not None, "without it there are no probes of single processes"
+        runtime = catalog.strategy(single, plan.device.name).runtime
+        assignment = replace(assignment, strategy=single, strategy_runtime=runtime, axes=[])
     return assignment
 
 
-def _read_step(probe: _ProbeSpec, assignment: Assignment, where: Path) -> ProbeStep | None:
+def _read_step(
+    probe: _ProbeSpec, assignment: Assignment, where: Path, strategies: Mapping[str, Strategy]
+) -> ProbeStep | None:
     """A probe with the median step time of its slowest rank; None where the probe did not finish."""
     try:
         found = read_measurement(where)
@@ -309,9 +324,10 @@ def _read_step(probe: _ProbeSpec, assignment: Assignment, where: Path) -> ProbeS
         if not each:
             return None
         slowest = max(slowest, each[len(each) // 2])
-    axes = [StrategyAxis(**axis) for axis in assignment.axes] if probe.strategy != "alone" else []
-    ranks = assignment.processes if probe.strategy == "alone" else 1
-    layout = make_layout(axes, micro_batch=probe.micro_batch, checkpointing=probe.checkpointing)
+    axes = [StrategyAxis(**axis) for axis in assignment.axes] if probe.strategy is not None else []
+    ranks = assignment.processes if probe.strategy is None else 1
+    used = [strategies[axis.strategy] for axis in axes]
+    layout = make_layout(axes, used, micro_batch=probe.micro_batch, checkpointing=probe.checkpointing)
     work = make_workload(
         probe.architecture,
         sequence=probe.sequence,
