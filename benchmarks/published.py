@@ -30,7 +30,13 @@ from tunemark.predict import DeviceFacts
 from tunemark.predict.chip_facts import rated_power
 from tunemark.predict.cost_model import LOW_PRECISIONS, predict_step_seconds
 from tunemark.predict.efficiency_constants import CONSTANTS, constant_values, find_class_efficiency
-from tunemark.predict.published_rows import ConvertedRow, UnconvertibleRow, convert_row, read_published_rows
+from tunemark.predict.published_rows import (
+    ConvertedRow,
+    UnconvertibleRow,
+    convert_row,
+    format_layout,
+    read_published_rows,
+)
 
 # Standard deviation of one row's unexplained error, in the logarithm of the step time.
 _ROW_SIGMA = 0.10
@@ -309,7 +315,7 @@ def _print_report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
         print("\n| row | source | layout | measured (s) | predicted (s) | off (%) |\n|---|---|---|---:|---:|---:|")
         for one, found in zip(rows, predicted, strict=True):
             off = 100 * (found / one.seconds - 1)
-            layout = f"{one.step.layout.words()} mb={one.step.layout.micro_batch}"
+            layout = f"{format_layout(one.step.layout)} mb={one.step.layout.micro_batch}"
             print(f"| {one.step.id} | {one.source} | {layout} | {one.seconds:.4g} | {found:.4g} | {off:+.1f} |")
 
 

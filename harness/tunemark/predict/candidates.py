@@ -144,7 +144,7 @@ def _axis_order(spanned: _SpannedAxis) -> int:
 def _can_combine(strategies: Sequence[Strategy]) -> bool:
     """Whether one runtime spans all these axes."""
     return len(strategies) == 1 or (
-        strategies[0].product is not None and len({strategy.product for strategy in strategies}) == 1
+        strategies[0].combined_runtime is not None and len({strategy.combined_runtime for strategy in strategies}) == 1
     )
 
 
