@@ -89,3 +89,25 @@ def test_the_guide_quotes_the_example() -> None:
     assert quoted
     for block in map(lines, quoted):
         assert any(block in source for source in sources), block
+
+
+def test_a_strategy_that_describes_its_layout_is_searched_and_predicted_and_chosen(
+    tunemark: Tunemark, example_plugin: dict[str, str]
+) -> None:
+    # Adapters have so few gradients that copies of the model are faster than shards of it.
+    words = "plan --strategy auto --device H100 --size 8 --model mistral-7b --method lora --sequence 512 --json"
+    done = tunemark(*words.split(), environment=example_plugin)
+    assert done.returncode == 0, done.stderr
+    options = json.loads(done.stdout)["search"]["options"]
+    best = {option["strategy"]: option["predicted_tokens_per_s"] for option in reversed(options)}
+    # The same formulas as for the built-in strategy of this degree; the first one in the catalog is taken.
+    assert best["toy-copies"] == best["ddp"]
+    assert [option["strategy"] for option in options if option["outcome"] == "chosen"] == ["toy-copies"]
+
+
+def test_it_trains_as_one_process_does(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
+    words = ["run", "--strategy", "toy-copies", "--device", "cpu:2", "--model", "mistral-tiny", "--oversubscribe"]
+    words += ["--sequence", "32", "--micro-batch", "2", "--precision", "fp32", "--steps", "3", "--verify", *_ONCE]
+    row = _row(tunemark(*words, environment=example_plugin), 0, 1, 3)
+    assert (row["status"], row["data_ranks"], row["strategy_selected"]) == ("ok", 2, {"strategy": "toy-copies"})
+    assert row["verification"]["loss"] < row["verification"]["tolerance"]

@@ -36,7 +36,6 @@ from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import DecodesIds as DecodesIds
 from tunemark.plugin.protocols import Device as Device
 from tunemark.plugin.protocols import DrivesChips as DrivesChips
-from tunemark.plugin.protocols import GathersFullState as GathersFullState
 from tunemark.plugin.protocols import HasChatTemplate as HasChatTemplate
 from tunemark.plugin.protocols import HasMonitor as HasMonitor
 from tunemark.plugin.protocols import HasTokenizerFiles as HasTokenizerFiles

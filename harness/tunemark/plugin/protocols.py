@@ -288,6 +288,8 @@ CAPABILITIES: Mapping[type, Sequence[type]] = {
         WatchesJobs,
         RunsRemotely,
         HasMonitor,
+        DrivesChips,
+        StatesDeviceFacts,
     ),
     DatasetSource: (HasChatTemplate,),
     Tokenizer: (DecodesIds, HasTokenizerFiles, TokenizesChats, NamesSpecialTexts),

@@ -21,6 +21,7 @@ from tunemark.plugin import (
     Model,
     MonitorTarget,
     Strategy,
+    StrategyLayout,
     TokenizerSpec,
     hookimpl,
 )
@@ -110,5 +111,11 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_example.runtime:ToyWrap",
             description="one process; wraps the model and changes nothing",
             distributed=False,
-        )
+        ),
+        Strategy(
+            name="toy-copies",
+            runtime="tunemark_example.runtime:ToyCopies",
+            description="a copy of the model in each process, synchronized by torch's DistributedDataParallel",
+            layout=StrategyLayout(degree="data"),
+        ),
     ]

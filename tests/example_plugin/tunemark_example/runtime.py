@@ -141,5 +141,16 @@ class ToyWrap:
         return {"strategy": "toy-wrap"} if self._is_applied else None
 
 
+class ToyCopies(ToyWrap):
+    """A copy of the model in each process; the gradients are averaged over the processes."""
+
+    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
+        self._is_applied = True
+        return torch.nn.parallel.DistributedDataParallel(model)
+
+    def selected(self) -> Optional[Mapping[str, Any]]:
+        return {"strategy": "toy-copies"} if self._is_applied else None
+
+
 def _is_slice(tensor: torch.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() > tensor.element_size()
