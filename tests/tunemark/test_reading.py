@@ -113,3 +113,10 @@ def test_a_very_long_log_is_thinned_and_a_printed_nan_is_no_unknown() -> None:
     assert rows[1].number == steps.stride
     assert rows[0].loss is None
     assert math.isnan(rows[0].mfu or 0)
+
+
+def test_importers_are_asked_by_their_priority() -> None:
+    last = Importer(name="any", meaning="made up", log=f"{__name__}:RateReader", priority=-1)
+    first = Importer(name="strange", meaning="made up", log=f"{__name__}:RateReader", priority=1)
+    for importers, name in (([last, _LOG], "rates"), ([_LOG, last, first], "strange")):
+        assert read_claims([(b"rate 1\n", None)], "a", "a", importers).importer == name
