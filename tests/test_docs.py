@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -46,6 +48,29 @@ def test_paths_that_a_page_names_exist(page: Path) -> None:
     assert [path for path in sorted(named) if not (_ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_names_that_a_page_uses_exist(page: Path) -> None:
+    if page.name == "CHANGELOG.md" or "interface" in page.name:  # former names are their subject
+        return
+    text = page.read_text()
+    # Names of two words at least: others are torch's and transformers'.
+    named = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w*)[.`]", text)) - {"DistributedDataParallel"}
+    assert named - _types() == set()
+    for name in re.findall(r"`(tunemark\w*(?:\.\w+)+)(?:\(.*?\))?`", text):
+        if name.partition(".")[2] != "json":
+            pkgutil.resolve_name(name)
+
+
+def test_the_guide_quotes_the_example_plugin() -> None:
+    folder = _ROOT / "tests/example_plugin/tunemark_example"
+    lines = {line.strip() for path in folder.glob("*.py") for line in path.read_text().splitlines()}
+    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "docs/plugins.md").read_text(), re.DOTALL)
+    assert blocks
+    # Docstrings there explain more than those of the example.
+    quoted = [line.strip() for block in blocks for line in block.splitlines() if '"""' not in line]
+    assert [line for line in quoted if line and line not in lines] == []
+
+
 def test_what_is_decided_where_contributing_says() -> None:
     rows = re.findall(r"^\| .+\? \| `(.+)` \| `(.+)` \|$", (_ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert len(rows) >= 20
@@ -63,7 +88,10 @@ def test_what_is_decided_where_contributing_says() -> None:
 def test_a_commit_is_linted_as_make_test_lints() -> None:
     config = yaml.safe_load((_ROOT / ".pre-commit-config.yaml").read_text())
     entries = [hook["entry"] for repo in config["repos"] for hook in repo["hooks"]]
-    said = subprocess.run(["make", "-n", "-o", ".venv/.test", "test"], cwd=_ROOT, capture_output=True, text=True)
+    # Whatever environment `make test` itself was told to use.
+    words = ["make", "-n", "-o", ".venv/.test", "test", "VENV=.venv"]
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    said = subprocess.run(words, cwd=_ROOT, env=plain, capture_output=True, text=True)
     assert [line for line in said.stdout.splitlines() if "ruff" in line or "mypy" in line] == entries
 
 
