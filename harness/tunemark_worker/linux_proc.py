@@ -29,10 +29,11 @@ def cpu_affinity() -> Optional[List[int]]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def read_cpu_model() -> str:
+def read_cpu_model(path: str = "/proc/cpuinfo") -> str:
     """CPU model name of this host; empty if unknown."""
-    lines = (line for line in read_text("/proc/cpuinfo").splitlines() if line.startswith("model name"))
-    return next(lines, "").partition(":")[2].strip() or platform.processor()
+    text = read_text(path)
+    lines = (line for line in text.splitlines() if line.startswith("model name"))
+    return next(lines, "").partition(":")[2].strip() if text else platform.processor()
 
 
 def count_oom_kills() -> int:

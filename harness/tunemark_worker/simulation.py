@@ -13,13 +13,13 @@ import contextlib
 import functools
 import gc
 import importlib
-import json
 import os
 import sys
 import traceback
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Sequence
 
+from tunemark_worker.atomic_write import write_json
 from tunemark_worker.capabilities import PlacesRanks, load_device, load_model, load_strategy
 from tunemark_worker.contract import Assignment
 
@@ -50,9 +50,7 @@ def main(*jobs: str) -> int:
         except Exception as error:
             traceback.print_exc()
             row = {"error": _explain(error)}
-        with open(result_path + ".growing", "w", encoding="utf-8") as file:
-            json.dump(row, file)
-        os.replace(result_path + ".growing", result_path)
+        write_json(result_path, row)
         sys.stderr.flush()
         # Skips the teardown of torch and of the fake group's threads.
         os._exit("error" in row)

@@ -85,7 +85,7 @@ class HostAgents:
         self._read_bytes = dict.fromkeys(range(nodes), 0)
         self._rows: dict[int, dict[str, Mapping[str, Any]]] = {node: {} for node in range(nodes)}
 
-    def said(self, event: str) -> dict[int, Mapping[str, Any]]:
+    def last_events(self, event: str) -> dict[int, Mapping[str, Any]]:
         """The last such event of each host that has one."""
         for node in self._read_bytes:
             self._read_events(node)
@@ -108,35 +108,35 @@ class HostAgents:
             self._rows[node][row["event"]] = row
 
     def all_ended(self) -> bool:
-        return len(self.said("ended")) == self._nodes
+        return len(self.last_events("ended")) == self._nodes
 
-    def code(self) -> int | None:
+    def exit_code(self) -> int | None:
         """The first exit code other than 0, else 0; None while a host has not ended."""
-        ended = self.said("ended")
+        ended = self.last_events("ended")
         if len(ended) < self._nodes:
             return None
         return next((int(row["code"]) for _, row in sorted(ended.items()) if row["code"]), 0)
 
-    def order(self, word: str) -> None:
+    def write_order(self, word: str) -> None:
         # A full disk takes no order; the launcher can still end the job in its own way.
         with contextlib.suppress(OSError):
             write_atomically(self._folder / "order", word)
 
-    def end_where_one_refused(self) -> None:
+    def kill_if_one_refused(self) -> None:
         """End the job where a host could not begin: the others would wait for it."""
-        ended = self.said("ended")
+        ended = self.last_events("ended")
         if any(row["why"] for row in ended.values()) and len(ended) < self._nodes:
-            self.order("kill")
+            self.write_order("kill")
 
     def stacks(self) -> str:
-        self.order("stacks")
+        self.write_order("stacks")
         until_s = time.monotonic() + _REPLY_S
-        while time.monotonic() < until_s and len(self.said("stacks")) < len(self.said("started")):
+        while time.monotonic() < until_s and len(self.last_events("stacks")) < len(self.last_events("started")):
             time.sleep(POLL_S)
-        answers = self.said("stacks")
+        answers = self.last_events("stacks")
         states = {int(rank): state for row in answers.values() for rank, state in row["states"].items()}
         words = [f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in ("T", "t")]
-        silent = [row["host"] for node, row in self.said("started").items() if node not in answers]
+        silent = [row["host"] for node, row in self.last_events("started").items() if node not in answers]
         return "; ".join([*words, *(f"host {host} does not answer" for host in silent)])
 
     def wait_for_end(self, seconds: float) -> bool:
@@ -146,7 +146,7 @@ class HostAgents:
         return self.all_ended()
 
     def facts(self) -> dict[str, Any]:
-        started, ended = self.said("started"), self.said("ended")
+        started, ended = self.last_events("started"), self.last_events("ended")
         found: dict[str, Any] = {}
         if started:
             found["hosts"] = [row["host"] for _, row in sorted(started.items())]

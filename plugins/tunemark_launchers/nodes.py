@@ -31,7 +31,8 @@ from tunemark_launchers.agents import (
     parse_numeric_options,
     write_job,
 )
-from tunemark_worker.agent import EXIT_UNAVAILABLE, HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeat, HeartbeatReader
+from tunemark_worker.heartbeat import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeat, HeartbeatReader
+from tunemark_worker.host_agent import EXIT_UNAVAILABLE
 
 _WAIT_S = 300
 # After a host has once failed to join in that time, later attempts wait only as long as a running one needs to report.
@@ -93,7 +94,7 @@ class NodesLauncher:
         if self._meeting is not None:
             self._meeting.close()
 
-    def lost_patience(self) -> None:
+    def shorten_wait(self) -> None:
         self._patience_s = min(self._patience_s, _LATER_WAIT_S)
 
 
@@ -106,7 +107,7 @@ class _HostMeeting:
         self.hosts: dict[str, str] = {}
         self.is_announced = False
         folder.mkdir(parents=True, exist_ok=True)
-        self._heard = HeartbeatReader()
+        self._reader = HeartbeatReader()
         if self._is_taken():
             raise BadExperiment(
                 what=f"another command uses {folder}",
@@ -118,20 +119,20 @@ class _HostMeeting:
             with contextlib.suppress(OSError):
                 path.unlink()
         self._lock = threading.Lock()
-        self._sign = Heartbeat(
+        self._heartbeat = Heartbeat(
             str(folder / "parent.json"), session=secrets.token_hex(8), closed=False, folder="", members={}
         )
-        self._sign.say()
+        self._heartbeat.update()
         self._closing = threading.Event()
         # In a thread, since hosts must not take the command for dead while it is busy between two attempts.
-        self._heartbeat = threading.Thread(target=self._beat, name="tunemark-hosts", daemon=True)
-        self._heartbeat.start()
+        self._thread = threading.Thread(target=self._beat, name="tunemark-hosts", daemon=True)
+        self._thread.start()
 
     def find_live(self) -> list[str]:
         """The names of all hosts that give signs of life, members or not."""
         present = {}
         for path in sorted(self.folder.glob("guest.*.json")):
-            said = self._heard.read(str(path))
+            said = self._reader.read(str(path))
             if said:
                 present[str(said["name"])] = said
                 self.hosts[str(said["name"])] = str(said["host"])
@@ -145,28 +146,28 @@ class _HostMeeting:
         return len(self.members) == others
 
     def troubles(self) -> list[str]:
-        said = (self._heard.read(str(self.folder / f"guest.{name}.json")) for name in self.members)
+        said = (self._reader.read(str(self.folder / f"guest.{name}.json")) for name in self.members)
         return [f"{each['host']}: {each['trouble']}" for each in said if each and each["trouble"]]
 
     def announce(self, folder: Path) -> None:
         with self._lock:
-            self._sign.say(folder=str(folder), members={name: i + 1 for i, name in enumerate(self.members)})
+            self._heartbeat.update(folder=str(folder), members={name: i + 1 for i, name in enumerate(self.members)})
 
     def close(self) -> None:
         self._closing.set()
-        self._heartbeat.join()
-        self._sign.say(closed=True)
+        self._thread.join()
+        self._heartbeat.update(closed=True)
 
     def _beat(self) -> None:
         while not self._closing.wait(HEARTBEAT_S / 2):
             with self._lock:
-                self._sign.beat()
+                self._heartbeat.beat_if_due()
 
     def _is_taken(self) -> bool:
         path = str(self.folder / "parent.json")
         until_s = time.monotonic() + 3 * HEARTBEAT_S
         while os.path.exists(path) and time.monotonic() < until_s:
-            said = self._heard.read(path)
+            said = self._reader.read(path)
             if said and not said["closed"]:
                 return True
             if '"closed": true' in _text(path):
@@ -204,13 +205,13 @@ class NodesJob:
                 self._check_hosts()
         if self._failure:
             return EXIT_UNAVAILABLE
-        return None if self._process is None else self._agents.code()
+        return None if self._process is None else self._agents.exit_code()
 
     def is_waiting(self) -> bool:
         return self._process is None and not self._failure
 
     def interrupt(self) -> None:
-        self._agents.order("term")
+        self._agents.write_order("term")
 
     def stacks(self, pids: Mapping[int, int]) -> str:
         return self._agents.stacks()
@@ -223,7 +224,7 @@ class NodesJob:
             self.interrupt()
             self._wait_for_live(GRACE_S)
         if not self._agents.all_ended():
-            self._agents.order("kill")
+            self._agents.write_order("kill")
             self._wait_for_live(10.0)
         try:
             self._process.wait(5.0)
@@ -254,7 +255,7 @@ class NodesJob:
             joined = ", ".join([socket.gethostname(), *(self._meeting.hosts[name] for name in self._meeting.members)])
             self._failure = f"{here} of {self._nodes} hosts joined in {self._patience_s:.0f} s: {joined}"
             self._reason = "host missing"
-            self._launcher.lost_patience()
+            self._launcher.shorten_wait()
 
     def _begin(self) -> None:
         self._meeting.announce(self._job.folder)
@@ -273,8 +274,8 @@ class NodesJob:
 
     def _check_hosts(self) -> None:
         """Detect hosts that are lost or cannot take part."""
-        self._agents.end_where_one_refused()
-        ended, live = self._agents.said("ended"), self._meeting.find_live()
+        self._agents.kill_if_one_refused()
+        ended, live = self._agents.last_events("ended"), self._meeting.find_live()
         gone = [n for i, n in enumerate(self._meeting.members, 1) if n not in live and i not in ended]
         if gone:
             hosts = ", ".join(f"{self._meeting.hosts[name]} ({name})" for name in gone)
@@ -286,14 +287,14 @@ class NodesJob:
             self._process is not None
             and self._process.poll() is not None
             # Read again: it may have reported its end since.
-            and 0 not in self._agents.said("ended")
+            and 0 not in self._agents.last_events("ended")
         ):
             self._failure = f"this host's agent ended with code {self._process.returncode}; its log is agent.0.log"
 
     def _wait_for_live(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
-            ended, live = self._agents.said("ended"), self._meeting.find_live()
+            ended, live = self._agents.last_events("ended"), self._meeting.find_live()
             waited = [i for i, name in enumerate(self._meeting.members, 1) if name in live]
             assert self._process is not None, "it was started"
             if self._process.poll() is None:

@@ -19,7 +19,7 @@ from typing import Any
 from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
-from tunemark_worker.agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
+from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
 
 # Seconds between two queries of Ray.
 _POLL_S = 0.5
@@ -110,10 +110,10 @@ class RayJob:
         self._is_removed = False
 
     def exit_code(self) -> int | None:
-        code = self._agents.code()
+        code = self._agents.exit_code()
         if code is None:
             self._poll()
-            code = self._agents.code()
+            code = self._agents.exit_code()
         if code is None and (self._failure or self._is_removed):
             return EXIT_UNAVAILABLE
         return code
@@ -122,7 +122,7 @@ class RayJob:
         return not self._tasks and not self._is_removed
 
     def interrupt(self) -> None:
-        self._agents.order("term")
+        self._agents.write_order("term")
 
     def stacks(self, pids: Mapping[int, int]) -> str:
         return self._agents.stacks()
@@ -135,7 +135,7 @@ class RayJob:
                 self.interrupt()
                 self._wait(GRACE_S)
             if not self._agents.all_ended():
-                self._agents.order("kill")
+                self._agents.write_order("kill")
                 self._wait(10.0)
         self._is_removed = True
         # Removing the group also ends tasks that hang or have not begun.
@@ -205,10 +205,10 @@ class RayJob:
                 if self._codes[node] == EXIT_UNREADABLE:
                     words = f"a Ray host does not see {self._job.folder}: the store must be on a file system that "
                     self._failure = (f"{words}every host mounts at the same path", "error", "no shared file system")
-                elif node not in self._agents.said("ended"):
+                elif node not in self._agents.last_events("ended"):
                     words = f"the agent of host {node} ended with code {self._codes[node]}"
                     self._failure = (words, "error", "launcher")
-        self._agents.end_where_one_refused()
+        self._agents.kill_if_one_refused()
 
     def _wait(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds

@@ -23,6 +23,7 @@ from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
 from tunemark_worker.contract import records_file_name
+from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
 
 # Seconds between two queries of the controller.
 _POLL_S = 2.0
@@ -44,10 +45,6 @@ _FAILURES = {
 }
 # The file in a job's folder that holds its Slurm job id.
 _JOB_ID_NAME = "slurm.id"
-# EX_UNAVAILABLE of sysexits.h.
-_UNAVAILABLE = 69
-# Exit code of the batch script's check of the folder (EX_NOINPUT of sysexits.h).
-_NO_SHARED_FOLDER = 66
 _SBATCH_OPTIONS = ("partition", "account", "qos", "constraint", "reservation", "time", "mem", "gres")
 
 OPTIONS = {
@@ -125,9 +122,9 @@ class SlurmLauncher:
             number = done.stdout.strip().partition(";")[0]
             for task, started in enumerate(same_shape):
                 if done.returncode or not number.isdigit():
-                    started.refuse(f"Slurm rejects the job: {(done.stderr or done.stdout).strip()[-500:]}")
+                    started.set_rejection(f"Slurm rejects the job: {(done.stderr or done.stdout).strip()[-500:]}")
                 else:
-                    started.take(number if len(same_shape) == 1 else f"{number}_{task}")
+                    started.set_job_id(number if len(same_shape) == 1 else f"{number}_{task}")
 
     def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
         """The job that an earlier process of this command submitted, if it waits or runs, or has ended and every rank
@@ -136,7 +133,7 @@ class SlurmLauncher:
         if not number:
             return None
         adopted = SlurmJob(job, count_nodes(job.nodes, self._options, self._nodes, "slurm"), self._say, self.submit)
-        adopted.take(str(number))
+        adopted.set_job_id(str(number))
         if adopted.exit_code() is None or _has_all_ends(job):
             return adopted
         return None
@@ -158,20 +155,20 @@ class SlurmJob:
         self._polled_s = -_POLL_S
         self._reported_reason = ""
 
-    def take(self, number: str) -> None:
+    def set_job_id(self, number: str) -> None:
         """Record the id under which Slurm accepted the job."""
         self._job_id = number
         (self.job.folder / _JOB_ID_NAME).write_text(number)
 
-    def refuse(self, words: str) -> None:
+    def set_rejection(self, words: str) -> None:
         self._rejection = words
 
     def exit_code(self) -> int | None:
         if not self._job_id and not self._rejection:
             self._submit()
         if self._rejection:
-            return _UNAVAILABLE
-        code = self._agents.code()
+            return EXIT_UNAVAILABLE
+        code = self._agents.exit_code()
         if code is not None:
             return code
         state = self._state()
@@ -191,7 +188,7 @@ class SlurmJob:
         return is_waiting
 
     def interrupt(self) -> None:
-        self._agents.order("term")
+        self._agents.write_order("term")
         if self._job_id and self._state() in _WAITING:
             _run(["scancel", self._job_id])
 
@@ -209,8 +206,8 @@ class SlurmJob:
                 time.sleep(0.2)
         if not self._agents.all_ended():
             # Where the controller has lost a node, the agent there still sees the folder.
-            self._agents.order("kill")
-            if self._agents.said("started"):
+            self._agents.write_order("kill")
+            if self._agents.last_events("started"):
                 self._agents.wait_for_end(5.0)
         if self._state(now=True) not in ("COMPLETED", "FAILED", *_FAILURES):
             # The agents' tasks end by themselves; only one that hangs is cancelled.
@@ -235,7 +232,7 @@ class SlurmJob:
             status, reason = _FAILURES[state]
             words = f"Slurm's job {self._job_id} ended as {state}, nodes {fields.get('NodeList')}"
             found.update(failure=words, failure_status=status, failure_reason=reason)
-        elif fields.get("ExitCode", "").startswith(f"{_NO_SHARED_FOLDER}:"):
+        elif fields.get("ExitCode", "").startswith(f"{EXIT_UNREADABLE}:"):
             words = f"Slurm's node {fields.get('NodeList')} does not see {self.job.folder}: the store must be on "
             words += "a file system that every node mounts at the same path"
             found.update(failure=words, failure_status="error", failure_reason="no shared file system")
@@ -275,7 +272,7 @@ def make_script(jobs: Sequence[JobSpec], nodes: int, options: Mapping[str, str],
     flags = ["no-requeue", *(["exclusive"] if options.get("exclusive", "true") == "true" else [])]
     folders = " ".join(shlex.quote(str(job.folder)) for job in jobs)
     agent = f'exec {shlex.quote(first.python)} -m tunemark_worker.agent "$0" --node $SLURM_NODEID'
-    seen = f'test -r "$0"/job.json || {{ echo $(hostname): "$0" is not there >&2; exit {_NO_SHARED_FOLDER}; }}'
+    seen = f'test -r "$0"/job.json || {{ echo $(hostname): "$0" is not there >&2; exit {EXIT_UNREADABLE}; }}'
     lines = ["#!/bin/bash", *(f"#SBATCH --{key}={value}" for key, value in requested.items())]
     lines += [f"#SBATCH --{flag}" for flag in flags]
     lines += [f"folders=({folders})", "folder=${folders[${SLURM_ARRAY_TASK_ID:-0}]}"]

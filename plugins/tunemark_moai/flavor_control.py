@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import DeviceState, ToolReading
-from tunemark_moai import flavors
 from tunemark_moai.device_status import read_devices
+from tunemark_moai.flavor_table import DEFAULT_FLAVORS
 from tunemark_moai.restore_record import (
     RECORD_NAME,
     ChangedSetting,
@@ -42,7 +42,7 @@ class VariableFlavorControl:
     def sizes(self) -> list[str]:
         """The documented flavors, and the one in the environment: no tool lists them."""
         own = self._environment.get(FLAVOR_VARIABLE)
-        return [*flavors.DEFAULT_FLAVORS, *([own] if own and own not in flavors.DEFAULT_FLAVORS else [])]
+        return [*DEFAULT_FLAVORS, *([own] if own and own not in DEFAULT_FLAVORS else [])]
 
     def current(self) -> str:
         own = self._environment.get(FLAVOR_VARIABLE)

@@ -9,53 +9,29 @@ documented; nor is that of the names `flavor-default-N`.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from tunemark.physics.peaks import find_peak
 from tunemark.plugin.descriptors import Accelerator
+from tunemark_moai.flavor_table import DEVICE_MIB, FLAVOR_DEVICES, MENU_FLAVORS
 
-DEVICE_MIB = 65520
 _GB_PER_DEVICE = 64
 _DEVICES_PER_MI250 = 2
+_DEVICES_PER_SERVER = 8
 CHIP = "MI250"
 SOURCE = "KT_HAC_Models_Info.md of moreh-2024docs-test: 1 MI250 = 2 devices of 64 GB"
 
 
-class FlavorHardware(NamedTuple):
-    """devices: how many of 64 GB. nodes: how many servers, None where the source's table lacks the flavor."""
-
-    devices: int
-    nodes: int | None
-
-
-# In the order of the menus of 24.x.
-_HARDWARE = {
-    "Small.64GB": FlavorHardware(1, 1),
-    "Medium.128GB": FlavorHardware(2, 1),
-    "Large.256GB": FlavorHardware(4, 1),
-    "xLarge.512GB": FlavorHardware(8, 1),
-    "1.5xLarge.768GB": FlavorHardware(12, None),
-    "2xLarge.1024GB": FlavorHardware(16, 2),
-    "3xLarge.1536GB": FlavorHardware(24, 3),
-    "4xLarge.2048GB": FlavorHardware(32, 4),
-    "6xLarge.3072GB": FlavorHardware(48, 6),
-    "8xLarge.4096GB": FlavorHardware(64, 8),
-    "12xLarge.6144GB": FlavorHardware(96, 12),
-    "24xLarge.12288GB": FlavorHardware(192, 24),
-    "48xLarge.24576GB": FlavorHardware(384, 48),
-}
-_BY_NAME = {name.casefold(): name for name in _HARDWARE}
-# Values of ACCELERATOR_PLATFORM_FLAVOR, for 25.3.208 and later, in the examples of moreh-dev/moai-examples.
-DEFAULT_FLAVORS = ("flavor-default-8", "flavor-default-16", "flavor-default-32")
-
-DOCUMENTED_FLAVORS = (*_HARDWARE, *DEFAULT_FLAVORS)
+_BY_NAME = {name.casefold(): name for name in MENU_FLAVORS}
+# The source's table of servers lacks this flavor.
+_WITHOUT_SERVERS = "1.5xLarge.768GB"
+DOCUMENTED_FLAVORS = tuple(FLAVOR_DEVICES)
 
 
 def make_accelerator(flavor: str, *, is_present: bool, is_simulated: bool = False) -> Accelerator:
     """The `Accelerator` of a flavor. What is not documented is None, and `source` says so."""
     name = _BY_NAME.get(flavor.casefold(), flavor)
-    made = _HARDWARE.get(name)
-    if made is None:
+    devices = MENU_FLAVORS.get(name)
+    if devices is None:
         return Accelerator(
             name=flavor,
             chip="unknown",
@@ -68,20 +44,20 @@ def make_accelerator(flavor: str, *, is_present: bool, is_simulated: bool = Fals
         )
     of_one = find_peak(CHIP, "bf16", 1)
     assert of_one is not None
-    packages, half = divmod(made.devices, _DEVICES_PER_MI250)
+    packages, half = divmod(devices, _DEVICES_PER_MI250)
     return Accelerator(
         name=flavor if is_present else name,
         chip=CHIP,
         # A single device is half an MI250, which no whole number of chips describes.
         chips=None if half else packages,
-        memory_bytes=made.devices * DEVICE_MIB << 20,
+        memory_bytes=devices * DEVICE_MIB << 20,
         # The simulator has no peak. There is none for fp32 either: the precision that such a model is computed in
         # depends on the platform's mixed precision.
-        peak_flops={} if is_simulated else {"bf16": of_one.flops * made.devices / _DEVICES_PER_MI250},
+        peak_flops={} if is_simulated else {"bf16": of_one.flops * devices / _DEVICES_PER_MI250},
         source=f"{SOURCE}; {of_one.source}",
-        parts=made.devices,
+        parts=devices,
         part_memory_bytes=DEVICE_MIB << 20,
-        nodes=made.nodes,
+        nodes=None if name == _WITHOUT_SERVERS else -(-devices // _DEVICES_PER_SERVER),
         is_present=is_present,
         is_simulated=is_simulated,
         can_calibrate=False,

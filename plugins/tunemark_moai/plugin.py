@@ -13,12 +13,12 @@ from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import Accelerator, LaunchConfig, Strategy, StrategyLayout, ToolReading
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
+from tunemark_moai.simulator import SIMULATOR_VARIABLE
 
 if TYPE_CHECKING:
     from tunemark_moai.flavor_control import ToolFlavorControl, VariableFlavorControl
     from tunemark_moai.job_monitor import MoaiJobMonitor
 
-SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"
 # Seconds between two calls of the status tool while a job runs. The cost of a call is not documented.
 SAMPLE_INTERVAL_S = 10.0
 SAMPLE_INTERVAL_VARIABLE = "TUNEMARK_MOAI_SAMPLE_S"

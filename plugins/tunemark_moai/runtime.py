@@ -12,10 +12,10 @@ from typing import Any, Callable, Dict, Mapping, Optional
 
 import torch
 
+from tunemark_moai.simulator import SIMULATOR_VARIABLE
 from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.no_strategy import NoStrategy
 
-# The state folder of the simulator, where one stands in for the platform; see tunemark_moai.simulator.
-SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"
 # 1.13.1+cu116.moreh24.5.0, 2.1.0+moreh25.1.202
 _BUILD_PATTERN = re.compile(r"^([0-9.]+)\+(?:cu[0-9]+\.)?moreh([0-9.]+)$")
 
@@ -61,23 +61,11 @@ class MoaiRuntime:
         }
 
 
-class NoParallelization:
-    """The unchanged program: the platform parallelizes nothing."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        pass
-
-    def prepare(self) -> None:
-        pass
-
-    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        return model
-
-    def selected(self) -> Optional[Mapping[str, Any]]:
-        return {"strategy": "none"}
+# The unchanged program, of which the platform parallelizes nothing.
+NoParallelization = NoStrategy
 
 
-class AdvancedParallelization:
+class AdvancedParallelization(NoStrategy):
     """The platform's own parallelization, which chooses every argument that is not pinned.
 
     What it chose is in its log, which the parent reads. Here only the requested arguments are known.
@@ -89,9 +77,6 @@ class AdvancedParallelization:
     def prepare(self) -> None:
         # The documents (ap_advanced_setting.md) require this call before the model is built.
         load_platform().option.enable_advanced_parallelization(**self._arguments)
-
-    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        return model
 
     def selected(self) -> Optional[Mapping[str, Any]]:
         return None

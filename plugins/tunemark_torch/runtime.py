@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from tunemark_torch.parallel.process_group import join_single_process_group
 from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.no_strategy import NoStrategy as NoStrategy
 
 
 class CpuRuntime:
@@ -76,55 +77,21 @@ class CudaRuntime:
         }
 
 
-class RocmRuntime:
-    """AMD GPUs only, with a torch built for ROCm. Not yet run on hardware by its authors."""
-
-    is_synchronous = False
+class RocmRuntime(CudaRuntime):
+    """AMD GPUs only, with a torch built for ROCm, which calls them cuda too. Not yet run on hardware by its authors."""
 
     def __init__(self) -> None:
         if torch.version.hip is None:
             raise RuntimeError("this torch is built for {}, not for ROCm".format(torch.version.cuda or "the CPU"))
-        # torch calls these devices cuda too, and nothing differs from here on.
-        self._cuda = CudaRuntime()
-
-    def open(self, assignment: Assignment) -> Place:
-        return self._cuda.open(assignment)
-
-    def synchronize(self) -> None:
-        self._cuda.synchronize()
-
-    def peak_memory_bytes(self) -> Optional[int]:
-        return self._cuda.peak_memory_bytes()
-
-    def facts(self) -> Mapping[str, Any]:
-        return self._cuda.facts()
+        super().__init__()
 
 
-class NoStrategy:
-    """One process, the model unchanged."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        pass
-
-    def prepare(self) -> None:
-        pass
-
-    def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
-        return model
-
-    def selected(self) -> Optional[Mapping[str, Any]]:
-        return {"strategy": "none"}
-
-
-class Ddp:
+class Ddp(NoStrategy):
     """torch's DistributedDataParallel: a full model per rank, gradients averaged while backward computes them."""
 
     def __init__(self, assignment: Assignment) -> None:
         self._selected: Dict[str, Any] = {"strategy": "ddp"}
         self._module: Any = None
-
-    def prepare(self) -> None:
-        pass
 
     def apply(self, model: torch.nn.Module, place: Place) -> torch.nn.Module:
         join_single_process_group(place.device.partition(":")[0])

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tunemark_worker.linux_proc import read_cpu_model
+
 _CPU = "sys/devices/system/cpu"
 
 
@@ -44,10 +46,7 @@ def read_host_facts(root: Path = Path("/")) -> Mapping[str, Any]:
 
 def processor_name(root: Path = Path("/")) -> str:
     """CPU model name; empty if unknown."""
-    text = _read_text(root / "proc/cpuinfo")
-    if text is None:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    return read_cpu_model(str(root / "proc/cpuinfo"))
 
 
 def _read_governor(root: Path) -> str | None:

@@ -14,3 +14,6 @@ platform: when the first tensor is moved there).
 
 Written in Python 3.8 with the standard library alone, since a worker of any interpreter imports it.
 """
+
+# Environment variable with the folder of a simulator that stands in for the platform.
+SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"

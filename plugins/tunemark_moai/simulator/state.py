@@ -8,28 +8,13 @@ import json
 import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-SIMULATOR_VARIABLE = "TUNEMARK_MOAI_SIM"
-STATE_FILE = "state.json"
-DEVICE_MIB = 65520
-DEVICE_BYTES = 68702699520
+from tunemark_moai.flavor_table import DEFAULT_FLAVORS, FLAVOR_DEVICES, MENU_FLAVORS
+from tunemark_moai.simulator import SIMULATOR_VARIABLE as SIMULATOR_VARIABLE
 
-MENU_FLAVORS = (
-    ("Small.64GB", 1, 1),
-    ("Medium.128GB", 2, 1),
-    ("Large.256GB", 4, 1),
-    ("xLarge.512GB", 8, 1),
-    ("1.5xLarge.768GB", 12, 2),
-    ("2xLarge.1024GB", 16, 2),
-    ("3xLarge.1536GB", 24, 3),
-    ("4xLarge.2048GB", 32, 4),
-    ("6xLarge.3072GB", 48, 6),
-    ("8xLarge.4096GB", 64, 8),
-    ("12xLarge.6144GB", 96, 12),
-    ("24xLarge.12288GB", 192, 24),
-    ("48xLarge.24576GB", 384, 48),
-)
-DEFAULT_FLAVORS = (("flavor-default-8", 8, 1), ("flavor-default-16", 16, 2), ("flavor-default-32", 32, 4))
-_HARDWARE = {name: (devices, nodes) for name, devices, nodes in MENU_FLAVORS + DEFAULT_FLAVORS}
+STATE_FILE = "state.json"
+DEVICE_BYTES = 68702699520
+# A server has four MI250, which are eight devices.
+_DEVICES_PER_SERVER = 8
 
 
 class PlatformVersion(NamedTuple):
@@ -118,11 +103,12 @@ def make_state(version: str, flavor: str, devices: int) -> Dict[str, Any]:
 
 def flavor_hardware(flavor: str) -> Tuple[int, int]:
     """(devices of 64 GB, servers) of a flavor."""
-    return _HARDWARE[flavor]
+    devices = FLAVOR_DEVICES[flavor]
+    return devices, -(-devices // _DEVICES_PER_SERVER)
 
 
 def list_flavors(version: str) -> List[str]:
-    return [name for name, _, _ in (DEFAULT_FLAVORS if VERSIONS[version].by_variable else MENU_FLAVORS)]
+    return list(DEFAULT_FLAVORS if VERSIONS[version].by_variable else MENU_FLAVORS)
 
 
 def find_state_folder() -> str:

@@ -7,9 +7,9 @@ import time
 from datetime import datetime
 from typing import Any, Dict, List, Optional, Sequence
 
+from tunemark_moai.flavor_table import DEVICE_MIB
 from tunemark_moai.simulator import state as sim
 from tunemark_moai.simulator.state import (
-    DEVICE_MIB,
     VERSIONS,
     edit_state,
     find_holding_processes,

@@ -11,8 +11,8 @@ import types
 from datetime import datetime
 from typing import Any, Dict, List, Optional
 
+from tunemark_moai.flavor_table import DEVICE_MIB
 from tunemark_moai.simulator.state import (
-    DEVICE_MIB,
     VERSIONS,
     edit_state,
     find_holding_processes,

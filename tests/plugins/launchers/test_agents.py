@@ -15,19 +15,19 @@ def _say(folder: Path, node: int, event: str, **fields: object) -> None:
 
 def test_what_agents_say_is_taken_in_as_it_comes_and_a_half_line_is_none(tmp_path: Path) -> None:
     agents = HostAgents(tmp_path, 2)
-    assert (agents.said("started"), agents.code(), agents.all_ended()) == ({}, None, False)
+    assert (agents.last_events("started"), agents.exit_code(), agents.all_ended()) == ({}, None, False)
     _say(tmp_path, 1, "started", host="b")
-    assert [row["host"] for row in agents.said("started").values()] == ["b"]
+    assert [row["host"] for row in agents.last_events("started").values()] == ["b"]
     with open(tmp_path / "agent.0.jsonl", "w") as file:
         file.write('{"event": "started", "ho')
         file.flush()
-        assert list(agents.said("started")) == [1]
+        assert list(agents.last_events("started")) == [1]
         file.write('st": "a"}\n')
-    assert [row["host"] for row in agents.said("started").values()] == ["a", "b"]
+    assert [row["host"] for row in agents.last_events("started").values()] == ["a", "b"]
     _say(tmp_path, 0, "ended", code=0, why="", kills=0)
-    assert (agents.code(), agents.all_ended()) == (None, False)
+    assert (agents.exit_code(), agents.all_ended()) == (None, False)
     _say(tmp_path, 1, "ended", code=3, why="", kills=0)
     # The last word of a host counts, and the first code that is not 0.
-    assert (agents.code(), agents.all_ended()) == (3, True)
+    assert (agents.exit_code(), agents.all_ended()) == (3, True)
     _say(tmp_path, 1, "ended", code=5, why="", kills=0)
-    assert agents.code() == 5
+    assert agents.exit_code() == 5
