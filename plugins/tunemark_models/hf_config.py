@@ -216,11 +216,6 @@ def _olmo2(stated: ConfigDict) -> Architecture:
     return _make_architecture(stated, qk_norm="projection", attention_bias=bool(stated.get("attention_bias", False)))
 
 
-def _granite(stated: ConfigDict) -> Architecture:
-    biases = {name: bool(stated.get(name, False)) for name in ("attention_bias", "mlp_bias")}
-    return _make_architecture(stated, **biases)
-
-
 def _starcoder2(stated: ConfigDict) -> Architecture:
     bias = bool(stated.get("use_bias", True))
     return _make_architecture(
@@ -274,7 +269,7 @@ _READERS: Mapping[str, Callable[[ConfigDict], Architecture]] = {
     "gemma2": _gemma,
     "phi3": _phi3,
     "olmo2": _olmo2,
-    "granite": _granite,
+    "granite": _llama,
     "starcoder2": _starcoder2,
     "gpt2": _gpt2,
     "baichuan": _baichuan,
