@@ -39,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))
     else:
-        rows = [[c.name, c.subject, c.outcome, " ".join(c.reason.split())] for c in checks]
+        rows = [[c.name, c.subject, c.outcome, c.reason.replace("|", "/")] for c in checks]
         print(markdown_table(["check", "subject", "outcome", "reason"], rows, "<"))
         print(f"\n{args.plugin}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     return ExitCode.INVALID if counts["failed"] else ExitCode.SUCCESS

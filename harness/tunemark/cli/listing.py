@@ -183,7 +183,8 @@ def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     if not rows:
         return f"no {kind}"
     columns, cells = _CELLS[kind]
-    return markdown_table(columns, map(cells, rows), "<")
+    # A slash reads better in a terminal than an escaped bar.
+    return markdown_table(columns, ([cell.replace("|", "/") for cell in cells(row)] for row in rows), "<")
 
 
 def _device_cells(row: dict[str, Any]) -> list[str]:
