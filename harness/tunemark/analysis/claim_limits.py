@@ -1,0 +1,49 @@
+"""When two figures of a claim agree, and what explains a factor between them."""
+
+from __future__ import annotations
+
+from tunemark.analysis.plausibility import ClaimFacts
+from tunemark.plugin.descriptors import Finding, Severity
+
+# Two figures that were both rounded to three digits differ by 1 % at most; 2 % leaves room for a mean and a median.
+AGREEMENT = 0.02
+# Beyond this neither rounding nor another choice of steps or clock explains a difference of two figures for one rate.
+CONTRADICTION = 0.10
+# A pause between two lines (evaluation, a checkpoint) is not a step, so medians over consecutive lines are used.
+MIN_LINES = 3
+
+
+def make_finding(rule: str, severity: Severity, message: str) -> Finding:
+    """A finding of a claim rule."""
+    return Finding(rule=rule, severity=severity, message=message)
+
+
+def explain_factor(facts: ClaimFacts, ratio: float) -> str:
+    """Words for the stated numbers, if any, that equal the factor or its inverse."""
+    claim, layout = facts.claim, facts.claim.layout
+    numbers = {
+        "the count of devices": claim.count, "the gradient accumulation": layout.gradient_accumulation,
+        "the data-parallel degree": layout.dp, "the tensor-parallel degree": layout.tp,
+        "the pipeline degree": layout.pp, "the context-parallel degree": layout.cp,
+        "the micro-batch": layout.micro_batch, "the sequence length": claim.sequence,
+        "the global batch": layout.global_batch, "a thousand (s and ms)": 1000,
+        "the dies of a package": dies_per_package(facts),
+        "the planned over the finished steps": (
+            claim.steps_total / claim.steps_done if claim.steps_total and claim.steps_done else None
+        ),
+    }  # fmt: skip
+    near = [
+        words
+        for words, number in numbers.items()
+        if number and number > 1 and any(abs(r * f - 1) < AGREEMENT for r in (ratio, 1 / ratio) for f in (1 / number,))
+    ]
+    if claim.padding_fraction:
+        slots = 1 / (1 - claim.padding_fraction)
+        near += ["the padding counted"] if abs(ratio / slots - 1) < AGREEMENT else []
+    return f", which is {' or '.join(near)}" if near else ""
+
+
+def dies_per_package(facts: ClaimFacts) -> int:
+    """The dies of one package of the claim's device; 1 if unknown."""
+    top = facts.peak or facts.peak_most
+    return top.dies if top else 1
