@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+
+from tunemark.plugin import Catalog
 
 _ROOT = Path(__file__).parents[1]
 _HARNESS = _ROOT / "harness/tunemark"
@@ -47,20 +50,23 @@ def _station(path: Path) -> str:
     return path.relative_to(_HARNESS).parts[0].removesuffix(".py")
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
-    """Names of modules imported anywhere in the code, except for type checking alone."""
+def _imports(node: ast.AST, *, is_member_named: bool = False) -> Iterator[str]:
+    """Names of modules imported anywhere in the code, except for type checking alone. is_member_named: with what is
+    imported from them, which may be a module too."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute"
             # `from tunemark import units` names a module by what is imported.
-            yield from ([f"{child.module}.{a.name}" for a in child.names] if child.module == "tunemark" else [])
-            yield child.module or ""
+            if is_member_named or child.module == "tunemark":
+                yield from (f"{child.module}.{alias.name}" for alias in child.names)
+            if not is_member_named:
+                yield child.module or ""
         elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             continue
         else:
-            yield from _imports(child)
+            yield from _imports(child, is_member_named=is_member_named)
 
 
 @pytest.mark.parametrize("path", sorted(_HARNESS.rglob("*.py")), ids=lambda p: str(p.relative_to(_HARNESS)))
@@ -100,3 +106,53 @@ print(sorted({{"torch", "transformers", "datasets", "pandas", "numpy"}} & set(sy
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def _imported_files(path: Path, modules: Mapping[str, Path]) -> set[Path]:
+    """The files of ours that a file imports anywhere, except for type checking alone."""
+    found = set()
+    for name in _imports(ast.parse(path.read_text()), is_member_named=True):
+        file = modules.get(name) or modules.get(name.rpartition(".")[0])
+        found |= {file} if file is not None else set()
+    return found - {path}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {}
+    for root in (_ROOT / "harness", _ROOT / "plugins"):
+        for path in root.rglob("*.py"):
+            parts = path.relative_to(root).with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {path: _imported_files(path, modules) for path in modules.values()}
+    assert graph[_HARNESS / "predict/search.py"] > {_HARNESS / "predict/candidates.py"}, "imports are found"
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+# Words that are also names of built-in parts: a setting's value for "find it yourself", and how a layout was chosen.
+_COMMON_WORDS = {"none", "auto", "manual", "text", "claims"}
+# By file, the names that it may use, with the reason.
+_NAMED_PARTS: Mapping[str, set[str]] = {
+    # The settings' defaults, and what `--device auto` chooses from.
+    "experiment/settings.py": {"mistral-tiny", "python-stdlib"},
+    "experiment/planning.py": {"cuda", "cpu"},
+    # Columns and degrees of published tables, whose names are not ours.
+    "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp"},
+    "analysis/claim_rules.py": {"tp", "pp"},
+    # What probes are planned with, and what a plugin's parts are tested together with.
+    "runner/calibration.py": {"llama-2-7b", "synthetic"},
+    "testing/kit.py": {"cpu", "mistral-tiny", "synthetic"},
+    "testing/run_checks.py": {"cpu"},
+}
+
+
+def test_the_harness_knows_no_built_in_part_by_its_name() -> None:
+    catalog = Catalog()
+    kinds = (catalog.devices, catalog.models, catalog.datasets, catalog.strategies, catalog.importers)
+    names = {each.name for kind in kinds for each in kind().values()} - _COMMON_WORDS
+    assert {"cpu", "fsdp", "gpt2", "synthetic", "megatron"} <= names
+    found: dict[str, set[str]] = {}
+    for path in sorted(_HARNESS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.rstrip(":+") in names:
+                found.setdefault(str(path.relative_to(_HARNESS)), set()).add(node.value.rstrip(":+"))
+    assert found == _NAMED_PARTS
