@@ -18,7 +18,7 @@ def attempt(words: Sequence[str], *, warmup: int, steps: int, store: Path) -> di
 
     Exits with the end of the harness's stderr if there is no rate over exactly these steps.
     """
-    fixed = ["--repeats", "1", "--redo", "--no-calibrate", "--target-interval", "0", "--budget", _BUDGET_S]
+    fixed = ["--repeats", "1", "--redo", "--no-measure-peak", "--target-interval", "0", "--budget", _BUDGET_S]
     counted = ["--warmup", str(warmup), "--steps", str(steps), "--store", str(store), "--json"]
     command = [sys.executable, "-m", "tunemark", "run", *words, *fixed, *counted]
     done = subprocess.run(command, capture_output=True, text=True)

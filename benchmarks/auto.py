@@ -165,7 +165,7 @@ def measured(
     flags: dict[str, Any] = {
         "model": model, "device": f"cpu:{size}", "sequence": SEQUENCE, "global_batch": GLOBAL_BATCH, "steps": steps,
         "warmup": 2, "target_interval": 0.0, "repeats": attempts, "store": store, "oversubscribe": True,
-        "no_calibrate": True,
+        "no_measure_peak": True,
     }  # fmt: skip
     plans = []
     for strategy, micro_batch, checkpointing in layouts:

@@ -246,7 +246,7 @@ def against_real(model: str) -> list[tuple[str, str, float, list[float]]]:
             plan = make_plan(point, Catalog())
             with tempfile.TemporaryDirectory() as folder:
                 assignment = replace(
-                    plan.assignment(nothing, "engines", calibrate=False), threads=1, device_options={}, clip_norm=1.0
+                    plan.assignment(nothing, "engines", measure_peak=False), threads=1, device_options={}, clip_norm=1.0
                 )
                 Path(folder, "plan.json").write_text(assignment.to_json())
                 launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]

@@ -129,7 +129,7 @@ class Sweep:
         command = [*within, sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--strategy", "ddp"]
         command += ["--device", f"cpu:{ranks}", "--oversubscribe", "--sequence", "32", "--micro-batch", "1"]
         command += ["--seed", "0,1,2", "--optimizer", "sgd", "--warmup", "1", "--target-interval", "0", *ends]
-        command += ["--repeats", "1", "--no-calibrate", "--json", *words]
+        command += ["--repeats", "1", "--no-measure-peak", "--json", *words]
         self.process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **(variables or {})}, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -34,7 +34,7 @@ from tunemark.results.ratio import Ratio, RatioTerm, estimate_ratio
 # scheduler's own work and one stall of the host are small.
 EXPERIMENT = ["--model", "mistral-tiny", "--dataset", "synthetic", "--device", "cpu:2", "--strategy", "ddp"]
 EXPERIMENT += ["--sequence", "128", "--micro-batch", "4", "--warmup", "4", "--steps", "12", "--target-interval", "0"]
-EXPERIMENT += ["--no-calibrate", "--repeats", "1", "--redo", "--json"]
+EXPERIMENT += ["--no-measure-peak", "--repeats", "1", "--redo", "--json"]
 BAR = 0.10
 LOCAL = "local"
 OTHERS = ("slurm", "ray")

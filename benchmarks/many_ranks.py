@@ -124,7 +124,7 @@ def follow(ranks: int) -> dict[str, float]:
     catalog = Catalog()
     with tempfile.TemporaryDirectory() as folder:
         flags = {"model": "mistral-tiny", "device": f"cpu:{ranks}", "strategy": "ddp", "oversubscribe": True}
-        flags.update(sequence=128, micro_batch=1, steps=STEPS, warmup=1, no_calibrate=True, target_interval=0.0)
+        flags.update(sequence=128, micro_batch=1, steps=STEPS, warmup=1, no_measure_peak=True, target_interval=0.0)
         plans = make_plans(make_grid_points(make_experiment(flags)), catalog)
         store = Store(Path(folder))
         ends: list[float] = []

@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunemark_worker.precision import PRECISIONS
+
 if TYPE_CHECKING:
     from tunemark_worker.contract import Assignment
 
@@ -55,7 +57,6 @@ PRODUCTS = (
     "fsdp:2+pp:2:schedule=interleaved",
     "pp:2+tp:2:sequence_parallel=true",
 )
-PRECISIONS = ("fp32", "bf16-autocast", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ def prepare(
         else:
             file = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
         # No pinning to cores: there may be more processes than cores.
-        assignment = replace(plan.assignment(file, "parity", calibrate=False), threads=1, device_options={})
+        assignment = replace(plan.assignment(file, "parity", measure_peak=False), threads=1, device_options={})
         if edit is not None:
             assignment = edit(assignment)
         folder.mkdir(parents=True)
@@ -227,14 +228,13 @@ def trained(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def is_equal(cell: Cell) -> bool:
-    from tunemark.runner.verification import VERIFICATION_TOLERANCE
 
     if cell.refused:
         return True
     return (
         cell.loss is not None
         and cell.norm is not None
-        and max(cell.loss, cell.norm) <= VERIFICATION_TOLERANCE[cell.precision]
+        and max(cell.loss, cell.norm) <= PRECISIONS[cell.precision].tolerance
     )
 
 

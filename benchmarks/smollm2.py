@@ -25,7 +25,7 @@ from tunemark_worker.contract import Assignment, token_file_offsets
 WORDS = (
     "--model", "smollm2-135m", "--weights", "pretrained", "--dataset", "python-stdlib", "--device", "cpu:1",
     "--precision", "fp32", "--batching", "pad", "--sequence", "64", "--micro-batch", "2", "--learning-rate", "3e-5",
-    "--warmup", "0", "--steps", "5", "--repeats", "1", "--target-interval", "0", "--no-calibrate",
+    "--warmup", "0", "--steps", "5", "--repeats", "1", "--target-interval", "0", "--no-measure-peak",
     "--evaluate", "6", "--sample", "def fibonacci(n):", "--save", "model",
 )  # fmt: skip
 

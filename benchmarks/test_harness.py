@@ -73,7 +73,7 @@ def test_training_steps(tunemark: RunExperiment) -> None:
     """Steps of the smallest Mistral on one core through the whole harness; tokens/s are in extra_info."""
     result = tunemark(
         model="mistral-tiny", device="cpu:1", sequence=128, micro_batch=4, warmup=5, steps=20, repeats=1,
-        target_interval=0, no_calibrate=True,
+        target_interval=0, no_measure_peak=True,
     )  # fmt: skip
     assert result.tokens_per_s is not None
 

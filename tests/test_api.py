@@ -15,8 +15,8 @@ _FEW = {"model": "mistral-tiny", "dataset": "synthetic", "device": "cpu:1", "seq
 def test_results_are_objects_and_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEMARK_CACHE", str(tmp_path / "cache"))
     results = tunemark.run(
-        **_FEW, batching=["pad", "pack"], steps=2, warmup=1, repeats=1, no_calibrate=True, store=str(tmp_path / "runs"),
-        output=str(tmp_path / "out"),
+        **_FEW, batching=["pad", "pack"], steps=2, warmup=1, repeats=1, no_measure_peak=True,
+        store=str(tmp_path / "runs"), output=str(tmp_path / "out"),
     )  # fmt: skip
     pad, pack = results.runs
     assert (pad.batching, pack.batching) == ("pad", "pack")

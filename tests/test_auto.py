@@ -12,7 +12,7 @@ import pytest
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _WORDS = "--device cpu:2 --model llama-2-tiny --sequence 32 --global-batch 4 --precision fp32 --steps 3 --warmup 1 "
-_WORDS += "--target-interval 0 --repeats 1 --no-calibrate --strategy none,auto --trials 2 --oversubscribe"
+_WORDS += "--target-interval 0 --repeats 1 --no-measure-peak --strategy none,auto --trials 2 --oversubscribe"
 
 
 @pytest.mark.full

@@ -20,7 +20,7 @@ from tunemark_worker.contract import PROVENANCE_FILE, Assignment
 
 PROMPT = "def main("
 HELD_OUT = 6
-_SHORT = ["--device", "cpu:1", "--sequence", "48", "--micro-batch", "2", "--no-calibrate", "--warmup", "1"]
+_SHORT = ["--device", "cpu:1", "--sequence", "48", "--micro-batch", "2", "--no-measure-peak", "--warmup", "1"]
 _SHORT += ["--steps", "5", "--repeats", "1", "--target-interval", "0", "--precision", "fp32", "--learning-rate", "2e-3"]
 
 

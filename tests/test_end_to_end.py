@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-_COMMON = ["--model", "mistral-tiny", "--device", "cpu:1", "--sequence", "32", "--micro-batch", "2", "--no-calibrate"]
+_COMMON = ["--model", "mistral-tiny", "--device", "cpu:1", "--sequence", "32", "--micro-batch", "2"]
+_COMMON += ["--no-measure-peak"]
 _SHORT = [*_COMMON, "--steps", "3", "--warmup", "1", "--repeats", "1", "--target-interval", "0"]
 
 
@@ -76,9 +77,8 @@ def test_response_alone_trains_on_fewer_tokens(tmp_path: Path, cache: Path) -> N
 def test_two_ranks_train_on_the_batches_of_one(tmp_path: Path, cache: Path) -> None:
     one, two = _rows(
         tmp_path, cache, "--model", "mistral-tiny", "--strategy", "none,ddp", "--device", "cpu:2",
-        "--global-batch", "4",
-        "--micro-batch", "2", "--sequence", "32", "--steps", "3", "--warmup", "1", "--repeats", "1", "--no-calibrate",
-        "--precision", "fp32", "--oversubscribe", codes=(0, 1, 3),
+        "--global-batch", "4", "--micro-batch", "2", "--sequence", "32", "--steps", "3", "--warmup", "1",
+        "--repeats", "1", "--no-measure-peak", "--precision", "fp32", "--oversubscribe", codes=(0, 1, 3),
     )  # fmt: skip
     assert one["tokens"] == two["tokens"]
     assert one["loss_first"] == pytest.approx(two["loss_first"], rel=1e-5)
@@ -89,7 +89,8 @@ def test_two_ranks_train_on_the_batches_of_one(tmp_path: Path, cache: Path) -> N
 def test_accumulation_changes_neither_tokens_nor_loss(tmp_path: Path, cache: Path) -> None:
     whole, parts = _rows(
         tmp_path, cache, "--model", "mistral-tiny", "--device", "cpu:1", "--sequence", "32", "--micro-batch", "4,1",
-        "--global-batch", "4", "--steps", "3", "--warmup", "1", "--repeats", "1", "--no-calibrate",
+        "--global-batch", "4", "--steps", "3", "--warmup", "1", "--repeats", "1",
+        "--no-measure-peak",
         "--precision", "fp32",
     )  # fmt: skip
     assert (whole["gradient_accumulation"], parts["gradient_accumulation"]) == (1, 4)

@@ -19,7 +19,7 @@ Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 _WHEN = 6
 _WORDS = ["--dataset", "toy-text", "--device", "cpu:1", "--precision", "fp32", "--sequence", "32", "--micro-batch", "2"]
 # sgd, so that weights without a gradient do not decay; one window a step on the CPU.
-_WORDS += ["--optimizer", "sgd", "--learning-rate", "0.1", "--no-calibrate", "--json", "--repeats", "1"]
+_WORDS += ["--optimizer", "sgd", "--learning-rate", "0.1", "--no-measure-peak", "--json", "--repeats", "1"]
 _STEPS = ["--warmup", "2", "--steps", "24"]
 _FAULTS = ("slow-step", "drift", "double-count", "nan", "frozen")
 _FAILURES = ("shape", "illegal", "too-large", "exit", "killed")

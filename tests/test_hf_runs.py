@@ -21,7 +21,7 @@ from tunemark_worker.contract import Assignment
 
 pytestmark = pytest.mark.full
 
-_SHORT = ["--dataset", "synthetic", "--device", "cpu:1", "--sequence", "32", "--micro-batch", "2", "--no-calibrate"]
+_SHORT = ["--dataset", "synthetic", "--device", "cpu:1", "--sequence", "32", "--micro-batch", "2", "--no-measure-peak"]
 _SHORT += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval", "0", "--precision", "fp32"]
 _SIZE = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 _RUN = ["--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2", "--oversubscribe", "--sequence", "32"]
-_RUN += ["--micro-batch", "2", "--no-calibrate", "--warmup", "1", "--json", "--repeats", "1", "--target-interval", "0"]
-_RUN += ["--timeout", "60"]
+_RUN += ["--micro-batch", "2", "--no-measure-peak", "--warmup", "1", "--json", "--repeats", "1"]
+_RUN += ["--target-interval", "0", "--timeout", "60"]
 _ENDLESS = ["--steps", "100000", "--budget", "100000"]
 
 Start = Callable[..., Any]

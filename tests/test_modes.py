@@ -20,9 +20,13 @@ import torch
 from transformers import MistralConfig, MistralForCausalLM
 
 from tunemark.experiment import SETTINGS, Setting
-from tunemark_worker import activation_checkpointing, optimizer, row_packing
+from tunemark_worker import row_packing
 from tunemark_worker.batches import MappedTokens
 from tunemark_worker.contract import Assignment
+from tunemark_worker.optimizer import OPTIMIZERS
+from tunemark_worker.precision import PRECISIONS
+from tunemark_worker.schedule import SCHEDULES
+from tunemark_worker.training_settings import CHECKPOINTING
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -58,7 +62,7 @@ def tunemark_models():
 # of the losses; a rate of 0.01, because 0.0001 would change nothing visible in so few steps.
 _BASE = ["--model", _MODEL, "--dataset", "toy-text", "--device", "cpu:1", "--precision", "fp32"]
 _BASE += ["--sequence", "64", "--micro-batch", "2", "--global-batch", "4", "--learning-rate", "0.01"]
-_BASE += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval", "0", "--no-calibrate"]
+_BASE += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval", "0", "--no-measure-peak"]
 
 _WITH_CHOICES = [setting for setting in SETTINGS if setting.choices and setting.is_axis]
 
@@ -148,10 +152,10 @@ def test_every_choice_is_run_recorded_and_makes_a_difference(
 
 def test_the_worker_knows_what_is_declared_and_no_more() -> None:
     declared = {setting.name: set(setting.choices) for setting in _WITH_CHOICES}
-    assert set(optimizer.PRECISIONS) == declared["precision"]
-    assert set(activation_checkpointing.CHOICES) == declared["checkpointing"]
-    assert set(optimizer.OPTIMIZERS) == declared["optimizer"]
-    assert set(optimizer.SCHEDULES) == declared["schedule"] == set(_FACTORS)
+    assert set(PRECISIONS) == declared["precision"]
+    assert set(CHECKPOINTING) == declared["checkpointing"]
+    assert set(OPTIMIZERS) == declared["optimizer"]
+    assert set(SCHEDULES) == declared["schedule"] == set(_FACTORS)
 
 
 def test_schedules_set_the_learning_rate_of_every_step(tunemark: Tunemark, world: World) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 _RUN = ["--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2", "--dataset", "synthetic"]
-_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-calibrate", "--warmup", "2", "--json", "--repeats", "1"]
+_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-measure-peak", "--warmup", "2", "--json", "--repeats", "1"]
 _RUN += ["--target-interval", "0", "--launcher", "nodes:host=127.0.0.1"]
 _ENDLESS = ["--steps", "100000", "--budget", "100000"]
 # Seconds without a sign of life after which somebody is taken for gone, and those that ranks then have to end.

@@ -29,7 +29,7 @@ _HUB = "huggingface-hub==0.26.5"
 _SHARED = ["torch", "numpy", "filelock", "fsspec", "packaging", "pyyaml", "regex", "requests", "safetensors", "tqdm"]
 
 _SHORT = ["--model", "mistral-tiny", "--precision", "fp32", "--sequence", "32", "--micro-batch", "2"]
-_SHORT += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval", "0", "--no-calibrate"]
+_SHORT += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval", "0", "--no-measure-peak"]
 
 
 @pytest.fixture(scope="session")

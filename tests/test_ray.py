@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 _RUN = ["--model", "mistral-tiny", "--dataset", "synthetic"]
-_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-calibrate", "--warmup", "2", "--repeats", "1", "--json"]
+_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-measure-peak", "--warmup", "2", "--repeats", "1", "--json"]
 _RUN += ["--target-interval", "0", "--timeout", "120"]
 _TWO = ["--strategy", "ddp", "--device", "cpu:2"]
 _ENDLESS = ["--steps", "100000", "--budget", "100000"]

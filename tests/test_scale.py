@@ -22,7 +22,7 @@ _SMALL = [
     "--precision",
     "fp32",
 ]
-_SMALL += ["--sequence", "32", "--micro-batch", "2", "--steps", "7", "--warmup", "1", "--no-calibrate"]
+_SMALL += ["--sequence", "32", "--micro-batch", "2", "--steps", "7", "--warmup", "1", "--no-measure-peak"]
 
 
 class Scaled:

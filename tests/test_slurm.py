@@ -15,7 +15,7 @@ import pytest
 
 _HERE = Path(__file__).parent
 _RUN = ["--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2"]
-_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-calibrate", "--warmup", "2", "--repeats", "1", "--json"]
+_RUN += ["--sequence", "32", "--micro-batch", "2", "--no-measure-peak", "--warmup", "2", "--repeats", "1", "--json"]
 _RUN += ["--target-interval", "0", "--launcher", "slurm:nodes=2", "--timeout", "60"]
 _ENDLESS = ["--steps", "100000", "--budget", "100000"]
 

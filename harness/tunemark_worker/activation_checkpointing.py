@@ -15,8 +15,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tunemark_worker.decoder import find_layers
+from tunemark_worker.training_settings import CHECKPOINTING
 
-CHOICES = ("none", "selective", "full")
 # Namespace of collectives, whose outputs are kept: communicating again costs more than the memory is worth.
 _COLLECTIVES = "_c10d_functional"
 
@@ -25,8 +25,8 @@ def checkpoint_layers(module: torch.nn.Module, choice: str) -> int:
     """Checkpoint each layer in place and return how many there are; ValueError if the model has no list of layers."""
     if choice == "none":
         return 0
-    if choice not in CHOICES:
-        raise ValueError("checkpointing is one of {}, not {!r}".format(", ".join(CHOICES), choice))
+    if choice not in CHECKPOINTING:
+        raise ValueError("checkpointing is one of {}, not {!r}".format(", ".join(CHECKPOINTING), choice))
     layers = find_layers(module)
     if layers is None:
         raise ValueError("checkpointing works on layers, and {} has no list of layers".format(type(module).__name__))

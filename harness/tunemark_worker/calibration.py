@@ -25,6 +25,7 @@ from tunemark_worker.capabilities import DeviceRuntime, load_device
 from tunemark_worker.contract import Assignment, Place, records_file_name
 from tunemark_worker.gradient_norm import clip_gradients
 from tunemark_worker.linux_proc import cpu_affinity
+from tunemark_worker.precision import compute_dtype
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.worker_attempt import WorkerAttempt
 
@@ -129,7 +130,7 @@ class KernelMeasurements:
             self._measure_collectives()
 
     def _measure_products(self, precision: str) -> None:
-        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        dtype = compute_dtype(precision)
         flops = 1e9
         for m, k, n in sorted(MATMUL_SHAPES, key=lambda s: s[0] * s[1] * s[2]):
             if self._slowest(2.0 * m * k * n / flops) > MAX_KERNEL_S:
@@ -141,7 +142,7 @@ class KernelMeasurements:
             self._write("product", seconds, precision=precision, m=m, k=k, n=n)
 
     def _measure_attention(self, precision: str) -> None:
-        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        dtype = compute_dtype(precision)
         for shape in ATTENTION_SHAPES:
             q = torch.full(shape, 0.5, dtype=dtype, device=self._place.device, requires_grad=True)
 

@@ -24,7 +24,7 @@ from tunemark_worker import linux_proc, training_loop
 from tunemark_worker.batches import Batch
 from tunemark_worker.capabilities import load_model
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
-from tunemark_worker.optimizer import parameter_dtype
+from tunemark_worker.precision import parameter_dtype
 
 # Steps on one fixed batch, after which the loss of a model that learns must be lower.
 LEARNING_STEPS = 8

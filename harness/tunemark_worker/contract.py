@@ -10,6 +10,8 @@ import dataclasses
 import json
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
+from tunemark_worker.training_settings import VALUES_BEFORE, TrainingSettings
+
 # Schema version of plan.json, records.<rank>.jsonl and the token file. History:
 #   1  first form
 SCHEMA = 1
@@ -36,13 +38,13 @@ class TokenFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Assignment:
+class Assignment(TrainingSettings):
     """What the worker processes of one attempt have to do, with every default resolved. Stored as plan.json.
 
     The `*_runtime` fields are "package.module:Name", imported from PYTHONPATH in the worker only.
     axes: of the mesh of processes, the last varying fastest, each {strategy, degree, options}.
-    Batches are in sequences: `micro_batch` per forward pass and data rank, `global_batch` per step and job.
-    evaluate: number of documents held out of training. sample_ids: a prompt, completed by up to sample_tokens ids or
+    measure_peak: first measure the device's peak of matrix multiplication. evaluate: documents held out of training.
+    sample_ids: a prompt, completed by up to sample_tokens ids or
     until eos_id. save: absolute path of the model to save; None if none is saved.
     """
 
@@ -57,33 +59,20 @@ class Assignment:
     strategy: str
     strategy_runtime: str
     strategy_options: Dict[str, str]
-    method: str
     token_file: TokenFile
-    precision: str
-    batching: str
-    sequence: int
-    micro_batch: int
-    global_batch: int
     gradient_accumulation: int
     data_ranks: int
-    weights: str
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    clip_norm: float
-    seed: int
     epochs: Optional[int]
     steps: Optional[int]
     warmup: Optional[int]
     budget_s: Optional[float]
     target_interval: float
     window_s: float
-    calibrate: bool
+    measure_peak: bool
     breakdown: bool
     processes: int
     threads: int
     device_options: Dict[str, Any]
-    checkpointing: str = "none"
     axes: List[Dict[str, Any]] = dataclasses.field(default_factory=list)
     schema: int = SCHEMA
     method_options: Dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -105,8 +94,10 @@ class Assignment:
         if raw.get("schema") != SCHEMA:
             raise ValueError("assignment of schema {}, this worker reads {}".format(raw.get("schema"), SCHEMA))
         raw["token_file"] = TokenFile(**raw["token_file"])
+        if "calibrate" in raw:  # its name until 0.1.0
+            raw["measure_peak"] = raw.pop("calibrate")
         try:
-            return cls(**raw)
+            return cls(**{**VALUES_BEFORE, **raw})
         except TypeError as error:
             raise ValueError("not an assignment: {}".format(error)) from error
 

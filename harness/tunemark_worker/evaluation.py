@@ -15,11 +15,11 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 import torch
 
 from tunemark_worker import finetuning_method as methods
-from tunemark_worker import optimizer as optimizing
 from tunemark_worker import row_packing
 from tunemark_worker.batches import Batch, MappedTokens, count_targets
 from tunemark_worker.capabilities import GathersFullState, ModelRuntime, SavesModel, StrategyRuntime
 from tunemark_worker.contract import IGNORED_LABEL, PROVENANCE_FILE, Assignment, Place
+from tunemark_worker.precision import autocast
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.training_loop import cross_entropy_sum
 
@@ -104,7 +104,7 @@ def _completion(o: EvaluationContext) -> List[int]:
 
 
 def _logits(o: EvaluationContext, batch: Batch) -> torch.Tensor:
-    with optimizing.autocast(o.assignment.precision, o.place.device):
+    with autocast(o.assignment.precision, o.place.device):
         logits: torch.Tensor = o.model.logits(o.module, batch)
     return logits
 

@@ -311,7 +311,7 @@ def _patched_torch(a: Assignment) -> Iterator[None]:
     schedules: Any = importlib.import_module("torch.distributed.pipelining.schedules")
     stage: Any = importlib.import_module("torch.distributed.pipelining.stage")
     ddp: Any = importlib.import_module("torch.nn.parallel.distributed")
-    from tunemark_worker import optimizer
+    from tunemark_worker.precision import parameter_dtype
 
     def with_real_tensors(function: Any) -> Any:
         """For device meshes, which read their ranks from a tensor."""
@@ -342,7 +342,7 @@ def _patched_torch(a: Assignment) -> Iterator[None]:
     torch.nn.Module._apply = _apply_by_replacing  # type: ignore[method-assign]
     # Neighbouring stages would send the metadata of their hidden states, which is the same as this stage's.
     shape = (a.micro_batch, a.sequence, a.architecture["hidden_size"])
-    dtype = optimizer.parameter_dtype(a.precision)
+    dtype = parameter_dtype(a.precision)
 
     def receive_meta(self: Any, number: int) -> Any:
         meta = stage._TensorMeta(

@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 
 from tunemark_worker import exposed_communication, steady_state
-from tunemark_worker import optimizer as optimizing
 from tunemark_worker import recorder as recording
 from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
 from tunemark_worker.capabilities import (
@@ -29,6 +28,7 @@ from tunemark_worker.capabilities import (
 )
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.gradient_norm import clip_gradients, local_part
+from tunemark_worker.precision import autocast
 
 # Timed windows before the confidence interval is first computed.
 FIRST_INTERVAL_WINDOWS = 12
@@ -181,7 +181,7 @@ def take_step(
         on_device = batch.to(job.place.device)
         mark("transfer")
         with _sync_gradients_if(job.module, m == len(batches) - 1):
-            with optimizing.autocast(a.precision, job.place.device):
+            with autocast(a.precision, job.place.device):
                 logits = job.model.logits(job.module, on_device)
             loss = cross_entropy_sum(logits, on_device.labels)
             mark("forward")
@@ -229,7 +229,6 @@ def _edge(
             slots=step.counts.slots,
             content=step.counts.content,
             trained=step.counts.trained,
-            targets=step.counts.trained,
             loss_sum=step.loss_sum.item(),
             gradient_norm=step.gradient_norm.item(),
             learning_rate=step.learning_rate,

@@ -20,7 +20,10 @@ from tunemark_worker.capabilities import (
     load_strategy,
 )
 from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.optimizer import make_optimizer
+from tunemark_worker.precision import compute_dtype
 from tunemark_worker.recorder import Recorder
+from tunemark_worker.schedule import make_schedule
 from tunemark_worker.worker_facts import collect_facts
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class WorkerAttempt:
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, evaluate and save; return why the training stopped."""
         # Imported late: torch can take many seconds or fail, and the `start` record must be written before.
-        from tunemark_worker import evaluation, matmul_peak, optimizer, training_loop
+        from tunemark_worker import evaluation, matmul_peak, training_loop
         from tunemark_worker.batches import MappedTokens
 
         a = assignment
@@ -67,19 +70,17 @@ class WorkerAttempt:
 
         self._module = module = self._build(a, place, model, strategy, recorder)
         parameters = [p for p in module.parameters() if p.requires_grad]
-        updater = optimizer.make_optimizer(a.optimizer, parameters, a.learning_rate)
+        updater = make_optimizer(a.optimizer, parameters, a.learning_rate)
         self._weight_samples = _sample_weights(module)
         recorder.write("phase", name="built")
 
         tokens = MappedTokens(a.token_file)
         lengths = row_packing.training_lengths(tokens.lengths(), a.evaluate)
-        factor = optimizer.make_schedule(
-            a.schedule, None if a.schedule == "constant" else row_packing.schedule_steps(a, lengths)
-        )
+        factor = make_schedule(a.schedule, None if a.schedule == "constant" else row_packing.schedule_steps(a, lengths))
         recorder.write("phase", name="data")
 
-        if a.calibrate:
-            dtype = optimizer.compute_dtype(a.precision)
+        if a.measure_peak:
+            dtype = compute_dtype(a.precision)
             recorder.write("peak", **matmul_peak.measure_peak(a.precision, dtype, place.device, device.synchronize))
             recorder.write("phase", name="calibrated")
 

@@ -17,7 +17,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
-from tunemark_worker.optimizer import compute_dtype, parameter_dtype
+from tunemark_worker.precision import compute_dtype, parameter_dtype
 
 # Since transformers 4.53 a model with several layer types takes a mask per type; before, its sliding layers applied
 # their window to the one mask themselves.

@@ -201,7 +201,7 @@ def test_pickled_weights_are_read_only_where_that_is_allowed(tmp_path: Path) -> 
     assert "are pickles: pytorch_model.bin" in str(error.value)
     assert "--allow-pickle" in error.value.next
     (plan,) = tunemark.plan(**words, allow_pickle=True)
-    told = plan.assignment(TokenFile(path="t", sha256="", documents=1, tokens=1, pad_id=0), "a", calibrate=False)
+    told = plan.assignment(TokenFile(path="t", sha256="", documents=1, tokens=1, pad_id=0), "a", measure_peak=False)
     assert (told.weights, told.allow_pickle) == (f"pretrained:{folder}", True)
 
 

@@ -10,7 +10,7 @@ from tunemark_mistral.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm, make_packed_mask
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
-from tunemark_worker.optimizer import autocast
+from tunemark_worker.precision import autocast
 from tunemark_worker.training_loop import cross_entropy_sum
 
 MODELS = {model.name: model for model in tunemark_models()}

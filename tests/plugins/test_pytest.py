@@ -28,7 +28,7 @@ import pytest
 def test_speed(tunemark):
     result = tunemark(
         model="mistral-tiny", dataset="synthetic", device="cpu:1", sequence=16, micro_batch=1, steps=4, warmup=1,
-        repeats=1, no_calibrate=True, store="kept", redo=False,
+        repeats=1, no_measure_peak=True, store="kept", redo=False,
     )
     assert result.tokens_per_s.value > 0
 """

@@ -141,10 +141,10 @@ def test_an_attempt_is_told_what_its_number_is_for(tmp_path: Path) -> None:
 
     (plan,) = tunemark.plan(**_RUN, evaluate=4, save=str(tmp_path / "model"))
     file = TokenFile(path="t", sha256="", documents=1, tokens=1, pad_id=0)
-    first = plan.assignment(file, "a", calibrate=False, sample_ids=[1, 2], eos_id=2)
-    last = plan.assignment(file, "a", calibrate=False, is_saving=True)
+    first = plan.assignment(file, "a", measure_peak=False, sample_ids=[1, 2], eos_id=2)
+    last = plan.assignment(file, "a", measure_peak=False, is_saving=True)
     assert (first.save, last.save) == (None, str(tmp_path / "model"))
     assert (first.evaluate, first.sample_ids, first.eos_id) == (4, [1, 2], 2)
     none = replace(plan, spec=replace(plan.spec, evaluate=None, save=None))
-    told = none.assignment(file, "a", calibrate=False, is_saving=True)
+    told = none.assignment(file, "a", measure_peak=False, is_saving=True)
     assert (told.evaluate, told.sample_ids, told.save) == (0, [], None)

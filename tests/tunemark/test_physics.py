@@ -306,7 +306,6 @@ def test_mean_visible_keys_is_the_sum_that_it_abbreviates(sequence, window):
         ("bf16-autocast", "adamw", 16),
         ("bf16", "adamw", 8),
         ("fp32", "sgd", 8),
-        ("fp32", "sgd-momentum", 12),
         ("fp32", "adafactor", 8),
         ("bf16", "sgd", 4),
     ],

@@ -42,7 +42,8 @@ ASSIGNMENT = Assignment(
     token_file=TokenFile(path="/nowhere/tokens", sha256="ab", documents=3, tokens=24, pad_id=0), precision="fp32",
     batching="pad", sequence=10, micro_batch=1, global_batch=1, gradient_accumulation=1, data_ranks=1,
     weights="random", optimizer="adamw", learning_rate=1e-4, schedule="constant", clip_norm=1.0, seed=0, epochs=None,
-    steps=None, warmup=2, budget_s=60.0, target_interval=0.02, window_s=1.0, calibrate=False, breakdown=False,
+    steps=None, warmup=2, budget_s=60.0, target_interval=0.02, window_s=1.0, measure_peak=False, breakdown=False,
+    checkpointing="none",
     processes=1, threads=1, device_options={},
 )  # fmt: skip
 
@@ -494,7 +495,7 @@ def test_an_unwritable_folder_is_refused_early(tmp_path: Path) -> None:
 def test_an_attempt_that_found_no_room_is_a_row_as_long_as_its_store_is_known(tmp_path: Path) -> None:
     catalog = Catalog()
     (plan,) = make_plans(make_grid_points(make_experiment({"device": "cpu:1", "steps": 8})), catalog)
-    assignment = plan.assignment(ASSIGNMENT.token_file, "a", calibrate=False)
+    assignment = plan.assignment(ASSIGNMENT.token_file, "a", measure_peak=False)
     store = Store(tmp_path)
     folder = store.attempt_folder(plan, "a")
     facts = {"started_utc": "2026-01-01", "series": "s", "fingerprint": "f"}

@@ -18,7 +18,7 @@ import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
-from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.experiment.settings import SETTINGS, SETTINGS_BY_NAME
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.scaling_text import SCALING_NOTES
 from tunemark.report.translation import LANGUAGES, make_translator, parse_language, read_catalogue
@@ -38,6 +38,8 @@ msgstr ""
 _UPDATE = f"python {Path(__file__).relative_to(_ROOT)}"
 _TEMPLATE = (_ROOT / "plugins/tunemark_formats/page.html").read_text()
 _TEMPLATE_TEXTS = re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)
+# Of settings in labels and columns.
+_TITLES = [each.title for each in SETTINGS if each.is_in_label]
 KOREAN = read_catalogue("ko")
 # Words that are the same, or a name, in both.
 _ALIKE = {"AICc", "HFU", "MFU", "N", "N0", "k", "ok, oom, error, killed or timeout", "python", "s", "to", "x1"}
@@ -52,12 +54,19 @@ def _constants() -> set[str]:
     ]
     nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text())))
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return {*texts, *_TEMPLATE_TEXTS}
+    return {*texts, *_TEMPLATE_TEXTS, *_TITLES}
 
 
 def _said() -> Iterator[str]:
     """Texts that the sources say in so many words, or that are titles and explanations of columns."""
-    yield from (*NOTES, *CLAIM_NOTES, *SCALING_NOTES, *(text for term in TERMS for text in term), *_TEMPLATE_TEXTS)
+    yield from (
+        *NOTES,
+        *CLAIM_NOTES,
+        *SCALING_NOTES,
+        *(text for term in TERMS for text in term),
+        *_TEMPLATE_TEXTS,
+        *_TITLES,
+    )
     for node in (node for path in _SOURCES for node in ast.walk(ast.parse(path.read_text()))):
         if isinstance(node, ast.Assign) and re.search("(?i)columns|fields", ast.unparse(node.targets[0])):
             for field in (each for each in ast.iter_child_nodes(node.value) if isinstance(each, ast.Tuple)):

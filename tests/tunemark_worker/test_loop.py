@@ -24,9 +24,9 @@ from tunemark_worker.contract import (
     encode_record,
     token_file_offsets,
 )
-from tunemark_worker.optimizer import make_schedule
 from tunemark_worker.out_of_memory import is_out_of_memory, parse_requested_bytes
 from tunemark_worker.row_packing import make_step_rows, schedule_steps
+from tunemark_worker.schedule import make_schedule
 from tunemark_worker.training_loop import WindowPlanner, cross_entropy_sum
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +79,7 @@ def assignment(tmp_path):
         method="full",
         token_file=_token_file(tmp_path / "tokens"),
         precision="fp32",
+        checkpointing="none",
         batching="pack",
         sequence=32,
         micro_batch=4,
@@ -97,7 +98,7 @@ def assignment(tmp_path):
         budget_s=60.0,
         target_interval=0.0,
         window_s=1.0,
-        calibrate=False,
+        measure_peak=False,
         breakdown=True,
         processes=1,
         threads=1,
@@ -145,7 +146,7 @@ def test_a_short_attempt_writes_all_records_and_accumulation_changes_nothing(ass
     code, accumulated, _ = _run(cut, tmp_path / "cut")
     assert code == 0
     for one, other in zip(steps, _of(accumulated, "step"), strict=True):
-        assert [one[k] for k in ("slots", "content", "targets")] == [other[k] for k in ("slots", "content", "targets")]
+        assert [one[k] for k in ("slots", "content", "trained")] == [other[k] for k in ("slots", "content", "trained")]
         assert one["loss_sum"] == pytest.approx(other["loss_sum"], rel=1e-5)
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
 

@@ -11,18 +11,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.experiment.settings import SETTINGS
 from tunemark.results.result import Result, RunIdentity
 
-# Not compared: fields that follow from others, or set how long and how often was measured. Free memory differs by some
-# pages between equal hosts. Evaluation, sampling and saving are not timed; held-out documents are as long as others.
-_NOT_COMPARED = frozenset(
-    (
-        "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
-        "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
-        "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s",
-        "evaluate", "sample", "save",
-    )
+# Not compared: facts that follow from others. Free memory differs by some pages between equal hosts.
+_DERIVED_FACTS = (
+    "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
+    "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes",
 )  # fmt: skip
+# Nor are settings of how long and how often was measured. Evaluation, sampling and saving are not timed; held-out
+# documents are as long as others.
+_NOT_COMPARED = frozenset((*_DERIVED_FACTS, *(each.stored for each in SETTINGS if not each.is_compared)))
 _NAMES = {"strategy_requested": "strategy"}
 
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
+from tunemark_worker.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from tunemark.predict.calibration import Calibration
-
-_PRECISIONS = ("bf16-autocast", "fp32", "bf16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", required=True, metavar="NAME", help="cpu, cuda or rocm; a size may follow: cpu:2")
     parser.add_argument("--size", metavar="N", help="size of the accelerator (default: the device's default)")
-    words = f"precision of the training steps: {', '.join(_PRECISIONS)}"
+    words = f"precision of the training steps: {', '.join(PRECISIONS)}"
     parser.add_argument("--precision", default="bf16-autocast", metavar="NAME", help=words)
     parser.add_argument("--oversubscribe", action="store_true", help="allow a size larger than this machine has")
     parser.add_argument("--json", action="store_true", help="print one JSON object per job shape")
@@ -31,8 +30,8 @@ def execute(args: argparse.Namespace) -> int:
     from tunemark.runner.calibration import calibrate
     from tunemark.runner.sweep import sigterm_as_interrupt
 
-    if args.precision not in _PRECISIONS:
-        raise BadExperiment(what=f"precision cannot be {args.precision!r}", next=f"one of: {', '.join(_PRECISIONS)}")
+    if args.precision not in PRECISIONS:
+        raise BadExperiment(what=f"precision cannot be {args.precision!r}", next=f"one of: {', '.join(PRECISIONS)}")
     device, colon, size = str(args.device).partition(":")
     if colon and args.size is not None:
         raise BadExperiment(what=f"the size is given twice: {args.device!r} and {args.size!r}", next="give it once")

@@ -21,9 +21,12 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
             words += f"; one of: {', '.join(setting.choices)}"
         flags = [setting.flag, *(["-o"] if setting.name == "output" else [])]
         if setting.type is bool:
-            # BooleanOptionalAction would add `--no-no-calibrate`.
+            # BooleanOptionalAction would add `--no-no-measure-peak`.
             action: Any = "store_true" if setting.name.startswith("no_") else argparse.BooleanOptionalAction
             parser.add_argument(*flags, dest=setting.name, action=action, default=None, help=words)
+            for alias in setting.aliases:
+                former = "--" + alias.replace("_", "-")
+                parser.add_argument(former, dest=setting.name, action=action, help=argparse.SUPPRESS)
         else:
             kind = {str: "NAME", int: "N", float: "X"}[setting.type]
             metavar = kind + (",..." if setting.is_axis else "")

@@ -20,7 +20,7 @@ def execute(args: argparse.Namespace) -> int:
     experiment = parse_experiment(args)
     catalog = Catalog()
     all_points, absent = make_grid_points(experiment), []
-    if any(strategy.partition(":")[0] in catalog.search_names() for strategy in experiment.strategy):
+    if any(strategy.partition(":")[0] in catalog.search_names() for strategy in experiment.axes["strategy"]):
         from tunemark.predict.absent_device import is_absent_device  # only needed for a search
 
         absent = [point for point in all_points if is_absent_device(point, catalog)]

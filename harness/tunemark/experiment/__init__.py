@@ -16,6 +16,6 @@ from tunemark.experiment.planning import make_plan as make_plan
 from tunemark.experiment.planning import make_plans as make_plans
 from tunemark.experiment.scaling_batches import assign_scaling_batches as assign_scaling_batches
 from tunemark.experiment.settings import SETTINGS as SETTINGS
-from tunemark.experiment.settings import Setting as Setting
 from tunemark.experiment.settings import experiment_schema as experiment_schema
 from tunemark.experiment.settings import settings_table as settings_table
+from tunemark_worker.training_settings import Setting as Setting

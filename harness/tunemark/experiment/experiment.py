@@ -10,65 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
-from tunemark.experiment.settings import SETTINGS, SETTINGS_BY_NAME
+from tunemark.experiment.settings import (
+    ALIASES,
+    SETTINGS,
+    SETTINGS_BY_NAME,
+    MeasurementSettings,
+    SessionSettings,
+)
 from tunemark.experiment.value_parsing import parse_values
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Experiment:
-    """One field per setting, under its name; an axis is a tuple. sources: where each value that was given stands."""
+@dataclass(frozen=True, kw_only=True)
+class Experiment(SessionSettings, MeasurementSettings):
+    """The settings of all runs. axes: the values of each axis, by name. sources: where each value that was given
+    stands."""
 
-    model: tuple[str, ...]
-    dataset: tuple[str, ...]
-    device: tuple[str, ...]
-    size: tuple[str | None, ...]
-    strategy: tuple[str, ...]
-    method: tuple[str, ...]
-    precision: tuple[str, ...]
-    checkpointing: tuple[str, ...]
-    batching: tuple[str, ...]
-    sequence: tuple[int, ...]
-    micro_batch: tuple[int, ...]
-    global_batch: tuple[int | None, ...]
-    train_on: tuple[str, ...]
-    weights: tuple[str, ...]
-    optimizer: tuple[str, ...]
-    learning_rate: tuple[float, ...]
-    schedule: tuple[str, ...]
-    clip_norm: tuple[float, ...]
-    seed: tuple[int, ...]
-    python: tuple[str | None, ...]
-    chip: str | None
-    chips: int | None
-    epochs: int | None
-    steps: int | None
-    warmup: int | None
-    budget: float | None
-    target_interval: float
-    window: float
-    trials: int
-    evaluate: int | None
-    sample: str | None
-    save: str | None
-    trust_remote_code: bool
-    allow_pickle: bool
-    breakdown: bool
-    verify: bool
-    repeats: int
-    timeout: float
-    launcher: str
-    export: str | None
-    max_restarts: int
-    redo: bool
-    oversubscribe: bool
-    no_calibrate: bool
-    store: str
-    output: str | None
-    language: str
-    prices: str | None
-    dry_run: bool
-    json: bool
+    axes: Mapping[str, tuple[Any, ...]]
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a setting, or the values of an axis."""
+        return self.axes[name] if name in self.axes else getattr(self, name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,17 +50,18 @@ class GridPoint:
 
 def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None) -> Experiment:
     """The experiment of a TOML file, of flags, or of both; flags win, and a flag that is None was not given."""
-    for name in flags:
+    given = _rename_aliases(flags)
+    for name in given:
         if name not in SETTINGS_BY_NAME:
             raise BadExperiment(what=f"no setting named {name!r}", next=did_you_mean(name, SETTINGS_BY_NAME))
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    raw = read_toml(toml) if toml is not None else {}
+    raw = _rename_aliases(read_toml(toml)) if toml is not None else {}
     for setting in SETTINGS:
         name = setting.name
-        if flags.get(name) is not None:
+        if given.get(name) is not None:
             sources[name] = f"flag {setting.flag}"
-            settings[name] = parse_values(setting, flags[name], sources[name])
+            settings[name] = parse_values(setting, given[name], sources[name])
         elif name in raw:
             sources[name] = f"{toml}, key '{name}'"
             settings[name] = parse_values(setting, raw[name], sources[name])
@@ -106,9 +69,16 @@ def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None)
             settings[name] = (setting.default,) if setting.is_axis else setting.default
     # A --device flag that names sizes also replaces the size in the file.
     has_sizes = any(":" in device for device in settings["device"])
-    if has_sizes and flags.get("device") is not None and flags.get("size") is None:
+    if has_sizes and given.get("device") is not None and given.get("size") is None:
         settings["size"] = (None,)
-    return Experiment(**settings, sources=sources)
+    axes = {setting.name: settings.pop(setting.name) for setting in SETTINGS if setting.is_axis}
+    return Experiment(axes=axes, sources=sources, **settings)
+
+
+def _rename_aliases(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, with former names of settings replaced; the present name wins."""
+    found = {ALIASES[name]: value for name, value in given.items() if name in ALIASES}
+    return {**found, **{k: v for k, v in given.items() if k not in ALIASES and (v is not None or k not in found)}}
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -128,7 +98,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             next="give a TOML file whose keys are setting names",
         ) from error
     for key in raw:
-        if key not in SETTINGS_BY_NAME:
+        if key not in SETTINGS_BY_NAME and key not in ALIASES:
             raise BadExperiment(
                 what=f"no setting named {key!r}",
                 why=f"{path}, key '{key}'",
@@ -139,38 +109,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def make_grid_points(experiment: Experiment) -> list[GridPoint]:
     """Every combination of the axes' values, the last axis varying fastest; with `breakdown`, each without and with."""
-    with_size = [device for device in experiment.device if ":" in device]
-    if with_size and experiment.size != (None,):
+    axes = experiment.axes
+    with_size = [device for device in axes["device"] if ":" in device]
+    if with_size and axes["size"] != (None,):
         raise BadExperiment(
-            what=f"the size is given twice: {with_size[0]!r} and {', '.join(map(str, experiment.size))!r}",
+            what=f"the size is given twice: {with_size[0]!r} and {', '.join(map(str, axes['size']))!r}",
             why=f"{experiment.sources.get('device')} and {experiment.sources.get('size')}",
             next="give sizes in one place",
         )
-    axes = [s.name for s in SETTINGS if s.is_axis]
-    fixed = {
-        name: getattr(experiment, name)
-        for name in (
-            "chip",
-            "chips",
-            "epochs",
-            "steps",
-            "warmup",
-            "budget",
-            "target_interval",
-            "window",
-            "trials",
-            "evaluate",
-            "sample",
-            "save",
-            "trust_remote_code",
-            "allow_pickle",
-            "verify",
-            "launcher",
-            "oversubscribe",
-        )
-    }
+    fixed = {setting.name: experiment[setting.name] for setting in SETTINGS if not setting.is_axis}
     grid = []
-    for combination in itertools.product(*(getattr(experiment, name) for name in axes)):
+    for combination in itertools.product(*axes.values()):
         axis_values = dict(zip(axes, combination, strict=True))
         device, colon, size = axis_values["device"].partition(":")
         if colon:

@@ -8,53 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tunemark.experiment.method import Method
+from tunemark.experiment.settings import JobSettings, MeasurementSettings
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
+from tunemark_worker.training_settings import TRAINING_SETTINGS, TrainingSettings
 
 # Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
 SAMPLE_TOKENS = 48
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSpec:
-    """The values that identify a run, all defaults resolved, under the settings' names.
-
-    dataset, strategy: with their options, sorted. warmup: None detects when step times settle. epochs, steps: None
-    sets no such limit. python: None is the harness's own interpreter. budget: seconds; None is no limit.
-    window: seconds. evaluate: held-out documents. save: an absolute path.
-    """
-
-    model: str
-    dataset: str
-    device: str
-    size: str
-    strategy: str
-    method: str
-    precision: str
-    checkpointing: str
-    batching: str
-    sequence: int
-    micro_batch: int
-    global_batch: int
-    train_on: str
-    weights: str
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    clip_norm: float
-    seed: int
-    python: str | None
-    epochs: int | None
-    steps: int | None
-    warmup: int | None
-    budget: float | None
-    target_interval: float
-    window: float
-    evaluate: int | None
-    sample: str | None
-    save: str | None
-    breakdown: bool
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(MeasurementSettings, TrainingSettings, JobSettings):
+    """The settings that identify a run, under their names, all defaults resolved."""
 
 
 def run_id(spec: RunSpec) -> str:
@@ -125,7 +91,7 @@ class Plan:
         token_file: TokenFile,
         attempt: str,
         *,
-        calibrate: bool,
+        measure_peak: bool,
         sample_ids: Sequence[int] = (),
         eos_id: int | None = None,
         is_saving: bool = False,
@@ -137,7 +103,9 @@ class Plan:
         spec = self.spec
         published = self.weights_path or self.model.pretrained
         weights = f"pretrained:{published}" if spec.weights == "pretrained" else spec.weights
+        training = {each.name: getattr(spec, each.name) for each in TRAINING_SETTINGS}
         return Assignment(
+            **{**training, "method": self.method.name, "weights": weights},
             run_id=self.run_id,
             attempt=attempt,
             model=self.model.name,
@@ -149,29 +117,16 @@ class Plan:
             strategy=self.strategy.name,
             strategy_runtime=self.strategy.runtime,
             strategy_options=dict(self.strategy_options),
-            method=self.method.name,
             token_file=token_file,
-            precision=spec.precision,
-            checkpointing=spec.checkpointing,
-            batching=spec.batching,
-            sequence=spec.sequence,
-            micro_batch=spec.micro_batch,
-            global_batch=spec.global_batch,
             gradient_accumulation=self.gradient_accumulation,
             data_ranks=self.data_ranks,
-            weights=weights,
-            optimizer=spec.optimizer,
-            learning_rate=spec.learning_rate,
-            schedule=spec.schedule,
-            clip_norm=spec.clip_norm,
-            seed=spec.seed,
             epochs=spec.epochs,
             steps=spec.steps,
             warmup=spec.warmup,
             budget_s=spec.budget,
             target_interval=spec.target_interval,
             window_s=spec.window,
-            calibrate=calibrate,
+            measure_peak=measure_peak,
             breakdown=spec.breakdown,
             processes=self.launch.processes,
             threads=self.launch.threads,

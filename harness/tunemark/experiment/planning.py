@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,9 +78,89 @@ def expand_sizes(point: GridPoint, catalog: Catalog) -> list[GridPoint]:
     return [replace(point, values={**point.values, "size": size.name}) for size in sizes]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _NamedParts:
+    """What the names of a point stand for, and the point itself, in which a search has set what the user gave it."""
+
+    point: GridPoint
+    model: Model
+    dataset: Dataset
+    dataset_options: dict[str, str]
+    method: Method
+    python: str | None
+    launcher: Launcher
+    launcher_options: dict[str, str]
+    device: Device
+    terms: list[StrategyTerm]
+    strategies: list[Strategy]
+    strategy: Strategy
+    free: tuple[str, ...]
+
+
 def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     """The plan of one point; a `TunemarkError` names the value, where it was given, and what to do."""
     notes: list[str] = []
+    parts = _find_parts(point, catalog, notes)
+    point, model, device, strategy = parts.point, parts.model, parts.device, parts.strategy
+    is_remote = parts.launcher.is_remote
+    found = _find_remote(point, device, parts.launcher) if is_remote else _find_local(point, device, catalog)
+    accelerator = _declare_chips(point, found)
+    if not accelerator.is_present:
+        notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
+    weights, weights_path = resolve_weights(point, model)
+    if weights == "random" and os.path.isabs(model.pretrained or "") and has_weights(Path(model.pretrained or "")):
+        notes.append(f"{model.name} starts from random weights; --weights pretrained loads its own")
+    check_evaluation_supported(point, model, strategy)
+    _check_training(point, model, parts.dataset)
+    launch = _launch(device, accelerator, strategy, parts.launcher)
+    _check_processes(parts, catalog, accelerator, launch.processes)
+    layout = make_mesh_layout(parts.terms, parts.strategies, strategy, launch.processes, point.place("strategy"))
+    global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
+    resolved = {"size": accelerator.name, "strategy": layout.name, "weights": weights, "global_batch": global_batch}
+    spec = _make_spec(parts, resolved)
+    name = run_id(spec)
+    _check_spec(parts, spec, layout, accelerator, accumulation)
+    architecture, trained = model.architecture, parts.method.trained(model.architecture)
+    total, trainable = parts.method.parameters(architecture)
+    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
+    notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
+    return Plan(
+        run_id=name,
+        spec=spec,
+        model=model,
+        method=parts.method,
+        dataset=parts.dataset,
+        dataset_options=parts.dataset_options,
+        device=device,
+        accelerator=accelerator,
+        strategy=strategy,
+        strategy_options=parts.terms[0].options if len(parts.terms) == 1 else {},
+        axes=layout.axes,
+        strategies=tuple(parts.strategies),
+        launch=launch,
+        launcher=parts.launcher,
+        launcher_options=parts.launcher_options,
+        data_ranks=layout.data_ranks,
+        gradient_accumulation=accumulation,
+        parameters=total,
+        trainable_parameters=trainable,
+        flops_per_token=train_flops_per_token(architecture, spec.sequence, trained=trained),
+        flops_per_token_full_attention=train_flops_per_token(architecture, spec.sequence, "full", trained),
+        hardware_flops_per_token=hardware_flops_per_token(
+            architecture, spec.sequence, recomputation=spec.checkpointing, trained=trained
+        ),
+        memory_floor_bytes=floor,
+        tokens_per_step=global_batch * spec.sequence,
+        notes=tuple(notes),
+        free=parts.free,
+        weights_path=weights_path,
+        trust_remote_code=point["trust_remote_code"],
+        allow_pickle=point["allow_pickle"],
+    )
+
+
+def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedParts:
+    """Look up the names of a point, in the order of the command line's most likely mistakes."""
     model = _named(point, "model", catalog.model, point["model"])
     dataset_name, dataset_options = _options(point, "dataset")
     dataset = _named(point, "dataset", catalog.dataset, dataset_name)
@@ -100,115 +180,72 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     free: tuple[str, ...] = ()
     if strategy.is_search:
         point, terms, free = resolve_search_options(point, terms[0])
-    found = _find_remote(point, device, launcher) if launcher.is_remote else _find_local(point, device, catalog)
-    accelerator = _declare_chips(point, found)
-    if not accelerator.is_present:
-        notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
-    weights, weights_path = resolve_weights(point, model)
-    if weights == "random" and os.path.isabs(model.pretrained or "") and has_weights(Path(model.pretrained or "")):
-        notes.append(f"{model.name} starts from random weights; --weights pretrained loads its own")
-    check_evaluation_supported(point, model, strategy)
-    _check_training(point, model, dataset)
-
-    launch = _launch(device, accelerator, strategy, launcher)
-    if launch.processes > 1 and not strategy.distributed:
-        distributed = [
-            s.name
-            for s in catalog.strategies().values()
-            if s.distributed and device.name in (s.devices or (device.name,))
-        ]
-        raise BadExperiment(
-            what=f"{device.name}:{accelerator.name} needs {launch.processes} processes, but strategy "
-            f"{strategy.name!r} has one",
-            why=f"{point.place('strategy')}; {_size_source(point)}",
-            next=f"--strategy with one of: {', '.join(distributed) or 'nothing installed'}; or a smaller --size",
-        )
-    layout = make_mesh_layout(terms, strategies, strategy, launch.processes, point.place("strategy"))
-    global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
-
-    spec = RunSpec(
-        model=model.name,
-        dataset=format_named_options(dataset.name, dataset_options),
-        device=device.name,
-        size=accelerator.name,
-        strategy=layout.name,
-        method=str(method),
-        precision=point["precision"],
-        checkpointing=point["checkpointing"],
-        batching=point["batching"],
-        sequence=point["sequence"],
-        micro_batch=point["micro_batch"],
-        global_batch=global_batch,
-        train_on=point["train_on"],
-        weights=weights,
-        optimizer=point["optimizer"],
-        learning_rate=float(point["learning_rate"]),
-        schedule=point["schedule"],
-        clip_norm=float(point["clip_norm"]),
-        seed=point["seed"],
-        python=python,
-        epochs=point["epochs"],
-        steps=point["steps"],
-        warmup=point["warmup"],
-        budget=_budget(point),
-        target_interval=float(point["target_interval"]),
-        window=float(point["window"]),
-        evaluate=point["evaluate"],
-        sample=point["sample"],
-        save=absolute_save_path(point),
-        breakdown=point["breakdown"],
-    )
-    name = run_id(spec)
-    if spec.save:
-        check_save_folder(spec.save, name, point.place("save"))
-    settings = {**asdict(spec), "gradient_accumulation": accumulation}
-    check_strategies(layout, strategies, model.architecture, settings, model.name, point.place("strategy"))
-    if isinstance(device, ChecksRuns):
-        why = device.refusal(accelerator, spec.strategy, asdict(spec))
-        if why:
-            raise BadExperiment(
-                what=f"{device.name}:{accelerator.name} cannot run strategy {spec.strategy!r} like this",
-                why=f"{point.place('strategy')}; {point.place('device')}",
-                next=why,
-            )
-    architecture = model.architecture
-    total, trainable = method.parameters(architecture)
-    trained = method.trained(architecture)
-    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
-    notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
-    return Plan(
-        run_id=name,
-        spec=spec,
+    return _NamedParts(
+        point=point,
         model=model,
-        method=method,
         dataset=dataset,
         dataset_options=dataset_options,
-        device=device,
-        accelerator=accelerator,
-        strategy=strategy,
-        strategy_options=terms[0].options if len(terms) == 1 else {},
-        axes=layout.axes,
-        strategies=tuple(strategies),
-        launch=launch,
+        method=method,
+        python=python,
         launcher=launcher,
         launcher_options=launcher_options,
-        data_ranks=layout.data_ranks,
-        gradient_accumulation=accumulation,
-        parameters=total,
-        trainable_parameters=trainable,
-        flops_per_token=train_flops_per_token(architecture, spec.sequence, trained=trained),
-        flops_per_token_full_attention=train_flops_per_token(architecture, spec.sequence, "full", trained),
-        hardware_flops_per_token=hardware_flops_per_token(
-            architecture, spec.sequence, recomputation=point["checkpointing"], trained=trained
-        ),
-        memory_floor_bytes=floor,
-        tokens_per_step=global_batch * spec.sequence,
-        notes=tuple(notes),
+        device=device,
+        terms=terms,
+        strategies=strategies,
+        strategy=strategy,
         free=free,
-        weights_path=weights_path,
-        trust_remote_code=point["trust_remote_code"],
-        allow_pickle=point["allow_pickle"],
     )
+
+
+def _make_spec(parts: _NamedParts, resolved: Mapping[str, Any]) -> RunSpec:
+    """The spec: the point's values, with those that plugins, the size and the batches resolve."""
+    point = parts.point
+    given = {each.name: point[each.name] for each in fields(RunSpec)}
+    return RunSpec(
+        **{
+            **given,
+            "model": parts.model.name,
+            "dataset": format_named_options(parts.dataset.name, parts.dataset_options),
+            "device": parts.device.name,
+            "method": str(parts.method),
+            "python": parts.python,
+            "budget": _budget(point),
+            "save": absolute_save_path(point),
+            **resolved,
+        }
+    )
+
+
+def _check_processes(parts: _NamedParts, catalog: Catalog, accelerator: Accelerator, processes: int) -> None:
+    """Refuse several processes for a strategy of one."""
+    if processes == 1 or parts.strategy.distributed:
+        return
+    name = parts.device.name
+    known = [s.name for s in catalog.strategies().values() if s.distributed and name in (s.devices or (name,))]
+    raise BadExperiment(
+        what=f"{name}:{accelerator.name} needs {processes} processes, but strategy {parts.strategy.name!r} has one",
+        why=f"{parts.point.place('strategy')}; {_size_source(parts.point)}",
+        next=f"--strategy with one of: {', '.join(known) or 'nothing installed'}; or a smaller --size",
+    )
+
+
+def _check_spec(
+    parts: _NamedParts, spec: RunSpec, layout: MeshLayout, accelerator: Accelerator, accumulation: int
+) -> None:
+    """Refuse what the folder to save to, the strategies or the device do not support."""
+    point, device, values = parts.point, parts.device, asdict(spec)
+    if spec.save:
+        check_save_folder(spec.save, run_id(spec), point.place("save"))
+    settings = {**values, "gradient_accumulation": accumulation}
+    architecture, model = parts.model.architecture, parts.model.name
+    check_strategies(layout, parts.strategies, architecture, settings, model, point.place("strategy"))
+    why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
+    if why:
+        raise BadExperiment(
+            what=f"{device.name}:{accelerator.name} cannot run strategy {spec.strategy!r} like this",
+            why=f"{point.place('strategy')}; {point.place('device')}",
+            next=why,
+        )
 
 
 # Settings that a search may choose besides the layout, unless the user gives them.

@@ -7,7 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from tunemark.errors import BadExperiment, did_you_mean
-from tunemark.experiment.settings import Setting
+from tunemark_worker.training_settings import Setting
 
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
 _RANGE = re.compile(rf"{_NUMBER}-{_NUMBER}([*+]){_NUMBER}")

@@ -7,12 +7,8 @@ copy of the weights, which autocast casts on the fly; Shazeer and Stern 2018, "A
 
 from __future__ import annotations
 
-# Bytes per value. Weights are fp32 under autocast; gradients and optimizer states have the weights' dtype.
-_BYTES = {"fp32": 4, "bf16-autocast": 4, "bf16": 2}
-
-# Optimizer states per trained parameter. AdamW: two moments. SGD without momentum: none. Adafactor: no first moment,
-# and row and column sums of the second, under a thousandth of a value per parameter: 0 keeps this a lower bound.
-_STATES = {"adamw": 2, "sgd": 0, "sgd-momentum": 1, "adafactor": 0}
+from tunemark_worker.optimizer import OPTIMIZERS
+from tunemark_worker.precision import FORMAT_BYTES, PRECISIONS
 
 
 def memory_floor_bytes(parameters: int, precision: str, optimizer: str, trainable: int | None = None) -> int:
@@ -24,4 +20,6 @@ def memory_floor_bytes(parameters: int, precision: str, optimizer: str, trainabl
     trained = parameters if trainable is None else trainable
     if not 0 <= trained <= parameters:
         raise ValueError(f"{trained} of {parameters} parameters cannot be trainable")
-    return _BYTES[precision] * (parameters + trained * (1 + _STATES[optimizer]))
+    # Gradients and optimizer states have the weights' format.
+    width = FORMAT_BYTES[PRECISIONS[precision].weights]
+    return width * (parameters + trained * (1 + OPTIMIZERS[optimizer].states))

@@ -179,7 +179,19 @@ def _parse(module: str) -> ast.Module:
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
     assert spec.origin is not None, module
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    parsed = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in parsed.body:
+        if isinstance(node, ast.ClassDef) and [ast.unparse(base) for base in node.bases] == ["TrainingSettings"]:
+            node.body[1:1] = _training_fields()
+    return parsed
+
+
+def _training_fields() -> Iterator[ast.stmt]:
+    """The declarations of the settings of training, without what each declares besides its type."""
+    for node in _parse("tunemark_worker.training_settings").body:
+        for each in node.body if isinstance(node, ast.ClassDef) and node.name == "TrainingSettings" else ():
+            if isinstance(each, ast.AnnAssign):
+                yield ast.AnnAssign(target=each.target, annotation=each.annotation, value=None, simple=1)
 
 
 def _doc(node: ast.AST) -> str:

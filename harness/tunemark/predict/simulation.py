@@ -125,7 +125,7 @@ def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Si
     for number, plan in enumerate(plans):
         if plan.model.runtime is None:
             continue
-        assignment = plan.assignment(_NO_TOKENS, "simulation", calibrate=False)
+        assignment = plan.assignment(_NO_TOKENS, "simulation", measure_peak=False)
         place = places[number] = folder / f"{_cache_key(assignment)}.json"
         if place in known or place in jobs:
             continue
@@ -237,7 +237,7 @@ def _cache_key(a: Assignment) -> str:
     versions."""
     raw = asdict(a)
     for name in ("run_id", "attempt", "token_file", "seed", "epochs", "steps", "warmup", "budget_s", "target_interval",
-                 "window_s", "calibrate", "breakdown", "threads", "size", "device_options"):  # fmt: skip
+                 "window_s", "measure_peak", "breakdown", "threads", "size", "device_options"):  # fmt: skip
         del raw[name]
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode())
     for package in ("torch", "transformers", "peft"):

@@ -19,9 +19,13 @@ from tunemark.physics.parameters import count_lora_parameters, lora_adapters
 from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes
+from tunemark_worker.optimizer import OPTIMIZERS
+from tunemark_worker.precision import FORMAT_BYTES, PRECISIONS
 
 # Bytes of a parameter, and of a value that goes in or out of a matrix product, by the worker's name of the precision.
-PRECISION_BYTES = {"fp32": (4.0, 4.0), "bf16-autocast": (4.0, 2.0), "bf16": (2.0, 2.0)}
+PRECISION_BYTES = {
+    name: (float(FORMAT_BYTES[each.weights]), float(FORMAT_BYTES[each.products])) for name, each in PRECISIONS.items()
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +164,7 @@ class _PipelineStage:
         Memory changes linearly from layer to layer, so the peak cannot be at a layer between these."""
         layout, work, a = self._layout, self._work, self._a
         wide, narrow, tokens = self._param_bytes, self._value_bytes, self._tokens
-        states = {"sgd": 0.0, "adafactor": 0.0}.get(work.optimizer, 2.0)
+        states = float(OPTIMIZERS[work.optimizer].states)
         shard = layout.shard if layout.zero else 1
         own, layer, ends = wide * self._parameters, wide * self._layer_parameters, wide * self._ends
         trained, is_full = wide * self._trained, not self._lora_rank

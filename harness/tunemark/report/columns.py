@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -10,6 +10,7 @@ from tunemark.report.labels import device_of
 from tunemark.report.report import Cell, Column, ReportTable
 from tunemark.report.translation import Translate
 from tunemark.results import Result
+from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 RunColumn = tuple[Column, Callable[[Result], Cell]]
 
@@ -59,6 +60,13 @@ def selected_strategy(result: Result) -> str | None:
 
 def _col(name: str, title: str, unit: str = "", help: str = "") -> RunColumn:
     return Column(name=name, title=title, unit=unit, help=help), attrgetter(name)
+
+
+def _training_columns() -> Iterator[RunColumn]:
+    for each in TRAINING_SETTINGS:
+        yield _col(each.stored, each.title, each.unit)
+        if each.name == "global_batch":
+            yield _col("gradient_accumulation", "accumulation")
 
 
 def _held_out_column(field: str, title: str, unit: str) -> RunColumn:
@@ -152,20 +160,7 @@ SETTINGS: list[RunColumn] = [
     _col("dataset", "dataset"),
     _col("data_sha256", "data sha256"),
     _col("train_on", "train on"),
-    _col("method", "method"),
-    _col("precision", "precision"),
-    _col("checkpointing", "checkpointing"),
-    _col("batching", "batching"),
-    _col("sequence", "sequence", "tokens"),
-    _col("micro_batch", "micro batch", "sequences"),
-    _col("global_batch", "global batch", "sequences"),
-    _col("gradient_accumulation", "accumulation"),
-    _col("weights", "weights"),
-    _col("optimizer", "optimizer"),
-    _col("learning_rate", "learning rate"),
-    _col("schedule", "schedule"),
-    _col("clip_norm", "clip norm"),
-    _col("seed", "seed"),
+    *_training_columns(),
     _col("chip", "chip"),
     _col("chips", "chips"),
     _col("processes", "processes"),

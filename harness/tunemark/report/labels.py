@@ -6,10 +6,11 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.experiment.settings import SETTINGS, SETTINGS_BY_NAME
 from tunemark.report.charts import Origin
 from tunemark.report.translation import Translate
 from tunemark.results import Result, RunIdentity
+from tunemark_worker.training_settings import Setting
 
 
 def origin_of(result: Result) -> Origin:
@@ -63,16 +64,11 @@ def shared_settings(results: Sequence[Result], tr: Translate) -> list[tuple[str,
 
 def command_of(r: Result) -> str:
     """The command that measures a run again, with every setting that is not the default."""
-    given: dict[str, object] = {
-        name: getattr(r, name) for name in RunIdentity.__struct_fields__ if name in SETTINGS_BY_NAME
-    }
+    stored = [each for each in SETTINGS if each.stored in RunIdentity.__struct_fields__]
+    stored.sort(key=lambda each: each.stored != each.name)
+    given: dict[str, object] = {each.name: getattr(r, each.stored) for each in stored}
     given.update(
         device=device_of(r),
-        strategy=r.strategy_requested,
-        steps=r.steps_requested,
-        warmup=r.warmup_requested,
-        budget=r.budget_s,
-        window=r.window_s,
         oversubscribe=r.oversubscribed,
         repeats=max(r.attempts, 1),
         global_batch=None if r.global_batch == r.micro_batch * r.data_ranks else r.global_batch,
@@ -103,35 +99,24 @@ def _label(r: Result, varying: set[str], tr: Translate) -> str:
     return " · ".join(parts)
 
 
-def _format_or(value: object, word: str) -> str:
-    return word if value is None else _format(value)
+def _reader(setting: Setting) -> Callable[[Result], str]:
+    """Formats the value of a setting; "-" or "auto" where it was not given."""
+
+    def read(r: Result) -> str:
+        value: object = getattr(r, setting.stored)
+        if isinstance(value, bool):
+            return setting.title if value else "-"
+        if value is None:
+            return "auto" if setting.unset == "auto" and not setting.unit else "-"
+        return f"{_format(value)} s" if setting.unit == "s" else _format(value)
+
+    return read
 
 
-_SETTINGS: dict[str, Callable[[Result], str]] = {
-    "model": lambda r: r.model,
-    "device": device_of,
-    "strategy": lambda r: r.strategy_requested,
-    "breakdown": lambda r: "breakdown" if r.breakdown else "-",
-    "batching": lambda r: r.batching,
-    "dataset": lambda r: r.dataset,
-    "method": lambda r: r.method,
-    "precision": lambda r: r.precision,
-    "checkpointing": lambda r: r.checkpointing,
-    "sequence": lambda r: str(r.sequence),
-    "micro batch": lambda r: str(r.micro_batch),
-    "global batch": lambda r: str(r.global_batch),
-    "train on": lambda r: r.train_on,
-    "weights": lambda r: r.weights,
-    "optimizer": lambda r: r.optimizer,
-    "learning rate": lambda r: _format(r.learning_rate),
-    "schedule": lambda r: r.schedule,
-    "clip norm": lambda r: _format(r.clip_norm),
-    "seed": lambda r: str(r.seed),
-    "python": lambda r: _format_or(r.python, "auto"),
-    "warm-up": lambda r: _format_or(r.warmup_requested, "auto"),
-    "steps": lambda r: _format_or(r.steps_requested, "-"),
-    "epochs": lambda r: _format_or(r.epochs, "-"),
-    "budget": lambda r: "-" if r.budget_s is None else f"{r.budget_s:g} s",
-}
-_ALWAYS = ("model", "device", "strategy", "breakdown")
-_WITHOUT_NAME = ("model", "device", "strategy", "precision", "batching", "breakdown", "optimizer", "schedule")
+# The first four are always named where they differ.
+_FIRST = ("model", "device", "strategy", "breakdown", "batching")
+_ALWAYS = _FIRST[:4]
+_IN_LABEL = [*map(SETTINGS_BY_NAME.__getitem__, _FIRST)]
+_IN_LABEL += [each for each in SETTINGS if each.is_in_label and each.name not in _FIRST]
+_SETTINGS = {each.title: _reader(each) for each in _IN_LABEL} | {"device": device_of}
+_WITHOUT_NAME = [each.title for each in _IN_LABEL if each.names_itself]

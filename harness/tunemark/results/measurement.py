@@ -38,7 +38,6 @@ class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     slots: int
     content: int
     trained: int
-    targets: int
     loss_sum: float
     gradient_norm: float
     marks: tuple[tuple[str, float], ...] | None
@@ -126,9 +125,9 @@ class Measurement:
         """The mean loss per predicted token, by step; steps without a predicted token are left out."""
         found = []
         for row in zip(*(rank.steps for rank in self.data_ranks), strict=False):
-            targets = sum(step.targets for step in row)
-            if targets:
-                found.append(sum(step.loss_sum for step in row) / targets)
+            trained = sum(step.trained for step in row)
+            if trained:
+                found.append(sum(step.loss_sum for step in row) / trained)
         return tuple(found)
 
     @property

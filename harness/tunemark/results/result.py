@@ -5,12 +5,13 @@ Unknown is null, never 0; the reason is in a finding or in the field's own `_rea
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from tunemark.plugin.descriptors import Finding
 from tunemark.predict.search import SearchLog
+from tunemark_worker.training_settings import TRAINING_SETTINGS, TrainingSettings
 
 # History of the schema (of runs.jsonl, result.json and attempt.json):
 #   1  first form
@@ -90,7 +91,23 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     minor_faults_per_step: float | None = None
 
 
-class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+if TYPE_CHECKING:
+
+    class _StoredTraining(TrainingSettings, msgspec.Struct, frozen=True, kw_only=True):
+        """The settings of training as fields of a result."""
+
+else:
+    # msgspec reads fields from annotations of its own classes only, so these are made from the declarations.
+    _StoredTraining = msgspec.defstruct(
+        "_StoredTraining",
+        [(s.stored, s.type, *([] if s.before is None else [s.before])) for s in TRAINING_SETTINGS],
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+
+
+class RunIdentity(_StoredTraining, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run's settings and planned facts: stored with each attempt, so that deriving a result needs no plugin.
 
     breakdown: the run waited for every part of a step, so its rates are not comparable. peak_flops: the published peak
@@ -107,20 +124,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     device: str
     size: str
     strategy_requested: str
-    method: str
-    precision: str
-    batching: str
-    sequence: int
-    micro_batch: int
-    global_batch: int
     gradient_accumulation: int
     train_on: str
-    weights: str
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    clip_norm: float
-    seed: int
     python: str | None
     breakdown: bool
     epochs: int | None
@@ -148,7 +153,6 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     save: str | None = None
     parts: int | None = None
     memory_bytes: int | None = None
-    checkpointing: str = "none"
     hardware_flops_per_token: float | None = None
 
 

@@ -31,6 +31,7 @@ from tunemark.predict.plan_conversion import make_layout, make_workload
 from tunemark.predict.search_problem import find_base_facts, find_searched_strategies, make_calibration_fingerprint
 from tunemark.results.measurement import read_measurement
 from tunemark_worker.contract import Assignment
+from tunemark_worker.precision import PRECISIONS
 
 # The model by whose dimensions plans are checked, and the dataset; the probes' own dimensions are below.
 _PLANNED_MODEL, _DATASET = "llama-2-7b", "synthetic"
@@ -233,7 +234,7 @@ def _measure_probes(
     job = {
         "folder": str(folder),
         "folders": [str(where) for _, _, where in folders],
-        "precisions": list(dict.fromkeys([precision.removesuffix("-autocast"), "bf16", "fp32"])),
+        "precisions": list(dict.fromkeys([PRECISIONS[precision].products, "bf16", "fp32"])),
         "budget_s": _KERNELS_S,
         "probes_s": _PROBES_S,
     }
@@ -299,7 +300,7 @@ def _make_assignment(plan: Plan, probe: _ProbeSpec, catalog: Catalog, precision:
     model: Model = replace(found.model, architecture=probe.architecture)
     found = replace(found, model=model)
     tokens = prepare_data(found.dataset, found.dataset_options, model, "all").token_file
-    assignment = found.assignment(tokens, "calibration", calibrate=False)
+    assignment = found.assignment(tokens, "calibration", measure_peak=False)
     if probe.strategy is None and plan.launch.processes > 1:
         assert single is not None, "without it there are no probes of single processes"
         runtime = catalog.strategy(single, plan.device.name).runtime

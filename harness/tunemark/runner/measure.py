@@ -96,7 +96,7 @@ def run_experiment(
             repeats=experiment.repeats,
             redo=experiment.redo,
             timeout_s=experiment.timeout,
-            calibrate=not experiment.no_calibrate,
+            calibrate=not experiment.no_measure_peak,
             watch=watch,
         ):
             done[result.run_id] = result

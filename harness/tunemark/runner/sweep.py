@@ -347,7 +347,7 @@ class _RunningAttempt:
         self._assignment = plan.assignment(
             ready.data.token_file,
             self._name,
-            calibrate=measured,
+            measure_peak=measured,
             sample_ids=ready.sample_ids,
             eos_id=ready.tokenizer.eos_id if ready.tokenizer else None,
             is_saving=is_last and _needs_saving(plan),

@@ -15,11 +15,9 @@ from tunemark.experiment import GridPoint, Plan, format_named_options, make_plan
 from tunemark.plugin import Catalog
 from tunemark.results import Store
 from tunemark.runner.sweep import PreparedRun, RunObserver, prepare_runs, run_sweep, run_title
+from tunemark_worker.precision import PRECISIONS
 
 VERIFICATION_STEPS = 5
-# Largest relative difference of a step's loss and gradient norm that rounding explains. fp32: 2^-24 for one addition,
-# in sums of some millions of terms. bf16: 2^-9 for one rounding.
-VERIFICATION_TOLERANCE = {"fp32": 1e-5, "bf16-autocast": 1e-2, "bf16": 2e-2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +44,7 @@ def verify(
     if plan.spec.strategy == "none":
         watch.message(f"{run_title(plan)}: nothing to verify, strategy none is the reference of all others")
         return None
-    tolerance = VERIFICATION_TOLERANCE.get(plan.spec.precision, VERIFICATION_TOLERANCE["bf16"])
+    tolerance = PRECISIONS[plan.spec.precision].tolerance
     try:
         reference = _make_reference_plan(plan, catalog)
     except TunemarkError as error:

@@ -253,7 +253,7 @@ class Kit:
         (plan,) = make_plans(make_grid_points(make_experiment(settings, None)), self._catalog)
         # Planned by another name, so that a model whose name is taken is examined too.
         file = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
-        return replace(plan, model=model).assignment(file, "check", calibrate=False).to_json()
+        return replace(plan, model=model).assignment(file, "check", measure_peak=False).to_json()
 
     # -- short runs
 

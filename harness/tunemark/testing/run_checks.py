@@ -34,7 +34,7 @@ _SETTINGS: Mapping[str, Any] = {
     "window": 0.2,
     "target_interval": 0.0,
     "budget": 60.0,
-    "no_calibrate": True,
+    "no_measure_peak": True,
 }
 # Runs in which `synchronize` must return early before the check fails: on a busy machine one run may look like that
 # though the device waits; a device that does not wait is caught each time.

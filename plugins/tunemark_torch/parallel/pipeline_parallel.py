@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import nn
 
 from tunemark_torch.parallel import tensor_parallel
-from tunemark_worker import optimizer as optimizing
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.decoder import DecoderParts, find_decoder_parts
 from tunemark_worker.gradient_norm import local_part, sum_partial_gradient
+from tunemark_worker.precision import autocast
 
 # schedule: (class in torch.distributed.pipelining.schedules, whether a rank can hold several stages)
 SCHEDULES = {
@@ -175,7 +175,7 @@ class Stage(nn.Module):
         if self.input_module is not None:
             self.input_module.hidden = hidden
         batch = Batch(ids, ids, document_ids, positions, self.is_packed)
-        with optimizing.autocast(self._a.precision, ids.device.type):
+        with autocast(self._a.precision, ids.device.type):
             output: torch.Tensor = self.logits(self.model, batch)
         if self.output_module is not None:
             # Take the hidden states from before what the model does to its logits, such as soft-capping.

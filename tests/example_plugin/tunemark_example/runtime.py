@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
-from tunemark_worker.optimizer import parameter_dtype
+from tunemark_worker.precision import parameter_dtype
 
 
 class Toy:

@@ -13,7 +13,7 @@ from tunemark_torch.runtime import Ddp
 from tunemark_worker import training_loop
 from tunemark_worker.batches import Batch, TokenCounts
 from tunemark_worker.contract import Assignment, Place
-from tunemark_worker.optimizer import parameter_dtype
+from tunemark_worker.precision import parameter_dtype
 
 # The step, from 0, in which a one-time fault happens: some steps are finished before it.
 WHEN = 6

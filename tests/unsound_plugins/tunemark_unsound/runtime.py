@@ -12,7 +12,7 @@ import torch
 from tunemark_worker import training_loop
 from tunemark_worker.batches import Batch, TokenCounts
 from tunemark_worker.contract import Assignment, Place
-from tunemark_worker.optimizer import parameter_dtype
+from tunemark_worker.precision import parameter_dtype
 
 # The original function, which one of the faults replaces.
 COUNT = vars(training_loop)["count_tokens"]

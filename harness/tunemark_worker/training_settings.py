@@ -1,0 +1,149 @@
+"""The settings of training, each written once: what a run is told, what its worker reads and what its result stores.
+
+Flags, TOML keys, the JSON Schema, labels, columns and which runs are comparable follow from these declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import field
+from typing import Any, Dict, Optional, Tuple
+
+from tunemark_worker.optimizer import OPTIMIZERS
+from tunemark_worker.precision import PRECISIONS
+from tunemark_worker.schedule import SCHEDULES
+
+CHECKPOINTING = ("none", "selective", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A flag `--micro-batch` that is also a TOML key `micro_batch`.
+
+    is_axis: the setting may be a list, each value of which adds runs. choices: all allowed values; one that ends in
+    ":PATH" takes any path. unset: the word that means None. minimum, maximum: inclusive bounds. above: an exclusive
+    lower bound. aliases: former names, which are still read. follows: the setting after which it is listed.
+
+    title: in tables and labels; by default the name. unit: of the value. is_compared: runs that differ in it are not
+    comparable. is_in_label: it tells runs distinct. names_itself: its values need no title in a label. stored: the
+    field of a result, by default the name. before: the value of plans and results from before the setting existed; None
+    if these all have it. name, type: of the declaring field.
+    """
+
+    default: Any
+    help: str
+    is_axis: bool = True
+    choices: Tuple[str, ...] = ()
+    unset: Optional[str] = None
+    minimum: Optional[float] = None
+    above: Optional[float] = None
+    maximum: Optional[int] = None
+    aliases: Tuple[str, ...] = ()
+    follows: str = ""
+    title: str = ""
+    unit: str = ""
+    is_compared: bool = True
+    is_in_label: bool = True
+    names_itself: bool = False
+    stored: str = ""
+    before: Any = None
+    name: str = ""
+    type: Any = str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def describe(default: Any, help: str, **more: Any) -> Dict[str, Setting]:
+    """The metadata of a field that declares a setting; more: fields of `Setting`."""
+    return {"setting": Setting(default, help, **more)}
+
+
+def read_settings(declaration: Any) -> Tuple[Setting, ...]:
+    """The settings that a dataclass declares, in order."""
+    hints = typing.get_type_hints(declaration)
+    found = []
+    for each in dataclasses.fields(declaration):
+        setting = each.metadata["setting"]
+        # The X of Optional[X].
+        kinds = [kind for kind in typing.get_args(hints[each.name]) if kind is not type(None)]
+        named = {"name": each.name, "type": kinds[0] if kinds else hints[each.name]}
+        named["title"] = setting.title or each.name.replace("_", " ")
+        found.append(dataclasses.replace(setting, stored=setting.stored or each.name, **named))
+    return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """What trains. In a run's spec, its worker's assignment and its result.
+
+    method, weights: in the assignment the method's name alone, and where the weights come from. Batches are in
+    sequences: `micro_batch` per forward pass and data rank, `global_batch` per step and job.
+    """
+
+    method: str = field(
+        metadata=describe("full", "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`")
+    )
+    precision: str = field(
+        metadata=describe(
+            "bf16-autocast",
+            "pure fp32, fp32 weights with bf16 autocast, or pure bf16",
+            choices=tuple(PRECISIONS),
+            names_itself=True,
+        )
+    )
+    checkpointing: str = field(
+        metadata=describe(
+            "none",
+            "activation checkpointing: recompute whole layers (full) or everything except matmul outputs (selective)",
+            choices=CHECKPOINTING,
+            before="none",
+        )
+    )
+    batching: str = field(
+        metadata=describe(
+            "pack",
+            "pack several documents into a sequence, or pad each document to a sequence",
+            choices=("pack", "pad"),
+            names_itself=True,
+        )
+    )
+    sequence: int = field(metadata=describe(512, "sequence length in tokens", minimum=2, unit="tokens"))
+    micro_batch: int = field(
+        metadata=describe(4, "sequences per forward pass and data-parallel rank", minimum=1, unit="sequences")
+    )
+    global_batch: int = field(
+        metadata=describe(
+            None,
+            "sequences per step of the whole job; `auto` is micro_batch x data-parallel ranks (x pipeline stages)",
+            unset="auto",
+            minimum=1,
+            unit="sequences",
+        )
+    )
+    weights: str = field(
+        metadata=describe(
+            "random",
+            "initial weights: random, the model's published weights, or those in a folder",
+            choices=("random", "pretrained", "pretrained:PATH"),
+        )
+    )
+    optimizer: str = field(
+        metadata=describe("adamw", "optimizer; sgd has no momentum", choices=tuple(OPTIMIZERS), names_itself=True)
+    )
+    learning_rate: float = field(metadata=describe(1e-4, "peak learning rate", above=0))
+    schedule: str = field(
+        metadata=describe("constant", "learning-rate schedule", choices=tuple(SCHEDULES), names_itself=True)
+    )
+    clip_norm: float = field(metadata=describe(1.0, "max gradient norm (0 disables clipping)", minimum=0))
+    seed: int = field(
+        metadata=describe(0, "random seed of the weights and the data order", minimum=0, maximum=2**32 - 1)
+    )
+
+
+TRAINING_SETTINGS = read_settings(TrainingSettings)
+
+# Values of settings that a plan or result from before they existed does not store.
+VALUES_BEFORE = {each.stored: each.before for each in TRAINING_SETTINGS if each.before is not None}
