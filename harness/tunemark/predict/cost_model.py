@@ -10,6 +10,7 @@ and their launches.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunemark.physics.flops import mean_visible_keys
@@ -260,132 +261,201 @@ def _value_bytes(work: Workload) -> tuple[float, float]:
     return (4.0, 4.0) if work.precision in ("fp32", "tf32") else (2.0, 2.0)
 
 
+# A matrix product m x k by k x n, and how often it is computed.
+_Product = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerShape:
+    """Sizes of one layer's work for one micro-batch on one rank. queries, keys: widths of its heads. inner: width of
+    its part of the MLP. routed: tokens of each of its `experts`."""
+
+    tokens: int
+    hidden: int
+    queries: float
+    keys: float
+    inner: float
+    routed: float
+    experts: float
+
+
+def _layer_shape(a: Architecture, layout: RankLayout, tokens: int) -> _LayerShape:
+    t, experts = layout.tensor, a.num_local_experts or 1
+    routed = float(tokens)
+    if experts > 1:
+        # Each expert computes its share of the routed tokens.
+        routed = tokens * (a.num_experts_per_tok or 1) / experts * layout.expert
+    return _LayerShape(
+        tokens=tokens,
+        hidden=a.hidden_size,
+        queries=a.num_attention_heads * a.head_dim / t,
+        keys=max(a.num_key_value_heads / t, 1.0) * a.head_dim,
+        inner=a.intermediate_size / t,
+        routed=routed,
+        experts=experts / layout.expert,
+    )
+
+
 def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _LayerCost:
     a, e, stack, p = work.architecture, device.efficiency, work.stack, work.precision
     t, h = layout.tensor, a.hidden_size
-    queries = a.num_attention_heads * a.head_dim / t
-    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
-    inner, gates = a.intermediate_size / t, 2 if a.gated_mlp else 1
-    experts = a.num_local_experts or 1
-    active = a.num_experts_per_tok or 1
-    # Each expert computes its share of the routed tokens.
-    expert_tokens = tokens * active / experts
-    local_experts = experts / layout.expert
-    routed = tokens * active / (local_experts * 1.0) if experts > 1 else float(tokens)
-    if experts > 1:
-        routed = expert_tokens * layout.expert
-    shapes = [
-        (tokens, h, queries + 2 * keys, 1.0),
-        (tokens, queries, h, 1.0),
-        (routed, h, gates * inner, local_experts),
-        (routed, inner, h, local_experts),
+    shape = _layer_shape(a, layout, tokens)
+    gates = 2 if a.gated_mlp else 1
+    products: list[_Product] = [
+        (tokens, h, shape.queries + 2 * shape.keys, 1.0),
+        (tokens, shape.queries, h, 1.0),
+        (shape.routed, h, gates * shape.inner, shape.experts),
+        (shape.routed, shape.inner, h, shape.experts),
     ]
-    each = [count * matmul_seconds(device, p, m, k, n) for m, k, n, count in shapes]
-    forward = sum(each)
-    flops = sum(2.0 * m * k * n * count for m, k, n, count in shapes)
-    matrices = forward
-
-    heads = a.num_attention_heads / t
-    batch = tokens * layout.context / work.sequence
-    seen = mean_visible_keys(work.sequence, a.sliding_window)
-    attention_flops = 4.0 * batch * (work.sequence / layout.context) * seen * heads * a.head_dim
-    wide = _attention_precision(device, p)
-    rate = device.bandwidth_bytes_per_s * e.memory
-    peak = device.peak_flops[_peak_name(wide)]
-    unfused = 0
-    if stack.flash_attention:
-        # Short sequences and narrow heads fill tiles of 128 less well.
-        ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
-        share = e.attention * (1.0 if stack.native_attention else e.attention_portable)
-        attention = attention_flops * ramp / (peak * share)
-        # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
-        attention_backward = 2.5 * attention
-    else:
-        # Besides the matrix products: softmax reads and writes the scores in 16 bits, dropout reads and writes them
-        # and a mask of one byte; backward does the same, softmax with its own output.
-        scores = batch * heads * (work.sequence / layout.context) * work.sequence
-        products = 2.0 * matmul_seconds(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
-        # The fused softmax works on four heads at a time (Megatron-LM, fused_softmax.py); where the number of heads is
-        # no multiple of four, casts, scale, mask and softmax are separate kernels in 32 bits.
-        is_fused = batch * heads % 4 == 0 and work.sequence <= 2048
-        unfused = 0 if is_fused else _SOFTMAX_LAUNCHES
-        attention = products + (9.0 if is_fused else 38.0) * scores / rate
-        attention_backward = 2.0 * products + (11.0 if is_fused else 46.0) * scores / rate
-        attention_flops = 4.0 * scores * a.head_dim
-
+    each = [count * matmul_seconds(device, p, m, k, n) for m, k, n, count in products]
+    matrices = sum(each)
+    flops = _product_flops(products)
+    attention = _attention_cost(work, layout, device, tokens)
     shared = t if layout.sequence_parallel else 1
     # Forward traffic of elementwise kernels: norms, residuals, rotary positions, and the activation's input and output;
     # in a gated MLP also its product with the other half, a separate kernel where nothing is fused.
     gate = (6.0 if stack.fused else 10.0) if a.gated_mlp else 4.0
-    light = tokens * (stack.stream_bytes * h / shared + 2.0 * (queries + 2 * keys) + gate * active * inner)
-    light_s = light / rate
-    forward += attention + light_s
-    backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention_backward + 2.0 * light_s
+    streamed = stack.stream_bytes * h / shared + 2.0 * (shape.queries + 2 * shape.keys)
+    light = tokens * (streamed + gate * (a.num_experts_per_tok or 1) * shape.inner)
+    light_s = light / (device.bandwidth_bytes_per_s * e.memory)
+    forward = matrices + (attention.forward + light_s)
+    backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention.backward + 2.0 * light_s
     # Selective recomputation: only the scores where they are stored (Korthikanti et al. 2022), else everything except
     # outputs of matrix products; "alternate": of a layer's products (queries, keys, values, output, gate, up, down) the
     # even ones, and no attention.
-    is_alternate = layout.recompute == "selective" and stack.selective == "alternate"
     again, flops_again = 0.0, 0.0
     if layout.recompute == "full":
-        again, flops_again = forward, flops + attention_flops
-    elif is_alternate:
-        even = [
-            (tokens, h, keys, 1.0),
-            (tokens, queries, h, 1.0),
-            (routed, h, inner, local_experts) if a.gated_mlp else (routed, inner, h, local_experts),
+        again, flops_again = forward, flops + attention.flops
+    elif _is_alternate(work, layout):
+        even: list[_Product] = [
+            (tokens, h, shape.keys, 1.0),
+            (tokens, shape.queries, h, 1.0),
+            (shape.routed, h, shape.inner, shape.experts) if a.gated_mlp else products[3],
         ]
         again = light_s + sum(count * matmul_seconds(device, p, m, k, n) for m, k, n, count in even)
-        flops_again = sum(2.0 * m * k * n * count for m, k, n, count in even)
+        flops_again = _product_flops(even)
     elif layout.recompute == "selective":
-        again, flops_again = attention + (light_s if stack.flash_attention else 0.0), attention_flops
-    recompute = layout.recomputed * again
-
-    # Tensor parallelism: an all-reduce (or an all-gather and a reduce-scatter of the same bytes) after attention and
-    # after the MLP, forward and backward (Shoeybi et al. 2019, section 3); full recomputation repeats the forward's.
-    payload = sum(_value_bytes(work)) / 2.0 * tokens * h
-    reduce_s = collective_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
-    # "alternate" gathers the inputs of every second product again; outputs that were scattered are kept.
-    count = 4.0 + layout.recomputed * {"none": 0.0, "selective": float(is_alternate), "full": 2.0}[layout.recompute]
-    if stack.copied_collectives and t > 1:
-        # Gather and scatter each copy the payload.
-        reduce_s += 2.0 * 2.0 * payload / rate
-    collective = count * reduce_s
-    sent = count * 2.0 * payload * (t - 1) / t
-    if stack.tensor_overlap and t > 1:
-        # The gather before a product and the scatter after it overlap with it, at most for as long as it takes.
-        hidden = sum(min(reduce_s / 2.0, one) for one in each)
-        collective -= e.tensor_hidden * count / 2.0 * hidden
-    if layout.context > 1:
-        # Keys and values pass around the ring, forward once, backward with their gradients (Liu et al. 2023).
-        pairs = 2.0 * tokens * 2 * keys
-        once = collective_seconds(device, size=layout.context, stride=t, payload_bytes=pairs * layout.context)
-        passing = 3.0 * once
-        # Each block of attention hides the next block's arrival.
-        collective += max(passing - (attention + attention_backward), 0.1 * passing)
-        sent += 3.0 * pairs * (layout.context - 1)
-    if layout.expert > 1:
-        # Tokens are sent to their experts and back, forward and backward.
-        routed_bytes = 2.0 * tokens * active * h
-        stride = t * layout.context
-        collective += 4.0 * collective_seconds(
-            device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
-        )
-        sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
-    operations = (_FUSED_LAUNCHES if stack.fused else _LAYER_LAUNCHES) + (_TENSOR_LAUNCHES if t > 1 else 0) + unfused
+        again, flops_again = attention.forward + (light_s if stack.flash_attention else 0.0), attention.flops
+    collectives = _layer_collectives(work, layout, device, shape, attention, each)
+    operations = _FUSED_LAUNCHES if stack.fused else _LAYER_LAUNCHES
+    operations += (_TENSOR_LAUNCHES if t > 1 else 0) + attention.launches
     repeated = layout.recomputed if layout.recompute == "full" else 0.0
     return _LayerCost(
         forward=forward,
         backward=backward,
-        recompute=recompute,
+        recompute=layout.recomputed * again,
         flops_forward=flops,
-        flops_attention=attention_flops,
+        flops_attention=attention.flops,
         flops_again=layout.recomputed * flops_again,
-        collective=collective,
-        passes_sent=count / 2.0,
-        collective_bytes=sent,
+        collective=collectives.seconds,
+        passes_sent=collectives.count / 2.0,
+        collective_bytes=collectives.sent_bytes,
         host_forward=operations * e.host_s,
         host_backward=(2.0 + repeated) * operations * e.host_s,
     )
+
+
+def _product_flops(products: Sequence[_Product]) -> float:
+    return sum(2.0 * m * k * n * count for m, k, n, count in products)
+
+
+def _is_alternate(work: Workload, layout: RankLayout) -> bool:
+    return layout.recompute == "selective" and work.stack.selective == "alternate"
+
+
+@dataclass(frozen=True, slots=True)
+class _AttentionCost:
+    """Seconds and forward FLOPs of attention between its matrix products, and the launches that it adds."""
+
+    forward: float
+    backward: float
+    flops: float
+    launches: int = 0
+
+
+def _attention_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _AttentionCost:
+    a, e, stack = work.architecture, device.efficiency, work.stack
+    heads = a.num_attention_heads / layout.tensor
+    batch = tokens * layout.context / work.sequence
+    wide = _attention_precision(device, work.precision)
+    if stack.flash_attention:
+        seen = mean_visible_keys(work.sequence, a.sliding_window)
+        flops = 4.0 * batch * (work.sequence / layout.context) * seen * heads * a.head_dim
+        # Short sequences and narrow heads fill tiles of 128 less well.
+        ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
+        share = e.attention * (1.0 if stack.native_attention else e.attention_portable)
+        forward = flops * ramp / (device.peak_flops[_peak_name(wide)] * share)
+        # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
+        return _AttentionCost(forward, 2.5 * forward, flops)
+    # Besides the matrix products: softmax reads and writes the scores in 16 bits, dropout reads and writes them and a
+    # mask of one byte; backward does the same, softmax with its own output.
+    rate = device.bandwidth_bytes_per_s * e.memory
+    scores = batch * heads * (work.sequence / layout.context) * work.sequence
+    products = 2.0 * matmul_seconds(device, wide, batch * heads * work.sequence, a.head_dim, work.sequence)
+    # The fused softmax works on four heads at a time (Megatron-LM, fused_softmax.py); where the number of heads is no
+    # multiple of four, casts, scale, mask and softmax are separate kernels in 32 bits.
+    is_fused = batch * heads % 4 == 0 and work.sequence <= 2048
+    return _AttentionCost(
+        products + (9.0 if is_fused else 38.0) * scores / rate,
+        2.0 * products + (11.0 if is_fused else 46.0) * scores / rate,
+        4.0 * scores * a.head_dim,
+        0 if is_fused else _SOFTMAX_LAUNCHES,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerCollectives:
+    """Exposed seconds and bytes of a layer's collectives. count: those of tensor parallelism, in all passes."""
+
+    seconds: float
+    sent_bytes: float
+    count: float
+
+
+def _layer_collectives(
+    work: Workload,
+    layout: RankLayout,
+    device: DeviceFacts,
+    shape: _LayerShape,
+    attention: _AttentionCost,
+    products_s: Sequence[float],
+) -> _LayerCollectives:
+    """The collectives of a layer. products_s: seconds of its matrix products, which hide a part of them."""
+    a, e, stack = work.architecture, device.efficiency, work.stack
+    t, tokens = layout.tensor, shape.tokens
+    # Tensor parallelism: an all-reduce (or an all-gather and a reduce-scatter of the same bytes) after attention and
+    # after the MLP, forward and backward (Shoeybi et al. 2019, section 3); full recomputation repeats the forward's.
+    payload = sum(_value_bytes(work)) / 2.0 * tokens * shape.hidden
+    reduce_s = collective_seconds(device, size=t, stride=1, payload_bytes=payload, kind="all_reduce")
+    # "alternate" gathers the inputs of every second product again; outputs that were scattered are kept.
+    repeats = {"none": 0.0, "selective": float(_is_alternate(work, layout)), "full": 2.0}[layout.recompute]
+    count = 4.0 + layout.recomputed * repeats
+    if stack.copied_collectives and t > 1:
+        # Gather and scatter each copy the payload.
+        reduce_s += 2.0 * 2.0 * payload / (device.bandwidth_bytes_per_s * e.memory)
+    seconds = count * reduce_s
+    sent = count * 2.0 * payload * (t - 1) / t
+    if stack.tensor_overlap and t > 1:
+        # The gather before a product and the scatter after it overlap with it, at most for as long as it takes.
+        hidden = sum(min(reduce_s / 2.0, one) for one in products_s)
+        seconds -= e.tensor_hidden * count / 2.0 * hidden
+    if layout.context > 1:
+        # Keys and values pass around the ring, forward once, backward with their gradients (Liu et al. 2023).
+        pairs = 2.0 * tokens * 2 * shape.keys
+        once = collective_seconds(device, size=layout.context, stride=t, payload_bytes=pairs * layout.context)
+        passing = 3.0 * once
+        # Each block of attention hides the next block's arrival.
+        seconds += max(passing - (attention.forward + attention.backward), 0.1 * passing)
+        sent += 3.0 * pairs * (layout.context - 1)
+    if layout.expert > 1:
+        # Tokens are sent to their experts and back, forward and backward.
+        routed_bytes = 2.0 * tokens * (a.num_experts_per_tok or 1) * shape.hidden
+        stride = t * layout.context
+        seconds += 4.0 * collective_seconds(
+            device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
+        )
+        sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
+    return _LayerCollectives(seconds, sent, count)
 
 
 def _end_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _EndCost:
