@@ -59,7 +59,7 @@ class NodesLauncher:
         # Hosts of the largest job, which is how many the user is asked to start.
         self._max_hosts = 1
         self._host, self._export, self.say = options.get("host"), tuple(export), say
-        self._meeting: _HostMeeting | None = None
+        self._meeting: _MeetingFolder | None = None
 
     def check(self, launch: LaunchConfig, store: Path) -> None:
         nodes = count_nodes(launch.nodes, self._options, self._nodes, "nodes")
@@ -72,7 +72,7 @@ class NodesLauncher:
                 next="--launcher local",
             )
         if self._meeting is None:
-            self._meeting = _HostMeeting(store / ".hosts")
+            self._meeting = _MeetingFolder(store / ".hosts")
 
     def start(self, job: JobSpec) -> StartedJob:
         assert self._meeting is not None, "check() comes first"
@@ -98,7 +98,7 @@ class NodesLauncher:
         self._patience_s = min(self._patience_s, _LATER_WAIT_S)
 
 
-class _HostMeeting:
+class _MeetingFolder:
     """The folder where hosts meet. members: names of the participating hosts, in the order of their numbers from 1."""
 
     def __init__(self, folder: Path) -> None:
@@ -180,7 +180,7 @@ class NodesJob:
     """One attempt: wait for the hosts, then each starts its part."""
 
     def __init__(
-        self, job: JobSpec, nodes: int, launcher: NodesLauncher, meeting: _HostMeeting, patience_s: float
+        self, job: JobSpec, nodes: int, launcher: NodesLauncher, meeting: _MeetingFolder, patience_s: float
     ) -> None:
         self._job, self._nodes, self._launcher, self._meeting = job, nodes, launcher, meeting
         self._agents = HostAgents(job.folder, nodes)

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from tunemark.analysis.cause_weights import PAGE_FAULT_S
 from tunemark.analysis.drift import summarize_step_times
-from tunemark.analysis.why import PAGE_FAULT_S, Cause, Explanation, explain_difference
+from tunemark.analysis.why import Cause, Explanation, explain_difference
 from tunemark.errors import BadExperiment
 from tunemark.report.why import why_text
 from tunemark.results import Result

@@ -8,11 +8,15 @@ among them: a comparison is often about these, so it reports them instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.experiment.settings import SETTINGS
+from tunemark.results.ratio import attempt_rates
 from tunemark.results.result import Result, RunIdentity
+
+Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
 
 # Not compared: facts that follow from others. Free memory differs by some pages between equal hosts.
 _DERIVED_FACTS = (
@@ -64,6 +68,32 @@ _FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "dataset": ("data_sha256",),
     "train_on": ("data_sha256",),
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparedRun:
+    """A run in a comparison, by its label. obstacle: why it is not compared; empty if it is."""
+
+    label: str
+    result: Result
+
+    @property
+    def obstacle(self) -> str:
+        return exclusion_reason(self.result)
+
+
+def exclusion_reason(result: Result) -> str:
+    """Why a run's rate cannot be compared; empty if it can."""
+    if result.status != "ok":
+        return f"{result.status}: no rate of a whole run"
+    if result.verdict == "invalid":
+        rules = ", ".join(f.rule for f in result.findings if f.severity == "invalid")
+        return f"invalid: {rules or 'its figures are no measurement'}"
+    if result.breakdown:
+        return "a breakdown waits for every part of a step: its rate is not the run's"
+    if not attempt_rates(result):
+        return "no attempt has a rate"
+    return ""
 
 
 def parse_field(name: str) -> str:

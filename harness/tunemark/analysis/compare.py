@@ -6,26 +6,23 @@ jointly at 95 % by Holm's method; the intervals are 95 % each.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from tunemark.analysis import comparability
+from tunemark.analysis.auto_gain import SEARCHED_FIELDS, AutoGain, compute_auto_gains
+from tunemark.analysis.comparability import ComparedRun, Outcome
 from tunemark.analysis.environment import VARYING_FACTS, environment_facts
 from tunemark.errors import BadExperiment
 from tunemark.results.ratio import (
     LEVEL,
     Ratio,
-    RatioTerm,
     adjust_p_values,
     attempt_rates,
-    estimate_ratio,
-    is_in_rounds,
     rate_ratio,
 )
 from tunemark.results.result import Estimate, Result
@@ -33,10 +30,6 @@ from tunemark.results.result import Estimate, Result
 # How many runs without a counterpart are listed; each is compared with all others, and nobody reads more.
 _MAX_UNMATCHED = 20
 
-# Fields that auto may choose: it is compared with manual layouts that vary any of these.
-_SEARCHED_FIELDS = {"strategy", "micro_batch", "checkpointing"}
-
-Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no interval", "takes no part"]
 # History of the schema (of `compare --json`): 1, first form; 2, gains name the run that they are of.
 SCHEMA = 2
 
@@ -64,24 +57,6 @@ class ComparisonRow(msgspec.Struct, frozen=True, kw_only=True):
     strategy_selected: dict[str, Any] | None
     requested_bytes: int | None
     findings: tuple[str, ...]
-
-
-class AutoGain(msgspec.Struct, frozen=True, kw_only=True):
-    """The gain of automatic parallelization over an alternative. auto: label of the run whose layout a search chose.
-    over: the alternative. against: labels of its layouts. ratio: auto's rate over theirs. regret: the share of the
-    best rate that auto falls short of, with its interval; only in the last row. paid_back_s: seconds of training by
-    `against` after which auto with its search has caught up; null if auto is not faster, or did not search. reason:
-    why there is no ratio."""
-
-    auto: str
-    over: str
-    against: tuple[str, ...]
-    ratio: Ratio | None
-    p_holm: float | None
-    outcome: Outcome
-    reason: str
-    regret: Estimate | None = None
-    paid_back_s: float | None = None
 
 
 class ComparisonGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,30 +95,6 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Member:
-    label: str
-    result: Result
-
-    @property
-    def obstacle(self) -> str:
-        return exclusion_reason(self.result)
-
-
-def exclusion_reason(result: Result) -> str:
-    """Why a run's rate cannot be compared; empty if it can."""
-    if result.status != "ok":
-        return f"{result.status}: no rate of a whole run"
-    if result.verdict == "invalid":
-        rules = ", ".join(f.rule for f in result.findings if f.severity == "invalid")
-        return f"invalid: {rules or 'its figures are no measurement'}"
-    if result.breakdown:
-        return "a breakdown waits for every part of a step: its rate is not the run's"
-    if not attempt_rates(result):
-        return "no attempt has a rate"
-    return ""
-
-
 def compare(
     a: Sequence[Result], b: Sequence[Result], *, despite: Collection[str] = (), names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
@@ -153,7 +104,9 @@ def compare(
     a, b = _without_breakdowns(a, notes), _without_breakdowns(b, notes)
     ours, theirs = (_by_key(results, free, name) for results, name in ((a, names[0]), (b, names[1])))
     groups = [
-        _group([_Member(label=names[0], result=ours[k]), _Member(label=names[1], result=theirs[k])], (), free, None)
+        _group(
+            [ComparedRun(label=names[0], result=ours[k]), ComparedRun(label=names[1], result=theirs[k])], (), free, None
+        )
         for k in ours
         if k in theirs
     ]
@@ -233,7 +186,7 @@ def _by_key(results: Sequence[Result], free: Collection[str], name: str) -> dict
     return found
 
 
-def _label_runs(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]:
+def _label_runs(results: Sequence[Result], axes: Sequence[str]) -> list[ComparedRun]:
     labels = [_label(result, axes) for result in results]
     counts = Counter(labels)
     times: Counter[str] = Counter()
@@ -241,7 +194,7 @@ def _label_runs(results: Sequence[Result], axes: Sequence[str]) -> list[_Member]
     for label, result in zip(labels, results, strict=True):
         times[label] += 1
         name = label if counts[label] == 1 else f"{label} ({times[label]})"
-        members.append(_Member(label=name, result=result))
+        members.append(ComparedRun(label=name, result=result))
     return members
 
 
@@ -298,7 +251,7 @@ def _raise_incomparable(alone: Sequence[UnmatchedRun], despite: Collection[str])
 
 
 def _group(
-    members: Sequence[_Member], axes: Sequence[str], free: Collection[str], wanted: str | None
+    members: Sequence[ComparedRun], axes: Sequence[str], free: Collection[str], wanted: str | None
 ) -> ComparisonGroup:
     results = [member.result for member in members]
     notes: list[str] = []
@@ -326,12 +279,14 @@ def _group(
         surroundings=around,
         baseline=base.label if base else None,
         rows=tuple(rows),
-        worth=tuple(_auto_gains(members)) if "strategy" in axes and set(axes) <= _SEARCHED_FIELDS else (),
+        worth=tuple(compute_auto_gains(members)) if "strategy" in axes and set(axes) <= SEARCHED_FIELDS else (),
         notes=tuple(notes),
     )
 
 
-def _baseline(members: Sequence[_Member], axes: Sequence[str], wanted: str | None, notes: list[str]) -> _Member | None:
+def _baseline(
+    members: Sequence[ComparedRun], axes: Sequence[str], wanted: str | None, notes: list[str]
+) -> ComparedRun | None:
     order = sorted(members, key=lambda m: _rank(m, axes, wanted)) if axes else list(members[:1])
     comparable = [member for member in order if not member.obstacle]
     if order[0].obstacle:
@@ -340,7 +295,7 @@ def _baseline(members: Sequence[_Member], axes: Sequence[str], wanted: str | Non
     return comparable[0] if comparable else None
 
 
-def _rank(member: _Member, axes: Sequence[str], wanted: str | None) -> tuple[object, ...]:
+def _rank(member: ComparedRun, axes: Sequence[str], wanted: str | None) -> tuple[object, ...]:
     """The lowest is the baseline."""
     values = [comparability.COMPARED_FIELDS[axis](member.result) for axis in axes]
     parts: list[object] = [member.label != wanted if wanted is not None else False]
@@ -359,7 +314,7 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _row(member: _Member, base: _Member | None) -> ComparisonRow:
+def _row(member: ComparedRun, base: ComparedRun | None) -> ComparisonRow:
     result, obstacle = member.result, member.obstacle
     ratio = None
     if base is not None and base is not member and not obstacle:
@@ -388,68 +343,6 @@ def _row(member: _Member, base: _Member | None) -> ComparisonRow:
         requested_bytes=result.requested_bytes,
         findings=tuple(f"{f.severity}: {f.rule}" for f in result.findings if f.severity != "note"),
     )
-
-
-def _auto_gains(members: Sequence[_Member]) -> list[AutoGain]:
-    """The gain of each automatically parallelized run over none, the best and the median manual layout, and the best of
-    all others."""
-    kinds: Mapping[str, list[_Member]] = {"none": [], "auto": [], "manual": []}
-    for member in members:
-        name = member.result.strategy_requested.partition(":")[0]
-        kinds[name if name in ("none", "auto") else "manual"].append(member)
-    return [gain for auto in kinds["auto"] for gain in _gains_of(auto, members, kinds)] if len(members) > 1 else []
-
-
-def _gains_of(auto: _Member, members: Sequence[_Member], kinds: Mapping[str, Sequence[_Member]]) -> list[AutoGain]:
-    manual = sorted((m for m in kinds["manual"] if not m.obstacle), key=_mean_log_rate)
-    others = sorted((m for m in members if m is not auto and not m.obstacle), key=_mean_log_rate)
-    count = len(manual)
-    median = manual[(count - 1) // 2 : count // 2 + 1]
-    lost = [m for m in kinds["manual"] if m.obstacle]
-    no_manual = "no manual layout was measured" if not lost else f"no manual layout has a rate: {_join_obstacles(lost)}"
-    none = sorted((m for m in kinds["none"] if not m.obstacle), key=_mean_log_rate)
-    no_none = _join_obstacles(kinds["none"]) or "none was not measured"
-    found = [
-        _gain("none", auto, none[-1:], no_none),
-        _gain("the best manual layout", auto, manual[-1:], no_manual),
-        _gain(f"the median of {count} manual layouts", auto, median, no_manual),
-    ]
-    best = _gain(f"the best of all {len(others)} others", auto, others[-1:], "nothing else has a rate")
-    regret = None
-    if (r := best.ratio) is not None:
-        low, high = (None, None) if r.low is None or r.high is None else (1 - r.high, 1 - r.low)
-        regret = Estimate(value=1 - r.value, low=low, high=high, n=min(r.n), method=r.method)
-    return [*found, msgspec.structs.replace(best, regret=regret)]
-
-
-def _join_obstacles(members: Sequence[_Member]) -> str:
-    return "; ".join(f"{m.label} {m.obstacle}" for m in members if m.obstacle)
-
-
-def _mean_log_rate(member: _Member) -> float:
-    return statistics.fmean(math.log(rate) for rate in attempt_rates(member.result))
-
-
-def _gain(over: str, auto: _Member, against: Sequence[_Member], missing: str) -> AutoGain:
-    if auto.obstacle or not against:
-        reason = f"auto takes no part ({auto.obstacle})" if auto.obstacle else missing
-        return AutoGain(
-            auto=auto.label, over=over, against=(), ratio=None, p_holm=None, outcome="takes no part", reason=reason
-        )
-    results = [auto.result, *(member.result for member in against)]
-    terms = [RatioTerm(1.0, attempt_rates(auto.result))]
-    terms += [RatioTerm(-1.0 / len(against), attempt_rates(member.result)) for member in against]
-    ratio = estimate_ratio(terms, in_rounds=is_in_rounds(results))
-    reason = ratio.method if ratio.low is None else ""
-    names = tuple(member.label for member in against)
-    search_s, paid_back_s = auto.result.search_s, None
-    if search_s is not None and ratio.value > 1:
-        # W tokens at rate x take W/x by `against`, and search + W/(ratio x) by auto.
-        paid_back_s = search_s / (1 - 1 / ratio.value)
-    return AutoGain(
-        auto=auto.label, over=over, against=names, ratio=ratio, p_holm=None, outcome="no interval", reason=reason,
-        paid_back_s=paid_back_s,
-    )  # fmt: skip
 
 
 def _decide_outcomes(found: Comparison) -> Comparison:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunemark.analysis import comparability
-from tunemark.analysis.compare import exclusion_reason
+from tunemark.analysis.comparability import exclusion_reason
 from tunemark.analysis.environment import VARYING_FACTS, environment_facts
 from tunemark.results import power_analysis
 from tunemark.results.ratio import adjust_p_values, attempt_rates

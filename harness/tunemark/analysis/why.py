@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from tunemark.analysis import comparability
-from tunemark.analysis.compare import exclusion_reason
+from tunemark.analysis.cause_weights import (
+    UNKNOWN,
+    CauseKind,
+    CauseWeight,
+    WeighedCause,
+    fact_kind,
+    setting_kind,
+    weigh_fact,
+    weigh_setting,
+)
+from tunemark.analysis.comparability import exclusion_reason
 from tunemark.analysis.drift import StepTimeSummary, summarize_step_times
 from tunemark.analysis.environment import environment_facts
 from tunemark.errors import BadExperiment
-from tunemark.physics.peaks import find_peak
 from tunemark.results.ratio import Ratio, rate_ratio
 from tunemark.results.result import Result, StepTime
 from tunemark.results.trace import Trace
@@ -25,15 +34,8 @@ from tunemark.results.trace import Trace
 # History of the schema (of `why --json`): 1, first form; 2, with the pace.
 SCHEMA = 2
 
-# Extra cost of the first access to a 4 KiB page: 2.8 us in a virtual machine on an AMD EPYC (Linux 6.18, November 2026;
-# median of nine times 65,536 pages). Hosts without virtualisation pay less.
-PAGE_FAULT_S = 2.8e-6
-
 # A smaller relative change of a rate is below the noise of any run.
 NEGLIGIBLE = 0.005
-
-CauseKind = Literal["setting", "data", "hardware", "host", "version", "load"]
-CauseWeight = Literal["computed", "bound", "seen elsewhere", "unknown"]
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,49 +189,33 @@ def _parts(a: Result | None, b: Result | None) -> tuple[tuple[StepPart, ...], st
     return tuple(sorted(parts, key=lambda part: -abs((part.b_s or 0.0) - (part.a_s or 0.0)))), ""
 
 
-_Weighed = tuple[CauseWeight, float | None, float | None, str]
-"""weight, factor, expected, basis."""
-_UNKNOWN: _Weighed = ("unknown", None, None, "no bound is known")
-
-
-def _computed(expected: float, basis: str) -> _Weighed:
-    return "computed", max(expected, 1 / expected), expected, basis
-
-
 def _causes(a: Result, b: Result, parts: Sequence[StepPart]) -> list[Cause]:
     found = []
 
-    def add(name: str, kind: CauseKind, one: Any, other: Any, judged: _Weighed) -> None:
-        weight, factor, expected, basis = judged
-        found.append(
-            Cause(name=name, kind=kind, a=one, b=other, weight=weight, factor=factor, expected=expected, basis=basis)
-        )
+    def add(name: str, kind: CauseKind, one: Any, other: Any, judged: WeighedCause) -> None:
+        found.append(Cause(name=name, kind=kind, a=one, b=other, **judged._asdict()))
 
     for name, (one, other) in comparability.find_differences([a, b], comparability.COMPARED_FIELDS).items():
-        judge = _SETTING_WEIGHTS.get(name)
-        judged = judge(a, b) if judge else ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
-        add(name, _SETTING_KINDS.get(name, "setting"), one, other, _optimizer(parts) if name == "optimizer" else judged)
+        judged = _optimizer(parts) if name == "optimizer" else weigh_setting(name, a, b)
+        add(name, setting_kind(name), one, other, judged)
     facts = [environment_facts(r) for r in (a, b)]
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         one, other = (each.get(name) for each in facts)
-        if one is None or other is None or one == other:
-            continue
-        weigh = _FACT_WEIGHTS.get(name)
-        kind: CauseKind = "version" if name in _VERSION_FACTS else "load" if name in _LOAD_FACTS else "host"
-        unknown: _Weighed = ("unknown", None, None, _BASES.get(name, _UNKNOWN[-1]))
-        add(name, kind, one, other, weigh(a, b, one, other) if weigh else unknown)
+        if one is not None and other is not None and one != other:
+            add(name, fact_kind(name), one, other, weigh_fact(name, a, b, one, other))
     return _merge_same_arithmetic(found)
 
 
-def _optimizer(parts: Sequence[StepPart]) -> _Weighed:
+def _optimizer(parts: Sequence[StepPart]) -> WeighedCause:
     """Bound an optimizer's effect by its share of a step."""
     for part in parts:
         if part.name == "optimizer" and part.a_s and part.b_s:
             rest = [math.fsum(side or 0.0 for p in parts if p is not part for side in [of(p)]) for of in _SIDES]
             shares = [1 + s / r for s, r in zip((part.a_s, part.b_s), rest, strict=True) if r > 0]
             if shares:
-                return "bound", max(shares), None, f"its part of a step, {part.a_s:.4g} and {part.b_s:.4g} s"
-    return _UNKNOWN
+                words = f"its part of a step, {part.a_s:.4g} and {part.b_s:.4g} s"
+                return WeighedCause("bound", max(shares), None, words)
+    return UNKNOWN
 
 
 _SIDES: tuple[Callable[[StepPart], float | None], ...] = (lambda part: part.a_s, lambda part: part.b_s)
@@ -247,166 +233,3 @@ def _merge_same_arithmetic(causes: Sequence[Cause]) -> list[Cause]:
             seen[cause.basis] = cause.name
         kept.append(cause)
     return kept
-
-
-def _flops(a: Result, b: Result) -> _Weighed:
-    one, other = a.flops_per_token, b.flops_per_token
-    if one == other or not one or not other:
-        return _UNKNOWN
-    words = f"{one / 1e9:.4g} and {other / 1e9:.4g} GFLOP a token, at one rate of FLOP/s"
-    return _computed(one / other, words)
-
-
-def _recomputed(a: Result, b: Result) -> _Weighed:
-    one, other = a.hardware_flops_per_token, b.hardware_flops_per_token
-    if not one or not other or one == other:
-        return _UNKNOWN
-    words = f"{one / 1e9:.4g} and {other / 1e9:.4g} GFLOP a token with what is computed twice, at one rate of FLOP/s"
-    return _computed(one / other, words)
-
-
-def _chips(a: Result, b: Result) -> _Weighed:
-    if a.peak_flops and b.peak_flops and a.precision == b.precision:
-        words = f"peak of {a.peak_flops / 1e12:.4g} and {b.peak_flops / 1e12:.4g} TFLOP/s, used alike"
-        return _computed(b.peak_flops / a.peak_flops, words)
-    if a.chip == b.chip and a.chips and b.chips and a.chips != b.chips:
-        words = f"{a.chips} and {b.chips} chips, at most in proportion"
-        ratio = b.chips / a.chips
-        return "bound", max(ratio, 1 / ratio), None, words
-    return _UNKNOWN
-
-
-def _precision(a: Result, b: Result) -> _Weighed:
-    peaks = [find_peak(r.chip, r.precision) for r in (a, b)]
-    if peaks[0] and peaks[1] and a.chip == b.chip and peaks[0].flops != peaks[1].flops:
-        ratio = peaks[1].flops / peaks[0].flops
-        words = (
-            f"{a.chip}: {peaks[0].flops / 1e12:.4g} and {peaks[1].flops / 1e12:.4g} TFLOP/s at most ({peaks[0].source})"
-        )
-        return "bound", max(ratio, 1 / ratio), None, words
-    if a.peak_flops and b.peak_flops and a.peak_flops != b.peak_flops:
-        ratio = b.peak_flops / a.peak_flops
-        words = f"peak of {a.peak_flops / 1e12:.4g} and {b.peak_flops / 1e12:.4g} TFLOP/s, as each run has it"
-        return "bound", max(ratio, 1 / ratio), None, words
-    return _UNKNOWN
-
-
-def _padding(a: Result, b: Result) -> _Weighed:
-    if a.padding_fraction is None or b.padding_fraction is None or a.padding_fraction == b.padding_fraction:
-        return _UNKNOWN
-    one, other = 1 - a.padding_fraction, 1 - b.padding_fraction
-    if not one or not other:
-        return _UNKNOWN
-    return _computed(other / one, f"{100 * one:.1f} and {100 * other:.1f} % of the slots hold content")
-
-
-_SETTING_WEIGHTS: Mapping[str, Callable[[Result, Result], _Weighed]] = {
-    **dict.fromkeys(("model", "parameters", "trainable_parameters", "method"), _flops),
-    "sequence": _flops,
-    **dict.fromkeys(("size", "chips", "processes", "threads", "chip", "processor", "device"), _chips),
-    "checkpointing": _recomputed,
-    "precision": _precision,
-    **dict.fromkeys(("batching", "dataset", "data_sha256"), _padding),
-    "weights": lambda a, b: (
-        "seen elsewhere", 1.0, None, "values of weights change no shape, so the work is the same",
-    ),
-    "seed": lambda a, b: _padding(a, b) if a.padding_fraction != b.padding_fraction else (
-        "bound", 1.0, None, "another order of the same data: no shape changes",
-    ),
-}  # fmt: skip
-
-_BASES: Mapping[str, str] = {
-    "strategy": "no bound is known: it decides what is computed, sent and kept; the parts of a step show where",
-    "micro_batch": "no bound is known: larger ones fill a device better, until it is full",
-    "global_batch": "no bound is known: its fixed costs are shared by more tokens",
-    "oversubscribed": "ranks that take turns on a core measure nothing but that",
-    "code": "no bound is known: what ran beside torch, the runtimes of model, device and strategy among it",
-    "transformers": "no bound is known: it holds the model's own code, and chooses the kernel of attention",
-}
-
-_SETTING_KINDS: Mapping[str, CauseKind] = {
-    **dict.fromkeys(("dataset", "data_sha256", "train_on", "batching"), "data"),
-    **dict.fromkeys(("device", "size", "chip", "chips", "processor", "oversubscribed"), "hardware"),
-    "python": "version",
-}
-
-
-def _load_of_others(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
-    words = f"others had {100 * one:.1f} and {100 * other:.1f} % of the cores' time"
-    return _computed((1 - other) / (1 - one), words) if max(one, other) < 1 else _UNKNOWN
-
-
-def _page_faults(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
-    factors, at_once = [], []
-    for result, faults in ((a, one), (b, other)):
-        if not result.interval_s or not result.steps_measured:
-            return _UNKNOWN
-        # Processes and threads fault in parallel.
-        at_once.append(max(1, result.processes * result.threads))
-        share = faults * PAGE_FAULT_S / at_once[-1] * result.steps_measured / result.interval_s
-        factors.append(1 / (1 - min(share, 0.99)))
-    words = f"{one:,.0f} and {other:,.0f} faults a step, {1e6 * PAGE_FAULT_S:.1f} us each in a virtual machine, "
-    return "bound", max(factors), None, f"{words}{at_once[0]} and {at_once[1]} at once"
-
-
-def _clock(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
-    return (
-        _computed(other / one, f"mean clock {one / 1e6:,.0f} and {other / 1e6:,.0f} MHz") if one and other else _UNKNOWN
-    )
-
-
-def _max_clock(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
-    ratio = other / one if one and other else 1.0
-    return "bound", max(ratio, 1 / ratio), None, f"highest clock {one / 1e6:,.0f} and {other / 1e6:,.0f} MHz"
-
-
-def _governor(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
-    for result in (a, b):
-        facts = environment_facts(result)
-        low, high = facts.get("host clock_min_hz"), facts.get("host clock_max_hz")
-        if low and high:
-            words = f"it chooses between {low / 1e6:,.0f} and {high / 1e6:,.0f} MHz"
-            return "bound", high / low, None, words
-    words = "MFU of 26.4 and 19.6 % on two hosts that differed in governor, huge pages and IOMMU"
-    return "seen elsewhere", 26.4 / 19.6, None, f"{words} (tenstorrent/tt-metal, issue 54627)"
-
-
-def _cores(a: Result, b: Result, one: Any, other: Any) -> _Weighed:
-    if len(one) != len(other):
-        ratio = len(other) / len(one) if one and other else 1.0
-        return (
-            "bound",
-            max(ratio, 1 / ratio),
-            None,
-            f"{len(one)} and {len(other)} cores in rank 0, at most in proportion",
-        )
-    return "bound", 2.0, None, "cores may share their units with a sibling thread, or be of another socket"
-
-
-def _published(factor: float, words: str) -> Callable[[Result, Result, Any, Any], _Weighed]:
-    return lambda a, b, one, other: ("seen elsewhere", factor, None, words)
-
-
-_VERSION_FACTS = ("python version", "torch", "transformers", "code", "interpreter", "host platform")
-_LOAD_FACTS = ("load of others", "minor faults per step", "device clock", "throttled")
-_FACT_WEIGHTS: Mapping[str, Callable[[Result, Result, Any, Any], _Weighed]] = {
-    "allocator": _published(
-        2.2, "keeping freed blocks made a step of 60 M parameters 1.5 to 2.2 times as fast on two cores (docs/why.md)"
-    ),
-    "torch": _published(
-        5500 / 3700, "5,500 and 3,700 tokens/s with torch 2.4 and 2.5 (meta-pytorch/torchtune, issue 1879)"
-    ),
-    "load of others": _load_of_others,
-    "minor faults per step": _page_faults,
-    "device clock": _clock,
-    "throttled": _published(
-        1 / 0.85, "heat took 15 % within 100 iterations (flashinfer-ai/flashinfer, pull request 2899)"
-    ),
-    "host clock_max_hz": _max_clock,
-    "host governor": _governor,
-    "host turbo": _governor,
-    "cores": _cores,
-    "host name": _published(1.0, "a name; what it stands for is in the other rows, as far as the hosts tell it"),
-    "host memory_bytes": _published(1.0, "what fits, runs as fast"),
-    "interpreter": _published(1.0, "a path; the versions found there are rows of their own"),
-}

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tunemark.analysis import comparability
-from tunemark.analysis.compare import AutoGain, Comparison, ComparisonGroup, ComparisonRow, UnmatchedRun
+from tunemark.analysis.auto_gain import AutoGain
+from tunemark.analysis.compare import Comparison, ComparisonGroup, ComparisonRow, UnmatchedRun
 from tunemark.markdown import escape, markdown_table
 from tunemark.report.formatting import format_estimate, format_ratio
 from tunemark.units import format_gib, format_number, format_percent, format_significant

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from operator import attrgetter
 
 from tunemark.analysis import comparability
-from tunemark.analysis.compare import AutoGain, compare_by
+from tunemark.analysis.auto_gain import AutoGain
 from tunemark.analysis.compare import ComparisonRow as Judged
+from tunemark.analysis.compare import compare_by
 from tunemark.report.charts import DotPlot
 from tunemark.report.columns import selected_strategy
 from tunemark.report.derivations import format_derivations, format_interval_derivation
