@@ -127,6 +127,14 @@ def comparison_key(result: Result, free: Collection[str]) -> tuple[object, ...]:
     return tuple(read(result) for name, read in COMPARED_FIELDS.items() if name not in free)
 
 
+def group_runs(results: Iterable[Result], free: Collection[str]) -> dict[tuple[object, ...], list[Result]]:
+    """Comparable runs by their key, in order."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(comparison_key(result, free), []).append(result)
+    return groups
+
+
 def find_differences(results: Sequence[Result], fields: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """The fields in which some of the runs differ, each with the runs' values in order."""
     values = {name: tuple(COMPARED_FIELDS[name](r) for r in results) for name in fields}

@@ -16,7 +16,7 @@ import msgspec
 from tunemark.analysis import comparability
 from tunemark.analysis.auto_gain import SEARCHED_FIELDS, AutoGain, compute_auto_gains
 from tunemark.analysis.comparability import ComparedRun, Outcome
-from tunemark.analysis.environment import VARYING_FACTS, environment_facts
+from tunemark.analysis.environment import differing_facts
 from tunemark.errors import BadExperiment
 from tunemark.results.ratio import (
     LEVEL,
@@ -141,9 +141,7 @@ def compare_by(
             why=f"they differ in: {varying}",
             next="give --by an axis that differs, or two folders without --by",
         )
-    groups: dict[tuple[object, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(comparability.comparison_key(result, free), []).append(result)
+    groups = comparability.group_runs(results, free)
     several = [_label_runs(found, axes) for found in groups.values() if len(found) > 1]
     labels = {member.label for found in several for member in found}
     if baseline is not None and several and baseline not in labels:
@@ -260,11 +258,6 @@ def _group(
     # Fields that follow from an axis differ with it: only fields overlooked on request are reported.
     follows = comparability.find_free_fields(axes, ())
     differs = comparability.find_differences(results, [name for name in free if name not in follows])
-    facts = [environment_facts(result) for result in results]
-    names = dict.fromkeys(name for each in facts for name in each if name not in VARYING_FACTS)
-    around = {name: tuple(each.get(name) for each in facts) for name in names}
-    # A fact that is unknown for one of them is not a difference.
-    around = {n: v for n, v in around.items() if None not in v and any(value != v[0] for value in v)}
     varying = comparability.find_differences(results, comparability.COMPARED_FIELDS)
     shared = {name: read(results[0]) for name, read in comparability.COMPARED_FIELDS.items() if name not in varying}
     if any(result.simulated for result in results):
@@ -276,7 +269,7 @@ def _group(
     return ComparisonGroup(
         shared=shared,
         despite=differs,
-        surroundings=around,
+        surroundings=differing_facts(results),
         baseline=base.label if base else None,
         rows=tuple(rows),
         worth=tuple(compute_auto_gains(members)) if "strategy" in axes and set(axes) <= SEARCHED_FIELDS else (),

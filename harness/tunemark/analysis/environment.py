@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.results.result import Result
+from tunemark.results.telemetry import mean_of_known
 
 # The host facts that `tunemark.launch.host_facts` records; the processor is a field of the comparison itself.
 _HOST_FACTS = (
@@ -39,21 +39,24 @@ def environment_facts(result: Result) -> dict[str, Any]:
     affinity = worker.get("affinity")
     found["cores"] = tuple(affinity) if isinstance(affinity, list | tuple) else affinity
     found |= {f"device {name}": value for name, value in sorted(device.items())}
-    found["load of others"] = _mean([row.others_load for row in result.each_attempt])
-    found["minor faults per step"] = _mean([row.minor_faults_per_step for row in result.each_attempt])
+    found["load of others"] = mean_of_known([row.others_load for row in result.each_attempt])
+    found["minor faults per step"] = mean_of_known([row.minor_faults_per_step for row in result.each_attempt])
     # Known if the vendor's library was sampled during the job.
     found["device clock"], found["throttled"] = result.clock_hz, result.throttled_fraction
     return found
 
 
-VARYING_FACTS = ("load of others", "minor faults per step", "device clock", "throttled")
+_VARYING_FACTS = ("load of others", "minor faults per step", "device clock", "throttled")
 """Facts that always differ slightly between two runs."""
+
+
+def differing_facts(results: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
+    """The facts that are known of every run and differ, each with the runs' values in order; not what always varies."""
+    facts = [environment_facts(result) for result in results]
+    names = dict.fromkeys(name for each in facts for name in each if name not in _VARYING_FACTS)
+    values = {name: tuple(each.get(name) for each in facts) for name in names}
+    return {n: v for n, v in values.items() if None not in v and any(value != v[0] for value in v)}
 
 
 def _as_mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None

@@ -7,6 +7,7 @@ no verdict: no comparable run in the baseline, nothing measured, or noise in whi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import msgspec
 
 from tunemark.analysis import comparability
 from tunemark.analysis.comparability import exclusion_reason
-from tunemark.analysis.environment import VARYING_FACTS, environment_facts
+from tunemark.analysis.environment import differing_facts
 from tunemark.results import power_analysis
 from tunemark.results.ratio import adjust_p_values, attempt_rates
 from tunemark.results.result import Result
@@ -108,10 +109,7 @@ def gate(
     differ, and LOAD to include runs whose cores other processes used."""
     free = comparability.find_free_fields((), [name for name in despite if name != LOAD_RULE])
     measured = [run for run in runs if not run.breakdown]
-    by_key: dict[tuple[object, ...], list[Result]] = {}
-    for result in baseline:
-        if not result.breakdown:
-            by_key.setdefault(comparability.comparison_key(result, free), []).append(result)
+    by_key = comparability.group_runs([result for result in baseline if not result.breakdown], free)
     cases = [_case(run, by_key, free, allow_load=LOAD_RULE in despite) for run in measured]
     adjusted = adjust_p_values([case.found.p if case.found else None for case in cases])
     claims = sum(p is not None for p in adjusted)
@@ -147,10 +145,7 @@ def compute_sensitivities(
 ) -> list[BaselineSensitivity]:
     """For each run of a baseline, the sample sizes that detect each change, before any is measured."""
     free = comparability.find_free_fields((), [name for name in despite if name != LOAD_RULE])
-    groups: dict[tuple[object, ...], list[Result]] = {}
-    for result in baseline:
-        if not result.breakdown:
-            groups.setdefault(comparability.comparison_key(result, free), []).append(result)
+    groups = comparability.group_runs([result for result in baseline if not result.breakdown], free)
     firsts = [group[0] for group in groups.values()]
     return [
         _outlook(group, changes, promise, _label(group[0], firsts), allow_load=LOAD_RULE in despite)
@@ -161,9 +156,7 @@ def compute_sensitivities(
 def _outlook(
     group: Sequence[Result], changes: Sequence[float], promise: GatePromise, label: str, *, allow_load: bool
 ) -> BaselineSensitivity:
-    def unfit(result: Result) -> str:
-        return _unfit_reason(result, allow_load=allow_load)
-
+    unfit = functools.partial(_unfit_reason, allow_load=allow_load)
     usable = [result for result in group if not unfit(result)]
     series = [attempt_rates(result) for result in usable]
     noise = power_analysis.estimate_noise(series)
@@ -181,9 +174,7 @@ def _outlook(
 def _case(
     run: Result, by_key: Mapping[tuple[object, ...], Sequence[Result]], free: Collection[str], *, allow_load: bool
 ) -> _Case:
-    def unfit(result: Result) -> str:
-        return _unfit_reason(result, allow_load=allow_load)
-
+    unfit = functools.partial(_unfit_reason, allow_load=allow_load)
     # A store with baseline and run must not compare a run with itself.
     same = [
         b
@@ -286,21 +277,14 @@ def _judge(
             )
         if len(series) == 1:
             notes.append("the baseline is one series: what differs between series, measured at other times, is unknown")
-    both = [environment_facts(result) for result in (*case.baseline[-1:], run)]
-    environment = {
-        name: tuple(each.get(name) for each in both)
-        for name in both[-1]
-        if name not in VARYING_FACTS
-        and None not in (both[0].get(name), both[-1][name])
-        and both[0].get(name) != both[-1][name]
-    }
     return GatedRun(
         label=label, run_id=run.run_id, verdict=verdict, reason=reason, simulated=run.simulated, status=run.status,
         tokens_per_s=run.tokens_per_s.value if run.tokens_per_s else None, attempts=len(attempt_rates(run)),
         baseline=tuple(dict.fromkeys(b.run_id for b in case.baseline)), baseline_attempts=sum(map(len, series)),
         unit=unit, noise=noise.sd if noise else None, ratio=found.ratio if found else None,
         low=found.low if found else None, high=found.high if found else None, p=p, power=chance, needed=needed,
-        despite=comparability.find_differences([*case.baseline[-1:], run], free), surroundings=environment,
+        despite=comparability.find_differences([*case.baseline[-1:], run], free),
+        surroundings=differing_facts([*case.baseline[-1:], run]),
         notes=tuple(notes),
     )  # fmt: skip
 

@@ -109,7 +109,11 @@ def summarize_telemetry(telemetry: Telemetry | None, begin_s: float, end_s: floa
     power = energy / (end_s - begin_s) if energy is not None else _sum_of_means(powers)
     temperatures = [v for values in part.each("temperature_c").values() for v in values]
     clocks = part.each("clock_hz")
-    clock = _mean([_mean(values) for values in clocks.values()]) if all(clocks.values()) and clocks else None
+    clock = (
+        mean_of_known([mean_of_known(values) for values in clocks.values()])
+        if all(clocks.values()) and clocks
+        else None
+    )
     causes = part.causes()
     throttled = None if causes is None else part.throttled_samples() / len(inside)
     found = {
@@ -221,11 +225,12 @@ def _interpolate(points: Sequence[tuple[float, float]], instant_s: float) -> flo
 
 
 def _sum_of_means(by_device: Mapping[str, Sequence[float]]) -> float | None:
-    means = [_mean(values) for values in by_device.values()]
+    means = [mean_of_known(values) for values in by_device.values()]
     return math.fsum(m for m in means if m is not None) if means and None not in means else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are not None; None if there are none."""
     known = [v for v in values if v is not None]
     return math.fsum(known) / len(known) if known else None
 
