@@ -229,6 +229,7 @@ def tunemark_devices() -> Sequence[Device]:
     return [CpuDevice(), CudaDevice(), CudaDevice(is_rocm=True)]
 
 
+# Long: one entry for each strategy.
 @hookimpl
 def tunemark_strategies() -> Sequence[Strategy]:
     return [

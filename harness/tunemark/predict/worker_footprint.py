@@ -157,6 +157,7 @@ class _PipelineStage:
             found["pipeline"] = self._accumulation * self._param_bytes * hidden * self._messages_per_micro_batch()
         return found
 
+    # Long: each moment is a sum of the same two dozen quantities, in the order of a step.
     def moments(self) -> Iterator[MemoryBytes]:
         """Memory at each moment at which it can peak: the loss; backward passes of the head, of the last, second and
         first layer (several moments each) and of the embedding; the end of data parallelism; the update.
