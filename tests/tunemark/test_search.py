@@ -12,7 +12,7 @@ from tunemark.cli.main import main
 from tunemark.errors import BadExperiment
 from tunemark.experiment import make_experiment, make_grid_points, make_plan
 from tunemark.physics import make_architecture
-from tunemark.plugin import Catalog
+from tunemark.plugin import Catalog, DrivesChips, Strategy, StrategyLayout
 from tunemark.predict import DeviceFacts, Workload
 from tunemark.predict.candidates import CandidateSpace, enumerate_candidates
 from tunemark.predict.search import (
@@ -295,3 +295,30 @@ def test_a_name_of_others_is_answered_with_ours(capsys):
 def test_a_size_of_chips_is_a_number_of_them(size, capsys):
     assert main(["plan", "--strategy", "auto", "--device", "H100", "--size", size]) == 2
     assert "it is a number of H100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        (StrategyLayout(degree="single"), "degree 'single'"),
+        (StrategyLayout(degree="copies"), "degree 'copies'"),
+        (StrategyLayout(degree="data", search_options=({}, {"fast": "true"})), "the option 'fast'"),
+    ],
+)
+def test_a_layout_that_contradicts_its_strategy_is_refused(layout, words):
+    with pytest.raises(ValueError, match=words):
+        Strategy(name="strange", runtime="strange:Strange", layout=layout)
+
+
+def test_strategies_of_different_runtimes_are_no_candidate_together():
+    known = Catalog().strategies()
+    strange = Strategy(name="strange", runtime="strange:Strange", layout=StrategyLayout(degree="data", order=5))
+    space = replace(_SPACE, strategies=(strange, known["tp"], known["pp"]), micro_batches=(1,))
+    found = {candidate.names for candidate in enumerate_candidates(space)}
+    assert found == {("strange",), ("tp",), ("pp",), ("pp", "tp")}
+
+
+@pytest.mark.parametrize(("chip", "drivers"), [("H100", {"cuda"}), ("MI300X", {"rocm"}), ("TPU-v5e", set())])
+def test_a_chip_belongs_to_the_device_that_drives_it(catalog, chip, drivers):
+    devices = catalog.devices().values()
+    assert {device.name for device in devices if isinstance(device, DrivesChips) and device.drives(chip)} == drivers

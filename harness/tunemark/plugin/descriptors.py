@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 PieceRole = Literal["prompt", "response"]
 Severity = Literal["invalid", "suspect", "unknown", "note"]
@@ -293,6 +293,16 @@ class Strategy:
     layout: StrategyLayout | None = None
     can_evaluate: bool = False
     can_save: bool = False
+
+    def __post_init__(self) -> None:
+        layout = self.layout
+        if layout is None:
+            return
+        if layout.degree not in get_args(MeshDegree) or (layout.degree == "single") is self.distributed:
+            raise ValueError(f"a layout of degree {layout.degree!r} for a strategy with distributed={self.distributed}")
+        for option in {key for each in (*layout.search_options, *layout.calibration_options) for key in each}:
+            if option not in self.options:
+                raise ValueError(f"its layout has the option {option!r}, which is not among its options")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
