@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunemark.experiment import Plan
     from tunemark.experiment.scaling_batches import ScalingMode
     from tunemark.runner.measure import ExperimentResults
-    from tunemark.runner.sweep import RunObserver
+    from tunemark.runner.observer import RunObserver
 
 __all__ = ["plan", "run", "scale"]
 __version__ = "0.1.0"
@@ -41,7 +41,7 @@ def run(
     from tunemark.experiment import make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
     from tunemark.runner.measure import run_experiment
-    from tunemark.runner.sweep import RunObserver
+    from tunemark.runner.observer import RunObserver
 
     catalog = Catalog()
     parsed = make_experiment(settings, experiment)
@@ -65,7 +65,7 @@ def scale(
     from tunemark.experiment import assign_scaling_batches, make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
     from tunemark.runner.measure import run_experiment
-    from tunemark.runner.sweep import RunObserver
+    from tunemark.runner.observer import RunObserver
 
     catalog = Catalog()
     parsed = make_experiment(settings, experiment)

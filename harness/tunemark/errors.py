@@ -28,6 +28,10 @@ class TunemarkError(Exception):
             lines.append(f"  next: {self.next}")
         return "\n".join(lines)
 
+    def one_line(self) -> str:
+        """What, why and next in one line."""
+        return "; ".join(" ".join(part.split()) for part in (self.what, self.why, self.next) if part)
+
 
 class UnknownName(TunemarkError):  # noqa: N818 - the sentence reads better: it is what happened
     """A name that no installed plugin provides."""

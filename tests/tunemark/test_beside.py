@@ -116,14 +116,14 @@ def test_held_out_documents_are_the_same_for_every_seed_and_never_trained_on() -
 
 
 def test_a_completion_keeps_the_blank_that_it_begins_with() -> None:
-    from tunemark.runner.sweep import _decode_completion
+    from tunemark.runner.attempt import decode_completion
 
     tokenizer = load_v1()
     prompt, whole = (tokenizer.encode([text])[0] for text in ("def main", "def main pass it"))
     assert whole[: len(prompt)] == prompt
     assert tokenizer.decode(whole[len(prompt) :])[0] != " "
-    assert _decode_completion(tokenizer, [1, *prompt], whole[len(prompt) :]) == " pass it"
-    assert _decode_completion(tokenizer, prompt, []) == ""
+    assert decode_completion(tokenizer, [1, *prompt], whole[len(prompt) :]) == " pass it"
+    assert decode_completion(tokenizer, prompt, []) == ""
 
 
 def test_a_module_that_is_not_the_plan_s_is_found_out() -> None:

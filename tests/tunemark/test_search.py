@@ -15,6 +15,7 @@ from tunemark.physics import make_architecture
 from tunemark.plugin import Catalog, DrivesChips, Strategy, StrategyLayout
 from tunemark.predict import DeviceFacts, Workload
 from tunemark.predict.candidates import CandidateSpace, enumerate_candidates
+from tunemark.predict.layout_choice import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 from tunemark.predict.search import (
     HardwareModel,
     find_micro_batch_neighbours,
@@ -25,7 +26,6 @@ from tunemark.predict.search import (
 from tunemark.predict.search_problem import find_searched_strategies, find_smallest_size, make_search_problem
 from tunemark.report.search_tables import explain_choice, search_text
 from tunemark.report.translation import make_translator
-from tunemark.runner.search_trials import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 
 _MODEL = make_architecture(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     from tunemark.runner.calibration import calibrate
-    from tunemark.runner.sweep import sigterm_as_interrupt
+    from tunemark.runner.interruption import sigterm_as_interrupt
 
     if args.precision not in PRECISIONS:
         raise BadExperiment(what=f"precision cannot be {args.precision!r}", next=f"one of: {', '.join(PRECISIONS)}")

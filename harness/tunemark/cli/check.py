@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and needed by no other command.
-    from tunemark.runner.sweep import sigterm_as_interrupt
+    from tunemark.runner.interruption import sigterm_as_interrupt
     from tunemark.testing.check import Check
     from tunemark.testing.kit import Kit
 

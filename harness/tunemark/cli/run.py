@@ -61,17 +61,18 @@ def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog
     # Heavy and not needed by --dry-run.
     from tunemark.cli.progress_line import ProgressLine
     from tunemark.launch import AttemptEnd
+    from tunemark.runner.interruption import sigterm_as_interrupt
     from tunemark.runner.measure import run_experiment
-    from tunemark.runner.sweep import PreparedRun, RunObserver, run_title, sigterm_as_interrupt
+    from tunemark.runner.observer import RunObserver, run_title
+    from tunemark.runner.preparation import PreparedRun
 
     lines: dict[str, ProgressLine] = {}
 
     def attempt(ready: PreparedRun, number: int, of: int) -> None:
         spec = ready.plan.spec
         words = f"{run_title(ready.plan)}, attempt {number} of {of}"
-        is_alone = ready.launching.max_jobs == 1
         lines[ready.plan.run_id] = ProgressLine(
-            words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget, rewrite=is_alone
+            words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget, rewrite=ready.is_alone
         )
 
     def record(ready: PreparedRun, row: Mapping[str, Any]) -> None:

@@ -15,10 +15,10 @@ from tunemark.experiment import GridPoint, Plan
 from tunemark.markdown import escape, markdown_table
 from tunemark.plugin import Catalog
 from tunemark.predict.absent_device import AbsentDeviceSearch, make_absent_device_search
+from tunemark.predict.layout_choice import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 from tunemark.predict.search import LayoutOption, SearchLog, search_layouts
 from tunemark.predict.search_problem import make_search_problem
 from tunemark.report.search_tables import explain_choice, format_prediction, memory_text, search_text
-from tunemark.runner.search_trials import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 from tunemark.units import format_significant
 
 

@@ -11,6 +11,7 @@ from tunemark.experiment.experiment import read_toml as read_toml
 from tunemark.experiment.plan import Plan as Plan
 from tunemark.experiment.plan import RunSpec as RunSpec
 from tunemark.experiment.plan import run_id as run_id
+from tunemark.experiment.planning import derive_plan as derive_plan
 from tunemark.experiment.planning import format_named_options as format_named_options
 from tunemark.experiment.planning import make_plan as make_plan
 from tunemark.experiment.planning import make_plans as make_plans

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from tunemark.experiment.method import Method
 from tunemark.experiment.settings import JobSettings, MeasurementSettings
@@ -85,6 +86,11 @@ class Plan:
         if self.spec.checkpointing == "selective":
             oldest.setdefault("torch", "2.4")  # strategies that state a version state a newer one
         return oldest
+
+    def with_spec(self, **values: Any) -> Plan:
+        """The plan with other values of its spec and their run id; only values that decide nothing else of a plan."""
+        spec = replace(self.spec, **values)
+        return replace(self, spec=spec, run_id=run_id(spec))
 
     def assignment(
         self,

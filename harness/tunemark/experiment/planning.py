@@ -253,6 +253,20 @@ SEARCHED_SETTINGS = ("checkpointing", "micro_batch")
 DEFAULT_TRIALS = SETTINGS_BY_NAME["trials"].default
 
 
+def derive_plan(plan: Plan, catalog: Catalog, **settings: Any) -> Plan:
+    """The plan that a user would get by giving the settings of a plan, and in their place those named here."""
+    values = {
+        **asdict(plan.spec),
+        "verify": False,
+        "oversubscribe": plan.accelerator.oversubscribed,
+        "launcher": format_named_options(plan.launcher.name, plan.launcher_options),
+        "trust_remote_code": plan.trust_remote_code,
+        "allow_pickle": plan.allow_pickle,
+        **settings,
+    }
+    return make_plan(GridPoint(values=values, sources={}), catalog)
+
+
 def resolve_search_options(
     point: GridPoint, factor: StrategyTerm
 ) -> tuple[GridPoint, list[StrategyTerm], tuple[str, ...]]:

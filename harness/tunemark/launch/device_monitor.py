@@ -149,5 +149,5 @@ def _target(monitor: str, devices: tuple[str, ...]) -> dict[str, Any]:
 
 def _describe(monitor: str, error: Exception) -> str:
     if isinstance(error, TunemarkError):
-        return "; ".join(" ".join(part.split()) for part in (error.what, error.why, error.next) if part)
+        return error.one_line()
     return f"{monitor}: {type(error).__name__}: {error}"

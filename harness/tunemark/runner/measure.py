@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.analysis.prices import read_prices
-from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.errors import TunemarkError
 from tunemark.experiment import Experiment, Plan, check_not_saved_before, check_save_writable
 from tunemark.loading import load_traces
-from tunemark.plugin import Catalog, LauncherSession
-from tunemark.plugin.catalog import load_object
-from tunemark.predict.search import SearchLog
-from tunemark.predict.search_problem import make_search_problem
+from tunemark.plugin import Catalog
 from tunemark.report import make_data_frame, write_report
 from tunemark.report.translation import parse_language
 from tunemark.results import Result, Store
-from tunemark.runner.search_trials import choose_layout, predict_candidates
-from tunemark.runner.sweep import PreparedRun, RunObserver, judge_run, prepare_runs, run_sweep
-from tunemark.runner.verification import verify
+from tunemark.runner.observer import RunObserver
+from tunemark.runner.preparation import Preparation, PreparedRun, warn_unrestored
+from tunemark.runner.search_trials import choose_layout, make_chosen_plan, predict_search
+from tunemark.runner.session import Session, make_session
+from tunemark.runner.sweep import run_sweep
+from tunemark.runner.verification import verify_if_needed
 
 if TYPE_CHECKING:
     import pandas
@@ -51,15 +50,16 @@ def run_experiment(
     cannot be written makes this function raise.
     """
     prices = read_prices(experiment.prices) if experiment.prices is not None else None
-    store = Store(Path(experiment.store))
-    store.prove_writable()
+    Store(Path(experiment.store)).prove_writable()
     check_save_writable(plans)
     if experiment.redo:
         check_not_saved_before(plans)
     output = Path(experiment.output) if experiment.output else None
     if output is not None:
         Store.prove_folder(output)
-    launching = open_launcher(experiment, plans[0], watch.message) if plans else None
+    if not plans:
+        return ExperimentResults(runs=())
+    session = make_session(experiment, plans[0], catalog, watch)
     done: dict[str, Result] = {}
 
     def ordered() -> tuple[Result, ...]:
@@ -67,94 +67,41 @@ def run_experiment(
 
     def reported() -> TunemarkError | None:
         if output is not None and done:
+            results, language = ordered(), parse_language(experiment.language)
+            traces = load_traces([session.store.root], results)
             try:
-                traces = load_traces([store.root], ordered())
-                write_report(
-                    ordered(),
-                    output,
-                    catalog,
-                    traces=traces,
-                    prices=prices,
-                    language=parse_language(experiment.language),
-                )
+                write_report(results, output, catalog, traces=traces, prices=prices, language=language)
             except TunemarkError as error:
                 return error
         return None
 
-    if launching is None:
-        return ExperimentResults(runs=())
     is_interrupted, not_reported = False, None
+    ready: list[PreparedRun] = []
     try:
-        plans, searches = choose_layouts(plans, store, catalog, launching, experiment, watch)
-        ready = prepare_runs(plans, store, watch, launching, max_restarts=experiment.max_restarts, searches=searches)
-        if experiment.verify:
-            ready = [_verify_run(each, experiment, store, catalog, watch) for each in ready]
-        for result in run_sweep(
-            ready,
-            store,
-            catalog,
-            repeats=experiment.repeats,
-            redo=experiment.redo,
-            timeout_s=experiment.timeout,
-            calibrate=not experiment.no_measure_peak,
-            watch=watch,
-        ):
+        ready = _prepare(plans, session, experiment)
+        for result in run_sweep(ready, session):
             done[result.run_id] = result
             not_reported = reported()
     except KeyboardInterrupt:
         is_interrupted = True
-        left = [p for p in plans if p.run_id not in done and store.has_attempt(p.run_id)]
-        done.update((p.run_id, judge_run(p, store, catalog)) for p in left)
+        chosen = {p.run_id: p for p in [*plans, *(each.plan for each in ready)]}
+        left = [p for run, p in chosen.items() if run not in done and session.store.has_attempt(run)]
+        done.update((p.run_id, session.judge(p)) for p in left)
         not_reported = reported()
     finally:
-        launching.close()
+        session.launching.close()
     return ExperimentResults(runs=ordered(), is_interrupted=is_interrupted, not_reported=not_reported)
 
 
-def choose_layouts(
-    plans: Sequence[Plan],
-    store: Store,
-    catalog: Catalog,
-    launching: LauncherSession,
-    experiment: Experiment,
-    watch: RunObserver,
-) -> tuple[list[Plan], dict[str, SearchLog]]:
-    """The plans, each search replaced by its chosen layout, and the logs of the searches by run_id."""
-    for plan in plans:
+def _prepare(plans: Sequence[Plan], session: Session, experiment: Experiment) -> list[PreparedRun]:
+    """Prepare all runs, choose the layouts of searches by trials, and verify strategies where that is asked for."""
+    # A model that cannot fit is refused before anything is made, and everything else before any run makes trials.
+    searches = {plan.run_id: predict_search(plan, session) for plan in plans if plan.strategy.is_search}
+    warn_unrestored(plans, session)
+    preparation = Preparation(session=session)
+    ready = [preparation.prepare(plan) for plan in plans]
+    for number, plan in enumerate(plans):
         if plan.strategy.is_search:
-            # Fail on a model that cannot fit before any other run makes trials.
-            predict_candidates(plan, make_search_problem(plan, catalog))
-    found: list[Plan] = []
-    logs: dict[str, SearchLog] = {}
-    for plan in plans:
-        if plan.strategy.is_search:
-            # A breakdown run uses the layout of the run that it belongs to, which comes before it.
-            redo = experiment.redo and not plan.spec.breakdown
-            one = choose_layout(plan, store, catalog, launching, redo=redo, timeout_s=experiment.timeout, watch=watch)
-            plan, logs[plan.run_id] = one.plan, one.log
-        found.append(plan)
-    return found, logs
-
-
-def open_launcher(experiment: Experiment, plan: Plan, say: Callable[[str], None]) -> LauncherSession:
-    """The launcher of an experiment, which is the same for all its plans."""
-    names = tuple(experiment.export.split("+")) if experiment.export else ()
-    missing = [name for name in names if name not in os.environ]
-    if missing:
-        raise BadExperiment(
-            what=f"there is no variable {missing[0]!r} to export",
-            why=experiment.sources.get("export", ""),
-            next="set it, or leave it out of --export; names are joined by plus: --export HF_TOKEN+NCCL_DEBUG",
-        )
-    opened: LauncherSession = load_object(plan.launcher.loader)(plan.launcher_options, names, say)
-    return opened
-
-
-def _verify_run(
-    each: PreparedRun, experiment: Experiment, store: Store, catalog: Catalog, watch: RunObserver
-) -> PreparedRun:
-    wanted = 1 if experiment.redo else experiment.repeats
-    done = 0 if experiment.redo else store.finished_attempts(each.plan.run_id, each.fingerprint, verified=True)
-    if done >= wanted:
-        return each
-    return replace(each, verification=verify(each, store, catalog, timeout_s=experiment.timeout, watch=watch))
+            log = choose_layout(searches[plan.run_id], ready[number], session)
+            ready[number] = preparation.prepare(make_chosen_plan(plan, log, session), log)
+    return [verify_if_needed(each, session) for each in ready] if experiment.verify else ready

@@ -16,7 +16,10 @@ from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plans
 from tunemark.plugin import Catalog, Device, Model, Strategy
 from tunemark.results import Result, Store
-from tunemark.runner.sweep import PreparedRun, RunObserver, prepare_runs, run_sweep
+from tunemark.runner.observer import RunObserver
+from tunemark.runner.preparation import PreparedRun, prepare_runs
+from tunemark.runner.session import Session
+from tunemark.runner.sweep import run_sweep
 from tunemark.runner.verification import verify
 from tunemark.testing.bigram_model import NAME as BIGRAMS
 from tunemark.testing.check import Check, fail_check, pass_check, skip_check
@@ -62,7 +65,7 @@ class RunChecks:
             try:
                 result = self._run(self._plan(BIGRAMS, device.name, "none"))
             except TunemarkError as error:
-                return skip_check("honesty", subject, _one_line(error))
+                return skip_check("honesty", subject, error.one_line())
             bad = [f for f in result.findings if f.severity == "invalid"]
             if result.status != "ok":
                 return fail_check("honesty", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
@@ -81,7 +84,7 @@ class RunChecks:
         try:
             result = self._run(self._plan(model.name, "cpu", "none", size="1"))
         except TunemarkError as error:
-            return fail_check("run", subject, _one_line(error))
+            return fail_check("run", subject, error.one_line())
         if result.status != "ok":
             return fail_check("run", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
         bad = [f"{f.rule}: {f.message}" for f in result.findings if f.severity not in _TOLERATED]
@@ -112,7 +115,7 @@ class RunChecks:
 
             result = self._run(plan, on_record)
         except TunemarkError as error:
-            return skip_check("kill", subject, _one_line(error))
+            return skip_check("kill", subject, error.one_line())
         if not killed[0]:
             return fail_check(
                 "kill", subject, f"it ended before it could be killed: {result.each_attempt[-1].evidence}"
@@ -134,11 +137,11 @@ class RunChecks:
             plan = self._plan(model, name, strategy.name, size=size, oversubscribe=True)
             if strategy.name == "none":
                 return skip_check("parity", subject, "it is the reference of the others")
-            store = Store(self._folder / "parity")
-            (ready,) = prepare_runs([plan], store, RunObserver())
-            found = verify(ready, store, self._catalog, timeout_s=TIMEOUT_S, watch=RunObserver())
+            session = Session(store=Store(self._folder / "parity"), catalog=self._catalog, timeout_s=TIMEOUT_S)
+            (ready,) = prepare_runs([plan], session)
+            found = verify(ready, session)
         except TunemarkError as error:
-            return skip_check("parity", subject, _one_line(error))
+            return skip_check("parity", subject, error.one_line())
         if found is None:
             return skip_check("parity", subject, "it is the reference of the others")
         if found["failure"]:
@@ -159,12 +162,10 @@ class RunChecks:
         return plan
 
     def _run(self, plan: Plan, on_record: Callable[[PreparedRun, Mapping[str, Any]], None] | None = None) -> Result:
+        observer = RunObserver(record=on_record) if on_record else RunObserver()
         store = Store(self._folder / "runs")
-        watch = RunObserver(record=on_record) if on_record else RunObserver()
-        ready = prepare_runs([plan], store, watch)
-        (result,) = run_sweep(
-            ready, store, self._catalog, repeats=1, redo=True, timeout_s=TIMEOUT_S, calibrate=False, watch=watch
-        )
+        session = Session(store=store, catalog=self._catalog, timeout_s=TIMEOUT_S, observer=observer)
+        (result,) = run_sweep(prepare_runs([plan], session), session)
         return result
 
 
@@ -184,7 +185,3 @@ def end_marked_processes(mark: str) -> list[tuple[int, str]]:
 def _with_mark(plan: Plan, mark: str) -> Plan:
     environment = {**plan.launch.environment, linux_proc.MARK_VARIABLE: mark}
     return replace(plan, launch=replace(plan.launch, environment=environment))
-
-
-def _one_line(error: TunemarkError) -> str:
-    return "; ".join(" ".join(part.split()) for part in (error.what, error.why, error.next) if part)

@@ -1,0 +1,44 @@
+"""Which attempts of a run are still to be made: those that are finished are skipped, unless they must be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunemark.experiment import Plan, is_saved
+from tunemark.launch import AttemptEnd
+from tunemark.runner.attempt import PendingAttempt
+from tunemark.runner.preparation import PreparedRun
+from tunemark.runner.session import Session
+
+
+def first_remaining(ready: PreparedRun, session: Session) -> PendingAttempt | None:
+    """The first attempt that a run lacks; None if all are finished with the same code, data and interpreter."""
+    run_id = ready.plan.run_id
+    # Attempts without the verification that is requested now do not count as finished.
+    verified = ready.verification is not None
+    done = 0 if session.redo else session.store.finished_attempts(run_id, ready.fingerprint, verified=verified)
+    if done >= session.repeats and needs_saving(ready.plan):
+        done = 0
+    elif done >= session.repeats:
+        return None
+    series = session.store.series(run_id, ready.fingerprint, new=done == 0)
+    return PendingAttempt(
+        ready=ready,
+        series=series,
+        number=done + 1,
+        of=session.repeats,
+        is_saving=done + 1 == session.repeats and needs_saving(ready.plan),
+    )
+
+
+def next_remaining(attempt: PendingAttempt, end: AttemptEnd) -> PendingAttempt | None:
+    """The attempt after one that has ended; None after the last, and after one that failed, which is not repeated."""
+    if end.status != "ok" or attempt.number >= attempt.of:
+        return None
+    number = attempt.number + 1
+    return replace(attempt, number=number, is_saving=number == attempt.of and needs_saving(attempt.ready.plan))
+
+
+def needs_saving(plan: Plan) -> bool:
+    """Whether a trained model is to be saved and was not yet: then a finished run must be trained again."""
+    return plan.spec.save is not None and not is_saved(plan.spec.save, plan.run_id)
