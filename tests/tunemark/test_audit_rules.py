@@ -195,7 +195,7 @@ def test_relabelling_and_rescaling_change_no_verdict() -> None:
 
 
 def test_a_flag_fills_what_is_missing_and_a_contradiction_is_noted() -> None:
-    claim = UserFacts(device="A100-SXM-80GB", count=16).added_to(_row(device=None))
+    claim = UserFacts(device="A100-SXM-80GB", count=16).apply_to(_row(device=None))
     assert (claim.device, claim.count) == ("A100-SXM-80GB", 16)
     assert claim.origin["device"] == "--device"
     assert claim.notes == ("count is 16 as given here, 8 in the source",)

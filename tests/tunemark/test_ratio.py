@@ -62,13 +62,13 @@ def test_the_other_way_round_is_the_inverse_and_scale_is_nothing(
         assert (back.low, back.high) == pytest.approx((1 / forth.high, 1 / forth.low), rel=1e-6)
         scaled = ratio([k * x for x in b], [k * x for x in a])
         assert (scaled.low, scaled.value, scaled.high) == pytest.approx((forth.low, forth.value, forth.high), rel=1e-6)
-    assert back.holds_one == forth.holds_one
+    assert back.contains_one == forth.contains_one
 
 
 def test_one_attempt_bears_no_interval_and_says_so() -> None:
     found = estimate_ratio([RatioTerm(1.0, [110.0]), RatioTerm(-1.0, [100.0, 101.0])], in_rounds=False)
     assert found.value == pytest.approx(110 / math.sqrt(100 * 101))
-    assert (found.low, found.high, found.p, found.holds_one) == (None, None, None, None)
+    assert (found.low, found.high, found.p, found.contains_one) == (None, None, None, None)
     assert found.method == "none: one attempt on a side"
 
 
@@ -98,5 +98,5 @@ def test_a_drift_of_the_machine_cancels_in_pairs(made_run: Made) -> None:
         [RatioTerm(1.0, attempt_rates(b)), RatioTerm(-1.0, attempt_rates(a))], in_rounds=is_in_rounds([a, b])
     )
     alone = estimate_ratio([RatioTerm(1.0, attempt_rates(b)), RatioTerm(-1.0, attempt_rates(a))], in_rounds=False)
-    assert paired.holds_one is False
-    assert alone.holds_one is True
+    assert paired.contains_one is False
+    assert alone.contains_one is True

@@ -284,11 +284,11 @@ def test_prices_decide_what_is_cheapest(made_run: Made) -> None:
 
 def test_a_price_is_of_the_size_else_of_its_chips(made_run: Made) -> None:
     prices = Prices(currency="EUR", per_hour={"cpu:8": 10.0}, per_chip_hour={"cpu": 2.0, "fast core": 3.0})
-    assert prices.of(made_run(size="8", chips=8)) == 10
-    assert prices.of(made_run(size="4", chips=4)) == 8
-    assert prices.of(made_run(size="4", chips=4, chip="fast core")) == 12
-    assert prices.of(made_run(size="4", chips=None)) is None
-    assert prices.of(made_run(device="moai", size="Small", chips=1)) is None
+    assert prices.hourly_price(made_run(size="8", chips=8)) == 10
+    assert prices.hourly_price(made_run(size="4", chips=4)) == 8
+    assert prices.hourly_price(made_run(size="4", chips=4, chip="fast core")) == 12
+    assert prices.hourly_price(made_run(size="4", chips=None)) is None
+    assert prices.hourly_price(made_run(device="moai", size="Small", chips=1)) is None
     # 8 an hour at 1,000 tokens/s.
     assert prices.per_million_tokens(made_run(size="4", chips=4), 1000) == pytest.approx(8 / 3.6)
 

@@ -88,14 +88,14 @@ def _audit_one(facts: ClaimFacts) -> AuditedClaim:
 
 
 def _mfu(facts: ClaimFacts, rate: claim_rates.ClaimRate | None) -> tuple[float | None, str | None, float | None]:
-    count, top = facts.claim.count, facts.peak or facts.peak_most
-    if rate is None or not count or top is None or facts.flops_least is None:
+    count, top = facts.claim.count, facts.peak or facts.highest_peak
+    if rate is None or not count or top is None or facts.min_flops is None:
         return None, None, None
     per_device = rate.tokens_per_s / count / top.flops
     words = f"dense {top.precision} peak" + ("" if facts.peak else ", the highest of the chip")
     if facts.flops:
         return per_device * facts.flops["causal"], f"causal attention, {words}", per_device * facts.flops["full"]
-    return per_device * facts.flops_least, f"without attention, {words}", None
+    return per_device * facts.min_flops, f"without attention, {words}", None
 
 
 def _compare_claims(audited: Sequence[AuditedClaim]) -> list[tuple[int, Finding]]:
@@ -124,7 +124,7 @@ def _find_same_step_time(audited: Sequence[AuditedClaim]) -> list[tuple[int, Fin
 
 
 def _work_per_device(one: AuditedClaim) -> float | None:
-    claim, flops = one.claim, one.facts.flops.get("causal") or one.facts.flops_least
+    claim, flops = one.claim, one.facts.flops.get("causal") or one.facts.min_flops
     batch, sequence, count = claim.layout.global_batch, claim.sequence, claim.count
     return flops * batch * sequence / count if flops and batch and sequence and count else None
 

@@ -30,7 +30,7 @@ def find_cheapest(
     prices: Prices | None,
 ) -> BestSize:
     """The size with the least price per token; without prices, the least time of its units."""
-    known = {r.run_id: hour for r in good if prices and (hour := prices.of(r)) is not None}
+    known = {r.run_id: hour for r in good if prices and (hour := prices.hourly_price(r)) is not None}
     if prices and good and len(known) == len(good):
 
         def words(result: Result, rate: float) -> str:

@@ -45,5 +45,5 @@ def explain_factor(facts: ClaimFacts, ratio: float) -> str:
 
 def dies_per_package(facts: ClaimFacts) -> int:
     """The dies of one package of the claim's device; 1 if unknown."""
-    top = facts.peak or facts.peak_most
+    top = facts.peak or facts.highest_peak
     return top.dies if top else 1

@@ -45,7 +45,7 @@ def check_rate_above_peak(facts: ClaimFacts) -> Finding | None:
     if implied is None or implied[0] <= 1 + PEAK_ROUNDING:
         return None
     mfu, words = implied
-    top = facts.peak_most
+    top = facts.highest_peak
     is_ceiling = top is None or top.is_ceiling
     more = "" if is_ceiling else "; its clock can pass the rated one"
     return make_finding(
@@ -59,7 +59,7 @@ def check_rate_above_published(facts: ClaimFacts) -> Finding | None:
         return None
     mfu, words = implied
     limit = _mfu_limit(facts)
-    hardware = mfu * (facts.recomputed or 1)
+    hardware = mfu * (facts.recompute_factor or 1)
     if mfu <= limit and hardware <= PLAUSIBLE_HFU:
         return None
     least = _min_mfu(facts)
@@ -115,7 +115,7 @@ def check_flops_above_peak(facts: ClaimFacts) -> Finding | None:
         return make_finding(
             "above-peak", "invalid", f"an MFU of {percent_text(claim.mfu)} is claimed, and 100 % is all there is"
         )
-    top, tflops = facts.peak or facts.peak_most, claimed_tflops(facts)
+    top, tflops = facts.peak or facts.highest_peak, claimed_tflops(facts)
     if tflops is None or top is None:
         return None
     share = tflops * 1e12 / top.flops
@@ -135,9 +135,9 @@ def claimed_tflops(facts: ClaimFacts) -> float | None:
 def _min_mfu(facts: ClaimFacts) -> tuple[float, str] | None:
     """The lower bound of the share of the highest peak that the rate needs, with its arithmetic."""
     stated, claim = claim_rates.claimed_rate(facts.claim), facts.claim
-    if stated is None or facts.flops_least is None or facts.peak_most is None or not claim.count:
+    if stated is None or facts.min_flops is None or facts.highest_peak is None or not claim.count:
         return None
-    share, words = _peak_share(facts, stated, facts.flops_least, facts.peak_most.flops)
+    share, words = _peak_share(facts, stated, facts.min_flops, facts.highest_peak.flops)
     if claim.method is None:
         words = f"even if adapters alone were trained, {words}"
     return share, words
@@ -146,8 +146,8 @@ def _min_mfu(facts: ClaimFacts) -> tuple[float, str] | None:
 def _mfu(facts: ClaimFacts) -> tuple[float, str] | None:
     """MFU (causal if the sequence is known) of the stated precision's peak, else the highest, with its arithmetic."""
     stated, claim = claim_rates.claimed_rate(facts.claim), facts.claim
-    top = facts.peak or facts.peak_most
-    flops = facts.flops.get("causal") or facts.flops_least
+    top = facts.peak or facts.highest_peak
+    flops = facts.flops.get("causal") or facts.min_flops
     if stated is None or flops is None or top is None or not claim.count:
         return None
     return _peak_share(facts, stated, flops, top.flops)
@@ -161,13 +161,13 @@ def _peak_share(facts: ClaimFacts, stated: claim_rates.ClaimRate, flops: float, 
 
 
 def _peak_words(facts: ClaimFacts) -> str:
-    top = facts.peak or facts.peak_most
+    top = facts.peak or facts.highest_peak
     assert top is not None, "called only if a peak is known"
     return f"{top.chip} has {top.flops / 1e12:,.4g} in {top.precision}, dense"
 
 
 def _mfu_limit(facts: ClaimFacts) -> float:
-    top = facts.peak or facts.peak_most
+    top = facts.peak or facts.highest_peak
     if top is None:
         return PLAUSIBLE_MFU
     family, width = top.chip.split("-")[0].split()[0], int("".join(filter(str.isdigit, top.precision)) or 32)

@@ -112,7 +112,7 @@ def check_missing_facts(facts: ClaimFacts) -> Finding | None:
     tflops = peaks.claimed_tflops(facts)
     if claim_rates.claimed_rate(facts.claim) is None and tflops is None and facts.claim.mfu is None:
         return make_finding("no-figure", "unknown", "no rate of the whole job can be found in it" + _why_no_rate(facts))
-    if tflops is not None and (facts.peak or facts.peak_most):
+    if tflops is not None and (facts.peak or facts.highest_peak):
         return None
     if not facts.missing:
         return None

@@ -41,7 +41,7 @@ class UserFacts:
     train_s: float | None = None
     padding_fraction: float | None = None
 
-    def added_to(self, claim: Claim) -> Claim:
+    def apply_to(self, claim: Claim) -> Claim:
         """The claim with these facts added; a note records where they override the source."""
         values: dict[str, object] = {}
         origin, notes = dict(claim.origin), list(claim.notes)
@@ -69,19 +69,19 @@ class ClaimFacts:
     """A claim, and the limits of its rate.
 
     flops: model FLOPs per slot, by attention convention ('causal', 'full'), of the method stated, else of full
-    training; empty if unknown. flops_least: a lower bound for any training of this model, whatever the method and
-    sequence; None if the model is unknown. recomputed: FLOPs done over model FLOPs, None if unknown. peak: of one
-    package in the stated precision, dense. peak_most: the highest of one package in any precision that the claim can
+    training; empty if unknown. min_flops: a lower bound for any training of this model, whatever the method and
+    sequence; None if the model is unknown. recompute_factor: FLOPs done over model FLOPs, None if unknown. peak: of one
+    package in the stated precision, dense. highest_peak: the highest of one package in any precision that the claim can
     mean. missing: facts needed to compare the rate with the hardware.
     """
 
     claim: Claim
     architecture: Architecture | None
     flops: Mapping[str, float]
-    flops_least: float | None
-    recomputed: float | None
+    min_flops: float | None
+    recompute_factor: float | None
     peak: Peak | None
-    peak_most: Peak | None
+    highest_peak: Peak | None
     missing: tuple[str, ...]
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -113,18 +113,18 @@ def look_up_facts(claim: Claim, models: Mapping[str, Model]) -> ClaimFacts:
     trained = lora_trained_weights(_LORA_RANK) if claim.method == "lora" else ALL_WEIGHTS
     flops = train_flops_by_convention(architecture, claim.sequence, trained) if architecture and claim.sequence else {}
     checkpointing = claim.layout.checkpointing
-    recomputed = None
+    recompute_factor = None
     if architecture is not None and checkpointing is not None:
         done = hardware_flops_per_token(architecture, claim.sequence or 1, "causal", checkpointing, trained)
-        recomputed = done / train_flops_by_convention(architecture, claim.sequence or 1, trained)["causal"]
+        recompute_factor = done / train_flops_by_convention(architecture, claim.sequence or 1, trained)["causal"]
     return ClaimFacts(
         claim=claim,
         architecture=architecture,
         flops={str(name): value for name, value in flops.items()},
-        flops_least=_min_flops(claim, architecture),
-        recomputed=recomputed,
+        min_flops=_min_flops(claim, architecture),
+        recompute_factor=recompute_factor,
         peak=stated,
-        peak_most=highest,
+        highest_peak=highest,
         missing=tuple(missing),
         origin=origin,
     )

@@ -33,7 +33,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_hour: Mapping[str, float] = {}
     per_chip_hour: Mapping[str, float] = {}
 
-    def of(self, result: Result) -> float | None:
+    def hourly_price(self, result: Result) -> float | None:
         """The hourly price of a run's accelerator: of its size, else of its chips by chip name, else by device name;
         None if there is no price, or the number of chips is unknown."""
         whole = self.per_hour.get(f"{result.device}:{result.size}")
@@ -44,7 +44,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def per_million_tokens(self, result: Result, tokens_per_s: float) -> float | None:
         """The price of a million content tokens at that rate."""
-        hour = self.of(result)
+        hour = self.hourly_price(result)
         return None if hour is None else hour / 3600 / tokens_per_s * 1e6
 
 

@@ -74,7 +74,7 @@ def execute(args: argparse.Namespace) -> int:
                 why=reading.summary(),
                 next=f"formats that are read: {', '.join(sorted(catalog.importers()))}",
             )
-        audited += audit_claims([given.added_to(claim) for claim in reading.claims], catalog.models())
+        audited += audit_claims([given.apply_to(claim) for claim in reading.claims], catalog.models())
     rows = [one.as_row() for one in audited]
     if args.store is not None:
         # Own runs are in their store already.

@@ -231,7 +231,7 @@ def _cost(results: Sequence[Result], prices: Prices | None, names: Sequence[str]
         )
         return Section(key="cost", title=title, missing=(message,) if results else ())
     costs = [cost_per_million_tokens(r, prices) for r in results]
-    hourly = [prices.of(r) for r in results]
+    hourly = [prices.hourly_price(r) for r in results]
     column = Column(
         name="cost_per_million_tokens",
         title=tr("cost"),

@@ -13,7 +13,7 @@ def why_text(found: Explanation) -> str:
     """The ratio and its factors, the causes by weight, and the parts of a step."""
     title = f"{escape(found.b)} ({found.b_run}) over {escape(found.a)} ({found.a_run})"
     outcome = f"{format_ratio(found.ratio)} times the content tokens/s" if found.ratio else escape(found.reason)
-    if found.ratio is not None and found.ratio.holds_one:
+    if found.ratio is not None and found.ratio.contains_one:
         outcome += ": no difference is shown"
     blocks = [f"{title}: {outcome}"]
     if found.pieces:

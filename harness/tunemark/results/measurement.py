@@ -72,7 +72,7 @@ _STREAMED: msgspec.json.Decoder[RecordedStep | WindowEdge | CpuLoad] = msgspec.j
 
 @dataclass(frozen=True, kw_only=True)
 class RankRecords:
-    """The records of one rank. beside: those made before and after training (model, evaluation, sample, saved).
+    """The records of one rank. untimed_records: made before and after training (model, evaluation, sample, saved).
     peak: the measured matmul peak, None if not measured. end: None after a kill."""
 
     rank: int
@@ -84,7 +84,7 @@ class RankRecords:
     steps: tuple[RecordedStep, ...]
     edges: tuple[WindowEdge, ...]
     loads: tuple[CpuLoad, ...]
-    beside: tuple[Mapping[str, Any], ...]
+    untimed_records: tuple[Mapping[str, Any], ...]
     end: Mapping[str, Any] | None
 
 
@@ -175,7 +175,7 @@ def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecor
     steps: list[RecordedStep] = []
     edges: list[WindowEdge] = []
     loads: list[CpuLoad] = []
-    beside: list[Mapping[str, Any]] = []
+    untimed: list[Mapping[str, Any]] = []
     once: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -195,7 +195,7 @@ def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecor
             elif row["kind"] == "phase":
                 phases.append((str(row["name"]), float(row["instant_s"])))
             elif row["kind"] in ("model", "evaluation", "sample", "saved"):
-                beside.append(row)
+                untimed.append(row)
             else:
                 once[row["kind"]] = row
         except (ValueError, KeyError, TypeError) as error:
@@ -212,7 +212,7 @@ def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecor
         steps=tuple(steps),
         edges=tuple(edges),
         loads=tuple(loads),
-        beside=tuple(beside),
+        untimed_records=tuple(untimed),
         end=once.get("end"),
     )
     return found, 1 if rest else 0

@@ -36,7 +36,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     p: float | None
 
     @property
-    def holds_one(self) -> bool | None:
+    def contains_one(self) -> bool | None:
         """Whether the interval contains 1; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= 1 <= self.high
 

@@ -34,7 +34,7 @@ def judge_attempt(
         rules.check_loss_rising(measurement.losses, identity.learnable),
     ]
     for rank in measurement.ranks[:1]:
-        built = next((r for r in rank.beside if r["kind"] == "model"), None)
+        built = next((r for r in rank.untimed_records if r["kind"] == "model"), None)
         found.append(rules.check_model(identity.parameters, identity.trainable_parameters, built))
     if measurement.partial_lines:
         message = f"{measurement.partial_lines} last lines of records were cut off and are left out"

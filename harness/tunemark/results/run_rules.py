@@ -285,11 +285,13 @@ def check_verification(found: Mapping[str, Any] | None) -> Finding | None:
 def check_device(seen: TelemetrySummary) -> list[Finding]:
     """Findings from the device's monitor: throttling, other processes, a lost device."""
     found = []
-    if seen.lost:
-        message = f"the device stopped answering ({'; '.join(seen.lost)}): what ran after that did not run on it"
+    if seen.lost_devices:
+        message = (
+            f"the device stopped answering ({'; '.join(seen.lost_devices)}): what ran after that did not run on it"
+        )
         found.append(Finding(rule="device-lost", severity="invalid", message=message))
-    if seen.foreign:
-        words = ", ".join(seen.foreign[:4]) + (f" and {len(seen.foreign) - 4} more" if len(seen.foreign) > 4 else "")
+    if foreign := seen.foreign_processes:
+        words = ", ".join(foreign[:4]) + (f" and {len(foreign) - 4} more" if len(foreign) > 4 else "")
         message = f"another job was on the device before or during the timed part: {words}"
         found.append(Finding(rule="foreign-process", severity="suspect", message=message))
     if seen.throttled_fraction:

@@ -317,7 +317,7 @@ def _attempt_with_model(attempts: Sequence[StoredAttempt]) -> StoredAttempt:
 
 
 def _untimed_records(attempt: StoredAttempt) -> Sequence[Mapping[str, Any]]:
-    return attempt.measurement.ranks[0].beside if attempt.measurement.ranks else ()
+    return attempt.measurement.ranks[0].untimed_records if attempt.measurement.ranks else ()
 
 
 def _attempt_row(attempt: StoredAttempt, timed: TimedPart | None) -> AttemptRow:
@@ -345,7 +345,7 @@ def _environment(attempt: StoredAttempt) -> dict[str, Any]:
         # What is constant during a job: names, memory, packages, and the links between devices.
         kept["devices"] = {"monitor": attempt.telemetry.monitor, **attempt.telemetry.opened}
     for rank in attempt.measurement.ranks[:1]:
-        kept["weights"] = next((r.get("weights") for r in rank.beside if r["kind"] == "model"), None)
+        kept["weights"] = next((r.get("weights") for r in rank.untimed_records if r["kind"] == "model"), None)
         kept["worker"] = {k: v for k, v in rank.facts.items() if k not in ("kind", "rank", "instant_s")}
         if rank.peak:
             kept["peak"] = {k: rank.peak.get(k) for k in ("precision", "flops", "path", "tried")}

@@ -39,8 +39,8 @@ class TelemetrySummary:
 
     energy_j, power_w: sums over the job's devices. temperature_c: highest. clock_hz: mean over devices and time.
     throttled_fraction: of samples with any device slowed down by heat or lack of power. causes: of throttling, each
-    with its number of samples. capped_fraction: of samples with a device held back by a power limit. foreign: other
-    jobs' processes, named for people. lost: the errors of devices that stopped answering.
+    with its number of samples. capped_fraction: of samples with a device held back by a power limit. foreign_processes:
+    those of other jobs, named for people. lost_devices: the errors of devices that stopped answering.
     """
 
     samples: int = 0
@@ -52,8 +52,8 @@ class TelemetrySummary:
     capped_fraction: float | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     causes: Mapping[str, int] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
+    foreign_processes: tuple[str, ...] = ()
+    lost_devices: tuple[str, ...] = ()
 
 
 def read_telemetry(folder: Path) -> Telemetry | None:
@@ -94,13 +94,16 @@ def summarize_telemetry(telemetry: Telemetry | None, begin_s: float, end_s: floa
         return _unknown(telemetry.failure)
     inside = [row for row in telemetry.rows if begin_s <= row["instant_s"] <= end_s]
     whole = _SamplesByDevice(telemetry.rows, telemetry.devices)
-    lost = tuple(dict.fromkeys(whole.lost(end_s)))
+    lost = tuple(dict.fromkeys(whole.lost_devices(end_s)))
     # Another process on the device matters whether it was seen before or during the timed part.
-    foreign = tuple(dict.fromkeys(whole.foreign(end_s)))
+    foreign = tuple(dict.fromkeys(whole.foreign_processes(end_s)))
     if len(inside) < MIN_SAMPLES:
         why = f"{len(inside)} samples in {end_s - begin_s:.3g} s timed, {MIN_SAMPLES} are needed"
         return TelemetrySummary(
-            samples=len(inside), reasons=dict.fromkeys(TELEMETRY_FIELDS, why), foreign=foreign, lost=lost
+            samples=len(inside),
+            reasons=dict.fromkeys(TELEMETRY_FIELDS, why),
+            foreign_processes=foreign,
+            lost_devices=lost,
         )
     part = _SamplesByDevice(inside, telemetry.devices)
     reasons: dict[str, str] = {}
@@ -132,8 +135,8 @@ def summarize_telemetry(telemetry: Telemetry | None, begin_s: float, end_s: floa
         capped_fraction=part.capped_samples() / len(inside),
         reasons=reasons,
         causes=causes or {},
-        foreign=foreign,
-        lost=lost,
+        foreign_processes=foreign,
+        lost_devices=lost,
     )
 
 
@@ -198,14 +201,14 @@ class _SamplesByDevice:
     def capped_samples(self) -> int:
         return sum(any(s.get("power_capped") for s in row.get("devices", ())) for row in self._rows)
 
-    def foreign(self, end_s: float) -> Iterable[str]:
+    def foreign_processes(self, end_s: float) -> Iterable[str]:
         for instant_s, device, sample in self._samples():
             for process in sample.get("processes") or () if instant_s <= end_s else ():
                 if process.get("is_ours") is False:
                     name = process.get("command") or "a process"
                     yield f"{name} (pid {process.get('pid')}) on device {device}"
 
-    def lost(self, end_s: float) -> Iterable[str]:
+    def lost_devices(self, end_s: float) -> Iterable[str]:
         for instant_s, device, sample in self._samples():
             if sample.get("lost") and instant_s <= end_s:
                 yield f"device {device}: {sample['lost']}"
