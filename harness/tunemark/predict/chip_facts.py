@@ -15,6 +15,7 @@ from tunemark.physics.interconnects import find_interconnect
 from tunemark.physics.peaks import find_chip
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.efficiency_constants import find_class_efficiency
+from tunemark.units import GIB
 
 # Memory bandwidth (bytes/s) of chips for which the table of chips has none because variants differ or no page confirms
 # it: that of the faster variant, as vendors state it.
@@ -26,7 +27,7 @@ _BANDWIDTHS: Mapping[str, float] = {
 # Streaming multiprocessors of a package by class: NVIDIA's white papers on A100, H100 and Blackwell.
 _MULTIPROCESSORS: Mapping[str, int] = {"ampere": 108, "hopper": 132, "blackwell": 148}
 # Memory (bytes) of chips for which the table of chips has none: NVIDIA/dgxc-benchmarking, README.
-_MEMORIES: Mapping[str, float] = {"GB300": 279 * 2**30, "GH200": 96 * 2**30, "A100": 80 * 2**30, "V100-SXM": 32 * 2**30}
+_MEMORIES: Mapping[str, float] = {"GB300": 279 * GIB, "GH200": 96 * GIB, "A100": 80 * GIB, "V100-SXM": 32 * GIB}
 
 # Bytes/s of one package to host memory, and the same back: NVLink-C2C has 900 GB/s both ways together, which two GPUs
 # share on GB200 and GB300.
@@ -57,7 +58,7 @@ def device_facts(
     memory_bytes: float | None = found.memory_bytes
     if memory_bytes is None and found.name in _MEMORIES:
         memory_bytes = _MEMORIES[found.name]
-        assumptions.append(f"a memory of {memory_bytes / 2**30:.0f} GiB, which variants of {found.name} differ in")
+        assumptions.append(f"a memory of {memory_bytes / GIB:.0f} GiB, which variants of {found.name} differ in")
     links = find_interconnect(found.name)
     if bandwidth is None or links is None:
         what = "the bandwidth of its memory" if bandwidth is None else "its links to others"

@@ -20,6 +20,7 @@ from tunemark.predict.search import (
     select_logged,
 )
 from tunemark.predict.search_problem import USABLE_MEMORY_FRACTION, SearchProblem, find_smallest_size
+from tunemark.units import GIB
 
 
 def predict_candidates(plan: Plan, asked: SearchProblem) -> SearchResult:
@@ -43,15 +44,15 @@ def make_infeasible_error(what: str, found: SearchResult, asked: SearchProblem) 
         next = "another size or --global-batch"
     else:
         row = min(log.options, key=lambda option: option.memory_bytes)
-        have = "an unknown amount" if log.memory_bytes is None else f"{log.memory_bytes / 2**30:.1f} GiB"
+        have = "an unknown amount" if log.memory_bytes is None else f"{log.memory_bytes / GIB:.1f} GiB"
         why = (
             f"of {log.candidates} layouts {log.possible} are possible and none fits: the one that needs least, "
-            f"{row.words()}, takes {row.memory_bytes / 2**30:.1f} GiB on its fullest rank, which can use {have}"
+            f"{row.words()}, takes {row.memory_bytes / GIB:.1f} GiB on its fullest rank, which can use {have}"
         )
         size = find_smallest_size(asked)
         if asked.ground.is_shared:
             floor = row.memory_bytes * log.ranks / USABLE_MEMORY_FRACTION
-            next = f"all ranks share this machine's memory: one of about {floor / 2**30:.0f} GiB would do"
+            next = f"all ranks share this machine's memory: one of about {floor / GIB:.0f} GiB would do"
         elif size is None:
             next = "no size of up to a million ranks would fit: a smaller model, --method lora, or --precision bf16"
         else:

@@ -18,6 +18,7 @@ from tunemark.predict.candidates import Candidate, CandidateSpace, enumerate_can
 from tunemark.predict.cost_model import find_layout_error, predict_memory
 from tunemark.predict.layout import Workload
 from tunemark.predict.prediction import Prediction
+from tunemark.units import GIB
 
 Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
 
@@ -310,7 +311,7 @@ def _make_unfitting_option(work: Workload, candidate: Candidate, ground: Hardwar
     facts, there = ground.of(candidate)
     assert there is not None, "nothing is left out for a memory that is unknown"
     p = predict_calibrated(work, candidate.layout, facts, ground.mechanisms)
-    words = f"the least that {'+'.join(candidate.names)} needs, of {there / 2**30:.1f} GiB"
+    words = f"the least that {'+'.join(candidate.names)} needs, of {there / GIB:.1f} GiB"
     row = make_option(RankedCandidate(candidate=candidate, prediction=p), "does not fit")
     return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)
 
