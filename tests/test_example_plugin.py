@@ -105,9 +105,10 @@ def test_a_strategy_that_describes_its_layout_is_searched_and_predicted_and_chos
     assert [option["strategy"] for option in options if option["outcome"] == "chosen"] == ["toy-copies"]
 
 
+@pytest.mark.full
 def test_it_trains_as_one_process_does(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
     words = ["run", "--strategy", "toy-copies", "--device", "cpu:2", "--model", "mistral-tiny", "--oversubscribe"]
     words += ["--sequence", "32", "--micro-batch", "2", "--precision", "fp32", "--steps", "3", "--verify", *_ONCE]
     row = _row(tunemark(*words, environment=example_plugin), 0, 1, 3)
     assert (row["status"], row["data_ranks"], row["strategy_selected"]) == ("ok", 2, {"strategy": "toy-copies"})
-    assert row["verification"]["loss"] < row["verification"]["tolerance"]
+    assert "verified" in _rules(row)
