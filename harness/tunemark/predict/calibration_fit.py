@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -184,7 +184,7 @@ def _fit_tile(products: Sequence[Mapping[str, Any]], facts: DeviceFacts) -> floa
             total += math.log(r["seconds"] / matmul_seconds(here, precision, r["m"], r["k"], r["n"])) ** 2
         return total
 
-    return _find_minimum(error, [2.0**i for i in range(11)])
+    return min((2.0**i for i in range(11)), key=error)
 
 
 def _attention_share(r: Mapping[str, Any], facts: DeviceFacts) -> float:
@@ -213,7 +213,3 @@ def _fit_link(collectives: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
         largest = max(rows, key=lambda row: row[0] / row[1])
         per_byte, latency = 1.0 / largest[0], max(latency, 1e-7)
     return 1.0 / per_byte, latency
-
-
-def _find_minimum(error: Callable[[float], float], grid: Sequence[float]) -> float:
-    return min(grid, key=error)

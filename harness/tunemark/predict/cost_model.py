@@ -174,7 +174,7 @@ def _predict_step(
     data_s, data_bytes = _data_seconds(work, layout, device, own, accumulation, compute)
     optimizer = _optimizer_seconds(work, layout, device, own)
     seconds = StepSeconds(
-        compute=compute * (1.0 + e.straggle * max(0.0, _log2(nodes))),
+        compute=compute * (1.0 + e.straggle * max(0.0, math.log2(nodes))),
         communication=collective + point_s + data_s + _offloading_seconds(layout, device, accumulation, compute),
         bubble=fill if layout.pipeline > 1 else 0.0,
         optimizer=optimizer,
@@ -637,8 +637,6 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
         gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
         if not layout.reshard:
             gathered = stack.gather_bytes * wide * own
-    elif layout.data * layout.context > 1 and layout.zero == 0:
-        gathered = 0.0
     return MemoryBytes(
         parameters=parameter * own / by[2],
         gradients=stack.gradient_bytes * own * work.trained_fraction / by[1],
@@ -679,7 +677,3 @@ def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, re
             values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
             values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
     return wide * values
-
-
-def _log2(x: float) -> float:
-    return math.log2(x)

@@ -246,13 +246,10 @@ def find_micro_batch_neighbours(ranked: Sequence[RankedCandidate], best: RankedC
         for each in ranked
         if (each.candidate.strategy, each.candidate.checkpointing) == (own.strategy, own.checkpointing)
     ]
-    smaller = max((e for e in alike if e.candidate.micro_batch < own.micro_batch), key=_micro_batch, default=None)
-    larger = min((e for e in alike if e.candidate.micro_batch > own.micro_batch), key=_micro_batch, default=None)
-    return sorted((each for each in (smaller, larger) if each is not None), key=_sort_key)
-
-
-def _micro_batch(each: RankedCandidate) -> int:
-    return each.candidate.micro_batch
+    by_size = {each.candidate.micro_batch: each for each in reversed(alike)}
+    smaller = max((size for size in by_size if size < own.micro_batch), default=None)
+    larger = min((size for size in by_size if size > own.micro_batch), default=None)
+    return sorted((by_size[size] for size in (smaller, larger) if size is not None), key=_sort_key)
 
 
 def select_logged(ranked: Sequence[RankedCandidate]) -> list[RankedCandidate]:
