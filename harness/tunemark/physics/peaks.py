@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tunemark.errors import UnknownName, did_you_mean
-from tunemark.physics.chips import CHIPS, UNCONFIRMED, Chip
+from tunemark.physics.chips import Chip, read_chip_table
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
 
@@ -123,7 +123,7 @@ def _key(name: str) -> frozenset[str]:
 @functools.cache
 def _table() -> Mapping[frozenset[str], Chip]:
     table = {}
-    for chip in CHIPS:
+    for chip in read_chip_table()[0]:
         for name in (chip.name, *chip.aliases):
             table[_key(name)] = chip
             if chip.dies > 1:
@@ -168,9 +168,9 @@ def _find(name: str) -> Chip | None:
 
 
 def _names() -> list[str]:
-    return [chip.name for chip in CHIPS]
+    return [chip.name for chip in read_chip_table()[0]]
 
 
 @functools.cache
 def _unconfirmed() -> Mapping[frozenset[str], str]:
-    return {_key(name): reason for name, reason in UNCONFIRMED.items()}
+    return {_key(name): reason for name, reason in read_chip_table()[1].items()}

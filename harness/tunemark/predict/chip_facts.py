@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunemark.errors import BadData
-from tunemark.physics.chips import Chip
-from tunemark.physics.interconnects import find_interconnect
+from tunemark.physics.chips import Chip, find_interconnect
 from tunemark.physics.peaks import find_chip
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.efficiency_constants import find_class_efficiency
