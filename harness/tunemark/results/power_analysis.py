@@ -96,30 +96,17 @@ def detection_power(change: float, error: float, noise_df: int, test_df: int, al
 
 def attempts_needed(change: float, noise: Noise, wanted: float, alpha: float) -> int | None:
     """New attempts against this baseline that detect the change with the wanted power; None if no number does."""
-
-    def is_enough(n: int) -> bool:
-        error = noise.sd * math.sqrt(1 / noise.units + 1 / n)
-        return detection_power(change, error, noise.df, noise.units + n - 2, alpha) >= wanted
-
-    return _least(is_enough)
+    return _least(change, noise, wanted, alpha, lambda n: (1 / noise.units + 1 / n, noise.units + n - 2))
 
 
 def attempts_needed_of_both(change: float, noise: Noise, wanted: float, alpha: float) -> int | None:
     """Attempts of the baseline and of the new run, equally many, that detect the change in this noise."""
-
-    def is_enough(n: int) -> bool:
-        return detection_power(change, noise.sd * math.sqrt(2 / n), noise.df, 2 * n - 2, alpha) >= wanted
-
-    return _least(is_enough, first=2)
+    return _least(change, noise, wanted, alpha, lambda n: (2 / n, 2 * n - 2), first=2)
 
 
 def series_needed(change: float, noise: Noise, wanted: float, alpha: float) -> int | None:
     """Series of a baseline against which one new series detects the change, in this noise between series."""
-
-    def is_enough(k: int) -> bool:
-        return detection_power(change, noise.sd * math.sqrt(1 + 1 / k), noise.df, k - 1, alpha) >= wanted
-
-    return _least(is_enough, first=MIN_SERIES)
+    return _least(change, noise, wanted, alpha, lambda k: (1 + 1 / k, k - 1), first=MIN_SERIES)
 
 
 def series_difference_p(series: Sequence[Sequence[float]]) -> float | None:
@@ -145,8 +132,16 @@ def _series_error(logs: Sequence[Sequence[float]], noise: Noise, attempts: int) 
     return math.sqrt(noise.sd**2 * (1 + 1 / len(logs)) + more)
 
 
-def _least(is_enough: Callable[[int], bool], first: int = 1) -> int | None:
-    """The least number for which it is true, from which on it stays so; None above MAX_ATTEMPTS."""
+def _least(
+    change: float, noise: Noise, wanted: float, alpha: float, test: Callable[[int], tuple[float, int]], first: int = 1
+) -> int | None:
+    """The least number of units, from `first` on, with the wanted power; None above MAX_ATTEMPTS. test: by that number,
+    the variance of the ratio's logarithm over the noise's, and the test's degrees of freedom."""
+
+    def is_enough(n: int) -> bool:
+        variance, df = test(n)
+        return detection_power(change, noise.sd * math.sqrt(variance), noise.df, df, alpha) >= wanted
+
     least = first + bisect.bisect_left(range(first, MAX_ATTEMPTS + 1), True, key=is_enough)
     return least if least <= MAX_ATTEMPTS else None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 import msgspec
 
-from tunemark.plugin.descriptors import Finding
+from tunemark.plugin.descriptors import Finding, Severity
 from tunemark.results.result import Result, Status, Verdict
 
-_WORST_FIRST = ("invalid", "suspect", "unknown", "note")
+_WORST_FIRST: tuple[Severity, ...] = get_args(Severity)
 
 
 def decide_verdict(findings: Iterable[Finding], status: Status) -> Verdict:
