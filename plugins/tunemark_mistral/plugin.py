@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tunemark.plugin.descriptors import Architecture, Model, TokenizerSpec
 from tunemark.plugin.hooks import hookimpl
@@ -10,6 +11,25 @@ from tunemark.plugin.hooks import hookimpl
 _RUNTIME = "tunemark_models.runtime:CausalLm"
 _V1 = TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1")
 _V3 = TokenizerSpec(name="mistral-v3", loader="tunemark_mistral.tokenizer:load_v3")
+_V0_1 = Architecture(
+    model_type="mistral",
+    vocab_size=32000,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+    max_position_embeddings=32768,
+    sliding_window=4096,
+    rope_theta=10000.0,
+    rms_norm_eps=1e-5,
+)
+_V0_3 = replace(_V0_1, vocab_size=32768, sliding_window=None, rope_theta=1000000.0)
+_TINY = replace(
+    _V0_1, hidden_size=256, intermediate_size=896, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2,
+    head_dim=32,
+)  # fmt: skip
 
 
 @hookimpl
@@ -19,20 +39,7 @@ def tunemark_models() -> Sequence[Model]:
             name="mistral-7b",
             description="Mistral 7B v0.1, 7,241,732,096 parameters, sliding window of 4096",
             source="https://huggingface.co/mistralai/Mistral-7B-v0.1/blob/main/config.json",
-            architecture=Architecture(
-                model_type="mistral",
-                vocab_size=32000,
-                hidden_size=4096,
-                intermediate_size=14336,
-                num_hidden_layers=32,
-                num_attention_heads=32,
-                num_key_value_heads=8,
-                head_dim=128,
-                max_position_embeddings=32768,
-                sliding_window=4096,
-                rope_theta=10000.0,
-                rms_norm_eps=1e-5,
-            ),
+            architecture=_V0_1,
             tokenizer=_V1,
             runtime=_RUNTIME,
             pretrained="mistralai/Mistral-7B-v0.1",
@@ -41,20 +48,7 @@ def tunemark_models() -> Sequence[Model]:
             name="mistral-7b-v0.3",
             description="Mistral 7B v0.3, 7,248,023,552 parameters, full attention",
             source="https://huggingface.co/mistralai/Mistral-7B-v0.3/blob/main/config.json",
-            architecture=Architecture(
-                model_type="mistral",
-                vocab_size=32768,
-                hidden_size=4096,
-                intermediate_size=14336,
-                num_hidden_layers=32,
-                num_attention_heads=32,
-                num_key_value_heads=8,
-                head_dim=128,
-                max_position_embeddings=32768,
-                sliding_window=None,
-                rope_theta=1000000.0,
-                rms_norm_eps=1e-5,
-            ),
+            architecture=_V0_3,
             tokenizer=_V3,
             runtime=_RUNTIME,
             pretrained="mistralai/Mistral-7B-v0.3",
@@ -62,20 +56,7 @@ def tunemark_models() -> Sequence[Model]:
         Model(
             name="mistral-tiny",
             description="Mistral 7B's architecture at 20 million parameters, for a few CPU cores; random weights only",
-            architecture=Architecture(
-                model_type="mistral",
-                vocab_size=32000,
-                hidden_size=256,
-                intermediate_size=896,
-                num_hidden_layers=4,
-                num_attention_heads=8,
-                num_key_value_heads=2,
-                head_dim=32,
-                max_position_embeddings=32768,
-                sliding_window=4096,
-                rope_theta=10000.0,
-                rms_norm_eps=1e-5,
-            ),
+            architecture=_TINY,
             tokenizer=_V1,
             runtime=_RUNTIME,
         ),
