@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from dataclasses import field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import PRECISIONS
@@ -56,9 +55,9 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
 
-def describe(default: Any, help: str, **more: Any) -> Dict[str, Setting]:
-    """The metadata of a field that declares a setting; more: fields of `Setting`."""
-    return {"setting": Setting(default, help, **more)}
+def declare(default: Any, help: str, **more: Any) -> Any:
+    """A field, without a default of its own, that declares a setting; more: fields of `Setting`."""
+    return dataclasses.field(metadata={"setting": Setting(default, help, **more)})
 
 
 def read_settings(declaration: Any) -> Tuple[Setting, ...]:
@@ -83,64 +82,44 @@ class TrainingSettings:
     sequences: `micro_batch` per forward pass and data rank, `global_batch` per step and job.
     """
 
-    method: str = field(
-        metadata=describe("full", "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`")
+    method: str = declare("full", "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`")
+    precision: str = declare(
+        "bf16-autocast",
+        "pure fp32, fp32 weights with bf16 autocast, or pure bf16",
+        choices=tuple(PRECISIONS),
+        names_itself=True,
     )
-    precision: str = field(
-        metadata=describe(
-            "bf16-autocast",
-            "pure fp32, fp32 weights with bf16 autocast, or pure bf16",
-            choices=tuple(PRECISIONS),
-            names_itself=True,
-        )
+    checkpointing: str = declare(
+        "none",
+        "activation checkpointing: recompute whole layers (full) or everything except matmul outputs (selective)",
+        choices=CHECKPOINTING,
+        before="none",
     )
-    checkpointing: str = field(
-        metadata=describe(
-            "none",
-            "activation checkpointing: recompute whole layers (full) or everything except matmul outputs (selective)",
-            choices=CHECKPOINTING,
-            before="none",
-        )
+    batching: str = declare(
+        "pack",
+        "pack several documents into a sequence, or pad each document to a sequence",
+        choices=("pack", "pad"),
+        names_itself=True,
     )
-    batching: str = field(
-        metadata=describe(
-            "pack",
-            "pack several documents into a sequence, or pad each document to a sequence",
-            choices=("pack", "pad"),
-            names_itself=True,
-        )
+    sequence: int = declare(512, "sequence length in tokens", minimum=2, unit="tokens")
+    micro_batch: int = declare(4, "sequences per forward pass and data-parallel rank", minimum=1, unit="sequences")
+    global_batch: int = declare(
+        None,
+        "sequences per step of the whole job; `auto` is micro_batch x data-parallel ranks (x pipeline stages)",
+        unset="auto",
+        minimum=1,
+        unit="sequences",
     )
-    sequence: int = field(metadata=describe(512, "sequence length in tokens", minimum=2, unit="tokens"))
-    micro_batch: int = field(
-        metadata=describe(4, "sequences per forward pass and data-parallel rank", minimum=1, unit="sequences")
+    weights: str = declare(
+        "random",
+        "initial weights: random, the model's published weights, or those in a folder",
+        choices=("random", "pretrained", "pretrained:PATH"),
     )
-    global_batch: int = field(
-        metadata=describe(
-            None,
-            "sequences per step of the whole job; `auto` is micro_batch x data-parallel ranks (x pipeline stages)",
-            unset="auto",
-            minimum=1,
-            unit="sequences",
-        )
-    )
-    weights: str = field(
-        metadata=describe(
-            "random",
-            "initial weights: random, the model's published weights, or those in a folder",
-            choices=("random", "pretrained", "pretrained:PATH"),
-        )
-    )
-    optimizer: str = field(
-        metadata=describe("adamw", "optimizer; sgd has no momentum", choices=tuple(OPTIMIZERS), names_itself=True)
-    )
-    learning_rate: float = field(metadata=describe(1e-4, "peak learning rate", above=0))
-    schedule: str = field(
-        metadata=describe("constant", "learning-rate schedule", choices=tuple(SCHEDULES), names_itself=True)
-    )
-    clip_norm: float = field(metadata=describe(1.0, "max gradient norm (0 disables clipping)", minimum=0))
-    seed: int = field(
-        metadata=describe(0, "random seed of the weights and the data order", minimum=0, maximum=2**32 - 1)
-    )
+    optimizer: str = declare("adamw", "optimizer; sgd has no momentum", choices=tuple(OPTIMIZERS), names_itself=True)
+    learning_rate: float = declare(1e-4, "peak learning rate", above=0)
+    schedule: str = declare("constant", "learning-rate schedule", choices=tuple(SCHEDULES), names_itself=True)
+    clip_norm: float = declare(1.0, "max gradient norm (0 disables clipping)", minimum=0)
+    seed: int = declare(0, "random seed of the weights and the data order", minimum=0, maximum=2**32 - 1)
 
 
 TRAINING_SETTINGS = read_settings(TrainingSettings)

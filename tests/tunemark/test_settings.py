@@ -117,7 +117,7 @@ def test_former_names_are_still_read(tmp_path: Path) -> None:
 
 
 _TOY = """
-    weight_decay: float = field(metadata=describe(0.5, "a toy of a test", minimum=0, before=0.25))
+    weight_decay: float = declare(0.5, "a toy of a test", minimum=0, before=0.25)
 """
 _EXPERIMENT = """
 model = "mistral-tiny"

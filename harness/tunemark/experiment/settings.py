@@ -5,21 +5,16 @@ What trains is declared in `tunemark_worker.training_settings`, the rest here, e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tunemark.markdown import markdown_table
-from tunemark_worker.training_settings import TRAINING_SETTINGS, Setting, describe, read_settings
-
-
-def _axis(default: Any, help: str, **more: Any) -> Any:
-    """A setting that may be a list; more: fields of `Setting`."""
-    return field(metadata=describe(default, help, **more))
+from tunemark_worker.training_settings import TRAINING_SETTINGS, Setting, declare, read_settings
 
 
 def _scalar(default: Any, help: str, **more: Any) -> Any:
     """A setting that takes one value and, unless stated otherwise, tells no runs apart."""
-    return _axis(default, help, **{"is_axis": False, "is_compared": False, "is_in_label": False, **more})
+    return declare(default, help, **{"is_axis": False, "is_compared": False, "is_in_label": False, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +22,27 @@ class JobSettings:
     """What is trained where. dataset, strategy: in a plan with their options, sorted. python: None is the harness's own
     interpreter."""
 
-    model: str = _axis("mistral-tiny", "model (`tunemark list models`)", names_itself=True)
-    dataset: str = _axis("python-stdlib", "dataset, options after colons: `python-code-alpaca:path=FILE`")
-    device: str = _axis(
+    model: str = declare("mistral-tiny", "model (`tunemark list models`)", names_itself=True)
+    dataset: str = declare("python-stdlib", "dataset, options after colons: `python-code-alpaca:path=FILE`")
+    device: str = declare(
         "auto", "device, optionally with sizes: `cpu:1,2`; `auto` is cuda if it is usable, else cpu", names_itself=True
     )
-    size: str = _axis(
+    size: str = declare(
         None,
         "accelerator size, as the device names it (`tunemark list devices`)",
         unset="default",
         is_in_label=False,
     )
-    strategy: str = _axis(
+    strategy: str = declare(
         "none",
         "parallelization strategy, options after colons (`tunemark list strategies`)",
         stored="strategy_requested",
         names_itself=True,
     )
-    train_on: str = _axis(
+    train_on: str = declare(
         "all", "tokens that contribute to the loss", choices=("all", "response"), follows="global_batch"
     )
-    python: str | None = _axis(
+    python: str | None = declare(
         None, "Python interpreter that runs the training; `auto` is the current one", unset="auto", follows="seed"
     )
 
