@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from tunemark.errors import TunemarkError
 from tunemark.plugin import Accelerator, Catalog, Device, DeviceProcess, HasMonitor, MonitorReader
 from tunemark.plugin.catalog import load_object
@@ -129,18 +131,12 @@ def make_device_monitor(
 
 def _is_ours(pid: int) -> bool | None:
     """Whether a process is this one or a descendant of it; None if this host does not know its pid."""
-    for _ in range(64):
-        if pid == os.getpid():
-            return True
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # Fields: pid (command) state ppid ...; the command may contain anything.
-                pid = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return None
-        if pid <= 1:
-            return False
-    return False
+    try:
+        process = psutil.Process(pid)
+        return os.getpid() in (pid, *(parent.pid for parent in process.parents()))
+    # ValueError: no pid at all.
+    except (psutil.Error, ValueError):
+        return None
 
 
 def _target(monitor: str, devices: tuple[str, ...]) -> dict[str, Any]:

@@ -15,12 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
 
 _WORKER = ("-m", "tunemark_worker", "plan.json")
 # Seconds that a worker has after SIGTERM to end at a window's edge, before it is killed.
 _GRACE_S = 20.0
+# By a signal, or by a debugger.
+_STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
 class LocalLauncher:
@@ -86,7 +90,7 @@ class LocalJob:
             for number in (signal.SIGUSR1, signal.SIGCONT):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pids[rank], number)
-        return "; ".join(f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in ("T", "t"))
+        return "; ".join(f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in _STOPPED)
 
     def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
         if self._process.poll() is None and graceful:
@@ -120,14 +124,10 @@ def make_local_command(job: JobSpec, program: Sequence[str] = _WORKER) -> list[s
 
 
 def _state(pid: int, folder: Path) -> str | None:
-    """The state letter of proc(5) of a rank, "?" if unknown; None if the rank is gone. A reused pid shows by its
-    working directory: a rank works in its attempt's folder."""
-    if not os.path.isdir("/proc/self"):
-        return "?"
+    """The state of a rank, as psutil names it; None if the rank is gone. A reused pid shows by its working directory: a
+    rank works in its attempt's folder."""
     try:
-        if not os.path.samefile(f"/proc/{pid}/cwd", folder):
-            return None
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except OSError:
+        process = psutil.Process(pid)
+        return process.status() if os.path.samefile(process.cwd(), folder) else None
+    except (OSError, psutil.Error):
         return None
