@@ -21,8 +21,8 @@ def _checks(done: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], dic
     return {(check["name"], check["subject"]): check for check in answer["checks"]}
 
 
-def test_a_sound_plugin_passes_without_a_worker(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
-    only = "import,interface,lazy,speed,quiet,hooks,name,facts,tokenizer,recount"
+def test_a_sound_plugin_passes(tunemark: Tunemark, example_plugin: dict[str, str]) -> None:
+    only = "import,interface,lazy,speed,quiet,hooks,name,facts,capabilities,tokenizer,recount"
     done = tunemark("check", "tunemark-example", "--only", only, "--json", environment=example_plugin)
     checks = _checks(done)
     assert done.returncode == 0, done.stdout
@@ -73,6 +73,11 @@ FAULTS = {
     "a child that a hook leaves": ("processes", "plugin unsound-loud", "time.sleep(60)"),
     "attention across documents": ("packing", "model unsound-crossing", "must stay within batch.document_ids"),
     "sight of the future": ("alignment", "model unsound-future", "see what they have to predict"),
+    "a capability with other arguments": (
+        "capabilities",
+        "strategy unsound-clip",
+        "`clip` is called with (parameters, max_norm), which (parameters) does not accept",
+    ),
     "torch among the facts": ("lazy", "plugin unsound-eager", "import torch ("),
     "a name that is taken": ("name", "model toy-lm", "example, unsound claim it"),
     "print to standard output": ("quiet", "plugin unsound-loud", "import prints 15 bytes"),

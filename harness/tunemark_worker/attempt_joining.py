@@ -16,7 +16,7 @@ from typing import List
 
 from tunemark_worker.heartbeat import Heartbeat, HeartbeatReader
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE, HostAgent
-from tunemark_worker.host_meeting import POLL_S
+from tunemark_worker.host_rendezvous import POLL_S
 
 # Seconds that a host waits to be invited.
 _INVITATION_S = 900.0

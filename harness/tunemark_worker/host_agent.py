@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
-from tunemark_worker.host_meeting import POLL_S, HostMeeting, find_interface
+from tunemark_worker.host_rendezvous import POLL_S, HostRendezvous, find_interface
 from tunemark_worker.linux_proc import (
     count_oom_kills,
     cpu_affinity,
@@ -89,7 +89,9 @@ class HostAgent:
             previous_handlers[number] = signal.signal(number, lambda received, frame: self._terminated.append(received))
         try:
             try:
-                endpoint = HostMeeting(job, self._folder, self._node, self._wait).meet() if job["nodes"] > 1 else None
+                endpoint = (
+                    HostRendezvous(job, self._folder, self._node, self._wait).meet() if job["nodes"] > 1 else None
+                )
             except OSError as error:
                 return self._finish(EXIT_UNAVAILABLE, str(error))
             try:

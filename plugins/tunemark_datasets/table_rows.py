@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import io
 import itertools
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from tunemark.errors import BadData, BadExperiment
+from tunemark_datasets.files import combine_hashes, hash_file, list_visible_files, make_missing_file_error
 
 # In a folder only files with the first of these suffixes that occurs are read: a clone of a hub repository holds
 # parquet and, next to it, json that describes it.
@@ -31,7 +31,6 @@ OPTIONS = {
     "revision": "a commit, branch or tag of the hub repository",
     "rows": "how many rows from the beginning, instead of all",
 }
-_CHUNK_BYTES = 1 << 20
 _BATCH_ROWS = 1024
 
 
@@ -60,8 +59,8 @@ class FileRows:
     def fingerprint(self) -> str:
         """A hash of the content only; for one file its SHA-256, as `sha256sum` prints it."""
         if not self._fingerprint:
-            hashes = [_sha256(path) for path in self.paths]
-            whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+            hashes = [hash_file(path) for path in self.paths]
+            whole = combine_hashes(hashes)
             self._fingerprint = whole if self._limit is None else f"{whole}/{self._limit}"
         return self._fingerprint
 
@@ -195,8 +194,7 @@ def load_from_hub(name: str, repository: str, options: Mapping[str, str], advice
 def find_files(name: str, path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The files at a path, with only suffixes and first bytes checked."""
     if path.is_dir():
-        below = sorted(p for p in path.rglob("*") if p.is_file())
-        shown = [p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        shown = list_visible_files(path)
         kinds = [[p for p in shown if _has_suffix(p, suffix)] for suffix in suffixes]
         paths = next((kind for kind in kinds if kind), [])
         if not paths:
@@ -204,11 +202,7 @@ def find_files(name: str, path: Path, suffixes: Sequence[str] = SUFFIXES) -> lis
     elif path.is_file():
         paths = [path]
     else:
-        raise BadData(
-            what=f"{name}: there is no file {str(path)!r}",
-            why="it was given with path=",
-            next="correct the path; it is relative to the current folder",
-        )
+        raise make_missing_file_error(name, path)
     for each in paths:
         if not any(_has_suffix(each, suffix) for suffix in suffixes):
             raise make_bad_data(
@@ -246,14 +240,6 @@ def _read_head(name: str, path: Path) -> bytes:
             return file.read(4)
     except OSError as error:
         raise make_bad_data(name, path, "it cannot be read", str(error)) from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _open_parquet(name: str, path: Path) -> DataTable:

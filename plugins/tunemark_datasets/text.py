@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example, ExamplePiece
+from tunemark_datasets.files import combine_hashes, hash_file, list_visible_files, make_missing_file_error
 
 NAME = "text"
 # Default for `longest`, in characters: about 500 tokens of English, which fills a sequence of the default length.
@@ -56,14 +57,14 @@ class TextFiles:
 
     @functools.cached_property
     def _hashes(self) -> list[str]:
-        return [_sha256(path) for path in self.paths]
+        return [hash_file(path) for path in self.paths]
 
     def facts(self) -> Mapping[str, Any]:
         hashes = self._hashes
         return {
             "files": len(self.paths),
             "bytes": sum(path.stat().st_size for path in self.paths),
-            "sha256": hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+            "sha256": combine_hashes(hashes),
             "first_file": str(self.paths[0].absolute()),
             "document": self.document,
             "longest_characters": self.longest or None,
@@ -196,8 +197,7 @@ def _read_template(name: str) -> tuple[str, str]:
 def _find_files(path: Path, suffix: str | None) -> list[Path]:
     suffixes = _SUFFIXES if suffix is None else (suffix,)
     if path.is_dir():
-        below = sorted(p for p in path.rglob("*") if p.is_file())
-        shown = [p for p in below if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        shown = list_visible_files(path)
         paths = [p for p in shown if p.name.removesuffix(".gz").endswith(suffixes)]
         if not paths:
             raise BadData(
@@ -208,11 +208,7 @@ def _find_files(path: Path, suffix: str | None) -> list[Path]:
     elif path.is_file():
         paths = [path]
     else:
-        raise BadData(
-            what=f"{NAME}: there is no file {str(path)!r}",
-            why="it was given with path=",
-            next="correct the path; it is relative to the current folder",
-        )
+        raise make_missing_file_error(NAME, path)
     for each in paths:
         try:
             with each.open("rb"):
@@ -235,11 +231,3 @@ def _find_split(text: str, begin: int, longest: int) -> int:
         if found >= 0:
             return found + len(words)
     return begin + longest
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

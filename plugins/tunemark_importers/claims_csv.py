@@ -16,8 +16,9 @@ from typing import Any
 
 from tunemark.errors import BadData
 from tunemark.physics.parameters import make_architecture
-from tunemark.plugin.claims import Claim, ClaimedLayout
+from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Architecture
+from tunemark_importers.json_documents import pop_layout
 from tunemark_importers.numbers import multiply_exactly, parse_bytes, parse_count, parse_number, parse_seconds
 
 COLUMNS: Mapping[str, str] = {
@@ -87,7 +88,6 @@ _COUNTS = {
     "ep": "ep",
 }
 _METHODS = {"pretrain": "full", "pretraining": "full", "full": "full", "sft": "full", "lora": "lora"}
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 _BLANK = frozenset(("", "-", "n/a", "na", "none", "null", "unknown", "?"))
 _SPEED = re.compile(
     r"(?P<number>.*?[0-9.])\s*(?P<scale>[kKMG]?)\s*(?:(?:tokens?|tok|t)(?:/s|/sec|/second| per second)?)?"
@@ -223,11 +223,11 @@ class _ClaimsTable:
             origin["architecture"] = f"the dimensions in line {line}"
         if "date_or_version" in stated:
             origin["version"] = stated["date_or_version"].strip()[:200]
-        layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
+        layout = pop_layout(facts)
         where = next((stated[c].strip()[:300] for c in ("url_or_repo_path", "source") if c in stated), "")
         return Claim(
             id=stated["id"].strip()[:200] if "id" in stated else id, source=where or f"{self.source}, line {line}",
-            tool="claims", meaning=MEANING, counts=None, scope="job", layout=ClaimedLayout(**layout), origin=origin,
+            tool="claims", meaning=MEANING, counts=None, scope="job", layout=layout, origin=origin,
             notes=tuple(notes), **facts,
         )  # fmt: skip
 

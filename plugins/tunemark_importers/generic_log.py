@@ -132,7 +132,3 @@ class GenericLogReader:
                 found = True
         # Other tools have the same options, so the line counts as understood only once the log has a rate.
         return found and self._runs.is_known
-
-
-def reader() -> GenericLogReader:
-    return GenericLogReader()

@@ -269,10 +269,6 @@ def _add_table_row(runs: LogRuns, name: str, value: str, line: int) -> bool:
     return True
 
 
-def reader() -> HuggingFaceReader:
-    return HuggingFaceReader()
-
-
 # -- the documents
 
 

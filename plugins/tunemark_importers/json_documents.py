@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tunemark.errors import BadData
+from tunemark.plugin.claims import ClaimedLayout
 
 # No figure has more digits; Python refuses to parse integers with thousands of them.
 _MAX_DIGITS = 300
+_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 
 
 def parse_json_object(text: str, source: str, kind: str) -> dict[str, Any]:
@@ -46,3 +50,23 @@ def _parse_float(text: str) -> float | str:
 
 def _parse_int(text: str) -> int | str:
     return int(text) if len(text) <= _MAX_DIGITS else text
+
+
+def object_in(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under that name, or an empty one."""
+    found = of.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def as_number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def as_count(value: Any) -> int | None:
+    number = as_number(value)
+    return int(number) if number is not None and number.is_integer() and 0 < number < 1e15 else None
+
+
+def pop_layout(facts: dict[str, Any]) -> ClaimedLayout:
+    """Move the facts that describe a layout out of `facts`."""
+    return ClaimedLayout(**{name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()})

@@ -7,19 +7,18 @@ resumed run.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tunemark.plugin.claims import Claim, ClaimedLayout, ClaimScope, CountedTokens, LoggedStep, LoggedSteps, LogLine
+from tunemark.plugin.claims import Claim, ClaimScope, CountedTokens, LoggedStep, LoggedSteps, LogLine
+from tunemark_importers.json_documents import pop_layout
 from tunemark_importers.line_prefixes import Prefix
 
 Differing = Literal["unknown", "first", "largest"]
 """Which value is kept of a fact that is stated twice with different values."""
 
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 # Limits that bound the memory used for malformed logs.
 _MAX_RUNS = 64
 _MAX_NOTES = 100
@@ -217,7 +216,7 @@ class LogRuns:
 
     def _claim(self, run: _LogRun) -> Claim:
         facts = {**self._common, **run.facts}
-        layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
+        layout = pop_layout(facts)
         notes = list(run.notes)
         if run.others:
             names = ", ".join(list(run.others)[:8]) + (", ..." if len(run.others) > 8 else "")
@@ -229,7 +228,7 @@ class LogRuns:
             id="",
             source="",
             steps=run.steps,
-            layout=ClaimedLayout(**layout),
+            layout=layout,
             origin=run.origin,
             notes=tuple(notes),
             **facts,

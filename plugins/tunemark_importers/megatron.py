@@ -251,7 +251,3 @@ def _architecture(values: dict[str, str]) -> Architecture | None:
         )
     except ValueError:
         return None
-
-
-def reader() -> MegatronReader:
-    return MegatronReader()

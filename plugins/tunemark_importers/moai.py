@@ -294,7 +294,3 @@ class MoaiReader:
         if field == "tokens_per_s":
             self._runs.note("Avg TPS is a mean of the printed rates, not tokens over time", final=True)
         return True
-
-
-def reader() -> MoaiReader:
-    return MoaiReader()

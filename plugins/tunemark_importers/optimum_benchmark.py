@@ -6,14 +6,13 @@ Source: github.com/huggingface/optimum-benchmark, `optimum_benchmark/benchmark/r
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.plugin.claims import Claim, ClaimedLayout, LoggedStep, LoggedSteps
-from tunemark_importers.json_documents import parse_json_object
+from tunemark.plugin.claims import Claim, LoggedStep, LoggedSteps
+from tunemark_importers.json_documents import as_count, as_number, object_in, parse_json_object, pop_layout
 
 MEANING = (
     "samples of one process in all steps after warm-up, over the mean time of one of those steps: too high by a factor "
@@ -22,7 +21,6 @@ MEANING = (
 
 _MEGABYTE = 1e6
 _PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 _Take = Callable[[str, Any, str], None]
 """Records a field's value and the text that it comes from, unless the value is None."""
 _KIND = "a report of optimum-benchmark"
@@ -42,10 +40,10 @@ _SECTIONS = ("overall", "warmup", "train", "load", "forward", "prefill", "decode
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
     """The claim of one report. Raises `BadData` if the JSON is broken or holds no training."""
     whole = parse_json_object(text, source, "benchmark_report.json")
-    report = _object_in(whole, "report") if "report" in whole else whole
-    config = _object_in(whole, "config")
-    train = _object_in(report, "train")
-    latency, throughput = _object_in(train, "latency"), _object_in(train, "throughput")
+    report = object_in(whole, "report") if "report" in whole else whole
+    config = object_in(whole, "config")
+    train = object_in(report, "train")
+    latency, throughput = object_in(train, "latency"), object_in(train, "throughput")
     if not latency and not throughput:
         parts = ", ".join(str(name)[:40] for name in list(report)[:8]) or "nothing"
         raise BadData(
@@ -68,35 +66,35 @@ def _claim(id: str, source: str, report: Mapping[str, Any], config: Mapping[str,
             facts[field] = value
             origin[field] = words
 
-    train, overall = _object_in(report, "train"), _object_in(report, "overall")
-    launcher, environment = _object_in(config, "launcher"), _object_in(config, "environment")
-    processes = _count(launcher.get("nproc_per_node"))
+    train, overall = object_in(report, "train"), object_in(report, "overall")
+    launcher, environment = object_in(config, "launcher"), object_in(config, "environment")
+    processes = as_count(launcher.get("nproc_per_node"))
     if processes is None and config and str(launcher.get("name")) in ("process", "inline"):
         processes = 1
-    rate = _number(_object_in(train, "throughput").get("value"))
-    unit = _object_in(train, "throughput").get("unit")
+    rate = as_number(object_in(train, "throughput").get("value"))
+    unit = object_in(train, "throughput").get("unit")
     if rate is not None and unit not in (None, "samples/s"):
         notes.append(f"train.throughput is in {str(unit)[:40]!r}, not samples/s, and is not used")
     elif rate is not None and processes not in (None, 1):
         notes.append(f"train.throughput {rate} samples/s is a mean over {processes} processes, not the job's")
     else:
         take("samples_per_s", rate, "train.throughput.value")
-    time_unit = _object_in(train, "latency").get("unit", "s")
+    time_unit = object_in(train, "latency").get("unit", "s")
     if time_unit == "s":
-        take("step_time_s", _number(_object_in(train, "latency").get("mean")), "train.latency.mean")
+        take("step_time_s", as_number(object_in(train, "latency").get("mean")), "train.latency.mean")
     else:
         notes.append(f"latencies are in {str(time_unit)[:40]!r}, not seconds, and are not used")
     _take_memory(train, processes, take)
     _take_scenario(config, processes, take, notes)
     _take_backend(config, environment, take, notes)
     steps = _steps(overall or train, processes)
-    done = _number(_object_in(overall, "latency").get("count"))
+    done = as_number(object_in(overall, "latency").get("count"))
     if processes == 1:
         take("steps_done", done, "overall.latency.count")
-    layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
+    layout = pop_layout(facts)
     return Claim(
         id=id, source=source, tool="optimum-benchmark", meaning=MEANING, counts=None, scope="job",
-        layout=ClaimedLayout(**layout),
+        layout=layout,
         steps=steps, origin=origin, notes=tuple(notes), **facts,
     )  # fmt: skip
 
@@ -104,11 +102,11 @@ def _claim(id: str, source: str, report: Mapping[str, Any], config: Mapping[str,
 def _steps(part: Mapping[str, Any], processes: int | None) -> LoggedSteps:
     """The times of single steps, unnumbered if they may be of several processes, one after the other."""
     steps = LoggedSteps()
-    latency = _object_in(part, "latency")
+    latency = object_in(part, "latency")
     values = latency.get("values")
     if latency.get("unit", "s") == "s" and isinstance(values, list):
         for at, value in enumerate(values, 1):
-            seconds = _number(value)
+            seconds = as_number(value)
             if seconds is not None:
                 number = float(at) if processes == 1 else None
                 steps.add(LoggedStep(at, number=number, duration_s=seconds, duration_steps=1.0))
@@ -117,24 +115,24 @@ def _steps(part: Mapping[str, Any], processes: int | None) -> LoggedSteps:
 
 def _take_memory(train: Mapping[str, Any], processes: int | None, take: _Take) -> None:
     """The peak memory of one process; the figures of several processes are sums and not used."""
-    memory = _object_in(train, "memory")
+    memory = object_in(train, "memory")
     for name in ("max_process_vram", "max_reserved", "max_allocated", "max_global_vram"):
-        value = _number(memory.get(name))
+        value = as_number(memory.get(name))
         if value is not None and memory.get("unit") == "MB" and processes == 1:
             take("memory_bytes", value * _MEGABYTE, f"train.memory.{name}, in MB")
             return
 
 
 def _take_scenario(config: Mapping[str, Any], processes: int | None, take: _Take, notes: list[str]) -> None:
-    scenario = _object_in(config, "scenario") or _object_in(config, "benchmark")
-    arguments = _object_in(scenario, "training_arguments")
-    micro = _count(arguments.get("per_device_train_batch_size"))
-    accumulation = _count(arguments.get("gradient_accumulation_steps"))
+    scenario = object_in(config, "scenario") or object_in(config, "benchmark")
+    arguments = object_in(scenario, "training_arguments")
+    micro = as_count(arguments.get("per_device_train_batch_size"))
+    accumulation = as_count(arguments.get("gradient_accumulation_steps"))
     take("micro_batch", micro, "config: per_device_train_batch_size")
     take("gradient_accumulation", accumulation, "config: gradient_accumulation_steps")
-    take("sequence", _count(_object_in(scenario, "dataset_shapes").get("sequence_length")), "config: sequence_length")
-    take("steps_total", _number(scenario.get("max_steps")), "config: max_steps")
-    warmup = _number(scenario.get("warmup_steps"))
+    take("sequence", as_count(object_in(scenario, "dataset_shapes").get("sequence_length")), "config: sequence_length")
+    take("steps_total", as_number(scenario.get("max_steps")), "config: max_steps")
+    warmup = as_number(scenario.get("warmup_steps"))
     if warmup is not None:
         notes.append(f"{warmup:g} warm-up steps are left out of the rate")
     for name in ("bf16", "fp16"):
@@ -148,7 +146,7 @@ def _take_scenario(config: Mapping[str, Any], processes: int | None, take: _Take
 
 
 def _take_backend(config: Mapping[str, Any], environment: Mapping[str, Any], take: _Take, notes: list[str]) -> None:
-    backend = _object_in(config, "backend")
+    backend = object_in(config, "backend")
     if isinstance(backend.get("model"), str):
         take("model", backend["model"][:200], "config: backend.model")
     for name in ("dtype", "torch_dtype", "amp_dtype"):
@@ -169,18 +167,3 @@ def _take_backend(config: Mapping[str, Any], environment: Mapping[str, Any], tak
         take("count", len(ids.split(",")), f"config: device_ids {ids[:60]}")
     if isinstance(environment.get("gpu_count"), int):
         notes.append(f"the machine has {environment['gpu_count']} device(s), used or not")
-
-
-def _object_in(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under that name, or an empty one."""
-    found = of.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _count(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number.is_integer() and 0 < number < 1e15 else None

@@ -44,42 +44,42 @@ def tunemark_importers() -> Sequence[Importer]:
         ),
         Importer(
             name="moai",
-            log="tunemark_importers.moai:reader",
+            log="tunemark_importers.moai:MoaiReader",
             meaning="batch x block length, padding counted, of the whole job over host time, which in early formats "
             "ends before waiting for the device; the first step has its own line",
             description="logs of the tutorials for Moreh's MoAI platform",
         ),
         Importer(
             name="huggingface-log",
-            log="tunemark_importers.huggingface:reader",
+            log="tunemark_importers.huggingface:HuggingFaceReader",
             meaning="in the summary, samples of the whole job over train_runtime, including the first step; in a line, "
             "if enabled, all tokens over all time since the start",
             description="console logs of Hugging Face's Trainer, TRL and axolotl",
         ),
         Importer(
             name="torchtitan",
-            log="tunemark_importers.torchtitan:reader",
+            log="tunemark_importers.torchtitan:TorchtitanReader",
             meaning="slots since the last line, padding counted, over wall time, per device; the first line includes "
             "the first step",
             description="torchtitan's console log (tps, earlier wps)",
         ),
         Importer(
             name="torchtune",
-            log="tunemark_importers.torchtune:reader",
+            log="tunemark_importers.torchtune:TorchtuneReader",
             meaning="trained labels of one step, without padding and masked prompts, over its wall time, per device; "
             "the first step has a line like all others",
             description="torchtune's step lines, text and JSON lines",
         ),
         Importer(
             name="megatron",
-            log="tunemark_importers.megatron:reader",
+            log="tunemark_importers.megatron:MegatronReader",
             meaning="mean time of an iteration since the last line, after waiting for all ranks, and model TFLOP/s per "
             "GPU by its own formula; all slots of the global batch; the first line includes the first iteration",
             description="iteration lines of Megatron-LM, Megatron-Bridge and their forks",
         ),
         Importer(
             name="anything",
-            log="tunemark_importers.generic_log:reader",
+            log="tunemark_importers.generic_log:GenericLogReader",
             meaning="tokens per second as the program prints them; what they count is unknown",
             description="any other program's lines that print a rate with its unit",
             priority=-1,

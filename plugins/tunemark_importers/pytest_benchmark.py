@@ -6,14 +6,13 @@ Source: github.com/ionelmc/pytest-benchmark, `src/pytest_benchmark/stats.py` (Me
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.plugin.claims import Claim, ClaimedLayout, LoggedStep, LoggedSteps
-from tunemark_importers.json_documents import parse_json_object
+from tunemark.plugin.claims import Claim, LoggedStep, LoggedSteps
+from tunemark_importers.json_documents import as_count, as_number, object_in, parse_json_object, pop_layout
 
 MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it in a test"
 
@@ -21,7 +20,6 @@ _KIND = "what pytest-benchmark saves"
 # Schema versions of extra_info["tunemark"]: 1, the first.
 _SCHEMA = 1
 _MAX_CLAIMS = 1000
-_LAYOUT_FIELDS = frozenset(field.name for field in dataclasses.fields(ClaimedLayout))
 
 
 def is_document(head: str) -> bool:
@@ -33,14 +31,14 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     """One claim per benchmark of the fixture. Raises `BadData` if the JSON is broken or has none."""
     benchmarks = parse_json_object(text, source, _KIND).get("benchmarks")
     rows = [row for row in benchmarks if isinstance(row, dict)] if isinstance(benchmarks, list) else []
-    ours = [row for row in rows if _object_in(_object_in(row, "extra_info"), "tunemark")]
+    ours = [row for row in rows if object_in(object_in(row, "extra_info"), "tunemark")]
     if not ours:
         raise BadData(
             what=f"{source} is {_KIND}, and none of its {len(rows)} benchmarks is a training run",
             why="a run of the fixture `tunemark` has its facts in extra_info",
             next="save the benchmarks of tests that call `tunemark(...)`",
         )
-    known = [row for row in ours if _object_in(_object_in(row, "extra_info"), "tunemark").get("schema") == _SCHEMA]
+    known = [row for row in ours if object_in(object_in(row, "extra_info"), "tunemark").get("schema") == _SCHEMA]
     if not known:
         raise BadData(
             what=f"{source} was written by another version of tunemark",
@@ -53,8 +51,8 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
 
 
 def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...]) -> Claim:
-    extra = _object_in(row, "extra_info")
-    run = _object_in(extra, "tunemark")
+    extra = object_in(row, "extra_info")
+    run = object_in(extra, "tunemark")
     all_notes = list(notes)
     facts: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -67,16 +65,16 @@ def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...])
     for field, key in _TEXTS.items():
         take(field, _text(run.get(key)), f"extra_info: {key}")
     for field, key in _NUMBERS.items():
-        value = _number(run.get(key))
+        value = as_number(run.get(key))
         if value is not None and not math.isfinite(value):
             all_notes.append(f"{field} is {value} as stated")
         elif value is not None and value >= 0:
             take(field, value, f"extra_info: {key}")
     for field, key in _COUNTS.items():
-        take(field, _count(run.get(key)), f"extra_info: {key}")
+        take(field, as_count(run.get(key)), f"extra_info: {key}")
     take("tokens_per_s", _positive(extra.get("slot_tokens_per_s")), "extra_info: slot_tokens_per_s")
-    take("step_time_s", _positive(_object_in(row, "stats").get("mean")), "stats: mean of the rounds")
-    take("tokens_total", _positive(_object_in(run, "tokens").get("slots")), "extra_info: tokens.slots")
+    take("step_time_s", _positive(object_in(row, "stats").get("mean")), "stats: mean of the rounds")
+    take("tokens_total", _positive(object_in(run, "tokens").get("slots")), "extra_info: tokens.slots")
     take("train_s", _positive(run.get("interval_s")), "extra_info: interval_s")
     take("steps_done", _positive(run.get("steps_measured")), "extra_info: steps_measured")
     if run.get("simulated") is True:
@@ -84,11 +82,11 @@ def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...])
     verdict = _text(run.get("verdict"))
     if verdict and verdict != "valid":
         all_notes.append(f"its own verdict was {verdict}")
-    layout = {name: facts.pop(name) for name in _LAYOUT_FIELDS & facts.keys()}
+    layout = pop_layout(facts)
     name = _text(row.get("fullname")) or _text(row.get("name")) or id
     return Claim(
         id=name, source=source, tool="pytest-benchmark", meaning=MEANING,
-        counts="slots", scope="job", layout=ClaimedLayout(**layout), steps=_steps(row), origin=origin,
+        counts="slots", scope="job", layout=layout, steps=_steps(row), origin=origin,
         notes=tuple(all_notes),
         **facts,
     )  # fmt: skip
@@ -112,7 +110,7 @@ _COUNTS = {
 def _steps(row: Mapping[str, Any]) -> LoggedSteps:
     """The rounds as steps, each with its seconds; empty if the file was saved without them."""
     steps = LoggedSteps()
-    values = _object_in(row, "stats").get("data")
+    values = object_in(row, "stats").get("data")
     if isinstance(values, list):
         for at, value in enumerate(values, 1):
             if (seconds := _positive(value)) is not None:
@@ -121,25 +119,10 @@ def _steps(row: Mapping[str, Any]) -> LoggedSteps:
     return steps
 
 
-def _object_in(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under that name, or an empty one."""
-    found = of.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def _text(value: Any) -> str | None:
     return value[:200] if isinstance(value, str) and value else None
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def _positive(value: Any) -> float | None:
-    number = _number(value)
+    number = as_number(value)
     return number if number is not None and 0 < number < math.inf else None
-
-
-def _count(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number.is_integer() and 0 < number < 1e15 else None

@@ -162,7 +162,3 @@ class TorchtitanReader:
         }.items():
             self._runs.add_fact(field, value, text, line)
         return True
-
-
-def reader() -> TorchtitanReader:
-    return TorchtitanReader()

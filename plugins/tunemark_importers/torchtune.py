@@ -159,7 +159,3 @@ class TorchtuneReader:
             self._runs.add_fact("checkpointing", "full" if value.lower() == "true" else "none", words, line)
         elif key == "compile":
             self._runs.note(f"{words[:60]} (line {line})")
-
-
-def reader() -> TorchtuneReader:
-    return TorchtuneReader()

@@ -15,7 +15,7 @@ from typing import Any
 from tunemark.errors import TunemarkError
 from tunemark.plugin.descriptors import DeviceProcess, DeviceSample
 from tunemark.plugin.protocols import MonitorReader
-from tunemark_telemetry.amdsmi_program import AmdSmiProgramReader
+from tunemark_telemetry.amdsmi_program import AmdSmiProgramReader, list_causes
 from tunemark_telemetry.package_energy import find_energy_counter
 
 # Fields of `amdsmi_get_violation_status` for the current moment, and their meaning.
@@ -172,7 +172,7 @@ class AmdSmiLibraryReader:
             clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
             utilization=None if activity is None else activity / 100,
             memory_used_bytes=None if used_mb is None else int(used_mb) << 20,
-            throttle=_throttle(violations),
+            throttle=list_causes({word: _flag(violations, field) for field, word in _THROTTLE_CAUSES.items()}),
             power_capped=_flag(violations, _POWER_CAP),
             processes=None if processes is None else tuple(_process(p) for p in processes),
         )
@@ -189,13 +189,6 @@ class AmdSmiLibraryReader:
         if not isinstance(counted, (int, float)) or not isinstance(resolution, (int, float)) or not counted:
             return None, None, f"AMD SMI counts no energy on device {name}"
         return counted * resolution * 1e-6, None, None
-
-
-def _throttle(violations: Any) -> tuple[str, ...] | None:
-    known = {word: _flag(violations, field) for field, word in _THROTTLE_CAUSES.items()}
-    if all(flag is None for flag in known.values()):
-        return None
-    return tuple(word for word, flag in known.items() if flag)
 
 
 def _flag(violations: Any, field: str) -> bool | None:

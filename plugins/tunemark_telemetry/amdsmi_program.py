@@ -130,7 +130,7 @@ class AmdSmiProgramReader:
             clock_hz=None if clock_mhz is None else clock_mhz * 1e6,
             utilization=None if activity is None else activity / 100,
             memory_used_bytes=None if used is None else int(used) << 20,
-            throttle=_causes(flags),
+            throttle=list_causes(flags),
             power_capped=_to_bool(throttle.get(_POWER_CAP)),
             processes=None if processes is None else _processes(processes),
         )
@@ -183,7 +183,8 @@ def _to_bool(value: Any) -> bool | None:
     return {"ACTIVE": True, "NOT ACTIVE": False, True: True, False: False}.get(value) if value != "N/A" else None
 
 
-def _causes(flags: Mapping[str, bool | None]) -> tuple[str, ...] | None:
+def list_causes(flags: Mapping[str, bool | None]) -> tuple[str, ...] | None:
+    """The causes whose flag is set; None if no flag is known."""
     if all(flag is None for flag in flags.values()):
         return None
     return tuple(word for word, flag in flags.items() if flag)

@@ -27,7 +27,9 @@ from tunemark.plugin import (
 )
 from tunemark.plugin.catalog import load_object
 from tunemark.plugin.claims import LogLine
+from tunemark.plugin.protocols import CAPABILITIES, DatasetSource, Tokenizer
 from tunemark.testing.check import Check, fail_check, judge_check, pass_check, skip_check
+from tunemark_worker.capabilities import find_protocol_problems
 from tunemark_worker.contract import split_runtime
 
 # Characters of a name. On the command line, commas separate values, colons options and pluses strategies.
@@ -177,6 +179,7 @@ def _check_tokenizer(model: Model, subject: str) -> list[Check]:
         if tokenizer.vocab_size > vocabulary:
             problems.append(f"it has {tokenizer.vocab_size} ids, the model {vocabulary}")
         problems += _find_end_problems(tokenizer, alone)
+        problems += _find_call_problems(tokenizer, Tokenizer)
         if tokenizer.fingerprint() != load_tokenizer(model.tokenizer).fingerprint():
             problems.append("its fingerprint changes each time, so prepared tokens are never reused")
     except TunemarkError as error:
@@ -224,6 +227,7 @@ def _check_dataset(dataset: Dataset, subject: str, options: Mapping[str, str]) -
         if outside:
             problems.append(f"ids such as {outside[0]} lie outside the given vocabulary of 1000")
         problems += _find_padding(first)
+        problems += _find_call_problems(source, DatasetSource)
         facts = source.facts()
         if not isinstance(facts, Mapping):
             problems.append(f"facts() returned {facts!r}")
@@ -266,7 +270,7 @@ def _check_strategy(strategy: Strategy, subject: str, catalog: Catalog) -> Check
 
 
 def _check_device(device: Device, subject: str, catalog: Catalog) -> Check:
-    problems = _find_runtime_problems(device.runtime)
+    problems = [*_find_runtime_problems(device.runtime), *_find_call_problems(device, Device)]
     try:
         sizes = list(device.accelerators())
         names = [a.name for a in sizes]
@@ -300,6 +304,11 @@ def _find_accelerator_problems(a: Accelerator, device: Device) -> list[str]:
     if device.accelerator(a.name) is None:
         problems.append(f"it offers size {a.name!r}, but accelerator() does not find it")
     return problems
+
+
+def _find_call_problems(found: object, protocol: type) -> list[str]:
+    """Methods of a protocol, or of one of its capabilities, that cannot be called as tunemark calls them."""
+    return find_protocol_problems(found, protocol, CAPABILITIES[protocol])
 
 
 def _call_or_error(call: Callable[[], Any]) -> Any:

@@ -34,7 +34,19 @@ from tunemark_worker import linux_proc
 from tunemark_worker.contract import TokenFile
 
 PLUGIN_CHECKS = ("import", "interface", "lazy", "speed", "quiet", "hooks", "processes")
-NAMES = (*PLUGIN_CHECKS, "name", "facts", "tokenizer", "recount", *MEASURES, "run", "honesty", "parity", "kill")
+NAMES = (
+    *PLUGIN_CHECKS,
+    "name",
+    "facts",
+    "capabilities",
+    "tokenizer",
+    "recount",
+    *MEASURES,
+    "run",
+    "honesty",
+    "parity",
+    "kill",
+)
 # Number of parameters above which a model is only built, on the meta device: training takes minutes and gigabytes.
 MAX_TRAINED_PARAMETERS = 60_000_000
 # Number of parameters up to which a model needs no garbage collection after its checks.
@@ -111,7 +123,7 @@ class Kit:
 
     def _check_names(self, offer: Offer) -> list[str]:
         answer = offer.answer
-        names = ["name", "facts"]
+        names = ["name", "facts", *(["capabilities"] if _runtime_kind(offer) else [])]
         if isinstance(answer, Model):
             names += ["tokenizer"] if answer.tokenizer else []
             names += _measures_of(answer)
@@ -140,6 +152,8 @@ class Kit:
                 yield from check_facts(offer, self._catalog, self._options)
             if isinstance(offer.answer, Dataset) and self._wants("recount"):
                 yield check_recount(offer.answer, self._catalog, self._options)
+        if self._wants("capabilities"):
+            yield from self._check_capabilities(folder)
         if any(self._wants(name) for name in MEASURES):
             yield from self._check_models(folder)
         yield from self._check_runs(RunChecks(self._catalog, folder))
@@ -182,6 +196,26 @@ class Kit:
             yield check_orphans("processes", subject, imported.left, "its import and its hooks")
         else:
             yield skip_check("processes", subject, "this host has no /proc to look for processes in")
+
+    # -- the methods of its runtimes
+
+    def _check_capabilities(self, folder: Path) -> Iterator[Check]:
+        """Whether the worker can call the runtimes as it will; one worker imports them all."""
+        offers = [o for o in self._offers if _runtime_kind(o)]
+        words = [word for offer in offers for word in (_runtime_kind(offer), str(offer.answer.runtime))]
+        try:
+            code = copy_code(words[1::2], folder)
+        except Exception as error:  # a module is missing, which the facts' check reports
+            for offer in offers:
+                yield skip_check("capabilities", subject_of(offer), f"{type(error).__name__}: {error}")
+            return
+        command = [sys.executable, "-m", "tunemark_worker.capabilities", *words]
+        ended = _run_limited(command, {"PYTHONPATH": str(code.folder)}, folder, IMPORT_LIMIT_S)
+        found = dict(json.loads(line) for line in (folder / "out.log").read_text().splitlines() if line[:1] == "[")
+        for offer in offers:
+            problems = found.get(offer.answer.runtime, [f"the worker did not get this far: {ended}"])
+            good = f"{offer.answer.runtime} has the methods of its protocol, and no other arguments than theirs"
+            yield judge_check("capabilities", subject_of(offer), problems, good)
 
     # -- the arithmetic of its models
 
@@ -365,6 +399,13 @@ def _resolve(
         why="a name is an entry point of the group `tunemark`, a distribution with one, or an offered name",
         next=did_you_mean(target, known).partition(" There is:")[0] + "; see `tunemark list plugins`",
     )
+
+
+def _runtime_kind(offer: Offer) -> str:
+    """What kind of runtime an offer names; empty if it names none."""
+    kinds = {"tunemark_devices": "device", "tunemark_models": "model", "tunemark_strategies": "strategy"}
+    is_loaded = getattr(offer.answer, "runtime", None) is not None and not getattr(offer.answer, "is_search", False)
+    return kinds.get(offer.hook, "") if is_loaded else ""
 
 
 def _measures_of(model: Model) -> tuple[str, ...]:

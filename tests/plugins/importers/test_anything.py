@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tunemark.plugin.claims import Claim, LogLine
-from tunemark_importers.generic_log import reader
+from tunemark_importers.generic_log import GenericLogReader
 
 _FIXTURE = Path(__file__).parents[2] / "fixtures/importers/anything.txt"
 
 
 def _claim(text: str) -> Claim | None:
-    read = reader()
+    read = GenericLogReader()
     for number, line in enumerate(text.splitlines(), 1):
         read.read(LogLine(number, line))
     return next(iter(read.claims()), None)

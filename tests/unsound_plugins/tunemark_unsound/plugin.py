@@ -7,7 +7,7 @@ from typing import Any
 
 from tunemark_example.plugin import Toy
 
-from tunemark.plugin import Architecture, Dataset, Device, Model, TokenizerSpec, hookimpl
+from tunemark.plugin import Architecture, Dataset, Device, Model, Strategy, TokenizerSpec, hookimpl
 
 BYTES = TokenizerSpec(name="bytes", loader="tunemark_example.text:ByteTokenizer")
 FAULTS = {
@@ -79,3 +79,9 @@ def tunemark_datasets() -> Sequence[Dataset]:
 @hookimpl
 def tunemark_devices() -> Sequence[Device]:
     return [Toy("unsound-lying", "tunemark_example.runtime:ToyAsyncLying")]
+
+
+@hookimpl
+def tunemark_strategies() -> Sequence[Strategy]:
+    runtime = "tunemark_unsound.runtime:WrongClip"
+    return [Strategy(name="unsound-clip", runtime=runtime, description="clips nothing it is given", distributed=False)]

@@ -12,6 +12,7 @@ import torch
 from tunemark_worker import training_loop
 from tunemark_worker.batches import Batch, TokenCounts
 from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.no_strategy import NoStrategy
 from tunemark_worker.precision import parameter_dtype
 
 # The original function, which one of the faults replaces.
@@ -66,3 +67,10 @@ class Model(torch.nn.Module):
 def _count_padding(batches: Any) -> TokenCounts:
     counted = COUNT(batches)
     return TokenCounts(counted.slots, counted.slots, counted.trained)
+
+
+class WrongClip(NoStrategy):
+    """A strategy whose `clip` cannot be called with a norm."""
+
+    def clip(self, parameters: Any) -> torch.Tensor:
+        return torch.zeros(())

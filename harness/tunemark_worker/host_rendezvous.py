@@ -18,7 +18,7 @@ POLL_S = 0.5
 _MEETING_S = 300.0
 
 
-class HostMeeting:
+class HostRendezvous:
     """One host's part of the meeting."""
 
     def __init__(self, job: Dict[str, Any], folder: str, node: int, wait: Callable[[float, str], None]) -> None:
