@@ -79,8 +79,10 @@ def test_the_order_of_sizes_is_nothing() -> None:
     assert rate(speedup_laws.fit_laws(data, "strong"), 32) == rate(speedup_laws.fit_laws(data[::-1], "strong"), 32)
 
 
-def test_all_rates_times_a_thousand_change_the_rate_of_one_unit_alone() -> None:
-    data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), (1, 2, 4, 8, 16))
+# From a smallest size above 1 the derivatives of its own speed-up are rounding errors, which must not widen the band.
+@pytest.mark.parametrize("sizes", [(1, 2, 4, 8, 16), (4, 8, 16, 32, 64)])
+def test_all_rates_times_a_thousand_change_the_rate_of_one_unit_alone(sizes: Sequence[float]) -> None:
+    data = noisy(usl(0.05, 0.002), 0.02, np.random.default_rng(1), sizes)
     scaled = [SizeObservations(units, tuple(x + math.log(1000) for x in logs)) for units, logs in data]
     before, after = (speedup_laws.fit_laws(each, "strong") for each in (data, scaled))
     assert astuple(rate(after, 32)) == pytest.approx([1000 * x for x in astuple(rate(before, 32))], rel=1e-6)
