@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import tunemark.plugin
 from tunemark.plugin import INTERFACE
 from tunemark.plugin.reference import interface_members, make_pages
 
@@ -50,6 +51,19 @@ def test_nothing_that_was_promised_is_gone() -> None:
     for name, lines in record["promised"].items():
         added = set(now[name]) - set(lines)
         assert not [line for line in added if line.endswith("(must be given)")], name
+
+
+def test_the_page_of_the_second_interface_names_what_exists() -> None:
+    page = (_DOCS / "plugin-interface-2.md").read_text()
+    types = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", page.partition("## Fields")[0], re.MULTILINE)
+    assert len(types) == 15
+    assert [new for old, new in types if not hasattr(tunemark.plugin, new) or hasattr(tunemark.plugin, old)] == []
+    members = {line.partition("(")[0].split()[0] for lines in interface_members().values() for line in lines}
+    named = re.findall(r"^\| [^|]+ \| `(\w+)[^|]*` \| `(\w+)[^|]*` \|$", page, re.MULTILINE)
+    assert len(named) == 17
+    # A method whose argument alone has another name keeps its own.
+    assert [new for old, new in named if new not in members and new != "start_waiting"] == []
+    assert [old for old, new in named if old in members and old not in (new, "watch")] == []
 
 
 def test_the_guide_names_the_interfaces_version() -> None:
