@@ -159,7 +159,7 @@ def measured(
     from tunemark.predict.plan_conversion import convert_plan
     from tunemark.predict.search_problem import make_search_problem
     from tunemark.runner.measure import run_experiment
-    from tunemark.runner.sweep import RunObserver
+    from tunemark.runner.observer import RunObserver
 
     catalog = Catalog()
     flags: dict[str, Any] = {

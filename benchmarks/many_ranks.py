@@ -105,7 +105,7 @@ def write_records(folder: Path, ranks: int) -> None:
     for step in range(STEPS + 1):
         slots, content, trained = (n // ranks for n in counts[step % len(counts)])
         time.sleep(max(0.0, began_s + (step + 1) / STEPS_PER_S - time.monotonic()))
-        fields = {"slots": slots, "content": content, "trained": trained, "targets": trained, "loss_sum": 4.0 * trained}
+        fields = {"slots": slots, "content": content, "trained": trained, "loss_sum": 4.0 * trained}
         write("step", step=step, **fields, gradient_norm=1.0, learning_rate=1e-4, synced=True, marks=None)
         now_s = time.monotonic()
         write("edge", window=step + 1, steps=step + 1, synced=True, second_s=now_s, witness_s=now_s)
@@ -119,7 +119,10 @@ def follow(ranks: int) -> dict[str, float]:
     from tunemark.experiment import make_experiment, make_grid_points, make_plans
     from tunemark.plugin import Catalog
     from tunemark.results import Store
-    from tunemark.runner.sweep import RunObserver, prepare_runs, run_sweep
+    from tunemark.runner.observer import RunObserver
+    from tunemark.runner.preparation import prepare_runs
+    from tunemark.runner.session import Session
+    from tunemark.runner.sweep import run_sweep
 
     catalog = Catalog()
     with tempfile.TemporaryDirectory() as folder:
@@ -133,13 +136,14 @@ def follow(ranks: int) -> dict[str, float]:
             if row["kind"] == "end":
                 ends.append(float(row["instant_s"]))
 
-        watch = RunObserver(record=record)
-        ready = prepare_runs(plans, store, watch, Simulated())  # type: ignore[arg-type]
+        session = Session(
+            store=store, catalog=catalog, timeout_s=60.0, launching=Simulated(), observer=RunObserver(record=record),
+            redo=False,
+        )  # fmt: skip
+        ready = prepare_runs(plans, session)
         before = resource.getrusage(resource.RUSAGE_SELF)
         began_s = time.monotonic()
-        (result,) = run_sweep(
-            ready, store, catalog, repeats=1, redo=False, timeout_s=60.0, calibrate=False, watch=watch
-        )
+        (result,) = run_sweep(ready, session)
         after = resource.getrusage(resource.RUSAGE_SELF)
         assert result.status == "ok", result.findings
         return {

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from tunemark.results.measurement import Measurement, read_measurement
-from tunemark.runner.verification import VERIFICATION_TOLERANCE, relative_difference
+from tunemark.runner.verification import relative_difference
 from tunemark_worker.contract import HEADER_BYTES, Assignment, TokenFile, token_file_offsets
+from tunemark_worker.precision import PRECISIONS
 
 ROOT = Path(__file__).parents[3]
 FAMILIES = ("mistral-tiny", "llama-2-tiny", "gpt2-tiny", "gemma-2-tiny")
@@ -123,7 +124,7 @@ def _assert_equal(run: Run, ours: Measurement, one: Mapping[tuple[str, str, str]
     norm = relative_difference(ours.gradient_norms, theirs.gradient_norms)
     assert loss is not None, run
     assert norm is not None, run
-    assert max(loss, norm) <= VERIFICATION_TOLERANCE[a.precision], (run, loss, norm)
+    assert max(loss, norm) <= PRECISIONS[a.precision].tolerance, (run, loss, norm)
     # The whole job's tokens, each counted once.
     assert ours.steps == theirs.steps, run
 
