@@ -1,0 +1,52 @@
+"""A session's runs: what is searched, refused and derived before any device is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunemark.errors import BadExperiment
+from tunemark.experiment import derive_plan, make_experiment, make_grid_points, make_plans
+from tunemark.plugin import Catalog
+from tunemark.predict import layout_choice
+from tunemark.runner import measure
+from tunemark.runner.observer import RunObserver
+
+CATALOG = Catalog()
+
+
+def _plans(**settings: Any) -> Any:
+    experiment = make_experiment({"model": "mistral-tiny", "dataset": "synthetic", "device": "cpu:1", **settings})
+    return experiment, make_plans(make_grid_points(experiment), CATALOG)
+
+
+def test_a_layout_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, swept = [], []
+    search = layout_choice.search_layouts
+    monkeypatch.setattr(layout_choice, "search_layouts", lambda *a, **k: asked.append(a) or search(*a, **k))
+    monkeypatch.setattr(measure, "run_sweep", lambda ready, session: swept.extend(ready) or [])
+    experiment, plans = _plans(strategy="auto:trials=0", steps=4, store=str(tmp_path))
+    measure.run_experiment(experiment, plans, CATALOG, RunObserver())
+    assert len(asked) == 1
+    (ready,) = swept
+    assert (ready.plan.run_id, ready.plan.strategy.name) == (plans[0].run_id, "none")
+    assert ready.search is not None
+
+
+def test_every_run_is_refused_before_any_layout_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+    monkeypatch.setattr(measure, "choose_layout", lambda *a: tried.append(a))
+    settings = {"strategy": ["auto:trials=1", "none"], "steps": 4, "store": str(tmp_path), "python": "/no/such/python"}
+    with pytest.raises(BadExperiment):
+        measure.run_experiment(*_plans(**settings), CATALOG, RunObserver())
+    assert not tried
+
+
+def test_a_derived_plan_is_what_its_settings_would_give() -> None:
+    _, (plan,) = _plans(steps=9, micro_batch=2, global_batch=8)
+    _, (wanted,) = _plans(steps=9, micro_batch=4, global_batch=8)
+    assert derive_plan(plan, CATALOG, micro_batch=4) == wanted
+    assert plan.with_spec(steps=5).spec.steps == 5
+    assert plan.with_spec(steps=5).run_id == _plans(steps=5, micro_batch=2, global_batch=8)[1][0].run_id
