@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from tunemark.units import GIB
 
@@ -59,24 +58,20 @@ class Chip:
     note: str = ""
 
 
-class _Table(msgspec.Struct, forbid_unknown_fields=True):
-    texts: dict[str, str]
-    unconfirmed: dict[str, str]
-    interconnects: dict[str, Any]
-    chips: list[dict[str, Any]]
-
-
 @functools.cache
 def read_chip_table() -> tuple[tuple[Chip, ...], Mapping[str, str]]:
     """All chips; and chips without an entry, with the reason."""
-    raw = Path(__file__).with_name("chips.toml").read_bytes()
-    table = msgspec.toml.decode(raw, type=_Table)
+    if sys.version_info >= (3, 11):
+        import tomllib  # only where a chip is looked up
+    else:
+        import tomli as tomllib
+    table = tomllib.loads(Path(__file__).with_name("chips.toml").read_text(encoding="utf-8"))
     # A text may name another one: {name}.
     texts: dict[str, str] = {}
-    for name, text in table.texts.items():
+    for name, text in table["texts"].items():
         texts[name] = text.format_map(texts)
-    links = {name: Interconnect(**_fill(each, texts)) for name, each in table.interconnects.items()}
-    return tuple(_make_chip(_fill(each, texts), links) for each in table.chips), table.unconfirmed
+    links = {name: Interconnect(**_fill(each, texts)) for name, each in table["interconnects"].items()}
+    return tuple(_make_chip(_fill(each, texts), links) for each in table["chips"]), table["unconfirmed"]
 
 
 def _make_chip(entry: dict[str, Any], links: Mapping[str, Interconnect]) -> Chip:
