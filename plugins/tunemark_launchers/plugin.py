@@ -12,26 +12,18 @@ from tunemark.plugin.hooks import hookimpl
 def tunemark_launchers() -> Sequence[Launcher]:
     from tunemark_launchers import nodes, ray_launcher, slurm
 
+    offered = (
+        ("nodes", "NodesLauncher", nodes, "this host and others, on each of which the user types one command"),
+        ("slurm", "SlurmLauncher", slurm, "a Slurm batch job for each attempt"),
+        ("ray", "RayLauncher", ray_launcher, "a Ray placement group for each attempt"),
+    )
     return [
         Launcher(
-            name="nodes",
-            loader="tunemark_launchers.nodes:NodesLauncher",
-            description="this host and others, on each of which the user types one command",
-            options=nodes.OPTIONS,
+            name=name,
+            loader=f"{module.__name__}:{launcher}",
+            description=description,
+            options=module.OPTIONS,
             is_remote=True,
-        ),
-        Launcher(
-            name="slurm",
-            loader="tunemark_launchers.slurm:SlurmLauncher",
-            description="a Slurm batch job for each attempt",
-            options=slurm.OPTIONS,
-            is_remote=True,
-        ),
-        Launcher(
-            name="ray",
-            loader="tunemark_launchers.ray_launcher:RayLauncher",
-            description="a Ray placement group for each attempt",
-            options=ray_launcher.OPTIONS,
-            is_remote=True,
-        ),
+        )
+        for name, launcher, module, description in offered
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tunemark.plugin.descriptors import DeviceState, ToolReading
 from tunemark_moai import table_cells
-from tunemark_moai.tables import BorderedTable, TableKind, TableRow
+from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_last
 from tunemark_moai.terminal_text import UnreadableOutput
 from tunemark_moai.versions import parse_versions
 
@@ -23,10 +23,7 @@ ACCELERATOR_TABLE = TableKind(
 
 def parse_status(tables: Sequence[BorderedTable]) -> ToolReading:
     """The last table of accelerators. The version is the MoAI framework's, not the platform's."""
-    found = [table for table in tables if table.kind is ACCELERATOR_TABLE]
-    if not found:
-        raise UnreadableOutput(what="there is no such table", expected="the table of ap-smi")
-    last = found[-1]
+    last = find_last(tables, ACCELERATOR_TABLE, "the table of ap-smi")
     versions = parse_versions(last.titles)
     devices: dict[int, DeviceState] = {}
     for row in last.rows:

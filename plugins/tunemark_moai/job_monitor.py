@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from tunemark.errors import TunemarkError
+from tunemark.plugin.descriptors import TELEMETRY_FILE
 from tunemark_moai.device_status import read_devices
 from tunemark_moai.moreh_smi import read_physical_devices
 from tunemark_moai.parallel_configuration import ParallelConfiguration
@@ -27,8 +28,6 @@ from tunemark_moai.training_log import JobPhase, parse_messages, read_training_l
 
 # The output of a job, in its folder.
 LOG_NAMES = ("stdout.log", "stderr.log")
-# The samples, in the same folder; one JSON object per line.
-SAMPLES_NAME = "telemetry.jsonl"
 _POLL_S = 0.2
 _WAITING: tuple[JobPhase, ...] = ("waiting for a process", "waiting in the queue")
 # Bytes read from each end of a large log; the platform writes its messages at the beginning and the end.
@@ -153,7 +152,7 @@ class MoaiJobMonitor(AbstractContextManager["MoaiJobMonitor"]):
             except (TunemarkError, UnreadableOutput) as error:
                 row["failure"] = error.what
                 self._failures += 1
-            with open(self._folder / SAMPLES_NAME, "a", encoding="utf-8") as file:
+            with open(self._folder / TELEMETRY_FILE, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             if self._stopped.wait(self._sample_s):
                 return

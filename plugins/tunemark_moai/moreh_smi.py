@@ -12,7 +12,7 @@ from datetime import datetime
 
 from tunemark.plugin.descriptors import DeviceState, ProcessState
 from tunemark_moai import table_cells
-from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_tables
+from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_last, find_tables
 from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
 from tunemark_moai.versions import parse_versions
 
@@ -93,7 +93,7 @@ class PhysicalDevices:
 
 def parse_status(tables: Sequence[BorderedTable]) -> SmiStatus:
     """The last table of devices, and the processes that follow it."""
-    last = _last(tables, DEVICE_TABLE, "a table of devices")
+    last = find_last(tables, DEVICE_TABLE, "a table of devices")
     following = [t for t in tables[tables.index(last) + 1 :] if t.kind is PROCESS_TABLE]
     versions = parse_versions(last.titles)
     devices = tuple(_device(row) for row in last.rows)
@@ -120,7 +120,7 @@ def read_physical_devices(text: str) -> PhysicalDevices:
 
 def parse_physical_devices(tables: Sequence[BorderedTable]) -> PhysicalDevices:
     """The last table of physical devices."""
-    last = _last(tables, PHYSICAL_DEVICE_TABLE, "a table of `moreh-smi -p`")
+    last = find_last(tables, PHYSICAL_DEVICE_TABLE, "a table of `moreh-smi -p`")
     return PhysicalDevices(at=parse_timestamp(last.before), parts=tuple(_physical_device(row) for row in last.rows))
 
 
@@ -192,10 +192,3 @@ def _physical_device(row: TableRow) -> PhysicalDevice:
         memory_utilization=table_cells.parse_fraction(row, "mem util", sign=True),
         memory_used_fraction=table_cells.parse_fraction(row, "mem usage", sign=True),
     )
-
-
-def _last(tables: Sequence[BorderedTable], kind: TableKind, expected: str) -> BorderedTable:
-    found = [table for table in tables if table.kind is kind]
-    if not found:
-        raise UnreadableOutput(what="there is no such table", expected=expected)
-    return found[-1]

@@ -177,21 +177,19 @@ def tunemark_strategies() -> Sequence[Strategy]:
             distributed=False,
             layout=StrategyLayout(degree="single"),
         ),
-        Strategy(
-            name="auto",
-            runtime="tunemark_moai.runtime:AdvancedParallelization",
-            description="the platform's advanced parallelization; it chooses what is not pinned",
-            options=_ARGUMENTS,
-            devices=("moai",),
-            distributed=False,
-        ),
-        Strategy(
-            name="manual",
-            runtime="tunemark_moai.runtime:AdvancedParallelization",
-            description="the same with every argument pinned",
-            options=_ARGUMENTS,
-            devices=("moai",),
-            distributed=False,
+        *(
+            Strategy(
+                name=name,
+                runtime="tunemark_moai.runtime:AdvancedParallelization",
+                description=description,
+                options=_ARGUMENTS,
+                devices=("moai",),
+                distributed=False,
+            )
+            for name, description in (
+                ("auto", "the platform's advanced parallelization; it chooses what is not pinned"),
+                ("manual", "the same with every argument pinned"),
+            )
         ),
     ]
 

@@ -19,37 +19,27 @@ _STARRED_INTEGER = re.compile(r"(?:(\\?\*)\s*)?([0-9]{1,15})")
 
 
 def parse_text(row: TableRow, column: str) -> str | None:
-    """Free text."""
-    return _cell(row, column)
+    """Free text; None where the cell is empty or a dash, or the table has no such column."""
+    cell = row.cells.get(column, "")
+    return None if cell in ("", "-") else cell
 
 
 def parse_flavor(row: TableRow, column: str) -> str | None:
     """A flavor, which may be one of a group: `Small.64GB`, or `small mg1`."""
-    cell = _cell(row, column)
-    if cell is not None and not _FLAVOR.fullmatch(cell):
-        raise _unreadable(row, column, "a flavor like `4xLarge.2048GB`, or a dash")
-    return cell
+    found = _match(row, column, _FLAVOR, "a flavor like `4xLarge.2048GB`")
+    return found and found[0]
 
 
 def parse_location(row: TableRow, column: str) -> tuple[str | None, int | None]:
     """A host and the index of the device on it: `back01:0`."""
-    cell = _cell(row, column)
-    if cell is None:
-        return None, None
-    found = _LOCATION.fullmatch(cell)
-    if not found:
-        raise _unreadable(row, column, "a place like `back01:0`, or a dash")
-    return found.group(1), int(found.group(2))
+    found = _match(row, column, _LOCATION, "a place like `back01:0`")
+    return (found[1], int(found[2])) if found else (None, None)
 
 
 def parse_integer(row: TableRow, column: str) -> int | None:
     """A whole number."""
-    cell = _cell(row, column)
-    if cell is None:
-        return None
-    if not _INTEGER.fullmatch(cell):
-        raise _unreadable(row, column, "a whole number, or a dash")
-    return int(cell)
+    found = _match(row, column, _INTEGER, "a whole number")
+    return int(found[0]) if found else None
 
 
 def parse_starred_integer(row: TableRow, column: str) -> tuple[int, bool]:
@@ -57,47 +47,38 @@ def parse_starred_integer(row: TableRow, column: str) -> tuple[int, bool]:
     found = _STARRED_INTEGER.fullmatch(row.cells[column])
     if not found:
         raise _unreadable(row, column, "a whole number, with or without a star before it")
-    return int(found.group(2)), found.group(1) is not None
+    return int(found[2]), found[1] is not None
 
 
 def parse_mebibytes(row: TableRow, column: str) -> int | None:
     """A size in MiB; the cell must contain the unit."""
-    cell = _cell(row, column)
-    if cell is None:
-        return None
-    found = _MEBIBYTES.fullmatch(cell)
-    if not found:
-        raise _unreadable(row, column, "a size in MiB like `65520 MiB`, or a dash")
-    return int(found.group(1).replace(",", ""))
+    found = _match(row, column, _MEBIBYTES, "a size in MiB like `65520 MiB`")
+    return int(found[1].replace(",", "")) if found else None
 
 
 def parse_fraction(row: TableRow, column: str, *, sign: bool) -> float | None:
     """A percentage as a fraction. sign: the cell must contain % because the header does not."""
-    cell = _cell(row, column)
-    if cell is None:
-        return None
-    found = _PERCENTAGE.fullmatch(cell)
-    if not found or (sign and not found.group(2)):
-        raise _unreadable(row, column, "per cent like `53 %`, or a dash" if sign else "per cent like `53`, or a dash")
+    expected = "per cent like `53 %`" if sign else "per cent like `53`"
+    found = _match(row, column, _PERCENTAGE, expected)
+    if found and sign and not found[2]:
+        raise _unreadable(row, column, f"{expected}, or a dash")
     # Division keeps a whole percentage exact: 0.29, not 0.29000000000000004.
-    return float(found.group(1)) / 100
+    return float(found[1]) / 100 if found else None
 
 
 def parse_celsius(row: TableRow, column: str) -> float | None:
     """A temperature in degrees Celsius; the cell must contain the unit."""
-    cell = _cell(row, column)
-    if cell is None:
-        return None
-    found = _CELSIUS.fullmatch(cell)
-    if not found:
-        raise _unreadable(row, column, "a temperature like `43 C`, or a dash")
-    return float(found.group(1))
+    found = _match(row, column, _CELSIUS, "a temperature like `43 C`")
+    return float(found[1]) if found else None
 
 
-def _cell(row: TableRow, column: str) -> str | None:
-    """The cell's text; None where it is empty or a dash, or the table has no such column."""
-    cell = row.cells.get(column, "")
-    return None if cell in ("", "-") else cell
+def _match(row: TableRow, column: str, pattern: re.Pattern[str], expected: str) -> re.Match[str] | None:
+    """The match of the whole cell; None where it is unknown."""
+    cell = parse_text(row, column)
+    found = None if cell is None else pattern.fullmatch(cell)
+    if cell is not None and not found:
+        raise _unreadable(row, column, f"{expected}, or a dash")
+    return found
 
 
 def _unreadable(row: TableRow, column: str, expected: str) -> UnreadableOutput:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, strip_markup
 
@@ -70,6 +70,14 @@ def find_tables(lines: Sequence[TerminalLine], kinds: Sequence[TableKind]) -> li
     return reader.finish()
 
 
+def find_last(tables: Sequence[BorderedTable], kind: TableKind, expected: str) -> BorderedTable:
+    """The last table of a kind; `UnreadableOutput` where there is none."""
+    found = [table for table in tables if table.kind is kind]
+    if not found:
+        raise UnreadableOutput(what="there is no such table", expected=expected)
+    return found[-1]
+
+
 def has_border(line: TerminalLine) -> bool:
     """Whether a line contains a border of a table."""
     return _BORDER_IN_LINE.search(line.text) is not None
@@ -80,11 +88,9 @@ def has_border(line: TerminalLine) -> bool:
 
 @dataclass(kw_only=True, slots=True)
 class _OpenTable:
-    kind: TableKind
-    before: tuple[TerminalLine, ...]
-    titles: tuple[TerminalLine, ...]
-    header: TerminalLine
-    columns: tuple[str, ...]
+    """A table whose rows are being read. head: it without them."""
+
+    head: BorderedTable
     rows: list[TableRow] = field(default_factory=list)
     borders: int = 0
     is_closed: bool = False
@@ -124,12 +130,7 @@ class _TableReader:
     def _border(self, line: TerminalLine) -> None:
         if not self.table:
             return
-        if self.foreign_line:
-            raise UnreadableOutput(
-                what="there is a line in the table that is not part of it",
-                line=self.foreign_line,
-                expected=_describe_row(self.table),
-            )
+        self._refuse_foreign_line(self.table)
         self.table.borders += 1
         # The first border is below the header, so the second one ends a table without rows.
         self.table.is_closed = bool(self.table.rows) or self.table.borders > 1
@@ -146,13 +147,9 @@ class _TableReader:
         kind = self._kind(words)
         if kind:
             self._close()
-            self.table = _OpenTable(
-                kind=kind,
-                before=tuple(self.other_lines),
-                titles=tuple(self.titles),
-                header=line,
-                columns=words,
-            )
+            before, titles = tuple(self.other_lines), tuple(self.titles)
+            head = BorderedTable(kind=kind, before=before, titles=titles, header=line, columns=words, rows=())
+            self.table = _OpenTable(head=head)
             self.other_lines, self.titles = [], []
         elif self.table and not self.foreign_line:
             self.table.rows += [
@@ -161,14 +158,18 @@ class _TableReader:
             self.table.is_closed = False
         elif len(cells) == 1:
             self.titles.append(TerminalLine(number=line.number, text=cells[0]))
-        elif self.table and self.foreign_line:
+        else:
+            if self.table:
+                self._refuse_foreign_line(self.table)
+            raise self._unknown(line, words)
+
+    def _refuse_foreign_line(self, table: _OpenTable) -> None:
+        if self.foreign_line:
             raise UnreadableOutput(
                 what="there is a line in the table that is not part of it",
                 line=self.foreign_line,
-                expected=_describe_row(self.table),
+                expected=_describe_row(table),
             )
-        else:
-            raise self._unknown(line, words)
 
     def _other(self, line: TerminalLine) -> None:
         if self.table and self.table.is_closed:
@@ -184,19 +185,9 @@ class _TableReader:
         if self.table:
             done = self.table
             if not done.rows and not done.is_closed:
-                raise UnreadableOutput(
-                    what="the table ends after its header", line=done.header, expected="its rows, or its last border"
-                )
-            self.done.append(
-                BorderedTable(
-                    kind=done.kind,
-                    before=done.before,
-                    titles=done.titles,
-                    header=done.header,
-                    columns=done.columns,
-                    rows=tuple(done.rows),
-                )
-            )
+                expected = "its rows, or its last border"
+                raise UnreadableOutput(what="the table ends after its header", line=done.head.header, expected=expected)
+            self.done.append(replace(done.head, rows=tuple(done.rows)))
         self.table, self.foreign_line = None, None
 
     def _kind(self, words: tuple[str, ...]) -> TableKind | None:
@@ -209,7 +200,7 @@ class _TableReader:
         """The rows in one line: several where line breaks were lost, so that two bars are adjacent."""
         assert self.table
         pieces = line.text.strip().split("||")
-        count = len(self.table.columns)
+        count = len(self.table.head.columns)
         whole = [f"|{piece.strip('|')}|" for piece in pieces]
         if len(pieces) > 1 and all(len(_cells(piece)) == count for piece in whole):
             return whole
@@ -228,10 +219,10 @@ class _TableReader:
 def _match_cells(table: _OpenTable, line: TerminalLine) -> TableRow:
     """A row's cells by column; the `verbatim` column takes the surplus cells, joined by bars."""
     cells = _cells(line.text, keep=True)
-    columns = table.columns
+    columns = table.head.columns
     extra = len(cells) - len(columns)
-    if extra > 0 and table.kind.verbatim in columns:
-        at = columns.index(table.kind.verbatim)
+    if extra > 0 and table.head.kind.verbatim in columns:
+        at = columns.index(table.head.kind.verbatim)
         cells[at : at + extra + 1] = ["|".join(cells[at : at + extra + 1])]
     if len(cells) != len(columns):
         raise UnreadableOutput(
@@ -243,7 +234,7 @@ def _match_cells(table: _OpenTable, line: TerminalLine) -> TableRow:
 
 
 def _describe_row(table: _OpenTable) -> str:
-    return f"a row of {len(table.columns)} cells between bars ({', '.join(table.columns)}), or a border"
+    return f"a row of {len(table.head.columns)} cells between bars ({', '.join(table.head.columns)}), or a border"
 
 
 # -- one line

@@ -157,12 +157,3 @@ def read_stderr_tail(folder: Path) -> str:
 def last_stderr_line(folder: Path) -> str:
     lines = [line.strip() for line in read_stderr_tail(folder).splitlines() if line.strip()]
     return lines[-1][:500] if lines else "stderr is empty"
-
-
-def count_oom_kills() -> int:
-    """Number of processes killed by the kernel's OOM killer on this host so far; 0 if unknown."""
-    try:
-        with open("/proc/vmstat") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0

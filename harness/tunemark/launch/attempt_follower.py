@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tunemark.launch.attempt_end import AttemptEnd, AttemptRemains, count_oom_kills, decide_end, format_ranks
+from tunemark.launch.attempt_end import AttemptEnd, AttemptRemains, decide_end, format_ranks
 from tunemark.launch.records import read_record
 from tunemark.plugin import JobSpec, StartedJob
 from tunemark_worker.contract import records_file_name, stacks_file_name
+from tunemark_worker.linux_proc import count_oom_kills
 
 # Seconds between two polls of the records: looks live to a user, and costs the host almost nothing.
 POLL_S = 0.05

@@ -23,8 +23,8 @@ import psutil
 from tunemark.errors import TunemarkError
 from tunemark.plugin import Accelerator, Catalog, Device, DeviceProcess, HasMonitor, MonitorReader
 from tunemark.plugin.catalog import load_object
+from tunemark.plugin.descriptors import TELEMETRY_FILE
 
-TELEMETRY_FILE = "telemetry.jsonl"
 # Seconds between two samples, and the environment variable that overrides it; 0 turns sampling off.
 SAMPLE_S = 1.0
 SAMPLE_S_VARIABLE = "TUNEMARK_TELEMETRY_S"

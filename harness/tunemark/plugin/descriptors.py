@@ -510,6 +510,10 @@ class DeviceProcess:
     memory_bytes: int | None = None
 
 
+# The samples of an attempt's devices, in its folder: one JSON object per line.
+TELEMETRY_FILE = "telemetry.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceSample:
     """One device at one moment; None where a value is not available.

@@ -1,6 +1,6 @@
 """Samples of a device's vendor library during a job, summarized over the timed part of that job.
 
-The parent process writes them (`telemetry.jsonl` in the attempt's folder), about one per second, on CLOCK_MONOTONIC of
+The parent process writes them (TELEMETRY_FILE in the attempt's folder), about one per second, on CLOCK_MONOTONIC of
 the same host as the records' instants. Energy is a difference of counters, never data-sheet power times time.
 """
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TELEMETRY_FILE = "telemetry.jsonl"
+from tunemark.plugin.descriptors import TELEMETRY_FILE
+
 # Two samples at the ends and one between: with fewer, most of the result is linear interpolation at the ends.
 MIN_SAMPLES = 3
 

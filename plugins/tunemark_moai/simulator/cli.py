@@ -61,7 +61,9 @@ def _up(args: argparse.Namespace) -> int:
     for tool in tools:
         stub = folder / "bin" / tool
         python = "{} -S -m tunemark_moai.simulator.tools {}".format(shlex.quote(sys.executable), tool)
-        variables = "TUNEMARK_MOAI_SIM={} PYTHONPATH={}".format(shlex.quote(str(folder)), shlex.quote(str(packages)))
+        variables = "{}={} PYTHONPATH={}".format(
+            sim.SIMULATOR_VARIABLE, shlex.quote(str(folder)), shlex.quote(str(packages))
+        )
         stub.write_text('#!/bin/sh\n{} exec {} "$@"\n'.format(variables, python))
         stub.chmod(0o755)
     print("export {}={}".format(sim.SIMULATOR_VARIABLE, shlex.quote(str(folder))))

@@ -9,26 +9,18 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from tunemark_moai.flavor_table import DEVICE_MIB
 from tunemark_moai.simulator import state as sim
-from tunemark_moai.simulator.state import (
-    VERSIONS,
-    edit_state,
-    find_holding_processes,
-    flavor_hardware,
-    get_behaviour,
-    read_state,
-)
 
 _IN_USE = "The model cannot be switched while the {} is in use."
 
 
 def main(words: Sequence[str]) -> int:
     tool, arguments = words[0], list(words[1:])
-    now = read_state()
-    time.sleep(get_behaviour(now, "latency_s"))
+    now = sim.read_state()
+    time.sleep(sim.get_behaviour(now, "latency_s"))
     kind = "switch" if tool == "moreh-switch-model" else "smi"
-    how = get_behaviour(now, kind)
+    how = sim.get_behaviour(now, kind)
     if how == "hang":
-        print("Current {}: ".format(VERSIONS[now["version"]].name), end="", flush=True)
+        print("Current {}: ".format(sim.VERSIONS[now["version"]].name), end="", flush=True)
         time.sleep(1e6)
     if kind == "smi" and how == "die":
         print("Segmentation fault (core dumped)", file=sys.stderr)
@@ -37,7 +29,7 @@ def main(words: Sequence[str]) -> int:
         print("| ##@ |\n|?|")
         return 0
     {"moreh-smi": _moreh_smi, "moreh-switch-model": _switch_model, "ap-smi": _ap_smi}[tool](now, arguments)
-    return int(get_behaviour(read_state(), "exit_code"))
+    return int(sim.get_behaviour(sim.read_state(), "exit_code"))
 
 
 # -- moreh-smi
@@ -63,14 +55,14 @@ def _moreh_smi(now: Dict[str, Any], arguments: List[str]) -> None:
 
 def format_status(now: Dict[str, Any], only: Optional[int] = None) -> str:
     """The status table, followed by the table of processes if there are any."""
-    version = VERSIONS[now["version"]]
+    version = sim.VERSIONS[now["version"]]
     rows, processes = [], []
     for device in now["devices"]:
         if only is not None and device["id"] != only:
             continue
-        jobs = find_holding_processes(now, device["id"])
+        jobs = sim.find_holding_processes(now, device["id"])
         used = sum(job["memory_mib"] for job in jobs)
-        total = flavor_hardware(device["flavor"])[0] * DEVICE_MIB
+        total = sim.flavor_hardware(device["flavor"])[0] * DEVICE_MIB
         state = ["{} MiB".format(used), "{} MiB".format(total), "100 %"] if jobs else ["-", "-", "-"]
         rows.append([_device_cell(now, device), version.name, device["flavor"], *state])
         for job in jobs:
@@ -89,9 +81,10 @@ def format_physical_devices(now: Dict[str, Any]) -> str:
     """The table of physical devices behind the busy accelerators."""
     rows: List[List[str]] = []
     for device in now["devices"]:
-        jobs = find_holding_processes(now, device["id"])
-        for i in range(flavor_hardware(device["flavor"])[0] if jobs else 0):
-            share = 100 * sum(job["memory_mib"] for job in jobs) // (flavor_hardware(device["flavor"])[0] * DEVICE_MIB)
+        jobs = sim.find_holding_processes(now, device["id"])
+        devices = sim.flavor_hardware(device["flavor"])[0]
+        for i in range(devices if jobs else 0):
+            share = 100 * sum(job["memory_mib"] for job in jobs) // (devices * DEVICE_MIB)
             place = "back{:02d}:{}".format(1 + i // 8, i % 8)
             rows.append([str(i), place, "{} C".format(50 + i % 7), "59 C", "100 %", "33 %", "{} %".format(share)])
     header = ["Dev", "Location", "Dev Temp", "Mem Temp", "Dev Util", "Mem Util", "Mem Usage"]
@@ -116,16 +109,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: st
 
 
 def _device_cell(now: Dict[str, Any], device: Dict[str, Any]) -> str:
-    star = device["id"] == now["default"] and not get_behaviour(now, "unmarked")
+    star = device["id"] == now["default"] and not sim.get_behaviour(now, "unmarked")
     return "{} {}".format("*" if star else " ", device["id"])
 
 
 def _accelerator_name(now: Dict[str, Any]) -> str:
-    return VERSIONS[now["version"]].name
+    return sim.VERSIONS[now["version"]].name
 
 
 def _reset() -> bool:
-    with edit_state() as state:
+    with sim.edit_state() as state:
         had = bool(state["jobs"])
         state["jobs"] = []
     return had
@@ -133,7 +126,7 @@ def _reset() -> bool:
 
 def _change_devices(arguments: List[str]) -> None:
     what, number = arguments[0], int(arguments[1]) if len(arguments) > 1 else None
-    with edit_state() as state:
+    with sim.edit_state() as state:
         ids = [d["id"] for d in state["devices"]]
         done = ""
         if what == "--switch" and number in ids:
@@ -156,10 +149,10 @@ def _change_devices(arguments: List[str]) -> None:
 
 def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
     name = _accelerator_name(now)
-    if find_holding_processes(now, now["default"]):
+    if sim.find_holding_processes(now, now["default"]):
         print(_IN_USE.format(name))
         return
-    if get_behaviour(now, "switch") == "unknown_menu":
+    if sim.get_behaviour(now, "switch") == "unknown_menu":
         print("Choose one of the sizes below, by its letter\n[a] Small.64GB\n[b] Medium.128GB\n> ", end="", flush=True)
         sys.stdin.readline()
         return
@@ -170,22 +163,22 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
     while True:
         names = sim.list_flavors(now["version"])
         for i, flavor in enumerate(names, 1):
-            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default_device(read_state())["flavor"] else ""))
+            print("{}. {}{}".format(i, flavor, "  *" if flavor == _default_device(sim.read_state())["flavor"] else ""))
         print("\nSelection (1-{}, q, Q): ".format(len(names)), end="", flush=True)
         typed = sys.stdin.readline()
         if not typed:
-            if get_behaviour(read_state(), "eof") == "hang":
+            if sim.get_behaviour(sim.read_state(), "eof") == "hang":
                 time.sleep(1e6)
             return
         word = typed.strip()
         if word in ("q", "Q"):
             return
         if word.isdigit() and 1 <= int(word) <= len(names):
-            if get_behaviour(now, "switch") == "die":
+            if sim.get_behaviour(now, "switch") == "die":
                 sys.exit(1)
             _select_flavor(int(word))
             continue
-        how = get_behaviour(read_state(), "invalid_input")
+        how = sim.get_behaviour(sim.read_state(), "invalid_input")
         if how == "exit":
             return
         if how == "message":
@@ -193,15 +186,15 @@ def _switch_model(now: Dict[str, Any], arguments: List[str]) -> None:
 
 
 def _select_flavor(number: int) -> None:
-    with edit_state() as state:
+    with sim.edit_state() as state:
         names = sim.list_flavors(state["version"])
         wanted = names[number - 1]
-        how = get_behaviour(state, "switch")
+        how = sim.get_behaviour(state, "switch")
         _default_device(state)["flavor"] = names[number % len(names)] if how == "wrong_flavor" else wanted
         version = state["version"]
     if how != "silent":
         word = "flavor" if version == "24.2.0" else "model"
-        print('The {} {} is successfully switched to  "{}".\n'.format(VERSIONS[version].name, word, wanted))
+        print('The {} {} is successfully switched to  "{}".\n'.format(sim.VERSIONS[version].name, word, wanted))
 
 
 def _default_device(state: Dict[str, Any]) -> Dict[str, Any]:
@@ -214,11 +207,11 @@ def _default_device(state: Dict[str, Any]) -> Dict[str, Any]:
 
 def _ap_smi(now: Dict[str, Any], arguments: List[str]) -> None:
     rows = []
-    for job in find_holding_processes(now, 0):
+    for job in sim.find_holding_processes(now, 0):
         flavor = job.get("flavor", "flavor-default-8")
-        share = 100 * job["memory_mib"] // (flavor_hardware(flavor)[0] * DEVICE_MIB)
+        share = 100 * job["memory_mib"] // (sim.flavor_hardware(flavor)[0] * DEVICE_MIB)
         rows.append(["0", "1779", flavor, str(max(1, share)), "100"])
-    idle = get_behaviour(now, "idle_ap")
+    idle = sim.get_behaviour(now, "idle_ap")
     if not rows and idle == "empty":
         return
     if not rows and idle == "row":

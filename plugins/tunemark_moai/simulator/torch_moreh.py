@@ -12,14 +12,7 @@ from datetime import datetime
 from typing import Any, Dict, List, Optional
 
 from tunemark_moai.flavor_table import DEVICE_MIB
-from tunemark_moai.simulator.state import (
-    VERSIONS,
-    edit_state,
-    find_holding_processes,
-    flavor_hardware,
-    get_behaviour,
-    read_state,
-)
+from tunemark_moai.simulator import state as sim
 
 _CHOICES = {
     "pipeline_parallel": (True, False),
@@ -44,7 +37,7 @@ def install(torch: Any) -> Any:
         ("options", options),
         ("simulated", True),
         ("simulated_device", "cpu"),
-        ("simulated_version", read_state()["version"]),
+        ("simulated_version", sim.read_state()["version"]),
         ("acquire", platform.acquire),
     ):
         setattr(moreh, name, value)
@@ -108,8 +101,8 @@ class _ProgramPlatform:
         """Acquire the accelerator, once; wait while it is not available."""
         if self._device is not None:
             return
-        state = read_state()
-        version = VERSIONS[state["version"]]
+        state = sim.read_state()
+        version = sim.VERSIONS[state["version"]]
         if self._arguments is not None:
             self._log("Got DBs from backend for auto config.")
         device = state["default"]
@@ -125,7 +118,7 @@ class _ProgramPlatform:
         self._log("Requesting resources for {} from the server...".format(version.name))
         self._wait_for_process(device, version.name)
         self._wait_in_queue(version.name)
-        with edit_state() as state:
+        with sim.edit_state() as state:
             job = state["next_job"]
             state["next_job"] += 1
             state["jobs"].append(
@@ -140,12 +133,12 @@ class _ProgramPlatform:
             )
         self._device = device
         atexit.register(_release)
-        nodes = flavor_hardware(self._flavor)[1]
+        nodes = sim.flavor_hardware(self._flavor)[1]
         self._log("Initializing the worker daemon for {}".format(version.name))
         for i in range(1, nodes + 1):
             self._log("[{}/{}] Connecting to resources on the server (192.0.2.{}:24155)...".format(i, nodes, i))
         self._log("Establishing links to the resources...")
-        time.sleep(get_behaviour(state, "prepare_s"))
+        time.sleep(sim.get_behaviour(state, "prepare_s"))
         self._log("{} is ready to use.".format(version.name))
         if version.numbered:
             self._log("Moreh Version: {}".format(state["version"]))
@@ -155,8 +148,8 @@ class _ProgramPlatform:
         """What the platform does in a step apart from computing."""
         self.acquire()
         self._steps += 1
-        state = read_state()
-        if self._steps == get_behaviour(state, "lost_at_step"):
+        state = sim.read_state()
+        if self._steps == sim.get_behaviour(state, "lost_at_step"):
             self._log(
                 "The connection to the server has been lost. Please contact technical support if the problem persists.",
                 "error",
@@ -170,7 +163,7 @@ class _ProgramPlatform:
     def _wait_for_process(self, device: int, name: str) -> None:
         has_printed = False
         while True:
-            found = find_holding_processes(read_state(), device)
+            found = sim.find_holding_processes(sim.read_state(), device)
             if not found:
                 return
             if not has_printed:
@@ -188,7 +181,7 @@ class _ProgramPlatform:
     def _wait_in_queue(self, name: str) -> None:
         began = time.monotonic()
         has_printed = False
-        while time.monotonic() - began < get_behaviour(read_state(), "queue_s"):
+        while time.monotonic() - began < sim.get_behaviour(sim.read_state(), "queue_s"):
             if not has_printed:
                 self._log(
                     "Not enough resources are currently available for {}. All resources in the system are being used "
@@ -200,18 +193,18 @@ class _ProgramPlatform:
             time.sleep(0.05)
 
     def _search_configuration(self, state: Dict[str, Any]) -> Dict[str, Any]:
-        devices, nodes = flavor_hardware(self._flavor)
-        chosen = _select_configuration(self._arguments or {}, VERSIONS[state["version"]].has_low_precision, devices)
+        devices, nodes = sim.flavor_hardware(self._flavor)
+        chosen = _select_configuration(self._arguments or {}, sim.VERSIONS[state["version"]].has_low_precision, devices)
         candidates = 16 + 6 * nodes
         self._log("The number of candidates is {}.".format(candidates))
         self._log("Parallel Graph Compile start...")
-        time.sleep(get_behaviour(state, "compile_s"))
-        self._log("Elapsed Time to compile all candidates = {} [ms]".format(get_behaviour(state, "compile_ms")))
+        time.sleep(sim.get_behaviour(state, "compile_s"))
+        self._log("Elapsed Time to compile all candidates = {} [ms]".format(sim.get_behaviour(state, "compile_ms")))
         self._log("Parallel Graph Compile finished.")
         self._log("The number of possible candidates is {}.".format(candidates // 4))
         self._log("SelectBestGraphFromCandidates start...")
         self._log(
-            "Elapsed Time to compute cost for survived candidates = {} [ms]".format(get_behaviour(state, "cost_ms"))
+            "Elapsed Time to compute cost for survived candidates = {} [ms]".format(sim.get_behaviour(state, "cost_ms"))
         )
         self._log("SelectBestGraphFromCandidates finished.")
         self._log("Configuration for parallelism is selected.")
@@ -222,11 +215,11 @@ class _ProgramPlatform:
         return chosen
 
     def _allocate_memory(self, state: Dict[str, Any], parameters: int, distributed: bool) -> None:
-        devices = flavor_hardware(self._flavor)[0]
+        devices = sim.flavor_hardware(self._flavor)[0]
         needed = _BYTES_PER_PARAMETER * parameters // (devices if distributed else 1) + _FIXED_BYTES
-        limit, how = get_behaviour(state, "device_memory_bytes"), get_behaviour(state, "oom")
+        limit, how = sim.get_behaviour(state, "device_memory_bytes"), sim.get_behaviour(state, "oom")
         if how == "always" or (how == "auto" and needed > limit):
-            name = VERSIONS[state["version"]].name
+            name = sim.VERSIONS[state["version"]].name
             raise RuntimeError(
                 "Error Code 4: OUT_OF_MEMORY\n"
                 "Moreh solution has detected that the application requires more memory than what is currently "
@@ -234,7 +227,7 @@ class _ProgramPlatform:
                 ">> Memory requested : {} bytes\n>> Memory available : {} bytes\n"
                 "Please reduce the batch size of the application.".format(name, max(needed, limit + 1), limit)
             )
-        with edit_state() as now:
+        with sim.edit_state() as now:
             for job in now["jobs"]:
                 if job["pid"] == os.getpid():
                     whole = needed * devices if distributed else needed
@@ -242,7 +235,7 @@ class _ProgramPlatform:
 
     def _log(self, words: str, level: str = "info") -> None:
         stamp = ""
-        if VERSIONS[read_state()["version"]].stamped:
+        if sim.VERSIONS[sim.read_state()["version"]].stamped:
             stamp = datetime.now().strftime("[%Y-%m-%d %H:%M:%S.%f")[:-3] + "] "
         print("{}[{}] {}".format(stamp, level, words), flush=True)
 
@@ -271,5 +264,5 @@ def _select_configuration(arguments: Dict[str, Any], has_low_precision: bool, de
 
 
 def _release() -> None:
-    with edit_state() as state:
+    with sim.edit_state() as state:
         state["jobs"] = [job for job in state["jobs"] if job["pid"] != os.getpid()]
