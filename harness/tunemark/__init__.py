@@ -12,11 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tunemark.analysis.scaling_types import Scaling
-    from tunemark.experiment import Plan
+    from tunemark.experiment import Experiment, GridPoint, Plan
     from tunemark.experiment.scaling_batches import ScalingMode
+    from tunemark.plugin import Catalog
     from tunemark.runner.measure import ExperimentResults
     from tunemark.runner.observer import RunObserver
 
@@ -38,21 +40,13 @@ def run(
     """
     # Imported on call, because `tunemark --help` imports this package too.
     from tunemark.errors import BadExperiment
-    from tunemark.experiment import make_experiment, make_grid_points, make_plans
+    from tunemark.experiment import make_experiment, make_grid_points
     from tunemark.plugin import Catalog
-    from tunemark.runner.measure import run_experiment
-    from tunemark.runner.observer import RunObserver
 
-    catalog = Catalog()
     parsed = make_experiment(settings, experiment)
     if parsed.dry_run:
         raise BadExperiment(what="run(dry_run=True) would measure nothing", next="use tunemark.plan to get the plans")
-    results = run_experiment(parsed, make_plans(make_grid_points(parsed), catalog), catalog, watch or RunObserver())
-    if results.is_interrupted:
-        raise KeyboardInterrupt
-    if results.not_reported is not None:
-        raise results.not_reported
-    return results
+    return _measure(parsed, make_grid_points(parsed), Catalog(), watch)
 
 
 def scale(
@@ -62,10 +56,8 @@ def scale(
     size. Takes and raises what `run` does; `tunemark.analysis.scaling.compute_scalings` does it for finished runs."""
     from tunemark.analysis.scaling import compute_scalings
     from tunemark.errors import BadExperiment
-    from tunemark.experiment import assign_scaling_batches, make_experiment, make_grid_points, make_plans
+    from tunemark.experiment import assign_scaling_batches, make_experiment, make_grid_points
     from tunemark.plugin import Catalog
-    from tunemark.runner.measure import run_experiment
-    from tunemark.runner.observer import RunObserver
 
     catalog = Catalog()
     parsed = make_experiment(settings, experiment)
@@ -76,12 +68,22 @@ def scale(
     if mode not in ("strong", "weak"):
         raise BadExperiment(what=f"there is no scaling mode {mode!r}", next="mode='strong' or mode='weak'")
     selected, _ = assign_scaling_batches(make_grid_points(parsed), catalog, mode)
-    results = run_experiment(parsed, make_plans(selected, catalog), catalog, watch or RunObserver())
+    return compute_scalings(_measure(parsed, selected, catalog, watch).runs, mode)
+
+
+def _measure(
+    experiment: Experiment, points: Sequence[GridPoint], catalog: Catalog, watch: RunObserver | None
+) -> ExperimentResults:
+    from tunemark.experiment import make_plans
+    from tunemark.runner.measure import run_experiment
+    from tunemark.runner.observer import RunObserver
+
+    results = run_experiment(experiment, make_plans(points, catalog), catalog, watch or RunObserver())
     if results.is_interrupted:
         raise KeyboardInterrupt
     if results.not_reported is not None:
         raise results.not_reported
-    return compute_scalings(results.runs, mode)
+    return results
 
 
 def plan(experiment: str | Path | None = None, **settings: Any) -> list[Plan]:

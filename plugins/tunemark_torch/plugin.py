@@ -6,6 +6,7 @@ A CPU's peak FLOP/s are not stated here: the worker measures them on the machine
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -148,10 +149,11 @@ class CudaDevice:
         return [some for size in range(1, len(chips) + 1) if (some := make_gpu_accelerator(chips, size))]
 
     def accelerator(self, size: str) -> Accelerator | None:
-        return (
-            make_gpu_accelerator(self._visible_chips(), int(size)) or _absent_gpus(int(size))
-            if _is_count(size)
-            else None
+        if not _is_count(size):
+            return None
+        # GPUs on a machine that has none can be planned, but not run on.
+        return make_gpu_accelerator(self._visible_chips(), int(size)) or Accelerator(
+            name=size, chip="GPU", chips=int(size), memory_bytes=None, oversubscribed=True, is_present=False
         )
 
     def default_size(self) -> str:
@@ -175,17 +177,14 @@ class CudaDevice:
     def monitor_target(self, accelerator: Accelerator) -> MonitorTarget | None:
         """The vendor's monitoring library, and the GPUs that the job sees."""
         is_nvidia = not self._is_rocm and bool(_nvidia_smi() or _nvidia_device_files(self._root))
-        listed = next((self._environment[v] for v in self._visibility(is_nvidia) if v in self._environment), None)
+        # The first variable that is set applies.
+        variables = ("CUDA_VISIBLE_DEVICES",) if is_nvidia else _AMD_VISIBILITY_VARIABLES
+        listed = next((self._environment[v] for v in variables if v in self._environment), None)
         size = int(accelerator.name)
         names = [str(i) for i in range(size)]
         if listed is not None:
             names = [name.strip() for name in listed.split(",") if name.strip()][:size]
         return MonitorTarget(monitor="nvml" if is_nvidia else "amdsmi", devices=tuple(names)) if names else None
-
-    @staticmethod
-    def _visibility(is_nvidia: bool) -> tuple[str, ...]:
-        """The variables that restrict which GPUs a job sees; the first one that is set applies."""
-        return ("CUDA_VISIBLE_DEVICES",) if is_nvidia else _AMD_VISIBILITY_VARIABLES
 
     def remote_accelerator(self, size: str) -> Accelerator | None:
         """A number of GPUs, or hosts x GPUs per host."""
@@ -196,10 +195,8 @@ class CudaDevice:
         size, nodes = _devices_and_hosts(accelerator)
         if not strategy.distributed and size != 1:
             raise _single_process_error(strategy, f"{size} GPUs", "a process drives one GPU")
-        options = {"gpus": size}
-        return LaunchConfig(
-            processes=size, threads=4, environment={"OMP_NUM_THREADS": "4"}, options=options, nodes=nodes
-        )
+        own = {"OMP_NUM_THREADS": "4"}
+        return LaunchConfig(processes=size, threads=4, environment=own, options={"gpus": size}, nodes=nodes)
 
     def drives(self, chip: str) -> bool:
         return find_chip(chip).vendor == ("AMD" if self._is_rocm else "NVIDIA")
@@ -229,6 +226,16 @@ def tunemark_devices() -> Sequence[Device]:
     return [CpuDevice(), CudaDevice(), CudaDevice(is_rocm=True)]
 
 
+_mesh_strategy = functools.partial(
+    Strategy,
+    runtime=_MESH,
+    combined_runtime=_MESH,
+    can_save=True,
+    refusal=layout_checks.refusal,
+    minimum_versions={"torch": "2.6"},
+)
+
+
 # Long: one entry for each strategy.
 @hookimpl
 def tunemark_strategies() -> Sequence[Strategy]:
@@ -252,10 +259,8 @@ def tunemark_strategies() -> Sequence[Strategy]:
             can_save=True,
             refusal=layout_checks.refusal,
         ),
-        Strategy(
+        _mesh_strategy(
             name="fsdp",
-            runtime=_MESH,
-            combined_runtime=_MESH,
             description="torch's FSDP2: weights, gradients and optimizer states in shards, gathered layer by layer",
             options={"reshard": "true: gather again for backward (the default); false: keep what forward gathered"},
             layout=StrategyLayout(
@@ -266,14 +271,9 @@ def tunemark_strategies() -> Sequence[Strategy]:
                 settings=layout_checks.layout_settings,
             ),
             can_evaluate=True,
-            can_save=True,
-            refusal=layout_checks.refusal,
-            minimum_versions={"torch": "2.6"},
         ),
-        Strategy(
+        _mesh_strategy(
             name="tp",
-            runtime=_MESH,
-            combined_runtime=_MESH,
             description="tensor parallel: each process holds some of the heads and a part of each MLP",
             options={"sequence_parallel": "true: between blocks each process holds a part of the sequence (false)"},
             layout=StrategyLayout(
@@ -284,15 +284,10 @@ def tunemark_strategies() -> Sequence[Strategy]:
                 settings=layout_checks.layout_settings,
             ),
             can_evaluate=True,
-            can_save=True,
             data_ranks=layout_checks.one_data_rank,
-            refusal=layout_checks.refusal,
-            minimum_versions={"torch": "2.6"},
         ),
-        Strategy(
+        _mesh_strategy(
             name="pp",
-            runtime=_MESH,
-            combined_runtime=_MESH,
             description="pipeline parallel: each process holds some of the layers",
             options={
                 "schedule": "one of " + ", ".join(layout_checks.SCHEDULES) + " (1f1b)",
@@ -308,9 +303,6 @@ def tunemark_strategies() -> Sequence[Strategy]:
             ),
             data_ranks=layout_checks.one_data_rank,
             micro_batches=layout_checks.micro_batches_to_fill,
-            can_save=True,
-            refusal=layout_checks.refusal,
-            minimum_versions={"torch": "2.6"},
         ),
         Strategy(
             name="auto",
@@ -329,11 +321,6 @@ def tunemark_strategies() -> Sequence[Strategy]:
 
 def _is_count(size: str) -> bool:
     return re.fullmatch(r"[1-9][0-9]*", size) is not None
-
-
-def _absent_gpus(size: int) -> Accelerator:
-    """GPUs on a machine that has none: they can be planned, but not run on."""
-    return Accelerator(name=str(size), chip="GPU", chips=size, memory_bytes=None, oversubscribed=True, is_present=False)
 
 
 def _remote_accelerator(size: str, chip: str) -> Accelerator | None:
@@ -423,13 +410,16 @@ def make_gpu_accelerator(chips: list[tuple[str, int | None]], size: int) -> Acce
     )
 
 
-def _nvidia_smi() -> list[tuple[str, int | None]]:
-    question = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+def _ask(*question: str) -> str:
+    """What a program prints; nothing where it is missing, fails or hangs."""
     try:
-        answer = subprocess.run(question, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(question, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return parse_nvidia_smi(answer)
+        return ""
+
+
+def _nvidia_smi() -> list[tuple[str, int | None]]:
+    return parse_nvidia_smi(_ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"))
 
 
 def parse_nvidia_smi(answer: str) -> list[tuple[str, int | None]]:
@@ -451,12 +441,7 @@ def _amd_topology_nodes(root: Path) -> list[tuple[str, int | None]]:
 
 
 def _amd_smi() -> list[tuple[str, int | None]]:
-    question = ["amd-smi", "static", "--asic", "--vram", "--json"]
-    try:
-        answer = subprocess.run(question, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return parse_amd_smi(answer)
+    return parse_amd_smi(_ask("amd-smi", "static", "--asic", "--vram", "--json"))
 
 
 def parse_amd_smi(answer: str) -> list[tuple[str, int | None]]:

@@ -83,22 +83,14 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
         return [_device(device) for _, device in sorted(catalog.devices().items())]
     if kind == "models":
         return [_model(model) for _, model in sorted(catalog.models().items())]
-    if kind == "datasets":
-        return [
-            {"name": name, **_facts(d, "description", "options", "needs_tokenizer", "roles")}
-            for name, d in sorted(catalog.datasets().items())
-        ]
-    if kind == "strategies":
-        return [
-            {"name": name, **_facts(s, "description", "options", "distributed")}
-            for name, s in sorted(catalog.strategies().items())
-        ]
-    if kind == "launchers":
-        return [
-            {"name": name, **_facts(each, "description", "options"), "elsewhere": each.is_remote}
-            for name, each in sorted(catalog.launchers().items())
-        ]
-    return _plugins(catalog)
+    if kind == "plugins":
+        return _plugins(catalog)
+    found: Mapping[str, Any] = getattr(catalog, kind)()
+    own = {"datasets": ("needs_tokenizer", "roles"), "strategies": ("distributed",)}.get(kind, ())
+    rows = [{"name": name, **_facts(each, "description", "options", *own)} for name, each in sorted(found.items())]
+    for row in rows if kind == "launchers" else ():
+        row["elsewhere"] = found[row["name"]].is_remote
+    return rows
 
 
 def _facts(found: object, *names: str) -> dict[str, Any]:

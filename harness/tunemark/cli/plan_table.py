@@ -5,11 +5,13 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
+from operator import attrgetter
 from typing import Any
 
 from tunemark.experiment import Plan, RunSpec
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.markdown import markdown_table
+from tunemark.plugin import Accelerator
 from tunemark.units import format_gib, format_giga
 
 
@@ -28,43 +30,31 @@ def plan_row(plan: Plan) -> dict[str, Any]:
         "run_id": plan.run_id,
         **asdict(plan.spec),
         "tokenizer": plan.model.tokenizer.name if plan.model.tokenizer else None,
-        "chip": accelerator.chip,
-        "chips": accelerator.chips,
-        "memory_bytes": accelerator.memory_bytes,
+        **_read(accelerator, "chip", "chips", "memory_bytes"),
         "peak_flops": dict(accelerator.peak_flops),
-        "oversubscribed": accelerator.oversubscribed,
-        "is_present": accelerator.is_present,
-        "is_simulated": accelerator.is_simulated,
+        **_read(accelerator, "oversubscribed", "is_present", "is_simulated"),
         "accelerator_source": accelerator.source,
-        "nodes": accelerator.nodes,
-        "parts": accelerator.parts,
-        "part_memory_bytes": accelerator.part_memory_bytes,
+        **_read(accelerator, "nodes", "parts", "part_memory_bytes"),
         "memory_floor_distributed_bytes": _floor_per_memory(plan),
         "processes": plan.launch.processes,
         "threads": plan.launch.threads,
-        "data_ranks": plan.data_ranks,
-        "gradient_accumulation": plan.gradient_accumulation,
-        "tokens_per_step": plan.tokens_per_step,
-        "parameters": plan.parameters,
-        "trainable_parameters": plan.trainable_parameters,
-        "flops_per_token": plan.flops_per_token,
-        "hardware_flops_per_token": plan.hardware_flops_per_token,
+        **_read(plan, "data_ranks", "gradient_accumulation", "tokens_per_step", "parameters", "trainable_parameters"),
+        **_read(plan, "flops_per_token", "hardware_flops_per_token"),
         "axes": [asdict(axis) for axis in plan.axes],
-        "flops_per_token_full_attention": plan.flops_per_token_full_attention,
-        "memory_floor_bytes": plan.memory_floor_bytes,
+        **_read(plan, "flops_per_token_full_attention", "memory_floor_bytes"),
         "notes": list(plan.notes),
     }
+
+
+def _read(found: Plan | Accelerator, *names: str) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}
 
 
 _IDENTITY_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "model": lambda p: p.spec.model,
     "dataset": lambda p: p.spec.dataset,
     "tokenizer": lambda p: p.model.tokenizer.name if p.model.tokenizer else "none",
-    "device": lambda p: p.spec.device,
-    "size": lambda p: p.spec.size,
-    "strategy": lambda p: p.spec.strategy,
-    "precision": lambda p: p.spec.precision,
-    "batching": lambda p: p.spec.batching,
+    **{name: attrgetter(f"spec.{name}") for name in ("device", "size", "strategy", "precision", "batching")},
 }
 
 _COST_COLUMNS: dict[str, Callable[[Plan], str]] = {

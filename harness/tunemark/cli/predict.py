@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 ENGINES = ("analytic", "simulated")
+_UNKNOWN = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,24 +106,20 @@ def _predict_plan(plan: Plan) -> dict[str, Any]:
     from tunemark.predict.calibration import predict_calibrated
     from tunemark.predict.search_problem import make_hardware_model
 
-    spec, empty = plan.spec, dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
+    spec = plan.spec
     facts = {"id": plan.run_id, "model": spec.model, "device": f"{spec.device}:{spec.size}", "strategy": spec.strategy}
     if plan.strategy.is_search:
-        return {**facts, **empty, "reason": "strategy auto is predicted by `tunemark plan --strategy auto`"}
+        return {**facts, **_UNKNOWN, "reason": "strategy auto is predicted by `tunemark plan --strategy auto`"}
     found = convert_plan(plan)
     if isinstance(found, str):
-        return {**facts, **empty, "reason": found}
+        return {**facts, **_UNKNOWN, "reason": found}
     work, layout = found
     try:
         ground = make_hardware_model(plan, layout.ranks, None)
     except BadExperiment as error:
-        return {**facts, **empty, "reason": " ".join(str(error).split())}
-    assumptions = [ground.source, *ground.facts.assumptions]
-    return {
-        **facts,
-        **_figures(predict_calibrated(work, layout, ground.facts, ground.mechanisms)),
-        "assumptions": assumptions,
-    }
+        return {**facts, **_UNKNOWN, "reason": " ".join(str(error).split())}
+    figures = _figures(predict_calibrated(work, layout, ground.facts, ground.mechanisms))
+    return {**facts, **figures, "assumptions": [ground.source, *ground.facts.assumptions]}
 
 
 # Figures of the formulas that a simulation replaces.
@@ -138,8 +135,7 @@ def _merge(row: Mapping[str, Any], found: Simulation | SimulationFailed) -> dict
     names = {"flops", "communicated_bytes", "memory_bytes"}
     if isinstance(found, SimulationFailed):
         kept = {name: row[name] for name in ("id", "model", "device", "strategy")}
-        empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
-        return {**kept, "engine": "simulated", **empty, "reason": f"not simulated: {found.why}"}
+        return {**kept, "engine": "simulated", **_UNKNOWN, "reason": f"not simulated: {found.why}"}
     merged = {name: value for name, value in row.items() if name not in (*_REPLACED, "reason", "engine")}
     if "reason" in row:
         # Only the step time is missing.
@@ -178,15 +174,9 @@ def _row_prediction(one: ConvertedRow | UnconvertibleRow) -> dict[str, Any]:
     from tunemark.predict.published_rows import UnconvertibleRow, format_layout
 
     if isinstance(one, UnconvertibleRow):
-        empty = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
-        return {"id": one.id, **empty, "reason": one.reason}
-    predicted = one.predict()
-    return {
-        "id": one.id,
-        **_figures(predicted),
-        "strategy": format_layout(one.layout),
-        "assumptions": list(one.assumptions),
-    }
+        return {"id": one.id, **_UNKNOWN, "reason": one.reason}
+    words = {"strategy": format_layout(one.layout), "assumptions": list(one.assumptions)}
+    return {"id": one.id, **_figures(one.predict()), **words}
 
 
 def _figures(predicted: Prediction) -> dict[str, Any]:
@@ -194,7 +184,6 @@ def _figures(predicted: Prediction) -> dict[str, Any]:
     low, high = predicted.step_time_bounds_s
     least, most = predicted.memory_bounds_bytes
     tokens = predicted.tokens_per_step / predicted.ranks
-    seconds, held = predicted.seconds, predicted.bytes
     return {
         "engine": "analytic",
         "step_time_s": predicted.step_time_s,
@@ -209,8 +198,8 @@ def _figures(predicted: Prediction) -> dict[str, Any]:
         "flops": predicted.flops,
         "communicated_bytes": sum(predicted.communicated_bytes.values()),
         "communicated_by_axis_bytes": dict(predicted.communicated_bytes),
-        "seconds": asdict(seconds),
-        "bytes": asdict(held),
+        "seconds": asdict(predicted.seconds),
+        "bytes": asdict(predicted.bytes),
     }
 
 

@@ -75,8 +75,11 @@ def execute(args: argparse.Namespace) -> int:
     if measured.is_interrupted:
         return ExitCode.INTERRUPTED
     if not found:
+        from tunemark.analysis.scaling import describe_nearest_difference
+
         # For example, the sizes turned out to be on different machines.
-        print_message(f"tunemark: no two of these runs show {mode} scaling: {_reason_against(measured.runs, mode)}")
+        why = describe_nearest_difference(measured.runs, mode)
+        print_message(f"tunemark: no two of these runs show {mode} scaling: {why}")
         return code or ExitCode.UNKNOWN
     return code
 
@@ -157,17 +160,13 @@ def _check_from(args: argparse.Namespace) -> None:
 
 
 def _raise_no_scaling(results: Sequence[Result], mode: ScalingMode) -> None:
-    raise BadStore(
-        what=f"no two of these {len(results)} runs show {mode} scaling",
-        why=_reason_against(results, mode),
-        next="`tunemark scale EXPERIMENT.toml --mode ...` measures sizes that can be compared",
-    )
-
-
-def _reason_against(results: Sequence[Result], mode: ScalingMode) -> str:
     from tunemark.analysis.scaling import describe_nearest_difference
 
-    return describe_nearest_difference(results, mode)
+    raise BadStore(
+        what=f"no two of these {len(results)} runs show {mode} scaling",
+        why=describe_nearest_difference(results, mode),
+        next="`tunemark scale EXPERIMENT.toml --mode ...` measures sizes that can be compared",
+    )
 
 
 def _parse_mode(word: str | None) -> ScalingMode:

@@ -71,25 +71,19 @@ def _search_row(log: SearchLog) -> dict[str, Any]:
 def _prediction_row(one: AbsentDeviceSearch, log: SearchLog) -> dict[str, Any]:
     chosen = log.chosen
     rate = chosen.predicted_tokens_per_s if chosen else None
+    asked = ("sequence", "global_batch", "precision", "optimizer", "method")
+    layout = ("strategy", "micro_batch", "checkpointing", "gradient_accumulation")
     return {
         "model": one.model.name,
         "device": one.chip,
         "size": one.size,
         "ranks": one.size * one.dies,
         "is_present": False,
-        "sequence": one.sequence,
-        "global_batch": one.global_batch,
-        "precision": one.precision,
-        "optimizer": one.optimizer,
-        "method": one.method,
+        **{name: getattr(one, name) for name in asked},
         "fits": chosen is not None,
-        "strategy": chosen.strategy if chosen else None,
-        "micro_batch": chosen.micro_batch if chosen else None,
-        "checkpointing": chosen.checkpointing if chosen else None,
-        "gradient_accumulation": chosen.gradient_accumulation if chosen else None,
+        **{name: getattr(chosen, name, None) for name in layout},
         "slot_tokens_per_s": rate,
-        "slot_tokens_per_s_low": chosen.low if chosen else None,
-        "slot_tokens_per_s_high": chosen.high if chosen else None,
+        **{f"slot_tokens_per_s_{bound}": getattr(chosen, bound, None) for bound in ("low", "high")},
         "slot_tokens_per_s_per_device": rate / one.size if rate else None,
         "step_time_s": sum(chosen.seconds.values()) if chosen else None,
         "memory_bytes": chosen.memory_bytes if chosen else None,

@@ -7,7 +7,6 @@ from tunemark.experiment.experiment import Experiment as Experiment
 from tunemark.experiment.experiment import GridPoint as GridPoint
 from tunemark.experiment.experiment import make_experiment as make_experiment
 from tunemark.experiment.experiment import make_grid_points as make_grid_points
-from tunemark.experiment.experiment import read_toml as read_toml
 from tunemark.experiment.plan import Plan as Plan
 from tunemark.experiment.plan import RunSpec as RunSpec
 from tunemark.experiment.plan import run_id as run_id

@@ -23,6 +23,7 @@ from tunemark.predict.search_problem import (
     find_searched_strategies,
     make_refusal,
 )
+from tunemark_worker.training_settings import CHECKPOINTING
 
 # Largest number of packages that can be searched: the number of factorisations grows with it.
 MAX_PACKAGES = 1 << 20
@@ -109,7 +110,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             strategies=tuple(strategies.values()),
             global_batch=global_batch,
             micro_batches=None if "micro_batch" in free else (int(point["micro_batch"]),),
-            checkpointings=("none", "selective", "full") if "checkpointing" in free else (str(point["checkpointing"]),),
+            checkpointings=CHECKPOINTING if "checkpointing" in free else (str(point["checkpointing"]),),
             alone=ranks == 1,
         ),
         ground=HardwareModel(

@@ -16,6 +16,7 @@ from tunemark.experiment.mesh_layout import format_axes
 from tunemark.plugin.descriptors import MeshDegree, Strategy, StrategyAxis
 from tunemark.predict.layout import RankLayout
 from tunemark.predict.plan_conversion import make_layout
+from tunemark_worker.training_settings import CHECKPOINTING
 
 _SpannedAxis = tuple[Strategy, StrategyAxis]
 
@@ -29,7 +30,7 @@ class CandidateSpace:
     strategies: tuple[Strategy, ...]
     global_batch: int
     micro_batches: tuple[int, ...] | None = None
-    checkpointings: tuple[str, ...] = ("none", "selective", "full")
+    checkpointings: tuple[str, ...] = CHECKPOINTING
     alone: bool = False
 
     def of_degree(self, degree: MeshDegree) -> list[Strategy]:

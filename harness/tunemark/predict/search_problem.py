@@ -26,6 +26,7 @@ from tunemark.predict.chip_facts import device_facts
 from tunemark.predict.layout import Workload
 from tunemark.predict.plan_conversion import make_plan_workload
 from tunemark.predict.search import HardwareModel, has_fitting_candidate
+from tunemark_worker.training_settings import CHECKPOINTING
 
 # Share of a device's memory that training can use: the rest is the runtime's context, the communication library's
 # buffers, and what the allocator loses to fragmentation.
@@ -66,7 +67,7 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
         strategies=tuple(strategies.values()),
         global_batch=spec.global_batch,
         micro_batches=None if "micro_batch" in plan.free else (spec.micro_batch,),
-        checkpointings=("none", "selective", "full") if "checkpointing" in plan.free else (spec.checkpointing,),
+        checkpointings=CHECKPOINTING if "checkpointing" in plan.free else (spec.checkpointing,),
         alone=single is not None,
     )
     ground = make_hardware_model(plan, ranks, single)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from tunemark.markdown import escape, markdown_table
 from tunemark.report.definitions import NOTES
 from tunemark.report.formatting import format_estimate
-from tunemark.report.labels import make_labels
+from tunemark.report.labels import device_of, make_labels
 from tunemark.report.translation import make_translator
 from tunemark.results.imported_claims import ImportedClaim
 from tunemark.results.result import Estimate, Result
@@ -131,11 +132,9 @@ def claim_lines(row: ImportedClaim) -> str:
 _IDENTITY: dict[str, Callable[[Result], str]] = {
     "model": lambda r: r.model,
     "dataset": lambda r: r.dataset,
-    "device": lambda r: f"{r.device}:{r.size}",
+    "device": device_of,
     "strategy": lambda r: r.strategy_requested,
-    "precision": lambda r: r.precision,
-    "checkpointing": lambda r: r.checkpointing,
-    "batching": lambda r: r.batching,
+    **{name: attrgetter(name) for name in ("precision", "checkpointing", "batching")},
     "train on": lambda r: r.train_on,
     "sequence (tokens)": lambda r: str(r.sequence),
     "micro batch (sequences)": lambda r: str(r.micro_batch),

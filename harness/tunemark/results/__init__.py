@@ -5,7 +5,6 @@ from tunemark.results.imported_claims import encode_claim as encode_claim
 from tunemark.results.imported_claims import read_stored_claims as read_stored_claims
 from tunemark.results.imported_claims import store_claims as store_claims
 from tunemark.results.measurement import JobTokens as JobTokens
-from tunemark.results.measurement import Measurement as Measurement
 from tunemark.results.measurement import read_measurement as read_measurement
 from tunemark.results.result import Estimate as Estimate
 from tunemark.results.result import Result as Result
