@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tunemark.report import Column, Report, ReportTable
 from tunemark.report.charts import Chart
-from tunemark.report.report import Headline, RunDetail, Section, make_columns
+from tunemark.report.report import Headline, RunDetail, Section, make_own_table
 from tunemark.report.translation import Translate, make_translator
 from tunemark.results import Estimate
 from tunemark.results.trace import Trace, thin_windows
@@ -92,11 +92,7 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
         "headlines": headlines,
         "sections": [
             {
-                "key": s.key,
-                "title": s.title,
-                "intro": s.intro,
-                "missing": s.missing,
-                "terms": s.terms,
+                **_fields(s, "key", "title", "intro", "missing", "terms"),
                 "commands": s.commands[: limits.details],
                 "blocks": _blocks(s, names, linked, limits.rows, tr),
             }
@@ -117,11 +113,13 @@ def _headline(headline: Headline, linked: set[str]) -> dict[str, Any]:
         "before": before,
         "value": value,
         "after": after,
-        "detail": headline.detail,
-        "verdict": headline.verdict,
-        "origin": headline.origin,
+        **_fields(headline, "detail", "verdict", "origin"),
         "link": f"run-{headline.run_id}" if headline.run_id in linked else None,
     }
+
+
+def _fields(found: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}
 
 
 def _blocks(
@@ -145,7 +143,7 @@ def _blocks(
 def _chart(chart: Chart, linked: set[str], tr: Translate) -> dict[str, Any]:
     # draw escapes the texts.
     wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), tr)) for w in (WIDE, NARROW))
-    return {"key": chart.key, "title": chart.title, "help": chart.help, "wide": wide, "narrow": narrow}
+    return {**_fields(chart, "key", "title", "help"), "wide": wide, "narrow": narrow}
 
 
 def _table(table: ReportTable, names: Mapping[str, str], linked: set[str], most: int, tr: Translate) -> dict[str, Any]:
@@ -227,15 +225,9 @@ def _detail(detail: RunDetail, linked: set[str], windows: int, runs: int, tr: Tr
     # A chart is some 10 kB: show only the first attempt's with many runs, and none with very many.
     charts = detail.charts if runs <= 6 else detail.charts[:1] if runs <= 24 else ()
     return {
-        "run_id": detail.run_id,
-        "title": detail.title,
-        "origin": detail.origin,
-        "verdict": detail.verdict,
-        "summary": detail.summary,
-        "command": detail.command,
+        **_fields(detail, "run_id", "title", "origin", "verdict", "summary", "command", "facts"),
         "attempts": _table(detail.attempts, {}, linked, 20, tr),
         "findings": _table(detail.findings, {}, linked, 60, tr),
-        "facts": detail.facts,
         "charts": [_chart(c, set(), tr) for c in charts],
         "steps": [
             _table(_steps_table(trace, number, windows, tr), {}, linked, windows + 4, tr)
@@ -259,15 +251,8 @@ def _steps_table(trace: Trace, number: int, most: int, tr: Translate) -> ReportT
         ("steps", "steps done"), ("end_s", "since the first", "s"), ("step_time_s", "seconds per step", "s"),
         ("slots", "slots"), ("content", "content tokens"), ("trained", "trained tokens"), ("timed", "timed"),
     )  # fmt: skip
-    return ReportTable(
-        key="raw",
-        title=title,
-        columns=make_columns(columns, tr),
-        rows=tuple(
-            (w.steps, w.end_s, w.step_time_s, w.slots, w.content, w.trained, _is_timed(w.steps, trace)) for w in kept
-        ),
-        per_run=False,
-    )
+    rows = ((w.steps, w.end_s, w.step_time_s, w.slots, w.content, w.trained, _is_timed(w.steps, trace)) for w in kept)
+    return make_own_table("raw", title, columns, rows, tr)
 
 
 def _is_timed(steps: int, trace: Trace) -> bool:

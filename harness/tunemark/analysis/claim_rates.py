@@ -11,12 +11,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tunemark.plugin.claims import Claim, LoggedStep, LoggedSteps
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimRate:
+class ClaimRate(NamedTuple):
     """A rate with its derivation. way: its name. arithmetic: its calculation. rounding: the relative error that the
     rounding of the printed figures can cause."""
 
@@ -29,12 +29,7 @@ class ClaimRate:
 def claimed_rate(claim: Claim) -> ClaimRate | None:
     """The rate that the source itself claims: as stated; for a log, the median of the printed rates after the first."""
     if claim.tokens_per_s is not None:
-        return ClaimRate(
-            way="stated",
-            tokens_per_s=claim.tokens_per_s,
-            arithmetic="as stated",
-            rounding=relative_rounding_error(claim.tokens_per_s),
-        )
+        return ClaimRate("stated", claim.tokens_per_s, "as stated", relative_rounding_error(claim.tokens_per_s))
     if claim.tokens_per_s_per_device is not None and claim.count:
         return _rate_per_device(claim.tokens_per_s_per_device, claim.count, "stated per device")
     printed = [s.tokens_per_s for s in _without_first(claim.steps) if s.tokens_per_s is not None]
@@ -45,7 +40,7 @@ def claimed_rate(claim: Claim) -> ClaimRate | None:
     if claim.scope == "device":
         return _rate_per_device(middle, claim.count, "printed per device") if claim.count else None
     many = f"median of {len(printed)} printed rates, {min(printed):,.6g} to {max(printed):,.6g}"
-    return ClaimRate(way="printed", tokens_per_s=middle, arithmetic=many, rounding=relative_rounding_error(middle))
+    return ClaimRate("printed", middle, many, relative_rounding_error(middle))
 
 
 def _implied_claim(claim: Claim) -> ClaimRate | None:
@@ -70,10 +65,8 @@ def _derive(claim: Claim) -> list[ClaimRate]:
         found.append(_rate_over("step-time", batch * sequence, f"{batch} x {sequence}", claim.step_time_s, "a step"))
     if claim.samples_per_s is not None and sequence:
         arithmetic = f"{claim.samples_per_s:,.6g} sequences/s x {sequence} slots"
-        found.append(ClaimRate(
-            way="samples", tokens_per_s=claim.samples_per_s * sequence, arithmetic=arithmetic,
-            rounding=relative_rounding_error(claim.samples_per_s),
-        ))  # fmt: skip
+        rounding = relative_rounding_error(claim.samples_per_s)
+        found.append(ClaimRate("samples", claim.samples_per_s * sequence, arithmetic, rounding))
     step = tokens_per_step(claim)
     if claim.train_s:
         if claim.tokens_total:
@@ -164,21 +157,11 @@ def _without_first(steps: LoggedSteps) -> list[LoggedStep]:
 
 
 def _rate_per_device(rate: float, count: int, words: str) -> ClaimRate:
-    return ClaimRate(
-        way="per-device",
-        tokens_per_s=rate * count,
-        arithmetic=f"{rate:,.6g} {words} x {count}",
-        rounding=relative_rounding_error(rate),
-    )
+    return ClaimRate("per-device", rate * count, f"{rate:,.6g} {words} x {count}", relative_rounding_error(rate))
 
 
 def _rate_over(way: str, tokens: float, words: str, seconds: float, of: str) -> ClaimRate:
-    return ClaimRate(
-        way=way,
-        tokens_per_s=tokens / seconds,
-        arithmetic=f"{words} / {seconds:,.6g} s {of}",
-        rounding=relative_rounding_error(seconds),
-    )
+    return ClaimRate(way, tokens / seconds, f"{words} / {seconds:,.6g} s {of}", relative_rounding_error(seconds))
 
 
 def _by_durations(claim: Claim, step: StepTokens) -> ClaimRate | None:
@@ -189,7 +172,7 @@ def _by_durations(claim: Claim, step: StepTokens) -> ClaimRate | None:
     steps = math.fsum(s.duration_steps or 1 for s in rows)
     text = f"{steps:g} steps x {step.tokens:,.6g} / {seconds:,.6g} s of printed durations"
     share = statistics.median(relative_rounding_error(s.duration_s or 0) for s in rows) / math.sqrt(len(rows))
-    return ClaimRate(way="durations", tokens_per_s=steps * step.tokens / seconds, arithmetic=text, rounding=share)
+    return ClaimRate("durations", steps * step.tokens / seconds, text, share)
 
 
 def _lines_with_clock(claim: Claim, clock: str) -> list[LoggedStep]:
@@ -207,12 +190,7 @@ def _by_clock(claim: Claim, step: StepTokens, clock: str) -> ClaimRate | None:
     words = "between time stamps" if clock == "time-stamps" else "between arrivals of the lines"
     text = f"{steps:g} steps x {step.tokens:,.6g} / {seconds:,.6g} s {words}"
     # Two stamps, each truncated to a second, or to a millisecond.
-    return ClaimRate(
-        way=clock,
-        tokens_per_s=steps * step.tokens / seconds,
-        arithmetic=text,
-        rounding=(1 if whole else 0.01) / seconds,
-    )
+    return ClaimRate(clock, steps * step.tokens / seconds, text, (1 if whole else 0.01) / seconds)
 
 
 def _increase(rows: Sequence[LoggedStep], field: str) -> float:

@@ -1,19 +1,27 @@
-"""Judge a run of our own by its statistics, by the rules that other parties' claims are held to, and by plugins."""
+"""Judge a run of our own by its statistics, by the rules that other parties' claims are held to, and by plugins.
+
+It is audited as a claim. Rules that lack facts do not lower the verdict, since enough is known of a run that was
+measured here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
-from tunemark.analysis.own_runs import apply_claim_rules
+from tunemark.analysis.audit import AuditedClaim, audit_claims
 from tunemark.plugin import Catalog
-from tunemark.plugin.descriptors import Finding
+from tunemark.plugin.claims import Claim, ClaimedLayout
+from tunemark.plugin.descriptors import Architecture, Finding, Model
 from tunemark.results.result import Result
-from tunemark.results.verdict import add_findings
+from tunemark.results.verdict import add_findings, decide_verdict
 
 if TYPE_CHECKING:
     from tunemark.experiment import Plan
+
+MEANING = "all slots of the timed steps over their wall time, whole job, as tunemark measured it"
 
 
 def judge(result: Result, catalog: Catalog, plan: Plan | None = None) -> Result:
@@ -22,7 +30,7 @@ def judge(result: Result, catalog: Catalog, plan: Plan | None = None) -> Result:
     plan: if the run was just measured; without it the model's dimensions are those of the installed one.
     """
     model = plan.model if plan else catalog.models().get(result.model)
-    result = add_findings(result, apply_claim_rules(result, model.architecture if model else None))
+    result = add_findings(result, _apply_claim_rules(result, model.architecture if model else None))
     return add_plugin_findings(result, catalog, plan)
 
 
@@ -37,3 +45,59 @@ def add_plugin_findings(result: Result, catalog: Catalog, plan: Plan | None = No
             message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
             found.append(Finding(rule="audit-failed", severity="unknown", message=message))
     return add_findings(result, found)
+
+
+def audit_run(result: Result, models: Mapping[str, Model]) -> AuditedClaim:
+    """Audit a result: its own findings plus those of the claim rules."""
+    model = models.get(result.model)
+    architecture = model.architecture if model else None
+    (one,) = audit_claims([make_claim(result, architecture)], models)
+    found = (*result.findings, *_select_new(one, result))
+    return replace(one, findings=found, verdict=decide_verdict(found, result.status))
+
+
+def _apply_claim_rules(result: Result, architecture: Architecture | None) -> list[Finding]:
+    """The invalid and suspect findings of the claim rules that the run's own findings do not include."""
+    (one,) = audit_claims([make_claim(result, architecture)], {})
+    return _select_new(one, result)
+
+
+def _select_new(one: AuditedClaim, result: Result) -> list[Finding]:
+    said = {finding.rule for finding in result.findings}
+    return [f for f in one.findings if f.severity in ("invalid", "suspect") and f.rule not in said]
+
+
+def make_claim(result: Result, architecture: Architecture | None = None) -> Claim:
+    """Make a claim of a result, from sums over all attempts: rate is slots over seconds, step time seconds over steps.
+
+    A breakdown's waits slow it down, so its rate is left out; so is that of a run that timed nothing.
+    """
+    timed = result.tokens is not None and result.interval_s and result.steps_measured and not result.breakdown
+    rate = result.tokens.slots / result.interval_s if timed and result.tokens and result.interval_s else None
+    return Claim(
+        id=result.run_id,
+        source=f"run {result.run_id}",
+        tool="tunemark",
+        meaning=MEANING,
+        counts="slots",
+        model=result.model,
+        architecture=architecture,
+        parameters=result.parameters,
+        trainable_parameters=result.trainable_parameters,
+        method=result.method,
+        device=result.chip,
+        count=result.chips,
+        precision=result.precision,
+        sequence=result.sequence,
+        layout=ClaimedLayout(
+            global_batch=result.global_batch,
+            micro_batch=result.micro_batch,
+            gradient_accumulation=result.gradient_accumulation,
+            checkpointing=cast("Literal['none', 'selective', 'full']", result.checkpointing),
+        ),
+        tokens_per_s=rate,
+        step_time_s=result.interval_s / result.steps_measured if timed and result.interval_s else None,
+        mfu=result.mfu if result.peak_flops_source != "measured" else None,
+        memory_bytes=result.peak_memory_bytes,
+        padding_fraction=None,
+    )

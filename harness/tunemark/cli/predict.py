@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.messages import print_message
-from tunemark.cli.prediction_table import predictions_text, simulations_text
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
+from tunemark.markdown import markdown_table
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _predict_rows(args: argparse.Namespace) -> int:
     models.update((name.lower(), model.architecture) for name, model in installed.items())
     found = [_row_prediction(convert_row(row, models)) for row in rows]
     failed = sum("reason" in row for row in found)
-    _print(found, bool(args.json), predictions_text)
+    _print(found, bool(args.json), _predictions_text)
     if failed:
         print_message(f"{failed} of {len(found)} rows cannot be expressed")
     return 0
@@ -81,11 +81,11 @@ def _predict_plans(args: argparse.Namespace) -> int:
     plans = make_plans(make_grid_points(experiment), Catalog())
     rows = [_predict_plan(plan) for plan in plans]
     if args.engine == "analytic":
-        _print(rows, experiment.json, predictions_text)
+        _print(rows, experiment.json, _predictions_text)
         return 0
     found = iter(_simulate([plan for plan in plans if not plan.strategy.is_search]))
     rows = [row if plan.strategy.is_search else _merge(row, next(found)) for plan, row in zip(plans, rows, strict=True)]
-    _print(rows, experiment.json, simulations_text)
+    _print(rows, experiment.json, _simulations_text)
     failed = sum("reason" in row for row in rows)
     if failed:
         print_message(f"{failed} of {len(rows)} plans were not simulated")
@@ -206,3 +206,53 @@ def _figures(predicted: Prediction) -> dict[str, Any]:
 def _print(found: Sequence[dict[str, Any]], is_json: bool, text: Callable[[Sequence[dict[str, Any]]], str]) -> None:
     for line in (json.dumps(row, allow_nan=False) for row in found) if is_json else (text(found),):
         print(line)
+
+
+def _predictions_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each prediction by formulas."""
+    header = ["id", "strategy", "step time (s)", "tokens/s per device (slots)", "memory of the fullest rank (GB)"]
+    rows = []
+    for row in found:
+        if "reason" in row:
+            rows.append([row["id"], f"cannot be expressed: {row['reason']}", "", "", ""])
+            continue
+        figures = ("step_time{}_s", ".3g", 1), ("tokens_per_s_per_device{}", ",.0f", 1), ("memory{}_bytes", ".3g", 1e9)
+        rows.append([row["id"], row["strategy"], *(_format_bounds(row, *figure) for figure in figures)])
+    words = "Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations."
+    return f"{words}\n\n{markdown_table(header, rows, '<<>')}"
+
+
+def _simulations_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each rank that was stepped under fake tensors."""
+    header = ["id", "strategy", "rank", "FLOPs of matrices (GFLOP)", "sent (MB)", "collectives", "memory (GB)",
+              "phase of peak memory", "step time (s), analytic"]  # fmt: skip
+    rows = []
+    for row in found:
+        if "reason" in row:
+            rows.append([row["id"], row["strategy"], "", row["reason"], *[""] * 5])
+            continue
+        step = f"unknown: {row.get('step_time_reason', '')}"
+        if row["step_time_s"] is not None:
+            step = _format_bounds(row, "step_time{}_s", ".3g", 1)
+        for rank in row["ranks"]:
+            kinds: dict[str, int] = {}
+            for each in rank["collectives"]:
+                kinds[each["kind"]] = kinds.get(each["kind"], 0) + each["count"]
+            rows.append([
+                row["id"], row["strategy"], str(rank["rank"]), f"{rank['flops'] / 1e9:,.4g}",
+                f"{rank['communicated_bytes'] / 1e6:,.4g}",
+                ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none",
+                f"{rank['memory_bytes'] / 1e9:.4g}", f"{rank['peak_phase']} ({rank['peak_operator']})", step,
+            ])  # fmt: skip
+    words = (
+        "FLOPs, bytes sent and memory by the simulated engine: each distinct rank was stepped under fake tensors;\n"
+        "memory is what its tensors hold. The step time is the analytic engine's, with bounds of two standard\n"
+        "deviations in brackets."
+    )
+    return f"{words}\n\n{markdown_table(header, rows, '<<>>><><>')}"
+
+
+def _format_bounds(row: Mapping[str, Any], name: str, spec: str, unit: float) -> str:
+    """A predicted figure with its bounds. name: of the figure, with a place for `_low` and `_high`."""
+    value, low, high = (format(row[name.format(part)] / unit, spec) for part in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"

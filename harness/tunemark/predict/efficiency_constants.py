@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tunemark.plugin.hardware import Efficiency
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EfficiencyConstant:
+class EfficiencyConstant(NamedTuple):
     """One fitted constant. spread: prior standard deviation of its logarithm."""
 
     name: str
@@ -51,44 +51,28 @@ _SUSTAINED = "Azure/AI-benchmarking-guide, Azure_Results/ND_GB200_v6_results.md:
 
 _ROWWISE = "8 bits scaled by rows over those by tensors: pytorch/ao, torchao/float8/README.md (1.10 and 1.25 of bf16)"
 
-CONSTANTS: tuple[EfficiencyConstant, ...] = (
-    EfficiencyConstant(
-        name="gemm.ampere.16", value=0.856, prior=0.85, spread=0.03, source=f"{_MAMF}: 271/312, less 2 %"
-    ),
-    EfficiencyConstant(
-        name="gemm.hopper.16", value=0.732, prior=0.74, spread=0.05, source=f"{_MAMF}: 794/989, less 8 %"
-    ),
-    EfficiencyConstant(name="gemm.blackwell.16", value=0.53, prior=0.55, spread=0.08, source=_PRODUCTS),
-    EfficiencyConstant(name="gemm.hopper.8", value=0.707, prior=0.68, spread=0.07, source=_FP8),
-    EfficiencyConstant(name="gemm.blackwell.8", value=0.566, prior=0.55, spread=0.08, source=_SUSTAINED),
-    EfficiencyConstant(name="gemm.rowwise", value=0.745, prior=0.8, spread=0.1, source=_ROWWISE),
-    EfficiencyConstant(
-        name="gemm.4", value=0.831, prior=0.9, spread=0.15, source="share of the peak in 4 bits over that in 8"
-    ),
-    EfficiencyConstant(name="attention.ampere", value=0.388, prior=0.40, spread=0.2, source=_ATTENTION),
-    EfficiencyConstant(name="attention.hopper", value=0.414, prior=0.5, spread=0.15, source=_ATTENTION_HOPPER),
-    EfficiencyConstant(name="attention.blackwell", value=0.482, prior=0.5, spread=0.2, source="as on Hopper"),
-    EfficiencyConstant(name="attention.portable", value=0.547, prior=0.57, spread=0.15, source=_PORTABLE),
-    EfficiencyConstant(
-        name="tile", value=96.7, prior=96.0, spread=0.15, source="a tile's start and end, in steps of k"
-    ),
-    EfficiencyConstant(
-        name="memory", value=0.655, prior=0.8, spread=0.1, source="STREAM-like kernels reach 80 to 90 %"
-    ),
-    EfficiencyConstant(name="intra", value=0.861, prior=0.75, spread=0.15, source="NCCL's bus bandwidth over NVLink's"),
-    EfficiencyConstant(
-        name="inter", value=0.54, prior=0.6, spread=0.3, source="NCCL's bus bandwidth over the adapters'"
-    ),
-    EfficiencyConstant(name="host_s", value=2.71e-05, prior=26e-6, spread=0.1, source="an eager operation of PyTorch"),
-    EfficiencyConstant(name="tensor_hidden", value=0.572, prior=0.5, spread=0.3, source="half of a collective"),
-    EfficiencyConstant(name="data_hidden", value=0.753, prior=0.8, spread=0.1, source="most of a collective"),
-    EfficiencyConstant(
-        name="straggle", value=0.00429, prior=0.01, spread=0.7, source="a hundredth for each doubling of nodes"
-    ),
-    EfficiencyConstant(
-        name="step_s", value=0.00767, prior=5e-3, spread=0.7, source="loss scale, norm of gradients, one reading back"
-    ),
-    EfficiencyConstant(name="cast", value=1.04, prior=1.0, spread=0.3, source="each operand passes once"),
+CONSTANTS = (
+    EfficiencyConstant("gemm.ampere.16", 0.856, 0.85, 0.03, f"{_MAMF}: 271/312, less 2 %"),
+    EfficiencyConstant("gemm.hopper.16", 0.732, 0.74, 0.05, f"{_MAMF}: 794/989, less 8 %"),
+    EfficiencyConstant("gemm.blackwell.16", 0.53, 0.55, 0.08, _PRODUCTS),
+    EfficiencyConstant("gemm.hopper.8", 0.707, 0.68, 0.07, _FP8),
+    EfficiencyConstant("gemm.blackwell.8", 0.566, 0.55, 0.08, _SUSTAINED),
+    EfficiencyConstant("gemm.rowwise", 0.745, 0.8, 0.1, _ROWWISE),
+    EfficiencyConstant("gemm.4", 0.831, 0.9, 0.15, "share of the peak in 4 bits over that in 8"),
+    EfficiencyConstant("attention.ampere", 0.388, 0.40, 0.2, _ATTENTION),
+    EfficiencyConstant("attention.hopper", 0.414, 0.5, 0.15, _ATTENTION_HOPPER),
+    EfficiencyConstant("attention.blackwell", 0.482, 0.5, 0.2, "as on Hopper"),
+    EfficiencyConstant("attention.portable", 0.547, 0.57, 0.15, _PORTABLE),
+    EfficiencyConstant("tile", 96.7, 96.0, 0.15, "a tile's start and end, in steps of k"),
+    EfficiencyConstant("memory", 0.655, 0.8, 0.1, "STREAM-like kernels reach 80 to 90 %"),
+    EfficiencyConstant("intra", 0.861, 0.75, 0.15, "NCCL's bus bandwidth over NVLink's"),
+    EfficiencyConstant("inter", 0.54, 0.6, 0.3, "NCCL's bus bandwidth over the adapters'"),
+    EfficiencyConstant("host_s", 2.71e-05, 26e-6, 0.1, "an eager operation of PyTorch"),
+    EfficiencyConstant("tensor_hidden", 0.572, 0.5, 0.3, "half of a collective"),
+    EfficiencyConstant("data_hidden", 0.753, 0.8, 0.1, "most of a collective"),
+    EfficiencyConstant("straggle", 0.00429, 0.01, 0.7, "a hundredth for each doubling of nodes"),
+    EfficiencyConstant("step_s", 0.00767, 5e-3, 0.7, "loss scale, norm of gradients, one reading back"),
+    EfficiencyConstant("cast", 1.04, 1.0, 0.3, "each operand passes once"),
 )
 
 # Chip classes by the beginnings of chip names.

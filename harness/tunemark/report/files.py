@@ -3,8 +3,12 @@ available, imported.jsonl with audited claims if there are any, and the files of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
 
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling_types import Scaling
@@ -13,13 +17,16 @@ from tunemark.errors import BadStore, PluginError
 from tunemark.loading import RESULTS_FILE, UnreadEntry
 from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load_object
-from tunemark.report.redaction import redact
 from tunemark.report.report import Report
 from tunemark.report.sections import make_report
 from tunemark.report.translation import Language
 from tunemark.results.imported_claims import CLAIMS_FILE, ImportedClaim, encode_claim
 from tunemark.results.result import Result, encode_result
 from tunemark.results.trace import TRACE_FILE, Trace, encode_traces
+
+# Facts of the environment that identify the machine and do not affect speed. Different values keep different digests.
+_PRIVATE = (("host", "name"), ("interpreter", "path"))
+_MARK = "sha256:"
 
 
 def write_report(
@@ -37,7 +44,7 @@ def write_report(
     """Write all files and return their paths. Raises `PluginError` for a format that failed, after writing the others.
 
     The arguments are those of `make_report`."""
-    results = [redact(r) for r in results]
+    results = [_redact(r) for r in results]
     contents = {folder / RESULTS_FILE: "".join(encode_result(r) + "\n" for r in results).encode()} if results else {}
     if imported:
         contents[folder / CLAIMS_FILE] = "".join(encode_claim(row) + "\n" for row in imported).encode()
@@ -84,3 +91,14 @@ def _render(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:
         if PurePosixPath(name).name != name or not name.endswith(form.suffix):
             raise ValueError(f"{name!r} is not a file name that ends in {form.suffix}")
     return {folder / form.folder / name: bytes(content) for name, content in rendered.items()}
+
+
+def _redact(result: Result) -> Result:
+    """The result with digests of the host's name and the interpreter's path; the store keeps the originals."""
+    environment: dict[str, Any] = dict(result.environment)
+    for part, name in _PRIVATE:
+        facts = environment.get(part)
+        if isinstance(facts, dict) and name in facts and not str(facts[name]).startswith(_MARK):
+            digest = hashlib.sha256(str(facts[name]).encode()).hexdigest()[:12]
+            environment[part] = {**facts, name: _MARK + digest}
+    return result if environment == result.environment else msgspec.structs.replace(result, environment=environment)

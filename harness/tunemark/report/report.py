@@ -14,6 +14,7 @@ from tunemark.report.table import Cell as Cell
 from tunemark.report.table import Column as Column
 from tunemark.report.table import ReportTable as ReportTable
 from tunemark.report.table import make_columns as make_columns
+from tunemark.report.table import make_own_table as make_own_table
 from tunemark.report.translation import Language
 from tunemark.results.trace import Trace
 

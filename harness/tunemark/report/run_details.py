@@ -9,7 +9,7 @@ from tunemark.loading import MAX_DETAILS
 from tunemark.report import run_charts
 from tunemark.report.headlines import make_headlines
 from tunemark.report.labels import command_of, origin_of
-from tunemark.report.report import Column, ReportTable, RunDetail, make_columns
+from tunemark.report.report import Column, ReportTable, RunDetail, make_columns, make_own_table
 from tunemark.report.translation import Translate
 from tunemark.results import Result
 from tunemark.results.trace import Trace
@@ -58,13 +58,8 @@ def _attempts(r: Result, tr: Translate) -> ReportTable:
         ("steps_measured", "timed steps"), ("warmup_steps", "warm-up steps"), ("interval_s", "timed", "s"),
         ("evidence", "evidence"),
     )  # fmt: skip
-    return ReportTable(
-        key="attempts",
-        title=tr("Attempts"),
-        columns=make_columns(fields, tr),
-        rows=tuple(tuple(getattr(row, name) for name, *_ in fields) for row in r.each_attempt),
-        per_run=False,
-    )
+    rows = (tuple(getattr(row, name) for name, *_ in fields) for row in r.each_attempt)
+    return make_own_table("attempts", tr("Attempts"), fields, rows, tr)
 
 
 def finding_columns(tr: Translate, key: str = "run_id", title: str = "run") -> tuple[Column, ...]:

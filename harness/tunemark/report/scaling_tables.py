@@ -8,7 +8,7 @@ from dataclasses import replace
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit, ScalingPoint
 from tunemark.report.charts import Origin
 from tunemark.report.derivations import format_interval_derivation
-from tunemark.report.report import Cell, Column, ReportTable, make_columns
+from tunemark.report.report import Cell, Column, ReportTable, make_columns, make_own_table
 from tunemark.report.scaling_text import LAW_FORMULAS, LAW_NAMES
 from tunemark.report.translation import Translate
 from tunemark.results.result import Estimate
@@ -73,15 +73,10 @@ def more_scalings_table(scalings: Sequence[Scaling], tr: Translate) -> ReportTab
         ("run_id", "run"), ("size", "size"), ("units", "N"), ("tokens_per_s", "content", "tokens/s"),
         ("speedup", "speed-up"), ("efficiency", "efficiency", "1"), ("status", "status"), ("verdict", "verdict"),
     )  # fmt: skip
-    return ReportTable(
-        key="scaling-more",
-        title=tr("More scalings"),
-        columns=make_columns((*fields, ("scaling", "Scaling")), tr),
-        rows=tuple((*(_to_int(getattr(point, name)) for name, *_ in fields), words) for words, point in points),
-        per_run=False,
-        runs=tuple(point.run_id for _, point in points),
-        origins=_origins([point for _, point in points]),
-    )
+    rows = ((*(_to_int(getattr(point, name)) for name, *_ in fields), words) for words, point in points)
+    runs, origins = tuple(point.run_id for _, point in points), _origins([point for _, point in points])
+    columns = (*fields, ("scaling", "Scaling"))
+    return make_own_table("scaling-more", tr("More scalings"), columns, rows, tr, runs=runs, origins=origins)
 
 
 _GOAL_COLUMNS = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tunemark.markdown import escape, markdown_table
 from tunemark.predict.search import LayoutOption, SearchLog
 from tunemark.report.charts import DotPlot, DotRow
-from tunemark.report.report import Cell, ReportTable, make_columns
+from tunemark.report.report import Cell, ReportTable, make_own_table
 from tunemark.report.translation import Translate
 from tunemark.results import Result
 from tunemark.units import format_gib, format_number, format_percent, format_significant
@@ -103,15 +103,8 @@ def search_tables(results: Sequence[Result], tr: Translate) -> tuple[ReportTable
         ("memory", "memory, predicted", "bytes"), ("compute", "compute", "s"), ("communication", "communication", "s"),
         ("bubble", "bubble", "s"), ("optimizer", "optimizer", "s"), ("data", "data", "s"), ("reason", "reason"),
     )  # fmt: skip
-    options_table = ReportTable(
-        key="search",
-        title=tr("What auto looked at, and what it tried"),
-        columns=make_columns(columns, tr),
-        rows=tuple(rows),
-        per_run=False,
-        runs=tuple(runs),
-    )
-    return options_table, _counts_table(searched, tr)
+    title = tr("What auto looked at, and what it tried")
+    return make_own_table("search", title, columns, rows, tr, runs=tuple(runs)), _counts_table(searched, tr)
 
 
 def search_charts(results: Sequence[Result], tr: Translate) -> tuple[DotPlot, ...]:
@@ -158,14 +151,8 @@ def _counts_table(results: Sequence[Result], tr: Translate) -> ReportTable:
             *((r.run_id, tr("left out: {reason}", reason=reason), n, None) for reason, n in log.rejected.items()),
         ]
     columns = (("run_id", "run"), ("what", "layouts"), ("count", "number"), ("seconds", "took", "s"))
-    return ReportTable(
-        key="search-counts",
-        title=tr("How many layouts there were, and why others were left out"),
-        columns=make_columns(columns, tr),
-        rows=tuple(rows),
-        per_run=False,
-        runs=tuple(str(row[0]) for row in rows),
-    )
+    title = tr("How many layouts there were, and why others were left out")
+    return make_own_table("search-counts", title, columns, rows, tr, runs=tuple(str(row[0]) for row in rows))
 
 
 def memory_text(o: LayoutOption, available: float | None) -> str:

@@ -18,7 +18,7 @@ from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.derivations import format_derivations
 from tunemark.report.headlines import find_headline_run, make_headlines
 from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
-from tunemark.report.report import Column, Report, ReportTable, Section, make_columns
+from tunemark.report.report import Column, Report, ReportTable, Section, make_own_table
 from tunemark.report.run_details import finding_columns, flatten_facts, make_details
 from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_section
 from tunemark.report.strategies_section import make_strategies_section
@@ -161,17 +161,9 @@ def _untimed_tables(results: Sequence[Result], derivations: _Derivations, tr: Tr
     if completed := [(r, r.completion) for r in results if r.completion]:
         fields = (("run_id", "run"), ("prompt", "prompt"), ("completion_before", "before training"),
                   ("completion_after", "after training"))  # fmt: skip
-        tables.append(
-            ReportTable(
-                key="completions",
-                title=tr("Completions"),
-                columns=make_columns(fields, tr),
-                rows=tuple((r.run_id, c.prompt, c.before, c.after) for r, c in completed),
-                per_run=False,
-                runs=tuple(r.run_id for r, _ in completed),
-                origins=tuple(origin_of(r) for r, _ in completed),
-            )
-        )
+        rows = ((r.run_id, c.prompt, c.before, c.after) for r, c in completed)
+        runs, origins = tuple(r.run_id for r, _ in completed), tuple(origin_of(r) for r, _ in completed)
+        tables.append(make_own_table("completions", tr("Completions"), fields, rows, tr, runs=runs, origins=origins))
     if any(r.saved for r in results):
         tables.append(columns.make_table("saved", tr("Saved models"), columns.SAVED, results, derivations, tr))
     return tables
@@ -269,13 +261,8 @@ def _environment(results: Sequence[Result], derivations: _Derivations, names: Se
         own = flatten_facts(r.environment)
         if any(own.get(name) != value for name, value in shared_facts.items()):
             shared_facts = {name: value for name, value in shared_facts.items() if own.get(name) == value}
-    table = ReportTable(
-        key="environment",
-        title=tr("Environment that all runs share"),
-        columns=make_columns((("fact", "fact"), ("value", "value")), tr),
-        rows=tuple(shared_facts.items()),
-        per_run=False,
-    )
+    fields = (("fact", "fact"), ("value", "value"))
+    table = make_own_table("environment", tr("Environment that all runs share"), fields, shared_facts.items(), tr)
     settings = columns.make_table("runs", tr("Settings"), columns.SETTINGS, results, derivations, tr)
     message = tr("No environment was recorded, so nobody can say what this was measured on.")
     return Section(
@@ -300,15 +287,9 @@ def _findings(results: Sequence[Result], unread: Sequence[UnreadEntry], tr: Tran
         )
     ]
     if unread:
-        tables.append(
-            ReportTable(
-                key="unread",
-                title=tr("Not read"),
-                columns=make_columns((("place", "place"), ("why", "why")), tr),
-                rows=tuple((each.place, each.why) for each in unread),
-                per_run=False,
-            )
-        )
+        fields = (("place", "place"), ("why", "why"))
+        places = ((each.place, each.why) for each in unread)
+        tables.append(make_own_table("unread", tr("Not read"), fields, places, tr))
     missing = tr("{n} entries could not be read, and no figure here counts them.", n=len(unread))
     if len(unread) == 1:
         missing = tr("One entry could not be read, and no figure here counts it.")

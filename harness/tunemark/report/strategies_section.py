@@ -13,7 +13,7 @@ from tunemark.report.charts import DotPlot
 from tunemark.report.columns import selected_strategy
 from tunemark.report.derivations import format_derivations, format_interval_derivation
 from tunemark.report.labels import device_of, origin_of
-from tunemark.report.report import Cell, ReportTable, Section, make_columns
+from tunemark.report.report import Cell, ReportTable, Section, make_own_table
 from tunemark.report.run_charts import make_dot_row
 from tunemark.report.search_tables import search_charts, search_tables
 from tunemark.report.translation import Translate
@@ -133,16 +133,8 @@ def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], t
         ("selected", "selected"), ("status", "status"), ("verdict", "verdict"),
         ("global_batch", "global batch", "sequences"),
     )  # fmt: skip
-    return ReportTable(
-        key="strategies",
-        title=tr("Strategies side by side"),
-        columns=make_columns(columns, tr),
-        rows=tuple(rows),
-        per_run=False,
-        derivations=derivations,
-        runs=tuple(runs),
-        origins=tuple(origins),
-    )
+    more = {"derivations": derivations, "runs": tuple(runs), "origins": tuple(origins)}
+    return make_own_table("strategies", tr("Strategies side by side"), columns, rows, tr, **more)
 
 
 def _gains_table(found: Sequence[tuple[str, AutoGain]], tr: Translate) -> ReportTable:
@@ -155,13 +147,7 @@ def _gains_table(found: Sequence[tuple[str, AutoGain]], tr: Translate) -> Report
         ("group", "measured alike"), ("over", "over"), ("against", "that is"), ("ratio", "times as fast"),
         ("regret", "left on the table", "1"), ("paid_back_s", "search paid back after", "s"), ("outcome", "judged"),
     )  # fmt: skip
-    return ReportTable(
-        key="automatic",
-        title=tr("What automatic parallelization is worth"),
-        columns=make_columns(columns, tr),
-        rows=rows,
-        per_run=False,
-    )
+    return make_own_table("automatic", tr("What automatic parallelization is worth"), columns, rows, tr)
 
 
 def _compare(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[tuple[str, AutoGain]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunemark.report.charts import Origin
 from tunemark.report.translation import Translate
@@ -48,3 +49,15 @@ def make_columns(fields: Iterable[tuple[str, ...]], tr: Translate) -> tuple[Colu
         return Column(name=name, title=tr(title), unit=unit, help=tr(help) if help else "")
 
     return tuple(make(*field) for field in fields)
+
+
+def make_own_table(
+    key: str,
+    title: str,
+    fields: Iterable[tuple[str, ...]],
+    rows: Iterable[tuple[Cell, ...]],
+    tr: Translate,
+    **more: Any,
+) -> ReportTable:
+    """A table with rows of its own instead of one for each run. title: translated. fields: of `make_columns`."""
+    return ReportTable(key=key, title=title, columns=make_columns(fields, tr), rows=tuple(rows), per_run=False, **more)
