@@ -1,4 +1,5 @@
-"""Names: a class is called by one name in the whole project, and what nobody uses is not there."""
+"""Names: a class is called by one name in the whole project, what nobody uses is not there, and what is long says
+why."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ _INTERFACES = ("harness/tunemark/__init__.py", "harness/tunemark/plugin/__init__
 # Called under these names by others: pytest, and Python itself. The last two write what tests hold true of the docs:
 # tests/interface.json, and the README's settings.
 _CALLED_BY_OTHERS = re.compile(r"__\w+__|pytest_\w+|interface_members|settings_table")
+_MOST_LINES, _MOST_PARAMETERS = 80, 10
 _REFERENCE = re.compile(r"(?:[\w.]+:)?(\w+)(\.\w+)*")
 
 
@@ -44,6 +46,32 @@ def test_every_top_level_name_is_used() -> None:
         if not _CALLED_BY_OTHERS.fullmatch(name) and not (uses[name] and uses[name] > Counter(_loads(node))[name])
     ]
     assert unused == []
+
+
+def test_a_long_function_and_one_of_many_parameters_has_its_reason_above_it() -> None:
+    unexplained = [
+        f"{path.relative_to(_ROOT)}:{node.lineno}: {node.name}"
+        for path, tree in _OURS.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if _lines(node) > _MOST_LINES or _parameters(node) > _MOST_PARAMETERS
+        if not _line_above(path, node).startswith("#")
+    ]
+    assert unexplained == []
+
+
+def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    a = node.args
+    return len([*a.posonlyargs, *a.args, *a.kwonlyargs]) + (a.vararg is not None) + (a.kwarg is not None)
+
+
+def _line_above(path: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    return path.read_text().splitlines()[first - 2].strip()
 
 
 def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:

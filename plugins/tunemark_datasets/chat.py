@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from tunemark.data.chat_template import CHATML
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example
+from tunemark_datasets.files import read_template
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, make_bad_data, open_rows
 
@@ -103,11 +103,10 @@ def load(options: Mapping[str, str], vocab_size: int) -> Conversations:
 def _read_template(name: str | None) -> str | None:
     if name is None or name == "chatml":
         return name and CHATML
-    try:
-        return Path(name).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadExperiment(
-            what=f"{NAME}: there is no chat template {name!r}",
-            why=f"it is not chatml, and not a readable text file: {error}",
-            next="give a Jinja file or chatml, or leave it out for the tokenizer's own",
-        ) from error
+    return read_template(
+        NAME,
+        name,
+        kind="chat template",
+        why="it is not chatml, and not a readable text file: ",
+        next="give a Jinja file or chatml, or leave it out for the tokenizer's own",
+    )

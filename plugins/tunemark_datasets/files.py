@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunemark.errors import BadData
-
-_CHUNK_BYTES = 1 << 20
+from tunemark.errors import BadData, BadExperiment
+from tunemark_worker.file_hash import hash_file
 
 
 def list_visible_files(folder: Path) -> list[Path]:
@@ -17,13 +16,10 @@ def list_visible_files(folder: Path) -> list[Path]:
     return [p for p in below if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
 
 
-def hash_file(path: Path) -> str:
+def hash_path(path: Path) -> str:
     """The SHA-256 of a file, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hash_file(file)
 
 
 def combine_hashes(hashes: Sequence[str]) -> str:
@@ -37,3 +33,11 @@ def make_missing_file_error(name: str, path: Path) -> BadData:
         why="it was given with path=",
         next="correct the path; it is relative to the current folder",
     )
+
+
+def read_template(dataset: str, name: str, *, next: str, why: str = "", kind: str = "template") -> str:
+    """The text of a template's file. kind, why, next: words of the `BadExperiment` where it cannot be read."""
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadExperiment(what=f"{dataset}: there is no {kind} {name!r}", why=f"{why}{error}", next=next) from error

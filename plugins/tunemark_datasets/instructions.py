@@ -10,12 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadData, BadExperiment, did_you_mean
 from tunemark.plugin.descriptors import Example, ExamplePiece
 from tunemark_datasets import sections_template
+from tunemark_datasets.files import read_template
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, make_bad_data, open_rows
 
@@ -168,12 +168,6 @@ def _choose_templates(options: Mapping[str, str]) -> tuple[PromptTemplate, Promp
 
 
 def _read_template(name: str) -> str:
-    try:
-        # The newline that ends the file is not part of the template.
-        return Path(name).expanduser().read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadExperiment(
-            what=f"{NAME}: there is no template {name!r}",
-            why=f"it is not a built-in template, and not a readable text file: {error}",
-            next=did_you_mean(name, _TEMPLATES),
-        ) from error
+    why = "it is not a built-in template, and not a readable text file: "
+    # The newline that ends the file is not part of the template.
+    return read_template(NAME, name, why=why, next=did_you_mean(name, _TEMPLATES)).removesuffix("\n")

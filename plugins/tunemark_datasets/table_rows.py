@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from tunemark.errors import BadData, BadExperiment
-from tunemark_datasets.files import combine_hashes, hash_file, list_visible_files, make_missing_file_error
+from tunemark_datasets.files import combine_hashes, hash_path, list_visible_files, make_missing_file_error
 
 # In a folder only files with the first of these suffixes that occurs are read: a clone of a hub repository holds
 # parquet and, next to it, json that describes it.
@@ -59,7 +59,7 @@ class FileRows:
     def fingerprint(self) -> str:
         """A hash of the content only; for one file its SHA-256, as `sha256sum` prints it."""
         if not self._fingerprint:
-            hashes = [hash_file(path) for path in self.paths]
+            hashes = [hash_path(path) for path in self.paths]
             whole = combine_hashes(hashes)
             self._fingerprint = whole if self._limit is None else f"{whole}/{self._limit}"
         return self._fingerprint

@@ -16,7 +16,13 @@ from urllib.parse import unquote
 
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example, ExamplePiece
-from tunemark_datasets.files import combine_hashes, hash_file, list_visible_files, make_missing_file_error
+from tunemark_datasets.files import (
+    combine_hashes,
+    hash_path,
+    list_visible_files,
+    make_missing_file_error,
+    read_template,
+)
 
 NAME = "text"
 # Default for `longest`, in characters: about 500 tokens of English, which fills a sequence of the default length.
@@ -57,7 +63,7 @@ class TextFiles:
 
     @functools.cached_property
     def _hashes(self) -> list[str]:
-        return [hash_file(path) for path in self.paths]
+        return [hash_path(path) for path in self.paths]
 
     def facts(self) -> Mapping[str, Any]:
         hashes = self._hashes
@@ -182,12 +188,7 @@ def load(options: Mapping[str, str], vocab_size: int) -> TextFiles:
 
 
 def _read_template(name: str) -> tuple[str, str]:
-    try:
-        text = Path(name).expanduser().read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadExperiment(
-            what=f"{NAME}: there is no template {name!r}", why=str(error), next="give a text file that contains {text}"
-        ) from error
+    text = read_template(NAME, name, next="give a text file that contains {text}").removesuffix("\n")
     before, place, after = text.partition("{text}")
     if not place:
         raise BadExperiment(what=f"{NAME}: the template {name!r} does not contain {{text}}", next="add {text} to it")

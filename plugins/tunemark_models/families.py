@@ -224,6 +224,7 @@ def _tiny(name: str, family: str, architecture: Architecture, configuration: Map
     )
 
 
+# Many parameters: the dimensions in which the families below differ, most of them with Llama's as the default.
 def _llama(
     layers: int,
     hidden: int,

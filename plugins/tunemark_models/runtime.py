@@ -7,22 +7,18 @@ Works with transformers 4.46 to 5.23.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator
 
 import torch
 import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from tunemark_models.packed_mask import choose_packed_mask
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
+from tunemark_worker.file_hash import hash_file
 from tunemark_worker.precision import compute_dtype, parameter_dtype
-
-# Since transformers 4.53 a model with several layer types takes a mask per type; before, its sliding layers applied
-# their window to the one mask themselves.
-_TAKES_MASK_PER_TYPE = hasattr(transformers, "masking_utils")
-
 
 # transformers 5 renamed the argument; 4.46 does not accept the new name.
 _DTYPE_ARGUMENT = "torch_dtype" if int(transformers.__version__.partition(".")[0]) < 5 else "dtype"
@@ -73,7 +69,8 @@ class CausalLm:
         if name.lower().endswith(".gguf"):
             folder, file = os.path.split(name)
             where["gguf_file"] = file
-            self._weights = {"source": name, "sha256": _sha256(name), "note": "dequantized from GGUF"}
+            with open(name, "rb") as weights:
+                self._weights = {"source": name, "sha256": hash_file(weights), "note": "dequantized from GGUF"}
         else:
             self._weights = {"source": name}
         config = AutoConfig.from_pretrained(folder, **where)
@@ -120,7 +117,7 @@ class CausalLm:
             return module(  # type: ignore[no-any-return]
                 input_ids=batch.input_ids, attention_mask=numbers, use_cache=False
             ).logits
-        mask = self._mask(batch.document_ids)
+        mask = choose_packed_mask(batch.document_ids, self._architecture, self._compute_dtype)
         output = module(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
         return output.logits  # type: ignore[no-any-return]
 
@@ -158,17 +155,6 @@ class CausalLm:
             if hasattr(owner, name):
                 delattr(owner, name)
         plain.save_pretrained(folder)
-
-    def _mask(self, document_ids: torch.Tensor) -> Any:
-        window = self._architecture.get("sliding_window")
-        kinds = self._architecture.get("layer_types")
-        if kinds is None:
-            return make_packed_mask(document_ids, window, self._compute_dtype)
-        full = make_packed_mask(document_ids, None, self._compute_dtype)
-        if "sliding_attention" not in kinds or not _TAKES_MASK_PER_TYPE:
-            return full
-        sliding = make_packed_mask(document_ids, window, self._compute_dtype)
-        return {"full_attention": full, "sliding_attention": sliding}
 
 
 # Fields of `tunemark.plugin.Architecture` that transformers calls the same, in the models that have them.
@@ -232,14 +218,6 @@ def _attention_implementation(config: Any) -> str:
     return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else "sdpa"
 
 
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 _DIMENSIONS = [
     "vocab_size",
     "hidden_size",
@@ -260,19 +238,6 @@ def _check_dimensions(config: Any, architecture: Dict[str, Any], name: str) -> N
     ]
     if differing:
         raise ValueError("the weights of {} are of another architecture: {}".format(name, ", ".join(differing)))
-
-
-def make_packed_mask(document_ids: torch.Tensor, window: Optional[int], dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask [B, 1, S, S]: 0 where the key is in the query's document, not later and within the window.
-
-    Padding attends to padding, so that no softmax row is empty."""
-    sequence = document_ids.shape[1]
-    index = torch.arange(sequence, device=document_ids.device)
-    distance = index[:, None] - index[None, :]
-    near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    visible = (document_ids[:, :, None] == document_ids[:, None, :]) & near
-    mask = torch.zeros(visible.shape, dtype=dtype, device=document_ids.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
 
 
 @contextlib.contextmanager

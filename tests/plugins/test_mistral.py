@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tunemark_mistral.plugin import tunemark_models
-from tunemark_models.runtime import CausalLm, make_packed_mask
+from tunemark_models.packed_mask import make_packed_mask
+from tunemark_models.runtime import CausalLm
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
 from tunemark_worker.precision import autocast

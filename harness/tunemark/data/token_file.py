@@ -31,6 +31,7 @@ from tunemark.plugin.catalog import load_object
 from tunemark.plugin.descriptors import Dataset, Example, Model, TokenizerSpec
 from tunemark.plugin.protocols import DatasetSource, HasChatTemplate, NamesSpecialTexts, Tokenizer, TokenizesChats
 from tunemark_worker.contract import HEADER_BYTES, SCHEMA, TokenFile, token_file_offsets
+from tunemark_worker.file_hash import hash_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -423,7 +424,7 @@ class _Writer:
             main.seek(0)
             main.write(head)
             main.seek(0)
-            digest = _sha256(main)
+            digest = hash_file(main)
             # mkstemp's files are readable by the owner only; a cache may be shared.
             os.chmod(self._temporary, 0o644)
             path = self._folder / f"{digest}.tokens"
@@ -437,7 +438,7 @@ def _find_cached(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any
         entry = json.loads(index.read_bytes())
         path = folder / f"{entry['sha256']}.tokens"
         with path.open("rb") as file:
-            digest = _sha256(file)
+            digest = hash_file(file)
         if digest != entry["sha256"]:
             return None
         counts = {name: int(entry[name]) for name in ("documents", "tokens", "pad_id")}
@@ -445,13 +446,6 @@ def _find_cached(index: Path, folder: Path) -> tuple[TokenFile, Mapping[str, Any
     # Missing, unreadable, not JSON, or of an older format: it is made again, and errors show when writing.
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _replace(path: Path, content: bytes) -> None:

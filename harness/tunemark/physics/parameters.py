@@ -110,6 +110,7 @@ def count_parameters(a: Architecture) -> ParameterCounts:
     )
 
 
+# Many parameters: each is one column of a published table, given by name.
 def make_architecture(
     *,
     layers: int,
