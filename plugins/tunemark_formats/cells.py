@@ -40,7 +40,8 @@ def is_numeric(table: ReportTable, i: int) -> bool:
 def format_header(column: Column, tr: Translate) -> str:
     """The header, with its unit."""
     unit = _UNITS.get(column.unit, (column.unit, 1.0))[0]
-    return f"{column.title} ({_translate_unit(unit, tr)})" if unit else column.title
+    words = tr(unit) if unit in ("tokens", "sequences", "chips", "devices", "units") else unit
+    return f"{column.title} ({words})" if unit else column.title
 
 
 def format_cell(cell: Cell, column: Column, tr: Translate) -> str:
@@ -57,7 +58,3 @@ def format_cell(cell: Cell, column: Column, tr: Translate) -> str:
     if isinstance(cell, int) and divisor == 1.0:
         return f"{cell:,}"
     return format_significant(cell / divisor)
-
-
-def _translate_unit(unit: str, tr: Translate) -> str:
-    return tr(unit) if unit in ("tokens", "sequences", "chips", "devices", "units") else unit

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tunemark.fields import read_fields
 from tunemark.report import Column, Report, ReportTable
 from tunemark.report.charts import Chart
 from tunemark.report.report import Headline, RunDetail, Section, make_own_table
@@ -92,7 +93,7 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
         "headlines": headlines,
         "sections": [
             {
-                **_fields(s, "key", "title", "intro", "missing", "terms"),
+                **read_fields(s, "key", "title", "intro", "missing", "terms"),
                 "commands": s.commands[: limits.details],
                 "blocks": _blocks(s, names, linked, limits.rows, tr),
             }
@@ -113,13 +114,9 @@ def _headline(headline: Headline, linked: set[str]) -> dict[str, Any]:
         "before": before,
         "value": value,
         "after": after,
-        **_fields(headline, "detail", "verdict", "origin"),
+        **read_fields(headline, "detail", "verdict", "origin"),
         "link": f"run-{headline.run_id}" if headline.run_id in linked else None,
     }
-
-
-def _fields(found: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in names}
 
 
 def _blocks(
@@ -143,7 +140,7 @@ def _blocks(
 def _chart(chart: Chart, linked: set[str], tr: Translate) -> dict[str, Any]:
     # draw escapes the texts.
     wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), tr)) for w in (WIDE, NARROW))
-    return {**_fields(chart, "key", "title", "help"), "wide": wide, "narrow": narrow}
+    return {**read_fields(chart, "key", "title", "help"), "wide": wide, "narrow": narrow}
 
 
 def _table(table: ReportTable, names: Mapping[str, str], linked: set[str], most: int, tr: Translate) -> dict[str, Any]:
@@ -225,7 +222,7 @@ def _detail(detail: RunDetail, linked: set[str], windows: int, runs: int, tr: Tr
     # A chart is some 10 kB: show only the first attempt's with many runs, and none with very many.
     charts = detail.charts if runs <= 6 else detail.charts[:1] if runs <= 24 else ()
     return {
-        **_fields(detail, "run_id", "title", "origin", "verdict", "summary", "command", "facts"),
+        **read_fields(detail, "run_id", "title", "origin", "verdict", "summary", "command", "facts"),
         "attempts": _table(detail.attempts, {}, linked, 20, tr),
         "findings": _table(detail.findings, {}, linked, 60, tr),
         "charts": [_chart(c, set(), tr) for c in charts],
@@ -251,12 +248,8 @@ def _steps_table(trace: Trace, number: int, most: int, tr: Translate) -> ReportT
         ("steps", "steps done"), ("end_s", "since the first", "s"), ("step_time_s", "seconds per step", "s"),
         ("slots", "slots"), ("content", "content tokens"), ("trained", "trained tokens"), ("timed", "timed"),
     )  # fmt: skip
-    rows = ((w.steps, w.end_s, w.step_time_s, w.slots, w.content, w.trained, _is_timed(w.steps, trace)) for w in kept)
+    rows = ((w.steps, w.end_s, w.step_time_s, w.slots, w.content, w.trained, trace.is_timed(w.steps)) for w in kept)
     return make_own_table("raw", title, columns, rows, tr)
-
-
-def _is_timed(steps: int, trace: Trace) -> bool:
-    return trace.first is not None and trace.last is not None and trace.first < steps <= trace.last
 
 
 def _data(report: Report, most: int, tr: Translate) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from tunemark.analysis import claim_rates, claim_rules
 from tunemark.analysis.plausibility import ClaimFacts, look_up_facts
+from tunemark.fields import read_fields
 from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Finding, Model
 from tunemark.results import ImportedClaim
@@ -40,30 +41,17 @@ class AuditedClaim:
         every = (*([self.rate] if self.rate else []), *self.ways)
         return ImportedClaim(
             kind="measured" if claim.tool == "tunemark" else "imported",
-            id=claim.id,
-            source=claim.source,
-            tool=claim.tool,
-            meaning=claim.meaning,
-            counts=claim.counts,
-            model=claim.model,
-            device=claim.device,
-            count=claim.count,
-            precision=claim.precision,
-            sequence=claim.sequence,
+            **read_fields(claim, "id", "source", "tool", "meaning", "counts", "model", "device", "count", "precision"),
+            **read_fields(claim, "sequence", "notes"),
             global_batch=claim.layout.global_batch,
             tokens_per_s_claimed=self.rate.tokens_per_s if self.rate else None,
             tokens_per_s_rederived={way.way: way.tokens_per_s for way in self.ways},
             arithmetic={way.way: f"{way.arithmetic} = {way.tokens_per_s:,.6g} tokens/s" for way in every},
-            mfu_implied=self.mfu_implied,
-            mfu_convention=self.mfu_convention,
-            mfu_implied_full_attention=self.mfu_implied_full_attention,
+            **read_fields(self, "mfu_implied", "mfu_convention", "mfu_implied_full_attention", "verdict", "findings"),
             peak_flops=self.facts.peak.flops if self.facts.peak else None,
             peak_source=self.facts.peak.source if self.facts.peak else None,
-            verdict=self.verdict,
-            findings=self.findings,
             missing=self.facts.missing,
             origin=dict(self.facts.origin),
-            notes=claim.notes,
         )
 
 

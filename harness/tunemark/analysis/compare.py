@@ -18,6 +18,7 @@ from tunemark.analysis.auto_gain import SEARCHED_FIELDS, AutoGain, compute_auto_
 from tunemark.analysis.comparability import ComparedRun, Outcome
 from tunemark.analysis.environment import differing_facts
 from tunemark.errors import BadExperiment
+from tunemark.fields import read_fields
 from tunemark.results.ratio import (
     LEVEL,
     Ratio,
@@ -318,22 +319,14 @@ def _row(member: ComparedRun, base: ComparedRun | None) -> ComparisonRow:
     outcome: Outcome = "takes no part" if obstacle else "baseline" if member is base else "no interval"
     return ComparisonRow(
         label=member.label,
-        run_id=result.run_id,
-        status=result.status,
-        verdict=result.verdict,
-        simulated=result.simulated,
+        **read_fields(result, "run_id", "status", "verdict", "simulated", "tokens_per_s", "peak_memory_bytes"),
+        **read_fields(result, "time_to_first_step_s", "search_s", "strategy_selected", "requested_bytes"),
         outcome=outcome,
         reason=obstacle or (ratio.method if ratio and ratio.low is None else ""),
         attempts=len(attempt_rates(result)) or result.attempts,
-        tokens_per_s=result.tokens_per_s,
         ratio=ratio,
         p_holm=None,
-        peak_memory_bytes=result.peak_memory_bytes,
         memory_ratio=memory,
-        time_to_first_step_s=result.time_to_first_step_s,
-        search_s=result.search_s,
-        strategy_selected=result.strategy_selected,
-        requested_bytes=result.requested_bytes,
         findings=tuple(f"{f.severity}: {f.rule}" for f in result.findings if f.severity != "note"),
     )
 

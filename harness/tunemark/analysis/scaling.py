@@ -20,6 +20,7 @@ from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling_fit import fit_scaling
 from tunemark.analysis.scaling_types import Scaling, ScalingFit, ScalingPoint
 from tunemark.experiment.scaling_batches import ScalingMode
+from tunemark.fields import read_fields
 from tunemark.plugin.descriptors import Finding
 from tunemark.results import Estimate, Result
 from tunemark.results.ratio import attempt_rates, rate_ratio
@@ -196,6 +197,13 @@ def _why_left_out(result: Result) -> str | None:
     return None
 
 
+# Of a point, as its run has them.
+_RUN_FIELDS = (
+    "run_id", "size", "processes", "data_ranks", "global_batch", "gradient_accumulation", "status", "verdict",
+    "oversubscribed", "simulated", "tokens_per_s", "peak_memory_bytes",
+)  # fmt: skip
+
+
 def _points(
     ordered: Sequence[Result],
     base: Result | None,
@@ -219,26 +227,15 @@ def _points(
         share, reason = _communication(r, broken_down)
         found.append(
             ScalingPoint(
-                run_id=r.run_id,
-                size=r.size,
+                **read_fields(r, *_RUN_FIELDS),
                 units=n,
-                processes=r.processes,
-                data_ranks=r.data_ranks,
-                global_batch=r.global_batch,
-                gradient_accumulation=r.gradient_accumulation,
-                status=r.status,
-                verdict=r.verdict,
-                oversubscribed=r.oversubscribed,
-                simulated=r.simulated,
                 is_base=r is base,
-                tokens_per_s=r.tokens_per_s,
                 tokens_per_s_per_unit=r.tokens_per_s.value / n if r.tokens_per_s and n else None,
                 speedup=speedup,
                 efficiency=efficiency,
                 marginal_efficiency=marginal,
                 communication_share=share,
                 communication_reason=reason,
-                peak_memory_bytes=r.peak_memory_bytes,
                 left_out=left_out[r.run_id],
             )
         )

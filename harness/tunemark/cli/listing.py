@@ -13,6 +13,7 @@ from typing import Any
 
 from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
+from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolReading
@@ -95,22 +96,20 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
 
 def _facts(found: object, *names: str) -> dict[str, Any]:
     """Attributes by name, as types that JSON has."""
-    values = {name: getattr(found, name) for name in names}
-    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    values = read_fields(found, *names).items()
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values}
 
 
 def _model(model: Model) -> dict[str, Any]:
     sequence = min(_SEQUENCE, model.architecture.max_position_embeddings)
     return {
-        "name": model.name,
-        "description": model.description,
+        **read_fields(model, "name", "description"),
         "parameters": count_parameters(model.architecture).total,
         "flops_per_token": train_flops_per_token(model.architecture, sequence),
         "sequence": sequence,
         "tokenizer": model.tokenizer.name if model.tokenizer else None,
         "is_runnable": model.runtime is not None,
-        "pretrained": model.pretrained,
-        "source": model.source,
+        **read_fields(model, "pretrained", "source"),
         "architecture": model.architecture.as_dict(),
     }
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tunemark.experiment import Plan, RunSpec
 from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
-from tunemark.plugin import Accelerator
 from tunemark.units import format_gib, format_giga
 
 
@@ -30,24 +30,22 @@ def plan_row(plan: Plan) -> dict[str, Any]:
         "run_id": plan.run_id,
         **asdict(plan.spec),
         "tokenizer": plan.model.tokenizer.name if plan.model.tokenizer else None,
-        **_read(accelerator, "chip", "chips", "memory_bytes"),
+        **read_fields(accelerator, "chip", "chips", "memory_bytes"),
         "peak_flops": dict(accelerator.peak_flops),
-        **_read(accelerator, "oversubscribed", "is_present", "is_simulated"),
+        **read_fields(accelerator, "oversubscribed", "is_present", "is_simulated"),
         "accelerator_source": accelerator.source,
-        **_read(accelerator, "nodes", "parts", "part_memory_bytes"),
+        **read_fields(accelerator, "nodes", "parts", "part_memory_bytes"),
         "memory_floor_distributed_bytes": _floor_per_memory(plan),
         "processes": plan.launch.processes,
         "threads": plan.launch.threads,
-        **_read(plan, "data_ranks", "gradient_accumulation", "tokens_per_step", "parameters", "trainable_parameters"),
-        **_read(plan, "flops_per_token", "hardware_flops_per_token"),
+        **read_fields(
+            plan, "data_ranks", "gradient_accumulation", "tokens_per_step", "parameters", "trainable_parameters"
+        ),
+        **read_fields(plan, "flops_per_token", "hardware_flops_per_token"),
         "axes": [asdict(axis) for axis in plan.axes],
-        **_read(plan, "flops_per_token_full_attention", "memory_floor_bytes"),
+        **read_fields(plan, "flops_per_token_full_attention", "memory_floor_bytes"),
         "notes": list(plan.notes),
     }
-
-
-def _read(found: Plan | Accelerator, *names: str) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in names}
 
 
 _IDENTITY_COLUMNS: dict[str, Callable[[Plan], str]] = {

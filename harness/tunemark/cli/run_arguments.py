@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.cli.messages import print_message
-from tunemark.errors import BadStore, TunemarkError
+from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ def read_runs(name: str, catalog: Catalog, *, every_series: bool = False) -> lis
     from tunemark.analysis import judge
     from tunemark.loading import RESULTS_FILE, load_results
 
-    def warn_unread(error: TunemarkError) -> None:
-        print_message(f"not read: {error}")
-
     folder, wanted = _split_name(name)
     if folder.is_file() and folder.name == RESULTS_FILE:
         folder = folder.parent
@@ -48,7 +46,8 @@ def read_runs(name: str, catalog: Catalog, *, every_series: bool = False) -> lis
             why=f"runs are read from a folder's {RESULTS_FILE} or its attempts",
             next=RUNS_HELP,
         )
-    found = load_results(folder, partial(judge, catalog=catalog), every_series=every_series, unread=warn_unread)
+    by, warn = partial(judge, catalog=catalog), lambda error: print_message(f"not read: {error}")
+    found = load_results(folder, by, every_series=every_series, unread=warn)
     if not found:
         raise BadStore(
             what=f"{folder} holds no runs",
@@ -79,10 +78,6 @@ def _split_name(name: str) -> tuple[Path, str]:
     parent, colon, run_id = name.rpartition(":")
     if colon and Path(parent).is_dir():
         return Path(parent), run_id
-    if _is_run_id(name) and Path(_STORE).is_dir():
+    if re.fullmatch("[0-9a-f]{4,}", name) and Path(_STORE).is_dir():
         return Path(_STORE), name
     raise BadStore(what=f"there is no folder {name}", next=f"give {RUNS_HELP}")
-
-
-def _is_run_id(word: str) -> bool:
-    return len(word) >= 4 and set(word) <= set("0123456789abcdef")

@@ -12,6 +12,7 @@ from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.errors import TunemarkError
 from tunemark.exit_codes import ExitCode
 from tunemark.experiment import GridPoint, Plan
+from tunemark.fields import read_fields
 from tunemark.markdown import escape, markdown_table
 from tunemark.plugin import Catalog
 from tunemark.predict.absent_device import AbsentDeviceSearch, make_absent_device_search
@@ -71,7 +72,6 @@ def _search_row(log: SearchLog) -> dict[str, Any]:
 def _prediction_row(one: AbsentDeviceSearch, log: SearchLog) -> dict[str, Any]:
     chosen = log.chosen
     rate = chosen.predicted_tokens_per_s if chosen else None
-    asked = ("sequence", "global_batch", "precision", "optimizer", "method")
     layout = ("strategy", "micro_batch", "checkpointing", "gradient_accumulation")
     return {
         "model": one.model.name,
@@ -79,7 +79,7 @@ def _prediction_row(one: AbsentDeviceSearch, log: SearchLog) -> dict[str, Any]:
         "size": one.size,
         "ranks": one.size * one.dies,
         "is_present": False,
-        **{name: getattr(one, name) for name in asked},
+        **read_fields(one, "sequence", "global_batch", "precision", "optimizer", "method"),
         "fits": chosen is not None,
         **{name: getattr(chosen, name, None) for name in layout},
         "slot_tokens_per_s": rate,

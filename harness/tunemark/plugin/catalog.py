@@ -93,6 +93,8 @@ class Catalog:
         self.broken: list[BrokenPlugin] = []
         self.seconds: dict[str, dict[str, float]] = {}
         """By plugin: the duration of its import ("import") and of each of its hooks."""
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._taken: dict[tuple[str, str], list[str]] = {}
 
     @functools.cached_property
     def plugins(self) -> list[PluginFacts]:
@@ -196,9 +198,8 @@ class Catalog:
         ]
         for plugin in self.seconds:
             if slow := self.slow(plugin):
-                warnings.append(
-                    f"plugin {plugin!r} ({self._distribution(plugin)}) is {slow}: every command waits for it"
-                )
+                name = f"{plugin!r} ({self._distribution(plugin)})"
+                warnings.append(f"plugin {name} is {slow}: every command waits for it")
         return warnings
 
     @functools.cached_property
@@ -219,22 +220,12 @@ class Catalog:
                 self._register(manager, point.name, plugin)
             # Third-party code can raise anything; only this plugin is disabled.
             except (Exception, SystemExit) as error:
-                self.broken.append(
-                    BrokenPlugin(
-                        plugin=point.name, distribution=distribution, reason=f"{type(error).__name__}: {error}"
-                    )
-                )
+                why = f"{type(error).__name__}: {error}"
+                self.broken.append(BrokenPlugin(plugin=point.name, distribution=distribution, reason=why))
                 continue
             version = point.dist.version if point.dist else "unknown"
-            self._facts.append(
-                PluginFacts(
-                    name=point.name,
-                    module=point.value,
-                    distribution=distribution,
-                    version=version,
-                    interface=interface,
-                )
-            )
+            own = {"name": point.name, "module": point.value, "distribution": distribution, "version": version}
+            self._facts.append(PluginFacts(**own, interface=interface))
         return manager
 
     @staticmethod
@@ -254,14 +245,6 @@ class Catalog:
         if not manager.get_hookcallers(plugin):
             manager.unregister(name=name)
             raise PluginError(what="it implements no hook", next="decorate its functions with tunemark.plugin.hookimpl")
-
-    @functools.cached_property
-    def _answers(self) -> dict[str, dict[str, Any]]:
-        return {}
-
-    @functools.cached_property
-    def _taken(self) -> dict[tuple[str, str], list[str]]:
-        return {}
 
     def _named(self, hook: str, kind: type[T]) -> dict[str, T]:
         if hook not in self._answers:

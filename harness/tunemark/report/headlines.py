@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 
 from tunemark.report.formatting import format_estimate
 from tunemark.report.labels import device_of, make_labels, origin_of
@@ -54,11 +55,7 @@ def _best(runs: Sequence[Result]) -> Result:
     # With --breakdown every part of a step is waited for, so its rate does not count.
     candidates = [r for r in runs if not r.breakdown] or list(runs)
     rank = min(_VERDICTS.index(r.verdict) for r in candidates)
-    return max((r for r in candidates if _VERDICTS.index(r.verdict) == rank), key=lambda r: _rate(r))
-
-
-def _rate(r: Result) -> float:
-    return r.tokens_per_s.value if r.tokens_per_s else 0.0
+    return max((r for r in candidates if _VERDICTS.index(r.verdict) == rank), key=attrgetter("tokens_per_s.value"))
 
 
 def _headline(runs: Sequence[Result], names: Sequence[str], tr: Translate) -> Headline:

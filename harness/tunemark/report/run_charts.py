@@ -34,24 +34,14 @@ def throughput_charts(results: Sequence[Result], names: Sequence[str], tr: Trans
             for r in ordered
             if r.simulated == is_simulated
         ]
-        drawn = _extremes(rows)
-        if not rows:
-            continue
-        found.append(
-            DotPlot(
-                key="throughput-simulated" if is_simulated else "throughput",
-                title=tr("Rates of a simulator, which say nothing of speed") if is_simulated else tr("Throughput"),
-                help=tr(
-                    "Content tokens (never padding) over the wall time of the timed steps, whole job. The line through "
-                    "a mark is its 95 % interval: between attempts where there are two or more, else within the one "
-                    "run."
-                ),
-                unit=tr("tokens/s (content)"),
-                rows=tuple(drawn),
-                left_out=len(rows) - len(drawn),
-            )
+        title = tr("Rates of a simulator, which say nothing of speed") if is_simulated else tr("Throughput")
+        words = tr(
+            "Content tokens (never padding) over the wall time of the timed steps, whole job. The line through a mark "
+            "is its 95 % interval: between attempts where there are two or more, else within the one run."
         )
-    return tuple(found)
+        key = "throughput-simulated" if is_simulated else "throughput"
+        found.append(_dot_plot(rows, key, title, words, tr("tokens/s (content)")))
+    return tuple(chart for chart in found if chart)
 
 
 def claims_chart(imported: Sequence[ImportedClaim], tr: Translate) -> DotPlot | None:
@@ -82,17 +72,9 @@ def claims_chart(imported: Sequence[ImportedClaim], tr: Translate) -> DotPlot | 
 def cost_chart(results: Sequence[Result], prices: Prices, names: Sequence[str], tr: Translate) -> DotPlot | None:
     found = [(r, cost_per_million_tokens(r, prices)) for r in results]
     rows = [make_dot_row(r, c, name, "", tr) for (r, c), name in zip(found, names, strict=True) if c is not None]
-    drawn = _extremes(rows)
-    if not rows:
-        return None
-    return DotPlot(
-        key="cost",
-        title=tr("Cost of a million tokens"),
-        help=tr("Price of an hour / 3600 / content tokens per second x 1,000,000, with the interval of the rate."),
-        unit=tr("{currency} per million content tokens", currency=prices.currency),
-        rows=tuple(drawn),
-        left_out=len(rows) - len(drawn),
-    )
+    words = tr("Price of an hour / 3600 / content tokens per second x 1,000,000, with the interval of the rate.")
+    unit = tr("{currency} per million content tokens", currency=prices.currency)
+    return _dot_plot(rows, "cost", tr("Cost of a million tokens"), words, unit)
 
 
 def memory_chart(results: Sequence[Result], names: Sequence[str], tr: Translate) -> DotPlot | None:
@@ -106,19 +88,8 @@ def memory_chart(results: Sequence[Result], names: Sequence[str], tr: Translate)
             rows.append(
                 DotRow(label=name, value=held, note=note or ("" if held else "?"), origin=origin_of(r), run_id=r.run_id)
             )
-    drawn = _extremes(rows)
-    if not rows:
-        return None
-    return DotPlot(
-        key="memory",
-        title=tr("Memory"),
-        help=tr(
-            "The most that the fullest rank held, as its device says it. A CPU's figure holds the interpreter too."
-        ),
-        unit="GiB",
-        rows=tuple(drawn),
-        left_out=len(rows) - len(drawn),
-    )
+    words = tr("The most that the fullest rank held, as its device says it. A CPU's figure holds the interpreter too.")
+    return _dot_plot(rows, "memory", tr("Memory"), words, "GiB")
 
 
 def step_parts_chart(results: Sequence[Result], tr: Translate) -> StackedBars | None:
@@ -180,11 +151,7 @@ def slots_chart(results: Sequence[Result], names: Sequence[str], tr: Translate) 
 
 def step_time_chart(r: Result, name: str, trace: Trace, number: int, tr: Translate) -> StepTimeChart:
     """One attempt's step times, warm-up included."""
-    timed = [
-        w.step_time_s
-        for w in trace.kept
-        if trace.first is not None and trace.last is not None and trace.first < w.steps <= trace.last
-    ]
+    timed = [w.step_time_s for w in trace.kept if trace.is_timed(w.steps)]
     words = tr(
         "Seconds per step of each window between two synchronised instants. Shaded: the warm-up, which no rate counts; "
         "white: what was timed."
@@ -231,6 +198,13 @@ def make_dot_row(r: Result, estimate: Estimate | None, name: str, group: str, tr
         group=group,
         run_id=r.run_id,
     )
+
+
+def _dot_plot(rows: Sequence[DotRow], key: str, title: str, help: str, unit: str) -> DotPlot | None:
+    """The plot of the rows that are drawn; None without any."""
+    drawn = tuple(_extremes(rows))
+    left_out = len(rows) - len(drawn)
+    return DotPlot(key=key, title=title, help=help, unit=unit, rows=drawn, left_out=left_out) if rows else None
 
 
 def _extremes(rows: Sequence[DotRow]) -> list[DotRow]:

@@ -22,6 +22,7 @@ from tunemark.atomic_write import write_atomically
 from tunemark.data import read_token_file
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
+from tunemark.fields import read_fields
 from tunemark.results import telemetry
 from tunemark.results.measurement import Measurement, read_measurement
 from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
@@ -214,29 +215,18 @@ def make_identity(plan: Plan) -> RunIdentity:
     peaks = accelerator.peak_flops
     peak_flops = peaks.get(spec.precision, peaks.get(spec.precision.removesuffix("-autocast")))
     return RunIdentity(
-        **{name: getattr(spec, name) for name in same},
-        run_id=plan.run_id,
+        **read_fields(spec, *same),
+        **read_fields(plan, "run_id", "data_ranks", "gradient_accumulation", "parameters", "trainable_parameters"),
+        **read_fields(plan, "flops_per_token", "flops_per_token_full_attention", "hardware_flops_per_token"),
+        **read_fields(plan.launch, "processes", "threads"),
+        **read_fields(accelerator, "chip", "chips", "oversubscribed", "parts", "memory_bytes"),
         strategy_requested=spec.strategy,
-        gradient_accumulation=plan.gradient_accumulation,
         steps_requested=spec.steps,
         warmup_requested=spec.warmup,
         budget_s=spec.budget,
         window_s=spec.window,
-        chip=accelerator.chip,
-        chips=accelerator.chips,
-        oversubscribed=accelerator.oversubscribed,
         simulated=accelerator.is_simulated,
-        parts=accelerator.parts,
-        memory_bytes=accelerator.memory_bytes,
         learnable=plan.dataset.learnable,
-        processes=plan.launch.processes,
-        threads=plan.launch.threads,
-        data_ranks=plan.data_ranks,
-        parameters=plan.parameters,
-        trainable_parameters=plan.trainable_parameters,
-        flops_per_token=plan.flops_per_token,
-        flops_per_token_full_attention=plan.flops_per_token_full_attention,
-        hardware_flops_per_token=plan.hardware_flops_per_token,
         peak_flops=peak_flops,
         peak_flops_source=accelerator.source if peak_flops is not None else None,
     )

@@ -43,6 +43,10 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     windows: int
     kept: tuple[TraceWindow, ...]
 
+    def is_timed(self, steps: int) -> bool:
+        """Whether the window that ends after this step was timed."""
+        return self.first is not None and self.last is not None and self.first < steps <= self.last
+
 
 def make_trace(measurement: Measurement, run_id: str, row: AttemptRow, most: int = MAX_WINDOWS) -> Trace | None:
     """Make the trace of one attempt; None if no window was completed. `row` says which part was timed."""
