@@ -25,6 +25,7 @@ _RUNTIMES = [
 _STATIONS = (
     "errors",
     "units",
+    "fields",
     "markdown",
     "atomic_write",
     "exit_codes",
