@@ -158,8 +158,8 @@ def measured(
     from tunemark.predict.calibration import predict_calibrated
     from tunemark.predict.plan_conversion import convert_plan
     from tunemark.predict.search_problem import make_search_problem
-    from tunemark.runner.measure import run_experiment
     from tunemark.runner.observer import RunObserver
+    from tunemark.runner.run_experiment import run_experiment
 
     catalog = Catalog()
     flags: dict[str, Any] = {
@@ -175,7 +175,7 @@ def measured(
     experiment = make_experiment({**flags, "strategy": "auto", "trials": TRIALS})
     (point,) = make_grid_points(experiment)
     searched = make_plan(point, catalog)
-    ground = make_search_problem(searched, catalog).ground
+    hardware = make_search_problem(searched, catalog).hardware
     watch = RunObserver(message=lambda text: print(text, file=sys.stderr, flush=True))
     results = {r.run_id: r for r in run_experiment(experiment, [*plans, searched], catalog, watch).runs}
     cells = []
@@ -186,8 +186,8 @@ def measured(
         asked = convert_plan(plan)
         assert not isinstance(asked, str), asked
         work, layout = asked
-        facts = ground.facts if plan.axes or ground.alone is None else ground.alone
-        found = predict_calibrated(work, layout, facts, ground.mechanisms)
+        facts = hardware.facts if plan.axes or hardware.alone is None else hardware.alone
+        found = predict_calibrated(work, layout, facts, hardware.mechanisms)
         low_s, high_s = found.step_time_bounds_s
         rate = result.slot_tokens_per_s
         spec = plan.spec

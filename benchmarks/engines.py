@@ -156,7 +156,7 @@ def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     """Both engines' figures of each plan, or `failure` if an engine gives none."""
     from tunemark.predict import convert_plan
     from tunemark.predict.simulation import Simulation, simulate_all
-    from tunemark.predict.worker_footprint import compute_footprint
+    from tunemark.predict.worker_step_costs import compute_step_costs
 
     rows = []
     for start in range(0, len(plans), 20):
@@ -174,7 +174,7 @@ def compare(plans: Sequence[Plan]) -> list[dict[str, Any]]:
             elif not isinstance(one, Simulation):
                 row["failure"] = str(one.why)
             else:
-                analytic = compute_footprint(*step)
+                analytic = compute_step_costs(*step)
                 row["pairs"] = (
                     (analytic.flops, one.flops),
                     (sum(analytic.sent_bytes.values()), one.sent_bytes),
@@ -275,7 +275,7 @@ def hold(folder: Path) -> int:
     """Run in each process: takes some steps of the plan and writes the peak memory of each but the first ones."""
     import torch
 
-    from tunemark_worker import activation_checkpointing, finetuning_method, optimizer, training_loop
+    from tunemark_worker import activation_checkpointing, lora_adapters, optimizer, training_loop
     from tunemark_worker.batches import Batch, TokenCounts
     from tunemark_worker.capabilities import load_device, load_model, load_strategy
     from tunemark_worker.contract import Assignment
@@ -297,7 +297,7 @@ def hold(folder: Path) -> int:
     watch = watcher()
     with watch:
         built = model.build(a, place)
-        finetuning_method.apply_method(a.method, a.method_options, built)
+        lora_adapters.apply_method(a.method, a.method_options, built)
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         module = strategy.apply(built, place)

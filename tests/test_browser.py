@@ -18,7 +18,7 @@ import pytest
 from tunemark.analysis.prices import read_prices
 from tunemark.loading import load_runs
 from tunemark.report import make_report
-from tunemark.report.charts import Chart, DotPlot, LineChart, StackedBars
+from tunemark.report.chart_types import Chart, DotPlot, LineChart, StackedBars
 from tunemark_formats.page import render
 
 pytestmark = pytest.mark.full

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tunemark.experiment import Experiment, GridPoint, Plan
     from tunemark.experiment.scaling_batches import ScalingMode
     from tunemark.plugin import Catalog
-    from tunemark.runner.measure import ExperimentResults
     from tunemark.runner.observer import RunObserver
+    from tunemark.runner.run_experiment import ExperimentResults
 
 __all__ = ["plan", "run", "scale"]
 __version__ = "0.1.0"
@@ -75,8 +75,8 @@ def _measure(
     experiment: Experiment, points: Sequence[GridPoint], catalog: Catalog, watch: RunObserver | None
 ) -> ExperimentResults:
     from tunemark.experiment import make_plans
-    from tunemark.runner.measure import run_experiment
     from tunemark.runner.observer import RunObserver
+    from tunemark.runner.run_experiment import run_experiment
 
     results = run_experiment(experiment, make_plans(points, catalog), catalog, watch or RunObserver())
     if results.is_interrupted:

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 import torch
 
-from tunemark_worker import finetuning_method as methods
+from tunemark_worker import lora_adapters as methods
 from tunemark_worker import row_packing
 from tunemark_worker.batches import Batch, MappedTokens, count_targets
 from tunemark_worker.capabilities import GathersFullState, ModelRuntime, SavesModel, StrategyRuntime

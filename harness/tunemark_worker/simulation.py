@@ -89,7 +89,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from tunemark_worker import activation_checkpointing, finetuning_method, optimizer, training_loop
+    from tunemark_worker import activation_checkpointing, lora_adapters, optimizer, training_loop
     from tunemark_worker.batches import TokenCounts
     from tunemark_worker.op_counter import OpCounter
 
@@ -105,11 +105,11 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     if isinstance(strategy, PlacesRanks):
         place = strategy.place(place)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    tally = OpCounter(copies_scattered=assignment.device == "cpu")
-    with _patched_torch(a), mode, tally:
+    counter = OpCounter(copies_scattered=assignment.device == "cpu")
+    with _patched_torch(a), mode, counter:
         # Built for padding: masks of packed documents depend on the content of tensors.
         built = model.build(replace(a, batching="pad"), place)
-        finetuning_method.apply_method(a.method, a.method_options, built)
+        lora_adapters.apply_method(a.method, a.method_options, built)
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         module = strategy.apply(built, place)
@@ -123,7 +123,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
         batches = [_batch(torch, a) for _ in range(a.gradient_accumulation)]
         slots = a.gradient_accumulation * a.micro_batch * a.sequence
         counts = TokenCounts(slots, slots, slots - a.gradient_accumulation * a.micro_batch)
-        recorded_model = _PhaseRecorder(model, tally, a.architecture["vocab_size"])
+        recorded_model = _PhaseRecorder(model, counter, a.architecture["vocab_size"])
         job = training_loop.TrainingJob(
             assignment=a,
             place=place,
@@ -139,7 +139,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
             second=lambda: 0.0,
             is_interrupted=lambda: False,
         )
-        watch = _MemoryWatch(tally, module, updater, recorded_model.logit_storages)
+        watch = _MemoryWatch(counter, module, updater, recorded_model.logit_storages)
         # The first step creates the optimizer's state and fills DTensor's caches, which must not be counted.
         training_loop.take_step(job, training_loop.SAMPLED_STEPS, batches, counts)
         watch.begin()
@@ -150,8 +150,8 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
 class _MemoryWatch:
     """Sorts the storages of a step into CATEGORIES, and finds the bytes of each at the peak."""
 
-    def __init__(self, tally: Any, module: Any, updater: Any, logit_storages: Any) -> None:
-        self._tally, self._module, self._updater = tally, module, updater
+    def __init__(self, counter: Any, module: Any, updater: Any, logit_storages: Any) -> None:
+        self._tally, self._module, self._updater = counter, module, updater
         self._logit_storages = logit_storages
         self._gradients: List[int] = []
         self._categories: Dict[int, str] = {}
@@ -173,31 +173,31 @@ class _MemoryWatch:
         self._gradients.clear()
 
     def end(self) -> Dict[str, Any]:
-        tally = self._tally
+        counter = self._tally
         for number in self._gradients:
             self._categories.setdefault(number, "gradients")
         alive, now, most, at, phase = dict(self._resident), sum(self._resident.values()), -1, 0, ""
-        if not tally.events:
+        if not counter.events:
             raise RuntimeError("the step allocated no storage, so it was not recorded")
-        for index, event in enumerate(tally.events):
+        for index, event in enumerate(counter.events):
             now += event.delta_bytes
             if now > most:
                 most, at, phase = now, index, event.phase
-        for event in tally.events[: at + 1]:
+        for event in counter.events[: at + 1]:
             alive[event.storage] = alive.get(event.storage, 0) + event.delta_bytes
         by_category = dict.fromkeys(CATEGORIES, 0)
         makers: Dict[str, int] = {}
         for number, size in alive.items():
             kind = self._category(number)
             by_category[kind] += size
-            maker = "{} {} {}".format(kind, *tally.origins[number])
+            maker = "{} {} {}".format(kind, *counter.origins[number])
             makers[maker] = makers.get(maker, 0) + size
         collectives: Dict[Any, int] = {}
-        for each in tally.collectives:
+        for each in counter.collectives:
             collectives[each] = collectives.get(each, 0) + 1
         return {
-            "flops": tally.flops,
-            "operators": tally.operators,
+            "flops": counter.flops,
+            "operators": counter.operators,
             "collectives": [
                 {"kind": each.kind, "payload_bytes": each.payload_bytes, "ranks": list(each.ranks), "count": count}
                 for each, count in collectives.items()
@@ -206,7 +206,7 @@ class _MemoryWatch:
             "peak_bytes": most,
             "held": dict(sorted(makers.items(), key=lambda item: -item[1])[:_MAKERS]),
             "peak_phase": phase,
-            "peak_operator": tally.events[at].operator,
+            "peak_operator": counter.events[at].operator,
             "resident_bytes": sum(self._resident.values()),
         }
 
@@ -242,10 +242,10 @@ _COLLECTIVES = ("c10d", "_c10d_functional", "_dtensor", "fsdp")
 
 
 class _PhaseRecorder:
-    """Wraps a model's runtime to set the tally's phase and to remember which storages hold the logits."""
+    """Wraps a model's runtime to set the counter's phase and to remember which storages hold the logits."""
 
-    def __init__(self, model: Any, tally: Any, vocabulary: int) -> None:
-        self._model, self._tally, self._vocabulary = model, tally, vocabulary
+    def __init__(self, model: Any, counter: Any, vocabulary: int) -> None:
+        self._model, self._tally, self._vocabulary = model, counter, vocabulary
         self.logit_storages: List[int] = []
 
     def logits(self, module: Any, batch: Any) -> Any:

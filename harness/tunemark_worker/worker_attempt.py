@@ -120,11 +120,11 @@ class WorkerAttempt:
         """The model as it is trained: with adapters, checkpointing and the strategy."""
         import torch  # heavy, but imported by now
 
-        from tunemark_worker import activation_checkpointing, finetuning_method
+        from tunemark_worker import activation_checkpointing, lora_adapters
 
         torch.manual_seed(a.seed)
         built = model.build(a, place)
-        finetuning_method.apply_method(a.method, a.method_options, built)
+        lora_adapters.apply_method(a.method, a.method_options, built)
         full_counts = _count_parameters(built)
         recorder.write(
             "model",

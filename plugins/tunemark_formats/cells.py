@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from tunemark.number_format import GIB, format_significant
 from tunemark.report import Column, ReportTable
-from tunemark.report.formatting import format_estimate
+from tunemark.report.estimate_format import format_estimate
 from tunemark.report.report import Cell
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate
-from tunemark.units import GIB, format_significant
 
 # Unit of a column: (unit in the header, divisor).
 _UNITS = {"1": ("%", 0.01), "bytes": ("GiB", GIB), "FLOP/s": ("TFLOP/s", 1e12), "FLOP": ("GFLOP", 1e9)}

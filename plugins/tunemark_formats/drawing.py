@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from tunemark.report.charts import (
+from tunemark.number_format import format_significant
+from tunemark.report.chart_types import (
     Chart,
     ChartLine,
     ChartPoint,
@@ -24,10 +25,9 @@ from tunemark.report.charts import (
     StackedBars,
     StepTimeChart,
 )
-from tunemark.report.formatting import format_estimate
+from tunemark.report.estimate_format import format_estimate
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate
-from tunemark.units import format_significant
 
 WIDE, NARROW = 900, 358
 """Widths of a chart in pixels: for a page and for a phone."""

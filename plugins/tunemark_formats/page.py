@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tunemark.fields import read_fields
 from tunemark.report import Column, Report, ReportTable
-from tunemark.report.charts import Chart
+from tunemark.report.chart_types import Chart
 from tunemark.report.report import Headline, RunDetail, Section, make_own_table
 from tunemark.report.translation import Translate, make_translator
 from tunemark.results import Estimate

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunemark.plugin.descriptors import DeviceState, ToolReading
+from tunemark.plugin.descriptors import DeviceState, ToolStatus
 from tunemark_moai import table_cells
 from tunemark_moai.tables import BorderedTable, TableKind, TableRow, find_last
 from tunemark_moai.terminal_text import UnreadableOutput
@@ -21,7 +21,7 @@ ACCELERATOR_TABLE = TableKind(
 )
 
 
-def parse_status(tables: Sequence[BorderedTable]) -> ToolReading:
+def parse_status(tables: Sequence[BorderedTable]) -> ToolStatus:
     """The last table of accelerators. The version is the MoAI framework's, not the platform's."""
     last = find_last(tables, ACCELERATOR_TABLE, "the table of ap-smi")
     versions = parse_versions(last.titles)
@@ -33,7 +33,7 @@ def parse_status(tables: Sequence[BorderedTable]) -> ToolReading:
                 what=f"accelerator {device.id} is in the table twice", line=row.line, expected="each accelerator once"
             )
         devices[device.id] = device
-    return ToolReading(
+    return ToolStatus(
         tool="ap-smi",
         version_current=versions.get("moai framework") or versions.get("current"),
         version_latest=versions.get("latest"),

@@ -1,11 +1,11 @@
-"""Parse saved output of any tool of the platform into one `ToolReading`, or name what the text is instead."""
+"""Parse saved output of any tool of the platform into one `ToolStatus`, or name what the text is instead."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-from tunemark.plugin.descriptors import DeviceState, ToolReading
+from tunemark.plugin.descriptors import DeviceState, ToolStatus
 from tunemark_moai import ap_smi, moreh_smi, switch_model, training_log
 from tunemark_moai.tables import find_tables, has_border
 from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_lines, strip_markup
@@ -31,7 +31,7 @@ _A_TABLE = "a table of `moreh-smi` or `ap-smi`"
 _SAVE = "save what `moreh-smi` (or `ap-smi`, from 25.3.208 on) prints, and name that file"
 
 
-def read_devices(text: str) -> ToolReading:
+def read_devices(text: str) -> ToolStatus:
     """The accelerators that a text shows.
 
     Output is in order of time, so the last table counts, with the processes below it. Where there is only
@@ -46,7 +46,7 @@ def read_devices(text: str) -> ToolReading:
         return ap_smi.parse_status(tables)
     if status_tables:
         status = moreh_smi.parse_status(tables)
-        return ToolReading(
+        return ToolStatus(
             tool="moreh-smi",
             version_current=status.version_current,
             version_latest=status.version_latest,
@@ -54,7 +54,7 @@ def read_devices(text: str) -> ToolReading:
             processes=status.processes or (),
         )
     if any(table.kind is moreh_smi.PHYSICAL_DEVICE_TABLE for table in tables):
-        return ToolReading(
+        return ToolStatus(
             tool="moreh-smi", devices=tuple(map(_to_state, moreh_smi.parse_physical_devices(tables).parts))
         )
     raise UnreadableOutput(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunemark.errors import TunemarkError
-from tunemark.plugin.descriptors import DeviceState, ToolReading
+from tunemark.plugin.descriptors import DeviceState, ToolStatus
 from tunemark_moai.device_status import read_devices
 from tunemark_moai.flavor_table import DEFAULT_FLAVORS
 from tunemark_moai.restore_record import (
@@ -80,7 +80,7 @@ class ToolFlavorControl:
         self._can_select = tools.find("moreh-switch-model") is not None
         self._sizes: list[str] | None = None
 
-    def status(self) -> ToolReading:
+    def status(self) -> ToolStatus:
         return read_devices(self._tools.printed("moreh-smi"))
 
     def sizes(self) -> list[str]:
@@ -116,7 +116,7 @@ class ToolFlavorControl:
             with defer_signals():
                 self._restore(store)
 
-    def _make_current(self, flavor: str, status: ToolReading, left: RestoreRecord | None, store: Path) -> int:
+    def _make_current(self, flavor: str, status: ToolStatus, left: RestoreRecord | None, store: Path) -> int:
         """Make an accelerator of this flavor the default; return its id."""
         default = _find_default(status)
         if _require_flavor(default).casefold() == flavor.casefold():
@@ -195,7 +195,7 @@ def find_flavor_control(
     return ToolFlavorControl(tools) if tools.find("moreh-smi") else None
 
 
-def _find_default(status: ToolReading) -> DeviceState:
+def _find_default(status: ToolStatus) -> DeviceState:
     marked = [d for d in status.devices if d.default]
     if len(marked) == 1:
         return marked[0]
@@ -216,7 +216,7 @@ def _require_flavor(device: DeviceState) -> str:
     return device.flavor
 
 
-def _require_idle(status: ToolReading, device: DeviceState) -> None:
+def _require_idle(status: ToolStatus, device: DeviceState) -> None:
     process = next((p for p in status.processes if p.device == device.id), None)
     if process is not None:
         raise TunemarkError(

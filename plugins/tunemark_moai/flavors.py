@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tunemark.physics.peaks import find_peak
+from tunemark.physics.chip_peaks import find_peak
 from tunemark.plugin.descriptors import Accelerator
 from tunemark_moai.flavor_table import DEVICE_MIB, FLAVOR_DEVICES, MENU_FLAVORS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunemark.errors import TunemarkError
-from tunemark.plugin.descriptors import Accelerator, LaunchConfig, Strategy, StrategyLayout, ToolReading
+from tunemark.plugin.descriptors import Accelerator, LaunchConfig, Strategy, StrategyLayout, ToolStatus
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 from tunemark_moai.simulator import SIMULATOR_VARIABLE
@@ -137,7 +137,7 @@ class MoaiDevice:
             MoaiTools.of_environment(), attempt, say, SAMPLE_INTERVAL_S if given is None else float(given)
         )
 
-    def read_output(self, text: str) -> ToolReading:
+    def read_output(self, text: str) -> ToolStatus:
         """Any table of `moreh-smi` or `ap-smi`."""
         # Compiling the parsers' patterns takes 80 ms; importing them here spares every other command the wait.
         from tunemark_moai.device_status import read_devices

@@ -1,7 +1,7 @@
 """Parse the platform's messages in the output of a training program: resources, waiting, the search for a parallel
 configuration, its result, and failures.
 
-All other lines of the program are ignored. `messages_of` parses one line, to follow a running program;
+All other lines of the program are ignored. `parse_messages` parses one line, to follow a running program;
 `read_training_log` parses the whole output of a finished one.
 """
 

@@ -29,7 +29,7 @@ class UnsupportedArchitectureError(ValueError):
 
 
 def infer_architecture(folder: str, kind: str) -> Architecture:
-    """The architecture of the configuration in a folder; `UnaccountedError` if it cannot be inferred."""
+    """The architecture of the configuration in a folder; `UnsupportedArchitectureError` if it cannot be inferred."""
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
         found = json.loads(_run_census(folder, file.read()))
     if "error" in found:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tunemark.errors import BadExperiment
-from tunemark.physics.peaks import find_chip, find_peak
+from tunemark.physics.chip_peaks import find_chip, find_peak
 from tunemark.plugin.descriptors import Accelerator, LaunchConfig, MonitorTarget, Strategy, StrategyLayout
 from tunemark.plugin.hardware import DeviceFacts, Efficiency
 from tunemark.plugin.hooks import hookimpl

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tunemark.experiment.method import parse_method
+from tunemark.experiment.finetuning_method import parse_method
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Model
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
-from tunemark_worker import finetuning_method
+from tunemark_worker import lora_adapters
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Place
 from tunemark_worker.training_loop import cross_entropy_sum
@@ -82,7 +82,7 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     a, chosen = model.architecture, parse_method("lora:r=4")
     runtime, module = build(model)
     before = runtime.logits(module, batch([DOCUMENTS], 16, True)).detach()
-    finetuning_method.apply_method(chosen.name, chosen.options(a), module)
+    lora_adapters.apply_method(chosen.name, chosen.options(a), module)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
     counts = sum(p.numel() for p in module.parameters()), sum(p.numel() for p in trained.values())
     assert counts == chosen.parameters(a)
@@ -107,6 +107,6 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     planned = train_flops_per_token(a, 16, "full", chosen.trained(a))
     assert counter.get_total_flops() / 16 == pytest.approx(planned, rel=5e-4)
 
-    finetuning_method.merge_adapters(module)
+    lora_adapters.merge_adapters(module)
     torch.testing.assert_close(runtime.logits(module, row), changed, atol=2e-5, rtol=2e-4)
     assert sum(p.numel() for p in module.parameters()) == count_parameters(a).total

@@ -16,7 +16,7 @@ import pytest
 from tunemark.analysis import AuditedClaim, audit_claims
 from tunemark.analysis.claim_rules import CLAIM_RULES
 from tunemark.physics import train_flops_per_token
-from tunemark.physics.peaks import find_peak
+from tunemark.physics.chip_peaks import find_peak
 from tunemark.plugin.claims import Claim, ClaimedLayout
 from tunemark.plugin.descriptors import Architecture
 

@@ -18,7 +18,7 @@ from tunemark.predict.calibration import (
     FORMULA_MODULES,
     Calibration,
     CalibrationFingerprint,
-    MechanismCost,
+    ParallelismCost,
     count_mechanism_units,
     find_calibration,
     predict_calibrated,
@@ -93,8 +93,8 @@ def test_whole_steps_correct_what_kernels_have_wrong():
 
 def test_what_each_mechanism_adds_is_found_again():
     truth = {
-        "data": MechanismCost(communication=2.0, unit_s=0.0),
-        "tensor": MechanismCost(communication=1.5, unit_s=4e-3),
+        "data": ParallelismCost(communication=2.0, unit_s=0.0),
+        "tensor": ParallelismCost(communication=1.5, unit_s=4e-3),
     }
     steps = [_step(a, RankLayout(micro_batch=4)) for a in _MODELS]
     steps += [_step(a, RankLayout(data=2, micro_batch=m), ("data",)) for a in _MODELS for m in (1, 4)]
@@ -121,17 +121,17 @@ def test_a_mechanism_adds_once_for_each_unit_of_its_work():
     assert count_mechanism_units(work, kept) == {"selective": 16.0}
     plain = predict(work, RankLayout(tensor=2, micro_batch=2), _FACTS).step_time_s
     more = predict_calibrated(
-        work, RankLayout(tensor=2, micro_batch=2), _FACTS, {"tensor": MechanismCost(unit_s=1e-3)}
+        work, RankLayout(tensor=2, micro_batch=2), _FACTS, {"tensor": ParallelismCost(unit_s=1e-3)}
     ).step_time_s
     assert more - plain == pytest.approx(16e-3)
-    again = predict_calibrated(work, kept, _FACTS, {"selective": MechanismCost(unit_s=1e-3)})
+    again = predict_calibrated(work, kept, _FACTS, {"selective": ParallelismCost(unit_s=1e-3)})
     assert again.seconds.compute - predict(work, kept, _FACTS).seconds.compute == pytest.approx(16e-3)
     assert again.seconds.communication == 0
 
 
 def test_a_calibration_holds_for_its_fingerprint_alone(tmp_path):
     one = Calibration(
-        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"data": MechanismCost(communication=2.0)}, probes=(),
+        fingerprint=_FINGERPRINT, facts=_FACTS, mechanisms={"data": ParallelismCost(communication=2.0)}, probes=(),
         made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
     )  # fmt: skip
     store_calibration(one, tmp_path)
@@ -176,12 +176,12 @@ def test_a_search_stands_on_the_calibration_of_its_own_shape_of_job(tmp_path):
     assert "assumed" in before.source
     one = Calibration(
         fingerprint=make_calibration_fingerprint(plan, plan.launch), facts=_FACTS,
-        mechanisms={"data": MechanismCost(unit_s=1e-3)},
+        mechanisms={"data": ParallelismCost(unit_s=1e-3)},
         probes=(), made_utc="2026-11-26T00:00:00+00:00", seconds=1.0,
     )  # fmt: skip
     store_calibration(one, tmp_path)
     after = make_hardware_model(plan, 2, None, tmp_path)
-    assert (after.facts, after.mechanisms) == (_FACTS, {"data": MechanismCost(unit_s=1e-3)})
+    assert (after.facts, after.mechanisms) == (_FACTS, {"data": ParallelismCost(unit_s=1e-3)})
     assert after.source == "measured on this machine (2026-11-26T00:00:00+00:00)"
     # One process with both cores is another shape, which nothing was measured of.
     both = make_hardware_model(plan, 2, Catalog().strategy("none", "cpu"), tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunemark.launch.attempt_end import AttemptEnd, AttemptRemains, decide_end
+from tunemark.launch.attempt_end import AttemptEnd, AttemptEvidence, decide_end
 
 _OK = {"status": "ok", "reason": "steps"}
 _GONE = {"status": "error", "reason": "error", "error": "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:1"}
@@ -26,7 +26,7 @@ def _judge(
 ) -> AttemptEnd:
     (folder / "stderr.log").write_text(stderr)
     kills = int(platform.pop("kills", 0))
-    return decide_end(AttemptRemains(code=code, ends=ends, silence="", kills=kills, platform=platform, folder=folder))
+    return decide_end(AttemptEvidence(code=code, ends=ends, silence="", kills=kills, platform=platform, folder=folder))
 
 
 def test_records_go_before_the_exit_code(tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from xml.etree import ElementTree
 import pytest
 from scipy import stats
 
-from tunemark.analysis.gate import GatedRun, GatePromise, compute_sensitivities, gate
+from tunemark.analysis.gate import GateCriteria, GatedRun, compute_sensitivities, gate
 from tunemark.report.gate import gate_comment, gate_junit, gate_text, outlook_text
-from tunemark.results import Result, power_analysis
+from tunemark.results import Result, slowdown_test
 from tunemark.results.result import encode_result
 
 Made = Callable[..., Result]
 
-_PROMISE = GatePromise()
+_PROMISE = GateCriteria()
 
 
 def _one(found: Any) -> GatedRun:
@@ -47,9 +47,9 @@ def test_power_is_that_of_scipy_where_the_noise_is_known() -> None:
     # 5 and 4 attempts, sd 2 %: shift -log 0.95 / (0.02 x sqrt(1/5 + 1/4)), 7 degrees of freedom.
     error = 0.02 * math.sqrt(1 / 5 + 1 / 4)
     theirs = stats.nct.sf(stats.t.ppf(0.95, 7), 7, -math.log(0.95) / error)
-    assert power_analysis.detection_power(0.05, error, 10**6, 7, 0.05) == pytest.approx(theirs, abs=1e-4)
+    assert slowdown_test.detection_power(0.05, error, 10**6, 7, 0.05) == pytest.approx(theirs, abs=1e-4)
     # Noise that is only estimated promises less.
-    assert power_analysis.detection_power(0.05, error, 4, 7, 0.05) < theirs - 0.02
+    assert slowdown_test.detection_power(0.05, error, 4, 7, 0.05) < theirs - 0.02
 
 
 def test_the_assurance_is_the_mean_over_what_the_estimate_leaves_possible() -> None:
@@ -58,7 +58,7 @@ def test_the_assurance_is_the_mean_over_what_the_estimate_leaves_possible() -> N
     draws = [math.sqrt(sum(chance.gauss(0, 1) ** 2 for _ in range(df)) / df) for _ in range(1000)]
     critical = stats.t.ppf(0.95, 7)
     seen = [stats.nct.sf(critical, 7, -math.log(0.95) / error * s) for s in draws]
-    assert power_analysis.detection_power(0.05, error, df, 7, 0.05) == pytest.approx(sum(seen) / len(seen), abs=0.02)
+    assert slowdown_test.detection_power(0.05, error, df, 7, 0.05) == pytest.approx(sum(seen) / len(seen), abs=0.02)
 
 
 def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
@@ -69,7 +69,7 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
 
     @functools.cache
     def asked_for(sd: float, n: int) -> int | None:
-        return power_analysis.attempts_needed(0.05, power_analysis.Noise(sd, n - 1, n), 0.8, 0.05)
+        return slowdown_test.attempts_needed(0.05, slowdown_test.Noise(sd, n - 1, n), 0.8, 0.05)
 
     print("\nbaseline                          noise  new  false alarms (promised 5 %)  caught 5 % (promised 80 %)")
     for n, sd in ((3, 0.01), (5, 0.02), (10, 0.03), (30, 0.05)):
@@ -77,12 +77,12 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
         news = []
         for _ in range(trials):
             base = [_draw(chance, n, sd)]
-            found = power_analysis.estimate_slowdown(base, _draw(chance, 3, sd))
+            found = slowdown_test.estimate_slowdown(base, _draw(chance, 3, sd))
             assert found is not None
             alarms += found.p <= 0.05
         for _ in range(trials // 10):
             base = [_draw(chance, n, sd)]
-            noise = power_analysis.estimate_noise(base)
+            noise = slowdown_test.estimate_noise(base)
             assert noise is not None
             # Two digits of the noise, so that what is asked for is worked out some fifty times, not hundreds.
             attempts = asked_for(float(f"{noise.sd:.2g}"), n)
@@ -91,7 +91,7 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
                 continue
             asked += 1
             news.append(attempts)
-            found = power_analysis.estimate_slowdown(base, _draw(chance, attempts, sd, change=0.05))
+            found = slowdown_test.estimate_slowdown(base, _draw(chance, attempts, sd, change=0.05))
             assert found is not None
             caught += found.p <= 0.05
         middle = sorted(news)[len(news) // 2]
@@ -106,7 +106,7 @@ def test_the_gate_keeps_its_promises_on_series_of_known_effect() -> None:
         for _ in range(trials):
             base = _series(chance, k, 3, between, 0.01)
             (new,) = _series(chance, 1, 3, between, 0.01)
-            found = power_analysis.estimate_slowdown(base, new)
+            found = slowdown_test.estimate_slowdown(base, new)
             assert found is not None
             alarms += found.p <= 0.05
         print(f"{k:2} series that differ by {100 * between:.1f} %         1.0 %    3  {100 * alarms / trials:8.1f} %")
@@ -150,14 +150,14 @@ def test_pass_fail_and_no_verdict(made_run: Made) -> None:
 
 
 def test_the_attempts_it_asks_for_are_enough_in_the_same_noise(made_run: Made) -> None:
-    noise = power_analysis.Noise(0.02, 9, 10)
-    wanted = power_analysis.attempts_needed(0.05, noise, 0.8, 0.05)
+    noise = slowdown_test.Noise(0.02, 9, 10)
+    wanted = slowdown_test.attempts_needed(0.05, noise, 0.8, 0.05)
     assert wanted is not None
     for n in (wanted - 1, wanted):
-        seen = power_analysis.detection_power(0.05, 0.02 * math.sqrt(1 / 10 + 1 / n), 9, 10 + n - 2, 0.05)
+        seen = slowdown_test.detection_power(0.05, 0.02 * math.sqrt(1 / 10 + 1 / n), 9, 10 + n - 2, 0.05)
         assert (seen >= 0.8) == (n == wanted)
-    assert power_analysis.attempts_needed(0.01, power_analysis.Noise(0.05, 2, 3), 0.8, 0.05) is None
-    more = [power_analysis.attempts_needed_of_both(change, noise, 0.8, 0.05) for change in (0.01, 0.02, 0.05)]
+    assert slowdown_test.attempts_needed(0.01, slowdown_test.Noise(0.05, 2, 3), 0.8, 0.05) is None
+    more = [slowdown_test.attempts_needed_of_both(change, noise, 0.8, 0.05) for change in (0.01, 0.02, 0.05)]
     assert more == sorted(more, key=lambda n: -(n or 0)), "smaller changes take more"
 
 

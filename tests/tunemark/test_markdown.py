@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tunemark.markdown
 from tunemark.markdown import escape, markdown_table
-from tunemark.units import format_gib, format_number, format_percent, format_significant, percent_text
+from tunemark.number_format import format_gib, format_number, format_percent, format_significant, percent_text
 
 
 def test_a_table_has_its_alignment_the_last_of_which_holds_for_the_rest() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tunemark.errors import BadExperiment
-from tunemark.experiment.method import parse_method
+from tunemark.experiment.finetuning_method import parse_method
 from tunemark.physics import lora_trained_weights, memory_floor_bytes, train_flops_per_token
 from tunemark_models.plugin import tunemark_models
 

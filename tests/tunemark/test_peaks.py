@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tunemark.errors import UnknownName
 from tunemark.physics import explain_missing_peak, find_chip, find_peak, parse_precision
+from tunemark.physics.chip_peaks import PRECISIONS
 from tunemark.physics.chips import read_chip_table
-from tunemark.physics.peaks import PRECISIONS
 
 CHIPS, UNCONFIRMED = read_chip_table()
 

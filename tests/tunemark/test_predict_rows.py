@@ -12,8 +12,8 @@ import pytest
 
 from tunemark.cli.main import main
 from tunemark.errors import BadData
+from tunemark.physics.chip_peaks import find_chip
 from tunemark.physics.chips import find_interconnect, read_chip_table
-from tunemark.physics.peaks import find_chip
 from tunemark.plugin import Catalog
 from tunemark.predict import device_facts, predict
 from tunemark.predict.efficiency_constants import CONSTANTS, find_class_efficiency

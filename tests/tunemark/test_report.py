@@ -18,7 +18,7 @@ from tunemark.loading import load_report
 from tunemark.markdown import escape
 from tunemark.plugin import Catalog, Finding
 from tunemark.report import make_report, runs_table, verdict_line, verdict_lines, write_report
-from tunemark.report.formatting import format_estimate, round_to_interval
+from tunemark.report.estimate_format import format_estimate, round_to_interval
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
 

@@ -23,7 +23,7 @@ from tunemark.predict.search import (
     search_layouts,
     select_trials,
 )
-from tunemark.predict.search_problem import find_searched_strategies, find_smallest_size, make_search_problem
+from tunemark.predict.search_problem import find_searchable_strategies, find_smallest_size, make_search_problem
 from tunemark.report.search_tables import explain_choice, search_text
 from tunemark.report.translation import make_translator
 
@@ -36,13 +36,13 @@ _CHIP = DeviceFacts(
 )  # fmt: skip
 _WORK = Workload(architecture=_MODEL, sequence=2048, global_batch=64)
 _SPACE = CandidateSpace(
-    ranks=8, strategies=tuple(find_searched_strategies(Catalog(), "cuda").values()), global_batch=64
+    ranks=8, strategies=tuple(find_searchable_strategies(Catalog(), "cuda").values()), global_batch=64
 )
-_GROUND = HardwareModel(facts=_CHIP, memory_bytes=70e9)
+_HARDWARE = HardwareModel(facts=_CHIP, memory_bytes=70e9)
 
 
-def _search(space=_SPACE, ground=_GROUND, work=_WORK, refusal=lambda candidate: None):
-    return search_layouts(work, space, ground, refusal=refusal, requested={"strategy": "auto"})
+def _search(space=_SPACE, hardware=_HARDWARE, work=_WORK, refusal=lambda candidate: None):
+    return search_layouts(work, space, hardware, refusal=refusal, requested={"strategy": "auto"})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_the_neighbours_of_a_layout_differ_in_the_next_micro_batch_alone(found):
 
 
 def test_a_kind_that_cannot_be_faster_by_its_bounds_is_not_tried():
-    found = _search(ground=replace(_GROUND, facts=replace(_CHIP, residual=1e-6)))
+    found = _search(hardware=replace(_HARDWARE, facts=replace(_CHIP, residual=1e-6)))
     chosen = select_trials(found.ranked, 3)
     assert [each.rate for each in chosen] == [each.rate for each in found.ranked[:3]]
 
@@ -164,8 +164,10 @@ def test_one_process_with_all_cores_is_a_candidate_on_a_cpu(catalog):
 
 def test_an_infeasible_goal_is_answered_with_the_smallest_size(catalog):
     plan = _plan(catalog, model="mistral-7b", dataset="synthetic", global_batch=64)
-    asked = replace(make_search_problem(plan, catalog), ground=replace(_GROUND, memory_bytes=30e9), batch_follows=False)
-    found = _search(space=replace(_SPACE, ranks=2), ground=replace(_GROUND, memory_bytes=30e9))
+    asked = replace(
+        make_search_problem(plan, catalog), hardware=replace(_HARDWARE, memory_bytes=30e9), batch_follows=False
+    )
+    found = _search(space=replace(_SPACE, ranks=2), hardware=replace(_HARDWARE, memory_bytes=30e9))
     assert found.ranked == ()
     size = find_smallest_size(asked)
     # The states alone are 16 bytes of each parameter in 30 GB a rank: four ranks hold them, with little to spare.
@@ -266,8 +268,8 @@ def test_a_declared_chip_lends_its_memory_to_a_machine_beyond_this_one(catalog):
              "dataset": "synthetic", "global_batch": 32}  # fmt: skip
     asked = make_search_problem(_plan(catalog, **flags), catalog)
     # A rank is a die: half of a package's 128 GiB and of its peak.
-    assert asked.ground.facts.name == "MI250 die"
-    assert asked.ground.memory_bytes == pytest.approx(0.92 * 64 * 2**30)
+    assert asked.hardware.facts.name == "MI250 die"
+    assert asked.hardware.memory_bytes == pytest.approx(0.92 * 64 * 2**30)
 
 
 def test_a_precision_without_a_known_peak_is_refused(catalog):

@@ -11,7 +11,7 @@ from tunemark.errors import BadExperiment
 from tunemark.experiment import derive_plan, make_experiment, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 from tunemark.predict import layout_choice
-from tunemark.runner import measure
+from tunemark.runner import run_experiment
 from tunemark.runner.observer import RunObserver
 
 CATALOG = Catalog()
@@ -26,9 +26,9 @@ def test_a_layout_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     asked, swept = [], []
     search = layout_choice.search_layouts
     monkeypatch.setattr(layout_choice, "search_layouts", lambda *a, **k: asked.append(a) or search(*a, **k))
-    monkeypatch.setattr(measure, "run_sweep", lambda ready, session: swept.extend(ready) or [])
+    monkeypatch.setattr(run_experiment, "run_sweep", lambda ready, session: swept.extend(ready) or [])
     experiment, plans = _plans(strategy="auto:trials=0", steps=4, store=str(tmp_path))
-    measure.run_experiment(experiment, plans, CATALOG, RunObserver())
+    run_experiment.run_experiment(experiment, plans, CATALOG, RunObserver())
     assert len(asked) == 1
     (ready,) = swept
     assert (ready.plan.run_id, ready.plan.strategy.name) == (plans[0].run_id, "none")
@@ -37,10 +37,10 @@ def test_a_layout_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_every_run_is_refused_before_any_layout_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Any] = []
-    monkeypatch.setattr(measure, "choose_layout", lambda *a: tried.append(a))
+    monkeypatch.setattr(run_experiment, "choose_layout", lambda *a: tried.append(a))
     settings = {"strategy": ["auto:trials=1", "none"], "steps": 4, "store": str(tmp_path), "python": "/no/such/python"}
     with pytest.raises(BadExperiment):
-        measure.run_experiment(*_plans(**settings), CATALOG, RunObserver())
+        run_experiment.run_experiment(*_plans(**settings), CATALOG, RunObserver())
     assert not tried
 
 

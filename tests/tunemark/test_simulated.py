@@ -29,7 +29,7 @@ from tunemark.predict.simulation import (
     select_representative_ranks,
     simulate_all,
 )
-from tunemark.predict.worker_footprint import compute_footprint
+from tunemark.predict.worker_step_costs import compute_step_costs
 
 ROOT = Path(__file__).parents[2]
 SEQUENCE, MICRO_BATCH, VOCABULARY = 64, 2, 512
@@ -109,7 +109,7 @@ def test_fsdp_halves_the_states_and_gathers_layers_twice(found: dict[str, Simula
 def test_the_formulas_agree(name: str, plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
     told = convert_plan(plans[name])
     assert not isinstance(told, str)
-    own, one = compute_footprint(*told), found[name]
+    own, one = compute_step_costs(*told), found[name]
     assert own.flops == pytest.approx(one.flops, rel=0.03)
     assert sum(own.sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.05, abs=4096)
     assert own.bytes.total == pytest.approx(one.bytes.total, rel=0.06)
@@ -201,8 +201,8 @@ def test_a_tied_head_that_a_pipeline_copies_stays_frozen_beside_adapters(cache: 
     assert isinstance(one, Simulation)
     assert not isinstance(told, str)
     # A head that trains takes half as much again.
-    assert compute_footprint(*told).flops == pytest.approx(one.flops, rel=0.01)
-    assert sum(compute_footprint(*told).sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.01)
+    assert compute_step_costs(*told).flops == pytest.approx(one.flops, rel=0.01)
+    assert sum(compute_step_costs(*told).sent_bytes.values()) == pytest.approx(one.sent_bytes, rel=0.01)
 
 
 @pytest.mark.full

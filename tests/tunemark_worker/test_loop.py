@@ -27,7 +27,8 @@ from tunemark_worker.contract import (
 from tunemark_worker.out_of_memory import is_out_of_memory, parse_requested_bytes
 from tunemark_worker.row_packing import make_step_rows, schedule_steps
 from tunemark_worker.schedule import make_schedule
-from tunemark_worker.training_loop import WindowPlanner, cross_entropy_sum
+from tunemark_worker.stop_condition import WindowPlanner
+from tunemark_worker.training_loop import cross_entropy_sum
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = {

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling_types import BestSize, ScalingFit, ScalingPoint, SizeGoal
+from tunemark.number_format import format_significant
 from tunemark.results.ratio import rate_ratio
 from tunemark.results.result import Estimate, Result
-from tunemark.units import format_significant
 
 
 def find_fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> BestSize:

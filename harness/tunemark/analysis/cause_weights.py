@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from tunemark.analysis.environment import environment_facts
-from tunemark.physics.peaks import find_peak
+from tunemark.physics.chip_peaks import find_peak
 from tunemark.results.result import Result
 
 # Extra cost of the first access to a 4 KiB page: 2.8 us in a virtual machine on an AMD EPYC (Linux 6.18, November 2026;
@@ -14,10 +14,10 @@ from tunemark.results.result import Result
 PAGE_FAULT_S = 2.8e-6
 
 CauseKind = Literal["setting", "data", "hardware", "host", "version", "load"]
-CauseWeight = Literal["computed", "bound", "seen elsewhere", "unknown"]
+CauseWeight = Literal["computed", "bound", "reported", "unknown"]
 
 
-class WeighedCause(NamedTuple):
+class CauseEstimate(NamedTuple):
     """How a cause is weighed; the fields are those of `Cause`."""
 
     weight: CauseWeight
@@ -26,16 +26,16 @@ class WeighedCause(NamedTuple):
     basis: str
 
 
-UNKNOWN = WeighedCause("unknown", None, None, "no bound is known")
+UNKNOWN = CauseEstimate("unknown", None, None, "no bound is known")
 
 
-def weigh_setting(name: str, a: Result, b: Result) -> WeighedCause:
+def weigh_setting(name: str, a: Result, b: Result) -> CauseEstimate:
     """Weigh the difference of two runs in a field of their comparison."""
     weigh = _SETTING_WEIGHTS.get(name)
     return weigh(a, b) if weigh else UNKNOWN._replace(basis=_BASES.get(name, UNKNOWN.basis))
 
 
-def weigh_fact(name: str, a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def weigh_fact(name: str, a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     """Weigh the difference of two runs in a fact of their environment, `one` and `other`."""
     weigh = _FACT_WEIGHTS.get(name)
     return weigh(a, b, one, other) if weigh else UNKNOWN._replace(basis=_BASES.get(name, UNKNOWN.basis))
@@ -51,15 +51,15 @@ def fact_kind(name: str) -> CauseKind:
     return "version" if name in _VERSION_FACTS else "load" if name in _LOAD_FACTS else "host"
 
 
-def _computed(expected: float, basis: str) -> WeighedCause:
-    return WeighedCause("computed", max(expected, 1 / expected), expected, basis)
+def _computed(expected: float, basis: str) -> CauseEstimate:
+    return CauseEstimate("computed", max(expected, 1 / expected), expected, basis)
 
 
-def _bound(ratio: float, basis: str) -> WeighedCause:
-    return WeighedCause("bound", max(ratio, 1 / ratio), None, basis)
+def _bound(ratio: float, basis: str) -> CauseEstimate:
+    return CauseEstimate("bound", max(ratio, 1 / ratio), None, basis)
 
 
-def _flops(a: Result, b: Result) -> WeighedCause:
+def _flops(a: Result, b: Result) -> CauseEstimate:
     one, other = a.flops_per_token, b.flops_per_token
     if one == other or not one or not other:
         return UNKNOWN
@@ -67,7 +67,7 @@ def _flops(a: Result, b: Result) -> WeighedCause:
     return _computed(one / other, words)
 
 
-def _recomputed(a: Result, b: Result) -> WeighedCause:
+def _recomputed(a: Result, b: Result) -> CauseEstimate:
     one, other = a.hardware_flops_per_token, b.hardware_flops_per_token
     if not one or not other or one == other:
         return UNKNOWN
@@ -75,7 +75,7 @@ def _recomputed(a: Result, b: Result) -> WeighedCause:
     return _computed(one / other, words)
 
 
-def _chips(a: Result, b: Result) -> WeighedCause:
+def _chips(a: Result, b: Result) -> CauseEstimate:
     if a.peak_flops and b.peak_flops and a.precision == b.precision:
         words = f"peak of {a.peak_flops / 1e12:.4g} and {b.peak_flops / 1e12:.4g} TFLOP/s, used alike"
         return _computed(b.peak_flops / a.peak_flops, words)
@@ -86,7 +86,7 @@ def _chips(a: Result, b: Result) -> WeighedCause:
     return UNKNOWN
 
 
-def _precision(a: Result, b: Result) -> WeighedCause:
+def _precision(a: Result, b: Result) -> CauseEstimate:
     peaks = [find_peak(r.chip, r.precision) for r in (a, b)]
     if peaks[0] and peaks[1] and a.chip == b.chip and peaks[0].flops != peaks[1].flops:
         words = (
@@ -99,7 +99,7 @@ def _precision(a: Result, b: Result) -> WeighedCause:
     return UNKNOWN
 
 
-def _padding(a: Result, b: Result) -> WeighedCause:
+def _padding(a: Result, b: Result) -> CauseEstimate:
     if a.padding_fraction is None or b.padding_fraction is None or a.padding_fraction == b.padding_fraction:
         return UNKNOWN
     one, other = 1 - a.padding_fraction, 1 - b.padding_fraction
@@ -108,17 +108,17 @@ def _padding(a: Result, b: Result) -> WeighedCause:
     return _computed(other / one, f"{100 * one:.1f} and {100 * other:.1f} % of the slots hold content")
 
 
-_SETTING_WEIGHTS: Mapping[str, Callable[[Result, Result], WeighedCause]] = {
+_SETTING_WEIGHTS: Mapping[str, Callable[[Result, Result], CauseEstimate]] = {
     **dict.fromkeys(("model", "parameters", "trainable_parameters", "method"), _flops),
     "sequence": _flops,
     **dict.fromkeys(("size", "chips", "processes", "threads", "chip", "processor", "device"), _chips),
     "checkpointing": _recomputed,
     "precision": _precision,
     **dict.fromkeys(("batching", "dataset", "data_sha256"), _padding),
-    "weights": lambda a, b: WeighedCause(
-        "seen elsewhere", 1.0, None, "values of weights change no shape, so the work is the same",
+    "weights": lambda a, b: CauseEstimate(
+        "reported", 1.0, None, "values of weights change no shape, so the work is the same",
     ),
-    "seed": lambda a, b: _padding(a, b) if a.padding_fraction != b.padding_fraction else WeighedCause(
+    "seed": lambda a, b: _padding(a, b) if a.padding_fraction != b.padding_fraction else CauseEstimate(
         "bound", 1.0, None, "another order of the same data: no shape changes",
     ),
 }  # fmt: skip
@@ -139,12 +139,12 @@ _SETTING_KINDS: Mapping[str, CauseKind] = {
 }
 
 
-def _load_of_others(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def _load_of_others(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     words = f"others had {100 * one:.1f} and {100 * other:.1f} % of the cores' time"
     return _computed((1 - other) / (1 - one), words) if max(one, other) < 1 else UNKNOWN
 
 
-def _page_faults(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def _page_faults(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     factors, at_once = [], []
     for result, faults in ((a, one), (b, other)):
         if not result.interval_s or not result.steps_measured:
@@ -154,47 +154,47 @@ def _page_faults(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
         share = faults * PAGE_FAULT_S / at_once[-1] * result.steps_measured / result.interval_s
         factors.append(1 / (1 - min(share, 0.99)))
     words = f"{one:,.0f} and {other:,.0f} faults a step, {1e6 * PAGE_FAULT_S:.1f} us each in a virtual machine, "
-    return WeighedCause("bound", max(factors), None, f"{words}{at_once[0]} and {at_once[1]} at once")
+    return CauseEstimate("bound", max(factors), None, f"{words}{at_once[0]} and {at_once[1]} at once")
 
 
-def _clock(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def _clock(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     return (
         _computed(other / one, f"mean clock {one / 1e6:,.0f} and {other / 1e6:,.0f} MHz") if one and other else UNKNOWN
     )
 
 
-def _max_clock(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def _max_clock(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     ratio = other / one if one and other else 1.0
     return _bound(ratio, f"highest clock {one / 1e6:,.0f} and {other / 1e6:,.0f} MHz")
 
 
-def _governor(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def _governor(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     for result in (a, b):
         facts = environment_facts(result)
         low, high = facts.get("host clock_min_hz"), facts.get("host clock_max_hz")
         if low and high:
             words = f"it chooses between {low / 1e6:,.0f} and {high / 1e6:,.0f} MHz"
-            return WeighedCause("bound", high / low, None, words)
+            return CauseEstimate("bound", high / low, None, words)
     words = "MFU of 26.4 and 19.6 % on two hosts that differed in governor, huge pages and IOMMU"
-    return WeighedCause("seen elsewhere", 26.4 / 19.6, None, f"{words} (tenstorrent/tt-metal, issue 54627)")
+    return CauseEstimate("reported", 26.4 / 19.6, None, f"{words} (tenstorrent/tt-metal, issue 54627)")
 
 
-def _cores(a: Result, b: Result, one: Any, other: Any) -> WeighedCause:
+def _cores(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
     if len(one) != len(other):
         words = f"{len(one)} and {len(other)} cores in rank 0, at most in proportion"
         return _bound(len(other) / len(one) if one and other else 1.0, words)
-    return WeighedCause(
+    return CauseEstimate(
         "bound", 2.0, None, "cores may share their units with a sibling thread, or be of another socket"
     )
 
 
-def _published(factor: float, words: str) -> Callable[[Result, Result, Any, Any], WeighedCause]:
-    return lambda a, b, one, other: WeighedCause("seen elsewhere", factor, None, words)
+def _published(factor: float, words: str) -> Callable[[Result, Result, Any, Any], CauseEstimate]:
+    return lambda a, b, one, other: CauseEstimate("reported", factor, None, words)
 
 
 _VERSION_FACTS = ("python version", "torch", "transformers", "code", "interpreter", "host platform")
 _LOAD_FACTS = ("load of others", "minor faults per step", "device clock", "throttled")
-_FACT_WEIGHTS: Mapping[str, Callable[[Result, Result, Any, Any], WeighedCause]] = {
+_FACT_WEIGHTS: Mapping[str, Callable[[Result, Result, Any, Any], CauseEstimate]] = {
     "allocator": _published(
         2.2, "keeping freed blocks made a step of 60 M parameters 1.5 to 2.2 times as fast on two cores (docs/why.md)"
     ),

@@ -8,9 +8,9 @@ import statistics
 from tunemark.analysis import claim_rates
 from tunemark.analysis.claim_limits import explain_factor, make_finding
 from tunemark.analysis.plausibility import ClaimFacts
+from tunemark.number_format import percent_text
 from tunemark.physics import train_flops_by_convention
 from tunemark.plugin.descriptors import Finding
-from tunemark.units import percent_text
 
 # FLOPs of one model by two tools: biases, norms, position embeddings, padded vocabularies and the counting of the head
 # change them by up to 13 % in 195 published rows, beyond what the attention convention explains.

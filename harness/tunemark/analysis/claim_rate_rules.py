@@ -8,8 +8,8 @@ import statistics
 from tunemark.analysis import claim_rates
 from tunemark.analysis.claim_limits import AGREEMENT, CONTRADICTION, MIN_LINES, explain_factor, make_finding
 from tunemark.analysis.plausibility import ClaimFacts
+from tunemark.number_format import percent_text
 from tunemark.plugin.descriptors import Finding
-from tunemark.units import percent_text
 
 _LOG_DERIVATIONS = ("durations", "time-stamps", "arrival", "stated-time")
 

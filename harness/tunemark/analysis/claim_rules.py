@@ -15,8 +15,8 @@ from tunemark.analysis import claim_rate_rules as rates
 from tunemark.analysis import claim_rates
 from tunemark.analysis.claim_limits import AGREEMENT, CONTRADICTION, MIN_LINES, dies_per_package, make_finding
 from tunemark.analysis.plausibility import ClaimFacts, parameter_count
+from tunemark.number_format import percent_text
 from tunemark.plugin.descriptors import Finding, Severity
-from tunemark.units import percent_text
 from tunemark_worker import steady_state
 
 # Doubling the devices cannot more than double the rate; 5 % allows for noise and better-fitting caches.

@@ -17,10 +17,10 @@ import msgspec
 from tunemark.analysis import comparability
 from tunemark.analysis.comparability import exclusion_reason
 from tunemark.analysis.environment import differing_facts
-from tunemark.results import power_analysis
+from tunemark.number_format import percent_text
+from tunemark.results import slowdown_test
 from tunemark.results.ratio import adjust_p_values, attempt_rates
 from tunemark.results.result import Result
-from tunemark.units import percent_text
 
 GateVerdict = Literal["pass", "fail", "no verdict"]
 # History of the schema (of `gate --json`): 1, first form.
@@ -33,7 +33,7 @@ LOAD_RULE = "heavy-load"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GatePromise:
+class GateCriteria:
     """The promises of a gate. change: the slow-down to detect, a fraction of the rate. power: probability of detecting
     it. false_alarms: the probability of failing a run whose speed is unchanged."""
 
@@ -98,12 +98,12 @@ class _Case:
     run: Result
     baseline: tuple[Result, ...]
     obstacle: str
-    found: power_analysis.Slowdown | None
+    found: slowdown_test.Slowdown | None
     notes: tuple[str, ...]
 
 
 def gate(
-    baseline: Sequence[Result], runs: Sequence[Result], promise: GatePromise, *, despite: Collection[str] = ()
+    baseline: Sequence[Result], runs: Sequence[Result], promise: GateCriteria, *, despite: Collection[str] = ()
 ) -> Gate:
     """Judge each run by the comparable runs of the baseline, which may have several series. despite: fields that may
     differ, and LOAD to include runs whose cores other processes used."""
@@ -141,7 +141,7 @@ class BaselineSensitivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compute_sensitivities(
-    baseline: Sequence[Result], changes: Sequence[float], promise: GatePromise, *, despite: Collection[str] = ()
+    baseline: Sequence[Result], changes: Sequence[float], promise: GateCriteria, *, despite: Collection[str] = ()
 ) -> list[BaselineSensitivity]:
     """For each run of a baseline, the sample sizes that detect each change, before any is measured."""
     free = comparability.find_free_fields((), [name for name in despite if name != LOAD_RULE])
@@ -154,12 +154,12 @@ def compute_sensitivities(
 
 
 def _outlook(
-    group: Sequence[Result], changes: Sequence[float], promise: GatePromise, label: str, *, allow_load: bool
+    group: Sequence[Result], changes: Sequence[float], promise: GateCriteria, label: str, *, allow_load: bool
 ) -> BaselineSensitivity:
     unfit = functools.partial(_unfit_reason, allow_load=allow_load)
     usable = [result for result in group if not unfit(result)]
     series = [attempt_rates(result) for result in usable]
-    noise = power_analysis.estimate_noise(series)
+    noise = slowdown_test.estimate_noise(series)
     unit = _unit(series)
     reason = ""
     if noise is None:
@@ -189,7 +189,7 @@ def _case(
     reasons = "; ".join(dict.fromkeys(filter(None, map(unfit, same))))
     obstacle = f"nothing to judge: {unfit(run)}" if unfit(run) else _obstacle(run, by_key, same, usable, reasons, free)
     found = (
-        None if obstacle else power_analysis.estimate_slowdown([attempt_rates(b) for b in usable], attempt_rates(run))
+        None if obstacle else slowdown_test.estimate_slowdown([attempt_rates(b) for b in usable], attempt_rates(run))
     )
     if not obstacle and found is None:
         obstacle = "the baseline has one attempt: its noise is not known"
@@ -211,11 +211,11 @@ def _obstacle(
         return f"nothing like it in the baseline; {nearest.run_id} comes nearest, but for {fields}"
     if not usable:
         return f"no run of the baseline is fit: {unfit}"
-    apart = power_analysis.series_difference_p([attempt_rates(b) for b in usable])
+    apart = slowdown_test.series_difference_p([attempt_rates(b) for b in usable])
     if apart is not None and apart < _SERIES_DIFFER:
         return (
             f"the baseline's two series differ by more than their attempts explain (p = {apart:.1g}): what differs "
-            f"between series is known from {power_analysis.MIN_SERIES} on"
+            f"between series is known from {slowdown_test.MIN_SERIES} on"
         )
     return ""
 
@@ -248,18 +248,18 @@ def _label(run: Result, runs: Sequence[Result]) -> str:
 
 
 def _judge(
-    case: _Case, p: float | None, promise: GatePromise, alpha: float, free: Collection[str], label: str
+    case: _Case, p: float | None, promise: GateCriteria, alpha: float, free: Collection[str], label: str
 ) -> GatedRun:
     run, found = case.run, case.found
     series = [attempt_rates(b) for b in case.baseline]
-    noise = power_analysis.estimate_noise(series)
+    noise = slowdown_test.estimate_noise(series)
     unit = _unit(series)
     verdict: GateVerdict = "no verdict"
     reason, chance = case.obstacle, None
     needed: SampleSize | None = None
     notes = list(case.notes)
     if found is not None and noise is not None and p is not None:
-        chance = power_analysis.detection_power(promise.change, found.error, found.df, found.df, alpha)
+        chance = slowdown_test.detection_power(promise.change, found.error, found.df, found.df, alpha)
         change, seen = percent_text(promise.change), percent_text(chance)
         if p <= promise.false_alarms:
             verdict, reason = "fail", f"slower by {percent_text(1 - found.ratio)} (p = {p:.2g})"
@@ -269,7 +269,7 @@ def _judge(
         else:
             # The new attempts contribute to the noise estimate too.
             needed = _sample_size(
-                promise.change, power_analysis.Noise(found.sd, found.df, noise.units), unit, promise, alpha
+                promise.change, slowdown_test.Noise(found.sd, found.df, noise.units), unit, promise, alpha
             )
             reason = (
                 f"a slow-down of {change} would be seen with {seen} power, {percent_text(promise.power)} is promised: "
@@ -290,14 +290,14 @@ def _judge(
 
 
 def _sample_size(
-    change: float, noise: power_analysis.Noise, unit: Literal["attempt", "series"], promise: GatePromise, alpha: float
+    change: float, noise: slowdown_test.Noise, unit: Literal["attempt", "series"], promise: GateCriteria, alpha: float
 ) -> SampleSize:
     if unit == "series":
-        series = power_analysis.series_needed(change, noise, promise.power, alpha)
+        series = slowdown_test.series_needed(change, noise, promise.power, alpha)
         return SampleSize(attempts=None, of_both=None, series=series)
     return SampleSize(
-        attempts=power_analysis.attempts_needed(change, noise, promise.power, alpha),
-        of_both=power_analysis.attempts_needed_of_both(change, noise, promise.power, alpha),
+        attempts=slowdown_test.attempts_needed(change, noise, promise.power, alpha),
+        of_both=slowdown_test.attempts_needed_of_both(change, noise, promise.power, alpha),
         series=None,
     )
 
@@ -312,8 +312,8 @@ def format_sample_size(needed: SampleSize, unit: Literal["attempt", "series"]) -
         return f"{needed.attempts} {'attempt' if needed.attempts == 1 else 'attempts'} against this baseline"
     if needed.of_both is not None:
         return f"{needed.of_both} attempts, and as many of the baseline"
-    return f"more than {power_analysis.MAX_ATTEMPTS} attempts"
+    return f"more than {slowdown_test.MAX_ATTEMPTS} attempts"
 
 
 def _unit(series: Sequence[Sequence[float]]) -> Literal["attempt", "series"]:
-    return "series" if len(series) >= power_analysis.MIN_SERIES else "attempt"
+    return "series" if len(series) >= slowdown_test.MIN_SERIES else "attempt"

@@ -13,7 +13,7 @@ from tunemark.physics import (
     lora_trained_weights,
     train_flops_by_convention,
 )
-from tunemark.physics.peaks import PRECISIONS, Peak, explain_missing_peak, find_peak
+from tunemark.physics.chip_peaks import PRECISIONS, Peak, explain_missing_peak, find_peak
 from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Architecture, Model
 

@@ -21,10 +21,10 @@ from tunemark.analysis.scaling_fit import fit_scaling
 from tunemark.analysis.scaling_types import Scaling, ScalingFit, ScalingPoint
 from tunemark.experiment.scaling_batches import ScalingMode
 from tunemark.fields import read_fields
+from tunemark.number_format import format_significant
 from tunemark.plugin.descriptors import Finding
 from tunemark.results import Estimate, Result
 from tunemark.results.ratio import attempt_rates, rate_ratio
-from tunemark.units import format_significant
 
 # The knee is where each further unit adds less than half of what the first ones did.
 KNEE = 0.5

@@ -86,7 +86,7 @@ def why_no_fit(sizes: Sequence[SizeObservations]) -> str | None:
 
 
 def fit_laws(sizes: Sequence[SizeObservations], mode: ScalingMode, *, reach: float | None = None) -> LawFits:
-    """Fit the mode's laws. `sizes` are distinct and at least as many as `cannot_fit` requires, in any order.
+    """Fit the mode's laws. `sizes` are distinct and at least as many as `why_no_fit` requires, in any order.
 
     reach: the largest N that the simultaneous band covers; twice the largest size by default."""
     assert why_no_fit(sizes) is None

@@ -15,9 +15,9 @@ import msgspec
 from tunemark.analysis import comparability
 from tunemark.analysis.cause_weights import (
     UNKNOWN,
+    CauseEstimate,
     CauseKind,
     CauseWeight,
-    WeighedCause,
     fact_kind,
     setting_kind,
     weigh_fact,
@@ -192,7 +192,7 @@ def _parts(a: Result | None, b: Result | None) -> tuple[tuple[StepPart, ...], st
 def _causes(a: Result, b: Result, parts: Sequence[StepPart]) -> list[Cause]:
     found = []
 
-    def add(name: str, kind: CauseKind, one: Any, other: Any, judged: WeighedCause) -> None:
+    def add(name: str, kind: CauseKind, one: Any, other: Any, judged: CauseEstimate) -> None:
         found.append(Cause(name=name, kind=kind, a=one, b=other, **judged._asdict()))
 
     for name, (one, other) in comparability.find_differences([a, b], comparability.COMPARED_FIELDS).items():
@@ -206,7 +206,7 @@ def _causes(a: Result, b: Result, parts: Sequence[StepPart]) -> list[Cause]:
     return _merge_same_arithmetic(found)
 
 
-def _optimizer(parts: Sequence[StepPart]) -> WeighedCause:
+def _optimizer(parts: Sequence[StepPart]) -> CauseEstimate:
     """Bound an optimizer's effect by its share of a step."""
     for part in parts:
         if part.name == "optimizer" and part.a_s and part.b_s:
@@ -214,7 +214,7 @@ def _optimizer(parts: Sequence[StepPart]) -> WeighedCause:
             shares = [1 + s / r for s, r in zip((part.a_s, part.b_s), rest, strict=True) if r > 0]
             if shares:
                 words = f"its part of a step, {part.a_s:.4g} and {part.b_s:.4g} s"
-                return WeighedCause("bound", max(shares), None, words)
+                return CauseEstimate("bound", max(shares), None, words)
     return UNKNOWN
 
 

@@ -52,8 +52,8 @@ def execute(args: argparse.Namespace) -> int:
 def _text(one: Calibration) -> str:
     """The fitted constants, and the prediction error of each probe."""
     from tunemark.markdown import markdown_table
+    from tunemark.number_format import format_giga, format_percent, format_significant
     from tunemark.predict.calibration import SELECTIVE
-    from tunemark.units import format_giga, format_percent, format_significant
 
     f, e = one.facts, one.facts.efficiency
     products = [

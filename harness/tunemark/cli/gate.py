@@ -39,12 +39,12 @@ def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     import msgspec
 
-    from tunemark.analysis.gate import GatePromise, compute_sensitivities, gate
+    from tunemark.analysis.gate import GateCriteria, compute_sensitivities, gate
     from tunemark.report.gate import gate_comment, gate_junit, gate_text, outlook_text
 
     despite = [name for each in args.despite for name in each.split(",") if name]
     catalog = Catalog()
-    promise = GatePromise(change=args.change, power=args.power, false_alarms=args.false_alarms)
+    promise = GateCriteria(change=args.change, power=args.power, false_alarms=args.false_alarms)
     baseline = read_all_runs(args.baseline, catalog, every_series=True)
     if not args.runs:
         changes = sorted({*_CHANGES, args.change})

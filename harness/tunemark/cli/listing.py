@@ -15,9 +15,9 @@ from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
+from tunemark.number_format import format_gib, format_giga, format_significant
 from tunemark.physics import count_parameters, train_flops_per_token
-from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolReading
-from tunemark.units import format_gib, format_giga, format_significant
+from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolStatus
 
 _KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
 
@@ -139,7 +139,7 @@ def _read_source(source: str) -> str:
     return content.decode("utf-8-sig", errors="replace")
 
 
-def _format_reading(reading: ToolReading) -> str:
+def _format_reading(reading: ToolStatus) -> str:
     versions = f"{reading.version_current or 'unknown'}, latest {reading.version_latest or 'unknown'}"
     tables = [f"{reading.tool}, version {versions}", _table("states", [asdict(d) for d in reading.devices])]
     if reading.processes:

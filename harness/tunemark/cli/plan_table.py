@@ -12,7 +12,7 @@ from tunemark.experiment import Plan, RunSpec
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
-from tunemark.units import format_gib, format_giga
+from tunemark.number_format import format_gib, format_giga
 
 
 def print_plans(plans: Sequence[Plan], json: bool) -> None:

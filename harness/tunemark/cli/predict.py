@@ -115,11 +115,11 @@ def _predict_plan(plan: Plan) -> dict[str, Any]:
         return {**facts, **_UNKNOWN, "reason": found}
     work, layout = found
     try:
-        ground = make_hardware_model(plan, layout.ranks, None)
+        hardware = make_hardware_model(plan, layout.ranks, None)
     except BadExperiment as error:
         return {**facts, **_UNKNOWN, "reason": " ".join(str(error).split())}
-    figures = _figures(predict_calibrated(work, layout, ground.facts, ground.mechanisms))
-    return {**facts, **figures, "assumptions": [ground.source, *ground.facts.assumptions]}
+    figures = _figures(predict_calibrated(work, layout, hardware.facts, hardware.mechanisms))
+    return {**facts, **figures, "assumptions": [hardware.source, *hardware.facts.assumptions]}
 
 
 # Figures of the formulas that a simulation replaces.

@@ -16,7 +16,7 @@ from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
-    from tunemark.runner.measure import ExperimentResults
+    from tunemark.runner.run_experiment import ExperimentResults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +62,9 @@ def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog
     from tunemark.cli.progress_line import ProgressLine
     from tunemark.launch import AttemptEnd
     from tunemark.runner.interruption import sigterm_as_interrupt
-    from tunemark.runner.measure import run_experiment
     from tunemark.runner.observer import RunObserver, run_title
     from tunemark.runner.preparation import PreparedRun
+    from tunemark.runner.run_experiment import run_experiment
 
     lines: dict[str, ProgressLine] = {}
 

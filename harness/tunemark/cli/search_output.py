@@ -14,13 +14,13 @@ from tunemark.exit_codes import ExitCode
 from tunemark.experiment import GridPoint, Plan
 from tunemark.fields import read_fields
 from tunemark.markdown import escape, markdown_table
+from tunemark.number_format import format_significant
 from tunemark.plugin import Catalog
 from tunemark.predict.absent_device import AbsentDeviceSearch, make_absent_device_search
 from tunemark.predict.layout_choice import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 from tunemark.predict.search import LayoutOption, SearchLog, search_layouts
 from tunemark.predict.search_problem import make_search_problem
 from tunemark.report.search_tables import explain_choice, format_prediction, memory_text, search_text
-from tunemark.units import format_significant
 
 
 def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: Catalog, *, json: bool) -> int:
@@ -44,7 +44,7 @@ def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: 
     for point in absent:
         one = make_absent_device_search(point, catalog)
         q = one.question
-        found = search_layouts(q.work, q.space, q.ground, refusal=q.refusal, requested=q.requested, free=q.free)
+        found = search_layouts(q.work, q.space, q.hardware, refusal=q.refusal, requested=q.requested, free=q.free)
         if found.ranked:
             predictions.append((one, complete_log(found, {}, 0.0)))
         else:

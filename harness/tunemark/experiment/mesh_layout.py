@@ -6,13 +6,41 @@ The axes are in the order in which they are written; rank numbers vary fastest a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunemark.errors import BadExperiment
-from tunemark.experiment.value_parsing import StrategyTerm
+from tunemark.experiment.value_parsing import parse_named_options
 from tunemark.plugin.descriptors import Architecture, Strategy, StrategyAxis
+
+# A plus before a digit is part of a number, such as 1e+5.
+_JOIN = re.compile(r"\+(?!\d)")
+
+
+class StrategyTerm(NamedTuple):
+    """One strategy of a combination, as written. degree: None where it is derived from the size."""
+
+    name: str
+    degree: int | None
+    options: dict[str, str]
+
+
+def parse_strategy_terms(text: str) -> list[StrategyTerm]:
+    """The strategies of "name:degree:key=value+name...", degree and options being optional; ValueError where it is
+    malformed."""
+    terms = []
+    for part in _JOIN.split(text):
+        name, *rest = part.split(":")
+        if not name:
+            raise ValueError("a name is missing")
+        # The degree comes before any option.
+        degree = int(rest.pop(0)) if rest and rest[0].isdecimal() else None
+        if degree == 0:
+            raise ValueError(f"{part!r}: a degree is at least 1")
+        terms.append(StrategyTerm(name, degree, parse_named_options(":".join([name, *rest]))[1]))
+    return terms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tunemark.experiment.method import Method
-from tunemark.experiment.settings import JobSettings, MeasurementSettings
+from tunemark.experiment.finetuning_method import Method
+from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
-from tunemark_worker.training_settings import TRAINING_SETTINGS, TrainingSettings
+from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 # Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
 SAMPLE_TOKENS = 48
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSpec(MeasurementSettings, TrainingSettings, JobSettings):
-    """The settings that identify a run, under their names, all defaults resolved."""
-
-
-def run_id(spec: RunSpec) -> str:
-    """A hash of the spec's values: 16 hexadecimal digits."""
-    canonical = json.dumps(asdict(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,18 +19,26 @@ from tunemark.experiment.evaluation import (
     check_single_save,
 )
 from tunemark.experiment.experiment import GridPoint
+from tunemark.experiment.finetuning_method import Method, parse_method
 from tunemark.experiment.initial_weights import has_weights, resolve_weights
-from tunemark.experiment.mesh_layout import MeshLayout, check_strategies, combine_strategies, make_mesh_layout
-from tunemark.experiment.method import Method, parse_method
-from tunemark.experiment.plan import Plan, RunSpec, run_id
+from tunemark.experiment.mesh_layout import (
+    MeshLayout,
+    StrategyTerm,
+    check_strategies,
+    combine_strategies,
+    make_mesh_layout,
+    parse_strategy_terms,
+)
+from tunemark.experiment.plan import Plan
+from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import SETTINGS_BY_NAME
-from tunemark.experiment.value_parsing import StrategyTerm, parse_named_options, parse_strategy_terms, parse_value
+from tunemark.experiment.value_parsing import parse_named_options, parse_value
+from tunemark.number_format import format_gib
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
-from tunemark.physics.peaks import explain_missing_peak, find_chip, find_peak
+from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy
 from tunemark.plugin.protocols import ChecksRuns, Device, ListsDocumentedSizes, RunsRemotely
-from tunemark.units import format_gib
 
 T = TypeVar("T")
 

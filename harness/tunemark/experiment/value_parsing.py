@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
 from tunemark_worker.training_settings import Setting
@@ -12,8 +12,6 @@ from tunemark_worker.training_settings import Setting
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)"
 _RANGE = re.compile(rf"{_NUMBER}-{_NUMBER}([*+]){_NUMBER}")
 _RANGE_LIMIT = 1000
-# A plus before a digit is part of a number, such as 1e+5.
-_JOIN = re.compile(r"\+(?!\d)")
 _LARGEST = 2**63 - 1
 
 
@@ -47,30 +45,6 @@ def parse_named_options(text: str) -> tuple[str, dict[str, str]]:
             raise ValueError(f"the option {key!r} is given twice")
         options[key] = value
     return name, options
-
-
-class StrategyTerm(NamedTuple):
-    """One strategy of a combination, as written. degree: None where it is derived from the size."""
-
-    name: str
-    degree: int | None
-    options: dict[str, str]
-
-
-def parse_strategy_terms(text: str) -> list[StrategyTerm]:
-    """The strategies of "name:degree:key=value+name...", degree and options being optional; ValueError where it is
-    malformed."""
-    terms = []
-    for part in _JOIN.split(text):
-        name, *rest = part.split(":")
-        if not name:
-            raise ValueError("a name is missing")
-        # The degree comes before any option.
-        degree = int(rest.pop(0)) if rest and rest[0].isdecimal() else None
-        if degree == 0:
-            raise ValueError(f"{part!r}: a degree is at least 1")
-        terms.append(StrategyTerm(name, degree, parse_named_options(":".join([name, *rest]))[1]))
-    return terms
 
 
 def _split_list(setting: Setting, text: str, source: str) -> list[str]:

@@ -38,7 +38,7 @@ class AttemptEnd:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AttemptRemains:
+class AttemptEvidence:
     """What an attempt leaves behind, from which its end is decided.
 
     code: exit code. ends: each rank's `end` record, None if it wrote none. silence: describes the timeout that the
@@ -54,7 +54,7 @@ class AttemptRemains:
     folder: Path
 
 
-def decide_end(remains: AttemptRemains) -> AttemptEnd:
+def decide_end(remains: AttemptEvidence) -> AttemptEnd:
     """Decide how an attempt ended."""
     ends, folder = remains.ends, remains.folder
     if remains.silence:
@@ -93,7 +93,7 @@ def decide_end(remains: AttemptRemains) -> AttemptEnd:
     return AttemptEnd(status="error", reason=f"exit code {code}", evidence=last_stderr_line(folder))
 
 
-def _find_outside_cause(remains: AttemptRemains, missing: Sequence[int]) -> AttemptEnd | None:
+def _find_outside_cause(remains: AttemptEvidence, missing: Sequence[int]) -> AttemptEnd | None:
     """The end of an attempt of which ranks wrote no `end`, if something outside the ranks explains it; else None."""
     folder, platform = remains.folder, remains.platform
     missing_ends = "no end record" if len(remains.ends) == 1 else f"no end record of {format_ranks(missing)}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tunemark.launch.attempt_end import AttemptEnd, AttemptRemains, decide_end, format_ranks
+from tunemark.launch.attempt_end import AttemptEnd, AttemptEvidence, decide_end, format_ranks
 from tunemark.launch.records import read_record
 from tunemark.plugin import JobSpec, StartedJob
 from tunemark_worker.contract import records_file_name, stacks_file_name
@@ -66,18 +66,20 @@ class AttemptFollower:
             return True
         if self._started.is_waiting() or self._is_waiting():
             for follower in self._followers:
-                follower.heard_s = now_s
+                follower.last_record_s = now_s
             return False
         if all(follower.end is not None for follower in self._followers):
             # The elastic agent may be about to restart processes that failed.
             is_final = not self._job.max_restarts or all(_has_succeeded(follower.end) for follower in self._followers)
-            silence_s = now_s - max(follower.heard_s for follower in self._followers)
+            silence_s = now_s - max(follower.last_record_s for follower in self._followers)
             return silence_s > (_TEARDOWN_S if is_final else self._timeout_s)
-        self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
+        self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.last_record_s > self._timeout_s]
         if self._silent and len(self._followers) > 1:
             # Ranks that were not polled just now may have written records since, or have ended.
             self._poll_others(now_s, is_ending=True)
-            self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.heard_s > self._timeout_s]
+            self._silent = [
+                f.rank for f in self._followers if f.end is None and now_s - f.last_record_s > self._timeout_s
+            ]
         return bool(self._silent)
 
     def close(self) -> AttemptEnd:
@@ -97,7 +99,7 @@ class AttemptFollower:
         code = self._started.exit_code()
         platform = self._started.facts()
         return decide_end(
-            AttemptRemains(
+            AttemptEvidence(
                 code=-9 if code is None else code,
                 ends=[follower.end for follower in self._followers],
                 silence=silence,
@@ -140,11 +142,11 @@ class AttemptFollower:
 
 
 class _RankFollower:
-    """Reads one rank's growing file of records. heard_s: when it last grew. pid, end: the pid of the `start` record and
-    the `end` record, None until they are written."""
+    """Reads one rank's growing file of records. last_record_s: when it last grew. pid, end: the pid of the `start`
+    record and the `end` record, None until they are written."""
 
     def __init__(self, folder: Path, rank: int, now_s: float) -> None:
-        self._folder, self.rank, self.heard_s = folder, rank, now_s
+        self._folder, self.rank, self.last_record_s = folder, rank, now_s
         self._restarts = 0
         self._open(0)
         self.pid: int | None = None
@@ -185,7 +187,7 @@ class _RankFollower:
             return False
         # Not only growth: a record that did not fit on a full disk is truncated again.
         if size != self._size:
-            self._size, self.heard_s = size, now_s
+            self._size, self.last_record_s = size, now_s
         return size > self._position
 
     def _read_lines(self, now_s: float) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunemark.units import GIB
+from tunemark.number_format import GIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from tunemark.plugin.catalog import INTERFACE as INTERFACE
 from tunemark.plugin.catalog import Catalog as Catalog
-from tunemark.plugin.catalog import Offer as Offer
+from tunemark.plugin.catalog import PluginContribution as PluginContribution
 from tunemark.plugin.descriptors import Accelerator as Accelerator
 from tunemark.plugin.descriptors import Architecture as Architecture
 from tunemark.plugin.descriptors import Dataset as Dataset
@@ -27,7 +27,7 @@ from tunemark.plugin.descriptors import Strategy as Strategy
 from tunemark.plugin.descriptors import StrategyAxis as StrategyAxis
 from tunemark.plugin.descriptors import StrategyLayout as StrategyLayout
 from tunemark.plugin.descriptors import TokenizerSpec as TokenizerSpec
-from tunemark.plugin.descriptors import ToolReading as ToolReading
+from tunemark.plugin.descriptors import ToolStatus as ToolStatus
 from tunemark.plugin.hardware import DeviceFacts as DeviceFacts
 from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.plugin.hooks import hookimpl as hookimpl

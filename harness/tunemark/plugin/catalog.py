@@ -71,7 +71,7 @@ class PluginFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Offer:
+class PluginContribution:
     """One descriptor or device that a plugin's hook returned (`answer`). is_taken: another plugin claims the same name,
     so that neither can be used."""
 
@@ -176,7 +176,7 @@ class Catalog:
         implementations = getattr(self._manager.hook, hook).get_hookimpls()
         return [(each.plugin_name, _print_to_stderr(each.function)) for each in implementations]
 
-    def offers(self) -> list[Offer]:
+    def offers(self) -> list[PluginContribution]:
         """Everything that plugins offer, including names that are claimed twice."""
         for hook, kind in _KINDS.items():
             self._named(hook, kind)
@@ -207,7 +207,7 @@ class Catalog:
         manager = pluggy.PluginManager("tunemark")
         manager.add_hookspecs(hooks)
         self._facts: list[PluginFacts] = []
-        self._offers: list[Offer] = []
+        self._offers: list[PluginContribution] = []
         found = self._entry_points
         if found is None:
             found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
@@ -271,7 +271,9 @@ class Catalog:
                 self.broken.append(BrokenPlugin(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue
             for name, answer in [(name, each) for each in answers for name in _names(each)]:
-                self._offers.append(Offer(plugin=plugin, hook=hook, name=name, answer=answer, is_taken=False))
+                self._offers.append(
+                    PluginContribution(plugin=plugin, hook=hook, name=name, answer=answer, is_taken=False)
+                )
                 if name in owner:
                     self._taken.setdefault((hook, name), [owner[name]]).append(plugin)
                 owner.setdefault(name, plugin)

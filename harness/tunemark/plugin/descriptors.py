@@ -471,7 +471,7 @@ class ProcessState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ToolReading:
+class ToolStatus:
     """The accelerators of a machine in one output of a vendor's tool, in its order."""
 
     tool: str

@@ -19,7 +19,7 @@ from tunemark.plugin.descriptors import (
     LaunchConfig,
     MonitorTarget,
     Strategy,
-    ToolReading,
+    ToolStatus,
 )
 from tunemark.plugin.hardware import DeviceFacts
 
@@ -55,7 +55,7 @@ class Device(Protocol):
 class ReadsToolOutput(Protocol):
     """Optional for a `Device`: parses the saved output of its vendor's tool, on any machine."""
 
-    def read_output(self, text: str) -> ToolReading:
+    def read_output(self, text: str) -> ToolStatus:
         """The accelerators in a saved output. Called in the parent by `tunemark list devices --from`; raises a
         `TunemarkError` that shows the line where the text cannot be parsed, or has no table of accelerators."""
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.experiment import GridPoint
-from tunemark.experiment.method import parse_method
+from tunemark.experiment.finetuning_method import parse_method
+from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.experiment.planning import SEARCHED_SETTINGS, resolve_search_options
-from tunemark.experiment.value_parsing import parse_strategy_terms
-from tunemark.physics.peaks import explain_missing_peak, find_chip
+from tunemark.physics.chip_peaks import explain_missing_peak, find_chip
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Model
 from tunemark.plugin.protocols import DrivesChips
@@ -20,7 +20,7 @@ from tunemark.predict.search import HardwareModel
 from tunemark.predict.search_problem import (
     USABLE_MEMORY_FRACTION,
     SearchProblem,
-    find_searched_strategies,
+    find_searchable_strategies,
     make_refusal,
 )
 from tunemark_worker.training_settings import CHECKPOINTING
@@ -100,7 +100,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
     each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
     drivers = (each for each in catalog.devices().values() if isinstance(each, DrivesChips) and each.drives(chip.name))
     driver = next((each.name for each in drivers), "")
-    strategies = find_searched_strategies(catalog, driver)
+    strategies = find_searchable_strategies(catalog, driver)
     settings = {"sequence": sequence, "method": str(method), "precision": precision, "batching": point["batching"]}
     name = ":".join([factor.name, *(f"{k}={v}" for k, v in sorted(factor.options.items()))])
     asked = SearchProblem(
@@ -113,7 +113,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             checkpointings=CHECKPOINTING if "checkpointing" in free else (str(point["checkpointing"]),),
             alone=ranks == 1,
         ),
-        ground=HardwareModel(
+        hardware=HardwareModel(
             facts=facts,
             memory_bytes=each,
             alone=facts if ranks == 1 else None,

@@ -39,7 +39,7 @@ FORMULA_MODULES = (
     "tunemark.predict.hardware_rates",
     "tunemark.predict.layout",
     "tunemark.predict.prediction",
-    "tunemark.predict.worker_footprint",
+    "tunemark.predict.worker_step_costs",
 )
 # Smallest residual that is claimed for a prediction: two identical runs differ by as much.
 MIN_RESIDUAL = 0.03
@@ -65,7 +65,7 @@ class CalibrationFingerprint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MechanismCost:
+class ParallelismCost:
     """Measured cost of one kind of parallelism, or of selective recomputation. communication: factor on the predicted
     exposed seconds of communication. unit_s: seconds added for every unit of its work: a layer of a micro-batch, or of
     a step for "data", a layer's pass or scatter for "shard", a micro-batch of a stage for "pipeline"."""
@@ -90,7 +90,7 @@ class Calibration:
 
     fingerprint: CalibrationFingerprint
     facts: DeviceFacts
-    mechanisms: dict[str, MechanismCost]
+    mechanisms: dict[str, ParallelismCost]
     probes: tuple[ProbeResult, ...]
     made_utc: str
     seconds: float
@@ -99,14 +99,14 @@ class Calibration:
 
 
 def predict_calibrated(
-    work: Workload, layout: RankLayout, device: DeviceFacts, mechanisms: Mapping[str, MechanismCost] | None = None
+    work: Workload, layout: RankLayout, device: DeviceFacts, mechanisms: Mapping[str, ParallelismCost] | None = None
 ) -> Prediction:
     """`predict`, corrected by the measured cost of each mechanism on this machine."""
     found = predict(work, layout, device)
     units = count_mechanism_units(work, layout)
     if not mechanisms or not units:
         return found
-    known = {name: mechanisms.get(name, MechanismCost()) for name in units}
+    known = {name: mechanisms.get(name, ParallelismCost()) for name in units}
     more_s = {name: known[name].unit_s * count for name, count in units.items()}
     again_s = more_s.pop(SELECTIVE, 0.0)
     sent = {name: found.communicated_bytes.get(_TRAFFIC_KINDS[name], 0.0) for name in more_s}
@@ -129,7 +129,7 @@ SELECTIVE = "selective"
 
 
 def count_mechanism_units(work: Workload, layout: RankLayout) -> dict[str, float]:
-    """Units of work (`MechanismCost.unit_s`) of each mechanism (a `MeshDegree`, or selective recomputation) in a
+    """Units of work (`ParallelismCost.unit_s`) of each mechanism (a `MeshDegree`, or selective recomputation) in a
     layout, in a step of the rank that has most."""
     layers = math.ceil(work.architecture.num_hidden_layers / layout.pipeline)
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
@@ -173,7 +173,7 @@ def find_calibration(fingerprint: CalibrationFingerprint, where: Path | None = N
         return Calibration(
             fingerprint=CalibrationFingerprint(**raw["fingerprint"]),
             facts=DeviceFacts(**facts),
-            mechanisms={name: MechanismCost(**each) for name, each in raw["mechanisms"].items()},
+            mechanisms={name: ParallelismCost(**each) for name, each in raw["mechanisms"].items()},
             probes=tuple(ProbeResult(**each) for each in raw["probes"]),
             made_utc=str(raw["made_utc"]),
             seconds=float(raw["seconds"]),

@@ -11,7 +11,7 @@ from typing import Any
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.calibration import (
     MIN_RESIDUAL,
-    MechanismCost,
+    ParallelismCost,
     ProbeResult,
     count_mechanism_units,
     predict_calibrated,
@@ -78,12 +78,12 @@ def make_facts_from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFa
 
 def fit_calibration(
     facts: DeviceFacts, steps: Sequence[ProbeStep]
-) -> tuple[DeviceFacts, dict[str, MechanismCost], tuple[ProbeResult, ...]]:
+) -> tuple[DeviceFacts, dict[str, ParallelismCost], tuple[ProbeResult, ...]]:
     """Facts with constants corrected by whole steps, the cost of each mechanism, and the prediction of every probe."""
     alone = [step for step in steps if not step.mechanisms]
     if alone:
         facts = _fit_constants(facts, alone)
-    mechanisms: dict[str, MechanismCost] = {}
+    mechanisms: dict[str, ParallelismCost] = {}
     for name in dict.fromkeys(name for step in steps for name in step.mechanisms):
         own = [step for step in steps if step.mechanisms == (name,)]
         if own:
@@ -142,7 +142,7 @@ def _scale_constants(facts: DeviceFacts, by: Mapping[str, float]) -> DeviceFacts
     return replace(facts, efficiency=replace(e, gemm=shares, **own))
 
 
-def _fit_mechanism(name: str, facts: DeviceFacts, steps: Sequence[ProbeStep]) -> MechanismCost:
+def _fit_mechanism(name: str, facts: DeviceFacts, steps: Sequence[ProbeStep]) -> ParallelismCost:
     """Least squares of relative errors in two unknowns, both non-negative. The communication factor has a prior at 1,
     as strong as a communication that takes 2 % of a step."""
     rows = []
@@ -164,7 +164,7 @@ def _fit_mechanism(name: str, facts: DeviceFacts, steps: Sequence[ProbeStep]) ->
         factor, unit = ac / aa, 0.0
     if factor < 0:
         factor, unit = 0.0, max(0.0, bc / bb)
-    return MechanismCost(communication=factor, unit_s=unit)
+    return ParallelismCost(communication=factor, unit_s=unit)
 
 
 def _select_records(records: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

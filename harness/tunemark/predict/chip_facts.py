@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunemark.errors import BadData
+from tunemark.number_format import GIB
+from tunemark.physics.chip_peaks import find_chip
 from tunemark.physics.chips import Chip, find_interconnect
-from tunemark.physics.peaks import find_chip
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.efficiency_constants import find_class_efficiency
-from tunemark.units import GIB
 
 # Memory bandwidth (bytes/s) of chips for which the table of chips has none because variants differ or no page confirms
 # it: that of the faster variant, as vendors state it.

@@ -20,7 +20,7 @@ from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.hardware_rates import collective_seconds, message_seconds
 from tunemark.predict.layout import TORCH, RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes, Prediction, StepSeconds
-from tunemark.predict.worker_footprint import PRECISION_BYTES, compute_footprint, has_footprint
+from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_costs, has_step_costs
 
 # Kernel launches of one layer's forward pass, framework overhead included; the backward pass has twice as many.
 # Counted in eager PyTorch modules of a decoder layer; fused software stacks launch about half.
@@ -101,8 +101,8 @@ def predict(work: Workload, layout: RankLayout, device: DeviceFacts) -> Predicti
     (`find_layout_error`).
     """
     seconds, flops, communicated = _predict_step(work, layout, device)
-    if has_footprint(work):
-        own = compute_footprint(work, layout)
+    if has_step_costs(work):
+        own = compute_step_costs(work, layout)
         flops, communicated = own.flops, own.sent_bytes
     return Prediction(
         seconds=seconds,
@@ -591,10 +591,10 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     """Peak memory of the rank that needs most, in bytes.
 
     Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
-    pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_footprint`.
+    pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_step_costs`.
     """
-    if has_footprint(work):
-        tensors = compute_footprint(work, layout).bytes
+    if has_step_costs(work):
+        tensors = compute_step_costs(work, layout).bytes
         return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
     a, stack = work.architecture, work.stack
     stages = _layers_by_stage(work, layout)

@@ -86,7 +86,7 @@ class SoftwareStack:
     gradients, and copies into and out of communication buffers. stream_bytes: read and written by one layer's
     elementwise work in the forward pass, per token and value of the hidden state: two norms (12 bytes each in fp32
     under autocast, with a cast; 4 fused) and two residuals (6, or none where fused into the norm).
-    own: the worker's name of the precision if our own worker trains, else "". `worker_footprint` then computes FLOPs,
+    own: the worker's name of the precision if our own worker trains, else "". `worker_step_costs` then computes FLOPs,
     traffic and memory, and the figures here only serve times.
     """
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment import Plan, derive_plan
+from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.experiment.planning import DEFAULT_TRIALS
-from tunemark.experiment.value_parsing import parse_strategy_terms
+from tunemark.number_format import GIB
 from tunemark.plugin import Catalog
 from tunemark.predict.search import (
     LayoutOption,
@@ -20,13 +21,12 @@ from tunemark.predict.search import (
     select_logged,
 )
 from tunemark.predict.search_problem import USABLE_MEMORY_FRACTION, SearchProblem, find_smallest_size
-from tunemark.units import GIB
 
 
 def predict_candidates(plan: Plan, asked: SearchProblem) -> SearchResult:
     """The ranked candidates of a plan; `BadExperiment` where none fits, with the smallest size that would."""
     found = search_layouts(
-        asked.work, asked.space, asked.ground, refusal=asked.refusal, requested=asked.requested, free=asked.free
+        asked.work, asked.space, asked.hardware, refusal=asked.refusal, requested=asked.requested, free=asked.free
     )
     if found.ranked:
         return found
@@ -50,7 +50,7 @@ def make_infeasible_error(what: str, found: SearchResult, asked: SearchProblem) 
             f"{row.words()}, takes {row.memory_bytes / GIB:.1f} GiB on its fullest rank, which can use {have}"
         )
         size = find_smallest_size(asked)
-        if asked.ground.is_shared:
+        if asked.hardware.is_shared:
             floor = row.memory_bytes * log.ranks / USABLE_MEMORY_FRACTION
             next = f"all ranks share this machine's memory: one of about {floor / GIB:.0f} GiB would do"
         elif size is None:

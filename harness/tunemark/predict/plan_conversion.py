@@ -9,7 +9,7 @@ from typing import get_args
 from tunemark.experiment.plan import Plan
 from tunemark.physics import ALL_WEIGHTS, TrainedWeights
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
-from tunemark.predict import worker_footprint
+from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
@@ -96,7 +96,7 @@ def make_workload(
 
 def _choose_stack(precision: str) -> SoftwareStack:
     # Our tensor parallelism gathers the logits.
-    ours = replace(TORCH, scores_gathered=True, own=precision if precision in worker_footprint.PRECISION_BYTES else "")
+    ours = replace(TORCH, scores_gathered=True, own=precision if precision in worker_step_costs.PRECISION_BYTES else "")
     if precision == "bf16":
         # Weights, gradients and both moments in 16 bits, no copy in 32.
         return replace(ours, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, reduce_bytes=2.0)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunemark.errors import BadData, TunemarkError
+from tunemark.physics.chip_peaks import parse_precision
 from tunemark.physics.parameters import count_parameters, make_architecture
-from tunemark.physics.peaks import parse_precision
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.chip_facts import device_facts

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tunemark.number_format import GIB
 from tunemark.plugin.hardware import DeviceFacts
-from tunemark.predict.calibration import MechanismCost, predict_calibrated
+from tunemark.predict.calibration import ParallelismCost, predict_calibrated
 from tunemark.predict.candidates import Candidate, CandidateSpace, enumerate_candidates
 from tunemark.predict.cost_model import find_layout_error, predict_memory
 from tunemark.predict.layout import Workload
 from tunemark.predict.prediction import Prediction
-from tunemark.units import GIB
 
 Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
 
@@ -43,7 +43,7 @@ class HardwareModel:
     alone_bytes: float | None = None
     source: str = ""
     is_shared: bool = False
-    mechanisms: Mapping[str, MechanismCost] = field(default_factory=dict)
+    mechanisms: Mapping[str, ParallelismCost] = field(default_factory=dict)
 
     def of(self, candidate: Candidate) -> tuple[DeviceFacts, float | None]:
         if not candidate.axes:
@@ -138,7 +138,7 @@ class SearchResult:
 def search_layouts(
     work: Workload,
     space: CandidateSpace,
-    ground: HardwareModel,
+    hardware: HardwareModel,
     *,
     refusal: Callable[[Candidate], str | None],
     requested: Mapping[str, int | str],
@@ -164,7 +164,7 @@ def search_layouts(
             reasons[_generalise_reason(why)] += 1
             continue
         possible += 1
-        facts, there = ground.of(candidate)
+        facts, there = hardware.of(candidate)
         needed = predict_memory(work, candidate.layout, facts).total
         if there is not None and needed > there:
             reasons[_out_of_memory_reason(candidate.names)] += 1
@@ -172,7 +172,7 @@ def search_layouts(
             if former is None or needed < former[0]:
                 too_large[candidate.names] = needed, candidate
             continue
-        found = predict_calibrated(work, candidate.layout, facts, ground.mechanisms)
+        found = predict_calibrated(work, candidate.layout, facts, hardware.mechanisms)
         ranked.append(RankedCandidate(candidate=candidate, prediction=found))
     ranked.sort(key=_sort_key)
     seconds = clock() - began_s
@@ -180,7 +180,7 @@ def search_layouts(
     kinds = {each.candidate.names for each in ranked}
     for names, (_, candidate) in too_large.items():
         if names not in kinds:
-            options.append(_make_unfitting_option(work, candidate, ground))
+            options.append(_make_unfitting_option(work, candidate, hardware))
     log = SearchLog(
         requested=dict(requested),
         free=tuple(free),
@@ -190,8 +190,8 @@ def search_layouts(
         possible=possible,
         fitting=len(ranked),
         rejected=_summarise_reasons(reasons),
-        memory_bytes=ground.memory_bytes,
-        source=ground.source,
+        memory_bytes=hardware.memory_bytes,
+        source=hardware.source,
         prediction_s=seconds,
         options=tuple(options),
     )
@@ -200,7 +200,7 @@ def search_layouts(
 
 
 def has_fitting_candidate(
-    work: Workload, space: CandidateSpace, ground: HardwareModel, refusal: Callable[[Candidate], str | None]
+    work: Workload, space: CandidateSpace, hardware: HardwareModel, refusal: Callable[[Candidate], str | None]
 ) -> bool:
     """Whether any candidate fits in memory; checks each layout only with the settings that need least."""
     frugal = replace(
@@ -209,7 +209,7 @@ def has_fitting_candidate(
         checkpointings=("full",) if "full" in space.checkpointings else space.checkpointings,
     )
     for candidate in enumerate_candidates(frugal):
-        facts, there = ground.of(candidate)
+        facts, there = hardware.of(candidate)
         is_small = there is None or predict_memory(work, candidate.layout, facts).total <= there
         if is_small and not find_layout_error(work, candidate.layout) and not refusal(candidate):
             return True
@@ -303,11 +303,11 @@ def _sort_key(each: RankedCandidate) -> tuple[float, float, int]:
     return -round(each.rate, 6), each.prediction.bytes.total, len(each.candidate.axes)
 
 
-def _make_unfitting_option(work: Workload, candidate: Candidate, ground: HardwareModel) -> LayoutOption:
+def _make_unfitting_option(work: Workload, candidate: Candidate, hardware: HardwareModel) -> LayoutOption:
     """The log's row of a kind of layout that does not fit; `candidate` is the one that needs least."""
-    facts, there = ground.of(candidate)
+    facts, there = hardware.of(candidate)
     assert there is not None, "nothing is left out for a memory that is unknown"
-    p = predict_calibrated(work, candidate.layout, facts, ground.mechanisms)
+    p = predict_calibrated(work, candidate.layout, facts, hardware.mechanisms)
     words = f"the least that {'+'.join(candidate.names)} needs, of {there / GIB:.1f} GiB"
     row = make_option(RankedCandidate(candidate=candidate, prediction=p), "does not fit")
     return replace(row, predicted_tokens_per_s=None, low=None, high=None, seconds={}, reason=words)

@@ -15,7 +15,7 @@ from typing import Any
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.planning import SEARCHED_SETTINGS
-from tunemark.physics.peaks import explain_missing_peak, find_chip
+from tunemark.physics.chip_peaks import explain_missing_peak, find_chip
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, LaunchConfig, Strategy
 from tunemark.plugin.hardware import DeviceFacts, Efficiency
@@ -41,7 +41,7 @@ class SearchProblem:
 
     work: Workload
     space: CandidateSpace
-    ground: HardwareModel
+    hardware: HardwareModel
     refusal: Callable[[Candidate], str | None]
     requested: dict[str, int | str]
     free: tuple[str, ...]
@@ -59,7 +59,7 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
             next="choose a strategy by hand: see `tunemark list strategies`",
         )
     work = make_plan_workload(plan)
-    strategies = find_searched_strategies(catalog, plan.device.name)
+    strategies = find_searchable_strategies(catalog, plan.device.name)
     ranks = plan.launch.processes
     single = find_single_process(plan, strategies.values())
     space = CandidateSpace(
@@ -70,8 +70,8 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
         checkpointings=CHECKPOINTING if "checkpointing" in plan.free else (spec.checkpointing,),
         alone=single is not None,
     )
-    ground = make_hardware_model(plan, ranks, single)
-    for facts in filter(None, (ground.facts, ground.alone)):
+    hardware = make_hardware_model(plan, ranks, single)
+    for facts in filter(None, (hardware.facts, hardware.alone)):
         if work.precision not in facts.peak_flops:
             raise BadExperiment(
                 what=f"{facts.name} cannot be predicted in {spec.precision}",
@@ -85,7 +85,7 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
     return SearchProblem(
         work=work,
         space=space,
-        ground=ground,
+        hardware=hardware,
         refusal=make_refusal(strategies, plan.model.architecture, settings),
         requested=requested,
         free=plan.free,
@@ -96,9 +96,9 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
 def find_smallest_size(asked: SearchProblem) -> int | None:
     """The smallest size on which some layout fits in memory: tries 1 to a node, then whole nodes, then doubles up to a
     million nodes. None where none fits, and where all ranks share one memory, so that a larger size does not help."""
-    if asked.ground.is_shared:
+    if asked.hardware.is_shared:
         return None
-    node = asked.ground.facts.node
+    node = asked.hardware.facts.node
     # Sequences of each rank, where no global batch was given.
     space = asked.space
     each = space.global_batch // space.ranks if asked.batch_follows else None
@@ -106,8 +106,8 @@ def find_smallest_size(asked: SearchProblem) -> int | None:
     for ranks in (n for n in sizes if n % asked.ranks_each == 0):
         batch = space.global_batch if each is None else each * ranks
         trial = replace(space, ranks=ranks, global_batch=batch, alone=ranks == 1 and bool(space.of_degree("single")))
-        ground = replace(asked.ground, alone=asked.ground.facts, alone_bytes=asked.ground.memory_bytes)
-        if has_fitting_candidate(replace(asked.work, global_batch=batch), trial, ground, asked.refusal):
+        hardware = replace(asked.hardware, alone=asked.hardware.facts, alone_bytes=asked.hardware.memory_bytes)
+        if has_fitting_candidate(replace(asked.work, global_batch=batch), trial, hardware, asked.refusal):
             return ranks // asked.ranks_each
     return None
 
@@ -127,7 +127,7 @@ def make_refusal(
     return refusal
 
 
-def find_searched_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:
+def find_searchable_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:
     """The device's strategies that describe their layout, by name."""
     found = {}
     for name in dict.fromkeys(strategy.name for strategy in catalog.strategies().values()):

@@ -9,8 +9,8 @@ from tunemark.analysis import comparability
 from tunemark.analysis.auto_gain import AutoGain
 from tunemark.analysis.compare import Comparison, ComparisonGroup, ComparisonRow, UnmatchedRun
 from tunemark.markdown import escape, markdown_table
-from tunemark.report.formatting import format_estimate, format_ratio
-from tunemark.units import format_gib, format_number, format_percent, format_significant
+from tunemark.number_format import format_gib, format_number, format_percent, format_significant
+from tunemark.report.estimate_format import format_estimate, format_ratio
 
 # The shared settings of a group that are shown, in this order.
 _SHARED_FIELDS = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tunemark.number_format import GIB
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
-from tunemark.units import GIB
 
 
 def format_derivations(r: Result, tr: Translate) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from tunemark.analysis import comparability
 from tunemark.analysis.gate import BaselineSensitivity, Gate, GatedRun, format_sample_size
 from tunemark.markdown import escape, markdown_table
-from tunemark.units import format_percent, format_significant, percent_text
+from tunemark.number_format import format_percent, format_significant, percent_text
 
 _MARKS = {"pass": "PASS", "fail": "FAIL", "no verdict": "NO VERDICT"}
 # A bot finds its previous comment by this, to replace it.

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 
-from tunemark.report.formatting import format_estimate
+from tunemark.number_format import format_significant
+from tunemark.report.estimate_format import format_estimate
 from tunemark.report.labels import device_of, make_labels, origin_of
 from tunemark.report.report import Headline
 from tunemark.report.run_charts import STATUS_TEXTS
 from tunemark.report.translation import Translate
 from tunemark.results import ImportedClaim, Result
-from tunemark.units import format_significant
 
 # From the most to the least trustworthy.
 _VERDICTS = ("valid", "suspect", "unknown", "invalid")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tunemark.experiment.settings import SETTINGS, SETTINGS_BY_NAME
-from tunemark.report.charts import Origin
+from tunemark.report.chart_types import Origin
 from tunemark.report.translation import Translate
 from tunemark.results import Result, RunIdentity
 from tunemark_worker.training_settings import Setting

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunemark.analysis.scaling_types import Scaling
-from tunemark.report.charts import Chart, Origin
+from tunemark.report.chart_types import Chart, Origin
 from tunemark.report.table import Cell as Cell
 from tunemark.report.table import Column as Column
 from tunemark.report.table import ReportTable as ReportTable

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from tunemark.analysis.prices import Prices
-from tunemark.report.charts import DotPlot, DotRow, StackedBar, StackedBars, StepTimeChart
+from tunemark.number_format import GIB, format_percent
+from tunemark.report.chart_types import DotPlot, DotRow, StackedBar, StackedBars, StepTimeChart
 from tunemark.report.costs import cost_per_million_tokens
 from tunemark.report.labels import device_of, make_labels, origin_of
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate, ImportedClaim, Result
 from tunemark.results.trace import Trace
-from tunemark.units import GIB, format_percent
 
 # Rows of a chart that stay readable; the tables in the files have all.
 MAX_ROWS = 40

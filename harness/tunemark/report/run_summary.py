@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from tunemark.markdown import escape, markdown_table
+from tunemark.number_format import format_gib, format_number, format_percent, format_significant
 from tunemark.report.definitions import NOTES
-from tunemark.report.formatting import format_estimate
+from tunemark.report.estimate_format import format_estimate
 from tunemark.report.labels import device_of, make_labels
 from tunemark.report.translation import make_translator
 from tunemark.results.imported_claims import ImportedClaim
 from tunemark.results.result import Estimate, Result
-from tunemark.units import format_gib, format_number, format_percent, format_significant
 
 # Relative difference up to which the content rate is shown instead of slot and trained rates, too.
 _DIFFERS = 0.01

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit
-from tunemark.report.charts import ChartLine, ChartPoint, LineChart
+from tunemark.report.chart_types import ChartLine, ChartPoint, LineChart
 from tunemark.report.report import ReportTable, Section
 from tunemark.report.scaling_tables import more_scalings_table, scaling_tables, scaling_title
 from tunemark.report.scaling_text import LAW_NAMES, SCALING_NOTES

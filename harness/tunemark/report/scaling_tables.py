@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit, ScalingPoint
-from tunemark.report.charts import Origin
+from tunemark.report.chart_types import Origin
 from tunemark.report.derivations import format_interval_derivation
 from tunemark.report.report import Cell, Column, ReportTable, make_columns, make_own_table
 from tunemark.report.scaling_text import LAW_FORMULAS, LAW_NAMES

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit, ScalingPoint
 from tunemark.markdown import escape, markdown_table
-from tunemark.report.formatting import format_estimate
+from tunemark.number_format import format_gib, format_percent, format_significant
+from tunemark.report.estimate_format import format_estimate
 from tunemark.results.result import Estimate
-from tunemark.units import format_gib, format_percent, format_significant
 
 SCALING_NOTES = (
     "Scaling: strong keeps the global batch at every size, weak that of each data rank. N0: the smallest size that "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunemark.markdown import escape, markdown_table
+from tunemark.number_format import format_gib, format_number, format_percent, format_significant
 from tunemark.predict.search import LayoutOption, SearchLog
-from tunemark.report.charts import DotPlot, DotRow
+from tunemark.report.chart_types import DotPlot, DotRow
 from tunemark.report.report import Cell, ReportTable, make_own_table
 from tunemark.report.translation import Translate
 from tunemark.results import Result
-from tunemark.units import format_gib, format_number, format_percent, format_significant
 
 _PARTS = ("compute", "communication", "bubble", "optimizer", "data")
 _TRIED = ("chosen", "tried", "failed")

@@ -9,7 +9,7 @@ from tunemark.analysis import comparability
 from tunemark.analysis.auto_gain import AutoGain
 from tunemark.analysis.compare import ComparisonRow as Judged
 from tunemark.analysis.compare import compare_by
-from tunemark.report.charts import DotPlot
+from tunemark.report.chart_types import DotPlot
 from tunemark.report.columns import selected_strategy
 from tunemark.report.derivations import format_derivations, format_interval_derivation
 from tunemark.report.labels import device_of, origin_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunemark.report.charts import Origin
+from tunemark.report.chart_types import Origin
 from tunemark.report.translation import Translate
 from tunemark.results.result import Estimate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tunemark.analysis.drift import SLOW_WINDOW, StepTimeSummary
 from tunemark.analysis.why import NEGLIGIBLE, Cause, Explanation
 from tunemark.markdown import escape, markdown_table
-from tunemark.report.formatting import format_ratio
-from tunemark.units import format_percent, format_significant
+from tunemark.number_format import format_percent, format_significant
+from tunemark.report.estimate_format import format_ratio
 
 
 def why_text(found: Explanation) -> str:

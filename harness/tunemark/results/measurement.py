@@ -30,8 +30,8 @@ class JobTokens(NamedTuple):
 
 # A run of many ranks has tens of thousands of the next three records, so each is decoded straight from its line.
 class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
-    """One optimizer step on one rank, with its tokens as in `Counts`. marks: (part, instant) if parts were timed, else
-    None. samples: for the first steps a digest of each row, else empty."""
+    """One optimizer step on one rank, with its tokens as in `TokenCounts`. marks: (part, instant) if parts were timed,
+    else None. samples: for the first steps a digest of each row, else empty."""
 
     number: int = msgspec.field(name="step")
     instant_s: float

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunemark.number_format import percent_text
 from tunemark.plugin.descriptors import Finding, Severity
 from tunemark.results.measurement import JobTokens
 from tunemark.results.result import Estimate, Status
 from tunemark.results.telemetry import TelemetrySummary
-from tunemark.units import percent_text
 from tunemark_worker import steady_state
 
 # Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
@@ -72,7 +72,7 @@ def check_weights_changed(changed: Sequence[bool | None], steps: int) -> Finding
 
 
 def check_labels(tokens: JobTokens, steps: int) -> Finding | None:
-    """tokens: of all steps. Needed besides `weights_unchanged`: weight decay changes weights without any label."""
+    """tokens: of all steps. Needed besides `check_weights_changed`: weight decay changes weights without any label."""
     if steps == 0 or tokens.trained:
         return None
     message = f"none of {tokens.content:,} tokens in {steps} steps has a label, so no loss was taken: where only "

@@ -208,7 +208,7 @@ class Store:
 
 
 def make_identity(plan: Plan) -> RunIdentity:
-    """The temporary of a plan that is stored with its attempts."""
+    """The identity of a plan, which is stored with its attempts."""
     spec, accelerator = plan.spec, plan.accelerator
     same = set(RunIdentity.__struct_fields__) & set(type(spec).__dataclass_fields__)
     # Autocast computes in the precision of its name.

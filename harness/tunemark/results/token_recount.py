@@ -1,6 +1,6 @@
 """Count the tokens of some steps from the token file's documents alone, to check the worker's counts independently.
 
-It shares only the order of documents with the worker (`documents.rows`): no batch is formed here.
+It shares only the order of documents with the worker (`row_packing`): no batch is formed here.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tunemark.plugin.descriptors import Architecture, Strategy, StrategyAxis
 from tunemark.predict.calibration import Calibration, count_mechanism_units, store_calibration
 from tunemark.predict.calibration_fit import ProbeStep, fit_calibration, make_facts_from_kernels
 from tunemark.predict.plan_conversion import make_layout, make_workload
-from tunemark.predict.search_problem import find_base_facts, find_searched_strategies, make_calibration_fingerprint
+from tunemark.predict.search_problem import find_base_facts, find_searchable_strategies, make_calibration_fingerprint
 from tunemark.results.measurement import read_measurement
 from tunemark_worker.contract import Assignment
 from tunemark_worker.precision import PRECISIONS
@@ -109,7 +109,7 @@ def _shape_plans(device: str, size: str | None, catalog: Catalog, precision: str
     """A plan for each way to use the size: one process, and one process for each unit."""
     plans = []
     errors: list[TunemarkError] = []
-    known = find_searched_strategies(catalog, device).values()
+    known = find_searchable_strategies(catalog, device).values()
     several = next((each.name for each in known if each.distributed), None)
     for strategy in filter(None, (_find_single_process(known), several)):
         flags = {"model": _PLANNED_MODEL, "dataset": _DATASET, "device": device, "strategy": strategy,
@@ -216,7 +216,7 @@ def _measure_probes(
     plan: Plan, catalog: Catalog, folder: Path, precision: str, say: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], list[ProbeStep]]:
     """Measure: returns records of the kernels, and the probes that finished."""
-    strategies = find_searched_strategies(catalog, plan.device.name)
+    strategies = find_searchable_strategies(catalog, plan.device.name)
     probes, refused = _make_probes(plan, strategies), []
     folders: list[tuple[_ProbeSpec, Assignment, Path]] = []
     for i, probe in enumerate(probes):

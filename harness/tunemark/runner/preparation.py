@@ -15,8 +15,8 @@ from tunemark.experiment import Plan
 from tunemark.launch import CodeCopy, Interpreter, check_versions, copy_code, query_interpreter
 from tunemark.plugin import DecodesIds, ReportsUnrestoredState, Tokenizer
 from tunemark.predict.search import SearchLog
-from tunemark.runner.fingerprint import make_fingerprint
 from tunemark.runner.observer import run_title
+from tunemark.runner.series_fingerprint import make_fingerprint
 from tunemark.runner.session import Session
 
 

@@ -68,7 +68,7 @@ class _StoredSearch(msgspec.Struct, forbid_unknown_fields=True):
 def predict_search(plan: Plan, session: Session) -> PredictedSearch:
     """Search by prediction. Raises `BadExperiment` where nothing fits, before any device is used."""
     asked = make_search_problem(plan, session.catalog)
-    return PredictedSearch(plan=plan, found=predict_candidates(plan, asked), source=asked.ground.source)
+    return PredictedSearch(plan=plan, found=predict_candidates(plan, asked), source=asked.hardware.source)
 
 
 def choose_layout(search: PredictedSearch, ready: PreparedRun, session: Session) -> SearchLog:
@@ -94,7 +94,7 @@ def choose_layout(search: PredictedSearch, ready: PreparedRun, session: Session)
     return log
 
 
-def make_chosen_plan(plan: Plan, log: SearchLog, session: Session) -> Plan:
+def make_selected_plan(plan: Plan, log: SearchLog, session: Session) -> Plan:
     """The plan with the chosen layout, under the requested strategy's name."""
     assert log.chosen is not None, "something fits"
     return make_plan_of_option(plan, log.chosen, session.catalog)

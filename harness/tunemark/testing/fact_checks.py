@@ -22,7 +22,7 @@ from tunemark.plugin import (
     Launcher,
     Model,
     Monitor,
-    Offer,
+    PluginContribution,
     Strategy,
 )
 from tunemark.plugin.catalog import load_object
@@ -47,7 +47,7 @@ _UNRELATED_LINES = ("", "hello", "Zwölf Boxkämpfer", "{", '{"a": [1, null]}', 
 _EXAMPLES = 64
 
 
-def check_facts(offer: Offer, catalog: Catalog, options: Mapping[str, str]) -> list[Check]:
+def check_facts(offer: PluginContribution, catalog: Catalog, options: Mapping[str, str]) -> list[Check]:
     """All checks of one offer (a model, a dataset, ...). options: with which a dataset is opened."""
     subject = subject_of(offer)
     problems = []
@@ -78,7 +78,7 @@ def check_facts(offer: Offer, catalog: Catalog, options: Mapping[str, str]) -> l
     return [*checks, _check_device(answer, subject, catalog)]
 
 
-def subject_of(offer: Offer) -> str:
+def subject_of(offer: PluginContribution) -> str:
     kinds = {"tunemark_strategies": "strategy"}
     return f"{kinds.get(offer.hook, offer.hook.removeprefix('tunemark_').removesuffix('s'))} {offer.name}"
 

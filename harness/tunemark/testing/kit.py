@@ -23,7 +23,7 @@ from tunemark.experiment import make_experiment, make_grid_points, make_plans
 from tunemark.experiment.value_parsing import parse_named_options
 from tunemark.launch import copy_code, query_interpreter
 from tunemark.physics import count_parameters
-from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, Model, Offer, Strategy
+from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, Model, PluginContribution, Strategy
 from tunemark.plugin.catalog import ENTRY_POINT_GROUP, SLOW_S
 from tunemark.testing.bigram_model import NAME as BIGRAMS
 from tunemark.testing.check import Check, fail_check, judge_check, pass_check, skip_check
@@ -121,7 +121,7 @@ class Kit:
     def _wants(self, name: str) -> bool:
         return not self._only or name in self._only
 
-    def _check_names(self, offer: Offer) -> list[str]:
+    def _check_names(self, offer: PluginContribution) -> list[str]:
         answer = offer.answer
         names = ["name", "facts", *(["capabilities"] if _runtime_kind(offer) else [])]
         if isinstance(answer, Model):
@@ -137,7 +137,7 @@ class Kit:
             names += ["honesty", "kill"]
         return names
 
-    def _smallest_model(self) -> Offer | None:
+    def _smallest_model(self) -> PluginContribution | None:
         """The smallest runnable model, which real runs use."""
         models = [o for o in self._offers if isinstance(o.answer, Model) and o.answer.runtime and not o.is_taken]
         small = [o for o in models if count_parameters(o.answer.architecture).total <= MAX_TRAINED_PARAMETERS]
@@ -309,7 +309,7 @@ class Kit:
             check = _run_guarded("parity", "", lambda strategy=strategy: runs.parity(strategy, model))  # type: ignore[misc]
             yield replace(check, subject=subject_of(offer))
 
-    def _check_device(self, runs: RunChecks, offer: Offer) -> Iterator[Check]:
+    def _check_device(self, runs: RunChecks, offer: PluginContribution) -> Iterator[Check]:
         device: Device = offer.answer
         subject = subject_of(offer)
         absent = "" if offer.is_taken else _reason_absent(device)
@@ -383,8 +383,8 @@ def _import_plugin(plugin: _InstalledPlugin) -> _ImportResult:
 
 
 def _resolve(
-    target: str, installed: Sequence[_InstalledPlugin], offers: Sequence[Offer]
-) -> tuple[list[_InstalledPlugin], list[Offer]]:
+    target: str, installed: Sequence[_InstalledPlugin], offers: Sequence[PluginContribution]
+) -> tuple[list[_InstalledPlugin], list[PluginContribution]]:
     """The plugins and offers that a name stands for."""
     if plugins := _plugins_named(target, installed):
         names = {p.name for p in plugins}
@@ -401,7 +401,7 @@ def _resolve(
     )
 
 
-def _runtime_kind(offer: Offer) -> str:
+def _runtime_kind(offer: PluginContribution) -> str:
     """What kind of runtime an offer names; empty if it names none."""
     kinds = {"tunemark_devices": "device", "tunemark_models": "model", "tunemark_strategies": "strategy"}
     is_loaded = getattr(offer.answer, "runtime", None) is not None and not getattr(offer.answer, "is_search", False)

@@ -3,7 +3,7 @@
 import pytest
 
 from tunemark.errors import TunemarkError
-from tunemark.plugin import DeviceState, ToolReading
+from tunemark.plugin import DeviceState, ToolStatus
 from tunemark_moai import ap_smi
 from tunemark_moai.tables import find_tables
 from tunemark_moai.terminal_text import split_lines
@@ -17,7 +17,7 @@ HEADER = "|  #  |  NAME  |  FLAVOR  |  MEM USAGE(%)  |  GPU UTIL(%)  |\n"
 
 
 def test_memory_is_per_cent_alone(printed):
-    assert read_status(printed("ap-smi-25.4")) == ToolReading(
+    assert read_status(printed("ap-smi-25.4")) == ToolStatus(
         tool="ap-smi",
         version_current="25.4.3005",
         version_latest="25.5.3005",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunemark.errors import TunemarkError
-from tunemark.plugin import DeviceState, ProcessState, ToolReading
+from tunemark.plugin import DeviceState, ProcessState, ToolStatus
 from tunemark_moai import moreh_smi, parallel_configuration, switch_model, training_log
 from tunemark_moai.device_status import read_devices
 from tunemark_moai.terminal_text import TerminalLine
@@ -210,7 +210,7 @@ def outputs(draw, commands=PIPED):
         columns = ("Device", "Job ID", "PID", "Process", "Memory Usage")
         lines += ["", "Processes:", *table(draw, [], columns, [process_row(p) for p in processes])]
     before = draw(st.lists(st.sampled_from([*PROMPTS, "", "14:23:17 September 12, 2023"]), max_size=3))
-    reading = ToolReading(
+    reading = ToolStatus(
         tool="ap-smi" if layout is AP else "moreh-smi",
         version_current=current if is_current else None,
         version_latest=latest if is_latest else None,

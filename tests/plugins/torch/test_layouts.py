@@ -8,7 +8,7 @@ import pytest
 
 from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plan
-from tunemark.experiment.value_parsing import parse_strategy_terms
+from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.plugin import Catalog
 from tunemark_torch.layout_checks import MULTI_STAGE_SCHEDULES, SCHEDULES
 

@@ -29,7 +29,7 @@ PRECISION_BYTES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerFootprint:
+class WorkerStepCosts:
     """One step; each figure is of the rank that has most of it. sent_bytes: by axis of the mesh."""
 
     flops: float
@@ -37,18 +37,18 @@ class WorkerFootprint:
     bytes: MemoryBytes
 
 
-def compute_footprint(work: Workload, layout: RankLayout) -> WorkerFootprint:
+def compute_step_costs(work: Workload, layout: RankLayout) -> WorkerStepCosts:
     """The step of `work` under `layout`; `work.stack` must name our worker's precision (`SoftwareStack.own`)."""
     stages = [_PipelineStage(work, layout, number) for number in range(layout.pipeline)]
     sent = [stage.sent() for stage in stages]
-    return WorkerFootprint(
+    return WorkerStepCosts(
         flops=max(stage.flops() for stage in stages),
         sent_bytes=max(sent, key=lambda each: sum(each.values())),
         bytes=max((held for stage in stages for held in stage.moments()), key=lambda held: held.total),
     )
 
 
-def has_footprint(work: Workload) -> bool:
+def has_step_costs(work: Workload) -> bool:
     """Whether the formulas of this module cover the workload."""
     if work.architecture.eager_attention:
         return False

@@ -35,7 +35,7 @@ class Peak:
 
 
 def find_peak(chip: str, precision: str, count: int = 1) -> Peak | None:
-    """The peak of `count` packages of a chip; None where it is not known (`why_no_peak` gives the reason).
+    """The peak of `count` packages of a chip; None where it is not known (`explain_missing_peak` gives the reason).
 
     chip: any common spelling; "MI250 GCD" is one die of an MI250, as in ROCm. precision: fp32, tf32, bf16, fp16, fp8 or
     fp4, or a training precision that multiplies in one of them: bf16-autocast, amp_fp16, mxfp8, nvfp4.
@@ -59,7 +59,7 @@ def find_peak(chip: str, precision: str, count: int = 1) -> Peak | None:
 
 
 def explain_missing_peak(chip: str, precision: str) -> str:
-    """Why `peak` returns None, in a sentence; empty where it does not."""
+    """Why `find_peak` returns None, in a sentence; empty where it does not."""
     found, name = _find(chip), parse_precision(precision)
     if found is None:
         reason = _unconfirmed().get(_key(chip))

@@ -17,7 +17,7 @@ from tunemark.report.translation import parse_language
 from tunemark.results import Result, Store
 from tunemark.runner.observer import RunObserver
 from tunemark.runner.preparation import Preparation, PreparedRun, warn_unrestored
-from tunemark.runner.search_trials import choose_layout, make_chosen_plan, predict_search
+from tunemark.runner.search_trials import choose_layout, make_selected_plan, predict_search
 from tunemark.runner.session import Session, make_session
 from tunemark.runner.sweep import run_sweep
 from tunemark.runner.verification import verify_if_needed
@@ -103,5 +103,5 @@ def _prepare(plans: Sequence[Plan], session: Session, experiment: Experiment) ->
     for number, plan in enumerate(plans):
         if plan.strategy.is_search:
             log = choose_layout(searches[plan.run_id], ready[number], session)
-            ready[number] = preparation.prepare(make_chosen_plan(plan, log, session), log)
+            ready[number] = preparation.prepare(make_selected_plan(plan, log, session), log)
     return [verify_if_needed(each, session) for each in ready] if experiment.verify else ready

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from tunemark.number_format import format_significant
 from tunemark.results.ratio import Ratio
 from tunemark.results.result import Estimate
-from tunemark.units import format_significant
 
 # Half-width over value from which on two digits are enough, and both bounds are shown: they are visibly asymmetric.
 _WIDE = 0.25
