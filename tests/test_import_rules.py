@@ -24,7 +24,7 @@ _RUNTIMES = [
 ]
 _STATIONS = (
     "errors",
-    "units",
+    "number_format",
     "fields",
     "markdown",
     "atomic_write",
