@@ -22,7 +22,7 @@ from tunemark.runner.session import Session
 from tunemark.runner.sweep import run_sweep
 from tunemark.runner.verification import verify
 from tunemark.testing.bigram_model import NAME as BIGRAMS
-from tunemark.testing.check import Check, fail_check, pass_check, skip_check
+from tunemark.testing.check import Check, fail_check, judge_check, skip_check
 from tunemark.testing.model_checks import check_orphans
 from tunemark_worker import linux_proc
 
@@ -72,11 +72,9 @@ class RunChecks:
             early = [f.message for f in bad if f.rule == "sync-does-not-wait"]
             if not early:
                 break
-        if early:
-            return fail_check("honesty", subject, f"synchronize does not wait: {early[0]}")
-        if bad:
-            return fail_check("honesty", subject, "; ".join(f"{f.rule}: {f.message}" for f in bad))
-        return pass_check("honesty", subject, f"{result.steps_measured} steps: no work was left after each wait")
+        problems = [f"synchronize does not wait: {early[0]}"] if early else [f"{f.rule}: {f.message}" for f in bad]
+        good = f"{result.steps_measured} steps: no work was left after each wait"
+        return judge_check("honesty", subject, problems, good)
 
     def run(self, model: Model) -> Check:
         """Check that a run of the model has status ok and is not invalid."""
@@ -88,9 +86,7 @@ class RunChecks:
         if result.status != "ok":
             return fail_check("run", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
         bad = [f"{f.rule}: {f.message}" for f in result.findings if f.severity not in _TOLERATED]
-        if bad:
-            return fail_check("run", subject, "; ".join(bad))
-        return pass_check("run", subject, f"{result.steps_measured} steps on cpu:1, status ok, nothing invalid")
+        return judge_check("run", subject, bad, f"{result.steps_measured} steps on cpu:1, status ok, nothing invalid")
 
     def kill(self, model: str, device: str, size: str | None, subject: str) -> Check:
         """Check that no process is left of a run that was killed in its timed part."""
@@ -149,11 +145,7 @@ class RunChecks:
         worst = max(found["loss"], found["gradient_norm"])
         words = f"over {found['steps']} steps of {model} loss and gradient norm differ from those of "
         words += f"{found['reference']} by up to {worst:.2g} (limit {found['tolerance']:g})"
-        return (
-            pass_check("parity", subject, words)
-            if worst <= found["tolerance"]
-            else fail_check("parity", subject, words)
-        )
+        return judge_check("parity", subject, [] if worst <= found["tolerance"] else [words], words)
 
     def _plan(self, model: str, device: str, strategy: str, **more: Any) -> Plan:
         chosen = {**_SETTINGS, "model": model, "device": device, "strategy": strategy, **more}
