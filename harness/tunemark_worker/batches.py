@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence, Tuple
 
 import torch
 
@@ -89,22 +89,31 @@ class MappedTokens:
 
     def batch(self, rows: Sequence[Sequence[DocumentPrefix]], sequence: int, packed: bool) -> Batch:
         """The micro-batch of these rows."""
-        shape = (len(rows), sequence)
-        input_ids = torch.full(shape, self._pad_id, dtype=torch.int64)
-        labels = torch.full(shape, IGNORED_LABEL, dtype=torch.int64)
-        document_ids = torch.full(shape, -1, dtype=torch.int64)
-        positions = torch.zeros(shape, dtype=torch.int64)
-        for r, row in enumerate(rows):
-            position = 0
-            for d, (document, length) in enumerate(row):
-                begin = self._offsets[document]
-                span = slice(position, position + length)
-                ids = self._ids[begin : begin + length].to(torch.int64)
-                wanted = self._trained[begin : begin + length].to(torch.bool)
-                input_ids[r, span] = ids
-                labels[r, span] = torch.where(wanted, ids, torch.full_like(ids, IGNORED_LABEL))
-                labels[r, position] = IGNORED_LABEL
-                document_ids[r, span] = d
-                positions[r, span] = torch.arange(length)
-                position += length
-        return Batch(input_ids, labels, document_ids, positions, packed)
+        contents = [
+            [(self._ids[at : at + length], self._trained[at : at + length].to(torch.bool)) for at, length in spans]
+            for spans in ([(self._offsets[document], length) for document, length in row] for row in rows)
+        ]
+        return make_batch(contents, sequence, self._pad_id, packed)
+
+
+def make_batch(
+    rows: Sequence[Sequence[Tuple[torch.Tensor, torch.Tensor]]], sequence: int, pad_id: int, packed: bool
+) -> Batch:
+    """A micro-batch of rows of documents, each given by its ids and whether each of them has a loss."""
+    shape = (len(rows), sequence)
+    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED_LABEL, dtype=torch.int64)
+    document_ids = torch.full(shape, -1, dtype=torch.int64)
+    positions = torch.zeros(shape, dtype=torch.int64)
+    for r, row in enumerate(rows):
+        position = 0
+        for d, (document, trained) in enumerate(row):
+            ids = document.to(torch.int64)
+            span = slice(position, position + len(ids))
+            input_ids[r, span] = ids
+            labels[r, span] = torch.where(trained, ids, torch.full_like(ids, IGNORED_LABEL))
+            labels[r, position] = IGNORED_LABEL
+            document_ids[r, span] = d
+            positions[r, span] = torch.arange(len(ids))
+            position += len(ids)
+    return Batch(input_ids, labels, document_ids, positions, packed)

@@ -23,7 +23,7 @@ from tunemark_worker import batches as counting
 from tunemark_worker import linux_proc, training_loop
 from tunemark_worker.batches import Batch
 from tunemark_worker.capabilities import load_model
-from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
+from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.precision import parameter_dtype
 
 # Steps on one fixed batch, after which the loss of a model that learns must be lower.
@@ -119,22 +119,9 @@ def _batch(assignment: Assignment, lengths: List[List[int]], seed: int = 1) -> B
     """A batch of random ids. lengths: of the documents in each row; the rest of a row is padding."""
     a = assignment
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), a.sequence)
-    ids = torch.full(shape, a.token_file.pad_id, dtype=torch.int64)
-    labels = torch.full(shape, IGNORED_LABEL, dtype=torch.int64)
-    document_ids = torch.full(shape, -1, dtype=torch.int64)
-    positions = torch.zeros(shape, dtype=torch.int64)
-    for r, row in enumerate(lengths):
-        position = 0
-        for d, length in enumerate(row):
-            span = slice(position, position + length)
-            ids[r, span] = torch.randint(0, a.architecture["vocab_size"], (length,), generator=generator)
-            labels[r, span] = ids[r, span]
-            labels[r, position] = IGNORED_LABEL
-            document_ids[r, span] = d
-            positions[r, span] = torch.arange(length)
-            position += length
-    return Batch(ids, labels, document_ids, positions, any(len(row) > 1 for row in lengths))
+    rows = [[torch.randint(0, a.architecture["vocab_size"], (n,), generator=generator) for n in row] for row in lengths]
+    contents = [[(ids, torch.ones_like(ids, dtype=torch.bool)) for ids in row] for row in rows]
+    return counting.make_batch(contents, a.sequence, a.token_file.pad_id, any(len(row) > 1 for row in lengths))
 
 
 def _full_batch(a: Assignment) -> Batch:

@@ -135,19 +135,8 @@ class Place(NamedTuple):
 #   saved  {path, bytes, files}                         the model was written
 #   end    {reason, status, ...}                        missing if the process was killed
 RECORD_KINDS = (
-    "start",
-    "phase",
-    "facts",
-    "peak",
-    "step",
-    "edge",
-    "load",
-    "model",
-    "evaluation",
-    "sample",
-    "saved",
-    "end",
-)
+    "start", "phase", "facts", "peak", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end",
+)  # fmt: skip
 
 
 def encode_record(kind: str, rank: int, instant_s: float, fields: Mapping[str, Any]) -> bytes:

@@ -22,29 +22,11 @@ COMMUNICATION = "communication"
 # Methods of a process group that start a collective. On an accelerator, those that are not asynchronous run on the
 # compute stream (torch 2.8 and newer).
 COLLECTIVE_METHODS = (
-    "allreduce",
-    "allreduce_coalesced",
-    "allgather",
-    "_allgather_base",
-    "all_gather_single",
-    "allgather_into_tensor_coalesced",
-    "reduce_scatter",
-    "_reduce_scatter_base",
-    "reduce_scatter_single",
-    "reduce_scatter_tensor_coalesced",
-    "alltoall",
-    "alltoall_base",
-    "all_to_all_single",
-    "broadcast",
-    "reduce",
-    "gather",
-    "scatter",
-    "send",
-    "recv",
-    "recv_anysource",
-    "barrier",
-    "_end_coalescing",
-)
+    "allreduce", "allreduce_coalesced", "allgather", "_allgather_base", "all_gather_single",
+    "allgather_into_tensor_coalesced", "reduce_scatter", "_reduce_scatter_base", "reduce_scatter_single",
+    "reduce_scatter_tensor_coalesced", "alltoall", "alltoall_base", "all_to_all_single", "broadcast", "reduce",
+    "gather", "scatter", "send", "recv", "recv_anysource", "barrier", "_end_coalescing",
+)  # fmt: skip
 
 
 class WaitMeter:

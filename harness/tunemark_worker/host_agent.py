@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
 from tunemark_worker.host_rendezvous import POLL_S, HostRendezvous, find_interface
@@ -31,6 +31,8 @@ from tunemark_worker.linux_proc import (
     read_cpu_model,
     read_state,
     read_text,
+    send_group_signal,
+    send_signal,
 )
 
 # Seconds in which a file that another host has just written must become visible.
@@ -39,6 +41,7 @@ _SEEN_S = 10.0
 _GRACE_S = 35.0
 # Environment variable that marks the processes of this host's part of this attempt.
 _MARK = "TUNEMARK_AGENT"
+WORKER_PROGRAM = ("-m", "tunemark_worker", "plan.json")
 # Exit codes after sysexits.h: the job cannot be read, is refused, or something it needs is unavailable.
 EXIT_UNREADABLE, EXIT_REFUSED, EXIT_UNAVAILABLE = 66, 78, 69
 
@@ -149,11 +152,11 @@ class HostAgent:
             if order == "term":
                 if terminated_s is None:
                     terminated_s = time.monotonic()
-                    _signal_group(process.pid, signal.SIGTERM)
+                    send_group_signal(process.pid, signal.SIGTERM)
                 elif time.monotonic() - terminated_s > _GRACE_S:
                     break
         self._kill_leftovers()
-        _signal_group(process.pid, signal.SIGKILL)
+        send_group_signal(process.pid, signal.SIGKILL)
         code = process.wait()
         self._kill_leftovers()
         return code
@@ -225,14 +228,14 @@ class HostAgent:
                 states[variables.get("RANK", "0")] = read_state(pid)
                 # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
                 for number in (signal.SIGUSR1, signal.SIGCONT):
-                    _signal(pid, number)
+                    send_signal(pid, number)
         return states
 
     def _kill_leftovers(self) -> None:
         for _ in range(3):  # a process may be starting another one
             found = list(find_processes(_MARK, self._mark))
             for pid, _ in found:
-                _signal(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
             if not found:
                 return
             time.sleep(0.1)
@@ -245,11 +248,13 @@ class HostAgent:
             raise OSError(message)
 
 
-def make_agent_command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]]) -> List[str]:
-    """The command line of one host's processes. endpoint: as `meet` returns it; None if there is one host."""
-    worker = ["-m", "tunemark_worker", "plan.json"]
+def make_agent_command(
+    job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]], program: Sequence[str] = WORKER_PROGRAM
+) -> List[str]:
+    """The command line of one host's processes, to be run in the job's folder. endpoint: as `meet` returns it; None if
+    there is one host. program: interpreter arguments of each process."""
     if endpoint is None and job["processes"] == 1 and not job["max_restarts"]:
-        return [job["python"], *worker]
+        return [job["python"], *program]
     elastic = ["-m", "torch.distributed.run", "--nproc-per-node", str(job["processes"] // job["nodes"])]
     if job["max_restarts"]:
         elastic += ["--max-restarts", str(job["max_restarts"])]
@@ -260,7 +265,7 @@ def make_agent_command(job: Dict[str, Any], node: int, endpoint: Optional[Tuple[
         elastic += ["--nnodes", str(job["nodes"]), "--rdzv-backend", "c10d", "--rdzv-id", job["key"]]
         elastic += ["--rdzv-endpoint", "{}:{}".format(host, port), "--local-addr", own]
         elastic += ["--rdzv-conf", "is_host={}".format("true" if node == 0 else "false")]
-    return [job["python"], *elastic, *worker]
+    return [job["python"], *elastic, *program]
 
 
 def _make_death_signal() -> Optional[Callable[[], None]]:
@@ -273,13 +278,3 @@ def _make_death_signal() -> Optional[Callable[[], None]]:
         return None
     # PR_SET_PDEATHSIG of prctl(2).
     return lambda: prctl(1, signal.SIGTERM)
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

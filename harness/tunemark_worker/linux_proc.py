@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
@@ -59,6 +60,18 @@ def read_state(pid: int) -> str:
 def read_command(pid: int) -> str:
     """The command line, its words separated by blanks; empty if the process is gone, or a zombie."""
     return read_text("/proc/{}/cmdline".format(pid)).replace("\0", " ").strip()
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process, unless it is gone or another user's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def send_group_signal(group: int, number: int) -> None:
+    """Send a signal to all processes of a group, unless it is gone or another user's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
 def find_processes(variable: str, value: str) -> Iterator[Tuple[int, Dict[str, str]]]:

@@ -194,28 +194,18 @@ def _count_flops(packet: Any, args: Any, kwargs: Any, found: Any) -> float:
     return float(formula(*args, **kwargs, out_val=found)) if formula is not None else 0.0
 
 
-# Kind of each operator in torch's two interfaces to collectives.
-_KINDS = {
-    "_allgather_base_": "all_gather",
-    "allgather_": "all_gather",
-    "allgather_into_tensor_coalesced_": "all_gather",
-    "all_gather_into_tensor": "all_gather",
-    "all_gather_into_tensor_out": "all_gather",
-    "_reduce_scatter_base_": "reduce_scatter",
-    "reduce_scatter_tensor": "reduce_scatter",
-    "allreduce_": "all_reduce",
-    "allreduce_coalesced_": "all_reduce",
-    "all_reduce": "all_reduce",
-    "all_reduce_": "all_reduce",
-    "all_reduce_coalesced": "all_reduce",
-    "broadcast_": "broadcast",
-    "broadcast": "broadcast",
-    "all_to_all_single": "all_to_all",
-    "shard_dim_alltoall": "all_to_all",
-    "alltoall_base_": "all_to_all",
+# Operators of each kind in torch's two interfaces to collectives.
+_OPERATORS = {
+    "all_gather": "_allgather_base_ allgather_ allgather_into_tensor_coalesced_ all_gather_into_tensor "
+    "all_gather_into_tensor_out",
+    "reduce_scatter": "_reduce_scatter_base_ reduce_scatter_tensor",
+    "all_reduce": "allreduce_ allreduce_coalesced_ all_reduce all_reduce_ all_reduce_coalesced",
+    "broadcast": "broadcast_ broadcast",
+    "all_to_all": "all_to_all_single shard_dim_alltoall alltoall_base_",
     "send": "send",
-    "recv_": "receive",
+    "receive": "recv_",
 }
+_KINDS = {operator: kind for kind, operators in _OPERATORS.items() for operator in operators.split()}
 
 
 def _parse_collective(operator: str, args: Any, found: Any) -> Optional[CollectiveCall]:

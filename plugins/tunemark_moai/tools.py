@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tunemark.errors import TunemarkError
 from tunemark_moai.switch_model import FlavorMenu, SwitchSession, read_session
 from tunemark_moai.terminal_text import UnreadableOutput
+from tunemark_worker.linux_proc import send_group_signal
 
 # Seconds. No document says how long a tool may take; no published output took 20.
 TIMEOUT_S = 20.0
@@ -71,8 +72,7 @@ class MoaiTools:
             ) from error
         finally:
             # A tool that hangs may have child processes, which would keep the pipe open.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(job.pid, signal.SIGKILL)
+            send_group_signal(job.pid, signal.SIGKILL)
             job.wait()
             assert job.stdout is not None
             job.stdout.close()

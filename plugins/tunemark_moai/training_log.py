@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -18,38 +18,11 @@ from tunemark_moai.terminal_text import TerminalLine, UnreadableOutput, split_li
 
 JobPhase = Literal["requesting", "waiting for a process", "waiting in the queue", "preparing", "running", "failed"]
 MessageKind = Literal[
-    "requesting",
-    "initializing",
-    "connecting",
-    "linking",
-    "ready",
-    "in use",
-    "holder",
-    "in use until",
-    "queued",
-    "update",
-    "version",
-    "job",
-    "databases",
-    "candidates",
-    "compiling",
-    "compile time",
-    "compiled",
-    "possible",
-    "choosing",
-    "cost time",
-    "chosen",
-    "selected",
-    "configuration",
-    "train",
-    "batch sizes",
-    "build",
-    "out of memory",
-    "requested",
-    "available",
-    "failure",
-    "other",
-]
+    "requesting", "initializing", "connecting", "linking", "ready", "in use", "holder", "in use until", "queued",
+    "update", "version", "job", "databases", "candidates", "compiling", "compile time", "compiled", "possible",
+    "choosing", "cost time", "chosen", "selected", "configuration", "train", "batch sizes", "build",
+    "out of memory", "requested", "available", "failure", "other",
+]  # fmt: skip
 
 _PHASES: dict[MessageKind, JobPhase] = {
     "requesting": "requesting",
@@ -214,12 +187,12 @@ def read_training_log(text: str) -> TrainingLog:
 
 def parse_training_log(lines: Sequence[TerminalLine]) -> TrainingLog:
     messages: list[PlatformMessage] = []
-    searches = _SearchCollector()
+    searches: list[dict[str, Any]] = []
     for at, line in enumerate(lines):
         for message in parse_messages(line):
             messages.append(message)
             selected = _join_configuration(message, lines[at + 1 :]) if message.what == "configuration" else None
-            searches.take(message, selected)
+            _add_to_searches(searches, message, selected)
     names = [message.name for message in messages if message.name and message.what in _PHASES]
     return TrainingLog(
         messages=tuple(messages),
@@ -234,7 +207,7 @@ def parse_training_log(lines: Sequence[TerminalLine]) -> TrainingLog:
             for m in messages
             if m.what == "holder" and m.number is not None
         ),
-        searches=tuple(searches.done()),
+        searches=tuple(ConfigurationSearch(**values) for values in searches),
         out_of_memory=_find_out_of_memory(messages),
         failure=next((PlatformFailure(text=m.text or "", line=m.line) for m in messages if m.what == "failure"), None),
         others=tuple(message.line for message in messages if message.what == "other"),
@@ -341,29 +314,23 @@ def _join_configuration(message: PlatformMessage, following: Sequence[TerminalLi
     raise error
 
 
-@dataclass(kw_only=True, slots=True)
-class _SearchCollector:
-    """Collects messages into searches; a value that occurs a second time begins the next search."""
+_SEARCH_FIELDS: dict[MessageKind, str] = {
+    "candidates": "candidates",
+    "possible": "possible",
+    "compile time": "compile_ms",
+    "cost time": "cost_ms",
+    "configuration": "selected",
+    "train": "trains",
+}
 
-    found: list[dict[str, Any]] = field(default_factory=list)
 
-    def take(self, message: PlatformMessage, selected: ParallelConfiguration | None) -> None:
-        keys: dict[MessageKind, str] = {
-            "candidates": "candidates",
-            "possible": "possible",
-            "compile time": "compile_ms",
-            "cost time": "cost_ms",
-            "configuration": "selected",
-            "train": "trains",
-        }
-        key = keys.get(message.what)
-        if not key:
-            return
-        if not self.found or key in self.found[-1]:
-            self.found.append({})
-        self.found[-1][key] = (
-            selected if key == "selected" else message.text == "true" if key == "trains" else message.number
-        )
-
-    def done(self) -> list[ConfigurationSearch]:
-        return [ConfigurationSearch(**values) for values in self.found]
+def _add_to_searches(
+    found: list[dict[str, Any]], message: PlatformMessage, selected: ParallelConfiguration | None
+) -> None:
+    """Add a message to the last search; a value that occurs a second time begins the next search."""
+    key = _SEARCH_FIELDS.get(message.what)
+    if not key:
+        return
+    if not found or key in found[-1]:
+        found.append({})
+    found[-1][key] = selected if key == "selected" else message.text == "true" if key == "trains" else message.number

@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
+from tunemark_worker import linux_proc
 from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
+from tunemark_worker.host_agent import WORKER_PROGRAM, make_agent_command
 
-_WORKER = ("-m", "tunemark_worker", "plan.json")
 # Seconds that a worker has after SIGTERM to end at a window's edge, before it is killed.
 _GRACE_S = 20.0
 # By a signal, or by a debugger.
@@ -54,7 +55,7 @@ class LocalLauncher:
 class LocalJob:
     """A job's processes on this host. program: interpreter arguments of each process, run in the job's folder."""
 
-    def __init__(self, job: JobSpec, program: Sequence[str] = _WORKER) -> None:
+    def __init__(self, job: JobSpec, program: Sequence[str] = WORKER_PROGRAM) -> None:
         self._folder = job.folder
         variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
         # PYTHONHOME would replace the worker's standard library; the interpreter was also queried without it.
@@ -62,9 +63,10 @@ class LocalJob:
         variables[PARENT_PID_VARIABLE] = str(os.getpid())
         if job.max_restarts:
             variables[OWN_STORE_VARIABLE] = "1"
+        shape = {"python": job.python, "nodes": 1, "processes": job.processes, "max_restarts": job.max_restarts}
         with open(job.folder / "stdout.log", "wb") as out, open(job.folder / "stderr.log", "wb") as err:
             self._process = subprocess.Popen(
-                make_local_command(job, program),
+                make_agent_command(shape, 0, None, program),
                 cwd=job.folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -88,8 +90,7 @@ class LocalJob:
         for rank in states:
             # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
             for number in (signal.SIGUSR1, signal.SIGCONT):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pids[rank], number)
+                linux_proc.send_signal(pids[rank], number)
         return "; ".join(f"rank {rank} was stopped" for rank, state in sorted(states.items()) if state in _STOPPED)
 
     def stop(self, pids: Mapping[int, int], *, graceful: bool) -> None:
@@ -102,25 +103,13 @@ class LocalJob:
         # Each of torchrun's ranks has its own session, which outlives a killed torchrun.
         for pid in pids.values():
             if _state(pid, self._folder):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+                linux_proc.send_signal(pid, signal.SIGKILL)
 
     def facts(self) -> Mapping[str, Any]:
         return {}
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-
-def make_local_command(job: JobSpec, program: Sequence[str] = _WORKER) -> list[str]:
-    """The command line that starts all processes, to be run in the job's folder."""
-    if job.processes == 1 and not job.max_restarts:
-        return [job.python, *program]
-    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.processes)]
-    if job.max_restarts:
-        elastic += ["--max-restarts", str(job.max_restarts)]
-    return [job.python, *elastic, *program]
+        linux_proc.send_group_signal(self._process.pid, number)
 
 
 def _state(pid: int, folder: Path) -> str | None:

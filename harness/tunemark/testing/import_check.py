@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.metadata
+import inspect
 import json
 import os
 import sys
@@ -17,18 +18,16 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Before the plugin, so that its import time does not count.
+from tunemark.plugin import hooks
+
 HEAVY = ("torch", "transformers", "datasets", "peft", "tensorflow", "jax")
-HOOKS = (
-    "devices",
-    "models",
-    "model_sources",
-    "datasets",
-    "strategies",
-    "launchers",
-    "formats",
-    "importers",
-    "monitors",
-)
+# Hooks that offer something are called without arguments.
+HOOKS = [
+    name
+    for name, hook in vars(hooks).items()
+    if name.startswith("tunemark_") and not inspect.signature(hook).parameters
+]
 
 
 class _HeavyImportFinder(importlib.abc.MetaPathFinder):
@@ -48,8 +47,6 @@ class _HeavyImportFinder(importlib.abc.MetaPathFinder):
 
 def main(answers: str, value: str) -> int:
     """Write the findings into the JSON file `answers`; value: the entry point's value."""
-    importlib.import_module("tunemark.plugin")  # beforehand, so that its import time does not count
-
     found: dict[str, Any] = {"failure": None, "seconds": {}, "printed": {}, "heavy": [], "plugin": value}
     refusal = _HeavyImportFinder()
     sys.meta_path.insert(0, refusal)
@@ -63,7 +60,7 @@ def main(answers: str, value: str) -> int:
     found["seconds"]["import"] = time.perf_counter() - start_s
     found["printed"]["import"] = _stdout_bytes() - printed
     for hook in HOOKS if plugin is not None else ():
-        function = getattr(plugin, f"tunemark_{hook}", None)
+        function = getattr(plugin, hook, None)
         if not callable(function):
             continue
         printed, start_s = _stdout_bytes(), time.perf_counter()
@@ -73,9 +70,9 @@ def main(answers: str, value: str) -> int:
             if not isinstance(given, (str, bytes, Mapping, Sequence)):
                 list(given)
         except BaseException as error:
-            found.setdefault("hooks", {})[hook] = f"{type(error).__name__}: {error}"
-        found["seconds"][f"tunemark_{hook}"] = time.perf_counter() - start_s
-        found["printed"][f"tunemark_{hook}"] = _stdout_bytes() - printed
+            found.setdefault("hooks", {})[hook.removeprefix("tunemark_")] = f"{type(error).__name__}: {error}"
+        found["seconds"][hook] = time.perf_counter() - start_s
+        found["printed"][hook] = _stdout_bytes() - printed
     found["heavy"] = refusal.asked
     with open(answers, "w", encoding="utf-8") as file:
         json.dump(found, file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -438,8 +437,7 @@ def _run_limited(command: list[str], variables: Mapping[str, str], folder: Path,
         except subprocess.TimeoutExpired:
             words = f"it did not end within {limit_s:.0f} s"
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(job.pid, signal.SIGKILL)
+            linux_proc.send_signal(job.pid, signal.SIGKILL)
             job.wait()
     lines = [line.strip() for line in err.read_text(errors="replace").splitlines() if line.strip()]
     last = f": {lines[-1][:300]}" if lines and words != "exit code 0" else ""

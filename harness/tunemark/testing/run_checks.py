@@ -169,8 +169,7 @@ def end_marked_processes(mark: str) -> list[tuple[int, str]]:
         time.sleep(0.02)
         left = linux_proc.find_marked_processes(mark)
     for pid, _ in left:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+        linux_proc.send_signal(pid, signal.SIGKILL)
     return left
 
 

@@ -32,15 +32,9 @@ def install(torch: Any) -> Any:
     options = types.ModuleType("torch.moreh.options")
     option.enable_advanced_parallelization = platform.enable  # type: ignore[attr-defined]  # created above
     options.allow_relaxed_fp32 = False  # type: ignore[attr-defined]  # likewise
-    for name, value in (
-        ("option", option),
-        ("options", options),
-        ("simulated", True),
-        ("simulated_device", "cpu"),
-        ("simulated_version", sim.read_state()["version"]),
-        ("acquire", platform.acquire),
-    ):
-        setattr(moreh, name, value)
+    version = sim.read_state()["version"]
+    vars(moreh).update(option=option, options=options, acquire=platform.acquire)
+    vars(moreh).update(simulated=True, simulated_device="cpu", simulated_version=version)
     torch.moreh = moreh
     sys.modules.update({"torch.moreh": moreh, "torch.moreh.option": option, "torch.moreh.options": options})
     if os.environ.get("MOREH_ENABLE_ADVANCED_PARALLELIZATION") == "1":
