@@ -49,14 +49,8 @@ def evaluate(o: EvaluationContext, moment: str) -> None:
         if a.evaluate:
             loss_sum, predicted, rows = _held_out_loss(o)
             if o.place.rank == 0:
-                o.recorder.write(
-                    "evaluation",
-                    moment=moment,
-                    documents=a.evaluate,
-                    rows=rows,
-                    targets=predicted,
-                    loss_sum=loss_sum,
-                )
+                counts = {"documents": a.evaluate, "rows": rows, "targets": predicted}
+                o.recorder.write("evaluation", moment=moment, **counts, loss_sum=loss_sum)
         if a.sample_ids:
             ids = _completion(o)
             if o.place.rank == 0:

@@ -77,14 +77,8 @@ class HostAgent:
             self._take_cores(job)
         except OSError as error:
             return self._finish(EXIT_REFUSED, str(error))
-        self._say(
-            "started",
-            nice=os.nice(0),
-            pid=os.getpid(),
-            cores=cpu_affinity() or [],
-            processor=read_cpu_model(),
-            missing=missing,
-        )
+        host = {"cores": cpu_affinity() or [], "processor": read_cpu_model()}
+        self._say("started", nice=os.nice(0), pid=os.getpid(), **host, missing=missing)
         if missing:
             return self._finish(EXIT_REFUSED, "this host has no environment variable {}".format(", ".join(missing)))
         previous_handlers = {}

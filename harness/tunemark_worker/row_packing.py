@@ -126,16 +126,8 @@ def make_step_rows(a: Assignment, lengths: List[int], data_rank: int) -> Iterato
     for _, row in make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs):
         pending.append(row)
         if len(pending) == a.global_batch:
-            spans = [
-                micro_batch_rows(
-                    m,
-                    data_rank,
-                    micro_batch=a.micro_batch,
-                    data_ranks=a.data_ranks,
-                    global_batch=a.global_batch,
-                )
-                for m in range(a.gradient_accumulation)
-            ]
+            sizes = {"micro_batch": a.micro_batch, "data_ranks": a.data_ranks, "global_batch": a.global_batch}
+            spans = [micro_batch_rows(m, data_rank, **sizes) for m in range(a.gradient_accumulation)]
             yield [pending[first:last] for first, last in spans]
             pending = []
 

@@ -33,6 +33,7 @@ from tunemark_launchers.agents import (
 )
 from tunemark_worker.heartbeat import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeat, HeartbeatReader
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE
+from tunemark_worker.linux_proc import read_text
 
 _WAIT_S = 300
 # After a host has once failed to join in that time, later attempts wait only as long as a running one needs to report.
@@ -170,7 +171,7 @@ class _MeetingFolder:
             said = self._reader.read(path)
             if said and not said["closed"]:
                 return True
-            if '"closed": true' in _text(path):
+            if '"closed": true' in read_text(path):
                 return False
             time.sleep(POLL_S)
         return False
@@ -302,10 +303,3 @@ class NodesJob:
             if all(node in ended for node in waited):
                 return
             time.sleep(POLL_S)
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class RayLauncher:
         check_nodes(launch.processes, nodes, "ray")
         if self._ray is None:
             self._ray = _connect(self._options.get("address", "auto"), self._port)
-        cores, gpus = _per_node(launch.processes, launch.threads, _gpus(launch), nodes)
+        cores, gpus = _per_node(launch.processes, launch.threads, int(str(launch.options.get("gpus", 0))), nodes)
         suitable = [each for each in self._hosts() if each.get("CPU", 0) >= cores and each.get("GPU", 0) >= gpus]
         if len(suitable) < nodes:
             shown = ", ".join(f"{each.get('CPU', 0):g} cores {each.get('GPU', 0):g} GPUs" for each in self._hosts())
@@ -262,7 +261,7 @@ def _connect(address: str, port: int) -> Any:
     return ray
 
 
-@contextmanager
+@contextlib.contextmanager
 def _keep_signal_handler() -> Iterator[None]:
     """Keep our handler: Ray installs its own for SIGTERM, which would end a sweep without its report."""
     former = signal.getsignal(signal.SIGTERM)
@@ -274,10 +273,6 @@ def _keep_signal_handler() -> Iterator[None]:
 
 def _per_node(processes: int, threads: int, gpus: int, nodes: int) -> tuple[int, int]:
     return processes // nodes * threads, gpus // nodes
-
-
-def _gpus(launch: LaunchConfig) -> int:
-    return int(str(launch.options.get("gpus", 0)))
 
 
 def _one_line(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
 from tunemark_worker.contract import records_file_name
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
+from tunemark_worker.linux_proc import read_text
 
 # Seconds between two queries of the controller.
 _POLL_S = 2.0
@@ -129,7 +130,7 @@ class SlurmLauncher:
     def adopt(self, job: JobSpec, facts: Mapping[str, Any]) -> StartedJob | None:
         """The job that an earlier process of this command submitted, if it waits or runs, or has ended and every rank
         has written its end record."""
-        number = _read_text(job.folder / _JOB_ID_NAME) or facts.get("job_id") or _find_job_id(job)
+        number = read_text(str(job.folder / _JOB_ID_NAME)).strip() or facts.get("job_id") or _find_job_id(job)
         if not number:
             return None
         adopted = SlurmJob(job, count_nodes(job.nodes, self._options, self._nodes, "slurm"), self._say, self.submit)
@@ -308,7 +309,7 @@ def _read_accounting(number: str) -> dict[str, str] | None:
 
 def _find_job_id(job: JobSpec) -> str | None:
     """The id of a job whose command died between submitting and recording it, found by the job name in its script."""
-    text = _read_text(job.folder / "slurm.sh")
+    text = read_text(str(job.folder / "slurm.sh"))
     name = re.search(r"^#SBATCH --job-name=(\S+)$", text, re.MULTILINE)
     folders = re.search(r"^folders=\((.*)\)$", text, re.MULTILINE)
     if name is None or folders is None:
@@ -326,13 +327,6 @@ def _has_all_ends(job: JobSpec) -> bool:
         if not path.exists() or b'"kind":"end"' not in path.read_bytes()[-4096:]:
             return False
     return True
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _parse_time(text: str) -> float | None:

@@ -248,16 +248,8 @@ def _match_first(text: str, patterns: Sequence[tuple[MessageKind, str]]) -> tupl
 
 def _make_message(found: tuple[MessageKind, dict[str, Any]], line: TerminalLine, at: str | None) -> PlatformMessage:
     what, values = found
-    number, of = (int(values[key]) if values.get(key) is not None else None for key in ("number", "of"))
-    return PlatformMessage(
-        what=what,
-        at=_parse_timestamp(at),
-        line=line,
-        name=values.get("name"),
-        number=number,
-        of=of,
-        text=values.get("text"),
-    )
+    numbers = {key: int(values[key]) for key in ("number", "of") if values.get(key) is not None}
+    return PlatformMessage(what=what, at=_parse_timestamp(at), line=line, **{**values, "number": None, **numbers})
 
 
 def _parse_timestamp(text: str | None) -> datetime | None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunemark_worker.linux_proc import read_cpu_model
+from tunemark_worker.linux_proc import read_cpu_model, read_text
 
 _CPU = "sys/devices/system/cpu"
 
@@ -81,7 +81,4 @@ def _read_selected(path: Path) -> str | None:
 
 
 def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
+    return read_text(str(path)).strip() or None

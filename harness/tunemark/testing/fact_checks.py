@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +183,18 @@ def _check_tokenizer(model: Model, subject: str) -> list[Check]:
         problems += _find_call_problems(tokenizer, Tokenizer)
         if tokenizer.fingerprint() != load_tokenizer(model.tokenizer).fingerprint():
             problems.append("its fingerprint changes each time, so prepared tokens are never reused")
-    except TunemarkError as error:
-        return [skip_check("tokenizer", subject, " ".join(error.what.split()))]
     except Exception as error:  # third-party code
-        return [fail_check("tokenizer", subject, f"{model.tokenizer.loader}: {type(error).__name__}: {error}")]
+        return [_end_check("tokenizer", subject, error, f"{model.tokenizer.loader}: ")]
     return [
         judge_check("tokenizer", subject, problems, f"{model.tokenizer.name}: {len(_TEXTS)} texts, alone and together")
     ]
+
+
+def _end_check(name: str, subject: str, error: Exception, where: str = "") -> Check:
+    """Skip a check that cannot be done here, and fail one in which a plugin's code raised. where: the code."""
+    if isinstance(error, TunemarkError):
+        return skip_check(name, subject, " ".join(error.what.split()))
+    return fail_check(name, subject, f"{where}{type(error).__name__}: {error}")
 
 
 def _find_end_problems(tokenizer: Any, alone: Sequence[Sequence[int]]) -> list[str]:
@@ -231,10 +237,8 @@ def _check_dataset(dataset: Dataset, subject: str, options: Mapping[str, str]) -
         facts = source.facts()
         if not isinstance(facts, Mapping):
             problems.append(f"facts() returned {facts!r}")
-    except TunemarkError as error:
-        return [skip_check("facts", subject, " ".join(error.what.split()))]
     except Exception as error:  # third-party code
-        return [fail_check("facts", subject, f"{dataset.loader}: {type(error).__name__}: {error}")]
+        return [_end_check("facts", subject, error, f"{dataset.loader}: ")]
     return [judge_check("facts", subject, problems, f"{len(first)} examples were read twice and are the same")]
 
 
@@ -282,8 +286,10 @@ def _check_device(device: Device, subject: str, catalog: Catalog) -> Check:
             problems.append(f"its default size {device.default_size()!r} is unknown to it")
         if device.accelerator("no such size") is not None:
             problems.append("it accepts any text as a size")
-        none = _call_or_error(lambda: catalog.strategy("none", device.name))
-        if sizes and none is not None and not isinstance(none, Exception):
+        none = None
+        with contextlib.suppress(TunemarkError):
+            none = catalog.strategy("none", device.name)
+        if sizes and none is not None:
             launch = device.launch(sizes[0], none)
             if launch.processes < 1 or launch.threads < 1:
                 problems.append(f"launch has {launch.processes} processes of {launch.threads} threads")
@@ -311,13 +317,6 @@ def _find_call_problems(found: object, protocol: type) -> list[str]:
     return find_protocol_problems(found, protocol, CAPABILITIES[protocol])
 
 
-def _call_or_error(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except TunemarkError as error:
-        return error
-
-
 def check_recount(dataset: Dataset, catalog: Catalog, options: Mapping[str, str]) -> Check:
     """Check that the worker's token file holds exactly the tokens of the examples."""
     subject = f"dataset {dataset.name}"
@@ -332,10 +331,8 @@ def check_recount(dataset: Dataset, catalog: Catalog, options: Mapping[str, str]
         examples = list(itertools.islice(source.examples(), _EXAMPLES))
         tokenizer = load_tokenizer(model.tokenizer) if dataset.needs_tokenizer and model.tokenizer else None
         expected = [_encode_example(example, tokenizer) for example in examples]
-    except TunemarkError as error:
-        return skip_check("recount", subject, " ".join(error.what.split()))
     except Exception as error:  # third-party code
-        return fail_check("recount", subject, f"{type(error).__name__}: {error}")
+        return _end_check("recount", subject, error)
     offsets = [int(n) for n in tokens.offsets[: len(expected) + 1]]
     found = [[int(i) for i in tokens.ids[a:b]] for a, b in itertools.pairwise(offsets)]
     wrong = [n for n, (ours, theirs) in enumerate(zip(expected, found, strict=True)) if ours != theirs]
