@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from tunemark.analysis.audit import AuditedClaim, audit_claims
+from tunemark.fields import read_fields
 from tunemark.plugin import Catalog
 from tunemark.plugin.claims import Claim, ClaimedLayout
 from tunemark.plugin.descriptors import Architecture, Finding, Model
@@ -80,19 +81,12 @@ def make_claim(result: Result, architecture: Architecture | None = None) -> Clai
         tool="tunemark",
         meaning=MEANING,
         counts="slots",
-        model=result.model,
+        **read_fields(result, "model", "parameters", "trainable_parameters", "method", "precision", "sequence"),
         architecture=architecture,
-        parameters=result.parameters,
-        trainable_parameters=result.trainable_parameters,
-        method=result.method,
         device=result.chip,
         count=result.chips,
-        precision=result.precision,
-        sequence=result.sequence,
         layout=ClaimedLayout(
-            global_batch=result.global_batch,
-            micro_batch=result.micro_batch,
-            gradient_accumulation=result.gradient_accumulation,
+            **read_fields(result, "global_batch", "micro_batch", "gradient_accumulation"),
             checkpointing=cast("Literal['none', 'selective', 'full']", result.checkpointing),
         ),
         tokens_per_s=rate,

@@ -17,8 +17,7 @@ from tunemark.analysis import comparability
 from tunemark.analysis.best_sizes import find_cheapest, find_fastest, find_knee, size_name
 from tunemark.analysis.environment import environment_facts
 from tunemark.analysis.prices import Prices
-from tunemark.analysis.scaling_fit import fit_scaling
-from tunemark.analysis.scaling_types import Scaling, ScalingFit, ScalingPoint
+from tunemark.analysis.scaling_types import CurvePoint, Scaling, ScalingFit, ScalingPoint
 from tunemark.experiment.scaling_batches import ScalingMode
 from tunemark.fields import read_fields
 from tunemark.number_format import format_significant
@@ -30,6 +29,8 @@ from tunemark.results.ratio import attempt_rates, rate_ratio
 KNEE = 0.5
 # The part of a step spent on communication, if a breakdown has it.
 COMMUNICATION = "communication"
+# Of the curve as it is drawn.
+_CURVE_STEPS = 32
 
 # Fields that may differ between the sizes of a group, besides those that follow from the size.
 _FREE = comparability.find_free_fields(("size",), ("global_batch", "breakdown", "oversubscribed"))
@@ -143,7 +144,7 @@ def _scaling(
     fitted: ScalingFit | None = None
     no_fit: str | None = "a law is fitted to the first of so many scalings; `tunemark scale --from` fits any"
     if is_fitted:
-        fitted, no_fit = fit_scaling(good, unit, units, rates, mode, predict)
+        fitted, no_fit = _fit_scaling(good, unit, units, rates, mode, predict)
     batch = _batch(first, mode)
     return Scaling(
         mode=mode,
@@ -315,3 +316,47 @@ def _findings(
         message += "the band is of that distance, and no law here describes these sizes"
         found.append(Finding(rule="law-misfit", severity="suspect", message=message))
     return tuple(found)
+
+
+def _fit_scaling(
+    good: Sequence[Result],
+    unit: str | None,
+    units: Mapping[str, float],
+    rates: Mapping[str, Sequence[float]],
+    mode: ScalingMode,
+    predict: Sequence[float],
+) -> tuple[ScalingFit | None, str | None]:
+    """The fit, or why there is none. units, rates: of each run, by its id. predict: N beyond the largest size."""
+    if unit is None:
+        return None, "how many chips or devices each size has is not known, so there is no N to fit over"
+    if len({units[r.run_id] for r in good}) < len(good):
+        return None, f"several sizes have the same number of {unit}, so that N does not tell them apart"
+    # Imported late: importing numpy would slow down every command that only writes a report.
+    from tunemark.analysis import speedup_laws
+
+    sizes = [speedup_laws.SizeObservations(units[r.run_id], tuple(map(math.log, rates[r.run_id]))) for r in good]
+    reason = speedup_laws.why_no_fit(sizes)
+    if reason:
+        return None, reason
+    smallest, largest = min(s.units for s in sizes), max(s.units for s in sizes)
+    beyond = sorted({2 * largest, *(n for n in predict if n > largest)})
+    found = speedup_laws.fit_laws(sizes, mode, reach=beyond[-1])
+
+    def at(units: Sequence[float]) -> tuple[CurvePoint, ...]:
+        bands = zip(units, found.rates(units), found.speedups(units), strict=True)
+        return tuple(
+            CurvePoint(units=n, predicted=n > largest, tokens_per_s=x, speedup=s, efficiency=s.times(smallest / n))
+            for n, x, s in bands
+        )
+
+    curve = (smallest * (beyond[-1] / smallest) ** (i / _CURVE_STEPS) for i in range(_CURVE_STEPS + 1))
+    drawn = sorted({*(float(f"{x:.6g}") for x in curve), *(s.units for s in sizes), *beyond})
+    fitted = ScalingFit(
+        law=found.fits[0].law,
+        criterion=speedup_laws.CRITERION,
+        fits=found.fits,
+        curve=at(drawn),
+        predictions=at(beyond),
+        **read_fields(found, "band_of", "misfit_p", "is_misfit", "peak_units"),
+    )
+    return fitted, None

@@ -36,12 +36,9 @@ def plan_row(plan: Plan) -> dict[str, Any]:
         "accelerator_source": accelerator.source,
         **read_fields(accelerator, "nodes", "parts", "part_memory_bytes"),
         "memory_floor_distributed_bytes": _floor_per_memory(plan),
-        "processes": plan.launch.processes,
-        "threads": plan.launch.threads,
-        **read_fields(
-            plan, "data_ranks", "gradient_accumulation", "tokens_per_step", "parameters", "trainable_parameters"
-        ),
-        **read_fields(plan, "flops_per_token", "hardware_flops_per_token"),
+        **read_fields(plan.launch, "processes", "threads"),
+        **read_fields(plan, "data_ranks", "gradient_accumulation", "tokens_per_step", "parameters"),
+        **read_fields(plan, "trainable_parameters", "flops_per_token", "hardware_flops_per_token"),
         "axes": [asdict(axis) for axis in plan.axes],
         **read_fields(plan, "flops_per_token_full_attention", "memory_floor_bytes"),
         "notes": list(plan.notes),

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.run_spec import RunSpec, run_id
+from tunemark.fields import read_fields
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
@@ -96,33 +97,25 @@ class Plan:
         spec = self.spec
         published = self.weights_path or self.model.pretrained
         weights = f"pretrained:{published}" if spec.weights == "pretrained" else spec.weights
-        training = {each.name: getattr(spec, each.name) for each in TRAINING_SETTINGS}
+        training = read_fields(spec, *(each.name for each in TRAINING_SETTINGS))
         return Assignment(
             **{**training, "method": self.method.name, "weights": weights},
-            run_id=self.run_id,
+            **read_fields(self, "run_id", "gradient_accumulation", "data_ranks", "trust_remote_code", "allow_pickle"),
+            **read_fields(self.launch, "processes", "threads"),
+            **read_fields(spec, "size", "epochs", "steps", "warmup", "target_interval", "breakdown"),
             attempt=attempt,
             model=self.model.name,
             model_runtime=self.model.runtime,
             architecture=self.model.worker_architecture(),
             device=self.device.name,
-            size=spec.size,
             device_runtime=self.device.runtime,
             strategy=self.strategy.name,
             strategy_runtime=self.strategy.runtime,
             strategy_options=dict(self.strategy_options),
             token_file=token_file,
-            gradient_accumulation=self.gradient_accumulation,
-            data_ranks=self.data_ranks,
-            epochs=spec.epochs,
-            steps=spec.steps,
-            warmup=spec.warmup,
             budget_s=spec.budget,
-            target_interval=spec.target_interval,
             window_s=spec.window,
             measure_peak=measure_peak,
-            breakdown=spec.breakdown,
-            processes=self.launch.processes,
-            threads=self.launch.threads,
             device_options=dict(self.launch.options),
             method_options=self.method.options(self.model.architecture),
             axes=[asdict(axis) for axis in self.axes],
@@ -131,6 +124,4 @@ class Plan:
             sample_tokens=SAMPLE_TOKENS,
             eos_id=eos_id,
             save=spec.save if is_saving else None,
-            trust_remote_code=self.trust_remote_code,
-            allow_pickle=self.allow_pickle,
         )

@@ -33,6 +33,7 @@ from tunemark.experiment.plan import Plan
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
+from tunemark.fields import read_fields
 from tunemark.number_format import format_gib
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak
@@ -136,18 +137,13 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         run_id=name,
         spec=spec,
         model=model,
-        method=parts.method,
-        dataset=parts.dataset,
-        dataset_options=parts.dataset_options,
-        device=device,
+        **read_fields(parts, "method", "dataset", "dataset_options", "device", "launcher", "launcher_options", "free"),
         accelerator=accelerator,
         strategy=strategy,
         strategy_options=parts.terms[0].options if len(parts.terms) == 1 else {},
         axes=layout.axes,
         strategies=tuple(parts.strategies),
         launch=launch,
-        launcher=parts.launcher,
-        launcher_options=parts.launcher_options,
         data_ranks=layout.data_ranks,
         gradient_accumulation=accumulation,
         parameters=total,
@@ -160,7 +156,6 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         memory_floor_bytes=floor,
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),
-        free=parts.free,
         weights_path=weights_path,
         trust_remote_code=point["trust_remote_code"],
         allow_pickle=point["allow_pickle"],

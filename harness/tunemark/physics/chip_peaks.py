@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tunemark.errors import UnknownName, did_you_mean
+from tunemark.fields import read_fields
 from tunemark.physics.chips import Chip, read_chip_table
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
@@ -50,11 +51,7 @@ def find_peak(chip: str, precision: str, count: int = 1) -> Peak | None:
         count=count,
         flops=count * found.flops[name],
         sparse_flops=None if sparse is None else count * sparse,
-        dies=found.dies,
-        is_ceiling=found.is_ceiling,
-        source=found.source,
-        checked=found.checked,
-        note=found.note,
+        **read_fields(found, "dies", "is_ceiling", "source", "checked", "note"),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunemark.errors import BadData
+from tunemark.fields import read_fields
 from tunemark.number_format import GIB
 from tunemark.physics.chip_peaks import find_chip
 from tunemark.physics.chips import Chip, find_interconnect
@@ -70,7 +71,7 @@ def device_facts(
     assumptions += shares.assumptions
     return DeviceFacts(
         name=found.name,
-        kind=shares.kind,
+        **read_fields(shares, "kind", "efficiency", "residual", "memory_residual"),
         peak_flops=found.flops,
         memory_bytes=memory_bytes,
         bandwidth_bytes_per_s=bandwidth,
@@ -79,9 +80,6 @@ def device_facts(
         inter_bytes_per_s=inter_bytes_per_s or links.inter_bytes_per_s,
         units=_MULTIPROCESSORS.get(shares.kind, 0),
         host_bytes_per_s=_HOST_LINKS.get(found.name, 0.0),
-        efficiency=shares.efficiency,
-        residual=shares.residual,
-        memory_residual=shares.memory_residual,
         source=f"{found.source}; {links.source}",
         assumptions=tuple(assumptions),
     )

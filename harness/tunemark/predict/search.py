@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from tunemark.fields import read_fields
 from tunemark.number_format import GIB
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.calibration import ParallelismCost, predict_calibrated
@@ -167,7 +168,7 @@ def search_layouts(
         facts, there = hardware.of(candidate)
         needed = predict_memory(work, candidate.layout, facts).total
         if there is not None and needed > there:
-            reasons[_out_of_memory_reason(candidate.names)] += 1
+            reasons[f"{'+'.join(candidate.names)}: more memory than a rank has"] += 1
             former = too_large.get(candidate.names)
             if former is None or needed < former[0]:
                 too_large[candidate.names] = needed, candidate
@@ -267,29 +268,15 @@ def make_option(each: RankedCandidate, outcome: Outcome = "predicted") -> Layout
     candidate, p = each.candidate, each.prediction
     low, high = _rate_bounds(p)
     return LayoutOption(
-        strategy=candidate.strategy,
-        checkpointing=candidate.checkpointing,
-        micro_batch=candidate.micro_batch,
-        gradient_accumulation=candidate.gradient_accumulation,
+        **read_fields(candidate, "strategy", "checkpointing", "micro_batch", "gradient_accumulation"),
         outcome=outcome,
         predicted_tokens_per_s=p.tokens_per_s,
         low=low,
         high=high,
-        seconds=_seconds_by_part(p),
+        seconds=read_fields(p.seconds, "compute", "communication", "bubble", "optimizer", "data"),
         memory_bytes=p.bytes.total,
         memory_high_bytes=p.memory_bounds_bytes[1],
     )
-
-
-def _seconds_by_part(p: Prediction) -> dict[str, float]:
-    s = p.seconds
-    return {
-        "compute": s.compute,
-        "communication": s.communication,
-        "bubble": s.bubble,
-        "optimizer": s.optimizer,
-        "data": s.data,
-    }
 
 
 def _rate_bounds(p: Prediction) -> tuple[float, float]:
@@ -316,10 +303,6 @@ def _make_unfitting_option(work: Workload, candidate: Candidate, hardware: Hardw
 def _generalise_reason(reason: str) -> str:
     """A reason without its numbers, which differ between candidates, and without its advice."""
     return re.sub(r"\b\d+\b", "N", reason.partition(": ")[0])
-
-
-def _out_of_memory_reason(names: Sequence[str]) -> str:
-    return f"{'+'.join(names)}: more memory than a rank has"
 
 
 def _summarise_reasons(reasons: Counter[str]) -> dict[str, int]:

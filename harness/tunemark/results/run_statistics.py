@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tunemark.fields import read_fields
 from tunemark.plugin.descriptors import Finding
 from tunemark.predict.search import SearchLog
 from tunemark.results import run_rules as rules
@@ -116,7 +117,7 @@ def _identity_fields(
     identity: RunIdentity, attempts: Sequence[StoredAttempt], peak_flops: float | None, peak_source: str | None
 ) -> dict[str, Any]:
     """The identity's fields, with the parameters that the worker counted and the peak that was measured."""
-    values = {name: getattr(identity, name) for name in RunIdentity.__struct_fields__}
+    values = read_fields(identity, *RunIdentity.__struct_fields__)
     for name in ("parameters", "trainable_parameters"):
         values[name] = _first(end.get(name) for end in _ends(attempts)) or values[name]
     return {**values, "peak_flops": peak_flops, "peak_flops_source": peak_source}
@@ -181,9 +182,7 @@ def _selected(truly: dict[str, Any] | None, search: SearchLog | None) -> dict[st
         **truly,
         "spelled": one.words(),
         "layout": one.strategy,
-        "micro_batch": one.micro_batch,
-        "gradient_accumulation": one.gradient_accumulation,
-        "checkpointing": one.checkpointing,
+        **read_fields(one, "micro_batch", "gradient_accumulation", "checkpointing"),
     }
 
 
@@ -322,10 +321,7 @@ def _untimed_records(attempt: StoredAttempt) -> Sequence[Mapping[str, Any]]:
 
 def _attempt_row(attempt: StoredAttempt, timed: TimedPart | None) -> AttemptRow:
     return AttemptRow(
-        name=attempt.name,
-        status=attempt.status,
-        reason=attempt.reason,
-        evidence=attempt.evidence,
+        **read_fields(attempt, "name", "status", "reason", "evidence"),
         tokens_per_s=timed.total.content / timed.interval_s if timed else None,
         steps_measured=timed.last - timed.first if timed else 0,
         warmup_steps=timed.warmup_steps if timed else None,

@@ -113,13 +113,9 @@ def summarize_telemetry(telemetry: Telemetry | None, begin_s: float, end_s: floa
     power = energy / (end_s - begin_s) if energy is not None else _sum_of_means(powers)
     temperatures = [v for values in part.each("temperature_c").values() for v in values]
     clocks = part.each("clock_hz")
-    clock = (
-        mean_of_known([mean_of_known(values) for values in clocks.values()])
-        if all(clocks.values()) and clocks
-        else None
-    )
+    clock = mean_of_known([mean_of_known(values) for values in clocks.values()]) if all(clocks.values()) else None
     causes = part.causes()
-    throttled = None if causes is None else part.throttled_samples() / len(inside)
+    throttled = None if causes is None else part.count("throttle") / len(inside)
     found = {
         "energy_j": energy,
         "power_w": power,
@@ -133,7 +129,7 @@ def summarize_telemetry(telemetry: Telemetry | None, begin_s: float, end_s: floa
     return TelemetrySummary(
         samples=len(inside),
         **found,
-        capped_fraction=part.capped_samples() / len(inside),
+        capped_fraction=part.count("power_capped") / len(inside),
         reasons=reasons,
         causes=causes or {},
         foreign_processes=foreign,
@@ -196,11 +192,9 @@ class _SamplesByDevice:
                     found[cause] = found.get(cause, 0) + 1
         return found if is_reported else None
 
-    def throttled_samples(self) -> int:
-        return sum(any(s.get("throttle") for s in row.get("devices", ())) for row in self._rows)
-
-    def capped_samples(self) -> int:
-        return sum(any(s.get("power_capped") for s in row.get("devices", ())) for row in self._rows)
+    def count(self, field: str) -> int:
+        """The number of samples in which this field of any device is true."""
+        return sum(any(s.get(field) for s in row.get("devices", ())) for row in self._rows)
 
     def foreign_processes(self, end_s: float) -> Iterable[str]:
         for instant_s, device, sample in self._samples():
