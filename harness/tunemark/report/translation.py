@@ -1,6 +1,6 @@
 """Translation of a report's texts: English as written in the source, and a gettext catalogue for each other language.
 
-To change an English text, edit it where it stands and run the program tests/tunemark/test_words.py.
+To change an English text, edit it where it stands and run the program tests/tunemark/report/test_translation.py.
 It carries the translation over to the new text, marked fuzzy for translators; until they have read it, it is used as it
 is.
 """

@@ -23,7 +23,7 @@ from tunemark_formats.page import render
 
 pytestmark = pytest.mark.full
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[3]
 _EXAMPLE = _ROOT / "reports/example"
 _DARK = "rgb(20, 23, 28)"
 _NAMES = ("example", "example in Korean", "everything", "everything in Korean", "nothing")
@@ -44,7 +44,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pages on disk by name."""
-    golden = runpy.run_path(str(_ROOT / "tests/tunemark/test_golden.py"))
+    golden = runpy.run_path(str(_ROOT / "tests/tunemark/report/test_golden.py"))
     folder = tmp_path_factory.mktemp("pages")
     found = {"example": _EXAMPLE / "report.html", "example in Korean": _EXAMPLE / "ko/report.html"}
     for name, language in (("everything", "en"), ("everything in Korean", "ko")):
@@ -156,7 +156,7 @@ def test_every_chart_is_drawn_with_the_right_number_of_marks(opened: Open, name:
         prices = read_prices(_ROOT / "reports/prices.toml")
         report = make_report(found.results, found.imported, found.traces, unread=found.unread, prices=prices)
     else:
-        golden = runpy.run_path(str(_ROOT / "tests/tunemark/test_golden.py"))
+        golden = runpy.run_path(str(_ROOT / "tests/tunemark/report/test_golden.py"))
         report = golden["report"]("ko" if "Korean" in name else "en")
     page, _ = opened(name, width=width)
     assert len(report.charts) >= 7

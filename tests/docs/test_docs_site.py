@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.full
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 
 
 class _Page(HTMLParser):

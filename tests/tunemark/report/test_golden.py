@@ -3,7 +3,7 @@
 The results are written below, so that a change of the files is a change of how results are reported, and is read as a
 diff. After a change that is meant:
 
-    python tests/tunemark/test_golden.py    # writes tests/golden anew; then read `git diff tests/golden`
+    python tests/tunemark/report/test_golden.py    # writes tests/golden anew; then read `git diff tests/golden`
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunemark.results import Estimate, ImportedClaim, Result
 from tunemark.results.result import AttemptRow, StepTime, TimedTokens
 from tunemark.results.trace import Trace, TraceWindow
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 _BETWEEN, _WITHIN = "between-attempt t on log 95 %", "within-run batch means 95 %"
 
 

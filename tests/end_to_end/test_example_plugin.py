@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 # The model, data and strategy of the stranger, two sequences of 32 slots a micro-batch, one attempt.
 _TOY = ["--model", "toy-lm", "--dataset", "toy-text", "--strategy", "toy-wrap", "--precision", "fp32"]
 _TOY += ["--sequence", "32", "--micro-batch", "2"]

@@ -16,7 +16,7 @@ import tunemark.plugin
 from tunemark.plugin import INTERFACE
 from tunemark.plugin.reference import interface_members, make_pages
 
-_TESTS = Path(__file__).parent
+_TESTS = Path(__file__).parents[1]
 _DOCS = _TESTS.parent / "docs"
 # What was promised by the first interface of this number: {"version": ..., "promised": what `promised` returned then}.
 _PROMISE = _TESTS / "interface.json"

@@ -14,7 +14,7 @@ import pytest
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 pytestmark = pytest.mark.alone
-_FAKES = Path(__file__).with_name("fakes")
+_FAKES = Path(__file__).parents[1] / "fakes"
 # 24 timed steps of 0.1 s are 2.4 s, in windows of three: where other load keeps the program 2 ms from reading what a
 # wait has brought, that is under 1 % of a window.
 _WORDS = ["--model", "toy-lm", "--dataset", "toy-text", "--device", "toy-async", "--precision", "fp32"]

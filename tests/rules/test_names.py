@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _TREES = {
     path: ast.parse(path.read_text())
     for top in ("harness", "plugins", "benchmarks")

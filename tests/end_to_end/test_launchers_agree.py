@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_SCRIPT = Path(__file__).parent.parent / "benchmarks/launchers.py"
+_SCRIPT = Path(__file__).parents[2] / "benchmarks/launchers.py"
 
 
 @pytest.mark.full

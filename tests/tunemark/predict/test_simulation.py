@@ -31,7 +31,7 @@ from tunemark.predict.simulation import (
 )
 from tunemark.predict.worker_step_costs import compute_step_costs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SEQUENCE, MICRO_BATCH, VOCABULARY = 64, 2, 512
 
 # What each plan adds to one process of two layers of the smallest Mistral, in fp32.

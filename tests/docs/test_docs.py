@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _PAGES = sorted([*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"), *(_ROOT / "benchmarks").glob("*.md")])
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _GLOSSARY = _ROOT / "docs/glossary.md"

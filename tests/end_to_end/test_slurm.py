@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 _RUN = ["--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2"]
 _RUN += ["--sequence", "32", "--micro-batch", "2", "--no-measure-peak", "--warmup", "2", "--repeats", "1", "--json"]
 _RUN += ["--target-interval", "0", "--launcher", "slurm:nodes=2", "--timeout", "60"]

@@ -13,7 +13,7 @@ import pytest
 
 from tunemark.plugin import Catalog
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _HARNESS = _ROOT / "harness/tunemark"
 _WORKER = sorted((_ROOT / "harness/tunemark_worker").glob("*.py"))
 _RUNTIMES = [

@@ -24,7 +24,7 @@ from tunemark.report.scaling_text import SCALING_NOTES
 from tunemark.report.translation import LANGUAGES, make_translator, parse_language, read_catalogue
 from tunemark_formats.page import render
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _SOURCES = [*(_ROOT / "harness/tunemark/report").glob("*.py"), *(_ROOT / "plugins/tunemark_formats").glob("*.py")]
 _CATALOGUE = _ROOT / "harness/tunemark/report/ko.po"
 _HEADER = r"""msgid ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _ENGLISH = _ROOT / "docs" / "moai-mistral.md"
 _KOREAN = _ROOT / "docs" / "ko" / "moai-mistral.md"
 

@@ -191,7 +191,7 @@ def test_no_constant_belongs_to_a_row_or_a_publisher() -> None:
 
 
 def test_the_page_shows_the_constants_that_are_shipped() -> None:
-    page = (Path(__file__).parents[2] / "docs/auto.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/auto.md").read_text(encoding="utf-8")
     for c in CONSTANTS:
         assert f"| `{c.name}` | {c.prior:.3g} | {c.value:.3g} |" in page, c.name
     assert f"{len(CONSTANTS)} constants" in page

@@ -20,7 +20,7 @@ from tunemark.results.store import make_identity
 from tunemark_worker.contract import Assignment, TokenFile
 from tunemark_worker.training_settings import TRAINING_SETTINGS
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _TOKENS = TokenFile(path="/t", sha256="0", documents=9, tokens=99, pad_id=0)
 
 # As version 0.1.0 stored them.

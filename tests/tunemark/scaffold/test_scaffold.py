@@ -21,7 +21,7 @@ Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 KINDS = {"new-model": "model", "new.data": "dataset", "newdevice": "device"}
 _PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
 _PIP += ["--no-index", "--no-deps", "--no-build-isolation", "--target"]
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

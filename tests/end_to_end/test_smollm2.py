@@ -29,7 +29,7 @@ pytestmark = [
 
 
 def _script() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks/smollm2.py"
+    path = Path(__file__).parents[2] / "benchmarks/smollm2.py"
     spec = importlib.util.spec_from_file_location("smollm2_by_hand", path)
     assert spec is not None
     assert spec.loader is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_HARNESS = Path(__file__).parents[1] / "harness"
+_HARNESS = Path(__file__).parents[2] / "harness"
 _PROGRAM = """
 import json, sys, time
 from tunemark_worker import contract, recorder, row_packing, steady_state
