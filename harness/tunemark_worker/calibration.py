@@ -238,12 +238,9 @@ class KernelMeasurements:
         run()
         self._device.synchronize()
         once_s = self._slowest(time.perf_counter() - began_s)
-        is_late = time.monotonic() > self._deadline
-        repeats = (
-            MIN_REPEATS
-            if self._slowest(float(is_late))
-            else max(MIN_REPEATS, min(MAX_REPEATS, int(MEASUREMENT_S / max(once_s, 1e-9))))
-        )
+        is_late = self._slowest(float(time.monotonic() > self._deadline))
+        most = MIN_REPEATS if is_late else MAX_REPEATS
+        repeats = max(MIN_REPEATS, min(most, int(MEASUREMENT_S / max(once_s, 1e-9))))
         seconds = []
         for _ in range(repeats):
             if self._place.ranks > 1:

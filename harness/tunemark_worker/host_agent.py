@@ -21,19 +21,9 @@ import time
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from tunemark_worker import linux_proc
 from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
 from tunemark_worker.host_rendezvous import POLL_S, HostRendezvous, find_interface
-from tunemark_worker.linux_proc import (
-    count_oom_kills,
-    cpu_affinity,
-    find_processes,
-    read_command,
-    read_cpu_model,
-    read_state,
-    read_text,
-    send_group_signal,
-    send_signal,
-)
 
 # Seconds in which a file that another host has just written must become visible.
 _SEEN_S = 10.0
@@ -57,14 +47,14 @@ class HostAgent:
         self._parent = os.getppid() if with_parent else None
         self._mark = "{}:{}".format(self._folder, node)
         self._terminated: List[int] = []
-        self._kills = count_oom_kills()
+        self._kills = linux_proc.count_oom_kills()
         self._locks: Dict[int, int] = {}
 
     def run(self) -> int:
         """Run this host's processes and return their exit code, or one of the codes above if none could be started."""
         path = os.path.join(self._folder, "job.json")
         until_s = time.monotonic() + _SEEN_S
-        while not (text := read_text(path)) and time.monotonic() < until_s:
+        while not (text := linux_proc.read_text(path)) and time.monotonic() < until_s:
             self._beat()
             time.sleep(POLL_S)
         if not text:
@@ -77,7 +67,7 @@ class HostAgent:
             self._take_cores(job)
         except OSError as error:
             return self._finish(EXIT_REFUSED, str(error))
-        host = {"cores": cpu_affinity() or [], "processor": read_cpu_model()}
+        host = {"cores": linux_proc.cpu_affinity() or [], "processor": linux_proc.read_cpu_model()}
         self._say("started", nice=os.nice(0), pid=os.getpid(), **host, missing=missing)
         if missing:
             return self._finish(EXIT_REFUSED, "this host has no environment variable {}".format(", ".join(missing)))
@@ -146,11 +136,11 @@ class HostAgent:
             if order == "term":
                 if terminated_s is None:
                     terminated_s = time.monotonic()
-                    send_group_signal(process.pid, signal.SIGTERM)
+                    linux_proc.send_group_signal(process.pid, signal.SIGTERM)
                 elif time.monotonic() - terminated_s > _GRACE_S:
                     break
         self._kill_leftovers()
-        send_group_signal(process.pid, signal.SIGKILL)
+        linux_proc.send_group_signal(process.pid, signal.SIGKILL)
         code = process.wait()
         self._kill_leftovers()
         return code
@@ -164,7 +154,7 @@ class HostAgent:
 
         folder = os.path.join(tempfile.gettempdir(), "tunemark-cores-{}".format(os.getuid()))
         os.makedirs(folder, exist_ok=True)
-        allowed = cpu_affinity() or []
+        allowed = linux_proc.cpu_affinity() or []
         count = len(allowed) if job["cores"] is None else job["cores"]
         until_s = time.monotonic() + _SEEN_S
         while True:
@@ -191,13 +181,13 @@ class HostAgent:
             with contextlib.suppress(OSError), open(os.path.join(self._folder, "order"), "w") as file:
                 file.write("kill")
             return "kill"
-        order = read_text(os.path.join(self._folder, "order")).strip()
+        order = linux_proc.read_text(os.path.join(self._folder, "order")).strip()
         if order == "kill":
             return order
         return "term" if self._terminated else order
 
     def _finish(self, code: int, why: str) -> int:
-        self._say("ended", code=code, why=why, kills=count_oom_kills() - self._kills)
+        self._say("ended", code=code, why=why, kills=linux_proc.count_oom_kills() - self._kills)
         if why:
             print(why, file=sys.stderr)
         return code
@@ -216,20 +206,20 @@ class HostAgent:
 
     def _dump_stacks(self) -> Dict[str, str]:
         states = {}
-        for pid, variables in find_processes(_MARK, self._mark):
-            command = read_command(pid)
+        for pid, variables in linux_proc.find_processes(_MARK, self._mark):
+            command = linux_proc.read_command(pid)
             if ("RANK" in variables or "tunemark_worker " in command) and "torch.distributed.run" not in command:
-                states[variables.get("RANK", "0")] = read_state(pid)
+                states[variables.get("RANK", "0")] = linux_proc.read_state(pid)
                 # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
                 for number in (signal.SIGUSR1, signal.SIGCONT):
-                    send_signal(pid, number)
+                    linux_proc.send_signal(pid, number)
         return states
 
     def _kill_leftovers(self) -> None:
         for _ in range(3):  # a process may be starting another one
-            found = list(find_processes(_MARK, self._mark))
+            found = list(linux_proc.find_processes(_MARK, self._mark))
             for pid, _ in found:
-                send_signal(pid, signal.SIGKILL)
+                linux_proc.send_signal(pid, signal.SIGKILL)
             if not found:
                 return
             time.sleep(0.1)

@@ -6,19 +6,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
-from tunemark_worker import row_packing
-from tunemark_worker.capabilities import (
-    ComputesGradients,
-    DeviceRuntime,
-    ModelRuntime,
-    PlacesRanks,
-    ReportsWeightsOrigin,
-    SavesModel,
-    StrategyRuntime,
-    load_device,
-    load_model,
-    load_strategy,
-)
+from tunemark_worker import capabilities, row_packing
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.optimizer import make_optimizer
 from tunemark_worker.precision import compute_dtype
@@ -37,8 +25,8 @@ class WorkerAttempt:
     """One attempt of this rank. It keeps what was set up so far, so that `facts` can report it after a failure."""
 
     def __init__(self) -> None:
-        self._device: Optional[DeviceRuntime] = None
-        self._strategy: Optional[StrategyRuntime] = None
+        self._device: Optional[capabilities.DeviceRuntime] = None
+        self._strategy: Optional[capabilities.StrategyRuntime] = None
         self._module: Any = None
         self._counts: Tuple[Optional[int], Optional[int]] = (None, None)
         self._weight_samples: List[Any] = []
@@ -51,17 +39,17 @@ class WorkerAttempt:
         from tunemark_worker.batches import MappedTokens
 
         a = assignment
-        model = load_model(a.model_runtime)
-        if a.save and not isinstance(model, SavesModel):
+        model = capabilities.load_model(a.model_runtime)
+        if a.save and not isinstance(model, capabilities.SavesModel):
             raise ValueError("{} cannot save a model: it has no `save` method".format(a.model_runtime))
-        device = load_device(a.device_runtime)
-        self._strategy = strategy = load_strategy(a.strategy_runtime, a)
+        device = capabilities.load_device(a.device_runtime)
+        self._strategy = strategy = capabilities.load_strategy(a.strategy_runtime, a)
         recorder.write("phase", name="imported")
 
         place = device.open(a)
         self._device = device
         strategy.prepare()
-        if isinstance(strategy, PlacesRanks):
+        if isinstance(strategy, capabilities.PlacesRanks):
             # A strategy that arranges the ranks in a mesh decides which of them share a batch.
             place = strategy.place(place)
         recorder.write("phase", name="opened")
@@ -115,7 +103,12 @@ class WorkerAttempt:
         return reason
 
     def _build(
-        self, a: Assignment, place: Place, model: ModelRuntime, strategy: StrategyRuntime, recorder: Recorder
+        self,
+        a: Assignment,
+        place: Place,
+        model: capabilities.ModelRuntime,
+        strategy: capabilities.StrategyRuntime,
+        recorder: Recorder,
     ) -> torch.nn.Module:
         """The model as it is trained: with adapters, checkpointing and the strategy."""
         import torch  # heavy, but imported by now
@@ -130,13 +123,14 @@ class WorkerAttempt:
             "model",
             parameters=full_counts[0],
             trainable_parameters=full_counts[1],
-            weights=dict(model.weights_origin()) if isinstance(model, ReportsWeightsOrigin) else None,
+            weights=dict(model.weights_origin()) if isinstance(model, capabilities.ReportsWeightsOrigin) else None,
         )
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         module = strategy.apply(built, place)
         # With pipeline parallelism only one stage remains in this rank, so the full counts are kept.
-        self._counts = full_counts if isinstance(strategy, ComputesGradients) else _count_parameters(module)
+        is_stage = isinstance(strategy, capabilities.ComputesGradients)
+        self._counts = full_counts if is_stage else _count_parameters(module)
         return module
 
     def facts(self) -> Dict[str, Any]:
