@@ -18,7 +18,7 @@ import yaml
 _ROOT = Path(__file__).parents[2]
 _PAGES = sorted([*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"), *(_ROOT / "benchmarks").glob("*.md")])
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_GLOSSARY = _ROOT / "docs/glossary.md"
+_GLOSSARY = _ROOT / "docs/architecture.md"
 _FOLDERS = ("harness", "plugins", "tests", "docs", "benchmarks", "reports")
 _PATH = re.compile(rf"`((?:{'|'.join(_FOLDERS)})/[\w./-]+)`")
 
