@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--plans", action="store_true", help="print the plans of docs/search.md instead")
     args = parser.parse_args()
     if args.plans:
-        words = "\n\n".join(planned(flags) for flags in PLANS)
+        words = "\n\n".join(plan_text(flags) for flags in PLANS)
         print(words)
         if args.write:
             put("plans", words)
@@ -140,7 +140,7 @@ def put(name: str, words: str) -> None:
     DOCUMENT.write_text(f"{before}{begin}\n{words}\n{end}{after}", encoding="utf-8")
 
 
-def planned(flags: str) -> str:
+def plan_text(flags: str) -> str:
     """The command of a plan, its table, and the explanation of its last size."""
     words = ["plan", "--strategy", "auto", *flags.split()]
     done = subprocess.run([sys.executable, "-m", "tunemark", *words], capture_output=True, text=True, check=True)
@@ -229,11 +229,11 @@ def judged(model: str, size: int, cells: Sequence[Cell], auto: Result) -> tuple[
     is_order_alone = size > 2
     good = rho >= LEAST_SPEARMAN
     lines += ["", f"- Spearman of predicted and measured: {rho:.2f} ({low:.2f} to {high:.2f} by resampling; bar 0.8)"]
-    if rate is None or auto.search is None or auto.search.chosen is None:
+    if rate is None or auto.search is None or auto.search.chosen_option is None:
         return "\n".join([*lines, "- auto has no rate"]), False
     noise = statistics.median(noise_of(c.rates) for c in cells)
     interval = f" ({rate.low:,.0f} to {rate.high:,.0f})" if rate.low is not None and rate.high is not None else ""
-    one = auto.search.chosen
+    one = auto.search.chosen_option
     lines.append(f"- auto ran {one.words()}: {rate.value:,.0f}{interval}; it searched {auto.search.search_s:.0f} s")
     # If auto's layout is among the fixed ones, that rate was measured under the same conditions as the others.
     twin = next((c for c in cells if c.asked == (one.strategy, one.micro_batch, one.checkpointing)), None)

@@ -38,8 +38,8 @@ def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: 
         except TunemarkError as error:
             errors.append(error)
             continue
-        assert log.chosen is not None, "something fits"
-        decisions.append((make_plan_of_option(plan, log.chosen, catalog), log))
+        assert log.chosen_option is not None, "something fits"
+        decisions.append((make_plan_of_option(plan, log.chosen_option, catalog), log))
     predictions = []
     for point in absent:
         one = make_absent_device_search(point, catalog)
@@ -65,12 +65,12 @@ def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: 
 
 
 def _search_row(log: SearchLog) -> dict[str, Any]:
-    chosen = log.chosen
+    chosen = log.chosen_option
     return {**asdict(log), "chosen": None if chosen is None else asdict(chosen), "because": explain_choice(log)}
 
 
 def _prediction_row(one: AbsentDeviceSearch, log: SearchLog) -> dict[str, Any]:
-    chosen = log.chosen
+    chosen = log.chosen_option
     rate = chosen.predicted_tokens_per_s if chosen else None
     layout = ("strategy", "micro_batch", "checkpointing", "gradient_accumulation")
     return {
@@ -125,7 +125,7 @@ def _table(predictions: Sequence[tuple[AbsentDeviceSearch, SearchLog]]) -> str:
     rows = []
     for i, (one, log) in enumerate(predictions):
         cells = [str(values[name][i]) for name in own]
-        rows.append([*cells, one.chip, str(one.size), *_cells(one, log.chosen, log.memory_bytes)])
+        rows.append([*cells, one.chip, str(one.size), *_cells(one, log.chosen_option, log.memory_bytes)])
     return "\n".join(["; ".join(shared), "", markdown_table(header, rows, "<" * (len(own) + 4) + ">")])
 
 

@@ -2,8 +2,8 @@
 
 They are fitted to published rows. Each belongs to a class and precision or to all devices, none to a row, a model or a
 publisher. `prior` and `spread` are the prior (median, standard deviation of the logarithm), `value` the posterior:
-`benchmarks/published.py` fits and prints them and shows the error on publishers that were left out. Classes without
-rows keep priors, from measured matrix products where somebody published these, and have wider bounds.
+`benchmarks/published_rows.py` fits and prints them and shows the error on publishers that were left out. Classes
+without rows keep priors, from measured matrix products where somebody published these, and have wider bounds.
 """
 
 from __future__ import annotations

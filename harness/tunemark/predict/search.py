@@ -109,7 +109,7 @@ class SearchLog:
         return self.prediction_s + self.trial_s
 
     @property
-    def chosen(self) -> LayoutOption | None:
+    def chosen_option(self) -> LayoutOption | None:
         """The chosen option; None where nothing fits or nothing was chosen yet."""
         return next((option for option in self.options if option.outcome == "chosen"), None)
 

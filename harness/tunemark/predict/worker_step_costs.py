@@ -204,17 +204,17 @@ class _PipelineStage:
             )
 
         flights, depth = self._in_flight(), self._layers
-        is_kept = layout.recompute == "none"
-        layers, mask, one = self._kept() - self._outside(), self._mask(), self._activations()
+        is_saved = layout.recompute == "none"
+        layers, mask, one = self._saved_bytes() - self._non_layer_bytes(), self._mask(), self._activations()
         casts, head_cast = self._casts(1), narrow * self._table * self._is_last * self._is_autocast
-        everything = self._kept() + casts * depth * is_kept + head_cast
+        everything = self._saved_bytes() + casts * depth * is_saved + head_cast
         # Of a layer: what its MLP keeps (`part`), and what is computed again (`again`).
         count = 3.0 if a.gated_mlp else 2.0
         part = narrow * tokens * self._mlp_values() + self._norm()
         if self._is_autocast:
             part += narrow * count * a.hidden_size * a.intermediate_size / layout.tensor
         again = 0.0
-        if not is_kept:
+        if not is_saved:
             again = one + casts - (layers / max(depth, 1.0) if layout.recompute == "selective" else 0.0)
         root = ends if reshard else own
         # A norm's backward pass is several operators in float32.
@@ -239,13 +239,20 @@ class _PipelineStage:
                 # The last layer's weights are gathered and copied into place, while the previous layer's receive buffer
                 # still exists.
                 came = (2.0 + (depth > 1.0)) * layer - (0.0 if reshard else layer)
-                so_far = others + everything - self._outside() - layers / max(depth, 1.0) - casts * is_kept - head_cast
-                so_far += casts * (depth - 1.0) * (not is_kept)
+                so_far = (
+                    others
+                    + everything
+                    - self._non_layer_bytes()
+                    - layers / max(depth, 1.0)
+                    - casts * is_saved
+                    - head_cast
+                )
+                so_far += casts * (depth - 1.0) * (not is_saved)
                 yield moment(before, so_far, held_scores * is_later, root + came)
             if self._is_last:
                 # Autocast keeps its copies of the weights until the end of the forward pass, where the last layer's
                 # receive buffer is freed. Tensor ranks gather the logits and then reorder them.
-                copies = casts * depth * (not is_kept)
+                copies = casts * depth * (not is_saved)
                 gathers = (1.0 + 1.0 / layout.tensor) * held_scores if layout.tensor > 1 else 0.0
                 if not (is_later and is_behind):
                     # The previous micro-batch's logits live until these replace them.
@@ -256,7 +263,7 @@ class _PipelineStage:
                 kept = own if is_later and is_behind else root + layer * reshard
                 # Once a product's gradients exist, its inputs are freed; then the weight's gradient is cast up.
                 yield moment(before, others + everything, held + held_scores + table + stream, kept)
-            elif not is_kept:
+            elif not is_saved:
                 yield moment(before, others + everything + casts * depth, held, root)
             # Whether each layer's gradients are scattered as soon as they exist: in the last backward pass.
             ends_with = is_gathered and not is_piped
@@ -267,7 +274,7 @@ class _PipelineStage:
                 kinds, sorted({0.0, min(1.0, depth - 1.0), max(depth - 2.0, 0.0), depth - 1.0})
             ):
                 left = layers * (depth - behind) / max(depth, 1.0) + again + mask + others
-                left += casts * (depth - behind) * is_kept
+                left += casts * (depth - behind) * is_saved
                 done = behind * layer_trained + table * (self._is_last and not is_tied)
                 # The backward pass frees weights of finished layers, except in a pipeline.
                 gathered = own - behind * layer * (not is_piped)
@@ -356,7 +363,7 @@ class _PipelineStage:
             ahead += number
         return min(passes * v, ahead + 1) / v
 
-    def _kept(self) -> float:
+    def _saved_bytes(self) -> float:
         """Bytes of activations that one micro-batch keeps for its backward pass."""
         a, layout, tokens = self._a, self._layout, self._tokens
         stream = self._param_bytes * tokens * a.hidden_size / self._sequence_shards
@@ -367,9 +374,9 @@ class _PipelineStage:
             columns += (2 if a.gated_mlp else 1) * a.intermediate_size / t
             rows = 2.0 * a.hidden_size * (2.0 if t > 1 else 1.0)
             found += self._layers * self._value_bytes * tokens * (columns + rows)
-        return found + self._outside()
+        return found + self._non_layer_bytes()
 
-    def _outside(self) -> float:
+    def _non_layer_bytes(self) -> float:
         """Bytes that one micro-batch keeps outside layers: of the last norm or for the next stage, and the mask."""
         values = self._tokens * self._a.hidden_size
         found = self._norm() + self._value_bytes * values if self._is_last else self._param_bytes * values

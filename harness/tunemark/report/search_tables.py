@@ -55,7 +55,7 @@ def counts_text(log: SearchLog) -> str:
 
 def explain_choice(log: SearchLog) -> str:
     """Why the chosen option won: its predicted parts of a step, compared with the best other layout."""
-    one = log.chosen or next(iter(log.options), None)
+    one = log.chosen_option or next(iter(log.options), None)
     if one is None or not one.seconds:
         return ""
     total = sum(one.seconds.values())

@@ -175,9 +175,9 @@ def _search_log(attempts: Sequence[StoredAttempt]) -> SearchLog | None:
 
 def _selected(truly: dict[str, Any] | None, search: SearchLog | None) -> dict[str, Any] | None:
     """The strategy that the worker built, with the layout that the search chose for it."""
-    if search is None or search.chosen is None or truly is None:
+    if search is None or search.chosen_option is None or truly is None:
         return truly
-    one = search.chosen
+    one = search.chosen_option
     return {
         **truly,
         "spelled": one.words(),

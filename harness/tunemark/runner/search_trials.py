@@ -82,7 +82,7 @@ def choose_layout(search: PredictedSearch, ready: PreparedRun, session: Session)
     # A breakdown run uses the layout of the run that it belongs to, which comes before it.
     kept = None if session.redo and not plan.spec.breakdown else _read_stored_log(path, ready.fingerprint)
     # The source names the calibration: with a new one another layout may be best.
-    if kept is not None and kept.chosen is not None and kept.source == search.source:
+    if kept is not None and kept.chosen_option is not None and kept.source == search.source:
         say(f"{plan.spec.strategy}: chosen before with the same code, data and interpreter: {_choice(kept)}")
         return kept
     say(f"{plan.spec.strategy}: {format_candidate_counts(search.found.log)}")
@@ -96,15 +96,15 @@ def choose_layout(search: PredictedSearch, ready: PreparedRun, session: Session)
 
 def make_selected_plan(plan: Plan, log: SearchLog, session: Session) -> Plan:
     """The plan with the chosen layout, under the requested strategy's name."""
-    assert log.chosen is not None, "something fits"
-    return make_plan_of_option(plan, log.chosen, session.catalog)
+    assert log.chosen_option is not None, "something fits"
+    return make_plan_of_option(plan, log.chosen_option, session.catalog)
 
 
 def _choice(log: SearchLog) -> str:
-    assert log.chosen is not None
-    rate = log.chosen.tried_tokens_per_s
+    assert log.chosen_option is not None
+    rate = log.chosen_option.tried_tokens_per_s
     how = f"{rate:,.0f} slot tokens/s in its trial" if rate is not None else "by prediction alone"
-    return f"runs {log.chosen.words()}, {how}; the search took {log.search_s:.1f} s"
+    return f"runs {log.chosen_option.words()}, {how}; the search took {log.search_s:.1f} s"
 
 
 def _read_stored_log(path: Path, fingerprint: str) -> SearchLog | None:

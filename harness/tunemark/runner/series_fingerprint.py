@@ -30,9 +30,9 @@ def make_fingerprint(
         parts += [plan.launcher.name, dict(plan.launcher_options)]
     else:
         parts += [processor_name(), os.cpu_count()]
-    if search is not None and search.chosen is not None:
+    if search is not None and search.chosen_option is not None:
         # Attempts with another chosen layout are another series.
-        parts.append(search.chosen.words())
+        parts.append(search.chosen_option.words())
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

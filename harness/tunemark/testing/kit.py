@@ -97,18 +97,18 @@ class Kit:
                 raise BadExperiment(what=f"{name} has no option {option!r}", next=words)
 
     @property
-    def planned(self) -> list[tuple[str, str]]:
+    def expected_checks(self) -> list[tuple[str, str]]:
         """(check, subject) of all checks that `checks` will yield, in order."""
-        planned = [(name, f"plugin {p.name}") for p in self._plugins for name in PLUGIN_CHECKS]
+        expected_checks = [(name, f"plugin {p.name}") for p in self._plugins for name in PLUGIN_CHECKS]
         for offer in self._offers:
-            planned += [(name, subject_of(offer)) for name in self._check_names(offer)]
-        return [(name, subject) for name, subject in planned if self._wants(name)]
+            expected_checks += [(name, subject_of(offer)) for name in self._check_names(offer)]
+        return [(name, subject) for name, subject in expected_checks if self._wants(name)]
 
     def checks(self) -> Iterator[Check]:
         """Run the checks and yield each result; planned checks without a result are yielded as failed at the end."""
         # No check needs the network, and a hub that does not answer takes minutes to time out.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        open_checks = dict.fromkeys(self.planned)
+        open_checks = dict.fromkeys(self.expected_checks)
         with tempfile.TemporaryDirectory(prefix="tunemark-check-") as folder:
             for check in self._run_all(Path(folder)):
                 if self._wants(check.name):

@@ -25,7 +25,7 @@ class _LazyKit:
     """A kit whose checks run on demand."""
 
     def __init__(self, kit: Kit) -> None:
-        self.planned = kit.planned
+        self.expected_checks = kit.expected_checks
         self._checks: Iterator[Check] = kit.checks()
         self._results: dict[tuple[str, str], Check] = {}
 
@@ -56,9 +56,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kits = metafunc.config.stash[_KITS]
     if name not in kits:
         kits[name] = _LazyKit(Kit(name))
-    planned = kits[name].planned
-    ids = [f"{check} of {subject}" for check, subject in planned]
-    metafunc.parametrize("tunemark_check", [(name, *each) for each in planned], ids=ids, indirect=True)
+    expected_checks = kits[name].expected_checks
+    ids = [f"{check} of {subject}" for check, subject in expected_checks]
+    metafunc.parametrize("tunemark_check", [(name, *each) for each in expected_checks], ids=ids, indirect=True)
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ def test_ids_are_those_of_transformers_and_answers_alone_are_trained_on(
         assert len(prepared.facts["chat_template_sha256"]) == 64
 
 
-def _said(template: str, messages: list[dict[str, Any]]) -> tuple[str, str]:
+def _render(template: str, messages: list[dict[str, Any]]) -> tuple[str, str]:
     """(the whole text, the trained parts of it)."""
     pieces = ChatTemplate(template, {"bos_token": "<s>", "eos_token": "</s>"}).pieces(messages, masked=True)
     return "".join(p.text or "" for p in pieces), "".join(p.text or "" for p in pieces if p.role == "response")
@@ -260,15 +260,15 @@ def _said(template: str, messages: list[dict[str, Any]]) -> tuple[str, str]:
 
 def test_an_answer_of_weight_0_is_not_trained_on() -> None:
     light = [{**m, "weight": 0} if m["content"] == "hello" else m for m in _TALK]
-    assert _said(CHATML, light) == (_said(CHATML, _TALK)[0], "there you are<|im_end|>\n")
-    assert _said(_INST, light[1:])[1] == " there you are</s>"
+    assert _render(CHATML, light) == (_render(CHATML, _TALK)[0], "there you are<|im_end|>\n")
+    assert _render(_INST, light[1:])[1] == " there you are</s>"
 
 
 def test_the_last_answer_alone(tmp_path: Path) -> None:
     path = _write(tmp_path / "t.jsonl", [{"messages": [*_TALK, {"role": "user", "content": "thanks"}]}])
     (example,) = _open("chat", path=path, answers="last").examples()
     assert [m["content"] for m in example.messages][-1] == "there you are"
-    assert _said(CHATML, list(example.messages))[1] == "there you are<|im_end|>\n"
+    assert _render(CHATML, list(example.messages))[1] == "there you are<|im_end|>\n"
 
 
 def test_conversations_with_from_and_value_are_messages(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def table(draw, titles, columns, rows, *, grid=False):
     return [*lines, cut, bar(columns, widths, draw), under, *(bar(row, widths, draw) for row in rows), cut]
 
 
-def said(value, unit=""):
+def printed_value(value, unit=""):
     return "-" if value is None else f"{value}{unit}"
 
 
@@ -121,14 +121,14 @@ def device_row(draw, layout, device):
     values = {
         "Device": f"{star}{device.id}",
         "#": str(device.id),
-        "Name": said(device.name),
-        "NAME": said(device.name),
+        "Name": printed_value(device.name),
+        "NAME": printed_value(device.name),
         "Token": "c29tZSBleGFtcGxlIHRleHQ=",
-        "Model": said(device.flavor),
-        "Flavor": said(device.flavor),
-        "FLAVOR": said(device.flavor),
-        "Memory Usage": said(device.memory_used_mib, " MiB"),
-        "Total Memory": said(device.memory_total_mib, " MiB"),
+        "Model": printed_value(device.flavor),
+        "Flavor": printed_value(device.flavor),
+        "FLAVOR": printed_value(device.flavor),
+        "Memory Usage": printed_value(device.memory_used_mib, " MiB"),
+        "Total Memory": printed_value(device.memory_total_mib, " MiB"),
         "Utilization": per_cent(draw, device.utilization),
         "MEM USAGE(%)": per_cent(draw, device.memory_used_fraction, sign=False),
         "GPU UTIL(%)": per_cent(draw, device.utilization, sign=False),
@@ -138,7 +138,7 @@ def device_row(draw, layout, device):
 
 def process_row(process):
     values = (process.device, process.job_id, process.pid, process.command)
-    return [*(said(value) for value in values), said(process.memory_mib, " MiB")]
+    return [*(printed_value(value) for value in values), printed_value(process.memory_mib, " MiB")]
 
 
 PROMPTS = ["$ moreh-smi", "(moreh) user@node:~$ moreh-smi", "$ node-1  pytorch | user  ~  moreh-smi", "**moreh-smi**"]

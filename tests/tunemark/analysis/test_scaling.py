@@ -37,7 +37,7 @@ def sizes(made_run: Made, rates: dict[int, Sequence[float]], mode: str = "strong
     ]  # fmt: skip
 
 
-def searched(ranks: int) -> SearchLog:
+def make_search_log(ranks: int) -> SearchLog:
     return SearchLog(
         requested={"micro_batch": 4}, free=(), ranks=ranks, global_batch=4 * ranks, candidates=2, possible=2, fitting=2,
         rejected={}, memory_bytes=None, source="", prediction_s=0.1,
@@ -132,7 +132,7 @@ def test_weak_scaling_of_a_search_keeps_the_batch_of_a_rank_whatever_it_chose(ma
     runs = [
         made_run(
             (100 * n, 101 * n), minute=n, run_id=str(n), size=str(n), chips=n, data_ranks=1, global_batch=4 * n,
-            strategy_requested="auto", search=searched(n),
+            strategy_requested="auto", search=make_search_log(n),
         )
         for n in (1, 2)
     ]  # fmt: skip

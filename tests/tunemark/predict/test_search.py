@@ -183,8 +183,8 @@ def test_the_fastest_trial_is_chosen_and_a_failed_one_says_why(found):
         2: replace(options[2], tried_tokens_per_s=100.0),
     }
     log = complete_log(found, tried, 12.0)
-    assert log.chosen is not None
-    assert (log.chosen.strategy, log.chosen.tried_tokens_per_s) == (options[2].strategy, 100.0)
+    assert log.chosen_option is not None
+    assert (log.chosen_option.strategy, log.chosen_option.tried_tokens_per_s) == (options[2].strategy, 100.0)
     assert {(o.outcome, o.reason) for o in log.options if o.outcome == "failed"} == {("failed", "oom: no memory")}
     assert (log.trials, log.search_s) == (3, 12.0 + log.prediction_s)
 
@@ -193,8 +193,8 @@ def test_where_every_trial_fails_the_smallest_is_run(found):
     ranked = sorted(range(40), key=lambda n: found.ranked[n].prediction.bytes.total)
     tried = {n: replace(make_option(found.ranked[n]), outcome="failed") for n in (ranked[0], ranked[-1])}
     log = complete_log(found, tried, 1.0)
-    assert log.chosen is not None
-    assert log.chosen.memory_bytes == pytest.approx(found.ranked[ranked[0]].prediction.bytes.total)
+    assert log.chosen_option is not None
+    assert log.chosen_option.memory_bytes == pytest.approx(found.ranked[ranked[0]].prediction.bytes.total)
 
 
 def test_without_trials_the_simplest_of_the_best_predictions_is_chosen(found):
@@ -210,9 +210,9 @@ def test_without_trials_the_simplest_of_the_best_predictions_is_chosen(found):
 
     near = replace(found, ranked=(as_fast(product, 1.0), as_fast(simple, 0.985)))
     far = replace(found, ranked=(as_fast(product, 1.0), as_fast(simple, 0.97)))
-    assert complete_log(near, {}, 0.0).chosen.strategy == simple.candidate.strategy
+    assert complete_log(near, {}, 0.0).chosen_option.strategy == simple.candidate.strategy
     assert "so the simpler one is chosen" in explain_choice(complete_log(near, {}, 0.0))
-    assert complete_log(far, {}, 0.0).chosen.strategy == product.candidate.strategy
+    assert complete_log(far, {}, 0.0).chosen_option.strategy == product.candidate.strategy
 
 
 def test_a_report_shows_the_search_in_both_languages(found):

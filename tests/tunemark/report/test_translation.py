@@ -57,7 +57,7 @@ def _constants() -> set[str]:
     return {*texts, *_TEMPLATE_TEXTS, *_TITLES}
 
 
-def _said() -> Iterator[str]:
+def _written_texts() -> Iterator[str]:
     """Texts that the sources say in so many words, or that are titles and explanations of columns."""
     yield from (
         *NOTES,
@@ -113,7 +113,7 @@ def carry_over(catalogue: Catalog, said: Collection[str], constants: Collection[
 
 
 def test_every_text_has_its_korean() -> None:
-    said = set(_said())
+    said = set(_written_texts())
     assert len(said) > 200
     assert sorted(said - set(KOREAN)) == [], _UPDATE
 
@@ -176,7 +176,7 @@ def test_a_text_without_a_translation_is_an_error() -> None:
 def _write(path: Path) -> Path:
     """Write the catalogue for the texts of the sources as they are."""
     with _CATALOGUE.open("rb") as file:
-        found = carry_over(read_po(file), set(_said()), _constants())
+        found = carry_over(read_po(file), set(_written_texts()), _constants())
     with path.open("wb") as file:
         file.write(_HEADER.encode())
         write_po(file, found, width=120, omit_header=True, include_previous=True)

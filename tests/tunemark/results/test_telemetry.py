@@ -16,14 +16,16 @@ def _row(instant_s: float, **fields: Any) -> dict[str, Any]:
     return {"kind": "sample", "instant_s": instant_s, "devices": [{"id": "0", **fields}]}
 
 
-def _told(*rows: dict[str, Any]) -> Telemetry:
+def _make_telemetry(*rows: dict[str, Any]) -> Telemetry:
     return Telemetry(monitor="nvml", devices=("0",), rows=rows)
 
 
 def test_energy_is_the_counters_difference_over_the_timed_part_alone() -> None:
     # 100 W until 2 s, then 300 W. From 1.5 to 4.5 s: 0.5 x 100 + 2.5 x 300 = 800 J, 800 / 3 W.
     energies = [0.0, 100.0, 200.0, 500.0, 800.0, 1100.0]
-    found = summarize_telemetry(_told(*(_row(float(t), energy_j=e) for t, e in enumerate(energies))), 1.5, 4.5)
+    found = summarize_telemetry(
+        _make_telemetry(*(_row(float(t), energy_j=e) for t, e in enumerate(energies))), 1.5, 4.5
+    )
     assert found.energy_j == pytest.approx(800.0)
     assert found.power_w == pytest.approx(800.0 / 3)
     assert found.reasons["temperature_c"] == "nvml does not say it of every device"
@@ -31,7 +33,9 @@ def test_energy_is_the_counters_difference_over_the_timed_part_alone() -> None:
 
 def test_power_without_a_counter_is_no_energy() -> None:
     found = summarize_telemetry(
-        _told(*(_row(float(t), power_w=100.0 + t, temperature_c=50 + t, clock_hz=1e9) for t in range(6))), 1, 4
+        _make_telemetry(*(_row(float(t), power_w=100.0 + t, temperature_c=50 + t, clock_hz=1e9) for t in range(6))),
+        1,
+        4,
     )
     # Samples at 1, 2, 3 and 4 s.
     assert (found.energy_j, found.power_w, found.temperature_c, found.clock_hz) == (None, 102.5, 54, 1e9)
@@ -45,7 +49,7 @@ def test_power_without_a_counter_is_no_energy() -> None:
 )
 def test_energy_that_cannot_be_known_says_why(energies: list[float], begin_s: float, why: str) -> None:
     found = summarize_telemetry(
-        _told(*(_row(float(t), energy_j=float(e)) for t, e in enumerate(energies))), begin_s, 4.5
+        _make_telemetry(*(_row(float(t), energy_j=float(e)) for t, e in enumerate(energies))), begin_s, 4.5
     )
     assert found.energy_j is None
     assert why in found.reasons["energy_j"]
@@ -55,7 +59,7 @@ def test_slowing_down_others_and_a_loss_are_findings() -> None:
     other = {"pid": 7, "command": "train.py", "is_ours": False}
     rows = [_row(float(t), throttle=["heat"] if t > 2 else [], processes=[other]) for t in range(5)]
     rows.append({"kind": "sample", "instant_s": 5.0, "devices": [{"id": "0", "lost": "GPU is lost"}]})
-    rules = {f.rule: f for f in run_rules.check_device(summarize_telemetry(_told(*rows), 0.5, 5.5))}
+    rules = {f.rule: f for f in run_rules.check_device(summarize_telemetry(_make_telemetry(*rows), 0.5, 5.5))}
     assert {name: f.severity for name, f in rules.items()} == {
         "device-lost": "invalid",
         "foreign-process": "suspect",

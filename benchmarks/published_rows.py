@@ -1,4 +1,4 @@
-"""`python benchmarks/published.py ROWS.csv [--fit] [--rows]` compares the cost model with published throughput.
+"""`python benchmarks/published_rows.py ROWS.csv [--fit] [--rows]` compares the cost model with published throughput.
 
 ROWS.csv has the columns that `tunemark predict --rows` reads, and the measurements: `source`, `tokens_per_s_total` or
 `tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes).
