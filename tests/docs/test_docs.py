@@ -61,16 +61,6 @@ def test_names_that_a_page_uses_exist(page: Path) -> None:
             pkgutil.resolve_name(name)
 
 
-def test_the_guide_quotes_the_example_plugin() -> None:
-    folder = _ROOT / "tests/example_plugin/tunemark_example"
-    lines = {line.strip() for path in folder.glob("*.py") for line in path.read_text().splitlines()}
-    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "docs/plugins.md").read_text(), re.DOTALL)
-    assert blocks
-    # Docstrings there explain more than those of the example.
-    quoted = [line.strip() for block in blocks for line in block.splitlines() if '"""' not in line]
-    assert [line for line in quoted if re.search(r"\w", line) and line not in lines] == []
-
-
 def test_what_is_decided_where_contributing_says() -> None:
     rows = re.findall(r"^\| .+\? \| `(.+)` \| `(.+)` \|$", (_ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert len(rows) >= 20
