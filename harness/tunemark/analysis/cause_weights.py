@@ -14,7 +14,7 @@ from tunemark.results.result import Result
 PAGE_FAULT_S = 2.8e-6
 
 CauseKind = Literal["setting", "data", "hardware", "host", "version", "load"]
-CauseWeight = Literal["computed", "bound", "reported", "unknown"]
+CauseWeight = Literal["computed", "bound", "seen elsewhere", "unknown"]
 
 
 class CauseEstimate(NamedTuple):
@@ -116,7 +116,7 @@ _SETTING_WEIGHTS: Mapping[str, Callable[[Result, Result], CauseEstimate]] = {
     "precision": _precision,
     **dict.fromkeys(("batching", "dataset", "data_sha256"), _padding),
     "weights": lambda a, b: CauseEstimate(
-        "reported", 1.0, None, "values of weights change no shape, so the work is the same",
+        "seen elsewhere", 1.0, None, "values of weights change no shape, so the work is the same",
     ),
     "seed": lambda a, b: _padding(a, b) if a.padding_fraction != b.padding_fraction else CauseEstimate(
         "bound", 1.0, None, "another order of the same data: no shape changes",
@@ -176,7 +176,7 @@ def _governor(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
             words = f"it chooses between {low / 1e6:,.0f} and {high / 1e6:,.0f} MHz"
             return CauseEstimate("bound", high / low, None, words)
     words = "MFU of 26.4 and 19.6 % on two hosts that differed in governor, huge pages and IOMMU"
-    return CauseEstimate("reported", 26.4 / 19.6, None, f"{words} (tenstorrent/tt-metal, issue 54627)")
+    return CauseEstimate("seen elsewhere", 26.4 / 19.6, None, f"{words} (tenstorrent/tt-metal, issue 54627)")
 
 
 def _cores(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
@@ -189,7 +189,7 @@ def _cores(a: Result, b: Result, one: Any, other: Any) -> CauseEstimate:
 
 
 def _published(factor: float, words: str) -> Callable[[Result, Result, Any, Any], CauseEstimate]:
-    return lambda a, b, one, other: CauseEstimate("reported", factor, None, words)
+    return lambda a, b, one, other: CauseEstimate("seen elsewhere", factor, None, words)
 
 
 _VERSION_FACTS = ("python version", "torch", "transformers", "code", "interpreter", "host platform")
