@@ -22,10 +22,8 @@ _PEER_GONE = re.compile(
     r"Connection (?:closed|reset) by|Broken pipe|remote process (?:exited|has)|Socket Timeout|"
     r"[Cc]onnection refused|[Cc]onnectFullMesh failed",
 )
-# The elastic agent's report of the rank that failed first.
-_ROOT_CAUSE = re.compile(
-    r"Root Cause \(first observed failure\):.*?rank\s*:\s*(\d+).*?exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)", re.DOTALL
-)
+# The elastic agent's report: an entry for each failed rank; the one that it observed first comes last.
+_AGENT_REPORT_ENTRY = re.compile(r"\brank\s*:\s*(\d+) .*?exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,11 +100,13 @@ def _find_outside_cause(remains: AttemptEvidence, missing: Sequence[int]) -> Att
     if remains.kills > 0:
         kills = f"the kernel's OOM killer killed {remains.kills} processes of this host"
         return AttemptEnd(status="oom", reason="host memory", evidence=f"{kills}; {missing_ends}")
-    cause = _ROOT_CAUSE.search(read_stderr_tail(folder))
-    if cause and int(cause[2]) < 0:
-        name = signal.Signals(-int(cause[2])).name
-        evidence = f"rank {cause[1]} (process {cause[3]}) was ended by {name}; {missing_ends}"
-        return AttemptEnd(status="killed", reason=name, evidence=evidence)
+    # The agent may first observe a rank that failed because it lost its killed peer. SIGTERM is a cause only of the
+    # first: the agent sends it to the others.
+    for place, (rank, code, pid) in enumerate(reversed(_AGENT_REPORT_ENTRY.findall(read_stderr_tail(folder)))):
+        if int(code) < 0 and int(rank) in missing and (place == 0 or int(code) != -signal.SIGTERM):
+            name = signal.Signals(-int(code)).name
+            evidence = f"rank {rank} (process {pid}) was ended by {name}; {missing_ends}"
+            return AttemptEnd(status="killed", reason=name, evidence=evidence)
     left = free_disk_bytes(folder)
     if left is not None and left < _FULL_BYTES:
         evidence = f"{left} bytes are left on the disk of {folder}; {missing_ends}"

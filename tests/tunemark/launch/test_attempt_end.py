@@ -40,6 +40,17 @@ def test_the_rank_that_was_killed_goes_before_what_the_others_say_of_it(tmp_path
     assert "no end record of rank 1" in ended.evidence
 
 
+def test_the_killed_rank_is_named_though_its_peer_was_seen_to_fail_first(tmp_path: Path) -> None:
+    peer = _ROOT.replace("rank: 1", "rank: 0").replace(": 1 (", ": 0 (").replace("-9 (pid: 4711)", "1 (pid: 4710)")
+    killed = _ROOT.replace("Root Cause (first observed failure):", "Failures:")
+    ended = _judge(tmp_path, [_GONE, None], killed + peer)
+    assert (ended.status, ended.reason) == ("killed", "SIGKILL")
+    assert "rank 1 (process 4711)" in ended.evidence
+    # The agent ends the others by SIGTERM: that is no cause.
+    ended = _judge(tmp_path, [_GONE, None], killed.replace("-9 (pid", "-15 (pid") + peer)
+    assert ended.status == "error"
+
+
 def test_a_kill_of_the_kernel_for_memory_is_out_of_memory(tmp_path: Path) -> None:
     assert _judge(tmp_path, [_GONE, None], _ROOT, kills=1).status == "oom"
 
