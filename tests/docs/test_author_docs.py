@@ -103,7 +103,7 @@ def test_the_tutorials_commands_lead_to_a_passing_kit(environment: dict[str, str
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    assert "my-model: 22 passed, 0 failed, 0 skipped" in done.stdout
+    assert "my-model: 23 passed, 0 failed, 0 skipped" in done.stdout
     # The table that the guide quotes, its figures among it.
     (quoted,) = re.findall(r"^    (\| parameters .*)$", guide, re.MULTILINE)
     assert quoted in done.stdout
