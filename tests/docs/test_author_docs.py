@@ -109,4 +109,4 @@ def test_the_tutorials_commands_lead_to_a_passing_kit(environment: dict[str, str
     assert quoted in done.stdout
     assert "as it should be: exit code 1" in done.stdout
     assert "my-model: 5 passed, 0 failed, 0 skipped" in done.stdout
-    assert "22 passed" in done.stdout.splitlines()[-1], said
+    assert "23 passed" in done.stdout.splitlines()[-1], said
