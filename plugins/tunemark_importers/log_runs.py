@@ -7,12 +7,23 @@ resumed run.
 
 from __future__ import annotations
 
+import array
 import math
+import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tunemark.plugin.claims import Claim, ClaimScope, CountedTokens, LoggedStep, LoggedSteps, LogLine
+from tunemark.plugin.claims import (
+    Claim,
+    ClaimScope,
+    CountedTokens,
+    FigureQuantity,
+    LoggedStep,
+    LoggedSteps,
+    LogLine,
+    NamedFigure,
+)
 from tunemark_importers.json_documents import pop_layout
 from tunemark_importers.line_prefixes import Prefix
 
@@ -24,7 +35,35 @@ _MAX_RUNS = 64
 _MAX_NOTES = 100
 _MAX_RANKS = 4096
 _MAX_FACTS = 1000
+_MAX_FIGURES = 64
+# Of the values of one name, so many are kept; then every second is dropped, as of the steps.
+_KEPT_VALUES = 20_000
 _DAY_S = 86400.0
+
+
+class _FigureValues:
+    """The values of one name in a run, in bounded memory."""
+
+    def __init__(self, figure: NamedFigure) -> None:
+        self.figure = figure
+        self._values = array.array("d")
+        self._stride = 1
+        self._seen = 0
+
+    def add(self, value: float) -> None:
+        if self._seen % self._stride == 0:
+            self._values.append(value)
+            if len(self._values) > _KEPT_VALUES:
+                self._values = self._values[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def summary(self) -> NamedFigure:
+        """The figure with the median of its values, the first left out where there are more, as of every rate."""
+        values = self._values[1:] if len(self._values) > 1 else self._values
+        return replace(
+            self.figure, value=statistics.median(values), lowest=min(values), highest=max(values), lines=self._seen
+        )
 
 
 @dataclass(slots=True)
@@ -33,6 +72,7 @@ class _LogRun:
     facts: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    figures: dict[tuple[str, FigureQuantity], _FigureValues] = field(default_factory=dict)
     rank: str | None = None
     others: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
@@ -138,6 +178,18 @@ class LogRuns:
         elif len(self._header) < _MAX_FACTS:
             self._header.setdefault((name, repr(value)), (name, value, words, line, differing))
 
+    def add_figure(self, figure: NamedFigure) -> None:
+        """Add a value that one line prints beside the claimed rate; values of one name and quantity make one figure of
+        the run. Values that are nan or infinite are left out."""
+        if not math.isfinite(figure.value):
+            return
+        run = self._current()
+        key = (figure.name, figure.quantity)
+        if key not in run.figures and len(run.figures) < _MAX_FIGURES:
+            run.figures[key] = _FigureValues(figure)
+        if key in run.figures:
+            run.figures[key].add(figure.value)
+
     def note(self, text: str, *, final: bool = False) -> None:
         """Add a note to the run that a fact added here would belong to."""
         if final:
@@ -228,6 +280,7 @@ class LogRuns:
             id="",
             source="",
             steps=run.steps,
+            figures=tuple(values.summary() for values in run.figures.values()),
             layout=layout,
             origin=run.origin,
             notes=tuple(notes),

@@ -14,9 +14,12 @@ from typing import Literal, NamedTuple, Protocol
 from tunemark.plugin.descriptors import Architecture
 
 CountedTokens = Literal["slots", "content", "trained"]
-ClaimScope = Literal["job", "device"]
+ClaimScope = Literal["job", "device", "unknown"]
+"""Of what a rate is. 'unknown': the name does not say it, so the count and the other figures have to."""
+FigureQuantity = Literal["tokens_per_s", "samples_per_s", "steps_per_s", "step_time_s", "tflops", "mfu", "memory_bytes"]
+EventKind = Literal["out-of-memory", "communication", "killed", "error"]
 
-# Whenever a log has more steps than this, every second one is dropped. A step is 13 columns of 8 bytes.
+# Whenever a log has more steps than this, every second one is dropped. A step is 16 columns of 8 bytes.
 _KEPT_STEPS = 200_000
 
 
@@ -24,9 +27,10 @@ class LoggedStep(NamedTuple):
     """One log line about steps, with the figures printed there.
 
     line: line number in the file, from 1. number: optimizer steps done when it was printed. epoch: passes over the
-    data. duration_s: stated seconds for `duration_steps` steps. tokens_per_s, samples_per_s: in the claim's scope.
-    tokens: cumulative, whole job. stamp_s: the line's own time stamp, seconds on the writer's calendar. arrived_s: when
-    the line was read, on this process's monotonic clock. mfu, tflops: per device.
+    data. duration_s: stated seconds for `duration_steps` steps. tokens_per_s: in the claim's scope; samples_per_s: in
+    its samples_scope. tokens, samples: counted since the start, whole job; step_tokens: of this step, whole job. mfu,
+    tflops: per device. gradient_norm: as printed, nan included. stamp_s: the line's own time stamp, seconds on the
+    writer's calendar. arrived_s: when the line was read, on this process's monotonic clock.
     """
 
     line: int
@@ -42,6 +46,9 @@ class LoggedStep(NamedTuple):
     epoch: float | None = None
     stamp_s: float | None = None
     arrived_s: float | None = None
+    samples: float | None = None
+    step_tokens: float | None = None
+    gradient_norm: float | None = None
 
 
 class LoggedSteps:
@@ -85,6 +92,36 @@ def _is_unknown(value: float) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NamedFigure:
+    """A figure that is printed beside the claimed rate, under a name of its own.
+
+    name, unit: as printed. value: the median of its lines, in tokens, sequences or steps per second, seconds, TFLOP/s,
+    a fraction, or bytes, as `quantity` says; lowest, highest: of the same lines. counts: which tokens, None where the
+    tool does not define it. is_training: False for generation, evaluation and the like. place: of the first line.
+    """
+
+    name: str
+    quantity: FigureQuantity
+    value: float
+    unit: str = ""
+    scope: ClaimScope = "unknown"
+    counts: CountedTokens | None = None
+    lines: int = 1
+    lowest: float | None = None
+    highest: float | None = None
+    is_training: bool = True
+    place: str = ""
+
+
+class LogEvent(NamedTuple):
+    """A line that says that something went wrong. line: number in the file, from 1."""
+
+    line: int
+    kind: EventKind
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedLayout:
     """Parallel degrees and batch as stated. micro_batch: sequences per forward pass and data-parallel rank."""
 
@@ -110,7 +147,9 @@ class Claim:
     the chip's name as stated; count: packages as they are sold. method: 'full', 'lora' or what is stated.
     tokens_per_s: whole job; tokens_per_s_per_device: per device as the source defines it. step_time_s: mean, as stated.
     train_s: stated duration of the whole training; steps_total: planned, steps_done: stated as done;
-    tokens_total: stated tokens of the whole training; samples_per_s: sequences, whole job.
+    tokens_total: stated tokens of the whole training; samples_per_s: sequences, whole job. scope: of the rates in
+    `steps`, samples_scope: of their sequences per second. rate_name: the printed name of the rate that is claimed;
+    figures: what is printed beside it under other names. events: failures that the log tells of.
     origin: by field name, the text and the place it was read from. notes: what an importer could not use.
     """
 
@@ -120,6 +159,8 @@ class Claim:
     meaning: str = ""
     counts: CountedTokens | None = None
     scope: ClaimScope = "job"
+    samples_scope: ClaimScope = "job"
+    rate_name: str | None = None
     model: str | None = None
     architecture: Architecture | None = None
     parameters: float | None = None
@@ -143,6 +184,8 @@ class Claim:
     tokens_total: float | None = None
     padding_fraction: float | None = None
     steps: LoggedSteps = field(default_factory=LoggedSteps)
+    figures: tuple[NamedFigure, ...] = ()
+    events: tuple[LogEvent, ...] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from tunemark.plugin.claims import Claim
+from tunemark.plugin.claims import Claim, LoggedStep, LogLine, NamedFigure
+from tunemark_importers.line_prefixes import Prefix
+from tunemark_importers.log_runs import LogRuns
 
 ClaimsOf = Callable[[str, str], Sequence[Claim]]
 
@@ -62,3 +64,16 @@ def test_many_runs_and_ranks_stay_bounded(claims_of: ClaimsOf) -> None:
     claims = claims_of("torchtitan", text)
     assert len(claims) == 64
     assert "408 step lines of runs beyond the first 64 are left out" in claims[-1].notes
+
+
+def test_figures_of_one_name_make_one_median_without_the_first_and_never_mix() -> None:
+    runs = LogRuns(tool="any", meaning="", counts=None, scope="job")
+    for number, (job, device) in enumerate([(1.0, 9.0), (80.0, 10.0), (90.0, float("nan")), (100.0, 12.0)], 1):
+        runs.add(Prefix(""), LogLine(number, ""), LoggedStep(number, number=number, tokens_per_s=job))
+        for name, value in (("tokens/s", job), ("tokens/s/device", device)):
+            runs.add_figure(NamedFigure(name=name, quantity="tokens_per_s", value=value))
+    (claim,) = runs.claims()
+    job_figure, device_figure = claim.figures
+    assert (job_figure.value, job_figure.lowest, job_figure.highest, job_figure.lines) == (90.0, 80.0, 100.0, 4)
+    # The value that is not a number is left out.
+    assert (device_figure.name, device_figure.value, device_figure.lines) == ("tokens/s/device", 11.0, 3)
