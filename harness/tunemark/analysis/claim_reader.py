@@ -5,14 +5,20 @@ No line raises an error: lines that are not understood are counted and shown. Me
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import itertools
+import lzma
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from tunemark.analysis.log_readers import LogReading
 from tunemark.errors import BadData
 from tunemark.plugin.catalog import load_object
-from tunemark.plugin.claims import Claim, LogLine, LogReader
+from tunemark.plugin.claims import Claim, LogLine
 from tunemark.plugin.descriptors import Importer
 
 HEAD_BYTES = 1 << 16
@@ -20,6 +26,8 @@ HEAD_BYTES = 1 << 16
 DOCUMENT_BYTES = 1 << 26
 # No log has longer lines; they are split, so that memory is bounded for a file without line ends.
 _LINE_CHARACTERS = 1 << 20
+# Packed bytes are unpacked in pieces of so many: a file made to be small when packed may be 20,000 times as large.
+_PACKED_BYTES = 1 << 11
 # With more than this share of control characters (except tabs) in its head, a file is not text.
 _MAX_CONTROL_SHARE = 0.05
 
@@ -57,6 +65,20 @@ TimedChunk = tuple[bytes, float | None]
 """Bytes, and their arrival on a monotonic clock (None if they were already there)."""
 
 
+class _Decompressor(Protocol):
+    """What zlib, bz2 and lzma have in common."""
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+# By the bytes that a compressed file begins with: gzip (RFC 1952), bzip2, xz.
+_DECOMPRESSORS: Mapping[bytes, Callable[[], _Decompressor]] = {
+    b"\x1f\x8b": lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\x00": lzma.LZMADecompressor,
+}
+
+
 def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: Sequence[Importer]) -> ParsedSource:
     """Read one source to its end.
 
@@ -64,7 +86,7 @@ def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: S
     binary, or a document that is broken or too long.
     """
     importers = sorted(importers, key=lambda importer: -importer.priority)
-    stream = iter(chunks)
+    stream = _decompress(iter(chunks))
     head: list[TimedChunk] = []
     for chunk in stream:
         head.append(chunk)
@@ -72,18 +94,26 @@ def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: S
         if chunk[1] is not None or sum(len(data) for data, _ in head) >= HEAD_BYTES:
             break
     opening = b"".join(data for data, _ in head)[:HEAD_BYTES]
+    content_chunks = itertools.chain(head, stream)
+    for importer in importers:
+        if importer.is_binary and importer.document and load_object(str(importer.is_document))(opening):
+            found = tuple(load_object(importer.document)(id, source, bytes(_read_whole(content_chunks, source))))
+            return ParsedSource(
+                source=source, claims=found, importer=importer.name, lines=0, understood=0, unknown=None
+            )
     encoding = next((name for bom, name in _BOMS if opening.startswith(bom)), "utf-8")
     text = opening.decode(encoding, "replace").lstrip("\ufeff")
     if text and len(_CONTROLS.findall(_ESCAPES.sub("", text).replace("\r", ""))) > _MAX_CONTROL_SHARE * len(text):
         raise BadData(
             what=f"{source} is no text",
             why=f"its first {len(opening):,} bytes are full of control characters",
-            next="give the log or the table itself, unpacked",
+            next="give the log or the table itself; gzip, bzip2 and xz are unpacked here",
         )
-    content_chunks = _chain(head, stream)
     for importer in importers:
-        if importer.document and importer.is_document and load_object(importer.is_document)(text):
-            content = _read_document(content_chunks, source, encoding)
+        if importer.is_binary or not importer.document or not importer.is_document:
+            continue
+        if load_object(importer.is_document)(text):
+            content = _read_whole(content_chunks, source).decode(encoding, "replace").lstrip("\ufeff")
             found = tuple(load_object(importer.document)(id, source, content))
             return ParsedSource(
                 source=source, claims=found, importer=importer.name, lines=0, understood=0, unknown=None
@@ -94,22 +124,15 @@ def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: S
 def _read_log(
     chunks: Iterable[TimedChunk], id: str, source: str, encoding: str, importers: Sequence[Importer]
 ) -> ParsedSource:
-    readers: list[tuple[str, LogReader]] = [(i.name, load_object(i.log)()) for i in importers if i.log]
-    count = understood = 0
-    unknown: tuple[int, str] | None = None
+    reading = LogReading(importers)
     for line in decode_lines(chunks, encoding):
-        if not line.text.strip():
-            continue
-        count += 1
-        for at, (_, reader) in enumerate(readers):
-            if reader.read(line):
-                understood += 1
-                # The next line is likely of the same tool.
-                readers.insert(0, readers.pop(at))
-                break
-        else:
-            unknown = unknown or (line.number, line.text)
-    claims = [(name, claim) for name, reader in readers for claim in reader.claims()]
+        if line.text.strip():
+            reading.read(line)
+    return _parsed_log(reading, id, source)
+
+
+def _parsed_log(reading: LogReading, id: str, source: str) -> ParsedSource:
+    claims, understood, unknown = reading.claims()
     several = len(claims) > 1
     named = tuple(
         replace(claim, id=claim.id or (f"{id}#{number}" if several else id), source=claim.source or source)
@@ -117,7 +140,7 @@ def _read_log(
     )
     names = sorted({name for name, _ in claims})
     return ParsedSource(
-        source=source, claims=named, importer=", ".join(names) or None, lines=count, understood=understood,
+        source=source, claims=named, importer=", ".join(names) or None, lines=reading.lines, understood=understood,
         unknown=unknown,
     )  # fmt: skip
 
@@ -151,12 +174,36 @@ def _strip_controls(text: str) -> str:
     return _CONTROLS.sub("", _ESCAPES.sub("", text)).rstrip("\n").lstrip("\ufeff")
 
 
-def _chain(head: Sequence[TimedChunk], rest: Iterator[TimedChunk]) -> Iterator[TimedChunk]:
-    yield from head
-    yield from rest
+def _decompress(chunks: Iterator[TimedChunk]) -> Iterator[TimedChunk]:
+    """The chunks, unpacked if the file is compressed as a whole. A damaged or truncated rest is left out."""
+    first = next(chunks, None)
+    if first is None:
+        return
+    make = next((make for magic, make in _DECOMPRESSORS.items() if first[0].startswith(magic)), None)
+    if make is None:
+        yield first
+        yield from chunks
+        return
+    unpack, is_started = make(), False
+    pieces = (
+        (data[at : at + _PACKED_BYTES], arrived_s)
+        for data, arrived_s in itertools.chain([first], chunks)
+        for at in range(0, len(data), _PACKED_BYTES)
+    )
+    for data, arrived_s in pieces:
+        try:
+            unpacked = unpack.decompress(data)
+        except (zlib.error, OSError, EOFError, lzma.LZMAError):
+            if not is_started:
+                # It only begins like a compressed file: what it is instead is for the reader to say.
+                yield data, arrived_s
+            return
+        is_started = is_started or bool(unpacked)
+        if unpacked:
+            yield unpacked, arrived_s
 
 
-def _read_document(chunks: Iterable[TimedChunk], source: str, encoding: str) -> str:
+def _read_whole(chunks: Iterable[TimedChunk], source: str) -> bytearray:
     content = bytearray()
     for data, _ in chunks:
         content += data
@@ -166,4 +213,4 @@ def _read_document(chunks: Iterable[TimedChunk], source: str, encoding: str) -> 
                 why="a document of this kind is held in memory as a whole",
                 next="split it, or give the program's log instead, which may have any length",
             )
-    return content.decode(encoding, "replace").lstrip("\ufeff")
+    return content

@@ -415,8 +415,9 @@ class Importer:
     log: "module:callable" () -> `LogReader`, for output that is read line by line, or None.
     document: "module:callable" (id, source, text) -> Sequence[Claim], for a file that is read as a whole, or None; it
     raises `BadData` where the text has its format but is broken. is_document: "module:callable" (head) -> bool, called
-    with the file's first 64 KiB. meaning: what the tool's figure counts, in a sentence. priority: the importer that is
-    asked first has the highest; one that reads lines of any program has less than 0.
+    with the file's first 64 KiB. is_binary: whether both get bytes instead of text. meaning: what the tool's figure
+    counts, in a sentence. priority: the importer that is asked first has the highest; one that reads lines of any
+    program has less than 0.
     """
 
     name: str
@@ -426,6 +427,7 @@ class Importer:
     is_document: str | None = None
     description: str = ""
     priority: int = 0
+    is_binary: bool = False
 
     def __post_init__(self) -> None:
         if (self.log is None) == (self.document is None) or (self.document is None) != (self.is_document is None):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -92,6 +96,74 @@ def test_a_document_is_recognised_by_its_content() -> None:
 def test_a_binary_file_is_refused(content: bytes) -> None:
     with pytest.raises(BadData, match="is no text"):
         read_claims([(content, None)], "a", "a", [_LOG])
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_log_is_read_as_what_is_in_it(pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(b"rate 1\n" * 1000)
+    for size in (7, len(packed)):
+        (claim,) = read_claims(_chunks(packed, size), "a.gz", "a.gz", [_LOG]).claims
+        assert len(claim.steps) == 1000
+    # The last bytes of a log that is still being written, or was cut off, are missing: what can be read is.
+    cut = pack(b"".join(b"rate %d\n" % (n * 7919 % 10007) for n in range(200_000)))
+    found = read_claims(_chunks(cut[: len(cut) // 2], 1 << 16), "a.gz", "a.gz", [_LOG])
+    assert 1000 < found.understood < 199_000
+
+
+def is_binary_document(head: bytes) -> bool:
+    return head.startswith(b"\x00\x01")
+
+
+def binary_document(id: str, source: str, content: bytes) -> list[Claim]:
+    return [Claim(id=id, source=source, tool="bytes", tokens_per_s=float(len(content)))]
+
+
+def test_an_importer_of_a_binary_format_gets_its_bytes() -> None:
+    binary = Importer(
+        name="bytes", meaning="made up", document=f"{__name__}:binary_document", is_binary=True,
+        is_document=f"{__name__}:is_binary_document",
+    )  # fmt: skip
+    found = read_claims(_chunks(b"\x00\x01" * 50, 9), "a", "a", [_LOG, binary, _DOCUMENT])
+    assert (found.importer, found.claims[0].tokens_per_s) == ("bytes", 100.0)
+
+
+class LossReader(RateReader):
+    """Recognizes the same lines as `RateReader`, and finds no figure in them."""
+
+    def read(self, line: LogLine) -> bool:
+        if not line.text.startswith("rate"):
+            return False
+        self.steps.add(LoggedStep(line.number, loss=1.0))
+        return True
+
+
+def test_a_reader_without_a_figure_does_not_keep_the_lines_from_others() -> None:
+    vague = Importer(name="vague", meaning="made up", log=f"{__name__}:LossReader", priority=5)
+    found = read_claims([(b"rate 1\nrate 2\n", None)], "a", "a", [vague, _LOG])
+    assert (found.importer, found.understood) == ("rates", 2)
+    # Alone it is kept: its losses say what the log lacks.
+    assert read_claims([(b"rate 1\n", None)], "a", "a", [vague]).importer == "vague"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "out-of-memory"),
+        ("[rank3]:[E1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", "communication"),
+        ("slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", "killed"),
+        ("RuntimeError: it did not work", "error"),
+        ("error 0.01, timeout 30 s, memory 12 GB", None),
+    ],
+)
+def test_failures_that_a_log_tells_of_are_kept(text: str, kind: str | None) -> None:
+    (claim,) = read_claims([(b"rate 1\n" + text.encode() + b"\n", None)], "a", "a", [_LOG]).claims
+    assert [(event.line, event.kind) for event in claim.events] == ([(2, kind)] if kind else [])
+
+
+def test_a_log_of_many_lines_of_one_kind_is_read_to_its_end() -> None:
+    # Readers that rejected a kind of line are asked less often; one that begins late still reads all.
+    found = read_claims([(b"noise 12\n" * 500 + b"rate 3\n" * 500, None)], "a", "a", [_LOG, _DOCUMENT])
+    assert (found.lines, found.understood) == (1000, 500)
 
 
 def test_nothing_at_all_is_no_claim() -> None:

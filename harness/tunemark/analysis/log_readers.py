@@ -1,0 +1,176 @@
+"""Offers each line of a log to the readers of all importers, and decides at the end whose reading counts.
+
+A reader has understood a log only if a figure came out of it. So lines that several recognize belong to the one that
+found a rate in them, else to the one that found a time; a reader of any program's lines comes last.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from tunemark.plugin.catalog import load_object
+from tunemark.plugin.claims import Claim, EventKind, LogEvent, LogLine, LogReader
+from tunemark.plugin.descriptors import Importer
+
+# A reader that has understood nothing so far is no longer asked about lines that it has rejected so often, digits
+# aside: most lines of a long log are of few kinds, and most readers are of other programs.
+_REJECTIONS = 50
+_MAX_SHAPES = 4096
+_SHAPE_CHARACTERS = 200
+_MAX_EVENTS = 50
+_DIGITS = re.compile(r"[0-9]+")
+
+_FAILURES: Sequence[tuple[EventKind, re.Pattern[str]]] = (
+    ("out-of-memory", re.compile(r"out of memory|OutOfMemory|RESOURCE_EXHAUSTED|\boom-kill|\bOOM[- ]?[Kk]ill", re.I)),
+    (
+        "communication",
+        re.compile(
+            r"Watchdog caught collective|collective operation timeout|(?:NCCL|RCCL|HCCL|oneCCL|gloo)\b[^|]*"
+            r"\b(?:error|timeout|timed out|abort)|ncclSystemError|ncclUnhandledCudaError|ncclRemoteError"
+            r"|DistBackendError|Connection reset by peer",
+            re.I,
+        ),
+    ),
+    (
+        "killed",
+        re.compile(
+            r"DUE TO (?:TIME LIMIT|PREEMPTION)|\bCANCELLED AT\b|\bSIGKILL\b|\bSIGTERM\b|\bSignal (?:9|15)\b"
+            r"|exitcode\s*:\s*-9|^Killed$|\bKilled\s+python"
+        ),
+    ),
+    (
+        "error",
+        re.compile(
+            r"^(?:\[rank[0-9]+\]:\s*)?Traceback \(most recent call last\)|CUDA error:|Segmentation fault"
+            r"|^(?:\w+\.)*\w*Error:"
+        ),
+    ),
+)  # fmt: skip
+# Every line of a failure contains one of these; testing for them is cheap.
+_FAILURE_MARKS = (
+    "emory", "MEMORY", "OOM", "oom", "XHAUSTED", "imeout", "timed out", "rror", "ERROR", "bort", "SIG", "Signal",
+    "Killed", "CANCELLED", "DUE TO", "Traceback", "exitcode", "fault", "reset by peer", "atchdog",
+)  # fmt: skip
+
+
+class _Grade(IntEnum):
+    """What came out of a reading, from which a rate can be derived, at best."""
+
+    NOTHING = 0
+    CLOCK = 1
+    TIME = 2
+    RATE = 3
+
+
+@dataclass(slots=True)
+class _AskedReader:
+    importer: Importer
+    reader: LogReader
+    lines: int = 0
+
+
+class LogReading:
+    """The reading of one log. importers: those that read logs, asked by their priority."""
+
+    def __init__(self, importers: Sequence[Importer]) -> None:
+        self._readers = [_AskedReader(i, load_object(i.log)()) for i in importers if i.log]
+        # By the digits-free shape of a line: how often it came, and who is still asked about it.
+        self._shapes: dict[str, tuple[int, Sequence[int]]] = {}
+        # By the set of readers that understood a line, as bits: how many lines, and the first of them.
+        self._counts: dict[int, int] = defaultdict(int)
+        self._firsts: dict[int, tuple[int, str]] = {}
+        self._events: list[LogEvent] = []
+        self.lines = 0
+
+    def read(self, line: LogLine) -> None:
+        """Offer a line that is not blank to the readers."""
+        self.lines += 1
+        self._note_failure(line)
+        shape = _DIGITS.sub("0", line.text[:_SHAPE_CHARACTERS])
+        count, asked = self._shapes.get(shape, (0, range(len(self._readers))))
+        taken = 0
+        for at in asked:
+            one = self._readers[at]
+            if one.reader.read(line):
+                if not one.lines:
+                    # Whoever has begun to understand is asked about all lines.
+                    self._shapes.clear()
+                one.lines += 1
+                taken |= 1 << at
+        if count == _REJECTIONS:
+            asked = tuple(at for at in asked if self._readers[at].lines)
+        if len(self._shapes) >= _MAX_SHAPES:
+            self._shapes.clear()
+        self._shapes[shape] = (count + 1, asked)
+        self._counts[taken] += 1
+        if taken not in self._firsts:
+            self._firsts[taken] = (line.number, line.text)
+
+    def claims(self) -> tuple[list[tuple[str, Claim]], int, tuple[int, str] | None]:
+        """The claims so far with their importers' names; how many lines these understood; the first one that they did
+        not understand."""
+        chosen = self._choose()
+        bits = sum(1 << at for at, _ in chosen)
+        understood = sum(count for taken, count in self._counts.items() if taken & bits)
+        unknown = min((first for taken, first in self._firsts.items() if not taken & bits), default=None)
+        named = [(self._readers[at].importer.name, claim) for at, claims in chosen for claim in claims]
+        return self._add_events(named), understood, unknown
+
+    def _choose(self) -> list[tuple[int, Sequence[Claim]]]:
+        """The readers whose claims count, in the order of `_readers`."""
+        graded = []
+        for at, one in enumerate(self._readers):
+            claims = one.reader.claims() if one.lines else ()
+            if claims:
+                grade = max(_grade(claim) for claim in claims)
+                order = (grade >= _Grade.TIME, one.importer.priority, grade, one.lines)
+                graded.append((order, grade, at, claims))
+        graded.sort(key=lambda found: found[0], reverse=True)
+        chosen: list[tuple[int, Sequence[Claim]]] = []
+        bits = 0
+        for _, grade, at, claims in graded:
+            shared = sum(count for taken, count in self._counts.items() if taken >> at & 1 and taken & bits)
+            if chosen and (grade < _Grade.TIME or 2 * shared > self._readers[at].lines):
+                continue
+            chosen.append((at, claims))
+            bits |= 1 << at
+        return sorted(chosen, key=lambda found: found[0])
+
+    def _note_failure(self, line: LogLine) -> None:
+        if len(self._events) < _MAX_EVENTS and any(mark in line.text for mark in _FAILURE_MARKS):
+            text = line.text[:1000]
+            for kind, pattern in _FAILURES:
+                if pattern.search(text):
+                    self._events.append(LogEvent(line.number, kind, text.strip()[:200]))
+                    break
+
+    def _add_events(self, named: Sequence[tuple[str, Claim]]) -> list[tuple[str, Claim]]:
+        """Each failure belongs to the run whose steps stand last before it."""
+        begins = [next(iter(claim.steps)).line if len(claim.steps) else 0 for _, claim in named]
+        found: dict[int, list[LogEvent]] = defaultdict(list)
+        for event in self._events:
+            before = [at for at, line in enumerate(begins) if line <= event.line]
+            if named:
+                found[max(before, key=lambda at: begins[at]) if before else 0].append(event)
+        return [(name, replace(claim, events=tuple(found[at]))) for at, (name, claim) in enumerate(named)]
+
+
+def _grade(claim: Claim) -> _Grade:
+    def any_step(tell: Callable[[object], object], fields: Iterable[str]) -> bool:
+        return any(tell(getattr(step, field)) for step in claim.steps for field in fields)
+
+    def is_figure(value: object) -> bool:
+        return isinstance(value, float) and math.isfinite(value)
+
+    if claim.tokens_per_s or claim.tokens_per_s_per_device or any_step(is_figure, ("tokens_per_s",)):
+        return _Grade.RATE
+    stated = (claim.samples_per_s, claim.step_time_s, claim.tflops_per_device, claim.mfu, claim.train_s)
+    if any(stated) or any_step(is_figure, ("samples_per_s", "duration_s", "tflops", "mfu")):
+        return _Grade.TIME
+    stamps = {value for step in claim.steps if (value := step.stamp_s or step.arrived_s) is not None}
+    return _Grade.CLOCK if len(stamps) > 1 else _Grade.NOTHING
