@@ -25,9 +25,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunemark.errors import TunemarkError
-from tunemark.physics import find_chip, train_flops_per_token
+from tunemark.physics import train_flops_per_token
 from tunemark.predict import DeviceFacts
-from tunemark.predict.chip_facts import rated_power
+from tunemark.predict.chip_facts import find_any_chip, rated_power
 from tunemark.predict.cost_model import LOW_PRECISIONS, predict_step_seconds
 from tunemark.predict.efficiency_constants import CONSTANTS, constant_values, find_class_efficiency
 from tunemark.predict.published_rows import (
@@ -35,8 +35,8 @@ from tunemark.predict.published_rows import (
     UnconvertibleRow,
     convert_row,
     format_layout,
-    read_published_rows,
 )
+from tunemark.predict.row_cells import read_published_rows
 
 # Standard deviation of one row's unexplained error, in the logarithm of the step time.
 _ROW_SIGMA = 0.10
@@ -80,11 +80,13 @@ class Measured:
 def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, DeviceFacts]) -> float:
     """The predicted step time. kinds: a cache of devices with these constants, by name."""
     name = one.step.device.name
-    if name not in kinds:
-        kinds[name] = replace(
-            one.step.device, efficiency=find_class_efficiency(name, rated_power(find_chip(name)), constants).efficiency
+    key = name, one.step.device.node, one.step.device.inter_bytes_per_s
+    if key not in kinds:
+        kinds[key] = replace(
+            one.step.device,
+            efficiency=find_class_efficiency(name, rated_power(find_any_chip(name)[0]), constants).efficiency,
         )
-    return predict_step_seconds(one.step.work, one.step.layout, kinds[name]).total
+    return predict_step_seconds(one.step.work, one.step.layout, kinds[key]).total
 
 
 def errors(rows: Sequence[Measured], constants: Mapping[str, float]) -> np.ndarray:

@@ -138,7 +138,11 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     "experiment/settings.py": {"mistral-tiny", "python-stdlib"},
     "experiment/planning.py": {"cuda", "cpu"},
     # Columns and degrees of published tables, whose names are not ours.
-    "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp"},
+    "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp", "megatron"},
+    "predict/row_model.py": {"megatron"},
+    "predict/software_stacks.py": {"megatron", "huggingface"},
+    "predict/row_cells.py": {"fsdp", "tp", "pp"},
+    "predict/row_layout.py": {"ddp", "fsdp", "tp", "pp"},
     "analysis/claim_rules.py": {"tp", "pp"},
     # What probes are planned with, and what a plugin's parts are tested together with.
     "runner/calibration.py": {"llama-2-7b", "synthetic"},

@@ -48,7 +48,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _predict_rows(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.predict.published_rows import convert_row, read_published_rows
+    from tunemark.predict.published_rows import convert_row
+    from tunemark.predict.row_cells import read_published_rows
 
     given = [s.flag for s in SETTINGS if s.name != "json" and getattr(args, s.name) is not None]
     if args.experiment is not None or given:

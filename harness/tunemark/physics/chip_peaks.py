@@ -59,7 +59,7 @@ def explain_missing_peak(chip: str, precision: str) -> str:
     """Why `find_peak` returns None, in a sentence; empty where it does not."""
     found, name = _find(chip), parse_precision(precision)
     if found is None:
-        reason = _unconfirmed().get(_key(chip))
+        reason = _unconfirmed().get(make_chip_key(chip))
         if reason is not None:
             return f"the peak of {chip!r} is not confirmed: {reason}"
         near = difflib.get_close_matches(chip, _names(), n=1)
@@ -78,7 +78,9 @@ def find_chip(name: str) -> Chip:
     if found is None:
         raise UnknownName(
             what=f"no chip named {name!r}",
-            why=_unconfirmed().get(_key(name), "the table of peaks only has chips that a vendor's page confirms"),
+            why=_unconfirmed().get(
+                make_chip_key(name), "the table of peaks only has chips that a vendor's page confirms"
+            ),
             next=did_you_mean(name, _names()),
         )
     return found
@@ -110,7 +112,7 @@ _NOISE = frozenset(
 )  # fmt: skip
 
 
-def _key(name: str) -> frozenset[str]:
+def make_chip_key(name: str) -> frozenset[str]:
     """The distinguishing words of a name, in any order: "NVIDIA A100-SXM4-80GB" and "A100 80 GB SXM" are equal."""
     spaced = re.sub(r"\b(rtx|tpu|gaudi)(?=[\dv])", r"\1 ", re.sub(r"(\d+)\s*(?:gb|gib|g)\b", r"\1gb", name.lower()))
     words = re.findall(r"[a-z0-9.]+", spaced)
@@ -122,12 +124,12 @@ def _table() -> Mapping[frozenset[str], Chip]:
     table = {}
     for chip in read_chip_table()[0]:
         for name in (chip.name, *chip.aliases):
-            table[_key(name)] = chip
+            table[make_chip_key(name)] = chip
             if chip.dies > 1:
                 for word in _DIES:
-                    table[_key(f"{name} {word}")] = _die(chip)
+                    table[make_chip_key(f"{name} {word}")] = _die(chip)
     # torch's name for one die of either chip.
-    table[_key("AMD Instinct MI250X / MI250")] = table[_key("MI250X GCD")]
+    table[make_chip_key("AMD Instinct MI250X / MI250")] = table[make_chip_key("MI250X GCD")]
     return table
 
 
@@ -160,7 +162,7 @@ _OPTIONAL_WORDS = frozenset(
 
 
 def _find(name: str) -> Chip | None:
-    words = _key(name)
+    words = make_chip_key(name)
     return _table().get(words) or _table().get(words - _OPTIONAL_WORDS)
 
 
@@ -170,4 +172,4 @@ def _names() -> list[str]:
 
 @functools.cache
 def _unconfirmed() -> Mapping[frozenset[str], str]:
-    return {_key(name): reason for name, reason in read_chip_table()[1].items()}
+    return {make_chip_key(name): reason for name, reason in read_chip_table()[1].items()}

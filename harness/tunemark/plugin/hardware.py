@@ -20,6 +20,10 @@ class Efficiency:
     that joins both times, 1 where it does not (a CPU does both). tensor_hidden, data_hidden: largest share of a
     collective that overlap hides. straggle: share added to a step for every doubling of nodes. step_s: seconds once a
     step. cast: time of casts to 8 or 4 bits over that of their traffic. optimizer: the same for an optimizer step.
+    dispatch_bytes: moved in a forward pass per value of a token that is routed to an expert; expert_hidden: share of
+    such tokens' journeys that overlap hides. expand_bytes: moved per frozen weight of few bits that is expanded.
+    eager_launches: operations of transformers' modules over those of plain torch modules. hook_launches: operations for
+    one parameter when a sharding engine in Python handles it.
     """
 
     gemm: Mapping[str, float] = field(default_factory=dict)
@@ -37,6 +41,11 @@ class Efficiency:
     step_s: float = 3e-3
     cast: float = 1.0
     optimizer: float = 1.0
+    dispatch_bytes: float = 8.0
+    expert_hidden: float = 0.3
+    expand_bytes: float = 8.0
+    eager_launches: float = 1.2
+    hook_launches: float = 12.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +55,11 @@ class DeviceFacts:
     kind: chip class whose efficiency is used. peak_flops: FLOP/s, dense, by precision. node: devices joined by the fast
     links. intra_bytes_per_s, inter_bytes_per_s: of one device in one direction, within and between nodes. units:
     multiprocessors that share the tiles of a matrix product, 0 if unknown. host_bytes_per_s: to host memory, and the
-    same back, where faster than a bus, else 0. intra_s, inter_s: latency of one message. residual, memory_residual:
+    same back, where faster than a bus, else 0. intra_s, inter_s: latency of one message; ring_s: of a
+    ring's way through one node to the next. residual, memory_residual:
     standard deviation of the logarithm of predicted time and memory. assumptions: sentences on what no source states.
+    bus_bytes_per_s: to host memory in any case. is_network_known: its links between nodes are a machine's own, not the
+    vendor's reference. is_chip_assumed: no vendor's page confirms the chip's figures.
     workspace_bytes: memory that the runtime takes besides tensors. shares_memory: all ranks use one memory, so that a
     larger size has no more of it.
     """
@@ -64,6 +76,7 @@ class DeviceFacts:
     host_bytes_per_s: float = 0.0
     intra_s: float = 5e-6
     inter_s: float = 15e-6
+    ring_s: float = 10e-6
     efficiency: Efficiency = Efficiency()
     residual: float = 0.2
     memory_residual: float = 0.1
@@ -71,3 +84,6 @@ class DeviceFacts:
     assumptions: tuple[str, ...] = ()
     workspace_bytes: float = 0.4e9
     shares_memory: bool = False
+    bus_bytes_per_s: float = 25e9
+    is_network_known: bool = False
+    is_chip_assumed: bool = False

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunemark.errors import BadData
+from tunemark.errors import BadData, UnknownName
 from tunemark.fields import read_fields
 from tunemark.number_format import GIB
-from tunemark.physics.chip_peaks import find_chip
-from tunemark.physics.chips import Chip, find_interconnect
+from tunemark.physics.chip_peaks import find_chip, make_chip_key
+from tunemark.physics.chips import Chip, Interconnect, find_interconnect
 from tunemark.plugin.hardware import DeviceFacts
+from tunemark.predict.assumed_chips import ASSUMED_CHIPS, ASSUMED_PEAKS, ASSUMED_SOURCE
 from tunemark.predict.efficiency_constants import find_class_efficiency
 
 # Memory bandwidth (bytes/s) of chips for which the table of chips has none because variants differ or no page confirms
 # it: that of the faster variant, as vendors state it.
 _BANDWIDTHS: Mapping[str, float] = {
     "A100": 2.039e12, "A100-80GB": 2.039e12, "A100-40GB": 1.555e12, "H100": 3.35e12, "H100-NVL-94GB": 3.9e12,
-    "GH200": 4.0e12, "A10": 6.0e11, "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
+    "GH200": 4.0e12, "B300": 8e12, "A10": 6.0e11, "V100S-PCIe": 1.134e12, "T4": 3.2e11, "TPU-v7x": 7.37e12,
 }  # fmt: skip
 
 # Streaming multiprocessors of a package by class: NVIDIA's white papers on A100, H100 and Blackwell.
 _MULTIPROCESSORS: Mapping[str, int] = {"ampere": 108, "hopper": 132, "blackwell": 148}
+# The same of cards, by the beginning of their names: NVIDIA's white papers on Ada and on Blackwell's cards.
+_CARD_MULTIPROCESSORS: Mapping[str, int] = {
+    "A40": 84, "A10": 72, "RTX-A6000": 84, "L40S": 142, "L4": 58, "RTX-6000-Ada": 142, "RTX-4090": 128,
+    "RTX-3090": 82, "RTX-5090": 170, "RTX-5080": 84, "RTX-5060Ti": 36, "RTX-PRO-6000": 188, "H20": 78,
+}  # fmt: skip
 # Memory (bytes) of chips for which the table of chips has none: NVIDIA/dgxc-benchmarking, README.
 _MEMORIES: Mapping[str, float] = {"GB300": 279 * GIB, "GH200": 96 * GIB, "A100": 80 * GIB, "V100-SXM": 32 * GIB}
 
@@ -47,10 +53,10 @@ def device_facts(
     """Facts of a chip under any common spelling ("MI250 GCD" is one die), with the fitted efficiency of its class.
 
     node, intra_bytes_per_s, inter_bytes_per_s: of an actual machine where it differs from the vendor's reference.
-    Raises `UnknownName` for a chip that is not in the table, `BadData` where its bandwidth or links are unknown.
+    Raises `UnknownName` for a chip that is in no table, `BadData` where its bandwidth or links are unknown.
     """
-    found = find_chip(chip)
-    assumptions = []
+    found, is_assumed = find_any_chip(chip)
+    assumptions = [f"the figures of {found.name} {ASSUMED_SOURCE}"] if is_assumed else []
     bandwidth = found.bandwidth_bytes_per_s
     if bandwidth is None and found.name in _BANDWIDTHS:
         bandwidth = _BANDWIDTHS[found.name]
@@ -59,7 +65,7 @@ def device_facts(
     if memory_bytes is None and found.name in _MEMORIES:
         memory_bytes = _MEMORIES[found.name]
         assumptions.append(f"a memory of {memory_bytes / GIB:.0f} GiB, which variants of {found.name} differ in")
-    links = find_interconnect(found.name)
+    links = found.interconnect if is_assumed else find_interconnect(found.name)
     if bandwidth is None or links is None:
         what = "the bandwidth of its memory" if bandwidth is None else "its links to others"
         raise BadData(
@@ -72,17 +78,42 @@ def device_facts(
     return DeviceFacts(
         name=found.name,
         **read_fields(shares, "kind", "efficiency", "residual", "memory_residual"),
-        peak_flops=found.flops,
+        peak_flops={**ASSUMED_PEAKS.get(found.name, {}), **found.flops},
         memory_bytes=memory_bytes,
         bandwidth_bytes_per_s=bandwidth,
         node=node or links.node,
         intra_bytes_per_s=intra_bytes_per_s or links.intra_bytes_per_s,
         inter_bytes_per_s=inter_bytes_per_s or links.inter_bytes_per_s,
-        units=_MULTIPROCESSORS.get(shares.kind, 0),
+        units=_count_multiprocessors(found.name, shares.kind),
         host_bytes_per_s=_HOST_LINKS.get(found.name, 0.0),
+        bus_bytes_per_s=_HOST_LINKS.get(found.name) or _find_bus(shares.kind, links),
         source=f"{found.source}; {links.source}",
         assumptions=tuple(assumptions),
+        is_network_known=inter_bytes_per_s is not None,
+        is_chip_assumed=is_assumed,
     )
+
+
+def find_any_chip(name: str) -> tuple[Chip, bool]:
+    """The chip of that name, and whether its figures are only assumed."""
+    try:
+        return find_chip(name), False
+    except UnknownName:
+        table = {make_chip_key(each): chip for chip in ASSUMED_CHIPS for each in (chip.name, *chip.aliases)}
+        found = table.get(make_chip_key(name))
+        if found is None:
+            raise
+        return found, True
+
+
+def _count_multiprocessors(name: str, kind: str) -> int:
+    found = [start for start in _CARD_MULTIPROCESSORS if name.startswith(start) and not name.startswith("A100")]
+    return _CARD_MULTIPROCESSORS[max(found, key=len)] if found else _MULTIPROCESSORS.get(kind, 0)
+
+
+def _find_bus(kind: str, links: Interconnect) -> float:
+    """Bytes/s to host memory over PCI Express: generation 5 for chips of its time."""
+    return 50e9 if kind in ("hopper", "blackwell", "cdna3", "cdna4") or links.intra_bytes_per_s == 63e9 else 25e9
 
 
 def rated_power(chip: Chip) -> float | None:

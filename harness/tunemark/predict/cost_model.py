@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 
 from tunemark.physics.flops import mean_visible_keys
 from tunemark.physics.parameters import count_parameters as count_parameters
+from tunemark.physics.parameters import lora_adapters
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.hardware import DeviceFacts
-from tunemark.predict.hardware_rates import collective_seconds, message_seconds
+from tunemark.predict.hardware_rates import collective_seconds, exchange_seconds, message_seconds
 from tunemark.predict.layout import TORCH, RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes, Prediction, StepSeconds
 from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_costs, has_step_costs
@@ -32,6 +33,15 @@ _SOFTMAX_LAUNCHES = 4
 # Forward launches of the embedding (with positions and dropout) or of the head (with the last norm and the loss), and
 # of a micro-batch's share of the training loop.
 _END_LAUNCHES = 20
+# A LoRA adapter's: dropout, two products, scaled sum.
+_ADAPTER_LAUNCHES = 4
+# A mixture's: the router with its top-k and losses, sorting tokens by expert and back; each local expert's products.
+_ROUTER_LAUNCHES, _EXPERT_LAUNCHES = 24, 1
+# Bytes of gradients that are sent together: between torch's 25 MB and Megatron's 40 million parameters; in Megatron for
+# each replica a million parameters (distributed_data_parallel_config.py).
+_BUCKET_BYTES, _MEGATRON_BUCKET_BYTES = 100e6, 4e6
+# Modules of a layer whose parameters an engine in Python handles: norms and matrices.
+_HOOKED_MODULES = 9
 # Memory that the caching allocator and the runtime's kernels take besides tensors.
 _WORKSPACE_BYTES = 0.4e9
 # Recipes that multiply in 8 or 4 bits.
@@ -81,17 +91,27 @@ def find_layout_error(work: Workload, layout: RankLayout) -> str | None:
     a = work.architecture
     if a.num_attention_heads % layout.tensor:
         return f"{layout.tensor} tensor ranks do not divide {a.num_attention_heads} heads"
-    if a.intermediate_size % layout.tensor:
-        return f"{layout.tensor} tensor ranks do not divide an intermediate size of {a.intermediate_size}"
+    if a.intermediate_size % _inner_ranks(a, layout):
+        return f"{_inner_ranks(a, layout)} tensor ranks do not divide an intermediate size of {a.intermediate_size}"
     if layout.pipeline * layout.virtual > a.num_hidden_layers + 2:
         return f"{layout.pipeline * layout.virtual} pieces of a pipeline are more than {a.num_hidden_layers} layers"
     if work.sequence % layout.context:
         return f"{layout.context} context ranks do not divide a sequence of {work.sequence}"
     if layout.expert > 1 and (not a.num_local_experts or a.num_local_experts % layout.expert):
         return f"{layout.expert} expert ranks do not divide {a.num_local_experts or 0} experts"
+    if a.num_local_experts and layout.tensor * layout.data * layout.context % (layout.expert * _inner_ranks(a, layout)):
+        return (
+            f"{layout.expert} expert ranks of {_inner_ranks(a, layout)} each do not divide the "
+            f"{layout.tensor * layout.data * layout.context} ranks of a stage"
+        )
     if work.global_batch % (layout.data * layout.micro_batch):
         return f"{layout.data} replicas x {layout.micro_batch} sequences do not divide a batch of {work.global_batch}"
     return None
+
+
+def _inner_ranks(a: Architecture, layout: RankLayout) -> int:
+    """Ranks that divide the width of the MLP, in a mixture that of each expert."""
+    return (layout.expert_tensor or layout.tensor) if a.num_local_experts else layout.tensor
 
 
 def predict(work: Workload, layout: RankLayout, device: DeviceFacts) -> Prediction:
@@ -207,11 +227,11 @@ def _overlap(kernels: float, host: float, order: float) -> float:
 _ANY_OPERAND_LAYOUT = frozenset(("blackwell",))
 
 
-def matmul_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float) -> float:
-    """Seconds of one matrix product of m x k by k x n."""
+def matmul_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float, count: float = 1.0) -> float:
+    """Seconds of a matrix product of m x k by k x n, or of `count` such products that run side by side."""
     e = device.efficiency
     low = precision in LOW_PRECISIONS
-    shape = (1.0 + e.gemm_tile / k) * _waves(m, n, device.units)
+    shape = (1.0 + e.gemm_tile / k) * _waves(m, n, device.units, count)
     arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _efficiency(e.gemm, precision))
     width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
     traffic = (m * k + k * n) * width + m * n * 2.0
@@ -220,19 +240,21 @@ def matmul_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: f
     # the backward pass; only one copy where the chip takes 8 bits in any layout and one scale serves both.
     copies = 1.0 if precision == "fp8" and device.kind in _ANY_OPERAND_LAYOUT else 2.0
     cast = e.cast * (m * k) * (2.0 + copies * width) / rate if low else 0.0
-    return float(max(arithmetic, traffic / rate) + cast)
+    return float(count * (max(arithmetic, traffic / rate) + cast))
 
 
 # Output tiles (rows, columns) that one multiprocessor computes, and their speed relative to the largest.
 _TILES = ((128, 256, 1.0), (256, 128, 1.0), (128, 128, 0.95), (128, 64, 0.8), (64, 64, 0.6))
 
 
-def _waves(m: float, n: float, units: int) -> float:
-    """Wave quantisation: time with whole tiles dealt to `units` multiprocessors over time with all always busy."""
+def _waves(m: float, n: float, units: int, count: float = 1.0) -> float:
+    """Wave quantisation: time with whole tiles dealt to `units` multiprocessors over time with all always busy. count:
+    of such products, whose tiles are dealt together."""
     if not units:
         return 1.0
     return min(
-        math.ceil(math.ceil(m / rows) * math.ceil(n / columns) / units) * units * rows * columns / (m * n * speed)
+        math.ceil(count * math.ceil(m / rows) * math.ceil(n / columns) / units)
+        * (units * rows * columns / (count * m * n * speed))
         for rows, columns, speed in _TILES
     )
 
@@ -283,14 +305,14 @@ def _layer_shape(a: Architecture, layout: RankLayout, tokens: int) -> _LayerShap
     t, experts = layout.tensor, a.num_local_experts or 1
     routed = float(tokens)
     if experts > 1:
-        # Each expert computes its share of the routed tokens.
-        routed = tokens * (a.num_experts_per_tok or 1) / experts * layout.expert
+        # Each expert computes its share of the tokens of all ranks that hold experts together.
+        routed = tokens * (a.num_experts_per_tok or 1) / experts * layout.expert * _inner_ranks(a, layout) / t
     return _LayerShape(
         tokens=tokens,
         hidden=a.hidden_size,
         queries=a.num_attention_heads * a.head_dim / t,
         keys=max(a.num_key_value_heads / t, 1.0) * a.head_dim,
-        inner=a.intermediate_size / t,
+        inner=a.intermediate_size / _inner_ranks(a, layout),
         routed=routed,
         experts=experts / layout.expert,
     )
@@ -307,7 +329,7 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
         (shape.routed, h, gates * shape.inner, shape.experts),
         (shape.routed, shape.inner, h, shape.experts),
     ]
-    each = [count * matmul_seconds(device, p, m, k, n) for m, k, n, count in products]
+    each = [matmul_seconds(device, p, m, k, n, count) for m, k, n, count in products]
     matrices = sum(each)
     flops = _product_flops(products)
     attention = _attention_cost(work, layout, device, tokens)
@@ -316,10 +338,19 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
     # in a gated MLP also its product with the other half, a separate kernel where nothing is fused.
     gate = (6.0 if stack.fused else 10.0) if a.gated_mlp else 4.0
     streamed = stack.stream_bytes * h / shared + 2.0 * (shape.queries + 2 * shape.keys)
-    light = tokens * (streamed + gate * (a.num_experts_per_tok or 1) * shape.inner)
-    light_s = light / (device.bandwidth_bytes_per_s * e.memory)
-    forward = matrices + (attention.forward + light_s)
+    light = tokens * streamed + gate * shape.routed * shape.experts * shape.inner
+    if a.num_local_experts:
+        light += e.dispatch_bytes * h * shape.routed * shape.experts
+    rate = device.bandwidth_bytes_per_s * e.memory
+    light_s = light / rate
+    adapters = _adapter_cost(work, layout, device, tokens)
+    # Frozen weights of few bits are expanded to 16 before each product.
+    expanding_s = 0.0
+    if stack.base_bits:
+        expanding_s = sum(k * n * count for _, k, n, count in products) * e.expand_bytes / rate
+    forward = matrices + (attention.forward + light_s) + adapters.forward + expanding_s
     backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention.backward + 2.0 * light_s
+    backward += 2.0 * adapters.forward + expanding_s
     # Selective recomputation: only the scores where they are stored (Korthikanti et al. 2022), else everything except
     # outputs of matrix products; "alternate": of a layer's products (queries, keys, values, output, gate, up, down) the
     # even ones, and no attention.
@@ -332,13 +363,20 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
             (tokens, shape.queries, h, 1.0),
             (shape.routed, h, shape.inner, shape.experts) if a.gated_mlp else products[3],
         ]
-        again = light_s + sum(count * matmul_seconds(device, p, m, k, n) for m, k, n, count in even)
+        again = light_s + sum(matmul_seconds(device, p, m, k, n, count) for m, k, n, count in even)
         flops_again = _product_flops(even)
     elif layout.recompute == "selective":
         again, flops_again = attention.forward + (light_s if stack.flash_attention else 0.0), attention.flops
     collectives = _layer_collectives(work, layout, device, shape, attention, each)
-    operations = _FUSED_LAUNCHES if stack.fused else _LAYER_LAUNCHES
+    operations = float(_FUSED_LAUNCHES if stack.fused else _LAYER_LAUNCHES)
     operations += (_TENSOR_LAUNCHES if t > 1 else 0) + attention.launches
+    if a.num_local_experts:
+        operations += _ROUTER_LAUNCHES + _EXPERT_LAUNCHES * math.ceil(shape.experts)
+    operations = stack.launches * (e.eager_launches if stack.is_hf else 1.0) * operations
+    operations += adapters.launches + (7 if stack.base_bits else 0)
+    # Hooks run for each parameter: where all are sharded, in every pass, else when its gradient is there.
+    hooks = e.hook_launches * (_HOOKED_MODULES + 2 * adapters.count) if stack.has_hooks else 0.0
+    operations += hooks if layout.zero == 3 and layout.shard > 1 else 0.0
     repeated = layout.recomputed if layout.recompute == "full" else 0.0
     return _LayerCost(
         forward=forward,
@@ -351,7 +389,7 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
         passes_sent=collectives.count / 2.0,
         collective_bytes=collectives.sent_bytes,
         host_forward=operations * e.host_s,
-        host_backward=(2.0 + repeated) * operations * e.host_s,
+        host_backward=((2.0 + repeated) * operations + (0.0 if layout.zero == 3 else hooks)) * e.host_s,
     )
 
 
@@ -361,6 +399,36 @@ def _product_flops(products: Sequence[_Product]) -> float:
 
 def _is_alternate(work: Workload, layout: RankLayout) -> bool:
     return layout.recompute == "selective" and work.stack.selective == "alternate"
+
+
+@dataclass(frozen=True, slots=True)
+class _AdapterCost:
+    """Forward seconds of a layer's LoRA adapters, and the operations that they launch."""
+
+    forward: float = 0.0
+    launches: float = 0.0
+    count: int = 0
+
+
+_NO_ADAPTERS = _AdapterCost()
+
+
+def _adapter_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _AdapterCost:
+    """Adapters add two thin products to each matrix that they are on: they read its input (once more for dropout, where
+    nothing is fused) and add to its output, 2 bytes a value each time. Hu et al. 2021, "LoRA", section 4.1."""
+    trained = work.trained
+    if not trained.lora_rank or work.stack.own:
+        return _NO_ADAPTERS
+    is_fused, t = work.stack.fused, layout.tensor
+    found = 0.0
+    adapters = lora_adapters(work.architecture, trained.lora_targets)
+    for each in adapters:
+        used = each.used if each.copies > 1 else 1
+        moved = (2.0 if is_fused else 7.0) * each.inputs / t + (3.0 if is_fused else 8.0) * each.outputs / t
+        found += used * tokens * (moved + 4.0 * trained.lora_rank)
+    rate = device.bandwidth_bytes_per_s * device.efficiency.memory
+    launches = len(adapters) * (3.0 if is_fused else _ADAPTER_LAUNCHES)
+    return _AdapterCost(found / rate, launches, len(adapters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,11 +501,17 @@ def _layer_collectives(
     if stack.copied_collectives and t > 1:
         # Gather and scatter each copy the payload.
         reduce_s += 2.0 * 2.0 * payload / (device.bandwidth_bytes_per_s * e.memory)
-    seconds = count * reduce_s
-    sent = count * 2.0 * payload * (t - 1) / t
+    # A mixture sums the outputs of divided experts over their own tensor ranks, each token as often as it is routed.
+    parts, used = _inner_ranks(a, layout), a.num_experts_per_tok or 1
+    inner_s = reduce_s
+    if a.num_local_experts:
+        inner_s = collective_seconds(device, size=parts, stride=1, payload_bytes=used * payload, kind="all_reduce")
+    seconds = count * (reduce_s + inner_s) / 2.0
+    sent = count * payload * ((t - 1) / t + (used if a.num_local_experts else 1) * (parts - 1) / parts)
     if stack.tensor_overlap and t > 1:
         # The gather before a product and the scatter after it overlap with it, at most for as long as it takes.
-        hidden = sum(min(reduce_s / 2.0, one) for one in products_s)
+        sums = (reduce_s, reduce_s, inner_s, inner_s)
+        hidden = sum(min(each / 2.0, one) for each, one in zip(sums, products_s, strict=True))
         seconds -= e.tensor_hidden * count / 2.0 * hidden
     if layout.context > 1:
         # Keys and values pass around the ring, forward once, backward with their gradients (Liu et al. 2023).
@@ -448,11 +522,14 @@ def _layer_collectives(
         seconds += max(passing - (attention.forward + attention.backward), 0.1 * passing)
         sent += 3.0 * pairs * (layout.context - 1)
     if layout.expert > 1:
-        # Tokens are sent to their experts and back, forward and backward.
-        routed_bytes = 2.0 * tokens * (a.num_experts_per_tok or 1) * shape.hidden
-        stride = t * layout.context
-        seconds += 4.0 * collective_seconds(
-            device, size=layout.expert, stride=stride, payload_bytes=routed_bytes, kind="all_to_all"
+        # Tokens are sent to their experts and back, forward and backward, by each tensor rank its own; ranks of a group
+        # lie as close as those that divide an expert allow (Megatron's order: tensor, expert, data).
+        routed_bytes = 2.0 * tokens * used * shape.hidden / (t if layout.sequence_parallel else 1)
+        sending = 4.0 + (2.0 * layout.recomputed if layout.recompute == "full" else 0.0)
+        seconds += (
+            (1.0 - e.expert_hidden)
+            * sending
+            * exchange_seconds(device, size=layout.expert, stride=parts, token_bytes=routed_bytes / used, used=used)
         )
         sent += 4.0 * routed_bytes * (layout.expert - 1) / layout.expert
     return _LayerCollectives(seconds, sent, count)
@@ -466,7 +543,10 @@ def _end_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: i
     product = matmul_seconds(device, _attention_precision(device, work.precision), tokens, a.hidden_size, vocab)
     # Bytes per logit: cast to 32 bits, log-softmax read and written; backward: zeros, both again, gradient, its cast.
     scored = a.vocab_size if work.stack.scores_gathered else vocab
-    loss, loss_backward = (x * tokens * scored / rate for x in ((6.0, 6.0) if work.stack.fused else (16.0, 22.0)))
+    moved = (6.0, 6.0) if work.stack.fused else (16.0, 22.0)
+    if work.stack.logit_bytes:
+        moved = (work.stack.logit_bytes / 2.0, work.stack.logit_bytes / 2.0)
+    loss, loss_backward = (x * tokens * scored / rate for x in moved)
     narrow, wide = _value_bytes(work)
     payload = (narrow + wide) / 2.0 * tokens * a.hidden_size
     reduce_s = collective_seconds(device, size=layout.tensor, stride=1, payload_bytes=payload, kind="all_reduce")
@@ -506,14 +586,23 @@ def _layers_by_stage(work: Workload, layout: RankLayout) -> list[float]:
 
 def _rank_parameters(a: Architecture, layout: RankLayout, stages: list[float]) -> float:
     """Parameters of the rank that has most, before data-parallel sharding."""
+    return sum(_split_rank_parameters(a, layout, stages))
+
+
+def _split_rank_parameters(a: Architecture, layout: RankLayout, stages: list[float]) -> tuple[float, float]:
+    """The same: (of experts, of everything else)."""
     c = count_parameters(a)
-    experts = c.mlp / layout.expert if a.num_local_experts else c.mlp
-    per_layer = (c.attention + experts + c.router + c.bias) / a.num_hidden_layers / layout.tensor
-    per_layer += c.norm / (a.num_hidden_layers + 1)
+    whole = c.attention + c.router + c.bias + (0.0 if a.num_local_experts else c.mlp)
+    per_layer = whole / a.num_hidden_layers / layout.tensor + c.norm / (a.num_hidden_layers + 1)
+    experts = 0.0
+    if a.num_local_experts:
+        experts = c.mlp / a.num_hidden_layers / (layout.expert * _inner_ranks(a, layout))
     ends = (c.embedding + c.position) / layout.tensor, (c.head or c.embedding) / layout.tensor
     if layout.pipeline == 1:
-        return stages[0] * per_layer + ends[0] + c.head / layout.tensor
-    return max(stages[0] * per_layer + ends[0], stages[-1] * per_layer + ends[1], max(stages) * per_layer)
+        return stages[0] * experts, stages[0] * per_layer + ends[0] + c.head / layout.tensor
+    candidates = [(stages[0], ends[0]), (stages[-1], ends[1]), (max(stages), 0.0)]
+    n, more = max(candidates, key=lambda each: each[0] * (per_layer + experts) + each[1])
+    return n * experts, n * per_layer + more
 
 
 def _data_seconds(
@@ -533,6 +622,10 @@ def _data_seconds(
         low, reduce_bytes = 4.0 * own, 4.0 * trained
     sent = 0.0
     gather = scatter = reduce_s = 0.0
+    # Sharded parameters travel by layer, everything else in buckets.
+    layers = work.architecture.num_hidden_layers / layout.pipeline
+    bucket = max(_BUCKET_BYTES, _MEGATRON_BUCKET_BYTES * replicas * stack.scattered_messages)
+    buckets = max(1.0, reduce_bytes / bucket)
     if layout.zero == 3 and shard > 1:
         gathers = 2.0 if layout.reshard else 1.0
         # A stage that keeps its gathered parameters does so for all micro-batches and scatters summed gradients once;
@@ -540,24 +633,45 @@ def _data_seconds(
         kept = layout.pipeline > 1 and not layout.reshard
         times = 1 if kept and not stack.own else accumulation
         scatters = 1 if kept or stack.own else accumulation
-        gather = gathers * times * collective_seconds(device, size=shard, stride=stride, payload_bytes=low)
-        scatter = scatters * collective_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes)
+        gather = (
+            gathers * times * collective_seconds(device, size=shard, stride=stride, payload_bytes=low, parts=layers)
+        )
+        scatter = scatters * collective_seconds(
+            device, size=shard, stride=stride, payload_bytes=reduce_bytes, parts=layers
+        )
         sent += (times * gathers * low + scatters * reduce_bytes) * (shard - 1) / shard
         if replicas > shard:
             outer = replicas // shard
             reduce_s = collective_seconds(
-                device, size=outer, stride=stride * shard, payload_bytes=reduce_bytes / shard, kind="all_reduce"
+                device,
+                size=outer,
+                stride=stride * shard,
+                payload_bytes=reduce_bytes / shard,
+                kind="all_reduce",
+                parts=buckets,
             )
             sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
         window = compute * times / accumulation
     else:
         if layout.zero in (1, 2) and shard > 1:
-            gather = collective_seconds(device, size=replicas, stride=stride, payload_bytes=low)
-            reduce_s = collective_seconds(device, size=replicas, stride=stride, payload_bytes=reduce_bytes)
-            sent += (low + reduce_bytes) * (replicas - 1) / replicas
+            # In groups smaller than all replicas, each group holds all states, and sums go on between groups.
+            gather = collective_seconds(device, size=shard, stride=stride, payload_bytes=low, parts=buckets)
+            reduce_s = collective_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes, parts=buckets)
+            sent += (low + reduce_bytes) * (shard - 1) / shard
+            if replicas > shard:
+                outer = replicas // shard
+                reduce_s += collective_seconds(
+                    device,
+                    size=outer,
+                    stride=stride * shard,
+                    payload_bytes=reduce_bytes / shard,
+                    kind="all_reduce",
+                    parts=buckets,
+                )
+                sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
         else:
             reduce_s = collective_seconds(
-                device, size=replicas, stride=stride, payload_bytes=reduce_bytes, kind="all_reduce"
+                device, size=replicas, stride=stride, payload_bytes=reduce_bytes, kind="all_reduce", parts=buckets
             )
             sent += 2.0 * reduce_bytes * (replicas - 1) / replicas
         # Gradients are reduced during the last micro-batch's backward pass, parameters gathered in its forward pass.
@@ -565,6 +679,8 @@ def _data_seconds(
     total = gather + scatter + reduce_s
     if not stack.data_overlap:
         return total, sent
+    if stack.gathers_late and layout.zero in (1, 2):
+        return gather + max(reduce_s - e.data_hidden * window, (1.0 - e.data_hidden) * reduce_s), sent
     return max(total - e.data_hidden * window, (1.0 - e.data_hidden) * total), sent
 
 
@@ -584,7 +700,8 @@ def _optimizer_seconds(work: Workload, layout: RankLayout, device: DeviceFacts, 
     trained = own * work.trained_fraction / (layout.shard if layout.zero >= 1 else 1)
     bytes_each = {"sgd": 14.0, "adafactor": 22.0}.get(work.optimizer, 34.0)
     e = device.efficiency
-    return e.optimizer * bytes_each * trained / (device.bandwidth_bytes_per_s * e.memory)
+    moved = 2.0 * work.stack.host_bytes * trained / device.bus_bytes_per_s
+    return e.optimizer * bytes_each * trained / (device.bandwidth_bytes_per_s * e.memory) + moved
 
 
 def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
@@ -598,14 +715,20 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
         return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
     a, stack = work.architecture, work.stack
     stages = _layers_by_stage(work, layout)
-    own = _rank_parameters(a, layout, stages)
+    experts, dense = _split_rank_parameters(a, layout, stages)
+    own = experts + dense
     wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
     main, parameter = stack.main_bytes, stack.parameter_bytes
     if work.optimizer == "sgd":
         main = max(0.0, main - 8.0)
     elif work.optimizer == "adafactor":
         main = max(0.0, main - 7.9)
-    by = [layout.shard if layout.zero >= stage else 1 for stage in (1, 2, 3)]
+    # Experts are shared by fewer replicas than everything else.
+    each = layout.expert * _inner_ranks(a, layout) / layout.tensor if experts else 1.0
+    by = [
+        own / (dense / layout.shard + experts / max(layout.shard / each, 1.0)) if layout.zero >= stage else 1.0
+        for stage in (1, 2, 3)
+    ]
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     tokens = layout.micro_batch * work.sequence / layout.context
     flight = [
@@ -629,7 +752,7 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     activations, working = max(held, key=sum)
     c = count_parameters(a)
     ends = max(c.embedding, c.head) / layout.tensor
-    units = (c.attention + c.mlp / layout.expert) / a.num_hidden_layers / layout.tensor
+    units = (c.attention / layout.tensor + c.mlp / layout.expert / _inner_ranks(a, layout)) / a.num_hidden_layers
     gathered = 0.0
     if layout.zero == 3 and layout.shard > 1:
         # One FSDP unit is prefetched while another computes and a third one's gradient is scattered.
@@ -637,14 +760,19 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
         gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
         if not layout.reshard:
             gathered = stack.gather_bytes * wide * own
-    return MemoryBytes(
-        parameters=parameter * own / by[2],
-        gradients=stack.gradient_bytes * own * work.trained_fraction / by[1],
-        optimizer=main * own * work.trained_fraction / by[0],
+    fraction = work.trained_fraction
+    frozen = stack.frozen_bytes or parameter
+    held_states = MemoryBytes(
+        parameters=(parameter * fraction + frozen * (1.0 - fraction)) * own / by[2],
+        gradients=stack.gradient_bytes * own * fraction / by[1],
+        optimizer=main * own * fraction / by[0],
         activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
         buffers=gathered,
         workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
     )
+    # The update comes when activations are gone, with temporaries of its own.
+    less = stack.step_bytes * own * fraction / by[0] - held_states.activations - working
+    return replace(held_states, workspace=held_states.workspace + max(0.0, less)) if less > 0 else held_states
 
 
 def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, recompute: str | None = None) -> float:

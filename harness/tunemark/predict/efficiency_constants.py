@@ -52,51 +52,63 @@ _SUSTAINED = "Azure/AI-benchmarking-guide, Azure_Results/ND_GB200_v6_results.md:
 _ROWWISE = "8 bits scaled by rows over those by tensors: pytorch/ao, torchao/float8/README.md (1.10 and 1.25 of bf16)"
 
 CONSTANTS = (
-    EfficiencyConstant("gemm.ampere.16", 0.856, 0.85, 0.03, f"{_MAMF}: 271/312, less 2 %"),
-    EfficiencyConstant("gemm.hopper.16", 0.732, 0.74, 0.05, f"{_MAMF}: 794/989, less 8 %"),
-    EfficiencyConstant("gemm.blackwell.16", 0.53, 0.55, 0.08, _PRODUCTS),
+    EfficiencyConstant("gemm.ampere.16", 0.853, 0.85, 0.03, f"{_MAMF}: 271/312, less 2 %"),
+    EfficiencyConstant("gemm.hopper.16", 0.721, 0.74, 0.05, f"{_MAMF}: 794/989, less 8 %"),
+    EfficiencyConstant("gemm.blackwell.16", 0.56, 0.55, 0.08, _PRODUCTS),
+    EfficiencyConstant("gemm.ada.16", 0.682, 0.65, 0.15, "two thirds, limited by power"),
+    EfficiencyConstant(
+        "gemm.geforce.16", 1.01, 0.95, 0.07, "GeForce cards add in 32 bits at half rate, short of their power limit"
+    ),
+    EfficiencyConstant("gemm.cdna3.16", 0.56, 0.5, 0.15, f"{_MAMF}: MI300X 668/1307"),
+    EfficiencyConstant("gemm.tpu.16", 0.846, 0.85, 0.1, "AI-Hypercomputer/maxtext, configs/v5e: 56 to 67 %"),
     EfficiencyConstant("gemm.hopper.8", 0.707, 0.68, 0.07, _FP8),
-    EfficiencyConstant("gemm.blackwell.8", 0.566, 0.55, 0.08, _SUSTAINED),
+    EfficiencyConstant("gemm.blackwell.8", 0.536, 0.55, 0.08, _SUSTAINED),
     EfficiencyConstant("gemm.rowwise", 0.745, 0.8, 0.1, _ROWWISE),
-    EfficiencyConstant("gemm.4", 0.831, 0.9, 0.15, "share of the peak in 4 bits over that in 8"),
-    EfficiencyConstant("attention.ampere", 0.388, 0.40, 0.2, _ATTENTION),
-    EfficiencyConstant("attention.hopper", 0.414, 0.5, 0.15, _ATTENTION_HOPPER),
-    EfficiencyConstant("attention.blackwell", 0.482, 0.5, 0.2, "as on Hopper"),
-    EfficiencyConstant("attention.portable", 0.547, 0.57, 0.15, _PORTABLE),
-    EfficiencyConstant("tile", 96.7, 96.0, 0.15, "a tile's start and end, in steps of k"),
-    EfficiencyConstant("memory", 0.655, 0.8, 0.1, "STREAM-like kernels reach 80 to 90 %"),
-    EfficiencyConstant("intra", 0.861, 0.75, 0.15, "NCCL's bus bandwidth over NVLink's"),
-    EfficiencyConstant("inter", 0.54, 0.6, 0.3, "NCCL's bus bandwidth over the adapters'"),
-    EfficiencyConstant("host_s", 2.71e-05, 26e-6, 0.1, "an eager operation of PyTorch"),
-    EfficiencyConstant("tensor_hidden", 0.572, 0.5, 0.3, "half of a collective"),
-    EfficiencyConstant("data_hidden", 0.753, 0.8, 0.1, "most of a collective"),
-    EfficiencyConstant("straggle", 0.00429, 0.01, 0.7, "a hundredth for each doubling of nodes"),
-    EfficiencyConstant("step_s", 0.00767, 5e-3, 0.7, "loss scale, norm of gradients, one reading back"),
-    EfficiencyConstant("cast", 1.04, 1.0, 0.3, "each operand passes once"),
+    EfficiencyConstant("gemm.4", 0.814, 0.9, 0.15, "share of the peak in 4 bits over that in 8"),
+    EfficiencyConstant("attention.ampere", 0.397, 0.40, 0.2, _ATTENTION),
+    EfficiencyConstant("attention.hopper", 0.428, 0.5, 0.15, _ATTENTION_HOPPER),
+    EfficiencyConstant("attention.blackwell", 0.494, 0.5, 0.2, "as on Hopper"),
+    EfficiencyConstant("attention.portable", 0.529, 0.57, 0.15, _PORTABLE),
+    EfficiencyConstant("tile", 89.8, 96.0, 0.15, "a tile's start and end, in steps of k"),
+    EfficiencyConstant("memory", 0.674, 0.8, 0.1, "STREAM-like kernels reach 80 to 90 %"),
+    EfficiencyConstant("intra", 0.862, 0.75, 0.15, "NCCL's bus bandwidth over NVLink's"),
+    EfficiencyConstant("inter", 0.592, 0.6, 0.3, "NCCL's bus bandwidth over the adapters'"),
+    EfficiencyConstant("host_s", 2.65e-05, 26e-6, 0.1, "an eager operation of PyTorch"),
+    EfficiencyConstant("tensor_hidden", 0.523, 0.5, 0.3, "half of a collective"),
+    EfficiencyConstant("data_hidden", 0.745, 0.8, 0.1, "most of a collective"),
+    EfficiencyConstant("straggle", 0.0044, 0.01, 0.7, "a hundredth for each doubling of nodes"),
+    EfficiencyConstant("step_s", 0.00813, 5e-3, 0.7, "loss scale, norm of gradients, one reading back"),
+    EfficiencyConstant("dispatch", 9.47, 8.0, 0.4, "a routed token is gathered, sorted, sorted back and summed"),
+    EfficiencyConstant("expert_hidden", 0.261, 0.4, 0.4, "less than half of an exchange between experts"),
+    EfficiencyConstant("expand", 15.5, 8.0, 0.5, "4 bits read, 16 written and read again, with temporaries"),
+    EfficiencyConstant("eager", 1.41, 1.2, 0.3, "operations of transformers' decoder layers over 30"),
+    EfficiencyConstant("hooks", 15.9, 12.0, 0.5, "operations of DeepSpeed's hooks for each parameter"),
+    EfficiencyConstant("power", 0.657, 0.6, 0.25, "clock by power: measured products have exponents of 0.2 to 0.6"),
+    EfficiencyConstant("cast", 0.918, 1.0, 0.3, "each operand passes once"),
 )
 
 # Chip classes by the beginnings of chip names.
 _CHIP_CLASSES: Mapping[str, tuple[str, ...]] = {
-    "ampere": ("A100", "A40", "A10", "RTX-A6000"),
-    "hopper": ("H100", "H200", "GH200"),
+    "geforce": ("RTX-30", "RTX-40", "RTX-50"),
+    "ampere": ("A100", "A40", "A10", "RTX-A", "A800"),
+    "hopper": ("H100", "H200", "GH200", "H800", "H20"),
     "blackwell": ("B200", "GB200", "B300", "GB300"),
     "volta": ("V100", "T4"),
-    "ada": ("L40S", "L4", "RTX-4090"),
+    "ada": ("L40", "L4", "RTX-6000-Ada", "RTX-PRO"),
     "cdna2": ("MI210", "MI250", "MI100"),
     "cdna3": ("MI300", "MI325"),
     "cdna4": ("MI350", "MI355"),
     "gaudi": ("Gaudi",),
     "tpu": ("TPU",),
     "trainium": ("Trainium",),
+    "ascend": ("Ascend",),
 }
 # Watts of the chip on which a class's efficiency was measured.
 _REFERENCE_POWERS: Mapping[str, float] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1200.0}
-_FITTED = ("ampere", "hopper", "blackwell")
+_FITTED = ("ampere", "hopper", "blackwell", "ada", "geforce", "cdna3", "tpu")
 # Classes without rows: 92 % of the best bf16 matrix product over the peak, as in the other classes' priors.
 _UNFITTED_SHARES: Mapping[str, tuple[float, str]] = {
-    "cdna3": (0.47, f"{_MAMF}: MI300X 668/1307, less 8 %"),
     "cdna4": (0.58, f"{_MAMF}: MI355X 1565/2500, less 8 %"),
-    "tpu": (0.85, "AI-Hypercomputer/maxtext, configs/v5e: 56 to 67 % of v5e's peak in FLOPs of the model, recomputing"),
     "gaudi": (0.70, f"{_MAMF}: Gaudi 2 419/432, Gaudi 3 1243/1677, less 8 %"),
 }
 _DEFAULT_SHARE = 0.65
@@ -105,7 +117,15 @@ _STREAM_SHARE = 0.85
 # Standard deviation of a prediction's logarithm over sources that were left out of the fit, and for classes that were
 # compared with no row.
 _UNFITTED_RESIDUAL = 0.25
-_RESIDUALS: Mapping[str, float] = {"ampere": 0.12, "hopper": 0.11, "blackwell": 0.11}
+_RESIDUALS: Mapping[str, float] = {
+    "ampere": 0.12,
+    "hopper": 0.11,
+    "blackwell": 0.11,
+    "ada": 0.15,
+    "geforce": 0.15,
+    "cdna3": 0.15,
+    "tpu": 0.2,
+}
 _MEMORY_RESIDUAL = 0.05
 
 
@@ -146,17 +166,16 @@ def find_class_efficiency(
     )
 
 
-def _clock_ratio(kind: str, power_w: float | None) -> float:
-    """Clock under a power limit relative to the class's reference chip: the square root of the power ratio, between its
-    cube root (voltage follows the clock) and the ratio itself (voltage at its floor). Measured matrix products have
-    exponents of 0.2 to 0.6."""
+def _clock_ratio(kind: str, power_w: float | None, exponent: float) -> float:
+    """Clock under a power limit relative to the class's reference chip: a power of the ratio between a third (voltage
+    follows the clock) and one (voltage at its floor)."""
     reference = _REFERENCE_POWERS.get(kind)
-    return 1.0 if power_w is None or reference is None else float((power_w / reference) ** 0.5)
+    return 1.0 if power_w is None or reference is None else float((power_w / reference) ** exponent)
 
 
 def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, share: float | None = None) -> Efficiency:
     whole = known.get(f"gemm.{kind}.16", share) or _DEFAULT_SHARE
-    clock = _clock_ratio(kind, power_w)
+    clock = _clock_ratio(kind, power_w, known["power"])
     # Other classes in 8 bits: the same ratio to 16 bits as on Hopper.
     behind = known["gemm.hopper.8"] / known["gemm.hopper.16"]
     eight = clock * known.get(f"gemm.{kind}.8", whole * behind)
@@ -185,4 +204,9 @@ def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, sh
         optimizer=known["memory"] / _STREAM_SHARE,
         step_s=known["step_s"],
         cast=known["cast"],
+        dispatch_bytes=known["dispatch"],
+        expert_hidden=known["expert_hidden"],
+        expand_bytes=known["expand"],
+        eager_launches=known["eager"],
+        hook_launches=known["hooks"],
     )

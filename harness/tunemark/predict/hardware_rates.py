@@ -6,14 +6,15 @@ from tunemark.plugin.hardware import DeviceFacts
 
 
 def collective_seconds(
-    device: DeviceFacts, *, size: int, stride: int, payload_bytes: float, kind: str = "all_gather"
+    device: DeviceFacts, *, size: int, stride: int, payload_bytes: float, kind: str = "all_gather", parts: float = 1.0
 ) -> float:
-    """Seconds of one collective over `size` ranks whose numbers are `stride` apart.
+    """Seconds of a collective over `size` ranks whose numbers are `stride` apart, sent in `parts` one after another.
 
     payload_bytes: what every rank holds after an all-gather, or before a reduce-scatter or an all-reduce. Ring:
     (size - 1) / size of the payload passes each link once, twice for an all-reduce (Thakur, Rabenseifner and Gropp
-    2005, section 4); latency grows with the logarithm, as in trees. Between nodes, the group has the network links of
-    its own ranks in a node and no others (NCCL's rings and channels).
+    2005, section 4). Latency grows with the logarithm in an all-reduce, which has trees, and else by the ring's links,
+    of which one in a node is the network's. Between nodes, the group has the network links of its own ranks in a node
+    and no others (NCCL's rings and channels).
     """
     if size <= 1:
         return 0.0
@@ -21,18 +22,43 @@ def collective_seconds(
     passes = 2.0 if kind == "all_reduce" else 1.0
     if here >= size:
         rate, latency = device.intra_bytes_per_s * device.efficiency.intra, device.intra_s
+        hops = latency * (size - 1).bit_length()
     else:
         rate = min(
             device.intra_bytes_per_s * device.efficiency.intra,
             here * device.inter_bytes_per_s * device.efficiency.inter,
         )
-        latency = device.inter_s
-    if kind == "all_to_all":
-        # Each rank keeps 1/size; what leaves the node goes by the device's own link.
-        own = payload_bytes * (size - here) / size / (device.inter_bytes_per_s * device.efficiency.inter)
-        near = payload_bytes * (here - 1) / size / (device.intra_bytes_per_s * device.efficiency.intra)
-        return max(own, near) + latency * size.bit_length()
-    return passes * (payload_bytes * (size - 1) / size / rate + latency * (size - 1).bit_length())
+        hops = device.inter_s * (size - 1).bit_length()
+        if kind != "all_reduce":
+            nodes = -(-size // here)
+            hops = max(hops, device.ring_s * nodes)
+    return passes * (payload_bytes * (size - 1) / size / rate + parts * hops)
+
+
+def exchange_seconds(device: DeviceFacts, *, size: int, stride: int, token_bytes: float, used: int) -> float:
+    """Seconds in which every rank sends each of its tokens to the ranks of `used` experts out of `size` ranks.
+
+    token_bytes: of all tokens of a rank, once. A token goes once to a rank, and once to another node, which passes it
+    on, however many of its experts are there (DeepSeek-AI 2024, "DeepSeek-V3", section 3.2.2).
+    """
+    if size <= 1:
+        return 0.0
+    here = max(1, min(size, device.node // stride if stride < device.node else 1))
+    nodes = max(1, size // here)
+
+    def reached(places: int) -> float:
+        return places * (1.0 - (1.0 - 1.0 / places) ** used)
+
+    near = token_bytes * reached(size) * (here - 1) / here
+    far = token_bytes * reached(nodes) * (nodes - 1) / nodes
+    latency = device.intra_s if nodes == 1 else device.inter_s
+    return (
+        max(
+            far / (device.inter_bytes_per_s * device.efficiency.inter),
+            near / (device.intra_bytes_per_s * device.efficiency.intra),
+        )
+        + latency * size.bit_length()
+    )
 
 
 def message_seconds(device: DeviceFacts, *, stride: int, payload_bytes: float) -> float:

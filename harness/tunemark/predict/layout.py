@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunemark.physics.flops import ALL_WEIGHTS, TrainedWeights
@@ -24,7 +24,8 @@ class RankLayout:
     virtual: model chunks in each stage (Narayanan et al. 2021, section 2.2); schedule "zbv" gives a rank one chunk from
     the front and one from the back; "zb" and "zbv" compute gradients of inputs before those of weights (Qi et al. 2023,
     "Zero bubble pipeline parallelism"). context: ranks that divide a sequence. expert: ranks among the data-parallel
-    ones that divide the experts. recomputed: share of the layers that `recompute` applies to. offloaded: bytes of
+    ones that divide the experts, which lie next to each other; expert_tensor: tensor ranks that divide each expert, 0:
+    as everything else. recomputed: share of the layers that `recompute` applies to. offloaded: bytes of
     activations of each micro-batch that wait for their backward pass in host memory. micro_batch: sequences of one
     forward pass.
     """
@@ -40,6 +41,7 @@ class RankLayout:
     schedule: Schedule = "1f1b"
     context: int = 1
     expert: int = 1
+    expert_tensor: int = 0
     recompute: Recompute = "none"
     recomputed: float = 1.0
     offloaded: float = 0.0
@@ -86,6 +88,13 @@ class SoftwareStack:
     gradients, and copies into and out of communication buffers. stream_bytes: read and written by one layer's
     elementwise work in the forward pass, per token and value of the hidden state: two norms (12 bytes each in fp32
     under autocast, with a cast; 4 fused) and two residuals (6, or none where fused into the norm).
+    frozen_bytes: kept per parameter that is not trained; 0: `parameter_bytes`. base_bits: of frozen weights that are
+    expanded to 16 bits for every product, else 0. launches: operations launched relative to eager torch modules, or to
+    fused ones. is_hf: transformers' modules; has_hooks: an engine in Python handles each parameter. logit_bytes: moved
+    per logit at the loss, 0: 38, or 12 fused. reserve: share of what tensors hold that the allocator keeps besides.
+    step_bytes: temporaries in the update, per trained parameter of the rank. host_bytes: of optimizer states per
+    parameter that wait in host memory. gathers_late: with sharded optimizer states the update is followed by the gather
+    of all parameters, which nothing hides.
     own: the worker's name of the precision if our own worker trains, else "". `worker_step_costs` then computes FLOPs,
     traffic and memory, and the figures here only serve times.
     """
@@ -109,6 +118,16 @@ class SoftwareStack:
     reduce_bytes: float = 4.0
     touched_bytes: float = 12.0
     stream_bytes: float = 36.0
+    frozen_bytes: float = 0.0
+    launches: float = 1.0
+    reserve: float = 0.0
+    step_bytes: float = 0.0
+    host_bytes: float = 0.0
+    base_bits: int = 0
+    is_hf: bool = False
+    has_hooks: bool = False
+    logit_bytes: float = 0.0
+    gathers_late: bool = False
     own: str = ""
 
 
@@ -129,6 +148,24 @@ MEGATRON = SoftwareStack(
 MEGATRON_2021 = SoftwareStack(
     flash_attention=False, tensor_overlap=False, data_overlap=False, scattered_messages=True, head_bytes=10.0,
     parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0, stream_bytes=24.0,
+)  # fmt: skip
+# Transformers' modules in an eager trainer, mixed precision as its published scripts have it: weights in 16 bits, a
+# master copy and moments in 32. Norms and rotary positions are single operations in fp32.
+HF = SoftwareStack(
+    parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0, stream_bytes=48.0,
+    head_bytes=16.0, step_bytes=8.0, is_hf=True, gathers_late=True,
+)  # fmt: skip
+# The same modules in DeepSpeed's engine, whose ranks reduce into flat buffers.
+DEEPSPEED = replace(HF, has_hooks=True)
+# Programs compiled as a whole: operations fused, collectives scheduled beside products; parameters in 32 bits.
+XLA = SoftwareStack(
+    native_attention=True, fused=True, tensor_overlap=True, head_bytes=COMPILED_HEAD_BYTES, touched_bytes=4.0,
+    stream_bytes=12.0, launches=0.0,
+)  # fmt: skip
+# A trainer in C++ and CUDA: Megatron's fusions without its launches; moments in 16 bits.
+NATIVE = replace(
+    MEGATRON, gradient_bytes=2.0, main_bytes=8.0, reduce_bytes=2.0, launches=0.3, stream_bytes=10.0,
+    logit_bytes=6.0,
 )  # fmt: skip
 
 

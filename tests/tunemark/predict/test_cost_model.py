@@ -41,7 +41,7 @@ def test_an_all_reduce_passes_its_payload_twice() -> None:
 
 def test_ranks_of_one_node_share_its_links_outwards() -> None:
     # Stride 4: two ranks of each node, 2 x 50 GB/s. 15/16 of 100 GB then take 0.9375 s.
-    assert collective_seconds(_DEVICE, size=16, stride=4, payload_bytes=100e9) == pytest.approx(0.9375)
+    assert collective_seconds(_DEVICE, size=16, stride=4, payload_bytes=100e9) == pytest.approx(0.9375, rel=1e-3)
 
 
 def test_a_pipeline_of_four_waits_three_micro_batches() -> None:

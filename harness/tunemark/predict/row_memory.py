@@ -1,0 +1,147 @@
+"""What a published row says of memory: recomputation, optimizer states, frozen weights, offloading, the loss."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tunemark.plugin.hardware import DeviceFacts
+from tunemark.predict.assumption_list import AssumptionList
+from tunemark.predict.cost_model import predict_memory
+from tunemark.predict.layout import RankLayout, Recompute, SoftwareStack, Workload
+from tunemark.predict.row_cells import RowError, read_count, read_flag, read_text
+from tunemark.predict.software_stacks import BASE_BYTES, STATE_BITS
+
+# Bytes per logit where the loss is computed in pieces and logits are never whole (Liger, torchtune's chunked loss).
+_CHUNKED_HEAD_BYTES = 1.0
+
+
+def read_optimizer(row: Mapping[str, str]) -> str:
+    """The optimizer by the cost model's name: adamw, sgd or adafactor."""
+    word = (read_text(row, "optimizer") or "").lower()
+    return next((name for name in ("adafactor", "sgd") if name in word), "adamw")
+
+
+def read_states(row: Mapping[str, str], stack: SoftwareStack, *, is_frozen: bool) -> SoftwareStack:
+    """The stack with the row's optimizer states, frozen weights, offloading and loss. is_frozen: most are frozen."""
+    words = (read_text(row, "notes") or "").lower()
+    task = (read_text(row, "task") or "").lower()
+    bits = read_count(row, "optimizer_bits")
+    if bits is None:
+        named = f"{words} {(read_text(row, 'optimizer') or '').lower()}"
+        if re.search(r"8[- ]?bit (?:adam|optim)|adamw?_?8bit|paged_adamw_8bit", named):
+            bits = 8
+        elif re.search(r"bf16 optimi[sz]er states", named):
+            bits = 16
+    if bits is not None:
+        if bits not in STATE_BITS:
+            raise RowError(f"optimizer_bits is {bits}: one of {', '.join(map(str, STATE_BITS))}")
+        # Besides both moments, a master copy where the stack keeps one.
+        master = stack.main_bytes - 8.0 if stack.main_bytes > 8.0 else 0.0
+        stack = replace(stack, main_bytes=master + 2.0 * STATE_BITS[bits])
+    base = read_count(row, "base_bits")
+    if base is None and is_frozen:
+        if re.search(r"int4|4[- ]?bit|nf4|gptq", words) or "qlora" in task:
+            base = 4
+        elif re.search(r"int8|8[- ]?bit base|llm\.int8", words):
+            base = 8
+    if base is not None and base not in BASE_BYTES:
+        raise RowError(f"base_bits is {base}: one of {', '.join(map(str, BASE_BYTES))}")
+    if is_frozen:
+        stack = replace(
+            stack, frozen_bytes=BASE_BYTES[base or 16], base_bits=base if base is not None and base < 16 else 0
+        )
+    stack = _read_offloading(row, words, stack)
+    loss = (read_text(row, "loss") or "").lower()
+    if re.search(r"chunk|linear|liger|cut", loss) or (not loss and re.search(r"liger|chunked (?:cross|loss)", words)):
+        stack = replace(stack, head_bytes=_CHUNKED_HEAD_BYTES)
+    elif loss.startswith("fus"):
+        stack = replace(stack, head_bytes=min(stack.head_bytes, 12.0))
+    if read_flag(row, "optimizer_in_backward"):
+        stack = replace(stack, gradient_bytes=0.0, step_bytes=0.0)
+    return stack
+
+
+def _read_offloading(row: Mapping[str, str], words: str, stack: SoftwareStack) -> SoftwareStack:
+    """The stack with states in host memory, as the column `offload` or llmq's options in the notes say it."""
+    stated = (read_text(row, "offload") or "").lower()
+    if stated in ("none", "no", "n", "false", "0"):
+        return stack
+    moved = 0.0
+    if re.search(r"optim|states|cpu|\ball\b", stated):
+        moved = stack.main_bytes
+    master = max(stack.main_bytes - 4.0, 0.0) if stack.main_bytes > 8.0 else stack.main_bytes / 2.0
+    for option in ("offload-opt-m", "offload-opt-v"):
+        moved += (stack.main_bytes - master) / 2.0 if option in words else 0.0
+    moved += master if "offload-master" in words else 0.0
+    moved = min(moved, stack.main_bytes)
+    return replace(stack, main_bytes=stack.main_bytes - moved, host_bytes=moved)
+
+
+def _read_share(row: Mapping[str, str]) -> float | None:
+    """The share of the layers that a row recomputes: "recomputes 72 of 80 layers"."""
+    words = (read_text(row, "notes") or "").lower()
+    if "save_qkv_proj" in words:
+        # MaxText's policy of that name keeps queries, keys and values: about a sixth of a layer's products.
+        return 0.85
+    match = re.search(r"recomput\w* (\d+) of (?:the )?(\d+) layers", words)
+    if match is None or not int(match[2]):
+        return None
+    return min(1.0, int(match[1]) / int(match[2]))
+
+
+def read_recomputation(
+    row: Mapping[str, str], work: Workload, layout: RankLayout, device: DeviceFacts, notes: AssumptionList
+) -> RankLayout:
+    stated = (read_text(row, "act_ckpt") or "").lower()
+    names: dict[str, Recompute] = {
+        "none": "none", "n": "none", "false": "none", "no": "none", "off": "none", "0": "none",
+        "selective": "selective", "full": "full", "y": "full", "true": "full", "yes": "full", "1": "full",
+    }  # fmt: skip
+    if stated:
+        if stated not in names:
+            raise RowError(f"no checkpointing {stated!r} is known: none, selective or full")
+        return replace(layout, recompute=names[stated], recomputed=_read_share(row) or 1.0)
+    # The least recomputation that fits, allowing for the error of predicted memory: the publisher's run did fit. Where
+    # the row states no sharding, training states may still have been sharded.
+    slack = math.exp(2.0 * device.memory_residual)
+    to_host = device.host_bytes_per_s > 0 and work.stack.scattered_messages and work.stack.flash_attention
+    stages = [(layout.zero, layout.shard)]
+    if layout.zero == 0 and layout.data * layout.context > 1 and work.stack.flash_attention:
+        stages += [(zero, layout.data * layout.context) for zero in ((1, 3) if layout.pipeline == 1 else (1,))]
+    kinds: tuple[Recompute, ...] = ("none",) if to_host else ("none", "selective")
+    for kind in kinds:
+        for zero, shard in stages:
+            chosen = replace(layout, recompute=kind, zero=zero, shard=shard)
+            if device.memory_bytes is None or predict_memory(work, chosen, device).total <= slack * device.memory_bytes:
+                if zero != layout.zero:
+                    notes.add("sharding", f"ZeRO {zero}, because it does not fit without")
+                notes.add(
+                    "recomputation",
+                    f"recomputation: {kind}, the least that fits by this prediction, because none is stated",
+                )
+                return chosen
+    layout = replace(layout, zero=stages[-1][0], shard=stages[-1][1])
+    if to_host:
+        # Offload of each micro-batch in flight as much as does not fit.
+        flights = min(layout.pipeline, work.global_batch // (layout.data * layout.micro_batch))
+        whole = predict_memory(work, replace(layout, recompute="none"), device)
+        more = min(whole.total - (device.memory_bytes or whole.total), whole.activations)
+        notes.add(
+            "recomputation",
+            "no recomputation: activations that do not fit go to the host's memory, because none is stated",
+        )
+        return replace(layout, recompute="none", offloaded=more / flights)
+    least, most = (
+        predict_memory(work, replace(layout, recompute="full", recomputed=share), device).total for share in (1.0, 0.0)
+    )
+    room = slack * (device.memory_bytes or most)
+    share = min(1.0, max(0.0, (most - room) / (most - least))) if most > least else 1.0
+    fits = "the least that fits" if least <= room else "though it does not fit"
+    notes.add(
+        "recomputation",
+        f"recomputation of {100 * share:.0f} % of the layers: {fits} by this prediction, because none is stated",
+    )
+    return replace(layout, recompute="full", recomputed=share)

@@ -1,0 +1,156 @@
+"""Which software trains, as far as anyone says it, and the stack (`SoftwareStack`) that the cost model takes for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from tunemark.predict.assumption_list import AssumptionList
+from tunemark.predict.layout import (
+    COMPILED_HEAD_BYTES,
+    DEEPSPEED,
+    HF,
+    MEGATRON,
+    MEGATRON_2021,
+    NATIVE,
+    TORCH,
+    XLA,
+    SoftwareStack,
+)
+
+# hf: transformers' modules in an eager trainer; deepspeed: the same in DeepSpeed's engine; native: a trainer without a
+# framework, in C++ and CUDA. "torch-compiled" is torch with compiled modules.
+Framework = Literal["megatron", "torch", "hf", "deepspeed", "xla", "native"]
+FRAMEWORKS: tuple[str, ...] = (*get_args(Framework), "torch-compiled")
+
+# Words of a description that name the software, in the order in which they decide.
+_WORDS: tuple[tuple[Framework, str], ...] = (
+    ("xla", r"maxtext|\bjax\b|\bxla\b|levanter|paxml|neuronx|\bneuron\b|optimum-tpu|tpu-recipes"),
+    ("native", r"c\+\+/cuda|\bllm\.c\b|\bllmq\b"),
+    ("megatron", r"megatron|\bnemo\b(?!.*automodel)|\bmcore\b|dgxc-benchmarking|primus(?!.*fsdp)|gpt-neox|\bsimumax\b"),
+    ("deepspeed", r"deepspeed|\bzero-?3? offload\b"),
+    ("torch", r"torchtitan|torchtune|torchao|pytorch|\bfsdp ?2\b|llm-foundry|composer|mosaicml|lit-?gpt|internevo|"
+              r"internlm|colossal|automodel|\blightning\b|fairscale|\bolmo\b|nanotron|tinyllama"),
+    ("hf", r"\bhf\b|hf_eager|hugging ?face|transformers|\bpeft\b|\btrl\b|swift|llama-?factory|axolotl|unsloth|"
+           r"accelerate|alignment-handbook|optimum"),
+)  # fmt: skip
+# Year since which Megatron and torch have fused attention (Dao et al. 2022 was published in the summer before).
+_FUSED_ATTENTION_YEAR = 2023
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackFacts:
+    """What is known of the training software. framework: as stated, one of `FRAMEWORKS` or "". words: any description
+    of the run, in which a framework may be named. year: of the software that ran, 0 where unknown. is_compiled: None
+    where nobody says. precision: of matrix products. zero, tensor, others: the sharding stage, tensor ranks, and
+    pipeline, context and expert ranks together. chip: its name."""
+
+    framework: str = ""
+    words: str = ""
+    year: int = 0
+    is_year_stated: bool = False
+    is_compiled: bool | None = None
+    precision: str = "bf16"
+    zero: int = 0
+    tensor: int = 1
+    others: int = 1
+    chip: str = ""
+
+
+def choose_framework(facts: StackFacts, notes: AssumptionList) -> tuple[Framework, bool | None]:
+    """(the framework, whether its modules are compiled); ValueError for a name that is not known."""
+    name = re.sub(r"[^a-z0-9]+", "-", facts.framework.lower()).strip("-")
+    if name in ("torch-compiled", "torch-compile", "compiled"):
+        return "torch", True
+    name = {"pytorch": "torch", "jax": "xla", "maxtext": "xla", "huggingface": "hf", "transformers": "hf",
+            "megatron-lm": "megatron", "nemo": "megatron"}.get(name, name)  # fmt: skip
+    for each in get_args(Framework):
+        if name == each:
+            return each, facts.is_compiled
+    if name:
+        found = _find_framework(name)
+        if found is None:
+            raise ValueError(f"no framework {facts.framework!r} is known: {', '.join(FRAMEWORKS)}")
+        return found, facts.is_compiled
+    found = "xla" if facts.chip.startswith(("TPU", "Trainium")) else _find_framework(facts.words.lower())
+    if found:
+        return found, facts.is_compiled
+    # Only torch's software states whether it compiles, and FSDP is torch's.
+    is_torch = facts.is_compiled is not None or facts.zero == 3 or facts.tensor * facts.others == 1
+    if facts.precision == "fp16" and facts.year < _FUSED_ATTENTION_YEAR:
+        is_torch = False
+    chosen: Framework = "torch" if is_torch else "megatron"
+    notes.add("framework", f"{chosen} as the software, by the layout, because none is stated")
+    return chosen, facts.is_compiled
+
+
+def _find_framework(words: str) -> Framework | None:
+    return next((name for name, pattern in _WORDS if re.search(pattern, words)), None)
+
+
+def choose_stack(facts: StackFacts, notes: AssumptionList) -> tuple[Framework, SoftwareStack]:
+    """The framework and its stack; what nobody states is assumed and told."""
+    framework, is_compiled = choose_framework(facts, notes)
+    if framework == "megatron":
+        is_old = 0 < facts.year < _FUSED_ATTENTION_YEAR
+        if facts.precision == "fp16" and not (facts.is_year_stated and not is_old):
+            notes.add("year", "Megatron before fused attention, because it trains in fp16")
+            return framework, MEGATRON_2021
+        if is_old:
+            notes.sentences.append(f"Megatron before fused attention, because it is of {facts.year}")
+            return framework, MEGATRON_2021
+        return framework, MEGATRON
+    if framework == "torch":
+        return framework, _make_torch_stack(facts, is_compiled, notes)
+    stack = {"hf": HF, "deepspeed": DEEPSPEED, "xla": XLA, "native": NATIVE}[framework]
+    if 0 < facts.year < _FUSED_ATTENTION_YEAR and "flash" not in facts.words.lower() and framework != "xla":
+        stack = replace(stack, flash_attention=False)
+    return framework, stack
+
+
+def _make_torch_stack(facts: StackFacts, is_compiled: bool | None, notes: AssumptionList) -> SoftwareStack:
+    words = facts.words.lower()
+    if is_compiled is None:
+        is_compiled = bool(re.search(r"\bcompiled?\b|fused kernel|flash[- ]attention, apex|\bte\b", words))
+        if not is_compiled:
+            notes.add("framework", "eager modules, because nobody says whether they are compiled")
+    stack = replace(
+        TORCH,
+        fused=is_compiled,
+        stream_bytes=MEGATRON.stream_bytes if is_compiled else TORCH.stream_bytes,
+        head_bytes=COMPILED_HEAD_BYTES if is_compiled and facts.tensor == 1 else TORCH.head_bytes,
+        # torchtitan's policy: every second matrix product of a layer is computed again, attention never.
+        selective="alternate",
+        # torch's functional collectives join the ranks' parts along tokens by copying the whole, unless gathering is
+        # fused with the product.
+        copied_collectives=facts.tensor > 1,
+        tensor_overlap=facts.tensor > 1 and "async" in words,
+        native_attention=bool(re.search(r"\bte\b|transformer engine|flash[- ]attention[- ]?3", words)),
+    )
+    if facts.zero in (1, 2):
+        # Only optimizer states or gradients are sharded by engines that keep weights and gradients in 16 bits and a
+        # master copy with the states.
+        stack = replace(
+            stack, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, gathers_late=True
+        )
+    if 0 < facts.year < _FUSED_ATTENTION_YEAR and "flash" not in words and facts.zero != 3:
+        stack = replace(stack, flash_attention=False)
+    return stack
+
+
+def read_year(*texts: str | None) -> int:
+    """The earliest year that the first text with one names: a run is no younger than its first mention. 0: none."""
+    for text in texts:
+        years = re.findall(r"(?<![\w.])(20[12]\d)(?![\w.])", text or "")
+        if years:
+            return int(min(years))
+    return 0
+
+
+# Values of `optimizer_bits`, bits of each of Adam's two moments, and those of frozen weights.
+STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.5}
+# Bytes of a frozen weight: 4 bits with scales by groups of 64 (Dettmers et al. 2023, QLoRA, section 3: 0.5 bits a
+# weight, 0.127 after double quantisation).
+BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.53}
