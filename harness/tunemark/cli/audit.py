@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadData, BadExperiment
 from tunemark.exit_codes import exit_code_of_verdicts
 from tunemark.plugin import Catalog
@@ -86,9 +87,9 @@ def execute(args: argparse.Namespace) -> int:
         for row in rows:
             print(encode_claim(row))
     else:
-        print(claims_table(rows))
+        print_result(claims_table(rows))
         for row in rows:
-            print(claim_lines(row))
+            print_result(claim_lines(row))
     return exit_code_of_verdicts(one.verdict for one in audited)
 
 

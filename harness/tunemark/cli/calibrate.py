@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 from tunemark_worker.precision import PRECISIONS
@@ -45,7 +46,10 @@ def execute(args: argparse.Namespace) -> int:
             say=print_message,
         )
     for one in calibrations:
-        print(json.dumps(asdict(one)) if args.json else _text(one))
+        if args.json:
+            print(json.dumps(asdict(one)))
+        else:
+            print_result(_text(one))
     return 0
 
 

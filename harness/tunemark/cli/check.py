@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode
 from tunemark.markdown import markdown_table
 
@@ -40,6 +41,6 @@ def execute(args: argparse.Namespace) -> int:
         print(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))
     else:
         rows = [[c.name, c.subject, c.outcome, c.reason.replace("|", "/")] for c in checks]
-        print(markdown_table(["check", "subject", "outcome", "reason"], rows, "<"))
+        print_result(markdown_table(["check", "subject", "outcome", "reason"], rows, "<"))
         print(f"\n{args.plugin}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}")
     return ExitCode.INVALID if counts["failed"] else ExitCode.SUCCESS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs, read_runs
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
@@ -44,6 +45,9 @@ def execute(args: argparse.Namespace) -> int:
         results = read_all_runs(args.folders, catalog)
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
-    print(msgspec.json.encode(found).decode() if args.json else comparison_text(found))
+    if args.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_result(comparison_text(found))
     is_open = any(row.outcome == "no interval" for group in found.groups for row in group.rows)
     return exit_code_of_results(results) or (ExitCode.UNKNOWN if is_open else ExitCode.SUCCESS)

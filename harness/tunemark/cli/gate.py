@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunemark.atomic_write import write_atomically
 from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadStore
 from tunemark.exit_codes import ExitCode
 from tunemark.plugin import Catalog
@@ -52,14 +53,17 @@ def execute(args: argparse.Namespace) -> int:
         if args.json:
             print(msgspec.json.encode(forecasts).decode())
         else:
-            print(outlook_text(forecasts, promise.power, promise.false_alarms))
+            print_result(outlook_text(forecasts, promise.power, promise.false_alarms))
         return ExitCode.SUCCESS if all(one.noise is not None for one in forecasts) else ExitCode.UNKNOWN
     runs = read_all_runs(args.runs, catalog)
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
         if path is not None:
             _write(Path(path), content(found))
-    print(msgspec.json.encode(found).decode() if args.json else gate_text(found))
+    if args.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        print_result(gate_text(found))
     codes = {"pass": ExitCode.SUCCESS, "fail": ExitCode.INVALID, "no verdict": ExitCode.UNKNOWN}
     return codes[found.verdict]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
@@ -53,7 +54,7 @@ def print_kind(kind: str, catalog: Catalog, *, as_json: bool, backend: str | Non
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        print(_table(kind, rows))
+        print_result(_table(kind, rows))
         if kind == "models":
             for source in catalog.model_sources().values():
                 print(f"\n{source.name}:REFERENCE is {source.description}")

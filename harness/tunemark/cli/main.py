@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from tunemark.cli.terminal import print_as_markdown
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.exit_codes import ExitCode
 
@@ -58,7 +59,7 @@ def _command(words: list[str]) -> int:
     if words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
-    if words[0] == "--version":
+    if words[0] in ("--version", "-V", "version"):
         from tunemark import __version__
 
         print(f"tunemark {__version__}")
@@ -71,6 +72,8 @@ def _command(words: list[str]) -> int:
     module = importlib.import_module(f"tunemark.cli.{name}")
     parser = _CommandParser(prog=f"tunemark {words[0]}", description=description, allow_abbrev=False)
     module.add_arguments(parser)
+    markdown = "print tables as Markdown on a terminal too, as they are printed into a pipe"
+    parser.add_argument("--markdown", action="store_true", help=markdown)
     arguments, command = words[1:], []
     if getattr(module, "TAKES_COMMAND", False) and "--" in arguments:
         at = arguments.index("--")
@@ -81,6 +84,8 @@ def _command(words: list[str]) -> int:
         return int(end.code or 0)
     if rest:
         parser.reject(rest[0])
+    if args.markdown:
+        print_as_markdown()
     return int(module.execute(args))
 
 

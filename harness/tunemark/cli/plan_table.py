@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from operator import attrgetter
 from typing import Any
 
+from tunemark.cli.terminal import print_result
 from tunemark.experiment import Plan, RunSpec
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.fields import read_fields
@@ -21,7 +22,7 @@ def print_plans(plans: Sequence[Plan], json: bool) -> None:
         for plan in plans:
             print(json_module.dumps(plan_row(plan), allow_nan=False))
     else:
-        print(_markdown(plans))
+        print_result(_markdown(plans))
 
 
 def plan_row(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.messages import print_message
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
 from tunemark.markdown import markdown_table
@@ -205,8 +206,11 @@ def _figures(predicted: Prediction) -> dict[str, Any]:
 
 
 def _print(found: Sequence[dict[str, Any]], is_json: bool, text: Callable[[Sequence[dict[str, Any]]], str]) -> None:
-    for line in (json.dumps(row, allow_nan=False) for row in found) if is_json else (text(found),):
-        print(line)
+    if not is_json:
+        print_result(text(found))
+        return
+    for row in found:
+        print(json.dumps(row, allow_nan=False))
 
 
 def _predictions_text(found: Sequence[Mapping[str, Any]]) -> str:

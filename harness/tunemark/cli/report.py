@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
@@ -62,11 +63,11 @@ def execute(args: argparse.Namespace) -> int:
             print(encode_claim(row))
     else:
         if found.results or not found.imported:
-            print(runs_table(found.results))
+            print_result(runs_table(found.results))
         for line in verdict_lines(found.results):
-            print(line)
+            print_result(line)
         if found.imported:
-            print(claims_table(found.imported))
+            print_result(claims_table(found.imported))
     if not found.results and not found.imported:
         print_message("there are no runs here: `tunemark run` measures them")
         return ExitCode.UNKNOWN

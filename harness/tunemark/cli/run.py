@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
+from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser)
+    add_quiet(parser)
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="print no progress, only what fails and the results")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -39,14 +45,12 @@ def execute(args: argparse.Namespace) -> int:
     from tunemark.report import runs_table, verdict_lines
     from tunemark.results import encode_result
 
-    results = measure_with_progress(experiment, plans, catalog)
+    results = measure_with_progress(experiment, plans, catalog, quiet=args.quiet)
     if experiment.json:
         for result in results.runs:
             print(encode_result(result))
     elif results.runs:
-        print(runs_table(results.runs))
-        for line in verdict_lines(results.runs):
-            print(line)
+        print_result("\n".join([runs_table(results.runs), *verdict_lines(results.runs)]))
     if results.not_reported is not None:
         print_message(f"tunemark: {results.not_reported}")
     elif experiment.output and results.runs:
@@ -56,36 +60,38 @@ def execute(args: argparse.Namespace) -> int:
     return ExitCode.USAGE if results.not_reported is not None else exit_code_of_results(results.runs)
 
 
-def measure_with_progress(experiment: Experiment, plans: Sequence[Plan], catalog: Catalog) -> ExperimentResults:
-    """Measure all plans with a progress line per attempt on standard error; an interruption is reported there too."""
+def measure_with_progress(
+    experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, *, quiet: bool = False
+) -> ExperimentResults:
+    """Measure all plans with their progress on standard error, where an interruption is reported too. quiet: report
+    only what fails."""
     # Heavy and not needed by --dry-run.
-    from tunemark.cli.progress_line import ProgressLine
+    from tunemark.cli.attempt_progress import AttemptProgress
+    from tunemark.cli.progress_display import make_progress_display
     from tunemark.launch import AttemptEnd
     from tunemark.runner.interruption import sigterm_as_interrupt
     from tunemark.runner.observer import RunObserver, run_title
     from tunemark.runner.preparation import PreparedRun
     from tunemark.runner.run_experiment import run_experiment
 
-    lines: dict[str, ProgressLine] = {}
+    display = make_progress_display([plan.run_id for plan in plans], quiet=quiet)
 
     def attempt(ready: PreparedRun, number: int, of: int) -> None:
         spec = ready.plan.spec
-        words = f"{run_title(ready.plan)}, attempt {number} of {of}"
-        lines[ready.plan.run_id] = ProgressLine(
-            words, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget, rewrite=ready.is_alone
-        )
+        title = f"{run_title(ready.plan)}, attempt {number} of {of}"
+        progress = AttemptProgress(title, steps=spec.steps, warmup=spec.warmup, budget_s=spec.budget)
+        display.start_attempt(ready.plan.run_id, progress, number=number, of=of)
 
     def record(ready: PreparedRun, row: Mapping[str, Any]) -> None:
-        lines[ready.plan.run_id].observe(row)
+        display.observe(ready.plan.run_id, row)
 
     def ended(ready: PreparedRun, end: AttemptEnd) -> None:
         words = f"{end.status}, ended by {end.reason}"
-        lines[ready.plan.run_id].close(words if end.status == "ok" else f"{words}: {end.evidence}")
+        display.end_attempt(ready.plan.run_id, words if end.status == "ok" else f"{words}: {end.evidence}")
 
-    with sigterm_as_interrupt(), redirect_stdout(sys.stderr):  # only results go to standard output
-        results = run_experiment(
-            experiment, plans, catalog, RunObserver(message=print_message, attempt=attempt, record=record, ended=ended)
-        )
+    observer = RunObserver(message=display.message, attempt=attempt, record=record, ended=ended)
+    with sigterm_as_interrupt(), redirect_stdout(sys.stderr), display:  # only results go to standard output
+        results = run_experiment(experiment, plans, catalog, observer)
     if results.is_interrupted:
         print_message("interrupted: every finished step and run is kept; the same command continues from here")
     return results

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
-from tunemark.cli.run import measure_with_progress
+from tunemark.cli.run import add_quiet, measure_with_progress
 from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import SETTINGS, Experiment, assign_scaling_batches, make_grid_points, make_plans
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "the knee is where an added unit brings less than this fraction of what a first one does (default: 0.5)"
     parser.add_argument("--knee", metavar="X", help=words)
     add_experiment_arguments(parser)
+    add_quiet(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
         return print_plans_and_searches(plans, catalog, json=experiment.json)
-    measured = measure_with_progress(experiment, plans, catalog)
+    measured = measure_with_progress(experiment, plans, catalog, quiet=args.quiet)
     found = _compute_scalings(measured.runs, mode, args, experiment)
     code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])
     if measured.is_interrupted:
@@ -138,10 +140,8 @@ def _print_scalings(
             print(encode_scaling(scaling))
         return code
     for scaling in found:
-        print(scaling_text(scaling))
-    print("\n".join([*SCALING_NOTES, ""]))
-    for line in verdict_lines(results):
-        print(line)
+        print_result(scaling_text(scaling))
+    print_result("\n".join([*SCALING_NOTES, "", *verdict_lines(results)]))
     return code
 
 

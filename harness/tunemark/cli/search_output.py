@@ -9,6 +9,7 @@ from typing import Any
 
 from tunemark.cli.messages import print_message
 from tunemark.cli.plan_table import plan_row, print_plans
+from tunemark.cli.terminal import print_result
 from tunemark.errors import TunemarkError
 from tunemark.exit_codes import ExitCode
 from tunemark.experiment import GridPoint, Plan
@@ -97,18 +98,18 @@ def _print_tables(
     if decisions:
         print_plans([plan for plan, _ in decisions], json=False)
     if predictions:
-        print(_table(predictions))
+        print_result(_table(predictions))
     if not decisions and not predictions:
         return
     texts = [(f"{p.spec.model} {p.spec.device}:{p.spec.size} {p.spec.strategy}", log) for p, log in decisions if log]
     texts += [(one.title, log) for one, log in predictions]
     for title, log in texts:
-        print(f"\n{search_text(log, title)}")
+        print_result(f"\n{search_text(log, title)}")
         if words := explain_choice(log):
-            print(f"\n{escape(words)}")
+            print_result(f"\n{escape(words)}")
         for note in log.notes:
-            print(f"\n{escape(note)}")
-    print(
+            print_result(f"\n{escape(note)}")
+    print_result(
         "\nPredicted, not measured: rates count slots of the whole job, bounds are two standard deviations of the "
         "prediction. Memory is of the fullest rank, with its upper bound where that exceeds the capacity."
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunemark.cli.run_arguments import RUNS_HELP, find_runs_folder, read_runs
+from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode
 from tunemark.plugin import Catalog
@@ -42,7 +43,10 @@ def execute(args: argparse.Namespace) -> int:
             traces=(_read_run_traces(one, args.a), _read_run_traces(other, args.b)),
         )
         is_open = is_open or found.ratio is None or found.ratio.low is None
-        print(msgspec.json.encode(found).decode() if args.json else why_text(found) + "\n")
+        if args.json:
+            print(msgspec.json.encode(found).decode())
+        else:
+            print_result(why_text(found) + "\n")
     return ExitCode.UNKNOWN if is_open else ExitCode.SUCCESS
 
 

@@ -24,7 +24,6 @@ from tunemark.runner.session import Session
 class PreparedRun:
     """A plan with everything that its launch needs; nothing has used the device yet.
 
-    is_alone: no other run's job runs beside its own. verification: result of comparing its strategy with one process;
     None where not requested. search: log of the search that chose the layout; None where the user chose it. tokenizer:
     for runs that complete a text or save a model; sample_ids: the prompt.
     """
@@ -34,7 +33,6 @@ class PreparedRun:
     code: CodeCopy
     interpreter: Interpreter
     fingerprint: str
-    is_alone: bool
     verification: Mapping[str, Any] | None = None
     search: SearchLog | None = None
     tokenizer: Tokenizer | None = None
@@ -66,7 +64,6 @@ class Preparation:
             code=code,
             interpreter=interpreter,
             fingerprint=make_fingerprint(plan, code, data, interpreter, search),
-            is_alone=session.launching.max_jobs == 1,
             search=search,
             tokenizer=tokenizer,
             sample_ids=sample_ids,
