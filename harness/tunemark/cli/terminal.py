@@ -57,7 +57,7 @@ def print_on_terminal(markdown: str, console: Console) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
+class _TextColumn:
     """A column of a table. cells: without its heading. is_number: aligned to the right and never broken."""
 
     heading: str
@@ -82,16 +82,16 @@ class _Column:
         return max(map(cell_len, [self.heading, *self.cells]))
 
 
-def _parse_table(lines: list[str]) -> list[_Column]:
+def _parse_table(lines: list[str]) -> list[_TextColumn]:
     rows = [[_unescape(cell.strip()) for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in lines]
     heading, rules, *body = rows
     return [
-        _Column(name, [row[at] if at < len(row) else "" for row in body], rules[at].endswith(":"))
+        _TextColumn(name, [row[at] if at < len(row) else "" for row in body], rules[at].endswith(":"))
         for at, name in enumerate(heading)
     ]
 
 
-def _print_table(columns: list[_Column], console: Console) -> None:
+def _print_table(columns: list[_TextColumn], console: Console) -> None:
     widths = _fit_columns(columns, console.width)
     hidden = [column.heading for column, width in zip(columns, widths, strict=True) if width == 0]
     if hidden and len(columns[0].cells) == 1:
@@ -111,7 +111,7 @@ def _print_table(columns: list[_Column], console: Console) -> None:
         console.print(words, style="dim")
 
 
-def _turn_table(columns: list[_Column]) -> Table:
+def _turn_table(columns: list[_TextColumn]) -> Table:
     """A table of one row, its headings in the first column."""
     table = _make_empty_table()
     table.show_header = False
@@ -129,7 +129,7 @@ def _make_empty_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold")
 
 
-def _fit_columns(columns: list[_Column], width: int) -> list[int]:
+def _fit_columns(columns: list[_TextColumn], width: int) -> list[int]:
     """The width of each column, 0 if it is left out: the first column comes first, then those that say what came out,
     then the others from the left, each as wide as it must be; what is left is shared out from the left."""
     ranked = sorted(range(len(columns)), key=lambda at: (at > 0, _rank(columns[at].heading), at))
