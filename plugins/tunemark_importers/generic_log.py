@@ -1,49 +1,45 @@
-"""Reads any other program's log lines that print an unambiguous rate of tokens.
+"""Reads any other program's log: lines whose numbers have names that say what they are.
 
-Used last, and strictly: a rate must have its unit, a duration a name that says it is of one step. What the rate counts
-is unknown.
+Used last. Names and values are bound by the grammar of `named_values`; what a name means is in `figure_names`. Lines
+that belong together, such as a figure per line under a step, make one record. What only the whole log can tell is
+decided from its first records: which of several rates is claimed, whether a time is that of a step or since the start,
+whether an MFU is a fraction or a percentage.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from tunemark.plugin.claims import Claim, LoggedStep, LogLine
+from tunemark.plugin.claims import Claim, ClaimScope, FigureQuantity, LoggedStep, LogLine, NamedFigure
 from tunemark_importers import numbers
-from tunemark_importers.line_prefixes import MAX_LINE, strip_prefixes
-from tunemark_importers.log_runs import LogRuns
+from tunemark_importers.figure_names import NamedQuantity, NameMeaning
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.log_runs import FigureValues, LogRuns
 from tunemark_importers.logged_options import find_options, find_parameter_counts
-from tunemark_importers.numbers import FIGURE
+from tunemark_importers.named_values import NamedValue, NamedValues
+from tunemark_importers.numbers import multiply_exactly, parse_clock
 
-_TOKENS = r"tok(?:en)?s?"
-_PER_SECOND = rf"{_TOKENS}(?:\s?/\s?|[ _]per[ _])s(?:ec(?:ond)?s?)?\b"
-_PER_DEVICE = r"(?P<{0}>(?:\s?/\s?|[ _]per[ _])(?:gpu|device|rank|chip|npu)\b)?"
-_SEPARATOR = r"\s*[:=]\s*|\s+"
-_RATE = re.compile(
-    rf"(?<![\w.])(?:{_PER_SECOND}{_PER_DEVICE.format('a')}(?:{_SEPARATOR})(?P<after>{FIGURE})\s?(?P<scale_a>[kKM]?)(?![\w.])"
-    rf"|\b(?:tps|tgs)\s*[:=]\s*(?P<short>{FIGURE})\s?(?P<scale_s>[kKM]?)(?![\w.])"
-    rf"|(?P<before>{FIGURE})\s?(?P<scale_b>[kKM]?)\s?{_PER_SECOND}{_PER_DEVICE.format('b')}(?![\w/]|\s*[:=]))",
-    re.I,
+MEANING = "tokens per second as the program prints them; what they count is unknown"
+
+# So many records are looked at before it is decided what their names mean.
+_DECIDING_RECORDS = 200
+_MAX_APART = 64
+# Lines this far apart are not of one record.
+_RECORD_LINES = 60
+_MARKS = (
+    "tok", "TOK", "Tok", "tps", "tgs", "TPS", "TGS", "padding", "Padding", "loss", "Loss", "LOSS", "step", "Step",
+    "STEP", "iter", "Iter", "epoch", "Epoch", "/s", "per_sec", "per sec", "PerSec", "per_gpu", "FLOP", "flop", "Flop",
+    "mfu", "MFU", "batch", "time", "Time", "throughput", "Throughput", "seq", "params", "model", "--", "Namespace",
+    "samples", "Samples", "memory", "elapsed", "it/s", "s/it", "wps", "speed", "norm",
+)  # fmt: skip
+_BAR = re.compile(
+    r"(?P<n>[0-9]{1,15})/(?P<total>[0-9]{1,15}) +(?:\[ ?(?P<elapsed>[0-9:]+) ?< ?[^,\]]*,?"
+    r"|(?P<elapsed_rich>[0-9:]+) (?:•|-) )(?:\s*[0-9.?]+ ?(?:s/it|it/s))?,?"
 )
-_QUOTED = re.compile(r"[\"']([A-Za-z_/ ]+)[\"']\s*:")
-_STEP = re.compile(
-    r"\b(?:global[ _]?)?(?:step|iter(?:ation)?)s?\b\s*[:=#\[(]?\s*(?P<at>[0-9]+)(?:\s*(?:/|of)\s*(?P<of>[0-9]+))?"
-)
-_LOSS = re.compile(rf"\b(?:train(?:ing)?[ _/])?loss\b\s*[:=]?\s*(?P<loss>{FIGURE})", re.I)
-_DURATION = re.compile(
-    rf"\b(?:dt|duration|step[ _]time|iter(?:ation)?[ _]time|time[ _]per[ _](?:step|iter(?:ation)?))\b(?:{_SEPARATOR})"
-    rf"(?P<value>{FIGURE})\s?(?P<unit>ms|s|sec|seconds)?(?![\w.])",
-    re.I,
-)
-_TOKENS_SEEN = re.compile(
-    rf"\b(?:(?:num|total|cumulative)[ _]tokens|tokens[ _]seen)\b(?:[ _]seen)?\s*[:=]\s*(?P<n>{FIGURE})(?![\w.])", re.I
-)
-_PADDING = re.compile(
-    rf"\bpadding(?:[ _](?:fraction|share|ratio))?\s*[:=]?\s*(?P<value>{FIGURE})\s?(?P<percent>%)?(?![\w.])", re.I
-)
-_RATE_MARKERS = ("tok", "TOK", "Tok", "tps", "tgs", "TPS", "padding", "Padding")
-_FLAG_MARKERS = ("--", "Namespace", "batch", "seq", "params", "model")
 _FLAGS = {
     "global_batch_size": "global_batch",
     "global_batch": "global_batch",
@@ -53,82 +49,346 @@ _FLAGS = {
     "max_seq_length": "sequence",
     "block_size": "sequence",
 }
+_RATES: Mapping[NamedQuantity, FigureQuantity] = {
+    "tokens_per_s": "tokens_per_s",
+    "samples_per_s": "samples_per_s",
+    "steps_per_s": "steps_per_s",
+    "duration": "step_time_s",
+    "tflops": "tflops",
+    "mfu": "mfu",
+}
+# The fields of a step that a record fills, by quantity.
+_STEP_FIELDS: Mapping[NamedQuantity, str] = {
+    "step": "number", "epoch": "epoch", "loss": "loss", "gradient_norm": "gradient_norm", "tokens": "tokens",
+    "samples": "samples", "step_tokens": "step_tokens", "tokens_per_s": "tokens_per_s", "duration": "duration_s",
+    "samples_per_s": "samples_per_s", "tflops": "tflops", "mfu": "mfu",
+}  # fmt: skip
+_FACTS: Sequence[NamedQuantity] = ("global_batch", "micro_batch", "gradient_accumulation", "sequence", "count")
+
+
+@dataclass(slots=True)
+class _Record:
+    """What belongs together, from one line or several."""
+
+    prefix: Prefix
+    line: LogLine
+    last: int
+    values: dict[str, NamedValue] = field(default_factory=dict)
+    bar: tuple[float, float, float] | None = None
+
+    def has(self, *quantities: NamedQuantity) -> bool:
+        return any(value.meaning.quantity in quantities for value in self.values.values())
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a step's: it has a loss, or the number of a step."""
+        return self.has("step", "loss") or self.bar is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _HeaderFact:
+    name: str
+    value: float
+    words: str
+    line: int
 
 
 class GenericLogReader:
     """Reads one log."""
 
     def __init__(self) -> None:
-        self._runs = LogRuns(
-            tool="anything",
-            meaning="tokens per second as the program prints them; what they count is unknown",
-            counts=None,
-            scope="job",
-        )
+        self._values = NamedValues()
+        self._pending: _Record | None = None
+        self._buffer: list[_Record | _HeaderFact] = []
+        self._runs: LogRuns | None = None
+        self._roles: dict[str, NameMeaning] = {}
+        self._claimed: dict[NamedQuantity, str] = {}
+        self._apart: dict[str, FigureValues] = {}
+        self._bar_total: float | None = None
+        self._records = 0
 
     def read(self, line: LogLine) -> bool:
         text = line.text[-MAX_LINE:]
-        understood = False
-        if any(mark in text for mark in _RATE_MARKERS):
-            prefix = strip_prefixes(text)
-            # JSON lines have names in quotes.
-            words = _QUOTED.sub(r"\1:", prefix.text)
-            if match := _PADDING.search(words):
-                share = numbers.parse_number(match["value"])
-                share = share / 100 if share is not None and match["percent"] else share
-                if share is not None and 0 <= share < 1:
-                    self._runs.add_fact("padding_fraction", share, match[0], line.number, differing="first")
-                    understood = True
-            understood = self._rate(words, line, text) or understood
-        if not understood and any(mark in text for mark in _FLAG_MARKERS):
-            understood = self._flags(text, line)
-        return understood
+        if not any(mark in text for mark in _MARKS):
+            return False
+        prefix = strip_prefixes(text)
+        words, bar = _cut_bar(prefix.text)
+        found = [] if len(words) > 4096 else self._values.find(words)
+        training = [value for value in found if value.meaning.is_training]
+        for value in found:
+            if not value.meaning.is_training and value.meaning.quantity in _RATES:
+                self._set_apart(value, line)
+        is_record = any(v.meaning.quantity in (*_STEP_FIELDS, "time", "elapsed", "steps_per_s") for v in training)
+        if bar is not None and any(v.meaning.quantity in ("loss", "tokens_per_s", "step") for v in training):
+            self._bar_total = bar[1]
+        if bar is not None and bar[1] != self._bar_total:
+            # The bar of a download, or of another loop.
+            bar = None
+        if is_record or bar is not None:
+            self._add_values(training, bar, prefix, line)
+            return True
+        if facts := [v for v in training if v.meaning.quantity in (*_FACTS, "padding", "steps_total")]:
+            self._flush()
+            self._keep(_Record(prefix, line, line.number, {value.name: value for value in facts}))
+            return True
+        if "--" in text or "Namespace" in text or "params" in text or len(text) < 200:
+            return self._add_flags(text, line)
+        return False
 
     def claims(self) -> Sequence[Claim]:
-        return [claim for claim in self._runs.claims() if len(claim.steps) or claim.tokens_per_s is not None]
+        self._flush()
+        if self._runs is None:
+            if not any(isinstance(one, _Record) for one in self._buffer):
+                return []
+            self._decide()
+        assert self._runs is not None
+        apart = tuple(values.summary() for values in self._apart.values())
+        return [
+            replace(claim, figures=(*claim.figures, *apart), notes=(*claim.notes, *self._notes()))
+            for claim in self._runs.claims()
+            if _says_something(claim)
+        ]
 
-    def _rate(self, words: str, line: LogLine, text: str) -> bool:
-        found = _RATE.search(words)
-        if not found:
-            return False
-        if found["after"]:
-            rate = numbers.parse_count(found["after"], found["scale_a"])
-        elif found["short"]:
-            rate = numbers.parse_count(found["short"], found["scale_s"])
-        else:
-            rate = numbers.parse_count(found["before"], found["scale_b"])
-        if rate is None:
-            return False
-        if found["a"] or found["b"]:
-            self._runs.add_fact("scope", "device", found[0], line.number, differing="first")
-        step, loss, duration, seen = (p.search(words) for p in (_STEP, _LOSS, _DURATION, _TOKENS_SEEN))
-        if step and step["of"]:
-            self._runs.add_fact("steps_total", float(step["of"]), step[0], line.number, differing="largest")
-        duration_s = numbers.parse_seconds(duration["value"], (duration["unit"] or "s").lower()) if duration else None
-        at = float(step["at"]) if step else None
-        self._runs.add(
-            strip_prefixes(text),
-            line,
-            LoggedStep(
-                line.number,
-                number=at,
-                tokens_per_s=rate,
-                loss=numbers.parse_number(loss["loss"]) if loss else None,
-                duration_s=duration_s,
-                duration_steps=1.0 if duration_s is not None else None,
-                tokens=numbers.parse_number(seen["n"]) if seen else None,
-            ),
+    def _notes(self) -> list[str]:
+        if self._values.ambiguous is None:
+            return []
+        count, example = self._values.ambiguous
+        return [f"in {count:,} lines a number could belong to two names, and is left out: {example!r}"]
+
+    def _set_apart(self, value: NamedValue, line: LogLine) -> None:
+        """A rate of generation, evaluation or the like."""
+        if value.name not in self._apart and len(self._apart) < _MAX_APART:
+            self._apart[value.name] = FigureValues(_named_figure(value, value.meaning, line.number))
+        if value.name in self._apart and value.value == value.value:
+            self._apart[value.name].add(_scaled(value, value.meaning))
+
+    def _add_values(
+        self, values: Sequence[NamedValue], bar: tuple[float, float, float] | None, prefix: Prefix, line: LogLine
+    ) -> None:
+        pending = self._pending
+        is_next = pending is not None and (
+            any(value.name in pending.values for value in values)
+            or (bar is not None and pending.bar is not None)
+            or pending.prefix.rank != prefix.rank
+            or line.number > pending.last + _RECORD_LINES
         )
-        return True
+        if pending is None or is_next:
+            self._flush()
+            pending = self._pending = _Record(prefix, line, line.number)
+        pending.last = line.number
+        pending.bar = pending.bar or bar
+        for value in values:
+            pending.values.setdefault(value.name, value)
 
-    def _flags(self, text: str, line: LogLine) -> bool:
-        found = False
-        for field, count, words in find_parameter_counts(text):
-            self._runs.add_fact(field, count, words, line.number)
-            found = True
-        for name, value, words in find_options(text, _FLAGS):
-            if (parsed := numbers.parse_integer(value)) is not None and parsed > 0:
-                self._runs.add_fact(name, parsed, words, line.number)
-                found = True
-        # Other tools have the same options, so the line counts as understood only once the log has a rate.
-        return found and self._runs.is_known
+    def _add_flags(self, text: str, line: LogLine) -> bool:
+        found = [_HeaderFact(name, value, words, line.number) for name, value, words in find_parameter_counts(text)]
+        for name, printed, words in find_options(text, _FLAGS):
+            if (parsed := numbers.parse_integer(printed)) is not None and parsed > 0:
+                found.append(_HeaderFact(name, parsed, words, line.number))
+        if found:
+            # What a header says belongs to what follows.
+            self._flush()
+        for fact in found:
+            self._keep(fact)
+        # Other tools have the same options, so the line counts as understood only once the log has records.
+        return bool(found) and self._records > 0
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            record, self._pending = self._pending, None
+            self._records += 1
+            self._keep(record)
+
+    def _keep(self, one: _Record | _HeaderFact) -> None:
+        if self._runs is not None:
+            self._emit(one, self._runs)
+            return
+        self._buffer.append(one)
+        if self._records >= _DECIDING_RECORDS or len(self._buffer) > 10 * _DECIDING_RECORDS:
+            self._decide()
+
+    def _decide(self) -> None:
+        """What the names mean in this log, and which of them are claimed."""
+        records = [one for one in self._buffer if isinstance(one, _Record)]
+        steps = [record for record in records if record.is_training]
+        by_name: dict[str, list[NamedValue]] = defaultdict(list)
+        in_steps: dict[str, int] = defaultdict(int)
+        for record in records:
+            for name, value in record.values.items():
+                by_name[name].append(value)
+                in_steps[name] += record.is_training
+        self._roles = {name: _settled(values) for name, values in by_name.items()}
+        for quantity in (*_STEP_FIELDS, "elapsed", "steps_per_s"):
+            names = [name for name, role in self._roles.items() if role.quantity == quantity]
+            if steps:
+                # A rate without a step or a loss is not shown to be of the training.
+                names = [name for name in names if in_steps[name]]
+            if names:
+                often = max(in_steps[name] for name in names) if steps else max(len(by_name[name]) for name in names)
+                counts = in_steps if steps else {name: len(by_name[name]) for name in names}
+                self._claimed[quantity] = max(
+                    names, key=lambda name: (2 * counts[name] >= often, *self._preference(name))
+                )
+        rate = self._claimed.get("tokens_per_s")
+        scope = self._scope(rate)
+        samples = self._claimed.get("samples_per_s")
+        role = self._roles[rate] if rate is not None else None
+        self._runs = LogRuns(
+            tool="anything", meaning=MEANING if role is None or role.counts is None else _meaning(role),
+            counts=role.counts if role else None, scope=scope, samples_scope=self._scope(samples), rate_name=rate,
+        )  # fmt: skip
+        for one in self._buffer:
+            self._emit(one, self._runs)
+        self._buffer.clear()
+
+    def _preference(self, name: str) -> tuple[int, int]:
+        role = self._roles[name]
+        # TFLOP/s are claimed per device, rates of the job.
+        order = (
+            {"job": 0, "unknown": 1, "device": 2}
+            if role.quantity == "tflops"
+            else {"job": 2, "unknown": 1, "device": 0}
+        )
+        return role.rank, order[role.scope]
+
+    def _is_claimed(self, name: str, quantity: NamedQuantity, record: _Record) -> bool:
+        """Whether a figure is the one of several of its kind in a record. Rates are never mixed: one name is claimed in
+        the whole log."""
+        if quantity in _RATES:
+            return self._claimed.get(quantity) == name
+        same = [n for n, v in record.values.items() if self._roles.get(n, v.meaning).quantity == quantity]
+        return len(same) == 1 or name == max(same, key=lambda n: self._roles.get(n, record.values[n].meaning).rank)
+
+    def _scope(self, name: str | None) -> ClaimScope:
+        """The scope of a rate; one that stands beside the same rate per device is that of the job."""
+        if name is None:
+            return "unknown"
+        role = self._roles[name]
+        if role.scope == "unknown" and any(
+            other.quantity == role.quantity and other.scope == "device" for other in self._roles.values()
+        ):
+            return "job"
+        return role.scope
+
+    def _emit(self, one: _Record | _HeaderFact, runs: LogRuns) -> None:
+        if isinstance(one, _HeaderFact):
+            runs.add_fact(one.name, one.value, one.words, one.line)
+            return
+        fields: dict[str, float] = {}
+        beside: list[NamedFigure] = []
+        elapsed_s: float | None = None
+        for name, value in one.values.items():
+            role = self._roles.get(name, value.meaning)
+            quantity = role.quantity
+            if quantity in _FACTS:
+                if value.value.is_integer() and value.value > 0:
+                    runs.add_fact(quantity, int(value.value), f"{name} {value.text}", one.line.number)
+            elif quantity == "padding":
+                share = _scaled(value, role)
+                if 0 <= share < 1:
+                    words = f"{name} {value.text}"
+                    runs.add_fact("padding_fraction", share, words, one.line.number, differing="first")
+            elif quantity == "memory" and role.scale is not None:
+                words = f"{name} {value.text}"
+                runs.add_fact("memory_bytes", _scaled(value, role), words, one.line.number, differing="largest")
+            elif quantity == "steps_total":
+                runs.add_fact("steps_total", value.value, f"{name} {value.text}", one.line.number, differing="largest")
+            elif quantity in _STEP_FIELDS and self._is_claimed(name, quantity, one):
+                fields[_STEP_FIELDS[quantity]] = _scaled(value, role)
+                if quantity == "step" and value.of is not None and value.of >= value.value:
+                    runs.add_fact("steps_total", value.of, f"{name} {value.text}/{value.of:g}", one.line.number,
+                                  differing="largest")  # fmt: skip
+            elif quantity == "elapsed" and self._is_claimed(name, quantity, one):
+                elapsed_s = _scaled(value, role)
+            elif quantity in _RATES and role.scale is not None:
+                beside.append(_named_figure(value, role, one.line.number))
+        if one.bar is not None:
+            at, total, seconds = one.bar
+            elapsed_s = seconds if elapsed_s is None else elapsed_s
+            if "number" not in fields:
+                fields["number"] = at
+                runs.add_fact("steps_total", total, f"{at:g}/{total:g} in the progress bar", one.line.number,
+                              differing="largest")  # fmt: skip
+        if "duration_s" in fields:
+            fields["duration_steps"] = 1.0
+        is_step = one.is_training or self._claimed.get("tokens_per_s") in one.values
+        kept = is_step and fields and runs.add(one.prefix, one.line, LoggedStep(one.line.number, **fields), elapsed_s)
+        if kept or not is_step:
+            for figure in beside:
+                if is_step:
+                    runs.add_figure(figure)
+                elif figure.name in self._apart or len(self._apart) < _MAX_APART:
+                    # It has no step and no loss: it may be of anything.
+                    self._apart.setdefault(figure.name, FigureValues(replace(figure, is_training=False)))
+                    self._apart[figure.name].add(figure.value)
+
+
+def _cut_bar(text: str) -> tuple[str, tuple[float, float, float] | None]:
+    """The words of a line beside its progress bar, and the bar's place, total and clock in seconds."""
+    if "/" not in text or not (match := _BAR.search(text)):
+        return text, None
+    seconds = parse_clock(match["elapsed"] or match["elapsed_rich"])
+    if seconds is None:
+        return text, None
+    before = text[: match.start()].rpartition("%|")[0] if "%|" in text else text[: match.start()]
+    return f"{before.rstrip('0123456789. ')} , {text[match.end() :]}", (
+        float(match["n"]),
+        float(match["total"]),
+        seconds,
+    )
+
+
+def _settled(values: Sequence[NamedValue]) -> NameMeaning:
+    """The meaning of a name as its values show it."""
+    meaning = values[0].meaning
+    figures = [value.value for value in values if value.value == value.value]
+    rises = len(figures) > 1 and all(b >= a for a, b in itertools.pairwise(figures)) and figures[-1] > figures[0]
+    if meaning.quantity == "time":
+        # A step's time does not rise with every line, to many times the first.
+        is_elapsed = rises and len(figures) > 2 and figures[-1] > 2 * figures[0]
+        return replace(meaning, quantity="elapsed" if is_elapsed else "duration" if len(figures) > 1 else "other")
+    if meaning.quantity == "duration" and rises and len(figures) > 2 and figures[-1] > 2 * figures[0]:
+        # A count by its name alone, such as time/batch.
+        return replace(meaning, quantity="other")
+    if meaning.quantity == "some_tokens":
+        return replace(meaning, quantity="tokens" if rises else "step_tokens" if len(figures) > 1 else "other")
+    if meaning.quantity == "mfu" and any(value.meaning.is_per_cent for value in values):
+        return replace(meaning, is_per_cent=True, scale=0.01)
+    if meaning.quantity == "mfu" and figures:
+        highest = max(figures)
+        if highest > 2:
+            return replace(meaning, scale=0.01)
+        # Between 1 and 2 it may be a percentage, or a fraction above what is possible.
+        return meaning if highest <= 1 else replace(meaning, quantity="other")
+    return meaning
+
+
+def _scaled(value: NamedValue, meaning: NameMeaning) -> float:
+    # The unit stands at each value; only of an MFU without a sign the whole log says what it is.
+    scale = meaning.scale if meaning.quantity == "mfu" else value.meaning.scale
+    scale = 1.0 if scale is None else scale
+    if scale == 1.0 or value.value != value.value or value.value in (float("inf"), float("-inf")):
+        return value.value
+    return multiply_exactly(value.value, scale)
+
+
+def _named_figure(value: NamedValue, meaning: NameMeaning, line: int) -> NamedFigure:
+    return NamedFigure(
+        name=value.name, quantity=_RATES[meaning.quantity], value=_scaled(value, meaning), scope=meaning.scope,
+        counts=meaning.counts, is_training=meaning.is_training, place=f"line {line}",
+    )  # fmt: skip
+
+
+def _meaning(role: NameMeaning) -> str:
+    kinds = {"slots": "slots, padding counted", "content": "tokens without padding", "trained": "trained tokens"}
+    return f"{kinds[role.counts or 'slots']} per second, by the name under which the program prints them"
+
+
+def _says_something(claim: Claim) -> bool:
+    """Whether a run has a figure, a clock, or at least the lines of a training."""
+    rows = list(claim.steps)
+    if any(s.tokens_per_s is not None or s.duration_s is not None or s.samples_per_s is not None for s in rows):
+        return True
+    if any(s.tflops is not None or s.mfu is not None for s in rows):
+        return True
+    return sum(s.loss is not None for s in rows) > 2

@@ -41,8 +41,8 @@ _KEPT_VALUES = 20_000
 _DAY_S = 86400.0
 
 
-class _FigureValues:
-    """The values of one name in a run, in bounded memory."""
+class FigureValues:
+    """The values of one name, in bounded memory."""
 
     def __init__(self, figure: NamedFigure) -> None:
         self.figure = figure
@@ -72,7 +72,7 @@ class _LogRun:
     facts: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    figures: dict[tuple[str, FigureQuantity], _FigureValues] = field(default_factory=dict)
+    figures: dict[tuple[str, FigureQuantity], FigureValues] = field(default_factory=dict)
     rank: str | None = None
     others: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
@@ -136,8 +136,8 @@ def _format_line(number: int) -> str:
 
 
 class LogRuns:
-    """The runs of one tool's log. counts, scope, meaning: of its figure, unless a fact of that name overrides them.
-    place: formats a line number."""
+    """The runs of one tool's log. counts, scope, meaning, rate_name: of its figure, and samples_scope: of its sequences
+    per second, unless a fact of that name overrides them. place: formats a line number."""
 
     def __init__(
         self,
@@ -147,9 +147,14 @@ class LogRuns:
         counts: CountedTokens | None,
         scope: ClaimScope,
         place: Callable[[int], str] = _format_line,
+        samples_scope: ClaimScope = "job",
+        rate_name: str | None = None,
     ) -> None:
         self.place = place
-        self._common: dict[str, Any] = {"tool": tool, "meaning": meaning, "counts": counts, "scope": scope}
+        self._common: dict[str, Any] = {
+            "tool": tool, "meaning": meaning, "counts": counts, "scope": scope, "samples_scope": samples_scope,
+            "rate_name": rate_name,
+        }  # fmt: skip
         self._runs: list[_LogRun] = []
         self._header: dict[tuple[str, str], tuple[str, Any, str, int, Differing]] = {}
         self._header_notes: list[str] = []
@@ -186,7 +191,7 @@ class LogRuns:
         run = self._current()
         key = (figure.name, figure.quantity)
         if key not in run.figures and len(run.figures) < _MAX_FIGURES:
-            run.figures[key] = _FigureValues(figure)
+            run.figures[key] = FigureValues(figure)
         if key in run.figures:
             run.figures[key].add(figure.value)
 

@@ -19,12 +19,15 @@ def _claim(text: str) -> Claim | None:
     return next(iter(read.claims()), None)
 
 
-def test_rates_are_found_by_their_unit_with_what_stands_beside_them() -> None:
+def test_rates_are_found_by_their_name_with_what_stands_beside_them() -> None:
     claim = _claim(_FIXTURE.read_text())
     assert claim is not None
     steps = list(claim.steps)
     assert [s.number for s in steps] == [1, 2, 3, 4, 5, 6]
-    assert [s.tokens_per_s for s in steps] == [8903.4, 40746.1, 39900.0, 40112.5, 5013.2, 40011.0]
+    # The rate that a line prints per GPU is another name's, and shows that this one is of the job.
+    assert [s.tokens_per_s for s in steps] == [8903.4, 40746.1, 39900.0, 40112.5, 39013.2, 40011.0]
+    assert (claim.rate_name, claim.scope) == ("tok/s", "job")
+    assert [(f.name, f.value, f.scope) for f in claim.figures] == [("tokens/s/gpu", 5001.4, "device")]
     assert [s.duration_s for s in steps[:3]] == [1.8402, 0.4021, 0.41]
     assert [s.loss for s in steps[:5]] == [3.21, 3.12, 3.05, 2.99, 2.91]
     assert steps[3].tokens == 65536
@@ -53,3 +56,60 @@ def test_a_rate_per_device_is_said_to_be_one() -> None:
 )
 def test_what_is_no_rate_is_not_read(line: str) -> None:
     assert _claim(line) is None
+
+
+def test_two_rates_in_one_log_share_no_median() -> None:
+    lines = []
+    for step in range(1, 8):
+        lines += [
+            f"[batch={step}/100]:",
+            f"  loss/train/total: {3 - step / 10}",
+            "  throughput/device/tokens_per_sec: 6553.6",
+            "  throughput/tokens_per_sec: 52428.8",
+            "  throughput/device/mfu: 0.2755",
+        ]
+    claim = _claim("\n".join(lines))
+    assert claim is not None
+    assert [s.tokens_per_s for s in claim.steps] == [52428.8] * 7
+    assert [s.number for s in claim.steps] == list(range(1, 8))
+    assert {s.mfu for s in claim.steps} == {0.2755}
+    # A name without a scope beside the same rate per device is that of the job.
+    assert (claim.scope, claim.rate_name) == ("job", "throughput/tokens_per_sec")
+    (device,) = claim.figures
+    assert (device.value, device.scope, device.lines) == (6553.6, "device", 7)
+
+
+def test_lines_with_a_step_or_a_loss_are_the_training_s_and_others_stand_apart() -> None:
+    lines = []
+    for step in range(1, 6):
+        lines += [
+            "INFO engine: Avg prompt throughput: 812.0 tokens/s, Avg generation throughput: 9000.5 tokens/s",
+            f"step: {step} loss: {2 - step / 10} tokens/s: {4000 + step}",
+        ]
+    claim = _claim("\n".join([*lines, "the whole run reached 4500 tok/s"]))
+    assert claim is not None
+    assert [s.tokens_per_s for s in claim.steps] == [4001, 4002, 4003, 4004, 4005]
+    apart = {f.name: (f.value, f.is_training) for f in claim.figures if not f.is_training}
+    assert apart == {"Avg prompt throughput": (812.0, False), "Avg generation throughput": (9000.5, False)}
+    assert [f.value for f in claim.figures if f.is_training] == [4500.0]
+
+
+def test_what_only_the_whole_log_shows() -> None:
+    claim = _claim("\n".join(f"step {n} loss 2.5 time {10.0 * n:.1f} tokens {4096 * n} mfu 41.5" for n in range(1, 9)))
+    assert claim is not None
+    # A time that rises with every line is a clock, tokens that rise a counter, an MFU above 2 a percentage.
+    assert [(s.stamp_s, s.duration_s, s.tokens, s.mfu) for s in claim.steps][:2] == [
+        (10.0, None, 4096.0, 0.415), (20.0, None, 8192.0, 0.415),
+    ]  # fmt: skip
+    claim = _claim("\n".join(f"step {n} loss 2.5 time {0.5 + n % 2 / 10:.1f} tokens 4096 mfu 0.4" for n in range(1, 9)))
+    assert claim is not None
+    assert [(s.stamp_s, s.duration_s, s.step_tokens, s.mfu) for s in claim.steps][:2] == [
+        (None, 0.6, 4096.0, 0.4), (None, 0.5, 4096.0, 0.4),
+    ]  # fmt: skip
+
+
+def test_two_readings_of_a_line_are_refused_and_said() -> None:
+    claim = _claim("\n".join(["step 1 loss 2.5 dt 3.1", "epoch 1 tok/s 4096 loss 2.3 lr", "step 2 loss 2.4 dt 3.2"]))
+    assert claim is not None
+    assert [s.tokens_per_s for s in claim.steps] == [None, None]
+    assert any("could belong to two names" in note for note in claim.notes)
