@@ -1,103 +1,221 @@
-"""The dataset `chat`: conversations from any table, turned into text by the tokenizer's or a given chat template."""
+"""The dataset `chat`: conversations from any table, turned into text by the tokenizer's or a given chat template.
+
+A row is a list of messages; or a prompt and a completion, each a text or messages (TRL); or an instruction with an
+answer, and with a system message and earlier turns where it has them (LLaMA-Factory's alpaca).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from tunemark.data.chat_template import CHATML
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example
 from tunemark_datasets.files import read_template
+from tunemark_datasets.messages import parse_if_json, read_messages, read_tools
+from tunemark_datasets.row_errors import BadRow, make_bad_row
+from tunemark_datasets.row_forms import MESSAGE_COLUMNS, check_no_preference, format_left_out, suggest_reading
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
-from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, make_bad_data, open_rows
+from tunemark_datasets.table_rows import (
+    DataRow,
+    FileRows,
+    HubRows,
+    LeftOutText,
+    SkippedRows,
+    open_rows,
+    read_text,
+    resolve_entry,
+)
 
 NAME = "chat"
 OPTIONS = {
     **ROW_OPTIONS,
-    "messages": "the column (messages, or else conversations), a list of objects with role and content, or with from "
+    "messages": f"the column ({', '.join(MESSAGE_COLUMNS)}), a list of objects with role and content, or with from "
     "and value",
+    "system": "the column of the system message, if there is one (system)",
+    "tools": "the column of the tools' descriptions, if there is one (tools)",
+    "prompt": "instead of messages: the prompt's column (prompt), a text or messages",
+    "completion": "with prompt: the answer's column (completion)",
+    "instruction": "instead of messages: the instruction's column (instruction)",
+    "input": "with instruction: the input's column, if there is one (input)",
+    "output": "with instruction: the answer's column (output)",
+    "history": "with instruction: the column of earlier turns, pairs of texts, if there is one (history)",
     "template": "instead of the tokenizer's own: a Jinja file, or chatml",
     "answers": "which answers --train-on response trains on: all whose weight is not 0 (the default), or last, "
     "which also ends the conversation there",
 }
-_COLUMNS = ("messages", "conversations")
-# Role names of the format with `from` and `value`.
-_ROLES = {"human": "user", "gpt": "assistant"}
-_FORMAT_VERSION = "1"
+# The forms of a row, in the order in which they are looked for: the columns it must have, and those it may have.
+_FORMS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "messages": (("messages",), ("system", "tools")),
+    "prompt": (("prompt", "completion"), ("system", "tools")),
+    "instruction": (("instruction", "output"), ("input", "system", "history", "tools")),
+}
+# Options by the names of columns in LLaMA-Factory's dataset_info.json, for its two formats.
+_REGISTERED = {"messages": "messages", "system": "system", "tools": "tools", "history": "history",
+               "prompt": "instruction", "query": "input", "response": "output"}  # fmt: skip
+_FORMAT_VERSION = "2"
 
 
 class Conversations:
-    """One conversation per row."""
+    """One conversation per row. columns: by the option that names them; their form is the first one's."""
 
-    def __init__(self, rows: FileRows | HubRows, column: str, template: str | None, answers: str) -> None:
-        self._rows, self._column, self._template, self._answers = rows, column, template, answers
+    def __init__(
+        self,
+        rows: FileRows | HubRows,
+        columns: Mapping[str, str],
+        template: str | None,
+        answers: str,
+        skipped: SkippedRows,
+    ) -> None:
+        self._rows, self._columns, self._template, self._answers = rows, columns, template, answers
+        self._skipped, self._left_out = skipped, LeftOutText(columns.values())
 
     def chat_template(self) -> str | None:
         return self._template
 
     def fingerprint(self) -> str:
-        identity = [_FORMAT_VERSION, self._rows.fingerprint(), self._column, self._answers, self._template]
+        columns = sorted(self._columns.items())
+        identity = [_FORMAT_VERSION, self._rows.fingerprint(), columns, self._answers, self._template]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def facts(self) -> Mapping[str, Any]:
         template = "the tokenizer's" if self._template is None else self._template
-        return {**self._rows.facts(), "messages": self._column, "answers": self._answers, "template": template}
+        return {
+            **self._rows.facts(),
+            "columns": dict(self._columns),
+            "answers": self._answers,
+            "template": template,
+            **self._skipped.facts(),
+            "left_out": self._left_out.facts(),
+        }
+
+    def remarks(self) -> list[str]:
+        found = self._left_out.facts()
+        return [f"{NAME} uses no other columns; left out are {format_left_out(found)}"] if found else []
 
     def examples(self) -> Iterator[Example]:
         row: DataRow | None = None
         for row in self._rows:
-            yield Example(messages=tuple(self._read_messages(row)))
+            try:
+                example = self._make_example(row)
+            except BadRow as error:
+                self._skipped.take(error)
+                continue
+            self._left_out.add(row)
+            yield example
         if row is None:
             raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
 
-    def _read_messages(self, row: DataRow) -> list[dict[str, Any]]:
-        given = row.values.get(self._column)
+    def _make_example(self, row: DataRow) -> Example:
+        def fail(fact: str, why: str, advice: str) -> NoReturn:
+            raise make_bad_row(NAME, row.where, fact, why, advice)
+
+        values = {option: row.values.get(column) for option, column in self._columns.items()}
+        if "messages" in values:
+            found = self._read_list(row, "messages")
+        elif "prompt" in values:
+            # What comes before the completion is not trained on, whoever says it.
+            found = [
+                {**each, "weight": 0} if each["role"] == "assistant" else each
+                for each in self._read_turns(row, "prompt", "user")
+            ] + self._read_turns(row, "completion", "assistant")
+        else:
+            found = self._read_instruction(row)
+        system = values.get("system")
+        if isinstance(system, str) and system and not any(each["role"] == "system" for each in found):
+            found.insert(0, {"role": "system", "content": system})
+        if self._answers == "last":
+            found = self._end_at_last_answer(found, row)
+        return Example(messages=tuple(found), tools=read_tools(values.get("tools"), fail), where=row.where)
+
+    def _read_list(self, row: DataRow, option: str) -> list[dict[str, Any]]:
+        column = self._columns[option]
+
+        def fail(fact: str, why: str, advice: str) -> NoReturn:
+            raise make_bad_row(NAME, row.where, fact, why, advice)
+
+        given = parse_if_json(row.values.get(column), f"its {column}", fail)
         if not isinstance(given, list) or not given:
-            shown = json.dumps(given, default=str)[:100]
-            raise make_bad_data(NAME, row.where, f"its {self._column} is not a list of messages", f"it is {shown}")
-        found = [_normalize_message(each, row, number) for number, each in enumerate(given, 1)]
-        if self._answers == "all":
-            return found
+            shown = json.dumps(given, default=str, ensure_ascii=False)[:100]
+            fail(f"its {column} is not a list of messages", f"it is {shown}", "")
+        return read_messages(given, fail)
+
+    def _read_turns(self, row: DataRow, option: str, role: str) -> list[dict[str, Any]]:
+        """The messages of a prompt or a completion: a list of them, or the text of one."""
+        value = row.values.get(self._columns[option])
+        if isinstance(value, str) and not value.lstrip().startswith("[{"):
+            return [{"role": role, "content": value}]
+        return self._read_list(row, option)
+
+    def _read_instruction(self, row: DataRow) -> list[dict[str, Any]]:
+        """LLaMA-Factory's alpaca: earlier turns as pairs, the input below the instruction."""
+
+        def part(option: str, *, may_lack: bool = False) -> str:
+            column = self._columns.get(option)
+            return "" if column is None else read_text(NAME, row, column, may_lack=may_lack)
+
+        def fail(fact: str, why: str, advice: str) -> NoReturn:
+            raise make_bad_row(NAME, row.where, fact, why, advice)
+
+        turns = parse_if_json(row.values.get(self._columns.get("history", "")), "its history", fail) or []
+        is_paired = isinstance(turns, list) and all(
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
+            for pair in turns
+        )
+        if not is_paired:
+            fail(
+                "its history is not a list of pairs of texts", f"it is {str(turns)[:100]}", "[[question, answer], ...]"
+            )
+        texts = [*turns, ("\n".join(filter(None, [part("instruction"), part("input", may_lack=True)])), part("output"))]
+        pairs = zip(("user", "assistant") * len(texts), (text for pair in texts for text in pair), strict=True)
+        return [{"role": role, "content": text} for role, text in pairs]
+
+    def _end_at_last_answer(self, found: list[dict[str, Any]], row: DataRow) -> list[dict[str, Any]]:
         last = max((n for n, each in enumerate(found) if each["role"] == "assistant"), default=None)
         if last is None:
-            raise make_bad_data(NAME, row.where, "it has no assistant message", "answers=last needs one")
+            raise make_bad_row(NAME, row.where, "it has no assistant message", "answers=last needs one")
         return [*({**each, "weight": 0} for each in found[:last]), found[last]]
 
 
-def _normalize_message(given: Any, row: DataRow, number: int) -> dict[str, Any]:
-    """The message with `role` and `content` under these names, other keys unchanged."""
-    message = dict(given) if isinstance(given, Mapping) else {}
-    if "role" not in message and "from" in message:
-        message["role"] = _ROLES.get(str(message.get("from")), message.pop("from"))
-        message.pop("from", None)
-        message["content"] = message.pop("value", None)
-    if not isinstance(message.get("role"), str) or "content" not in message:
-        shown = json.dumps(given, default=str, ensure_ascii=False)[:100]
-        raise make_bad_data(NAME, row.where, f"message {number} has no role and content", f"it is {shown}")
-    # A table gives every message the keys of all messages; the template must not see the missing ones.
-    return {key: value for key, value in message.items() if value is not None or key == "content"}
-
-
 def load(options: Mapping[str, str], vocab_size: int) -> Conversations:
-    """Open the rows, and check the options and the first file's column."""
+    """Open the rows, and check the options and the first file's columns."""
     answers = options.get("answers", "all")
     if answers not in ("all", "last"):
         raise BadExperiment(what=f"{NAME}: answers cannot be {answers!r}", next="use all or last")
     template = _read_template(options.get("template"))
-    rows = open_rows(NAME, options)
-    columns = rows.columns()
-    name = options.get("messages")
-    column = next((c for c in ((name,) if name else _COLUMNS) if c in columns), None)
-    if column is None:
+    options = resolve_entry(NAME, options, _REGISTERED)
+    rows, skipped = open_rows(NAME, options), SkippedRows(NAME, options)
+    available = rows.columns()
+    source = options.get("path", options.get("hub", ""))
+    columns = _find_columns(options, available)
+    check_no_preference(NAME, available, columns.values(), source)
+    missing = [column for column in columns.values() if column not in available]
+    if (missing or not columns) and available:
+        known = suggest_reading(available, source)
         raise BadData(
-            what=f"{NAME}: there is no column {name or ' or '.join(_COLUMNS)}",
-            why=f"{options.get('path', options.get('hub'))} has {', '.join(columns) or 'none'}",
-            next=f"name it: {NAME}:path=FILE:messages=COLUMN",
+            what=f"{NAME}: there is no column {', '.join(missing) or 'messages or conversations'}",
+            why=f"{source} has {', '.join(available)}",
+            next=known or f"name it: {NAME}:path=FILE:messages=COLUMN",
         )
-    return Conversations(rows, column, template, answers)
+    return Conversations(rows, columns or {"messages": "messages"}, template, answers, skipped)
+
+
+def _find_columns(options: Mapping[str, str], available: Sequence[str]) -> dict[str, str]:
+    """The columns by the option that names them, of the form that the options name, or else of the first one that the
+    table has; none where it has none."""
+    given = next((form for form, (needed, _) in _FORMS.items() if set(needed) & set(options)), None)
+    for form in _FORMS if given is None else (given,):
+        needed, optional = _FORMS[form]
+        named = {part: options.get(part, part) for part in needed}
+        if form == "messages" and "messages" not in options:
+            named["messages"] = next((each for each in MESSAGE_COLUMNS if each in available), "messages")
+        if given is not None or set(named.values()) <= set(available):
+            more = {part: options.get(part, part) for part in optional if part in options or part in available}
+            return {**named, **more}
+    return {}
 
 
 def _read_template(name: str | None) -> str | None:

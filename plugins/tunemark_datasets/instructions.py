@@ -16,8 +16,19 @@ from tunemark.errors import BadData, BadExperiment, did_you_mean
 from tunemark.plugin.descriptors import Example, ExamplePiece
 from tunemark_datasets import sections_template
 from tunemark_datasets.files import read_template
+from tunemark_datasets.row_errors import BadRow
+from tunemark_datasets.row_forms import check_no_preference, format_left_out, suggest_reading
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
-from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, make_bad_data, open_rows
+from tunemark_datasets.table_rows import (
+    DataRow,
+    FileRows,
+    HubRows,
+    LeftOutText,
+    SkippedRows,
+    open_rows,
+    read_text,
+    resolve_entry,
+)
 
 NAME = "alpaca"
 OPTIONS = {
@@ -29,6 +40,8 @@ OPTIONS = {
     "{input} and {output}: the text before {output} is the prompt",
     "template_no_input": "another file, for rows without an input",
 }
+# Options by the names of columns in LLaMA-Factory's dataset_info.json.
+_REGISTERED = {"prompt": "instruction", "query": "input", "response": "output"}
 _PARTS = ("instruction", "input", "output")
 _PLACEHOLDER = re.compile(r"\{(instruction|input|output)\}")
 _TASK = "Below is an instruction that describes a task"
@@ -68,11 +81,15 @@ class PromptTemplate:
         before, after = re.split(r"\{output\}", text)
         self._prompt, self._suffix = before, after
 
-    def make_example(self, instruction: str, input: str, output: str) -> Example:
+    def make_example(self, instruction: str, input: str, output: str, where: str) -> Example:
         values = {"instruction": instruction, "input": input}
         prompt = _PLACEHOLDER.sub(lambda m: values[m[1]], self._prompt)
         return Example(
-            pieces=(ExamplePiece(role="prompt", text=prompt), ExamplePiece(role="response", text=output + self._suffix))
+            pieces=(
+                ExamplePiece(role="prompt", text=prompt),
+                ExamplePiece(role="response", text=output + self._suffix),
+            ),
+            where=where,
         )
 
 
@@ -85,9 +102,11 @@ class Instructions:
         columns: Mapping[str, str | None],
         with_input: PromptTemplate,
         without: PromptTemplate,
+        skipped: SkippedRows,
     ) -> None:
         self._rows, self._columns = rows, columns
         self._with_input, self._without_input = with_input, without
+        self._skipped, self._left_out = skipped, LeftOutText(columns.values())
 
     def fingerprint(self) -> str:
         texts = [self._with_input.text, self._without_input.text]
@@ -100,53 +119,62 @@ class Instructions:
             "columns": dict(self._columns),
             "template": self._with_input.text,
             "template_no_input": self._without_input.text,
+            **self._skipped.facts(),
+            "left_out": self._left_out.facts(),
         }
+
+    def remarks(self) -> list[str]:
+        found = self._left_out.facts()
+        if not found:
+            return []
+        words = f"{NAME} uses no other columns; left out are {format_left_out(found)}"
+        if {"system", "history"} & set(found):
+            words += "; chat:path=FILE makes conversations of the same rows, with their system and history"
+        return [words]
 
     def examples(self) -> Iterator[Example]:
         row: DataRow | None = None
         for row in self._rows:
-            instruction = self._text(row, "instruction")
-            input = self._text(row, "input") if self._columns["input"] is not None else ""
-            template = self._with_input if input.strip() else self._without_input
-            yield template.make_example(instruction, input, self._text(row, "output"))
+            try:
+                example = self._make_example(row)
+            except BadRow as error:
+                self._skipped.take(error)
+                continue
+            self._left_out.add(row)
+            yield example
         if row is None:
             raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
 
+    def _make_example(self, row: DataRow) -> Example:
+        instruction = self._text(row, "instruction")
+        input = self._text(row, "input") if self._columns["input"] is not None else ""
+        template = self._with_input if input.strip() else self._without_input
+        return template.make_example(instruction, input, self._text(row, "output"), row.where)
+
     def _text(self, row: DataRow, part: str) -> str:
-        column = self._columns[part]
-        if column not in row.values and part != "input":
-            raise make_bad_data(
-                NAME, row.where, f"it lacks the column {column}", f"it has {', '.join(row.values) or 'none'}"
-            )
-        value = row.values.get(str(column))
-        if value is None and part == "input":
-            return ""
-        if not isinstance(value, str):
-            raise make_bad_data(
-                NAME,
-                row.where,
-                f"its {column} is {type(value).__name__}, not text",
-                f"it is {json.dumps(value, default=str)[:100]}",
-            )
-        return value
+        return read_text(NAME, row, str(self._columns[part]), may_lack=part == "input")
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> Instructions:
     """Open the rows, and check the template and the first file's columns."""
     with_input, without = _choose_templates(options)
-    rows = open_rows(NAME, options)
+    options = resolve_entry(NAME, options, _REGISTERED)
+    rows, skipped = open_rows(NAME, options), SkippedRows(NAME, options)
     columns = {part: options.get(part, part) for part in _PARTS}
     available = rows.columns()
+    source = options.get("path", options.get("hub", ""))
+    check_no_preference(NAME, available, columns.values(), source)
     needed = ["instruction", "output", *(["input"] if options.get("input", "none") != "none" else [])]
     missing = [columns[part] for part in needed if columns[part] not in available]
-    if missing:
+    if missing and available:
+        known = suggest_reading(available, source)
         raise BadData(
             what=f"{NAME}: there is no column {', '.join(missing)}",
-            why=f"{options.get('path', options.get('hub'))} has {', '.join(available) or 'none'}",
-            next=f"name them: {NAME}:path=FILE:instruction=QUESTION:output=ANSWER",
+            why=f"{source} has {', '.join(available)}",
+            next=known or f"name them: {NAME}:path=FILE:instruction=QUESTION:output=ANSWER",
         )
     named: dict[str, str | None] = {**columns, "input": None if columns["input"] == "none" else columns["input"]}
-    return Instructions(rows, named, with_input, without)
+    return Instructions(rows, named, with_input, without, skipped)
 
 
 def _choose_templates(options: Mapping[str, str]) -> tuple[PromptTemplate, PromptTemplate]:

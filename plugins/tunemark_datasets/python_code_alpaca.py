@@ -12,13 +12,15 @@ from typing import Any
 from tunemark.errors import BadData
 from tunemark.plugin.descriptors import Example
 from tunemark_datasets import sections_template
-from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, find_files, load_from_hub, make_bad_data
+from tunemark_datasets.row_errors import make_bad_data
+from tunemark_datasets.table_files import find_files
+from tunemark_datasets.table_rows import DataRow, FileRows, HubRows, load_from_hub
 
 NAME = "python-code-alpaca"
 REPOSITORY = "iamtarun/python_code_instructions_18k_alpaca"
 _PARTS = ("instruction", "input", "output")
 _ADVICE = "give a file with path=FILE, or use another dataset such as python-stdlib"
-_SUFFIXES = (".parquet", ".jsonl", ".json")
+_FORMATS = ("parquet", "json lines", "json")
 
 
 def load(options: Mapping[str, str], vocab_size: int) -> PythonCodeAlpaca:
@@ -30,7 +32,8 @@ def load(options: Mapping[str, str], vocab_size: int) -> PythonCodeAlpaca:
             why="a revision is a version of the hub repository; a file has none",
             next="leave out one of them",
         )
-    return PythonCodeAlpaca(FileRows(NAME, find_files(NAME, Path(options["path"]).expanduser(), _SUFFIXES)))
+    found = find_files(NAME, Path(options["path"]).expanduser(), formats=_FORMATS)
+    return PythonCodeAlpaca(FileRows(NAME, found.paths, split=found.split))
 
 
 class PythonCodeAlpaca:

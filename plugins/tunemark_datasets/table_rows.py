@@ -1,35 +1,39 @@
 """Rows of tables from files or from the hub, streamed so that a table is never in memory as a whole.
 
-The formats are parquet, arrow, JSON Lines, CSV and TSV, the last three also compressed with gzip. A `.json` file with
-one list or one object of columns is read as a whole, so use JSON Lines for datasets larger than memory.
+The formats are parquet, arrow, JSON in any form, CSV and TSV, the texts also compressed. A file whose suffix does not
+say its format is known by its first bytes.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tunemark.errors import BadData, BadExperiment
-from tunemark_datasets.files import combine_hashes, hash_path, list_visible_files, make_missing_file_error
+from tunemark_datasets.arrow_rows import open_arrow, open_parquet
+from tunemark_datasets.delimited_rows import DelimitedRows
+from tunemark_datasets.files import combine_hashes, hash_path
+from tunemark_datasets.json_rows import BadJsonError, JsonTable, read_json_rows
+from tunemark_datasets.row_errors import BadRow, make_bad_data, make_bad_row
+from tunemark_datasets.table_files import find_files, find_format, find_registered
+from tunemark_datasets.text_files import ENCODING_HELP, open_text, read_encoding, report_unreadable
 
-# In a folder only files with the first of these suffixes that occurs are read: a clone of a hub repository holds
-# parquet and, next to it, json that describes it.
-SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
-_COMPRESSIBLE = (".jsonl", ".json", ".csv", ".tsv")
 # Options of every dataset that reads tables, with their help texts.
 OPTIONS = {
-    "path": f"a file ({', '.join(s[1:] for s in SUFFIXES)}; text formats also as .gz), or a folder of them",
+    "path": "a file (parquet, arrow, json, jsonl, csv, tsv; texts also compressed), or a folder of them",
     "hub": "instead of path: a dataset's id on the hub, preferably from the local cache",
     "config": "configuration of the hub dataset, if it has several",
-    "split": "split of the hub dataset (train)",
+    "split": "split of the hub dataset, or of a folder whose files' names name several (train); all: every file",
     "revision": "a commit, branch or tag of the hub repository",
+    "field": "the key under which a json file has its rows; data, rows and others are recognized",
+    "encoding": ENCODING_HELP,
+    "entry": "of a folder with LLaMA-Factory's dataset_info.json: the entry whose file and columns are read",
     "rows": "how many rows from the beginning, instead of all",
+    "incomplete": "rows that lack a text: refuse (the default), or skip, which leaves them out and counts them",
 }
 _BATCH_ROWS = 1024
 
@@ -42,19 +46,33 @@ class DataRow(NamedTuple):
 
 
 class DataTable(NamedTuple):
-    """columns: names, in order. rows: values by column; can be read only once."""
+    """columns: names, in order; of JSON those of the first rows. rows: values by column; can be read only once.
+    source: how the file holds them, where that is worth saying."""
 
     columns: Sequence[str]
     rows: Iterator[Mapping[str, Any]]
+    source: str = ""
 
 
 class FileRows:
-    """The rows of several files, one file after another. name: the dataset's, for error messages."""
+    """The rows of several files, one file after another. name: the dataset's, for error messages. split: of a folder
+    with several, the one that was chosen."""
 
-    def __init__(self, name: str, paths: Sequence[Path], limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        limit: int | None = None,
+        *,
+        encoding: str = "utf-8",
+        field: str | None = None,
+        split: str = "",
+    ) -> None:
         self._name, self.paths, self._limit = name, paths, limit
+        self._encoding, self._field, self._split = encoding, field, split
         self._fingerprint = ""
         self._count: int | None = None
+        self._sources: dict[str, None] = {}
 
     def fingerprint(self) -> str:
         """A hash of the content only; for one file its SHA-256, as `sha256sum` prints it."""
@@ -66,17 +84,21 @@ class FileRows:
 
     def facts(self) -> Mapping[str, Any]:
         """rows: None until all have been read."""
+        more = {"split": self._split, "rows_are": ", ".join(self._sources)}
         return {
             "files": [str(path.absolute()) for path in self.paths],
             "bytes": sum(path.stat().st_size for path in self.paths),
             "sha256": self.fingerprint().partition("/")[0],
             "rows": self._count,
+            **{name: value for name, value in more.items() if value},
         }
 
     def __iter__(self) -> Iterator[DataRow]:
         count = 0
         for path in self.paths:
             table = self.table(path)
+            if table.source:
+                self._sources[table.source] = None
             for number, values in enumerate(table.rows, 1):
                 if count == self._limit:
                     self._count = count
@@ -91,12 +113,34 @@ class FileRows:
 
     def table(self, path: Path) -> DataTable:
         """Open one file; BadData if its content does not match its suffix."""
-        kind = path.suffixes[-2] if path.suffix == ".gz" else path.suffix
-        if kind == ".parquet":
-            return _open_parquet(self._name, path)
-        if kind == ".arrow":
-            return _open_arrow(self._name, path)
-        return _open_csv(self._name, path, kind) if kind in (".csv", ".tsv") else _open_json(self._name, path)
+        kind = find_format(path)
+        if kind == "parquet":
+            return DataTable(*open_parquet(self._name, path))
+        if kind == "arrow":
+            return DataTable(*open_arrow(self._name, path))
+        if kind in ("csv", "tsv"):
+            found = DelimitedRows(self._name, path, self._encoding, kind.upper())
+            source = "" if found.separator in ",\t" else f"fields separated by {found.separator!r}"
+            return DataTable(found.columns, found.rows(), source)
+        return self._open_json(path)
+
+    def _open_json(self, path: Path) -> DataTable:
+        """The rows of a JSON file, which stays open until they are read."""
+
+        def read() -> Iterator[JsonTable | Mapping[str, Any]]:
+            with report_unreadable(self._name, path, self._encoding):
+                try:
+                    with open_text(path, self._encoding) as file:
+                        table = read_json_rows(file, self._field, is_lines=find_format(path) == "json lines")
+                        yield table
+                        yield from table.rows
+                except BadJsonError as error:
+                    fact = "it is neither JSON nor one JSON object a line"
+                    raise make_bad_data(self._name, path, fact, str(error), error.advice) from error
+
+        rows: Any = read()
+        table = next(rows)
+        return DataTable(table.columns, rows, table.source)
 
 
 class HubRows:
@@ -132,33 +176,128 @@ class HubRows:
             yield (dict(zip(names, row, strict=True)) for row in zip(*batch.values(), strict=True))
 
 
+class LeftOutText:
+    """The text in columns that a dataset does not use, counted while its rows are read, so that it can be named.
+
+    used: the columns that are used."""
+
+    def __init__(self, used: Collection[str | None]) -> None:
+        self._used = frozenset(used)
+        self._rows: dict[str, int] = {}
+        self._characters: dict[str, int] = {}
+
+    def add(self, row: DataRow) -> None:
+        for name, value in row.values.items():
+            if name not in self._used and (characters := _count_characters(value)):
+                self._rows[name] = self._rows.get(name, 0) + 1
+                self._characters[name] = self._characters.get(name, 0) + characters
+
+    def facts(self) -> Mapping[str, Any]:
+        """By column: rows and characters."""
+        return {name: {"rows": self._rows[name], "characters": self._characters[name]} for name in self._rows}
+
+
+def _count_characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.strip() else 0
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return 0
+    return sum(map(_count_characters, value))
+
+
+class SkippedRows:
+    """Rows that lack a text, where `incomplete=skip` leaves them out. first: the first one's error."""
+
+    def __init__(self, name: str, options: Mapping[str, str]) -> None:
+        wanted = options.get("incomplete", "refuse")
+        if wanted not in ("refuse", "skip"):
+            raise BadExperiment(what=f"{name}: incomplete cannot be {wanted!r}", next="use refuse or skip")
+        self._skips = wanted == "skip"
+        self.count, self.first = 0, ""
+
+    def take(self, error: BadRow) -> None:
+        """Count the row, or raise its error."""
+        if not self._skips:
+            raise error
+        self.count += 1
+        self.first = self.first or error.what
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"skipped": {"rows": self.count, "first": self.first}} if self.count else {}
+
+
+def read_text(name: str, row: DataRow, column: str, *, may_lack: bool = False) -> str:
+    """The text in a row's column; `BadRow` where it has none. may_lack: then it is empty."""
+    value = row.values.get(column)
+    if isinstance(value, str):
+        return value
+    if value is None and may_lack:
+        return ""
+    if column not in row.values:
+        has = f"it has {', '.join(row.values) or 'none'}"
+        raise make_bad_row(name, row.where, f"it lacks the column {column}", has)
+    why, advice = f"it is {json.dumps(value, default=str, ensure_ascii=False)[:100]}", ""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        advice = "these are messages: chat:path=FILE reads them"
+    elif isinstance(value, float) and value != value:
+        why, advice = "it is NaN, as pandas writes an empty cell", "write it with DataFrame.fillna('')"
+    elif isinstance(value, (int, float)):
+        advice = "write it as text, between quotes"
+    raise make_bad_row(name, row.where, f"its {column} is {type(value).__name__}, not text", why, advice)
+
+
 def open_rows(name: str, options: Mapping[str, str]) -> FileRows | HubRows:
     """The rows that `path` or `hub` names. BadExperiment if the options conflict, BadData if nothing can be read."""
-    limit = parse_row_limit(name, options)
+    limit, encoding = parse_row_limit(name, options), read_encoding(name, options)
     if ("path" in options) == ("hub" in options):
         raise BadExperiment(
             what=f"{name} needs a path or a hub's id, and only one of them",
             why="path and hub exclude each other" if "path" in options else "neither is given",
             next=f"--dataset {name}:path=FILE, or {name}:hub=OWNER/NAME",
         )
-    if "path" in options:
-        for option in ("revision", "split", "config"):
-            if option in options:
-                raise BadExperiment(
-                    what=f"{name}: path and {option} exclude each other",
-                    why=f"a {option} belongs to a hub dataset; a file has none",
-                    next="leave out one of them",
-                )
-        path = Path(options["path"]).expanduser()
-        if not path.exists():
-            raise BadData(
-                what=f"{name}: there is no file {str(path)!r}",
-                why="it was given with path=",
-                next=f"correct the path, relative to the current folder; or, for the hub, use {name}:hub=OWNER/NAME",
+    if "hub" in options:
+        advice = f"give a file with {name}:path=FILE, or use another dataset"
+        loaded = load_from_hub(name, options["hub"], options, advice)
+        return HubRows(options["hub"], options, loaded, limit)
+    path = Path(options["path"]).expanduser()
+    for option in ("revision", "config", *(() if path.is_dir() else ("split",))):
+        if option in options:
+            raise BadExperiment(
+                what=f"{name}: path and {option} exclude each other",
+                why=f"a {option} belongs to a hub dataset; a file has none",
+                next="leave out one of them",
             )
-        return FileRows(name, find_files(name, path), limit)
-    loaded = load_from_hub(name, options["hub"], options, f"give a file with {name}:path=FILE, or use another dataset")
-    return HubRows(options["hub"], options, loaded, limit)
+    if not path.exists():
+        raise BadData(
+            what=f"{name}: there is no file {str(path)!r}",
+            why="it was given with path=",
+            next=f"correct the path, relative to the current folder; or, for the hub, use {name}:hub=OWNER/NAME",
+        )
+    found = find_files(name, path, split=options.get("split"))
+    return FileRows(name, found.paths, limit, encoding=encoding, field=options.get("field"), split=found.split)
+
+
+def resolve_entry(name: str, options: Mapping[str, str], columns: Mapping[str, str]) -> Mapping[str, str]:
+    """The options with those that a folder's dataset_info.json (LLaMA-Factory's) says: its file and its columns.
+
+    columns: options by that file's names of columns. Options that the user gives stay.
+    """
+    folder = Path(options.get("path", "")).expanduser()
+    if "path" not in options or not folder.is_dir():
+        if "entry" in options:
+            raise BadExperiment(
+                what=f"{name}: entry needs path=FOLDER", why="it names an entry of the folder's dataset_info.json"
+            )
+        return options
+    found = find_registered(name, folder, options.get("entry"))
+    if found is None:
+        return options
+    said = {columns[key]: column for key, column in found.columns.items() if key in columns}
+    if found.is_ranking and "output" not in options:
+        said = {key: column for key, column in said.items() if key != "output"}
+    return {**said, **options, "path": str(found.path)}
 
 
 def parse_row_limit(name: str, options: Mapping[str, str]) -> int | None:
@@ -184,201 +323,15 @@ def load_from_hub(name: str, repository: str, options: Mapping[str, str], advice
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         reason = " ".join(str(error).split())
+        configurations = re.search(r"among the available configs: (\[.*?\])", reason)
+        if configurations:
+            raise BadData(
+                what=f"{name}: {repository} has several configurations",
+                why=f"they are {configurations[1]}",
+                next=f"name one: {name}:hub={repository}:config=NAME",
+            ) from error
         raise BadData(
             what=f"{name}: {repository}{at} is not in the local cache and cannot be downloaded from the hub",
             why=f"{type(error).__name__}: {reason[:300]}",
             next=advice,
         ) from error
-
-
-def find_files(name: str, path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files at a path, with only suffixes and first bytes checked."""
-    if path.is_dir():
-        shown = list_visible_files(path)
-        kinds = [[p for p in shown if _has_suffix(p, suffix)] for suffix in suffixes]
-        paths = next((kind for kind in kinds if kind), [])
-        if not paths:
-            raise make_bad_data(name, path, "there is no file to read", f"it has no {', '.join(suffixes)} file")
-    elif path.is_file():
-        paths = [path]
-    else:
-        raise make_missing_file_error(name, path)
-    for each in paths:
-        if not any(_has_suffix(each, suffix) for suffix in suffixes):
-            raise make_bad_data(
-                name,
-                each,
-                f"its format {each.suffix or 'without a suffix'} is not known",
-                f"the known formats are {', '.join(suffixes)}",
-            )
-        head = _read_head(name, each)
-        if not head:
-            raise make_bad_data(name, each, "it is empty", "0 bytes")
-        if each.suffix == ".parquet" and head != b"PAR1":
-            raise make_bad_data(name, each, "it is not parquet", f"it begins with {head!r} instead of b'PAR1'")
-    return paths
-
-
-def make_bad_data(name: str, where: Path | str, fact: str, why: str, advice: str = "") -> BadData:
-    """The error for a file, or for a row of one."""
-    shown = str(where) if str(where).startswith(("'", '"')) else repr(str(where))
-    return BadData(
-        what=f"{name}: cannot use {shown}: {fact}",
-        why=why,
-        next=advice or "correct it, or give another file with path=FILE",
-    )
-
-
-def _has_suffix(path: Path, suffix: str) -> bool:
-    packed = suffix in _COMPRESSIBLE and path.name.endswith(f"{suffix}.gz")
-    return path.suffix == suffix or packed
-
-
-def _read_head(name: str, path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4)
-    except OSError as error:
-        raise make_bad_data(name, path, "it cannot be read", str(error)) from error
-
-
-def _open_parquet(name: str, path: Path) -> DataTable:
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        columns = list(file.schema_arrow.names)
-    # For a broken file pyarrow raises OSError, ArrowInvalid, ValueError and others.
-    except Exception as error:
-        raise make_bad_data(name, path, "it is not parquet", str(error)) from error
-    return DataTable(columns, _rows_of_batches(name, path, file.iter_batches(batch_size=_BATCH_ROWS)))
-
-
-def _open_arrow(name: str, path: Path) -> DataTable:
-    """Arrow's stream format, which `datasets` writes, or its file format."""
-    import pyarrow
-
-    try:
-        mapped = pyarrow.memory_map(str(path))
-        if mapped.read(6) == b"ARROW1":
-            whole = pyarrow.ipc.open_file(mapped)
-            batches: Any = (whole.get_batch(n) for n in range(whole.num_record_batches))
-            return DataTable(list(whole.schema.names), _rows_of_batches(name, path, batches))
-        mapped.seek(0)
-        stream = pyarrow.ipc.open_stream(mapped)
-    except Exception as error:
-        raise make_bad_data(name, path, "it is not arrow", str(error)) from error
-    return DataTable(list(stream.schema.names), _rows_of_batches(name, path, stream))
-
-
-def _rows_of_batches(name: str, path: Path, batches: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
-    try:
-        for batch in batches:
-            yield from batch.to_pylist()
-    except BadData:
-        raise
-    except Exception as error:  # pyarrow's, for a truncated file
-        raise make_bad_data(name, path, "it cannot be read to its end", str(error)) from error
-
-
-def _open_text(name: str, path: Path) -> IO[str]:
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    return io.TextIOWrapper(opened(path, "rb"), encoding="utf-8-sig", newline="")
-
-
-def _read_lines(name: str, path: Path) -> Iterator[str]:
-    """Lines without newlines. splitlines() would also split at U+2028 and others, which JSON strings may contain."""
-    try:
-        with _open_text(name, path) as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise make_bad_data(name, path, "it is not text in UTF-8", str(error)) from error
-    except (OSError, EOFError) as error:
-        raise make_bad_data(name, path, "it cannot be read", str(error)) from error
-
-
-def _open_json(name: str, path: Path) -> DataTable:
-    """One object per line, a list of objects, or an object of lists (as pandas writes), whatever the suffix is."""
-    first = next((line for line in _read_lines(name, path) if line.strip()), "")
-    try:
-        row = json.loads(first)
-    except ValueError:
-        row = None
-    # An object that ends with its line is the first of many. A `.jsonl` file is always read by lines, so that a broken
-    # first line does not cause millions of them to be read into memory.
-    if ".jsonl" in path.suffixes and first.lstrip().startswith("{"):
-        columns = list(next(_read_json_lines(name, path)))
-        return DataTable(columns, _read_json_lines(name, path))
-    if isinstance(row, dict) and not _is_table_of_columns(row):
-        return DataTable(list(row), _read_json_lines(name, path))
-    try:
-        whole = json.loads("\n".join(_read_lines(name, path)))
-    except ValueError as error:
-        raise make_bad_data(name, path, "it is neither JSON nor one JSON object a line", str(error)) from error
-    if isinstance(whole, dict):
-        if _is_table_of_columns(whole):
-            if len({len(column) for column in whole.values()}) > 1:
-                raise make_bad_data(name, path, "its columns differ in length", "")
-            rows = (dict(zip(whole, values, strict=True)) for values in zip(*whole.values(), strict=True))
-            return DataTable(list(whole), rows)
-        whole = [whole]
-    if not isinstance(whole, list) or not all(isinstance(row, dict) for row in whole):
-        raise make_bad_data(name, path, "its rows are not JSON objects", "")
-    names = list(dict.fromkeys(name for row in whole for name in row))
-    return DataTable(names, iter(whole))
-
-
-def _is_table_of_columns(value: Mapping[str, Any]) -> bool:
-    """Whether the object is a table, with a list per column; lists of messages make it a row."""
-    return bool(value) and all(isinstance(column, list) for column in value.values()) and not _holds_objects(value)
-
-
-def _holds_objects(value: Mapping[str, Any]) -> bool:
-    """Whether every list holds objects, as the messages of a conversation do."""
-    return all(column and all(isinstance(each, dict) for each in column) for column in value.values())
-
-
-def _read_json_lines(name: str, path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(_read_lines(name, path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise make_bad_data(
-                name, path, "it is neither JSON nor one JSON object a line", f"line {number}: {error}"
-            ) from error
-        if not isinstance(row, dict):
-            raise make_bad_data(name, path, "its rows are not JSON objects", f"line {number}")
-        yield row
-
-
-def _open_csv(name: str, path: Path, kind: str) -> DataTable:
-    # The csv module's default limit is 128 KiB per field; answers can be longer.
-    csv.field_size_limit(1 << 30)
-
-    def parsed() -> Iterator[list[str]]:
-        try:
-            with _open_text(name, path) as file:
-                yield from csv.reader(file, delimiter="\t" if kind == ".tsv" else ",", strict=True)
-        except UnicodeDecodeError as error:
-            raise make_bad_data(name, path, "it is not text in UTF-8", str(error)) from error
-        except (csv.Error, OSError, EOFError) as error:
-            raise make_bad_data(name, path, f"it is not {kind[1:].upper()}", str(error)) from error
-
-    header = next(parsed(), [])
-    if len(set(header)) < len(header):
-        raise make_bad_data(name, path, "a column is named twice", ", ".join(header))
-
-    def rows() -> Iterator[Mapping[str, Any]]:
-        for number, values in enumerate(itertools.islice(parsed(), 1, None), 1):
-            if len(values) != len(header):
-                if not values:
-                    continue
-                raise make_bad_data(
-                    name, path, f"row {number} has {len(values)} fields", f"its first line has {len(header)}"
-                )
-            yield dict(zip(header, values, strict=True))
-
-    return DataTable(header, rows())

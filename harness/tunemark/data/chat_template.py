@@ -21,14 +21,21 @@ from tunemark.plugin.descriptors import ExamplePiece
 _BEGIN, _END = "\ufdd0", "\ufdd1"
 _ASSISTANT = "assistant"
 
-# For tokenizers without their own template: OpenAI's Chat Markup Language.
+# For tokenizers without their own template: OpenAI's Chat Markup Language, with calls of tools as Qwen writes them.
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + '<|im_end|>\\n' }}{% endgeneration %}"
-    "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+    "{% generation %}{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '\\n<tool_call>\\n' + (call['function'] | tojson) + '\\n</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\\n' }}{% endgeneration %}"
+    "{% else %}{{ (message['content'] or '') + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+# Keys of a message that are no text of it.
+_NO_TEXT = ("role", "weight", "type")
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 class ChatTemplate:
@@ -48,7 +55,10 @@ class ChatTemplate:
         self._special = dict(special or {"bos_token": "", "eos_token": ""})
         self._errors = (jinja2.TemplateError, TypeError, KeyError, AttributeError, ValueError, OverflowError)
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_generation(), "jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_generation(), "jinja2.ext.loopcontrols"],
+            finalize=_print_only_text,
         )
         environment.globals["raise_exception"] = _raise_exception
         environment.filters["tojson"] = _tojson
@@ -58,7 +68,12 @@ class ChatTemplate:
             raise BadData(what="the chat template is not valid Jinja", why=str(error)) from error
         self._has_generation_blocks = "generation" in source and "endgeneration" in source
 
-    def pieces(self, messages: Sequence[Mapping[str, Any]], *, masked: bool) -> tuple[ExamplePiece, ...]:
+    @property
+    def marks_answers(self) -> bool:
+        """Whether the template has blocks that mark the assistant's parts."""
+        return self._has_generation_blocks
+
+    def pieces(self, messages: Messages, *, masked: bool, tools: Messages = ()) -> tuple[ExamplePiece, ...]:
         """The text of a conversation. masked: the assistant's parts are responses and the others prompts; else all text
         is one response. Raises BadData where the template fails, or does not mark the assistant's parts."""
         if any(mark in str(message.get("content")) for message in messages for mark in (_BEGIN, _END)):
@@ -67,22 +82,68 @@ class ChatTemplate:
                 why="these are not valid in text, and the assistant's parts are marked with them",
                 next="remove it",
             )
-        marked = self._render(messages)
+        messages, marked = self._render_best_form(messages, tools)
         if not masked:
             return (ExamplePiece(text=marked.replace(_BEGIN, "").replace(_END, "")),)
         if self._has_generation_blocks:
             return tuple(_split(marked, [_is_trained(m) for m in messages if m.get("role") == _ASSISTANT]))
-        return tuple(self._split_by_prefixes(messages, marked))
+        return tuple(self._split_by_prefixes(messages, marked, tools))
 
-    def _split_by_prefixes(self, messages: Sequence[Mapping[str, Any]], whole: str) -> list[ExamplePiece]:
+    def is_ignored(self, messages: Messages, tools: Messages, place: tuple[str, str]) -> bool:
+        """Whether the template leaves a text out: a key of a role's messages, or ("", "tools"). It is changed in the
+        last message that has it, and the rendered text compared."""
+        role, key = place
+        if not role:
+            return self._render_best_form(messages, tools)[1] == self._render_best_form(messages, ())[1]
+        at = max(n for n, m in enumerate(messages) if m.get("role") == role and m.get(key))
+        changed = {name: value for name, value in messages[at].items() if name != key}
+        if isinstance(messages[at][key], str):
+            # Templates may strip blanks, and need a content.
+            changed[key] = f"{messages[at][key]}\u2020"
+        other = [*messages[:at], changed, *messages[at + 1 :]]
+        try:
+            return self._render_best_form(messages, tools)[1] == self._render_best_form(other, tools)[1]
+        except BadData:
+            # A template that fails without a text reads it.
+            return False
+
+    def _render_best_form(self, messages: Messages, tools: Messages) -> tuple[Messages, str]:
+        """(messages, text) in the first form that the template can read.
+
+        Templates differ in what they take for a call of a tool: content that is null or empty, and arguments as an
+        object or as JSON. A template that prints null as "None" gets an empty content.
+        """
+        forms: list[Messages] = [messages]
+        has_null = any(message.get("content", "") is None for message in messages)
+        if has_null:
+            forms.append([{**m, "content": ""} if m.get("content", "") is None else m for m in messages])
+        if any(message.get("tool_calls") for message in messages):
+            forms += [[_with_text_arguments(message) for message in form] for form in forms]
+        failure: BadData | None = None
+        found: list[tuple[Messages, str]] = []
+        for form in forms:
+            try:
+                found.append((form, self._render(form, tools=tools)))
+            except BadData as error:
+                failure = failure or error
+                continue
+            # The form with null is compared with the one after it.
+            if not has_null or "None" not in found[-1][1] or len(found) == 2:
+                break
+        if not found:
+            assert failure is not None, "one form was rendered or failed"
+            raise failure
+        return min(found, key=lambda each: each[1].count("None"))
+
+    def _split_by_prefixes(self, messages: Messages, whole: str, tools: Messages) -> list[ExamplePiece]:
         pieces: list[ExamplePiece] = []
         end = 0
         for n, message in enumerate(messages):
             if message.get("role") != _ASSISTANT or not _is_trained(message):
                 continue
             # Many templates fail on an empty list of messages, so it is not rendered.
-            before = self._render(messages[:n], prompt=True) if n else ""
-            after = self._render(messages[: n + 1]) if n + 1 < len(messages) else whole
+            before = self._render(messages[:n], prompt=True, tools=tools) if n else ""
+            after = self._render(messages[: n + 1], tools=tools) if n + 1 < len(messages) else whole
             if not (whole.startswith(after) and after.startswith(before) and len(before) >= end):
                 raise BadData(
                     what="the chat template does not mark the assistant's parts",
@@ -97,9 +158,10 @@ class ChatTemplate:
             end = len(after)
         return [*pieces, ExamplePiece(role="prompt", text=whole[end:])]
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], *, prompt: bool = False) -> str:
+    def _render(self, messages: Messages, *, prompt: bool = False, tools: Messages = ()) -> str:
+        given = list(tools) or None
         try:
-            return self._template.render(messages=messages, add_generation_prompt=prompt, tools=None, **self._special)
+            return self._template.render(messages=messages, add_generation_prompt=prompt, tools=given, **self._special)
         # Templates raise many kinds of errors on messages that they do not expect.
         except self._errors as error:
             raise BadData(
@@ -108,6 +170,47 @@ class ChatTemplate:
                 + ", ".join(str(m.get("role")) for m in messages[:8]),
                 next="fix the messages, or give another template by template=FILE",
             ) from error
+
+
+def list_texts(messages: Messages, tools: Messages) -> list[tuple[tuple[str, str], int]]:
+    """((role, key), characters) of each text of a conversation; ("", "tools") for descriptions of tools."""
+    found = [
+        ((str(message.get("role")), key), count)
+        for message in messages
+        for key, value in message.items()
+        if key not in _NO_TEXT and not key.endswith("id") and (count := _count_characters(value))
+    ]
+    return found + ([(("", "tools"), _count_characters(list(tools)))] if tools else [])
+
+
+def _count_characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return sum(map(_count_characters, values))
+
+
+def _with_text_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with the arguments of its calls as JSON."""
+
+    def change(call: Any) -> Any:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or isinstance(function.get("arguments"), str):
+            return call
+        return {**call, "function": {**function, "arguments": _tojson(function.get("arguments"))}}
+
+    if not message.get("tool_calls"):
+        return message
+    return {**message, "tool_calls": [change(call) for call in message["tool_calls"]]}
+
+
+def _print_only_text(value: Any) -> Any:
+    """What an expression of a template prints: null is nothing, and Python's form of a list is an error."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple, dict)):
+        raise TypeError(f"the template prints a {type(value).__name__}, which is no text: use tojson")
+    return value
 
 
 def _is_trained(message: Mapping[str, Any]) -> bool:

@@ -7,17 +7,14 @@ imported only where a file is made or read, so that a look-up takes milliseconds
 
 from __future__ import annotations
 
-import array
-import bisect
 import contextlib
-import gc
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +23,18 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
 from tunemark.data.chat_template import ChatTemplate
+from tunemark.data.encoding import EncodedDocuments, Encoder
 from tunemark.errors import BadData, BadExperiment, BadStore, did_you_mean
 from tunemark.plugin.catalog import load_object
-from tunemark.plugin.descriptors import Dataset, Example, Model, TokenizerSpec
-from tunemark.plugin.protocols import DatasetSource, HasChatTemplate, NamesSpecialTexts, Tokenizer, TokenizesChats
+from tunemark.plugin.descriptors import Dataset, Model, TokenizerSpec
+from tunemark.plugin.protocols import (
+    DatasetSource,
+    HasChatTemplate,
+    HasRemarks,
+    NamesSpecialTexts,
+    Tokenizer,
+    TokenizesChats,
+)
 from tunemark_worker.contract import HEADER_BYTES, SCHEMA, TokenFile, token_file_offsets
 from tunemark_worker.file_hash import hash_file
 
@@ -37,12 +42,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Documents, and characters or ids, encoded per batch: enough to use all cores, few enough to fit in memory. A tokenizer
-# temporarily uses some 50 to 100 bytes per character.
-_BATCH_DOCUMENTS = 2048
-_BATCH_CHARACTERS = 1 << 21
-# Batches between garbage collections.
-_GC_BATCHES = 64
+# Version of what is counted besides the tokens: change it when cached facts would lack some.
+_FACTS = 2
 # Bytes that are copied or hashed at a time.
 _CHUNK = 1 << 20
 
@@ -101,6 +102,7 @@ def prepare_data(
     chat = _chat_template(dataset, source, model, tokenizer)
     identity = {
         "schema": SCHEMA,
+        "facts": _FACTS,
         "dataset": dataset.name,
         "dataset_fingerprint": source.fingerprint(),
         "options": dict(options),
@@ -119,15 +121,18 @@ def prepare_data(
         return PreparedData(token_file=token_file, facts=facts, cached=True, seconds=time.perf_counter() - start_s)
 
     with _Writer(folder) as writer:
-        with _gc_disabled():
-            _encode(writer, source.examples(), _Encoder(tokenizer, train_on, chat))
-        _check(writer, dataset, model, train_on)
+        encoder = Encoder(tokenizer, train_on, chat)
+        for documents in encoder.encode(source.examples()):
+            writer.add(documents)
+        _check(writer, encoder, dataset, model, train_on)
         facts = {
-            **{name: value for name, value in identity.items() if name != "schema"},
+            **{name: value for name, value in identity.items() if name not in ("schema", "facts")},
             "documents": writer.documents,
             "tokens": writer.tokens,
             "trained_tokens": writer.trained,
             "longest_tokens": writer.longest,
+            "tokens_by_role": encoder.tokens_by_role,
+            "remarks": [*(source.remarks() if isinstance(source, HasRemarks) else ()), *encoder.remarks()],
             "origin": dict(source.facts()),
         }
         header = {name: identity[name] for name in ("schema", "dataset", "tokenizer", "train_on")}
@@ -187,142 +192,7 @@ def read_token_file(path: Path) -> TokenArrays:
     )
 
 
-class _Encoder(NamedTuple):
-    """What turns examples into ids."""
-
-    tokenizer: Tokenizer | None
-    train_on: str
-    chat: ChatTemplate | None
-
-    @property
-    def ends(self) -> tuple[list[int], list[int]]:
-        """The ids to add around each text; none where the chat template's text already contains them."""
-        if self.tokenizer is None or (self.chat is not None and self.chat.has_ends):
-            return [], []
-        bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
-        return [] if bos is None else [bos], [] if eos is None else [eos]
-
-
-def _encode(writer: _Writer, examples: Iterator[Example], encoder: _Encoder) -> None:
-    """Encode and write all examples, in order."""
-    first = 1
-    for number, batch in enumerate(_batches(_render_messages(examples, encoder)), 1):
-        texts = [(n, e) for n, e in enumerate(batch, first) if any(p.text is not None for p in e.pieces)]
-        documents = iter(_encode_texts(texts, encoder) if texts else ())
-        ids, trained, lengths = array.array("i"), bytearray(), array.array("q")
-        for n, example in enumerate(batch, first):
-            writer.has_prompts = writer.has_prompts or any(p.role == "prompt" for p in example.pieces)
-            if any(p.text is not None for p in example.pieces):
-                text_ids, text_trained = next(documents)
-                ids.extend(text_ids)
-                trained.extend(text_trained)
-                lengths.append(len(text_ids))
-            else:
-                lengths.append(_append_ids(ids, trained, example, n, encoder.train_on))
-        writer.add(ids, trained, lengths)
-        first += len(batch)
-        if number % _GC_BATCHES == 0:
-            gc.collect()
-
-
-def _render_messages(examples: Iterator[Example], encoder: _Encoder) -> Iterator[Example]:
-    """The examples, with messages replaced by the pieces that the chat template renders."""
-    for number, example in enumerate(examples, 1):
-        if not example.messages:
-            yield example
-            continue
-        if encoder.chat is None:
-            raise BadData(
-                what=f"example {number} has messages, but its dataset does not set `is_chat`",
-                next="the dataset is broken: report it to its plugin",
-            )
-        try:
-            yield Example(pieces=encoder.chat.pieces(example.messages, masked=encoder.train_on == "response"))
-        except BadData as error:
-            raise BadData(what=f"example {number}: {error.what}", why=error.why, next=error.next) from error
-
-
-def _batches(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    batch: list[Example] = []
-    size = 0
-    for example in examples:
-        batch.append(example)
-        size += sum(len(p.text or p.ids or ()) for p in example.pieces)
-        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-@contextlib.contextmanager
-def _gc_disabled() -> Iterator[None]:
-    """No garbage collection: encoding makes millions of small tuples without cycles, and collecting costs a fifth."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _append_ids(ids: array.array[int], trained: bytearray, example: Example, number: int, train_on: str) -> int:
-    """Append an example of ids, and return its length."""
-    length = 0
-    for piece in example.pieces:
-        try:
-            ids.extend(piece.ids or ())
-        except OverflowError as error:
-            raise BadData(
-                what=f"example {number} contains an id that is not a 32-bit number", why=str(error)
-            ) from error
-        trained.extend(bytes([train_on == "all" or piece.role == "response"]) * len(piece.ids or ()))
-        length += len(piece.ids or ())
-    return length
-
-
-def _encode_texts(examples: Sequence[tuple[int, Example]], encoder: _Encoder) -> Iterator[tuple[list[int], bytes]]:
-    """(ids, trained) of each numbered example of text pieces."""
-    tokenizer = encoder.tokenizer
-    if tokenizer is None:
-        raise BadData(
-            what=f"example {examples[0][0]} is text, but its dataset sets needs_tokenizer=False",
-            next="the dataset is broken: report it to its plugin",
-        )
-    texts = []
-    for number, example in examples:
-        if any(piece.text is None for piece in example.pieces):
-            raise BadData(what=f"example {number} mixes text and ids", next="a document is either text or ids")
-        text = "".join(piece.text or "" for piece in example.pieces)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise BadData(what=f"example {number} is not valid Unicode", why=str(error)) from error
-        texts.append(text)
-    bos, eos = encoder.ends
-    if encoder.train_on == "all":
-        for ids in tokenizer.encode(texts):
-            yield bos + ids + eos, b"\1" * (len(bos) + len(ids) + len(eos))
-        return
-    for (_, example), (ids, ends) in zip(examples, tokenizer.encode_with_ends(texts), strict=True):
-        yield bos + ids + eos, b"\0" * len(bos) + _in_response(example, ends) + b"\1" * len(eos)
-
-
-def _in_response(example: Example, ends: Sequence[int]) -> bytes:
-    """1 for each token that ends in a response. A token that ends at n has its last character at n - 1."""
-    trained = bytearray()
-    character = 0
-    for piece in example.pieces:
-        character += len(piece.text or "")
-        # Ends are sorted, so the piece's tokens are those up to its end.
-        last = bisect.bisect_right(ends, character, lo=len(trained))
-        trained += bytes([piece.role == "response"]) * (last - len(trained))
-    assert len(trained) == len(ends), "a token ends after its text"
-    return bytes(trained)
-
-
-def _check(writer: _Writer, dataset: Dataset, model: Model, train_on: str) -> None:
+def _check(writer: _Writer, encoder: Encoder, dataset: Dataset, model: Model, train_on: str) -> None:
     if not writer.tokens:
         raise BadData(
             what=f"the dataset {dataset.name!r} has no documents",
@@ -339,10 +209,10 @@ def _check(writer: _Writer, dataset: Dataset, model: Model, train_on: str) -> No
     if not writer.trained:
         raise BadData(
             what=f"no token of the dataset {dataset.name!r} would be trained on",
-            why=f"train_on is {train_on!r} and no example has a response",
-            next="train on all tokens",
+            why=f"train_on is {train_on!r} and no example has a response to train on",
+            next="--train-on all; or give some answer a weight that is not 0",
         )
-    if train_on == "response" and not writer.has_prompts:
+    if train_on == "response" and not encoder.has_prompts:
         raise BadData(
             what=f"no example of the dataset {dataset.name!r} has a prompt",
             why="train_on is 'response', but all tokens would be trained on",
@@ -353,7 +223,8 @@ def _check(writer: _Writer, dataset: Dataset, model: Model, train_on: str) -> No
 class _Writer:
     """Writes a token file: three arrays in separate temporary files, which `finish` joins.
 
-    documents, tokens, trained, longest: counts so far. lowest, highest: ids. has_prompts: any piece is a prompt.
+    documents, tokens, trained, longest: counts so far; trained: without a document's first token, which nothing
+    predicts. lowest, highest: ids.
     Memory use is constant; disk use is briefly twice the file's size.
     """
 
@@ -363,7 +234,6 @@ class _Writer:
         self._files: list[IO[bytes]] = []
         self.documents = self.tokens = self.trained = self.longest = 0
         self.lowest = self.highest = 0
-        self.has_prompts = False
 
     def __enter__(self) -> _Writer:
         with _report_errors(self._folder):
@@ -387,10 +257,11 @@ class _Writer:
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
 
-    def add(self, ids: array.array[int], trained: bytearray, lengths: array.array[int]) -> None:
+    def add(self, documents: EncodedDocuments) -> None:
         """Append documents."""
         import numpy as np
 
+        ids, trained, lengths = documents
         with _report_errors(self._folder):
             values = np.asarray(ids, "<i4")
             if len(values):
@@ -404,7 +275,8 @@ class _Writer:
             offsets.write(ends.astype("<i8").tobytes())
         self.documents += len(lengths)
         self.tokens += len(ids)
-        self.trained += sum(trained)
+        begins = (ends - np.asarray(lengths, "<i8") - self.tokens + len(ids))[np.asarray(lengths) > 0]
+        self.trained += sum(trained) - int(np.frombuffer(trained, "u1")[begins].sum())
         self.longest = max(self.longest, max(lengths, default=0))
 
     def finish(self, header: Mapping[str, Any], *, pad_id: int) -> TokenFile:

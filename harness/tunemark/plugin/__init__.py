@@ -38,6 +38,7 @@ from tunemark.plugin.protocols import Device as Device
 from tunemark.plugin.protocols import DrivesChips as DrivesChips
 from tunemark.plugin.protocols import HasChatTemplate as HasChatTemplate
 from tunemark.plugin.protocols import HasMonitor as HasMonitor
+from tunemark.plugin.protocols import HasRemarks as HasRemarks
 from tunemark.plugin.protocols import HasTokenizerFiles as HasTokenizerFiles
 from tunemark.plugin.protocols import JobWatch as JobWatch
 from tunemark.plugin.protocols import LauncherSession as LauncherSession

@@ -166,10 +166,14 @@ class Example:
     tokenizer's bos and eos are added around them. Ids are used unchanged.
 
     messages: instead of pieces, a conversation in the format of chat templates, each message with `role`, `content` and
-    whatever else the template reads; `weight` 0 excludes an answer from the loss. Only where `Dataset.is_chat`."""
+    whatever else the template reads; `weight` 0 excludes an answer from the loss. Only where `Dataset.is_chat`. tools:
+    descriptions of the tools that a conversation may call, as templates read them. where: the example's origin for
+    error messages, such as "rows.jsonl, row 3"."""
 
     pieces: tuple[ExamplePiece, ...] = ()
     messages: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    where: str = ""
 
     def __post_init__(self) -> None:
         if self.pieces and self.messages:

@@ -226,6 +226,14 @@ class HasChatTemplate(Protocol):
         """A Jinja template in the format of tokenizers; None to use the tokenizer's."""
 
 
+@runtime_checkable
+class HasRemarks(Protocol):
+    """Optional for a `DatasetSource`: has something to say to the user once its examples have been read."""
+
+    def remarks(self) -> Sequence[str]:
+        """Sentences for the plan and the report, such as which columns of text are not used."""
+
+
 class Tokenizer(Protocol):
     """Text to ids. bos_id and eos_id go around each document; pad_id fills slots and is never trained on."""
 
@@ -291,6 +299,6 @@ CAPABILITIES: Mapping[type, Sequence[type]] = {
         DrivesChips,
         StatesDeviceFacts,
     ),
-    DatasetSource: (HasChatTemplate,),
+    DatasetSource: (HasChatTemplate, HasRemarks),
     Tokenizer: (DecodesIds, HasTokenizerFiles, TokenizesChats, NamesSpecialTexts),
 }

@@ -446,7 +446,7 @@ def test_a_mask_without_any_prompt_is_refused(tmp_path: Path) -> None:
         ({"path": "nowhere"}, "there is no file 'nowhere'"),
         ({"path": "folder"}, "there is no file to read"),
         ({"path": "blank.txt"}, "there is no text"),
-        ({"path": "latin.txt"}, "is not text in utf-8"),
+        ({"path": "latin.txt"}, "not text in UTF-8"),
         ({"path": "t.txt", "encoding": "klingon"}, "there is no encoding"),
         ({"path": "t.txt", "encoding": "rot13"}, "there is no encoding"),
         ({"path": "t.txt", "document": "page"}, "document cannot be 'page'"),
