@@ -124,7 +124,15 @@ def _steps(world: World, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == "step"]
 
 
-@pytest.mark.parametrize("setting", _WITH_CHOICES, ids=lambda setting: setting.name)
+# These are run every time; the values of the others have tests of their own in tests/tunemark_worker.
+_QUICK = {"batching", "checkpointing", "train_on"}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [pytest.param(each, marks=() if each.name in _QUICK else pytest.mark.full) for each in _WITH_CHOICES],
+    ids=lambda setting: setting.name,
+)
 def test_every_choice_is_run_recorded_and_makes_a_difference(
     setting: Setting, tunemark: Tunemark, world: World
 ) -> None:

@@ -147,6 +147,7 @@ def test_two_releases_of_transformers_train_the_same_in_one_sweep(tunemark: Tune
     assert _files(_site(other)) == before
 
 
+@pytest.mark.full
 def test_every_process_of_a_job_is_the_other_interpreter(tunemark: Tunemark, other: Path, tmp_path: Path) -> None:
     words = ["--device", "cpu:2", "--oversubscribe", "--strategy", "ddp", "--python", str(other), "--json"]
     (row,) = _rows(tunemark("run", *_SHORT, *words))
