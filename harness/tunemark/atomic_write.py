@@ -22,15 +22,19 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise
 
 
-def write_folder_atomically(folder: Path, files: Mapping[Path, bytes]) -> None:
-    """Create a folder that does not exist yet, with files by their paths in it. Its parents are created too."""
+def write_folder_atomically(folder: Path, files: Mapping[Path, bytes], *, mode: int = 0o755) -> None:
+    """Create a folder that does not exist yet, with files by their paths in it. Its parents are created too.
+
+    mode: of the folder and those in it; files have the same without execution. No umask changes it.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         for relative, content in files.items():
             (temporary / relative).parent.mkdir(parents=True, exist_ok=True)
             (temporary / relative).write_bytes(content)
-        temporary.chmod(0o755)
+        for path in (temporary, *temporary.rglob("*")):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
         os.rename(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

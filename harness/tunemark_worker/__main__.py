@@ -16,7 +16,7 @@ import traceback
 from datetime import datetime, timezone
 from typing import Callable, List, Optional
 
-from tunemark_worker.contract import PARENT_PID_VARIABLE, Assignment, records_file_name, stacks_file_name
+from tunemark_worker.contract import LIFE_VARIABLE, PARENT_PID_VARIABLE, Assignment, records_file_name, stacks_file_name
 from tunemark_worker.linux_proc import read_state
 from tunemark_worker.out_of_memory import is_out_of_memory, parse_available_bytes, parse_requested_bytes
 from tunemark_worker.recorder import Recorder
@@ -71,9 +71,9 @@ def _exit(code: int) -> int:
 
 
 def _restart_count(rank: int) -> int:
-    """How often this rank was started before: the larger of the elastic agent's count, which covers only its own host,
-    and the count of record files, which misses a process killed before it wrote anything."""
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    """How often this rank was started before: the larger of its supervisor's count, which covers only one job, and the
+    count of record files, which misses a process killed before it wrote anything."""
+    restarts = int(os.environ.get(LIFE_VARIABLE, "0"))
     while os.path.exists(records_file_name(rank, restarts)):
         restarts += 1
     return restarts

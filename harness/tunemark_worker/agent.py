@@ -1,7 +1,7 @@
 """One host's part of a job that a launcher has started beyond the parent's machine: `python -m tunemark_worker.agent`.
 
 It runs next to the timed processes and wakes twice a second. It meets the other hosts, starts the ranks through
-`torch.distributed.run`, carries out what the parent asks through files in the attempt's folder, and leaves no process
+`rank_supervisor`, carries out what the parent asks through files in the attempt's folder, and leaves no process
 behind, even if the parent, the scheduler or the network is gone. It never imports torch.
 """
 

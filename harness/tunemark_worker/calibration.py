@@ -2,7 +2,7 @@
 attention, memory bandwidth, launch overhead, the optimizer, collectives over sizes and groups; then whole steps of
 small models, one layout after the other.
 
-`python -m tunemark_worker.calibration job.json`, under torchrun if there are several ranks. Every measurement is
+`python -m tunemark_worker.calibration job.json`, under a supervisor if there are several ranks. Every measurement is
 written at once as a line of `kernels.<rank>.jsonl`; the steps' records are those of any attempt, each in a folder
 of its own.
 """
@@ -75,7 +75,7 @@ def main(path: str) -> int:
     except Exception:
         traceback.print_exc()
         sys.stderr.flush()
-        # The other ranks wait for this one; the elastic agent ends them.
+        # The other ranks wait for this one; their supervisor ends them.
         os._exit(1)
     os._exit(0)  # destroying the process group can abort, and everything is written
 

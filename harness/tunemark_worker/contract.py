@@ -203,12 +203,19 @@ def stacks_file_name(rank: int) -> str:
     return "stacks.{}.txt".format(rank)
 
 
-# Environment variable, "1" for torchrun if processes may be restarted. Otherwise its agent keeps one store over all
-# restarts (torch 2.6 to 2.13), in which new ranks find the addresses of dead ones and are refused or wait half an hour.
-OWN_STORE_VARIABLE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+# Environment variable with where a job's ranks meet, as JSON: {path} of a file, or {host, port, key} of a TCPStore.
+RANK_STORE_VARIABLE = "TUNEMARK_RANK_STORE"
+
+# Environment variable that counts how often the job's ranks were started before.
+LIFE_VARIABLE = "TUNEMARK_LIFE"
 
 # Environment variable with the pid of the job's parent on this host: without the parent nobody reads the records.
 PARENT_PID_VARIABLE = "TUNEMARK_PARENT"
+
+
+def code_variables(folder: str) -> Dict[str, str]:
+    """Environment variables of every process that runs a copy of the code."""
+    return {"PYTHONPATH": folder, "PYTHONUNBUFFERED": "1"}
 
 
 def split_runtime(name: str) -> List[str]:

@@ -19,15 +19,16 @@ import sys
 import tempfile
 import time
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tunemark_worker import linux_proc
-from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
+from tunemark_worker.contract import PARENT_PID_VARIABLE, code_variables
 from tunemark_worker.host_rendezvous import POLL_S, HostRendezvous, find_interface
+from tunemark_worker.rank_supervisor import HostShape
 
 # Seconds in which a file that another host has just written must become visible.
 _SEEN_S = 10.0
-# Seconds that ranks have after SIGTERM to end at a window's edge; torchrun itself waits 30.
+# Seconds that ranks have after SIGTERM to end at a window's edge.
 _GRACE_S = 35.0
 # Environment variable that marks the processes of this host's part of this attempt.
 _MARK = "TUNEMARK_AGENT"
@@ -96,14 +97,18 @@ class HostAgent:
         return bool(self._terminated)
 
     def _run_processes(self, job: Dict[str, Any], endpoint: Optional[Tuple[str, int, str]]) -> int:
+        host, port, _ = endpoint or ("", 0, "")
+        shape = HostShape(
+            job["nodes"], self._node, job["processes"], job["max_restarts"], host=host, port=port, key=job["key"]
+        )
         suffix = ".{}.log".format(self._node) if self._node else ".log"
         variables = dict(os.environ)
         variables.pop("PYTHONHOME", None)
         variables.update(job["environment"])
-        variables.update({"PYTHONPATH": job["code"], "PYTHONUNBUFFERED": "1", _MARK: self._mark})
+        variables.update(code_variables(job["code"]))
+        variables[_MARK] = self._mark
         variables[PARENT_PID_VARIABLE] = str(os.getpid())
-        if job["max_restarts"]:
-            variables[OWN_STORE_VARIABLE] = "1"
+        variables.update(shape.variables())
         if endpoint is not None and "GLOO_SOCKET_IFNAME" not in variables:
             interface = find_interface(endpoint[2])
             if interface:
@@ -113,14 +118,14 @@ class HostAgent:
             os.path.join(self._folder, "stderr" + suffix), "wb"
         ) as err:
             process = subprocess.Popen(
-                make_agent_command(job, self._node, endpoint),
+                shape.command(job["python"], WORKER_PROGRAM),
                 cwd=self._folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_make_death_signal(),
+                preexec_fn=linux_proc.make_death_signal(signal.SIGTERM),
             )
         terminated_s: Optional[float] = None
         has_dumped_stacks = False
@@ -208,7 +213,7 @@ class HostAgent:
         states = {}
         for pid, variables in linux_proc.find_processes(_MARK, self._mark):
             command = linux_proc.read_command(pid)
-            if ("RANK" in variables or "tunemark_worker " in command) and "torch.distributed.run" not in command:
+            if ("RANK" in variables or "tunemark_worker " in command) and "rank_supervisor" not in command:
                 states[variables.get("RANK", "0")] = linux_proc.read_state(pid)
                 # A stopped rank is continued, so that it writes the stacks of the point where it was stopped.
                 for number in (signal.SIGUSR1, signal.SIGCONT):
@@ -230,35 +235,3 @@ class HostAgent:
             raise OSError("ended while the hosts were meeting")
         if time.monotonic() > until_s:
             raise OSError(message)
-
-
-def make_agent_command(
-    job: Dict[str, Any], node: int, endpoint: Optional[Tuple[str, int, str]], program: Sequence[str] = WORKER_PROGRAM
-) -> List[str]:
-    """The command line of one host's processes, to be run in the job's folder. endpoint: as `meet` returns it; None if
-    there is one host. program: interpreter arguments of each process."""
-    if endpoint is None and job["processes"] == 1 and not job["max_restarts"]:
-        return [job["python"], *program]
-    elastic = ["-m", "torch.distributed.run", "--nproc-per-node", str(job["processes"] // job["nodes"])]
-    if job["max_restarts"]:
-        elastic += ["--max-restarts", str(job["max_restarts"])]
-    if endpoint is None:
-        elastic += ["--standalone"]
-    else:
-        host, port, own = endpoint
-        elastic += ["--nnodes", str(job["nodes"]), "--rdzv-backend", "c10d", "--rdzv-id", job["key"]]
-        elastic += ["--rdzv-endpoint", "{}:{}".format(host, port), "--local-addr", own]
-        elastic += ["--rdzv-conf", "is_host={}".format("true" if node == 0 else "false")]
-    return [job["python"], *elastic, *program]
-
-
-def _make_death_signal() -> Optional[Callable[[], None]]:
-    """A `preexec_fn` that has the child receive SIGTERM when this process dies; None if the system cannot do that."""
-    try:
-        import ctypes
-
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
-    except (ImportError, OSError, AttributeError):
-        return None
-    # PR_SET_PDEATHSIG of prctl(2).
-    return lambda: prctl(1, signal.SIGTERM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 # Environment variable with a mark that all child processes inherit, by which they are found after their parent's end.
 MARK_VARIABLE = "TUNEMARK_MARK"
@@ -72,6 +72,18 @@ def send_group_signal(group: int, number: int) -> None:
     """Send a signal to all processes of a group, unless it is gone or another user's."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def make_death_signal(number: int) -> Optional[Callable[[], None]]:
+    """A `preexec_fn` that has the child receive a signal when this process dies; None if the system cannot do that."""
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+    # PR_SET_PDEATHSIG of prctl(2).
+    return lambda: prctl(1, number)
 
 
 def find_processes(variable: str, value: str) -> Iterator[Tuple[int, Dict[str, str]]]:

@@ -18,7 +18,7 @@ from tunemark.plugin import JobSpec
 
 # Agents check for orders twice a second, and a file may take a moment to appear on another host.
 _REPLY_S = 3.0
-# torchrun gives its ranks 30 s after SIGTERM, the agent 35.
+# The agent gives its ranks 35 s after SIGTERM.
 GRACE_S = 40.0
 POLL_S = 0.1
 
@@ -62,7 +62,7 @@ def write_job(job: JobSpec, nodes: int, export: Sequence[str], **more: object) -
     first host's address; `meeting_s`, how long hosts wait for each other; `cores`, the number of cores that each
     agent must find on its host and no other agent has, None for all of them."""
     contents = {
-        "key": secrets.token_hex(8),
+        "key": secrets.token_hex(32),
         "nodes": nodes,
         "processes": job.processes,
         "python": job.python,
@@ -72,7 +72,9 @@ def write_job(job: JobSpec, nodes: int, export: Sequence[str], **more: object) -
         "export": list(export),
         **more,
     }
-    (job.folder / "job.json").write_text(json.dumps(contents, indent=1), encoding="utf-8")
+    path = job.folder / "job.json"
+    path.touch(mode=0o600)  # only the user may read the key
+    path.write_text(json.dumps(contents, indent=1), encoding="utf-8")
 
 
 class HostAgents:

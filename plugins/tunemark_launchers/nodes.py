@@ -1,7 +1,7 @@
 """The launcher `nodes`: this host and others, on each of which the user types the same command.
 
 The hosts meet in a folder of the store, `.hosts`, which must be on a file system that all of them share. For each
-attempt every host then starts torch's own `torch.distributed.run`, whose rendezvous is on this host.
+attempt every host then starts its ranks, which meet on this host.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tunemark_launchers.agents import (
     parse_numeric_options,
     write_job,
 )
+from tunemark_worker.contract import code_variables
 from tunemark_worker.heartbeat import HEARTBEAT_S, HEARTBEAT_TIMEOUT_S, Heartbeat, HeartbeatReader
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE
 from tunemark_worker.linux_proc import read_text
@@ -81,7 +82,8 @@ class NodesLauncher:
         if nodes > 1 and not self._meeting.is_announced:
             self._meeting.is_announced = True
             others = "the other host" if self._max_hosts == 2 else f"each of the other {self._max_hosts - 1} hosts"
-            words = ["env", f"PYTHONPATH={job.code}", job.python, "-m", "tunemark_worker.agent", "--join"]
+            variables = [f"{name}={value}" for name, value in code_variables(str(job.code)).items()]
+            words = ["env", *variables, job.python, "-m", "tunemark_worker.agent", "--join"]
             self.say(f"type on {others}:\n  {shlex.join([*words, str(self._meeting.folder)])}")
         more = {"meeting_s": _MEETING_S, **({"host": self._host} if self._host else {})}
         write_job(job, nodes, self._export, **more)
@@ -264,7 +266,7 @@ class NodesJob:
         with open(self._job.folder / "agent.0.log", "wb") as log:
             self._process = subprocess.Popen(
                 words,
-                env={**os.environ, "PYTHONPATH": str(self._job.code)},
+                env={**os.environ, **code_variables(str(self._job.code))},
                 cwd=self._job.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,4 +1,4 @@
-"""The launcher `ray`: a placement group for each attempt, one bundle on each host, in which an agent starts torchrun.
+"""The launcher `ray`: a placement group for each attempt, one bundle on each host, in which an agent starts the ranks.
 
 Ray starts the bundles of a group together or not at all, so several jobs of a sweep can share a cluster. The timed
 processes are not Ray workers: a Ray task starts the agent and waits for it, and the agent starts the ranks as with any
@@ -18,6 +18,7 @@ from typing import Any
 from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
+from tunemark_worker.contract import code_variables
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
 
 # Seconds between two queries of Ray.
@@ -184,7 +185,7 @@ class RayJob:
             }
             # Values of exported variables are passed as arguments, in Ray's memory: a runtime environment would be
             # visible in its dashboard, and a command line on the host.
-            variables = {**self._variables, "PYTHONPATH": str(self._job.code)}
+            variables = {**self._variables, **code_variables(str(self._job.code))}
             remote = self._ray.remote(**options)(_make_task())
             self._tasks.append(remote.remote([self._job.python, *words], variables))
 

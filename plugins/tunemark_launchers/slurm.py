@@ -1,4 +1,4 @@
-"""The launcher `slurm`: a batch job for each attempt, whose one task on each node is an agent that starts torchrun.
+"""The launcher `slurm`: a batch job for each attempt, whose one task on each node is an agent that starts the ranks.
 
 Attempts of one shape that are started together are the tasks of one job array, which is one request to the controller.
 A sweep keeps a few of them in the queue, in rounds, so that a run that fails is not repeated; jobs of several sizes
@@ -22,7 +22,7 @@ from typing import Any
 from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
-from tunemark_worker.contract import records_file_name
+from tunemark_worker.contract import code_variables, records_file_name
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
 from tunemark_worker.linux_proc import read_text
 
@@ -280,7 +280,7 @@ def make_script(jobs: Sequence[JobSpec], nodes: int, options: Mapping[str, str],
     lines += [seen.replace('"$0"', '"$folder"')]
     if len(jobs) > 1:
         lines.append('exec > "$folder"/slurm.log 2>&1')
-    lines.append(f"export PYTHONPATH={shlex.quote(str(first.code))}")
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in code_variables(str(first.code)).items()]
     srun = f"exec srun --cpus-per-task={cores} --kill-on-bad-exit=1"
     lines.append(f'{srun} bash -c {shlex.quote(f"{seen}; {agent}")} "$folder"')
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from tunemark_torch.parallel.process_group import join_single_process_group
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.no_strategy import NoStrategy as NoStrategy
+from tunemark_worker.process_group import join_process_group
 
 
 class CpuRuntime:
@@ -27,7 +28,7 @@ class CpuRuntime:
             os.sched_setaffinity(0, _cores_of_this_process(assignment) if cores == "own" else cores[place.rank])
         torch.set_num_threads(assignment.threads)
         if place.ranks > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
+            join_process_group("gloo")
         return place
 
     def synchronize(self) -> None:
@@ -57,7 +58,7 @@ class CudaRuntime:
         torch.set_num_threads(assignment.threads)
         place = _make_place(str(self._device), assignment)
         if place.ranks > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl")
+            join_process_group("nccl")
         return place
 
     def synchronize(self) -> None:
@@ -134,7 +135,7 @@ def _cores_of_this_process(assignment: Assignment) -> List[int]:
 
 
 def _make_place(device: str, assignment: Assignment) -> Place:
-    """Ranks as torch.distributed.run numbers them; the ranks of one data rank are consecutive."""
+    """Ranks as the launcher numbers them; the ranks of one data rank are consecutive."""
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks != assignment.processes:
         raise ValueError("{} processes were planned, but {} were started".format(assignment.processes, ranks))

@@ -15,7 +15,7 @@ import pytest
 
 _RUN = ["--model", "mistral-tiny", "--strategy", "ddp", "--device", "cpu:2", "--oversubscribe", "--sequence", "32"]
 _RUN += ["--micro-batch", "2", "--no-measure-peak", "--warmup", "1", "--json", "--repeats", "1"]
-_RUN += ["--target-interval", "0", "--timeout", "60"]
+_RUN += ["--target-interval", "0", "--timeout", "240"]
 _ENDLESS = ["--steps", "100000", "--budget", "100000"]
 
 Start = Callable[..., Any]
@@ -32,13 +32,29 @@ def _row(command: Any, pids: list[int], codes: Sequence[int] = (4,)) -> dict[str
     return row
 
 
-def test_the_rank_that_was_killed_is_named(start: Start) -> None:
+def test_the_rank_that_was_killed_is_named_and_no_other_machine_could_reach_it(start: Start) -> None:
     command = start(*_RUN, *_ENDLESS)
     pids = _pids(command.attempt(2, rank=1))
+    # The loopback's addresses as /proc writes them.
+    assert _listeners([command.job.pid, *pids]) == {"0100007F"}
     os.kill(pids[1], signal.SIGKILL)
     row = _row(command, pids)
     assert row["status"] == "killed"
     assert f"rank 1 (process {pids[1]}) was ended by SIGKILL" in row["each_attempt"][0]["evidence"]
+
+
+def _listeners(pids: Sequence[int]) -> set[str]:
+    """The addresses at which these processes, and those between them, accept connections."""
+    everyone = [*pids, *(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in pids[1:])]
+    links = [link for pid in everyone for link in Path(f"/proc/{pid}/fd").iterdir()]
+    owned = set()
+    for link in links:
+        with contextlib.suppress(OSError):
+            owned.add(os.readlink(link))
+    rows = [row for name in ("tcp", "tcp6") for row in Path("/proc/net", name).read_text().splitlines()[1:]]
+    fields = [row.split() for row in rows]
+    # State 0A is LISTEN; field 9 is the socket's inode.
+    return {row[1].partition(":")[0] for row in fields if row[3] == "0A" and f"socket:[{row[9]}]" in owned}
 
 
 @pytest.mark.full

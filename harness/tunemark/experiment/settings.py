@@ -116,7 +116,7 @@ class SessionSettings:
     export: str | None = _scalar(
         None, "environment variables to forward to remote processes, joined by plus", unset="none"
     )
-    max_restarts: int = _scalar(0, "how often torch's elastic agent may restart an attempt's processes", minimum=0)
+    max_restarts: int = _scalar(0, "how often an attempt's processes may be restarted after a failure", minimum=0)
     redo: bool = _scalar(False, "run again what has already finished")
     oversubscribe: bool = _scalar(False, "allow a size that is larger than this machine")
     no_measure_peak: bool = _scalar(

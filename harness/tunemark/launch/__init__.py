@@ -5,6 +5,7 @@ from tunemark.launch.attempt_follower import POLL_S as POLL_S
 from tunemark.launch.attempt_follower import AttemptFollower as AttemptFollower
 from tunemark.launch.code_copy import CodeCopy as CodeCopy
 from tunemark.launch.code_copy import copy_code as copy_code
+from tunemark.launch.code_copy import user_code_folder as user_code_folder
 from tunemark.launch.host_facts import processor_name as processor_name
 from tunemark.launch.host_facts import read_host_facts as read_host_facts
 from tunemark.launch.interpreter import Interpreter as Interpreter

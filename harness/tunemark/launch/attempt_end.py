@@ -1,8 +1,9 @@
-"""Decide how an attempt ended: by its records first, then by what torch's elastic agent and the platform report, and
-by the exit code last. If one rank's failure ended the others, that rank is named."""
+"""Decide how an attempt ended: by its records first, then by what the supervisor of its ranks and the platform report,
+and by the exit code last. If one rank's failure ended the others, that rank is named."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 AttemptStatus = Literal["ok", "oom", "error", "killed", "timeout"]
 
@@ -22,8 +25,6 @@ _PEER_GONE = re.compile(
     r"Connection (?:closed|reset) by|Broken pipe|remote process (?:exited|has)|Socket Timeout|"
     r"[Cc]onnection refused|[Cc]onnectFullMesh failed",
 )
-# The elastic agent's report: an entry for each failed rank; the one that it observed first comes last.
-_AGENT_REPORT_ENTRY = re.compile(r"\brank\s*:\s*(\d+) .*?exitcode\s*:\s*(-?\d+) \(pid: (\d+)\)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,16 @@ class AttemptEvidence:
     kills: int
     platform: Mapping[str, Any]
     folder: Path
+
+
+class _RankExit(msgspec.Struct):
+    """A line of the supervisor's exits.<node>.jsonl. asked: it had been told to end by then."""
+
+    life: int
+    rank: int
+    pid: int
+    code: int
+    asked: bool
 
 
 def decide_end(remains: AttemptEvidence) -> AttemptEnd:
@@ -100,18 +111,28 @@ def _find_outside_cause(remains: AttemptEvidence, missing: Sequence[int]) -> Att
     if remains.kills > 0:
         kills = f"the kernel's OOM killer killed {remains.kills} processes of this host"
         return AttemptEnd(status="oom", reason="host memory", evidence=f"{kills}; {missing_ends}")
-    # The agent may first observe a rank that failed because it lost its killed peer. SIGTERM is a cause only of the
-    # first: the agent sends it to the others.
-    for place, (rank, code, pid) in enumerate(reversed(_AGENT_REPORT_ENTRY.findall(read_stderr_tail(folder)))):
-        if int(code) < 0 and int(rank) in missing and (place == 0 or int(code) != -signal.SIGTERM):
-            name = signal.Signals(-int(code)).name
-            evidence = f"rank {rank} (process {pid}) was ended by {name}; {missing_ends}"
+    for ended_rank in _read_rank_exits(folder):
+        if ended_rank.code < 0 and not ended_rank.asked and ended_rank.rank in missing:
+            name = signal.Signals(-ended_rank.code).name
+            evidence = f"rank {ended_rank.rank} (process {ended_rank.pid}) was ended by {name}; {missing_ends}"
             return AttemptEnd(status="killed", reason=name, evidence=evidence)
     left = free_disk_bytes(folder)
     if left is not None and left < _FULL_BYTES:
         evidence = f"{left} bytes are left on the disk of {folder}; {missing_ends}"
         return AttemptEnd(status="error", reason="disk full", evidence=evidence)
     return None
+
+
+def _read_rank_exits(folder: Path) -> list[_RankExit]:
+    """The ranks of the last life that did not end with 0, in the order in which each host saw them end."""
+    found = []
+    for path in sorted(folder.glob("exits.*.jsonl")):
+        # A full disk may have cut the last line.
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append(msgspec.json.decode(line, type=_RankExit))
+    last = max((each.life for each in found), default=0)
+    return [each for each in found if each.life == last]
 
 
 def _platform_failure(platform: Mapping[str, Any], evidence: str) -> AttemptEnd | None:

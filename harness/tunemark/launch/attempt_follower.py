@@ -69,7 +69,7 @@ class AttemptFollower:
                 follower.last_record_s = now_s
             return False
         if all(follower.end is not None for follower in self._followers):
-            # The elastic agent may be about to restart processes that failed.
+            # The supervisor may be about to restart processes that failed.
             is_final = not self._job.max_restarts or all(_has_succeeded(follower.end) for follower in self._followers)
             silence_s = now_s - max(follower.last_record_s for follower in self._followers)
             return silence_s > (_TEARDOWN_S if is_final else self._timeout_s)

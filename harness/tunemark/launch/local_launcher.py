@@ -1,5 +1,5 @@
-"""The launcher `local`: a job's processes on this host, started through `torch.distributed.run` if there are several or
-if they may be restarted.
+"""The launcher `local`: a job's processes on this host, started through `tunemark_worker.rank_supervisor` if there are
+several or if they may be restarted.
 
 The job runs in its own session, so Ctrl-C reaches only the parent, which passes it on as SIGTERM: the worker ends at
 the next window's edge and keeps everything it has measured.
@@ -19,8 +19,9 @@ import psutil
 
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_worker import linux_proc
-from tunemark_worker.contract import OWN_STORE_VARIABLE, PARENT_PID_VARIABLE
-from tunemark_worker.host_agent import WORKER_PROGRAM, make_agent_command
+from tunemark_worker.contract import PARENT_PID_VARIABLE, code_variables
+from tunemark_worker.host_agent import WORKER_PROGRAM
+from tunemark_worker.rank_supervisor import HostShape
 
 # Seconds that a worker has after SIGTERM to end at a window's edge, before it is killed.
 _GRACE_S = 20.0
@@ -57,16 +58,15 @@ class LocalJob:
 
     def __init__(self, job: JobSpec, program: Sequence[str] = WORKER_PROGRAM) -> None:
         self._folder = job.folder
-        variables = {**os.environ, **job.environment, "PYTHONPATH": str(job.code), "PYTHONUNBUFFERED": "1"}
+        variables = {**os.environ, **job.environment, **code_variables(str(job.code))}
         # PYTHONHOME would replace the worker's standard library; the interpreter was also queried without it.
         variables.pop("PYTHONHOME", None)
         variables[PARENT_PID_VARIABLE] = str(os.getpid())
-        if job.max_restarts:
-            variables[OWN_STORE_VARIABLE] = "1"
-        shape = {"python": job.python, "nodes": 1, "processes": job.processes, "max_restarts": job.max_restarts}
+        shape = HostShape(1, 0, job.processes, job.max_restarts)
+        variables.update(shape.variables())
         with open(job.folder / "stdout.log", "wb") as out, open(job.folder / "stderr.log", "wb") as err:
             self._process = subprocess.Popen(
-                make_agent_command(shape, 0, None, program),
+                shape.command(job.python, program),
                 cwd=job.folder,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -100,7 +100,7 @@ class LocalJob:
                 self._process.wait(_GRACE_S)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        # Each of torchrun's ranks has its own session, which outlives a killed torchrun.
+        # A rank that has left the group by a session of its own.
         for pid in pids.values():
             if _state(pid, self._folder):
                 linux_proc.send_signal(pid, signal.SIGKILL)

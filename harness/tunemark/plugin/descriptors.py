@@ -371,7 +371,7 @@ class Launcher:
 LOCAL_LAUNCHER = Launcher(
     name="local",
     loader="tunemark.launch.local_launcher:LocalLauncher",
-    description="this machine; several processes by torch.distributed.run",
+    description="this machine; its processes open no port but on the loopback",
 )
 
 
@@ -382,7 +382,7 @@ class JobSpec:
     name: short, of letters, digits and dashes, the same if the command is started again. python: the worker's
     interpreter. processes: of the whole job; threads: of each. gpus: of the whole job. environment: variables for every
     process. code: a folder for PYTHONPATH. folder: absolute, the processes' working directory, which contains
-    plan.json. max_restarts: how often torch's elastic agent may restart all processes. nodes: as in `LaunchConfig`.
+    plan.json. max_restarts: how often all processes may be restarted after a failure. nodes: as in `LaunchConfig`.
     """
 
     name: str

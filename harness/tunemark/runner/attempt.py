@@ -102,6 +102,7 @@ def start_attempt(pending: PendingAttempt, session: Session) -> RunningAttempt |
         end = AttemptEnd(status="error", reason="store", evidence=error.one_line())
         return entry.close(end, resources, job_watch, started)
     try:
+        pending.ready.code.verify()
         variables, job_watch = _occupy(entry, resources)
         job = entry.make_job(variables)
         started = session.launching.start(job)
@@ -112,6 +113,8 @@ def start_attempt(pending: PendingAttempt, session: Session) -> RunningAttempt |
             job_watch=job_watch,
             resources=resources,
         )
+    except BadStore as error:
+        end = AttemptEnd(status="error", reason="code", evidence=error.one_line())
     except TunemarkError as error:
         end = AttemptEnd(status="error", reason="device", evidence=error.one_line())
     except OSError as error:

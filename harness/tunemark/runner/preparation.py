@@ -12,9 +12,10 @@ from typing import Any
 from tunemark.data import PreparedData, download_pretrained, load_tokenizer, prepare_data, read_token_file
 from tunemark.errors import BadData, BadExperiment
 from tunemark.experiment import Plan
-from tunemark.launch import CodeCopy, Interpreter, check_versions, copy_code, query_interpreter
+from tunemark.launch import CodeCopy, Interpreter, check_versions, copy_code, query_interpreter, user_code_folder
 from tunemark.plugin import DecodesIds, ReportsUnrestoredState, Tokenizer
 from tunemark.predict.search import SearchLog
+from tunemark.results import Store
 from tunemark.runner.observer import run_title
 from tunemark.runner.series_fingerprint import make_fingerprint
 from tunemark.runner.session import Session
@@ -55,7 +56,7 @@ class Preparation:
         plan = _download_weights(plan)
         data = self._prepare_data(plan)
         _check_documents(plan, data)
-        code = copy_code([runtime, plan.device.runtime, plan.strategy.runtime], session.store.root)
+        code = _copy_code(plan, [runtime, plan.device.runtime, plan.strategy.runtime], session.store)
         session.launching.check(plan.launch, session.store.root.absolute())
         tokenizer, sample_ids = _open_sample(plan)
         return PreparedRun(
@@ -99,6 +100,13 @@ def warn_unrestored(plans: Sequence[Plan], session: Session) -> None:
             words = device.unrestored_state(session.store.root.absolute())
             if words:
                 session.observer.message(words)
+
+
+def _copy_code(plan: Plan, runtimes: Sequence[str], store: Store) -> CodeCopy:
+    """The code of this machine's jobs is in the user's own folder; that of other hosts', where they all can read it."""
+    if plan.launcher.is_remote:
+        return copy_code(runtimes, store.root / ".code", is_private=False)
+    return copy_code(runtimes, user_code_folder())
 
 
 def _check_runnable(plan: Plan) -> str:

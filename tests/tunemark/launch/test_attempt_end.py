@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,20 @@ from tunemark.launch.attempt_end import AttemptEnd, AttemptEvidence, decide_end
 
 _OK = {"status": "ok", "reason": "steps"}
 _GONE = {"status": "error", "reason": "error", "error": "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:1"}
-_ROOT = """
-Root Cause (first observed failure):
-[0]:
-  time      : 2026-11-01_00:00:00
-  host      : h
-  rank      : 1 (local_rank: 1)
-  exitcode  : -9 (pid: 4711)
-  traceback : Signal 9 (SIGKILL) received by PID 4711
-"""
+
+
+def _exit(rank: int, pid: int, code: int, *, asked: bool = False, life: int = 0) -> dict[str, Any]:
+    return {"life": life, "rank": rank, "pid": pid, "code": code, "asked": asked}
 
 
 def _judge(
-    folder: Path, ends: Sequence[Mapping[str, Any] | None], stderr: str = "", code: int = 1, **platform: Any
+    folder: Path,
+    ends: Sequence[Mapping[str, Any] | None],
+    exits: Sequence[Mapping[str, Any]] = (),
+    code: int = 1,
+    **platform: Any,
 ) -> AttemptEnd:
-    (folder / "stderr.log").write_text(stderr)
+    (folder / "exits.0.jsonl").write_text("".join(json.dumps(each) + "\n" for each in exits) + '{"life": 0, "ra')
     kills = int(platform.pop("kills", 0))
     return decide_end(AttemptEvidence(code=code, ends=ends, silence="", kills=kills, platform=platform, folder=folder))
 
@@ -34,25 +34,23 @@ def test_records_go_before_the_exit_code(tmp_path: Path) -> None:
 
 
 def test_the_rank_that_was_killed_goes_before_what_the_others_say_of_it(tmp_path: Path) -> None:
-    ended = _judge(tmp_path, [_GONE, None], _ROOT)
+    ended = _judge(tmp_path, [_GONE, None], [_exit(1, 4711, -9), _exit(0, 4710, 1, asked=True)])
     assert (ended.status, ended.reason) == ("killed", "SIGKILL")
     assert "rank 1 (process 4711)" in ended.evidence
     assert "no end record of rank 1" in ended.evidence
 
 
 def test_the_killed_rank_is_named_though_its_peer_was_seen_to_fail_first(tmp_path: Path) -> None:
-    peer = _ROOT.replace("rank: 1", "rank: 0").replace(": 1 (", ": 0 (").replace("-9 (pid: 4711)", "1 (pid: 4710)")
-    killed = _ROOT.replace("Root Cause (first observed failure):", "Failures:")
-    ended = _judge(tmp_path, [_GONE, None], killed + peer)
+    ended = _judge(tmp_path, [_GONE, None], [_exit(0, 4710, 1), _exit(1, 4711, -9)])
     assert (ended.status, ended.reason) == ("killed", "SIGKILL")
     assert "rank 1 (process 4711)" in ended.evidence
-    # The agent ends the others by SIGTERM: that is no cause.
-    ended = _judge(tmp_path, [_GONE, None], killed.replace("-9 (pid", "-15 (pid") + peer)
-    assert ended.status == "error"
+    # The supervisor ends the others by a signal, and a life that is over says nothing of the next: neither is a cause.
+    assert _judge(tmp_path, [_GONE, None], [_exit(0, 4710, 1), _exit(1, 4711, -9, asked=True)]).status == "error"
+    assert _judge(tmp_path, [_GONE, None], [_exit(1, 4711, -9), _exit(0, 4712, 1, life=1)]).status == "error"
 
 
 def test_a_kill_of_the_kernel_for_memory_is_out_of_memory(tmp_path: Path) -> None:
-    assert _judge(tmp_path, [_GONE, None], _ROOT, kills=1).status == "oom"
+    assert _judge(tmp_path, [_GONE, None], [_exit(1, 4711, -9)], kills=1).status == "oom"
 
 
 def test_the_first_thing_that_happened_is_told_not_the_loss_of_the_peer(tmp_path: Path) -> None:
