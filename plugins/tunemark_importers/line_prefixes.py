@@ -2,8 +2,8 @@
 
 They are removed one after the other until none is left. Styles: torchrun (`[rank0]:`, `[default0]:`, `[0]:`), srun -l
 (`0: `), mpirun (`[1,0]<stdout>:`), Ray (`(Worker pid=12, ip=10.0.0.1) `), Kubernetes and Docker (ISO 8601 with a zone),
-Python's logging with its comma before the milliseconds, loguru's bars, glog, NeMo, syslog, and transformers' examples,
-whose date is month/day/year.
+Python's logging with its comma before the milliseconds, loguru's bars, glog, NeMo, MMEngine, syslog, and transformers'
+examples, whose date is month/day/year.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _SYSLOG = re.compile(
     rf"(?: (?P<year>[12][0-9]{{3}}))?\]?(?: (?P<host>[\w.-]+) (?P<process>[\w./-]+)(?:\[[0-9]+\])?:)?\s*"
 )
 _GLOG = re.compile(rf"[DIWEF](?P<month>[01][0-9])(?P<day>[0-3][0-9]) {_TIME}\s+[0-9]+ [^\]\s]+\]\s*")
+# Without a year, as MMEngine writes.
+_SHORT = re.compile(rf"(?P<month>[01][0-9])/(?P<day>[0-3][0-9]) {_TIME} - (?:\w+ - )?{_LEVEL} - ")
 _HOURS = re.compile(rf"\[?{_TIME}\]?(?=[\s|\]-]){_END}")
 _EPOCH = re.compile(r"\[?(?P<epoch>1[0-9]{9}\.[0-9]{1,9})\]?\s*[-|:]?\s+")
 
@@ -59,6 +61,8 @@ _LOGGER = re.compile(
     r"|\|?\s*[\w.*<>-]+:[\w<>*-]+:[0-9]+\s+-\s+"
     rf"|\[(?:{_LEVEL}\|)?[\w./-]+\.py:[0-9]+\]\s*|>> "
     r"|stdout [FP] "
+    # A program's name in brackets, before another bracket.
+    r"|\[[A-Z][A-Za-z]{2,15}\](?=\[)"
 )
 
 
@@ -88,7 +92,12 @@ def strip_prefixes(text: str) -> Prefix:
         if match := _RANK.match(text):
             ranks.append(next(group for group in match.groups() if group))
         elif match := (
-            _DATED.match(text) or _NEMO.match(text) or _SYSLOG.match(text) or _GLOG.match(text) or _EPOCH.match(text)
+            _DATED.match(text)
+            or _NEMO.match(text)
+            or _SYSLOG.match(text)
+            or _GLOG.match(text)
+            or _EPOCH.match(text)
+            or _SHORT.match(text)
         ):
             value = _seconds_since_1970(match.groupdict())
             if value is None:

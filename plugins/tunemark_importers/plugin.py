@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunemark.plugin import Importer, hookimpl
+from tunemark.plugin import FormatDescription, Importer, hookimpl
+from tunemark_importers.framework_formats import FORMATS, attribute_of
 
 
 @hookimpl
@@ -77,6 +78,7 @@ def tunemark_importers() -> Sequence[Importer]:
             "GPU by its own formula; all slots of the global batch; the first line includes the first iteration",
             description="iteration lines of Megatron-LM, Megatron-Bridge and their forks",
         ),
+        *(_described(format) for format in FORMATS),
         Importer(
             name="anything",
             log="tunemark_importers.generic_log:GenericLogReader",
@@ -84,4 +86,15 @@ def tunemark_importers() -> Sequence[Importer]:
             description="any other program's lines that print a rate with its unit",
             priority=-1,
         ),
+    )
+
+
+def _described(format: FormatDescription) -> Importer:
+    own = {"litgpt": "tunemark_importers.litgpt:LitgptReader"}
+    return Importer(
+        name=format.name,
+        log=own.get(format.name, f"tunemark_importers.framework_readers:{attribute_of(format.name)}"),
+        meaning=format.meaning,
+        description=format.title,
+        formats=(format,),
     )

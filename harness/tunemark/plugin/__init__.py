@@ -31,6 +31,8 @@ from tunemark.plugin.descriptors import ToolStatus as ToolStatus
 from tunemark.plugin.hardware import DeviceFacts as DeviceFacts
 from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.plugin.hooks import hookimpl as hookimpl
+from tunemark.plugin.log_formats import FigureDescription as FigureDescription
+from tunemark.plugin.log_formats import FormatDescription as FormatDescription
 from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import DecodesIds as DecodesIds

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tunemark.plugin.log_formats import FormatDescription
+
 PieceRole = Literal["prompt", "response"]
 Severity = Literal["invalid", "suspect", "unknown", "note"]
 LayerType = Literal["sliding_attention", "full_attention"]
@@ -421,7 +423,7 @@ class Importer:
     raises `BadData` where the text has its format but is broken. is_document: "module:callable" (head) -> bool, called
     with the file's first 64 KiB. is_binary: whether both get bytes instead of text. meaning: what the tool's figure
     counts, in a sentence. priority: the importer that is asked first has the highest; one that reads lines of any
-    program has less than 0.
+    program has less than 0. formats: what it reads, figure by figure, for the page that compares the programs.
     """
 
     name: str
@@ -432,6 +434,7 @@ class Importer:
     description: str = ""
     priority: int = 0
     is_binary: bool = False
+    formats: tuple[FormatDescription, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.log is None) == (self.document is None) or (self.document is None) != (self.is_document is None):

@@ -22,6 +22,7 @@ _MODULES = (
     "tunemark.plugin.hardware",
     "tunemark.plugin.protocols",
     "tunemark.plugin.claims",
+    "tunemark.plugin.log_formats",
     "tunemark_worker.capabilities",
     "tunemark_worker.contract",
     "tunemark_worker.batches",

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tunemark.errors import BadData
 from tunemark.plugin.catalog import load_object
@@ -41,6 +39,31 @@ TEXTS = {
     "optimum-benchmark": [("optimum-benchmark.json", 0, 999)],
     "pytest-benchmark": [("pytest-benchmark.json", 0, 999)],
     "anything": [("anything.txt", 0, 12)],
+    "nanogpt": [("nanogpt.txt", 0, 99)],
+    "nanochat": [("nanochat.txt", 0, 99)],
+    "llm.c": [("llmc.txt", 0, 99)],
+    "maxtext": [("maxtext.txt", 0, 99)],
+    "fms-fsdp": [("fms-fsdp.txt", 0, 27)],
+    "composer": [("composer.txt", 0, 44)],
+    "olmo-core": [("olmo-core.txt", 0, 26)],
+    "nanotron": [("nanotron.txt", 0, 99)],
+    "gpt-neox": [("gpt-neox.txt", 0, 99)],
+    "nemo-1": [("nemo-1.txt", 0, 99)],
+    "nemo-2": [("nemo-2.txt", 0, 99)],
+    "nemo-automodel": [("nemo-automodel.txt", 0, 99)],
+    "internevo": [("internevo.txt", 0, 99)],
+    "deepspeed": [("deepspeed.txt", 0, 99)],
+    "deepspeed-pipeline": [("deepspeed-pipeline.txt", 0, 99)],
+    "deepspeed-chat": [("deepspeed-chat.txt", 0, 99)],
+    "deepspeed-profile": [("deepspeed-profile.txt", 0, 99)],
+    "xtuner": [("xtuner.txt", 0, 99)],
+    "mmengine": [("mmengine.txt", 0, 99)],
+    "paddlenlp": [("paddlenlp.txt", 0, 99)],
+    "arctic-training": [("arctic-training.txt", 0, 99)],
+    "verl": [("verl-sft.txt", 0, 99), ("verl-ppo.txt", 0, 99)],
+    "nemo-rl": [("nemo-rl.txt", 0, 50)],
+    "openrlhf": [("openrlhf.txt", 0, 99)],
+    "litgpt": [("litgpt.txt", 0, 99)],
     "claims": [("claims.csv", 0, 9), ("claims-semicolon.csv", 0, 9), ("claims-tabs.tsv", 0, 9)],
 }  # fmt: skip
 
@@ -257,16 +280,28 @@ def test_the_texts_themselves_hold_all_figures(name: str) -> None:
         _check(_IMPORTERS[name], text)
 
 
+def _damage(name: str, seeds: range) -> None:
+    for seed in seeds:
+        text = _texts(name)[seed % len(TEXTS[name])]
+        try:
+            _check(_IMPORTERS[name], _mutated(text, seed))
+        except Exception as error:
+            raise AssertionError(f"{name}, mutation {seed}: {error}") from error
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_damaged_file_never_crashes_and_never_invents_a_number(name: str) -> None:
-    @settings(
-        max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
-    @given(which=st.integers(0, len(TEXTS[name]) - 1), seed=st.integers(0, 2**32))
-    def damage(which: int, seed: int) -> None:
-        _check(_IMPORTERS[name], _mutated(_texts(name)[which], seed))
+    _damage(name, range(60))
 
-    damage()
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_thousand_damaged_files_never_crash_and_never_invent_a_number(name: str) -> None:
+    _damage(name, range(1000))
+
+
+def test_every_importer_is_damaged() -> None:
+    assert set(TEXTS) == set(_IMPORTERS)
 
 
 def test_the_check_itself_notices_an_invented_figure() -> None:
