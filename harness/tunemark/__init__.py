@@ -89,6 +89,9 @@ def _measure(
 def plan(experiment: str | Path | None = None, **settings: Any) -> list[Plan]:
     """Every run of an experiment, fully resolved, as `tunemark plan` prints it. Takes what `run` takes."""
     from tunemark.experiment import make_experiment, make_grid_points, make_plans
+    from tunemark.launch.interpreter import check_plans
     from tunemark.plugin import Catalog
 
-    return make_plans(make_grid_points(make_experiment(settings, experiment)), Catalog())
+    plans = make_plans(make_grid_points(make_experiment(settings, experiment)), Catalog())
+    check_plans(plans)
+    return plans

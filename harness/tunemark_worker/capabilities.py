@@ -86,6 +86,15 @@ class ReportsWeightsOrigin(Protocol):
 
 
 @runtime_checkable
+class ReportsAttention(Protocol):
+    """Optional for a `ModelRuntime`: reports how attention is computed."""
+
+    def attention(self) -> Mapping[str, Any]:
+        """{"kernel": "sdpa", torch's scaled_dot_product_attention, or "eager", product by product; "reason": why it is
+        not that of other environments, None where it is}. Called after `build`."""
+
+
+@runtime_checkable
 class SavesModel(Protocol):
     """Optional for a `ModelRuntime`: saves the model, for `--save`."""
 
@@ -161,7 +170,7 @@ class GathersFullState(Protocol):
 # By kind of runtime: the protocol it must follow, and its capabilities.
 RUNTIMES: Dict[str, Tuple[type, Sequence[type]]] = {
     "device": (DeviceRuntime, (WaitsByReading,)),
-    "model": (ModelRuntime, (ReportsWeightsOrigin, SavesModel)),
+    "model": (ModelRuntime, (ReportsWeightsOrigin, ReportsAttention, SavesModel)),
     "strategy": (StrategyRuntime, (PlacesRanks, ClipsGradients, ComputesGradients, MarksWaits, GathersFullState)),
 }
 

@@ -124,6 +124,7 @@ class WorkerAttempt:
             parameters=full_counts[0],
             trainable_parameters=full_counts[1],
             weights=dict(model.weights_origin()) if isinstance(model, capabilities.ReportsWeightsOrigin) else None,
+            attention=dict(model.attention()) if isinstance(model, capabilities.ReportsAttention) else None,
         )
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)

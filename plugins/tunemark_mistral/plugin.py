@@ -42,6 +42,7 @@ def tunemark_models() -> Sequence[Model]:
             architecture=_V0_1,
             tokenizer=_V1,
             runtime=_RUNTIME,
+            transformers_type="mistral",
             pretrained="mistralai/Mistral-7B-v0.1",
         ),
         Model(
@@ -51,6 +52,7 @@ def tunemark_models() -> Sequence[Model]:
             architecture=_V0_3,
             tokenizer=_V3,
             runtime=_RUNTIME,
+            transformers_type="mistral",
             pretrained="mistralai/Mistral-7B-v0.3",
         ),
         Model(
@@ -59,5 +61,6 @@ def tunemark_models() -> Sequence[Model]:
             architecture=_TINY,
             tokenizer=_V1,
             runtime=_RUNTIME,
+            transformers_type="mistral",
         ),
     ]

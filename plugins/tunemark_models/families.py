@@ -209,6 +209,7 @@ def _published(
         tokenizer=tokenizer or hub_tokenizer,
         runtime=RUNTIME,
         configuration=configuration or {},
+        transformers_type=architecture.model_type,
     )
 
 
@@ -221,6 +222,7 @@ def _tiny(name: str, family: str, architecture: Architecture, configuration: Map
         tokenizer=_OFFLINE_TOKENIZER,
         runtime=RUNTIME,
         configuration=configuration or {},
+        transformers_type=architecture.model_type,
     )
 
 

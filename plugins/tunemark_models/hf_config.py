@@ -78,6 +78,7 @@ def read_hf_model(reference: str) -> Model:
         pretrained=where,
         configuration={} if is_remote else _other_fields(stated, architecture) if read else _full_configuration(stated),
         is_remote=is_remote,
+        transformers_type=None if is_remote else kind,
     )
 
 

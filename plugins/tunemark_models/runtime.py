@@ -1,4 +1,5 @@
-"""In the worker: any causal language model of transformers, built on its device, with attention through SDPA.
+"""In the worker: any causal language model of transformers, built on its device. Attention is computed by SDPA, torch's
+`scaled_dot_product_attention`, if torch and the model offer it, else eagerly: product by product.
 
 Dropout is 0 everywhere, so that losses are comparable between strategies and no rate depends on a random generator.
 Works with transformers 4.46 to 5.23.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Dict, Iterator
+from typing import Any, ContextManager, Dict, Iterator, Optional
 
 import torch
 import transformers
@@ -31,16 +32,20 @@ class CausalLm:
         self._compute_dtype = torch.float32
         self._architecture: Dict[str, Any] = {}
         self._weights: Dict[str, Any] = {}
+        self._attention: Dict[str, Any] = {}
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         """`assignment.weights` is "random", or "pretrained:" with a folder or an id on the hub."""
         self._compute_dtype = compute_dtype(assignment.precision)
         self._architecture = assignment.architecture
         dtype = parameter_dtype(assignment.precision)
-        module = self._build(dtype, assignment, place)
+        # transformers sets what it used on the configuration. A model's own code has attention of its own.
+        module: Any = self._build(dtype, assignment, place)
+        is_remote = "remote" in assignment.architecture
+        self._attention = {} if is_remote else _describe_attention(type(module), module.config)
         if _is_full_config(assignment.architecture) and assignment.batching == "pack" and place.device != "meta":
             self._check_packing(module, place.device)
-        return module
+        return module  # type: ignore[no-any-return]
 
     def _build(self, dtype: torch.dtype, assignment: Assignment, place: Place) -> torch.nn.Module:
         source, _, name = assignment.weights.partition(":")
@@ -53,10 +58,11 @@ class CausalLm:
         if remote is not None:
             return self._build_remote_code(remote, dtype, assignment).to(place.device)
         config = make_config(assignment.architecture)
-        with _default_dtype(dtype), torch.device(place.device):
+        with _default_dtype(dtype), _created_on(place.device):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             built: torch.nn.Module = kind(config)
-            return built
+        # Where it is already, unless this torch creates tensors on the host alone.
+        return built.to(place.device)
 
     def _load_pretrained(self, name: str, dtype: torch.dtype, assignment: Assignment) -> torch.nn.Module:
         """Load weights from safetensors or GGUF; from pickles only if `assignment.allow_pickle`."""
@@ -82,7 +88,7 @@ class CausalLm:
         module, loaded = kind.from_pretrained(
             folder,
             config=_prepare_for_training(config),
-            attn_implementation=_attention_implementation(config),
+            attn_implementation=_required_attention(config),
             output_loading_info=True,
             **where,
         )
@@ -146,6 +152,10 @@ class CausalLm:
         """Where the weights were read from, for the record."""
         return self._weights
 
+    def attention(self) -> Dict[str, Any]:
+        """How attention is computed, for the record."""
+        return self._attention
+
     def save(self, module: torch.nn.Module, folder: str) -> None:
         """Write config.json and safetensors, which transformers' from_pretrained reads."""
         plain: Any = module
@@ -182,7 +192,7 @@ def make_config(architecture: Dict[str, Any]) -> Any:
     if _is_full_config(a):
         fields = {k: v for k, v in a["configuration"].items() if k != "model_type"}
         config = _prepare_for_training(AutoConfig.for_model(kind, **fields))
-        config._attn_implementation = _attention_implementation(config)
+        config._attn_implementation = _required_attention(config)
         return config
     if kind == "gpt2":
         fields = {theirs: a[ours] for theirs, ours in _GPT2_NAMES.items()}
@@ -196,7 +206,7 @@ def make_config(architecture: Dict[str, Any]) -> Any:
     if isinstance(fields.get("layer_types"), tuple):
         fields["layer_types"] = list(fields["layer_types"])
     config = _prepare_for_training(AutoConfig.for_model(kind, **fields))
-    config._attn_implementation = _attention_implementation(config)
+    config._attn_implementation = _required_attention(config)
     return config
 
 
@@ -213,9 +223,24 @@ def _prepare_for_training(config: Any) -> Any:
     return config
 
 
-def _attention_implementation(config: Any) -> str:
-    """The attention implementation: torch's SDPA does not support soft-capped scores."""
-    return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else "sdpa"
+def _required_attention(config: Any) -> Optional[str]:
+    """Eager attention for soft-capped scores, which torch's SDPA does not support. None leaves the choice to
+    transformers: SDPA where this torch and the model have it, else eager attention."""
+    return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else None
+
+
+def _describe_attention(kind: Any, config: Any) -> Dict[str, Any]:
+    """How the model computes attention, and why not by SDPA where that is not the model's own property."""
+    used = getattr(config, "_attn_implementation", None)
+    reason = None
+    if used != "sdpa" and _required_attention(config) is None:
+        if kind._supports_sdpa:
+            reason = "transformers {} uses SDPA of newer releases than torch {}".format(
+                transformers.__version__, torch.__version__
+            )
+        else:
+            reason = "{} of transformers {} has no SDPA".format(kind.__name__, transformers.__version__)
+    return {"kernel": used, "reason": reason}
 
 
 _DIMENSIONS = [
@@ -238,6 +263,12 @@ def _check_dimensions(config: Any, architecture: Dict[str, Any], name: str) -> N
     ]
     if differing:
         raise ValueError("the weights of {} are of another architecture: {}".format(name, ", ".join(differing)))
+
+
+def _created_on(device: str) -> ContextManager[Any]:
+    """A context in which tensors are created on a device; torch 1.13 has none."""
+    where: Any = torch.device(device)
+    return where if hasattr(where, "__enter__") else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -40,7 +40,8 @@ class CpuRuntime:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def facts(self) -> Mapping[str, Any]:
-        return {"torch_threads": torch.get_num_threads(), "mkldnn": torch._C._has_mkldnn}
+        mkldnn: Any = torch.backends.mkldnn
+        return {"torch_threads": torch.get_num_threads(), "mkldnn": mkldnn.is_available()}
 
 
 class CudaRuntime:

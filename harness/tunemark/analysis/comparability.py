@@ -37,6 +37,11 @@ def _processor(result: Result) -> object:
     return known or f"unknown, of host {worker.get('node') or host.get('name', 'unknown')}"
 
 
+def _attention(result: Result) -> object:
+    """How attention was computed, where that was the environment's doing; else it is the model's own, and equal."""
+    return result.attention if result.attention_reason else "the model's own"
+
+
 def _requested(result: Result, name: str) -> object:
     """A setting as requested: what a search chose instead is part of what is being compared."""
     return getattr(result, name) if result.search is None else result.search.requested.get(name, getattr(result, name))
@@ -51,6 +56,7 @@ COMPARED_FIELDS: Mapping[str, Callable[[Result], Any]] = {
     "micro_batch": lambda r: _requested(r, "micro_batch"),
     "checkpointing": lambda r: _requested(r, "checkpointing"),
     "data_sha256": lambda r: r.data_sha256,
+    "attention": _attention,
     "processor": _processor,
 }
 
@@ -63,7 +69,8 @@ _FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "size": ("chips", "processes", "threads", "parameters", "trainable_parameters"),
     "device": ("size", "chip", "chips", "processor", "processes", "threads"),
     "chip": ("chips", "processor"),
-    "model": ("parameters", "trainable_parameters", "data_sha256"),
+    "python": ("attention",),
+    "model": ("parameters", "trainable_parameters", "data_sha256", "attention"),
     "method": ("parameters", "trainable_parameters"),
     "dataset": ("data_sha256",),
     "train_on": ("data_sha256",),

@@ -25,7 +25,9 @@ def execute(args: argparse.Namespace) -> int:
 
         absent = [point for point in all_points if is_absent_device(point, catalog)]
     plans = make_plans([point for point in all_points if all(point is not other for other in absent)], catalog)
-    print_remarks(catalog, plans)
+    from tunemark.launch.interpreter import check_plans  # starts processes, not needed by --help
+
+    print_remarks(catalog, plans, check_plans(plans))
     return print_plans_and_searches(plans, catalog, json=experiment.json, absent=absent)
 
 

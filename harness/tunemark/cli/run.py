@@ -33,7 +33,10 @@ def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
     experiment = parse_experiment(args)
     plans = make_plans(make_grid_points(experiment), catalog)
-    print_remarks(catalog, plans)
+    from tunemark.launch.interpreter import check_plans  # starts processes, not needed by --help
+
+    # Without --dry-run, preparing the runs does it.
+    print_remarks(catalog, plans, check_plans(plans) if experiment.dry_run else ())
     if experiment.prices is not None:
         from tunemark.analysis.prices import read_prices  # only needed with prices
 

@@ -66,7 +66,9 @@ def execute(args: argparse.Namespace) -> int:
     _parse_predict_and_knee(args, experiment)
     scaled, notes = assign_scaling_batches(make_grid_points(experiment), catalog, mode)
     plans = make_plans(scaled, catalog)
-    print_remarks(catalog, plans, notes)
+    from tunemark.launch.interpreter import check_plans  # starts processes, not needed by --help
+
+    print_remarks(catalog, plans, [*notes, *(check_plans(plans) if experiment.dry_run else ())])
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")

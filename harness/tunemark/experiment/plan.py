@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.run_spec import RunSpec, run_id
@@ -12,10 +12,21 @@ from tunemark.fields import read_fields
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
 from tunemark.plugin.protocols import Device
 from tunemark_worker.contract import Assignment, TokenFile
+from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 # Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
 SAMPLE_TOKENS = 48
+
+
+class VersionNeed(NamedTuple):
+    """The oldest version of a module that something in a plan needs in the worker's interpreter. what: in words.
+    setting: the flag with which it can be avoided."""
+
+    what: str
+    setting: str
+    module: str
+    minimum: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +79,18 @@ class Plan:
         return (*self.model.requires, *self.method.requires, *gguf)
 
     @property
-    def minimum_versions(self) -> Mapping[str, str]:
-        """The minimum versions that the worker's interpreter must have, by module."""
-        oldest = dict(self.strategy.minimum_versions)
-        if self.spec.checkpointing == "selective":
-            oldest.setdefault("torch", "2.4")  # strategies that state a version state a newer one
-        return oldest
+    def version_needs(self) -> Sequence[VersionNeed]:
+        """What must be in the worker's interpreter in a certain version or a newer one."""
+        spec = self.spec
+        found = [
+            VersionNeed(f"strategy {self.spec.strategy!r}", "--strategy", module, minimum)
+            for module, minimum in self.strategy.minimum_versions.items()
+        ]
+        if spec.checkpointing == "selective":
+            found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
+        if OPTIMIZERS[spec.optimizer].since:
+            found.append(VersionNeed(spec.optimizer, "--optimizer", "torch", OPTIMIZERS[spec.optimizer].since))
+        return found
 
     def with_spec(self, **values: Any) -> Plan:
         """The plan with other values of its spec and their run id; only values that decide nothing else of a plan."""

@@ -9,6 +9,8 @@ from tunemark.launch.code_copy import user_code_folder as user_code_folder
 from tunemark.launch.host_facts import processor_name as processor_name
 from tunemark.launch.host_facts import read_host_facts as read_host_facts
 from tunemark.launch.interpreter import Interpreter as Interpreter
-from tunemark.launch.interpreter import check_versions as check_versions
+from tunemark.launch.interpreter import check_interpreter as check_interpreter
+from tunemark.launch.interpreter import check_plans as check_plans
+from tunemark.launch.interpreter import find_remarks as find_remarks
 from tunemark.launch.interpreter import query_interpreter as query_interpreter
 from tunemark.launch.local_launcher import LocalLauncher as LocalLauncher

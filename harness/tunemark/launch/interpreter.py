@@ -1,83 +1,59 @@
-"""Query the worker's interpreter for its packages without importing torch: versions from the packages' metadata."""
+"""The worker's interpreter: what it has, found without importing torch, and whether a plan can run there."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from tunemark.errors import BadExperiment
-
-_QUERY_SCRIPT = """
-import json, sys
-# A user's folder named torch is not the package.
-sys.path = [p for p in sys.path if p]
-import importlib.util
-try:
-    from importlib import metadata
-except ImportError:
-    metadata = None
-def version(name):
-    try:
-        return metadata.version(name) if metadata else None
-    except Exception:
-        return None
-def found(name):
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None
-names = sys.argv[1:]
-print(json.dumps({
-    "python": sys.version.split()[0],
-    "implementation": sys.implementation.name,
-    "found": {n: found(n) for n in names},
-    "versions": {n: version(n) for n in names},
-}))
-"""
-
+from tunemark.experiment import Plan
+from tunemark_worker import interpreter_query
 
 # Seconds for the reply: an interpreter on a cold network disk takes several.
 _REPLY_TIMEOUT_S = 60
+
+# The oldest Python whose syntax the worker and every runtime keep to.
+_OLDEST_PYTHON = "3.8"
+
+# transformers uses `scaled_dot_product_attention` from this torch on: is_torch_sdpa_available in 4.36 to 4.57, whose
+# message says so; transformers 5 needs a newer torch for everything.
+_OLDEST_TORCH_WITH_SDPA = "2.1.1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interpreter:
+    """An interpreter and the versions of the packages that the run needs (None if metadata does not say).
+
+    model_types: the types of causal language models that its transformers has; None if unknown or not asked for."""
+
+    path: str
+    python: str
+    versions: dict[str, str | None]
+    model_types: frozenset[str] | None = None
 
 
 class _InterpreterReply(msgspec.Struct):
     python: str
     found: dict[str, bool]
     versions: dict[str, str | None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interpreter:
-    """An interpreter and the versions of the packages that the run needs (None if metadata does not say)."""
-
-    path: str
-    python: str
-    versions: dict[str, str | None]
+    model_types: list[str] | None
 
 
 def query_interpreter(path: str, requires: Sequence[str]) -> Interpreter:
     """Query the interpreter at `path`; BadExperiment if it does not work or lacks a required module."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    command = [path, "-c", _QUERY_SCRIPT, *requires]
-    reply = None
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=_REPLY_TIMEOUT_S, env=environment)
-        output = (process.stderr or process.stdout).strip()[-500:]
-        reason = f"it ended with code {process.returncode}" + (f": {output}" if output else " and no output")
-        if process.returncode == 0:
-            reply = msgspec.json.decode(process.stdout, type=_InterpreterReply)
-    except subprocess.TimeoutExpired:
-        reason = f"it did not answer in {_REPLY_TIMEOUT_S} s"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (UnicodeDecodeError, msgspec.MsgspecError):
-        reason = f"it does not answer as Python does: {output!r}" if output else "it printed nothing"
-    if reply is None:
+    reply = _query(path, requires)
+    if _is_older(reply.python, _OLDEST_PYTHON):
         raise BadExperiment(
-            what=f"cannot ask the interpreter {path}", why=reason, next="give --python a working Python"
+            what=f"the worker needs Python {_OLDEST_PYTHON} or newer",
+            why=f"{path} is Python {reply.python}",
+            next="another --python",
         )
     missing = [name for name in requires if not reply.found.get(name)]
     if missing:
@@ -86,19 +62,86 @@ def query_interpreter(path: str, requires: Sequence[str]) -> Interpreter:
             why="the run needs it in the interpreter that trains; nothing is installed into it for you",
             next=f"{path} -m pip install {' '.join(missing)}",
         )
-    return Interpreter(path=path, python=reply.python, versions=reply.versions)
+    return _interpreter(path, reply)
 
 
-def check_versions(interpreter: Interpreter, needs: Mapping[str, str], what: str) -> None:
-    """BadExperiment if a module is older than the version in `needs`; one of unknown version is accepted."""
-    for module, minimum in needs.items():
-        version = interpreter.versions.get(module)
-        if version is not None and _parse_numbers(version) < _parse_numbers(minimum):
+def _query(path: str, requires: Sequence[str]) -> _InterpreterReply:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    program = Path(interpreter_query.__file__).read_text(encoding="utf-8")
+    try:
+        process = subprocess.run(
+            [path, "-c", program, *requires], capture_output=True, text=True, timeout=_REPLY_TIMEOUT_S, env=environment
+        )
+        output = (process.stderr or process.stdout).strip()[-500:]
+        reason = f"it ended with code {process.returncode}" + (f": {output}" if output else " and no output")
+        if process.returncode == 0:
+            return msgspec.json.decode(process.stdout, type=_InterpreterReply)
+    except subprocess.TimeoutExpired:
+        reason = f"it did not answer in {_REPLY_TIMEOUT_S} s"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except (UnicodeDecodeError, msgspec.MsgspecError):
+        reason = f"it does not answer as Python does: {output!r}" if output else "it printed nothing"
+    raise BadExperiment(what=f"cannot ask the interpreter {path}", why=reason, next="give --python a working Python")
+
+
+def _interpreter(path: str, reply: _InterpreterReply) -> Interpreter:
+    types = None if reply.model_types is None else frozenset(reply.model_types)
+    return Interpreter(path=path, python=reply.python, versions=reply.versions, model_types=types)
+
+
+def check_interpreter(interpreter: Interpreter, plan: Plan) -> None:
+    """BadExperiment if a package is too old for the plan; a version that metadata do not state is accepted."""
+    for need in plan.version_needs:
+        version = interpreter.versions.get(need.module)
+        if version is not None and _is_older(version, need.minimum):
             raise BadExperiment(
-                what=f"{what} needs {module} {minimum} or newer",
-                why=f"{interpreter.path} has {module} {version}",
-                next=f"{interpreter.path} -m pip install '{module}>={minimum}', another --python, or another strategy",
+                what=f"{need.what} needs {need.module} {need.minimum} or newer",
+                why=f"{interpreter.path} has {need.module} {version}",
+                next=f"another --python, or another {need.setting}",
             )
+    kind, known = plan.model.transformers_type, interpreter.model_types
+    if kind is not None and known is not None and kind not in known:
+        raise BadExperiment(
+            what=f"{plan.model.name} cannot be built: the interpreter's transformers has no model of type {kind!r}",
+            why=f"{interpreter.path} has transformers {interpreter.versions.get('transformers') or 'unknown'}",
+            next="another --python, or another --model",
+        )
+
+
+def find_remarks(interpreter: Interpreter, plan: Plan) -> list[str]:
+    """What the user should know of running the plan in this interpreter."""
+    torch = interpreter.versions.get("torch")
+    own = plan.model.transformers_type is None or plan.model.architecture.eager_attention
+    if own or torch is None or not _is_older(torch, _OLDEST_TORCH_WITH_SDPA):
+        return []
+    return [
+        f"attention is computed eagerly, product by product: transformers uses torch's scaled_dot_product_attention "
+        f"from torch {_OLDEST_TORCH_WITH_SDPA} on, and {interpreter.path} has {torch}. The run is only compared with "
+        "runs that did the same"
+    ]
+
+
+def check_plans(plans: Iterable[Plan]) -> list[str]:
+    """Check each plan's interpreter before anything is run, and return the remarks, each once.
+
+    A plan for this interpreter is accepted even without torch: it can be made on a laptop and run elsewhere."""
+    remarks: dict[str, None] = {}
+    asked: dict[tuple[str | None, tuple[str, ...]], Interpreter] = {}
+    for plan in plans:
+        path, requires = key = (plan.spec.python, plan.requires)
+        if key not in asked and path is None:
+            own = msgspec.convert(interpreter_query.query(requires), _InterpreterReply)
+            asked[key] = _interpreter(sys.executable, own)
+        elif key not in asked:
+            asked[key] = query_interpreter(str(path), requires)
+        check_interpreter(asked[key], plan)
+        remarks.update(dict.fromkeys(find_remarks(asked[key], plan)))
+    return list(remarks)
+
+
+def _is_older(version: str, minimum: str) -> bool:
+    return _parse_numbers(version) < _parse_numbers(minimum)
 
 
 def _parse_numbers(version: str) -> list[int]:

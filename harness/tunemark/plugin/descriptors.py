@@ -114,7 +114,8 @@ class Model:
     modules that the worker's interpreter must have. weights: a callable that returns the path of published weights
     shipped by an installed package, and raises a `TunemarkError` where they are missing. is_remote: it is built by
     Python code from its repository. configuration: values of transformers' configuration that do not change any
-    parameter count (activation, position scaling), passed to the runtime with the architecture.
+    parameter count (activation, position scaling), passed to the runtime with the architecture. transformers_type: the
+    model type that the interpreter's transformers must have as a causal language model; None if the runtime needs none.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Model:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     is_remote: bool = False
+    transformers_type: str | None = None
 
     def worker_architecture(self) -> dict[str, Any]:
         """The architecture and configuration for the worker (`Assignment.architecture`)."""

@@ -166,7 +166,9 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     medians of attempts. peak_memory_bytes: of the rank that used most. requested_bytes: the allocation that failed,
     available_bytes: the memory available to it. queue_s: waiting for the device, search_s: choosing a parallel
     configuration; both of the last attempt that reports them, and part of no rate. search: the layouts considered and
-    tried, if the harness itself chose the layout; micro_batch and checkpointing are then the chosen ones.
+    tried, if the harness itself chose the layout; micro_batch and checkpointing are then the chosen ones. attention:
+    how the worker computed attention, null if it did not report it; attention_reason: why otherwise than in other
+    environments, null if it was not.
 
     Sampled by the device's monitor over the timed parts that the rates use: energy_j, a difference of counters, all
     devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, highest;
@@ -217,6 +219,8 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     held_out: HeldOutLoss | None = None
     completion: Completion | None = None
     saved: SavedModel | None = None
+    attention: str | None = None
+    attention_reason: str | None = None
     schema: int = SCHEMA
 
 

@@ -36,6 +36,7 @@ def judge_attempt(
     for rank in measurement.ranks[:1]:
         built = next((r for r in rank.untimed_records if r["kind"] == "model"), None)
         found.append(rules.check_model(identity.parameters, identity.trainable_parameters, built))
+        found.append(rules.check_attention(built))
     if measurement.partial_lines:
         message = f"{measurement.partial_lines} last lines of records were cut off and are left out"
         found.append(Finding(rule="cut-off", severity="note", message=message))

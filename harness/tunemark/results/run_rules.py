@@ -265,6 +265,18 @@ def check_model(parameters: int, trainable: int, built: Mapping[str, Any] | None
     return Finding(rule="another-model", severity="invalid", message=message)
 
 
+def check_attention(built: Mapping[str, Any] | None) -> Finding | None:
+    """built: what the worker reported of its model. A note if attention was computed otherwise than elsewhere."""
+    reported = (built or {}).get("attention") or {}
+    if not reported.get("reason"):
+        return None
+    message = (
+        f"attention was computed as {reported['kernel']}: {reported['reason']}. It takes other time and memory than "
+        "SDPA, so the run is only compared with runs that did the same"
+    )
+    return Finding(rule="attention", severity="note", message=message)
+
+
 def check_verification(found: Mapping[str, Any] | None) -> Finding | None:
     """found: the comparison made before the attempt, as `tunemark.runner.verification` stores it; None if none was
     requested."""

@@ -105,6 +105,7 @@ def derive_result(
         **_reported_fields(attempts),
         **_telemetry_fields([(timed_parts[a.name], telemetry_of[a.name]) for a in used]),
         **_untimed_fields(identity, _attempt_with_model(used)),
+        **_attention_fields(used[-1]),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         stop_reason=(failed or attempts[-1]).reason or None,
@@ -307,6 +308,13 @@ def _untimed_fields(identity: RunIdentity, attempt: StoredAttempt) -> dict[str, 
         completion = Completion(prompt=identity.sample, before=texts.get("before"), after=texts.get("after"))
     saved = next((SavedModel(path=r["path"], bytes=r["bytes"]) for r in rows if r["kind"] == "saved"), None)
     return {"held_out": held_out, "completion": completion, "saved": saved}
+
+
+def _attention_fields(attempt: StoredAttempt) -> dict[str, Any]:
+    """How attention was computed, as the first rank reported it."""
+    built = next((row for row in _untimed_records(attempt) if row["kind"] == "model"), {})
+    reported = built.get("attention") or {}
+    return {"attention": reported.get("kernel"), "attention_reason": reported.get("reason")}
 
 
 def _attempt_with_model(attempts: Sequence[StoredAttempt]) -> StoredAttempt:

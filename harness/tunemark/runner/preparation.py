@@ -12,11 +12,18 @@ from typing import Any
 from tunemark.data import PreparedData, download_pretrained, load_tokenizer, prepare_data, read_token_file
 from tunemark.errors import BadData, BadExperiment
 from tunemark.experiment import Plan
-from tunemark.launch import CodeCopy, Interpreter, check_versions, copy_code, query_interpreter, user_code_folder
+from tunemark.launch import (
+    CodeCopy,
+    Interpreter,
+    check_interpreter,
+    copy_code,
+    find_remarks,
+    query_interpreter,
+    user_code_folder,
+)
 from tunemark.plugin import DecodesIds, ReportsUnrestoredState, Tokenizer
 from tunemark.predict.search import SearchLog
 from tunemark.results import Store
-from tunemark.runner.observer import run_title
 from tunemark.runner.series_fingerprint import make_fingerprint
 from tunemark.runner.session import Session
 
@@ -75,7 +82,9 @@ class Preparation:
         asked = (python, plan.requires)
         if asked not in self.interpreters:
             self.interpreters[asked] = query_interpreter(python, plan.requires)
-        check_versions(self.interpreters[asked], plan.minimum_versions, run_title(plan))
+            for remark in find_remarks(self.interpreters[asked], plan):
+                self.session.observer.message(remark)
+        check_interpreter(self.interpreters[asked], plan)
         return self.interpreters[asked]
 
     def _prepare_data(self, plan: Plan) -> PreparedData:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import importlib
+import functools
 import os
 import sys
 import time
 import types
 from datetime import datetime
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from tunemark_moai.flavor_table import DEVICE_MIB
 from tunemark_moai.simulator import state as sim
@@ -45,12 +45,23 @@ def install(torch: Any) -> Any:
     def add_param_group(optimizer: Any, group: Any) -> None:
         platform.acquire()
         add(optimizer, group)
+        if "step" not in vars(optimizer):
+            # The optimizer's own `step`, because torch 1.13 has no hook for the steps of every optimizer.
+            optimizer.step = _before(optimizer.step, lambda: platform.step(optimizer))
 
     torch.optim.Optimizer.add_param_group = add_param_group
-    # In some versions it is no attribute of its package.
-    hooks = importlib.import_module("torch.optim.optimizer")
-    hooks.register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: platform.step(optimizer))
     return moreh
+
+
+def _before(function: Callable[..., Any], first: Callable[[], None]) -> Callable[..., Any]:
+    """The function, with `first` called before each call."""
+
+    @functools.wraps(function)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        first()
+        return function(*args, **kwargs)
+
+    return both
 
 
 class _ProgramPlatform:

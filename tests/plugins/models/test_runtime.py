@@ -43,6 +43,13 @@ def build(model: Model, precision: str = "fp32") -> tuple[CausalLm, torch.nn.Mod
     return runtime, runtime.build(stated, Place("cpu", 0, 1, 0, 1)).train()
 
 
+@pytest.mark.parametrize(("name", "kernel"), [("llama-2-tiny", "sdpa"), ("gemma-2-tiny", "eager")])
+def test_the_runtime_says_how_it_computes_attention(name: str, kernel: str) -> None:
+    runtime, module = build(smaller(TINY[name]))
+    assert runtime.attention() == {"kernel": kernel, "reason": None}
+    assert module.config._attn_implementation == kernel
+
+
 def batch(rows: Sequence[Sequence[list[int]]], sequence: int, packed: bool) -> Batch:
     """rows: lists of documents, each a list of ids."""
     shape = len(rows), sequence

@@ -28,7 +28,7 @@ def _outcomes(found: Comparison) -> dict[str, str]:
 
 def test_the_key_holds_every_field_of_the_identity_but_those_named() -> None:
     fields = {name.replace("strategy_requested", "strategy") for name in RunIdentity.__struct_fields__}
-    assert set(comparability.COMPARED_FIELDS) - fields == {"data_sha256", "processor"}
+    assert set(comparability.COMPARED_FIELDS) - fields == {"attention", "data_sha256", "processor"}
     left_out = fields - set(comparability.COMPARED_FIELDS)
     assert left_out == {
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
@@ -72,6 +72,19 @@ def test_unlike_runs_are_refused_with_the_field_named(made_run: Made, field: str
     assert f"compared despite {comparability.format_fields(overridden.groups[0].despite)}" in comparison_text(
         overridden
     ).replace("\\", "")
+
+
+def test_attention_that_fell_back_is_no_other_run_s_attention(made_run: Made) -> None:
+    why = "transformers 4.46.3 uses SDPA of newer releases than torch 2.1.0"
+    fell_back = made_run(attention="eager", attention_reason=why, minute=9)
+    with pytest.raises(BadExperiment) as error:
+        compare([made_run(attention="sdpa")], [fell_back])
+    assert "attention (the model's own, eager)" in error.value.why
+    assert compare([fell_back], [made_run(attention="eager", attention_reason="for another reason", minute=40)]).groups
+    # A soft-capped model is eager everywhere, and a run stored before attention was recorded had not fallen back.
+    assert compare([made_run()], [made_run(attention="eager", minute=9)]).groups
+    # Which interpreter trains may be what is compared.
+    assert "attention" in comparability.find_free_fields(["python"], [])
 
 
 def test_unknown_processors_are_alike_on_one_host_alone(made_run: Made) -> None:

@@ -14,7 +14,7 @@ from tunemark.analysis import comparability
 from tunemark.errors import TunemarkError
 from tunemark.experiment import check_not_saved_before, check_save_writable, is_saved
 from tunemark.results.result import Completion, HeldOutLoss, SavedModel
-from tunemark.results.run_rules import check_model
+from tunemark.results.run_rules import check_attention, check_model
 from tunemark_mistral.tokenizer import load_v1
 from tunemark_worker import row_packing
 from tunemark_worker.contract import PROVENANCE_FILE
@@ -134,6 +134,16 @@ def test_a_module_that_is_not_the_plan_s_is_found_out() -> None:
     assert finding is not None
     assert finding.severity == "invalid"
     assert "10 parameters, 4 of them trained; the plan said 10 and 5" in finding.message
+
+
+def test_attention_that_fell_back_is_a_note() -> None:
+    assert check_attention(None) is None
+    assert check_attention({"attention": None}) is None
+    assert check_attention({"attention": {"kernel": "eager", "reason": None}}) is None
+    finding = check_attention({"attention": {"kernel": "eager", "reason": "torch is old"}})
+    assert finding is not None
+    assert finding.severity == "note"
+    assert "eager: torch is old" in finding.message
 
 
 def test_an_attempt_is_told_what_its_number_is_for(tmp_path: Path) -> None:
