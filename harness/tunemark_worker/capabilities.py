@@ -67,6 +67,23 @@ class WaitsByReading(Protocol):
         """Called before the first step. read: copies a value to the host that depends on all queued work."""
 
 
+@runtime_checkable
+class EndsSteps(Protocol):
+    """Optional for a `DeviceRuntime`: a lazy device, which only collects operations until it is told to start them."""
+
+    def end_step(self) -> None:
+        """Start what was collected, without waiting for it. Called after each update, once per optimizer step."""
+
+
+@runtime_checkable
+class CountsCompilations(Protocol):
+    """Optional for a `DeviceRuntime`: compiles programs while it trains, and counts them."""
+
+    def compilations(self) -> Tuple[int, float]:
+        """(number of programs that this process has compiled so far, seconds that it has spent on them). Called at
+        each edge of a window, right after `synchronize`; it must not compile or wait itself."""
+
+
 class ModelRuntime(Protocol):
     """The model in the worker."""
 
@@ -169,7 +186,7 @@ class GathersFullState(Protocol):
 
 # By kind of runtime: the protocol it must follow, and its capabilities.
 RUNTIMES: Dict[str, Tuple[type, Sequence[type]]] = {
-    "device": (DeviceRuntime, (WaitsByReading,)),
+    "device": (DeviceRuntime, (WaitsByReading, EndsSteps, CountsCompilations)),
     "model": (ModelRuntime, (ReportsWeightsOrigin, ReportsAttention, SavesModel)),
     "strategy": (StrategyRuntime, (PlacesRanks, ClipsGradients, ComputesGradients, MarksWaits, GathersFullState)),
 }

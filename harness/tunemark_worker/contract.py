@@ -127,7 +127,10 @@ class Place(NamedTuple):
 #          samples}                                   first steps only: a hash of each row on this rank
 #                                                     marks: [part, instant] of each part's end, if parts are timed;
 #                                                     its waits for other ranks follow it, as `communication`
-#   edge   {window, steps, synced, second_s, witness_s} a window's edge; window 0 starts at edge 0
+#   edge   {window, steps, synced,                      a window's edge; window 0 starts at edge 0
+#          second_s, witness_s, reread_s,             a second clock: before a value that depends on the last update
+#                                                     was read, after that, and after one was read that does not
+#          compilations, compile_s}                   if the device counts them: programs compiled so far, and seconds
 #   load   {busy_s, own_s, minor_faults}                CPU seconds so far of the machine and of the process
 #   model  {parameters, trainable_parameters, weights}  the model as built, before any strategy changed it
 #   evaluation {moment, documents, rows, targets, loss_sum}  the held-out loss before or after training

@@ -20,16 +20,19 @@ from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
 from tunemark_worker.capabilities import (
     ClipsGradients,
     ComputesGradients,
+    CountsCompilations,
     DeviceRuntime,
+    EndsSteps,
     MarksWaits,
     ModelRuntime,
     StrategyRuntime,
     WaitsByReading,
 )
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
-from tunemark_worker.gradient_norm import clip_gradients, local_part
+from tunemark_worker.gradient_norm import clip_gradients
 from tunemark_worker.precision import autocast
 from tunemark_worker.stop_condition import STOP_REASONS, WindowPlanner
+from tunemark_worker.update_witness import UpdateWitness
 
 # First steps for which every rank records hashes of its rows, so that the parent can see duplicate samples.
 SAMPLED_STEPS = 2
@@ -59,10 +62,12 @@ class TrainingJob:
     is_interrupted: Callable[[], bool]
 
     def __post_init__(self) -> None:
-        """Look for the strategy's capabilities once, because each step uses them."""
+        """Look for capabilities once, because each step uses them."""
         strategy = self.strategy
         self.clip = strategy.clip if isinstance(strategy, ClipsGradients) else clip_gradients
         self.compute_gradients = strategy.compute_gradients if isinstance(strategy, ComputesGradients) else None
+        self.end_step = self.device.end_step if isinstance(self.device, EndsSteps) else None
+        self.compilations = self.device.compilations if isinstance(self.device, CountsCompilations) else None
 
 
 class WorkerStep(NamedTuple):
@@ -89,7 +94,7 @@ def train(job: TrainingJob) -> str:
 
 
 def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -> str:
-    witness = _last_updated_parameter(job.module)
+    witness = UpdateWitness(job.module)
     last: List[torch.Tensor] = []
     if isinstance(job.device, WaitsByReading):
         job.device.use_reader(lambda: _wait_by_reading(witness, last))
@@ -120,11 +125,11 @@ def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -
         edge_s, done, window = next_s, done + len(taken), window + 1
 
 
-def _wait_by_reading(witness: torch.nn.Parameter, last: List[torch.Tensor]) -> None:
+def _wait_by_reading(witness: UpdateWitness, last: List[torch.Tensor]) -> None:
     """Wait for the last step by copying its loss, and an element of a weight that it updated, to the host."""
     for loss in last:
         loss.item()
-    _read_element(witness)
+    witness.read_update()
 
 
 def _count_and_step(
@@ -190,6 +195,8 @@ def take_step(
         group["lr"] = learning_rate
     job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
+    if job.end_step is not None:
+        job.end_step()
     mark("optimizer")
     return WorkerStep(counts, samples, loss_sum, norm.detach(), learning_rate, marks, job.clock())
 
@@ -204,17 +211,20 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
 
 def _edge(
-    job: TrainingJob, witness: torch.nn.Parameter, window: int, steps: int, taken: Optional[List[WorkerStep]] = None
+    job: TrainingJob, witness: UpdateWitness, window: int, steps: int, taken: Optional[List[WorkerStep]] = None
 ) -> float:
     """Synchronize and read the clocks at the edge where window number `window` begins, and write the records.
 
-    steps: taken since the start. witness_s, in the record: when an element of an updated weight had reached the host,
-    which shows that no work was left, even if `synchronize` does not wait."""
+    steps: taken since the start. The record says how long the witness's readings took after `synchronize`, which shows
+    whether work was left, even if `synchronize` does not wait."""
     job.device.synchronize()
     instant_s = job.clock()
+    compiled = None if job.compilations is None else job.compilations()
     second_s = job.second()
-    _read_element(witness)
+    witness.read_update()
     witness_s = job.second()
+    witness.read_at_rest()
+    reread_s = job.second()
     for i, step in enumerate(taken or ()):
         is_last = i == len(taken or ()) - 1
         job.recorder.write(
@@ -232,7 +242,15 @@ def _edge(
             **({} if step.samples is None else {"samples": step.samples}),
         )
     job.recorder.write(
-        "edge", instant_s=instant_s, window=window, steps=steps, synced=True, second_s=second_s, witness_s=witness_s
+        "edge",
+        instant_s=instant_s,
+        window=window,
+        steps=steps,
+        synced=True,
+        second_s=second_s,
+        witness_s=witness_s,
+        reread_s=reread_s,
+        **({} if compiled is None else {"compilations": compiled[0], "compile_s": compiled[1]}),
     )
     return instant_s
 
@@ -254,13 +272,3 @@ def _sync_gradients_if(module: Any, is_last: bool) -> Any:
         module.set_requires_gradient_sync(is_last)
         return contextlib.nullcontext()
     return contextlib.nullcontext() if is_last or not hasattr(module, "no_sync") else module.no_sync()
-
-
-def _last_updated_parameter(module: torch.nn.Module) -> torch.nn.Parameter:
-    """The last trainable parameter with elements on this rank, which the optimizer updates last."""
-    return [p for p in module.parameters() if p.requires_grad and local_part(p).numel()][-1]
-
-
-def _read_element(parameter: torch.nn.Parameter) -> float:
-    """Copy the first element of this rank's part to the host."""
-    return local_part(parameter).flatten()[0].item()

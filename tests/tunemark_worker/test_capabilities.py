@@ -15,11 +15,13 @@ from tunemark_worker.capabilities import (
     RUNTIMES,
     ClipsGradients,
     ComputesGradients,
+    EndsSteps,
     GathersFullState,
     PlacesRanks,
     find_protocol_problems,
     load_strategy,
 )
+from tunemark_xla.runtime import XlaRuntime
 
 
 class Plain:
@@ -46,6 +48,11 @@ class Misspelt(Plain):
         return 0.0
 
 
+class WrongEnd(CpuRuntime):
+    def end_step(self, number):
+        pass
+
+
 class NotAMethod(Plain):
     place = 3
 
@@ -68,7 +75,7 @@ def _problems(kind, found):
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
-        *(("device", each) for each in (CpuRuntime, CudaRuntime, RocmRuntime, MoaiRuntime)),
+        *(("device", each) for each in (CpuRuntime, CudaRuntime, RocmRuntime, MoaiRuntime, XlaRuntime)),
         *(("strategy", each) for each in (Plain, NoStrategy, Ddp, MeshStrategy, AdvancedParallelization)),
         ("model", CausalLm),
     ],
@@ -84,6 +91,13 @@ def test_a_capability_with_wrong_arguments_is_named_with_both_lists():
     assert "called with (parameters, max_norm), which (parameters) does not accept" in problem
     assert _problems("strategy", WrongClip) == [problem]
     assert "`place` is not a method" in _problems("strategy", NotAMethod(None))[0]
+
+
+def test_the_moment_at_which_a_step_ends_is_checked_too():
+    (problem,) = _problems("device", WrongEnd())
+    assert "`end_step` is called with (), which (number) does not accept, so it is no `EndsSteps`" in problem
+    assert isinstance(XlaRuntime(), EndsSteps)
+    assert not isinstance(CpuRuntime(), EndsSteps)
 
 
 def test_a_misspelt_method_is_no_capability():

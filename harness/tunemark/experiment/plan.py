@@ -10,7 +10,7 @@ from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.fields import read_fields
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
-from tunemark.plugin.protocols import Device
+from tunemark.plugin.protocols import ChecksInterpreter, Device
 from tunemark_worker.contract import Assignment, TokenFile
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.training_settings import TRAINING_SETTINGS
@@ -77,6 +77,13 @@ class Plan:
         """Modules that the worker's interpreter must have."""
         gguf = ("gguf",) if (self.weights_path or self.spec.weights).lower().endswith(".gguf") else ()
         return (*self.model.requires, *self.method.requires, *gguf)
+
+    @property
+    def device_packages(self) -> tuple[str, ...]:
+        """Modules that decide whether the worker's interpreter can use the device; none where that is not known here,
+        because it trains on another machine, or the accelerator is absent."""
+        is_here = self.accelerator.is_present and not self.launcher.is_remote
+        return tuple(self.device.packages) if isinstance(self.device, ChecksInterpreter) and is_here else ()
 
     @property
     def version_needs(self) -> Sequence[VersionNeed]:

@@ -39,7 +39,7 @@ from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy
-from tunemark.plugin.protocols import ChecksRuns, Device, ListsDocumentedSizes, RunsRemotely
+from tunemark.plugin.protocols import ChecksRuns, Device, ExplainsAbsence, ListsDocumentedSizes, RunsRemotely
 
 T = TypeVar("T")
 
@@ -472,7 +472,7 @@ def _find_local(point: GridPoint, device: Device, catalog: Catalog) -> Accelerat
         if not present:
             raise BadExperiment(
                 what=f"there is no {device.name} on this machine",
-                why=point.place("device"),
+                why=_explain_absence(device, point.place("device")),
                 next="see `tunemark list devices`; to plan for another machine, name a size and --oversubscribe",
             )
         size = device.default_size()
@@ -487,10 +487,14 @@ def _find_local(point: GridPoint, device: Device, catalog: Catalog) -> Accelerat
     if found.oversubscribed and not point["oversubscribe"]:
         raise BadExperiment(
             what=f"{device.name}:{size} is more than this machine has",
-            why=f"{source}; {device.name} offers: {names}",
+            why=f"{_explain_absence(device, source) if not present else source}; {device.name} offers: {names}",
             next="choose a smaller size, or add --oversubscribe to plan or to test that it works (not to measure)",
         )
     return found
+
+
+def _explain_absence(device: Device, place: str) -> str:
+    return f"{place}: {device.absence()}" if isinstance(device, ExplainsAbsence) else place
 
 
 def _find_remote(point: GridPoint, device: Device, launcher: Launcher) -> Accelerator:

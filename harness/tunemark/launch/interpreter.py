@@ -14,6 +14,7 @@ import msgspec
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment import Plan
+from tunemark.plugin.protocols import ChecksInterpreter
 from tunemark_worker import interpreter_query
 
 # Seconds for the reply: an interpreter on a cold network disk takes several.
@@ -31,11 +32,13 @@ _OLDEST_TORCH_WITH_SDPA = "2.1.1"
 class Interpreter:
     """An interpreter and the versions of the packages that the run needs (None if metadata does not say).
 
-    model_types: the types of causal language models that its transformers has; None if unknown or not asked for."""
+    modules: those asked for that it has. model_types: the types of causal language models that its transformers has;
+    None if unknown or not asked for."""
 
     path: str
     python: str
     versions: dict[str, str | None]
+    modules: frozenset[str] = frozenset()
     model_types: frozenset[str] | None = None
 
 
@@ -46,9 +49,10 @@ class _InterpreterReply(msgspec.Struct):
     model_types: list[str] | None
 
 
-def query_interpreter(path: str, requires: Sequence[str]) -> Interpreter:
-    """Query the interpreter at `path`; BadExperiment if it does not work or lacks a required module."""
-    reply = _query(path, requires)
+def query_interpreter(path: str, requires: Sequence[str], others: Sequence[str] = ()) -> Interpreter:
+    """Query the interpreter at `path`; BadExperiment if it does not work or lacks a required module. others: modules
+    that it may lack."""
+    reply = _query(path, [*requires, *others])
     if _is_older(reply.python, _OLDEST_PYTHON):
         raise BadExperiment(
             what=f"the worker needs Python {_OLDEST_PYTHON} or newer",
@@ -87,11 +91,14 @@ def _query(path: str, requires: Sequence[str]) -> _InterpreterReply:
 
 def _interpreter(path: str, reply: _InterpreterReply) -> Interpreter:
     types = None if reply.model_types is None else frozenset(reply.model_types)
-    return Interpreter(path=path, python=reply.python, versions=reply.versions, model_types=types)
+    modules = frozenset(name for name, is_found in reply.found.items() if is_found)
+    return Interpreter(path=path, python=reply.python, versions=reply.versions, modules=modules, model_types=types)
 
 
 def check_interpreter(interpreter: Interpreter, plan: Plan) -> None:
-    """BadExperiment if a package is too old for the plan; a version that metadata do not state is accepted."""
+    """BadExperiment if a package is too old for the plan, or the device cannot be used; a version that metadata do not
+    state is accepted."""
+    _check_device(interpreter, plan)
     for need in plan.version_needs:
         version = interpreter.versions.get(need.module)
         if version is not None and _is_older(version, need.minimum):
@@ -106,6 +113,21 @@ def check_interpreter(interpreter: Interpreter, plan: Plan) -> None:
             what=f"{plan.model.name} cannot be built: the interpreter's transformers has no model of type {kind!r}",
             why=f"{interpreter.path} has transformers {interpreter.versions.get('transformers') or 'unknown'}",
             next="another --python, or another --model",
+        )
+
+
+def _check_device(interpreter: Interpreter, plan: Plan) -> None:
+    device, packages = plan.device, plan.device_packages
+    if not isinstance(device, ChecksInterpreter) or not packages:
+        return
+    versions = {name: interpreter.versions.get(name) for name in packages if name in interpreter.modules}
+    remedy = device.interpreter_problem(versions)
+    if remedy is not None:
+        words = [f"{n} {versions[n] or 'of unknown version'}" if n in versions else f"no {n}" for n in packages]
+        raise BadExperiment(
+            what=f"{interpreter.path} cannot use the device {device.name}",
+            why=f"it has {', '.join(words)}",
+            next=remedy,
         )
 
 
@@ -127,14 +149,14 @@ def check_plans(plans: Iterable[Plan]) -> list[str]:
 
     A plan for this interpreter is accepted even without torch: it can be made on a laptop and run elsewhere."""
     remarks: dict[str, None] = {}
-    asked: dict[tuple[str | None, tuple[str, ...]], Interpreter] = {}
+    asked: dict[tuple[str | None, tuple[str, ...], tuple[str, ...]], Interpreter] = {}
     for plan in plans:
-        path, requires = key = (plan.spec.python, plan.requires)
+        path, requires, others = key = (plan.spec.python, plan.requires, plan.device_packages)
         if key not in asked and path is None:
-            own = msgspec.convert(interpreter_query.query(requires), _InterpreterReply)
+            own = msgspec.convert(interpreter_query.query([*requires, *others]), _InterpreterReply)
             asked[key] = _interpreter(sys.executable, own)
         elif key not in asked:
-            asked[key] = query_interpreter(str(path), requires)
+            asked[key] = query_interpreter(str(path), requires, others)
         check_interpreter(asked[key], plan)
         remarks.update(dict.fromkeys(find_remarks(asked[key], plan)))
     return list(remarks)

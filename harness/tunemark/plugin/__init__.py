@@ -33,11 +33,13 @@ from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.plugin.hooks import hookimpl as hookimpl
 from tunemark.plugin.log_formats import FigureDescription as FigureDescription
 from tunemark.plugin.log_formats import FormatDescription as FormatDescription
+from tunemark.plugin.protocols import ChecksInterpreter as ChecksInterpreter
 from tunemark.plugin.protocols import ChecksRuns as ChecksRuns
 from tunemark.plugin.protocols import DatasetSource as DatasetSource
 from tunemark.plugin.protocols import DecodesIds as DecodesIds
 from tunemark.plugin.protocols import Device as Device
 from tunemark.plugin.protocols import DrivesChips as DrivesChips
+from tunemark.plugin.protocols import ExplainsAbsence as ExplainsAbsence
 from tunemark.plugin.protocols import HasChatTemplate as HasChatTemplate
 from tunemark.plugin.protocols import HasMonitor as HasMonitor
 from tunemark.plugin.protocols import HasRemarks as HasRemarks
@@ -57,7 +59,9 @@ from tunemark.plugin.protocols import TokenizesChats as TokenizesChats
 from tunemark.plugin.protocols import WatchesJobs as WatchesJobs
 from tunemark_worker.capabilities import ClipsGradients as ClipsGradients
 from tunemark_worker.capabilities import ComputesGradients as ComputesGradients
+from tunemark_worker.capabilities import CountsCompilations as CountsCompilations
 from tunemark_worker.capabilities import DeviceRuntime as DeviceRuntime
+from tunemark_worker.capabilities import EndsSteps as EndsSteps
 from tunemark_worker.capabilities import GathersFullState as GathersFullState
 from tunemark_worker.capabilities import MarksWaits as MarksWaits
 from tunemark_worker.capabilities import ModelRuntime as ModelRuntime

@@ -41,7 +41,7 @@ ENTRY_POINT_GROUP = "tunemark"
 #   1.1  datasets of messages: Example.messages, Dataset.is_chat, HasChatTemplate, Tokenizer.chat_template;
 #        sizes of several hosts: Launch.nodes, Job.nodes
 #   2.0  the field's names throughout: docs/plugin-interface-2.md maps the old ones to the new
-#   2.1  Example.tools, Example.where, HasRemarks
+#   2.1  Example.tools, Example.where, HasRemarks; EndsSteps, CountsCompilations, ChecksInterpreter, ExplainsAbsence
 INTERFACE = "2.1"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0

@@ -69,6 +69,27 @@ class ChecksRuns(Protocol):
 
 
 @runtime_checkable
+class ChecksInterpreter(Protocol):
+    """Optional for a `Device`: needs packages in the interpreter that trains, which may be another than tunemark's.
+
+    packages: names of the modules that decide."""
+
+    packages: Sequence[str]
+
+    def interpreter_problem(self, versions: Mapping[str, str | None]) -> str | None:
+        """How to get an interpreter that can use the device; None where this one can. versions: by module, of those in
+        `packages` that it has, None where unknown. Called at planning time, where the accelerator is present."""
+
+
+@runtime_checkable
+class ExplainsAbsence(Protocol):
+    """Optional for a `Device`: says why this machine has none."""
+
+    def absence(self) -> str:
+        """Why, and what to do about it. Called where `accelerators()` is empty and a size is needed."""
+
+
+@runtime_checkable
 class ListsDocumentedSizes(Protocol):
     """Optional for a `Device`: lists the sizes that its vendor documents, for plans on any machine."""
 
@@ -291,6 +312,8 @@ CAPABILITIES: Mapping[type, Sequence[type]] = {
     Device: (
         ReadsToolOutput,
         ChecksRuns,
+        ChecksInterpreter,
+        ExplainsAbsence,
         ListsDocumentedSizes,
         ReportsUnrestoredState,
         WatchesJobs,

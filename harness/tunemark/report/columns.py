@@ -118,6 +118,8 @@ STEP: list[RunColumn] = [
     _col("time_to_first_step_s", "to first step", "s", "from the launch to the first step's end; part of no rate"),
     _col("queue_s", "queued", "s", "waiting for a turn on the device; part of no rate"),
     _col("search_s", "search", "s", "choosing a parallel configuration, compiling included; part of no rate"),
+    _col("compilations", "compilations", help="programs that the device compiled until the timed part ended"),
+    _col("compile_s", "compiling", "s", "compiling these programs; part of no rate, but for a finding `compiled`"),
     _col("loss_first", "first loss", "nat"),
     _col("loss_last", "last loss", "nat"),
     _col("stop_reason", "stopped by"),

@@ -45,13 +45,25 @@ class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
 
 
 class WindowEdge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="edge"):
-    """A window's edge. steps: done so far. second_s, witness_s: a second clock, before and after reading a value that
-    depends on the last update."""
+    """A window's edge. steps: done so far. second_s, witness_s, reread_s: a second clock, before a value that depends
+    on the last update was read, after that, and after one was read that does not; the last is None in stores of
+    earlier versions. compilations, compile_s: programs that the device's runtime has compiled so far, and the seconds
+    of that; None where it does not count them."""
 
     instant_s: float
     steps: int
     second_s: float
     witness_s: float
+    reread_s: float | None = None
+    compilations: int | None = None
+    compile_s: float | None = None
+
+    @property
+    def late_s(self) -> float:
+        """Seconds that the device still worked after it was waited for: of the first reading, less those of the
+        second."""
+        reading_s = 0.0 if self.reread_s is None else self.reread_s - self.witness_s
+        return self.witness_s - self.second_s - reading_s
 
 
 class CpuLoad(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="load"):

@@ -165,10 +165,12 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     setup_s: seconds of each phase since the launch, time_to_first_step_s from the launch to the first step's end;
     medians of attempts. peak_memory_bytes: of the rank that used most. requested_bytes: the allocation that failed,
     available_bytes: the memory available to it. queue_s: waiting for the device, search_s: choosing a parallel
-    configuration; both of the last attempt that reports them, and part of no rate. search: the layouts considered and
-    tried, if the harness itself chose the layout; micro_batch and checkpointing are then the chosen ones. attention:
-    how the worker computed attention, null if it did not report it; attention_reason: why otherwise than in other
-    environments, null if it was not.
+    configuration; both of the last attempt that reports them, and part of no rate. compilations, compile_s: programs
+    that the device's runtime compiled until the timed part ended, and the seconds of that, on its slowest rank; medians
+    of attempts, null if the device does not count them. search: the layouts considered and tried, if the harness itself
+    chose the layout; micro_batch and checkpointing are then the chosen ones. attention: how the worker computed
+    attention, null if it did not report it; attention_reason: why otherwise than in other environments, null if it was
+    not.
 
     Sampled by the device's monitor over the timed parts that the rates use: energy_j, a difference of counters, all
     devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, highest;
@@ -221,6 +223,8 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     saved: SavedModel | None = None
     attention: str | None = None
     attention_reason: str | None = None
+    compilations: int | None = None
+    compile_s: float | None = None
     schema: int = SCHEMA
 
 

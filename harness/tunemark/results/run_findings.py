@@ -53,6 +53,7 @@ def judge_attempt(
             found.append(rules.make_no_steady_state(windows, identity.warmup_requested))
         found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
         found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed))][:1]
+        found += [finding for rank in measurement.ranks if (finding := _check_compilations(rank, timed))][:1]
         found += [rules.check_drift(timed.seconds_per_step), rules.check_slow_steps(timed.seconds_per_step)]
         found.append(rules.check_machine_load(*load_of_others(measurement, timed)))
         if documents is None:
@@ -89,4 +90,13 @@ def _check_clocks(rank: RankRecords, timed: TimedPart) -> Finding | None:
 
 def _check_sync(rank: RankRecords, timed: TimedPart) -> Finding | None:
     first, *edges = timed.edges_of(rank)
-    return rules.check_sync([e.witness_s - e.second_s for e in edges], edges[-1].instant_s - first.instant_s)
+    return rules.check_sync([e.late_s for e in edges], edges[-1].instant_s - first.instant_s)
+
+
+def _check_compilations(rank: RankRecords, timed: TimedPart) -> Finding | None:
+    first, *_, last = timed.edges_of(rank)
+    if None in (first.compilations, first.compile_s, last.compilations, last.compile_s):
+        return None
+    programs = (last.compilations or 0) - (first.compilations or 0)
+    seconds = (last.compile_s or 0.0) - (first.compile_s or 0.0)
+    return rules.check_compilations(programs, seconds, last.instant_s - first.instant_s)

@@ -22,7 +22,7 @@ from tunemark_worker import steady_state
 # Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
 # machine shows as whole percents.
 CLOCK_TOLERANCE = 0.02
-# After a real wait, reading a result takes microseconds; after a false one, as long as the window's queued work.
+# After a real wait nothing is left; after a false one, the window's queued work.
 SYNC_TOLERANCE = 0.02
 # Both counts are integers of the same tokens: any difference is a bug; 2 % is where it matters to a reader.
 TOKEN_TOLERANCE = 0.02
@@ -34,6 +34,8 @@ MAX_DRIFT = 0.05
 # Share of the samples with a device slowed down by heat or a lack of power. Where clocks then fall by a third, 5 % of
 # the time costs 2 % of the rate.
 MAX_THROTTLED = 0.05
+# Share of the timed part in which programs were compiled; the rate without that would differ by as much.
+MAX_COMPILING = 0.01
 # Other processes' share of our cores' time. A job on all cores loses about that share; an idle desktop takes 2 %.
 HEAVY_LOAD = 0.10
 LIGHT_LOAD = 0.02
@@ -89,18 +91,31 @@ def check_clocks(interval_s: float, second_s: float) -> Finding | None:
     return Finding(rule="clocks-disagree", severity="invalid", message=message)
 
 
-def check_sync(witness_s: Sequence[float], interval_s: float) -> Finding | None:
-    """witness_s: seconds from each window edge until a value that depends on the last update was read."""
+def check_sync(each_late_s: Sequence[float], interval_s: float) -> Finding | None:
+    """each_late_s: at each window edge, the seconds that the device still worked after it was waited for."""
     # The median: a false wait is late at every edge, another process's interruption only at one.
-    late_s = len(witness_s) * statistics.median(witness_s) if witness_s else 0.0
+    late_s = len(each_late_s) * statistics.median(each_late_s) if each_late_s else 0.0
     if late_s <= SYNC_TOLERANCE * interval_s:
         return None
-    message = f"after {len(witness_s)} waits for the device its results took {late_s:.3f} s more, "
+    message = f"after {len(each_late_s)} waits for the device its results took {late_s:.3f} s more, "
     message += (
         f"{percent_text(late_s / interval_s)} of the {interval_s:.3f} s timed (limit {percent_text(SYNC_TOLERANCE)}): "
     )
     message += "the device had not finished"
     return Finding(rule="sync-does-not-wait", severity="invalid", message=message)
+
+
+def check_compilations(programs: int, compile_s: float, interval_s: float) -> Finding | None:
+    """programs, compile_s: compiled in the timed part, and the seconds of that."""
+    if programs <= 0:
+        return None
+    share = compile_s / interval_s
+    what = "a program" if programs == 1 else f"{programs} programs"
+    message = f"the device's runtime compiled {what} in the timed part, in {compile_s:.3g} s, {percent_text(share)} of "
+    message += f"it (limit {percent_text(MAX_COMPILING)}): with more steps of --warmup, what is compiled once is not "
+    message += "timed; what is compiled again and again has another shape each time"
+    severity: Severity = "suspect" if share > MAX_COMPILING else "note"
+    return Finding(rule="compiled", severity=severity, message=message)
 
 
 def check_tokens(recorded: JobTokens, recounted: JobTokens) -> Finding | None:

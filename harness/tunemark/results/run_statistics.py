@@ -99,6 +99,7 @@ def derive_result(
         else None,
         time_to_first_step_s=_median([_first_step_s(a) for a in attempts]),
         setup_s=_setup_seconds(attempts),
+        **_compilation_fields(timed),
         mfu=mfu,
         mfu_reason=mfu_reason,
         hfu=compute_hfu(identity, mfu),
@@ -276,6 +277,16 @@ def _setup_seconds(attempts: Sequence[StoredAttempt]) -> dict[str, float]:
                 if name == "first_step":
                     break  # the phases after it are not set-up
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _compilation_fields(timed: Sequence[TimedPart]) -> dict[str, Any]:
+    """What each attempt had compiled when its timed part ended; null if its device does not count that."""
+    last = [t.edges[-1] for t in timed]
+    counts = [edge.compilations for edge in last if edge.compilations is not None]
+    return {
+        "compilations": statistics.median_high(counts) if counts else None,
+        "compile_s": _median([edge.compile_s for edge in last]),
+    }
 
 
 def _first_step_s(attempt: StoredAttempt) -> float | None:

@@ -52,7 +52,7 @@ class Preparation:
     """Prepares runs of a session; what several share, such as their token file, is made once."""
 
     session: Session
-    interpreters: dict[tuple[str, tuple[str, ...]], Interpreter] = field(default_factory=dict)
+    interpreters: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Interpreter] = field(default_factory=dict)
     data: dict[str, PreparedData] = field(default_factory=dict)
 
     def prepare(self, plan: Plan, search: SearchLog | None = None) -> PreparedRun:
@@ -79,9 +79,9 @@ class Preparation:
 
     def _query(self, plan: Plan) -> Interpreter:
         python = plan.spec.python or sys.executable
-        asked = (python, plan.requires)
+        asked = (python, plan.requires, plan.device_packages)
         if asked not in self.interpreters:
-            self.interpreters[asked] = query_interpreter(python, plan.requires)
+            self.interpreters[asked] = query_interpreter(*asked)
             for remark in find_remarks(self.interpreters[asked], plan):
                 self.session.observer.message(remark)
         check_interpreter(self.interpreters[asked], plan)

@@ -74,6 +74,8 @@ def records(
     loss: Callable[[int], float] = lambda step: 7.0 - 0.1 * step,
     second_factor: float = 1.0,
     witness_s: float = 1e-5,
+    reread_s: float | None = None,
+    compiled: Callable[[int], tuple[int, float]] | None = None,
     busy: float = 1.0,
     marks: Callable[[float, float], list[tuple[str, float]] | None] = lambda begin, end: None,
     end: dict[str, Any] | None = END,
@@ -91,7 +93,12 @@ def records(
     def edge(window: int, at: float) -> None:
         second_s = 1000.0 + second_factor * at
         fields = {"window": window, "steps": window, "synced": True}
-        rows.append(("edge", at, {**fields, "second_s": second_s, "witness_s": second_s + witness_s}))
+        fields |= {"second_s": second_s, "witness_s": second_s + witness_s}
+        if reread_s is not None:
+            fields["reread_s"] = second_s + witness_s + reread_s
+        if compiled is not None:
+            fields["compilations"], fields["compile_s"] = compiled(window)
+        rows.append(("edge", at, fields))
         rows.append(("load", at, {"busy_s": busy * at, "own_s": at, "minor_faults": 0}))
 
     at = 100.0
@@ -268,6 +275,10 @@ def test_a_rate_above_a_published_peak_is_invalid(tmp_path: Path) -> None:
         ("weights-unchanged", "invalid", {"end": {**END, "weights_changed": False}}),
         ("clocks-disagree", "invalid", {"second_factor": 1.03}),
         ("sync-does-not-wait", "invalid", {"witness_s": 0.03}),
+        ("sync-does-not-wait", "invalid", {"witness_s": 0.04, "reread_s": 0.01}),
+        # A program in each of eight steps of the timed part, which lasts 8.4 s; and one, of 10 ms.
+        ("compiled", "suspect", {"compiled": lambda window: (window, 0.3 * window)}),
+        ("compiled", "note", {"compiled": lambda window: (window // 6, 0.01 * (window // 6))}),
         ("loss-rising", "suspect", {"loss": lambda step: 1.0 + 0.1 * step + 0.01 * (step % 2)}),
         ("heavy-load", "suspect", {"busy": 1.2}),
         ("light-load", "note", {"busy": 1.05}),
@@ -282,6 +293,22 @@ def test_records_that_show_a_fault_are_found(tmp_path: Path, rule: str, severity
     assert {f.severity for f in result.findings if f.rule == rule} == {severity}
     if severity != "note":
         assert result.verdict == severity
+
+
+def test_the_cost_of_reading_is_no_work_of_the_device(tmp_path: Path) -> None:
+    # 27 ms for a value that depends on the update, and 27 ms for one that depends on nothing: 2.6 % of the windows.
+    result = derive_result(IDENTITY, [attempt(tmp_path, records(witness_s=0.027, reread_s=0.027))])
+    assert "sync-does-not-wait" not in ids(result)
+
+
+def test_what_was_compiled_before_the_timed_part_has_columns_of_its_own(tmp_path: Path) -> None:
+    # Two programs in the two steps of the warm-up, of 1.5 s each.
+    warm = records(compiled=lambda window: (min(window, 2), 1.5 * min(window, 2)))
+    result = derive_result(IDENTITY, [attempt(tmp_path, warm)])
+    assert (result.compilations, result.compile_s) == (2, 3.0)
+    assert "compiled" not in ids(result)
+    uncounted = derive_result(IDENTITY, [attempt(tmp_path, records(), name="b")])
+    assert (uncounted.compilations, uncounted.compile_s) == (None, None)
 
 
 def test_random_ids_may_have_a_rising_loss(tmp_path: Path) -> None:
