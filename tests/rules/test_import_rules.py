@@ -140,7 +140,7 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     # Columns and degrees of published tables, whose names are not ours.
     "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp", "megatron"},
     "predict/row_model.py": {"megatron"},
-    "predict/software_stacks.py": {"megatron", "huggingface", "deepspeed", "maxtext"},
+    "predict/software_stacks.py": {"megatron", "huggingface", "deepspeed", "maxtext", "xla"},
     "predict/row_cells.py": {"fsdp", "tp", "pp"},
     "predict/row_layout.py": {"ddp", "fsdp", "tp", "pp"},
     "analysis/claim_rules.py": {"tp", "pp"},
