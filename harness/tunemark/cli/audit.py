@@ -25,6 +25,12 @@ TAKES_COMMAND = True
 
 _CHUNK_BYTES = 1 << 16
 
+EXAMPLES = (
+    ("tunemark audit train.log --model mistral-7b --device H100-SXM --count 8", "can what the log says be true?"),
+    ("tunemark audit -- python train.py", "the same, while it runs"),
+    ("tunemark audit published.csv --json", "a table, one JSON object per row"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark audit [OPTIONS] FILE... | - | -- COMMAND..."

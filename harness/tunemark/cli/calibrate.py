@@ -16,6 +16,8 @@ from tunemark_worker.precision import PRECISIONS
 if TYPE_CHECKING:
     from tunemark.predict.calibration import Calibration
 
+EXAMPLES = (("tunemark calibrate --device cuda:2", "measure what predictions for this device rest on"),)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", required=True, metavar="NAME", help="cpu, cuda or rocm; a size may follow: cpu:2")

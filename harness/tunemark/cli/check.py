@@ -16,6 +16,11 @@ from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode
 from tunemark.markdown import markdown_table
 
+EXAMPLES = (
+    ("tunemark check my-model", "every check of the kit"),
+    ("tunemark check alpaca:path=FILE", "a dataset with its options"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "plugin, its distribution, or a name that it offers; a dataset may have options"

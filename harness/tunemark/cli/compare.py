@@ -10,6 +10,11 @@ from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
+EXAMPLES = (
+    ("tunemark compare runs:1f3a runs:90bc", "two runs"),
+    ("tunemark compare --by strategy --baseline none runs", "runs that differ in the strategy only"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark compare [OPTIONS] A B | --by AXIS[,AXIS] DIR..."

@@ -15,6 +15,11 @@ from tunemark.plugin import Catalog
 # Slow-downs that are reported for a baseline alone, besides --change.
 _CHANGES = (0.01, 0.02, 0.05, 0.1)
 
+EXAMPLES = (
+    ("tunemark gate --baseline baseline runs", "is anything 5 % slower?"),
+    ("tunemark gate --baseline baseline --change 2", "how small a slow-down can be found?"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark gate [OPTIONS] --baseline DIR [RUNS...]"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.run_arguments import RUNS_HELP
+from tunemark.cli.run_listing import print_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.fields import read_fields
@@ -22,6 +24,12 @@ from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolStatus
 
 _KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
 
+EXAMPLES = (
+    ("tunemark list models", "names, parameters and FLOPs per token"),
+    ("tunemark list runs --where 'model=mistral*' --sort=-tokens_per_s", "the runs in runs/, the fastest first"),
+    ("tunemark list devices --backend moai --from saved.txt", "the accelerators in a saved output of moreh-smi"),
+)
+
 # Sequence length for which FLOPs per token are listed, unless the model's maximum is shorter.
 _SEQUENCE = 2048
 
@@ -30,7 +38,11 @@ _ACCELERATOR_FACTS = ("name", "chip", "chips", "memory_bytes", "peak_flops", "so
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND", help=f"what to list: {', '.join(_KINDS)}")
+    parser.add_argument("kind", metavar="KIND", help=f"what to list: {', '.join(_KINDS)}, runs")
+    parser.add_argument("folder", nargs="?", metavar="DIR", help=f"of `list runs`: {RUNS_HELP} (default: runs)")
+    words = "of `list runs`: only those whose field has this value, which may have * and ?"
+    parser.add_argument("--where", action="append", default=[], metavar="FIELD=VALUE", help=words)
+    parser.add_argument("--sort", metavar="FIELD", help="of `list runs`: smallest first; --sort=-FIELD: largest first")
     parser.add_argument("--json", action="store_true", help="print one JSON array, with --from one object")
     parser.add_argument("--backend", metavar="DEVICE", help="list this device only")
     words = "read saved output of the status tool of --backend; - is standard input"
@@ -38,8 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    if args.kind not in _KINDS:
-        raise BadExperiment(what=f"cannot list {args.kind!r}", next=did_you_mean(args.kind, _KINDS))
+    if args.kind == "runs" and args.backend is None and args.source is None:
+        return print_runs(args.folder or "runs", Catalog(), where=args.where, sort=args.sort, as_json=args.json)
+    if args.kind not in (*_KINDS, "runs"):
+        raise BadExperiment(what=f"cannot list {args.kind!r}", next=did_you_mean(args.kind, (*_KINDS, "runs")))
+    for flag, value in (("DIR", args.folder), ("--where", args.where or None), ("--sort", args.sort)):
+        if value is not None:
+            raise BadExperiment(what=f"{flag} does not apply to {args.kind}", next="use it with `list runs`")
     for flag, value in (("--backend", args.backend), ("--from", args.source)):
         if value is not None and args.kind != "devices":
             raise BadExperiment(what=f"{flag} does not apply to {args.kind}", next="use it with `list devices`")

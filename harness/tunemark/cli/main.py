@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from tunemark.cli.terminal import print_as_markdown
@@ -22,7 +23,9 @@ _COMMANDS = {
     "plan": ("plan", "print every run of an experiment and its cost, without running it"),
     "predict": ("predict", "predict the step time and memory of an experiment or of published rows"),
     "calibrate": ("calibrate", "measure the constants of a device for predictions"),
-    "list": ("listing", "print the installed devices, models, datasets, strategies, launchers or plugins"),
+    "show": ("show", "print everything about one run"),
+    "open": ("open_report", "open the last report in the browser"),
+    "list": ("listing", "print what is installed (models, devices, ...), or the runs of a store"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "write a report of finished runs"),
     "compare": ("compare", "compare the rates of comparable runs"),
@@ -31,12 +34,37 @@ _COMMANDS = {
     "why": ("why", "list what differs between two runs, ranked by how much it can matter"),
     "gate": ("gate", "decide whether runs are slower than a baseline: pass, fail or no verdict"),
     "audit": ("audit", "check the rates that a log, a table or a running program claims"),
+    "completion": ("completion", "print the script that completes commands in bash, zsh or fish"),
 }
+# What other tools call our flags, where the nearest name in letters is another one.
+_OTHER_TOOLS = {
+    "--batch-size": "'--micro-batch' (a forward pass) or '--global-batch' (a step)",
+    "--per-device-train-batch-size": "'--micro-batch'",
+    "--seq": "'--sequence'",
+    "--seq-len": "'--sequence'",
+    "--seq-length": "'--sequence'",
+    "--max-length": "'--sequence'",
+    "--lr": "'--learning-rate'",
+    "--gpus": "'--device cuda:N'",
+    "--nproc-per-node": "'--device cuda:N'",
+    "--max-steps": "'--steps'",
+    "--dtype": "'--precision'",
+    "--output-dir": "'--output'",
+}
+_FIRST_COMMANDS = (
+    ("tunemark plan --model mistral-7b", "what a run is and costs, without running it"),
+    ("tunemark run -o report", "measure a small model here, for about a minute, and write a report"),
+    ("tunemark list models", "what is installed; `list devices`, `list datasets`, ..."),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        from tunemark.cli.completion import complete
+
+        complete(os.environ.get("COMP_LINE", "").split()[1:2], _make_full_parser)
     try:
         code = _command(words)
         sys.stdout.flush()
@@ -68,12 +96,7 @@ def _command(words: list[str]) -> int:
         raise BadExperiment(
             what=f"no command named {words[0]!r}", why="a command comes first", next=did_you_mean(words[0], _COMMANDS)
         )
-    name, description = _COMMANDS[words[0]]
-    module = importlib.import_module(f"tunemark.cli.{name}")
-    parser = _CommandParser(prog=f"tunemark {words[0]}", description=description, allow_abbrev=False)
-    module.add_arguments(parser)
-    markdown = "print tables as Markdown on a terminal too, as they are printed into a pipe"
-    parser.add_argument("--markdown", action="store_true", help=markdown)
+    module, parser = _make_parser(words[0])
     arguments, command = words[1:], []
     if getattr(module, "TAKES_COMMAND", False) and "--" in arguments:
         at = arguments.index("--")
@@ -87,6 +110,38 @@ def _command(words: list[str]) -> int:
     if args.markdown:
         print_as_markdown()
     return int(module.execute(args))
+
+
+def _make_parser(command: str) -> tuple[ModuleType, _CommandParser]:
+    """The module and the parser of one command, which is the only one that is imported."""
+    name, description = _COMMANDS[command]
+    module = importlib.import_module(f"tunemark.cli.{name}")
+    parser = _CommandParser(
+        prog=f"tunemark {command}",
+        description=description,
+        epilog=_format_examples(module.EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    markdown = "print tables as Markdown on a terminal too, as they are printed into a pipe"
+    parser.add_argument("--markdown", action="store_true", help=markdown)
+    return module, parser
+
+
+def _format_examples(examples: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(["examples:", *(f"  {command}\n      {meaning}" for command, meaning in examples)])
+
+
+def _make_full_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser of all commands for completion, of which only the one that is being typed has its flags."""
+    parser = argparse.ArgumentParser(prog="tunemark", allow_abbrev=False)
+    commands = parser.add_subparsers()
+    for command, (_, description) in _COMMANDS.items():
+        sub = commands.add_parser(command, help=description, add_help=False)
+        if command in words:
+            importlib.import_module(f"tunemark.cli.{_COMMANDS[command][0]}").add_arguments(sub)
+    return parser
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -103,13 +158,19 @@ class _CommandParser(argparse.ArgumentParser):
         # There are too many flags for one line: suggest only the nearest.
         near = did_you_mean(flag, known).partition(" There is:")
         hint = f"{near[0]} " if near[1] else ""
+        if flag in _OTHER_TOOLS and "--micro-batch" in known:
+            hint = f"did you mean {_OTHER_TOOLS[flag]}? "
         raise BadExperiment(what=f"no flag named {flag!r}", next=f"{hint}See `{self.prog} --help`")
 
 
 def _help() -> str:
+    width = max(map(len, _COMMANDS))
     lines = ["usage: tunemark COMMAND [ARGUMENTS]", "", "How many tokens per second does fine-tuning reach?", ""]
-    lines += [f"  {name:<8} {description}" for name, (_, description) in _COMMANDS.items()]
-    return "\n".join([*lines, "", "See `tunemark COMMAND --help` for its options, and `tunemark --version`."])
+    lines += [f"  {name:<{width}}  {description}" for name, (_, description) in _COMMANDS.items()]
+    lines += ["", "begin with:", *(f"  {command:<34} {meaning}" for command, meaning in _FIRST_COMMANDS)]
+    return "\n".join(
+        [*lines, "", "See `tunemark COMMAND --help` for its options and examples, and `tunemark --version`."]
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 from tunemark.plugin import Catalog
 from tunemark.scaffold import KINDS, make_names, write_files
 
+EXAMPLES = (("tunemark new model my-model", "a plugin to start from, in ./my-model"),)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help=f"what the plugin offers: {', '.join(KINDS)}")

@@ -11,6 +11,11 @@ from tunemark.cli.plan_table import print_plans
 from tunemark.experiment import GridPoint, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 
+EXAMPLES = (
+    ("tunemark plan --model mistral-7b --device cuda:8 --strategy auto", "what would be tried, and what is predicted"),
+    ("tunemark plan --model mistral-7b,llama-3-8b --sequence 2048,4096 --json", "four runs as lines of JSON"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser)

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 ENGINES = ("analytic", "simulated")
 _UNKNOWN = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
 
+EXAMPLES = (
+    ("tunemark predict --model mistral-7b --device H100-SXM:8 --strategy fsdp", "a device that is not here"),
+    ("tunemark predict --rows published.csv", "models, devices and layouts, one per row"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark predict [EXPERIMENT.toml | --rows FILE.csv] [OPTIONS]"

@@ -11,6 +11,11 @@ from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
+EXAMPLES = (
+    ("tunemark report runs -o report", "everything in runs/"),
+    ("tunemark report january/ february/ -o both --language ko", "two reports in one, in Korean"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", help="a store (runs/), or a report folder written by -o")

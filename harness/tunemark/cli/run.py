@@ -19,6 +19,15 @@ from tunemark.plugin import Catalog
 if TYPE_CHECKING:
     from tunemark.runner.run_experiment import ExperimentResults
 
+EXAMPLES = (
+    ("tunemark run", "a small model on this machine, for about a minute"),
+    (
+        "tunemark run --model mistral-7b --device cuda:1,2 --strategy ddp,fsdp -o out",
+        "four runs and a report",
+    ),
+    ("tunemark run experiment.toml --repeats 5", "a file of settings; flags override it"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser)

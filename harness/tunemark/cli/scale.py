@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from tunemark.analysis.scaling_types import Scaling
     from tunemark.results import Result
 
+EXAMPLES = (
+    (
+        "tunemark scale --mode strong --device cuda:1,2,4,8 --strategy fsdp",
+        "the same global batch at every size",
+    ),
+    ("tunemark scale --mode weak --from runs", "of runs that are finished"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark scale [EXPERIMENT.toml | --from DIR...] --mode strong|weak [OPTIONS]"

@@ -15,6 +15,11 @@ _COMMAND_OUTPUTS = {
     "why": ("why", "tunemark.analysis.why:Explanation"),
 }
 
+EXAMPLES = (
+    ("tunemark schema experiment", "of a TOML file of settings"),
+    ("tunemark schema result", "of a line of runs.jsonl"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "result: a line of runs.jsonl or of `run --json` (default); experiment: a TOML file; "

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tunemark.results import Result
     from tunemark.results.trace import Trace
 
+EXAMPLES = (("tunemark why runs:1f3a runs:90bc", "what differs, what matters most first"),)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=RUNS_HELP)
