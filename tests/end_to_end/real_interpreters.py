@@ -59,6 +59,22 @@ INTERPRETERS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExtendedInterpreter:
+    """One of `INTERPRETERS`, and the distributions of another device's torch, installed without what they ask for: torch
+    is there, and of CUDA they need nothing on a CPU."""
+
+    base: str
+    packages: tuple[str, ...]
+
+
+# By the device: lazy ones, whose torch is no release of torch's own.
+EXTENDED_INTERPRETERS = {
+    "xla": ExtendedInterpreter(base="2.9", packages=("torch_xla==2.9.0", "absl-py")),
+    "nntile": ExtendedInterpreter(base="2.9", packages=("torch_nntile==0.1.0",)),
+}
+
+
 def cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "tunemark/interpreters"
@@ -75,6 +91,27 @@ def real_interpreter(name: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "made").exists():
             _make(wanted, folder, python)
+            (folder / "made").write_text("")
+    return str(python)
+
+
+def extended_interpreter(name: str) -> str:
+    """The path of an interpreter of `EXTENDED_INTERPRETERS`, which sees all that its base has."""
+    wanted = EXTENDED_INTERPRETERS[name]
+    base = Path(real_interpreter(wanted.base))
+    folder = cache_folder() / f"{INTERPRETERS[wanted.base].name}-{'-'.join(wanted.packages)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    python = folder / "venv/bin/python"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            shutil.rmtree(folder / "venv", ignore_errors=True)
+            _do([str(base.resolve()), "-m", "venv", str(folder / "venv")])
+            (site,) = (folder / "venv").glob("lib/python*/site-packages")
+            (theirs,) = base.parents[1].glob("lib/python*/site-packages")
+            (site / "base.pth").write_text(f"{theirs}\n")
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+            _do([*pip, "--no-deps", *wanted.packages])
             (folder / "made").write_text("")
     return str(python)
 
