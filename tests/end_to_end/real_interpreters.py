@@ -61,8 +61,8 @@ INTERPRETERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendedInterpreter:
-    """One of `INTERPRETERS`, and the distributions of another device's torch, installed without what they ask for: torch
-    is there, and of CUDA they need nothing on a CPU."""
+    """One of `INTERPRETERS`, and the distributions of another device's torch, installed without what they ask for:
+    torch is there, and of CUDA they need nothing on a CPU."""
 
     base: str
     packages: tuple[str, ...]

@@ -119,7 +119,7 @@ STEP: list[RunColumn] = [
     _col("queue_s", "queued", "s", "waiting for a turn on the device; part of no rate"),
     _col("search_s", "search", "s", "choosing a parallel configuration, compiling included; part of no rate"),
     _col("compilations", "compilations", help="programs that the device compiled until the timed part ended"),
-    _col("compile_s", "compiling", "s", "compiling these programs; part of no rate, unless the finding `compiled` says so"),
+    _col("compile_s", "compiling", "s", "compiling them; part of no rate, unless the finding `compiled` says so"),
     _col("loss_first", "first loss", "nat"),
     _col("loss_last", "last loss", "nat"),
     _col("stop_reason", "stopped by"),
