@@ -114,6 +114,8 @@ def _value_pattern(unit: str) -> str:
     """The value and what may follow it."""
     if unit == "clock":
         return rf"[\"']?(?P<value>{_CLOCK})[\"']?{_END}"
+    if unit == "words":
+        return rf"[\"']?(?P<value>[0-9][0-9dhms ]*)[\"']?{_END}"
     return rf"(?P<value>{FIGURE}){_SUFFIXES[unit]}{_END}"
 
 
@@ -159,7 +161,7 @@ def _finder(figure: FigureDescription, format: FormatDescription) -> _Finder:
 
 
 @dataclass(slots=True)
-class _LogRecord:
+class LogRecord:
     """The figures of one record: of a line, or of a block so far. found: by name the value, words and line. groups:
     by quantity what the record began with. lines: how many followed the first."""
 
@@ -170,9 +172,121 @@ class _LogRecord:
     lines: int = 0
 
 
-def _value_of(record: _LogRecord, claimed: Mapping[Quantity, FigureDescription], quantity: Quantity) -> float | None:
+def _value_of(record: LogRecord, claimed: Mapping[Quantity, FigureDescription], quantity: Quantity) -> float | None:
     figure = claimed.get(quantity)
     return record.found[figure.name][0] if figure else record.groups.get(quantity)
+
+
+class RecordKeeper:
+    """Adds the records of one format to the runs of a log. step_tokens: those of every step, where a header says so."""
+
+    def __init__(self, format: FormatDescription, runs: LogRuns) -> None:
+        self._format = format
+        self._runs = runs
+        self._last_number: float | None = None
+        # The name of each claimed rate: those of two names are never mixed.
+        self._rates: dict[Quantity, str] = {}
+        self.step_tokens: float | None = None
+
+    def add(self, record: LogRecord) -> bool:
+        """Add the record as a step; False if a required figure is missing."""
+        if any(name not in record.found for name in self._format.requires):
+            return False
+        claimed = self._claimed(record)
+        values: dict[str, float | None] = {}
+        for quantity, name in _STEP_FIELDS.items():
+            values[name] = _value_of(record, claimed, quantity)
+        if values["number"] is not None and not math.isfinite(values["number"]):
+            return False
+        self._add_durations(record, claimed, values)
+        if values["step_tokens"] is None:
+            values["step_tokens"] = self.step_tokens
+        rate = claimed.get("tokens_per_s")
+        for quantity in ("step_tokens", "tokens"):
+            # A count of other tokens than the rate's is none that the rate could be held to.
+            counted = claimed.get(quantity)
+            if rate and counted and rate.counts != counted.counts:
+                values[quantity] = None
+        self._add_facts(record, claimed)
+        prefix, line = record.prefix, record.line
+        elapsed_s = _value_of(record, claimed, "elapsed")
+        if self._format.has_other_work:
+            prefix, line, elapsed_s = prefix._replace(stamp_s=None), line._replace(arrived_s=None), None
+        if self._runs.add(prefix, line, LoggedStep(line.number, **values), elapsed_s=elapsed_s):
+            self._add_named(record, claimed)
+        return True
+
+    def _add_durations(
+        self, record: LogRecord, claimed: Mapping[Quantity, FigureDescription], values: dict[str, float | None]
+    ) -> None:
+        """How many steps the printed duration is of: one; one of a step's micro-batches; those since the last line."""
+        number, last, iteration = values["number"], self._last_number, _value_of(record, claimed, "iteration")
+        self._last_number = number
+        since_last = _value_of(record, claimed, "line_time")
+        if values["duration_s"] is not None:
+            values["duration_steps"] = number / iteration if number and iteration and iteration >= number else 1.0
+        elif since_last is not None and number is not None and last is not None and number > last:
+            values["duration_s"], values["duration_steps"] = since_last, number - last
+        elif since_last is not None and number == 1:
+            values["duration_s"], values["duration_steps"] = since_last, 1.0
+
+    def _claimed(self, record: LogRecord) -> Mapping[Quantity, FigureDescription]:
+        """Of each quantity, the first described figure of training that the record has; TFLOP/s only of a device."""
+        found: dict[Quantity, FigureDescription] = {}
+        for figure in self._format.figures:
+            if (
+                figure.name in record.found
+                and figure.is_training
+                and (figure.quantity, figure.scope) != ("tflops", "job")
+            ):
+                is_rate = figure.quantity in ("tokens_per_s", "samples_per_s")
+                if is_rate and figure.name != self._rates.setdefault(figure.quantity, figure.name):
+                    continue
+                found.setdefault(figure.quantity, figure)
+        return found
+
+    def _add_named(self, record: LogRecord, claimed: Mapping[Quantity, FigureDescription]) -> None:
+        """Keep what is printed beside the claimed figures, each under its own name."""
+        for figure in self._format.figures:
+            is_claimed = figure.quantity in _STEP_FIELDS and claimed.get(figure.quantity) is figure
+            if figure.quantity not in _NAMED or figure.name not in record.found or is_claimed:
+                continue
+            value, _, line = record.found[figure.name]
+            named = NamedFigure(
+                name=figure.name, quantity=_NAMED[figure.quantity], value=value, unit=figure.unit,
+                scope=figure.scope or "unknown", counts=figure.counts, is_training=figure.is_training,
+                place=f"line {line}",
+            )  # fmt: skip
+            self._runs.add_figure(named)
+
+    def _add_facts(self, record: LogRecord, claimed: Mapping[Quantity, FigureDescription]) -> None:
+        line = record.line.number
+        if rate := claimed.get("tokens_per_s"):
+            scope = rate.scope or "unknown"
+            for name, fact in (("scope", scope), ("counts", rate.counts), ("rate_name", rate.name)):
+                if fact:
+                    self._runs.add_fact(name, fact, rate.name, line, differing="first")
+        if (samples := claimed.get("samples_per_s")) and samples.scope:
+            self._runs.add_fact("samples_scope", samples.scope, samples.name, line, differing="first")
+        for figure in self._format.figures:
+            if figure.name in record.found:
+                value, words, at = record.found[figure.name]
+                self.add_fact(figure.quantity, value, words, at)
+        for name, value in record.groups.items():
+            self.add_fact(name, value, f"{name} {value:g}", line)
+
+    def add_fact(self, quantity: str, value: float, words: str, line: int) -> None:
+        """Add what is stated once of a run, if it is that."""
+        known: Any = _FACTS
+        if quantity not in known:
+            return
+        name, differing = known[quantity]
+        if quantity in _COUNTS:
+            if not value.is_integer() or not 0 < value < 1e15:
+                return
+            self._runs.add_fact(name, int(value), words, line, differing=differing)
+        elif math.isfinite(value) and value > 0:
+            self._runs.add_fact(name, value, words, line, differing=differing)
 
 
 class DescribedLogReader:
@@ -184,10 +298,9 @@ class DescribedLogReader:
         self._begins = re.compile(format.begins)
         self._header = [re.compile(pattern) for pattern in format.header]
         self._others = re.compile(format.others) if format.others else None
-        self._block: _LogRecord | None = None
-        self._step_tokens: float | None = None
-        self._last_number: float | None = None
+        self._block: LogRecord | None = None
         self.runs = LogRuns(tool=format.name, meaning=format.meaning, counts=None, scope="job")
+        self._keeper = RecordKeeper(format, self.runs)
 
     def read(self, line: LogLine) -> bool:
         text = line.text
@@ -205,7 +318,7 @@ class DescribedLogReader:
             return self._block is not None
         if match:
             record = self._begin(prefix, line, match)
-            return record is not None and self._read_figures(record, prefix.text, line) and self._add(record)
+            return record is not None and self._read_figures(record, prefix.text, line) and self._keeper.add(record)
         if self._block is not None and self._add_to_block(text, line):
             return True
         return self._read_header(prefix.text, line) or self._is_other(text)
@@ -214,8 +327,8 @@ class DescribedLogReader:
         self._flush_block()
         return self.runs.claims() if self.runs.is_known else []
 
-    def _begin(self, prefix: Prefix, line: LogLine, match: re.Match[str]) -> _LogRecord | None:
-        record = _LogRecord(prefix, line)
+    def _begin(self, prefix: Prefix, line: LogLine, match: re.Match[str]) -> LogRecord | None:
+        record = LogRecord(prefix, line)
         for name, text in match.groupdict().items():
             if text is None:
                 continue
@@ -225,7 +338,7 @@ class DescribedLogReader:
             record.groups[name] = value
         return record
 
-    def _read_figures(self, record: _LogRecord, text: str, line: LogLine) -> bool:
+    def _read_figures(self, record: LogRecord, text: str, line: LogLine) -> bool:
         """Add the figures in `text`; False if one of them cannot be read."""
         for finder in self._finders:
             is_there, value, words = finder.find(text)
@@ -261,103 +374,8 @@ class DescribedLogReader:
 
     def _flush_block(self) -> None:
         if self._block is not None:
-            self._add(self._block)
+            self._keeper.add(self._block)
             self._block = None
-
-    def _add(self, record: _LogRecord) -> bool:
-        """Add the record as a step; False if a required figure is missing."""
-        if any(name not in record.found for name in self._format.requires):
-            return False
-        claimed = self._claimed(record)
-        values: dict[str, float | None] = {}
-        for quantity, name in _STEP_FIELDS.items():
-            values[name] = _value_of(record, claimed, quantity)
-        if values["number"] is not None and not math.isfinite(values["number"]):
-            return False
-        self._add_durations(record, claimed, values)
-        if values["step_tokens"] is None:
-            values["step_tokens"] = self._step_tokens
-        rate = claimed.get("tokens_per_s")
-        for quantity in ("step_tokens", "tokens"):
-            # A count of other tokens than the rate's is none that the rate could be held to.
-            counted = claimed.get(quantity)
-            if rate and counted and rate.counts != counted.counts:
-                values[quantity] = None
-        self._add_facts(record, claimed)
-        prefix, line = record.prefix, record.line
-        elapsed_s = _value_of(record, claimed, "elapsed")
-        if self._format.has_other_work:
-            prefix, line, elapsed_s = prefix._replace(stamp_s=None), line._replace(arrived_s=None), None
-        if self.runs.add(prefix, line, LoggedStep(line.number, **values), elapsed_s=elapsed_s):
-            self._add_named(record, claimed)
-        return True
-
-    def _add_durations(
-        self, record: _LogRecord, claimed: Mapping[Quantity, FigureDescription], values: dict[str, float | None]
-    ) -> None:
-        """How many steps the printed duration is of: one; one of a step's micro-batches; those since the last line."""
-        number, last, iteration = values["number"], self._last_number, _value_of(record, claimed, "iteration")
-        self._last_number = number
-        since_last = _value_of(record, claimed, "line_time")
-        if values["duration_s"] is not None:
-            values["duration_steps"] = number / iteration if number and iteration and iteration >= number else 1.0
-        elif since_last is not None and number is not None and last is not None and number > last:
-            values["duration_s"], values["duration_steps"] = since_last, number - last
-        elif since_last is not None and number == 1:
-            values["duration_s"], values["duration_steps"] = since_last, 1.0
-
-    def _claimed(self, record: _LogRecord) -> Mapping[Quantity, FigureDescription]:
-        """Of each quantity, the first described figure of training that the record has; TFLOP/s only of a device."""
-        found: dict[Quantity, FigureDescription] = {}
-        for figure in self._format.figures:
-            if (
-                figure.name in record.found
-                and figure.is_training
-                and (figure.quantity, figure.scope) != ("tflops", "job")
-            ):
-                found.setdefault(figure.quantity, figure)
-        return found
-
-    def _add_named(self, record: _LogRecord, claimed: Mapping[Quantity, FigureDescription]) -> None:
-        """Keep what is printed beside the claimed figures, each under its own name."""
-        for figure in self._format.figures:
-            is_claimed = figure.quantity in _STEP_FIELDS and claimed.get(figure.quantity) is figure
-            if figure.quantity not in _NAMED or figure.name not in record.found or is_claimed:
-                continue
-            value, _, line = record.found[figure.name]
-            named = NamedFigure(
-                name=figure.name, quantity=_NAMED[figure.quantity], value=value, unit=figure.unit,
-                scope=figure.scope or "unknown", counts=figure.counts, is_training=figure.is_training,
-                place=f"line {line}",
-            )  # fmt: skip
-            self.runs.add_figure(named)
-
-    def _add_facts(self, record: _LogRecord, claimed: Mapping[Quantity, FigureDescription]) -> None:
-        line = record.line.number
-        if rate := claimed.get("tokens_per_s"):
-            for name, fact in (("scope", rate.scope), ("counts", rate.counts), ("rate_name", rate.name)):
-                if fact:
-                    self.runs.add_fact(name, fact, rate.name, line, differing="first")
-        if (samples := claimed.get("samples_per_s")) and samples.scope:
-            self.runs.add_fact("samples_scope", samples.scope, samples.name, line, differing="first")
-        for figure in self._format.figures:
-            if figure.name in record.found:
-                value, words, at = record.found[figure.name]
-                self._add_fact(figure.quantity, value, words, at)
-        for name, value in record.groups.items():
-            self._add_fact(name, value, f"{name} {value:g}", line)
-
-    def _add_fact(self, quantity: str, value: float, words: str, line: int) -> None:
-        known: Any = _FACTS
-        if quantity not in known:
-            return
-        name, differing = known[quantity]
-        if quantity in _COUNTS:
-            if not value.is_integer() or not 0 < value < 1e15:
-                return
-            self.runs.add_fact(name, int(value), words, line, differing=differing)
-        elif math.isfinite(value) and value > 0:
-            self.runs.add_fact(name, value, words, line, differing=differing)
 
     def _read_header(self, text: str, line: LogLine) -> bool:
         for pattern in self._header:
@@ -376,6 +394,6 @@ class DescribedLogReader:
             scale = found[-1] if found[-1] in "KMGBT" else ""
             value = parse_count(found.removesuffix(scale), scale)
             if value is not None and name == "step_tokens":
-                self._step_tokens = value
+                self._keeper.step_tokens = value
             elif value is not None:
-                self._add_fact(name, value, words[:120], line.number)
+                self._keeper.add_fact(name, value, words[:120], line.number)

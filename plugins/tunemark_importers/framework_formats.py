@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tunemark_importers import finetuning_formats, pretraining_formats
+from tunemark_importers import finetuning_formats, huggingface_formats, pretraining_formats
 
-FORMATS = (*pretraining_formats.FORMATS, *finetuning_formats.FORMATS)
+FORMATS = (*pretraining_formats.FORMATS, *finetuning_formats.FORMATS, huggingface_formats.LLAMA_FACTORY_LOG)
 
 
 def attribute_of(name: str) -> str:

@@ -15,30 +15,28 @@ from typing import Any
 
 from tunemark.errors import BadData
 from tunemark.plugin.claims import Claim, LoggedStep, LogLine
+from tunemark_importers.huggingface_formats import SUMMARY
 from tunemark_importers.json_documents import parse_json_object
 from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
 from tunemark_importers.log_runs import LogRuns
 from tunemark_importers.logged_options import find_options, find_parameter_counts
+from tunemark_importers.notebook_lines import NotebookLines
 from tunemark_importers.numbers import parse_clock, parse_integer, parse_number
 from tunemark_importers.printed_dicts import parse_flat_dict
+from tunemark_importers.trainer_steps import TrainerSteps, is_step, parse_figure
 
-SUMMARY = (
-    "samples and steps of the run over train_runtime, which includes set-up, first step, evaluation and saving. "
-    "Releases of transformers before 5 count the planned steps, whether done or not."
-)
-CUMULATIVE = (
-    "The rate in a line is all input tokens of the whole job since this start over all time since then; whether "
-    "padding is counted is set by the user (include_num_input_tokens_seen). "
-)
 PER_PROCESS = (
     "The rate of the summary is the slots of one process's planned batches, padding counted, over train_runtime "
     "(include_tokens_per_second). "
 )
-AXOLOTL = "axolotl's rate in a line is the trained tokens of one device over wall time; padding is not counted. "
+ALL_TOKENS = "The rate of the summary is all input tokens of the whole job over train_runtime. "
+EFFECTIVE = (
+    "effective_tokens_per_sec is LLaMA-Factory's: tokens of the data without padding, times the epochs, over "
+    "train_runtime and the count of devices. "
+)
 
-_PER_DEVICE = ("tokens_per_second_per_gpu", "tokens/train_per_sec_per_gpu")
 _BAR = re.compile(
-    r"\s*(?:[0-9]{1,3}%\|[^|]*\| ?)(?P<n>[0-9]{1,15})/(?P<total>[0-9]{1,15}) "
+    r"\s*(?:Train: *)?(?:[0-9]{1,3}%\|[^|]*\| ?)(?P<n>[0-9]{1,15})/(?P<total>[0-9]{1,15}) "
     r"\[(?P<elapsed>[0-9:]+)<[^\]]*\]?\s*(?P<rest>.*)"
 )
 _HEADER = re.compile(r"(?P<name>Num examples|Num Epochs|Num update steps per epoch|[A-Z][A-Za-z ,.()&/]+?) = (\S+)\s*")
@@ -50,7 +48,10 @@ _HEADER_FIELDS = {
     "Number of trainable parameters": "trainable_parameters",
 }
 _HEADER_OTHERS = ("Num examples", "Num Epochs", "Num update steps per epoch", "Batch size")
-_TABLE = re.compile(r"\s*(epoch|total_flos|(?:train|eval)_\w+|num_input_tokens_seen)\s+=\s+(.+?)\s*")
+_TABLE = re.compile(
+    r"\s*(epoch|total_flos|(?:train|eval)_\w+|num_input_tokens_seen|effective_tokens_per_sec)\s+=\s+(.+?)\s*"
+)
+_TRAIN_OUTPUT = re.compile(r"TrainOutput\(global_step=(?P<steps>[0-9]{1,15}), .*metrics=(?P<metrics>\{[^{}]*\})\)\s*")
 _FLAGS = {
     "per_device_train_batch_size": "micro_batch",
     "gradient_accumulation_steps": "gradient_accumulation",
@@ -70,7 +71,8 @@ _ALL_FLAGS = {**_FLAGS, **dict.fromkeys(_MAX_LENGTHS, "longest")}
 # Every line of a header, a table or options that is understood contains one of these.
 _MARKERS = (
     "*****", "Num ", "atch size", "Accumulation", "optimization steps", "trainable param", "train_", "eval_", "epoch",
-    "total_flos", "num_input", "gradient_", "block_size", "model_", "use_", "bf16", "fp16", "max_", "cutoff_len",
+    "total_flos", "num_input", "effective_", "Batch size per", "==((", "arameters = ", "GPU: ", "gradient_",
+    "block_size", "model_", "use_", "bf16", "fp16", "max_", "cutoff_len",
 )  # fmt: skip
 
 
@@ -79,6 +81,8 @@ class HuggingFaceReader:
 
     def __init__(self) -> None:
         self._runs = LogRuns(tool="huggingface", meaning=SUMMARY, counts=None, scope="job")
+        self._steps = TrainerSteps(self._runs)
+        self._notebook = NotebookLines(self._runs)
         self._is_trainer = False
         self._bar: tuple[int, int] | None = None
         self._total: int | None = None
@@ -91,6 +95,9 @@ class HuggingFaceReader:
             return self._add_progress(text, line)
         if "{" in text and ("'" in text or '"' in text):
             return self._add_dict(strip_prefixes(text), line)
+        if self._notebook.read(text, line):
+            self._is_trainer = True
+            return True
         if any(mark in text for mark in _MARKERS):
             return self._add_header(strip_prefixes(text), line)
         return False
@@ -104,7 +111,7 @@ class HuggingFaceReader:
         prefix = strip_prefixes(text)
         match = _BAR.fullmatch(prefix.text)
         if not match:
-            return self._add_dict(prefix, line) if "{" in text else bool(re.match(r".*[0-9]{1,3}%\|", text[:200]))
+            return "{" in text and self._add_dict(prefix, line)
         at, total = int(match["n"]), int(match["total"])
         seconds = parse_clock(match["elapsed"])
         rest = match["rest"]
@@ -113,29 +120,32 @@ class HuggingFaceReader:
         if self._total == total and at > 0 and is_new and seconds is not None:
             self._runs.add(Prefix("", prefix.rank, prefix.stamp_s, prefix.is_dated), line,
                            LoggedStep(line.number, number=float(at)), elapsed_s=seconds)  # fmt: skip
-        return self._add_dict(prefix._replace(text=rest), line) if rest.startswith("{") else not rest
+        if rest.startswith("{"):
+            return self._add_dict(prefix._replace(text=rest), line)
+        return not rest and (self._is_trainer or self._total == total)
 
     def _add_dict(self, prefix: Prefix, line: LogLine) -> bool:
-        found = parse_flat_dict(prefix.text)
+        text = prefix.text.strip()
+        if output := _TRAIN_OUTPUT.fullmatch(text):
+            self._runs.add_fact("steps_done", float(output["steps"]), output[0][:40], line.number, final=True)
+            text = output["metrics"]
+        if not text.startswith("{") or not text.endswith("}"):
+            return False
+        found = parse_flat_dict(text)
         if found is None or "tps" in found or "warmup_duration" in found:
             return False
         if "train_runtime" in found and "train_samples_per_second" in found:
             # The next training has another bar.
             self._bar = self._total = None
             return add_summary(self._runs, found, line.number)
-        if "loss" in found and ("learning_rate" in found or "epoch" in found):
-            step = _parse_step(found, line.number)
-            if step is None:
+        if is_step(found) and ("'loss'" in text or "global_step/max_steps" in found):
+            if not self._steps.add(found, prefix, line, has_numbers="step" in found):
                 return False
             if self._bar and self._total is None and self._bar[0] < self._bar[1]:
                 self._total = self._bar[1]
                 words = f"{self._bar[0]}/{self._bar[1]} in the progress bar"
                 self._runs.add_fact("steps_total", float(self._total), words, line.number, differing="first")
-            _add_meaning(self._runs, found, line.number)
             self._is_trainer = True
-            # The clocks of bars and dictionaries differ by a fraction of a second, so only one is used.
-            elapsed_s = parse_number(found.get("train_runtime", "")) if step.number is not None else None
-            self._runs.add(prefix, line, step, elapsed_s=elapsed_s)
             return True
         return any(name.startswith("eval_") for name in found) and self._runs.is_known
 
@@ -194,64 +204,43 @@ def _add_flag(runs: LogRuns, field: str, value: str, words: str, line: int) -> b
     return True
 
 
-def _parse_step(found: Mapping[str, Any], line: int) -> LoggedStep | None:
-    """A line of losses; None if a figure in it cannot be read."""
-    values: dict[str, float] = {}
-    rates = [name for name in (*_PER_DEVICE, "train_tokens_per_second") if name in found]
-    tokens = [name for name in ("num_input_tokens_seen", "num_tokens") if name in found]
-    for field, name in [
-        ("loss", "loss"),
-        ("epoch", "epoch"),
-        ("number", "step"),
-        *(("tokens_per_s", name) for name in rates[:1]),
-        *(("tokens", name) for name in tokens[:1]),
-    ]:
-        if name in found:
-            value = _parse_figure(found[name])
-            if value is None or (field in ("number", "epoch") and not math.isfinite(value)):
-                return None
-            values[field] = value
-    return LoggedStep(line, **values)
-
-
-def _parse_figure(value: Any) -> float | None:
-    """A JSON number, or the number in a JSON string."""
-    if isinstance(value, str):
-        return parse_number(value)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _add_meaning(runs: LogRuns, found: Mapping[str, Any], line: int) -> None:
-    """Record what the rates in the lines count, once."""
-    if any(name in found for name in _PER_DEVICE):
-        for name, value in (("meaning", AXOLOTL + SUMMARY), ("counts", "trained"), ("scope", "device")):
-            runs.add_fact(name, value, "tokens per second per gpu", line, differing="first")
-    elif "train_tokens_per_second" in found:
-        runs.add_fact("meaning", CUMULATIVE + SUMMARY, "train_tokens_per_second", line, differing="first")
-
-
 def add_summary(runs: LogRuns, found: Mapping[str, Any], line: int) -> bool:
     """Record the dictionary at the end of a training; False if a figure in it cannot be read."""
     fields = {
         "train_runtime": "train_s",
         "train_samples_per_second": "samples_per_s",
-        "train_tokens_per_second": "tokens_per_s_per_device",
         "num_input_tokens_seen": "tokens_total",
     }
-    read = {field: _parse_figure(found[name]) for name, field in fields.items() if name in found}
+    names = (*fields, "train_tokens_per_second", "effective_tokens_per_sec")
+    read = {name: parse_figure(found[name]) for name in names if name in found}
     if None in read.values():
         return False
     for name, field in fields.items():
-        if field in read:
-            runs.add_fact(field, read[field], f"'{name}': {found[name]}", line, final=True, differing="first")
-    if "tokens_per_s_per_device" in read:
-        words = "'train_tokens_per_second' in the summary"
-        runs.add_fact("counts", "slots", words, line, final=True, differing="first")
-        runs.add_fact("meaning", PER_PROCESS + SUMMARY, words, line, final=True, differing="first")
+        if name in read:
+            runs.add_fact(field, read[name], f"'{name}': {found[name]}", line, final=True, differing="first")
+    _add_summary_rate(runs, {name: value for name, value in read.items() if value}, line)
     if "train_steps_per_second" in found:
         runs.note(f"train_steps_per_second is {found['train_steps_per_second']} ({runs.place(line)})", final=True)
     runs.end()
     return True
+
+
+def _add_summary_rate(runs: LogRuns, read: Mapping[str, float], line: int) -> None:
+    """The rate of tokens in a summary; 0 is none. With the count of all tokens it shows of what the rate is."""
+    tokens, seconds = read.get("num_input_tokens_seen"), read.get("train_runtime")
+    if "effective_tokens_per_sec" in read:
+        name, field, counts, meaning = "effective_tokens_per_sec", "tokens_per_s_per_device", "content", EFFECTIVE
+        runs.add_fact("tool", "llama-factory", name, line, final=True, differing="first")
+    elif "train_tokens_per_second" not in read:
+        return
+    elif tokens and seconds and math.isclose(read["train_tokens_per_second"], tokens / seconds, rel_tol=0.01):
+        name, field, counts, meaning = "train_tokens_per_second", "tokens_per_s", None, ALL_TOKENS
+    else:
+        name, field, counts, meaning = "train_tokens_per_second", "tokens_per_s_per_device", "slots", PER_PROCESS
+    words = f"'{name}' in the summary"
+    for fact, value in ((field, read[name]), ("counts", counts), ("meaning", meaning + SUMMARY), ("rate_name", name)):
+        if value is not None:
+            runs.add_fact(fact, value, words, line, final=True, differing="first")
 
 
 def _add_table_row(runs: LogRuns, name: str, value: str, line: int) -> bool:
@@ -264,6 +253,8 @@ def _add_table_row(runs: LogRuns, name: str, value: str, line: int) -> bool:
         "train_samples_per_second": "samples_per_s",
         "num_input_tokens_seen": "tokens_total",
     }.get(name)
+    if name == "effective_tokens_per_sec":
+        _add_summary_rate(runs, {name: read}, line)
     if field:
         runs.add_fact(field, read, f"{name} = {value}", line, final=True, differing="first")
     return True
@@ -296,7 +287,7 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
             why="trainer_state.json has a list log_history; here it is missing or not a list",
             next="give the trainer_state.json of the run's last checkpoint, or the console log",
         )
-    odd = 0
+    odd, steps = 0, TrainerSteps(runs)
     summaries: list[tuple[int, Mapping[str, Any]]] = []
     for at, entry in enumerate(history, 1):
         if not isinstance(entry, dict):
@@ -304,14 +295,8 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
         elif "train_runtime" in entry and "train_samples_per_second" in entry:
             summaries.append((at, entry))
         elif "loss" in entry:
-            step = _parse_step(entry, at)
-            if step is None:
+            if not steps.add(entry, Prefix(json.dumps(entry)), LogLine(at, ""), has_numbers=True):
                 odd += 1
-                continue
-            _add_meaning(runs, entry, at)
-            runs.add(
-                Prefix(json.dumps(entry)), LogLine(at, ""), step, elapsed_s=_parse_figure(entry.get("train_runtime"))
-            )
         elif not any(isinstance(name, str) and name.startswith("eval_") for name in entry):
             odd += 1
     if "train_runtime" in state and "train_samples_per_second" in state:
@@ -329,10 +314,10 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
 
 def _add_state_facts(runs: LogRuns, state: Mapping[str, Any]) -> None:
     for name, field in (("max_steps", "steps_total"), ("global_step", "steps_done")):
-        value = _parse_figure(state.get(name))
+        value = parse_figure(state.get(name))
         if value:
             runs.add_fact(field, value, f'"{name}": {state[name]}', 0, final=True, differing="first")
-    tokens = _parse_figure(state.get("num_input_tokens_seen"))
+    tokens = parse_figure(state.get("num_input_tokens_seen"))
     if tokens:
         words = f'"num_input_tokens_seen": {state["num_input_tokens_seen"]}'
         runs.add_fact("tokens_total", tokens, words, 0, final=True, differing="first")

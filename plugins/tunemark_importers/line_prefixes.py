@@ -28,7 +28,7 @@ _LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|SUCCESS|WARN|WARNING|ERROR|CRITICAL|FATAL)
 _LOWER_LEVEL = r"(?:trace|debug|info|notice|warn|warning|error|critical|fatal)"
 _END = r"\s*(?:[-|:,]\s+|\|)?\s*"
 
-_DATED = re.compile(rf"\[?\s?{_DATE}(?:[T ]|,\s?){{1,2}}{_TIME}{_ZONE}\s?\]?{_END}")
+_DATED = re.compile(rf"(?:\[{_LEVEL}\|)?\[?\s?{_DATE}(?:[T ]|,\s?){{1,2}}{_TIME}{_ZONE}\s?\]?{_END}")
 _NEMO = re.compile(rf"\[NeMo [A-Z]\s+{_DATE} {_TIME}(?: [^\]\s]+)?\]\s*")
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 _SYSLOG = re.compile(
@@ -60,6 +60,7 @@ _LOGGER = re.compile(
     rf"|{_LEVEL}:\s+"
     r"|\|?\s*[\w.*<>-]+:[\w<>*-]+:[0-9]+\s+-\s+"
     rf"|\[(?:{_LEVEL}\|)?[\w./-]+\.py:[0-9]+\]\s*|>> "
+    r"|[\w.]+:[0-9]+ >> "
     r"|stdout [FP] "
     # A program's name in brackets, before another bracket.
     r"|\[[A-Z][A-Za-z]{2,15}\](?=\[)"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunemark.plugin import FormatDescription, Importer, hookimpl
 from tunemark_importers.framework_formats import FORMATS, attribute_of
+from tunemark_importers.huggingface_formats import DIALECTS
 
 
 @hookimpl
@@ -17,7 +18,7 @@ def tunemark_importers() -> Sequence[Importer]:
             is_document="tunemark_importers.huggingface:is_document",
             meaning="samples of the whole job over train_runtime, including set-up, first step and evaluation; before "
             "transformers 5, planned samples, whether done or not",
-            description="trainer_state.json and train_results.json of Hugging Face's Trainer",
+            description="trainer_state.json, train_results.json and all_results.json of Hugging Face's Trainer",
         ),
         Importer(
             name="optimum-benchmark",
@@ -55,7 +56,8 @@ def tunemark_importers() -> Sequence[Importer]:
             log="tunemark_importers.huggingface:HuggingFaceReader",
             meaning="in the summary, samples of the whole job over train_runtime, including the first step; in a line, "
             "if enabled, all tokens over all time since the start",
-            description="console logs of Hugging Face's Trainer, TRL and axolotl",
+            description="console logs of Hugging Face's Trainer, TRL, axolotl, LLaMA-Factory, ms-swift and Unsloth",
+            formats=DIALECTS,
         ),
         Importer(
             name="torchtitan",

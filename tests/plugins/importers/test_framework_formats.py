@@ -76,6 +76,9 @@ STEPS: dict[str, tuple[str, int, dict[str, Any]]] = {
         {"number": 2.0, "duration_s": 20.51, "tokens_per_s": 2425.81, "tflops": 122.1, "mfu": 0.1234, "stamp_s": None},
     ),
     "openrlhf.txt": ("openrlhf", 5, {"number": 8.0, "stamp_s": 18.0, "duration_s": None}),
+    "llama-factory-trainer_log.jsonl": (
+        "llama-factory-trainer-log", 6, {"number": 40.0, "tokens_per_s": 15592.67, "tokens": 1310720.0},
+    ),
     # One step in eight micro-batches.
     "litgpt.txt": ("litgpt", 6, {"number": 2.0, "duration_s": 0.18182, "duration_steps": 0.125, "loss": 1.67}),
 }  # fmt: skip
