@@ -1,10 +1,13 @@
-"""`python benchmarks/published_rows.py ROWS.csv [--fit] [--rows]` compares the cost model with published throughput.
+"""`python benchmarks/published_rows.py ROWS.csv ... [--fit] [--rows]`: the cost model against published throughput.
 
 ROWS.csv has the columns that `tunemark predict --rows` reads, and the measurements: `source`, `tokens_per_s_total` or
-`tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes).
+`tokens_per_s_per_device`, and where published `peak_mem_gb_reported` (1e9 bytes). Rows whose `quality` is stated and
+other than "good" are predicted and not fitted.
 
-Each source is predicted with constants fitted to all other sources. The baseline is a constant MFU: the median over the
-other sources of the same chip and bit width, or of its class. `--fit` prints the constants fitted to all rows, as
+Each source is predicted with constants fitted to all other sources (`--by framework`: each software with constants
+fitted to all other software, `none`: with the shipped constants). Tables by kind, source and chip show the error, how
+many rows lie within the bounds that claim 95 %, and a constant MFU: the median over the other sources of the same chip
+and bit width, or of its class. `--fit` prints the constants fitted to all rows, as
 `harness/tunemark/predict/efficiency_constants.py` holds them.
 
 The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from its
@@ -19,8 +22,9 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
@@ -30,6 +34,7 @@ from tunemark.predict import DeviceFacts
 from tunemark.predict.chip_facts import find_any_chip, rated_power
 from tunemark.predict.cost_model import LOW_PRECISIONS, predict_step_seconds
 from tunemark.predict.efficiency_constants import CONSTANTS, constant_values, find_class_efficiency
+from tunemark.predict.layout import Framework
 from tunemark.predict.published_rows import (
     ConvertedRow,
     UnconvertibleRow,
@@ -57,8 +62,23 @@ class Measured:
     memory_bytes: float | None
 
     @property
-    def kind(self) -> str:
-        return "TP/PP" if self.step.layout.tensor > 1 or self.step.layout.pipeline > 1 else "FSDP/DP"
+    def ranks(self) -> int:
+        return self.step.layout.ranks
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the row may be fitted."""
+        return self.row.get("quality") in (None, "", "good")
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all weights of a dense model are trained."""
+        return not self.step.work.architecture.num_local_experts and self.step.work.trained_fraction == 1.0
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether software or network had to be assumed."""
+        return bool(self.step.assumed & {"framework", "network"})
 
     @property
     def is_low(self) -> bool:
@@ -77,7 +97,7 @@ class Measured:
         return self.step.device.peak_flops[name or self.step.work.precision]
 
 
-def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, DeviceFacts]) -> float:
+def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[object, DeviceFacts]) -> float:
     """The predicted step time. kinds: a cache of devices with these constants, by name."""
     name = one.step.device.name
     key = name, one.step.device.node, one.step.device.inter_bytes_per_s
@@ -91,7 +111,7 @@ def seconds(one: Measured, constants: Mapping[str, float], kinds: dict[str, Devi
 
 def errors(rows: Sequence[Measured], constants: Mapping[str, float]) -> np.ndarray:
     """Logarithms of predicted over measured step times."""
-    kinds: dict[str, DeviceFacts] = {}
+    kinds: dict[object, DeviceFacts] = {}
     return np.array([math.log(seconds(one, constants, kinds) / one.seconds) for one in rows])
 
 
@@ -201,124 +221,196 @@ def measured(rows: Sequence[Mapping[str, str]]) -> tuple[list[Measured], list[Un
     return found, failed
 
 
-def regrets(rows: Sequence[Measured], predicted: Sequence[float]) -> dict[str, list[float]]:
+def regrets(rows: Sequence[Measured], predicted: Sequence[float]) -> dict[str, list[tuple[float, int]]]:
     """By source, for each model, size and batch with several layouts: how much slower the layout predicted best is than
-    the one measured best, as a fraction."""
+    the one measured best, as a fraction, and the number of layouts."""
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, one in enumerate(rows):
         a, work = one.step.work.architecture, one.step.work
         key = (one.source, a.num_hidden_layers, a.hidden_size, one.step.layout.ranks, work.global_batch, work.sequence,
                work.precision, a.vocab_size, one.row.get("date_or_version"))  # fmt: skip
         groups[key].append(i)
-    found: dict[str, list[float]] = defaultdict(list)
+    found: dict[str, list[tuple[float, int]]] = defaultdict(list)
     for members in groups.values():
-        if len({rows[i].step.layout for i in members}) < 2:
+        layouts = len({rows[i].step.layout for i in members})
+        if layouts < 2:
             continue
         first = min(members, key=lambda i: predicted[i])
         best = min(rows[i].seconds for i in members)
-        found[rows[first].source].append(rows[first].seconds / best - 1)
+        found[rows[first].source].append((rows[first].seconds / best - 1, layouts))
     return found
+
+
+def _slices(rows: Sequence[Measured]) -> Iterator[tuple[str, list[int]]]:
+    """(name, numbers of its rows): all, kinds of runs, sources, chips."""
+    kinds: list[tuple[str, Callable[[Measured], bool]]] = [
+        ("all", lambda one: True),
+        ("tensor or pipeline parallel", lambda one: one.step.layout.tensor > 1 or one.step.layout.pipeline > 1),
+        ("FSDP, ZeRO or DDP alone", lambda one: one.step.layout.tensor == one.step.layout.pipeline == 1 < one.ranks),
+        ("one device", lambda one: one.ranks == 1),
+        ("dense, software stated, network stated or one node", lambda one: one.is_dense and not one.is_guessed),
+        ("mixtures of experts", lambda one: bool(one.step.work.architecture.num_local_experts)),
+        ("LoRA and QLoRA", lambda one: one.step.work.trained_fraction < 1.0),
+        ("cards (GeForce, RTX, L4, L40S)", lambda one: one.step.device.kind in ("geforce", "ada")),
+        ("8 and 4 bits", lambda one: one.is_low),
+        ("software assumed", lambda one: "framework" in one.step.assumed),
+        ("network assumed", lambda one: "network" in one.step.assumed),
+    ]
+    kinds += [(f"software: {name}", lambda one, n=name: one.step.framework == n) for name in get_args(Framework)]
+    for name in dict.fromkeys(one.source for one in rows):
+        kinds.append((f"source: {name}", lambda one, n=name: one.source == n))
+    for name in dict.fromkeys(one.step.device.name for one in rows):
+        kinds.append((f"chip: {name}", lambda one, n=name: one.step.device.name == n))
+    for name, chosen in kinds:
+        found = [i for i, one in enumerate(rows) if chosen(one)]
+        if found:
+            yield name, found
+
+
+def _left_out(one: Measured, by: str) -> str:
+    return {"publisher": one.source.split()[0], "framework": one.step.framework, "none": ""}.get(by, one.source)
+
+
+def predict_left_out(rows: Sequence[Measured], by: str) -> tuple[list[float], list[float]]:
+    """(step times with constants fitted to everything but the row's own source, or whatever `by` says; the same of the
+    constant MFU)."""
+    predicted, constant = [0.0] * len(rows), [0.0] * len(rows)
+    for name in dict.fromkeys(_left_out(one, by) for one in rows):
+        others = [one for one in rows if by == "none" or _left_out(one, by) != name]
+        fitted = [one for one in others if one.is_good]
+        constants = constant_values() if by == "none" or not fitted else fit(fitted, constant_values())
+        facts: dict[object, DeviceFacts] = {}
+        for i, one in enumerate(rows):
+            if _left_out(one, by) == name:
+                predicted[i] = seconds(one, constants, facts)
+                constant[i] = baseline(one, others) if others else math.nan
+    return predicted, constant
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("csv", metavar="ROWS.csv")
+    parser.add_argument("csv", metavar="ROWS.csv", nargs="+")
     parser.add_argument("--fit", action="store_true", help="print the constants fitted to all rows")
     parser.add_argument("--rows", action="store_true", help="print every row's error")
-    parser.add_argument("--by", default="source", choices=("source", "publisher"), help="what is left out together")
+    choices = ("source", "publisher", "framework", "none")
+    parser.add_argument("--by", default="source", choices=choices, help="what is left out together")
     args = parser.parse_args()
+    rows, failed = [], []
     try:
-        rows, failed = measured(read_published_rows(args.csv))
+        for path in args.csv:
+            found, lacking = measured(read_published_rows(path))
+            rows += found
+            failed += lacking
     except TunemarkError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{len(rows)} rows, {len(failed)} that cannot be expressed, {len(CONSTANTS)} constants")
+    total = len(rows) + len(failed)
+    print(f"{len(rows)} of {total} rows expressed, {len(CONSTANTS)} constants, none of a row, a model or a source")
     for one in failed[:10]:
         print(f"  {one.id}: {one.reason}")
     if args.fit:
-        found = fit(rows)
+        constants = fit([one for one in rows if one.is_good])
         for constant in CONSTANTS:
-            print(f"{constant.name:22} {found[constant.name]:.4g}  (before: {constant.prior:.4g})")
-        shipped, refitted = (np.abs(np.expm1(errors(rows, c))).mean() for c in (constant_values(), found))
+            print(f"{constant.name:22} {constants[constant.name]:.4g}  (before: {constant.prior:.4g})")
+        shipped, refitted = (np.abs(np.expm1(errors(rows, c))).mean() for c in (constant_values(), constants))
         print(f"in sample: {100 * refitted:.1f} %; with the constants shipped: {100 * shipped:.1f} %")
         return 0
-    _print_report(rows, args.by, args.rows)
+    predicted, constant_mfu = predict_left_out(rows, args.by)
+    print_step_times(rows, predicted, constant_mfu, args.by)
+    print_memory(rows)
+    print_regrets(rows, predicted)
+    if args.rows:
+        print_rows(rows, predicted)
     return 0
 
 
-def _print_report(rows: Sequence[Measured], by: str, is_each: bool) -> None:
-    def left(one: Measured) -> str:
-        return one.source.split()[0] if by == "publisher" else one.source
-
-    predicted, constant = [0.0] * len(rows), [0.0] * len(rows)
-    for name in dict.fromkeys(map(left, rows)):
-        others = [one for one in rows if left(one) != name]
-        constants, kinds = fit(others, constant_values()), {}
-        if is_each:
-            print(f"without {name}: " + ", ".join(f"{key} {value:.3g}" for key, value in constants.items()))
-        for i, one in enumerate(rows):
-            if left(one) == name:
-                predicted[i] = seconds(one, constants, kinds)
-                constant[i] = baseline(one, others)
-    shipped: dict[str, DeviceFacts] = {}
+def print_step_times(
+    rows: Sequence[Measured], predicted: Sequence[float], constant_mfu: Sequence[float], by: str
+) -> None:
+    how = "with the shipped constants" if by == "none" else f"each {by} predicted from the others"
+    print(f"\nStep time, {how}: mean absolute error (%), median in brackets;")
+    print("bias: mean logarithm of predicted over measured (%); within: rows inside the bounds that claim 95 %\n")
+    print("| rows | n | error | bias | within (%) | mean bounds (%) | constant MFU |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    shipped: dict[object, DeviceFacts] = {}
     inside = [seconds(one, constant_values(), shipped) for one in rows]
-
-    print(f"\nStep time, each {by} predicted from the others; mean absolute error (%), median in brackets\n")
-    print("| rows | n | this model | bias | shipped constants, in sample | constant MFU |")
-    print("|---|---:|---:|---:|---:|---:|")
-    slices: list[tuple[str, Callable[[Measured], bool]]] = [
-        ("all", lambda one: True),
-        ("TP/PP", lambda one: one.kind == "TP/PP"),
-        ("FSDP/DP", lambda one: one.kind == "FSDP/DP"),
-        ("8 and 4 bits", lambda one: one.is_low),
-        ("8 bits", lambda one: one.is_low and one.step.work.precision != "nvfp4"),
-    ]
-    for source in dict.fromkeys(one.source for one in rows):
-        slices.append((source, lambda one, source=source: one.source == source))
-    for device in dict.fromkeys(one.row["device"] for one in rows):
-        for kind in ("TP/PP", "FSDP/DP"):
-            slices.append((f"{device}, {kind}", lambda one, d=device, k=kind: one.row["device"] == d and one.kind == k))
+    spreads = [one.step.predict().spread for one in rows]
     sources: list[tuple[float, float]] = []
-    for name, chosen in slices:
-        some = [i for i, one in enumerate(rows) if chosen(one)]
-        if not some:
-            continue
-        ours, shipped_error, mfu = (
-            [abs(found[i] / rows[i].seconds - 1) for i in some] for found in (predicted, inside, constant)
-        )
+    for name, some in _slices(rows):
+        off = [abs(predicted[i] / rows[i].seconds - 1) for i in some]
+        mfu = [abs(constant_mfu[i] / rows[i].seconds - 1) for i in some]
         bias = statistics.mean(math.log(predicted[i] / rows[i].seconds) for i in some)
-        if name in {one.source for one in rows}:
-            sources.append((statistics.mean(ours), statistics.mean(mfu)))
-        print(
-            f"| {name} | {len(some)} | {_error(ours)} | {100 * bias:+.1f} | {_error(shipped_error)} | {_error(mfu)} |"
+        within = statistics.mean(
+            is_within(rows[i].seconds / predicted[i], spreads[i].low, spreads[i].high) for i in some
         )
-    ours_mean, mfu_mean = (100 * statistics.mean(pair) for pair in zip(*sources, strict=True))
-    print(f"| mean over sources | {len(sources)} | {ours_mean:.1f} | | | {mfu_mean:.1f} |")
+        low, high = (statistics.mean(getattr(spreads[i], side) for i in some) for side in ("low", "high"))
+        if name.startswith("source: "):
+            sources.append((statistics.mean(off), statistics.mean(mfu)))
+        bounds = f"-{100 - 100 * math.exp(-2 * low):.0f} +{100 * math.exp(2 * high) - 100:.0f}"
+        print(
+            f"| {name} | {len(some)} | {_error(off)} | {100 * bias:+.1f} "
+            f"| {100 * within:.0f} | {bounds} | {_error(mfu)} |"
+        )
+    ours, baseline_error = (100 * statistics.mean(pair) for pair in zip(*sources, strict=True))
+    print(f"| mean over sources | {len(sources)} | {ours:.1f} | | | | {baseline_error:.1f} |")
+    mean = 100 * statistics.mean(abs(p / one.seconds - 1) for p, one in zip(inside, rows, strict=True))
+    print(f"\nWith the shipped constants, which may have been fitted to these rows: {mean:.1f} %")
 
+
+def print_memory(rows: Sequence[Measured]) -> None:
+    """Memory has no fitted constants, so that nothing is left out."""
     held = [one for one in rows if one.memory_bytes is not None]
-    print("\nMemory of the fullest rank\n\n| source | n | mean absolute error (%) | worst |\n|---|---:|---:|---:|")
-    for source in dict.fromkeys(one.source for one in held):
-        off = [
-            one.step.predict().memory_bytes / one.memory_bytes - 1
-            for one in held
-            if one.source == source and one.memory_bytes
-        ]
-        print(f"| {source} | {len(off)} | {_error([abs(x) for x in off])} | {100 * max(off, key=abs):+.1f} |")
-    every = [abs(one.step.predict().memory_bytes / one.memory_bytes - 1) for one in held if one.memory_bytes]
-    if every:
-        print(f"| all | {len(every)} | {_error(every)} | |")
+    if not held:
+        return
+    print("\nMemory of the fullest rank: mean absolute error (%), median in brackets\n")
+    print("| rows | n | error | bias | within (%) | worst (%) |\n|---|---:|---:|---:|---:|---:|")
+    for name, some in _slices(held):
+        if name.startswith(("chip: ", "network", "8 and 4")):
+            continue
+        logs, within = [], []
+        for i in some:
+            found, published = held[i].step.predict(), held[i].memory_bytes or math.nan
+            logs.append(math.log(found.memory_bytes / published))
+            spread = found.spread
+            within.append(is_within(published / found.memory_bytes, spread.memory_low, spread.memory_high))
+        off = [math.expm1(each) for each in logs]
+        print(
+            f"| {name} | {len(some)} | {_error([abs(x) for x in off])} | {100 * statistics.mean(logs):+.1f} "
+            f"| {100 * statistics.mean(within):.0f} | {100 * max(off, key=abs):+.1f} |"
+        )
 
+
+def is_within(ratio: float, low: float, high: float) -> bool:
+    """Whether measured over predicted is at most two standard deviations away on its side."""
+    return -2.0 * low <= math.log(ratio) <= 2.0 * high
+
+
+def print_regrets(rows: Sequence[Measured], predicted: Sequence[float]) -> None:
     print("\nFirst choice among published layouts of one model, size and batch: regret (%)\n")
-    print("| source | choices | mean | worst |\n|---|---:|---:|---:|")
-    for source, regret in regrets(rows, predicted).items():
-        mean, worst = 100 * statistics.mean(regret), 100 * max(regret)
-        print(f"| {source} | {len(regret)} | {mean:.1f} | {worst:.1f} |")
-    if is_each:
-        print("\n| row | source | layout | measured (s) | predicted (s) | off (%) |\n|---|---|---|---:|---:|---:|")
-        for one, found in zip(rows, predicted, strict=True):
-            off = 100 * (found / one.seconds - 1)
-            layout = f"{format_layout(one.step.layout)} mb={one.step.layout.micro_batch}"
-            print(f"| {one.step.id} | {one.source} | {layout} | {one.seconds:.4g} | {found:.4g} | {off:+.1f} |")
+    print("| source | choices of three layouts or more | mean | worst | all choices | mean |")
+    print("|---|---:|---:|---:|---:|---:|")
+    every = regrets(rows, predicted)
+    for source, found in [*every.items(), ("all", [each for group in every.values() for each in group])]:
+        large = [regret for regret, count in found if count >= 3]
+        figures = f"{100 * statistics.mean(large):.1f} | {100 * max(large):.1f}" if large else " | "
+        mean = f"{100 * statistics.mean(regret for regret, _ in found):.1f}" if found else ""
+        print(f"| {source} | {len(large)} | {figures} | {len(found)} | {mean} |")
+
+
+def print_rows(rows: Sequence[Measured], predicted: Sequence[float]) -> None:
+    header = "row | source | software | layout | measured (s) | predicted (s) | off (%) | bounds (s) | assumed"
+    print(f"\n| {header} |\n|---|---|---|---|---:|---:|---:|---|---|")
+    for one, found in zip(rows, predicted, strict=True):
+        off = 100 * (found / one.seconds - 1)
+        layout = f"{format_layout(one.step.layout)} mb={one.step.layout.micro_batch}"
+        spread = one.step.predict().spread
+        bounds = f"{found * math.exp(-2 * spread.low):.4g} to {found * math.exp(2 * spread.high):.4g}"
+        mark = "" if is_within(one.seconds / found, spread.low, spread.high) else " (outside)"
+        words = ", ".join(sorted(one.step.assumed))
+        print(
+            f"| {one.step.id} | {one.source} | {one.step.framework} | {layout} | {one.seconds:.4g} | {found:.4g} "
+            f"| {off:+.1f}{mark} | {bounds} | {words} |"
+        )
 
 
 def _error(off: Sequence[float]) -> str:

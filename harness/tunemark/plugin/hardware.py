@@ -55,10 +55,11 @@ class DeviceFacts:
     kind: chip class whose efficiency is used. peak_flops: FLOP/s, dense, by precision. node: devices joined by the fast
     links. intra_bytes_per_s, inter_bytes_per_s: of one device in one direction, within and between nodes. units:
     multiprocessors that share the tiles of a matrix product, 0 if unknown. host_bytes_per_s: to host memory, and the
-    same back, where faster than a bus, else 0. intra_s, inter_s: latency of one message; ring_s: of a
-    ring's way through one node to the next. residual, memory_residual:
-    standard deviation of the logarithm of predicted time and memory. assumptions: sentences on what no source states.
-    bus_bytes_per_s: to host memory in any case. is_network_known: its links between nodes are a machine's own, not the
+    same back, where faster than a bus, else 0. intra_s, inter_s: latency of one message; ring_s: of a ring's way
+    through one node to the next. residual, memory_residual: standard deviation of the logarithm of predicted time and
+    memory. assumptions: sentences on what no source states.
+    bus_bytes_per_s: to host memory in any case. is_published: figures are those of data sheets and of fits to published
+    rows, and bounds depend on what is known. is_network_known: its links between nodes are a machine's own, not the
     vendor's reference. is_chip_assumed: no vendor's page confirms the chip's figures.
     workspace_bytes: memory that the runtime takes besides tensors. shares_memory: all ranks use one memory, so that a
     larger size has no more of it.
@@ -85,5 +86,6 @@ class DeviceFacts:
     workspace_bytes: float = 0.4e9
     shares_memory: bool = False
     bus_bytes_per_s: float = 25e9
+    is_published: bool = False
     is_network_known: bool = False
     is_chip_assumed: bool = False

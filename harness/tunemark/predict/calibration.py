@@ -34,11 +34,13 @@ FORMULA_MODULES = (
     "tunemark.physics.flops",
     "tunemark.physics.parameters",
     "tunemark.plugin.hardware",
+    "tunemark.predict.assumption_list",
     "tunemark.predict.calibration",
     "tunemark.predict.cost_model",
     "tunemark.predict.hardware_rates",
     "tunemark.predict.layout",
     "tunemark.predict.prediction",
+    "tunemark.predict.prediction_bounds",
     "tunemark.predict.worker_step_costs",
 )
 # Smallest residual that is claimed for a prediction: two identical runs differ by as much.

@@ -73,7 +73,7 @@ def make_facts_from_kernels(records: Sequence[Mapping[str, Any]], base: DeviceFa
         rate, latency = _fit_link(collectives)
         e = replace(e, intra=1.0)
         facts = replace(facts, intra_bytes_per_s=rate, intra_s=latency)
-    return replace(facts, efficiency=e, source="measured on this machine")
+    return replace(facts, efficiency=e, source="measured on this machine", is_published=False)
 
 
 def fit_calibration(

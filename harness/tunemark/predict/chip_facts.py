@@ -38,6 +38,8 @@ _MEMORIES: Mapping[str, float] = {"GB300": 279 * GIB, "GH200": 96 * GIB, "A100":
 # Bytes/s of one package to host memory, and the same back: NVLink-C2C has 900 GB/s both ways together, which two GPUs
 # share on GB200 and GB300.
 _HOST_LINKS: Mapping[str, float] = {"GH200": 450e9, "GB200": 225e9, "GB300": 225e9}
+# Standard deviation of the logarithm of predicted memory where the layout is known.
+_MEMORY_RESIDUAL = 0.05
 # Rated power (watts) of chips for which the table of chips has none: stas00/ml-engineering,
 # compute/accelerator/README.md.
 _POWERS: Mapping[str, float] = {"GB300": 1400.0, "B300": 1100.0}
@@ -77,7 +79,8 @@ def device_facts(
     assumptions += shares.assumptions
     return DeviceFacts(
         name=found.name,
-        **read_fields(shares, "kind", "efficiency", "residual", "memory_residual"),
+        **read_fields(shares, "kind", "efficiency"),
+        memory_residual=_MEMORY_RESIDUAL,
         peak_flops={**ASSUMED_PEAKS.get(found.name, {}), **found.flops},
         memory_bytes=memory_bytes,
         bandwidth_bytes_per_s=bandwidth,
@@ -89,6 +92,7 @@ def device_facts(
         bus_bytes_per_s=_HOST_LINKS.get(found.name) or _find_bus(shares.kind, links),
         source=f"{found.source}; {links.source}",
         assumptions=tuple(assumptions),
+        is_published=True,
         is_network_known=inter_bytes_per_s is not None,
         is_chip_assumed=is_assumed,
     )

@@ -10,7 +10,7 @@ and their launches.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from tunemark.physics.flops import mean_visible_keys
@@ -18,9 +18,11 @@ from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.physics.parameters import lora_adapters
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.hardware import DeviceFacts
+from tunemark.predict.assumption_list import AssumptionKind
 from tunemark.predict.hardware_rates import collective_seconds, exchange_seconds, message_seconds
 from tunemark.predict.layout import TORCH, RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes, Prediction, StepSeconds
+from tunemark.predict.prediction_bounds import find_spread
 from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_costs, has_step_costs
 
 # Kernel launches of one layer's forward pass, framework overhead included; the backward pass has twice as many.
@@ -33,15 +35,18 @@ _SOFTMAX_LAUNCHES = 4
 # Forward launches of the embedding (with positions and dropout) or of the head (with the last norm and the loss), and
 # of a micro-batch's share of the training loop.
 _END_LAUNCHES = 20
-# A LoRA adapter's: dropout, two products, scaled sum.
-_ADAPTER_LAUNCHES = 4
+# A LoRA adapter's: two products and a scaled sum.
+_ADAPTER_LAUNCHES = 3
 # A mixture's: the router with its top-k and losses, sorting tokens by expert and back; each local expert's products.
 _ROUTER_LAUNCHES, _EXPERT_LAUNCHES = 24, 1
 # Bytes of gradients that are sent together: between torch's 25 MB and Megatron's 40 million parameters; in Megatron for
 # each replica a million parameters (distributed_data_parallel_config.py).
 _BUCKET_BYTES, _MEGATRON_BUCKET_BYTES = 100e6, 4e6
+# Software whose layers are transformers' modules.
+_TRANSFORMERS = ("hf", "deepspeed")
 # Modules of a layer whose parameters an engine in Python handles: norms and matrices.
 _HOOKED_MODULES = 9
+_HOOKED_ORDER = 1.5
 # Memory that the caching allocator and the runtime's kernels take besides tensors.
 _WORKSPACE_BYTES = 0.4e9
 # Recipes that multiply in 8 or 4 bits.
@@ -114,8 +119,11 @@ def _inner_ranks(a: Architecture, layout: RankLayout) -> int:
     return (layout.expert_tensor or layout.tensor) if a.num_local_experts else layout.tensor
 
 
-def predict(work: Workload, layout: RankLayout, device: DeviceFacts) -> Prediction:
-    """The predicted step of `work` under `layout` on `layout.ranks` devices like `device`.
+def predict(
+    work: Workload, layout: RankLayout, device: DeviceFacts, *, assumed: Set[AssumptionKind] = frozenset()
+) -> Prediction:
+    """The predicted step of `work` under `layout` on `layout.ranks` devices like `device`. assumed: what was taken for
+    granted, which widens the bounds.
 
     Raises KeyError where the device's peak in the precision is unknown. The layout must be possible
     (`find_layout_error`).
@@ -131,8 +139,7 @@ def predict(work: Workload, layout: RankLayout, device: DeviceFacts) -> Predicti
         ranks=layout.ranks,
         flops=flops,
         communicated_bytes=communicated,
-        residual=device.residual,
-        memory_residual=device.memory_residual,
+        spread=find_spread(work, layout, device, seconds, assumed),
     )
 
 
@@ -168,11 +175,13 @@ def _predict_step(
         host_forward = n * layer.host_forward + hosts * ends.host_s
         host_backward = n * layer.host_backward + 2.0 * hosts * ends.host_s
         reduces = (start.embed_collective, end.head_collective)
+        # Where an engine in Python fetches each parameter, kernels wait for it.
+        order = _HOOKED_ORDER if stack.framework == "deepspeed" and layout.zero == 3 else e.host_order
         times.append(
-            _overlap(forward + n * share + sum(reduces), host_forward, e.host_order)
-            + _overlap(backward + n * (layer.collective - share) + reduces[1], host_backward, e.host_order)
+            _overlap(forward + n * share + sum(reduces), host_forward, order)
+            + _overlap(backward + n * (layer.collective - share) + reduces[1], host_backward, order)
         )
-        alone.append(_overlap(forward, host_forward, e.host_order) + _overlap(backward, host_backward, e.host_order))
+        alone.append(_overlap(forward, host_forward, order) + _overlap(backward, host_backward, order))
 
     # One 1F1B step: the slowest stage sets the pace of all micro-batches, and the pipeline fills and drains once:
     # (p - 1) / v of a micro-batch (Narayanan et al. 2021, sections 2.2.1 and 2.2.2).
@@ -372,10 +381,10 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
     operations += (_TENSOR_LAUNCHES if t > 1 else 0) + attention.launches
     if a.num_local_experts:
         operations += _ROUTER_LAUNCHES + _EXPERT_LAUNCHES * math.ceil(shape.experts)
-    operations = stack.launches * (e.eager_launches if stack.is_hf else 1.0) * operations
+    operations = stack.launches * (e.eager_launches if stack.framework in _TRANSFORMERS else 1.0) * operations
     operations += adapters.launches + (7 if stack.base_bits else 0)
     # Hooks run for each parameter: where all are sharded, in every pass, else when its gradient is there.
-    hooks = e.hook_launches * (_HOOKED_MODULES + 2 * adapters.count) if stack.has_hooks else 0.0
+    hooks = e.hook_launches * (_HOOKED_MODULES + 2 * adapters.count) if stack.framework == "deepspeed" else 0.0
     operations += hooks if layout.zero == 3 and layout.shard > 1 else 0.0
     repeated = layout.recomputed if layout.recompute == "full" else 0.0
     return _LayerCost(
@@ -767,12 +776,13 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
         gradients=stack.gradient_bytes * own * fraction / by[1],
         optimizer=main * own * fraction / by[0],
         activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
-        buffers=gathered,
+        buffers=gathered + stack.engine_bytes * (2.0 if layout.zero == 3 else 1.0),
         workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
     )
     # The update comes when activations are gone, with temporaries of its own.
-    less = stack.step_bytes * own * fraction / by[0] - held_states.activations - working
-    return replace(held_states, workspace=held_states.workspace + max(0.0, less)) if less > 0 else held_states
+    more = max(0.0, stack.step_bytes * own * fraction / by[0] - held_states.activations - working)
+    more += stack.reserve * held_states.total
+    return replace(held_states, workspace=held_states.workspace + more)
 
 
 def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, recompute: str | None = None) -> float:

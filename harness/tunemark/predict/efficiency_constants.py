@@ -27,13 +27,10 @@ class EfficiencyConstant(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassEfficiency:
-    """Efficiency of one chip class, `kind`. residual, memory_residual: standard deviation of the logarithm of predicted
-    time and memory, over publishers that were left out of the fit. assumptions: sentences."""
+    """Efficiency of one chip class, `kind`. assumptions: sentences."""
 
     kind: str
     efficiency: Efficiency
-    residual: float
-    memory_residual: float
     assumptions: tuple[str, ...] = ()
 
 
@@ -52,39 +49,40 @@ _SUSTAINED = "Azure/AI-benchmarking-guide, Azure_Results/ND_GB200_v6_results.md:
 _ROWWISE = "8 bits scaled by rows over those by tensors: pytorch/ao, torchao/float8/README.md (1.10 and 1.25 of bf16)"
 
 CONSTANTS = (
-    EfficiencyConstant("gemm.ampere.16", 0.853, 0.85, 0.03, f"{_MAMF}: 271/312, less 2 %"),
-    EfficiencyConstant("gemm.hopper.16", 0.721, 0.74, 0.05, f"{_MAMF}: 794/989, less 8 %"),
+    EfficiencyConstant("gemm.ampere.16", 0.856, 0.85, 0.03, f"{_MAMF}: 271/312, less 2 %"),
+    EfficiencyConstant("gemm.hopper.16", 0.723, 0.74, 0.05, f"{_MAMF}: 794/989, less 8 %"),
     EfficiencyConstant("gemm.blackwell.16", 0.56, 0.55, 0.08, _PRODUCTS),
-    EfficiencyConstant("gemm.ada.16", 0.682, 0.65, 0.15, "two thirds, limited by power"),
+    EfficiencyConstant("gemm.ada.16", 0.657, 0.65, 0.15, "two thirds, limited by power"),
     EfficiencyConstant(
         "gemm.geforce.16", 1.01, 0.95, 0.07, "GeForce cards add in 32 bits at half rate, short of their power limit"
     ),
     EfficiencyConstant("gemm.cdna3.16", 0.56, 0.5, 0.15, f"{_MAMF}: MI300X 668/1307"),
-    EfficiencyConstant("gemm.tpu.16", 0.846, 0.85, 0.1, "AI-Hypercomputer/maxtext, configs/v5e: 56 to 67 %"),
-    EfficiencyConstant("gemm.hopper.8", 0.707, 0.68, 0.07, _FP8),
-    EfficiencyConstant("gemm.blackwell.8", 0.536, 0.55, 0.08, _SUSTAINED),
-    EfficiencyConstant("gemm.rowwise", 0.745, 0.8, 0.1, _ROWWISE),
-    EfficiencyConstant("gemm.4", 0.814, 0.9, 0.15, "share of the peak in 4 bits over that in 8"),
-    EfficiencyConstant("attention.ampere", 0.397, 0.40, 0.2, _ATTENTION),
-    EfficiencyConstant("attention.hopper", 0.428, 0.5, 0.15, _ATTENTION_HOPPER),
-    EfficiencyConstant("attention.blackwell", 0.494, 0.5, 0.2, "as on Hopper"),
-    EfficiencyConstant("attention.portable", 0.529, 0.57, 0.15, _PORTABLE),
-    EfficiencyConstant("tile", 89.8, 96.0, 0.15, "a tile's start and end, in steps of k"),
-    EfficiencyConstant("memory", 0.674, 0.8, 0.1, "STREAM-like kernels reach 80 to 90 %"),
-    EfficiencyConstant("intra", 0.862, 0.75, 0.15, "NCCL's bus bandwidth over NVLink's"),
-    EfficiencyConstant("inter", 0.592, 0.6, 0.3, "NCCL's bus bandwidth over the adapters'"),
-    EfficiencyConstant("host_s", 2.65e-05, 26e-6, 0.1, "an eager operation of PyTorch"),
-    EfficiencyConstant("tensor_hidden", 0.523, 0.5, 0.3, "half of a collective"),
-    EfficiencyConstant("data_hidden", 0.745, 0.8, 0.1, "most of a collective"),
-    EfficiencyConstant("straggle", 0.0044, 0.01, 0.7, "a hundredth for each doubling of nodes"),
-    EfficiencyConstant("step_s", 0.00813, 5e-3, 0.7, "loss scale, norm of gradients, one reading back"),
-    EfficiencyConstant("dispatch", 9.47, 8.0, 0.4, "a routed token is gathered, sorted, sorted back and summed"),
-    EfficiencyConstant("expert_hidden", 0.261, 0.4, 0.4, "less than half of an exchange between experts"),
-    EfficiencyConstant("expand", 15.5, 8.0, 0.5, "4 bits read, 16 written and read again, with temporaries"),
-    EfficiencyConstant("eager", 1.41, 1.2, 0.3, "operations of transformers' decoder layers over 30"),
-    EfficiencyConstant("hooks", 15.9, 12.0, 0.5, "operations of DeepSpeed's hooks for each parameter"),
-    EfficiencyConstant("power", 0.657, 0.6, 0.25, "clock by power: measured products have exponents of 0.2 to 0.6"),
-    EfficiencyConstant("cast", 0.918, 1.0, 0.3, "each operand passes once"),
+    EfficiencyConstant("gemm.tpu.16", 0.847, 0.85, 0.1, "AI-Hypercomputer/maxtext, configs/v5e: 56 to 67 %"),
+    EfficiencyConstant("gemm.hopper.8", 0.705, 0.68, 0.07, _FP8),
+    EfficiencyConstant("gemm.blackwell.8", 0.538, 0.55, 0.08, _SUSTAINED),
+    EfficiencyConstant("gemm.rowwise", 0.744, 0.8, 0.1, _ROWWISE),
+    EfficiencyConstant("gemm.4", 0.819, 0.9, 0.15, "share of the peak in 4 bits over that in 8"),
+    EfficiencyConstant("attention.ampere", 0.394, 0.40, 0.2, _ATTENTION),
+    EfficiencyConstant("attention.hopper", 0.435, 0.5, 0.15, _ATTENTION_HOPPER),
+    EfficiencyConstant("attention.blackwell", 0.498, 0.5, 0.2, "as on Hopper"),
+    EfficiencyConstant("attention.portable", 0.527, 0.57, 0.15, _PORTABLE),
+    EfficiencyConstant("tile", 95.2, 96.0, 0.15, "a tile's start and end, in steps of k"),
+    EfficiencyConstant("memory", 0.648, 0.8, 0.1, "STREAM-like kernels reach 80 to 90 %"),
+    EfficiencyConstant("memory.card", 0.847, 0.8, 0.15, "as above; cards have caches of 32 to 128 MB besides"),
+    EfficiencyConstant("intra", 0.897, 0.75, 0.15, "NCCL's bus bandwidth over NVLink's"),
+    EfficiencyConstant("inter", 0.595, 0.6, 0.3, "NCCL's bus bandwidth over the adapters'"),
+    EfficiencyConstant("host_s", 2.71e-05, 26e-6, 0.1, "an eager operation of PyTorch"),
+    EfficiencyConstant("tensor_hidden", 0.522, 0.5, 0.3, "half of a collective"),
+    EfficiencyConstant("data_hidden", 0.788, 0.8, 0.1, "most of a collective"),
+    EfficiencyConstant("straggle", 0.00467, 0.01, 0.7, "a hundredth for each doubling of nodes"),
+    EfficiencyConstant("step_s", 0.00788, 5e-3, 0.7, "loss scale, norm of gradients, one reading back"),
+    EfficiencyConstant("dispatch", 9.24, 8.0, 0.4, "a routed token is gathered, sorted, sorted back and summed"),
+    EfficiencyConstant("expert_hidden", 0.266, 0.4, 0.4, "less than half of an exchange between experts"),
+    EfficiencyConstant("expand", 17.8, 8.0, 0.5, "4 bits read, 16 written and read again, with temporaries"),
+    EfficiencyConstant("eager", 1.12, 1.2, 0.3, "operations of transformers' decoder layers over 30"),
+    EfficiencyConstant("hooks", 22.9, 12.0, 0.5, "operations of DeepSpeed's hooks for each parameter"),
+    EfficiencyConstant("power", 0.671, 0.6, 0.25, "clock by power: measured products have exponents of 0.2 to 0.6"),
+    EfficiencyConstant("cast", 0.979, 1.0, 0.3, "each operand passes once"),
 )
 
 # Chip classes by the beginnings of chip names.
@@ -106,6 +104,8 @@ _CHIP_CLASSES: Mapping[str, tuple[str, ...]] = {
 # Watts of the chip on which a class's efficiency was measured.
 _REFERENCE_POWERS: Mapping[str, float] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1200.0}
 _FITTED = ("ampere", "hopper", "blackwell", "ada", "geforce", "cdna3", "tpu")
+# Classes of cards with memory of the GDDR kind.
+_CARDS = ("ada", "geforce")
 # Classes without rows: 92 % of the best bf16 matrix product over the peak, as in the other classes' priors.
 _UNFITTED_SHARES: Mapping[str, tuple[float, str]] = {
     "cdna4": (0.58, f"{_MAMF}: MI355X 1565/2500, less 8 %"),
@@ -114,19 +114,6 @@ _UNFITTED_SHARES: Mapping[str, tuple[float, str]] = {
 _DEFAULT_SHARE = 0.65
 # Share of the bandwidth that copies and additions of long vectors reach: BabelStream on A100 and H100.
 _STREAM_SHARE = 0.85
-# Standard deviation of a prediction's logarithm over sources that were left out of the fit, and for classes that were
-# compared with no row.
-_UNFITTED_RESIDUAL = 0.25
-_RESIDUALS: Mapping[str, float] = {
-    "ampere": 0.12,
-    "hopper": 0.11,
-    "blackwell": 0.11,
-    "ada": 0.15,
-    "geforce": 0.15,
-    "cdna3": 0.15,
-    "tpu": 0.2,
-}
-_MEMORY_RESIDUAL = 0.05
 
 
 def constant_values() -> dict[str, float]:
@@ -153,15 +140,11 @@ def find_class_efficiency(
         return ClassEfficiency(
             kind=kind,
             efficiency=_efficiency(kind, known, power_w),
-            residual=_RESIDUALS[kind],
-            memory_residual=_MEMORY_RESIDUAL,
         )
     share, source = _UNFITTED_SHARES.get(kind, (_DEFAULT_SHARE, "two thirds of the peak"))
     return ClassEfficiency(
         kind=kind,
         efficiency=_efficiency(kind, known, power_w, share),
-        residual=_UNFITTED_RESIDUAL,
-        memory_residual=2 * _MEMORY_RESIDUAL,
         assumptions=(f"no published row of {kind} was fitted: matrices at {100 * share:.0f} % of the peak ({source})",),
     )
 
@@ -180,6 +163,7 @@ def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, sh
     behind = known["gemm.hopper.8"] / known["gemm.hopper.16"]
     eight = clock * known.get(f"gemm.{kind}.8", whole * behind)
     whole *= clock
+    memory = known["memory.card" if kind in _CARDS else "memory"]
     return Efficiency(
         gemm={
             "fp32": whole,
@@ -193,7 +177,7 @@ def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, sh
         gemm_tile=known["tile"],
         attention=known.get(f"attention.{kind}", 0.6 * whole),
         attention_portable=known["attention.portable"] if kind in ("hopper", "blackwell") else 1.0,
-        memory=known["memory"],
+        memory=memory,
         intra=known["intra"],
         inter=known["inter"],
         host_s=known["host_s"],
@@ -201,7 +185,7 @@ def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, sh
         data_hidden=known["data_hidden"],
         straggle=known["straggle"],
         # An optimizer step streams memory as copies do, which no other part of a training step does.
-        optimizer=known["memory"] / _STREAM_SHARE,
+        optimizer=memory / _STREAM_SHARE,
         step_s=known["step_s"],
         cast=known["cast"],
         dispatch_bytes=known["dispatch"],

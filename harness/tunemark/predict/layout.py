@@ -9,6 +9,9 @@ from tunemark.physics.flops import ALL_WEIGHTS, TrainedWeights
 from tunemark.plugin.descriptors import Architecture, Schedule
 
 Recompute = Literal["none", "selective", "full"]
+# hf: transformers' modules in an eager trainer; deepspeed: the same in DeepSpeed's engine; xla: programs compiled as a
+# whole, of JAX and on TPUs; native: a trainer without a framework, in C++ and CUDA.
+Framework = Literal["megatron", "torch", "hf", "deepspeed", "xla", "native"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +73,7 @@ class RankLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoftwareStack:
-    """Properties of the training software that change time or memory.
+    """Properties of the training software that change time or memory. framework: whose it is, which bounds depend on.
 
     flash_attention: attention scores are never written to memory (Dao et al. 2022); native_attention: by kernels for
     the device's class (cuDNN's; Shah et al. 2024) instead of portable ones. fused: neighbouring elementwise operations
@@ -90,11 +93,12 @@ class SoftwareStack:
     under autocast, with a cast; 4 fused) and two residuals (6, or none where fused into the norm).
     frozen_bytes: kept per parameter that is not trained; 0: `parameter_bytes`. base_bits: of frozen weights that are
     expanded to 16 bits for every product, else 0. launches: operations launched relative to eager torch modules, or to
-    fused ones. is_hf: transformers' modules; has_hooks: an engine in Python handles each parameter. logit_bytes: moved
-    per logit at the loss, 0: 38, or 12 fused. reserve: share of what tensors hold that the allocator keeps besides.
+    fused ones. logit_bytes: moved per logit at the loss, 0: 38, or 12 fused. reserve: share of what tensors hold that
+    the allocator keeps besides.
     step_bytes: temporaries in the update, per trained parameter of the rank. host_bytes: of optimizer states per
     parameter that wait in host memory. gathers_late: with sharded optimizer states the update is followed by the gather
-    of all parameters, which nothing hides.
+    of all parameters, which nothing hides. engine_bytes: buffers of a sharding engine, twice as many where parameters
+    are sharded.
     own: the worker's name of the precision if our own worker trains, else "". `worker_step_costs` then computes FLOPs,
     traffic and memory, and the figures here only serve times.
     """
@@ -124,10 +128,10 @@ class SoftwareStack:
     step_bytes: float = 0.0
     host_bytes: float = 0.0
     base_bits: int = 0
-    is_hf: bool = False
-    has_hooks: bool = False
     logit_bytes: float = 0.0
     gathers_late: bool = False
+    engine_bytes: float = 0.0
+    framework: Framework = "torch"
     own: str = ""
 
 
@@ -139,32 +143,34 @@ COMPILED_HEAD_BYTES = 12.0
 # Megatron with Transformer Engine: 16-bit parameters, fp32 gradients, master copy and Adam's two moments (18 bytes,
 # Korthikanti et al. 2022, section 4); the loss takes 2 + 4 bytes a logit, in place.
 MEGATRON = SoftwareStack(
-    native_attention=True, fused=True, tensor_overlap=True, pipeline_balanced=True, scattered_messages=True,
-    head_bytes=6.0, head_gradient_bytes=5.0,
+    framework="megatron", native_attention=True, fused=True, tensor_overlap=True, pipeline_balanced=True,
+    scattered_messages=True, head_bytes=6.0, head_gradient_bytes=5.0,
     parameter_bytes=2.0, gradient_bytes=4.0, main_bytes=12.0, gather_bytes=2.0, reduce_bytes=4.0, touched_bytes=4.0,
     stream_bytes=12.0,
 )  # fmt: skip
 # Megatron as of 2021, in fp16: scores in memory, nothing overlapped.
 MEGATRON_2021 = SoftwareStack(
-    flash_attention=False, tensor_overlap=False, data_overlap=False, scattered_messages=True, head_bytes=10.0,
+    framework="megatron", flash_attention=False, tensor_overlap=False, data_overlap=False, scattered_messages=True,
+    head_bytes=10.0,
     parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0, stream_bytes=24.0,
 )  # fmt: skip
 # Transformers' modules in an eager trainer, mixed precision as its published scripts have it: weights in 16 bits, a
 # master copy and moments in 32. Norms and rotary positions are single operations in fp32.
 HF = SoftwareStack(
-    parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0, stream_bytes=48.0,
-    head_bytes=16.0, step_bytes=8.0, is_hf=True, gathers_late=True,
+    framework="hf", parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0,
+    stream_bytes=48.0, head_bytes=14.0, step_bytes=4.0, gathers_late=True, reserve=0.06,
 )  # fmt: skip
-# The same modules in DeepSpeed's engine, whose ranks reduce into flat buffers.
-DEEPSPEED = replace(HF, has_hooks=True)
+# The same modules in DeepSpeed's engine, with its buffers as its configuration has them by default: to reduce and to
+# gather 5e8 values each.
+DEEPSPEED = replace(HF, framework="deepspeed", engine_bytes=2e9)
 # Programs compiled as a whole: operations fused, collectives scheduled beside products; parameters in 32 bits.
 XLA = SoftwareStack(
-    native_attention=True, fused=True, tensor_overlap=True, head_bytes=COMPILED_HEAD_BYTES, touched_bytes=4.0,
-    stream_bytes=12.0, launches=0.0,
+    framework="xla", native_attention=True, fused=True, tensor_overlap=True, head_bytes=COMPILED_HEAD_BYTES,
+    touched_bytes=4.0, stream_bytes=12.0, launches=0.0,
 )  # fmt: skip
 # A trainer in C++ and CUDA: Megatron's fusions without its launches; moments in 16 bits.
 NATIVE = replace(
-    MEGATRON, gradient_bytes=2.0, main_bytes=8.0, reduce_bytes=2.0, launches=0.3, stream_bytes=10.0,
+    MEGATRON, framework="native", gradient_bytes=2.0, main_bytes=8.0, reduce_bytes=2.0, launches=0.3, stream_bytes=10.0,
     logit_bytes=6.0,
 )  # fmt: skip
 

@@ -37,10 +37,19 @@ class MemoryBytes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Standard deviations of the logarithm of measured over predicted, below and above: of step time and of memory."""
+
+    low: float
+    high: float
+    memory_low: float
+    memory_high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
     """A predicted step. flops: matrix FLOPs of the busiest rank, recomputation included. communicated_bytes: what that
-    rank sends, by kind of collective. residual, memory_residual: standard deviation of the logarithm of step time and
-    memory, from `DeviceFacts`; bounds are two of them to either side.
+    rank sends, by kind of collective. Bounds are two standard deviations of `spread` to either side.
     """
 
     seconds: StepSeconds
@@ -48,9 +57,8 @@ class Prediction:
     tokens_per_step: int
     ranks: int
     flops: float
+    spread: Spread
     communicated_bytes: dict[str, float] = field(default_factory=dict)
-    residual: float = 0.2
-    memory_residual: float = 0.1
 
     @property
     def step_time_s(self) -> float:
@@ -58,7 +66,7 @@ class Prediction:
 
     @property
     def step_time_bounds_s(self) -> tuple[float, float]:
-        return self.step_time_s * _factor(-self.residual), self.step_time_s * _factor(self.residual)
+        return self.step_time_s * _factor(-self.spread.low), self.step_time_s * _factor(self.spread.high)
 
     @property
     def tokens_per_s(self) -> float:
@@ -77,7 +85,8 @@ class Prediction:
 
     @property
     def memory_bounds_bytes(self) -> tuple[float, float]:
-        return self.bytes.total * _factor(-self.memory_residual), self.bytes.total * _factor(self.memory_residual)
+        low, high = self.spread.memory_low, self.spread.memory_high
+        return self.bytes.total * _factor(-low), self.bytes.total * _factor(high)
 
 
 def _factor(residual: float) -> float:

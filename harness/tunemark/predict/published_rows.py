@@ -19,13 +19,13 @@ from tunemark.predict.assumption_list import AssumptionKind, AssumptionList
 from tunemark.predict.chip_facts import device_facts
 from tunemark.predict.clusters import find_cluster
 from tunemark.predict.cost_model import LOW_PRECISIONS, find_layout_error, predict, predict_memory
-from tunemark.predict.layout import MEGATRON_2021, RankLayout, Workload
+from tunemark.predict.layout import DEEPSPEED, HF, MEGATRON_2021, Framework, RankLayout, Workload
 from tunemark.predict.prediction import Prediction
 from tunemark.predict.row_cells import RowError, read_count, read_positive, read_required_text, read_text
 from tunemark.predict.row_layout import choose_virtual_stages, read_batch, read_layout
-from tunemark.predict.row_memory import read_optimizer, read_recomputation, read_states
-from tunemark.predict.row_model import read_architecture, read_trained_weights
-from tunemark.predict.software_stacks import Framework, StackFacts, choose_stack, read_year
+from tunemark.predict.row_memory import fit_states, read_optimizer, read_recomputation, read_states
+from tunemark.predict.row_model import limit_attention_to_documents, read_architecture, read_trained_weights
+from tunemark.predict.software_stacks import StackFacts, choose_stack, read_year
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class ConvertedRow:
     assumed: frozenset[AssumptionKind] = frozenset()
 
     def predict(self) -> Prediction:
-        return predict(self.work, self.layout, self.device)
+        return predict(self.work, self.layout, self.device, assumed=self.assumed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +102,7 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
     sequence = read_count(row, "seq_len")
     if sequence is None:
         raise RowError("seq_len is not stated")
-    architecture = read_architecture(row, models, sequence, notes)
+    architecture = limit_attention_to_documents(row, read_architecture(row, models, sequence, notes), notes)
     layout = read_layout(row, architecture, device.node, notes)
     whole, micro = read_batch(row, layout, notes)
     layout = replace(layout, micro_batch=micro)
@@ -115,6 +115,11 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
     elif framework == "megatron" and layout.pipeline > 1 and read_count(row, "vp") is None:
         layout = choose_virtual_stages(layout, whole, architecture.num_hidden_layers, notes)
     trained, fraction = read_trained_weights(row, architecture, framework, notes)
+    if stack is HF and fraction == 1.0:
+        stack = DEEPSPEED
+        notes.add(
+            "framework", "DeepSpeed's engine under transformers' trainer, as its scripts have it to train all weights"
+        )
     work = Workload(
         architecture=architecture,
         sequence=sequence,
@@ -131,6 +136,7 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
     if layout.ranks > device.node and not device.is_network_known:
         notes.add("network", "the network of the vendor's reference system between nodes, because none is stated")
     layout = read_recomputation(row, work, layout, device, notes)
+    work = fit_states(work, layout, device, notes)
     held, there = predict_memory(work, layout, device).total, device.memory_bytes
     if there is not None and held > math.exp(2.0 * device.memory_residual) * there:
         notes.sentences.append(

@@ -26,7 +26,7 @@ def read_optimizer(row: Mapping[str, str]) -> str:
 
 def read_states(row: Mapping[str, str], stack: SoftwareStack, *, is_frozen: bool) -> SoftwareStack:
     """The stack with the row's optimizer states, frozen weights, offloading and loss. is_frozen: most are frozen."""
-    words = (read_text(row, "notes") or "").lower()
+    words = f"{read_text(row, 'notes') or ''} {read_text(row, 'source') or ''}".lower()
     task = (read_text(row, "task") or "").lower()
     bits = read_count(row, "optimizer_bits")
     if bits is None:
@@ -55,7 +55,9 @@ def read_states(row: Mapping[str, str], stack: SoftwareStack, *, is_frozen: bool
         )
     stack = _read_offloading(row, words, stack)
     loss = (read_text(row, "loss") or "").lower()
-    if re.search(r"chunk|linear|liger|cut", loss) or (not loss and re.search(r"liger|chunked (?:cross|loss)", words)):
+    if re.search(r"chunk|linear|liger|cut", loss) or (
+        not loss and re.search(r"liger|torchtune|chunked (?:cross|loss)", words)
+    ):
         stack = replace(stack, head_bytes=_CHUNKED_HEAD_BYTES)
     elif loss.startswith("fus"):
         stack = replace(stack, head_bytes=min(stack.head_bytes, 12.0))
@@ -78,6 +80,27 @@ def _read_offloading(row: Mapping[str, str], words: str, stack: SoftwareStack) -
     moved += master if "offload-master" in words else 0.0
     moved = min(moved, stack.main_bytes)
     return replace(stack, main_bytes=stack.main_bytes - moved, host_bytes=moved)
+
+
+def fit_states(work: Workload, layout: RankLayout, device: DeviceFacts, notes: AssumptionList) -> Workload:
+    """The workload with the smallest change of its training states with which the run, which did fit, fits by this
+    prediction: states in 16 bits; states in 8 bits and gradients freed in the backward pass."""
+    if device.memory_bytes is None:
+        return work
+    room = math.exp(2.0 * device.memory_residual) * device.memory_bytes
+    if predict_memory(work, layout, device).total <= room or not work.stack.flash_attention:
+        return work
+    half = replace(work.stack, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, step_bytes=0.0)
+    least = replace(half, gradient_bytes=0.0, main_bytes=2.0)
+    for stack, words in (
+        (half, "weights and states in 16 bits"),
+        (least, "weights in 16 bits, states in 8, and gradients freed in the backward pass"),
+    ):
+        tried = replace(work, stack=stack)
+        if stack.main_bytes < work.stack.main_bytes and predict_memory(tried, layout, device).total <= room:
+            notes.add("states", f"{words}, because the run fits and by this prediction would not otherwise")
+            return tried
+    return work
 
 
 def _read_share(row: Mapping[str, str]) -> float | None:

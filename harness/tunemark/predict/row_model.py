@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tunemark.physics.flops import ALL_WEIGHTS, TrainedWeights, lora_trained_weights
 from tunemark.physics.parameters import (
@@ -15,8 +16,8 @@ from tunemark.physics.parameters import (
 )
 from tunemark.plugin.descriptors import Architecture
 from tunemark.predict.assumption_list import AssumptionList
+from tunemark.predict.layout import Framework
 from tunemark.predict.row_cells import RowError, read_count, read_flag, read_number, read_text
-from tunemark.predict.software_stacks import Framework
 
 # Dimensions that an installed model of the row's name supplies where the row has none.
 _DIMENSIONS = ("n_layers", "hidden", "n_heads", "intermediate", "n_kv_heads", "vocab")
@@ -76,6 +77,16 @@ def read_architecture(
     )
     _check_size(row, architecture, notes)
     return architecture
+
+
+def limit_attention_to_documents(row: Mapping[str, str], a: Architecture, notes: AssumptionList) -> Architecture:
+    """The architecture with a window for attention where a pack holds several documents that do not see each other."""
+    words = (read_text(row, "notes") or "").lower()
+    if not re.search(r"within (?:the )?documents?|document mask|block[- ]diagonal", words):
+        return a
+    window = max(1, a.max_position_embeddings // 2)
+    notes.add("dimensions", f"documents of {window} tokens in a pack, because their lengths are not stated")
+    return replace(a, sliding_window=min(window, a.sliding_window or window))
 
 
 def _check_size(row: Mapping[str, str], a: Architecture, notes: AssumptionList) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.layout import (
@@ -17,12 +17,11 @@ from tunemark.predict.layout import (
     NATIVE,
     TORCH,
     XLA,
+    Framework,
     SoftwareStack,
 )
 
-# hf: transformers' modules in an eager trainer; deepspeed: the same in DeepSpeed's engine; native: a trainer without a
-# framework, in C++ and CUDA. "torch-compiled" is torch with compiled modules.
-Framework = Literal["megatron", "torch", "hf", "deepspeed", "xla", "native"]
+# "torch-compiled" is torch with compiled modules.
 FRAMEWORKS: tuple[str, ...] = (*get_args(Framework), "torch-compiled")
 
 # Words of a description that name the software, in the order in which they decide.

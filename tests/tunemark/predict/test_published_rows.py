@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -395,6 +396,23 @@ def test_frozen_weights_of_few_bits_take_less_memory_and_more_time() -> None:
     assert whole.work.trained_fraction == pytest.approx(
         32 * 64 * (4 * 4096 + 2 * (4096 + 1024) + 3 * 18432) / 8.03e9, 0.01
     )
+
+
+def test_what_is_not_said_widens_the_bounds() -> None:
+    far = {"n_devices": "64", "global_batch_seqs": "64"}
+    known = _expressed(**far, cluster="p5")
+
+    def width(one: ConvertedRow, side: int) -> float:
+        predicted = one.predict()
+        return abs(math.log(predicted.step_time_bounds_s[side] / predicted.step_time_s))
+
+    for changed in ({"framework": "", "compile": "", "cluster": ""}, {"framework": "hf"}, {"device": "MI250"},
+                    {"params_b": "46.7", "n_experts": "8", "experts_per_token": "2"}):  # fmt: skip
+        other = _expressed(**{**far, "cluster": "p5", **changed})
+        assert width(other, 1) > 1.1 * width(known, 1), changed
+    # Unknown software is slower than predicted, not faster.
+    guessed = _expressed(**{**far, "framework": "", "compile": ""})
+    assert width(guessed, 1) > width(guessed, 0)
 
 
 def test_every_chip_that_is_only_assumed_can_be_predicted_and_says_so() -> None:
