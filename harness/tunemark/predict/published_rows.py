@@ -118,7 +118,7 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
     if stack is HF and fraction == 1.0:
         stack = DEEPSPEED
         notes.add(
-            "framework", "DeepSpeed's engine under transformers' trainer, as its scripts have it to train all weights"
+            "states", "DeepSpeed's engine under transformers' trainer, as its scripts have it to train all weights"
         )
     work = Workload(
         architecture=architecture,
