@@ -139,6 +139,10 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     "experiment/planning.py": {"cuda", "cpu"},
     # Columns and degrees of published tables, whose names are not ours.
     "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp", "megatron"},
+    # Frameworks of others, some of which have an importer or a device of the same name.
+    "predict/cost_model.py": {"deepspeed"},
+    "predict/layout.py": {"megatron", "deepspeed", "xla"},
+    "predict/prediction_bounds.py": {"megatron", "deepspeed", "xla"},
     "predict/row_model.py": {"megatron"},
     "predict/software_stacks.py": {"megatron", "huggingface", "deepspeed", "maxtext", "xla"},
     "predict/row_cells.py": {"fsdp", "tp", "pp"},
