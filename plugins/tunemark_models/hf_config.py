@@ -1,8 +1,8 @@
 """`hf:FOLDER` or `hf:OWNER/NAME`: the model that a `config.json` describes, where transformers can build it.
 
-The configuration of a known family is read without transformers, so that a plan needs no torch; for any other family a
-separate process lets transformers build the module without weights. A model whose parameters and FLOPs cannot be
-accounted for is refused, because its tokens per second could not be related to its work.
+The configuration of a known family is read without transformers, so that a plan needs no torch; any other family is
+stepped without weights in a process of the interpreter that trains (`traced_architecture`). A model whose parameters
+and FLOPs cannot be accounted for is refused, because its tokens per second could not be related to its work.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import Any
 
 from tunemark.errors import BadExperiment, UnknownName
 from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerSpec
-from tunemark_models import architecture_inference
+from tunemark_models import traced_architecture
 from tunemark_models.families import BLOCKS, RUNTIME
 
 ConfigDict = Mapping[str, Any]
 
 
-def read_hf_model(reference: str) -> Model:
-    """The model of a folder or of a repository on the hub; raises `TunemarkError` with the reason if there is none."""
+def read_hf_model(reference: str, python: str | None = None) -> Model:
+    """The model of a folder or of a repository on the hub; raises `TunemarkError` with the reason if there is none.
+
+    python: the interpreter that trains, None for this one."""
     folder = Path(reference).expanduser()
     is_local = folder.is_dir() or reference.startswith((".", "/", "~"))
     path = folder / "config.json" if is_local else _download_config(reference)
@@ -42,9 +44,9 @@ def read_hf_model(reference: str) -> Model:
     read = _READERS.get(kind)
     try:
         architecture = _check_positive(
-            read(stated) if read else architecture_inference.infer_architecture(str(path.parent), kind)
+            read(stated) if read else traced_architecture.trace_architecture(path.parent, stated, python)
         )
-    except architecture_inference.UnsupportedArchitectureError as error:
+    except traced_architecture.UntraceableModelError as error:
         hint = "; its own Python code could build it, but cannot be counted" if "auto_map" in stated else ""
         raise BadExperiment(
             what=f"hf:{reference} is a {kind!r}, whose parameters and FLOPs cannot be accounted for",
@@ -79,6 +81,7 @@ def read_hf_model(reference: str) -> Model:
         configuration={} if is_remote else _other_fields(stated, architecture) if read else _full_configuration(stated),
         is_remote=is_remote,
         transformers_type=None if is_remote else kind,
+        notes=traced_architecture.describe_trace(architecture),
     )
 
 
@@ -134,7 +137,7 @@ def _make_architecture(stated: ConfigDict, **more: Any) -> Architecture:
 
 # transformers' defaults for families that differ from most.
 _DEFAULT_THETA = {"mixtral": 1e6}
-_DEFAULT_EPSILON = {"olmo2": 1e-5, "starcoder2": 1e-5}
+_DEFAULT_EPSILON = {"olmo2": 1e-5}
 _OPTIONAL_KV_HEADS = ("llama", "phi3", "olmo2", "granite", "baichuan")
 
 
@@ -217,19 +220,6 @@ def _olmo2(stated: ConfigDict) -> Architecture:
     return _make_architecture(stated, qk_norm="projection", attention_bias=bool(stated.get("attention_bias", False)))
 
 
-def _starcoder2(stated: ConfigDict) -> Architecture:
-    bias = bool(stated.get("use_bias", True))
-    return _make_architecture(
-        stated,
-        sliding_window=stated.get("sliding_window"),
-        attention_bias=bias,
-        mlp_bias=bias,
-        gated_mlp=False,
-        norm_bias=True,
-        tie_word_embeddings=bool(stated.get("tie_word_embeddings", True)),
-    )
-
-
 def _gpt2(stated: ConfigDict) -> Architecture:
     hidden, heads = int(stated["n_embd"]), int(stated["n_head"])
     return Architecture(
@@ -271,7 +261,6 @@ _READERS: Mapping[str, Callable[[ConfigDict], Architecture]] = {
     "phi3": _phi3,
     "olmo2": _olmo2,
     "granite": _llama,
-    "starcoder2": _starcoder2,
     "gpt2": _gpt2,
     "baichuan": _baichuan,
 }

@@ -21,4 +21,8 @@ def tunemark_models() -> Sequence[Model]:
 @hookimpl
 def tunemark_model_sources() -> Sequence[ModelSource]:
     description = "a folder with a config.json, or a repository on the hub"
-    return [ModelSource(name="hf", loader="tunemark_models.hf_config:read_hf_model", description=description)]
+    return [
+        ModelSource(
+            name="hf", loader="tunemark_models.hf_config:read_hf_model", description=description, takes_python=True
+        )
+    ]

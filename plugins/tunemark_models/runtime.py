@@ -87,7 +87,7 @@ class CausalLm:
         kind: Any = AutoModelForCausalLM
         module, loaded = kind.from_pretrained(
             folder,
-            config=_prepare_for_training(config),
+            config=prepare_for_training(config),
             attn_implementation=_required_attention(config),
             output_loading_info=True,
             **where,
@@ -103,7 +103,7 @@ class CausalLm:
         """Random weights of a model whose class is in its repository. The parent has already refused untrusted code."""
         if not assignment.trust_remote_code:
             raise ValueError("{} is Python code, and running it is not allowed".format(repository))
-        config = _prepare_for_training(AutoConfig.from_pretrained(repository, trust_remote_code=True))
+        config = prepare_for_training(AutoConfig.from_pretrained(repository, trust_remote_code=True))
         _check_dimensions(config, assignment.architecture, repository)
         with _default_dtype(dtype):
             model: Any = AutoModelForCausalLM
@@ -191,7 +191,7 @@ def make_config(architecture: Dict[str, Any]) -> Any:
     a, kind = architecture, architecture["model_type"]
     if _is_full_config(a):
         fields = {k: v for k, v in a["configuration"].items() if k != "model_type"}
-        config = _prepare_for_training(AutoConfig.for_model(kind, **fields))
+        config = prepare_for_training(AutoConfig.for_model(kind, **fields))
         config._attn_implementation = _required_attention(config)
         return config
     if kind == "gpt2":
@@ -205,7 +205,7 @@ def make_config(architecture: Dict[str, Any]) -> Any:
     fields.update(a.get("configuration", {}))
     if isinstance(fields.get("layer_types"), tuple):
         fields["layer_types"] = list(fields["layer_types"])
-    config = _prepare_for_training(AutoConfig.for_model(kind, **fields))
+    config = prepare_for_training(AutoConfig.for_model(kind, **fields))
     config._attn_implementation = _required_attention(config)
     return config
 
@@ -215,7 +215,7 @@ def _is_full_config(architecture: Dict[str, Any]) -> bool:
     return "model_type" in architecture.get("configuration", {})
 
 
-def _prepare_for_training(config: Any) -> Any:
+def prepare_for_training(config: Any) -> Any:
     for name in vars(config):
         if ("dropout" in name or name.endswith("_pdrop")) and isinstance(getattr(config, name), float):
             setattr(config, name, 0.0)

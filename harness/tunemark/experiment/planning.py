@@ -164,14 +164,15 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
 
 def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedParts:
     """Look up the names of a point, in the order of the command line's most likely mistakes."""
-    model = _named(point, "model", catalog.model, point["model"])
+    python = _python(point)
+    model = _named(point, "model", lambda name: catalog.model(name, python), point["model"])
+    notes += model.notes
     dataset_name, dataset_options = _options(point, "dataset")
     dataset = _named(point, "dataset", catalog.dataset, dataset_name)
     _check_options(point, "dataset", dataset, dataset_options)
     _check_tokenizer(point, model, dataset)
     method = _method(point, model)
     terms = _factors(point)
-    python = _python(point)
     launcher_name, launcher_options = _options(point, "launcher")
     launcher = _named(point, "launcher", catalog.launcher, launcher_name)
     _check_options(point, "launcher", launcher, launcher_options)

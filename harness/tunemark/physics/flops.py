@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from tunemark.physics import traced_counts
 from tunemark.physics.parameters import LORA_TARGETS, LoraAdapter, WeightMatrix, layer_matrices, lora_adapters
 from tunemark.plugin.descriptors import Architecture
 
@@ -57,11 +58,13 @@ def lora_trained_weights(rank: int, targets: Iterable[str] = LORA_TARGETS) -> Tr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlopsByRole:
-    """FLOPs per slot by role. attention: the projections; scores: queries x keys, and attention weights x values;
-    adapters: LoRA's matrices."""
+    """FLOPs per slot by role. attention: the projections of attention, or of what mixes tokens in its place; scores:
+    queries x keys, and attention weights x values; scan: products of activations that grow with the sequence only, as
+    in linear attention; adapters: LoRA's matrices; head: with other projections outside the layers."""
 
     attention: float = 0.0
     scores: float = 0.0
+    scan: float = 0.0
     mlp: float = 0.0
     router: float = 0.0
     adapters: float = 0.0
@@ -152,6 +155,8 @@ def _layer_flops(
     a: Architecture, sequence: int, attention: AttentionConvention, trained: TrainedWeights, *, is_backward: bool = True
 ) -> tuple[list[FlopsByRole], float, int]:
     """(FLOPs of each layer, FLOPs of the head, the first layer that the backward pass reaches)"""
+    if a.traced is not None:
+        return _traced_flops(a, sequence, attention, trained, is_backward=is_backward)
     layer, lora_pairs = layer_matrices(a), lora_adapters(a, trained.lora_targets) if trained.lora_rank else ()
     keys = {window: _keys(sequence, window, attention) for window in {None, a.sliding_window}}
     # Whether the layer's input needs a gradient.
@@ -174,6 +179,40 @@ def _layer_flops(
     is_head_trained = trained.head or (a.tie_word_embeddings and trained.embedding)
     times = 1 + is_backward * (int(input_grad) + int(is_head_trained))
     return layers, 2.0 * times * a.vocab_size * a.hidden_size, reached
+
+
+def _traced_flops(
+    a: Architecture, sequence: int, attention: AttentionConvention, trained: TrainedWeights, *, is_backward: bool
+) -> tuple[list[FlopsByRole], float, int]:
+    """As `_layer_flops`, from what the model was seen to do."""
+    assert a.traced is not None
+    is_embedding_trained = trained.embedding or (a.tie_word_embeddings and trained.head)
+    ends = traced_counts.ends_flops(
+        a.traced.before, sequence, is_trained=is_embedding_trained, input_grad=False, is_backward=is_backward
+    )
+    input_grad = is_embedding_trained
+    layers, reached = [], len(a.traced.order)
+    for number, layer in enumerate(a.traced.layers):
+        by_role, input_grad = traced_counts.layer_flops(
+            layer,
+            sequence,
+            is_causal=attention == "causal",
+            is_trained=trained.first_layer is not None and number >= trained.first_layer,
+            input_grad=input_grad,
+            lora_rank=trained.lora_rank,
+            lora_targets=trained.lora_targets,
+            is_backward=is_backward,
+        )
+        layers.append(FlopsByRole(**by_role))
+        reached = min(reached, number) if input_grad else reached
+    ends += traced_counts.ends_flops(
+        a.traced.after,
+        sequence,
+        is_trained=trained.head or (a.tie_word_embeddings and trained.embedding),
+        input_grad=input_grad,
+        is_backward=is_backward,
+    )
+    return layers, ends, reached
 
 
 def _one_layer_flops(

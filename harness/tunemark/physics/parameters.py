@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tunemark.physics.traced_counts import adaptable_names, count_adapters, count_by_role
 from tunemark.plugin.descriptors import Architecture
 
 # peft's default targets for Llama, Mistral, Mixtral, Gemma 2, Qwen2 and Qwen3:
@@ -84,7 +85,10 @@ def layer_matrices(a: Architecture) -> tuple[WeightMatrix, ...]:
 
 @functools.lru_cache(maxsize=256)
 def count_parameters(a: Architecture) -> ParameterCounts:
-    """Count the parameters of `a`."""
+    """Count the parameters of `a`: by its dimensions, or those that were found in the model itself."""
+    if a.traced is not None:
+        by_role, active_mlp = count_by_role(a.traced)
+        return ParameterCounts(**by_role, mlp_active=active_mlp)
     layers, layer = a.num_hidden_layers, layer_matrices(a)
     sizes = {
         role: sum(m.inputs * m.outputs * m.copies for m in layer if m.role == role)
@@ -201,12 +205,16 @@ def count_lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = L
     targets: by default the query and value projections, as in peft for Llama-like models.
     Source: Hu et al. 2021, "LoRA", sections 4.1 and 4.2 (without biases, norms and the head).
     """
+    if a.traced is not None:
+        return count_adapters(a.traced, rank, targets)
     return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in lora_adapters(a, targets))
 
 
 def adaptable_matrices(a: Architecture) -> tuple[str, ...]:
     """The matrices of a layer that can be adapted, each once, under the names of the model's module. A mixture's
     experts and router are not among them: transformers stores them as plain tensors since 5.0."""
+    if a.traced is not None:
+        return adaptable_names(a.traced)
     if a.adaptable_matrices is not None:
         return a.adaptable_matrices
     adaptable = ("attention",) if a.num_local_experts else ("attention", "mlp")

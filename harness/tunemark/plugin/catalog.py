@@ -134,13 +134,15 @@ class Catalog:
     def monitor(self, name: str) -> Monitor:
         return self._look_up("monitor", name, self.monitors())
 
-    def model(self, name: str) -> Model:
-        """The model of that name, or for "SOURCE:REFERENCE" the model that the source finds."""
+    def model(self, name: str, python: str | None = None) -> Model:
+        """The model of that name, or for "SOURCE:REFERENCE" the model that the source finds. python: the interpreter
+        that trains it, None for this one."""
         prefix, colon, reference = name.partition(":")
         source = self.model_sources().get(prefix) if colon and reference else None
         if source is None or name in self.models():
             return self._look_up("model", name, self.models())
-        found = load_object(source.loader)(reference)
+        load = load_object(source.loader)
+        found = load(reference, python) if source.takes_python else load(reference)
         if not isinstance(found, Model):
             raise PluginError(
                 what=f"the source {prefix!r} returned {type(found).__name__} for {name!r}, which is not a Model",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tunemark.plugin.log_formats import FormatDescription
+from tunemark.plugin.traced_model import TracedModel
 
 PieceRole = Literal["prompt", "response"]
 Severity = Literal["invalid", "suspect", "unknown", "note"]
@@ -38,10 +39,12 @@ class Architecture:
     hidden_size. qk_norm: norms of queries and of keys, "head": one weight of head_dim for all heads; "projection":
     over the whole projection. learned_positions: a table of max_position_embeddings x hidden_size.
 
-    The last four are not passed to the worker. fused_projections: queries, keys and values are one matrix product, gate
+    The last five are not passed to the worker. fused_projections: queries, keys and values are one matrix product, gate
     and up another. eager_attention: attention is several of torch's operators, not one. post_norm: blocks end in a
     norm, whose output is scaled before it is cast down. adaptable_matrices: the matrices of a layer that LoRA can adapt
-    by the module's names; None where these are Llama's.
+    by the module's names; None where these are Llama's. traced: what the model's own code does, for families that these
+    dimensions do not describe; parameters and FLOPs are then counted from it, and the dimensions are those of a plain
+    decoder of about the same size.
     """
 
     model_type: str
@@ -72,6 +75,7 @@ class Architecture:
     eager_attention: bool = False
     post_norm: bool = False
     adaptable_matrices: tuple[str, ...] | None = None
+    traced: TracedModel | None = None
 
     def __post_init__(self) -> None:
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
@@ -116,6 +120,7 @@ class Model:
     Python code from its repository. configuration: values of transformers' configuration that do not change any
     parameter count (activation, position scaling), passed to the runtime with the architecture. transformers_type: the
     model type that the interpreter's transformers must have as a causal language model; None if the runtime needs none.
+    notes: sentences on the model for every plan of it.
     """
 
     name: str
@@ -130,6 +135,7 @@ class Model:
     weights: str | None = None
     is_remote: bool = False
     transformers_type: str | None = None
+    notes: tuple[str, ...] = ()
 
     def worker_architecture(self) -> dict[str, Any]:
         """The architecture and configuration for the worker (`Assignment.architecture`)."""
@@ -144,11 +150,13 @@ class ModelSource:
     """Models that are named by a reference, such as a folder or repository: `NAME:REFERENCE`.
 
     loader: a callable (reference) -> `Model`, in the parent and torch-free; raises a `TunemarkError` if there is none.
+    takes_python: it is called (reference, python) with the interpreter that trains, None for the parent's own.
     """
 
     name: str
     loader: str
     description: str = ""
+    takes_python: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,10 @@ import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
-from tunemark.physics.flops import mean_visible_keys
+from tunemark.physics.flops import mean_visible_keys, train_flops_by_role
 from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.physics.parameters import lora_adapters
+from tunemark.physics.traced_counts import computed_share
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionKind
@@ -339,9 +340,17 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
         (shape.routed, shape.inner, h, shape.experts),
     ]
     each = [matmul_seconds(device, p, m, k, n, count) for m, k, n, count in products]
-    matrices = sum(each)
     flops = _product_flops(products)
     attention = _attention_cost(work, layout, device, tokens)
+    if a.traced is not None:
+        # The dimensions are those of a similar plain decoder, and the products' FLOPs are the model's own.
+        own, scores = (some * tokens / t for some in _traced_layer_flops(a, work.sequence))
+        each, flops = [seconds * own / flops for seconds in each], own
+        part = scores / attention.flops
+        attention = replace(
+            attention, forward=attention.forward * part, backward=attention.backward * part, flops=scores
+        )
+    matrices = sum(each)
     shared = t if layout.sequence_parallel else 1
     # Forward traffic of elementwise kernels: norms, residuals, rotary positions, and the activation's input and output;
     # in a gated MLP also its product with the other half, a separate kernel where nothing is fused.
@@ -448,6 +457,14 @@ class _AttentionCost:
     backward: float
     flops: float
     launches: int = 0
+
+
+def _traced_layer_flops(a: Architecture, sequence: int) -> tuple[float, float]:
+    """Forward FLOPs per slot of an average layer: of all but its scores, experts that are computed and not used
+    included; of its scores."""
+    assert a.traced is not None
+    by, passes = train_flops_by_role(a, sequence), 3.0 * a.num_hidden_layers
+    return (by.total - by.scores - by.head) / passes * computed_share(a.traced, sequence), by.scores / passes
 
 
 def _attention_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _AttentionCost:

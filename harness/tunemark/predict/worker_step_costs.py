@@ -4,7 +4,7 @@ Every storage that torch's eager operators keep in transformers' decoders is cou
 that `simulation` counts and are tested against them (`benchmarks/engines.py`). Memory is computed at the few moments at
 which it can peak. It is what tensors hold, without the allocator's rounding or the runtime's own memory.
 
-Not modelled: mixtures of experts, and attention of several operators (Gemma 2).
+Not modelled: mixtures of experts, attention of several operators (Gemma 2), and families without a formula.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def compute_step_costs(work: Workload, layout: RankLayout) -> WorkerStepCosts:
 
 def has_step_costs(work: Workload) -> bool:
     """Whether the formulas of this module cover the workload."""
-    if work.architecture.eager_attention:
+    if work.architecture.eager_attention or work.architecture.traced is not None:
         return False
     is_named = work.trained_fraction == 1.0 or work.trained.lora_rank > 0
     return bool(work.stack.own) and not work.architecture.num_local_experts and is_named
