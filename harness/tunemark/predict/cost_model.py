@@ -328,6 +328,7 @@ def _layer_shape(a: Architecture, layout: RankLayout, tokens: int) -> _LayerShap
     )
 
 
+# Long: one sum of seconds and FLOPs, product by product.
 def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: int) -> _LayerCost:
     a, e, stack, p = work.architecture, device.efficiency, work.stack, work.precision
     t, h = layout.tensor, a.hidden_size
@@ -346,10 +347,7 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
         # The dimensions are those of a similar plain decoder, and the products' FLOPs are the model's own.
         own, scores = (some * tokens / t for some in _traced_layer_flops(a, work.sequence))
         each, flops = [seconds * own / flops for seconds in each], own
-        part = scores / attention.flops
-        attention = replace(
-            attention, forward=attention.forward * part, backward=attention.backward * part, flops=scores
-        )
+        attention = _scale_attention(attention, scores)
     matrices = sum(each)
     shared = t if layout.sequence_parallel else 1
     # Forward traffic of elementwise kernels: norms, residuals, rotary positions, and the activation's input and output;
@@ -495,6 +493,12 @@ def _attention_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tok
         4.0 * scores * a.head_dim,
         0 if is_fused else _SOFTMAX_LAUNCHES,
     )
+
+
+def _scale_attention(cost: _AttentionCost, flops: float) -> _AttentionCost:
+    """The cost of attention with other FLOPs at the same rate."""
+    share = flops / cost.flops
+    return replace(cost, forward=cost.forward * share, backward=cost.backward * share, flops=flops)
 
 
 @dataclass(frozen=True, slots=True)
