@@ -28,14 +28,18 @@ COLUMNS: Mapping[str, str] = {
     "date_or_version": "date, or version of the source",
     "model": "name of the model",
     "params_b": "parameters, 10^9",
+    "active_params_b": "parameters that a token uses, of a mixture of experts, 10^9",
     "n_layers": "layers",
     "hidden": "hidden size",
     "intermediate": "inner size of the MLP",
     "mlp_gated": "1 if the MLP has three matrices, 0 if two",
     "n_heads": "attention heads",
     "n_kv_heads": "heads of keys and values",
+    "head_dim": "size of an attention head, where it is not hidden / n_heads",
+    "n_experts": "experts of a layer",
+    "experts_per_token": "experts that a token uses",
     "vocab": "entries of the vocabulary",
-    "task": "pretrain, full, sft or lora",
+    "task": "pretrain, full, sft, lora or qlora",
     "device": "name of the chip",
     "n_devices": "packages as sold",
     "precision": "precision of the matrix products, such as bf16 or fp8",
@@ -70,7 +74,8 @@ MEANING = (
 
 _RATES = ("tokens_per_s_total", "tokens_per_s_per_device", "step_time_s", "tflops_per_device_reported", "mfu_reported")
 _NUMBERS = (
-    "params_b", "n_layers", "hidden", "intermediate", "n_heads", "n_kv_heads", "vocab", "n_devices", "seq_len",
+    "params_b", "active_params_b", "n_layers", "hidden", "intermediate", "n_heads", "n_kv_heads", "head_dim",
+    "n_experts", "experts_per_token", "vocab", "n_devices", "seq_len",
     "global_batch_seqs", "micro_batch", "grad_accum", "dp", "tp", "pp", "vp", "cp", "ep", *_RATES,
     "peak_mem_gb_reported",
 )  # fmt: skip
@@ -87,7 +92,15 @@ _COUNTS = {
     "cp": "cp",
     "ep": "ep",
 }
-_METHODS = {"pretrain": "full", "pretraining": "full", "full": "full", "sft": "full", "lora": "lora"}
+_METHODS = {
+    "pretrain": "full",
+    "pretraining": "full",
+    "full": "full",
+    "sft": "full",
+    "lora": "lora",
+    "qlora": "lora",
+    "peft": "lora",
+}
 _BLANK = frozenset(("", "-", "n/a", "na", "none", "null", "unknown", "?"))
 _SPEED = re.compile(
     r"(?P<number>.*?[0-9.])\s*(?P<scale>[kKMG]?)\s*(?:(?:tokens?|tok|t)(?:/s|/sec|/second| per second)?)?"
@@ -247,8 +260,9 @@ class _ClaimsTable:
                 take(_COUNTS[column], int(value), column)
             else:
                 unread(column, "which is not a count")
-        elif column == "params_b":
-            self._positive("parameters", column, self.read(cell.removesuffix("B")), 1e9, take, unread)
+        elif column in ("params_b", "active_params_b"):
+            field = "parameters" if column == "params_b" else "active_parameters"
+            self._positive(field, column, self.read(cell.removesuffix("B")), 1e9, take, unread)
         elif column == "peak_mem_gb_reported":
             match = _UNIT.fullmatch(cell)
             if match:
@@ -296,21 +310,28 @@ class _ClaimsTable:
     def _architecture(self, stated: Mapping[str, str], notes: list[str]) -> Architecture | None:
         """The decoder with the row's dimensions; None if one is missing."""
         names = ("n_layers", "hidden", "intermediate", "n_heads", "n_kv_heads", "vocab")
-        sizes = {name: self.read(stated.get(name, "")) for name in names}
-        for name in names:
+        further = ("head_dim", "n_experts", "experts_per_token")
+        sizes = {name: self.read(stated.get(name, "")) for name in (*names, *further)}
+        for name in (*names, *further):
             if name in stated and (sizes[name] is None or not float(sizes[name] or 0.5).is_integer()):
                 notes.append(f"{name} is {stated[name][:80]!r}, which is not a count")
                 sizes[name] = None
         gated = {"1": True, "1.0": True, "true": True, "y": True, "0": False, "0.0": False, "false": False, "n": False}
         is_gated = gated.get(stated.get("mlp_gated", "").strip().lower())
-        if is_gated is None or any(value is None or not 0 < value < 1e9 for value in sizes.values()):
+        values = [sizes[name] for name in (*names, *(name for name in further if name in stated))]
+        if is_gated is None or any(value is None or not 0 < value < 1e9 for value in values):
             return None
         whole = {name: int(value or 0) for name, value in sizes.items()}
+        if ("n_experts" in stated) != ("experts_per_token" in stated):
+            notes.append("of n_experts and experts_per_token one is missing: what a token needs is unknown")
+            return None
         sequence = self.read(stated.get("seq_len", ""))
         try:
             return make_architecture(
                 layers=whole["n_layers"], hidden=whole["hidden"], intermediate=whole["intermediate"],
                 is_gated=is_gated, heads=whole["n_heads"], kv_heads=whole["n_kv_heads"], vocab=whole["vocab"],
+                head_dim=whole["head_dim"] or None, experts=whole["n_experts"] or None,
+                experts_per_token=whole["experts_per_token"] or None,
                 sequence=int(sequence) if sequence and 0 < sequence < 1e9 else 1,
             )  # fmt: skip
         except ValueError as error:

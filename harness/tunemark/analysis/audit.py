@@ -19,7 +19,7 @@ from tunemark.results.verdict import decide_verdict, sort_by_severity
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditedClaim:
-    """The audit of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; or of the highest
+    """The audit of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; or of the 16-bit
     peak and the least FLOPs if the claim does not state them (`mfu_convention` says which)."""
 
     facts: ClaimFacts
@@ -55,9 +55,12 @@ class AuditedClaim:
         )
 
 
-def audit_claims(claims: Sequence[Claim], models: Mapping[str, Model]) -> list[AuditedClaim]:
-    """Audit each claim by itself, then the claims of one source against each other."""
-    audited = [_audit_one(look_up_facts(claim, models)) for claim in claims]
+def audit_claims(
+    claims: Sequence[Claim], models: Mapping[str, Model], peak_flops: float | None = None
+) -> list[AuditedClaim]:
+    """Audit each claim by itself, then the claims of one source against each other. peak_flops: of one device, where
+    the user gives it instead of the table of chips."""
+    audited = [_audit_one(look_up_facts(claim, models, peak_flops)) for claim in claims]
     for index, finding in _compare_claims(audited):
         one = audited[index]
         found = sort_by_severity([*one.findings, finding])
@@ -76,11 +79,11 @@ def _audit_one(facts: ClaimFacts) -> AuditedClaim:
 
 
 def _mfu(facts: ClaimFacts, rate: claim_rates.ClaimRate | None) -> tuple[float | None, str | None, float | None]:
-    count, top = facts.claim.count, facts.peak or facts.highest_peak
+    count, top = facts.claim.count, facts.usual_peak
     if rate is None or not count or top is None or facts.min_flops is None:
         return None, None, None
     per_device = rate.tokens_per_s / count / top.flops
-    words = f"dense {top.precision} peak" + ("" if facts.peak else ", the highest of the chip")
+    words = f"dense {top.precision} peak" + ("" if facts.peak else ", the precision is not stated")
     if facts.flops:
         return per_device * facts.flops["causal"], f"causal attention, {words}", per_device * facts.flops["full"]
     return per_device * facts.min_flops, f"without attention, {words}", None

@@ -27,6 +27,9 @@ def explain_factor(facts: ClaimFacts, ratio: float) -> str:
         "the pipeline degree": layout.pp, "the context-parallel degree": layout.cp,
         "the micro-batch": layout.micro_batch, "the sequence length": claim.sequence,
         "the global batch": layout.global_batch, "a thousand (s and ms)": 1000,
+        "devices x gradient accumulation": (claim.count or 0) * (layout.gradient_accumulation or 0),
+        "the experts": facts.architecture.num_local_experts if facts.architecture else None,
+        "the experts of a token": facts.architecture.num_experts_per_tok if facts.architecture else None,
         "the dies of a package": dies_per_package(facts),
         "the planned over the finished steps": (
             claim.steps_total / claim.steps_done if claim.steps_total and claim.steps_done else None
@@ -47,3 +50,18 @@ def dies_per_package(facts: ClaimFacts) -> int:
     """The dies of one package of the claim's device; 1 if unknown."""
     top = facts.peak or facts.highest_peak
     return top.dies if top else 1
+
+
+def too_low(facts: ClaimFacts, ratio: float, explained: str) -> Severity | None:
+    """How grave it is that a rate is lower than another by `ratio`, below 1; explained: what the factor is.
+
+    Slots can differ by rounding alone. What else is counted may be less than all slots: padding is rarely more than
+    half, and trained tokens may be any share.
+    """
+    if facts.claim.counts == "slots":
+        return "invalid" if 1 - ratio > CONTRADICTION else "suspect"
+    if facts.claim.counts is None:
+        if ratio > 0.53:
+            return None
+        return "invalid" if explained else "suspect" if ratio < 0.4 else None
+    return "suspect" if facts.claim.counts == "content" and explained and ratio < 0.3 else None

@@ -9,44 +9,60 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tunemark.plugin.claims import Claim, LoggedStep, LoggedSteps
+from tunemark.analysis.claim_figures import claimed_samples, finite_values, settle_scope, stated_step_tokens
+from tunemark.plugin.claims import Claim
 
 
 class ClaimRate(NamedTuple):
     """A rate with its derivation. way: its name. arithmetic: its calculation. rounding: the relative error that the
-    rounding of the printed figures can cause."""
+    rounding of the printed figures can cause. is_bound: whether it may be higher than the rate, since it takes each
+    sequence for as long as the longest."""
 
     way: str
     tokens_per_s: float
     arithmetic: str
     rounding: float
+    is_bound: bool = False
+
+
+# Rates that a log's own times make, best first, where it prints none.
+_DERIVED_WAYS = ("durations", "arrival", "time-stamps", "step-time", "counters", "samples", "stated-time")
 
 
 def claimed_rate(claim: Claim) -> ClaimRate | None:
-    """The rate that the source itself claims: as stated; for a log, the median of the printed rates after the first."""
+    """The rate that the source itself claims: as stated; for a log, the median of the printed rates after the first;
+    where it prints none, the rate that its sequences per second or its times make."""
+    if (rate := stated_rate(claim)) is not None or claim.tokens_per_s_per_device is not None:
+        return rate
+    if (claim.scope == "device") and finite_values(claim.steps, "tokens_per_s"):
+        # Printed per device, and the count is unknown.
+        return None
+    ways = {rate.way: rate for rate in _derive(claim)}
+    if claimed_samples(claim) is not None and "samples" in ways:
+        return ways["samples"]
+    return next((ways[way] for way in _DERIVED_WAYS if way in ways), None)
+
+
+def stated_rate(claim: Claim) -> ClaimRate | None:
+    """The rate in tokens that the source states or prints; None where it prints none, or the count is unknown."""
     if claim.tokens_per_s is not None:
         return ClaimRate("stated", claim.tokens_per_s, "as stated", relative_rounding_error(claim.tokens_per_s))
-    if claim.tokens_per_s_per_device is not None and claim.count:
+    if claim.tokens_per_s_per_device is not None:
+        if not claim.count:
+            return None
         return _rate_per_device(claim.tokens_per_s_per_device, claim.count, "stated per device")
-    printed = [s.tokens_per_s for s in _without_first(claim.steps) if s.tokens_per_s is not None]
-    printed = [rate for rate in printed if math.isfinite(rate)]
+    printed = finite_values(claim.steps, "tokens_per_s")
     if not printed:
-        return _implied_claim(claim)
+        return None
     middle = statistics.median(printed)
-    if claim.scope == "device":
+    settled = settle_scope(claim)
+    if settled.scope == "device":
         return _rate_per_device(middle, claim.count, "printed per device") if claim.count else None
     many = f"median of {len(printed)} printed rates, {min(printed):,.6g} to {max(printed):,.6g}"
     return ClaimRate("printed", middle, many, relative_rounding_error(middle))
-
-
-def _implied_claim(claim: Claim) -> ClaimRate | None:
-    """The claimed rate of tools that print only sequences per second, or times: the rate that follows from these."""
-    ways = {rate.way: rate for rate in _derive(claim)}
-    return next((ways[way] for way in ("samples", "durations", "step-time") if way in ways), None)
 
 
 def rederive_rates(claim: Claim) -> list[ClaimRate]:
@@ -61,12 +77,15 @@ def _derive(claim: Claim) -> list[ClaimRate]:
     if claim.tokens_per_s is not None and claim.tokens_per_s_per_device is not None and count:
         # Both are stated.
         found.append(_rate_per_device(claim.tokens_per_s_per_device, count, "per-device"))
+    elif device := _figure_per_device(claim):
+        found.append(device)
     if batch and sequence and claim.step_time_s:
         found.append(_rate_over("step-time", batch * sequence, f"{batch} x {sequence}", claim.step_time_s, "a step"))
-    if claim.samples_per_s is not None and sequence:
-        arithmetic = f"{claim.samples_per_s:,.6g} sequences/s x {sequence} slots"
-        rounding = relative_rounding_error(claim.samples_per_s)
-        found.append(ClaimRate("samples", claim.samples_per_s * sequence, arithmetic, rounding))
+    if (samples := claimed_samples(claim)) is not None and sequence:
+        arithmetic = f"{samples[1]} x {sequence} slots"
+        rounding = relative_rounding_error(samples[0])
+        is_bound = claim.counts != "slots"
+        found.append(ClaimRate("samples", samples[0] * sequence, arithmetic, rounding, is_bound))
     step = tokens_per_step(claim)
     if claim.train_s:
         if claim.tokens_total:
@@ -75,9 +94,20 @@ def _derive(claim: Claim) -> list[ClaimRate]:
         elif step and (steps := claim.steps_done or claim.steps_total):
             text = f"{steps:g} steps x {step.tokens:,.6g}"
             found.append(_rate_over("stated-time", steps * step.tokens, text, claim.train_s, "stated"))
+    found.append(_by_counters(claim))
     if step:
         found += [_by_durations(claim, step), _by_clock(claim, step, "time-stamps"), _by_clock(claim, step, "arrival")]
     return [rate for rate in found if rate is not None and rate.tokens_per_s > 0]
+
+
+def _figure_per_device(claim: Claim) -> ClaimRate | None:
+    """The job's rate by a rate per device that is printed beside it under another name."""
+    if settle_scope(claim).scope != "job" or not claim.count:
+        return None
+    for figure in claim.figures:
+        if figure.quantity == "tokens_per_s" and figure.scope == "device" and figure.is_training:
+            return _rate_per_device(figure.value, claim.count, f"({figure.name})")
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,15 +120,9 @@ class StepTokens:
 
 
 def tokens_per_step(claim: Claim) -> StepTokens | None:
-    """By batch and sequence, else by the cumulative tokens of two lines, else by printed rate x printed duration."""
-    batch, sequence = claim.layout.global_batch, claim.sequence
-    if batch and sequence:
-        return StepTokens(tokens=batch * sequence, arithmetic=f"{batch} x {sequence}", is_stated=True)
-    counted = [s for s in claim.steps if s.tokens is not None and s.number is not None]
-    if len(counted) > 1 and _increase(counted, "number") > 0:
-        tokens = _increase(counted, "tokens") / _increase(counted, "number")
-        text = f"{_increase(counted, 'tokens'):,.6g} tokens in {_increase(counted, 'number'):g} steps"
-        return StepTokens(tokens=tokens, arithmetic=text, is_stated=True) if tokens > 0 else None
+    """By batch and sequence, else as printed or by counters, else by printed rate x printed duration."""
+    if (stated := stated_step_tokens(claim)) is not None:
+        return StepTokens(tokens=stated[0], arithmetic=stated[1], is_stated=True)
     implied = implied_step_tokens(claim)
     if not implied:
         return None
@@ -107,29 +131,29 @@ def tokens_per_step(claim: Claim) -> StepTokens | None:
 
 def implied_step_tokens(claim: Claim) -> list[float]:
     """Tokens per step, whole job: printed rate times printed duration of each line that has both."""
-    ranks = claim.count if claim.scope == "device" else 1
+    ranks = claim.count if settle_scope(claim).scope == "device" else 1
     if not ranks:
         return []
+    columns = (claim.steps.column(name) for name in ("tokens_per_s", "duration_s", "duration_steps"))
     return [
-        s.tokens_per_s * ranks * s.duration_s / (s.duration_steps or 1)
-        for s in claim.steps
-        if s.tokens_per_s and s.duration_s and math.isfinite(s.tokens_per_s) and math.isfinite(s.duration_s)
+        rate * ranks * seconds / (steps or 1)
+        for rate, seconds, steps in zip(*columns, strict=True)
+        if rate and seconds and math.isfinite(rate) and math.isfinite(seconds)
     ]
 
 
 def seconds_per_step_by_clock(claim: Claim, clock: str) -> list[float]:
     """Seconds per step between consecutive lines by a clock ('time-stamps' or 'arrival'), first line included."""
     found = []
-    for a, b in itertools.pairwise(_lines_with_clock(claim, clock)):
-        steps, seconds = _increase((a, b), "number"), _increase((a, b), _CLOCK_FIELD[clock])
-        if steps > 0 and seconds >= 0:
-            found.append(seconds / steps)
+    for (first, began), (last, ended) in itertools.pairwise(_points(claim, _CLOCK_FIELD[clock])):
+        if last > first and ended >= began:
+            found.append((ended - began) / (last - first))
     return found
 
 
 def duration_per_step(claim: Claim) -> float | None:
     """The median of the printed durations after the first line, for one step."""
-    found = [s.duration_s / (s.duration_steps or 1) for s in _without_first(claim.steps) if s.duration_s]
+    found = [seconds / steps for seconds, steps in _durations(claim)]
     return statistics.median(found) if found else None
 
 
@@ -151,11 +175,6 @@ def relative_rounding_error(*values: float) -> float:
 _CLOCK_FIELD = {"time-stamps": "stamp_s", "arrival": "arrived_s"}
 
 
-def _without_first(steps: LoggedSteps) -> list[LoggedStep]:
-    rows = list(steps)
-    return rows[1:] if len(rows) > 1 else rows
-
-
 def _rate_per_device(rate: float, count: int, words: str) -> ClaimRate:
     return ClaimRate("per-device", rate * count, f"{rate:,.6g} {words} x {count}", relative_rounding_error(rate))
 
@@ -164,34 +183,61 @@ def _rate_over(way: str, tokens: float, words: str, seconds: float, of: str) -> 
     return ClaimRate(way, tokens / seconds, f"{words} / {seconds:,.6g} s {of}", relative_rounding_error(seconds))
 
 
+def _durations(claim: Claim) -> list[tuple[float, float]]:
+    """Printed seconds and their steps, of the lines after the first."""
+    rows = list(zip(claim.steps.column("duration_s"), claim.steps.column("duration_steps"), strict=True))
+    rows = rows[1:] if len(rows) > 1 else rows
+    return [(seconds, steps or 1) for seconds, steps in rows if seconds and math.isfinite(seconds)]
+
+
 def _by_durations(claim: Claim, step: StepTokens) -> ClaimRate | None:
-    rows = [s for s in _without_first(claim.steps) if s.duration_s and math.isfinite(s.duration_s)]
+    rows = _durations(claim)
     if not rows:
         return None
-    seconds = math.fsum(s.duration_s or 0 for s in rows)
-    steps = math.fsum(s.duration_steps or 1 for s in rows)
+    seconds = math.fsum(seconds for seconds, _ in rows)
+    steps = math.fsum(steps for _, steps in rows)
     text = f"{steps:g} steps x {step.tokens:,.6g} / {seconds:,.6g} s of printed durations"
-    share = statistics.median(relative_rounding_error(s.duration_s or 0) for s in rows) / math.sqrt(len(rows))
+    share = statistics.median(relative_rounding_error(seconds) for seconds, _ in rows) / math.sqrt(len(rows))
     return ClaimRate("durations", steps * step.tokens / seconds, text, share)
 
 
-def _lines_with_clock(claim: Claim, clock: str) -> list[LoggedStep]:
-    return [s for s in claim.steps if s.number is not None and getattr(s, _CLOCK_FIELD[clock]) is not None]
+def _points(claim: Claim, field: str, by: str = "number") -> list[tuple[float, float]]:
+    """The lines that have both fields: (by, field)."""
+    pairs = zip(claim.steps.column(by), claim.steps.column(field), strict=True)
+    found: list[tuple[float, float]] = []
+    for at, value in pairs:
+        if at is None or value is None:
+            continue
+        if found and found[-1][1] == value and by == "number":
+            # Lines of one instant were written, or read, together: only the last tells how far the program was.
+            found.pop()
+        found.append((at, value))
+    return found
 
 
 def _by_clock(claim: Claim, step: StepTokens, clock: str) -> ClaimRate | None:
-    rows = _lines_with_clock(claim, clock)
+    rows = _points(claim, _CLOCK_FIELD[clock])
     if len(rows) < 2:
         return None
-    steps, seconds = _increase(rows, "number"), _increase(rows, _CLOCK_FIELD[clock])
-    if steps <= 0 or seconds <= 0:
+    (first, began), (last, ended) = rows[0], rows[-1]
+    if last <= first or ended <= began:
         return None
-    whole = all((getattr(s, _CLOCK_FIELD[clock]) or 0) % 1 == 0 for s in rows)
     words = "between time stamps" if clock == "time-stamps" else "between arrivals of the lines"
-    text = f"{steps:g} steps x {step.tokens:,.6g} / {seconds:,.6g} s {words}"
+    text = f"{last - first:g} steps x {step.tokens:,.6g} / {ended - began:,.6g} s {words}"
     # Two stamps, each truncated to a second, or to a millisecond.
-    return ClaimRate(clock, steps * step.tokens / seconds, text, (1 if whole else 0.01) / seconds)
+    share = (1 if all(at % 1 == 0 for _, at in rows) else 0.01) / (ended - began)
+    return ClaimRate(clock, (last - first) * step.tokens / (ended - began), text, share)
 
 
-def _increase(rows: Sequence[LoggedStep], field: str) -> float:
-    return float(getattr(rows[-1], field) - getattr(rows[0], field))
+def _by_counters(claim: Claim) -> ClaimRate | None:
+    """Tokens counted since the start, differenced over the log's clock: no printed rate and no batch size is needed."""
+    for clock in ("arrived_s", "stamp_s"):
+        rows = _points(claim, "tokens", by=clock)
+        if len(rows) < 3:
+            continue
+        (began, first), (ended, last) = rows[0], rows[-1]
+        if ended > began and last > first:
+            text = f"{last - first:,.6g} tokens counted / {ended - began:,.6g} s by its clock"
+            share = (1 if all(at % 1 == 0 for at, _ in rows) else 0.01) / (ended - began)
+            return ClaimRate("counters", (last - first) / (ended - began), text, share)
+    return None

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tunemark.analysis import claim_figures, claim_rates
 from tunemark.analysis import claim_peak_rules as peaks
 from tunemark.analysis import claim_rate_rules as rates
-from tunemark.analysis import claim_rates
+from tunemark.analysis import claim_run_rules as runs
 from tunemark.analysis.claim_limits import AGREEMENT, CONTRADICTION, MIN_LINES, dies_per_package, make_finding
-from tunemark.analysis.plausibility import ClaimFacts, parameter_count
+from tunemark.analysis.plausibility import ClaimFacts, parameter_counts
 from tunemark.number_format import percent_text
 from tunemark.plugin.descriptors import Finding, Severity
 from tunemark_worker import steady_state
@@ -91,13 +92,14 @@ def check_loss_flat(facts: ClaimFacts) -> Finding | None:
 
 
 def check_parameters(facts: ClaimFacts) -> Finding | None:
-    claim, ours = facts.claim, parameter_count(facts)
-    if claim.parameters is None or ours is None:
+    claim, ours = facts.claim, parameter_counts(facts)
+    if claim.parameters is None or not ours or ("parameters" in facts.origin and "name" in facts.origin["parameters"]):
         return None
-    ratio = claim.parameters / ours
-    if 0.85 <= ratio <= 1.15:
+    least, most = min(ours), max(ours)
+    if 0.85 * least <= claim.parameters <= 1.15 * most:
         return None
-    message = f"{claim.parameters:,.4g} parameters are stated, the dimensions make {ours:,}: a factor of {ratio:.3g}"
+    ratio = claim.parameters / most
+    message = f"{claim.parameters:,.4g} parameters are stated, the dimensions make {most:,}: a factor of {ratio:.3g}"
     return make_finding("parameters-and-dimensions", "suspect", message)
 
 
@@ -109,10 +111,12 @@ def check_attempts(facts: ClaimFacts) -> Finding | None:
 
 def check_missing_facts(facts: ClaimFacts) -> Finding | None:
     """For claims whose rate cannot be compared with the hardware."""
-    tflops = peaks.claimed_tflops(facts)
-    if claim_rates.claimed_rate(facts.claim) is None and tflops is None and facts.claim.mfu is None:
-        return make_finding("no-figure", "unknown", "no rate of the whole job can be found in it" + _why_no_rate(facts))
-    if tflops is not None and (facts.peak or facts.highest_peak):
+    tflops, mfu = claim_figures.claimed_tflops(facts.claim), claim_figures.claimed_mfu(facts.claim)
+    rate = claim_rates.claimed_rate(facts.claim)
+    if rate is None and tflops is None and mfu is None:
+        return make_finding("no-figure", "unknown", _why_no_rate(facts))
+    if rate is None and tflops is not None and (facts.peak or facts.highest_peak):
+        # Nothing but TFLOP/s is claimed, and these need no model.
         return None
     if not facts.missing:
         return None
@@ -124,16 +128,35 @@ def check_missing_facts(facts: ClaimFacts) -> Finding | None:
 
 
 def _why_no_rate(facts: ClaimFacts) -> str:
+    """Why there is no rate, and what to do about it."""
     claim = facts.claim
+    no_rate = "no rate of the whole job can be found in it"
     if (claim.scope == "device" or claim.tokens_per_s_per_device is not None) and not claim.count:
-        return ": its rates are per device, and the count is missing (--count)"
-    return ""
+        return f"{no_rate}: its rates are per device, and the count is missing (--count)"
+    seconds = claim_figures.seconds_per_step(claim)
+    if seconds is not None:
+        lacks = [
+            flag
+            for flag, value in (("--batch", claim.layout.global_batch), ("--sequence", claim.sequence))
+            if value is None
+        ]
+        needs = " and ".join(lacks) or "the tokens of a step"
+        return f"{no_rate}; {seconds[1]} makes {seconds[0]:,.4g} s a step, and with {needs} it makes one"
+    if claim_figures.claimed_samples(claim) is not None:
+        return f"{no_rate}; it prints sequences per second, and with --sequence these make one"
+    if len(claim.steps):
+        return (
+            f"{no_rate}: its {len(claim.steps)} lines have neither a rate nor a clock. To give them one, run the "
+            "program under `tunemark audit -- COMMAND`, or pipe its output into `tunemark audit -`: the arrival of the "
+            "lines is the clock then"
+        )
+    return no_rate
 
 
 CLAIM_RULES: Sequence[ClaimRule] = (
     ClaimRule(
         "above-peak", "invalid", "The rate, the FLOP/s or the MFU claimed needs more than the chips' dense peak.",
-        "100.5 % of the peak: data sheets round it to three digits",
+        "100.5 % of the peak: data sheets round it to three digits; suspect if the model may be a mixture of experts",
         (peaks.check_rate_above_peak, peaks.check_flops_above_peak),
     ),
     ClaimRule(
@@ -177,6 +200,20 @@ CLAIM_RULES: Sequence[ClaimRule] = (
         (peaks.check_claimed_flops,),
     ),
     ClaimRule(
+        "flops-and-mfu", "invalid", "TFLOP/s over MFU is no peak that the chip has.",
+        f"no peak, dense or with sparsity, within {_CONTRADICTING}, recomputation counted or not; invalid beyond a "
+        "factor of 1.5", (peaks.check_flops_and_mfu,),
+    ),
+    ClaimRule(
+        "size-and-flops", "invalid", "TFLOP/s over the rate is the work of a model of another size.",
+        "suspect beyond a factor of 2 of 6 FLOP per parameter; invalid below a million parameters",
+        (peaks.check_size_of_flops,),
+    ),
+    ClaimRule(
+        "memory-above-chip", "invalid", "More memory is stated than the device has.", "5 %",
+        (peaks.check_memory,),
+    ),
+    ClaimRule(
         "layout-and-devices", "suspect", "dp x tp x pp x cp is not the count of devices.", "exact",
         (check_layout_and_devices,),
     ),
@@ -188,11 +225,46 @@ CLAIM_RULES: Sequence[ClaimRule] = (
     ),
     ClaimRule(
         "resumed-clock", "invalid", "The tokens of a former run are divided by the clock of this one.",
-        f"reproduced within {_AGREEING}", (rates.check_resumed_clock,),
+        f"reproduced within {_AGREEING}; line by line within 5 %",
+        (rates.check_resumed_clock, runs.check_resumed_counter),
     ),
     ClaimRule(
-        "same-every-step", "suspect", "Every line prints the very same rate.", "10 lines of 4 digits",
-        (rates.check_constant_rate,),
+        "growing-rate", "invalid", "The printed rate grows with the step's number.",
+        "in proportion within 5 %, over 8 lines", (runs.check_growing_rate,),
+    ),
+    ClaimRule(
+        "same-every-step", "suspect", "Every line prints the very same rate.",
+        "10 lines of 4 digits; a note if the printed times do not vary either", (runs.check_constant_rate,),
+    ),
+    ClaimRule(
+        "scope-of-rate", "suspect", "The rate's name does not say whether it is the job's or each device's.",
+        "a note; suspect if the other figures show that it is each device's", (runs.check_scope,),
+    ),
+    ClaimRule(
+        "rate-derived", "note", "No rate in tokens is printed; it is made of other figures.", "none",
+        (runs.check_derived_rate,),
+    ),
+    ClaimRule(
+        "run-failed", "suspect", "The log tells of a failure.", "a note if steps follow", (runs.check_failure,),
+    ),
+    ClaimRule(
+        "ended-early", "note", "The log ends before the last step.", "98 % of the steps", (runs.check_early_end,),
+    ),
+    ClaimRule(
+        "slow-down", "suspect", "Steps become slower for good.",
+        "1.5 times, and nearly all after than nearly all before", (runs.check_slow_down,),
+    ),
+    ClaimRule(
+        "slow-steps", "suspect", "Some steps are much slower than the median.",
+        "3 times slower: a note from 10 % of the time on, suspect above 30 %", (runs.check_slow_steps,),
+    ),
+    ClaimRule(
+        "hang", "suspect", "The run stood still.", "15 minutes and 50 usual steps between two lines",
+        (runs.check_hang,),
+    ),
+    ClaimRule(
+        "loss-zero", "invalid", "The loss is exactly 0, or the gradients are not finite any more.",
+        "two losses, or one with a norm that is not finite; the last three norms", (runs.check_dead_loss,),
     ),
     ClaimRule("loss-not-finite", "invalid", "A loss is nan or infinite.", "one", (check_loss_finite,)),
     ClaimRule("loss-rising", "suspect", "The loss rises.", "3 standard errors of its slope", (check_loss_rising,)),

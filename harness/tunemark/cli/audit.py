@@ -53,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from tunemark.launch.observed_program import read_chunks
+
+    # Its lines are stamped while all else is still being loaded.
+    piped = read_chunks(sys.stdin.buffer) if "-" in args.sources else iter(())
     # Heavy, and not needed by --help.
     from tunemark.analysis import UserFacts, audit_claims, audit_run
     from tunemark.report import claim_lines, claims_table, write_report
@@ -73,7 +77,7 @@ def execute(args: argparse.Namespace) -> int:
     audited: list[AuditedClaim] = []
     for folder in filter(os.path.isdir, args.sources):
         audited += [audit_run(result, catalog.models()) for result in _read_runs(Path(folder), catalog)]
-    for reading in _read_sources(args, catalog):
+    for reading in _read_sources(args, catalog, piped):
         print_message(reading.summary())
         if not reading.claims:
             raise BadData(
@@ -99,9 +103,11 @@ def execute(args: argparse.Namespace) -> int:
     return exit_code_of_verdicts(one.verdict for one in audited)
 
 
-def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[ParsedSource]:
+def _read_sources(
+    args: argparse.Namespace, catalog: Catalog, piped: Iterator[tuple[bytes, float | None]]
+) -> Iterator[ParsedSource]:
     from tunemark.analysis import read_claims
-    from tunemark.launch.observed_program import ObservedProgram, read_chunks
+    from tunemark.launch.observed_program import ObservedProgram
 
     importers = list(catalog.importers().values())
     if args.command:
@@ -116,7 +122,7 @@ def _read_sources(args: argparse.Namespace, catalog: Catalog) -> Iterator[Parsed
         if os.path.isdir(source):
             continue
         if source == "-":
-            yield read_claims(read_chunks(sys.stdin.buffer), "-", "standard input", importers)
+            yield read_claims(piped, "-", "standard input", importers)
             continue
         try:
             with open(source, "rb") as file:

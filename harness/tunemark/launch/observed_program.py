@@ -70,7 +70,7 @@ class ObservedProgram:
 
 
 def read_chunks(stream: BinaryIO) -> Iterator[Chunk]:
-    """The chunks of a pipe whose writer is already running."""
+    """The chunks of a pipe whose writer is already running. They are stamped from this call on."""
     return _timestamped_chunks(stream.fileno())
 
 
@@ -102,8 +102,7 @@ def _timestamped_chunks(descriptor: int) -> Iterator[Chunk]:
         arrived.put(None)
 
     threading.Thread(target=read_all, daemon=True).start()
-    while (chunk := arrived.get()) is not None:
-        yield chunk
+    return iter(arrived.get, None)
 
 
 def _read(descriptor: int) -> bytes:

@@ -76,6 +76,11 @@ class LoggedSteps:
     def __len__(self) -> int:
         return len(self._columns[0])
 
+    def column(self, name: str) -> list[float | None]:
+        """One field of `LoggedStep` of all steps that were kept."""
+        column = self._columns[LoggedStep._fields.index(name)]
+        return [None if _is_unknown(value) else value for value in column]
+
     def __iter__(self) -> Iterator[LoggedStep]:
         for row in zip(*self._columns, strict=True):
             line, *values = (None if _is_unknown(value) else value for value in row)
@@ -144,13 +149,14 @@ class Claim:
 
     id: the row's own, or the file's name. source: the file or publication. tool: the program that printed it. counts:
     which tokens `tokens_per_s` counts, None where the tool does not define it; meaning: the same in a sentence. device:
-    the chip's name as stated; count: packages as they are sold. method: 'full', 'lora' or what is stated.
-    tokens_per_s: whole job; tokens_per_s_per_device: per device as the source defines it. step_time_s: mean, as stated.
-    train_s: stated duration of the whole training; steps_total: planned, steps_done: stated as done;
-    tokens_total: stated tokens of the whole training; samples_per_s: sequences, whole job. scope: of the rates in
-    `steps`, samples_scope: of their sequences per second. rate_name: the printed name of the rate that is claimed;
-    figures: what is printed beside it under other names. events: failures that the log tells of.
-    origin: by field name, the text and the place it was read from. notes: what an importer could not use.
+    the chip's name as stated; count: packages as they are sold. active_parameters: those that a token uses, of a
+    mixture of experts. method: 'full', 'lora' or what is stated. tokens_per_s: whole job; tokens_per_s_per_device: per
+    device as the source defines it. step_time_s: mean, as stated. train_s: stated duration of the whole training;
+    steps_total: planned, steps_done: stated as done; tokens_total: stated tokens of the whole training; samples_per_s:
+    sequences, whole job. scope: of the rates in `steps`, samples_scope: of their sequences per second. rate_name: the
+    printed name of the rate that is claimed; figures: what is printed beside it under other names. events: failures
+    that the log tells of. origin: by field name, the text and the place it was read from. notes: what an importer could
+    not use.
     """
 
     id: str
@@ -164,6 +170,7 @@ class Claim:
     model: str | None = None
     architecture: Architecture | None = None
     parameters: float | None = None
+    active_parameters: float | None = None
     trainable_parameters: float | None = None
     method: str | None = None
     device: str | None = None

@@ -12,7 +12,7 @@ import pytest
 from tunemark.analysis import UserFacts, audit_claims
 from tunemark.analysis.claim_rates import relative_rounding_error
 from tunemark.physics import make_architecture
-from tunemark.plugin.claims import Claim, ClaimedLayout, LoggedStep, LoggedSteps
+from tunemark.plugin.claims import Claim, ClaimedLayout, LogEvent, LoggedStep, LoggedSteps
 
 # 32 layers of 4096: 7.11e9 weights in products, 43.47 GFLOP for a token at 1,024.
 SEVEN = make_architecture(
@@ -207,3 +207,121 @@ def test_a_flag_fills_what_is_missing_and_a_contradiction_is_noted() -> None:
 )
 def test_rounding_is_half_a_unit_of_the_last_digit_that_is_not_a_zero(value: float, share: float) -> None:
     assert relative_rounding_error(value) == pytest.approx(share)
+
+
+def _series(rows: Sequence[dict[str, Any]], **changes: Any) -> Claim:
+    """A log of those lines, of which nobody says what its rates count or of what they are."""
+    layout = {name: changes.pop(name) for name in list(changes) if name in ClaimedLayout.__dataclass_fields__}
+    claim = replace(_log(), counts=None, scope="unknown", steps=_steps(rows), **changes)
+    return replace(claim, layout=replace(claim.layout, **layout))
+
+
+def _lines(count: int = 20, **row: Any) -> list[dict[str, Any]]:
+    return [{"number": n + 1.0, "tokens_per_s": 8192.0 + n, "loss": 3 - 0.05 * n, **row} for n in range(count)]
+
+
+def _step_times(slow: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Thirty steps of 2 s, some of which take longer."""
+    return [{"number": n + 1.0, "duration_s": seconds if n in slow else 2.0, "tokens_per_s": 8192.0} for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("claim", "rule", "severity"),
+    [
+        # 2,048 printed x 8 devices = 16,384 = 16 x 1024 / 1 s.
+        (_series(_lines(tokens_per_s=2048.0, duration_s=1.0)), "scope-of-rate", "suspect"),
+        # Nothing shows of what it is.
+        (_series(_lines()), "scope-of-rate", "note"),
+        # 131,072 / 4 micro-batches: 32,768 tokens of a step of 131,072.
+        (_series(_lines(tokens_per_s=32768.0, duration_s=1.0), global_batch=128, gradient_accumulation=4),
+         "tokens-of-a-step", "invalid"),
+        (_series(_lines(tokens_per_s=3000.0, duration_s=1.0)), "tokens-of-a-step", "suspect"),
+        (_series([{"number": n + 1.0, "tokens_per_s": 500.0 * (n + 1)} for n in range(12)]), "growing-rate", "invalid"),
+        (replace(_series(_lines()), events=(LogEvent(90, "out-of-memory", "out of memory"),)), "run-failed", "suspect"),
+        (replace(_series(_lines()), events=(LogEvent(2, "communication", "NCCL timeout"),)), "run-failed", "note"),
+        (_series(_lines(), steps_total=1881.0), "ended-early", "note"),
+        # From step 16 on 22 times slower.
+        (_series(_step_times(range(15, 30), 44.0)), "slow-down", "suspect"),
+        # One step of thirty takes 60 s.
+        (_series(_step_times([9], 60.0)), "slow-steps", "suspect"),
+        (_series([{"number": n + 1.0, "stamp_s": 2.0 * n + 7200 * (n > 9), "tokens_per_s": 8192.0} for n in range(20)]),
+         "hang", "suspect"),
+        (_series(_lines(loss=0.0, gradient_norm=math.nan)), "loss-zero", "invalid"),
+        (_series(_lines(gradient_norm=math.nan)), "gradient-not-finite", "invalid"),
+        # No rate is printed: 16 x 1024 / 2 s.
+        (_series(_lines(tokens_per_s=None, duration_s=2.0)), "rate-derived", "note"),
+        # 1,000,000 tokens so far over the 10 s since a resume; 10,000 were trained in them.
+        (_series([{"number": n + 1.0, "tokens": 1e6 + 1e4 * n, "stamp_s": 10.0 * (n + 1),
+                   "tokens_per_s": (1e6 + 1e4 * n) / (10.0 * (n + 1))} for n in range(8)]), "resumed-clock", "invalid"),
+        # The printed rate is four times what is counted.
+        (_series([{"number": n + 1.0, "tokens": 1e4 * n, "stamp_s": 10.0 * n, "tokens_per_s": 4000.0 + n}
+                  for n in range(8)], global_batch=None), "rate-and-clock", "invalid"),
+        # 277 / 0.9 = 308 TFLOP/s, and an H100 has 989; no model is known.
+        (_row(architecture=None, device="H100-SXM-80GB", tokens_per_s=None, tflops_per_device=277.0, mfu=0.9),
+         "flops-and-mfu", "invalid"),
+        # 300 TFLOP/s x 8 over 9e9 tokens/s are 267 kFLOP a token.
+        (_row(architecture=None, tokens_per_s=9e9, tflops_per_device=300.0), "size-and-flops", "invalid"),
+        (_row(architecture=None, tflops_per_device=300.0), "not-enough", "unknown"),
+        # 300e12 x 8 / 16,000 / 6 are 25 billion parameters.
+        (_row(architecture=None, tflops_per_device=300.0, parameters=7e9), "size-and-flops", "suspect"),
+        (_row(memory_bytes=120e9), "memory-above-chip", "invalid"),
+        (_row(mfu=0.035), "flops-and-rate", "invalid"),
+    ],
+)  # fmt: skip
+def test_what_a_median_or_a_name_hides_is_found(claim: Claim, rule: str, severity: str) -> None:
+    assert _found(claim).get(rule) == severity
+
+
+def test_a_factor_is_named() -> None:
+    def message(claim: Claim, rule: str) -> str:
+        (audited,) = audit_claims([claim], {})
+        return next(f.message for f in audited.findings if f.rule == rule)
+
+    accumulated = _series(_lines(tokens_per_s=32768.0, duration_s=1.0), global_batch=128, gradient_accumulation=4)
+    assert "the gradient accumulation" in message(accumulated, "tokens-of-a-step")
+    # 16,000 tokens/s are 27.9 % of 8 A100 at 43.47 GFLOP; 2,000 are 3.48 %, and 27.9 % of one.
+    assert "the count of devices" in message(_row(mfu=0.2786, tokens_per_s=2000.0), "flops-and-rate")
+    assert "the count of devices" in message(_series(_lines(tokens_per_s=2048.0, duration_s=1.0)), "scope-of-rate")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        # 400 sequences/s of 1,024 tokens would be 4.7 times what 4 A100 can do; shorter documents need less.
+        replace(_log(), steps=LoggedSteps(), counts=None, samples_per_s=400.0, count=4),
+        # A log with constant times of two digits has constant rates.
+        _series(_lines(tokens_per_s=8192.0, duration_s=2.0)),
+        # Parameters without one table of embeddings: 7.11e9 of this model's 7.24e9.
+        _row(parameters=7.11e9),
+        # Adapters by another name: 28.99 GFLOP a token instead of 43.47.
+        _row(method="qlora", tflops_per_device=58.3),
+        # The job's rate beside each device's.
+        _row(tokens_per_s_per_device=2000.0),
+        # Two fifths of all slots are padding, and nobody says what is counted.
+        _series(_lines(tokens_per_s=4900.0, duration_s=2.0)),
+    ],
+)
+def test_the_honest_are_not_accused(claim: Claim) -> None:
+    (audited,) = audit_claims([claim], {})
+    accused = [f for f in audited.findings if f.severity in ("invalid", "suspect") and f.rule != "same-every-step"]
+    assert accused == []
+
+
+def test_a_mixture_of_unknown_experts_is_unknown_and_not_invalid() -> None:
+    # 235 billion parameters: 3,000 tokens/s on an H100 would need 3.8 times its peak if a token used them all.
+    row = _row(architecture=None, device="H100-SXM-80GB", tokens_per_s=24000.0, parameters=235e9)
+    assert _found(row)["above-peak"] == "suspect"
+    assert "above-peak" not in _found(replace(row, active_parameters=22e9))
+    # Dimensions of one expert beside the size of all.
+    assert _found(_row(parameters=46.7e9)) == {"not-enough": "unknown"}
+    # The sparsest mixture would need too much.
+    assert _found(replace(row, tokens_per_s=24e5))["above-peak"] == "invalid"
+
+
+def test_the_size_in_a_name_is_used_where_nothing_else_tells_it() -> None:
+    row = _row(architecture=None, model="SomeLab-Foo-70B-Chat", tokens_per_s=400_000.0)
+    (audited,) = audit_claims([row], {})
+    assert audited.facts.claim.parameters == 70e9
+    assert audited.facts.origin["parameters"] == "the name 'SomeLab-Foo-70B-Chat'"
+    (audited,) = audit_claims([replace(row, model="Qwen9-30B-A3B")], {})
+    assert audited.facts.claim.active_parameters == 3e9

@@ -104,10 +104,18 @@ def _accumulation(claim: Claim, chance: random.Random) -> Claim:
     return replace(claim, **rates, layout=replace(claim.layout, global_batch=(claim.layout.global_batch or 0) * by))
 
 
+def _unknown_tokens(spoil: Callable[[Claim, random.Random], Claim]) -> Callable[[Claim, random.Random], Claim]:
+    """The same of a row that does not say which tokens it counts."""
+    return lambda claim, chance: replace(spoil(claim, chance), counts=None)
+
+
 # kind: what is done to the row, and the least share that must be found of those where something is left to find.
 _FAULTS: dict[str, tuple[Callable[[Claim, random.Random], Claim], float]] = {
     "rate x 4": (_times(lambda c, r: 4, *_BOTH), 0.85),
     "rate x 2": (_times(lambda c, r: 2, *_BOTH), 0.75),
+    "rate / 2": (_times(lambda c, r: 1 / 2, *_BOTH), 0.75),
+    "rate / 3 to 8": (_times(lambda c, r: 1 / r.randint(3, 8), *_BOTH), 0.75),
+    "rate / 2 to 8, counted tokens unknown": (_unknown_tokens(_times(lambda c, r: 1 / r.randint(2, 8), *_BOTH)), 0.65),
     "total x 4 alone": (_times(lambda c, r: 4, "tokens_per_s"), 1.0),
     "per device taken as total": (_times(lambda c, r: 1 / (c.count or 1), "tokens_per_s"), 0.9),
     "total taken as per device": (_times(lambda c, r: c.count or 1, *_BOTH), 0.8),
