@@ -45,6 +45,10 @@ class BadData(TunemarkError):  # noqa: N818 - likewise
     """A dataset that is missing, empty, not parseable, or lacks what the experiment needs."""
 
 
+class NotReachable(BadData):
+    """Data or a tokenizer that is not on this machine and cannot be downloaded now; it may be fine elsewhere."""
+
+
 class BadStore(TunemarkError):  # noqa: N818 - likewise
     """A runs folder, or one entry in it, that cannot be read or written."""
 

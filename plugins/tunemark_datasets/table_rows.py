@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunemark.errors import BadData, BadExperiment
+from tunemark.errors import BadData, BadExperiment, NotReachable
 from tunemark_datasets.arrow_rows import open_arrow, open_parquet
 from tunemark_datasets.delimited_rows import DelimitedRows
 from tunemark_datasets.files import combine_hashes, hash_path
@@ -330,7 +330,7 @@ def load_from_hub(name: str, repository: str, options: Mapping[str, str], advice
                 why=f"they are {configurations[1]}",
                 next=f"name one: {name}:hub={repository}:config=NAME",
             ) from error
-        raise BadData(
+        raise NotReachable(
             what=f"{name}: {repository}{at} is not in the local cache and cannot be downloaded from the hub",
             why=f"{type(error).__name__}: {reason[:300]}",
             next=advice,

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunemark.errors import BadData
+from tunemark.errors import BadData, NotReachable
 from tunemark_mistral.tokenizer import SentencePieceTokenizer
 
 # The files that name the special tokens, besides the tokenizer itself.
@@ -140,7 +140,7 @@ def _download(repository: str, name: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(repository, name))
     # The network, the hub and the cache each raise exceptions of their own.
     except Exception as error:
-        raise BadData(
+        raise NotReachable(
             what=f"the tokenizer of {repository} is not in the local cache and cannot be downloaded from the hub",
             why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             next=f"on a machine with a network: hf download {repository} {name} tokenizer_config.json config.json "

@@ -34,13 +34,17 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_chip_hour: Mapping[str, float] = {}
 
     def hourly_price(self, result: Result) -> float | None:
-        """The hourly price of a run's accelerator: of its size, else of its chips by chip name, else by device name;
-        None if there is no price, or the number of chips is unknown."""
-        whole = self.per_hour.get(f"{result.device}:{result.size}")
+        """The hourly price of a run's accelerator."""
+        return self.hourly_price_of(result.device, result.size, result.chip, result.chips)
+
+    def hourly_price_of(self, device: str, size: str, chip: str, chips: int | None) -> float | None:
+        """The hourly price of an accelerator: of its size, else of its chips by chip name, else by device name; None if
+        there is no price, or the number of chips is unknown."""
+        whole = self.per_hour.get(f"{device}:{size}")
         if whole is not None:
             return whole
-        one = self.per_chip_hour.get(result.chip, self.per_chip_hour.get(result.device))
-        return one * result.chips if one is not None and result.chips else None
+        one = self.per_chip_hour.get(chip, self.per_chip_hour.get(device))
+        return one * chips if one is not None and chips else None
 
     def per_million_tokens(self, result: Result, tokens_per_s: float) -> float | None:
         """The price of a million content tokens at that rate."""

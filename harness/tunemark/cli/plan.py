@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Sequence
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
-from tunemark.cli.messages import print_remarks
+from tunemark.cli.messages import print_message, print_remarks
+from tunemark.cli.plan_details import make_details
 from tunemark.cli.plan_table import print_plans
-from tunemark.experiment import GridPoint, Plan, make_grid_points, make_plans
+from tunemark.exit_codes import ExitCode
+from tunemark.experiment import Experiment, GridPoint, Plan, make_grid_points, make_plans
 from tunemark.plugin import Catalog
 
 EXAMPLES = (
@@ -33,17 +35,22 @@ def execute(args: argparse.Namespace) -> int:
     from tunemark.launch.interpreter import check_plans  # starts processes, not needed by --help
 
     print_remarks(catalog, plans, check_plans(plans))
-    return print_plans_and_searches(plans, catalog, json=experiment.json, absent=absent)
+    return print_plans_and_searches(plans, catalog, experiment, absent=absent)
 
 
 def print_plans_and_searches(
-    plans: Sequence[Plan], catalog: Catalog, *, json: bool, absent: Sequence[GridPoint] = ()
+    plans: Sequence[Plan], catalog: Catalog, experiment: Experiment, *, absent: Sequence[GridPoint] = ()
 ) -> int:
     """Print plans, each with a predicted layout if its strategy is a search, and searches for the points in `absent`,
     whose chips this machine does not have. Returns the exit code."""
-    if not any(plan.strategy.is_search for plan in plans) and not absent:
-        print_plans(plans, json=json)
-        return 0
-    from tunemark.cli.search_output import print_searches  # only needed for a search
+    details = make_details(experiment, catalog)
+    if any(plan.strategy.is_search for plan in plans) or absent:
+        from tunemark.cli.search_output import print_searches  # only needed for a search
 
-    return print_searches(plans, absent, catalog, json=json)
+        errors = print_searches(plans, absent, catalog, details, json=experiment.json)
+    else:
+        print_plans(plans, details, json=experiment.json)
+        errors = []
+    for each in [*errors, *details.errors]:
+        print_message(f"tunemark: {each}")
+    return ExitCode.USAGE if errors or details.errors else ExitCode.SUCCESS

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from operator import attrgetter
 from typing import Any
 
+from tunemark.cli.plan_details import PlanDetails
 from tunemark.cli.terminal import print_result
 from tunemark.experiment import Plan, RunSpec
 from tunemark.experiment.settings import SETTINGS_BY_NAME
@@ -16,13 +17,16 @@ from tunemark.markdown import markdown_table
 from tunemark.number_format import format_gib, format_giga
 
 
-def print_plans(plans: Sequence[Plan], json: bool) -> None:
-    """Print one JSON object per line, or a Markdown table below a line of the values that all runs share."""
+def print_plans(plans: Sequence[Plan], details: PlanDetails, *, json: bool) -> None:
+    """Print one JSON object per line, or a Markdown table below a line of the values that all runs share, and the
+    details of the plans below it."""
     if json:
         for plan in plans:
-            print(json_module.dumps(plan_row(plan), allow_nan=False))
+            print(json_module.dumps({**plan_row(plan), **details.row(plan)}, allow_nan=False))
     else:
         print_result(_markdown(plans))
+        if plans and (words := details.text(plans)):
+            print_result(f"\n{words}")
 
 
 def plan_row(plan: Plan) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from tunemark.cli.messages import print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
-from tunemark.markdown import markdown_table
+from tunemark.markdown import escape, markdown_table
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
     from tunemark.predict import Prediction
+    from tunemark.predict.memory_fit import MemoryFit
     from tunemark.predict.published_rows import ConvertedRow, UnconvertibleRow
     from tunemark.predict.simulation import SimulatedRank, Simulation, SimulationFailed
 
@@ -85,8 +86,9 @@ def _predict_rows(args: argparse.Namespace) -> int:
 def _predict_plans(args: argparse.Namespace) -> int:
     """Predict each run of an experiment for its device, on this machine or elsewhere."""
     experiment = parse_experiment(args)
-    plans = make_plans(make_grid_points(experiment), Catalog())
-    rows = [_predict_plan(plan) for plan in plans]
+    catalog = Catalog()
+    plans = make_plans(make_grid_points(experiment), catalog)
+    rows = [_predict_plan(plan, catalog) for plan in plans]
     if args.engine == "analytic":
         _print(rows, experiment.json, _predictions_text)
         return 0
@@ -108,25 +110,26 @@ def _simulate(plans: Sequence[Plan]) -> Sequence[Simulation | SimulationFailed]:
     return simulate_all(plans)
 
 
-def _predict_plan(plan: Plan) -> dict[str, Any]:
-    from tunemark.predict import convert_plan
-    from tunemark.predict.calibration import predict_calibrated
-    from tunemark.predict.search_problem import make_hardware_model
+def _predict_plan(plan: Plan, catalog: Catalog) -> dict[str, Any]:
+    from tunemark.predict.memory_fit import judge_fit
+    from tunemark.predict.plan_prediction import predict_plan
 
     spec = plan.spec
     facts = {"id": plan.run_id, "model": spec.model, "device": f"{spec.device}:{spec.size}", "strategy": spec.strategy}
-    if plan.strategy.is_search:
-        return {**facts, **_UNKNOWN, "reason": "strategy auto is predicted by `tunemark plan --strategy auto`"}
-    found = convert_plan(plan)
+    found = predict_plan(plan)
     if isinstance(found, str):
         return {**facts, **_UNKNOWN, "reason": found}
-    work, layout = found
-    try:
-        hardware = make_hardware_model(plan, layout.ranks, None)
-    except BadExperiment as error:
-        return {**facts, **_UNKNOWN, "reason": " ".join(str(error).split())}
-    figures = _figures(predict_calibrated(work, layout, hardware.facts, hardware.mechanisms))
-    return {**facts, **figures, "assumptions": [hardware.source, *hardware.facts.assumptions]}
+    hardware, fit = found.hardware, judge_fit(plan, catalog, found)
+    assumptions = [hardware.source, *hardware.facts.assumptions]
+    return {**facts, **_figures(found.predicted), **_fit_row(fit), "assumptions": assumptions}
+
+
+def _fit_row(fit: MemoryFit | None) -> dict[str, Any]:
+    """usable_memory_bytes: of each rank. fit: whether the predicted memory is within it, and what would be; None where
+    that is not known."""
+    if fit is None:
+        return {"usable_memory_bytes": None, "fit": None, "fit_words": None}
+    return {"usable_memory_bytes": fit.usable_bytes, "fit": fit.outcome, "fit_words": fit.words()}
 
 
 # Figures of the formulas that a simulation replaces.
@@ -157,9 +160,21 @@ def _merge(row: Mapping[str, Any], found: Simulation | SimulationFailed) -> dict
         "memory_low_bytes": None,
         "memory_high_bytes": None,
         "bytes": asdict(found.bytes),
+        **_refit(row, found.bytes.total),
         "cached": found.cached,
         "ranks": [_rank_row(rank) for rank in found.ranks],
     }
+
+
+def _refit(row: Mapping[str, Any], memory_bytes: float) -> dict[str, Any]:
+    """The fit of the simulation's memory, which has no bounds; the change that would help is the formulas'."""
+    from tunemark.predict.memory_fit import compare_memory
+
+    usable = row.get("usable_memory_bytes")
+    if usable is None:
+        return {}
+    fit = compare_memory(memory_bytes, memory_bytes, memory_bytes, usable)
+    return {"fit": fit.outcome, "fit_words": fit.words() if fit.outcome != row["fit"] else row["fit_words"]}
 
 
 def _rank_row(rank: SimulatedRank) -> dict[str, Any]:
@@ -178,12 +193,19 @@ def _rank_row(rank: SimulatedRank) -> dict[str, Any]:
 
 def _row_prediction(one: ConvertedRow | UnconvertibleRow) -> dict[str, Any]:
     """The prediction of a row with its bounds, or the reason why there is none; null is unknown."""
+    from tunemark.predict.memory_fit import compare_memory
     from tunemark.predict.published_rows import UnconvertibleRow, format_layout
+    from tunemark.predict.search_problem import USABLE_MEMORY_FRACTION
 
     if isinstance(one, UnconvertibleRow):
         return {"id": one.id, **_UNKNOWN, "reason": one.reason}
+    predicted, memory_bytes = one.predict(), one.device.memory_bytes
+    fit = None
+    if memory_bytes is not None:
+        usable = USABLE_MEMORY_FRACTION * memory_bytes
+        fit = compare_memory(predicted.memory_bytes, *predicted.memory_bounds_bytes, usable)
     words = {"strategy": format_layout(one.layout), "assumptions": list(one.assumptions)}
-    return {"id": one.id, **_figures(one.predict()), **words}
+    return {"id": one.id, **_figures(predicted), **_fit_row(fit), **words}
 
 
 def _figures(predicted: Prediction) -> dict[str, Any]:
@@ -220,16 +242,28 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool, text: Callable[[Seque
 
 def _predictions_text(found: Sequence[Mapping[str, Any]]) -> str:
     """One row for each prediction by formulas."""
-    header = ["id", "strategy", "step time (s)", "tokens/s per device (slots)", "memory of the fullest rank (GB)"]
+    header = ["id", "strategy", "step time (s)", "tokens/s per device (slots)", "memory of the fullest rank (GB)",
+              "of (GB)"]  # fmt: skip
     rows = []
     for row in found:
         if "reason" in row:
-            rows.append([row["id"], f"cannot be expressed: {row['reason']}", "", "", ""])
+            rows.append([row["id"], f"cannot be expressed: {row['reason']}", "", "", "", ""])
             continue
         figures = ("step_time{}_s", ".3g", 1), ("tokens_per_s_per_device{}", ",.0f", 1), ("memory{}_bytes", ".3g", 1e9)
-        rows.append([row["id"], row["strategy"], *(_format_bounds(row, *figure) for figure in figures)])
-    words = "Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations."
-    return f"{words}\n\n{markdown_table(header, rows, '<<>')}"
+        usable = "unknown"
+        if row["usable_memory_bytes"] is not None:
+            usable = f"{row['usable_memory_bytes'] / 1e9:.3g}: {row['fit']}"
+        rows.append([row["id"], row["strategy"], *(_format_bounds(row, *figure) for figure in figures), usable])
+    words = (
+        "Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations. The last column is "
+        "the memory that a rank may use."
+    )
+    return "\n\n".join([words, markdown_table(header, rows, "<<>>><"), *_fit_lines(found)])
+
+
+def _fit_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What does not fit, and what would."""
+    return [escape(f"{row['id']}: {row['fit_words']}") for row in found if row.get("fit") not in (None, "fits")]
 
 
 def _simulations_text(found: Sequence[Mapping[str, Any]]) -> str:
@@ -259,7 +293,7 @@ def _simulations_text(found: Sequence[Mapping[str, Any]]) -> str:
         "memory is what its tensors hold. The step time is the analytic engine's, with bounds of two standard\n"
         "deviations in brackets."
     )
-    return f"{words}\n\n{markdown_table(header, rows, '<<>>><><>')}"
+    return "\n\n".join([words, markdown_table(header, rows, "<<>>><><>"), *_fit_lines(found)])
 
 
 def _format_bounds(row: Mapping[str, Any], name: str, spec: str, unit: float) -> str:

@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
 
         read_prices(experiment.prices)
     if experiment.dry_run:
-        return print_plans_and_searches(plans, catalog, json=experiment.json)
+        return print_plans_and_searches(plans, catalog, experiment)
 
     # Heavy and not needed by --dry-run.
     from tunemark.report import runs_table, verdict_lines

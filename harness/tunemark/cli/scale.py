@@ -80,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
-        return print_plans_and_searches(plans, catalog, json=experiment.json)
+        return print_plans_and_searches(plans, catalog, experiment)
     measured = measure_with_progress(experiment, plans, catalog, quiet=args.quiet)
     found = _compute_scalings(measured.runs, mode, args, experiment)
     code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])

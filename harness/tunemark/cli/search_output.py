@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from tunemark.cli.messages import print_message
+from tunemark.cli.plan_details import PlanDetails
 from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.cli.terminal import print_result
 from tunemark.errors import TunemarkError
-from tunemark.exit_codes import ExitCode
 from tunemark.experiment import GridPoint, Plan
 from tunemark.fields import read_fields
 from tunemark.markdown import escape, markdown_table
@@ -24,10 +23,11 @@ from tunemark.predict.search_problem import make_search_problem
 from tunemark.report.search_tables import explain_choice, format_prediction, memory_text, search_text
 
 
-def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: Catalog, *, json: bool) -> int:
+def print_searches(
+    plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: Catalog, details: PlanDetails, *, json: bool
+) -> list[TunemarkError]:
     """Print plans, each with the layout found if it asks for a search, and searches for the points in `absent`, whose
-    chips this machine does not have. Returns exit code 2 if something does not fit, with an error on standard error;
-    the rest is still printed."""
+    chips this machine does not have. Returns the errors of those that do not fit; the rest is still printed."""
     errors: list[TunemarkError] = []
     decisions: list[tuple[Plan, SearchLog | None]] = []
     for plan in plans:
@@ -55,14 +55,16 @@ def print_searches(plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: 
     if json:
         for plan, found_log in decisions:
             searched = {} if found_log is None else {"search": _search_row(found_log)}
-            print(json_module.dumps({**plan_row(plan), **searched}, allow_nan=False))
-        for one, log in predictions:
-            print(json_module.dumps(_prediction_row(one, log), allow_nan=False))
+            print(json_module.dumps({**plan_row(plan), **details.row(plan), **searched}, allow_nan=False))
+        for (one, log), point in zip(predictions, absent, strict=True):
+            data = details.search_row(one, point, log.chosen_option)
+            print(json_module.dumps({**_prediction_row(one, log), **data}, allow_nan=False))
     else:
-        _print_tables(decisions, predictions)
-    for each in errors:
-        print_message(f"tunemark: {each}")
-    return ExitCode.USAGE if errors else ExitCode.SUCCESS
+        _print_tables(decisions, predictions, details)
+        for (one, log), point in zip(predictions, absent, strict=True):
+            if words := details.search_text(one, point, log.chosen_option):
+                print_result(f"\n{words}")
+    return errors
 
 
 def _search_row(log: SearchLog) -> dict[str, Any]:
@@ -93,10 +95,12 @@ def _prediction_row(one: AbsentDeviceSearch, log: SearchLog) -> dict[str, Any]:
 
 
 def _print_tables(
-    decisions: Sequence[tuple[Plan, SearchLog | None]], predictions: Sequence[tuple[AbsentDeviceSearch, SearchLog]]
+    decisions: Sequence[tuple[Plan, SearchLog | None]],
+    predictions: Sequence[tuple[AbsentDeviceSearch, SearchLog]],
+    details: PlanDetails,
 ) -> None:
     if decisions:
-        print_plans([plan for plan, _ in decisions], json=False)
+        print_plans([plan for plan, _ in decisions], details, json=False)
     if predictions:
         print_result(_table(predictions))
     if not decisions and not predictions:

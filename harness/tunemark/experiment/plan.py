@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tunemark.experiment.finetuning_method import Method
@@ -39,7 +39,8 @@ class Plan:
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: decisions and warnings
     for the user. free: where the strategy is a search, the settings that it may choose besides the layout, which are
     those that the user did not give. weights_path: the file or folder of published weights, if already on this machine.
-    launcher, trust_remote_code, allow_pickle: do not identify the run.
+    launcher, trust_remote_code, allow_pickle: do not identify the run. declared: the settings by which the user says
+    what the accelerator is made of.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class Plan:
     weights_path: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def requires(self) -> tuple[str, ...]:

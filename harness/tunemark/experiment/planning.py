@@ -43,6 +43,8 @@ from tunemark.plugin.protocols import ChecksRuns, Device, ExplainsAbsence, Lists
 
 T = TypeVar("T")
 
+# Settings by which a user says what an accelerator is made of.
+DECLARED_SETTINGS = ("chip", "chips")
 # Seconds of steps of a run without another limit: three attempts of a tiny model then take a minute and a half.
 DEFAULT_BUDGET_S = 20.0
 
@@ -159,6 +161,7 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         weights_path=weights_path,
         trust_remote_code=point["trust_remote_code"],
         allow_pickle=point["allow_pickle"],
+        declared={name: value for name in DECLARED_SETTINGS if (value := point.values.get(name)) is not None},
     )
 
 
@@ -167,9 +170,7 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
     python = _python(point)
     model = _named(point, "model", lambda name: catalog.model(name, python), point["model"])
     notes += model.notes
-    dataset_name, dataset_options = _options(point, "dataset")
-    dataset = _named(point, "dataset", catalog.dataset, dataset_name)
-    _check_options(point, "dataset", dataset, dataset_options)
+    dataset, dataset_options = find_dataset(point, catalog)
     _check_tokenizer(point, model, dataset)
     method = _method(point, model)
     terms = _factors(point)
@@ -199,6 +200,14 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
         strategy=strategy,
         free=free,
     )
+
+
+def find_dataset(point: GridPoint, catalog: Catalog) -> tuple[Dataset, dict[str, str]]:
+    """A point's dataset with its options."""
+    name, options = _options(point, "dataset")
+    dataset = _named(point, "dataset", catalog.dataset, name)
+    _check_options(point, "dataset", dataset, options)
+    return dataset, options
 
 
 def _make_spec(parts: _NamedParts, resolved: Mapping[str, Any]) -> RunSpec:
@@ -266,6 +275,7 @@ def derive_plan(plan: Plan, catalog: Catalog, **settings: Any) -> Plan:
         "launcher": format_named_options(plan.launcher.name, plan.launcher_options),
         "trust_remote_code": plan.trust_remote_code,
         "allow_pickle": plan.allow_pickle,
+        **plan.declared,
         **settings,
     }
     return make_plan(GridPoint(values=values, sources={}), catalog)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.experiment import GridPoint
@@ -11,7 +11,7 @@ from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.experiment.planning import SEARCHED_SETTINGS, resolve_search_options
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip
 from tunemark.plugin.catalog import Catalog
-from tunemark.plugin.descriptors import Model
+from tunemark.plugin.descriptors import Model, Strategy
 from tunemark.plugin.protocols import DrivesChips
 from tunemark.predict.candidates import CandidateSpace
 from tunemark.predict.chip_facts import device_facts
@@ -68,6 +68,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
     a = model.architecture
     size = _parse_size(point)
     (factor,) = parse_strategy_terms(point["strategy"])
+    asked_point = point
     point, (factor,), free = resolve_search_options(point, factor)
     ranks = size * chip.dies
     precision, sequence = str(point["precision"]), int(point["sequence"])
@@ -89,6 +90,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         precision=precision,
         optimizer=str(point["optimizer"]),
         trained_fraction=trainable / total,
+        trained=method.trained(a),
         packed=point["batching"] == "pack",
     )
     if work.precision not in facts.peak_flops:
@@ -98,9 +100,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             next=f"--precision with one of: {', '.join(facts.peak_flops)}",
         )
     each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
-    drivers = (each for each in catalog.devices().values() if isinstance(each, DrivesChips) and each.drives(chip.name))
-    driver = next((each.name for each in drivers), "")
-    strategies = find_searchable_strategies(catalog, driver)
+    strategies = _find_strategies(catalog, chip.name)
     settings = {"sequence": sequence, "method": str(method), "precision": precision, "batching": point["batching"]}
     name = ":".join([factor.name, *(f"{k}={v}" for k, v in sorted(factor.options.items()))])
     asked = SearchProblem(
@@ -125,6 +125,9 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         free=free,
         batch_follows=given is None,
         ranks_each=chip.dies,
+        vary=lambda changed: (
+            make_absent_device_search(replace(asked_point, values={**asked_point.values, **changed}), catalog).question
+        ),
     )
     return AbsentDeviceSearch(
         model=model,
@@ -138,6 +141,12 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         optimizer=str(point["optimizer"]),
         question=asked,
     )
+
+
+def _find_strategies(catalog: Catalog, chip: str) -> dict[str, Strategy]:
+    """The strategies of the device that drives such chips."""
+    drivers = (each for each in catalog.devices().values() if isinstance(each, DrivesChips) and each.drives(chip))
+    return find_searchable_strategies(catalog, next((each.name for each in drivers), ""))
 
 
 def _parse_size(point: GridPoint) -> int:

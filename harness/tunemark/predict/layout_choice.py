@@ -11,6 +11,7 @@ from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.experiment.planning import DEFAULT_TRIALS
 from tunemark.number_format import GIB
 from tunemark.plugin import Catalog
+from tunemark.predict.memory_fit import find_search_change
 from tunemark.predict.search import (
     LayoutOption,
     SearchLog,
@@ -53,10 +54,12 @@ def make_infeasible_error(what: str, found: SearchResult, asked: SearchProblem) 
         if asked.hardware.is_shared:
             floor = row.memory_bytes * log.ranks / USABLE_MEMORY_FRACTION
             next = f"all ranks share this machine's memory: one of about {floor / GIB:.0f} GiB would do"
-        elif size is None:
-            next = "no size of up to a million ranks would fit: a smaller model, --method lora, or --precision bf16"
         else:
-            next = f"the smallest size that would fit is {size}"
+            change = find_search_change(asked)
+            sizes = f"the smallest size that would fit is {size}"
+            if size is None:
+                sizes = "no size of up to a million ranks would fit" + ("" if change else ": choose a smaller model")
+            next = "; or ".join(filter(None, [change, sizes]))
     return BadExperiment(what=f"{what} cannot be laid out", why=why, next=next)
 
 

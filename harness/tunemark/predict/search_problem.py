@@ -14,7 +14,7 @@ from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.plan import Plan
-from tunemark.experiment.planning import SEARCHED_SETTINGS
+from tunemark.experiment.planning import SEARCHED_SETTINGS, derive_plan
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, LaunchConfig, Strategy
@@ -37,7 +37,8 @@ USABLE_MEMORY_FRACTION = 0.92
 class SearchProblem:
     """Inputs of a layout search. refusal: why a candidate cannot train the model, or None. requested: settings as given
     or by default; free: those of them that the search may change. batch_follows: no global batch was given, so that it
-    grows with the size. ranks_each: ranks of one package, the unit of a size."""
+    grows with the size. ranks_each: ranks of one package, the unit of a size. vary: the same search with other settings
+    of its plan."""
 
     work: Workload
     space: CandidateSpace
@@ -47,6 +48,7 @@ class SearchProblem:
     free: tuple[str, ...]
     batch_follows: bool
     ranks_each: int = 1
+    vary: Callable[[Mapping[str, Any]], SearchProblem] | None = None
 
 
 def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
@@ -90,6 +92,7 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
         requested=requested,
         free=plan.free,
         batch_follows=spec.global_batch == spec.micro_batch * ranks,
+        vary=lambda changed: make_search_problem(derive_plan(plan, catalog, **changed), catalog),
     )
 
 

@@ -207,6 +207,8 @@ class _PipelineStage:
         is_saved = layout.recompute == "none"
         layers, mask, one = self._saved_bytes() - self._non_layer_bytes(), self._mask(), self._activations()
         casts, head_cast = self._casts(1), narrow * self._table * self._is_last * self._is_autocast
+        # Autocast keeps its copies of trained weights until the end of the forward pass; of frozen ones it keeps none.
+        cached = casts * (not is_saved) * is_full
         everything = self._saved_bytes() + casts * depth * is_saved + head_cast
         # Of a layer: what its MLP keeps (`part`), and what is computed again (`again`).
         count = 3.0 if a.gated_mlp else 2.0
@@ -247,12 +249,12 @@ class _PipelineStage:
                     - casts * is_saved
                     - head_cast
                 )
-                so_far += casts * (depth - 1.0) * (not is_saved)
+                so_far += cached * (depth - 1.0)
                 yield moment(before, so_far, held_scores * is_later, root + came)
             if self._is_last:
-                # Autocast keeps its copies of the weights until the end of the forward pass, where the last layer's
-                # receive buffer is freed. Tensor ranks gather the logits and then reorder them.
-                copies = casts * depth * (not is_saved)
+                # At the end of the forward pass the last layer's receive buffer is freed. Tensor ranks gather the
+                # logits and then reorder them.
+                copies = cached * depth
                 gathers = (1.0 + 1.0 / layout.tensor) * held_scores if layout.tensor > 1 else 0.0
                 if not (is_later and is_behind):
                     # The previous micro-batch's logits live until these replace them.
@@ -264,7 +266,7 @@ class _PipelineStage:
                 # Once a product's gradients exist, its inputs are freed; then the weight's gradient is cast up.
                 yield moment(before, others + everything, held + held_scores + table + stream, kept)
             elif not is_saved:
-                yield moment(before, others + everything + casts * depth, held, root)
+                yield moment(before, others + everything + cached * depth, held, root)
             # Whether each layer's gradients are scattered as soon as they exist: in the last backward pass.
             ends_with = is_gathered and not is_piped
             kinds = [ends_with and is_later == accumulated]

@@ -79,6 +79,7 @@ def judge_run(identity: RunIdentity, attempts: Sequence[StoredAttempt], good: in
         rules.check_simulated(identity.simulated),
         rules.check_restored(attempts[-1].facts.get("not_put_back")),
         rules.check_verification(verified),
+        *rules.check_epoch(attempts[-1].facts.get("epoch") or {}, attempts[-1].facts.get("dataset") or {}),
     ]
     return [finding for finding in found if finding]
 

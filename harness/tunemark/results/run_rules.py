@@ -82,6 +82,29 @@ def check_labels(tokens: JobTokens, steps: int) -> Finding | None:
     return Finding(rule="nothing-trained", severity="invalid", message=message)
 
 
+def check_epoch(epoch: Mapping[str, int], dataset: Mapping[str, Any]) -> list[Finding]:
+    """What an epoch does not train on: documents cut at the sequence, documents without a label, texts left out.
+
+    epoch: fields of `EpochTokens`; empty where an older version stored none. dataset: facts of the token file.
+    """
+    found = [Finding(rule="text-left-out", severity="note", message=words) for words in dataset.get("remarks", ())]
+    if not epoch:
+        return found
+    documents, tokens = epoch["documents"], epoch["tokens"]
+    if epoch["truncated_documents"]:
+        message = f"{epoch['truncated_documents']:,} of {documents:,} documents are longer than the sequence: "
+        message += (
+            f"{epoch['cut_tokens']:,} of {tokens:,} tokens ({percent_text(epoch['cut_tokens'] / tokens)}) are cut "
+        )
+        message += "off and never trained on"
+        found.append(Finding(rule="documents-truncated", severity="note", message=message))
+    if epoch["untrained_documents"]:
+        message = f"{epoch['untrained_documents']:,} of {documents:,} documents have no token to train on within the "
+        message += "sequence"
+        found.append(Finding(rule="documents-untrained", severity="note", message=message))
+    return found
+
+
 def check_clocks(interval_s: float, second_s: float) -> Finding | None:
     apart = abs(second_s - interval_s) / interval_s
     if apart <= CLOCK_TOLERANCE:

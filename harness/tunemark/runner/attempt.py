@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tunemark.data import count_epoch_tokens, make_row_settings
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
 from tunemark.launch.device_monitor import make_device_monitor
@@ -233,6 +234,7 @@ def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
             **ready.interpreter.versions,
         },
         "dataset": dict(ready.data.facts),
+        "epoch": count_epoch_tokens(ready.data, make_row_settings(plan.spec))._asdict(),
         "host": dict(read_host_facts()),
         "launcher": {"name": plan.launcher.name, "options": dict(plan.launcher_options)},
     }

@@ -134,3 +134,19 @@ def test_a_strategy_is_verified_within_the_tolerance_and_invalid_beyond() -> Non
     assert severity(rules.check_verification({**found, "loss": 2e-5})) == "invalid"
     assert severity(rules.check_verification({**found, "gradient_norm": 2e-5})) == "invalid"
     assert severity(rules.check_verification({**found, "loss": None, "failure": "it ran out of memory"})) == "unknown"
+
+
+def test_what_an_epoch_does_not_train_on_is_noted() -> None:
+    epoch = {"documents": 40, "tokens": 4000, "truncated_documents": 3, "cut_tokens": 500, "trained_tokens": 3460,
+             "untrained_documents": 2}  # fmt: skip
+    found = rules.check_epoch(epoch, {"remarks": ["left out is system (40 rows, 90 characters)"]})
+    assert [(each.rule, each.severity) for each in found] == [
+        ("text-left-out", "note"),
+        ("documents-truncated", "note"),
+        ("documents-untrained", "note"),
+    ]
+    assert "3 of 40 documents" in found[1].message
+    assert "500 of 4,000 tokens (12.5 %)" in found[1].message
+    assert rules.check_epoch({**epoch, "truncated_documents": 0, "untrained_documents": 0}, {}) == []
+    # Attempts of earlier versions say nothing of it.
+    assert rules.check_epoch({}, {}) == []
