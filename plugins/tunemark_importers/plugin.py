@@ -45,6 +45,37 @@ def tunemark_importers() -> Sequence[Importer]:
             description="a table of claims, one per row: CSV, also with semicolons or tabs",
         ),
         Importer(
+            name="wandb-summary",
+            document="tunemark_importers.wandb_summary:document",
+            is_document="tunemark_importers.wandb_summary:is_document",
+            meaning="the last value of each metric, by its name",
+            description="wandb-summary.json of a run of Weights & Biases",
+            priority=1,
+        ),
+        Importer(
+            name="metrics",
+            document="tunemark_importers.metric_tables:document",
+            is_document="tunemark_importers.metric_tables:is_document",
+            meaning="metrics by their names; what they count is unknown where the name does not say it",
+            description="metrics.csv of Lightning and LitGPT; CSVs that W&B, TensorBoard and MLflow export",
+            priority=-1,
+        ),
+        Importer(
+            name="tensorboard",
+            document="tunemark_importers.tensorboard_events:document",
+            is_document="tunemark_importers.tensorboard_events:is_document",
+            is_binary=True,
+            meaning="scalars by their tags; what they count is unknown where the tag does not say it",
+            description="TensorBoard's event files; needs the package tensorboard",
+        ),
+        Importer(
+            name="mlperf",
+            log="tunemark_importers.mllog:MllogReader",
+            meaning="sequences per second of the whole job as a submission states them (in gpt3 tokens), without "
+            "evaluation; rows are packed",
+            description="result files of MLPerf Training (:::MLLOG)",
+        ),
+        Importer(
             name="moai",
             log="tunemark_importers.moai:MoaiReader",
             meaning="batch x block length, padding counted, of the whole job over host time, which in early formats "

@@ -42,6 +42,10 @@ TEXTS = {
                     ("llama-factory-all_results.json", 0, 99)],
     "optimum-benchmark": [("optimum-benchmark.json", 0, 999)],
     "pytest-benchmark": [("pytest-benchmark.json", 0, 999)],
+    "wandb-summary": [("wandb-summary.json", 0, 9), ("wandb-summary-trainer.json", 0, 9)],
+    "metrics": [("lightning-metrics.csv", 0, 99), ("litgpt-metrics.csv", 0, 99), ("wandb-chart.csv", 0, 99),
+                ("wandb-runs.csv", 0, 99), ("mlflow-chart.csv", 0, 99)],
+    "mlperf": [("mlperf-result.txt", 0, 99)],
     "anything": [("anything.txt", 0, 12)],
     "nanogpt": [("nanogpt.txt", 0, 99)],
     "nanochat": [("nanochat.txt", 0, 99)],
@@ -260,6 +264,11 @@ def _check(importer: Importer, text: str) -> None:
     figures = _Figures(text)
     for claim in claims:
         for name, value in _stated(claim):
+            if (importer.name, name) == ("mlperf", "train_s"):
+                # The only time that a result file has is between two of its lines.
+                times = [int(time) for time in re.findall(r"\b[0-9]{12,14}\b", text)]
+                assert value in {(b - a) / 1000 for a in times for b in times}
+                continue
             assert value in figures, f"{name} = {value!r} is nowhere in the text"
         layout = claim.layout
         for product, parts in (
@@ -305,7 +314,8 @@ def test_a_thousand_damaged_files_never_crash_and_never_invent_a_number(name: st
 
 
 def test_every_importer_is_damaged() -> None:
-    assert set(TEXTS) == set(_IMPORTERS)
+    # A binary file has a test of its own.
+    assert set(TEXTS) == {name for name, importer in _IMPORTERS.items() if not importer.is_binary}
 
 
 def test_the_check_itself_notices_an_invented_figure() -> None:
