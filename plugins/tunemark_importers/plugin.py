@@ -11,115 +11,119 @@ from tunemark_importers.huggingface_formats import DIALECTS
 
 @hookimpl
 def tunemark_importers() -> Sequence[Importer]:
-    return (
-        Importer(
-            name="huggingface",
-            document="tunemark_importers.huggingface:document",
-            is_document="tunemark_importers.huggingface:is_document",
-            meaning="samples of the whole job over train_runtime, including set-up, first step and evaluation; before "
-            "transformers 5, planned samples, whether done or not",
-            description="trainer_state.json, train_results.json and all_results.json of Hugging Face's Trainer",
-        ),
-        Importer(
-            name="optimum-benchmark",
-            document="tunemark_importers.optimum_benchmark:document",
-            is_document="tunemark_importers.optimum_benchmark:is_document",
-            meaning="samples of one process in all steps after warm-up over the mean time of one step: too high by a "
-            "factor of the number of steps",
-            description="benchmark_report.json and benchmark.json of Hugging Face's optimum-benchmark, training",
-        ),
-        Importer(
-            name="pytest-benchmark",
-            document="tunemark_importers.pytest_benchmark:document",
-            is_document="tunemark_importers.pytest_benchmark:is_document",
-            meaning="all slots of the timed steps over their wall time, whole job; the rounds are the steps of all "
-            "attempts",
-            description="pytest-benchmark's JSON of tests with the fixture tunemark",
-        ),
-        Importer(
-            name="claims",
-            document="tunemark_importers.claims_csv:document",
-            is_document="tunemark_importers.claims_csv:is_document",
-            meaning="tokens per second of the whole job and per device as each row's source states them; which tokens, "
-            "and whether warm-up is inside, the table leaves open",
-            description="a table of claims, one per row: CSV, also with semicolons or tabs",
-        ),
-        Importer(
-            name="wandb-summary",
-            document="tunemark_importers.wandb_summary:document",
-            is_document="tunemark_importers.wandb_summary:is_document",
-            meaning="the last value of each metric, by its name",
-            description="wandb-summary.json of a run of Weights & Biases",
-            priority=1,
-        ),
-        Importer(
-            name="metrics",
-            document="tunemark_importers.metric_tables:document",
-            is_document="tunemark_importers.metric_tables:is_document",
-            meaning="metrics by their names; what they count is unknown where the name does not say it",
-            description="metrics.csv of Lightning and LitGPT; CSVs that W&B, TensorBoard and MLflow export",
-            priority=-1,
-        ),
-        Importer(
-            name="tensorboard",
-            document="tunemark_importers.tensorboard_events:document",
-            is_document="tunemark_importers.tensorboard_events:is_document",
-            is_binary=True,
-            meaning="scalars by their tags; what they count is unknown where the tag does not say it",
-            description="TensorBoard's event files; needs the package tensorboard",
-        ),
-        Importer(
-            name="mlperf",
-            log="tunemark_importers.mllog:MllogReader",
-            meaning="sequences per second of the whole job as a submission states them (in gpt3 tokens), without "
-            "evaluation; rows are packed",
-            description="result files of MLPerf Training (:::MLLOG)",
-        ),
-        Importer(
-            name="moai",
-            log="tunemark_importers.moai:MoaiReader",
-            meaning="batch x block length, padding counted, of the whole job over host time, which in early formats "
-            "ends before waiting for the device; the first step has its own line",
-            description="logs of the tutorials for Moreh's MoAI platform",
-        ),
-        Importer(
-            name="huggingface-log",
-            log="tunemark_importers.huggingface:HuggingFaceReader",
-            meaning="in the summary, samples of the whole job over train_runtime, including the first step; in a line, "
-            "if enabled, all tokens over all time since the start",
-            description="console logs of Hugging Face's Trainer, TRL, axolotl, LLaMA-Factory, ms-swift and Unsloth",
-            formats=DIALECTS,
-        ),
-        Importer(
-            name="torchtitan",
-            log="tunemark_importers.torchtitan:TorchtitanReader",
-            meaning="slots since the last line, padding counted, over wall time, per device; the first line includes "
-            "the first step",
-            description="torchtitan's console log (tps, earlier wps)",
-        ),
-        Importer(
-            name="torchtune",
-            log="tunemark_importers.torchtune:TorchtuneReader",
-            meaning="trained labels of one step, without padding and masked prompts, over its wall time, per device; "
-            "the first step has a line like all others",
-            description="torchtune's step lines, text and JSON lines",
-        ),
-        Importer(
-            name="megatron",
-            log="tunemark_importers.megatron:MegatronReader",
-            meaning="mean time of an iteration since the last line, after waiting for all ranks, and model TFLOP/s per "
-            "GPU by its own formula; all slots of the global batch; the first line includes the first iteration",
-            description="iteration lines of Megatron-LM, Megatron-Bridge and their forks",
-        ),
-        *(_described(format) for format in FORMATS),
-        Importer(
-            name="anything",
-            log="tunemark_importers.generic_log:GenericLogReader",
-            meaning="tokens per second as the program prints them; what they count is unknown",
-            description="any other program's lines that print a rate with its unit",
-            priority=-1,
-        ),
-    )
+    return (*_DOCUMENTS, *_LOGS, *(_described(format) for format in FORMATS))
+
+
+_DOCUMENTS = (
+    Importer(
+        name="huggingface",
+        document="tunemark_importers.huggingface:document",
+        is_document="tunemark_importers.huggingface:is_document",
+        meaning="samples of the whole job over train_runtime, including set-up, first step and evaluation; before "
+        "transformers 5, planned samples, whether done or not",
+        description="trainer_state.json, train_results.json and all_results.json of Hugging Face's Trainer",
+    ),
+    Importer(
+        name="optimum-benchmark",
+        document="tunemark_importers.optimum_benchmark:document",
+        is_document="tunemark_importers.optimum_benchmark:is_document",
+        meaning="samples of one process in all steps after warm-up over the mean time of one step: too high by a "
+        "factor of the number of steps",
+        description="benchmark_report.json and benchmark.json of Hugging Face's optimum-benchmark, training",
+    ),
+    Importer(
+        name="pytest-benchmark",
+        document="tunemark_importers.pytest_benchmark:document",
+        is_document="tunemark_importers.pytest_benchmark:is_document",
+        meaning="all slots of the timed steps over their wall time, whole job; the rounds are the steps of all "
+        "attempts",
+        description="pytest-benchmark's JSON of tests with the fixture tunemark",
+    ),
+    Importer(
+        name="claims",
+        document="tunemark_importers.claims_csv:document",
+        is_document="tunemark_importers.claims_csv:is_document",
+        meaning="tokens per second of the whole job and per device as each row's source states them; which tokens, "
+        "and whether warm-up is inside, the table leaves open",
+        description="a table of claims, one per row: CSV, also with semicolons or tabs",
+    ),
+    Importer(
+        name="wandb-summary",
+        document="tunemark_importers.wandb_summary:document",
+        is_document="tunemark_importers.wandb_summary:is_document",
+        meaning="the last value of each metric, by its name",
+        description="wandb-summary.json of a run of Weights & Biases",
+        priority=1,
+    ),
+    Importer(
+        name="metrics",
+        document="tunemark_importers.metric_tables:document",
+        is_document="tunemark_importers.metric_tables:is_document",
+        meaning="metrics by their names; what they count is unknown where the name does not say it",
+        description="metrics.csv of Lightning and LitGPT; CSVs that W&B, TensorBoard and MLflow export",
+        priority=-1,
+    ),
+    Importer(
+        name="tensorboard",
+        document="tunemark_importers.tensorboard_events:document",
+        is_document="tunemark_importers.tensorboard_events:is_document",
+        is_binary=True,
+        meaning="scalars by their tags; what they count is unknown where the tag does not say it",
+        description="TensorBoard's event files; needs the package tensorboard",
+    ),
+)
+_LOGS = (
+    Importer(
+        name="mlperf",
+        log="tunemark_importers.mllog:MllogReader",
+        meaning="sequences per second of the whole job as a submission states them (in gpt3 tokens), without "
+        "evaluation; rows are packed",
+        description="result files of MLPerf Training (:::MLLOG)",
+    ),
+    Importer(
+        name="moai",
+        log="tunemark_importers.moai:MoaiReader",
+        meaning="batch x block length, padding counted, of the whole job over host time, which in early formats "
+        "ends before waiting for the device; the first step has its own line",
+        description="logs of the tutorials for Moreh's MoAI platform",
+    ),
+    Importer(
+        name="huggingface-log",
+        log="tunemark_importers.huggingface:HuggingFaceReader",
+        meaning="in the summary, samples of the whole job over train_runtime, including the first step; in a line, "
+        "if enabled, all tokens over all time since the start",
+        description="console logs of Hugging Face's Trainer, TRL, axolotl, LLaMA-Factory, ms-swift and Unsloth",
+        formats=DIALECTS,
+    ),
+    Importer(
+        name="torchtitan",
+        log="tunemark_importers.torchtitan:TorchtitanReader",
+        meaning="slots since the last line, padding counted, over wall time, per device; the first line includes "
+        "the first step",
+        description="torchtitan's console log (tps, earlier wps)",
+    ),
+    Importer(
+        name="torchtune",
+        log="tunemark_importers.torchtune:TorchtuneReader",
+        meaning="trained labels of one step, without padding and masked prompts, over its wall time, per device; "
+        "the first step has a line like all others",
+        description="torchtune's step lines, text and JSON lines",
+    ),
+    Importer(
+        name="megatron",
+        log="tunemark_importers.megatron:MegatronReader",
+        meaning="mean time of an iteration since the last line, after waiting for all ranks, and model TFLOP/s per "
+        "GPU by its own formula; all slots of the global batch; the first line includes the first iteration",
+        description="iteration lines of Megatron-LM, Megatron-Bridge and their forks",
+    ),
+    Importer(
+        name="anything",
+        log="tunemark_importers.generic_log:GenericLogReader",
+        meaning="tokens per second as the program prints them; what they count is unknown",
+        description="any other program's lines that print a rate with its unit",
+        priority=-1,
+    ),
+)
 
 
 def _described(format: FormatDescription) -> Importer:
