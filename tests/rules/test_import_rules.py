@@ -134,8 +134,8 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 _COMMON_WORDS = {"none", "auto", "manual", "text", "claims"}
 # By file, the names that it may use, with the reason.
 _NAMED_PARTS: Mapping[str, set[str]] = {
-    # The settings' defaults, and what `--device auto` chooses from.
-    "experiment/settings.py": {"mistral-tiny", "python-stdlib"},
+    # The settings' defaults and the trainers of others, and what `--device auto` chooses from.
+    "experiment/settings.py": {"mistral-tiny", "python-stdlib", "megatron", "deepspeed", "xla"},
     "experiment/planning.py": {"cuda", "cpu"},
     # Columns and degrees of published tables, whose names are not ours.
     "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp", "megatron"},

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.experiment import SETTINGS, Experiment, Setting, make_experiment
-from tunemark.experiment.settings import JobSettings, MeasurementSettings, SessionSettings, format_default
+from tunemark.experiment.settings import (
+    JobSettings,
+    MeasurementSettings,
+    PredictionSettings,
+    SessionSettings,
+    format_default,
+)
 from tunemark_worker.training_settings import TrainingSettings, read_settings
 
 # The settings that most experiments give, before all others.
@@ -22,6 +28,7 @@ _GROUPS: Mapping[str, tuple[type | None, tuple[str, ...]]] = {
     "how it trains": (TrainingSettings, ()),
     "how it is measured": (MeasurementSettings, ("verify", "redo", "no_measure_peak")),
     "what is kept and printed": (SessionSettings, ()),
+    "what predictions take for granted": (PredictionSettings, ()),
 }  # fmt: skip
 
 

@@ -121,7 +121,8 @@ def _predict_plan(plan: Plan, catalog: Catalog) -> dict[str, Any]:
         return {**facts, **_UNKNOWN, "reason": found}
     hardware, fit = found.hardware, judge_fit(plan, catalog, found)
     assumptions = [hardware.source, *hardware.facts.assumptions]
-    return {**facts, **_figures(found.predicted), **_fit_row(fit), "assumptions": assumptions}
+    words = {"framework": plan.prediction.framework or "ours", "assumptions": assumptions}
+    return {**facts, **_figures(found.predicted), **_fit_row(fit), **words}
 
 
 def _fit_row(fit: MemoryFit | None) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _row_prediction(one: ConvertedRow | UnconvertibleRow) -> dict[str, Any]:
         usable = USABLE_MEMORY_FRACTION * memory_bytes
         fit = compare_memory(predicted.memory_bytes, *predicted.memory_bounds_bytes, usable)
     words = {"strategy": format_layout(one.layout), "assumptions": list(one.assumptions)}
-    return {"id": one.id, **_figures(predicted), **_fit_row(fit), **words}
+    return {"id": one.id, **_figures(predicted), **_fit_row(fit), "framework": one.framework, **words}
 
 
 def _figures(predicted: Prediction) -> dict[str, Any]:

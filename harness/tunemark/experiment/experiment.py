@@ -15,13 +15,14 @@ from tunemark.experiment.settings import (
     SETTINGS,
     SETTINGS_BY_NAME,
     MeasurementSettings,
+    PredictionSettings,
     SessionSettings,
 )
 from tunemark.experiment.value_parsing import parse_values
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(SessionSettings, MeasurementSettings):
+class Experiment(PredictionSettings, SessionSettings, MeasurementSettings):
     """The settings of all runs. axes: the values of each axis, by name. sources: where each value that was given
     stands."""
 

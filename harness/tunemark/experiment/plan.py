@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.run_spec import RunSpec, run_id
+from tunemark.experiment.settings import NOTHING_SAID, PredictionSettings
 from tunemark.fields import read_fields
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
 from tunemark.plugin.protocols import ChecksInterpreter, Device
@@ -39,8 +40,8 @@ class Plan:
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: decisions and warnings
     for the user. free: where the strategy is a search, the settings that it may choose besides the layout, which are
     those that the user did not give. weights_path: the file or folder of published weights, if already on this machine.
-    launcher, trust_remote_code, allow_pickle: do not identify the run. declared: the settings by which the user says
-    what the accelerator is made of.
+    launcher, trust_remote_code, allow_pickle, prediction: do not identify the run. declared: the settings by which the
+    user says what the accelerator is made of.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class Plan:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     declared: Mapping[str, Any] = field(default_factory=dict)
+    prediction: PredictionSettings = NOTHING_SAID
 
     @property
     def requires(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from tunemark.experiment.mesh_layout import (
 )
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.run_spec import RunSpec, run_id
-from tunemark.experiment.settings import SETTINGS_BY_NAME
+from tunemark.experiment.settings import NOTHING_SAID, SETTINGS_BY_NAME, PredictionSettings
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
 from tunemark.fields import read_fields
 from tunemark.number_format import format_gib
@@ -162,7 +162,23 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         trust_remote_code=point["trust_remote_code"],
         allow_pickle=point["allow_pickle"],
         declared={name: value for name in DECLARED_SETTINGS if (value := point.values.get(name)) is not None},
+        prediction=read_prediction_settings(point),
     )
+
+
+def read_prediction_settings(point: GridPoint) -> PredictionSettings:
+    """The settings of predictions of a point. Raises `BadExperiment` for one of another trainer without its name."""
+    found = replace(NOTHING_SAID, **{name: point.values[name] for name in asdict(NOTHING_SAID) if name in point.values})
+    if found.framework in (None, "ours"):
+        found = replace(found, framework=None)
+        for name in ("framework_version", "base_bits", "optimizer_bits", "offload", "loss", "optimizer_in_backward"):
+            if getattr(found, name) != getattr(NOTHING_SAID, name):
+                raise BadExperiment(
+                    what=f"{SETTINGS_BY_NAME[name].flag} describes another trainer, but none is named",
+                    why=point.place(name),
+                    next="add --framework, for example --framework hf",
+                )
+    return found
 
 
 def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedParts:
@@ -276,6 +292,7 @@ def derive_plan(plan: Plan, catalog: Catalog, **settings: Any) -> Plan:
         "trust_remote_code": plan.trust_remote_code,
         "allow_pickle": plan.allow_pickle,
         **plan.declared,
+        **asdict(plan.prediction),
         **settings,
     }
     return make_plan(GridPoint(values=values, sources={}), catalog)

@@ -132,12 +132,49 @@ class SessionSettings:
     json: bool = _scalar(False, "print one JSON object per line instead of a table")
 
 
+def _assumed(help: str, **more: Any) -> Any:
+    """A setting of predictions that is unknown unless given."""
+    return _scalar(None, help, **{"unset": "unknown", **more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """What a prediction cannot know of a machine that is not here, and of a trainer other than ours. What is not given
+    is assumed, listed and widens the bounds. They change no run. intra_gb_s, inter_gb_s: GB/s of one device in one
+    direction."""
+
+    cluster: str | None = _assumed(
+        "cloud instance or machine whose node and network are known, for predictions: p5, ..."
+    )
+    node_devices: int | None = _assumed("devices that a node's fast links connect, for predictions", minimum=1)
+    intra_gb_s: float | None = _assumed("GB/s of a device within its node, one direction, for predictions", above=0)
+    inter_gb_s: float | None = _assumed("GB/s of a device between nodes, one direction, for predictions", above=0)
+    framework: str | None = _assumed(
+        "whose trainer is predicted",
+        unset="ours",
+        choices=("ours", "megatron", "torch", "torch-compiled", "hf", "deepspeed", "xla", "native"),
+    )
+    framework_version: str | None = _assumed("year of --framework, which older software of is slower")
+    base_bits: int | None = _assumed("bits of frozen weights, with --framework: 4, 8, 16 or 32", minimum=4, maximum=32)
+    optimizer_bits: int | None = _assumed(
+        "bits of each optimizer state, with --framework: 4, 8, 16 or 32", minimum=4, maximum=32
+    )
+    offload: str | None = _assumed(
+        "what waits in host memory, with --framework", unset="none", choices=("none", "optimizer")
+    )
+    loss: str | None = _assumed(
+        "how logits become a loss, with --framework", unset="whole", choices=("whole", "fused", "chunked")
+    )
+    optimizer_in_backward: bool = _scalar(False, "update as soon as a gradient is there, with --framework")
+
+
 def _list_settings() -> tuple[Setting, ...]:
     every = (
         *read_settings(JobSettings),
         *TRAINING_SETTINGS,
         *read_settings(MeasurementSettings),
         *read_settings(SessionSettings),
+        *read_settings(PredictionSettings),
     )
     found = [each for each in every if not each.follows]
     for each in every:
@@ -147,6 +184,8 @@ def _list_settings() -> tuple[Setting, ...]:
 
 
 SETTINGS = _list_settings()
+# Predictions without any of their settings.
+NOTHING_SAID = PredictionSettings(**{each.name: each.default for each in read_settings(PredictionSettings)})
 SETTINGS_BY_NAME = {each.name: each for each in SETTINGS}
 # Former names of settings.
 ALIASES = {alias: each.name for each in SETTINGS for alias in each.aliases}

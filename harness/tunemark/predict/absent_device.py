@@ -8,13 +8,14 @@ from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import parse_method
 from tunemark.experiment.mesh_layout import parse_strategy_terms
-from tunemark.experiment.planning import SEARCHED_SETTINGS, resolve_search_options
-from tunemark.physics.chip_peaks import explain_missing_peak, find_chip
+from tunemark.experiment.planning import SEARCHED_SETTINGS, read_prediction_settings, resolve_search_options
+from tunemark.physics.chip_peaks import explain_missing_peak
+from tunemark.physics.chips import read_chip_table
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Model, Strategy
 from tunemark.plugin.protocols import DrivesChips
 from tunemark.predict.candidates import CandidateSpace
-from tunemark.predict.chip_facts import device_facts
+from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.plan_conversion import make_workload
 from tunemark.predict.search import HardwareModel
 from tunemark.predict.search_problem import (
@@ -23,6 +24,7 @@ from tunemark.predict.search_problem import (
     find_searchable_strategies,
     make_refusal,
 )
+from tunemark.predict.trainer_settings import NETWORK_ASSUMED, apply_network, apply_trainer
 from tunemark_worker.training_settings import CHECKPOINTING
 
 # Largest number of packages that can be searched: the number of factorisations grows with it.
@@ -55,15 +57,16 @@ def is_absent_device(point: GridPoint, catalog: Catalog) -> bool:
         return False
     try:
         terms = parse_strategy_terms(point["strategy"])
-        find_chip(point["device"])
+        find_any_chip(point["device"])
     except (ValueError, TunemarkError):
         return False
     return [term.name for term in terms] in [[name] for name in catalog.search_names()]
 
 
+# Long: one assignment for each thing that a plan would resolve, in its order.
 def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDeviceSearch:
     """The search for such a grid point. Raises `BadExperiment` for impossible settings."""
-    chip = find_chip(point["device"])
+    chip = find_any_chip(point["device"])[0]
     model = catalog.model(point["model"])
     a = model.architecture
     size = _parse_size(point)
@@ -82,7 +85,8 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
     total, trainable = method.parameters(a)
     given = point["global_batch"]
     global_batch = int(given) if given is not None else int(point["micro_batch"]) * ranks
-    facts = device_facts(f"{chip.name} die" if chip.dies > 1 else chip.name)
+    said = read_prediction_settings(point)
+    facts = apply_network(device_facts(f"{chip.name} die" if chip.dies > 1 else chip.name), said)
     work = make_workload(
         a,
         sequence=sequence,
@@ -93,6 +97,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         trained=method.trained(a),
         packed=point["batching"] == "pack",
     )
+    work = apply_trainer(work, said)
     if work.precision not in facts.peak_flops:
         raise BadExperiment(
             what=f"{chip.name} cannot be predicted in {precision}",
@@ -100,7 +105,9 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             next=f"--precision with one of: {', '.join(facts.peak_flops)}",
         )
     each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
-    strategies = _find_strategies(catalog, chip.name)
+    # What drives a chip whose figures are only assumed drives any of its vendor's.
+    known = [other.name for other in read_chip_table()[0] if other.vendor == chip.vendor]
+    strategies = _find_strategies(catalog, known[0] if facts.is_chip_assumed and known else chip.name)
     settings = {"sequence": sequence, "method": str(method), "precision": precision, "batching": point["batching"]}
     name = ":".join([factor.name, *(f"{k}={v}" for k, v in sorted(factor.options.items()))])
     asked = SearchProblem(
@@ -118,7 +125,13 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             memory_bytes=each,
             alone=facts if ranks == 1 else None,
             alone_bytes=each,
-            source="; ".join(["published figures and shares fitted to published rows", *facts.assumptions]),
+            source="; ".join(
+                [
+                    "published figures and shares fitted to published rows",
+                    *facts.assumptions,
+                    *([NETWORK_ASSUMED] if ranks > facts.node and not facts.is_network_known else []),
+                ]
+            ),
         ),
         refusal=make_refusal(strategies, a, settings),
         requested={"strategy": name, "global_batch": global_batch, **{n: point[n] for n in SEARCHED_SETTINGS}},

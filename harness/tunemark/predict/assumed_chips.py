@@ -25,13 +25,14 @@ _TRAINIUM = Interconnect(
 
 def _chip(
     name: str, tera: float, memory: int, bandwidth: float, power: float | None, links: Interconnect, *aliases: str,
-    eight: float = 0.0, four: float = 0.0,
+    eight: float = 0.0, four: float = 0.0, vendor: str = "NVIDIA",
 ) -> Chip:  # fmt: skip
     """tera: TFLOP/s of 16-bit products, added in 32 bits; eight, four: likewise of 8 and 4 bits. memory: GiB.
     bandwidth: GB/s."""
     flops = {"fp32": tera / 4, "tf32": tera / 2, "bf16": tera, "fp16": tera, "fp8": eight, "fp4": four}
     return Chip(
         name=name,
+        vendor=vendor,
         aliases=aliases,
         flops={each: rate * 1e12 for each, rate in flops.items() if rate},
         memory_bytes=memory * GIB,
@@ -65,8 +66,8 @@ ASSUMED_CHIPS = (
     _chip("RTX-PRO-6000", 503.8, 96, 1792, 600, _PCIE_5, "RTX PRO 6000 Blackwell", "RTX PRO 6000 96GB",
           "RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 Blackwell Workstation Edition", eight=1007.6,
           four=2015),
-    _chip("Ascend-910B", 376, 64, 1600, 400, _ASCEND, "Ascend 910B2", "Huawei Ascend 910B"),
-    _chip("Trainium1", 95, 32, 820, None, _TRAINIUM, "Trainium", "trn1", eight=190),
+    _chip("Ascend-910B", 376, 64, 1600, 400, _ASCEND, "Ascend 910B2", "Huawei Ascend 910B", vendor="Huawei"),
+    _chip("Trainium1", 95, 32, 820, None, _TRAINIUM, "Trainium", "trn1", eight=190, vendor="Amazon"),
 )  # fmt: skip
 
 # Peaks of confirmed chips in precisions that the table of chips leaves out.

@@ -1,6 +1,7 @@
 """Nodes and networks of cloud instances and machines by name, as their operators state them. Data.
 
-Links are of one device in one direction. A name is compared without case and punctuation, and a longer one is found by
+Where the source is an address, it was read on 2026-11-30; the others are as commonly stated. Links are of one device in
+one direction. A name is compared without case and punctuation, and a longer one is found by
 its beginning: "p5.48xlarge" is p5.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tunemark.errors import UnknownName, did_you_mean
+from tunemark.errors import BadData, UnknownName, did_you_mean
 
 
 class Cluster(NamedTuple):
@@ -24,6 +25,7 @@ class Cluster(NamedTuple):
 
 
 _AWS = "aws.amazon.com/ec2/instance-types, accelerated computing: EFA"
+_NEURON = "https://awsdocs-neuron.readthedocs-hosted.com/en/latest/general/arch/neuron-hardware"
 _GOOGLE = "cloud.google.com/compute/docs/gpus, network bandwidth of GPU machine types"
 _AZURE = "learn.microsoft.com/azure/virtual-machines, GPU accelerated sizes"
 _ORACLE = "docs.oracle.com/iaas, Compute shapes: RDMA cluster network"
@@ -35,8 +37,8 @@ CLUSTERS = (
     Cluster("p5e", 8, 50.0, ("H200",), f"{_AWS} of 3,200 Gbit/s for 8"),
     Cluster("p5en", 8, 50.0, ("H200",), f"{_AWS} of 3,200 Gbit/s for 8"),
     Cluster("p6-b200", 8, 50.0, ("B200",), f"{_AWS} of 3,200 Gbit/s for 8"),
-    Cluster("trn1", 16, 6.25, ("Trainium1",), f"{_AWS} of 800 Gbit/s for 16"),
-    Cluster("trn1n", 16, 12.5, ("Trainium1",), f"{_AWS} of 1,600 Gbit/s for 16"),
+    Cluster("trn1", 16, 6.25, ("Trainium1",), f"{_NEURON}/trn1-arch.html: 800 Gbit/s for 16"),
+    Cluster("trn1n", 16, 12.5, ("Trainium1",), f"{_NEURON}/trn1-arch.html: 1,600 Gbit/s for 16"),
     Cluster("trn2", 16, 25.0, ("Trainium2",), f"{_AWS} of 3,200 Gbit/s for 16"),
     Cluster("a2-highgpu", 8, 1.5625, ("A100",), f"{_GOOGLE}: 100 Gbit/s for 8"),
     Cluster("a2-ultragpu", 8, 1.5625, ("A100",), f"{_GOOGLE}: 100 Gbit/s for 8"),
@@ -58,7 +60,10 @@ CLUSTERS = (
     Cluster("DGX H100", 8, 50.0, ("H100",), "NVIDIA, DGX H100 data sheet: 8 x 400 Gbit/s"),
     Cluster("Selene", 8, 25.0, ("A100",), "Narayanan et al. 2021, section 5: 8 x 200 Gbit/s HDR for 8"),
     Cluster("Eos", 8, 50.0, ("H100",), "NVIDIA: DGX H100, 8 x 400 Gbit/s NDR"),
-    Cluster("JUPITER", 4, 25.0, ("GH200",), "Jülich Supercomputing Centre, JUPITER Booster: 4 x 200 Gbit/s for 4"),
+    Cluster(
+        "JUPITER", 4, 25.0, ("GH200",),
+        "https://apps.fz-juelich.de/jsc/hps/jupiter/configuration.html: 4 x NDR200 for 4",
+    ),
     Cluster("JUWELS Booster", 4, 25.0, ("A100",), "Jülich Supercomputing Centre: 4 x 200 Gbit/s for 4"),
     Cluster("Alps", 4, 25.0, ("GH200",), "CSCS: 4 x 200 Gbit/s Slingshot for 4"),
     Cluster("Isambard-AI", 4, 25.0, ("GH200",), "Bristol Centre for Supercomputing: 4 x 200 Gbit/s Slingshot for 4"),
@@ -72,18 +77,25 @@ CLUSTERS = (
 )  # fmt: skip
 
 
-def find_cluster(name: str) -> Cluster:
-    """The cluster of that name; `UnknownName` with a suggestion where there is none."""
+def find_cluster(name: str, chip: str) -> Cluster:
+    """The cluster of that name; `UnknownName` with a suggestion where there is none, `BadData` where it does not have
+    the chip."""
     key = _plain(name)
     found = [each for each in CLUSTERS if key.startswith(_plain(each.name))]
     if not key or not found:
-        names = [each.name for each in CLUSTERS]
         raise UnknownName(
             what=f"no cluster named {name!r}",
-            why="node and network are known of: " + ", ".join(names),
-            next=did_you_mean(name, names),
+            why="node and network are known of few",
+            next=did_you_mean(name, [each.name for each in CLUSTERS]),
         )
-    return max(found, key=lambda each: len(_plain(each.name)))
+    cluster = max(found, key=lambda each: len(_plain(each.name)))
+    if not chip.startswith(cluster.chips):
+        raise BadData(
+            what=f"{cluster.name} has no {chip}",
+            why=f"its chips: {', '.join(cluster.chips)}",
+            next="node_devices and inter_gb_s say what another machine has",
+        )
+    return cluster
 
 
 def _plain(name: str) -> str:

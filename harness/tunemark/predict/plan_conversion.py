@@ -11,6 +11,7 @@ from tunemark.physics import ALL_WEIGHTS, TrainedWeights
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
+from tunemark.predict.trainer_settings import apply_trainer
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
 
@@ -31,7 +32,7 @@ def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
 def make_plan_workload(plan: Plan) -> Workload:
     """The workload of a plan, which does not depend on its layout."""
     spec = plan.spec
-    return make_workload(
+    work = make_workload(
         plan.model.architecture,
         sequence=spec.sequence,
         global_batch=spec.global_batch,
@@ -41,6 +42,7 @@ def make_plan_workload(plan: Plan) -> Workload:
         trained=plan.method.trained(plan.model.architecture),
         packed=spec.batching == "pack",
     )
+    return apply_trainer(work, plan.prediction)
 
 
 def make_layout(

@@ -16,7 +16,7 @@ from tunemark.physics.chip_peaks import parse_precision
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionKind, AssumptionList
-from tunemark.predict.chip_facts import device_facts
+from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.clusters import find_cluster
 from tunemark.predict.cost_model import LOW_PRECISIONS, find_layout_error, predict, predict_memory
 from tunemark.predict.layout import DEEPSPEED, HF, MEGATRON_2021, Framework, RankLayout, Workload
@@ -26,6 +26,7 @@ from tunemark.predict.row_layout import choose_virtual_stages, read_batch, read_
 from tunemark.predict.row_memory import fit_states, read_optimizer, read_recomputation, read_states
 from tunemark.predict.row_model import limit_attention_to_documents, read_architecture, read_trained_weights
 from tunemark.predict.software_stacks import StackFacts, choose_stack, read_year
+from tunemark.predict.trainer_settings import NETWORK_ASSUMED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +135,7 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
     if why:
         raise RowError(why)
     if layout.ranks > device.node and not device.is_network_known:
-        notes.add("network", "the network of the vendor's reference system between nodes, because none is stated")
+        notes.add("network", NETWORK_ASSUMED)
     layout = read_recomputation(row, work, layout, device, notes)
     work = fit_states(work, layout, device, notes)
     held, there = predict_memory(work, layout, device).total, device.memory_bytes
@@ -155,14 +156,15 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
 
 def _read_device(row: Mapping[str, str]) -> DeviceFacts:
     """The device with the node and the links that the row states, or those of the cluster that it names."""
+    chip = read_required_text(row, "device")
     named = read_text(row, "cluster")
-    cluster = find_cluster(named) if named else None
+    cluster = find_cluster(named, find_any_chip(chip)[0].name) if named else None
     node = read_count(row, "node_devices") or (cluster.node if cluster else None)
     intra, inter = (read_positive(row, f"{kind}_gb_s") for kind in ("intra", "inter"))
     if inter is None and cluster:
         inter = cluster.inter_gb_s
     return device_facts(
-        read_required_text(row, "device"),
+        chip,
         node=node,
         intra_bytes_per_s=None if intra is None else intra * 1e9,
         inter_bytes_per_s=None if inter is None else inter * 1e9,

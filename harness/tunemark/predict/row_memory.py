@@ -12,10 +12,10 @@ from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.cost_model import predict_memory
 from tunemark.predict.layout import RankLayout, Recompute, SoftwareStack, Workload
 from tunemark.predict.row_cells import RowError, read_count, read_flag, read_text
-from tunemark.predict.software_stacks import BASE_BYTES, STATE_BITS
+from tunemark.predict.software_stacks import change_states
 
-# Bytes per logit where the loss is computed in pieces and logits are never whole (Liger, torchtune's chunked loss).
-_CHUNKED_HEAD_BYTES = 1.0
+# Words of software whose loss is computed in pieces.
+_CHUNKED_LOSSES = r"liger|torchtune|chunked (?:cross|loss)"
 
 
 def read_optimizer(row: Mapping[str, str]) -> str:
@@ -35,35 +35,23 @@ def read_states(row: Mapping[str, str], stack: SoftwareStack, *, is_frozen: bool
             bits = 8
         elif re.search(r"bf16 optimi[sz]er states", named):
             bits = 16
-    if bits is not None:
-        if bits not in STATE_BITS:
-            raise RowError(f"optimizer_bits is {bits}: one of {', '.join(map(str, STATE_BITS))}")
-        # Besides both moments, a master copy where the stack keeps one.
-        master = stack.main_bytes - 8.0 if stack.main_bytes > 8.0 else 0.0
-        stack = replace(stack, main_bytes=master + 2.0 * STATE_BITS[bits])
     base = read_count(row, "base_bits")
     if base is None and is_frozen:
         if re.search(r"int4|4[- ]?bit|nf4|gptq", words) or "qlora" in task:
             base = 4
         elif re.search(r"int8|8[- ]?bit base|llm\.int8", words):
             base = 8
-    if base is not None and base not in BASE_BYTES:
-        raise RowError(f"base_bits is {base}: one of {', '.join(map(str, BASE_BYTES))}")
-    if is_frozen:
-        stack = replace(
-            stack, frozen_bytes=BASE_BYTES[base or 16], base_bits=base if base is not None and base < 16 else 0
-        )
-    stack = _read_offloading(row, words, stack)
     loss = (read_text(row, "loss") or "").lower()
-    if re.search(r"chunk|linear|liger|cut", loss) or (
-        not loss and re.search(r"liger|torchtune|chunked (?:cross|loss)", words)
-    ):
-        stack = replace(stack, head_bytes=_CHUNKED_HEAD_BYTES)
-    elif loss.startswith("fus"):
-        stack = replace(stack, head_bytes=min(stack.head_bytes, 12.0))
-    if read_flag(row, "optimizer_in_backward"):
-        stack = replace(stack, gradient_bytes=0.0, step_bytes=0.0)
-    return stack
+    is_chunked = re.search(r"chunk|linear|liger|cut", loss) if loss else re.search(_CHUNKED_LOSSES, words)
+    stack = change_states(
+        stack,
+        optimizer_bits=bits,
+        base_bits=base,
+        is_frozen=is_frozen,
+        loss="chunked" if is_chunked else "fused" if loss.startswith("fus") else "",
+    )
+    stack = _read_offloading(row, words, stack)
+    return change_states(stack, is_in_backward=bool(read_flag(row, "optimizer_in_backward")))
 
 
 def _read_offloading(row: Mapping[str, str], words: str, stack: SoftwareStack) -> SoftwareStack:

@@ -15,17 +15,18 @@ from typing import Any
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.planning import SEARCHED_SETTINGS, derive_plan
-from tunemark.physics.chip_peaks import explain_missing_peak, find_chip
+from tunemark.physics.chip_peaks import explain_missing_peak
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, LaunchConfig, Strategy
 from tunemark.plugin.hardware import DeviceFacts, Efficiency
 from tunemark.plugin.protocols import StatesDeviceFacts
 from tunemark.predict.calibration import CalibrationFingerprint, digest_cost_model, find_calibration, find_torch_version
 from tunemark.predict.candidates import Candidate, CandidateSpace
-from tunemark.predict.chip_facts import device_facts
+from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.layout import Workload
 from tunemark.predict.plan_conversion import make_plan_workload
 from tunemark.predict.search import HardwareModel, has_fitting_candidate
+from tunemark.predict.trainer_settings import NETWORK_ASSUMED, apply_network
 from tunemark_worker.training_settings import CHECKPOINTING
 
 # Share of a device's memory that training can use: the rest is the runtime's context, the communication library's
@@ -160,7 +161,8 @@ def make_hardware_model(plan: Plan, ranks: int, single: Strategy | None, where: 
         launch = plan.device.launch(accelerator, single)
         found.append(find_calibration(make_calibration_fingerprint(plan, launch), where))
         alone = found[-1].facts if found[-1] else _find_uncalibrated_facts(plan, launch)
-    facts = found[0].facts if found[0] else _find_uncalibrated_facts(plan, plan.launch)
+        alone = apply_network(alone, plan.prediction)
+    facts = apply_network(found[0].facts if found[0] else _find_uncalibrated_facts(plan, plan.launch), plan.prediction)
     if each is None and facts.memory_bytes is not None:
         # Published memory of a chip that is declared and not present on this machine.
         each = USABLE_MEMORY_FRACTION * facts.memory_bytes
@@ -169,6 +171,8 @@ def make_hardware_model(plan: Plan, ranks: int, single: Strategy | None, where: 
     if not all(found):
         word = "for one process, " if found[0] else "for several processes, " if dates else ""
         source = "; ".join(filter(None, [source, f"{word}{describe_uncalibrated_facts(plan)}"]))
+    if ranks > facts.node and facts.is_published and not facts.is_network_known:
+        source += f"; {NETWORK_ASSUMED}"
     return HardwareModel(
         facts=facts,
         memory_bytes=each,
@@ -229,7 +233,7 @@ def _find_uncalibrated_facts(plan: Plan, launch: LaunchConfig) -> DeviceFacts:
 def find_accelerator_facts(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
     """Published facts of what one rank occupies of an accelerator: its chip, or one of the chip's dies."""
     try:
-        chip = find_chip(accelerator.chip)
+        chip, _ = find_any_chip(accelerator.chip)
         is_die = chip.dies > 1 and plan.launch.processes == chip.dies * (accelerator.chips or 0)
         return device_facts(f"{chip.name} die" if is_die else chip.name)
     except TunemarkError as error:

@@ -153,3 +153,42 @@ STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.5}
 # Bytes of a frozen weight: 4 bits with scales by groups of 64 (Dettmers et al. 2023, QLoRA, section 3: 0.5 bits a
 # weight, 0.127 after double quantisation).
 BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.53}
+
+# Bytes per logit where the loss is computed in pieces and logits are never whole (Liger, torchtune's chunked loss).
+_CHUNKED_HEAD_BYTES = 1.0
+
+
+def change_states(
+    stack: SoftwareStack,
+    *,
+    optimizer_bits: int | None = None,
+    base_bits: int | None = None,
+    is_frozen: bool = False,
+    is_offloaded: bool = False,
+    loss: str = "",
+    is_in_backward: bool = False,
+) -> SoftwareStack:
+    """The stack with other training states. optimizer_bits, base_bits: of each moment and of frozen weights, None as
+    the stack has them. is_frozen: most weights are frozen. is_offloaded: the optimizer's states wait in host memory.
+    loss: "chunked", "fused" or "". is_in_backward: gradients are freed in the backward pass. ValueError for bits that
+    no software has."""
+    if optimizer_bits is not None:
+        if optimizer_bits not in STATE_BITS:
+            raise ValueError(f"optimizer_bits is {optimizer_bits}: one of {', '.join(map(str, STATE_BITS))}")
+        # Besides both moments, a master copy where the stack keeps one.
+        master = stack.main_bytes - 8.0 if stack.main_bytes > 8.0 else 0.0
+        stack = replace(stack, main_bytes=master + 2.0 * STATE_BITS[optimizer_bits])
+    if base_bits is not None and base_bits not in BASE_BYTES:
+        raise ValueError(f"base_bits is {base_bits}: one of {', '.join(map(str, BASE_BYTES))}")
+    if is_frozen:
+        few = base_bits if base_bits is not None and base_bits < 16 else 0
+        stack = replace(stack, frozen_bytes=BASE_BYTES[base_bits or 16], base_bits=few)
+    if is_offloaded:
+        stack = replace(stack, main_bytes=0.0, host_bytes=stack.main_bytes)
+    if loss == "chunked":
+        stack = replace(stack, head_bytes=_CHUNKED_HEAD_BYTES)
+    elif loss == "fused":
+        stack = replace(stack, head_bytes=min(stack.head_bytes, COMPILED_HEAD_BYTES))
+    if is_in_backward:
+        stack = replace(stack, gradient_bytes=0.0, step_bytes=0.0)
+    return stack

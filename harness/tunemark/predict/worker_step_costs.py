@@ -9,6 +9,7 @@ Not modelled: mixtures of experts, attention of several operators (Gemma 2), and
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ class WorkerStepCosts:
     bytes: MemoryBytes
 
 
+# A search asks for the memory of a layout and then for its time.
+@functools.lru_cache(maxsize=4)
 def compute_step_costs(work: Workload, layout: RankLayout) -> WorkerStepCosts:
     """The step of `work` under `layout`; `work.stack` must name our worker's precision (`SoftwareStack.own`)."""
     stages = [_PipelineStage(work, layout, number) for number in range(layout.pipeline)]

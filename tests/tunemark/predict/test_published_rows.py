@@ -382,7 +382,7 @@ def test_a_named_cluster_has_its_node_and_its_network() -> None:
     assert "network" not in named.assumed | stated.assumed
     assert named.device.inter_bytes_per_s == 50e9
     assert stated.predict().step_time_s > named.predict().step_time_s
-    assert "no cluster named 'p55'" not in _reason(**far, cluster="q5")
+    assert "p5 has no A100-SXM-80GB; its chips: H100" in _reason(**far, cluster="p5", device="A100-SXM-80GB")
     assert "no cluster named 'q5'" in _reason(**far, cluster="q5")
 
 
@@ -400,15 +400,15 @@ def test_frozen_weights_of_few_bits_take_less_memory_and_more_time() -> None:
 
 def test_what_is_not_said_widens_the_bounds() -> None:
     far = {"n_devices": "64", "global_batch_seqs": "64"}
-    known = _expressed(**far, cluster="p5")
+    known = _expressed(**far, inter_gb_s="50")
 
     def width(one: ConvertedRow, side: int) -> float:
         predicted = one.predict()
         return abs(math.log(predicted.step_time_bounds_s[side] / predicted.step_time_s))
 
-    for changed in ({"framework": "", "compile": "", "cluster": ""}, {"framework": "hf"}, {"device": "MI250"},
+    for changed in ({"framework": "", "compile": "", "inter_gb_s": ""}, {"framework": "hf"}, {"device": "MI250"},
                     {"params_b": "46.7", "n_experts": "8", "experts_per_token": "2"}):  # fmt: skip
-        other = _expressed(**{**far, "cluster": "p5", **changed})
+        other = _expressed(**{**far, "inter_gb_s": "50", **changed})
         assert width(other, 1) > 1.1 * width(known, 1), changed
     # Unknown software is slower than predicted, not faster.
     guessed = _expressed(**{**far, "framework": "", "compile": ""})

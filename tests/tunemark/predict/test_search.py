@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tunemark.cli.main import main
-from tunemark.errors import BadExperiment
+from tunemark.errors import BadData, BadExperiment
 from tunemark.experiment import make_experiment, make_grid_points, make_plan
 from tunemark.physics import make_architecture
 from tunemark.plugin import Catalog, DrivesChips, Strategy, StrategyLayout
@@ -324,3 +324,32 @@ def test_strategies_of_different_runtimes_are_no_candidate_together():
 def test_a_chip_belongs_to_the_device_that_drives_it(catalog, chip, drivers):
     devices = catalog.devices().values()
     assert {device.name for device in devices if isinstance(device, DrivesChips) and device.drives(chip)} == drivers
+
+
+def test_what_is_said_of_the_machine_is_searched_with(catalog):
+    flags = {"device": "cuda:64", "launcher": "slurm", "chip": "H100", "chips": 64, "model": "mistral-7b",
+             "dataset": "synthetic", "global_batch": 64}  # fmt: skip
+    assumed = make_search_problem(_plan(catalog, **flags), catalog).hardware
+    stated = make_search_problem(_plan(catalog, **flags, node_devices=4, inter_gb_s=25.0), catalog).hardware
+    named = make_search_problem(_plan(catalog, **flags, cluster="a3-megagpu-8g"), catalog).hardware
+    assert "the network of the vendor's reference system" in assumed.source
+    assert "the network of the vendor's" not in stated.source + named.source
+    assert (stated.facts.node, stated.facts.inter_bytes_per_s) == (4, 25e9)
+    assert (named.facts.node, named.facts.inter_bytes_per_s) == (8, 25e9)
+    with pytest.raises(BadData, match="p4d has no H100"):
+        make_search_problem(_plan(catalog, **flags, cluster="p4d"), catalog)
+
+
+def test_the_trainer_of_others_is_predicted_by_its_name(catalog):
+    flags = {"device": "cuda:8", "launcher": "slurm", "chip": "H100", "chips": 8, "model": "mistral-7b",
+             "dataset": "synthetic", "global_batch": 64, "precision": "bf16"}  # fmt: skip
+    ours = make_search_problem(_plan(catalog, **flags), catalog).work
+    megatron = make_search_problem(_plan(catalog, **flags, framework="megatron"), catalog).work
+    few = make_search_problem(_plan(catalog, **flags, framework="hf", optimizer_bits=8), catalog).work
+    assert (ours.stack.own, megatron.stack.own) == ("bf16", "")
+    assert megatron.stack.fused
+    assert few.stack.main_bytes == 4.0 + 2.0
+    with pytest.raises(BadExperiment, match="--optimizer-bits describes another trainer"):
+        _plan(catalog, **flags, optimizer_bits=8)
+    with pytest.raises(BadExperiment, match="optimizer_bits is 5"):
+        make_search_problem(_plan(catalog, **flags, framework="hf", optimizer_bits=5), catalog)
