@@ -15,6 +15,7 @@ import msgspec
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.plugin import Finding
 from tunemark.results import ImportedClaim, Result, Store, read_stored_claims
+from tunemark.results.mfu import share_measured_peaks
 from tunemark.results.result import SCHEMA, decode_result
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_traces
 from tunemark.results.verdict import add_findings
@@ -58,7 +59,9 @@ def load_results(
         return load_report(folder, unread)
     run = folder.absolute().name if is_run_folder(folder) else None
     store = Store(find_store_folder(folder))
-    return [judge(result) for result in store.results(every_series=every_series, folder=run, broken=unread)]
+    return share_measured_peaks(
+        [judge(result) for result in store.results(every_series=every_series, folder=run, broken=unread)]
+    )
 
 
 def load_report(folder: Path, unread: Callable[[TunemarkError], None] | None = None) -> list[Result]:
@@ -115,6 +118,7 @@ def load_runs(folders: Sequence[Path], judge: Callable[[Result], Result]) -> Loa
         for each in broken:
             place = each.what.replace(f"{folder}/", "").removesuffix(" is not a result")
             found.unread.append(UnreadEntry(place=place, why=each.why))
+    found.results = share_measured_peaks(found.results)
     found.traces = load_traces(folders, found.results)
     return found
 

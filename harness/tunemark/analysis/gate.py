@@ -2,7 +2,8 @@
 
 fail: a slow-down is shown, with a family-wise false-alarm rate over all runs of at most the promised one (Holm).
 pass: none is shown, and one of `change` would be detected with the promised power in the measured noise.
-no verdict: no comparable run in the baseline, nothing measured, or noise in which such a change would go undetected.
+no verdict: no comparable run in the baseline, a baseline of one series, whose noise between series is unknown, nothing
+measured, or noise in which such a change would go undetected.
 """
 
 from __future__ import annotations
@@ -261,7 +262,13 @@ def _judge(
     if found is not None and noise is not None and p is not None:
         chance = slowdown_test.detection_power(promise.change, found.error, found.df, found.df, alpha)
         change, seen = percent_text(promise.change), percent_text(chance)
-        if p <= promise.false_alarms:
+        if len(series) == 1:
+            seen_change = f"{percent_text(abs(1 - found.ratio))} {'slower' if found.ratio < 1 else 'faster'}"
+            reason = (
+                f"{seen_change} (p = {p:.2g} within one series), but the baseline is one series: what differs between "
+                "series, measured at other times, is unknown; `tunemark run --redo` at another time adds one"
+            )
+        elif p <= promise.false_alarms:
             verdict, reason = "fail", f"slower by {percent_text(1 - found.ratio)} (p = {p:.2g})"
         elif chance >= promise.power:
             verdict = "pass"
@@ -275,8 +282,6 @@ def _judge(
                 f"a slow-down of {change} would be seen with {seen} power, {percent_text(promise.power)} is promised: "
                 f"that takes {format_sample_size(needed, unit)}"
             )
-        if len(series) == 1:
-            notes.append("the baseline is one series: what differs between series, measured at other times, is unknown")
     return GatedRun(
         label=label, run_id=run.run_id, verdict=verdict, reason=reason, simulated=run.simulated, status=run.status,
         tokens_per_s=run.tokens_per_s.value if run.tokens_per_s else None, attempts=len(attempt_rates(run)),

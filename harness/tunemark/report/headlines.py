@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 
+from tunemark.analysis.comparability import comparison_key, exclusion_reason, find_free_fields
 from tunemark.number_format import format_significant
 from tunemark.report.estimate_format import format_estimate
 from tunemark.report.labels import device_of, make_labels, origin_of
@@ -13,6 +14,7 @@ from tunemark.report.report import Headline
 from tunemark.report.run_charts import STATUS_TEXTS
 from tunemark.report.translation import Translate
 from tunemark.results import ImportedClaim, Result
+from tunemark.results.ratio import LEVEL, rate_ratio
 
 # From the most to the least trustworthy.
 _VERDICTS = ("valid", "suspect", "unknown", "invalid")
@@ -80,16 +82,19 @@ def _headline(runs: Sequence[Result], names: Sequence[str], tr: Translate) -> He
     assert rate is not None
     value = format_estimate(rate, no_interval=tr("(no interval)"), to=tr("to"))
     name = next(name for r, name in zip(runs, names, strict=True) if r is best).replace(" · ", ", ")
+    alike = _find_alike(best, runs)
     if len(runs) == 1:
         text = tr(
             "{model} on {device} trains at {value} tokens per second.", model=model, device=device_of(best), value=value
         )
+    elif best.verdict in ("valid", "suspect") and len(alike) == 1:
+        text = tr("{model} trains at {value} tokens per second: {name}.", model=model, value=value, name=name)
     elif best.verdict in ("valid", "suspect"):
         text = tr(
             "{model} trains at {value} tokens per second in the fastest of {n} runs: {name}.",
             model=model,
             value=value,
-            n=len(runs),
+            n=len(alike),
             name=name,
         )
     else:
@@ -102,10 +107,30 @@ def _headline(runs: Sequence[Result], names: Sequence[str], tr: Translate) -> He
         )
     if best.simulated:
         text = tr("Simulated, so it says nothing of speed: {text}", text=text)
-    detail = f"{_interval_sentence(best, tr)} {counts}".strip()
+    tied = [name.replace(" · ", ", ") for r, name in zip(runs, names, strict=True) if r in alike and _is_tie(best, r)]
+    said = [_interval_sentence(best, tr)]
+    said += [tr("No difference from it is shown for: {names}.", names="; ".join(tied))] if tied else []
+    others = sum(not r.breakdown for r in runs) - len(alike)
+    said += [tr("Not compared with it, because other settings differ: {n}.", n=others)] if others > 0 else []
+    detail = " ".join([*said, counts]).strip()
     return Headline(
         text=text, detail=detail, value=value, verdict=best.verdict, origin=origin_of(best), run_id=best.run_id
     )
+
+
+def _find_alike(best: Result, runs: Sequence[Result]) -> list[Result]:
+    """The runs that differ from the best one in the size and the layout at most, itself among them."""
+    free = find_free_fields(("strategy", "size"), ("micro_batch", "checkpointing"))
+    key = comparison_key(best, free)
+    return [r for r in runs if r is best or (not r.breakdown and comparison_key(r, free) == key)]
+
+
+def _is_tie(best: Result, other: Result) -> bool:
+    """Whether the rates of two runs, of which one is the best, may be the same for all that their attempts show."""
+    if other is best or exclusion_reason(other) or exclusion_reason(best):
+        return False
+    ratio = rate_ratio(best, other)
+    return ratio is not None and ratio.p is not None and ratio.p > 1 - LEVEL
 
 
 def _interval_sentence(r: Result, tr: Translate) -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from tunemark.plugin.descriptors import Finding
-from tunemark.results.result import Estimate, RunIdentity
+from tunemark.results.result import Estimate, Result, RunIdentity
 from tunemark.results.run_rules import check_above_peak
 from tunemark.results.stored_attempt import StoredAttempt
+
+# Peaks that runs of one accelerator measured further apart than this are worth a note.
+_PEAKS_VARY = 0.1
 
 
 def choose_peak_flops(identity: RunIdentity, attempts: Sequence[StoredAttempt]) -> tuple[float | None, str | None]:
@@ -39,6 +44,44 @@ def compute_mfu(
     if finding and source == "measured":
         return None, finding.message, finding
     return mfu, None, finding
+
+
+def share_measured_peaks(results: Sequence[Result]) -> list[Result]:
+    """The results with MFU and HFU as shares of one peak wherever the accelerator, its threads and the precision are
+    the same: the highest that any of these runs measured, since a measured peak is a bound from below."""
+    best: dict[tuple[object, ...], tuple[float, float]] = {}
+    for result in results:
+        if result.peak_flops is not None and result.peak_flops_source == "measured":
+            low, high = best.get(_accelerator_key(result), (math.inf, 0.0))
+            best[_accelerator_key(result)] = (min(low, result.peak_flops), max(high, result.peak_flops))
+    return [_with_peak(result, *best.get(_accelerator_key(result), (0.0, 0.0))) for result in results]
+
+
+def _accelerator_key(result: Result) -> tuple[object, ...]:
+    worker, host = result.environment.get("worker") or {}, result.environment.get("host") or {}
+    machine = worker.get("node") or host.get("name"), worker.get("processor") or host.get("processor")
+    return (*machine, result.device, result.size, result.chip, result.chips, result.precision,
+            result.processes * result.threads)  # fmt: skip
+
+
+def _with_peak(result: Result, lowest: float, peak: float) -> Result:
+    if result.peak_flops is None or result.peak_flops_source != "measured":
+        return result
+    findings = result.findings
+    if peak > lowest * (1 + _PEAKS_VARY) and not any(f.rule == "peaks-vary" for f in findings):
+        message = f"the peak of this accelerator was measured between {lowest / 1e12:.3g} and {peak / 1e12:.3g} "
+        message += "TFLOP/s; every MFU is a share of the highest"
+        findings = (*findings, Finding(rule="peaks-vary", severity="note", message=message))
+    if peak <= result.peak_flops:
+        return msgspec.structs.replace(result, findings=findings)
+    scale = result.peak_flops / peak
+    return msgspec.structs.replace(
+        result,
+        findings=findings,
+        peak_flops=peak,
+        mfu=None if result.mfu is None else result.mfu * scale,
+        hfu=None if result.hfu is None else result.hfu * scale,
+    )
 
 
 def compute_hfu(identity: RunIdentity, mfu: float | None) -> float | None:

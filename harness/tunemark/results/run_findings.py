@@ -51,6 +51,8 @@ def judge_attempt(
         windows = len(measurement.ranks[0].edges) - 1
         if not timed.is_settled:
             found.append(rules.make_no_steady_state(windows, identity.warmup_requested))
+        edges = timed.edges_of(measurement.ranks[0])
+        found.append(rules.check_duration(edges[-1].instant_s - edges[0].instant_s))
         found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
         found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed))][:1]
         found += [finding for rank in measurement.ranks if (finding := _check_compilations(rank, timed))][:1]

@@ -36,6 +36,9 @@ MAX_DRIFT = 0.05
 MAX_THROTTLED = 0.05
 # Share of the timed part in which programs were compiled; the rate without that would differ by as much.
 MAX_COMPILING = 0.01
+# A scheduler's time slices and a clock's steps are milliseconds: below a second they are percents of what is timed, and
+# no interval within it speaks of anything slower.
+MIN_TIMED_S = 1.0
 # Other processes' share of our cores' time. A job on all cores loses about that share; an idle desktop takes 2 %.
 HEAVY_LOAD = 0.10
 LIGHT_LOAD = 0.02
@@ -112,6 +115,14 @@ def check_clocks(interval_s: float, second_s: float) -> Finding | None:
     message = f"the timed part lasts {interval_s:.3f} s on one clock and {second_s:.3f} s on another, "
     message += f"{percent_text(apart)} apart (limit {percent_text(CLOCK_TOLERANCE)})"
     return Finding(rule="clocks-disagree", severity="invalid", message=message)
+
+
+def check_duration(interval_s: float) -> Finding | None:
+    if interval_s >= MIN_TIMED_S:
+        return None
+    message = f"{interval_s:.3g} s were timed, and less than {MIN_TIMED_S:g} s is too short to be believed: give more "
+    message += "--steps, or a --budget"
+    return Finding(rule="too-short", severity="unknown", message=message)
 
 
 def check_sync(each_late_s: Sequence[float], interval_s: float) -> Finding | None:

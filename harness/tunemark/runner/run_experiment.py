@@ -15,6 +15,7 @@ from tunemark.plugin import Catalog
 from tunemark.report import make_data_frame, write_report
 from tunemark.report.translation import parse_language
 from tunemark.results import Result, Store
+from tunemark.results.mfu import share_measured_peaks
 from tunemark.runner.observer import RunObserver
 from tunemark.runner.preparation import Preparation, PreparedRun, warn_unrestored
 from tunemark.runner.search_trials import choose_layout, make_selected_plan, predict_search
@@ -63,7 +64,7 @@ def run_experiment(
     done: dict[str, Result] = {}
 
     def ordered() -> tuple[Result, ...]:
-        return tuple(done[p.run_id] for p in plans if p.run_id in done)
+        return tuple(share_measured_peaks([done[p.run_id] for p in plans if p.run_id in done]))
 
     def reported() -> TunemarkError | None:
         if output is not None and done:

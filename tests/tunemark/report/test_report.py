@@ -20,6 +20,7 @@ from tunemark.plugin import Catalog, Finding
 from tunemark.report import make_report, runs_table, verdict_line, verdict_lines, write_report
 from tunemark.report.estimate_format import format_estimate, round_to_interval
 from tunemark.results import Estimate, Result
+from tunemark.results.mfu import share_measured_peaks
 from tunemark.results.result import AttemptRow
 
 
@@ -63,6 +64,41 @@ def result(**changes: Any) -> Result:
 )
 def test_digits_are_those_the_interval_supports(value: float, half: float | None, shown: str) -> None:
     assert format_estimate(rate(value, half)) == shown
+
+
+def test_runs_of_one_accelerator_share_the_highest_peak_that_was_measured() -> None:
+    low = result(run_id="a", mfu=0.8, hfu=0.9, peak_flops=1e12, peak_flops_source="measured")
+    high = result(run_id="b", mfu=0.3, peak_flops=2e12, peak_flops_source="measured")
+    other = result(run_id="c", mfu=0.5, peak_flops=1e12, peak_flops_source="measured", precision="bf16")
+    published = result(run_id="d", mfu=0.5, peak_flops=5e11, peak_flops_source="a data sheet")
+    shared = share_measured_peaks([low, high, other, published])
+    assert [(r.mfu, r.peak_flops) for r in shared] == [(0.4, 2e12), (0.3, 2e12), (0.5, 1e12), (0.5, 5e11)]
+    assert shared[0].hfu == 0.45
+    assert [[f.rule for f in r.findings] for r in shared] == [["peaks-vary"], ["peaks-vary"], [], []]
+    assert share_measured_peaks(shared) == shared, "applied twice it changes nothing"
+
+
+def test_a_headline_compares_like_with_like_and_names_ties() -> None:
+    def run(run_id: str, strategy: str, rates: tuple[float, ...], **changes: Any) -> Result:
+        row = result().each_attempt[0]
+        rows = tuple(msgspec.structs.replace(row, name=f"{run_id}{i}", tokens_per_s=r) for i, r in enumerate(rates))
+        mean = rate(sum(rates) / len(rates), 10.0)
+        changes |= {"run_id": run_id, "strategy_requested": strategy, "each_attempt": rows, "tokens_per_s": mean}
+        return result(**changes)
+
+    runs = [
+        run("a", "none", (100.0, 102.0, 98.0)),
+        run("b", "ddp", (101.0, 103.0, 99.0)),
+        run("c", "fsdp", (70.0, 70.1, 69.9)),
+        run("d", "tp", (90.0, 90.1, 89.9), sequence=64),
+    ]
+    (said,) = make_report(runs).headlines
+    assert "in the fastest of 3 runs" in said.text
+    assert "ddp" in said.text
+    tied = said.detail.partition("No difference from it is shown for: ")[2].partition(".")[0]
+    assert "none" in tied
+    assert "fsdp" not in tied
+    assert "because other settings differ: 1." in said.detail
 
 
 def test_an_interval_of_no_width_is_shown() -> None:

@@ -283,6 +283,7 @@ def test_a_rate_above_a_published_peak_is_invalid(tmp_path: Path) -> None:
         ("heavy-load", "suspect", {"busy": 1.2}),
         ("light-load", "note", {"busy": 1.05}),
         ("slow-step", "note", {"seconds": [*SECONDS, 4.0, 1.0]}),
+        ("too-short", "unknown", {"seconds": [0.05, 0.03, *(0.01 + 0.0001 * (i % 3) for i in range(30))]}),
         ("drift", "suspect", {"seconds": [5.0, 3.0, *(1.0 + 0.01 * i for i in range(30))]}),
     ],
 )
