@@ -51,7 +51,12 @@ class LitgptReader:
         if name == "Tok/sec":
             runs.add_fact("counts", "slots", words, line, final=True, differing="first")
             runs.add_fact("rate_name", name, words, line, final=True, differing="first")
-        content, slots = (self._counts.get(n) for n in ("Tokens w/ Prompt", "Total Tokens (w/ Padding)"))
+        content, slots, seconds = (
+            self._counts.get(n) for n in ("Tokens w/ Prompt", "Total Tokens (w/ Padding)", "Training Time")
+        )
         if content and slots and content <= slots:
             share = f"1 - {content:g} / {slots:g}"
             runs.add_fact("padding_fraction", 1 - content / slots, share, line, final=True, differing="first")
+        if content and slots and seconds and content <= slots:
+            without = f"without it {content:,.0f} tokens in {seconds:g} s are {content / seconds:,.6g} tokens/s"
+            runs.note(f"its rate counts padding, {1 - content / slots:.1%} of the slots; {without}", final=True)

@@ -69,8 +69,15 @@ _ARGUMENTS = {
 _DIMENSIONS = (
     "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "group_query_attention", "num_query_groups",
     "kv_channels", "swiglu", "padded_vocab_size", "num_experts", "untie_embeddings_and_output_weights",
-    "max_position_embeddings",
+    "max_position_embeddings", "moe_router_topk", "moe_ffn_hidden_size", "moe_layer_freq",
+    "moe_shared_expert_intermediate_size", "multi_latent_attention",
 )  # fmt: skip
+# Arguments of a mixture that the dimensions known here cannot express, and the values with which they are not in use.
+_PLAIN_MIXTURE = {
+    "moe_layer_freq": ("1", "None", ""),
+    "moe_shared_expert_intermediate_size": ("None", "0", ""),
+    "multi_latent_attention": ("False", "None", ""),
+}
 _OTHER_ARGUMENTS = ("recompute_granularity", "bf16", "fp16", "fp8", "virtual_pipeline_model_parallel_size")
 _ALL = {**_ARGUMENTS, **{name: name for name in (*_DIMENSIONS, *_OTHER_ARGUMENTS)}}
 
@@ -218,6 +225,11 @@ class MegatronReader:
         architecture = _architecture(self._dimensions)
         if architecture:
             self._runs.add_fact("architecture", architecture, "the printed arguments", line)
+        for name, plain in _PLAIN_MIXTURE.items():
+            if (value := self._dimensions.get(name, "")) not in plain:
+                self._runs.note(
+                    f"{name} is {value[:60]}: the model is not one that its printed arguments describe here"
+                )
         self._dimensions = {}
 
 
@@ -227,15 +239,24 @@ def _last_of_two(value: str) -> str:
 
 
 def _architecture(values: dict[str, str]) -> Architecture | None:
-    """The model with the printed dimensions; None if one is missing, or it is a mixture of experts."""
+    """The model with the printed dimensions; None if one is missing, or it is a mixture of experts with shared experts,
+    dense layers or latent attention."""
     sizes = {name: parse_integer(values.get(name, "")) for name in _DIMENSIONS}
     layers, hidden, inner = sizes["num_layers"], sizes["hidden_size"], sizes["ffn_hidden_size"]
     heads, vocab = sizes["num_attention_heads"], sizes["padded_vocab_size"]
     gated, grouped = values.get("swiglu"), values.get("group_query_attention")
     if not (layers and hidden and inner and heads and vocab) or gated not in ("True", "False"):
         return None
-    if values.get("num_experts", "None") != "None" or (grouped == "True" and not sizes["num_query_groups"]):
+    if grouped == "True" and not sizes["num_query_groups"]:
         return None
+    if any(values.get(name, "") not in plain for name, plain in _PLAIN_MIXTURE.items()):
+        return None
+    experts, chosen = sizes["num_experts"], sizes["moe_router_topk"]
+    is_mixture = values.get("num_experts", "None") != "None"
+    if is_mixture and not (experts and chosen and chosen <= experts):
+        return None
+    if is_mixture:
+        inner = sizes["moe_ffn_hidden_size"] or inner
     try:
         return make_architecture(
             layers=layers,
@@ -245,6 +266,8 @@ def _architecture(values: dict[str, str]) -> Architecture | None:
             heads=heads,
             kv_heads=sizes["num_query_groups"] if grouped == "True" else heads,
             head_dim=sizes["kv_channels"],
+            experts=experts if is_mixture else None,
+            experts_per_token=chosen if is_mixture else None,
             vocab=vocab,
             is_tied=values.get("untie_embeddings_and_output_weights") == "False",
             sequence=sizes["max_position_embeddings"] or 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunemark.plugin import FormatDescription, Importer, hookimpl
+from tunemark_importers import other_formats
 from tunemark_importers.framework_formats import FORMATS, attribute_of
 from tunemark_importers.huggingface_formats import DIALECTS
 
@@ -30,6 +31,7 @@ _DOCUMENTS = (
         meaning="samples of one process in all steps after warm-up over the mean time of one step: too high by a "
         "factor of the number of steps",
         description="benchmark_report.json and benchmark.json of Hugging Face's optimum-benchmark, training",
+        formats=(other_formats.OPTIMUM_BENCHMARK,),
     ),
     Importer(
         name="pytest-benchmark",
@@ -38,6 +40,7 @@ _DOCUMENTS = (
         meaning="all slots of the timed steps over their wall time, whole job; the rounds are the steps of all "
         "attempts",
         description="pytest-benchmark's JSON of tests with the fixture tunemark",
+        formats=(other_formats.PYTEST_BENCHMARK,),
     ),
     Importer(
         name="claims",
@@ -79,6 +82,7 @@ _LOGS = (
         meaning="sequences per second of the whole job as a submission states them (in gpt3 tokens), without "
         "evaluation; rows are packed",
         description="result files of MLPerf Training (:::MLLOG)",
+        formats=(other_formats.MLPERF,),
     ),
     Importer(
         name="moai",
@@ -86,6 +90,7 @@ _LOGS = (
         meaning="batch x block length, padding counted, of the whole job over host time, which in early formats "
         "ends before waiting for the device; the first step has its own line",
         description="logs of the tutorials for Moreh's MoAI platform",
+        formats=(other_formats.MOAI,),
     ),
     Importer(
         name="huggingface-log",
@@ -101,6 +106,7 @@ _LOGS = (
         meaning="slots since the last line, padding counted, over wall time, per device; the first line includes "
         "the first step",
         description="torchtitan's console log (tps, earlier wps)",
+        formats=(other_formats.TORCHTITAN,),
     ),
     Importer(
         name="torchtune",
@@ -108,6 +114,7 @@ _LOGS = (
         meaning="trained labels of one step, without padding and masked prompts, over its wall time, per device; "
         "the first step has a line like all others",
         description="torchtune's step lines, text and JSON lines",
+        formats=(other_formats.TORCHTUNE,),
     ),
     Importer(
         name="megatron",
@@ -115,6 +122,7 @@ _LOGS = (
         meaning="mean time of an iteration since the last line, after waiting for all ranks, and model TFLOP/s per "
         "GPU by its own formula; all slots of the global batch; the first line includes the first iteration",
         description="iteration lines of Megatron-LM, Megatron-Bridge and their forks",
+        formats=(other_formats.MEGATRON,),
     ),
     Importer(
         name="anything",

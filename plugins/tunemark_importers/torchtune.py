@@ -32,6 +32,14 @@ _CONFIG = re.compile(r"Running (?P<recipe>\w+) with resolved config:\s*")
 _ENTRY = re.compile(r"(?P<indent> *)(?:- )?(?P<key>[A-Za-z_][\w.]*):(?: (?P<value>.*))?")
 _ITEM = re.compile(r" *- .*")
 _MEMORY = ("peak_memory_reserved", "peak_memory_alloc", "peak_memory_active")
+_RATES = ("tokens_per_second_per_gpu", "tokens_per_second")
+# What torchtune's recipes log.
+_NAMES = frozenset(
+    (
+        "step", "loss", "lr", "grad_norm", "val_loss", "class_loss", "kd_loss", "iterations_per_second",
+        "gpu_resources", *_RATES, *_MEMORY,
+    )
+)  # fmt: skip
 _COUNTS = {
     "batch_size": "micro_batch",
     "gradient_accumulation_steps": "gradient_accumulation",
@@ -87,10 +95,13 @@ class TorchtuneReader:
         found = (
             parse_flat_dict(prefix.text) if prefix.text.startswith("{") and prefix.text.rstrip().endswith("}") else None
         )
-        return found is not None and "step" in found and self._add_step(found["step"], found, prefix, line)
+        # Any program may print JSON lines with a step and a loss; torchtune's have its rate, and no other names.
+        if found is None or "step" not in found or not found.keys() <= _NAMES or not found.keys() & set(_RATES):
+            return False
+        return self._add_step(found["step"], found, prefix, line)
 
     def _add_step(self, at: str, found: dict[str, str], prefix: Prefix, line: LogLine) -> bool:
-        rates = [name for name in ("tokens_per_second_per_gpu", "tokens_per_second") if name in found]
+        rates = [name for name in _RATES if name in found]
         if not rates and not ("loss" in found and "lr" in found):
             return False
         place = parse_number(at)

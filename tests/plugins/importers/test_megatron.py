@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -104,3 +105,40 @@ def test_a_line_without_its_last_bar_is_cut_off(
     assert understood(megatron.MegatronReader(), line) == [True]
     assert understood(megatron.MegatronReader(), line[:-1]) == [False]
     assert understood(megatron.MegatronReader(), line.replace("(ms): 5133.3", "(ms): ?")) == [False]
+
+
+def _mixture(printed: Printed, **arguments: str) -> str:
+    """The log with the arguments of a mixture: 8 experts of 512, 2 of them for each token, unless others are given."""
+    values = {"num_experts": "8", "moe_router_topk": "2", "moe_ffn_hidden_size": "512", **arguments}
+    text = re.sub(r"  num_experts \.+ None\n", "", printed("megatron-lm.txt"))
+    lines = "".join(f"  {name} {'.' * 40} {value}\n" for name, value in values.items())
+    return re.sub(r"(-+ arguments -+\n)", lambda match: match[1] + lines, text, count=1)
+
+
+def test_the_arguments_of_a_mixture_are_its_dimensions(printed: Printed, claims_of: ClaimsOf) -> None:
+    (claim,) = claims_of("megatron", _mixture(printed))
+    architecture = claim.architecture
+    assert architecture is not None
+    assert (architecture.num_local_experts, architecture.num_experts_per_tok) == (8, 2)
+    assert architecture.intermediate_size == 512
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("moe_shared_expert_intermediate_size", "1024"),
+        ("moe_layer_freq", "([0]*1+[1]*26)"),
+        ("multi_latent_attention", "True"),
+    ],
+)
+def test_a_mixture_with_other_layers_is_left_unknown_and_said(
+    name: str, value: str, printed: Printed, claims_of: ClaimsOf
+) -> None:
+    (claim,) = claims_of("megatron", _mixture(printed, **{name: value}))
+    assert claim.architecture is None
+    assert any(note.startswith(f"{name} is {value}") for note in claim.notes)
+
+
+def test_more_experts_chosen_than_there_are_is_no_model(printed: Printed, claims_of: ClaimsOf) -> None:
+    (claim,) = claims_of("megatron", _mixture(printed, moe_router_topk="9"))
+    assert claim.architecture is None

@@ -72,3 +72,15 @@ def test_what_is_damaged_is_not_understood(
     line: str, understood: Callable[[torchtune.TorchtuneReader, str], list[bool]]
 ) -> None:
     assert understood(torchtune.TorchtuneReader(), line) == [False]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "loss": 1.2, "lr": 0.0003}',
+        '{"step": 1, "loss": 1.2, "lr": 0.0003, "tokens_per_sec": 4096}',
+        '{"step": 1, "loss": 1.2, "tokens_per_second_per_gpu": 402.5, "temperature": 61}',
+    ],
+)
+def test_any_json_with_a_step_and_a_loss_is_not_torchtunes(line: str, claims_of: ClaimsOf) -> None:
+    assert not claims_of("torchtune", line)
