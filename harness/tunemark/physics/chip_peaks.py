@@ -107,7 +107,7 @@ _PRECISIONS: Mapping[str, str] = {
 _NOISE = frozenset(
     (
         "nvidia", "geforce", "tesla", "quadro", "amd", "instinct", "radeon", "intel", "habana", "google", "cloud",
-        "aws", "tensor", "core", "gpu", "accelerator", "oam",
+        "aws", "huawei", "tensor", "core", "gpu", "accelerator", "oam",
     )
 )  # fmt: skip
 

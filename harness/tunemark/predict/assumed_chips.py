@@ -14,8 +14,6 @@ from tunemark.physics.chips import Chip, Interconnect
 _SAID = "as commonly stated, confirmed by no vendor's page here"
 _PCIE_4 = Interconnect(node=8, intra_bytes_per_s=31e9, inter_bytes_per_s=12.5e9, source="PCI Express x16, generation 4")
 _PCIE_5 = Interconnect(node=8, intra_bytes_per_s=63e9, inter_bytes_per_s=12.5e9, source="PCI Express x16, generation 5")
-_NVLINK_CUT = Interconnect(node=8, intra_bytes_per_s=200e9, inter_bytes_per_s=25e9, source="NVLink, 400 GB/s both ways")
-_NVLINK_4 = Interconnect(node=8, intra_bytes_per_s=450e9, inter_bytes_per_s=50e9, source="NVLink 4, 900 GB/s both ways")
 _ASCEND = Interconnect(node=8, intra_bytes_per_s=196e9, inter_bytes_per_s=25e9, source="HCCS, 392 GB/s both ways")
 _TRAINIUM = Interconnect(
     node=16, intra_bytes_per_s=192e9, inter_bytes_per_s=6.25e9,
@@ -45,27 +43,17 @@ def _chip(
 
 
 ASSUMED_CHIPS = (
-    _chip("A800-80GB", 312, 80, 2039, 400, _NVLINK_CUT, "A800", "A800 SXM 80GB", "A800 SXM"),
-    _chip("H800-80GB", 989.4, 80, 3350, 700, _NVLINK_CUT, "H800", "H800 SXM", eight=1978.9),
-    _chip("H20", 148, 96, 4000, 500, _NVLINK_4, "H20 96GB", eight=296),
-    _chip("A10G", 70, 24, 600, 300, _PCIE_4),
     _chip("RTX-3080", 59.5, 10, 760, 320, _PCIE_4),
-    _chip("RTX-3090", 71, 24, 936, 350, _PCIE_4, "RTX 3090 24GB"),
     _chip("RTX-3090Ti", 80, 24, 1008, 450, _PCIE_4, "RTX 3090 Ti"),
     _chip("RTX-4060Ti", 44.1, 16, 288, 165, _PCIE_4, "RTX 4060 Ti", "RTX 4060 Ti 16GB", eight=88.2),
     _chip("RTX-4070", 58.3, 12, 504, 200, _PCIE_4, eight=116.6),
     _chip("RTX-4070Ti", 80.2, 12, 504, 285, _PCIE_4, "RTX 4070 Ti", eight=160.4),
-    _chip("RTX-4080", 97.5, 16, 717, 320, _PCIE_4, "RTX 4080 Super", eight=195),
-    _chip("RTX-5060Ti", 47.4, 16, 448, 180, _PCIE_5, "RTX 5060 Ti", "RTX 5060 Ti 16GB", eight=94.9, four=379),
     _chip("RTX-5070", 61.7, 12, 672, 250, _PCIE_5, eight=123.5, four=494),
     _chip("RTX-5070Ti", 87.9, 16, 896, 300, _PCIE_5, "RTX 5070 Ti", eight=175.8, four=703),
     _chip("RTX-5080", 112.6, 16, 960, 360, _PCIE_5, eight=225.1, four=901),
-    _chip("RTX-5090", 209.5, 32, 1792, 575, _PCIE_5, "RTX 5090 32GB", eight=419, four=1676),
-    _chip("RTX-6000-Ada", 364.2, 48, 960, 300, _PCIE_4, "RTX 6000 Ada Generation", eight=728.5),
     _chip("RTX-A5000", 111, 24, 768, 230, _PCIE_4),
-    _chip("RTX-PRO-6000", 503.8, 96, 1792, 600, _PCIE_5, "RTX PRO 6000 Blackwell", "RTX PRO 6000 96GB",
-          "RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 Blackwell Workstation Edition", eight=1007.6,
-          four=2015),
+    _chip("RTX-PRO-6000-Server", 480, 96, 1597, 600, _PCIE_5, "RTX PRO 6000 Blackwell Server Edition", eight=960,
+          four=1920),
     _chip("Ascend-910B", 376, 64, 1600, 400, _ASCEND, "Ascend 910B2", "Huawei Ascend 910B", vendor="Huawei"),
     _chip("Trainium1", 95, 32, 820, None, _TRAINIUM, "Trainium", "trn1", eight=190, vendor="Amazon"),
 )  # fmt: skip

@@ -50,6 +50,20 @@ CHIPS, UNCONFIRMED = read_chip_table()
         ("rtx4090", "RTX-4090"),
         ("DGX H100", "H100"),
         ("tpuv5p", "TPU-v5p"),
+        ("NVIDIA A800-SXM4-80GB", "A800-80GB"),
+        ("NVIDIA H800", "H800-80GB"),
+        ("NVIDIA H20", "H20"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA A30", "A30"),
+        ("NVIDIA L40", "L40"),
+        ("NVIDIA L20", "L20"),
+        ("NVIDIA GeForce RTX 3090", "RTX-3090"),
+        ("RTX 4080", "RTX-4080"),
+        ("NVIDIA GeForce RTX 5090", "RTX-5090"),
+        ("NVIDIA GeForce RTX 5060 Ti", "RTX-5060Ti"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX-6000-Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX-PRO-6000"),
+        ("NVIDIA GB10", "GB10"),
     ],
 )
 def test_a_chip_is_found_under_its_common_spellings(stated, chip):
@@ -125,7 +139,7 @@ def test_dense_is_not_sparse():
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda c: c.name)
 def test_an_entry_is_sourced_and_sound(chip):
     assert re.search(r"https://|[ (]via |data sheet", chip.source)
-    assert datetime.date.fromisoformat(chip.checked) <= datetime.date(2026, 11, 24)
+    assert datetime.date.fromisoformat(chip.checked) <= datetime.date(2026, 11, 30)
     assert set(chip.flops) <= set(PRECISIONS)
     for precision, sparse in chip.sparse_flops.items():
         # Structured sparsity drops two of four values.
@@ -167,8 +181,10 @@ def test_a_precision_is_what_matrices_are_multiplied_in(stated, precision):
         ("MI250", "bf16", ""),
         ("MI25O", "bf16", "no chip named 'MI25O' in the table of peaks; did you mean 'MI250'?"),
         ("Tesla P100", "fp16", "no chip named 'Tesla P100' in the table of peaks"),
-        ("RTX 3090", "bf16", "the peak of 'RTX 3090' is not confirmed: its rate with fp32 accumulation"),
-        ("Ascend-910B", "bf16", "variants differ from 313 to 376"),
+        ("MI308X", "bf16", "the peak of 'MI308X' is not confirmed: AMD publishes no data sheet"),
+        ("Ascend-910B", "bf16", "variants differ from 280 to 414"),
+        ("Huawei Ascend 910B3", "bf16", "no vendor's page was found; 313 TFLOP/s"),
+        ("GB10", "bf16", "no confirmed peak of GB10 in bf16, only in fp4"),
         ("T4", "bf16", "no confirmed peak of T4 in bf16, only in fp32, fp16 (no bf16 and no TF32)"),
         ("B300", "fp4", "published figures differ, 12.6 to 15 PFLOP/s"),
         ("MI250", "fp8", "no confirmed peak of MI250 in fp8, only in fp32, bf16, fp16"),
@@ -178,6 +194,27 @@ def test_a_precision_is_what_matrices_are_multiplied_in(stated, precision):
 def test_a_missing_peak_has_its_reason(chip, precision, words):
     assert words in explain_missing_peak(chip, precision)
     assert (find_peak(chip, precision) is None) == bool(words)
+
+
+@pytest.mark.parametrize(
+    # Multiply-adds of a multiprocessor in a cycle, accumulating in fp32: 256 of GeForce cards and the L40, 512 of
+    # workstation cards.
+    ("chip", "multiprocessors", "clock", "each_cycle"),
+    [
+        ("RTX 3090", 82, 1.695e9, 256),
+        ("RTX 4080", 76, 2.505e9, 256),
+        ("RTX 4090", 128, 2.52e9, 256),
+        ("RTX 5090", 170, 2.407e9, 256),
+        ("RTX 5060 Ti", 36, 2.572e9, 256),
+        ("L40", 142, 2.49e9, 256),
+        ("RTX 6000 Ada", 142, 2.505e9, 512),
+        ("RTX PRO 6000", 188, 2.617e9, 512),
+    ],
+)
+def test_cards_accumulate_in_fp32_at_the_rate_of_their_cores(chip, multiprocessors, clock, each_cycle):
+    found = find_peak(chip, "bf16")
+    assert found is not None
+    assert found.flops == pytest.approx(2 * each_cycle * multiprocessors * clock, rel=0.002)
 
 
 def test_what_is_not_confirmed_is_not_shipped():
@@ -193,4 +230,5 @@ def test_an_unknown_chip_is_an_error_with_a_suggestion():
 
 def test_a_card_whose_clock_passes_the_rated_one_says_so():
     assert not find_peak("RTX 4090", "bf16").is_ceiling
-    assert all(chip.is_ceiling for chip in CHIPS if not chip.name.startswith("RTX-4"))
+    cards = re.compile(r"RTX-(\d|PRO)")
+    assert all(chip.is_ceiling is not bool(cards.match(chip.name)) for chip in CHIPS)
