@@ -4,7 +4,11 @@
 
     results = tunemark.run(model="mistral-tiny", size=[1, 2], steps=12)
     results.runs[0].tokens_per_s.value
-    results.frame()
+    results.frame()                 # a pandas DataFrame: one row for each run
+    results.plot()                  # the report's charts; a notebook shows them, and tables for the results themselves
+
+Bad settings raise `tunemark.errors.TunemarkError` before any device is touched. A run that fails is a result with a
+status, and every result has a verdict: valid, suspect, unknown or invalid.
 """
 
 from __future__ import annotations

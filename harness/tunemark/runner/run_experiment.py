@@ -13,6 +13,7 @@ from tunemark.experiment import Experiment, Plan, check_not_saved_before, check_
 from tunemark.loading import load_traces
 from tunemark.plugin import Catalog
 from tunemark.report import make_data_frame, write_report
+from tunemark.report.notebook import ChartDrawings, draw_charts, results_html, results_markdown
 from tunemark.report.translation import parse_language
 from tunemark.results import Result, Store
 from tunemark.results.mfu import share_measured_peaks
@@ -40,6 +41,16 @@ class ExperimentResults:
     def frame(self) -> pandas.DataFrame:
         """One row for each run: the columns of report.csv, numbers unrounded, unknown as None."""
         return make_data_frame(self.runs)
+
+    def plot(self) -> ChartDrawings:
+        """The report's charts as SVG, by name; a notebook shows them."""
+        return draw_charts(self.runs, Catalog())
+
+    def _repr_markdown_(self) -> str:
+        return results_markdown(self.runs)
+
+    def _repr_html_(self) -> str:
+        return results_html(self.runs)
 
 
 def run_experiment(
