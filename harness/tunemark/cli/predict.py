@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
@@ -38,6 +38,11 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tunemark predict [EXPERIMENT.toml | --rows FILE.csv] [OPTIONS]"
     parser.add_argument("--rows", metavar="FILE.csv", help="models, devices and layouts, one per row, with a header")
+    parser.add_argument(
+        "--learned",
+        action="store_true",
+        help="predict rows with what `tunemark calibrate --from` learned of their chip and trainer",
+    )
     parser.add_argument(
         "--engine",
         choices=ENGINES,
@@ -75,7 +80,7 @@ def _predict_rows(args: argparse.Namespace) -> int:
     installed = Catalog().models()
     models = {m.pretrained.lower(): m.architecture for m in installed.values() if m.pretrained}
     models.update((name.lower(), model.architecture) for name, model in installed.items())
-    found = [_row_prediction(convert_row(row, models)) for row in rows]
+    found = [_row_prediction(convert_row(row, models), bool(args.learned)) for row in rows]
     failed = sum("reason" in row for row in found)
     _print(found, bool(args.json), _predictions_text)
     if failed:
@@ -192,20 +197,24 @@ def _rank_row(rank: SimulatedRank) -> dict[str, Any]:
     }
 
 
-def _row_prediction(one: ConvertedRow | UnconvertibleRow) -> dict[str, Any]:
+def _row_prediction(one: ConvertedRow | UnconvertibleRow, is_learned: bool) -> dict[str, Any]:
     """The prediction of a row with its bounds, or the reason why there is none; null is unknown."""
+    from tunemark.predict.learned_constants import find_learned
     from tunemark.predict.memory_fit import compare_memory
     from tunemark.predict.published_rows import UnconvertibleRow, format_layout
     from tunemark.predict.search_problem import USABLE_MEMORY_FRACTION
 
     if isinstance(one, UnconvertibleRow):
         return {"id": one.id, **_UNKNOWN, "reason": one.reason}
+    words = {"strategy": format_layout(one.layout), "assumptions": list(one.assumptions)}
+    if is_learned and (learned := find_learned(one.device.name, one.framework)):
+        one = replace(one, device=learned.apply(one.device))
+        words["assumptions"] = [*one.assumptions, one.device.assumptions[-1]]
     predicted, memory_bytes = one.predict(), one.device.memory_bytes
     fit = None
     if memory_bytes is not None:
         usable = USABLE_MEMORY_FRACTION * memory_bytes
         fit = compare_memory(predicted.memory_bytes, *predicted.memory_bounds_bytes, usable)
-    words = {"strategy": format_layout(one.layout), "assumptions": list(one.assumptions)}
     return {"id": one.id, **_figures(predicted), **_fit_row(fit), "framework": one.framework, **words}
 
 

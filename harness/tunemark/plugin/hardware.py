@@ -60,7 +60,8 @@ class DeviceFacts:
     memory. assumptions: sentences on what no source states.
     bus_bytes_per_s: to host memory in any case. is_published: figures are those of data sheets and of fits to published
     rows, and bounds depend on what is known. is_network_known: its links between nodes are a machine's own, not the
-    vendor's reference. is_chip_assumed: no vendor's page confirms the chip's figures.
+    vendor's reference. is_chip_assumed: no vendor's page confirms the chip's figures. learned_residual: standard
+    deviation of the logarithm of the time where constants were learned from runs, else None.
     workspace_bytes: memory that the runtime takes besides tensors. shares_memory: all ranks use one memory, so that a
     larger size has no more of it.
     """
@@ -89,3 +90,4 @@ class DeviceFacts:
     is_published: bool = False
     is_network_known: bool = False
     is_chip_assumed: bool = False
+    learned_residual: float | None = None

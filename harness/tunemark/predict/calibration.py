@@ -33,6 +33,7 @@ SCHEMA = 1
 FORMULA_MODULES = (
     "tunemark.physics.flops",
     "tunemark.physics.parameters",
+    "tunemark.physics.traced_counts",
     "tunemark.plugin.hardware",
     "tunemark.predict.assumption_list",
     "tunemark.predict.calibration",

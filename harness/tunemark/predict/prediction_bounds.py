@@ -90,9 +90,10 @@ def find_spread(
     """The spread of a prediction. assumed: what it took for granted, besides the network and the chip, which `device`
     says. For a device that was measured, or whose figures its plugin assumes, the spread that it states."""
     if not device.is_published:
+        time_residual = device.residual if device.learned_residual is None else device.learned_residual
         return Spread(
-            low=device.residual,
-            high=device.residual,
+            low=time_residual,
+            high=time_residual,
             memory_low=device.memory_residual,
             memory_high=device.memory_residual,
         )
@@ -107,6 +108,8 @@ def find_spread(
     mixture = _MIXTURE if work.architecture.num_local_experts else 0.0
     common = (_CLASSES.get(device.kind, _UNSEEN_CLASS), exposed, mixture)
     time = _add_up([_SOFTWARE[framework], *(_ASSUMED[kind] for kind in kinds & _ASSUMED.keys())], common)
+    if device.learned_residual is not None:
+        time = _Sides(device.learned_residual, device.learned_residual)
     if work.stack.own:
         # Tensors are counted (`worker_step_costs`); what an allocator adds is not.
         return Spread(low=time.low, high=time.high, memory_low=_OWN_MEMORY, memory_high=_OWN_MEMORY)

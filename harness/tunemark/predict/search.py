@@ -5,6 +5,7 @@ Nothing runs here: trials of the best few are made elsewhere. The log is stored 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -27,6 +28,9 @@ Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]
 _MAX_ROWS = 24
 # Relative difference of predicted rates below which layouts count as equal: prediction errors are several times larger.
 PREDICTION_RESOLUTION = 0.02
+# Standard deviation of a layout's error around the error that all layouts of one model on one machine share: over 272
+# published rows in groups of one model, size and batch.
+RELATIVE_RESIDUAL = 0.10
 # Largest number of rejection reasons that are listed; rarer ones are counted together.
 _MAX_REASONS = 12
 
@@ -195,6 +199,7 @@ def search_layouts(
         source=hardware.source,
         prediction_s=seconds,
         options=tuple(options),
+        notes=tuple(filter(None, [describe_overlap(ranked)])),
     )
     least = min(too_large.values(), key=lambda pair: pair[0])[1] if too_large else None
     return SearchResult(ranked=tuple(ranked), log=log, least=least)
@@ -229,6 +234,24 @@ def select_trials(ranked: Sequence[RankedCandidate], trials: int) -> list[Ranked
     first = [each for each in kinds.values() if _rate_bounds(each.prediction)[1] >= floor]
     rest = [each for each in ranked if all(each is not other for other in first)]
     return [*first, *rest][:trials]
+
+
+def describe_overlap(ranked: Sequence[RankedCandidate]) -> str:
+    """How many layouts predictions cannot tell from the fastest, and how many trials would; empty for a single one."""
+    if not ranked:
+        return ""
+    # Errors that two layouts share do not count; what is left of each has this standard deviation.
+    own = min(RELATIVE_RESIDUAL, ranked[0].prediction.spread.low)
+    margin = math.exp(-2.0 * math.sqrt(2.0) * own)
+    near = [each for each in ranked if each.rate >= margin * ranked[0].rate]
+    kinds = len({each.candidate.names for each in near})
+    if len(near) < 2:
+        return ""
+    return (
+        f"bounds overlap: {len(near):,} layouts of {kinds} kind{'s' if kinds > 1 else ''} are predicted within "
+        f"{100 - 100 * margin:.0f} % of the fastest, which predictions cannot tell apart; only trials can: "
+        f"--trials {max(kinds, 2)} tries one of each kind, the fastest of all may take {len(near):,}"
+    )
 
 
 def choose_by_prediction(ranked: Sequence[RankedCandidate]) -> int:

@@ -24,6 +24,7 @@ from tunemark.predict.calibration import CalibrationFingerprint, digest_cost_mod
 from tunemark.predict.candidates import Candidate, CandidateSpace
 from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.layout import Workload
+from tunemark.predict.learned_constants import find_learned
 from tunemark.predict.plan_conversion import make_plan_workload
 from tunemark.predict.search import HardwareModel, has_fitting_candidate
 from tunemark.predict.trainer_settings import NETWORK_ASSUMED, apply_network
@@ -160,9 +161,9 @@ def make_hardware_model(plan: Plan, ranks: int, single: Strategy | None, where: 
     if single is not None:
         launch = plan.device.launch(accelerator, single)
         found.append(find_calibration(make_calibration_fingerprint(plan, launch), where))
-        alone = found[-1].facts if found[-1] else _find_uncalibrated_facts(plan, launch)
+        alone = found[-1].facts if found[-1] else find_uncalibrated_facts(plan, launch)
         alone = apply_network(alone, plan.prediction)
-    facts = apply_network(found[0].facts if found[0] else _find_uncalibrated_facts(plan, plan.launch), plan.prediction)
+    facts = apply_network(found[0].facts if found[0] else find_uncalibrated_facts(plan, plan.launch), plan.prediction)
     if each is None and facts.memory_bytes is not None:
         # Published memory of a chip that is declared and not present on this machine.
         each = USABLE_MEMORY_FRACTION * facts.memory_bytes
@@ -201,15 +202,23 @@ def describe_uncalibrated_facts(plan: Plan) -> str:
     """What predictions are based on where nothing was calibrated, and how to calibrate."""
     advice = f"`tunemark calibrate --device {plan.device.name} --size {plan.accelerator.name}` measures this machine"
     if isinstance(plan.device, StatesDeviceFacts):
-        return f"{plan.device.assumed_facts(plan.launch).source}; {advice}"
-    return f"published figures of {plan.accelerator.chip}, and shares fitted to published rows; {advice}"
+        facts = plan.device.assumed_facts(plan.launch)
+        return f"{facts.source}{describe_learned(plan, facts.name)}; {advice}"
+    learned = describe_learned(plan, plan.accelerator.chip)
+    return f"published figures of {plan.accelerator.chip}, and shares fitted to published rows{learned}; {advice}"
+
+
+def describe_learned(plan: Plan, chip: str) -> str:
+    """How many runs the constants of a chip were learned from, as the end of a sentence; empty where from none."""
+    learned = find_learned(chip, plan.prediction.framework or "ours")
+    return f", corrected by {learned.runs} runs of one's own" if learned else ""
 
 
 def find_base_facts(plan: Plan) -> DeviceFacts:
     """Facts that a calibration starts from: the chip's published figures where they are known, else assumed ones, of
     work that does not overlap."""
     try:
-        return _find_uncalibrated_facts(plan, plan.launch)
+        return find_uncalibrated_facts(plan, plan.launch)
     except BadExperiment:
         return DeviceFacts(
             name=plan.accelerator.chip,
@@ -224,10 +233,14 @@ def find_base_facts(plan: Plan) -> DeviceFacts:
         )
 
 
-def _find_uncalibrated_facts(plan: Plan, launch: LaunchConfig) -> DeviceFacts:
+def find_uncalibrated_facts(plan: Plan, launch: LaunchConfig, *, is_learned: bool = True) -> DeviceFacts:
+    """What is known of a plan's device without a calibration. is_learned: corrected by what its runs have shown."""
     if isinstance(plan.device, StatesDeviceFacts):
-        return plan.device.assumed_facts(launch)
-    return find_accelerator_facts(plan.accelerator, plan)
+        facts = plan.device.assumed_facts(launch)
+    else:
+        facts = find_accelerator_facts(plan.accelerator, plan)
+    learned = find_learned(facts.name, plan.prediction.framework or "ours") if is_learned else None
+    return learned.apply(facts) if learned else facts
 
 
 def find_accelerator_facts(accelerator: Accelerator, plan: Plan) -> DeviceFacts:

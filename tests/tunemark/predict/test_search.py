@@ -353,3 +353,15 @@ def test_the_trainer_of_others_is_predicted_by_its_name(catalog):
         _plan(catalog, **flags, optimizer_bits=8)
     with pytest.raises(BadExperiment, match="optimizer_bits is 5"):
         make_search_problem(_plan(catalog, **flags, framework="hf", optimizer_bits=5), catalog)
+
+
+def test_layouts_that_predictions_cannot_tell_apart_are_counted():
+    found = _search()
+    (note,) = found.log.notes
+    best = found.ranked[0].rate
+    near = [each for each in found.ranked if each.rate >= math.exp(-2 * math.sqrt(2) * 0.10) * best]
+    assert f"{len(near)} layouts of {len({each.candidate.names for each in near})} kinds" in note
+    assert f"the fastest of all may take {len(near)}" in note
+    # Where the machine was measured well, fewer are alike.
+    sure = _search(hardware=replace(_HARDWARE, facts=replace(_CHIP, residual=1e-6, is_published=False)))
+    assert not sure.log.notes or sure.log.notes != found.log.notes
