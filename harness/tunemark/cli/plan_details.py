@@ -108,7 +108,7 @@ class PlanDetails:
 
         found = self._predict(plan)
         if plan.run_id not in self.fits:
-            self.fits[plan.run_id] = None if isinstance(found, str) else judge_fit(plan, self.catalog, found)
+            self.fits[plan.run_id] = judge_fit(plan, self.catalog, found)
         return self.fits[plan.run_id]
 
     def _step(self, plan: Plan) -> PredictedStep | str:

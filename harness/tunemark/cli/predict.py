@@ -122,9 +122,10 @@ def _predict_plan(plan: Plan, catalog: Catalog) -> dict[str, Any]:
     spec = plan.spec
     facts = {"id": plan.run_id, "model": spec.model, "device": f"{spec.device}:{spec.size}", "strategy": spec.strategy}
     found = predict_plan(plan)
+    fit = judge_fit(plan, catalog, found)
     if isinstance(found, str):
-        return {**facts, **_UNKNOWN, "reason": found}
-    hardware, fit = found.hardware, judge_fit(plan, catalog, found)
+        return {**facts, **_UNKNOWN, **_fit_row(fit), "reason": found}
+    hardware = found.hardware
     assumptions = [hardware.source, *hardware.facts.assumptions]
     words = {"framework": plan.prediction.framework or "ours", "assumptions": assumptions}
     return {**facts, **_figures(found.predicted), **_fit_row(fit), **words}

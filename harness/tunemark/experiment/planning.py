@@ -34,9 +34,9 @@ from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, SETTINGS_BY_NAME, PredictionSettings
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
 from tunemark.fields import read_fields
-from tunemark.number_format import format_gib
+from tunemark.number_format import GIB, format_gib
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
-from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak
+from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak, parse_precision
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy
 from tunemark.plugin.protocols import ChecksRuns, Device, ExplainsAbsence, ListsDocumentedSizes, RunsRemotely
@@ -44,7 +44,7 @@ from tunemark.plugin.protocols import ChecksRuns, Device, ExplainsAbsence, Lists
 T = TypeVar("T")
 
 # Settings by which a user says what an accelerator is made of.
-DECLARED_SETTINGS = ("chip", "chips")
+DECLARED_SETTINGS = ("chip", "chips", "peak_flops", "memory")
 # Seconds of steps of a run without another limit: three attempts of a tiny model then take a minute and a half.
 DEFAULT_BUDGET_S = 20.0
 
@@ -118,6 +118,8 @@ def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     accelerator = _declare_chips(point, found)
     if not accelerator.is_present:
         notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
+    if any(point.values.get(name) is not None for name in ("peak_flops", "memory")):
+        notes.append(f"{device.name}:{accelerator.name}: {accelerator.source}, not published by a vendor")
     weights, weights_path = resolve_weights(point, model)
     if weights == "random" and os.path.isabs(model.pretrained or "") and has_weights(Path(model.pretrained or "")):
         notes.append(f"{model.name} starts from random weights; --weights pretrained loads its own")
@@ -554,28 +556,43 @@ def _launch(device: Device, accelerator: Accelerator, strategy: Strategy, launch
 
 
 def _declare_chips(point: GridPoint, accelerator: Accelerator) -> Accelerator:
-    """The accelerator with the chips of --chip and --chips, if given."""
-    chip, chips = point.values.get("chip"), point.values.get("chips")
-    if chip is None and chips is None:
+    """The accelerator with the chips of --chip and --chips, and with their --peak-flops and --memory, if given."""
+    given = [name for name in DECLARED_SETTINGS if point.values.get(name) is not None]
+    if not given:
         return accelerator
-    if chip is None or chips is None:
-        given, missing = ("chip", "chips") if chips is None else ("chips", "chip")
+    missing = [name for name in ("chip", "chips") if name not in given]
+    if missing:
+        flag = "--" + given[0].replace("_", "-")
         raise BadExperiment(
-            what=f"--{given} has no effect without --{missing}",
-            why=point.place(given),
-            next="give both: the chip model, and how many of these chips the size has",
+            what=f"{flag} has no effect without --{missing[0]}",
+            why=point.place(given[0]),
+            next="give both --chip and --chips: the chip model, and how many of these chips the size has",
         )
-    found = find_chip(chip)
-    peaks = [p for name in found.flops if (p := find_peak(found.name, name, chips)) is not None and p.is_ceiling]
-    return replace(
-        accelerator,
-        chip=found.name,
-        chips=chips,
-        peak_flops={p.precision: p.flops for p in peaks},
-        source=f"declared by --chip and --chips; peak: {peaks[0].source}"
-        if peaks
-        else "declared by --chip and --chips",
-    )
+    chip, chips, words = str(point["chip"]), int(point["chips"]), "declared by --chip and --chips"
+    peak_flops, memory = point.values.get("peak_flops"), point.values.get("memory")
+    peaks: dict[str, float] = {}
+    memory_bytes = accelerator.memory_bytes
+    try:
+        found = find_chip(chip)
+    except UnknownName as error:
+        if peak_flops is None and memory is None:
+            how = "declare it: --peak-flops FLOP/s of one in the run's precision, --memory GiB of one"
+            raise UnknownName(what=error.what, why=error.why, next=f"{how}; or {error.next}") from error
+    else:
+        chip = found.name
+        published = (find_peak(chip, name, chips) for name in found.flops)
+        known = [peak for peak in published if peak is not None and peak.is_ceiling]
+        peaks = {peak.precision: peak.flops for peak in known}
+        words += f"; peak: {known[0].source}" if known else ""
+    if peak_flops is not None:
+        precision = parse_precision(point["precision"])
+        assert precision is not None, "every precision that trains multiplies in a known one"
+        peaks = {precision: peak_flops * chips}
+        words = f"declared by --chip and --chips; peak in {precision} declared by --peak-flops"
+    if memory is not None:
+        memory_bytes = round(memory * GIB) * chips
+        words += "; memory declared by --memory"
+    return replace(accelerator, chip=chip, chips=chips, peak_flops=peaks, memory_bytes=memory_bytes, source=words)
 
 
 def _size_source(point: GridPoint) -> str:

@@ -104,6 +104,16 @@ class SessionSettings:
     chips: int | None = _scalar(
         None, "number of --chip in the chosen size", unset="unknown", minimum=1, is_compared=True
     )
+    peak_flops: float | None = _scalar(
+        None,
+        "dense FLOP/s of one --chip in the run's precision, such as 312e12, where no table has it; marked as declared",
+        unset="published",
+        above=0,
+        unit="FLOP/s",
+    )
+    memory: float | None = _scalar(
+        None, "GiB of one --chip, where no table has it; marked as declared", unset="published", above=0, unit="GiB"
+    )
     trials: int = _scalar(4, "layouts that strategy auto tries before choosing; 0 trusts its prediction", minimum=0)
     trust_remote_code: bool = _scalar(False, "allow Python code from a model's repository to run")
     allow_pickle: bool = _scalar(False, "allow weights to be loaded from pickle files, which can run code")

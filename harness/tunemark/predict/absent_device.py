@@ -21,6 +21,7 @@ from tunemark.predict.search import HardwareModel
 from tunemark.predict.search_problem import (
     USABLE_MEMORY_FRACTION,
     SearchProblem,
+    declare_facts,
     find_searchable_strategies,
     make_refusal,
 )
@@ -87,6 +88,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
     global_batch = int(given) if given is not None else int(point["micro_batch"]) * ranks
     said = read_prediction_settings(point)
     facts = apply_network(device_facts(f"{chip.name} die" if chip.dies > 1 else chip.name), said)
+    facts = declare_facts(facts, point.values, precision, chip.dies)
     work = make_workload(
         a,
         sequence=sequence,

@@ -6,6 +6,7 @@ the model is laid out over the same ranks, then the precision, then what is trai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,10 +16,14 @@ from tunemark.experiment.plan import Plan
 from tunemark.experiment.planning import derive_plan
 from tunemark.number_format import format_gib
 from tunemark.plugin.catalog import Catalog
+from tunemark.predict.cost_model import predict_memory
+from tunemark.predict.plan_conversion import convert_plan
 from tunemark.predict.plan_prediction import PlanPrediction, predict_plan
 from tunemark.predict.search import has_fitting_candidate
 from tunemark.predict.search_problem import (
+    USABLE_MEMORY_FRACTION,
     SearchProblem,
+    find_base_facts,
     find_searchable_strategies,
     find_smallest_size,
     make_search_problem,
@@ -66,15 +71,30 @@ def compare_memory(needed: float, low: float, high: float, usable: float) -> Mem
     return MemoryFit(outcome=outcome, memory_bytes=needed, low_bytes=low, high_bytes=high, usable_bytes=usable)
 
 
-def judge_fit(plan: Plan, catalog: Catalog, found: PlanPrediction) -> MemoryFit | None:
-    """Whether a plan with its predicted memory fits; None where it is not known how much memory there is."""
-    usable = found.hardware.memory_bytes
-    if usable is None:
-        return None
-    fit = compare_memory(found.predicted.memory_bytes, *found.predicted.memory_bounds_bytes, usable)
-    if fit.outcome == "fits":
+def judge_fit(plan: Plan, catalog: Catalog, found: PlanPrediction | str) -> MemoryFit | None:
+    """Whether a plan fits; None where it is not known how much memory it takes or there is. found: its prediction, or
+    why its step cannot be predicted, as of a chip whose memory alone is known."""
+    fit = _compare_plan(plan, found)
+    if fit is None or fit.outcome == "fits":
         return fit
     return replace(fit, change=_find_change(plan, catalog, fit.outcome == "may not fit"))
+
+
+def _compare_plan(plan: Plan, found: PlanPrediction | str) -> MemoryFit | None:
+    if not isinstance(found, str):
+        if found.hardware.memory_bytes is None:
+            return None
+        predicted = found.predicted
+        return compare_memory(predicted.memory_bytes, *predicted.memory_bounds_bytes, found.hardware.memory_bytes)
+    whole, converted = plan.accelerator.memory_bytes, convert_plan(plan)
+    if whole is None or isinstance(converted, str):
+        return None
+    work, layout = converted
+    # Memory depends on no rate.
+    facts = find_base_facts(plan)
+    needed = predict_memory(work, layout, facts).total
+    factor = math.exp(2 * facts.memory_residual)
+    return compare_memory(needed, needed / factor, needed * factor, USABLE_MEMORY_FRACTION * whole / layout.ranks)
 
 
 def _find_change(plan: Plan, catalog: Catalog, is_close: bool) -> str:
@@ -91,12 +111,9 @@ def _find_change(plan: Plan, catalog: Catalog, is_close: bool) -> str:
             continue
         if changed.launch.processes != plan.launch.processes:
             continue
-        found = predict_plan(changed)
-        if isinstance(found, str) or found.hardware.memory_bytes is None:
-            continue
-        needed = found.predicted.memory_bounds_bytes[1] if is_close else found.predicted.memory_bytes
-        if needed <= found.hardware.memory_bytes:
-            return f"{_format_flags(settings)} fits ({format_gib(found.predicted.memory_bytes)} GiB)"
+        fit = _compare_plan(changed, predict_plan(changed))
+        if fit is not None and (fit.outcome == "fits" or (fit.outcome == "may not fit" and not is_close)):
+            return f"{_format_flags(settings)} fits ({format_gib(fit.memory_bytes)} GiB)"
     try:
         size = find_smallest_size(make_search_problem(derive_plan(plan, catalog, strategy="auto"), catalog))
     except TunemarkError:

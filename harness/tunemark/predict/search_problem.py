@@ -15,7 +15,8 @@ from typing import Any
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.planning import SEARCHED_SETTINGS, derive_plan
-from tunemark.physics.chip_peaks import explain_missing_peak
+from tunemark.number_format import GIB
+from tunemark.physics.chip_peaks import explain_missing_peak, parse_precision
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Architecture, LaunchConfig, Strategy
 from tunemark.plugin.hardware import DeviceFacts, Efficiency
@@ -248,7 +249,8 @@ def find_accelerator_facts(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
     try:
         chip, _ = find_any_chip(accelerator.chip)
         is_die = chip.dies > 1 and plan.launch.processes == chip.dies * (accelerator.chips or 0)
-        return device_facts(f"{chip.name} die" if is_die else chip.name)
+        facts = device_facts(f"{chip.name} die" if is_die else chip.name)
+        return declare_facts(facts, plan.declared, plan.spec.precision, chip.dies if is_die else 1)
     except TunemarkError as error:
         raise BadExperiment(
             what=f"strategy auto cannot predict {plan.device.name}:{accelerator.name}",
@@ -256,3 +258,19 @@ def find_accelerator_facts(accelerator: Accelerator, plan: Plan) -> DeviceFacts:
             next="--chip and --chips say what it is made of; or calibrate it: "
             f"tunemark calibrate --device {plan.device.name} --size {accelerator.name}",
         ) from error
+
+
+def declare_facts(facts: DeviceFacts, declared: Mapping[str, Any], training: str, dies: int) -> DeviceFacts:
+    """The facts with what the user declares of a chip, of which a rank occupies one of `dies`. training: the run's
+    precision."""
+    peak_flops, memory = (declared.get(name) for name in ("peak_flops", "memory"))
+    assumptions = list(facts.assumptions)
+    if peak_flops is not None:
+        precision = parse_precision(training)
+        assert precision is not None, "every precision that trains multiplies in a known one"
+        facts = replace(facts, peak_flops={**facts.peak_flops, precision: peak_flops / dies})
+        assumptions.append(f"the peak of {facts.name} in {precision} is declared, not published")
+    if memory is not None:
+        facts = replace(facts, memory_bytes=memory * GIB / dies)
+        assumptions.append(f"the memory of {facts.name} is declared, not published")
+    return replace(facts, assumptions=tuple(assumptions))

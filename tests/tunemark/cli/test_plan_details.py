@@ -139,3 +139,37 @@ def test_durations_are_said_in_their_units() -> None:
     assert [format_duration(s) for s in (0.5, 40, 130, 7000, 9000, 400000)] == [
         "0.50 s", "40 s", "2.2 min", "117 min", "2.5 h", "4.6 days",
     ]  # fmt: skip
+
+
+def test_a_chip_in_no_table_is_declared_and_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--model", "llama-3-8b", "--method", "lora", *_DECLARED, "--chip", "Foo 9000")
+    assert main(["plan", *words]) == 2
+    assert "declare it: --peak-flops" in capsys.readouterr().err
+    row = _json(capsys, "plan", *words, "--peak-flops", "1e14", "--memory", "24")
+    assert row["peak_flops"] == {"bf16": 1e14}
+    assert row["memory_bytes"] == 24 << 30
+    assert "peak in bf16 declared by --peak-flops; memory declared by --memory" in row["accelerator_source"]
+    assert any("not published by a vendor" in note for note in row["notes"])
+    # Its rate needs the bandwidth of its memory; whether a run fits does not.
+    assert "Foo 9000" in row["predicted"]["reason"]
+    assert row["fit"]["outcome"] == "does not fit"
+    assert row["fit"]["change"].startswith("--precision bf16")
+
+
+def test_a_known_chip_has_what_is_declared_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("predict", "--model", "mistral-7b", "--method", "lora", *_DECLARED, "--chip", "RTX 4090")
+    published, declared = _json(capsys, *words), _json(capsys, *words, "--peak-flops", "330.4e12", "--memory", "48")
+    assert declared["usable_memory_bytes"] == pytest.approx(2 * published["usable_memory_bytes"])
+    assert declared["seconds"]["compute"] < 0.6 * published["seconds"]["compute"]
+    assert any("peak of RTX-4090 in bf16 is declared" in words for words in declared["assumptions"])
+
+
+def test_a_search_takes_declared_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "--model", "llama-3-8b", "--method", "lora", "--device", "RTX 4090", "--size", "1")
+    assert main([*words, "--strategy", "auto", "--memory", "48"]) == 0
+    assert "44.16 GiB that a rank may use" in capsys.readouterr().out
+
+
+def test_memory_alone_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--device", "cpu:1", "--memory", "48"]) == 2
+    assert "--memory has no effect without --chip" in capsys.readouterr().err
