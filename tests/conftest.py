@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,9 @@ from typing import Any, TextIO, TypeVar
 import pytest
 
 _HERE = Path(__file__).parent
+# Tests wait for no measurement outside, nor does one outside wait for them.
+_LOCKS = tempfile.TemporaryDirectory(prefix="tunemark-locks-")
+os.environ["TUNEMARK_LOCKS"] = _LOCKS.name
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 T = TypeVar("T")

@@ -16,7 +16,10 @@ from tunemark.errors import BadStore, TunemarkError
 from tunemark.plugin import Finding
 from tunemark.results import ImportedClaim, Result, Store, read_stored_claims
 from tunemark.results.mfu import share_measured_peaks
+from tunemark.results.report_seal import check_report
 from tunemark.results.result import SCHEMA, decode_result
+from tunemark.results.row_consistency import check_row
+from tunemark.results.seal import SealState
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_traces
 from tunemark.results.verdict import add_findings
 
@@ -67,6 +70,7 @@ def load_results(
 def load_report(folder: Path, unread: Callable[[TunemarkError], None] | None = None) -> list[Result]:
     """The results of a report's folder. unread: called for each line that is no result; without it the first raises."""
     path = folder / RESULTS_FILE
+    state, problems = check_report(folder)
     again = "write it again with `tunemark report STORE -o DIR`"
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -77,13 +81,23 @@ def load_report(folder: Path, unread: Callable[[TunemarkError], None] | None = N
         if not line.strip():
             continue
         try:
-            found.append(decode_any_schema(line))
+            found.append(_check_read(decode_any_schema(line), state, problems))
         except ValueError as error:
             failure = BadStore(what=f"{path}, line {number} is not a result", why=str(error), next=again)
             if unread is None:
                 raise failure from error
             unread(failure)
     return found
+
+
+def _check_read(result: Result, state: SealState, problems: Sequence[str]) -> Result:
+    """A report's result with what its figures and its list of files say of it."""
+    found = check_row(result)
+    if state == "touched":
+        message = f"the report is not what was written: {'; '.join(problems)}"
+        found.append(Finding(rule="touched", severity="invalid", message=message))
+        result = msgspec.structs.replace(result, seal="touched")
+    return add_findings(result, found)
 
 
 def is_report_folder(folder: Path) -> bool:

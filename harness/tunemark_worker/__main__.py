@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Callable, List, Optional
 
 from tunemark_worker.contract import LIFE_VARIABLE, PARENT_PID_VARIABLE, Assignment, records_file_name, stacks_file_name
-from tunemark_worker.linux_proc import read_state
+from tunemark_worker.linux_proc import read_state, read_text
 from tunemark_worker.out_of_memory import is_out_of_memory, parse_available_bytes, parse_requested_bytes
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.worker_attempt import WorkerAttempt
@@ -26,7 +26,8 @@ from tunemark_worker.worker_attempt import WorkerAttempt
 def main(plan: str) -> int:
     """Run one rank and return the exit code: 1 if the attempt failed, with the traceback on standard error."""
     rank = int(os.environ.get("RANK", "0"))
-    recorder = Recorder(records_file_name(rank, _restart_count(rank)), rank, time.monotonic)
+    name = records_file_name(rank, _restart_count(rank))
+    recorder = Recorder(name, rank, time.monotonic, read_text(plan).encode())
     recorder.write(
         "start", pid=os.getpid(), python=platform.python_version(), utc=datetime.now(timezone.utc).isoformat()
     )

@@ -118,7 +118,8 @@ class Place(NamedTuple):
     data_ranks: int
 
 
-# Kinds of record, one JSON object a line, in the order of a successful attempt:
+# Kinds of record, one JSON object a line, whose last field `chain` is its link (record_chain), in the order of a
+# successful attempt:
 #   start  {pid, python, utc}                           the process has started
 #   phase  {name}                                       a phase of the set-up has ended
 #   facts  {...}                                        versions, threads, facts about the device
@@ -159,6 +160,7 @@ def decode_record(line: str) -> Dict[str, Any]:
         or not isinstance(row.get("instant_s"), (int, float))
     ):
         raise ValueError("not a record")
+    row.pop("chain", None)
     return {key: _NON_FINITE.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.cli.messages import print_message
+from tunemark.cli.run_arguments import add_seal_argument, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadData, BadExperiment
 from tunemark.exit_codes import exit_code_of_verdicts
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--padding", type=_parse_fraction, help="fraction of slots that are padding, such as 0.39")
     parser.add_argument("--dataset", help="compute the padding fraction from this dataset, padded to one sequence each")
     parser.add_argument("--time", type=_parse_duration, help="stated duration of the whole training: 50m, 1.5h, 3000")
+    add_seal_argument(parser)
     parser.add_argument("--store", metavar="DIR", help="also keep the claims in this store, marked imported")
     parser.add_argument("-o", "--output", metavar="DIR", help="write imported.jsonl and reports in every format to DIR")
     parser.add_argument("--json", action="store_true", help="print one JSON object per row or log")
@@ -76,7 +78,10 @@ def execute(args: argparse.Namespace) -> int:
     )  # fmt: skip
     audited: list[AuditedClaim] = []
     for folder in filter(os.path.isdir, args.sources):
-        audited += [audit_run(result, catalog.models()) for result in _read_runs(Path(folder), catalog)]
+        results = _read_runs(Path(folder), catalog)
+        if not args.despite_seal:
+            refuse_touched(results)
+        audited += [audit_run(result, catalog.models()) for result in results]
     for reading in _read_sources(args, catalog, piped):
         print_message(reading.summary())
         if not reading.claims:

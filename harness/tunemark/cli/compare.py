@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs, read_runs
+from tunemark.cli.run_arguments import RUNS_HELP, add_seal_argument, read_all_runs, read_runs, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode, exit_code_of_results
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="VALUE", help="the axis value that all others are compared with")
     words = "compare although this field differs; the output names it"
     parser.add_argument("--despite", action="append", default=[], metavar="FIELD", help=words)
+    add_seal_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
@@ -45,9 +46,13 @@ def execute(args: argparse.Namespace) -> int:
             )
         a, b = (read_runs(name, catalog) for name in args.folders)
         results = [*a, *b]
+        if not args.despite_seal:
+            refuse_touched(results)
         found = compare(a, b, despite=despite, names=(args.folders[0], args.folders[1]))
     else:
         results = read_all_runs(args.folders, catalog)
+        if not args.despite_seal:
+            refuse_touched(results)
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
     if args.json:

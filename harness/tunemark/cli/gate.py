@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from tunemark.atomic_write import write_atomically
-from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
+from tunemark.cli.run_arguments import RUNS_HELP, add_seal_argument, read_all_runs, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadStore
 from tunemark.exit_codes import ExitCode
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=_parse_percentage, default=default / 100, metavar="PERCENT", help=words)
     words = "judge although this field differs, or despite heavy-load; the output names it"
     parser.add_argument("--despite", action="append", default=[], metavar="FIELD", help=words)
+    add_seal_argument(parser)
     parser.add_argument("--junit", metavar="FILE", help="write JUnit XML to FILE")
     parser.add_argument("--comment", metavar="FILE", help="write a Markdown comment for a pull request to FILE")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -52,6 +53,9 @@ def execute(args: argparse.Namespace) -> int:
     catalog = Catalog()
     promise = GateCriteria(change=args.change, power=args.power, false_alarms=args.false_alarms)
     baseline = read_all_runs(args.baseline, catalog, every_series=True)
+    runs = read_all_runs(args.runs, catalog)
+    if not args.despite_seal:
+        refuse_touched([*baseline, *runs])
     if not args.runs:
         changes = sorted({*_CHANGES, args.change})
         forecasts = compute_sensitivities(baseline, changes, promise, despite=despite)
@@ -60,7 +64,6 @@ def execute(args: argparse.Namespace) -> int:
         else:
             print_result(outlook_text(forecasts, promise.power, promise.false_alarms))
         return ExitCode.SUCCESS if all(one.noise is not None for one in forecasts) else ExitCode.UNKNOWN
-    runs = read_all_runs(args.runs, catalog)
     found = gate(baseline, runs, promise, despite=despite)
     for path, content in ((args.junit, gate_junit), (args.comment, gate_comment)):
         if path is not None:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "list": ("listing", "print what is installed (models, devices, ...), or the runs of a store"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "write a report of finished runs"),
+    "verify": ("verify", "say whether stored runs and reports are what was written"),
     "compare": ("compare", "compare the rates of comparable runs"),
     "new": ("new", "create a plugin to start from: a model, a dataset or a device"),
     "check": ("check", "run the conformance checks on a plugin"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +22,23 @@ RUNS_HELP = (
     "a store (runs/), a report folder written by -o, one run's folder in a store, or FOLDER:RUN with the beginning of "
     "a run's id (for runs/, the id alone)"
 )
+
+
+def add_seal_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the flag --despite-seal, for commands that refuse touched runs."""
+    words = "use runs whose files were touched after they were measured, which are otherwise refused"
+    parser.add_argument("--despite-seal", action="store_true", help=words)
+
+
+def refuse_touched(results: Sequence[Result]) -> None:
+    """Raise `BadStore` where the files of a run are not what was measured."""
+    touched = {r.run_id: f.message for r in results if r.seal == "touched" for f in r.findings if f.rule == "touched"}
+    if touched:
+        raise BadStore(
+            what=f"{len(touched)} of {len({r.run_id for r in results})} runs were touched after they were measured",
+            why="; ".join(f"{run_id}: {message}" for run_id, message in list(touched.items())[:3]),
+            next="`tunemark verify` lists them; measure them again, or use them all the same by --despite-seal",
+        )
 
 
 def read_all_runs(names: Sequence[str], catalog: Catalog, *, every_series: bool = False) -> list[Result]:

@@ -75,6 +75,7 @@ class Plan:
     allow_pickle: bool = False
     declared: Mapping[str, Any] = field(default_factory=dict)
     prediction: PredictionSettings = NOTHING_SAID
+    requested_spec: RunSpec | None = None
 
     @property
     def requires(self) -> tuple[str, ...]:

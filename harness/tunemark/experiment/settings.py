@@ -128,6 +128,7 @@ class SessionSettings:
     )
     max_restarts: int = _scalar(0, "how often an attempt's processes may be restarted after a failure", minimum=0)
     redo: bool = _scalar(False, "run again what has already finished")
+    no_wait: bool = _scalar(False, "refuse to run while another measurement uses the device, instead of waiting for it")
     oversubscribe: bool = _scalar(False, "allow a size that is larger than this machine")
     no_measure_peak: bool = _scalar(
         False, "do not measure the peak FLOP/s of devices without a published peak", aliases=("no_calibrate",)

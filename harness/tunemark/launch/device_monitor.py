@@ -43,6 +43,8 @@ class DeviceMonitor(AbstractContextManager["DeviceMonitor"]):
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample_until_stopped, name="tunemark-monitor", daemon=True)
         self._is_open = False
+        # A thread that was abandoned writes nothing into an attempt that is sealed by then.
+        self._is_over = False
         self._pids_before: set[int] | None = None
 
     def __enter__(self) -> DeviceMonitor:
@@ -65,6 +67,7 @@ class DeviceMonitor(AbstractContextManager["DeviceMonitor"]):
             return
         self._stop.set()
         self._thread.join(_JOIN_TIMEOUT_S)
+        self._is_over = True
 
     def _sample_until_stopped(self) -> None:
         while not self._stop.wait(self._sample_s):
@@ -101,6 +104,8 @@ class DeviceMonitor(AbstractContextManager["DeviceMonitor"]):
         return {**asdict(process), "is_ours": is_ours}
 
     def _write(self, **row: Any) -> None:
+        if self._is_over:
+            return
         # On a full disk the job itself will fail and say so.
         with contextlib.suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, default=str) + "\n")

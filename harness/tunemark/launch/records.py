@@ -27,4 +27,5 @@ def read_record(line: bytes) -> dict[str, Any]:
         raise ValueError(str(error)) from error
     if not isinstance(row, dict) or row.get("kind") not in _KINDS or not isinstance(row.get("instant_s"), (int, float)):
         raise ValueError("not a record")
+    row.pop("chain", None)
     return row

@@ -105,7 +105,7 @@ def make_plan_of_option(plan: Plan, option: LayoutOption, catalog: Catalog) -> P
     """The plan with an option's layout, under the requested strategy's name and run id."""
     concrete = make_concrete_plan(plan, option, catalog)
     spec = replace(concrete.spec, strategy=plan.spec.strategy)
-    return replace(concrete, run_id=plan.run_id, spec=spec, notes=plan.notes)
+    return replace(concrete, run_id=plan.run_id, spec=spec, notes=plan.notes, requested_spec=plan.spec)
 
 
 def make_concrete_plan(plan: Plan, option: LayoutOption, catalog: Catalog) -> Plan:

@@ -21,6 +21,7 @@ from tunemark.report.report import Report
 from tunemark.report.sections import make_report
 from tunemark.report.translation import Language
 from tunemark.results.imported_claims import CLAIMS_FILE, ImportedClaim, encode_claim
+from tunemark.results.report_seal import REPORT_SEAL_FILE, read_report_seal, seal_report
 from tunemark.results.result import Result, encode_result
 from tunemark.results.trace import TRACE_FILE, Trace, encode_traces
 
@@ -53,7 +54,6 @@ def write_report(
         contents[folder / TRACE_FILE] = encode_traces(report_traces)
     report = make_report(results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language)
     failed: PluginError | None = None
-    stale: list[Path] = []
     for form in catalog.formats().values():
         try:
             rendered = _render(form, report, folder)
@@ -64,16 +64,17 @@ def write_report(
             failed.__cause__ = error
             continue
         contents.update(rendered)
-        if form.folder is not None:
-            # A chart that an earlier report left here would be mistaken for one of this report.
-            stale += [path for path in (folder / form.folder).glob(f"*{form.suffix}") if path not in rendered]
     try:
+        # A chart that an earlier report left here would be mistaken for one of this report.
+        stale = _find_own_files(folder, contents)
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, content)
         for path in stale:
             path.unlink()
+        own = {path.relative_to(folder).as_posix(): content for path, content in contents.items()}
+        write_atomically(folder / REPORT_SEAL_FILE, seal_report(own))
     except OSError as error:
         raise BadStore(
             what=f"cannot write the report to {folder}", why=str(error), next="name another folder with --output"
@@ -81,6 +82,32 @@ def write_report(
     if failed:
         raise failed
     return list(contents)
+
+
+def _find_own_files(folder: Path, contents: Mapping[Path, bytes]) -> list[Path]:
+    """The files of an earlier report that this one no longer has. `BadStore` if a file in its way is the user's: one
+    that no report wrote, or that was changed since."""
+    try:
+        seal = read_report_seal(folder)
+    except ValueError:
+        seal = None
+    own = seal.files if seal else {}
+    is_earlier = seal is None and (folder / RESULTS_FILE).is_file()  # of a version that kept no list
+    for path in contents:
+        if not path.exists() or is_earlier:
+            continue
+        name = path.relative_to(folder).as_posix()
+        if name not in own or not _has_hash(path, own[name]):
+            why = "it was changed since a report wrote it" if name in own else "no report wrote it"
+            raise BadStore(
+                what=f"{path} is not overwritten", why=why, next="move it away, or name another folder with --output"
+            )
+    left = [folder / name for name in own if folder / name not in contents]
+    return [path for path in left if path.is_file() and _has_hash(path, own[path.relative_to(folder).as_posix()])]
+
+
+def _has_hash(path: Path, sha256: str) -> bool:
+    return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def _render(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:

@@ -27,6 +27,8 @@ def make_details(
         started = r.environment.get("started_utc")
         if started:
             rest = {"started_utc": str(started), **rest}
+        if r.seal:
+            rest = {"seal": r.seal, **rest}
         (sentence,) = make_headlines([r], (), tr, (name,))
         found.append(
             RunDetail(

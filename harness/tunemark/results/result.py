@@ -175,7 +175,8 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Sampled by the device's monitor over the timed parts that the rates use: energy_j, a difference of counters, all
     devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, highest;
     clock_hz, mean; throttled_fraction, of samples with a device slowed down by heat or lack of power.
-    telemetry_reasons: for each of them that is null, why.
+    telemetry_reasons: for each of them that is null, why. seal: whether the files of all attempts were what they were
+    when each ended; null if nobody compared them.
     """
 
     status: Status
@@ -225,6 +226,7 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     attention_reason: str | None = None
     compilations: int | None = None
     compile_s: float | None = None
+    seal: Literal["whole", "touched", "unsealed"] | None = None
     schema: int = SCHEMA
 
 

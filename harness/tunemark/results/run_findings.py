@@ -27,6 +27,8 @@ def judge_attempt(
     measurement = attempt.measurement
     changed = [rank.end.get("weights_changed") for rank in measurement.ranks if rank.end]
     found = [
+        rules.check_seal(attempt.seal.state, attempt.seal.problems),
+        rules.check_slots(measurement),
         rules.check_loss_finite(measurement.losses),
         rules.check_gradient_finite(measurement.gradient_norms),
         rules.check_weights_changed(changed, len(measurement.steps)),
@@ -58,9 +60,10 @@ def judge_attempt(
         found += [finding for rank in measurement.ranks if (finding := _check_compilations(rank, timed))][:1]
         found += [rules.check_drift(timed.seconds_per_step), rules.check_slow_steps(timed.seconds_per_step)]
         found.append(rules.check_machine_load(*load_of_others(measurement, timed)))
+        found.append(rules.check_load_recorded([len(rank.loads) for rank in measurement.ranks]))
         if documents is None:
-            message = "the token file is gone or changed, so the tokens could not be counted again"
-            found.append(Finding(rule="not-recounted", severity="note", message=message))
+            sealed = attempt.seal.seal if attempt.seal.state == "whole" else None
+            found.append(rules.check_sealed_tokens(measurement, sealed.recounted if sealed else None))
         else:
             counted = recount_tokens(documents, measurement.assignment, timed.first, timed.last)
             found.append(rules.check_tokens(timed.total, counted))

@@ -14,8 +14,9 @@ from typing import Any
 
 from tunemark.number_format import percent_text
 from tunemark.plugin.descriptors import Finding, Severity
-from tunemark.results.measurement import JobTokens
+from tunemark.results.measurement import JobTokens, Measurement
 from tunemark.results.result import Estimate, Status
+from tunemark.results.seal import SealState
 from tunemark.results.telemetry import TelemetrySummary
 from tunemark_worker import steady_state
 
@@ -162,6 +163,42 @@ def check_tokens(recorded: JobTokens, recounted: JobTokens) -> Finding | None:
         return None
     message = f"{worst[1]}: {percent_text(worst[0])} apart (limit {percent_text(TOKEN_TOLERANCE)})"
     return Finding(rule="tokens-disagree", severity="invalid", message=message)
+
+
+def check_sealed_tokens(measurement: Measurement, counted: tuple[int, int, int, int] | None) -> Finding | None:
+    """Where the token file is gone: compares all recorded steps with what the seal says that it had in them. counted:
+    as in `Seal`; None if nobody counted."""
+    steps = len(measurement.steps)
+    if counted is not None and counted[0] == steps:
+        return check_tokens(measurement.counts(0, steps), JobTokens(*counted[1:]))
+    message = "the token file is gone or changed, so nobody could count the tokens again, and no seal says what it held"
+    return Finding(rule="not-recounted", severity="unknown", message=message)
+
+
+def check_slots(measurement: Measurement) -> Finding | None:
+    """The slots of a step follow from the settings alone."""
+    wanted = measurement.assignment.global_batch * measurement.assignment.sequence
+    bad = [number for number, tokens in enumerate(measurement.steps) if tokens.slots != wanted]
+    if not bad or not measurement.is_whole:
+        return None
+    message = f"{len(bad)} of {len(measurement.steps)} steps have not the {wanted:,} slots of global batch x sequence, "
+    message += f"step {bad[0]} is the first with {measurement.steps[bad[0]].slots:,}"
+    return Finding(rule="slots-disagree", severity="invalid", message=message)
+
+
+def check_seal(state: SealState, problems: Sequence[str]) -> Finding | None:
+    if state != "touched":
+        return None
+    message = f"what is stored is not what was measured: {'; '.join(problems)}"
+    return Finding(rule="touched", severity="invalid", message=message)
+
+
+def check_load_recorded(loads: Sequence[int]) -> Finding | None:
+    """loads: each rank's number of load records; every worker writes them, where it knows the load and where not."""
+    if all(loads):
+        return None
+    message = f"{loads.count(0)} of {len(loads)} ranks have no record of the load: what else ran is unknown"
+    return Finding(rule="no-load-record", severity="unknown", message=message)
 
 
 def check_samples(step: int, trained: Sequence[tuple[int, Sequence[str]]], wanted: Sequence[str]) -> Finding | None:

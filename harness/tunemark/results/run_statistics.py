@@ -35,6 +35,7 @@ from tunemark.results.result import (
     TimedTokens,
 )
 from tunemark.results.run_findings import judge_attempt, judge_run
+from tunemark.results.seal import worst_state
 from tunemark.results.stored_attempt import StoredAttempt
 from tunemark.results.timed_part import TimedPart, find_timed_part, load_of_others, minor_faults_per_step
 from tunemark.results.token_recount import TokenDocuments
@@ -112,6 +113,7 @@ def derive_result(
         stop_reason=(failed or attempts[-1]).reason or None,
         data_sha256=attempts[-1].measurement.assignment.token_file.sha256,
         environment=_environment(attempts[-1]),
+        seal=worst_state(a.seal.state for a in attempts),
     )
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 
 from tunemark.atomic_write import write_atomically
-from tunemark.data import read_token_file
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.fields import read_fields
@@ -27,13 +26,17 @@ from tunemark.results import telemetry
 from tunemark.results.measurement import Measurement, read_measurement
 from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
 from tunemark.results.run_statistics import derive_result
+from tunemark.results.seal import SEAL_FILE, SealCheck, check_seal, make_seal
+from tunemark.results.seal_journal import JournalContent, SealJournal
 from tunemark.results.stored_attempt import StoredAttempt
-from tunemark.results.token_recount import TokenDocuments
+from tunemark.results.token_witness import find_token_hash, read_documents, recount_all
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
-from tunemark_worker.contract import Assignment, TokenFile, token_file_offsets
+from tunemark_worker.contract import Assignment
 
 # Roughly what a short attempt writes.
 _WRITE_TEST_BYTES = 256 * 1024
+# Each of them shows that a folder is an attempt's.
+_ATTEMPT_FILES = ("attempt.json", "plan.json", SEAL_FILE, "records.0.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._journal = SealJournal(root)
         # Attempts that a full disk could not store: they are rows of the results too, and the sweep continues.
         self._unwritten: dict[Path, _Entry] = {}
 
@@ -105,12 +109,15 @@ class Store:
         """Derive the result of a run's newest series, with no findings but those of its statistics."""
         entries = self._newest(run_id)
         assert entries, "a result needs an attempt"
-        return _derive(entries)
+        return _derive(entries, self._check_entry)
 
     def write_result(self, result: Result) -> None:
         """Store a judged result beside its newest attempt, for people; on a full disk nothing is lost by leaving it."""
         with contextlib.suppress(BadStore):
-            _write(self._newest(result.run_id)[-1].folder / "result.json", encode_result(result) + "\n")
+            path, text = self._newest(result.run_id)[-1].folder / "result.json", encode_result(result) + "\n"
+            with _bad_store_on_error(path):
+                self._journal.add(path.parent, path.name, text.encode())
+            _write(path, text)
 
     def results(
         self,
@@ -132,7 +139,7 @@ class Store:
         found = []
         for entries in sorted(series, key=lambda s: s[0].started):
             try:
-                found.append(_derive(entries))
+                found.append(_derive(entries, self._check_entry))
             except BadStore as error:
                 if broken is None:
                     raise
@@ -181,6 +188,68 @@ class Store:
                 folder=folder, identity=make_identity(plan), facts=dict(facts), assignment=missing
             )
 
+    def finish_attempt(
+        self,
+        plan: Plan,
+        folder: Path,
+        facts: Mapping[str, Any],
+        assignment: Assignment | None = None,
+    ) -> None:
+        """Store how an attempt ended, and seal its files. Where there is no room for a seal it stays unsealed."""
+        sealed = {**facts, "sealed": True}
+        try:
+            self._seal(plan, folder, facts, _encode(plan, sealed))
+        except (OSError, BadStore):
+            sealed = dict(facts)
+        self.write_attempt(plan, folder, sealed, assignment)
+
+    def _seal(self, plan: Plan, folder: Path, facts: Mapping[str, Any], attempt_text: str) -> None:
+        token_sha256 = recounted = None
+        with contextlib.suppress(BadStore):
+            measurement = read_measurement(folder)
+            token_sha256 = find_token_hash(measurement.assignment.token_file)
+            documents = read_documents(measurement.assignment.token_file) if facts.get("status") == "ok" else None
+            recounted = recount_all(measurement, documents) if documents else None
+        seal = make_seal(
+            folder,
+            attempt_text,
+            run_id=plan.run_id,
+            code_sha256=str(facts.get("code_sha256", "")),
+            token_sha256=token_sha256,
+            recounted=recounted,
+            may_grow=plan.launcher.is_remote and facts.get("status") != "ok",
+            journal=self._journal.name(),
+        )
+        # The journal comes first: what it names and is not there is missed, so it names nothing too late.
+        content = seal.encode()
+        self._journal.add(folder, SEAL_FILE, content)
+        write_atomically(folder / SEAL_FILE, content)
+
+    # -- seals
+
+    def check_attempts(self, result_run_id: str | None = None) -> Iterator[tuple[Path, SealCheck]]:
+        """Each attempt's folder, also of those that cannot be read or are gone, and whether it is what it was."""
+        run = f"*-{result_run_id}" if result_run_id else "*"
+        root = self.root.absolute()
+        folders = {path.parent for name in _ATTEMPT_FILES for path in root.glob(f"{run}/*/{name}")}
+        noted = {root / name / attempt for name, attempt, _ in self._journal.content.files}
+        for folder in sorted(folders | {path for path in noted if path.parent.match(run)}):
+            yield folder, self.check_attempt(folder)
+
+    def check_attempt(self, folder: Path) -> SealCheck:
+        """Whether an attempt's files are what they were when it ended."""
+        journal = self._journal.content
+        if not folder.is_dir():
+            return SealCheck(state="touched", problems=("the attempt was removed",))
+        checked = check_seal(folder)
+        problems = list(journal.check(folder, checked.seal.journal if checked.seal else ""))
+        return checked.with_problems(problems) if problems else checked
+
+    @property
+    def journal(self) -> JournalContent:
+        """The store's list of seals."""
+        return self._journal.content
+
     # -- finding attempts
 
     def _entries(
@@ -201,6 +270,11 @@ class Store:
         known = {entry.folder.absolute(): entry for entry in found} | self._unwritten
         wanted = [e for e in known.values() if folder is None or e.folder.parent.name == folder]
         return [e for e in wanted if run_id is None or e.identity.run_id == run_id]
+
+    def _check_entry(self, entry: _Entry) -> SealCheck:
+        if entry.folder in self._unwritten:
+            return SealCheck(state="unsealed", problems=("a full disk could not store it",))
+        return self.check_attempt(entry.folder)
 
     def _newest(self, run_id: str) -> list[_Entry]:
         entries = self._entries(run_id)
@@ -232,13 +306,13 @@ def make_identity(plan: Plan) -> RunIdentity:
     )
 
 
-def _derive(entries: list[_Entry]) -> Result:
-    attempts = [_attempt(entry) for entry in entries]
-    documents = _documents(attempts[-1].measurement.assignment.token_file)
+def _derive(entries: list[_Entry], check: Callable[[_Entry], SealCheck]) -> Result:
+    attempts = [_attempt(entry, check(entry)) for entry in entries]
+    documents = read_documents(attempts[-1].measurement.assignment.token_file)
     return derive_result(entries[-1].identity, attempts, documents)
 
 
-def _attempt(entry: _Entry) -> StoredAttempt:
+def _attempt(entry: _Entry, seal: SealCheck) -> StoredAttempt:
     facts = entry.facts
     if entry.assignment is None:
         measurement = read_measurement(entry.folder)
@@ -255,8 +329,9 @@ def _attempt(entry: _Entry) -> StoredAttempt:
         evidence=evidence,
         measurement=measurement,
         launched_s=facts.get("launched_s"),
-        facts={k: v for k, v in facts.items() if k not in ("run", "schema")},
+        facts={k: v for k, v in facts.items() if k not in ("run", "schema", "spec", "sealed")},
         telemetry=telemetry.read_telemetry(entry.folder),
+        seal=seal,
     )
 
 
@@ -274,18 +349,6 @@ def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
     if reason == "interrupted":
         return "killed", reason, "ended at a window's edge: it was asked to, or the command that followed it was gone"
     return "ok", reason, "every rank wrote its end record"
-
-
-def _documents(file: TokenFile) -> TokenDocuments | None:
-    """The token file's documents; None if it is missing or has changed."""
-    path = Path(file.path)
-    try:
-        if path.stat().st_size != token_file_offsets(file.documents, file.tokens).end:
-            return None
-        tokens = read_token_file(path)
-    except (OSError, ValueError, TunemarkError):
-        return None
-    return TokenDocuments(offsets=tokens.offsets.tolist(), trained=tokens.trained.data, ids=tokens.ids)
 
 
 def _read_entry(path: Path) -> _Entry:
@@ -323,7 +386,8 @@ def _has_fingerprint(entry: _Entry, fingerprint: str) -> bool:
 
 
 def _encode(plan: Plan, facts: Mapping[str, Any]) -> str:
-    entry = {"schema": SCHEMA, "run": msgspec.to_builtins(make_identity(plan)), **facts}
+    spec = asdict(plan.requested_spec or plan.spec)
+    entry = {"schema": SCHEMA, "run": msgspec.to_builtins(make_identity(plan)), "spec": spec, **facts}
     return json.dumps(entry, indent=1, sort_keys=True, default=str) + "\n"
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from tunemark.results.measurement import Measurement
 from tunemark.results.result import Status
+from tunemark.results.seal import SealCheck
 from tunemark.results.telemetry import Telemetry
+
+_UNKNOWN_SEAL = SealCheck(state="unsealed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,7 +19,7 @@ class StoredAttempt:
     """One process life of a run: how it ended, its records, and what the parent process knew (`facts`).
 
     launched_s: on the clock of rank 0's instants; None where it is not known to be the same clock. telemetry: the
-    samples of the device's monitor, None where there was no monitor.
+    samples of the device's monitor, None where there was no monitor. seal: whether its files are what they were.
     """
 
     name: str
@@ -27,3 +30,4 @@ class StoredAttempt:
     launched_s: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     telemetry: Telemetry | None = None
+    seal: SealCheck = _UNKNOWN_SEAL

@@ -14,9 +14,11 @@ from typing import Any
 
 from tunemark.data import count_epoch_tokens, make_row_settings
 from tunemark.errors import BadStore, TunemarkError
+from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
 from tunemark.launch.device_monitor import make_device_monitor
 from tunemark.plugin import DecodesIds, HasTokenizerFiles, JobSpec, JobWatch, StartedJob, Tokenizer, WatchesJobs
+from tunemark.runner.device_lock import hold_devices, list_device_names
 from tunemark.runner.observer import RunObserver, run_title
 from tunemark.runner.preparation import PreparedRun
 from tunemark.runner.session import Session
@@ -88,13 +90,13 @@ class RunningAttempt:
             self.entry.write()
 
 
-def start_attempt(pending: PendingAttempt, session: Session) -> RunningAttempt | EndedAttempt:
+def start_attempt(pending: PendingAttempt, session: Session, lock: ExitStack) -> RunningAttempt | EndedAttempt:
     """Start an attempt, or follow a job of an earlier process of this command. Where it cannot be started, it has ended
-    with the reason, and the sweep goes on."""
-    adopted = _adopt(pending, session)
+    with the reason, and the sweep goes on. lock: closed once its end is stored."""
+    adopted = _adopt(pending, session, lock)
     if adopted is not None:
         return adopted
-    entry, resources = _make_entry(pending, session), ExitStack()
+    entry, resources = _make_entry(pending, session, lock), ExitStack()
     job_watch: JobWatch | None = None
     started: StartedJob | None = None
     try:
@@ -132,13 +134,14 @@ def start_attempt(pending: PendingAttempt, session: Session) -> RunningAttempt |
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _StoredEntry:
     """An attempt's folder in the store. facts: of attempt.json; they grow until its end. assignment: None if that of an
-    adopted job is lost."""
+    adopted job is lost. lock: of the device, for other commands."""
 
     pending: PendingAttempt
     session: Session
     folder: Path
     facts: dict[str, Any]
     assignment: Assignment | None
+    lock: ExitStack
 
     def create(self) -> None:
         """Write the attempt's first files. Waits for space on a full disk, which is often full for a short time only: a
@@ -163,6 +166,9 @@ class _StoredEntry:
 
     def write(self) -> None:
         self.session.store.write_attempt(self.pending.ready.plan, self.folder, self.facts, self.assignment)
+
+    def finish(self) -> None:
+        self.session.store.finish_attempt(self.pending.ready.plan, self.folder, self.facts, self.assignment)
 
     def make_job(self, variables: Mapping[str, str]) -> JobSpec:
         """variables: of the environment, those that the device asks for."""
@@ -198,11 +204,12 @@ class _StoredEntry:
         if started is not None:
             self.facts["launcher"].update(started.facts())
         self.facts.update(status=end.status, reason=end.reason, evidence=end.evidence)
-        self.write()
+        with self.lock:  # who waits for the device looks first whether this attempt is finished
+            self.finish()
         return EndedAttempt(pending=self.pending, end=end)
 
 
-def _make_entry(pending: PendingAttempt, session: Session) -> _StoredEntry:
+def _make_entry(pending: PendingAttempt, session: Session, lock: ExitStack) -> _StoredEntry:
     ready, plan = pending.ready, pending.ready.plan
     name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{pending.number}-{os.getpid()}"
     return _StoredEntry(
@@ -218,6 +225,7 @@ def _make_entry(pending: PendingAttempt, session: Session) -> _StoredEntry:
             eos_id=ready.tokenizer.eos_id if ready.tokenizer else None,
             is_saving=pending.is_saving,
         ),
+        lock=lock,
     )
 
 
@@ -250,7 +258,7 @@ def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
     return facts
 
 
-def _adopt(pending: PendingAttempt, session: Session) -> RunningAttempt | None:
+def _adopt(pending: PendingAttempt, session: Session, lock: ExitStack) -> RunningAttempt | None:
     """Follow a job that an earlier process of this command started and did not see end; None if there is none."""
     ready = pending.ready
     if not ready.plan.launcher.is_remote:
@@ -259,7 +267,9 @@ def _adopt(pending: PendingAttempt, session: Session) -> RunningAttempt | None:
         assignment = None
         with suppress(OSError, ValueError):  # its original one; if lost, no tokenizer is saved
             assignment = Assignment.from_json((folder / "plan.json").read_text())
-        entry = _StoredEntry(pending=pending, session=session, folder=folder, facts=dict(facts), assignment=assignment)
+        entry = _StoredEntry(
+            pending=pending, session=session, folder=folder, facts=dict(facts), assignment=assignment, lock=lock
+        )
         job = entry.make_job({})
         started = session.launching.adopt(job, facts.get("launcher", {}))
         if started is not None:
@@ -269,8 +279,18 @@ def _adopt(pending: PendingAttempt, session: Session) -> RunningAttempt | None:
             return running
         words = "its command ended before it did, and its job can no longer be followed"
         entry.facts.update(status="killed", reason="lost", evidence=words)
-        entry.write()
+        entry.finish()
     return None
+
+
+def lock_devices(plan: Plan, session: Session) -> ExitStack:
+    """Lock the plan's devices for other commands of this machine, waiting for them if allowed. Other hosts' devices are
+    allocated by their launcher."""
+    lock = ExitStack()
+    if not plan.launcher.is_remote:
+        names = list_device_names(plan.device, plan.accelerator)
+        lock.enter_context(hold_devices(names, say=session.observer.message, is_waiting_allowed=not session.no_wait))
+    return lock
 
 
 def _store_launch_or_end(running: RunningAttempt) -> None:

@@ -30,6 +30,7 @@ from tunemark.predict.calibration_fit import ProbeStep, fit_calibration, make_fa
 from tunemark.predict.plan_conversion import make_layout, make_workload
 from tunemark.predict.search_problem import find_base_facts, find_searchable_strategies, make_calibration_fingerprint
 from tunemark.results.measurement import read_measurement
+from tunemark.runner.device_lock import hold_devices, list_device_names
 from tunemark_worker.contract import Assignment
 from tunemark_worker.precision import PRECISIONS
 
@@ -252,7 +253,8 @@ def _run_job(plan: Plan, folder: Path, job: dict[str, Any], say: Callable[[str],
     assert plan.model.runtime is not None, "the probes' model has a runtime"
     runtimes = [json.loads(Path(where, "plan.json").read_text())["strategy_runtime"] for where in job["folders"]]
     code = copy_code([plan.model.runtime, plan.device.runtime, *runtimes], folder)
-    with plan.device.occupy(plan.accelerator, folder) as variables:
+    names = list_device_names(plan.device, plan.accelerator)
+    with hold_devices(names, say=say), plan.device.occupy(plan.accelerator, folder) as variables:
         started = LocalJob(
             JobSpec(
                 name="calibration",

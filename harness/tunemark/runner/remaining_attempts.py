@@ -31,6 +31,11 @@ def first_remaining(ready: PreparedRun, session: Session) -> PendingAttempt | No
     )
 
 
+def refresh_pending(pending: PendingAttempt, session: Session) -> PendingAttempt | None:
+    """A pending attempt as the store is now, since another command may have measured it meanwhile; None if it has."""
+    return pending if session.redo else first_remaining(pending.ready, session)
+
+
 def next_remaining(attempt: PendingAttempt, end: AttemptEnd) -> PendingAttempt | None:
     """The attempt after one that has ended; None after the last, and after one that failed, which is not repeated."""
     if end.status != "ok" or attempt.number >= attempt.of:

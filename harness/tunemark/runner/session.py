@@ -22,7 +22,7 @@ class Session:
     """One owner of what runs share. launching: starts their jobs, on this machine by default. timeout_s: the longest
     time that a rank may write nothing. repeats: attempts of each run. redo: measure again what is finished.
     measure_peak: measure the peak of devices whose peak is not published. max_restarts: how often an attempt's
-    processes may be restarted."""
+    processes may be restarted. no_wait: refuse to run where another measurement has the device, instead of waiting."""
 
     store: Store
     catalog: Catalog
@@ -33,6 +33,7 @@ class Session:
     redo: bool = True
     measure_peak: bool = False
     max_restarts: int = 0
+    no_wait: bool = False
 
     def apart(self, name: str) -> Session:
         """The same for short runs that serve another one: once each, in a store of their own."""
@@ -61,6 +62,7 @@ def make_session(experiment: Experiment, plan: Plan, catalog: Catalog, observer:
         redo=experiment.redo,
         measure_peak=not experiment.no_measure_peak,
         max_restarts=experiment.max_restarts,
+        no_wait=experiment.no_wait,
     )
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 
 from tunemark.launch import POLL_S
 from tunemark.results import Result
-from tunemark.runner.attempt import EndedAttempt, PendingAttempt, RunningAttempt, start_attempt
+from tunemark.runner.attempt import EndedAttempt, PendingAttempt, RunningAttempt, lock_devices, start_attempt
 from tunemark.runner.observer import run_title
 from tunemark.runner.preparation import PreparedRun
-from tunemark.runner.remaining_attempts import first_remaining, next_remaining
+from tunemark.runner.remaining_attempts import first_remaining, next_remaining, refresh_pending
 from tunemark.runner.session import Session
 
 
@@ -38,8 +38,18 @@ def run_sweep(ready: Sequence[PreparedRun], session: Session) -> Iterator[Result
             over: list[RunningAttempt | EndedAttempt] = []
             while queue and len(active) + len(over) < session.launching.max_jobs:
                 pending = queue.popleft()
-                session.observer.attempt(pending.ready, pending.number, pending.of)
-                started = start_attempt(pending, session)
+                lock = lock_devices(pending.ready.plan, session)
+                try:
+                    fresh = refresh_pending(pending, session)
+                    if fresh is None:
+                        lock.close()
+                        yield session.judge(pending.ready.plan)
+                        continue
+                    session.observer.attempt(fresh.ready, fresh.number, fresh.of)
+                    started = start_attempt(fresh, session, lock)
+                except BaseException:
+                    lock.close()
+                    raise
                 if isinstance(started, EndedAttempt):
                     over.append(started)
                 else:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tunemark.analysis.verification import verify_folder
 from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
@@ -33,7 +34,7 @@ def result(**changes: Any) -> Result:
     """A healthy run of three attempts."""
     text: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(Result) if f.required}
     row = AttemptRow(
-        name="a", status="ok", reason="steps", evidence="", tokens_per_s=1.0, steps_measured=9, warmup_steps=1,
+        name="a", status="ok", reason="steps", evidence="", tokens_per_s=1234.4, steps_measured=9, warmup_steps=1,
         interval_s=9.0,
     )  # fmt: skip
     text.update(
@@ -45,8 +46,8 @@ def result(**changes: Any) -> Result:
         parameters=5, trainable_parameters=5, flops_per_token=30.0, flops_per_token_full_attention=31.0,
         status="ok", verdict="valid", findings=(), attempts=3, each_attempt=(row,) * 3, steps_measured=27,
         tokens_per_s=rate(1234.4, 14.8), slot_tokens_per_s=rate(1261.0, 15.0), trained_tokens_per_s=rate(1230.0, 15.0),
-        padding_fraction=0.021, mfu=0.31, peak_flops=1e12, peak_flops_source="measured", setup_s={"start": 1.0},
-        data_sha256="ff", environment={}, schema=1, interval_s=27.0,
+        padding_fraction=0.021, mfu=0.31, peak_flops=1261.0 * 30 / 0.31, peak_flops_source="measured",
+        setup_s={"start": 1.0}, data_sha256="ff", environment={}, schema=1, interval_s=27.0,
     )  # fmt: skip
     return Result(**{**text, **changes})
 
@@ -184,7 +185,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     top = ["report.csv", "report.html", "report.md", "runs.jsonl"]
     assert {path.name for path in files if path.parent == tmp_path / "out"} == set(top)
     assert load_report(tmp_path / "out") == results
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*top, "charts"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*top, "charts", "report.json"])
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"schema": 99}', '{"schema": 1}'])
@@ -245,3 +246,48 @@ def test_every_field_of_a_result_is_described_once() -> None:
     }
     assert set(names) <= known
     assert msgspec.json.decode(msgspec.json.encode(result()), type=Result) == result()
+
+
+def test_a_report_is_written_over_nothing_but_what_a_report_wrote(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "charts").mkdir(parents=True)
+    (out / "charts" / "mine.svg").write_text("mine")
+    (out / "notes.txt").write_text("mine")
+    write_report([result(), result(run_id="cd", size="4")], out, Catalog())
+    assert verify_folder(out)[0].state == "whole"
+    before = {path for path in out.rglob("*") if path.is_file()}
+    # Again, with fewer charts: those that are no longer made go, the user's stay.
+    write_report([result()], out, Catalog())
+    assert before - {path for path in out.rglob("*") if path.is_file()} != set()
+    assert (out / "charts" / "mine.svg").read_text() == (out / "notes.txt").read_text() == "mine"
+    (out / "report.md").write_text("with my remarks")
+    with pytest.raises(BadStore, match=r"report\.md is not overwritten"):
+        write_report([result()], out, Catalog())
+    assert (out / "report.md").read_text() == "with my remarks"
+    assert verify_folder(out)[0].problems == ("report.md has changed",)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "runs.jsonl.bak").write_text("")
+    (tmp_path / "other" / "report.csv").write_text("mine")
+    with pytest.raises(BadStore, match="no report wrote it"):
+        write_report([result()], tmp_path / "other", Catalog())
+    assert (tmp_path / "other" / "report.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokens_per_s": rate(5 * 1234.4)},
+        {"slot_tokens_per_s": rate(2 * 1261.0)},
+        {"mfu": 0.5},
+        {"tokens_per_s_per_chip": 99.0},
+        {"tokens": {"slots": 64 * 27 * 2, "content": 1700, "trained": 1690}},
+    ],
+)
+def test_a_row_whose_figures_contradict_each_other_is_invalid(tmp_path: Path, changes: dict[str, Any]) -> None:
+    tokens = {"slots": 64 * 27, "content": 1692, "trained": 1686}
+    good = msgspec.to_builtins(result(tokens=tokens, interval_s=1692 / 1234.4))
+    lines = [json.dumps({**good, **msgspec.to_builtins(change)}) for change in ({}, {"run_id": "cd", **changes})]
+    (tmp_path / "runs.jsonl").write_text("\n".join(lines))
+    first, second = load_report(tmp_path)
+    assert [f.rule for f in first.findings] == []
+    assert (second.verdict, [f.rule for f in second.findings]) == ("invalid", ["row-disagrees"])

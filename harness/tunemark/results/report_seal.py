@@ -1,0 +1,72 @@
+"""A report's `report.json`: the files that were written into its folder, with their hashes.
+
+It says which files are the report's own, so that writing it again replaces those and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from tunemark.results.seal import SealState
+
+REPORT_SEAL_FILE = "report.json"
+_MOST_PROBLEMS = 5
+
+
+class ReportSeal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of report.json. files: paths in the folder, with / between parts, and the SHA-256 of each. sha256: of
+    the rest of it."""
+
+    files: dict[str, str]
+    sha256: str = ""
+    schema: int = 1
+
+    def encode(self) -> bytes:
+        """The content of the file, with its own hash."""
+        bare = _encode(msgspec.structs.replace(self, sha256=""))
+        return _encode(msgspec.structs.replace(self, sha256=hashlib.sha256(bare).hexdigest()))
+
+
+def seal_report(files: Mapping[str, bytes]) -> bytes:
+    """The content of report.json for these files."""
+    return ReportSeal(files={name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}).encode()
+
+
+def read_report_seal(folder: Path) -> ReportSeal | None:
+    """The list of a report's files; None if there is none. ValueError if it was touched."""
+    try:
+        content = (folder / REPORT_SEAL_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    seal = msgspec.json.decode(content, type=ReportSeal)
+    if seal.encode() != content:
+        raise ValueError("it is not as it was written")
+    return seal
+
+
+def check_report(folder: Path) -> tuple[SealState, tuple[str, ...]]:
+    """Whether a report's files are what was written, and what was touched, or why it is unsealed."""
+    try:
+        seal = read_report_seal(folder)
+    except (OSError, ValueError) as error:
+        return "touched", (f"{REPORT_SEAL_FILE} cannot be read: {error}",)
+    if seal is None:
+        return "unsealed", (f"it has no {REPORT_SEAL_FILE}: an earlier version wrote it",)
+    problems = []
+    for name, sha256 in seal.files.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError:
+            problems.append(f"{name} is missing")
+            continue
+        if found != sha256:
+            problems.append(f"{name} has changed")
+    return ("touched" if problems else "whole"), tuple(problems[:_MOST_PROBLEMS])
+
+
+def _encode(seal: ReportSeal) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(seal), indent=1) + b"\n"

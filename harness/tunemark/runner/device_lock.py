@@ -1,0 +1,166 @@
+"""One measurement at a time on each device of this machine, over all processes and users that use tunemark.
+
+The lock is advisory: a lock of the kernel on a file, which ends with the process that holds it, however it ends. A note
+beside it says who holds it, for those who wait. Other programs are not kept out; their load is a finding of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from tunemark.errors import BadExperiment
+from tunemark.plugin import Accelerator, Device, HasMonitor
+from tunemark_worker.linux_proc import read_text
+
+# Where the locks are, if not in the first of the folders that every user of a machine may write to.
+LOCKS_VARIABLE = "TUNEMARK_LOCKS"
+_SHARED_FOLDERS = ("/run/lock", "/var/lock", "/tmp")
+_POLL_S = 0.2
+_MOST_NOTE_BYTES = 4096
+
+
+class HolderNote(msgspec.Struct, frozen=True):
+    """Who holds a lock. boot: the machine's boot id, since pids are used again after a restart."""
+
+    pid: int
+    boot: str
+    command: str
+
+
+@contextlib.contextmanager
+def hold_devices(
+    names: Sequence[str], *, say: Callable[[str], None], is_waiting_allowed: bool = True, folder: Path | None = None
+) -> Iterator[bool]:
+    """Hold the locks of these devices; gives whether another measurement was waited for.
+
+    say: hears for whom it waits. is_waiting_allowed: else `BadExperiment` where another measurement has one of them.
+    """
+    place = folder or _find_folder()
+    if place is None:
+        yield False
+        return
+    has_waited = False
+    with contextlib.ExitStack() as held:
+        # In one order, so that two commands that need several devices do not wait for each other.
+        for name in sorted(set(names)):
+            has_waited |= _hold(place, name, held, say, is_waiting_allowed)
+        yield has_waited
+
+
+def list_device_names(device: Device, accelerator: Accelerator) -> list[str]:
+    """The names under which a job's devices are locked: as its monitor knows them, else of the kind of device."""
+    try:
+        target = device.monitor_target(accelerator) if isinstance(device, HasMonitor) else None
+    except Exception:  # third-party code may raise anything; its monitor says so
+        target = None
+    if target is None or not target.devices:
+        return [device.name]
+    return [f"{device.name}-{name}" for name in target.devices]
+
+
+def _hold(
+    place: Path, name: str, held: contextlib.ExitStack, say: Callable[[str], None], is_waiting_allowed: bool
+) -> bool:
+    import fcntl  # absent on Windows, where no folder is found
+
+    slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
+    lock = _open_lock(place / f"tunemark-{slug}.lock")
+    if lock is None:
+        return False
+    held.callback(os.close, lock)
+    told = ""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = _describe_holder(place, slug)
+        if not is_waiting_allowed:
+            raise BadExperiment(
+                what=f"another measurement has {name}",
+                why=holder,
+                next="wait for it, or leave out --no-wait, which has this one wait by itself",
+            )
+        if holder != told:
+            say(f"{name} is in use, waiting for {holder}")
+            told = holder
+        time.sleep(_POLL_S)
+    note = place / f"tunemark-{slug}.{os.getuid()}.json"
+    _write_note(note)
+    held.callback(lambda: note.unlink(missing_ok=True))
+    return bool(told)
+
+
+def _find_folder() -> Path | None:
+    """The folder of the locks; None on a system without one."""
+    if own := os.environ.get(LOCKS_VARIABLE):
+        Path(own).mkdir(parents=True, exist_ok=True)
+        return Path(own)
+    if not hasattr(os, "getuid"):
+        return None
+    for name in _SHARED_FOLDERS:
+        folder = Path(name)
+        # Only where nobody can replace another user's file.
+        if folder.is_dir() and os.access(folder, os.W_OK) and folder.stat().st_mode & stat.S_ISVTX:
+            return folder
+    return None
+
+
+def _open_lock(path: Path) -> int | None:
+    """The lock's file, which may be another user's: it is only read. None if it cannot be had."""
+    for _ in range(2):
+        with contextlib.suppress(FileExistsError):
+            try:
+                return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+            except FileNotFoundError:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
+            except OSError:
+                return None
+    return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def _regular(descriptor: int) -> int | None:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _write_note(path: Path) -> None:
+    note = HolderNote(os.getpid(), _boot_id(), " ".join(sys.argv)[:300])
+    # Without a note the holder stays unnamed; the lock holds all the same.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with open(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(note))
+
+
+def _describe_holder(place: Path, slug: str) -> str:
+    """Who has the lock, by the notes of processes that are alive."""
+    for path in sorted(place.glob(f"tunemark-{slug}.*.json")):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+            if descriptor is None:
+                continue
+            with open(descriptor, "rb") as file:
+                note = msgspec.json.decode(file.read(_MOST_NOTE_BYTES), type=HolderNote)
+            if note.boot == _boot_id() and psutil.pid_exists(note.pid):
+                # The words are another user's: nothing in them may reach the terminal as a command.
+                words = "".join(c if c.isprintable() else "?" for c in note.command)
+                return f"process {note.pid} ({words})"
+    return "a process that left no note"
+
+
+def _boot_id() -> str:
+    return read_text("/proc/sys/kernel/random/boot_id").strip()
