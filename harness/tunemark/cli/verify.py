@@ -13,6 +13,11 @@ from tunemark.cli.terminal import print_result
 from tunemark.errors import BadStore
 from tunemark.exit_codes import ExitCode
 
+EXAMPLES = (
+    ("tunemark verify runs report", "whether a store and a report are what was written"),
+    ("tunemark verify runs --sign ~/.ssh/id_ed25519", "sign every seal that is whole"),
+    ("tunemark verify runs --allowed-signers signers", "who signed, of those who may"),
+)
 _CODES = {"whole": ExitCode.SUCCESS, "touched": ExitCode.INVALID, "unsealed": ExitCode.UNKNOWN}
 
 

@@ -155,9 +155,9 @@ def test_a_rate_is_a_ratio_of_sums(tmp_path: Path) -> None:
     assert result.setup_s == {"start": 1.0, "imported": 4.0}
     assert (result.parameters, result.peak_memory_bytes) == (1010, 1024)
     assert result.loss_first == pytest.approx(7.0)
-    # Nobody can count the tokens again, and nobody wrote what else ran.
+    # Nobody can count the tokens again.
     assert (result.status, result.verdict) == ("ok", "unknown")
-    assert {f.rule for f in result.findings if f.severity == "unknown"} == {"not-recounted", "no-load-record"}
+    assert {f.rule for f in result.findings if f.severity == "unknown"} == {"not-recounted"}
 
 
 def test_a_fixed_number_of_steps_is_the_first_after_the_warm_up(tmp_path: Path) -> None:

@@ -80,7 +80,11 @@ def test_two_that_need_the_same_devices_in_another_order_both_get_them(tmp_path:
     timer = threading.Timer(60, lambda: [each.kill() for each in both])
     timer.start()
     for each in both:
-        each.communicate("\n")
+        assert each.stdin
+        each.stdin.write("\n")
+        each.stdin.flush()
+    for each in both:
+        each.communicate()
     timer.cancel()
     assert [each.returncode for each in both] == [0, 0]
 
