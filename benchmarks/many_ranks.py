@@ -78,12 +78,12 @@ class SimulatedJob:
 
 def write_records(folder: Path, ranks: int) -> None:
     """Write what real ranks write, each into its own file, with the token counts of these steps."""
-    from tunemark.results.store import _documents
     from tunemark.results.token_recount import recount_tokens
+    from tunemark.results.token_witness import read_documents
     from tunemark_worker.contract import Assignment, encode_record, records_file_name
 
     a = Assignment.from_json((folder / "plan.json").read_text())
-    documents = _documents(a.token_file)
+    documents = read_documents(a.token_file)
     assert documents is not None, "the data was prepared before"
     counts = [recount_tokens(documents, a, step, step + 1) for step in range(4)]
     files = [open(folder / records_file_name(rank), "ab", buffering=0) for rank in range(ranks)]  # noqa: SIM115 - all at once

@@ -33,8 +33,8 @@ def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
     import msgspec
 
-    from tunemark.analysis.verification import sign_folder, verify_folder
     from tunemark.markdown import markdown_table
+    from tunemark.report.verification import sign_folder, verify_folder
     from tunemark.results.seal import worst_state
 
     allowed = Path(args.allowed_signers) if args.allowed_signers else None

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from tunemark.analysis.verification import verify_folder
 from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
@@ -20,6 +19,7 @@ from tunemark.markdown import escape
 from tunemark.plugin import Catalog, Finding
 from tunemark.report import make_report, runs_table, verdict_line, verdict_lines, write_report
 from tunemark.report.estimate_format import format_estimate, round_to_interval
+from tunemark.report.verification import verify_folder
 from tunemark.results import Estimate, Result
 from tunemark.results.mfu import share_measured_peaks
 from tunemark.results.result import AttemptRow

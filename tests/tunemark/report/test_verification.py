@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tunemark.analysis.verification import sign_folder, verify_folder
 from tunemark.errors import BadStore
 from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plans
 from tunemark.plugin import Catalog
+from tunemark.report.verification import sign_folder, verify_folder
 from tunemark.results import Store
 from tunemark_worker.contract import TokenFile
 from tunemark_worker.recorder import Recorder
