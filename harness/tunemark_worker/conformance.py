@@ -3,7 +3,8 @@
 The request file holds assignments and the path of the answers, one JSON object a line, each written as soon as it is
 known, so that a runtime that hangs or exits loses only later answers. The parent judges them; nothing is judged here.
 
-`Bigrams` is the test kit's own model, to train on a device whose plugin brings no model.
+`Bigrams` is the test kit's own model, to train on a device whose plugin brings no model; `BusyBigrams` is the same on a
+device that always has work queued.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import traceback
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark_worker import batches as counting
 from tunemark_worker import linux_proc, training_loop
@@ -25,6 +25,7 @@ from tunemark_worker.batches import Batch
 from tunemark_worker.capabilities import load_model
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.precision import parameter_dtype
+from tunemark_worker.queue_probe import ProductChain
 
 # Steps on one fixed batch, after which the loss of a model that learns must be lower.
 LEARNING_STEPS = 8
@@ -58,6 +59,28 @@ class Bigrams:
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = module(batch.input_ids)
         return logits
+
+
+# Seconds of work in each step of `BusyBigrams`: windows are then long compared with the delays of a busy machine.
+BUSY_S = 0.1
+
+
+class BusyBigrams:
+    """`Bigrams`, whose logits wait for a chain of matrix products, where the device queues these."""
+
+    def __init__(self) -> None:
+        self._bigrams = Bigrams()
+
+    def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
+        self._chain = ProductChain(place.device)
+        return self._bigrams.build(assignment, place)
+
+    def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        logits = self._bigrams.logits(module, batch)
+        if not self._chain.is_queued:
+            return logits
+        ones = self._chain.queue(BUSY_S)
+        return logits * (ones.sum() / ones.numel())
 
 
 def main(path: str) -> int:
@@ -158,6 +181,10 @@ def measure_parameters(a: Assignment, device: str) -> Dict[str, Any]:
 
 def measure_flops(a: Assignment, device: str) -> Dict[str, Any]:
     """FLOPs per slot of one forward and one backward pass."""
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError:  # before torch 2.1
+        return {"skipped": "torch {} has no counter of FLOPs".format(torch.__version__)}
     runtime, module = _build(a, device)
     batch = _full_batch(a)
     with FlopCounterMode(display=False, custom_mapping=_missing_flop_formulas()) as counter:

@@ -124,6 +124,7 @@ class Place(NamedTuple):
 #   phase  {name}                                       a phase of the set-up has ended
 #   facts  {...}                                        versions, threads, facts about the device
 #   peak   {precision, flops, path, tried}              measured peak of matrix multiplication
+#   probe  {is_queued, work_s, late_s}                  for the kit: whether `synchronize` waits for a deep queue
 #   step   {step, slots, content, trained, loss_sum, gradient_norm, learning_rate, synced, marks,
 #          samples}                                   first steps only: a hash of each row on this rank
 #                                                     marks: [part, instant] of each part's end, if parts are timed;
@@ -139,7 +140,7 @@ class Place(NamedTuple):
 #   saved  {path, bytes, files}                         the model was written
 #   end    {reason, status, ...}                        missing if the process was killed
 RECORD_KINDS = (
-    "start", "phase", "facts", "peak", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end",
+    "start", "phase", "facts", "peak", "probe", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end",
 )  # fmt: skip
 
 
@@ -213,6 +214,12 @@ RANK_STORE_VARIABLE = "TUNEMARK_RANK_STORE"
 
 # Environment variable that counts how often the job's ranks were started before.
 LIFE_VARIABLE = "TUNEMARK_LIFE"
+
+# Environment variable, set by the kit to have the device's queue probed before training.
+PROBE_VARIABLE = "TUNEMARK_PROBE_QUEUE"
+# Share of the probe's work that may be left after `synchronize`. A busy machine delays a reading by some percent; a
+# device that does not wait leaves nearly all.
+MAX_LATE = 0.2
 
 # Environment variable with the pid of the job's parent on this host: without the parent nobody reads the records.
 PARENT_PID_VARIABLE = "TUNEMARK_PARENT"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from tunemark_worker import capabilities, row_packing
-from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.contract import PROBE_VARIABLE, Assignment, Place
 from tunemark_worker.optimizer import make_optimizer
 from tunemark_worker.precision import compute_dtype
 from tunemark_worker.recorder import Recorder
@@ -35,7 +36,7 @@ class WorkerAttempt:
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, evaluate and save; return why the training stopped."""
         # Imported late: torch can take many seconds or fail, and the `start` record must be written before.
-        from tunemark_worker import evaluation, matmul_peak, training_loop
+        from tunemark_worker import evaluation, matmul_peak, queue_probe, training_loop
         from tunemark_worker.batches import MappedTokens
 
         a = assignment
@@ -71,6 +72,9 @@ class WorkerAttempt:
             dtype = compute_dtype(a.precision)
             recorder.write("peak", **matmul_peak.measure_peak(a.precision, dtype, place.device, device.synchronize))
             recorder.write("phase", name="calibrated")
+
+        if PROBE_VARIABLE in os.environ:
+            recorder.write("probe", **queue_probe.probe_queue(device, place.device))
 
         evaluated = evaluation.EvaluationContext(a, place, model, strategy, module, tokens, recorder)
         evaluation.evaluate(evaluated, "before")

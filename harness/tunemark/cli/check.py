@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "plugin, its distribution, or a name that it offers; a dataset may have options"
     parser.add_argument("plugin", metavar="PLUGIN", help=words)
     parser.add_argument("--only", metavar="CHECK,...", help="run only these checks")
+    words = "interpreter in which runtimes are checked and short runs train, for a device whose torch is not tunemark's"
+    parser.add_argument("--python", metavar="PATH", help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object: the checks and how many failed")
 
 
@@ -38,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     only = [name.strip() for name in args.only.split(",") if name.strip()] if args.only else []
     checks: list[Check] = []
     with sigterm_as_interrupt(), redirect_stdout(sys.stderr):  # only results go to standard output
-        for check in Kit(args.plugin, only=only).checks():
+        for check in Kit(args.plugin, only=only, python=args.python).checks():
             checks.append(check)
             print_message(f"{check.outcome:<7} {check.name} of {check.subject}")
     counts = {outcome: sum(c.outcome == outcome for c in checks) for outcome in ("passed", "failed", "skipped")}

@@ -1,4 +1,4 @@
-"""The kit's own plugin: a minimal model to train when the checked plugin has none. This module imports no torch."""
+"""The kit's own plugin: minimal models to train when the checked plugin has none. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from tunemark.plugin import Architecture, Model, hookimpl
 
 NAME = "kit-bigrams"
+# The same model, on a device that always has work queued.
+BUSY_NAME = "kit-busy-bigrams"
 
 
 @hookimpl
 def tunemark_models() -> Sequence[Model]:
     return [
         Model(
-            name=NAME,
+            name=name,
             description="the kit's model: an embedding, a scale and a head",
             architecture=Architecture(
                 model_type="bigrams",
@@ -27,7 +29,8 @@ def tunemark_models() -> Sequence[Model]:
                 max_position_embeddings=4096,
             ),
             tokenizer=None,
-            runtime="tunemark_worker.conformance:Bigrams",
+            runtime=f"tunemark_worker.conformance:{runtime}",
             requires=("torch",),
         )
+        for name, runtime in ((NAME, "Bigrams"), (BUSY_NAME, "BusyBigrams"))
     ]

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tunemark.experiment import make_experiment, make_grid_points, make_plans
 from tunemark.experiment.value_parsing import parse_named_options
 from tunemark.launch import copy_code, query_interpreter
 from tunemark.physics import count_parameters
-from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, Model, PluginContribution, Strategy
+from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, ExplainsAbsence, Model, PluginContribution, Strategy
 from tunemark.plugin.catalog import ENTRY_POINT_GROUP, SLOW_S
 from tunemark.testing.bigram_model import NAME as BIGRAMS
 from tunemark.testing.check import Check, fail_check, judge_check, pass_check, skip_check
@@ -69,13 +70,15 @@ class _InstalledPlugin:
 
 class Kit:
     """The checks of what `target` names: an entry point, a distribution with all its plugins, or one offer of a plugin,
-    for a dataset with options (`name:path=FILE`). only: names of checks, empty for all. Raises `UnknownName` if
-    nothing has that name, `BadExperiment` if it has no such option."""
+    for a dataset with options (`name:path=FILE`). only: names of checks, empty for all. python: the interpreter in
+    which runtimes are checked and short runs train, for a device whose torch is not tunemark's; None for this one.
+    Raises `UnknownName` if nothing has that name, `BadExperiment` if it has no such option or `python` has no torch."""
 
-    def __init__(self, target: str, *, only: Sequence[str] = ()) -> None:
+    def __init__(self, target: str, *, only: Sequence[str] = (), python: str | None = None) -> None:
         unknown = [name for name in only if name not in NAMES]
         if unknown:
             raise UnknownName(what=f"no check named {unknown[0]!r}", next=did_you_mean(unknown[0], NAMES))
+        self._python = _find_interpreter(python)
         points = list(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
         own = importlib.metadata.EntryPoint(name="kit", value="tunemark.testing.bigram_model", group=ENTRY_POINT_GROUP)
         self._only = only
@@ -155,7 +158,7 @@ class Kit:
             yield from self._check_capabilities(folder)
         if any(self._wants(name) for name in MEASURES):
             yield from self._check_models(folder)
-        yield from self._check_runs(RunChecks(self._catalog, folder))
+        yield from self._check_runs(RunChecks(self._catalog, folder, self._python))
 
     # -- the plugin as a whole
 
@@ -208,7 +211,7 @@ class Kit:
             for offer in offers:
                 yield skip_check("capabilities", subject_of(offer), f"{type(error).__name__}: {error}")
             return
-        command = [sys.executable, "-m", "tunemark_worker.capabilities", *words]
+        command = [self._python or sys.executable, "-m", "tunemark_worker.capabilities", *words]
         ended = _run_limited(command, {"PYTHONPATH": str(code.folder)}, folder, IMPORT_LIMIT_S)
         found = dict(json.loads(line) for line in (folder / "out.log").read_text().splitlines() if line[:1] == "[")
         for offer in offers:
@@ -254,12 +257,14 @@ class Kit:
             )
             runtimes.append(str(model.runtime))
         try:
-            query_interpreter(sys.executable, sorted({name for model in models for name in model.requires}))
+            query_interpreter(
+                self._python or sys.executable, sorted({name for model in models for name in model.requires})
+            )
             code = copy_code(runtimes, folder)
         except Exception as error:  # a package or module is missing
             return {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
         request.write_text(json.dumps({"answers": str(answers), "mark": mark, "threads": 1, "models": entries}))
-        command = [sys.executable, "-m", "tunemark_worker.conformance", str(request)]
+        command = [self._python or sys.executable, "-m", "tunemark_worker.conformance", str(request)]
         variables = {linux_proc.MARK_VARIABLE: mark, "PYTHONPATH": str(code.folder), "OMP_NUM_THREADS": "1"}
         words = _run_limited(command, variables, folder, MODEL_LIMIT_S * len(models))
         end_marked_processes(mark)
@@ -334,9 +339,26 @@ def _run_guarded(name: str, subject: str, check: Callable[[], Check]) -> Check:
 
 def _reason_absent(device: Device) -> str:
     try:
-        return "" if device.accelerators() else "it is not on this machine"
+        if device.accelerators():
+            return ""
+        return "it is not on this machine" + (f": {device.absence()}" if isinstance(device, ExplainsAbsence) else "")
     except Exception as error:  # third-party code
         return f"listing its sizes raises {type(error).__name__}: {error}"
+
+
+def _find_interpreter(python: str | None) -> str | None:
+    """The absolute path of an interpreter that has torch; None for the running one."""
+    if python is None:
+        return None
+    path = shutil.which(os.path.expanduser(python))
+    if path is None:
+        raise BadExperiment(
+            what=f"{python!r} is not an executable file",
+            why="flag --python",
+            next="give the path of a Python interpreter, such as venv/bin/python",
+        )
+    # Symbolic links are not resolved: a virtual environment's interpreter is one.
+    return query_interpreter(os.path.abspath(path), ["torch"]).path
 
 
 def _split_options(target: str) -> tuple[str, dict[str, str]]:

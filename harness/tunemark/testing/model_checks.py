@@ -11,7 +11,7 @@ from typing import Any
 
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Model
-from tunemark.testing.check import Check, fail_check, judge_check
+from tunemark.testing.check import Check, fail_check, judge_check, skip_check
 
 # Relative. The products for rotary angles are left out of the formula: a thousandth of a tiny model's FLOPs. One of ten
 # layers counted twice is ten times this tolerance.
@@ -39,6 +39,8 @@ def judge_measures(
             checks.append(fail_check(name, subject, f"the worker did not get this far: {why}"))
         elif "failure" in row:
             checks.append(fail_check(name, subject, str(row["failure"])))
+        elif "skipped" in row["found"]:
+            checks.append(skip_check(name, subject, str(row["found"]["skipped"])))
         else:
             problems, good = _JUDGES[name](model, sequence, row["found"])
             checks.append(judge_check(name, subject, problems, good))

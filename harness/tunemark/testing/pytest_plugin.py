@@ -36,11 +36,13 @@ class _LazyKit:
         return self._results[name, subject]
 
 
-_KITS = pytest.StashKey[dict[str, _LazyKit]]()
+# By plugin, and the interpreter that trains.
+_KITS = pytest.StashKey[dict[tuple[str, str | None], _LazyKit]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{_MARKER}(name): the plugin whose checks the fixture tunemark_check runs")
+    words = "the plugin whose checks the fixture tunemark_check runs, and the interpreter that trains in them"
+    config.addinivalue_line("markers", f"{_MARKER}(name, python=None): {words}")
     config.stash[_KITS] = {}
 
 
@@ -53,12 +55,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from tunemark.testing.kit import Kit  # heavy, and needed only by these tests
 
     (name,) = marker.args
+    key = name, marker.kwargs.get("python")
     kits = metafunc.config.stash[_KITS]
-    if name not in kits:
-        kits[name] = _LazyKit(Kit(name))
-    expected_checks = kits[name].expected_checks
+    if key not in kits:
+        kits[key] = _LazyKit(Kit(name, python=key[1]))
+    expected_checks = kits[key].expected_checks
     ids = [f"{check} of {subject}" for check, subject in expected_checks]
-    metafunc.parametrize("tunemark_check", [(name, *each) for each in expected_checks], ids=ids, indirect=True)
+    metafunc.parametrize("tunemark_check", [(key, *each) for each in expected_checks], ids=ids, indirect=True)
 
 
 @pytest.fixture

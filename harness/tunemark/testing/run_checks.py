@@ -14,6 +14,7 @@ from typing import Any
 
 from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plans
+from tunemark.number_format import percent_text
 from tunemark.plugin import Catalog, Device, Model, Strategy
 from tunemark.results import Result, Store
 from tunemark.runner.observer import RunObserver
@@ -21,10 +22,11 @@ from tunemark.runner.preparation import PreparedRun, prepare_runs
 from tunemark.runner.session import Session
 from tunemark.runner.sweep import run_sweep
 from tunemark.runner.verification import verify
-from tunemark.testing.bigram_model import NAME as BIGRAMS
+from tunemark.testing.bigram_model import BUSY_NAME as BUSY_BIGRAMS
 from tunemark.testing.check import Check, fail_check, judge_check, skip_check
 from tunemark.testing.model_checks import check_orphans
 from tunemark_worker import linux_proc
+from tunemark_worker.contract import MAX_LATE, PROBE_VARIABLE
 
 # Quick on one core, yet enough to fill a window on a device that works asynchronously.
 _SETTINGS: Mapping[str, Any] = {
@@ -52,28 +54,38 @@ _TOLERATED = ("suspect", "unknown", "note")
 
 
 class RunChecks:
-    """Checks that need runs, in a store below `folder`; names are looked up in the catalog."""
+    """Checks that need runs, in a store below `folder`; names are looked up in the catalog. python: the interpreter
+    that trains, None for the running one."""
 
-    def __init__(self, catalog: Catalog, folder: Path) -> None:
-        self._catalog, self._folder = catalog, folder
+    def __init__(self, catalog: Catalog, folder: Path, python: str | None = None) -> None:
+        self._catalog, self._folder, self._python = catalog, folder, python
 
     def honesty(self, device: Device) -> Check:
         """Check that the device has finished when `synchronize` returns, and that nothing makes a run invalid."""
         subject = f"device {device.name}"
         early: list[str] = []
         for _ in range(_EARLY_RETURNS):
+            probes: list[Mapping[str, Any]] = []
+
+            def on_record(ready: PreparedRun, record: Mapping[str, Any], probes: list[Any] = probes) -> None:
+                probes += [record] if record["kind"] == "probe" else []
+
             try:
-                result = self._run(self._plan(BIGRAMS, device.name, "none"))
+                plan = _with_variable(self._plan(BUSY_BIGRAMS, device.name, "none"), PROBE_VARIABLE, "1")
+                result = self._run(plan, on_record)
             except TunemarkError as error:
                 return skip_check("honesty", subject, error.one_line())
             bad = [f for f in result.findings if f.severity == "invalid"]
             if result.status != "ok":
                 return fail_check("honesty", subject, f"{result.status}: {result.each_attempt[-1].evidence}")
             early = [f.message for f in bad if f.rule == "sync-does-not-wait"]
+            early += [words for probe in probes if (words := _describe_late(probe))]
             if not early:
                 break
         problems = [f"synchronize does not wait: {early[0]}"] if early else [f"{f.rule}: {f.message}" for f in bad]
         good = f"{result.steps_measured} steps: no work was left after each wait"
+        queued = [probe["work_s"] for probe in probes if probe["is_queued"]]
+        good += "".join(f", nor after {seconds:.2g} s of queued work" for seconds in queued)
         return judge_check("honesty", subject, problems, good)
 
     def run(self, model: Model) -> Check:
@@ -95,7 +107,7 @@ class RunChecks:
         try:
             plan = self._plan(model, device, "none", size=size, steps=1_000_000)
             mark = uuid.uuid4().hex
-            plan = _with_mark(plan, mark)
+            plan = _with_variable(plan, linux_proc.MARK_VARIABLE, mark)
             edges, killed = [0], [False]
             pids: list[int] = []
 
@@ -148,7 +160,7 @@ class RunChecks:
         return judge_check("parity", subject, [] if worst <= found["tolerance"] else [words], words)
 
     def _plan(self, model: str, device: str, strategy: str, **more: Any) -> Plan:
-        chosen = {**_SETTINGS, "model": model, "device": device, "strategy": strategy, **more}
+        chosen = {**_SETTINGS, "model": model, "device": device, "strategy": strategy, "python": self._python, **more}
         values = {name: value for name, value in chosen.items() if value is not None}
         (plan,) = make_plans(make_grid_points(make_experiment(values, None)), self._catalog)
         return plan
@@ -173,6 +185,14 @@ def end_marked_processes(mark: str) -> list[tuple[int, str]]:
     return left
 
 
-def _with_mark(plan: Plan, mark: str) -> Plan:
-    environment = {**plan.launch.environment, linux_proc.MARK_VARIABLE: mark}
+def _describe_late(probe: Mapping[str, Any]) -> str:
+    """What a probe of the queue says against `synchronize`; empty if nothing."""
+    if probe["late_s"] <= MAX_LATE * probe["work_s"]:
+        return ""
+    words = f"of {probe['work_s']:.2g} s of queued work {probe['late_s']:.2g} s were left after it, "
+    return words + f"{percent_text(probe['late_s'] / probe['work_s'])} (limit {percent_text(MAX_LATE)})"
+
+
+def _with_variable(plan: Plan, name: str, value: str) -> Plan:
+    environment = {**plan.launch.environment, name: value}
     return replace(plan, launch=replace(plan.launch, environment=environment))
