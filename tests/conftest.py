@@ -48,6 +48,12 @@ def unsound_plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return _installed(["example_plugin", "unsound_plugins"], tmp_path_factory.mktemp("unsound"))
 
 
+@pytest.fixture(scope="session")
+def lazy_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same of tests/lazy_plugin."""
+    return _installed(["lazy_plugin"], tmp_path_factory.mktemp("lazy"))
+
+
 def _installed(names: Sequence[str], folder: Path) -> dict[str, str]:
     # Copies, because building leaves files beside the sources.
     sources = [folder / name for name in names]

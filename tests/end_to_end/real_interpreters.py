@@ -71,7 +71,24 @@ class ExtendedInterpreter:
 # By the device: lazy ones, whose torch is no release of torch's own.
 EXTENDED_INTERPRETERS = {
     "xla": ExtendedInterpreter(base="2.9", packages=("torch_xla==2.9.0", "absl-py")),
-    "nntile": ExtendedInterpreter(base="2.9", packages=("torch_nntile==0.1.0",)),
+    # It looks for all of these libraries when it is imported, though a CPU uses none: 2 GB.
+    "nntile": ExtendedInterpreter(
+        base="2.9",
+        packages=(
+            "torch_nntile==0.1.0",
+            *(
+                f"nvidia-{name}-cu12=={version}"
+                for name, version in (
+                    ("cublas", "12.8.4.1"),
+                    ("cudnn", "9.10.2.21"),
+                    ("cusparse", "12.5.8.93"),
+                    ("cusolver", "11.7.3.90"),
+                    ("nvjitlink", "12.8.93"),
+                    ("cuda-runtime", "12.8.90"),
+                )
+            ),
+        ),
+    ),
 }
 
 
@@ -99,7 +116,7 @@ def extended_interpreter(name: str) -> str:
     """The path of an interpreter of `EXTENDED_INTERPRETERS`, which sees all that its base has."""
     wanted = EXTENDED_INTERPRETERS[name]
     base = Path(real_interpreter(wanted.base))
-    folder = cache_folder() / f"{INTERPRETERS[wanted.base].name}-{'-'.join(wanted.packages)}"
+    folder = cache_folder() / f"{INTERPRETERS[wanted.base].name}-{wanted.packages[0].replace('==', '')}"
     folder.mkdir(parents=True, exist_ok=True)
     python = folder / "venv/bin/python"
     with open(folder / "lock", "w") as lock:
@@ -111,7 +128,8 @@ def extended_interpreter(name: str) -> str:
             (theirs,) = base.parents[1].glob("lib/python*/site-packages")
             (site / "base.pth").write_text(f"{theirs}\n")
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
-            _do([*pip, "--no-deps", *wanted.packages])
+            # The base has some of them, without the files that it does not need itself.
+            _do([*pip, "--no-deps", "--ignore-installed", *wanted.packages])
             (folder / "made").write_text("")
     return str(python)
 

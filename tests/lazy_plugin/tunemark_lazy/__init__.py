@@ -1,1 +1,1 @@
-"""Real lazy and asynchronous devices, each with a driver that waits and others that do not."""
+"""A real lazy device whose driver does not wait."""

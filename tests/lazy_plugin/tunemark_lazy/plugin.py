@@ -1,4 +1,4 @@
-"""The devices by name: one CPU core each, through torch_xla or torch_nntile, in the interpreter that trains."""
+"""The devices by name: XLA's CPU device, through torch_xla in the interpreter that trains, with a lying driver."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from tunemark.plugin import Accelerator, Device, LaunchConfig, Strategy, hookimp
 _RUNTIMES = {
     "lazy-xla-only-starts": "XlaOnlyStarts",
     "lazy-xla-does-nothing": "XlaDoesNothing",
-    "lazy-nntile": "Nntile",
-    "lazy-nntile-only-starts": "NntileOnlyStarts",
-    "lazy-nntile-does-nothing": "NntileDoesNothing",
 }
 
 
@@ -37,7 +34,7 @@ class LazyDevice:
         return contextlib.nullcontext({})
 
     def launch(self, accelerator: Accelerator, strategy: Strategy) -> LaunchConfig:
-        own = {"OMP_NUM_THREADS": "1", "PJRT_DEVICE": "CPU", "STARPU_NCPU": "1", "STARPU_SILENT": "1"}
+        own = {"OMP_NUM_THREADS": "1", "PJRT_DEVICE": "CPU"}
         return LaunchConfig(processes=1, threads=1, environment=own)
 
 

@@ -1,4 +1,4 @@
-"""Drivers of torch_xla and torch_nntile that wait, that only start the queued work, and that do nothing."""
+"""Drivers of torch_xla that only start the queued work, and that do nothing."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ import torch
 from tunemark_worker.contract import Assignment, Place
 
 
-class Lazy:
-    """What all of them share."""
+class XlaDoesNothing:
+    """Without the moment at which a step ends, nothing is computed before a value is read."""
 
     is_synchronous = False
-
-    def peak_memory_bytes(self) -> Optional[int]:
-        return None
-
-    def facts(self) -> Mapping[str, Any]:
-        return {}
-
-
-class XlaDoesNothing(Lazy):
-    """Without the moment at which a step ends, nothing is computed before a value is read."""
 
     def open(self, assignment: Assignment) -> Place:
         import torch_xla
@@ -34,6 +24,12 @@ class XlaDoesNothing(Lazy):
     def synchronize(self) -> None:
         pass
 
+    def peak_memory_bytes(self) -> Optional[int]:
+        return None
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
 
 class XlaOnlyStarts(XlaDoesNothing):
     """Steps are started one after another, and nobody waits for them."""
@@ -43,37 +39,3 @@ class XlaOnlyStarts(XlaDoesNothing):
 
     def synchronize(self) -> None:
         self._xla.sync()
-
-
-class NntileDoesNothing(Lazy):
-    """The graph of a whole window is pending when a value is read."""
-
-    def open(self, assignment: Assignment) -> Place:
-        import torch_nntile
-
-        torch.set_num_threads(assignment.threads)
-        # It has no operator for each that an update needs, and computes the others on the host.
-        torch_nntile.init_context(cpu_fallback=True)
-        self._nntile = torch_nntile
-        return Place(device="nntile", rank=0, ranks=1, data_rank=0, data_ranks=1)
-
-    def synchronize(self) -> None:
-        pass
-
-
-class NntileOnlyStarts(NntileDoesNothing):
-    """Steps are started, and nobody waits for them."""
-
-    def end_step(self) -> None:
-        self._nntile.execute()
-
-    def synchronize(self) -> None:
-        self._nntile.execute()
-
-
-class Nntile(NntileOnlyStarts):
-    """The driver that waits."""
-
-    def synchronize(self) -> None:
-        self._nntile.execute()
-        self._nntile.wait()
