@@ -89,7 +89,8 @@ def _completion(o: EvaluationContext) -> List[int]:
         document[0, : len(ids)] = 0
         positions = torch.arange(length, dtype=torch.int64)[None]
         batch = Batch(row, torch.full_like(row, IGNORED_LABEL), document, positions, False).to(o.place.device)
-        following = int(_logits(o, batch)[0, len(ids) - 1].float().argmax().item())
+        # Of every position, so that a device that compiles sees one program for all prompts of this length.
+        following = int(_logits(o, batch)[0].float().argmax(dim=-1).cpu()[len(ids) - 1])
         if following == a.eos_id:
             break
         ids.append(following)
