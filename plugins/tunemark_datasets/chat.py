@@ -36,7 +36,7 @@ OPTIONS = {
     "messages": f"the column ({', '.join(MESSAGE_COLUMNS)}), a list of objects with role and content, or with from "
     "and value",
     "system": "the column of the system message, if there is one (system)",
-    "tools": "the column of the tools' descriptions, if there is one (tools)",
+    "tools": "the column of the tools' descriptions, if there is one (tools, functions)",
     "prompt": "instead of messages: the prompt's column (prompt), a text or messages",
     "completion": "with prompt: the answer's column (completion)",
     "instruction": "instead of messages: the instruction's column (instruction)",
@@ -214,6 +214,8 @@ def _find_columns(options: Mapping[str, str], available: Sequence[str]) -> dict[
             named["messages"] = next((each for each in MESSAGE_COLUMNS if each in available), "messages")
         if given is not None or set(named.values()) <= set(available):
             more = {part: options.get(part, part) for part in optional if part in options or part in available}
+            if "tools" not in more and "functions" in available:
+                more["tools"] = "functions"
             return {**named, **more}
     return {}
 

@@ -107,6 +107,7 @@ class Instructions:
         self._rows, self._columns = rows, columns
         self._with_input, self._without_input = with_input, without
         self._skipped, self._left_out = skipped, LeftOutText(columns.values())
+        self._empty_answers = 0
 
     def fingerprint(self) -> str:
         texts = [self._with_input.text, self._without_input.text]
@@ -124,13 +125,17 @@ class Instructions:
         }
 
     def remarks(self) -> list[str]:
-        found = self._left_out.facts()
+        found, remarks = self._left_out.facts(), []
+        if self._empty_answers:
+            remarks.append(
+                f"{self._empty_answers:,} rows have an empty {self._columns['output']}: only its end is trained on"
+            )
         if not found:
-            return []
+            return remarks
         words = f"{NAME} uses no other columns; left out are {format_left_out(found)}"
         if {"system", "history"} & set(found):
             words += "; chat:path=FILE makes conversations of the same rows, with their system and history"
-        return [words]
+        return [*remarks, words]
 
     def examples(self) -> Iterator[Example]:
         row: DataRow | None = None
@@ -149,7 +154,9 @@ class Instructions:
         instruction = self._text(row, "instruction")
         input = self._text(row, "input") if self._columns["input"] is not None else ""
         template = self._with_input if input.strip() else self._without_input
-        return template.make_example(instruction, input, self._text(row, "output"), row.where)
+        output = self._text(row, "output")
+        self._empty_answers += not output.strip()
+        return template.make_example(instruction, input, output, row.where)
 
     def _text(self, row: DataRow, part: str) -> str:
         return read_text(NAME, row, str(self._columns[part]), may_lack=part == "input")

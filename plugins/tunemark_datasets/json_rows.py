@@ -20,6 +20,11 @@ _LONGEST_LITERAL = 12
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Keys under which files are known to hold their rows.
 _KEYS_OF_ROWS = ("data", "rows", "train", "examples", "instances", "items", "records", "dataset", "samples")
+# What files hold that were not downloaded as they should be.
+_NO_ROWS = {
+    "version https://git-lfs": "it is a pointer of Git LFS: git lfs pull",
+    "<": "it is a web page, not the file: download it by its raw or resolve address",
+}
 _SPLITS = ("train", "test", "validation", "valid", "dev", "eval")
 # What a message may have: a list of these is a conversation, not a table.
 _MESSAGE_KEYS = ("role", "from", "human")
@@ -149,7 +154,8 @@ def _explain(buffer: str, error: json.JSONDecodeError, is_end: bool) -> tuple[st
         )
     if is_end and _may_continue(buffer, error):
         return f"the file ends within the row: {error.msg}", "the file was cut: download or write it again"
-    return reason, ""
+    advice = "put the rows into one list, or leave out the commas between them" if near == "," else ""
+    return reason, next((words for mark, words in _NO_ROWS.items() if buffer.startswith(mark, error.pos)), advice)
 
 
 def _rows_of_object(value: Mapping[str, Any], field: str | None) -> JsonTable:

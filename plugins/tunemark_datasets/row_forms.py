@@ -15,26 +15,40 @@ _PAIRS = (
     ("question", "response"),
 )  # fmt: skip
 TEXT_COLUMNS = ("text", "content")
-PREFERENCE = ("chosen", "rejected")
+# (preferred answer, the other) of TRL, LLaMA-Factory and OpenAI.
+_PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
 
 
 def check_no_preference(name: str, columns: Collection[str], used: Collection[str | None], source: str) -> None:
-    """`BadData` where rows are pairs of a preferred and a rejected answer and neither was asked for by its name."""
-    if not set(PREFERENCE) <= set(columns) or set(PREFERENCE) & set(used):
-        return
-    option = "messages" if name == "chat" else "output"
-    raise make_bad_data(
-        name,
-        source,
-        "its rows are preference pairs, chosen and rejected",
-        "that is what DPO, reward models and their kin train on, two answers at a time; tunemark measures supervised "
-        "fine-tuning, and would train on one of them or on neither",
-        f"to train on the preferred answers alone: {name}:path=FILE:{option}=chosen",
-    )
+    """`BadData` where rows are answers that were compared or judged, and none was asked for by its column."""
+    has = set(columns)
+    pair = next((each for each in _PREFERENCES if set(each) <= has), None)
+    if pair is not None and not set(pair) & set(used):
+        option = {"chat": "messages", "text": "column"}.get(name, "output")
+        raise make_bad_data(
+            name,
+            source,
+            f"its rows are preference pairs, {pair[0]} and {pair[1]}",
+            "that is what DPO, reward models and their kin train on, two answers at a time; tunemark measures "
+            "supervised fine-tuning, and would train on one of them or on neither",
+            f"to train on the preferred answers alone: {name}:path=FILE:{option}={pair[0]}",
+        )
+    if has >= {"prompt", "completion", "label"}:
+        raise make_bad_data(
+            name,
+            source,
+            "its rows are judged answers, with a label for good and bad ones",
+            "that is what KTO trains on; supervised fine-tuning would train on the bad answers, too",
+            "keep the rows of good answers, and leave out the column label",
+        )
 
 
 def suggest_reading(columns: Collection[str], source: str) -> str:
     """How rows with such columns are read: the dataset with its options, or "" where the form is not known."""
+    by_lower = {each.lower(): each for each in columns}
+    if {"instruction", "output"} <= set(by_lower) and not {"instruction", "output"} <= set(columns):
+        named = ":".join(f"{each}={by_lower[each]}" for each in ("instruction", "input", "output") if each in by_lower)
+        return f"names are compared with their case: alpaca:path={source}:{named}"
     conversation = next((each for each in MESSAGE_COLUMNS if each in columns), None)
     if conversation is not None:
         return f"these are conversations: chat:path={source}"
@@ -57,6 +71,8 @@ CHAT_PAIRS: Sequence[tuple[str, str]] = (("prompt", "completion"), ("instruction
 
 def format_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     """The columns of text that are not used, with how much they hold."""
-    return ", ".join(
-        f"{name} ({found['rows']:,} rows, {found['characters']:,} characters)" for name, found in left_out.items()
-    )
+    texts = []
+    for name, found in left_out.items():
+        amount = f"{found['rows']:,} rows, {found['characters']:,} characters"
+        texts.append(f"{name or 'a column without a name'} ({amount})")
+    return ", ".join(texts)

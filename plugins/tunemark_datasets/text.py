@@ -21,7 +21,7 @@ from tunemark_datasets.files import (
     read_template,
 )
 from tunemark_datasets.row_errors import BadRow
-from tunemark_datasets.row_forms import TEXT_COLUMNS, format_left_out, suggest_reading
+from tunemark_datasets.row_forms import TEXT_COLUMNS, check_no_preference, format_left_out, suggest_reading
 from tunemark_datasets.table_files import find_format_of_name
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.table_rows import FileRows, HubRows, LeftOutText, SkippedRows, open_rows, read_text
@@ -248,8 +248,9 @@ def _open_table(options: Mapping[str, str], shape: TextShape) -> TextRows:
     rows, skipped = open_rows(NAME, options), SkippedRows(NAME, options)
     available = rows.columns()
     column = options.get("column", next((each for each in TEXT_COLUMNS if each in available), TEXT_COLUMNS[0]))
+    source = options.get("path", options.get("hub", ""))
+    check_no_preference(NAME, available, (column,), source)
     if column not in available and available:
-        source = options.get("path", options.get("hub", ""))
         known = suggest_reading(available, source)
         raise BadData(
             what=f"{NAME}: there is no column {column}",

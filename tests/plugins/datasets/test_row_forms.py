@@ -157,6 +157,11 @@ _GOOD = json.dumps(_ROWS[0])
         ("fields.csv", "instruction,output\na,b,c\n", ["row 1 has 3 fields", "quotes"]),
         ("book.xlsx", b"PK\x03\x04", ["format .xlsx is not known", ".parquet", "to_parquet"]),
         ("prose.txt", "Once upon a time", ["format .txt is not known"]),
+        ("page.jsonl", "<html>404</html>", ["web page"]),
+        ("pointer.jsonl", "version https://git-lfs.github.com/spec/v1\nsize 9\n", ["git lfs pull"]),
+        ("commas.jsonl", f"{_GOOD},\n{_GOOD}\n", ["row 2, line 1", "leave out the commas"]),
+        ("Case.csv", "Instruction,Output\na,b\n", ["instruction=Instruction:output=Output"]),
+        ("judged.jsonl", '{"prompt": "a", "completion": "b", "label": false}\n', ["KTO", "good answers"]),
         ("pairs.jsonl", '{"prompt": "a", "completion": "b"}\n',
          ["no column instruction, output", "instruction=prompt:output=completion", "chat:path="]),
         ("talks.jsonl", '{"messages": [{"role": "user", "content": "a"}]}\n', ["conversations: chat:path="]),
@@ -262,6 +267,7 @@ def test_arguments_of_calls_are_objects_and_tools_are_a_list(tmp_path: Path) -> 
         ({"messages": str([{"role": "user", "content": "a"}])}, ["what Python prints of a list", "json.dumps"]),
         ({"messages": [{"role": "assistant", "content": None}]}, ["message 1 has no role and content"]),
         ({"chosen": [{"role": "user", "content": "a"}], "rejected": []}, ["preference pairs", "messages=chosen"]),
+        ({"input": {}, "preferred_output": [], "non_preferred_output": []}, ["preference pairs", "DPO"]),
         ({"question": "a", "answer": "b"}, ["chat:path=", "instruction=question:output=answer"]),
         ({"conversations": [{"from": "function_call", "value": "depth(bay)"}]}, ["no function call"]),
         ({"instruction": "a", "output": "b", "history": "before"}, ["history is not a list of pairs"]),
@@ -339,3 +345,9 @@ def test_a_description_beside_the_rows_is_no_row(tmp_path: Path) -> None:
     """What `datasets` writes next to its files."""
     _folder(tmp_path, {"dataset_info.json": '{"features": {}}', "state.json": "{}", "rows.json": f"[{_row('x')}]"})
     assert _answers(_open("alpaca", tmp_path)) == ["x"]
+
+
+def test_empty_answers_are_counted(tmp_path: Path) -> None:
+    source: Any = _open("alpaca", _put(tmp_path, "rows.jsonl", f'{_GOOD}\n{{"instruction": "a", "output": " "}}\n'))
+    assert len(_answers(source)) == 2
+    assert source.remarks() == ["1 rows have an empty output: only its end is trained on"]
