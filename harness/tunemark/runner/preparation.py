@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunemark.data import PreparedData, download_pretrained, load_tokenizer, prepare_data, read_token_file
+from tunemark.data import (
+    PreparedData,
+    count_epoch_tokens,
+    download_pretrained,
+    load_tokenizer,
+    make_row_settings,
+    prepare_data,
+    read_token_file,
+)
 from tunemark.errors import BadData, BadExperiment
 from tunemark.experiment import Plan
 from tunemark.launch import (
@@ -24,6 +32,7 @@ from tunemark.launch import (
 from tunemark.plugin import DecodesIds, ReportsUnrestoredState, Tokenizer
 from tunemark.predict.search import SearchLog
 from tunemark.results import Store
+from tunemark.results.run_rules import check_epoch
 from tunemark.runner.series_fingerprint import make_fingerprint
 from tunemark.runner.session import Session
 
@@ -54,6 +63,7 @@ class Preparation:
     session: Session
     interpreters: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Interpreter] = field(default_factory=dict)
     data: dict[str, PreparedData] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
 
     def prepare(self, plan: Plan, search: SearchLog | None = None) -> PreparedRun:
         """Prepare one run. search: the log of the search that chose its layout."""
@@ -63,6 +73,7 @@ class Preparation:
         plan = _download_weights(plan)
         data = self._prepare_data(plan)
         _check_documents(plan, data)
+        self._say_what_is_left_out(plan, data)
         code = _copy_code(plan, [runtime, plan.device.runtime, plan.strategy.runtime], session.store)
         session.launching.check(plan.launch, session.store.root.absolute())
         tokenizer, sample_ids = _open_sample(plan)
@@ -93,6 +104,15 @@ class Preparation:
             self.data[key] = prepare_data(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on)
             self.session.observer.message(_format_data(plan, self.data[key]))
         return self.data[key]
+
+    def _say_what_is_left_out(self, plan: Plan, data: PreparedData) -> None:
+        """Say, once for each dataset and sequence, what no run of them trains on: findings of the results, too."""
+        epoch = count_epoch_tokens(data, make_row_settings(plan.spec))
+        for finding in check_epoch(epoch._asdict(), data.facts):
+            words = f"{plan.dataset.name}, sequence {plan.spec.sequence:,}: {finding.message}"
+            if words not in self.said:
+                self.said.add(words)
+                self.session.observer.message(words)
 
 
 def prepare_runs(plans: Sequence[Plan], session: Session) -> list[PreparedRun]:
