@@ -138,7 +138,7 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
         # The file ends within this row, so its last cell may be cut off.
         rows[-1][1].pop()
     table = [(line, dict(zip(names, cells, strict=False)), cells) for line, cells in rows]
-    reader = _ClaimsTable(source=source, comma=_uses_decimal_comma([row for _, row, _ in table], delimiter))
+    reader = ClaimsTable(source=source, comma=uses_decimal_comma([row for _, row, _ in table], delimiter))
     per_cent = [value for _, row, _ in table if (value := reader.read(row.get("mfu_reported", ""))) is not None]
     reader.is_per_cent = sum(value > 1 for value in per_cent) > len(per_cent) / 2
     return [
@@ -180,7 +180,7 @@ def _parse_rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, l
         ) from error
 
 
-def _uses_decimal_comma(rows: Sequence[Mapping[str, str]], delimiter: str) -> bool | None:
+def uses_decimal_comma(rows: Sequence[Mapping[str, str]], delimiter: str) -> bool | None:
     """Whether the table uses a decimal comma; None if that is ambiguous. A comma-separated table uses none unless it
     shows one."""
     comma = point = False
@@ -197,8 +197,8 @@ def _uses_decimal_comma(rows: Sequence[Mapping[str, str]], delimiter: str) -> bo
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class _ClaimsTable:
-    """What all rows share. comma: result of `_uses_decimal_comma`. is_per_cent: MFU is in per cent without a sign."""
+class ClaimsTable:
+    """What all rows share. comma: result of `uses_decimal_comma`. is_per_cent: MFU is in per cent without a sign."""
 
     source: str
     comma: bool | None

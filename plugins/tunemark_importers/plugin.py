@@ -67,6 +67,24 @@ _DOCUMENTS = (
         priority=-1,
     ),
     Importer(
+        name="sentence",
+        document="tunemark_importers.sentence:document",
+        is_document="tunemark_importers.sentence:is_document",
+        meaning="tokens per second as somebody states them; what they count is unknown",
+        description='a claim in a sentence: "Mistral 7B on 16 MI250: 390,000 tokens/s"',
+        priority=-1,
+    ),
+    Importer(
+        name="table",
+        document="tunemark_importers.everyday_table:document",
+        is_document="tunemark_importers.everyday_table:is_document",
+        takes_columns=True,
+        meaning="tokens per second of the job or of each device, as the table's header says; which tokens, and "
+        "whether warm-up is inside, the table leaves open",
+        description="tables with everyday headers: CSV, tabs, Markdown, boxes; --columns says what they mean",
+        priority=-2,
+    ),
+    Importer(
         name="tensorboard",
         document="tunemark_importers.tensorboard_events:document",
         is_document="tunemark_importers.tensorboard_events:is_document",

@@ -46,6 +46,11 @@ def explain_factor(facts: ClaimFacts, ratio: float) -> str:
     return f", which is {' or '.join(near)}" if near else ""
 
 
+def factor_text(ratio: float) -> str:
+    """A factor between two figures, in words that show the direction."""
+    return f"a factor of {ratio:.4g}" + (f", {1 / ratio:.4g} times too low" if ratio < 0.9 else "")
+
+
 def dies_per_package(facts: ClaimFacts) -> int:
     """The dies of one package of the claim's device; 1 if unknown."""
     top = facts.peak or facts.highest_peak

@@ -122,7 +122,8 @@ def check_claimed_flops(facts: ClaimFacts) -> Finding | None:
             return make_finding("lora-as-full", "suspect", f"{text}: adapters alone were trained")
         return make_finding("convention", "note", f"{text}: the claim counts {name}")
     if of != "TFLOP/s" and any(_distance(2 * one[3]) <= _CONVENTION_TOLERANCE for one in readings if one[0] == of):
-        return make_finding("sparse-peak", "suspect", f"{text}: half of it, as against a peak with sparsity")
+        more = "" if facts.peak else ", or of half the precision (--precision)"
+        return make_finding("sparse-peak", "suspect", f"{text}: half of it, as against a peak with sparsity{more}")
     if difference <= agreement:
         within = percent_text(_CONVENTION_TOLERANCE)
         return make_finding("convention", "note", f"{text}: no convention known here reproduces it within {within}")
@@ -135,14 +136,14 @@ def _distance(ratio: float) -> float:
 
 
 def _claimed_flops(facts: ClaimFacts) -> list[tuple[str, float]]:
-    """What is claimed, in TFLOP/s per device: as such, or as an MFU of each peak that can be meant."""
+    """What is claimed, in TFLOP/s per device: as such, or as an MFU of the peak."""
     tflops, mfu = claimed_tflops(facts.claim), claimed_mfu(facts.claim)
     if tflops is not None:
         return [("TFLOP/s", tflops)]
     if mfu is None:
         return []
-    peaks = [facts.peak] if facts.peak else [p for p in _peaks(facts) if p.precision in ("bf16", "fp16", "fp8")]
-    return [(f"MFU of {peak.precision}", mfu * peak.flops / 1e12) for peak in peaks]
+    top = facts.usual_peak
+    return [] if top is None else [(f"MFU of {top.precision}", mfu * top.flops / 1e12)]
 
 
 def _peaks(facts: ClaimFacts) -> list[Peak]:

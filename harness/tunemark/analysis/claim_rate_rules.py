@@ -11,6 +11,7 @@ from tunemark.analysis.claim_limits import (
     CONTRADICTION,
     MIN_LINES,
     explain_factor,
+    factor_text,
     make_finding,
     too_low,
 )
@@ -44,9 +45,18 @@ def check_rate_and_figures(facts: ClaimFacts) -> Finding | None:
     if worst is None:
         return None
     _, way, severity = worst
+    agreeing = [
+        other.way
+        for other in claim_rates.rederive_rates(facts.claim)
+        if other.way not in (way.way, "per-device")
+        and abs(math.log(rate.tokens_per_s / other.tokens_per_s)) < AGREEMENT
+    ]
+    if agreeing and severity == "invalid" and way.way == "samples":
+        # The other figures agree with the rate: it is this one that does not.
+        severity = "suspect"
     ratio = rate.tokens_per_s / way.tokens_per_s
     message = f"{rate.tokens_per_s:,.6g} tokens/s {rate.arithmetic}, but {way.arithmetic} = {way.tokens_per_s:,.6g}: "
-    message += f"a factor of {ratio:.4g}{explain_factor(facts, ratio)}"
+    message += f"{factor_text(ratio)}{explain_factor(facts, ratio)}"
     return make_finding("rate-and-time", severity, message)
 
 
@@ -73,12 +83,15 @@ def check_rate_and_clock(facts: ClaimFacts) -> Finding | None:
             continue
         severity: Severity | None = "invalid" if ratio > 1 + CONTRADICTION else "suspect"
         explained = explain_factor(facts, ratio)
-        if stated.way in ("samples", clock) or stated.is_bound:
+        if stated.way == clock or (stated.is_bound and not claim.layout.global_batch):
             continue
         if ratio < 1:
             # Lines may be buffered and arrive at once; and a rate without padding is lower than that of all slots.
             is_buffered = clock == "arrival" and min(seconds) < middle_s / 3
             severity = None if is_buffered else too_low(facts, ratio, explained)
+            if stated.way == "samples" and claim.train_s:
+                # A mean of all that the run did between its steps.
+                severity = None
             if severity == "invalid" and not explained and claim.counts == "slots":
                 severity = "suspect"
         if severity is None:
@@ -86,7 +99,7 @@ def check_rate_and_clock(facts: ClaimFacts) -> Finding | None:
         words = "time stamps" if clock == "time-stamps" else "arrival of its lines"
         message = f"printed: {stated.tokens_per_s:,.6g} tokens/s; by the {words} {way.arithmetic} = "
         message += f"{way.tokens_per_s:,.6g}, or {step.tokens:,.6g} / {middle_s:.4g} s (median step) = "
-        message += f"{step.tokens / middle_s:,.6g}: printed is {ratio:.3g} times what that clock allows{explained}"
+        message += f"{step.tokens / middle_s:,.6g}: {_times(ratio, 'what that clock allows')}{explained}"
         printed_s = claim_rates.duration_per_step(claim)
         if printed_s is not None and middle_s > printed_s * (1 + CONTRADICTION):
             message += (
@@ -94,6 +107,10 @@ def check_rate_and_clock(facts: ClaimFacts) -> Finding | None:
             )
         return make_finding("rate-and-clock", severity, message)
     return _check_counters(facts, stated)
+
+
+def _times(ratio: float, of: str) -> str:
+    return f"printed is {ratio:.3g} times {of}" if ratio > 1 else f"printed is {1 / ratio:.3g} times too low"
 
 
 def _check_counters(facts: ClaimFacts, stated: claim_rates.ClaimRate) -> Finding | None:
@@ -131,7 +148,7 @@ def check_tokens_per_step(facts: ClaimFacts) -> Finding | None:
     if abs(ratio - 1) <= AGREEMENT or severity is None:
         return None
     message = f"printed rate x printed duration = {tokens:,.6g} tokens a step, but {batch} x {sequence} = {stated:,}: "
-    message += f"a factor of {ratio:.4g}{explained}"
+    message += f"{factor_text(ratio)}{explained}"
     return make_finding("tokens-of-a-step", severity, message)
 
 

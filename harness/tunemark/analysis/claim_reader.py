@@ -28,6 +28,7 @@ DOCUMENT_BYTES = 1 << 26
 _LINE_CHARACTERS = 1 << 20
 # Packed bytes are unpacked in pieces of so many: a file made to be small when packed may be 20,000 times as large.
 _PACKED_BYTES = 1 << 11
+PAUSE = 0
 # With more than this share of control characters (except tabs) in its head, a file is not text.
 _MAX_CONTROL_SHARE = 0.05
 
@@ -79,10 +80,17 @@ _DECOMPRESSORS: Mapping[bytes, Callable[[], _Decompressor]] = {
 }
 
 
-def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: Sequence[Importer]) -> ParsedSource:
+def read_claims(
+    chunks: Iterable[TimedChunk],
+    id: str,
+    source: str,
+    importers: Sequence[Importer],
+    columns: Mapping[str, str] | None = None,
+) -> ParsedSource:
     """Read one source to its end.
 
-    id: for claims whose content has no id. importers: asked by their priority. Raises `BadData` if the content is
+    id: for claims whose content has no id. importers: asked by their priority. columns: what the user says of a table's
+    headers; then only importers that take it are asked. Raises `BadData` if the content is
     binary, or a document that is broken or too long.
     """
     importers = sorted(importers, key=lambda importer: -importer.priority)
@@ -112,9 +120,12 @@ def read_claims(chunks: Iterable[TimedChunk], id: str, source: str, importers: S
     for importer in importers:
         if importer.is_binary or not importer.document or not importer.is_document:
             continue
+        if columns and not importer.takes_columns:
+            continue
         if load_object(importer.is_document)(text):
             content = _read_whole(content_chunks, source).decode(encoding, "replace").lstrip("\ufeff")
-            found = tuple(load_object(importer.document)(id, source, content))
+            further = (columns,) if importer.takes_columns else ()
+            found = tuple(load_object(importer.document)(id, source, content, *further))
             return ParsedSource(
                 source=source, claims=found, importer=importer.name, lines=0, understood=0, unknown=None
             )
@@ -129,6 +140,20 @@ def _read_log(
         if line.text.strip():
             reading.read(line)
     return _parsed_log(reading, id, source)
+
+
+def follow_claims(
+    chunks: Iterable[TimedChunk], id: str, source: str, importers: Sequence[Importer]
+) -> Iterator[ParsedSource]:
+    """Read a log that grows: what is in it so far, at each empty chunk."""
+    ordered = sorted((i for i in importers if i.log), key=lambda importer: -importer.priority)
+    reading = LogReading(ordered)
+    for line in decode_lines(chunks):
+        if line.number == PAUSE:
+            yield _parsed_log(reading, id, source)
+        elif line.text.strip():
+            reading.read(line)
+    yield _parsed_log(reading, id, source)
 
 
 def _parsed_log(reading: LogReading, id: str, source: str) -> ParsedSource:
@@ -147,11 +172,15 @@ def _parsed_log(reading: LogReading, id: str, source: str) -> ParsedSource:
 
 def decode_lines(chunks: Iterable[TimedChunk], encoding: str = "utf-8") -> Iterator[LogLine]:
     """The lines of a stream, stamped with the arrival of the chunk that ended them. Undecodable bytes become U+FFFD;
-    escape sequences and control characters are removed; a carriage return ends a line as a line feed does."""
+    escape sequences and control characters are removed; a carriage return ends a line as a line feed does. An empty
+    chunk makes an empty line whose number is PAUSE."""
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     rest = ""
     number = 1
     for data, arrived_s in chunks:
+        if not data:
+            yield LogLine(PAUSE, "", arrived_s)
+            continue
         *complete, last = _LINE_END.split(decoder.decode(data))
         if complete:
             complete[0] = rest + complete[0]

@@ -14,7 +14,7 @@ from tunemark.physics import (
     train_flops_by_convention,
 )
 from tunemark.physics.chip_peaks import PRECISIONS, Peak, explain_missing_peak, find_peak
-from tunemark.plugin.claims import Claim
+from tunemark.plugin.claims import Claim, ClaimScope
 from tunemark.plugin.descriptors import Architecture, Model
 
 # Assumed rank of LoRA adapters: up to it, the adapters' own matmuls are under a hundredth of the model's FLOPs.
@@ -33,7 +33,10 @@ _SIZE_IN_NAME = re.compile(
     r"(?<![a-z0-9.])(?:([0-9]{1,3})x)?([0-9]{1,4}(?:\.[0-9]{1,3})?)([bm])(?:-a([0-9]{1,4}(?:\.[0-9]{1,3})?)b)?(?![a-z0-9])"
 )
 
-_FLAG_OF_FIELD = {"train_s": "--time", "padding_fraction": "--padding or --dataset"}
+_FLAG_OF_FIELD = {
+    "train_s": "--time", "padding_fraction": "--padding or --dataset", "parameters": "--params",
+    "active_parameters": "--active-params", "architecture": "--layers and the other dimensions",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +56,7 @@ class UserFacts:
     parameters: float | None = None
     active_parameters: float | None = None
     architecture: Architecture | None = None
+    scope: ClaimScope | None = None
 
     def apply_to(self, claim: Claim) -> Claim:
         """The claim with these facts added; a note records where they override the source."""
@@ -64,7 +68,7 @@ class UserFacts:
                 continue
             name = "global_batch" if f.name == "batch" else f.name
             stated = claim.layout.global_batch if f.name == "batch" else getattr(claim, f.name)
-            if stated is not None and stated != value:
+            if stated not in (None, value, "unknown"):
                 notes.append(f"{name} is {value} as given here, {stated} in the source")
             if f.name == "batch":
                 values["layout"] = replace(claim.layout, global_batch=value)

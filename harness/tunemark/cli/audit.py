@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunemark.cli.audit_facts import add_fact_arguments, make_user_facts, parse_duration
+from tunemark.cli.audit_follow import follow_log
 from tunemark.cli.messages import print_message
 from tunemark.cli.run_arguments import add_seal_argument, refuse_touched
 from tunemark.cli.terminal import print_result
@@ -30,28 +32,30 @@ EXAMPLES = (
     ("tunemark audit train.log --model mistral-7b --device H100-SXM --count 8", "can what the log says be true?"),
     ("tunemark audit -- python train.py", "the same, while it runs"),
     ("tunemark audit published.csv --json", "a table, one JSON object per row"),
+    ('tunemark audit "Mistral 7B on 16 MI250: 390,000 tokens/s"', "a claim as people write it"),
+    ("tunemark audit --follow train.log --count 8", "the verdict while a log grows"),
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "tunemark audit [OPTIONS] FILE... | - | -- COMMAND..."
+    parser.usage = "tunemark audit [OPTIONS] FILE... | SENTENCE | - | -- COMMAND..."
     parser.add_argument(
-        "sources", nargs="*", metavar="FILE", help="log, table or store of runs; - reads standard input as it arrives"
-    )
-    parser.add_argument("--model", help="model that was trained (see `tunemark list models`)")
-    parser.add_argument("--device", help="chip, by its product name: MI250, H100-SXM")
-    parser.add_argument("--count", type=_parse_positive, help="number of devices, as packages are sold")
-    parser.add_argument("--batch", type=_parse_positive, help="global batch: sequences per step of the whole job")
-    parser.add_argument("--sequence", type=_parse_positive, help="sequence length, tokens (padding included)")
-    parser.add_argument("--precision", help="precision of the matrix products: bf16, fp16, fp8, ...")
-    parser.add_argument("--method", help="fine-tuning method: full or lora")
-    parser.add_argument("--padding", type=_parse_fraction, help="fraction of slots that are padding, such as 0.39")
-    parser.add_argument("--dataset", help="compute the padding fraction from this dataset, padded to one sequence each")
-    parser.add_argument("--time", type=_parse_duration, help="stated duration of the whole training: 50m, 1.5h, 3000")
+        "sources", nargs="*", metavar="FILE",
+        help="log, table or store of runs; or a claim in a sentence; - reads standard input as it arrives",
+    )  # fmt: skip
+    add_fact_arguments(parser)
     add_seal_argument(parser)
     parser.add_argument("--store", metavar="DIR", help="also keep the claims in this store, marked imported")
     parser.add_argument("-o", "--output", metavar="DIR", help="write imported.jsonl and reports in every format to DIR")
     parser.add_argument("--json", action="store_true", help="print one JSON object per row or log")
+    parser.add_argument(
+        "--columns", type=_parse_columns, metavar="HEADER=COLUMN,...",
+        help="what the headers of a table mean, by the columns of docs/audit.md; HEADER=- leaves one out",
+    )  # fmt: skip
+    parser.add_argument("--follow", action="store_true", help="say the verdict again whenever the log has grown")
+    parser.add_argument(
+        "--until-idle", type=parse_duration, metavar="TIME", help="with --follow: end when it has not grown for so long"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -60,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     # Its lines are stamped while all else is still being loaded.
     piped = read_chunks(sys.stdin.buffer) if "-" in args.sources else iter(())
     # Heavy, and not needed by --help.
-    from tunemark.analysis import UserFacts, audit_claims, audit_run
+    from tunemark.analysis import audit_claims, audit_run
     from tunemark.report import claim_lines, claims_table, write_report
     from tunemark.results import encode_claim, store_claims
 
@@ -70,12 +74,9 @@ def execute(args: argparse.Namespace) -> int:
             next="give files, - for a pipe, or -- and a command",
         )
     catalog = Catalog()
-    if args.model is not None:
-        catalog.model(args.model)
-    given = UserFacts(
-        model=args.model, device=args.device, count=args.count, batch=args.batch, sequence=args.sequence,
-        precision=args.precision, method=args.method, train_s=args.time, padding_fraction=_padding(args, catalog),
-    )  # fmt: skip
+    given = make_user_facts(args, catalog)
+    if args.follow:
+        return follow_log(args, given, catalog)
     audited: list[AuditedClaim] = []
     for folder in filter(os.path.isdir, args.sources):
         results = _read_runs(Path(folder), catalog)
@@ -90,7 +91,8 @@ def execute(args: argparse.Namespace) -> int:
                 why=reading.summary(),
                 next=f"formats that are read: {', '.join(sorted(catalog.importers()))}",
             )
-        audited += audit_claims([given.apply_to(claim) for claim in reading.claims], catalog.models())
+        claims = [given.apply_to(claim) for claim in reading.claims]
+        audited += audit_claims(claims, catalog.models(), args.peak_flops)
     rows = [one.as_row() for one in audited]
     if args.store is not None:
         # Own runs are in their store already.
@@ -127,16 +129,41 @@ def _read_sources(
         if os.path.isdir(source):
             continue
         if source == "-":
-            yield read_claims(piped, "-", "standard input", importers)
+            yield read_claims(piped, "-", "standard input", importers, args.columns)
+            continue
+        if _is_sentence(source):
+            found = read_claims([(source.encode(), None)], "claim", "the sentence", importers)
+            if found.importer is None or not found.claims:
+                raise BadData(
+                    what=f"{source!r} is no file, and states no rate of a model on a chip",
+                    next='give a file, or a sentence such as "Mistral 7B on 16 MI250: 390,000 tokens/s"',
+                )
+            for claim in found.claims:
+                # What was understood is said before it is judged.
+                print_message("\n".join(claim.notes))
+            yield found
             continue
         try:
             with open(source, "rb") as file:
                 chunks = ((data, None) for data in iter(lambda: file.read(_CHUNK_BYTES), b""))
-                yield read_claims(chunks, Path(source).name, source, importers)
+                yield read_claims(chunks, Path(source).name, source, importers, args.columns)
         except OSError as error:
             raise BadData(
                 what=f"cannot read {source!r}", why=error.strerror or str(error), next="give a log or a table"
             ) from error
+
+
+def _is_sentence(source: str) -> bool:
+    """Whether an argument is a claim in words instead of a file."""
+    words = source.split()
+    return len(words) > 2 and any(character.isdigit() for character in source) and not os.path.exists(source)
+
+
+def _parse_columns(text: str) -> dict[str, str]:
+    pairs = [part.rpartition("=") for part in text.split(",") if part.strip()]
+    if not pairs or any(not name.strip() or not column.strip() for name, _, column in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEADER=COLUMN,...: 'tokens/s/GPU=tokens_per_s_per_device'")
+    return {name.strip(): column.strip() for name, _, column in pairs}
 
 
 def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
@@ -148,49 +175,3 @@ def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
     if not found:
         raise BadData(what=f"{folder} holds no runs", next="give a store (runs) or a report folder written by -o")
     return found
-
-
-def _padding(args: argparse.Namespace, catalog: Catalog) -> float | None:
-    """The padding fraction: as given, or computed from document lengths, each padded as by `--batching pad`."""
-    if args.dataset is None:
-        return args.padding  # type: ignore[no-any-return]  # argparse's
-    if args.padding is not None or args.model is None or args.sequence is None:
-        raise BadExperiment(
-            what="--dataset gives a padding fraction only for a model's tokenizer and a sequence length",
-            next="give --model and --sequence with it, or --padding if the fraction is known",
-        )
-    from tunemark.data import prepare_data, read_token_file
-
-    name, *options = args.dataset.split(":")
-    dataset_options = {key: value for key, _, value in (option.partition("=") for option in options)}
-    prepared = prepare_data(catalog.dataset(name), dataset_options, catalog.model(args.model), "all")
-    offsets = read_token_file(Path(prepared.token_file.path)).offsets
-    lengths = (offsets[1:] - offsets[:-1]).clip(max=args.sequence)
-    return 1 - float(lengths.mean()) / float(args.sequence)
-
-
-def _parse_duration(text: str) -> float:
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    try:
-        seconds = float(text.rstrip("smh")) * units[text[-1] if text[-1:].isalpha() else "s"]
-    except (KeyError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: 3000, 50m, 1.5h")
-    return seconds
-
-
-def _parse_fraction(text: str) -> float:
-    try:
-        fraction = float(text)
-    except ValueError:
-        fraction = -1.0
-    if not 0 <= fraction < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction: 0.39")
-    return fraction
-
-
-def _parse_positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

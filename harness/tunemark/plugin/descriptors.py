@@ -431,9 +431,10 @@ class Importer:
     log: "module:callable" () -> `LogReader`, for output that is read line by line, or None.
     document: "module:callable" (id, source, text) -> Sequence[Claim], for a file that is read as a whole, or None; it
     raises `BadData` where the text has its format but is broken. is_document: "module:callable" (head) -> bool, called
-    with the file's first 64 KiB. is_binary: whether both get bytes instead of text. meaning: what the tool's figure
-    counts, in a sentence. priority: the importer that is asked first has the highest; one that reads lines of any
-    program has less than 0. formats: what it reads, figure by figure, for the page that compares the programs.
+    with the file's first 64 KiB. is_binary: whether both get bytes instead of text. takes_columns: whether `document`
+    takes a fourth argument, what the user says of a table's headers (--columns), by header. meaning: what the tool's
+    figure counts, in a sentence. priority: the importer that is asked first has the highest; one that reads lines of
+    any program has less than 0. formats: what it reads, figure by figure, for the page that compares the programs.
     """
 
     name: str
@@ -444,6 +445,7 @@ class Importer:
     description: str = ""
     priority: int = 0
     is_binary: bool = False
+    takes_columns: bool = False
     formats: tuple[FormatDescription, ...] = ()
 
     def __post_init__(self) -> None:

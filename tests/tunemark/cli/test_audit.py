@@ -199,3 +199,55 @@ def test_bad_input_is_an_error_in_words(tunemark: Tunemark, tmp_path: Path, word
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_sentence_is_echoed_before_it_is_judged(tunemark: Tunemark) -> None:
+    done = tunemark("audit", "Mistral 7B on 16 MI250: 390,000 tokens/s", "--method", "full", "--json")
+    (row,) = _rows(done)
+    assert (done.returncode, row["verdict"]) == (1, "invalid")
+    assert "understood as: model mistral-7b ('Mistral 7B'); chip MI250; 16 of them; 390,000 tokens/s" in done.stderr
+    done = tunemark("audit", "Mistral 7B on 4 nodes of MI250: 390,000 tokens/s")
+    assert done.returncode == 2
+    assert "not how many chips in all" in done.stderr
+
+
+def test_a_model_and_a_chip_that_are_in_no_table(tunemark: Tunemark) -> None:
+    sentence = "Foo on 8 chips: 20,000 tokens/s"
+    dimensions = [
+        "--layers",
+        "32",
+        "--hidden",
+        "4096",
+        "--intermediate",
+        "11008",
+        "--heads",
+        "32",
+        "--kv-heads",
+        "32",
+        "--vocab",
+        "32000",
+    ]
+    (row,) = _rows(done := tunemark("audit", sentence, *dimensions, "--peak-flops", "300e12", "--json"))
+    assert (done.returncode, row["verdict"]) == (0, "valid")
+    # 2,500 x (4 x 6.6e9 + attention at one token) of 300 TFLOP/s, of adapters at least.
+    assert row["mfu_implied"] == pytest.approx(2500 * 4 * 6.6e9 / 300e12, rel=0.05)
+    (row,) = _rows(tunemark("audit", sentence, "--params", "7B", "--peak-flops", "30e12", "--json"))
+    assert any(f["rule"] == "above-peak" for f in row["findings"])
+    done = tunemark("audit", sentence, "--layers", "32")
+    assert (done.returncode, "without --hidden" in done.stderr) == (2, True)
+
+
+def test_a_log_is_followed_while_it_grows(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    line = "step {0}/10 | loss {1:.2f} | tokens/s/gpu: 1000.{0} | step_time: 2.0s\n"
+    log.write_text("".join(line.format(n, 3 - n / 10) for n in range(1, 5)))
+    command = [sys.executable, "-m", "tunemark", "audit", "--follow", "train.log", "--count", "8", "--until-idle", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as follow:
+        assert follow.stdout is not None
+        first = follow.stdout.readline()
+        with log.open("a") as file:
+            file.write("torch.OutOfMemoryError: CUDA out of memory.\n")
+        rest = follow.stdout.read()
+    assert "line 4: 8,002 tokens/s, unknown" in first
+    assert "run-failed" in rest
+    assert "train.log: SUSPECT" in rest or "train.log: UNKNOWN" in rest

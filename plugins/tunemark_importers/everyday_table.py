@@ -1,0 +1,351 @@
+"""Reads tables with everyday headers: CSV, tabs, Markdown, and boxes that programs print.
+
+A header is read by its words, as the names in a log are (`figure_names`), and mapped to a column of the table of claims
+(`claims_csv`), which reads the rows; the mapping is noted, and the user can change it. A table of the steps of one run
+is read as a log.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tunemark.errors import BadExperiment
+from tunemark.plugin.claims import Claim, LogLine
+from tunemark_importers import claims_csv
+from tunemark_importers.figure_names import NameMeaning, meaning_of
+from tunemark_importers.generic_log import GenericLogReader
+from tunemark_importers.numbers import multiply_exactly, parse_number
+
+MEANING = (
+    "tokens per second of the job or of each device, as the table's header says; which tokens, and whether warm-up is "
+    "inside, the table leaves open"
+)
+
+_RULE = re.compile(r"[\s|+:=\-\u2500-\u257f]{3,}")
+_BAR = re.compile(r"[|\u2502\u2503\u2551]")
+_MAX_HEADER = 64
+_MAX_TABLES = 200
+# Columns of the table of claims, by the words that people write above them.
+_HEADERS: Mapping[str, str] = {
+    **dict.fromkeys(("model", "model name", "network", "llm", "architecture"), "model"),
+    **dict.fromkeys(("id", "run", "run name", "config", "configuration", "experiment", "case", "name"), "id"),
+    **dict.fromkeys(
+        ("gpu", "device", "chip", "hardware", "accelerator", "gpu type", "gpu model", "device type", "npu", "card",
+         "hw", "gpu name"), "device",
+    ),
+    **dict.fromkeys(
+        ("gpus", "num gpus", "n gpus", "ngpus", "gpu count", "devices", "num devices", "n devices", "device count",
+         "world size", "chips", "num chips", "cards", "npus", "number of gpus", "# gpus", "of gpus", "accelerators",
+         "ranks", "n gpu", "num gpu"), "n_devices",
+    ),
+    **dict.fromkeys(
+        ("seq", "seq len", "seqlen", "sequence length", "sequence", "seq length", "context", "context length", "ctx",
+         "ctx len", "block size", "max seq len", "max length", "cutoff len", "max seq length"), "seq_len",
+    ),
+    **dict.fromkeys(
+        ("global batch", "global batch size", "gbs", "total batch size", "effective batch size", "global bs",
+         "global batch seqs", "train batch size", "total batch"), "global_batch_seqs",
+    ),
+    **dict.fromkeys(
+        ("micro batch", "micro batch size", "mbs", "per device batch size", "batch size per gpu", "batch per gpu",
+         "per gpu batch size", "per device train batch size", "micro bs", "batch size per device", "local batch size"),
+        "micro_batch",
+    ),
+    **dict.fromkeys(
+        ("grad accum", "gradient accumulation", "gradient accumulation steps", "grad acc", "ga", "accumulation",
+         "grad accumulation", "grad accum steps"), "grad_accum",
+    ),
+    **dict.fromkeys(("precision", "dtype", "data type", "amp", "datatype"), "precision"),
+    **dict.fromkeys(
+        ("task", "method", "mode", "training", "finetuning", "fine tuning", "training type", "stage"), "task",
+    ),
+    **dict.fromkeys(("tp", "tensor parallel", "tp size", "tensor parallelism"), "tp"),
+    **dict.fromkeys(("pp", "pipeline parallel", "pp size", "pipeline parallelism"), "pp"),
+    **dict.fromkeys(("dp", "data parallel", "dp size", "data parallelism"), "dp"),
+    **dict.fromkeys(("cp", "context parallel", "cp size"), "cp"),
+    **dict.fromkeys(("ep", "expert parallel", "ep size"), "ep"),
+    **dict.fromkeys(("params", "parameters", "size", "model size", "num params", "params b"), "params_b"),
+    **dict.fromkeys(("active params", "active parameters", "active params b"), "active_params_b"),
+    **dict.fromkeys(("notes", "note", "comment", "comments", "remarks"), "notes"),
+    **dict.fromkeys(("activation checkpointing", "act ckpt", "gradient checkpointing", "recompute", "ac"), "act_ckpt"),
+    **dict.fromkeys(("layers", "n layers", "num layers"), "n_layers"),
+}  # fmt: skip
+_RATES = ("tokens_per_s_total", "tokens_per_s_per_device", "step_time_s", "tflops_per_device_reported", "mfu_reported",
+          "samples_per_s")  # fmt: skip
+_COUNTED_DEVICE = re.compile(r"\s*([0-9][0-9,]*)\s*(?:[x\u00d7*]|of)?\s*([A-Za-z][\w .-]*?)\s*")
+_DEVICE_COUNTED = re.compile(r"\s*([A-Za-z][\w .-]*?)\s*[x\u00d7*]\s*([0-9]+)\s*")
+_SIZE = re.compile(r"\s*([0-9.,]+)\s*([bBmMkKT]?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    names: Sequence[str]
+    rows: Sequence[tuple[int, Sequence[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _ColumnMeaning:
+    """A column's place in the table of claims; factor: from its cells to that column's unit."""
+
+    field: str
+    factor: float = 1.0
+    is_per_cent: bool = False
+    note: str = ""
+
+
+def is_document(head: str) -> bool:
+    """Whether a text has a table whose header names a rate, and what it is a rate of."""
+    return any(_is_ours(table.names) for table in _tables(head, limit=_MAX_TABLES))
+
+
+def document(id: str, source: str, text: str, columns: Mapping[str, str] | None = None) -> Sequence[Claim]:
+    """One claim per row of each table, or one per table of steps. columns: what the user says of headers: a column of
+    the table of claims by its header, or '-' for one that is not to be read. Raises `BadExperiment` for a column that
+    does not exist."""
+    given = _check_columns(columns or {}, text)
+    claims: list[Claim] = []
+    for table in _tables(text, limit=_MAX_TABLES):
+        if not _is_ours(table.names, given):
+            continue
+        found = _steps(table, source) if _is_series(table.names) else _rows(table, source, given)
+        claims += found
+    several = len(claims) > 1
+    return [
+        replace(claim, id=claim.id or (f"{id}#{number}" if several else id)) for number, claim in enumerate(claims, 1)
+    ]
+
+
+def _check_columns(columns: Mapping[str, str], text: str) -> dict[str, str]:
+    given = {_key(name): field for name, field in columns.items()}
+    for name, field in columns.items():
+        if field not in claims_csv.COLUMNS and field not in ("-", "samples_per_s"):
+            raise BadExperiment(
+                what=f"--columns {name}={field}: no column {field!r}",
+                next=f"one of: {', '.join(claims_csv.COLUMNS)}; or - to leave {name!r} out",
+            )
+    headers = {_key(name) for table in _tables(text, limit=_MAX_TABLES) for name in table.names}
+    for name in columns:
+        if _key(name) not in headers:
+            raise BadExperiment(
+                what=f"--columns {name}: the table has no column {name!r}", next=f"one of: {', '.join(sorted(headers))}"
+            )
+    return given
+
+
+def _key(name: str) -> str:
+    """A header without case, punctuation and emphasis."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip().strip("*`_"))
+    return re.sub(r"[\s_\-.]+", " ", words.lower()).replace("#", "num ").strip()
+
+
+def _column(name: str, given: Mapping[str, str]) -> _ColumnMeaning | None:
+    """What a header means; None if nothing."""
+    key = _key(name)
+    if key in given:
+        meaning = meaning_of(name.strip().strip("*`_"))
+        factor = meaning.scale if meaning is not None and meaning.scale and meaning.quantity != "mfu" else 1.0
+        return None if given[key] == "-" else _ColumnMeaning(given[key], factor)
+    plain = re.sub(r"\s*[(\[].*?[)\]]", "", key).strip()
+    for one in (key, plain):
+        if one in _HEADERS:
+            return _ColumnMeaning(_HEADERS[one])
+    if key in ("batch size", "bs", "batch", "batchsize"):
+        return _ColumnMeaning("", note=f"{name!r} may be of a step or of each device's forward pass")
+    meaning = meaning_of(name.strip().strip("*`_"))
+    return None if meaning is None else _figure_column(name, meaning)
+
+
+def _figure_column(name: str, meaning: NameMeaning) -> _ColumnMeaning | None:
+    scale = meaning.scale or 1.0
+    if not meaning.is_training:
+        return None
+    if meaning.quantity == "tokens_per_s":
+        if meaning.scope == "device":
+            return _ColumnMeaning("tokens_per_s_per_device", scale)
+        note = "" if meaning.scope == "job" else f"{name!r} is read as of the job; it does not say so"
+        return _ColumnMeaning("tokens_per_s_total", scale, note=note)
+    if meaning.quantity in ("duration", "time") and meaning.scale is not None:
+        return _ColumnMeaning("step_time_s", scale) if meaning.quantity == "duration" else None
+    if meaning.quantity == "tflops":
+        return _ColumnMeaning("tflops_per_device_reported", scale)
+    if meaning.quantity == "mfu":
+        return _ColumnMeaning("mfu_reported", is_per_cent=meaning.is_per_cent)
+    if meaning.quantity == "samples_per_s":
+        return _ColumnMeaning("samples_per_s", scale)
+    if meaning.quantity == "memory":
+        return _ColumnMeaning("peak_mem_gb_reported", 1.0 if meaning.scale is None else scale / 1e9)
+    return None
+
+
+def _is_ours(names: Sequence[str], given: Mapping[str, str] | None = None) -> bool:
+    fields = [column.field for name in names if (column := _column(name, given or {})) is not None]
+    return any(field in _RATES for field in fields) and (len(set(fields)) > 1 or _is_series(names))
+
+
+def _is_series(names: Sequence[str]) -> bool:
+    """Whether the rows are the steps of one run."""
+    meanings = [meaning.quantity for name in names if (meaning := meaning_of(name)) is not None]
+    fields = {column.field for name in names if (column := _column(name, {})) is not None}
+    return "step" in meanings and not fields & {"model", "device", "n_devices"}
+
+
+def _tables(text: str, limit: int) -> Iterator[_Table]:
+    """The tables in a text: of a whole file of separated values, or those that stand in Markdown or a log."""
+    lines = text.lstrip("\ufeff").splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    if not _BAR.match(first.strip()) and not first.startswith(("#", "+", "\u250c", "\u2554")):
+        delimiter = max(",;\t", key=first.count)
+        if delimiter in first and len(first) < 1 << 14:
+            rows = list(_separated(text, delimiter))
+            if rows and _looks_like_a_header(rows[0][1]):
+                yield _Table(rows[0][1], rows[1:])
+                return
+    count, at = 0, 0
+    while at < len(lines) and count < limit:
+        if not _BAR.search(lines[at]) or _RULE.fullmatch(lines[at]):
+            at += 1
+            continue
+        names = _cells(lines[at])
+        below = at + 1
+        if below < len(lines) and _RULE.fullmatch(lines[below]) and len(names) > 1:
+            below += 1
+        elif not (at and _RULE.fullmatch(lines[at - 1])):
+            at += 1
+            continue
+        rows = []
+        while below < len(lines) and (_BAR.search(lines[below]) or _RULE.fullmatch(lines[below])):
+            if not _RULE.fullmatch(lines[below]):
+                rows.append((below + 1, _cells(lines[below])))
+            below += 1
+        if _looks_like_a_header(names) and rows:
+            count += 1
+            yield _Table(names, rows)
+        at = below
+
+
+def _separated(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error:
+        return
+
+
+def _cells(line: str) -> list[str]:
+    text = line.strip()
+    cells = _BAR.split(text)
+    if _BAR.match(text):
+        cells = cells[1:]
+    if cells and not cells[-1].strip():
+        cells = cells[:-1]
+    return [re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", cell).strip() for cell in cells]
+
+
+def _looks_like_a_header(names: Sequence[str]) -> bool:
+    named = [name for name in names if name.strip()]
+    if not 1 < len(named) <= _MAX_HEADER or any(parse_number(name) is not None or len(name) > 80 for name in named):
+        return False
+    # Fields of a log or of a dictionary have their values beside them.
+    return not any(re.search(r"[{}=]|:\s|[\"']", name) for name in named)
+
+
+def _steps(table: _Table, source: str) -> list[Claim]:
+    """The claim of a table whose rows are steps: each row is read as a line of a log."""
+    reader = GenericLogReader()
+    for line, cells in table.rows:
+        text = " | ".join(f"{name}: {cell}" for name, cell in zip(table.names, cells, strict=False) if cell)
+        reader.read(LogLine(line, text))
+    return [replace(claim, source=source) for claim in reader.claims()]
+
+
+def _rows(table: _Table, source: str, given: Mapping[str, str]) -> list[Claim]:
+    columns = {name: column for name in table.names if (column := _column(name, given)) is not None}
+    rows = [_canonical(table, line, cells, columns) for line, cells in table.rows]
+    per_cent = _in_per_cent([row.get("mfu_reported", "") for _, row in rows])
+    if per_cent:
+        for _, row in rows:
+            if (cell := row.get("mfu_reported")) and not cell.endswith("%"):
+                row["mfu_reported"] = f"{cell}%"
+    reader = claims_csv.ClaimsTable(source=source, comma=claims_csv.uses_decimal_comma([row for _, row in rows], ","))
+    claims = []
+    for line, row in rows:
+        if not any(row.get(field) for field in _RATES):
+            continue
+        samples = reader.read(row.pop("samples_per_s", ""))
+        claim = reader.claim("", line, row, list(row), len(row))
+        names = {column.field: name for name, column in columns.items() if column.field}
+        origin = {field: _with_header(text, names) for field, text in claim.origin.items()}
+        claim = replace(claim, tool="table", meaning=MEANING, origin=origin)
+        claims.append(replace(claim, samples_per_s=samples) if samples is not None and samples > 0 else claim)
+    if claims:
+        claims[0] = replace(claims[0], notes=(_mapping(table.names, columns), *claims[0].notes))
+    return claims
+
+
+def _with_header(text: str, names: Mapping[str, str]) -> str:
+    match = re.search(r"in column (\w+), ", text)
+    return text.replace(match[0], f"in column {names[match[1]]!r}, ") if match and match[1] in names else text
+
+
+def _in_per_cent(cells: Sequence[str]) -> bool:
+    """Whether figures without a sign are percentages: no MFU is above 1."""
+    values = [value for cell in cells if "%" not in cell and (value := parse_number(cell)) is not None]
+    return bool(values) and sorted(values)[len(values) // 2] > 2
+
+
+def _canonical(
+    table: _Table, line: int, cells: Sequence[str], columns: Mapping[str, _ColumnMeaning]
+) -> tuple[int, dict[str, str]]:
+    """A row under the columns of the table of claims."""
+    row: dict[str, str] = {}
+    for name, cell in zip(table.names, cells, strict=False):
+        column = columns.get(name)
+        if column is None or not column.field or not cell.strip():
+            continue
+        cell = cell.strip()
+        if column.field in ("n_devices", "device", "model"):
+            found = _COUNTED_DEVICE.fullmatch(cell) if column.field != "model" else None
+            turned = _DEVICE_COUNTED.fullmatch(cell) if column.field != "model" else None
+            if found or turned:
+                count, device = (found[1], found[2]) if found else (turned[2], turned[1]) if turned else ("", "")
+                if re.fullmatch(r"(?i)gpus?|devices?|chips?|npus?|ranks?", device):
+                    row.setdefault("n_devices", count)
+                else:
+                    row.setdefault("n_devices", count)
+                    row.setdefault("device", device)
+                continue
+        elif column.field == "params_b":
+            cell = _in_billions(cell)
+        elif column.factor != 1.0 and (value := parse_number(cell)) is not None:
+            cell = repr(multiply_exactly(value, column.factor))
+        elif column.is_per_cent and not cell.endswith("%"):
+            cell = f"{cell}%"
+        row.setdefault(column.field, cell)
+    return line, row
+
+
+def _in_billions(cell: str) -> str:
+    match = _SIZE.fullmatch(cell)
+    value = parse_number(match[1]) if match else None
+    if match is None or value is None:
+        return cell
+    factor = {"M": 1e-3, "m": 1e-3, "K": 1e-6, "k": 1e-6, "T": 1e3}.get(match[2], 1.0)
+    # Billions, unless it is plainly a count.
+    return repr(multiply_exactly(value, 1e-9 if not match[2] and value > 1e5 else factor))
+
+
+def _mapping(names: Sequence[str], columns: Mapping[str, _ColumnMeaning]) -> str:
+    """How the headers were read, in a sentence."""
+    read = [f"{name} = {column.field}" for name, column in columns.items() if column.field]
+    remarks = [column.note for column in columns.values() if column.note]
+    unread = [name for name in names if name.strip() and (name not in columns or not columns[name].field)]
+    text = f"its columns are read as: {', '.join(read)}"
+    text += f"; not read: {', '.join(unread)}" if unread else ""
+    text += "".join(f"; {remark}" for remark in remarks)
+    return f"{text} (--columns NAME=COLUMN,... changes that)"

@@ -1,0 +1,358 @@
+"""Reads a claim that is one sentence: "Mistral 7B on 16 MI250: 390,000 tokens/s".
+
+Model, chip, count, rate and what else it states are taken from its words, and said again, so that the reader sees how
+it was understood. Where two readings remain, it asks.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunemark.errors import BadData, UnknownName
+from tunemark.physics.chip_peaks import find_chip, parse_precision
+from tunemark.plugin import Catalog
+from tunemark.plugin.claims import Claim
+from tunemark_importers.figure_names import NameMeaning, meaning_of
+from tunemark_importers.json_documents import pop_layout
+from tunemark_importers.numbers import multiply_exactly, parse_number
+
+MEANING = "tokens per second as somebody states them; what they count is unknown"
+
+_MAX_LENGTH = 600
+_NUMBER = re.compile(r"(?<![\w.])(?<![0-9],)([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\s?([kKMBT]?)(?![\w])")
+_NUMBER_WORDS = {
+    "one": 1, "a single": 1, "single": 1, "two": 2, "four": 4, "eight": 8, "sixteen": 16, "a": 1, "an": 1,
+}  # fmt: skip
+_DEVICE_WORD = r"(?:gpus?|devices?|chips?|accelerators?|npus?|cards?|tpus?)"
+_SIZE = r"(?:[0-9]{1,3}x)?[0-9]{1,4}(?:\.[0-9]{1,3})?[bBmM](?:-[aA][0-9.]+[bB])?"
+_MODEL = re.compile(rf"((?:[A-Za-z][\w.-]*[ -]){{0,2}}(?:[A-Za-z][\w.]*-?|[0-9](?:\.[0-9])?)[ -])?({_SIZE})(?![\w])")
+_PRECISION = re.compile(r"\b(?:bf16|bfloat16|fp16|float16|fp8|mxfp8|fp32|float32|tf32|nvfp4|fp4|mxfp4)\b", re.I)
+_METHOD = re.compile(r"\b(q?lora|qdora|dora|full(?: parameter)?(?: fine-?tun\w*)?|pre-?train\w*)\b", re.I)
+_SEQUENCE = (
+    re.compile(r"\b(?:sequence|seq|context|ctx|block)[ _-]?(?:length|len|size|window)?s?\s*(?:of|is|=|:)?\s*"
+               r"([0-9]+(?:,[0-9]{3})*)\s?([kK]?)\b", re.I),
+    re.compile(r"\b([0-9]+(?:,[0-9]{3})*)\s?([kK]?)[ -](?:tokens? )?(?:context|sequences?|seq(?:len)?)\b", re.I),
+)  # fmt: skip
+_BATCH = re.compile(
+    r"\b((?:global|total|effective|micro|local|per[- ]device|per[- ]gpu)[ -]?)?(?:batch(?:[ _-]?size)?|bs|gbs|mbs)\s*"
+    rf"(?:of|is|=|:)?\s*([0-9]+(?:,[0-9]{{3}})*)(\s*(?:sequences?|seqs)?\s*(?:/|per|each|on each)\s*{_DEVICE_WORD}?)?",
+    re.I,
+)
+_VERB = r"^(?:train(?:ing|ed)?|fine-?tun(?:e|ing|ed)|running|on|of|a|an|the|with|for|our|we|i|got|lora|full|a new)\s+"
+_NODES = re.compile(r"\b([0-9]{1,5})\s*(?:x\s*)?(?:nodes?|hosts?|machines?|servers?)\b", re.I)
+_WORD = re.compile(r"[^\s,;:()]+")
+_MORE = rf"\s*(?:per|/|a|on each)\s*{_DEVICE_WORD}\b|\s*each\b|\s*apiece\b"
+
+
+@dataclass
+class _Reading:
+    """What is understood so far: facts of a claim, the words of each, and the places that are used."""
+
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    used: list[tuple[int, int]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def take(self, name: str, value: Any, match: tuple[int, int], said: str) -> None:
+        known = self.facts.get(name)
+        if known is not None and known != value:
+            raise BadData(
+                what=f"the sentence states two values of one thing: {self.words[name]!r} and {self._cut(match)!r}",
+                why=f"both would be its {name.replace('_', ' ')}",
+                next="state one claim at a time",
+            )
+        if known is None:
+            self.facts[name] = value
+            self.words[name] = self._cut(match)
+            self.said.append(said)
+        self.used.append(match)
+
+    def is_free(self, start: int, end: int) -> bool:
+        return all(end <= a or start >= b for a, b in self.used)
+
+    def _cut(self, match: tuple[int, int]) -> str:
+        return self.text[match[0] : match[1]].strip()
+
+
+def is_document(head: str) -> bool:
+    """Whether a text is one sentence that states a rate, and of what or on what."""
+    text = head.strip()
+    if not text or len(text) > _MAX_LENGTH or "\n" in text or text[0] in "{[<|":
+        return False
+    if re.search(r"\b(?:step|iter(?:ation)?|loss|epoch)\b\s*[:=\[]?\s*[0-9]", text, re.I) or text.count("=") > 2:
+        return False
+    rates = [
+        meaning for *_, meaning in _figures(text) if meaning.quantity in ("tokens_per_s", "tflops", "samples_per_s")
+    ]
+    on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or _find_chip(text) is not None
+    return bool(rates) and bool(on or _MODEL.search(text))
+
+
+def document(id: str, source: str, text: str) -> Sequence[Claim]:
+    """The claim of a sentence. Raises `BadData`, with a question, where it can be understood in two ways."""
+    text = " ".join(text.split())
+    reading = _Reading(text)
+    _take_model(reading)
+    _take_device(reading)
+    _take_settings(reading)
+    _take_figures(reading)
+    if not any(name in reading.facts for name in ("tokens_per_s", "tokens_per_s_per_device", "tflops_per_device", "mfu",
+                                                  "samples_per_s", "step_time_s")):  # fmt: skip
+        raise BadData(
+            what="the sentence states no rate",
+            why=repr(text[:200]),
+            next="state one with its unit, such as 390,000 tokens/s",
+        )
+    facts = reading.facts
+    lacks = [words for name, words in (
+        ("model", "the model"), ("device", "the chip"), ("count", "how many"), ("precision", "the precision"),
+        ("sequence", "the sequence length"), ("global_batch", "the global batch"), ("method", "what is trained"),
+    ) if name not in facts and not (name == "global_batch" and "micro_batch" in facts)]  # fmt: skip
+    rest = [m[0].strip() for m in _NUMBER.finditer(text) if reading.is_free(*m.span())]
+    note = f"understood as: {'; '.join(reading.said)}"
+    note += f". Not stated: {', '.join(lacks)}" if lacks else ""
+    note += f". Not used: {', '.join(rest)}" if rest else ""
+    origin = {name: f"{words!r} in the sentence" for name, words in reading.words.items()}
+    layout = pop_layout(facts)
+    return [
+        Claim(
+            id=id, source=source, tool="sentence", meaning=MEANING, layout=layout, origin=origin, notes=(note,), **facts
+        )
+    ]
+
+
+def _take_model(reading: _Reading) -> None:
+    """The longest words that name an installed model, else words that end in a size."""
+    names = _model_names()
+    found: dict[str, tuple[int, int]] = {}
+    for start, end, words in _spans(reading.text, 5):
+        name = names.get(_squeezed(words.rsplit("/", 1)[-1])) or names.get(_squeezed(words))
+        if name and all(end <= a or start >= b for a, b in found.values()):
+            found.setdefault(name, (start, end))
+    if len(found) > 1:
+        raise BadData(
+            what=f"the sentence names two models: {' and '.join(found)}",
+            why=repr(reading.text[:200]),
+            next="state one claim at a time",
+        )
+    for name, span in found.items():
+        reading.take("model", name, span, f"model {name} ({reading.text[slice(*span)]!r})")
+        return
+    for match in _MODEL.finditer(reading.text):
+        before = (match[1] or "").strip()
+        words = re.sub(_VERB, "", f"{before} {match[2]}".strip(), flags=re.I)
+        at = match.end() - len(words) if match[0].endswith(words) else match.start(2)
+        reading.take(
+            "model", words, (at, match.end()), f"model {words!r}, which is not installed: its size is all that is known"
+        )
+        return
+
+
+@functools.cache
+def _model_names() -> dict[str, str]:
+    """The installed models by their names and hub ids, squeezed."""
+    return {
+        _squeezed(name.rsplit("/", 1)[-1]): model.name
+        for model in Catalog().models().values()
+        for name in (model.name, model.pretrained or "")
+        if name
+    }
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(
+        r"-?(hf|base|instruct|chat|it)$|^meta-", "", re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    ).replace("-", "")
+
+
+def _spans(text: str, most: int) -> Iterator[tuple[int, int, str]]:
+    """Runs of words, the longest first."""
+    words = list(_WORD.finditer(text))
+    for length in range(most, 0, -1):
+        for at in range(len(words) - length + 1):
+            start, end = words[at].start(), words[at + length - 1].end()
+            yield start, end, text[start:end].strip("'\".")
+
+
+def _find_chip(text: str) -> tuple[int, int, str] | None:
+    """The longest words that name a chip."""
+    for start, end, words in _spans(text, 4):
+        # A count before it is no part of its name; a bare number is no chip.
+        if re.match(r"[0-9]+\s*[xX\u00d7*]?\s*[A-Za-z]", words) or not re.search(r"[A-Za-z]", words):
+            continue
+        for name in (words, words.removesuffix("s")):
+            try:
+                return start, end, find_chip(name).name
+            except UnknownName:
+                continue
+    return None
+
+
+def _take_device(reading: _Reading) -> None:
+    text = reading.text
+    chip = _find_chip(_glued(text))
+    if chip is not None:
+        start, end, name = chip
+        reading.take("device", name, (start, end), f"chip {name}")
+        before, after = text[:start], text[end:]
+    else:
+        match = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I)
+        before, after = (text[: match.start()], text[match.end() :]) if match else ("", "")
+        start = end = match.start() if match else 0
+        if match is None:
+            return
+    number = re.search(
+        r"(?<![\w.])([0-9]{1,6})\s*(?:[xX\u00d7*]|of the|of)?\s*(?:nvidia|amd|intel|google)?\s*$", before, re.I
+    )
+    times = re.match(
+        rf"\s*(?:{_DEVICE_WORD}\s*)?[xX\u00d7*]\s*([0-9]{{1,6}})\b|\s*\(([0-9]{{1,6}})\s*{_DEVICE_WORD}\)", after, re.I
+    )
+    word = re.search(
+        r"\b(a single|single|one|two|four|eight|sixteen|an?)\s+(?:nvidia|amd|intel|google)?\s*$", before, re.I
+    )
+    count: int | None = None
+    span = (start, end)
+    if number:
+        count, span = int(number[1]), (number.start(1), end)
+    elif times:
+        count, span = int(times[1] or times[2]), (start, end + times.end())
+    elif word:
+        count, span = _NUMBER_WORDS[word[1].lower()], (word.start(1), end)
+    nodes = _NODES.search(text)
+    if nodes and int(nodes[1]) > 1:
+        per_node = re.search(r"\b(?:each|per (?:node|host|machine|server)|every)\b", text, re.I)
+        if count is None or not per_node:
+            raise BadData(
+                what=f"the sentence says {nodes[0]!r}, and not how many chips in all",
+                why=repr(text[:200]),
+                next="state the chips of the whole job, or how many each node has: 4 nodes with 8 H100 each",
+            )
+        reading.used.append(nodes.span())
+        count *= int(nodes[1])
+    if count is not None:
+        reading.facts.pop("count", None)
+        reading.take("count", count, span, f"{count} of them")
+
+
+def _glued(text: str) -> str:
+    """The text with `8xH100` as two words of the same places."""
+    return re.sub(r"(?<![\w.])([0-9]{1,6})[xX\u00d7*](?=[A-Za-z])", lambda m: f"{m[1]} ", text)
+
+
+def _take_settings(reading: _Reading) -> None:
+    text = reading.text
+    for match in _PRECISION.finditer(text):
+        reading.take(
+            "precision",
+            parse_precision(match[0].lower()) or match[0].lower(),
+            match.span(),
+            f"precision {match[0].lower()}",
+        )
+    for match in _METHOD.finditer(text):
+        word = match[1].lower()
+        method = "lora" if "ora" in word else "full"
+        reading.take("method", method, match.span(), "adapters trained" if method == "lora" else "all weights trained")
+    for pattern in _SEQUENCE:
+        for match in pattern.finditer(text):
+            value = parse_number(match[1])
+            if value is not None and reading.is_free(*match.span()):
+                sequence = int(value) * (1024 if match[2] else 1)
+                reading.take("sequence", sequence, match.span(), f"sequences of {sequence:,} tokens")
+    for match in _BATCH.finditer(text):
+        value = parse_number(match[2])
+        if value is None or not reading.is_free(*match.span()):
+            continue
+        kind = (match[1] or "").lower()
+        if re.match(r"global|total|effective", kind):
+            reading.take("global_batch", int(value), match.span(), f"a global batch of {int(value):,}")
+        elif kind or match[3]:
+            reading.take("micro_batch", int(value), match.span(), f"{int(value):,} sequences per device and pass")
+        elif reading.facts.get("count") == 1:
+            reading.take("global_batch", int(value), match.span(), f"a batch of {int(value):,}")
+        else:
+            raise BadData(
+                what=f"{match[0].strip()!r} may be the batch of the whole job, or of each device",
+                why=repr(text[:200]),
+                next="write 'global batch' or 'batch per GPU'",
+            )
+
+
+def _figures(text: str) -> Iterator[tuple[int, int, float, NameMeaning]]:
+    """Numbers with the unit or the name of a figure: place, value as printed, meaning."""
+    for match in _NUMBER.finditer(text):
+        value = parse_number(match[1])
+        if value is None:
+            continue
+        value = multiply_exactly(value, {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "": 1.0}[match[2]])
+        words = list(re.finditer(r"[^\s,;:()]+", text[match.end() : match.end() + 80]))
+        ends = [w.end() for w in words[:7]]
+        behind = text[match.end() :]
+        if behind[:1] == "%":
+            around = text[max(0, match.start() - 30) : match.end() + 30]
+            if re.search(r"\bmfu\b", around, re.I):
+                yield match.start(), match.end() + 1, value / 100, NameMeaning(quantity="mfu")
+            continue
+        for end in reversed(ends):
+            unit = behind[:end].strip()
+            if re.search(r"[0-9]", unit):
+                continue
+            meaning = meaning_of("", unit) or (meaning_of(unit) if "/" in unit or "per" in unit.split() else None)
+            if meaning is not None and meaning.quantity in ("tokens_per_s", "samples_per_s", "tflops", "duration"):
+                if not re.fullmatch(_UNIT_END, unit, re.I):
+                    continue
+                yield match.start(), match.end() + end, multiply_exactly(value, meaning.scale or 1.0), meaning
+                break
+
+
+# A unit ends in a time, a step, a device or a rate's short name, so that no word of the sentence is taken for it.
+_UNIT_END = (
+    r".*(?:\bs|sec|secs|second|seconds|minute|min|hour|day|tps|flops?(?:/s)?|tflops|step|it|iter|iteration|"
+    rf"{_DEVICE_WORD})\.?"
+)
+
+
+def _take_figures(reading: _Reading) -> None:
+    text = reading.text
+    last: str | None = None
+    for start, end, value, meaning in _figures(text):
+        if not reading.is_free(start, end):
+            continue
+        behind = text[end:]
+        more = re.match(_MORE, behind, re.I)
+        is_device = meaning.scope == "device" or more is not None
+        end += more.end() if more else 0
+        if meaning.quantity == "tokens_per_s":
+            is_total = meaning.scope == "job" or re.match(
+                r"\s*(?:in total|total|altogether|combined|overall)", behind, re.I
+            )
+            if is_device and not is_total:
+                reading.take("tokens_per_s_per_device", value, (start, end), f"{value:,.10g} tokens/s of each device")
+            else:
+                reading.take("tokens_per_s", value, (start, end), f"{value:,.10g} tokens/s of the whole job")
+            last = "tokens"
+        elif meaning.quantity == "samples_per_s":
+            name = "samples_per_s"
+            if is_device and reading.facts.get("count") is None:
+                continue
+            value *= reading.facts["count"] if is_device else 1
+            reading.take(name, value, (start, end), f"{value:,.10g} sequences/s of the whole job")
+        elif meaning.quantity == "tflops":
+            reading.take("tflops_per_device", value, (start, end), f"{value:,.10g} TFLOP/s of each device")
+        elif meaning.quantity == "mfu":
+            reading.take("mfu", value, (start, end), f"an MFU of {100 * value:.4g} %")
+        elif meaning.quantity == "duration":
+            reading.take("step_time_s", value, (start, end), f"{value:,.6g} s a step")
+    if last == "tokens":
+        # `390,000 tokens/s (24,375 per GPU)`.
+        for match in re.finditer(
+            rf"(?<![\w.])(?<![0-9],)([0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]+)?)\s?([kKM]?)(?:{_MORE})", text, re.I
+        ):
+            number = parse_number(match[1])
+            if number is not None and reading.is_free(*match.span()) and "tokens_per_s_per_device" not in reading.facts:
+                number = multiply_exactly(number, {"k": 1e3, "K": 1e3, "M": 1e6}.get(match[2], 1.0))
+                reading.take("tokens_per_s_per_device", number, match.span(), f"{number:,.10g} tokens/s of each device")

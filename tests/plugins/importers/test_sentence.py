@@ -1,0 +1,113 @@
+"""A claim in a sentence: what is written is what is read, in any order of its parts; two readings are asked about."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunemark.errors import BadData
+from tunemark.plugin.claims import Claim
+from tunemark_importers.sentence import document, is_document
+
+
+def _claim(text: str) -> Claim:
+    (claim,) = document("s", "the sentence", text)
+    return claim
+
+
+def test_a_sentence_is_understood_and_said_again() -> None:
+    claim = _claim("Mistral 7B on 16 MI250: 390,000 tokens/s")
+    assert (claim.model, claim.device, claim.count, claim.tokens_per_s) == ("mistral-7b", "MI250", 16, 390000.0)
+    assert claim.notes[0].startswith(
+        "understood as: model mistral-7b ('Mistral 7B'); chip MI250; 16 of them; 390,000 tokens/s"
+    )
+    assert "Not stated: the precision, the sequence length" in claim.notes[0]
+    assert claim.origin["model"] == "'Mistral 7B' in the sentence"
+
+
+def test_all_that_a_sentence_can_state() -> None:
+    claim = _claim(
+        "Llama 3.1 8B with LoRA on 4 nodes with 8 A100-80GB each, bf16, sequence length 4096, global batch 256: "
+        "3.2k tok/s per GPU, 41% MFU, 2.5 s/step"
+    )
+    assert (claim.model, claim.device, claim.count, claim.precision) == ("llama-3.1-8b", "A100-80GB", 32, "bf16")
+    assert (claim.sequence, claim.layout.global_batch, claim.method) == (4096, 256, "lora")
+    assert (claim.tokens_per_s, claim.tokens_per_s_per_device, claim.mfu, claim.step_time_s) == (
+        None,
+        3200.0,
+        0.41,
+        2.5,
+    )
+
+
+def test_both_rates_of_a_sentence() -> None:
+    claim = _claim("Mixtral 8x7B on 64 H100 SXM: 1.2M tokens/s in total (18,750 per GPU)")
+    assert (claim.tokens_per_s, claim.tokens_per_s_per_device, claim.count) == (1.2e6, 18750.0, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("Mistral 7B and Llama 3.1 8B on 8 H100: 3000 tokens/s", "two models"),
+        ("Mistral 7B went from 3000 tokens/s to 4000 tokens/s on 8 H100", "two values"),
+        ("Mistral 7B on 4 nodes of H100: 390,000 tokens/s", "not how many chips"),
+        ("Llama 2 7B on 8 A100, batch size 64: 20k tokens/s", "may be the batch of the whole job"),
+    ],
+)
+def test_two_readings_are_asked_about(text: str, question: str) -> None:
+    assert is_document(text)
+    with pytest.raises(BadData, match=question):
+        document("s", "s", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "hello world", "step 3 loss 2.3 tok/s 4096", "tokens/s", '{"tokens/s": 3}', "a,b\n1,2", "the GPU is hot"],
+)
+def test_what_is_no_claim_is_no_sentence(text: str) -> None:
+    assert not is_document(text)
+
+
+_MODELS = {
+    "Mistral 7B": "mistral-7b", "mistral-7b": "mistral-7b", "Llama 3.1 8B": "llama-3.1-8b",
+    "Llama-2-7B": "llama-2-7b", "Qwen2.5-7B": "qwen2.5-7b",
+}  # fmt: skip
+_CHIPS = {"H100 SXM": "H100-SXM-80GB", "MI250": "MI250", "MI300X": "MI300X", "RTX 4090": "RTX-4090", "H200": "H200"}
+_UNITS = {"tokens/s": 1, "tok/s": 1, "tokens per second": 1, "tokens/sec": 1, "k tokens/s": 1000, "k tok/s": 1000}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(sorted(_MODELS)), st.sampled_from(sorted(_CHIPS)), st.integers(2, 999), st.integers(1, 9_999_999),
+    st.sampled_from(sorted(_UNITS)), st.sampled_from(["", " per GPU", "/GPU", " each"]), st.booleans(),
+    st.lists(st.sampled_from(["bf16", "sequence length 2048", "global batch of 512", "LoRA"]), unique=True),
+    st.randoms(),
+)  # fmt: skip
+def test_what_is_written_is_what_is_read_or_asked_about(
+    model: str,
+    chip: str,
+    count: int,
+    rate: int,
+    unit: str,
+    each: str,
+    is_grouped: bool,
+    extras: list[str],
+    dice: object,
+) -> None:
+    each = each if "second" not in unit or each != "/GPU" else ""
+    where = [f"{count} {chip}", f"{count}x {chip}", f"{count} x {chip}s"][rate % 3]
+    parts = [model, f"on {where}", f"{rate:,} {unit}{each}" if is_grouped else f"{rate} {unit}{each}", *extras]
+    dice.shuffle(parts)  # type: ignore[attr-defined]
+    text = ", ".join(parts)
+    assert is_document(text), text
+    try:
+        claim = _claim(text)
+    except BadData:
+        return
+    assert (claim.model, claim.count) == (_MODELS[model], count), text
+    assert claim.device == _CHIPS[chip], text
+    said = claim.tokens_per_s_per_device if each else claim.tokens_per_s
+    assert said == rate * _UNITS[unit], text
+    assert claim.sequence == (2048 if "sequence length 2048" in extras else None), text
+    assert claim.layout.global_batch == (512 if "global batch of 512" in extras else None), text
