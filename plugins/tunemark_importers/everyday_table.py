@@ -281,7 +281,7 @@ def _rows(table: _Table, source: str, given: Mapping[str, str]) -> list[Claim]:
         claim = reader.claim("", line, row, list(row), len(row))
         names = {column.field: name for name, column in columns.items() if column.field}
         origin = {field: _with_header(text, names) for field, text in claim.origin.items()}
-        claim = replace(claim, tool="table", meaning=MEANING, origin=origin)
+        claim = replace(claim, tool="everyday-table", meaning=MEANING, origin=origin)
         claims.append(replace(claim, samples_per_s=samples) if samples is not None and samples > 0 else claim)
     if claims:
         claims[0] = replace(claims[0], notes=(_mapping(table.names, columns), *claims[0].notes))

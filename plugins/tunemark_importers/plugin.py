@@ -75,7 +75,7 @@ _DOCUMENTS = (
         priority=-1,
     ),
     Importer(
-        name="table",
+        name="everyday-table",
         document="tunemark_importers.everyday_table:document",
         is_document="tunemark_importers.everyday_table:is_document",
         takes_columns=True,
