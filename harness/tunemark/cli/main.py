@@ -30,7 +30,7 @@ _COMMANDS = {
     "report": ("report", "write a report of finished runs"),
     "verify": ("verify", "say whether stored runs and reports are what was written"),
     "compare": ("compare", "compare the rates of comparable runs"),
-    "new": ("new", "create a plugin to start from: a model, a dataset or a device"),
+    "new": ("new", "create a plugin to start from: a model, a dataset or a device; or a CI workflow"),
     "check": ("check", "run the conformance checks on a plugin"),
     "why": ("why", "list what differs between two runs, ranked by how much it can matter"),
     "gate": ("gate", "decide whether runs are slower than a baseline: pass, fail or no verdict"),
