@@ -5,6 +5,9 @@ allocator. Both rates are content tokens over the wall time of the timed steps. 
 beforehand, and does not count, record or read a clock within the timed part. That, and everything else that the harness
 does between the two clock readings, is the measured overhead.
 
+With --python both sides train in another interpreter, as the device xla needs: there a step of the hand-written loop
+ends with `torch_xla.sync()`, and the timed part with waiting for the device.
+
 Pairs are interleaved and every other one begins with the hand-written loop, so that a drift of the machine cancels out.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import itertools
 import json
 import math
@@ -26,6 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attempt import attempt, noticed
+
+import tunemark_worker
 
 MODEL = "mistral-tiny"
 # The harness may cost at most 1 %.
@@ -73,6 +79,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     ]  # fmt: skip
     # A run of one step writes the plan that the other side follows, and warms up the token file and the libraries.
     rehearsal = folder / "rehearsal"
+    words += ["--python", options.python] if options.python else []
     result = attempt(words, warmup=0, steps=1, store=rehearsal)
     (plan,) = rehearsal.glob("*/*/plan.json")
     environment = _environment(result["environment"]["worker"])
@@ -102,7 +109,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     between = f"the {_ordinal(found.rank)} smallest and the {_ordinal(found.rank)} largest of {len(ratios)}"
     print(f"harness/hand, median: {found.value:.4f}, from {found.low:.4f} to {found.high:.4f} ({between},")
     print(f"which hold the true median with {100 * found.coverage:.2f} %)")
-    verdict, code = _verdict(found)
+    verdict, code = _verdict(found) if options.within is None else _verdict_within(found, options.within)
     print(verdict)
     return code if same else 1
 
@@ -134,6 +141,17 @@ def _verdict(found: Median) -> tuple[str, int]:
     return f"UNDECIDED: the median is {side} {BAR}, but the interval holds it; take more pairs or steps", 3
 
 
+def _verdict_within(found: Median, within: float) -> tuple[str, int]:
+    low, high = 1 - within, 1 + within
+    if found.coverage < LEVEL:
+        return f"UNDECIDED: with so few pairs no interval has {100 * LEVEL:.0f} %; take 6 or more", 3
+    if low <= found.low and found.high <= high:
+        return f"PASS: the whole interval lies from {low:g} to {high:g}", 0
+    if found.high < low or found.low > high:
+        return f"SHORT: the whole interval lies outside {low:g} to {high:g}", 1
+    return f"UNDECIDED: the interval holds a bound of {low:g} to {high:g}; take more pairs or steps", 3
+
+
 def median(values: Sequence[float], level: float = LEVEL) -> Median:
     """The median with the narrowest pair of order statistics that contains it with probability `level` (the inverted
     sign test), or the extremes if even they do not reach it."""
@@ -156,7 +174,8 @@ def _run_harness(words: Sequence[str], options: argparse.Namespace, store: Path)
 
 def _run_by_hand(plan: Path, environment: dict[str, str], options: argparse.Namespace) -> Rate:
     counted = ["--warmup", str(options.warmup), "--steps", str(options.steps)]
-    command = [sys.executable, str(Path(__file__).absolute()), "--by-hand", str(plan), *counted]
+    python = options.python or sys.executable
+    command = [python, str(Path(__file__).absolute()), "--by-hand", str(plan), *counted]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout)
     return Rate(found["content"] / found["seconds"], found["content"], (found["loss_first"], found["loss_last"]))
@@ -165,7 +184,11 @@ def _run_by_hand(plan: Path, environment: dict[str, str], options: argparse.Name
 def _environment(worker: dict[str, Any]) -> dict[str, str]:
     """This process's environment with the variables that the harness gave its worker, as the worker reports them."""
     threads = str(worker["threads"])
-    return {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **worker["allocator"]}
+    # Another interpreter has nothing of tunemark; its worker needs only torch.
+    harness = str(Path(tunemark_worker.__file__).parents[1])
+    paths = os.pathsep.join([harness, *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": paths}
+    return {**os.environ, **own, **worker["allocator"]}
 
 
 def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, float]:
@@ -181,7 +204,8 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores[0])
     torch.set_num_threads(plan["threads"])
-    device = torch.device(plan["device"])
+    xla: Any = importlib.import_module("torch_xla") if plan["device"] == "xla" else None
+    device = torch.device(plan["device"]) if xla is None else xla.device()
 
     precision, sequence, is_packed = plan["precision"], plan["sequence"], plan["batching"] == "pack"
     stored = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -223,6 +247,9 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
     def instant_s() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        if xla is not None:
+            xla.sync()
+            xla.core.xla_model.wait_device_ops()
         return time.monotonic()
 
     losses = []
@@ -241,6 +268,8 @@ def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, fl
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.detach())
+        if xla is not None:
+            xla.sync()
     seconds = instant_s() - began_s
     ends = {"loss_first": losses[0].item(), "loss_last": losses[-1].item()}
     return {"content": sum(content[warmup:]), "seconds": seconds, **ends}
@@ -269,6 +298,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default="bf16-autocast", choices=("fp32", "bf16-autocast", "bf16"), help=" ")
     parser.add_argument("--batching", default="pack", choices=("pack", "pad"), help=" ")
     parser.add_argument("--device", default="auto", help="cpu:2, cuda, ..., one accelerator")
+    parser.add_argument("--python", help="interpreter in which both sides train")
+    parser.add_argument("--within", type=float, help="how far from 1 the ratio may lie, both ways, instead of the bar")
     # Used by this script itself: train in this process as the given plan.json says.
     parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -50,16 +50,16 @@ def judge_attempt(
             wanted = sample_digests(documents, measurement.assignment, number)
             found.append(rules.check_samples(number, trained, wanted))
     if timed is not None:
-        windows = len(measurement.ranks[0].edges) - 1
+        windows, load = len(measurement.ranks[0].edges) - 1, load_of_others(measurement, timed)
         if not timed.is_settled:
             found.append(rules.make_no_steady_state(windows, identity.warmup_requested))
         edges = timed.edges_of(measurement.ranks[0])
         found.append(rules.check_duration(edges[-1].instant_s - edges[0].instant_s))
         found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
-        found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed))][:1]
+        found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed, load[0]))][:1]
         found += [finding for rank in measurement.ranks if (finding := _check_compilations(rank, timed))][:1]
         found += [rules.check_drift(timed.seconds_per_step), rules.check_slow_steps(timed.seconds_per_step)]
-        found.append(rules.check_machine_load(*load_of_others(measurement, timed)))
+        found.append(rules.check_machine_load(*load))
         found.append(rules.check_load_recorded([len(rank.loads) for rank in measurement.ranks]))
         if documents is None:
             sealed = attempt.seal.seal if attempt.seal.state == "whole" else None
@@ -94,9 +94,9 @@ def _check_clocks(rank: RankRecords, timed: TimedPart) -> Finding | None:
     return rules.check_clocks(edges[-1].instant_s - edges[0].instant_s, edges[-1].second_s - edges[0].second_s)
 
 
-def _check_sync(rank: RankRecords, timed: TimedPart) -> Finding | None:
+def _check_sync(rank: RankRecords, timed: TimedPart, others: float | None) -> Finding | None:
     first, *edges = timed.edges_of(rank)
-    return rules.check_sync([e.late_s for e in edges], edges[-1].instant_s - first.instant_s)
+    return rules.check_sync([e.late_s for e in edges], edges[-1].instant_s - first.instant_s, others)
 
 
 def _check_compilations(rank: RankRecords, timed: TimedPart) -> Finding | None:
