@@ -184,6 +184,7 @@ class RecordKeeper:
         self._format = format
         self._runs = runs
         self._last_number: float | None = None
+        self._interval: float | None = None
         # The name of each claimed rate: those of two names are never mixed.
         self._rates: dict[Quantity, str] = {}
         self.step_tokens: float | None = None
@@ -226,7 +227,10 @@ class RecordKeeper:
         if values["duration_s"] is not None:
             values["duration_steps"] = number / iteration if number and iteration and iteration >= number else 1.0
         elif since_last is not None and number is not None and last is not None and number > last:
-            values["duration_s"], values["duration_steps"] = since_last, number - last
+            # Where lines are missing, the time is not of all steps since the last one that was read.
+            if self._interval in (None, number - last):
+                values["duration_s"], values["duration_steps"] = since_last, number - last
+            self._interval = self._interval or number - last
         elif since_last is not None and number == 1:
             values["duration_s"], values["duration_steps"] = since_last, 1.0
 

@@ -58,6 +58,12 @@ _FAILURE_MARKS = (
 )  # fmt: skip
 
 
+# Of a longer log one stretch of lines in so many is read, as `LoggedSteps` keeps a part of its steps.
+_READ_WHOLE = 200_000
+_STRETCH = 4096
+_SHARE = 16
+
+
 class _Grade(IntEnum):
     """What came out of a reading, from which a rate can be derived, at best."""
 
@@ -74,13 +80,31 @@ class _AskedReader:
     lines: int = 0
 
 
-class LogReading:
-    """The reading of one log. importers: those that read logs, asked by their priority."""
+@dataclass(slots=True)
+class _LineKind:
+    """All lines that are the same but for their digits.
 
-    def __init__(self, importers: Sequence[Importer]) -> None:
+    asked: the places of the readers that are still offered them. taken: those that read the last one, as bits; takers:
+    the same. is_plain: whether the next one may be skipped.
+    """
+
+    asked: Sequence[int]
+    count: int = 0
+    taken: int = 0
+    takers: Sequence[_AskedReader] = ()
+    is_plain: bool = False
+
+
+class LogReading:
+    """The reading of one log. importers: those that read logs, asked by their priority. read_whole: of the lines beyond
+    so many a part is read."""
+
+    def __init__(self, importers: Sequence[Importer], *, read_whole: int = _READ_WHOLE) -> None:
+        self._read_whole = read_whole
         self._readers = [_AskedReader(i, load_object(i.log)()) for i in importers if i.log]
-        # By the digits-free shape of a line: how often it came, and who is still asked about it.
-        self._shapes: dict[str, tuple[int, Sequence[int]]] = {}
+        # By the digits-free shape of a line.
+        self._kinds: dict[str, _LineKind] = {}
+        self._skipped = 0
         # By the set of readers that understood a line, as bits: how many lines, and the first of them.
         self._counts: dict[int, int] = defaultdict(int)
         self._firsts: dict[int, tuple[int, str]] = {}
@@ -90,26 +114,40 @@ class LogReading:
     def read(self, line: LogLine) -> None:
         """Offer a line that is not blank to the readers."""
         self.lines += 1
-        self._note_failure(line)
-        shape = _DIGITS.sub("0", line.text[:_SHAPE_CHARACTERS])
-        count, asked = self._shapes.get(shape, (0, range(len(self._readers))))
-        taken = 0
-        for at in asked:
+        text = line.text
+        shape = _DIGITS.sub("0", text[:_SHAPE_CHARACTERS])
+        kind = self._kinds.get(shape)
+        if kind is None:
+            if len(self._kinds) >= _MAX_SHAPES:
+                self._kinds.clear()
+            kind = self._kinds[shape] = _LineKind(range(len(self._readers)))
+        elif kind.is_plain and self.lines > self._read_whole and self.lines // _STRETCH % _SHARE:
+            # One of many lines like those that were read: of so long a log every reader keeps a part only.
+            for one in kind.takers:
+                one.lines += 1
+            self._counts[kind.taken] += 1
+            self._skipped += 1
+            return
+        taken, takers = 0, []
+        for at in kind.asked:
             one = self._readers[at]
             if one.reader.read(line):
                 if not one.lines:
                     # Whoever has begun to understand is asked about all lines.
-                    self._shapes.clear()
+                    self._kinds = {shape: kind}
                 one.lines += 1
                 taken |= 1 << at
-        if count == _REJECTIONS:
-            asked = tuple(at for at in asked if self._readers[at].lines)
-        if len(self._shapes) >= _MAX_SHAPES:
-            self._shapes.clear()
-        self._shapes[shape] = (count + 1, asked)
+                takers.append(one)
+        is_failure = self._note_failure(line)
+        kind.count += 1
+        if kind.count > _REJECTIONS:
+            if kind.count == _REJECTIONS + 1:
+                kind.asked = tuple(at for at in kind.asked if self._readers[at].lines)
+            kind.is_plain = taken == kind.taken and not is_failure and len(text) <= _SHAPE_CHARACTERS
+        kind.taken, kind.takers = taken, takers
         self._counts[taken] += 1
         if taken not in self._firsts:
-            self._firsts[taken] = (line.number, line.text)
+            self._firsts[taken] = (line.number, text)
 
     def claims(self) -> tuple[list[tuple[str, Claim]], int, tuple[int, str] | None]:
         """The claims so far with their importers' names; how many lines these understood; the first one that they did
@@ -119,6 +157,10 @@ class LogReading:
         understood = sum(count for taken, count in self._counts.items() if taken & bits)
         unknown = min((first for taken, first in self._firsts.items() if not taken & bits), default=None)
         named = [(self._readers[at].importer.name, claim) for at, claims in chosen for claim in claims]
+        if self._skipped:
+            first = f"of the lines beyond the first {self._read_whole:,}"
+            text = f"{first} one stretch in {_SHARE} is read, and all that are not like those before"
+            named = [(name, replace(claim, notes=(*claim.notes, text))) for name, claim in named]
         return self._add_events(named), understood, unknown
 
     def _choose(self) -> list[tuple[int, Sequence[Claim]]]:
@@ -141,13 +183,15 @@ class LogReading:
             bits |= 1 << at
         return sorted(chosen, key=lambda found: found[0])
 
-    def _note_failure(self, line: LogLine) -> None:
+    def _note_failure(self, line: LogLine) -> bool:
+        """Keep the line if it tells of a failure; whether it does."""
         if len(self._events) < _MAX_EVENTS and any(mark in line.text for mark in _FAILURE_MARKS):
             text = line.text[:1000]
             for kind, pattern in _FAILURES:
                 if pattern.search(text):
                     self._events.append(LogEvent(line.number, kind, text.strip()[:200]))
-                    break
+                    return True
+        return False
 
     def _add_events(self, named: Sequence[tuple[str, Claim]]) -> list[tuple[str, Claim]]:
         """Each failure belongs to the run whose steps stand last before it."""
