@@ -47,7 +47,7 @@ _BUCKET_BYTES, _MEGATRON_BUCKET_BYTES = 100e6, 4e6
 _TRANSFORMERS = ("hf", "deepspeed")
 # Modules of a layer whose parameters an engine in Python handles: norms and matrices.
 _HOOKED_MODULES = 9
-_HOOKED_ORDER = 1.5
+_HOOKED_ORDER = 2.0
 # Memory that the caching allocator and the runtime's kernels take besides tensors.
 _WORKSPACE_BYTES = 0.4e9
 # Recipes that multiply in 8 or 4 bits.
@@ -391,7 +391,7 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
     operations = stack.launches * (e.eager_launches if stack.framework in _TRANSFORMERS else 1.0) * operations
     operations += adapters.launches + (7 if stack.base_bits else 0)
     # Hooks run for each parameter: where all are sharded, in every pass, else when its gradient is there.
-    hooks = e.hook_launches * (_HOOKED_MODULES + 2 * adapters.count) if stack.framework == "deepspeed" else 0.0
+    hooks = e.hook_launches * (_HOOKED_MODULES + adapters.count) if stack.framework == "deepspeed" else 0.0
     operations += hooks if layout.zero == 3 and layout.shard > 1 else 0.0
     repeated = layout.recomputed if layout.recompute == "full" else 0.0
     return _LayerCost(

@@ -98,7 +98,7 @@ class SoftwareStack:
     step_bytes: temporaries in the update, per trained parameter of the rank. host_bytes: of optimizer states per
     parameter that wait in host memory. gathers_late: with sharded optimizer states the update is followed by the gather
     of all parameters, which nothing hides. engine_bytes: buffers of a sharding engine, twice as many where parameters
-    are sharded.
+    are sharded; of a trainer without one, the context and the workspaces of libraries.
     own: the worker's name of the precision if our own worker trains, else "". `worker_step_costs` then computes FLOPs,
     traffic and memory, and the figures here only serve times.
     """
@@ -158,7 +158,7 @@ MEGATRON_2021 = SoftwareStack(
 # master copy and moments in 32. Norms and rotary positions are single operations in fp32.
 HF = SoftwareStack(
     framework="hf", parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=12.0, reduce_bytes=2.0, touched_bytes=6.0,
-    stream_bytes=48.0, head_bytes=14.0, step_bytes=4.0, gathers_late=True, reserve=0.06,
+    stream_bytes=48.0, head_bytes=11.5, step_bytes=4.0, gathers_late=True, reserve=0.06, engine_bytes=0.8e9,
 )  # fmt: skip
 # The same modules in DeepSpeed's engine, with its buffers as its configuration has them by default: to reduce and to
 # gather 5e8 values each.

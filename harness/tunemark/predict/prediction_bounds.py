@@ -29,11 +29,11 @@ class _Sides(NamedTuple):
 # Step time, by software.
 _SOFTWARE: Mapping[Framework, _Sides] = {
     "megatron": _Sides(0.08, 0.105),
-    "torch": _Sides(0.075, 0.13),
-    "hf": _Sides(0.15, 0.16),
-    "deepspeed": _Sides(0.12, 0.2),
+    "torch": _Sides(0.07, 0.125),
+    "hf": _Sides(0.16, 0.17),
+    "deepspeed": _Sides(0.13, 0.22),
     "xla": _Sides(0.10, 0.10),
-    "native": _Sides(0.06, 0.075),
+    "native": _Sides(0.07, 0.08),
 }
 # Step time, by assumption.
 _ASSUMED: Mapping[AssumptionKind, _Sides] = {
@@ -51,10 +51,10 @@ _ASSUMED: Mapping[AssumptionKind, _Sides] = {
 }
 # Step time, by class of chips: those with few rows, and all without.
 _CLASSES: Mapping[str, float] = {
-    "ampere": 0.0, "hopper": 0.0, "blackwell": 0.02, "geforce": 0.04, "tpu": 0.08, "ada": 0.08, "cdna3": 0.10,
+    "ampere": 0.0, "hopper": 0.0, "blackwell": 0.02, "geforce": 0.07, "tpu": 0.08, "ada": 0.10, "cdna3": 0.10,
 }  # fmt: skip
 _UNSEEN_CLASS = 0.22
-_MIXTURE = 0.14
+_MIXTURE = 0.15
 # Of the share of the step that is exposed communication, on a stated network and on an assumed one.
 _COMMUNICATION, _UNKNOWN_COMMUNICATION = 0.15, 0.30
 _OWN_MEMORY = 0.05

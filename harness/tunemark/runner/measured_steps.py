@@ -11,6 +11,7 @@ from tunemark.experiment import make_experiment, make_grid_points
 from tunemark.experiment.planning import make_plan
 from tunemark.loading import load_runs
 from tunemark.plugin import Catalog
+from tunemark.plugin.protocols import StatesDeviceFacts
 from tunemark.predict.learned_constants import MeasuredStep
 from tunemark.predict.plan_conversion import convert_plan
 from tunemark.predict.published_rows import UnconvertibleRow, convert_row
@@ -51,9 +52,9 @@ def _convert_result(result: Result, catalog: Catalog) -> MeasuredStep | str:
     flags: dict[str, object] = {name: getattr(result, name) for name in _PREDICTED}
     flags |= {"model": result.model, "dataset": result.dataset, "device": result.device, "size": result.size,
               "strategy": result.strategy_requested, "oversubscribe": True}  # fmt: skip
-    if result.chips:
-        flags |= {"chip": result.chip, "chips": result.chips}
     try:
+        if result.chips and not isinstance(catalog.device(result.device), StatesDeviceFacts):
+            flags |= {"chip": result.chip, "chips": result.chips}
         (point,) = make_grid_points(make_experiment(flags))
         plan = make_plan(point, catalog)
         work = convert_plan(plan)
