@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Mapping
@@ -87,9 +88,15 @@ def print_tool_output(backend: str | None, source: str, catalog: Catalog, *, as_
         raise BadExperiment(what="--from needs --backend", next=f"--backend with one of: {', '.join(sorted(readers))}")
     device = catalog.device(backend)
     if not isinstance(device, ReadsToolOutput):
+        # The first line of the method's docstring names the tools.
+        known = [
+            f"{name} ({(inspect.getdoc(each.read_output) or '').partition('.')[0]})" for name, each in readers.items()
+        ]
         raise BadExperiment(
-            what=f"device {backend!r} cannot read the output of a status tool",
-            next=f"--backend with one of: {', '.join(sorted(readers)) or 'nothing that is installed'}",
+            what=f"device {backend!r} reads no status tool's output",
+            why=f"{source} was given with --from; outputs are read by: {', '.join(sorted(known)) or 'no plugin'}",
+            next=f"--backend with one of: {', '.join(sorted(readers)) or 'nothing that is installed'}; to say what a "
+            "machine is made of, --chip and --chips",
         )
     reading = device.read_output(_read_source(source))
     print(json.dumps(asdict(reading), indent=1, ensure_ascii=False) if as_json else _format_reading(reading))

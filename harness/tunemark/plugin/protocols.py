@@ -53,7 +53,8 @@ class Device(Protocol):
 
 @runtime_checkable
 class ReadsToolOutput(Protocol):
-    """Optional for a `Device`: parses the saved output of its vendor's tool, on any machine."""
+    """Optional for a `Device`: parses the saved output of its vendor's tool, on any machine. The first line of the
+    method's docstring names the tools, and is shown to users."""
 
     def read_output(self, text: str) -> ToolStatus:
         """The accelerators in a saved output. Called in the parent by `tunemark list devices --from`; raises a

@@ -158,3 +158,11 @@ def test_every_list_is_a_table_or_an_array(kind, capsys):
     assert capsys.readouterr().out.startswith("| ")
     assert main(["list", kind, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+
+
+def test_the_output_of_an_unknown_tool_is_refused_with_the_tools_that_are_read(capsys, tmp_path):
+    (tmp_path / "smi.txt").write_text("Mon Nov 30 | some-smi 1.0 |")
+    assert main(["list", "devices", "--backend", "cpu", "--from", str(tmp_path / "smi.txt")]) == 2
+    said = capsys.readouterr().err
+    assert "device 'cpu' reads no status tool's output" in said
+    assert "moai (Any table of `moreh-smi` or `ap-smi`)" in said
