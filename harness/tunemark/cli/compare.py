@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from tunemark.cli.run_arguments import RUNS_HELP, add_seal_argument, read_all_runs, read_runs, refuse_touched
+from tunemark.cli.run_arguments import RUNS_HELP, add_seal_argument, read_runs, read_runs_or_claims, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
+
+if TYPE_CHECKING:
+    from tunemark.results import ImportedClaim
 
 EXAMPLES = (
     ("tunemark compare runs:1f3a runs:90bc", "two runs"),
@@ -50,7 +55,9 @@ def execute(args: argparse.Namespace) -> int:
             refuse_touched(results)
         found = compare(a, b, despite=despite, names=(args.folders[0], args.folders[1]))
     else:
-        results = read_all_runs(args.folders, catalog)
+        results, claims = read_runs_or_claims(args.folders, catalog)
+        if not results:
+            return _print_claims(claims, args.by, as_json=args.json)
         if not args.despite_seal:
             refuse_touched(results)
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
@@ -61,3 +68,19 @@ def execute(args: argparse.Namespace) -> int:
         print_result(comparison_text(found))
     is_open = any(row.outcome == "no interval" for group in found.groups for row in group.rows)
     return exit_code_of_results(results) or (ExitCode.UNKNOWN if is_open else ExitCode.SUCCESS)
+
+
+def _print_claims(claims: Sequence[ImportedClaim], by: str, *, as_json: bool) -> int:
+    """Print the ratios of published figures; returns the exit code."""
+    import msgspec
+
+    from tunemark.analysis.claim_scaling import compare_claims
+    from tunemark.report.claim_scaling_text import claim_ratio_text
+
+    found = compare_claims(claims, by)
+    if not found:
+        raise BadExperiment(
+            what=f"no two of these {len(claims)} imported claims differ in {by} alone", next="name another axis by --by"
+        )
+    print(msgspec.json.encode(found).decode()) if as_json else print_result(claim_ratio_text(found, by))
+    return ExitCode.SUCCESS

@@ -14,7 +14,7 @@ from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
-    from tunemark.results import Result
+    from tunemark.results import ImportedClaim, Result
 
 # The default store of `tunemark run`.
 _STORE = "runs"
@@ -46,6 +46,29 @@ def read_all_runs(names: Sequence[str], catalog: Catalog, *, every_series: bool 
     from tunemark.loading import remove_duplicates
 
     return remove_duplicates([r for name in names for r in read_runs(name, catalog, every_series=every_series)])
+
+
+def read_runs_or_claims(names: Sequence[str], catalog: Catalog) -> tuple[list[Result], list[ImportedClaim]]:
+    """The results and the imported claims that several names stand for; raises `BadStore` if there are neither."""
+    claims = _read_imported_claims(names)
+    try:
+        return read_all_runs(names, catalog), claims
+    except BadStore:
+        if not claims:
+            raise
+        return [], claims
+
+
+def _read_imported_claims(names: Sequence[str]) -> list[ImportedClaim]:
+    """The imported claims that stores, reports and their folders hold, each once."""
+    from tunemark.results import read_stored_claims
+
+    found: list[ImportedClaim] = []
+    for name in names:
+        folder, _ = _split_name(name)
+        folder = folder if folder.is_dir() else folder.parent
+        found += [row for row in read_stored_claims(folder) if row not in found]
+    return found
 
 
 def read_runs(name: str, catalog: Catalog, *, every_series: bool = False) -> list[Result]:

@@ -14,7 +14,7 @@ from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_ex
 from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.run import add_quiet, measure_with_progress
-from tunemark.cli.run_arguments import RUNS_HELP, read_all_runs
+from tunemark.cli.run_arguments import RUNS_HELP, read_runs_or_claims
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
 from tunemark.exit_codes import ExitCode, exit_code_of_results
@@ -25,7 +25,7 @@ from tunemark.plugin import Catalog
 if TYPE_CHECKING:
     from tunemark.analysis.prices import Prices
     from tunemark.analysis.scaling_types import Scaling
-    from tunemark.results import Result
+    from tunemark.results import ImportedClaim, Result
 
 EXAMPLES = (
     (
@@ -63,8 +63,11 @@ def execute(args: argparse.Namespace) -> int:
     experiment = parse_experiment(args)
     if args.folders is not None:
         _check_from(args)
-        results = read_all_runs(args.folders, catalog)
+        results, claims = read_runs_or_claims(args.folders, catalog)
         found = _compute_scalings(results, mode, args, experiment)
+        is_published = _print_claims(claims, mode, experiment)
+        if not found and is_published:
+            return ExitCode.SUCCESS
         if not found:
             _raise_no_scaling(results, mode)
         used = {point.run_id for scaling in found for point in scaling.points}
@@ -94,6 +97,21 @@ def execute(args: argparse.Namespace) -> int:
         print_message(f"tunemark: no two of these runs show {mode} scaling: {why}")
         return code or ExitCode.UNKNOWN
     return code
+
+
+def _print_claims(claims: Sequence[ImportedClaim], mode: ScalingMode, experiment: Experiment) -> bool:
+    """Print how published figures scale; False if no two of them show it."""
+    from tunemark.analysis.claim_scaling import scale_claims
+    from tunemark.report.claim_scaling_text import claim_scaling_text
+
+    found = scale_claims(claims, mode)
+    if found and experiment.json:
+        import msgspec
+
+        print(msgspec.json.encode(found).decode())
+    elif found:
+        print_result(claim_scaling_text(found, mode))
+    return bool(found)
 
 
 def _compute_scalings(

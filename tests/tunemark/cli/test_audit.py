@@ -251,3 +251,19 @@ def test_a_log_is_followed_while_it_grows(tmp_path: Path) -> None:
     assert "line 4: 8,002 tokens/s, unknown" in first
     assert "run-failed" in rest
     assert "train.log: SUSPECT" in rest or "train.log: UNKNOWN" in rest
+
+
+def test_imported_points_enter_scale_and_compare(tunemark: Tunemark, tmp_path: Path) -> None:
+    rows = "\n".join(f"lora-{n},llama-3.1-8b,lora,MI250X,{n},2048,{8 * n},{rate}" for n, rate in ((1, 1296), (2, 2072)))
+    (tmp_path / "t.csv").write_text(
+        f"id,model,task,device,n_devices,seq_len,global_batch_seqs,tokens_per_s_total\n{rows}\n"
+    )
+    assert tunemark("audit", "t.csv", "--store", "st", "-o", "out").returncode == 0
+    for folder in ("st", "out"):
+        done = tunemark("scale", "--from", folder, "--mode", "weak")
+        assert (done.returncode, "| lora-2 | 2 | 16 | 2,072 | 1.599 | 79.9 | 40.1 | valid |" in done.stdout) == (
+            0,
+            True,
+        ), done
+    done = tunemark("compare", "st", "--by", "size")
+    assert (done.returncode, "| lora-2 | 2 | 2,072 | 1.599 | 0.7994 | valid |" in done.stdout) == (0, True), done.stdout
