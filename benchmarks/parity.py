@@ -11,12 +11,14 @@ in the same processes, which saves start-up time. Nothing is timed, so processes
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import random
+import struct
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 from tunemark_worker.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from tunemark_worker.contract import Assignment
+    from tunemark.experiment import Plan
+    from tunemark_worker.contract import Assignment, TokenFile
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs/strategies.md"
@@ -83,10 +86,7 @@ def main() -> int:
     parser.add_argument("--checkpointing", default="none")
     parser.add_argument("--batching", default="pack")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(ROOT)}")
-    parser.add_argument("--rank", metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.rank:
-        return train_all(Path(args.rank))
     sizes = [int(size) for size in args.size.split(",")]
     given = args.strategy.split(",") if args.strategy else None
     cells: list[Cell] = []
@@ -142,9 +142,10 @@ def prepare(
     size: int,
     changes: Mapping[str, Any],
     edit: Callable[[Assignment], Assignment] | None = None,
+    check: Callable[[Plan], object] = lambda plan: None,
 ) -> dict[str, str]:
     """Write the plan of each strategy into its folder; returns the refusals by strategy. edit: changes the assignment
-    and supplies the token file; without it the dataset's tokens are used."""
+    and supplies the token file; without it the dataset's tokens are used. check: raises another refusal."""
     from tunemark.data import prepare_data as tokens
     from tunemark.errors import TunemarkError
     from tunemark.experiment import make_experiment, make_grid_points, make_plan
@@ -163,6 +164,11 @@ def prepare(
         except TunemarkError as error:
             refused[strategy] = error.next or error.what
             continue
+        try:
+            check(plan)
+        except TunemarkError as error:
+            refused[strategy] = error.what
+            continue
         if edit is None:
             file = tokens(plan.dataset, plan.dataset_options, plan.model, plan.spec.train_on).token_file
         else:
@@ -176,43 +182,63 @@ def prepare(
     return refused
 
 
-def run(size: int, folders: Sequence[Path]) -> None:
-    """Train all plans of a size, one after another in the same processes."""
+VOCABULARY = 61
+
+
+def write_tokens(path: Path) -> TokenFile:
+    """A file of documents of up to 20 tokens that count upwards, which can be learnt. Some are not trained on."""
+    from tunemark_worker.contract import HEADER_BYTES, TokenFile, token_file_offsets
+
+    rng = random.Random(0)
+    firsts = [rng.randrange(1, VOCABULARY - 20) for _ in range(200)]
+    documents = [list(range(first, first + rng.randrange(2, 20))) for first in firsts]
+    ids = [token for document in documents for token in document]
+    layout = token_file_offsets(len(documents), len(ids))
+    content = bytearray(layout.end)
+    content[:HEADER_BYTES] = json.dumps({}).encode().ljust(HEADER_BYTES)
+    struct.pack_into(f"<{len(ids)}i", content, layout.ids, *ids)
+    content[layout.trained : layout.trained + len(ids)] = bytes(rng.random() < 0.8 for _ in ids)
+    offsets = [sum(map(len, documents[:i])) for i in range(len(documents) + 1)]
+    struct.pack_into(f"<{len(offsets)}q", content, layout.offsets, *offsets)
+    path.write_bytes(content)
+    return TokenFile(path=str(path), sha256="", documents=len(documents), tokens=len(ids), pad_id=0)
+
+
+def shrink(a: Assignment, tokens: TokenFile) -> Assignment:
+    """The same on a model of a few thousand parameters and these tokens. A window is shorter than a sequence."""
+    changes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4 if a.model == "gpt2-tiny" else 2}
+    window = {"sliding_window": 16} if a.model in ("mistral-tiny", "gemma-2-tiny") else {}
+    architecture = {**a.architecture, **changes, **heads, **window, "max_position_embeddings": 64}
+    return replace(a, architecture=architecture, token_file=tokens, sequence=32, learning_rate=3e-3)
+
+
+def run(size: int, folders: Sequence[Path], python: str = sys.executable, timeout_s: float | None = None) -> None:
+    """Train all plans of a size, one after another in the same processes of an interpreter. Where one fails, or the
+    processes have not ended within `timeout_s`, those after it are trained in new processes."""
+    from tunemark_worker.rank_supervisor import HostShape
+
     if not folders:
         return
-    listed = folders[0].parent / f"{size}.json"
-    listed.write_text(json.dumps([str(folder) for folder in folders]))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
-    command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--rank", str(listed)]
     paths = [str(ROOT / "harness"), str(ROOT / "plugins")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    (folders[0].parent / f"{size}.log").write_text(done.stdout + done.stderr)
+    shape = HostShape(nodes=1, node=0, processes=size, max_restarts=0)
+    environment = {**os.environ, **shape.variables(), "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    where, left = folders[0].parent, list(folders)
+    listed = where / f"{size}.json"
+    command = shape.command(python, [str(ROOT / "benchmarks/parity_ranks.py"), str(listed)])
+    while left:
+        listed.write_text(json.dumps([str(folder) for folder in left]))
+        with (where / f"{size}.log").open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, cwd=where, env=environment, stdout=log, stderr=log, check=False, timeout=timeout_s)
+        # The first one without an end is the one at which the processes ended.
+        done = [folder for folder in left if has_ended(folder, size)]
+        left = left[len(done) + 1 :]
 
 
-def train_all(listed: Path) -> int:
-    """Run in each process: every attempt of a list, with its records in its own folder. A failed attempt ends the
-    process, because the ranks are then out of step."""
-    import time
-
-    from tunemark_worker.contract import Assignment, records_file_name
-    from tunemark_worker.recorder import Recorder
-    from tunemark_worker.worker_attempt import WorkerAttempt
-
-    rank = int(os.environ.get("RANK", "0"))
-    for folder in json.loads(listed.read_text()):
-        assignment = Assignment.from_json(Path(folder, "plan.json").read_text())
-        recorder = Recorder(str(Path(folder, records_file_name(rank))), rank, time.monotonic)
-        attempt = WorkerAttempt()
-        try:
-            reason = attempt.run(assignment, recorder, lambda: False)
-        except Exception as error:
-            recorder.write("end", reason="error", status="error", error=f"{type(error).__name__}: {error}")
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        recorder.write("end", reason=reason, status="ok", error=None, **attempt.facts())
-    os._exit(0)  # leaving a process group can abort; everything is written
+def has_ended(folder: Path, size: int) -> bool:
+    """Whether all ranks of an attempt have ended well."""
+    found = list(folder.glob("records.*.jsonl"))
+    return len(found) == size and all('"status":"ok"' in path.read_text().replace(" ", "") for path in found)
 
 
 def trained(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

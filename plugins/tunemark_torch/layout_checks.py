@@ -47,6 +47,34 @@ def refusal(axes: Sequence[StrategyAxis], a: Architecture, settings: Mapping[str
     return None
 
 
+# The oldest torch with which each strategy has trained what one process trains, and why not an older one: found with
+# benchmarks/interpreters.py on CPUs, with torch 1.13.1, 2.1.0, 2.4.1, 2.6.0, 2.9.1 and 2.13.0. On GPUs nothing was run;
+# there a strategy needs what it calls.
+_SHOWN_ON_CPU = {
+    "tp": "2.4",  # DTensor and its parallel layers
+    "fsdp": "2.9",  # 2.6: the host's stream has no `record_event`; 2.4 asks for CUDA
+    "pp": "2.9",  # 2.6 waits for ever; 2.4 wants to see an input
+}
+_CALLED_ON_GPUS = {"tp": "2.4", "fsdp": "2.6", "pp": "2.6"}
+# In a product of strategies, copies are torch's `replicate` on FSDP2's hooks.
+_DDP_IN_PRODUCT = "2.9"
+# gloo has no bf16 before: "Invalid scalar type".
+_BF16_ON_CPU = "2.4"
+
+
+def layout_versions(axes: Sequence[StrategyAxis], settings: Mapping[str, Any]) -> Mapping[str, str]:
+    """The oldest torch for these axes on this device in this precision; empty if every one that the worker runs on."""
+    is_cpu = settings["device"] == "cpu"
+    shown = _SHOWN_ON_CPU if is_cpu else _CALLED_ON_GPUS
+    names = {axis.strategy for axis in axes}
+    needed = [shown[name] for name in names if name in shown]
+    if "ddp" in names and len(axes) > 1:
+        needed.append(_DDP_IN_PRODUCT)
+    if is_cpu and settings["precision"] == "bf16":
+        needed.append(_BF16_ON_CPU)
+    return {"torch": max(needed, key=lambda version: [int(part) for part in version.split(".")])} if needed else {}
+
+
 def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
     return _check_boolean(axis, "reshard")
 

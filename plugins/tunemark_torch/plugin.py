@@ -229,7 +229,7 @@ _mesh_strategy = functools.partial(
     combined_runtime=_MESH,
     can_save=True,
     refusal=layout_checks.refusal,
-    minimum_versions={"torch": "2.6"},
+    layout_versions=layout_checks.layout_versions,
 )
 
 
@@ -255,6 +255,7 @@ def tunemark_strategies() -> Sequence[Strategy]:
             can_evaluate=True,
             can_save=True,
             refusal=layout_checks.refusal,
+            layout_versions=layout_checks.layout_versions,
         ),
         _mesh_strategy(
             name="fsdp",

@@ -25,6 +25,7 @@ _RUNTIMES = [
 _STATIONS = (
     "errors",
     "number_format",
+    "version_order",
     "fields",
     "markdown",
     "atomic_write",

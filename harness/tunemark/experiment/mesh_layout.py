@@ -88,16 +88,11 @@ def combine_strategies(factors: Sequence[StrategyTerm], strategies: Sequence[Str
             why=f"{source}; combinations of them run in {', '.join(sorted(map(str, runtimes)))}",
             next="combine strategies of one plugin",
         )
-    oldest: dict[str, str] = {}
-    for strategy in strategies:
-        for module, version in strategy.minimum_versions.items():
-            oldest[module] = max(oldest.get(module, version), version, key=_numbers)
     return Strategy(
         name="+".join(names),
         runtime=str(strategies[0].combined_runtime),
         description="; ".join(strategy.description for strategy in strategies),
         distributed=True,
-        minimum_versions=oldest,
         can_evaluate=all(strategy.can_evaluate for strategy in strategies),
         can_save=all(strategy.can_save for strategy in strategies),
     )
@@ -167,7 +162,3 @@ def _degrees(factors: Sequence[StrategyTerm], processes: int, source: str) -> li
             next=f"a size of {known}{' or a multiple' if free else ''}, or degrees whose product is {processes}",
         )
     return [factor.degree or processes // known for factor in factors]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in version.split("."))

@@ -94,9 +94,12 @@ class Plan:
     def version_needs(self) -> Sequence[VersionNeed]:
         """What must be in the worker's interpreter in a certain version or a newer one."""
         spec = self.spec
+        what, settings = f"strategy {spec.strategy!r}", asdict(spec)
         found = [
-            VersionNeed(f"strategy {self.spec.strategy!r}", "--strategy", module, minimum)
-            for module, minimum in self.strategy.minimum_versions.items()
+            VersionNeed(what, "--strategy", module, minimum)
+            for strategy in self.strategies
+            for versions in (strategy.minimum_versions, strategy.layout_versions(self.axes, settings))
+            for module, minimum in versions.items()
         ]
         if spec.checkpointing == "selective":
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ import msgspec
 from tunemark.errors import BadExperiment
 from tunemark.experiment import Plan
 from tunemark.plugin.protocols import ChecksInterpreter
+from tunemark.version_order import is_older, version_numbers
 from tunemark_worker import interpreter_query
 
 # Seconds for the reply: an interpreter on a cold network disk takes several.
@@ -53,7 +53,7 @@ def query_interpreter(path: str, requires: Sequence[str], others: Sequence[str] 
     """Query the interpreter at `path`; BadExperiment if it does not work or lacks a required module. others: modules
     that it may lack."""
     reply = _query(path, [*requires, *others])
-    if _is_older(reply.python, _OLDEST_PYTHON):
+    if is_older(reply.python, _OLDEST_PYTHON):
         raise BadExperiment(
             what=f"the worker needs Python {_OLDEST_PYTHON} or newer",
             why=f"{path} is Python {reply.python}",
@@ -99,9 +99,9 @@ def check_interpreter(interpreter: Interpreter, plan: Plan) -> None:
     """BadExperiment if a package is too old for the plan, or the device cannot be used; a version that metadata do not
     state is accepted."""
     _check_device(interpreter, plan)
-    for need in plan.version_needs:
+    for need in sorted(plan.version_needs, key=lambda need: version_numbers(need.minimum), reverse=True):
         version = interpreter.versions.get(need.module)
-        if version is not None and _is_older(version, need.minimum):
+        if version is not None and is_older(version, need.minimum):
             raise BadExperiment(
                 what=f"{need.what} needs {need.module} {need.minimum} or newer",
                 why=f"{interpreter.path} has {need.module} {version}",
@@ -135,7 +135,7 @@ def find_remarks(interpreter: Interpreter, plan: Plan) -> list[str]:
     """What the user should know of running the plan in this interpreter."""
     torch = interpreter.versions.get("torch")
     own = plan.model.transformers_type is None or plan.model.architecture.eager_attention
-    if own or torch is None or not _is_older(torch, _OLDEST_TORCH_WITH_SDPA):
+    if own or torch is None or not is_older(torch, _OLDEST_TORCH_WITH_SDPA):
         return []
     return [
         f"attention is computed eagerly, product by product: transformers uses torch's scaled_dot_product_attention "
@@ -160,12 +160,3 @@ def check_plans(plans: Iterable[Plan]) -> list[str]:
         check_interpreter(asked[key], plan)
         remarks.update(dict.fromkeys(find_remarks(asked[key], plan)))
     return list(remarks)
-
-
-def _is_older(version: str, minimum: str) -> bool:
-    return _parse_numbers(version) < _parse_numbers(minimum)
-
-
-def _parse_numbers(version: str) -> list[int]:
-    """The leading numbers of a version: [2, 13, 0] for 2.13.0+cpu."""
-    return [int(number) for number in re.findall(r"\d+", re.split(r"[^0-9.]", version)[0])]

@@ -231,6 +231,10 @@ def _one_is_enough(axis: StrategyAxis) -> int:
     return 1
 
 
+def _no_versions(axes: Sequence[StrategyAxis], settings: Mapping[str, Any]) -> Mapping[str, str]:
+    return {}
+
+
 def _nothing_refused(
     axes: Sequence[StrategyAxis], architecture: Architecture, settings: Mapping[str, Any]
 ) -> str | None:
@@ -287,7 +291,8 @@ class Strategy:
     micro_batches: from its axis, the minimum number of micro-batches per step, which a global batch of `auto` uses.
     refusal: from the axes of the run, the model and the settings by name, the reason why the strategy does not support
     them; None where it does. Called at planning time, for each strategy of a combination.
-    minimum_versions: by module name, the oldest version that the training interpreter may have.
+    minimum_versions: by module name, the oldest version that the training interpreter may have. layout_versions:
+    likewise, from the axes of the run and the settings by name, for what only some layouts or settings need.
     is_search: stands for a layout that the harness chooses among the device's other strategies before measuring; its
     runtime is never loaded. layout: what predictions and the search need; None where it is neither predicted nor tried.
     can_evaluate: every process can compute a batch's logits between training steps. can_save: every process has the
@@ -305,6 +310,7 @@ class Strategy:
     micro_batches: Callable[[StrategyAxis], int] = _one_is_enough
     refusal: Callable[[Sequence[StrategyAxis], Architecture, Mapping[str, Any]], str | None] = _nothing_refused
     minimum_versions: Mapping[str, str] = field(default_factory=dict)
+    layout_versions: Callable[[Sequence[StrategyAxis], Mapping[str, Any]], Mapping[str, str]] = _no_versions
     is_search: bool = False
     layout: StrategyLayout | None = None
     can_evaluate: bool = False

@@ -29,6 +29,7 @@ from tunemark.predict.learned_constants import find_learned
 from tunemark.predict.plan_conversion import make_plan_workload
 from tunemark.predict.search import HardwareModel, has_fitting_candidate
 from tunemark.predict.trainer_settings import NETWORK_ASSUMED, apply_network
+from tunemark.version_order import is_older, version_numbers
 from tunemark_worker.training_settings import CHECKPOINTING
 
 # Share of a device's memory that training can use: the rest is the runtime's context, the communication library's
@@ -86,12 +87,12 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
     requested: dict[str, int | str] = {
         name: getattr(spec, name) for name in ("strategy", "global_batch", *SEARCHED_SETTINGS)
     }
-    settings = {name: getattr(spec, name) for name in ("sequence", "method", "precision", "batching")}
+    settings = {name: getattr(spec, name) for name in ("sequence", "method", "precision", "batching", "device")}
     return SearchProblem(
         work=work,
         space=space,
         hardware=hardware,
-        refusal=make_refusal(strategies, plan.model.architecture, settings),
+        refusal=make_refusal(strategies, plan.model.architecture, settings, find_torch_version(spec.python)),
         requested=requested,
         free=plan.free,
         batch_follows=spec.global_batch == spec.micro_batch * ranks,
@@ -119,18 +120,31 @@ def find_smallest_size(asked: SearchProblem) -> int | None:
 
 
 def make_refusal(
-    strategies: Mapping[str, Strategy], a: Architecture, settings: Mapping[str, Any]
+    strategies: Mapping[str, Strategy], a: Architecture, settings: Mapping[str, Any], torch: str = ""
 ) -> Callable[[Candidate], str | None]:
-    """A function that says why a candidate's strategies refuse to train the model; None where they do not."""
+    """A function that says why a candidate's strategies refuse to train the model; None where they do not. torch: the
+    interpreter's version; empty if unknown."""
 
     def refusal(candidate: Candidate) -> str | None:
         given = {**settings, **candidate.settings}
         for name in candidate.names:
             if why := strategies[name].refusal(candidate.axes, a, given):
                 return why
+            if (
+                torch
+                and (minimum := _find_newest_torch(strategies[name], candidate, given))
+                and is_older(torch, minimum)
+            ):
+                return f"{candidate.strategy} needs torch {minimum} or newer, and the interpreter has {torch}"
         return None
 
     return refusal
+
+
+def _find_newest_torch(strategy: Strategy, candidate: Candidate, settings: Mapping[str, Any]) -> str:
+    """The newest torch that the strategy needs for a candidate; empty if it needs none."""
+    found = [strategy.minimum_versions, strategy.layout_versions(candidate.axes, settings)]
+    return max((each["torch"] for each in found if "torch" in each), key=version_numbers, default="")
 
 
 def find_searchable_strategies(catalog: Catalog, device: str) -> dict[str, Strategy]:

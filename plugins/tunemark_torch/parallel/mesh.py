@@ -117,7 +117,10 @@ class MeshStrategy:
             return module
         shards = "fsdp" in names
         if shards:
-            from torch.distributed.fsdp import fully_shard
+            try:
+                from torch.distributed.fsdp import fully_shard
+            except ImportError:  # torch 2.5 and older
+                from torch.distributed._composable.fsdp import fully_shard  # type: ignore[attr-defined]
         else:
             from torch.distributed._composable.replicate_with_fsdp import replicate
         mesh = self._mesh[names if len(names) > 1 else names[0]]

@@ -8,6 +8,7 @@ its family. The micro-batches are those of the step's gradient accumulation.
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -70,6 +71,7 @@ class Pipeline:
         self._is_last = self._num_stages - 1 in self._stage_ids
         self._tied_weight = _TiedWeight(parts, self) if parts.is_tied else None
         self._schedule: Any = None
+        self._step_options: Dict[str, bool] = {}
         self._scale = torch.ones(())
         self._loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -77,18 +79,30 @@ class Pipeline:
         """Make torch's schedule of the stages, after data parallelism has wrapped them in place."""
         from torch.distributed.pipelining import PipelineStage, schedules
 
+        class HostStage(PipelineStage):
+            """Without the first exchange, which only NCCL needs: torch 2.9 sends 8 bytes there and receives 4, at which
+            gloo aborts."""
+
+            def _get_init_p2p_neighbors_ops(self) -> List[Any]:
+                return []
+
         device = torch.device(place.device)
+        kind_of_stage = HostStage if device.type == "cpu" else PipelineStage
         staged = [
-            PipelineStage(stage, number, self._num_stages, device, group=self._group)
+            kind_of_stage(stage, number, self._num_stages, device, group=self._group)
             for number, stage in zip(self._stage_ids, self.stages)
         ]
         kind = getattr(schedules, SCHEDULES[self._name][0])
         is_multi_stage = SCHEDULES[self._name][1]
+        # torch 2.6 and older never scale gradients, and return the outputs whether one wants them or not.
+        sums = {"scale_grads": False} if "scale_grads" in inspect.signature(kind).parameters else {}
+        if "return_outputs" in inspect.signature(kind.step).parameters:
+            self._step_options = {"return_outputs": False}
         self._schedule = kind(
             staged if is_multi_stage else staged[0],
             self._a.gradient_accumulation,
             loss_fn=lambda output, labels: self._loss(output, labels) * self._scale,
-            scale_grads=False,
+            **sums,
         )
 
     def facts(self) -> Dict[str, Any]:
@@ -112,9 +126,9 @@ class Pipeline:
         losses: List[torch.Tensor] = []
         first = (ids,) if 0 in self._stage_ids else ()
         if self._is_last:
-            self._schedule.step(*first, target=labels, losses=losses, return_outputs=False, **named)
+            self._schedule.step(*first, target=labels, losses=losses, **self._step_options, **named)
         else:
-            self._schedule.step(*first, return_outputs=False, **named)
+            self._schedule.step(*first, **self._step_options, **named)
         if self._tied_weight is not None:
             self._tied_weight.sum_gradients()
         total = torch.zeros((), device=ids.device)

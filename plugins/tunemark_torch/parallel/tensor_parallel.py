@@ -12,7 +12,16 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+try:
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+except ImportError:  # torch 2.4
+    from torch.distributed._tensor import (  # type: ignore[attr-defined]  # as torch exports it there
+        DTensor,
+        Replicate,
+        Shard,
+        distribute_tensor,
+    )
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from tunemark_worker.decoder import find_decoder_parts

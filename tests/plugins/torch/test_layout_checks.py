@@ -112,3 +112,24 @@ def test_the_schedules_of_the_plan_are_those_of_the_worker() -> None:
     assert {name: several for name, (_, several) in OURS.items()} == {
         name: name in MULTI_STAGE_SCHEDULES for name in SCHEDULES
     }
+
+
+@pytest.mark.parametrize(
+    ("strategy", "flags", "torch"),
+    [
+        ("ddp", {}, None),
+        ("ddp", {"precision": "bf16-autocast"}, None),
+        ("ddp", {"precision": "bf16"}, "2.4"),
+        ("tp:2+ddp:2", {}, "2.9"),
+        ("tp", {"size": 2}, "2.4"),
+        ("fsdp", {}, "2.9"),
+        ("fsdp", {"device": "cuda:4"}, "2.6"),
+        ("fsdp", {"device": "cuda:4", "precision": "bf16"}, "2.6"),
+        ("ddp", {"device": "cuda:4", "precision": "bf16"}, None),
+        ("pp:2+tp:2", {"device": "cuda:4"}, "2.6"),
+        ("none", {"size": 1, "precision": "bf16"}, None),
+    ],
+)
+def test_the_torch_that_a_layout_needs(strategy: str, flags: dict[str, Any], torch: str | None) -> None:
+    needs = [need.minimum for need in _plan(strategy, **flags).version_needs if need.module == "torch"]
+    assert set(needs) == ({torch} if torch else set())

@@ -7,9 +7,6 @@ docs/strategies.md, with the models that are shipped, is made by benchmarks/pari
 from __future__ import annotations
 
 import importlib.util
-import json
-import random
-import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +18,7 @@ import pytest
 
 from tunemark.results.measurement import Measurement, read_measurement
 from tunemark.runner.verification import relative_difference
-from tunemark_worker.contract import HEADER_BYTES, Assignment, TokenFile, token_file_offsets
+from tunemark_worker.contract import Assignment, TokenFile
 from tunemark_worker.precision import PRECISIONS
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +39,6 @@ SHORT = (
     # Its scores are capped after the head, which must not happen to what a stage hands on.
     ("gemma-2-tiny", "pp", {}),
 )
-VOCABULARY = 61
 
 
 def _parity() -> ModuleType:
@@ -61,21 +57,8 @@ parity = _parity()
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
-    """Documents of up to 20 tokens that count upwards, which can be learnt; a part of them is not trained on."""
-    rng = random.Random(0)
-    firsts = [rng.randrange(1, VOCABULARY - 20) for _ in range(200)]
-    documents = [list(range(first, first + rng.randrange(2, 20))) for first in firsts]
-    ids = [token for document in documents for token in document]
-    layout = token_file_offsets(len(documents), len(ids))
-    content = bytearray(layout.end)
-    content[:HEADER_BYTES] = json.dumps({}).encode().ljust(HEADER_BYTES)
-    struct.pack_into(f"<{len(ids)}i", content, layout.ids, *ids)
-    content[layout.trained : layout.trained + len(ids)] = bytes(rng.random() < 0.8 for _ in ids)
-    offsets = [sum(map(len, documents[:i])) for i in range(len(documents) + 1)]
-    struct.pack_into(f"<{len(offsets)}q", content, layout.offsets, *offsets)
-    path = tmp_path_factory.mktemp("tokens") / "tokens"
-    path.write_bytes(content)
-    return TokenFile(path=str(path), sha256="", documents=len(documents), tokens=len(ids), pad_id=0)
+    written: TokenFile = parity.write_tokens(tmp_path_factory.mktemp("tokens") / "tokens")
+    return written
 
 
 Run = tuple[str, str, Mapping[str, Any]]
@@ -85,15 +68,9 @@ def _trained(folder: Path, tokens: TokenFile, size: int, wanted: Sequence[Run]) 
     """What came of each wanted (model, strategy, settings), all in the same processes."""
 
     def small(a: Assignment) -> Assignment:
-        changes = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 4 if a.model == "gpt2-tiny" else 2}
-        # A window that is shorter than a sequence, where there is one.
-        window = {"sliding_window": 16} if a.model in ("mistral-tiny", "gemma-2-tiny") else {}
-        architecture = {**a.architecture, **changes, **heads, **window, "max_position_embeddings": 64}
         # With every part of a step timed, which must not change what is trained.
-        return replace(
-            a, architecture=architecture, token_file=tokens, sequence=32, learning_rate=3e-3, breakdown=size == 2
-        )
+        shrunk: Assignment = replace(parity.shrink(a, tokens), breakdown=size == 2)
+        return shrunk
 
     folders = [folder / str(i) for i in range(len(wanted))]
     for (model, strategy, settings), where in zip(wanted, folders, strict=True):

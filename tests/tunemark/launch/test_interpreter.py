@@ -17,6 +17,10 @@ import pytest
 import tunemark
 from tunemark.errors import BadExperiment
 from tunemark.launch import check_plans, query_interpreter
+from tunemark.plugin import Catalog
+from tunemark.predict.layout_choice import predict_candidates
+from tunemark.predict.search_problem import make_search_problem
+from tunemark.version_order import is_older
 
 Made = Callable[..., str]
 
@@ -139,3 +143,18 @@ def test_a_python_that_is_too_old_is_refused(tmp_path: Path) -> None:
         query_interpreter(str(python), ["torch"])
     assert caught.value.what == "the worker needs Python 3.8 or newer"
     assert "3.7.16" in caught.value.why
+
+
+def test_a_search_considers_only_what_the_interpreter_can_train(made: Made) -> None:
+    def strategies(torch: str) -> set[str]:
+        python = made(torch=torch, transformers="4.46.3")
+        (plan,) = _plan(python, device="cpu:4", strategy="auto", global_batch=16)
+        found = predict_candidates(plan, make_search_problem(plan, Catalog())).ranked
+        return {name for each in found for name in each.candidate.names}
+
+    assert strategies("2.1.0") == {"none", "ddp"}
+    assert strategies("2.6.0") == {"none", "ddp", "tp"}
+    assert strategies("2.13.0") == {"none", "ddp", "tp", "fsdp", "pp"}
+    assert is_older("2.9", "2.13")
+    assert not is_older("2.4.0+cu121", "2.4")
+    assert not is_older("2.4", "2.4.0")

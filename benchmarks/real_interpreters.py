@@ -1,6 +1,6 @@
 """Real interpreters with a torch and a transformers of their own, each made once in a cache folder.
 
-    python tests/end_to_end/real_interpreters.py        # makes all of them, and prints what each occupies
+    python benchmarks/real_interpreters.py        # makes all of them, and prints what each occupies
 
 The folder is `$XDG_CACHE_HOME/tunemark/interpreters` (`~/.cache` where that is not set); delete it to make them anew.
 pip takes the builds for CPUs where it reaches their index, else PyPI's builds for CUDA, of whose libraries only those
