@@ -121,12 +121,13 @@ def _value_pattern(unit: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Finder:
-    """Finds one figure in a text."""
+    """Finds one figure in a text. longer: what stands before its name in other names that end with it."""
 
     figure: FigureDescription
     joint: re.Pattern[str]
     value: re.Pattern[str]
     before: re.Pattern[str] | None
+    longer: tuple[str, ...]
 
     def find(self, text: str) -> tuple[bool, float | None, str]:
         """(whether the name is there, the value or None where it cannot be read, the words)."""
@@ -141,6 +142,7 @@ class _Finder:
                 is_word = self.before.fullmatch(text, 0, at) is not None
             else:
                 is_word = at == 0 or not (text[at - 1].isalnum() or text[at - 1] in "_/.-")
+            is_word = is_word and not (self.longer and text.endswith(self.longer, 0, at))
             joint = self.joint.match(text, at + len(name)) if is_word else None
             if joint:
                 match = self.value.match(text, joint.end())
@@ -157,7 +159,9 @@ def _finder(figure: FigureDescription, format: FormatDescription) -> _Finder:
     if figure.pattern is not None:
         value = figure.pattern.replace("{}", value.removesuffix(_END))
     before = re.compile(format.before) if format.is_block else None
-    return _Finder(figure, re.compile(format.joint), re.compile(value), before)
+    names = (one.name for one in format.figures if one.name != figure.name and one.name.endswith(figure.name))
+    longer = tuple(name.removesuffix(figure.name) for name in names)
+    return _Finder(figure, re.compile(format.joint), re.compile(value), before, longer)
 
 
 @dataclass(slots=True)

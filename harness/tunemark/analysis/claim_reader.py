@@ -181,7 +181,7 @@ def decode_lines(chunks: Iterable[TimedChunk], encoding: str = "utf-8") -> Itera
         if not data:
             yield LogLine(PAUSE, "", arrived_s)
             continue
-        *complete, last = _LINE_END.split(decoder.decode(data))
+        *complete, last = _split_lines(decoder.decode(data))
         if complete:
             complete[0] = rest + complete[0]
             rest = last
@@ -197,6 +197,14 @@ def decode_lines(chunks: Iterable[TimedChunk], encoding: str = "utf-8") -> Itera
     rest += decoder.decode(b"", final=True)
     if rest:
         yield LogLine(number, _strip_controls(rest), None)
+
+
+def _split_lines(text: str) -> list[str]:
+    """The lines with their ends, and what follows the last end."""
+    if "\r" in text:
+        return _LINE_END.split(text)
+    *complete, last = text.split("\n")
+    return [*(line + "\n" for line in complete), last]
 
 
 def _strip_controls(text: str) -> str:
