@@ -269,13 +269,16 @@ class RecordKeeper:
 
     def _add_facts(self, record: LogRecord, claimed: Mapping[Quantity, FigureDescription]) -> None:
         line = record.line.number
-        if rate := claimed.get("tokens_per_s"):
+        rate = claimed.get("tokens_per_s")
+        if rate is not None:
             scope = rate.scope or "unknown"
             for name, fact in (("scope", scope), ("counts", rate.counts), ("rate_name", rate.name)):
                 if fact:
                     self._runs.add_fact(name, fact, rate.name, line, differing="first")
         if (samples := claimed.get("samples_per_s")) and samples.scope:
             self._runs.add_fact("samples_scope", samples.scope, samples.name, line, differing="first")
+            if rate is None and samples.counts:
+                self._runs.add_fact("counts", samples.counts, samples.name, line, differing="first")
         for figure in self._format.figures:
             if figure.name in record.found:
                 value, words, at = record.found[figure.name]

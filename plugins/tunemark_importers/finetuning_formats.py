@@ -49,7 +49,9 @@ DEEPSPEED_CHAT = FormatDescription(
     joint=": ",
     requires=("Latency", "Samples/sec", "Batch Size", "Sequence Length"),
     figures=(
-        FigureDescription("Samples/sec", "samples_per_s", "", "job", over="step"),
+        FigureDescription(
+            "Samples/sec", "samples_per_s", "", "job", "slots", "step", note="Rows are padded to the sequence length.",
+        ),
         FigureDescription("Latency", "step_time", "s", over="step"),
         FigureDescription(
             "TFLOPs", "tflops", "", "device", over="step",

@@ -196,7 +196,7 @@ GPT_NEOX = FormatDescription(
     joint=r":\s*",
     requires=("samples/sec", "elapsed time per iteration (ms)", "approx flops per GPU"),
     figures=(
-        FigureDescription("samples/sec", "samples_per_s", "", "job", over="line"),
+        FigureDescription("samples/sec", "samples_per_s", "", "job", "slots", "line"),
         FigureDescription("elapsed time per iteration (ms)", "step_time", "ms", over="line"),
         FigureDescription(
             "approx flops per GPU", "tflops", "FLOPS", "device", over="line",

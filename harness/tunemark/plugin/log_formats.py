@@ -34,7 +34,8 @@ class FigureDescription:
     name: as it is printed. unit: what stands behind the value, or is meant by it: "s", "ms", "%", "TFLOP/s", "GiB" and
     the like; "K" where the value may be followed by K, M, G, B or T; "clock" for hours:minutes:seconds; "words" for
     1h 2m 3s. scope: of the whole job or of one device; None where the figure has none. counts: slots (padding too),
-    content tokens, or trained tokens; None where the program does not define it. over: the time of a rate or a mean.
+    content tokens, or trained tokens; None where the program does not define it; of sequences "slots" where all are
+    padded or packed to one length. over: the time of a rate or a mean.
     pattern: where the value does not follow the name: a regular expression with {} for the value. is_training: False
     for a figure of generation, evaluation and the like. note: what else one has to know, a sentence.
     """
