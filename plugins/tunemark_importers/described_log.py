@@ -55,6 +55,7 @@ _FLOPS_SCALES = {"": 1e-12, "K": 1e-9, "M": 1e-6, "G": 1e-3, "T": 1.0, "P": 1e3,
 _CLOCK = r"(?:[0-9]{1,6} days?, )?(?:[0-9]{1,9}:)?[0-5]?[0-9]:[0-5][0-9](?:[.,][0-9]+)?"
 _WORDS = re.compile(r"(?:([0-9]+)d)?\s*(?:([0-9]+)h)?\s*(?:([0-9]+)m)?\s*(?:([0-9]+)s)?")
 _WORD_FACTS = ("model", "device", "method", "precision")
+_TOKEN_RATE = re.compile(r"\btok(?:en)?s?\s?(?:/|per\b|_per_)|\btps\b|\btgs\b", re.I)
 # No letter or digit follows a value, and no second number that is joined to it by a point.
 _END = r"(?![\w])(?!\.\w)"
 
@@ -309,6 +310,7 @@ class DescribedLogReader:
         self._begins = re.compile(format.begins)
         self._header = [re.compile(pattern) for pattern in format.header]
         self._others = re.compile(format.others) if format.others else None
+        self._is_without_rate = all(figure.quantity != "tokens_per_s" for figure in format.figures)
         self._block: LogRecord | None = None
         self.runs = LogRuns(tool=format.name, meaning=format.meaning, counts=None, scope="job")
         self._keeper = RecordKeeper(format, self.runs)
@@ -328,6 +330,9 @@ class DescribedLogReader:
                 self._read_figures(self._block, prefix.text, line)
             return self._block is not None
         if match:
+            if self._is_without_rate and _TOKEN_RATE.search(prefix.text):
+                # A fork that prints a rate of its own: whoever reads rates by their names reads it.
+                return False
             record = self._begin(prefix, line, match)
             return record is not None and self._read_figures(record, prefix.text, line) and self._keeper.add(record)
         if self._block is not None and self._add_to_block(text, line):

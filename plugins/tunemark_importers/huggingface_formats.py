@@ -97,7 +97,8 @@ LLAMA_FACTORY_LOG = FormatDescription(
     sources=("hiyouga/LLaMA-Factory: src/llamafactory/train/callbacks.py (LogCallback)",),
     begins=r"\{\"current_steps\": (?P<step>[0-9]{1,15}), \"total_steps\": (?P<steps_total>[0-9]{1,15}), .*\}\s*$",
     marks=('"current_steps"',),
-    joint=r"\": ",
+    # Until 2024 the rate was written as a text.
+    joint=r"\": \"?",
     requires=("loss", "elapsed_time"),
     figures=(
         FigureDescription("throughput", "tokens_per_s", "", "job", "slots", "start"),

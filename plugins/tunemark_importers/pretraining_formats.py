@@ -55,7 +55,7 @@ LLMC = FormatDescription(
     title="lines of llm.c's train_gpt2",
     meaning="slots of the total batch over a smoothed time of a step, whole job",
     sources=("karpathy/llm.c: train_gpt2.cu, llmc/mfu.h",),
-    begins=r"step\s+(?P<step>[0-9]{1,15})/(?P<steps_total>[0-9]{1,15}) \| loss ",
+    begins=r"step\s+(?P<step>[0-9]{1,15})/(?P<steps_total>[0-9]{1,15}) \| (?:train )?loss ",
     marks=("tok/s",),
     joint=" ",
     requires=("tok/s", "ms"),
@@ -63,7 +63,7 @@ LLMC = FormatDescription(
         FigureDescription("loss", "loss"),
         FigureDescription("norm", "gradient_norm"),
         FigureDescription("ms", "step_time", "ms", over="step", pattern=r"\| {} \|"),
-        FigureDescription("MFU", "mfu", "%", "device", over="step", pattern=r"\| {} \w+ MFU \|"),
+        FigureDescription("MFU", "mfu", "%", "device", over="step", pattern=r"\| {} [\w ]+ MFU \|"),
         FigureDescription("tok/s", "tokens_per_s", "", "job", "slots", "window", pattern=r"\| {} tok/s\s*$"),
     ),
 )  # fmt: skip

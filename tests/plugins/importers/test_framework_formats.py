@@ -174,3 +174,52 @@ def test_what_is_not_known_yet_is_not_read(claims_of: ClaimsOf) -> None:
     # nanoGPT prints -100 % until it knows its utilization.
     (claim,) = claims_of("nanogpt", "iter 0: loss 10.9876, time 9210.33ms, mfu -100.00%\n")
     assert next(iter(claim.steps)).mfu is None
+
+
+def test_a_fork_that_prints_a_rate_of_its_own_is_left_to_whoever_reads_names(claims_of: ClaimsOf) -> None:
+    lines = "\n".join(f"iter {n}: loss 2.{n}, time 120.5{n}ms, mfu 31.2%, 40{n}6 tok/s" for n in range(1, 6))
+    assert not claims_of("nanogpt", lines)
+    (claim,) = claims_of("anything", lines)
+    assert [s.tokens_per_s for s in claim.steps] == [4016, 4026, 4036, 4046, 4056]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "expected"),
+    [
+        (
+            "llama-factory-trainer-log",
+            '{"current_steps": 10, "total_steps": 60, "loss": 1.5, "eval_loss": null, "learning_rate": 9e-05, '
+            '"epoch": 0.1, "percentage": 16.67, "elapsed_time": "0:00:41", "remaining_time": "0:03:25", '
+            '"throughput": "1598.44", "total_tokens": 65536}',
+            {"number": 10, "tokens_per_s": 1598.44, "stamp_s": 41.0},
+        ),
+        (
+            "llm.c",
+            "step    7/18865 | train loss 7.577 | lr 2.8e-05 | 1201.12 ms | 45.2% A100 fp16 MFU | 436589 tok/s",
+            {"number": 7, "tokens_per_s": 436589, "mfu": 0.452},
+        ),
+        (
+            "internevo",
+            "2024-03-27 17:03:42,047 INFO training_internlm.py:599 in record_current_batch_training_metrics -- "
+            "tflops=180.5 step=19 loss=0.5 tgs (tokens/gpu/second)=3345.72 tgs/last_tgs_1=3345.74 lr=1e-05 "
+            "grad_norm={'0_default': 0.019} micro_num=4 num_consumed_tokens=10485760",
+            {"number": 19, "tokens_per_s": 3345.72, "tflops": 180.5, "tokens": 10485760},
+        ),
+        (
+            "deepspeed",
+            "[2022-11-02 10:11:12,131] [INFO] [timer.py:197:stop] 0/120, RunningAvgSamplesPerSec=30.5, "
+            "CurrSamplesPerSec=31.5, MemAllocated=7.79GB, MaxMemAllocated=10.55GB",
+            {"number": 120, "samples_per_s": 30.5},
+        ),
+        (
+            "nanochat",
+            "step 00010/21400 (0.05%) | loss: 7.5 | grad norm: 0.51 | lrm: 1.00 | dt: 1000.5ms | tok/sec: 524,025 | "
+            "bf16_mfu: 50.1 | epoch: 1 | total time: 0.2m | eta: 100.0m",
+            {"number": 10, "tokens_per_s": 524025, "mfu": 0.501},
+        ),
+    ],
+)
+def test_other_versions_of_a_line(name: str, line: str, expected: dict[str, Any], claims_of: ClaimsOf) -> None:
+    (claim,) = claims_of(name, line)
+    (step,) = claim.steps
+    assert {field: getattr(step, field) for field in expected} == expected
