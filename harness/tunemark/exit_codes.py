@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 class ExitCode(IntEnum):
     """What a command's end says. INVALID: a figure cannot be right, a run is slower than its baseline, or a check
     failed. USAGE: an error that the user can fix. UNKNOWN: too little is known for a verdict. NOT_OK: a run failed.
+    INTERNAL: an error in tunemark or a plugin, which says nothing of any figure (EX_SOFTWARE of sysexits.h).
     BROKEN_PIPE: the reader of standard output is gone."""
 
     SUCCESS = 0
@@ -20,6 +21,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNKNOWN = 3
     NOT_OK = 4
+    INTERNAL = 70
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 

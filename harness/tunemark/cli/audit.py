@@ -15,7 +15,7 @@ from tunemark.cli.audit_follow import follow_log
 from tunemark.cli.messages import print_message
 from tunemark.cli.run_arguments import add_seal_argument, refuse_touched
 from tunemark.cli.terminal import print_result
-from tunemark.errors import BadData, BadExperiment
+from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.exit_codes import exit_code_of_verdicts
 from tunemark.plugin import Catalog
 
@@ -171,7 +171,10 @@ def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
     from tunemark.analysis.judgement import add_plugin_findings
     from tunemark.loading import load_results
 
-    found = load_results(folder, partial(add_plugin_findings, catalog=catalog))
+    broken: list[TunemarkError] = []
+    found = load_results(folder, partial(add_plugin_findings, catalog=catalog), unread=broken.append)
+    for each in broken:
+        print_message(f"not read: {each}")
     if not found:
         raise BadData(what=f"{folder} holds no runs", next="give a store (runs) or a report folder written by -o")
     return found

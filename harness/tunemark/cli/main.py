@@ -6,7 +6,9 @@ The exit codes are those of `tunemark.exit_codes`.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -62,6 +64,7 @@ _FIRST_COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         from tunemark.cli.completion import complete
 
@@ -78,7 +81,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Output still buffered would raise again when the interpreter closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.BROKEN_PIPE
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and _is_output_lost(error):
+            print(f"tunemark: cannot write to standard output: {error}; what was measured is kept", file=sys.stderr)
+            return ExitCode.USAGE
+        # Not 1: that a figure is invalid or slower than its baseline is another matter.
+        import traceback
+
+        traceback.print_exc()
+        print("tunemark: this is an error in tunemark or in a plugin, please report it", file=sys.stderr)
+        return ExitCode.INTERNAL
     return code
+
+
+def _is_output_lost(error: OSError) -> bool:
+    """Whether standard output takes nothing any more, as on a full disk; it is then given up. What fails to open or to
+    write a file of ours says which."""
+    if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+        return False
+    # The rest would be written once more when the interpreter closes the stream.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _prepare_streams() -> None:
+    """Let no terminal or pipe end a measurement: a character that it cannot show is escaped, and one that is closed
+    takes nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _command(words: list[str]) -> int:

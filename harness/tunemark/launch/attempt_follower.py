@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,6 +73,8 @@ class AttemptFollower:
             is_final = not self._job.max_restarts or all(_has_succeeded(follower.end) for follower in self._followers)
             silence_s = now_s - max(follower.last_record_s for follower in self._followers)
             return silence_s > (_TEARDOWN_S if is_final else self._timeout_s)
+        if any(follower.garbage for follower in self._followers):
+            return True
         self._silent = [f.rank for f in self._followers if f.end is None and now_s - f.last_record_s > self._timeout_s]
         if self._silent and len(self._followers) > 1:
             # Ranks that were not polled just now may have written records since, or have ended.
@@ -96,6 +98,9 @@ class AttemptFollower:
             with contextlib.suppress(OSError):
                 if path.stat().st_size == 0:
                     path.unlink()
+        garbage = next((follower.garbage for follower in self._followers if follower.garbage), "")
+        if garbage:
+            return AttemptEnd(status="error", reason="records", evidence=garbage)
         code = self._started.exit_code()
         platform = self._started.facts()
         return decide_end(
@@ -150,6 +155,7 @@ class _RankFollower:
         self._restarts = 0
         self._open(0)
         self.pid: int | None = None
+        self.garbage = ""
 
     def new(self, now_s: float) -> list[Mapping[str, Any]]:
         """Read the records that were completed since the last call."""
@@ -198,7 +204,7 @@ class _RankFollower:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._position += len(whole)
-        records = [read_record(line) for line in whole.split(b"\n")[:-1]]
+        records = self._decode(whole.split(b"\n")[:-1])
         for record in records:
             self._remember(record)
         return list(records)
@@ -215,10 +221,20 @@ class _RankFollower:
                 last = _last_line(file)
                 self._position = file.tell()
                 lines += [] if last in lines else [last]
-        records = [read_record(line) for line in lines]
+        records = self._decode(lines)
         for record in records:
             self._remember(record)
         return [record for record in records if record["kind"] in ("start", "end")]
+
+    def _decode(self, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+        """The records of complete lines. One that is none is left out here; the attempt is unreadable all the same."""
+        found = []
+        for line in lines:
+            try:
+                found.append(read_record(line))
+            except (ValueError, RecursionError) as error:
+                self.garbage = self.garbage or f"{self._path.name} has a line that is no record: {str(error)[:200]}"
+        return found
 
     def _remember(self, record: Mapping[str, Any]) -> None:
         if record["kind"] == "start":

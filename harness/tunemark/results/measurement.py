@@ -17,6 +17,7 @@ import msgspec
 
 from tunemark.errors import BadStore
 from tunemark.launch.records import read_record
+from tunemark.results.stored_file import read_stored_file
 from tunemark_worker.contract import Assignment, records_file_name
 
 
@@ -76,6 +77,7 @@ class CpuLoad(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
     minor_faults: int | None = None
 
 
+_RECORDS_NAME = re.compile(r"records\.(\d{1,9})(?:\.life\d{1,9})?\.jsonl")
 _STREAMED_KINDS = ("step", "edge", "load")
 _STREAMED: msgspec.json.Decoder[RecordedStep | WindowEdge | CpuLoad] = msgspec.json.Decoder(
     RecordedStep | WindowEdge | CpuLoad
@@ -157,11 +159,13 @@ def read_measurement(folder: Path) -> Measurement:
     """Read an attempt's folder; raises `BadStore` with the file and line of an invalid record."""
     plan = folder / "plan.json"
     try:
-        assignment = Assignment.from_json(plan.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        assignment = Assignment.from_json(read_stored_file(plan).decode())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _bad_store(plan, None, str(error)) from error
     ranks, partial, life = [], 0, count_restarts(folder)
-    for rank in range(assignment.processes):
+    # What is there is counted, not what the plan says: it may say billions.
+    numbers = [int(match[1]) for path in folder.iterdir() if (match := _RECORDS_NAME.fullmatch(path.name))]
+    for rank in sorted({number for number in numbers if number < assignment.processes}):
         path = folder / records_file_name(rank, life)
         if path.exists():
             found, partial_line = _read_rank(path, rank, assignment)
@@ -180,7 +184,7 @@ def count_restarts(folder: Path) -> int:
 
 def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecords, int]:
     try:
-        *lines, rest = path.read_bytes().split(b"\n")
+        *lines, rest = read_stored_file(path).split(b"\n")
     except OSError as error:
         raise _bad_store(path, None, str(error)) from error
     phases: list[tuple[str, float]] = []
@@ -210,7 +214,7 @@ def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecor
                 untimed.append(row)
             else:
                 once[row["kind"]] = row
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             why = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise _bad_store(path, number, why) from error
     facts = once.get("facts", {})

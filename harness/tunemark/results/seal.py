@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunemark.experiment.run_spec import hash_spec
+from tunemark.results.stored_file import read_stored_file
 from tunemark_worker.record_chain import check_link, first_link, has_link
 
 SEAL_FILE = "seal.json"
@@ -91,7 +92,7 @@ def make_seal(
 ) -> Seal:
     """The seal of an attempt that has ended. attempt_text: what attempt.json will hold. OSError if a file cannot be
     read."""
-    files = {path.name: _describe(path.read_bytes()) for path in _sealed_files(folder)}
+    files = {path.name: _describe(read_stored_file(path)) for path in _sealed_files(folder)}
     before = files.get(_ATTEMPT_FILE)
     files[_ATTEMPT_FILE] = _describe(attempt_text.encode())
     return Seal(
@@ -113,18 +114,18 @@ def check_seal(folder: Path) -> SealCheck:
         attempt = _read_object(folder / _ATTEMPT_FILE)
     except FileNotFoundError:
         return SealCheck(state="touched", problems=("attempt.json is missing",))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return SealCheck(state="touched", problems=(f"attempt.json cannot be read: {error}",))
     problems = [*_find_name_problems(folder, attempt), *_find_chain_problems(folder)]
     seal = None
     is_ended = attempt.get("sealed") is True
     try:
-        content = (folder / SEAL_FILE).read_bytes()
+        content = read_stored_file(folder / SEAL_FILE)
         seal = _decode(content)
     except FileNotFoundError:
         if is_ended:
             problems.insert(0, "seal.json is missing")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.insert(0, f"seal.json cannot be read: {error}")
     else:
         found, is_ended = _find_file_problems(folder, seal)
@@ -159,9 +160,9 @@ def _find_file_problems(folder: Path, seal: Seal) -> tuple[list[str], bool]:
             problems.append(f"{name} is no file of its own")
             continue
         try:
-            content = path.read_bytes()
+            content = read_stored_file(path)
         except OSError as error:
-            problems.append(f"{name} cannot be read: {error.strerror}")
+            problems.append(f"{name} cannot be read: {error.strerror or error}")
             continue
         if seal.may_grow and name != _ATTEMPT_FILE:
             content = content[: sealed.bytes]
@@ -192,7 +193,7 @@ def _find_name_problems(folder: Path, attempt: dict[str, Any]) -> Iterator[str]:
         plan = _read_object(folder / _PLAN_FILE)
     except FileNotFoundError:
         return  # a full disk took none; what has a seal lists it
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         yield f"plan.json cannot be read: {error}"
         return
     if plan.get("run_id") != named:
@@ -212,7 +213,7 @@ def _find_chain_problems(folder: Path) -> Iterator[str]:
     """The first line of each file of records that does not follow the one before. A last line that was cut off by a
     kill is none."""
     try:
-        plan = (folder / _PLAN_FILE).read_bytes()
+        plan = read_stored_file(folder / _PLAN_FILE)
     except OSError:
         return
     for path in sorted(folder.glob("records.*.jsonl")):
@@ -242,7 +243,7 @@ def _run_id_of(folder: Path) -> str:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    found = msgspec.json.decode(path.read_bytes())
+    found = msgspec.json.decode(read_stored_file(path))
     if not isinstance(found, dict):
         raise ValueError("it is no object")
     return found

@@ -18,6 +18,7 @@ import msgspec
 
 from tunemark.errors import BadStore
 from tunemark.results.seal import SEAL_FILE
+from tunemark.results.stored_file import read_stored_file
 from tunemark_worker.record_chain import add_link, check_link, first_link
 
 JOURNAL_FILE = "seals.jsonl"
@@ -86,7 +87,7 @@ class JournalContent(msgspec.Struct, frozen=True):
         for name in _NOTED_FILES:
             noted = self.files.get((*place, name))
             try:
-                found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+                found = hashlib.sha256(read_stored_file(folder / name)).hexdigest()
             except OSError:
                 found = ""
             if noted is None:
@@ -100,7 +101,7 @@ class JournalContent(msgspec.Struct, frozen=True):
 def read_journal(path: Path) -> JournalContent:
     """The content of a journal; empty if there is none."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = read_stored_file(path).split(b"\n")[:-1]
     except FileNotFoundError:
         return JournalContent()
     except OSError as error:

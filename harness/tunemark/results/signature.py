@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tunemark.errors import BadStore
+from tunemark.results.stored_file import read_stored_file
 
 # The namespace keeps a signature from being used for something else than a seal.
 _NAMESPACE = "tunemark"
@@ -42,12 +43,13 @@ def check_signature(seal: Path, allowed_signers: Path | None) -> Signature | Non
     """Check the signature beside a seal's file; None if there is none. allowed_signers: a file as ssh-keygen(1)
     describes it; without it any key fits, and its fingerprint is the signer."""
     signature = seal.with_name(seal.name + SIGNATURE_SUFFIX)
-    try:
-        content = seal.read_bytes()
-    except OSError as error:
-        return Signature(signer="", why=str(error)) if signature.exists() else None
     if not signature.exists():
         return None
+    try:
+        content = read_stored_file(seal)
+        read_stored_file(signature)
+    except OSError as error:
+        return Signature(signer="", why=str(error))
     common = ["-n", _NAMESPACE, "-s", str(signature)]
     if allowed_signers is None:
         done = _run(["-Y", "check-novalidate", *common], content)

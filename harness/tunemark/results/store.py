@@ -29,6 +29,7 @@ from tunemark.results.run_statistics import derive_result
 from tunemark.results.seal import SEAL_FILE, SealCheck, check_seal, make_seal
 from tunemark.results.seal_journal import JournalContent, SealJournal
 from tunemark.results.stored_attempt import StoredAttempt
+from tunemark.results.stored_file import read_stored_file
 from tunemark.results.token_witness import find_token_hash, read_documents, recount_all
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
 from tunemark_worker.contract import Assignment
@@ -314,14 +315,22 @@ def _derive(entries: list[_Entry], check: Callable[[_Entry], SealCheck]) -> Resu
 
 def _attempt(entry: _Entry, seal: SealCheck) -> StoredAttempt:
     facts = entry.facts
+    unreadable = ""
     if entry.assignment is None:
-        measurement = read_measurement(entry.folder)
+        try:
+            measurement = read_measurement(entry.folder)
+        except BadStore as error:
+            if (found := _read_assignment(entry.folder)) is None:
+                raise
+            measurement, unreadable = Measurement(assignment=found, ranks=(), partial_lines=0), error.one_line()
     else:
         measurement = Measurement(assignment=entry.assignment, ranks=(), partial_lines=0)
     status, reason, evidence = _end_by_records(measurement)
     if facts.get("status") in ("oom", "error", "killed", "timeout") or (facts.get("status") == "ok" and status == "ok"):
         status = facts["status"]
         reason, evidence = str(facts.get("reason", "")), str(facts.get("evidence", ""))
+    if unreadable:
+        status, reason, evidence = "error", "records", unreadable
     return StoredAttempt(
         name=entry.folder.name,
         status=status,
@@ -333,6 +342,13 @@ def _attempt(entry: _Entry, seal: SealCheck) -> StoredAttempt:
         telemetry=telemetry.read_telemetry(entry.folder),
         seal=seal,
     )
+
+
+def _read_assignment(folder: Path) -> Assignment | None:
+    try:
+        return Assignment.from_json(read_stored_file(folder / "plan.json").decode())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
@@ -353,11 +369,11 @@ def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
 
 def _read_entry(path: Path) -> _Entry:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_stored_file(path).decode())
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"not an attempt of schema {SCHEMA}")
         return _Entry(folder=path.parent, identity=msgspec.convert(raw.get("run"), RunIdentity), facts=raw)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         next = f"move {path.parent} away, or restore it from where it was copied"
         raise BadStore(what=f"{path}{line} cannot be read", why=str(error), next=next) from error

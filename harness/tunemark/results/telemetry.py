@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.plugin.descriptors import TELEMETRY_FILE
+from tunemark.results.stored_file import read_stored_file
 
 # Two samples at the ends and one between: with fewer, most of the result is linear interpolation at the ends.
 MIN_SAMPLES = 3
@@ -60,7 +61,7 @@ class TelemetrySummary:
 def read_telemetry(folder: Path) -> Telemetry | None:
     """Read the samples in an attempt's folder; None if nothing was monitored. A truncated last line is ignored."""
     try:
-        text = (folder / TELEMETRY_FILE).read_text(encoding="utf-8", errors="replace")
+        text = read_stored_file(folder / TELEMETRY_FILE).decode(errors="replace")
     except OSError:
         return None
     opened: Mapping[str, Any] = {}
@@ -68,7 +69,7 @@ def read_telemetry(folder: Path) -> Telemetry | None:
     for line in text.splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(row, dict):
             continue

@@ -346,8 +346,8 @@ def _make_record_listener(
         for plugin, function in list(observers):
             try:
                 function(plan=ready.plan, record=record)
-            # A plugin's observer must not affect the run, whatever it raises.
-            except Exception as error:
+            # A plugin's observer must not affect the run, whatever it raises, nor end the process.
+            except (Exception, SystemExit) as error:
                 observers.remove((plugin, function))
                 words = f"plugin {plugin!r} no longer observes this attempt: {type(error).__name__}: {error}"
                 observer.message(words)

@@ -95,6 +95,13 @@ def test_an_exit_without_an_end_record_is_an_error_with_the_last_words(tmp_path:
     assert "no such module" in ended.evidence
 
 
+def test_a_line_that_is_no_record_ends_its_attempt_alone(tmp_path: Path) -> None:
+    ended, kinds = _run(tmp_path, "open('records.0.jsonl', 'a').write('garbage\\n')\ntime.sleep(60)")
+    assert (ended.status, ended.reason) == ("error", "records")
+    assert "records.0.jsonl has a line that is no record" in ended.evidence
+    assert kinds == ["start"]
+
+
 def test_silence_is_a_timeout_and_leaves_no_process(tmp_path: Path) -> None:
     ended, _ = _run(tmp_path, "print('waiting', file=sys.stderr, flush=True)\ntime.sleep(60)", timeout_s=0.5)
     assert ended.status == "timeout"

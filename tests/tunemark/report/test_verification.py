@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
@@ -153,6 +154,45 @@ def test_a_signature_names_who_signed_and_does_not_fit_what_was_sealed_anew(meas
     shutil.copy(other / "seal.json", one / "seal.json")
     (touched,) = [part for part in verify_folder(root, allowed) if part.state == "touched"]
     assert "the signature does not fit" in touched.problems[0]
+
+
+def _put_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _put_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def _nest_deeply(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("name", ["attempt.json", "plan.json", "records.1.jsonl", "seal.json", "telemetry.jsonl"])
+@pytest.mark.parametrize("hurt", [_put_a_pipe, _put_a_link, _nest_deeply])
+def test_a_hostile_file_costs_its_own_attempt_alone(
+    plans: list[Plan], tmp_path: Path, name: str, hurt: Callable[[Path], None]
+) -> None:
+    store = Store(tmp_path / "runs")
+    hurt(_measure(store, plans[0], "attempt-0") / name)
+    _measure(store, plans[1], "attempt-0")
+    broken: list[Exception] = []
+    again = Store(store.root)
+    results = again.results(broken=broken.append)
+    (good,) = [result for result in results if result.run_id == plans[1].run_id]
+    assert (good.status, good.seal) == ("ok", "whole")
+    bad = [result for result in results if result.run_id == plans[0].run_id]
+    assert broken or bad[0].verdict == "invalid"
+    assert sorted(part.state for part in verify_folder(store.root)) == ["touched", "whole"]
+
+
+def test_a_plan_of_billions_of_processes_is_read_at_once(plans: list[Plan], tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    path = _measure(store, plans[0], "attempt-0") / "plan.json"
+    path.write_text(path.read_text().replace('"processes": 2', '"processes": 1000000000'))
+    assert store.result(plans[0].run_id).verdict == "invalid"
 
 
 # -- two hundred edits
