@@ -32,9 +32,10 @@ from tunemark.errors import TunemarkError
 from tunemark.physics import train_flops_per_token
 from tunemark.predict import DeviceFacts
 from tunemark.predict.chip_facts import find_any_chip, rated_power
-from tunemark.predict.cost_model import LOW_PRECISIONS, predict_step_seconds
+from tunemark.predict.cost_model import predict_step_seconds
 from tunemark.predict.efficiency_constants import CONSTANTS, constant_values, find_class_efficiency
 from tunemark.predict.layout import Framework
+from tunemark.predict.matrix_products import LOW_PRECISIONS
 from tunemark.predict.published_rows import (
     ConvertedRow,
     UnconvertibleRow,

@@ -9,8 +9,8 @@ from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.predict.chip_facts import device_facts as device_facts
 from tunemark.predict.cost_model import find_layout_error as find_layout_error
 from tunemark.predict.cost_model import predict as predict
-from tunemark.predict.cost_model import predict_memory as predict_memory
 from tunemark.predict.layout import RankLayout as RankLayout
 from tunemark.predict.layout import Workload as Workload
+from tunemark.predict.memory_model import predict_memory as predict_memory
 from tunemark.predict.plan_conversion import convert_plan as convert_plan
 from tunemark.predict.prediction import Prediction as Prediction

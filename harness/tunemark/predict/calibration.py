@@ -40,8 +40,11 @@ FORMULA_MODULES = (
     "tunemark.predict.cost_model",
     "tunemark.predict.hardware_rates",
     "tunemark.predict.layout",
+    "tunemark.predict.matrix_products",
+    "tunemark.predict.memory_model",
     "tunemark.predict.prediction",
     "tunemark.predict.prediction_bounds",
+    "tunemark.predict.rank_shares",
     "tunemark.predict.worker_step_costs",
 )
 # Smallest residual that is claimed for a prediction: two identical runs differ by as much.

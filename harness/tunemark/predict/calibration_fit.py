@@ -16,8 +16,9 @@ from tunemark.predict.calibration import (
     count_mechanism_units,
     predict_calibrated,
 )
-from tunemark.predict.cost_model import matmul_seconds, predict
+from tunemark.predict.cost_model import predict
 from tunemark.predict.layout import RankLayout, Workload
+from tunemark.predict.matrix_products import matmul_seconds
 
 # Standard deviation of measurement noise in the logarithm of a step time.
 _NOISE = 0.05

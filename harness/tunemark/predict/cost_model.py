@@ -22,8 +22,11 @@ from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionKind
 from tunemark.predict.hardware_rates import collective_seconds, exchange_seconds, message_seconds
 from tunemark.predict.layout import TORCH, RankLayout, Workload
-from tunemark.predict.prediction import MemoryBytes, Prediction, StepSeconds
+from tunemark.predict.matrix_products import LOW_PRECISIONS, find_peak_name, matmul_seconds
+from tunemark.predict.memory_model import predict_memory as predict_memory
+from tunemark.predict.prediction import Prediction, StepSeconds
 from tunemark.predict.prediction_bounds import find_spread
+from tunemark.predict.rank_shares import count_inner_ranks, count_rank_parameters, divide_layers
 from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_costs, has_step_costs
 
 # Kernel launches of one layer's forward pass, framework overhead included; the backward pass has twice as many.
@@ -48,10 +51,6 @@ _TRANSFORMERS = ("hf", "deepspeed")
 # Modules of a layer whose parameters an engine in Python handles: norms and matrices.
 _HOOKED_MODULES = 9
 _HOOKED_ORDER = 2.0
-# Memory that the caching allocator and the runtime's kernels take besides tensors.
-_WORKSPACE_BYTES = 0.4e9
-# Recipes that multiply in 8 or 4 bits.
-LOW_PRECISIONS = frozenset(("fp8", "mxfp8", "fp8-rowwise", "nvfp4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +96,26 @@ def find_layout_error(work: Workload, layout: RankLayout) -> str | None:
     a = work.architecture
     if a.num_attention_heads % layout.tensor:
         return f"{layout.tensor} tensor ranks do not divide {a.num_attention_heads} heads"
-    if a.intermediate_size % _inner_ranks(a, layout):
-        return f"{_inner_ranks(a, layout)} tensor ranks do not divide an intermediate size of {a.intermediate_size}"
+    if a.intermediate_size % count_inner_ranks(a, layout):
+        return (
+            f"{count_inner_ranks(a, layout)} tensor ranks do not divide an intermediate size of {a.intermediate_size}"
+        )
     if layout.pipeline * layout.virtual > a.num_hidden_layers + 2:
         return f"{layout.pipeline * layout.virtual} pieces of a pipeline are more than {a.num_hidden_layers} layers"
     if work.sequence % layout.context:
         return f"{layout.context} context ranks do not divide a sequence of {work.sequence}"
     if layout.expert > 1 and (not a.num_local_experts or a.num_local_experts % layout.expert):
         return f"{layout.expert} expert ranks do not divide {a.num_local_experts or 0} experts"
-    if a.num_local_experts and layout.tensor * layout.data * layout.context % (layout.expert * _inner_ranks(a, layout)):
+    if a.num_local_experts and layout.tensor * layout.data * layout.context % (
+        layout.expert * count_inner_ranks(a, layout)
+    ):
         return (
-            f"{layout.expert} expert ranks of {_inner_ranks(a, layout)} each do not divide the "
+            f"{layout.expert} expert ranks of {count_inner_ranks(a, layout)} each do not divide the "
             f"{layout.tensor * layout.data * layout.context} ranks of a stage"
         )
     if work.global_batch % (layout.data * layout.micro_batch):
         return f"{layout.data} replicas x {layout.micro_batch} sequences do not divide a batch of {work.global_batch}"
     return None
-
-
-def _inner_ranks(a: Architecture, layout: RankLayout) -> int:
-    """Ranks that divide the width of the MLP, in a mixture that of each expert."""
-    return (layout.expert_tensor or layout.tensor) if a.num_local_experts else layout.tensor
 
 
 def predict(
@@ -157,13 +155,13 @@ def _predict_step(
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     tokens = layout.micro_batch * work.sequence // layout.context
     layer = _layer_cost(work, layout, device, tokens)
-    stages = _layers_by_stage(work, layout)
+    stages = divide_layers(work, layout)
     ends = _end_cost(work, layout, device, tokens)
     nodes = max(1, layout.ranks / device.node)
 
     # The launching thread runs ahead of long kernels and is the bottleneck of short ones.
     share = layer.collective / layer.passes_sent
-    own = _rank_parameters(a, layout, stages)
+    own = count_rank_parameters(a, layout, stages)
     # Our own worker keeps the first micro-batch's gradients as they are; other trainers add them to zeros.
     touched_bytes = stack.touched_bytes - (TORCH.touched_bytes / accumulation if stack.own else 0.0)
     touched = touched_bytes * own * work.trained_fraction / (device.bandwidth_bytes_per_s * e.memory)
@@ -233,53 +231,6 @@ def _overlap(kernels: float, host: float, order: float) -> float:
     return float(large * (1.0 + (small / large) ** order) ** (1.0 / order))
 
 
-# Chip classes that multiply 8-bit operands in any memory layout (Transformer Engine, is_non_tn_fp8_gemm_supported).
-_ANY_OPERAND_LAYOUT = frozenset(("blackwell",))
-
-
-def matmul_seconds(device: DeviceFacts, precision: str, m: float, k: float, n: float, count: float = 1.0) -> float:
-    """Seconds of a matrix product of m x k by k x n, or of `count` such products that run side by side."""
-    e = device.efficiency
-    low = precision in LOW_PRECISIONS
-    shape = (1.0 + e.gemm_tile / k) * _waves(m, n, device.units, count)
-    arithmetic = 2.0 * m * k * n * shape / (device.peak_flops[_peak_name(precision)] * _efficiency(e.gemm, precision))
-    width = 0.5625 if precision == "nvfp4" else 1.0 if low else 4.0 if precision in ("fp32", "tf32") else 2.0
-    traffic = (m * k + k * n) * width + m * n * 2.0
-    rate = device.bandwidth_bytes_per_s * e.memory
-    # Operands come in 16 bits and are scaled and rounded first: read 2 bytes, write a copy and a transposed copy for
-    # the backward pass; only one copy where the chip takes 8 bits in any layout and one scale serves both.
-    copies = 1.0 if precision == "fp8" and device.kind in _ANY_OPERAND_LAYOUT else 2.0
-    cast = e.cast * (m * k) * (2.0 + copies * width) / rate if low else 0.0
-    return float(count * (max(arithmetic, traffic / rate) + cast))
-
-
-# Output tiles (rows, columns) that one multiprocessor computes, and their speed relative to the largest.
-_TILES = ((128, 256, 1.0), (256, 128, 1.0), (128, 128, 0.95), (128, 64, 0.8), (64, 64, 0.6))
-
-
-def _waves(m: float, n: float, units: int, count: float = 1.0) -> float:
-    """Wave quantisation: time with whole tiles dealt to `units` multiprocessors over time with all always busy. count:
-    of such products, whose tiles are dealt together."""
-    if not units:
-        return 1.0
-    return min(
-        math.ceil(count * math.ceil(m / rows) * math.ceil(n / columns) / units)
-        * (units * rows * columns / (count * m * n * speed))
-        for rows, columns, speed in _TILES
-    )
-
-
-def _efficiency(shares: object, precision: str) -> float:
-    table: dict[str, float] = shares  # type: ignore[assignment]  # a Mapping of floats
-    if precision in table:
-        return table[precision]
-    return table.get(_peak_name(precision), table.get("bf16", 0.6))
-
-
-def _peak_name(precision: str) -> str:
-    return {"mxfp8": "fp8", "fp8-rowwise": "fp8", "nvfp4": "fp4"}.get(precision, precision)
-
-
 def _attention_precision(device: DeviceFacts, precision: str) -> str:
     """The precision of attention and of the head, which are never multiplied in 8 or 4 bits."""
     return "bf16" if precision in LOW_PRECISIONS else precision
@@ -316,13 +267,13 @@ def _layer_shape(a: Architecture, layout: RankLayout, tokens: int) -> _LayerShap
     routed = float(tokens)
     if experts > 1:
         # Each expert computes its share of the tokens of all ranks that hold experts together.
-        routed = tokens * (a.num_experts_per_tok or 1) / experts * layout.expert * _inner_ranks(a, layout) / t
+        routed = tokens * (a.num_experts_per_tok or 1) / experts * layout.expert * count_inner_ranks(a, layout) / t
     return _LayerShape(
         tokens=tokens,
         hidden=a.hidden_size,
         queries=a.num_attention_heads * a.head_dim / t,
         keys=max(a.num_key_value_heads / t, 1.0) * a.head_dim,
-        inner=a.intermediate_size / _inner_ranks(a, layout),
+        inner=a.intermediate_size / count_inner_ranks(a, layout),
         routed=routed,
         experts=experts / layout.expert,
     )
@@ -476,7 +427,7 @@ def _attention_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tok
         # Short sequences and narrow heads fill tiles of 128 less well.
         ramp = 1.0 + 256.0 / (work.sequence / layout.context) + 16.0 / a.head_dim
         share = e.attention * (1.0 if stack.native_attention else e.attention_portable)
-        forward = flops * ramp / (device.peak_flops[_peak_name(wide)] * share)
+        forward = flops * ramp / (device.peak_flops[find_peak_name(wide)] * share)
         # The backward pass recomputes the scores: 5 products to the forward's 2 (Dao et al. 2022, appendix B).
         return _AttentionCost(forward, 2.5 * forward, flops)
     # Besides the matrix products: softmax reads and writes the scores in 16 bits, dropout reads and writes them and a
@@ -532,7 +483,7 @@ def _layer_collectives(
         # Gather and scatter each copy the payload.
         reduce_s += 2.0 * 2.0 * payload / (device.bandwidth_bytes_per_s * e.memory)
     # A mixture sums the outputs of divided experts over their own tensor ranks, each token as often as it is routed.
-    parts, used = _inner_ranks(a, layout), a.num_experts_per_tok or 1
+    parts, used = count_inner_ranks(a, layout), a.num_experts_per_tok or 1
     inner_s = reduce_s
     if a.num_local_experts:
         inner_s = collective_seconds(device, size=parts, stride=1, payload_bytes=used * payload, kind="all_reduce")
@@ -594,45 +545,6 @@ def _end_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens: i
         sent_bytes=(4.0 * payload + scores) * (layout.tensor - 1) / layout.tensor,
         host_s=_END_LAUNCHES * e.host_s * (_FUSED_LAUNCHES / _LAYER_LAUNCHES if work.stack.fused else 1.0),
     )
-
-
-def _layers_by_stage(work: Workload, layout: RankLayout) -> list[float]:
-    """Layers of each pipeline stage. Where `layers` does not divide evenly, the embedding and the head count as a layer
-    each if that does (Megatron's account_for_embedding_in_pipeline_split); else as even as whole layers allow."""
-    layers, p = work.architecture.num_hidden_layers, layout.pipeline
-    if p == 1:
-        return [float(layers)]
-    if layers % p == 0:
-        return [layers / p] * p
-    if (layers + 2) % p == 0:
-        n = (layers + 2) // p
-        return [n - 1.0, *([float(n)] * (p - 2)), n - 1.0]
-    low, more = divmod(layers, p)
-    # The middle stages take the surplus: the first and last have the embedding and the head.
-    order = sorted(range(p), key=lambda i: min(i, p - 1 - i), reverse=True)
-    wide = set(order[:more])
-    return [float(low + (i in wide)) for i in range(p)]
-
-
-def _rank_parameters(a: Architecture, layout: RankLayout, stages: list[float]) -> float:
-    """Parameters of the rank that has most, before data-parallel sharding."""
-    return sum(_split_rank_parameters(a, layout, stages))
-
-
-def _split_rank_parameters(a: Architecture, layout: RankLayout, stages: list[float]) -> tuple[float, float]:
-    """The same: (of experts, of everything else)."""
-    c = count_parameters(a)
-    whole = c.attention + c.router + c.bias + (0.0 if a.num_local_experts else c.mlp)
-    per_layer = whole / a.num_hidden_layers / layout.tensor + c.norm / (a.num_hidden_layers + 1)
-    experts = 0.0
-    if a.num_local_experts:
-        experts = c.mlp / a.num_hidden_layers / (layout.expert * _inner_ranks(a, layout))
-    ends = (c.embedding + c.position) / layout.tensor, (c.head or c.embedding) / layout.tensor
-    if layout.pipeline == 1:
-        return stages[0] * experts, stages[0] * per_layer + ends[0] + c.head / layout.tensor
-    candidates = [(stages[0], ends[0]), (stages[-1], ends[1]), (max(stages), 0.0)]
-    n, more = max(candidates, key=lambda each: each[0] * (per_layer + experts) + each[1])
-    return n * experts, n * per_layer + more
 
 
 def _data_seconds(
@@ -732,107 +644,3 @@ def _optimizer_seconds(work: Workload, layout: RankLayout, device: DeviceFacts, 
     e = device.efficiency
     moved = 2.0 * work.stack.host_bytes * trained / device.bus_bytes_per_s
     return e.optimizer * bytes_each * trained / (device.bandwidth_bytes_per_s * e.memory) + moved
-
-
-def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
-    """Peak memory of the rank that needs most, in bytes.
-
-    Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
-    pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_step_costs`.
-    """
-    if has_step_costs(work):
-        tensors = compute_step_costs(work, layout).bytes
-        return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
-    a, stack = work.architecture, work.stack
-    stages = _layers_by_stage(work, layout)
-    experts, dense = _split_rank_parameters(a, layout, stages)
-    own = experts + dense
-    wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
-    main, parameter = stack.main_bytes, stack.parameter_bytes
-    if work.optimizer == "sgd":
-        main = max(0.0, main - 8.0)
-    elif work.optimizer == "adafactor":
-        main = max(0.0, main - 7.9)
-    # Experts are shared by fewer replicas than everything else.
-    each = layout.expert * _inner_ranks(a, layout) / layout.tensor if experts else 1.0
-    by = [
-        own / (dense / layout.shard + experts / max(layout.shard / each, 1.0)) if layout.zero >= stage else 1.0
-        for stage in (1, 2, 3)
-    ]
-    accumulation = work.global_batch // (layout.data * layout.micro_batch)
-    tokens = layout.micro_batch * work.sequence / layout.context
-    flight = [
-        min(accumulation, layout.pipeline - i) if layout.schedule != "gpipe" else accumulation
-        for i in range(layout.pipeline)
-    ]
-    whole = layer_activation_bytes(work, layout, tokens, recompute="none")
-    per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
-    full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
-    vocab = a.vocab_size / (1 if stack.scores_gathered else layout.tensor)
-    logits = stack.head_bytes * tokens * vocab
-    # Interleaving keeps (p - 1) / (p v) more micro-batches in flight (Narayanan et al. 2021, section 2.2.2).
-    more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
-    held = []
-    for i, n in enumerate(stages):
-        kept = n * per_layer * flight[i] * (more if i == 0 else 1.0)
-        working = whole if layout.recompute == "full" else 0.0
-        if i == len(stages) - 1:
-            working = max(working, logits)
-        held.append((kept + full * flight[i] * (1 if i == 0 else 0), working))
-    activations, working = max(held, key=sum)
-    c = count_parameters(a)
-    ends = max(c.embedding, c.head) / layout.tensor
-    units = (c.attention / layout.tensor + c.mlp / layout.expert / _inner_ranks(a, layout)) / a.num_hidden_layers
-    gathered = 0.0
-    if layout.zero == 3 and layout.shard > 1:
-        # One FSDP unit is prefetched while another computes and a third one's gradient is scattered.
-        largest = max(units, ends)
-        gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
-        if not layout.reshard:
-            gathered = stack.gather_bytes * wide * own
-    fraction = work.trained_fraction
-    frozen = stack.frozen_bytes or parameter
-    held_states = MemoryBytes(
-        parameters=(parameter * fraction + frozen * (1.0 - fraction)) * own / by[2],
-        gradients=stack.gradient_bytes * own * fraction / by[1],
-        optimizer=main * own * fraction / by[0],
-        activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
-        buffers=gathered + stack.engine_bytes * (2.0 if layout.zero == 3 else 1.0),
-        workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
-    )
-    # The update comes when activations are gone, with temporaries of its own.
-    more = max(0.0, stack.step_bytes * own * fraction / by[0] - held_states.activations - working)
-    more += stack.reserve * held_states.total
-    return replace(held_states, workspace=held_states.workspace + more)
-
-
-def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, recompute: str | None = None) -> float:
-    """Bytes of activations that one layer keeps of one micro-batch for its backward pass."""
-    a, stack = work.architecture, work.stack
-    kind = layout.recompute if recompute is None else recompute
-    t = layout.tensor
-    shared = t if layout.sequence_parallel else 1
-    h, wide = a.hidden_size, 2.0 if work.precision in ("fp32", "tf32") else 1.0
-    if kind == "full":
-        return wide * 2.0 * tokens * h / shared
-    queries = a.num_attention_heads * a.head_dim / t
-    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
-    inner = a.intermediate_size / t * (a.num_experts_per_tok or 1)
-    # Both norms' inputs and outputs; queries, keys and values; attention's output.
-    values = 2.0 * tokens * (4.0 * h / shared + 2.0 * queries + 2.0 * keys)
-    # Gate, up and their product; in a plain MLP the activation's input and output.
-    values += 2.0 * tokens * inner * ((2.0 if stack.fused else 3.0) + 1.0 if a.gated_mlp else 2.0)
-    if work.precision in LOW_PRECISIONS and stack.fused:
-        # Inputs of matrix products are kept in 8 bits; attention's output in an additional copy.
-        values += tokens * (-2.0 * h / shared + queries - inner)
-    if not stack.flash_attention and kind == "none":
-        values += 5.0 * tokens * work.sequence * a.num_attention_heads / t
-    if stack.flash_attention and kind == "selective":
-        # The layer's input, and the output of each matrix product.
-        values = 2.0 * tokens * (3.0 * h / shared + queries + 2.0 * keys + inner * (2.0 if a.gated_mlp else 1.0))
-        if stack.selective == "alternate":
-            # The layer's input, queries, values, attention's output; in a gated MLP the gate and its output, which
-            # tensor ranks have yet to sum, and each rank's own part of those sums.
-            values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
-            values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
-    return wide * values

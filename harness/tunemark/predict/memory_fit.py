@@ -16,7 +16,7 @@ from tunemark.experiment.plan import Plan
 from tunemark.experiment.planning import derive_plan
 from tunemark.number_format import format_gib
 from tunemark.plugin.catalog import Catalog
-from tunemark.predict.cost_model import predict_memory
+from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.plan_conversion import convert_plan
 from tunemark.predict.plan_prediction import PlanPrediction, predict_plan
 from tunemark.predict.search import has_fitting_candidate

@@ -18,8 +18,10 @@ from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionKind, AssumptionList
 from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.clusters import find_cluster
-from tunemark.predict.cost_model import LOW_PRECISIONS, find_layout_error, predict, predict_memory
+from tunemark.predict.cost_model import find_layout_error, predict
 from tunemark.predict.layout import DEEPSPEED, HF, MEGATRON_2021, Framework, RankLayout, Workload
+from tunemark.predict.matrix_products import LOW_PRECISIONS
+from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.prediction import Prediction
 from tunemark.predict.row_cells import RowError, read_count, read_positive, read_required_text, read_text
 from tunemark.predict.row_layout import choose_virtual_stages, read_batch, read_layout

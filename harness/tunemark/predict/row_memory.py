@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionList
-from tunemark.predict.cost_model import predict_memory
 from tunemark.predict.layout import RankLayout, Recompute, SoftwareStack, Workload
+from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.row_cells import RowError, read_count, read_flag, read_text
 from tunemark.predict.software_stacks import change_states
 

@@ -18,8 +18,9 @@ from tunemark.number_format import GIB
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.calibration import ParallelismCost, predict_calibrated
 from tunemark.predict.candidates import Candidate, CandidateSpace, enumerate_candidates
-from tunemark.predict.cost_model import find_layout_error, predict_memory
+from tunemark.predict.cost_model import find_layout_error
 from tunemark.predict.layout import Workload
+from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.prediction import Prediction
 
 Outcome = Literal["chosen", "tried", "failed", "predicted", "does not fit"]

@@ -1,0 +1,120 @@
+"""Peak memory of the rank that needs most, in closed formulas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunemark.physics.parameters import count_parameters
+from tunemark.plugin.hardware import DeviceFacts
+from tunemark.predict.layout import RankLayout, Workload
+from tunemark.predict.matrix_products import LOW_PRECISIONS
+from tunemark.predict.prediction import MemoryBytes
+from tunemark.predict.rank_shares import count_inner_ranks, divide_layers, split_rank_parameters
+from tunemark.predict.worker_step_costs import compute_step_costs, has_step_costs
+
+# Memory that the caching allocator and the runtime's kernels take besides tensors.
+_WORKSPACE_BYTES = 0.4e9
+
+
+def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
+    """Peak memory of the rank that needs most, in bytes.
+
+    Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
+    pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_step_costs`.
+    """
+    if has_step_costs(work):
+        tensors = compute_step_costs(work, layout).bytes
+        return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
+    a, stack = work.architecture, work.stack
+    stages = divide_layers(work, layout)
+    experts, dense = split_rank_parameters(a, layout, stages)
+    own = experts + dense
+    wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
+    main, parameter = stack.main_bytes, stack.parameter_bytes
+    if work.optimizer == "sgd":
+        main = max(0.0, main - 8.0)
+    elif work.optimizer == "adafactor":
+        main = max(0.0, main - 7.9)
+    # Experts are shared by fewer replicas than everything else.
+    each = layout.expert * count_inner_ranks(a, layout) / layout.tensor if experts else 1.0
+    by = [
+        own / (dense / layout.shard + experts / max(layout.shard / each, 1.0)) if layout.zero >= stage else 1.0
+        for stage in (1, 2, 3)
+    ]
+    accumulation = work.global_batch // (layout.data * layout.micro_batch)
+    tokens = layout.micro_batch * work.sequence / layout.context
+    flight = [
+        min(accumulation, layout.pipeline - i) if layout.schedule != "gpipe" else accumulation
+        for i in range(layout.pipeline)
+    ]
+    whole = layer_activation_bytes(work, layout, tokens, recompute="none")
+    per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
+    full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
+    vocab = a.vocab_size / (1 if stack.scores_gathered else layout.tensor)
+    logits = stack.head_bytes * tokens * vocab
+    # Interleaving keeps (p - 1) / (p v) more micro-batches in flight (Narayanan et al. 2021, section 2.2.2).
+    more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
+    held = []
+    for i, n in enumerate(stages):
+        kept = n * per_layer * flight[i] * (more if i == 0 else 1.0)
+        working = whole if layout.recompute == "full" else 0.0
+        if i == len(stages) - 1:
+            working = max(working, logits)
+        held.append((kept + full * flight[i] * (1 if i == 0 else 0), working))
+    activations, working = max(held, key=sum)
+    c = count_parameters(a)
+    ends = max(c.embedding, c.head) / layout.tensor
+    units = (c.attention / layout.tensor + c.mlp / layout.expert / count_inner_ranks(a, layout)) / a.num_hidden_layers
+    gathered = 0.0
+    if layout.zero == 3 and layout.shard > 1:
+        # One FSDP unit is prefetched while another computes and a third one's gradient is scattered.
+        largest = max(units, ends)
+        gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
+        if not layout.reshard:
+            gathered = stack.gather_bytes * wide * own
+    fraction = work.trained_fraction
+    frozen = stack.frozen_bytes or parameter
+    held_states = MemoryBytes(
+        parameters=(parameter * fraction + frozen * (1.0 - fraction)) * own / by[2],
+        gradients=stack.gradient_bytes * own * fraction / by[1],
+        optimizer=main * own * fraction / by[0],
+        activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
+        buffers=gathered + stack.engine_bytes * (2.0 if layout.zero == 3 else 1.0),
+        workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
+    )
+    # The update comes when activations are gone, with temporaries of its own.
+    more = max(0.0, stack.step_bytes * own * fraction / by[0] - held_states.activations - working)
+    more += stack.reserve * held_states.total
+    return replace(held_states, workspace=held_states.workspace + more)
+
+
+def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, recompute: str | None = None) -> float:
+    """Bytes of activations that one layer keeps of one micro-batch for its backward pass."""
+    a, stack = work.architecture, work.stack
+    kind = layout.recompute if recompute is None else recompute
+    t = layout.tensor
+    shared = t if layout.sequence_parallel else 1
+    h, wide = a.hidden_size, 2.0 if work.precision in ("fp32", "tf32") else 1.0
+    if kind == "full":
+        return wide * 2.0 * tokens * h / shared
+    queries = a.num_attention_heads * a.head_dim / t
+    keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
+    inner = a.intermediate_size / t * (a.num_experts_per_tok or 1)
+    # Both norms' inputs and outputs; queries, keys and values; attention's output.
+    values = 2.0 * tokens * (4.0 * h / shared + 2.0 * queries + 2.0 * keys)
+    # Gate, up and their product; in a plain MLP the activation's input and output.
+    values += 2.0 * tokens * inner * ((2.0 if stack.fused else 3.0) + 1.0 if a.gated_mlp else 2.0)
+    if work.precision in LOW_PRECISIONS and stack.fused:
+        # Inputs of matrix products are kept in 8 bits; attention's output in an additional copy.
+        values += tokens * (-2.0 * h / shared + queries - inner)
+    if not stack.flash_attention and kind == "none":
+        values += 5.0 * tokens * work.sequence * a.num_attention_heads / t
+    if stack.flash_attention and kind == "selective":
+        # The layer's input, and the output of each matrix product.
+        values = 2.0 * tokens * (3.0 * h / shared + queries + 2.0 * keys + inner * (2.0 if a.gated_mlp else 1.0))
+        if stack.selective == "alternate":
+            # The layer's input, queries, values, attention's output; in a gated MLP the gate and its output, which
+            # tensor ranks have yet to sum, and each rank's own part of those sums.
+            values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
+            values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
+    return wide * values
