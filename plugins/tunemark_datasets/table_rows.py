@@ -323,15 +323,32 @@ def load_from_hub(name: str, repository: str, options: Mapping[str, str], advice
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         reason = " ".join(str(error).split())
-        configurations = re.search(r"among the available configs: (\[.*?\])", reason)
-        if configurations:
-            raise BadData(
-                what=f"{name}: {repository} has several configurations",
-                why=f"they are {configurations[1]}",
-                next=f"name one: {name}:hub={repository}:config=NAME",
-            ) from error
+        refused = explain_hub_error(name, repository, reason)
+        if refused is not None:
+            raise refused from error
         raise NotReachable(
             what=f"{name}: {repository}{at} is not in the local cache and cannot be downloaded from the hub",
             why=f"{type(error).__name__}: {reason[:300]}",
             next=advice,
         ) from error
+
+
+# What `datasets` says of a name that a repository does not have, with the names that it has.
+_UNKNOWN_NAMES = (
+    (r"among the available configs: (\[.*?\])", "has several configurations", "config"),
+    (r"BuilderConfig '.*?' not found\. Available: (\[.*?\])", "has no such configuration", "config"),
+    (r"Unknown split .*? Should be one of (\[.*?\])", "has no such split", "split"),
+)
+
+
+def explain_hub_error(name: str, repository: str, reason: str) -> BadData | None:
+    """The error of a configuration or split that a repository does not have; None where it is another one. reason: the
+    library's message."""
+    for pattern, what, option in _UNKNOWN_NAMES:
+        if found := re.search(pattern, reason):
+            return BadData(
+                what=f"{name}: {repository} {what}",
+                why=f"it has {found[1]}",
+                next=f"name one: {name}:hub={repository}:{option}=NAME",
+            )
+    return None

@@ -17,6 +17,7 @@ from tunemark.errors import TunemarkError
 from tunemark.plugin import DatasetSource
 from tunemark.plugin.catalog import load_object
 from tunemark_datasets.plugin import tunemark_datasets
+from tunemark_datasets.table_rows import explain_hub_error
 
 _DATASETS = {dataset.name: dataset for dataset in tunemark_datasets()}
 _ROWS = [{"instruction": f"Name the tide at hour {n}", "output": f"It is {n} feet"} for n in range(12)]
@@ -351,3 +352,20 @@ def test_empty_answers_are_counted(tmp_path: Path) -> None:
     source: Any = _open("alpaca", _put(tmp_path, "rows.jsonl", f'{_GOOD}\n{{"instruction": "a", "output": " "}}\n'))
     assert len(_answers(source)) == 2
     assert source.remarks() == ["1 rows have an empty output: only its end is trained on"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        # The sentences of datasets 4.
+        ("Config name is missing. Please pick one among the available configs: ['one', 'two']", ":config=NAME"),
+        ("BuilderConfig 'x' not found. Available: ['one', 'two']", ":config=NAME"),
+        ("Unknown split \"test\". Should be one of ['one', 'two'].", ":split=NAME"),
+    ],
+)
+def test_names_that_a_hub_dataset_does_not_have_are_told_apart_from_a_missing_network(reason: str, says: str) -> None:
+    found = explain_hub_error("alpaca", "a/b", reason)
+    assert found is not None
+    assert found.why == "it has ['one', 'two']"
+    assert says in found.next
+    assert explain_hub_error("alpaca", "a/b", "Connection refused") is None
