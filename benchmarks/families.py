@@ -2,19 +2,26 @@
 
     python benchmarks/families.py                     # plan each, and count a shrunken copy's FLOPs with torch
     python benchmarks/families.py --family mamba2,glm4
+    python benchmarks/families.py --train             # train the copies in every way that plan accepts, two processes
 
 Each family is taken at its default configuration: its parameters are compared with those of the module, and the FLOPs
 of a shrunken copy with those that torch's counter sees in a forward and backward pass (eager attention, every score).
-Nothing is timed.
+With --train the copy is trained in full and by LoRA, on padded and on packed rows, in one process and under each
+strategy in two, five steps in fp32: losses and gradient norms must be those of one process. Nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 # Families of transformers 5.23 for language alone that people fine-tune, and older ones that papers compare with.
@@ -37,61 +44,6 @@ MISSING: Mapping[str, Mapping[str, Any]] = {
 
 SEQUENCE = 64
 
-_HIDDEN, _HEADS, _KV_HEADS, _HEAD_DIM, _INNER, _LAYERS, _VOCAB = 64, 4, 2, 16, 96, 4, 160
-# Dimensions of a copy that two cores train in milliseconds, by the names of configurations.
-_SMALL: Mapping[str, Any] = {
-    "vocab_size": _VOCAB, "vocab_size_per_layer_input": _VOCAB, "hidden_size": _HIDDEN, "n_embd": _HIDDEN,
-    "d_model": _HIDDEN, "word_embed_proj_dim": _HIDDEN, "embedding_size": _HIDDEN,
-    "intermediate_size": _INNER, "intermediate_size_mlp": _INNER, "ffn_dim": _INNER, "n_inner": _INNER,
-    "ffn_hidden_size": 4 * _HIDDEN, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40,
-    "shared_intermediate_size": 40, "num_hidden_layers": _LAYERS, "n_layer": _LAYERS, "n_layers": _LAYERS,
-    "num_layers": _LAYERS, "num_attention_heads": _HEADS, "n_head": _HEADS, "n_heads": _HEADS, "num_heads": _HEADS,
-    "num_key_value_heads": _KV_HEADS, "num_kv_heads": _KV_HEADS, "head_dim": _HEAD_DIM, "attention_head_dim": 32,
-    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "moe_k": 2,
-    "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "n_shared_experts": 1,
-    "q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 16,
-    "qk_head_dim": 24, "sliding_window": 16, "attention_window_size": 16, "window_size": 16, "attention_chunk_size": 32,
-    "max_position_embeddings": 256, "n_positions": 256, "max_seq_len": 256, "original_max_position_embeddings": 128,
-    "state_size": 8, "mamba_d_state": 8, "mamba_d_ssm": 2 * _HIDDEN, "mamba_n_heads": 8, "mamba_d_head": 16,
-    "mamba_expand": 2, "mamba_headdim": 16, "n_mamba_heads": 8, "num_ssm_heads": 8, "n_groups": 1, "mamba_n_groups": 1,
-    "mamba_ngroups": 1, "chunk_size": 32, "mamba_chunk_size": 32, "block_size": 32, "time_step_rank": 4,
-    "mamba_dt_rank": 4, "lru_width": _HIDDEN, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "hidden_size_per_layer_input": 16, "laurel_rank": 8,
-    "rotary_dim": 8, "block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0, "max_window_layers": 2,
-    "attention_hidden_size": 2 * _HIDDEN, "adapter_rank": 8, "num_mem_blocks": 1, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-# What else a family needs so that it has each of its kinds of layers.
-_OWN: Mapping[str, Mapping[str, Any]] = {
-    "bamba": {"attn_layer_indices": [1, 3]},
-    "bloom": {"hidden_size": _HIDDEN},
-    "deepseek_v3": {"head_dim": 8},
-    "falcon_mamba": {"intermediate_size": 2 * _HIDDEN},
-    "gemma3n_text": {
-        "num_hidden_layers": 5, "intermediate_size": [_INNER] * 5, "num_kv_shared_layers": 2,
-        "layer_types": ["sliding_attention"] * 2 + ["full_attention"] + ["sliding_attention"] + ["full_attention"],
-        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0, 0.0],
-    },
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "intermediate_size": None},
-    "gpt_oss": {"intermediate_size": 48},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
-    "hyperclovax": {"attention_multiplier": 0.1},
-    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
-    "lfm2": {"full_attn_idxs": [1, 3], "layer_types": ["conv", "full_attention"] * 2, "block_dim": _HIDDEN,
-             "conv_dim": _HIDDEN, "conv_dim_out": _HIDDEN, "block_ff_dim": _INNER},
-    "llama4_text": {"interleave_moe_layer_step": 2, "moe_layers": [1, 3], "num_experts_per_tok": 1,
-                    "no_rope_layers": [1, 1, 1, 0], "layer_types": ["chunked_attention"] * 3 + ["full_attention"]},
-    "mamba": {"intermediate_size": 2 * _HIDDEN},
-    "mamba2": {"num_heads": 8, "head_dim": 16, "state_size": 8},
-    "minimax": {"layer_types": ["linear_attention", "full_attention"] * 2},
-    "mpt": {"n_heads": _HEADS, "expansion_ratio": 2},
-    "qwen3_next": {"layer_types": ["linear_attention"] * 3 + ["full_attention"]},
-    "recurrent_gemma": {"block_types": ["recurrent", "recurrent", "attention"], "num_hidden_layers": 3},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "hybrid_layer_ids": [1, 3],
-               "attention_head_dim": 32, "attention_hidden_size": 2 * _HIDDEN, "n_mamba_heads": 8,
-               "mamba_headdim": 16, "num_key_value_heads": _HEADS, "intermediate_size": _INNER},
-}  # fmt: skip
-
 
 def make_default(kind: str) -> Any:
     """transformers' default configuration of the family, with what it leaves out."""
@@ -102,19 +54,9 @@ def make_default(kind: str) -> Any:
 
 def make_small(kind: str) -> Any:
     """The family's configuration at dimensions that two cores train in milliseconds."""
-    from transformers import AutoConfig  # heavy
+    from tunemark_models.shrunken_copy import shrink  # heavy
 
-    stated = make_default(kind).to_dict()
-    fields = {name: value for name, value in _SMALL.items() if stated.get(name) is not None}
-    if stated.get("num_key_value_heads") == stated.get("num_attention_heads"):
-        fields["num_key_value_heads"] = _HEADS
-    if stated.get("layer_types"):
-        kinds = list(dict.fromkeys(stated["layer_types"]))
-        fields["layer_types"] = (kinds * _LAYERS)[:_LAYERS]
-    fields.update(MISSING.get(kind, {}))
-    fields.update({name: value for name, value in _SMALL.items() if name in MISSING.get(kind, {})})
-    fields.update(_OWN.get(kind, {}))
-    return AutoConfig.for_model(kind, **fields)
+    return shrink(make_default(kind))
 
 
 def count_flops(config: Any, sequence: int = SEQUENCE) -> tuple[int, float]:
@@ -128,7 +70,7 @@ def count_flops(config: Any, sequence: int = SEQUENCE) -> tuple[int, float]:
     for each in (config, *(c for c in vars(config).values() if hasattr(c, "to_dict"))):
         each._experts_implementation = "eager"
     module = model.from_config(config, attn_implementation="eager").train()
-    ids = torch.randint(3, _VOCAB, (1, sequence))
+    ids = torch.randint(3, 160, (1, sequence))
     with FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward}
     ) as counter:
@@ -177,6 +119,142 @@ def check_family(kind: str) -> dict[str, Any]:
     }
 
 
+METHODS = ("full", "lora:r=4:alpha=8")
+BATCHINGS = ("pad", "pack")
+STRATEGIES = ("ddp", "fsdp", "tp", "pp")
+
+
+def prepare_family(kind: str, folder: Path, precision: str, sizes: Sequence[int]) -> dict[tuple[int, str], str]:
+    """Write the plan of every cell of a family into its folder; returns the refusals by size and name."""
+    import parity  # beside this script
+
+    model = folder / "model"
+    make_small(kind).save_pretrained(model)
+    remember_trace(model)
+    refused = {}
+    for size in sizes:
+        for strategy in ("none",) if size == 1 else STRATEGIES:
+            for method in METHODS:
+                for batching in BATCHINGS:
+                    name = f"{method[:4]} {batching} {strategy}"
+                    changes = {"method": method, "batching": batching, "precision": precision,
+                               "dataset": "synthetic:mean=20:longest=64"}  # fmt: skip
+                    places = {strategy: folder / str(size) / name.replace(" ", "-")}
+                    for reason in parity.prepare(places, f"hf:{model}", size, changes).values():
+                        refused[size, name] = reason
+    return refused
+
+
+def remember_trace(folder: Path) -> None:
+    """Put the trace of a folder's model into the cache, without the process that `plan` starts for it."""
+    from tunemark.cache import cache_folder
+    from tunemark_models import model_trace, traced_architecture
+
+    stated = json.loads((folder / "config.json").read_text())
+    digest = traced_architecture._digest(stated, traced_architecture._find_versions(None))
+    place = cache_folder() / "models" / f"{digest}.json"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(model_trace.trace_model(str(folder))))
+
+
+def train_ranks(listed: Path) -> int:
+    """In each process: train every plan of a list. A failed one is recorded, and the next one follows."""
+    import datetime
+    import time
+    import traceback
+
+    import torch.distributed as dist
+
+    from tunemark_worker.contract import Assignment, records_file_name
+    from tunemark_worker.recorder import Recorder
+    from tunemark_worker.worker_attempt import WorkerAttempt
+
+    rank = int(os.environ.get("RANK", "0"))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=120))
+    with quiet():
+        for place in json.loads(listed.read_text()):
+            assignment = Assignment.from_json(Path(place, "plan.json").read_text())
+            recorder = Recorder(str(Path(place, records_file_name(rank))), rank, time.monotonic)
+            attempt = WorkerAttempt()
+            status, error, reason = "ok", None, "error"
+            try:
+                reason = attempt.run(assignment, recorder, lambda: False)
+            except Exception as caught:
+                traceback.print_exc()
+                status, error = "error", f"{type(caught).__name__}: {' '.join(str(caught).split())[:200]}"
+            recorder.write("end", reason=reason, status=status, error=error, **attempt.facts())
+    sys.stderr.flush()
+    os._exit(0)  # leaving a process group can abort; everything is written
+
+
+def read_family(folder: Path, size: int, refused: Mapping[tuple[int, str], str]) -> dict[str, str]:
+    """By "method batching strategy": "refused: why", "failed: why", or the largest difference from one process."""
+    import parity  # beside this script
+
+    from tunemark.runner.verification import relative_difference
+
+    found = {name: f"refused: {why}" for (ranks, name), why in refused.items() if ranks == size}
+    for place in sorted((folder / str(size)).glob("*")):
+        method, batching, _ = place.name.split("-")
+        try:
+            ours = parity.trained(place)
+            alone = parity.trained(folder / "1" / f"{method}-{batching}-none")
+            pairs = zip(ours, alone, strict=True)
+            found[place.name] = f"{max(relative_difference(a, b) for a, b in pairs):.1e}"
+        except (RuntimeError, FileNotFoundError, ValueError) as error:
+            found[place.name] = f"failed: {error}"
+    return found
+
+
+def train(families: Sequence[str], precision: str) -> int:
+    """Train all families' copies, in one process and in two, and print what differs."""
+    import parity  # beside this script
+
+    from tunemark_worker.precision import PRECISIONS
+
+    wrong = 0
+    with quiet(), tempfile.TemporaryDirectory(prefix="families-") as root:
+        refused: dict[str, dict[tuple[int, str], str]] = {}
+        for kind in families:
+            refused[kind] = prepare_family(kind, Path(root, kind), precision, (1, 2))
+        for size in (1, 2):
+            places = [str(each) for kind in families for each in sorted(Path(root, kind, str(size)).glob("*"))]
+            listed = Path(root, f"{size}.json")
+            listed.write_text(json.dumps(places))
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if size > 1 else []
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            paths = [str(parity.ROOT / "harness"), str(parity.ROOT / "plugins")]
+            environment["PYTHONPATH"] = os.pathsep.join(paths)
+            command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--rank", str(listed)]
+            with Path(root, f"{size}.log").open("w") as log:
+                subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
+        print("| family | equal | differs or fails | refused by `plan` |\n|---|---:|---|---|")
+        for kind in families:
+            found = {
+                **read_family(Path(root, kind), 1, refused[kind]),
+                **read_family(Path(root, kind), 2, refused[kind]),
+            }
+            bad = {
+                name: value
+                for name, value in found.items()
+                if value.startswith("failed")
+                or (not value.startswith("refused") and not float(value) <= PRECISIONS[precision].tolerance)
+            }
+            wrong += bool(bad)
+            whys = dict.fromkeys(
+                f"{name.partition(' ')[2]}: {value[9:]}" for name, value in found.items() if value.startswith("refused")
+            )
+            equal = sum(not value.startswith("refused") for value in found.values()) - len(bad)
+            said = "; ".join(f"{name}: {value}" for name, value in bad.items())
+            print(f"| {kind} | {equal} | {said} | {'; '.join(whys)} |", flush=True)
+    print(
+        f"\n{len(families) - wrong} of {len(families)} families train as in one process in every way that plan accepts"
+    )
+    return 1 if wrong else 0
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     import transformers
@@ -190,7 +268,15 @@ def quiet() -> Iterator[None]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--family", default=",".join(FAMILIES), help="names of model types, separated by commas")
-    families = parser.parse_args(arguments).family.split(",")
+    parser.add_argument("--train", action="store_true", help="train small copies instead")
+    parser.add_argument("--precision", default="fp32", help="of --train")
+    parser.add_argument("--rank", metavar="FILE", help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.rank:
+        return train_ranks(Path(args.rank))
+    families = args.family.split(",")
+    if args.train:
+        return train(families, args.precision)
     print("| family | parameters | active | exact | GFLOP per token at 512 | small copy against torch | notes |")
     print("|---|---:|---:|---|---:|---:|---|")
     right = 0

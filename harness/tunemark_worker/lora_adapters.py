@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import torch
 
+from tunemark_worker.decoder import find_layers
+
 
 def apply_method(name: str, options: Dict[str, Any], module: torch.nn.Module) -> None:
-    """Prepare the module for the method: lora freezes its weights and adds adapters to the modules named `targets`.
+    """Prepare the module for the method: lora freezes its weights and adds adapters to the linear modules of its layers
+    whose name, the last part of the path, is among `targets`.
 
     Adapters have the dtype of the matrix they adapt, and no dropout.
     Source: Hu et al. 2021, "LoRA", section 4.1.
@@ -22,7 +25,7 @@ def apply_method(name: str, options: Dict[str, Any], module: torch.nn.Module) ->
     config = peft.LoraConfig(
         r=options["r"],
         lora_alpha=options["alpha"],
-        target_modules=list(options["targets"]),
+        target_modules=find_targets(module, options["targets"]),
         lora_dropout=0.0,
         bias="none",
         # GPT-2 stores its matrices transposed.
@@ -32,6 +35,25 @@ def apply_method(name: str, options: Dict[str, Any], module: torch.nn.Module) ->
     trained = [n for n, p in module.named_parameters() if p.requires_grad]
     if not trained or any("lora_" not in n for n in trained):
         raise ValueError("peft {} left weights other than the adapters trainable".format(peft.__version__))
+
+
+def find_targets(module: torch.nn.Module, names: Sequence[str]) -> List[str]:
+    """The paths of the linear modules in the layers that have one of the names; ValueError for a name without any."""
+    layers = find_layers(module)
+    inside = {each for layer in layers for each in layer.modules()} if layers is not None else set()
+    found = {
+        path: path.rpartition(".")[2] for path, each in module.named_modules() if each in inside and is_adaptable(each)
+    }
+    missing = [name for name in names if name not in found.values()]
+    if missing:
+        raise ValueError("no linear module in {}'s layers is named {}".format(type(module).__name__, missing[0]))
+    return [path for path, name in found.items() if name in names]
+
+
+def is_adaptable(module: torch.nn.Module) -> bool:
+    """Whether it is a linear module, of torch or of a family. Some routers are of torch's class and return a pair."""
+    name = type(module).__name__
+    return name == "Conv1D" or (isinstance(module, torch.nn.Linear) and name.endswith("Linear"))
 
 
 def merge_adapters(module: torch.nn.Module) -> None:

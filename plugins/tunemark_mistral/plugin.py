@@ -1,4 +1,4 @@
-"""Two versions of Mistral 7B, and a tiny model of the same architecture, described without torch."""
+"""Mistral 7B, Mistral Small 3 and Ministral 8B, and tiny models of the same architectures, described without torch."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ _TINY = replace(
 )  # fmt: skip
 
 
+_SMALL = replace(
+    _V0_3, vocab_size=131072, hidden_size=5120, intermediate_size=32768, num_hidden_layers=40, rope_theta=1e8,
+)  # fmt: skip
+# Its configuration has one window, as long as the longest sequence.
+_MINISTRAL = replace(
+    _SMALL, hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, sliding_window=32768,
+)  # fmt: skip
+
+
 @hookimpl
 def tunemark_models() -> Sequence[Model]:
     return [
@@ -55,12 +64,35 @@ def tunemark_models() -> Sequence[Model]:
             transformers_type="mistral",
             pretrained="mistralai/Mistral-7B-v0.3",
         ),
-        Model(
-            name="mistral-tiny",
-            description="Mistral 7B's architecture at 20 million parameters, for a few CPU cores; random weights only",
-            architecture=_TINY,
-            tokenizer=_V1,
-            runtime=_RUNTIME,
-            transformers_type="mistral",
-        ),
+        _from_hub("mistral-small-24b", "Mistral Small 3 24B", "Mistral-Small-24B-Base-2501", _SMALL),
+        _from_hub("mistral-small-24b-instruct", "Mistral Small 3 24B", "Mistral-Small-24B-Instruct-2501", _SMALL),
+        _from_hub("ministral-8b-instruct", "Ministral 8B", "Ministral-8B-Instruct-2410", _MINISTRAL),
+        _tiny("mistral-tiny", "Mistral 7B's architecture at 20 million parameters", _TINY),
+        _tiny("mistral-small-tiny", "Mistral Small 3's architecture in miniature", replace(_TINY, sliding_window=None)),
+        _tiny("ministral-tiny", "Ministral 8B's architecture in miniature", replace(_TINY, sliding_window=32768)),
     ]
+
+
+def _from_hub(name: str, title: str, repository: str, architecture: Architecture) -> Model:
+    hub = f"mistralai/{repository}"
+    return Model(
+        name=name,
+        description=f"{title} ({repository})",
+        source=f"https://huggingface.co/{hub}/blob/main/config.json",
+        architecture=architecture,
+        tokenizer=TokenizerSpec(name=hub, loader="tunemark_models.tokenizer:tokenizer_from_hub", argument=hub),
+        runtime=_RUNTIME,
+        pretrained=hub,
+        transformers_type="mistral",
+    )
+
+
+def _tiny(name: str, title: str, architecture: Architecture) -> Model:
+    return Model(
+        name=name,
+        description=f"{title}, for a few CPU cores; random weights only",
+        architecture=architecture,
+        tokenizer=_V1,
+        runtime=_RUNTIME,
+        transformers_type="mistral",
+    )

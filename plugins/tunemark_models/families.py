@@ -15,8 +15,8 @@ from tunemark.plugin.descriptors import Architecture, LayerType, Model, Tokenize
 RUNTIME = "tunemark_models.runtime:CausalLm"
 
 # The tokenizer of every tiny model: an installed package ships it, so that they run without a network.
-_OFFLINE_TOKENIZER = TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1")
-_OFFLINE_VOCABULARY = 32000
+OFFLINE_TOKENIZER = TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1")
+OFFLINE_VOCABULARY = 32000
 
 # Llama 3.1 and 3.2 rescale the rotary positions that Llama 3 was trained with.
 _ROPE_SCALING = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -135,19 +135,23 @@ def mixtral() -> Sequence[Model]:
     """Jiang et al. 2024, "Mixtral of Experts"."""
     return [
         _published("mixtral-8x7b", "Mixtral 8x7B v0.1, 2 of 8 experts for each token", "mistralai/Mixtral-8x7B-v0.1",
-                _mixtral(32, 4096, 14336, 32, 8), tokenizer=_OFFLINE_TOKENIZER),
+                _mixtral(32, 4096, 14336, 32, 8), tokenizer=OFFLINE_TOKENIZER),
         _tiny("mixtral-tiny", "Mixtral 8x7B", _mixtral(4, 128, 224, 8, 2)),
     ]  # fmt: skip
 
 
 def phi3() -> Sequence[Model]:
-    """Abdin et al. 2024, "Phi-3 Technical Report". The 128k variants, which need their own position factors,
-    are left out."""
+    """Abdin et al. 2024, "Phi-3 Technical Report" and "Phi-4 Technical Report". The 128k variants, which need their own
+    position factors, are left out."""
     return [
         _published("phi-3-mini-4k", "Phi-3 mini 4k, sliding window of 2047", "microsoft/Phi-3-mini-4k-instruct",
                 _phi3(32, 3072, 8192, 32, 32)),
         _published("phi-3-medium-4k", "Phi-3 medium 4k, sliding window of 2047", "microsoft/Phi-3-medium-4k-instruct",
                 _phi3(40, 5120, 17920, 40, 10)),
+        _published("phi-4", "Phi-4 14B", "microsoft/phi-4",
+                replace(_phi3(40, 5120, 17920, 40, 10), vocab_size=100352, sliding_window=None, rope_theta=250000.0,
+                        max_position_embeddings=16384)),
+        _tiny("phi-4-tiny", "Phi-4", replace(_phi3(4, 128, 448, 8, 2), sliding_window=None)),
         _tiny("phi-3-tiny", "Phi-3", replace(_phi3(4, 128, 344, 4, 4), sliding_window=127)),
     ]  # fmt: skip
 
@@ -218,8 +222,8 @@ def _tiny(name: str, family: str, architecture: Architecture, configuration: Map
         name=name,
         description=f"{family}'s architecture in miniature, for two CPU cores; random weights only; "
         "with Mistral v0.1's vocabulary, which needs no network",
-        architecture=replace(architecture, vocab_size=_OFFLINE_VOCABULARY),
-        tokenizer=_OFFLINE_TOKENIZER,
+        architecture=replace(architecture, vocab_size=OFFLINE_VOCABULARY),
+        tokenizer=OFFLINE_TOKENIZER,
         runtime=RUNTIME,
         configuration=configuration or {},
         transformers_type=architecture.model_type,

@@ -20,9 +20,11 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from tunemark_models.packing_probe import find_packing_way
 from tunemark_models.parameter_roles import find_role
 from tunemark_models.runtime import prepare_for_training
-from tunemark_worker.decoder import find_layers
+from tunemark_worker.decoder import find_decoder_parts, find_layers
+from tunemark_worker.lora_adapters import is_adaptable
 
 # Dependencies of an operand besides parameters: the layer's input (or what comes before the layers), and token ids.
 INPUT = "@input"
@@ -58,6 +60,8 @@ class _ProductTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         self.place = _BEFORE
         self.flops: Dict[_Product, float] = {}
         self.used: Dict[str, None] = {}
+        # Why the layers cannot be divided among the stages of a pipeline.
+        self.obstacles: Dict[str, None] = {}
         self.path: List[str] = []
         self._tags: Dict[int, FrozenSet[str]] = {}
         # Storages are kept alive, so that no address means two of them; on the meta device they hold no memory.
@@ -135,7 +139,9 @@ def trace_config(config: Any) -> Dict[str, Any]:
     traces = {}
     for times in (*_FIT, _CHECK):
         traces[times] = _step(module, layers, numbers, times * unit)
-    return _Facts(module, layers, numbers, traces, unit, text).collect()
+    facts = _Facts(module, layers, numbers, traces, unit, text).collect()
+    packing = find_packing_way(config)
+    return {**facts, "packing": packing.way, "packing_obstacle": packing.reason}
 
 
 def build_on_meta(config: Any) -> torch.nn.Module:
@@ -183,6 +189,9 @@ def _step(module: torch.nn.Module, layers: Any, numbers: List[int], sequence: in
             hidden = inputs[0] if inputs else named.get("hidden_states")
             if isinstance(hidden, torch.Tensor):
                 tracer.mark(hidden, frozenset([INPUT]))
+            others = (x for x in (*_tensors(inputs[1:]), *_tensors(named)) if x is not hidden)
+            for tag in sorted({tag for x in others for tag in tracer.tags(x) if not tag.startswith("@")})[:1]:
+                tracer.obstacles["its layers take values that depend on {}".format(tag)] = None
 
         return hook
 
@@ -337,10 +346,19 @@ class _Facts:
             "is_tied": self._head is self._embedding,
             "longest": _longest(self._config),
             "unused": unused,
+            "pipeline_obstacle": self._find_pipeline_obstacle(),
             "notes": list(self._notes),
             "config": {name: _read(self._config, name) for name in _CONFIG_FIELDS},
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
+
+    def _find_pipeline_obstacle(self) -> Optional[str]:
+        """Why the layers cannot be divided among the stages of a pipeline; None where they can."""
+        try:
+            find_decoder_parts(self._module)
+        except ValueError as error:
+            return str(error)
+        return next((each for tracer in self._traces.values() for each in tracer.obstacles), None)
 
     def _role(self, name: str, root: torch.nn.Module, parameter: torch.nn.Parameter) -> str:
         if parameter is self._embedding:
@@ -369,7 +387,7 @@ class _Facts:
             parameters.append({"name": name, "role": role, "elements": p.numel(), "active": active})
         own_names = {each["name"] for each in parameters}
         window, chunk = _find_window(layer, self._config, number)
-        called = {path: each for path, each in layer.named_modules() if _is_linear(each)}
+        called = {path: each for path, each in layer.named_modules() if is_adaptable(each)}
         return {
             "name": _kind_name(layer, self._config, number),
             "window": window,
@@ -412,6 +430,11 @@ class _Facts:
             for product, flops in tracer.flops.items():
                 if product.place != place:
                     continue
+                foreign = {tag for each in product.sources for tag in each if tag not in own and tag[0] != "@"}
+                if place >= 0 and foreign:
+                    tracer.obstacles["its layers take values that depend on {}".format(min(foreign))] = None
+                if place == _AFTER and any(_TOKENS in each for each in product.sources):
+                    tracer.obstacles["what follows its layers depends on the embedding"] = None
                 sources = tuple(
                     tuple(sorted({own.get(tag, INPUT) for tag in each if tag != _TOKENS or is_end}))
                     for each in product.sources
@@ -473,10 +496,6 @@ def _get(config: Any, name: str, default: Any = None) -> Any:
         return getattr(config, name, default)
     except Exception:  # transformers' own type, an AttributeError in some releases only
         return default
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def _matrix_shape(module: Any) -> Tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunemark.plugin.descriptors import Model, ModelSource
 from tunemark.plugin.hooks import hookimpl
-from tunemark_models import families
+from tunemark_models import families, traced_families
 
 
 @hookimpl
@@ -15,7 +15,7 @@ def tunemark_models() -> Sequence[Model]:
         families.llama, families.smollm2, families.qwen, families.gemma2, families.mixtral, families.phi3,
         families.olmo2, families.gpt2, families.baichuan,
     )  # fmt: skip
-    return [model for make in makers for model in make()]
+    return [*(model for make in makers for model in make()), *traced_families.traced_models()]
 
 
 @hookimpl

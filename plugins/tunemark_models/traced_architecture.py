@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,19 @@ def trace_architecture(folder: Path, stated: Mapping[str, Any], python: str | No
 def architecture_from_trace(found: Mapping[str, Any], digest: str) -> Architecture:
     """The architecture of a trace's output. Its dimensions are those of a plain decoder of the same width and depth
     whose MLP has as many columns per token as this model's, on average; they only rank layouts."""
+    kinds = [msgspec.convert(each, TracedLayer) for each in found["kinds"]]
+    if found["config"]["model_type"] in _WITHOUT_ADAPTED_OUTPUT:
+        kinds = [replace(each, matrices=tuple(m for m in each.matrices if m.name != "out_proj")) for each in kinds]
     traced = TracedModel(
-        kinds=tuple(msgspec.convert(each, TracedLayer) for each in found["kinds"]),
+        kinds=tuple(kinds),
         order=tuple(found["order"]),
         parameters=msgspec.convert(found["parameters"], tuple[TracedParameter, ...]),
         before=msgspec.convert(found["before"], tuple[TracedProduct, ...]),
         after=msgspec.convert(found["after"], tuple[TracedProduct, ...]),
         unused=tuple(found["unused"]),
+        packing=found["packing"],
+        packing_obstacle=found["packing_obstacle"],
+        pipeline_obstacle=found["pipeline_obstacle"],
         notes=tuple(found["notes"]),
         versions=tuple(sorted(found["versions"].items())),
         digest=digest,
@@ -83,6 +90,10 @@ def architecture_from_trace(found: Mapping[str, Any], digest: str) -> Architectu
         traced=traced,
     )
 
+
+# In these peft refuses to adapt `out_proj`, whose weight the kernels of state-space models read themselves.
+# huggingface/peft @00073fe, src/peft/tuners/tuners_utils.py, _check_lora_target_modules_mamba.
+_WITHOUT_ADAPTED_OUTPUT = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 
 # The longest sequence of models whose configuration has no limit, such as state-space models.
 _UNLIMITED = 1 << 20
@@ -126,7 +137,16 @@ def _find_versions(python: str | None) -> dict[str, str | None]:
 def _digest(stated: Mapping[str, Any], versions: Mapping[str, str | None]) -> str:
     digest = hashlib.sha256(json.dumps([stated, versions], sort_keys=True).encode())
     for folder in (Path(__file__).parent, Path(tunemark_worker.__file__).parent):
-        for name in ("model_trace.py", "parameter_roles.py", "runtime.py", "decoder.py"):
+        for name in (
+            "model_trace.py",
+            "packed_mask.py",
+            "packing_probe.py",
+            "parameter_roles.py",
+            "runtime.py",
+            "shrunken_copy.py",
+            "decoder.py",
+            "lora_adapters.py",
+        ):
             path = folder / name
             digest.update(path.read_bytes() if path.exists() else b"")
     return digest.hexdigest()[:24]

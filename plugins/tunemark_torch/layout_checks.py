@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, Schedule, StrategyAxis
+from tunemark_torch.parallel.projection_names import BLOCK_NAMES, COLUMN_PROJECTIONS, FUSED_PROJECTIONS
 
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved", "zb", "zbv")
 _SCHEDULE_NAMES: Mapping[str, Schedule] = {name: name for name in SCHEDULES}
@@ -76,6 +77,9 @@ def layout_versions(axes: Sequence[StrategyAxis], settings: Mapping[str, Any]) -
 
 
 def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    traced = a.traced
+    if traced is not None and traced.unused and settings["method"] == "full":
+        return f"{axis.strategy} waits for a gradient of each weight, and text does not reach {traced.unused[0]}"
     return _check_boolean(axis, "reshard")
 
 
@@ -87,6 +91,8 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
         return "tp shards weight matrices by name and does not support adapters: use ddp, fsdp or pp, or --method full"
     if a.num_hidden_layers == 0:
         return "tp shards layers, and this model has none"
+    if problem := _find_whole_projection(a):
+        return problem
     for what, number in (("attention heads", a.num_attention_heads), ("key and value heads", a.num_key_value_heads)):
         if number % degree:
             return f"tp:{degree} cannot divide {number} {what}: use a degree that divides them"
@@ -97,7 +103,27 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
     return None
 
 
+def _find_whole_projection(a: Architecture) -> str | None:
+    """Why a family without a formula cannot be divided by the names of its projections; None where it can."""
+    if a.traced is None:
+        return None
+    for layer in a.traced.kinds:
+        # By module of the layer: the names of what it holds.
+        held: dict[str, set[str]] = {}
+        for parameter in layer.parameters:
+            block, *rest = parameter.name.split(".")
+            held.setdefault(block, set()).add(rest[0] if rest else "")
+        for block, names in held.items():
+            is_block = names & {*COLUMN_PROJECTIONS, *FUSED_PROJECTIONS}
+            unknown = sorted(names - set(BLOCK_NAMES))
+            if is_block and unknown:
+                return f"tp divides weights by name and does not know {block}.{unknown[0]}: use fsdp"
+    return None
+
+
 def _check_pipeline(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    if a.traced is not None and a.traced.pipeline_obstacle:
+        return f"its layers cannot be divided among processes: {a.traced.pipeline_obstacle}; use ddp or fsdp"
     schedule = axis.options.get("schedule", "1f1b")
     if schedule not in SCHEDULES:
         return f"there is no schedule {schedule!r}: use one of {', '.join(SCHEDULES)}"

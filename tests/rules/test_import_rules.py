@@ -19,7 +19,10 @@ _WORKER = sorted((_ROOT / "harness/tunemark_worker").glob("*.py"))
 _RUNTIMES = [
     *sorted((_ROOT / "plugins").glob("*/runtime.py")),
     *sorted((_ROOT / "plugins").glob("*/parallel/*.py")),
-    *(_ROOT / "plugins/tunemark_models" / f"{name}.py" for name in ("model_trace", "packed_mask", "parameter_roles")),
+    *(
+        _ROOT / "plugins/tunemark_models" / f"{name}.py"
+        for name in ("model_trace", "packed_mask", "parameter_roles", "shrunken_copy")
+    ),
     _ROOT / "tests/example_plugin/tunemark_example/runtime.py",
 ]
 _STATIONS = (

@@ -188,6 +188,7 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
     python = _python(point)
     model = _named(point, "model", lambda name: catalog.model(name, python), point["model"])
     notes += model.notes
+    point = _choose_batching(point, model, notes)
     dataset, dataset_options = find_dataset(point, catalog)
     _check_tokenizer(point, model, dataset)
     method = _method(point, model)
@@ -598,6 +599,22 @@ def _declare_chips(point: GridPoint, accelerator: Accelerator) -> Accelerator:
 def _size_source(point: GridPoint) -> str:
     # A size may be given after the device's name.
     return point.place("size" if "size" in point.sources else "device")
+
+
+def _choose_batching(point: GridPoint, model: Model, notes: list[str]) -> GridPoint:
+    """The point; padded rows by default where nothing keeps the documents of a packed row apart."""
+    traced = model.architecture.traced
+    if point["batching"] != "pack" or traced is None or traced.packing is not None:
+        return point
+    why = f"documents in one row would not be apart: {traced.packing_obstacle}"
+    if "batching" in point.sources:
+        raise BadExperiment(
+            what=f"{model.architecture.model_type} cannot be trained on packed rows",
+            why=f"{point.place('batching')}; {why}",
+            next="--batching pad",
+        )
+    notes.append(f"{model.architecture.model_type}: rows are padded, not packed; {why}")
+    return replace(point, values={**point.values, "batching": "pad"})
 
 
 def _check_training(point: GridPoint, model: Model, dataset: Dataset) -> None:

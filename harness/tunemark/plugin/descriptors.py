@@ -142,6 +142,8 @@ class Model:
         extra: dict[str, Any] = {"configuration": dict(self.configuration)} if self.configuration else {}
         if self.is_remote:
             extra["remote"] = self.pretrained
+        if self.architecture.traced is not None and self.architecture.traced.packing is not None:
+            extra["packing"] = self.architecture.traced.packing
         return {**self.architecture.as_dict(), **extra}
 
 

@@ -82,8 +82,10 @@ class TracedModel:
     """A model by its kinds of layers. order: the kind of each layer, by its place in `kinds`. parameters: outside the
     layers; before, after: the products that precede and follow the layers.
 
-    unused: parameters that a step over text does not reach. notes: what could not be traced exactly. versions: of
-    torch and transformers. digest: a hash of all that the trace depends on, which identifies it.
+    unused: parameters that a step over text does not reach. packing: how the worker keeps documents apart that share a
+    row, in the words of the model's runtime; None where nothing does, and packing_obstacle says why. pipeline_obstacle:
+    why the layers cannot be divided among processes, None where they can. notes: what could not be traced exactly.
+    versions: of torch and transformers. digest: a hash of all that the trace depends on, which identifies it.
     """
 
     kinds: tuple[TracedLayer, ...]
@@ -92,6 +94,9 @@ class TracedModel:
     before: tuple[TracedProduct, ...]
     after: tuple[TracedProduct, ...]
     unused: tuple[str, ...]
+    packing: str | None
+    packing_obstacle: str | None
+    pipeline_obstacle: str | None
     notes: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]
     digest: str

@@ -1,8 +1,9 @@
 """Pipeline parallelism of a decoder: each rank keeps some of the layers, in one stage or several.
 
-A stage is the full model with other stages' modules replaced: a layer held elsewhere passes its input through, and the
-previous stage's output replaces the embedding. Masks, positions and the order of calls so remain the model's, whatever
-its family. The micro-batches are those of the step's gradient accumulation.
+A stage is the full model with other stages' modules replaced: a layer held elsewhere passes its input through, the
+previous stage's output replaces the embedding, and once more the input of the stage's first layer: between the two some
+families scale the embedding, which the first stage has already done. Masks, positions and the order of calls so remain
+the model's, whatever its family. The micro-batches are those of the step's gradient accumulation.
 """
 
 from __future__ import annotations
@@ -176,11 +177,18 @@ class Stage(nn.Module):
             base._modules[parts.embedding] = StageInput()
             for name in parts.positions:
                 base._modules[name] = ZeroPositions()
+            layers: Any = base._modules[parts.layers_name]
+            layers[0].register_forward_pre_hook(self._receive, with_kwargs=True)
         if not is_last:
             self.model._modules[parts.head] = self.output_module = StageOutput()
             if parts.norm:
                 base._modules[parts.norm] = nn.Identity()
         self.input_module = None if is_first else base._modules[parts.embedding]
+
+    def _receive(self, layer: nn.Module, inputs: Tuple[Any, ...], named: Dict[str, Any]) -> Any:
+        """Before the first of all layers, which another stage holds: its input is what the previous stage sent."""
+        hidden = self.input_module.hidden  # type: ignore[union-attr]  # not of the first stage
+        return ((hidden, *inputs[1:]), named) if inputs else (inputs, {**named, "hidden_states": hidden})
 
     def forward(
         self, hidden: torch.Tensor, ids: torch.Tensor, document_ids: torch.Tensor, positions: torch.Tensor

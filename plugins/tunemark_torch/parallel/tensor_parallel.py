@@ -24,14 +24,14 @@ except ImportError:  # torch 2.4
     )
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from tunemark_torch.parallel.projection_names import (
+    BLOCK_NAMES,
+    COLUMN_PROJECTIONS,
+    FUSED_PROJECTIONS,
+    HEAD_NORMS,
+    ROW_PROJECTIONS,
+)
 from tunemark_worker.decoder import find_decoder_parts
-
-# Names of transformers' projections. Sharded by columns: a block's first ones. A fused one holds several side by side.
-COLUMN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "fc1", "c_fc", "dense_h_to_4h", "w1", "w3")
-FUSED_PROJECTIONS = ("c_attn", "qkv_proj", "gate_up_proj")
-ROW_PROJECTIONS = ("o_proj", "out_proj", "down_proj", "fc2", "c_proj", "dense", "dense_4h_to_h", "w2")
-# Norms of queries and keys, as wide as one head or as the whole projection.
-HEAD_NORMS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm")
 
 
 def parallelize(model: nn.Module, mesh: Any, *, sequence_parallel: bool) -> Dict[str, Any]:
@@ -116,7 +116,7 @@ def _shard_block(block: nn.Module, mesh: Any, between: Any) -> List[str]:
         else:
             raise ValueError(
                 "tensor parallelism supports {}, but not {!r} in {}".format(
-                    ", ".join([*COLUMN_PROJECTIONS, *FUSED_PROJECTIONS, *ROW_PROJECTIONS, *HEAD_NORMS]),
+                    ", ".join(BLOCK_NAMES),
                     name,
                     type(block).__name__,
                 )
