@@ -38,6 +38,7 @@ FAMILIES = (
 # What transformers' defaults leave out, as published checkpoints have it.
 MISSING: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6, "n_group": 1, "topk_group": 1, "moe_layer_freq": 1},
+    "granitemoehybrid": {"layer_types": [*["mamba"] * 5, "attention", "mamba", "mamba"] * 4},
     "hunyuan_v1_dense": {"head_dim": 128},
     "nemotron": {"num_key_value_heads": 8},
 }

@@ -47,7 +47,6 @@ _BY_FAMILY: Dict[str, Dict[str, Any]] = {
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "intermediate_size": None},
     "gpt_oss": {"intermediate_size": 48},
-    "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba", "attention"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "lfm2": {"full_attn_idxs": [1, 3], "layer_types": ["conv", "full_attention"] * 2, "block_dim": _HIDDEN,
              "conv_dim": _HIDDEN, "conv_dim_out": _HIDDEN, "block_ff_dim": _INNER},
@@ -67,7 +66,8 @@ def shrink(config: Any) -> Any:
     """A small configuration of the same type; what it does not name is as in `config`."""
     stated = config.to_dict()
     fields = {name: value for name, value in stated.items() if name not in _DERIVED}
-    small = {name: value for name, value in _SMALL.items() if stated.get(name) is not None}
+    # What is 0, such as a dense model's experts, stays 0.
+    small = {name: value for name, value in _SMALL.items() if stated.get(name) or name.endswith("token_id")}
     if stated.get("num_key_value_heads") == stated.get("num_attention_heads"):
         small["num_key_value_heads"] = _HEADS
     elif stated.get("num_key_value_heads") == 1:

@@ -342,7 +342,7 @@ def main() -> int:
             key: value for key, value in small.to_dict().items() if key in stated[original] or key.startswith("head")
         }
         tiny = {**kept, "model_type": stated[original]["model_type"], "vocab_size": OFFLINE_VOCABULARY,
-                "max_position_embeddings": 4096}  # fmt: skip
+                "max_position_embeddings": 4096, "bos_token_id": None, "eos_token_id": None}  # fmt: skip
         facts[name] = {"configuration": tiny, "trace": trace(tiny)}
     _FACTS.write_text(json.dumps(facts, separators=(",", ":"), sort_keys=True) + "\n", encoding="utf-8")
     return 0

@@ -180,7 +180,7 @@ class Stage(nn.Module):
             layers: Any = base._modules[parts.layers_name]
             layers[0].register_forward_pre_hook(self._receive, with_kwargs=True)
         if not is_last:
-            self.model._modules[parts.head] = self.output_module = StageOutput()
+            self.model._modules[parts.head] = self.output_module = StageOutput(getattr(parts.top, parts.head))
             if parts.norm:
                 base._modules[parts.norm] = nn.Identity()
         self.input_module = None if is_first else base._modules[parts.embedding]
@@ -216,9 +216,14 @@ class StageInput(nn.Module):
 
 
 class StageOutput(nn.Module):
-    """Replaces the head: keeps the hidden states for the next stage."""
+    """Replaces the head: keeps the hidden states for the next stage. weight: without content, of the head's dtype, to
+    which some models cast the hidden states first."""
 
     hidden: Any = None
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.weight = torch.empty(0, dtype=head.weight.dtype, device="meta")
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         self.hidden = hidden

@@ -52,7 +52,13 @@ def _batch(rows, sequence, packed):
 # v0.3 has 768 more words: 2 x 768 x 4096 = 6,291,456 more. mistral-tiny by the same sum.
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("mistral-7b", 7_241_732_096), ("mistral-7b-v0.3", 7_248_023_552), ("mistral-tiny", 19_794_176)],
+    [
+        ("mistral-7b", 7_241_732_096),
+        ("mistral-7b-v0.3", 7_248_023_552),
+        ("mistral-small-24b", 23_572_403_200),
+        ("ministral-8b-instruct", 8_019_808_256),
+        ("mistral-tiny", 19_794_176),
+    ],
 )
 def test_parameters_are_as_published(name, parameters):
     _, module = _build(dataclasses.asdict(MODELS[name].architecture), "meta")

@@ -22,7 +22,7 @@ from tunemark_models.runtime import make_config
 from tunemark_models.tokenizer import tokenizer_from_folder
 from tunemark_worker.contract import TokenFile
 
-TINY = {m.name: m for m in tunemark_models() if m.name.endswith("-tiny")}
+TINY = {m.name: m for m in tunemark_models() if m.name.endswith("-tiny") and m.architecture.traced is None}
 _SMALL = {
     "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64,
