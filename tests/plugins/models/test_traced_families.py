@@ -44,12 +44,15 @@ def test_parameters_are_those_of_the_published_model(name: str, parameters: int)
     assert count_parameters(_MODELS[name].architecture).total == parameters
 
 
+# gpt-oss's card does not count the embedding.
 @pytest.mark.parametrize(
     ("name", "active"),
-    [("qwen3-30b-a3b", 3.3e9), ("deepseek-v3", 37e9), ("gpt-oss-20b", 3.6e9), ("olmoe-1b-7b", 1.3e9)],
+    [("qwen3-30b-a3b", 3.3e9), ("deepseek-v3", 37e9), ("gpt-oss-20b", 3.61e9), ("olmoe-1b-7b", 1.3e9)],
 )
 def test_active_parameters_are_those_of_the_published_model(name: str, active: float) -> None:
-    assert count_parameters(_MODELS[name].architecture).active == pytest.approx(active, rel=0.02)
+    counts = count_parameters(_MODELS[name].architecture)
+    counted = counts.active - (counts.embedding if name.startswith("gpt-oss") else 0)
+    assert counted == pytest.approx(active, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["glm-4-tiny", "qwen3-moe-tiny"])

@@ -51,7 +51,6 @@ def test_stages_compute_what_the_whole_model_does(name: str) -> None:
 
 
 def test_what_cannot_be_divided_by_name_is_refused() -> None:
-    for name, said in (("deepseek-v3-tiny", "q_a_proj"), ("gpt-oss-tiny", "sinks")):
-        with pytest.raises(TunemarkError) as caught:
-            tunemark.plan(**_SETTINGS, model=name, strategy="tp")
-        assert f"tp divides weights by name and does not know self_attn.{said}" in str(caught.value)
+    with pytest.raises(TunemarkError) as caught:
+        tunemark.plan(**_SETTINGS, model="gpt-oss-tiny", strategy="tp")
+    assert "tp divides weights by name and does not know self_attn.sinks" in str(caught.value)
