@@ -191,7 +191,9 @@ def baichuan() -> Sequence[Model]:
     tokenizer = TokenizerSpec(
         name=hub, loader="tunemark_models.tokenizer:sentencepiece_tokenizer_from_hub", argument=hub
     )
-    return [replace(_published("baichuan2-13b", words, hub, a, tokenizer=tokenizer), is_remote=True)]
+    return [
+        replace(_published("baichuan2-13b", words, hub, a, tokenizer=tokenizer), is_remote=True, transformers_type=None)
+    ]
 
 
 def _published(
