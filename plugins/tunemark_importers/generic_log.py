@@ -103,6 +103,7 @@ class GenericLogReader:
         self._runs: LogRuns | None = None
         self._roles: dict[str, NameMeaning] = {}
         self._claimed: dict[NamedQuantity, str] = {}
+        self._claimed_of: dict[tuple[str, ...], frozenset[str]] = {}
         self._apart: dict[str, FigureValues] = {}
         self._bar_total: float | None = None
         self._records = 0
@@ -251,13 +252,26 @@ class GenericLogReader:
         )
         return role.rank, order[role.scope]
 
-    def _is_claimed(self, name: str, quantity: NamedQuantity, record: _Record) -> bool:
-        """Whether a figure is the one of several of its kind in a record. Rates are never mixed: one name is claimed in
-        the whole log."""
-        if quantity in _RATES:
-            return self._claimed.get(quantity) == name
-        same = [n for n, v in record.values.items() if self._roles.get(n, v.meaning).quantity == quantity]
-        return len(same) == 1 or name == max(same, key=lambda n: self._roles.get(n, record.values[n].meaning).rank)
+    def _claimed_names(self, record: _Record) -> frozenset[str]:
+        """The figures that count of each kind in a record. Rates are never mixed: one name is claimed in the whole log;
+        of a step's number or loss the name that says most."""
+        names = tuple(record.values)
+        found = self._claimed_of.get(names)
+        if found is None:
+            best: dict[NamedQuantity, str] = {}
+            for name, value in record.values.items():
+                role = self._roles.get(name, value.meaning)
+                if role.quantity in _RATES:
+                    if self._claimed.get(role.quantity) == name:
+                        best[role.quantity] = name
+                elif role.quantity in _STEP_FIELDS or role.quantity == "elapsed":
+                    other = best.get(role.quantity)
+                    if other is None or role.rank > self._roles.get(other, record.values[other].meaning).rank:
+                        best[role.quantity] = name
+            if len(self._claimed_of) > _MAX_APART:
+                self._claimed_of.clear()
+            found = self._claimed_of[names] = frozenset(best.values())
+        return found
 
     def _scope(self, name: str | None) -> ClaimScope:
         """The scope of a rate; one that stands beside the same rate per device is that of the job."""
@@ -277,6 +291,7 @@ class GenericLogReader:
         fields: dict[str, float] = {}
         beside: list[NamedFigure] = []
         elapsed_s: float | None = None
+        claimed = self._claimed_names(one)
         for name, value in one.values.items():
             role = self._roles.get(name, value.meaning)
             quantity = role.quantity
@@ -293,12 +308,12 @@ class GenericLogReader:
                 runs.add_fact("memory_bytes", _scaled(value, role), words, one.line.number, differing="largest")
             elif quantity == "steps_total":
                 runs.add_fact("steps_total", value.value, f"{name} {value.text}", one.line.number, differing="largest")
-            elif quantity in _STEP_FIELDS and self._is_claimed(name, quantity, one):
+            elif quantity in _STEP_FIELDS and name in claimed:
                 fields[_STEP_FIELDS[quantity]] = _scaled(value, role)
                 if quantity == "step" and value.of is not None and value.of >= value.value:
                     runs.add_fact("steps_total", value.of, f"{name} {value.text}/{value.of:g}", one.line.number,
                                   differing="largest")  # fmt: skip
-            elif quantity == "elapsed" and self._is_claimed(name, quantity, one):
+            elif quantity == "elapsed" and name in claimed:
                 elapsed_s = _scaled(value, role)
             elif quantity in _RATES and role.scale is not None:
                 beside.append(_named_figure(value, role, one.line.number))
@@ -386,9 +401,7 @@ def _meaning(role: NameMeaning) -> str:
 
 def _says_something(claim: Claim) -> bool:
     """Whether a run has a figure, a clock, or at least the lines of a training."""
-    rows = list(claim.steps)
-    if any(s.tokens_per_s is not None or s.duration_s is not None or s.samples_per_s is not None for s in rows):
+    figures = ("tokens_per_s", "duration_s", "samples_per_s", "tflops", "mfu")
+    if any(value is not None for name in figures for value in claim.steps.column(name)):
         return True
-    if any(s.tflops is not None or s.mfu is not None for s in rows):
-        return True
-    return sum(s.loss is not None for s in rows) > 2
+    return sum(loss is not None for loss in claim.steps.column("loss")) > 2

@@ -92,7 +92,7 @@ def check_rate_above_published(facts: ClaimFacts) -> Finding | None:
 def check_claimed_flops(facts: ClaimFacts) -> Finding | None:
     """A claimed TFLOP/s or MFU against the rate: finds the convention that reproduces it, if any."""
     claim, stated = facts.claim, claim_rates.claimed_rate(facts.claim)
-    if stated is None or not claim.count or not facts.flops or stated.is_bound:
+    if stated is None or not claim.count or not facts.flops:
         return None
     per_device = stated.tokens_per_s / claim.count
     claims = _claimed_flops(facts)
@@ -103,6 +103,9 @@ def check_claimed_flops(facts: ClaimFacts) -> Finding | None:
         (of, tflops, name, tflops * 1e12 / (per_device * f)) for of, tflops in claims for name, f in factors.items()
     ]
     of, tflops, name, ratio = min(readings, key=lambda one: _distance(one[3]))
+    if stated.is_bound and ratio < 1:
+        # Its sequences may be shorter, and the rate lower than this one.
+        return None
     difference = _distance(ratio)
     is_mixture = facts.architecture is not None and bool(facts.architecture.num_local_experts)
     agreement = MIXTURE_AGREEMENT if is_mixture and claim.architecture is not None else FLOPS_AGREEMENT

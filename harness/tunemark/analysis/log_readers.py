@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -205,16 +205,15 @@ class LogReading:
 
 
 def _grade(claim: Claim) -> _Grade:
-    def any_step(tell: Callable[[object], object], fields: Iterable[str]) -> bool:
-        return any(tell(getattr(step, field)) for step in claim.steps for field in fields)
+    def is_printed(*fields: str) -> bool:
+        return any(
+            value is not None and math.isfinite(value) for field in fields for value in claim.steps.column(field)
+        )
 
-    def is_figure(value: object) -> bool:
-        return isinstance(value, float) and math.isfinite(value)
-
-    if claim.tokens_per_s or claim.tokens_per_s_per_device or any_step(is_figure, ("tokens_per_s",)):
+    if claim.tokens_per_s or claim.tokens_per_s_per_device or is_printed("tokens_per_s"):
         return _Grade.RATE
     stated = (claim.samples_per_s, claim.step_time_s, claim.tflops_per_device, claim.mfu, claim.train_s)
-    if any(stated) or any_step(is_figure, ("samples_per_s", "duration_s", "tflops", "mfu")):
+    if any(stated) or is_printed("samples_per_s", "duration_s", "tflops", "mfu"):
         return _Grade.TIME
-    stamps = {value for step in claim.steps if (value := step.stamp_s or step.arrived_s) is not None}
+    stamps = {value for field in ("stamp_s", "arrived_s") for value in claim.steps.column(field) if value is not None}
     return _Grade.CLOCK if len(stamps) > 1 else _Grade.NOTHING

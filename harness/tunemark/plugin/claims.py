@@ -67,7 +67,7 @@ class LoggedSteps:
                 if value is None:
                     column.append(_UNKNOWN)
                 else:
-                    column.append(math.nan if math.isnan(value) else value)
+                    column.append(value if value == value else math.nan)
             if len(self) > _KEPT_STEPS:
                 self._columns = [column[::2] for column in self._columns]
                 self.stride *= 2
@@ -79,7 +79,8 @@ class LoggedSteps:
     def column(self, name: str) -> list[float | None]:
         """One field of `LoggedStep` of all steps that were kept."""
         column = self._columns[LoggedStep._fields.index(name)]
-        return [None if _is_unknown(value) else value for value in column]
+        # Only what is not a number can be unknown, and it alone differs from itself.
+        return [None if value != value and _is_unknown(value) else value for value in column]
 
     def __iter__(self) -> Iterator[LoggedStep]:
         for row in zip(*self._columns, strict=True):

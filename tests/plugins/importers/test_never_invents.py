@@ -72,6 +72,8 @@ TEXTS = {
     "nemo-rl": [("nemo-rl.txt", 0, 50)],
     "openrlhf": [("openrlhf.txt", 0, 99)],
     "litgpt": [("litgpt.txt", 0, 99)],
+    "everyday-table": [("everyday-table.md", 0, 9), ("everyday-table.csv", 0, 9)],
+    "sentence": [("sentence.txt", 0, 1)],
     "claims": [("claims.csv", 0, 9), ("claims-semicolon.csv", 0, 9), ("claims-tabs.tsv", 0, 9)],
 }  # fmt: skip
 

@@ -265,6 +265,9 @@ def _step_times(slow: Sequence[int], seconds: float) -> list[dict[str, Any]]:
         # 300e12 x 8 / 16,000 / 6 are 25 billion parameters.
         (_row(architecture=None, tflops_per_device=300.0, parameters=7e9), "size-and-flops", "suspect"),
         (_row(memory_bytes=120e9), "memory-above-chip", "invalid"),
+        # At most 16,384 tokens/s, 89 TFLOP/s per device: 300 are more, however long the sequences are.
+        (_row(tokens_per_s=None, counts=None, samples_per_s=16.0, tflops_per_device=300.0),
+         "flops-and-rate", "invalid"),
         (_row(mfu=0.035), "flops-and-rate", "invalid"),
     ],
 )  # fmt: skip
@@ -289,6 +292,8 @@ def test_a_factor_is_named() -> None:
     [
         # 400 sequences/s of 1,024 tokens would be 4.7 times what 4 A100 can do; shorter documents need less.
         replace(_log(), steps=LoggedSteps(), counts=None, samples_per_s=400.0, count=4),
+        # The same at 50 TFLOP/s: half of each sequence is missing.
+        _row(tokens_per_s=None, counts=None, samples_per_s=16.0, tflops_per_device=50.0),
         # A log with constant times of two digits has constant rates.
         _series(_lines(tokens_per_s=8192.0, duration_s=2.0)),
         # Parameters without one table of embeddings: 7.11e9 of this model's 7.24e9.
