@@ -108,7 +108,8 @@ def check_interpreter(interpreter: Interpreter, plan: Plan) -> None:
                 next=f"another --python, or another {need.setting}",
             )
     kind, known = plan.model.transformers_type, interpreter.model_types
-    if kind is not None and known is not None and kind not in known:
+    # A model of remote code brings its own class.
+    if kind is not None and known is not None and kind not in known and not plan.model.is_remote:
         raise BadExperiment(
             what=f"{plan.model.name} cannot be built: the interpreter's transformers has no model of type {kind!r}",
             why=f"{interpreter.path} has transformers {interpreter.versions.get('transformers') or 'unknown'}",

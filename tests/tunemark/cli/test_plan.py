@@ -32,7 +32,9 @@ def in_new_process(*words, names=HEAVY):
     [["plan", "--model", "mistral-7b"], ["list", "models"], ["list", "devices"], ["plan", "--help"], ["--help"]],
 )
 def test_nothing_heavy_is_imported(words):
-    done = in_new_process(*words)
+    # What the interpreter answers is decoded by msgspec.
+    asks = words[0] == "plan" and "--help" not in words
+    done = in_new_process(*words, names=[name for name in HEAVY if not (asks and name == "msgspec")])
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "[]"
     assert done.stdout
