@@ -14,7 +14,6 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from tunemark.physics.flops import mean_visible_keys, train_flops_by_role
-from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.physics.parameters import lora_adapters
 from tunemark.physics.traced_counts import computed_share
 from tunemark.plugin.descriptors import Architecture
