@@ -63,10 +63,12 @@ class Bigrams:
 
 # Seconds of work in each step of `BusyBigrams`: windows are then long compared with the delays of a busy machine.
 BUSY_S = 0.1
+# Forward passes besides, on a device that computes products at once: it may queue something else of a model.
+MORE_PASSES = 7
 
 
 class BusyBigrams:
-    """`Bigrams`, whose logits wait for a chain of matrix products, where the device queues these."""
+    """`Bigrams`, whose logits wait for more work: a chain of matrix products, where the device queues these."""
 
     def __init__(self) -> None:
         self._bigrams = Bigrams()
@@ -76,9 +78,12 @@ class BusyBigrams:
         return self._bigrams.build(assignment, place)
 
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        logits = self._bigrams.logits(module, batch)
         if not self._chain.is_queued:
-            return logits
+            with torch.no_grad():
+                for _ in range(MORE_PASSES):
+                    self._bigrams.logits(module, batch)
+            return self._bigrams.logits(module, batch)
+        logits = self._bigrams.logits(module, batch)
         ones = self._chain.queue(BUSY_S)
         return logits * (ones.sum() / ones.numel())
 

@@ -138,6 +138,23 @@ def test_a_lying_synchronise_is_found_by_a_run(tunemark: Tunemark, unsound_plugi
     assert "synchronize does not wait" in check["reason"]
 
 
+def test_another_interpreter_checks_the_runtimes(
+    tunemark: Tunemark, example_plugin: dict[str, str], tmp_path: Path
+) -> None:
+    """Of a device whose torch lives elsewhere; what is no interpreter with torch is the user's to mend."""
+    python = tmp_path / "other"
+    python.write_text(f'#!/bin/sh\necho asked >> {tmp_path}/log\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    words = ["check", "toy", "--only", "capabilities", "--json", "--python"]
+    done = tunemark(*words, str(python), environment=example_plugin)
+    assert {c["outcome"] for c in _checks(done).values()} == {"passed"}
+    # For its packages, and to import the runtimes.
+    assert (tmp_path / "log").read_text() == "asked\nasked\n"
+    refused = tunemark(*words, "no-such-python", environment=example_plugin)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "'no-such-python' is not an executable file" in refused.stderr
+
+
 def test_a_broken_plugin_is_listed_with_its_reason_and_the_rest_goes_on(
     tunemark: Tunemark, unsound_plugins: dict[str, str]
 ) -> None:
