@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 
 from tunemark.plugin.claims import Claim, ClaimScope, FigureQuantity, LoggedStep, LogLine, NamedFigure
 from tunemark_importers import numbers
-from tunemark_importers.figure_names import NamedQuantity, NameMeaning
+from tunemark_importers.figure_names import NamedQuantity, NameMeaning, meaning_of
 from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
 from tunemark_importers.log_runs import FigureValues, LogRuns
 from tunemark_importers.logged_options import find_options, find_parameter_counts
 from tunemark_importers.named_values import NamedValue, NamedValues
-from tunemark_importers.numbers import multiply_exactly, parse_clock
+from tunemark_importers.numbers import multiply_exactly, parse_clock, parse_number
 
 MEANING = "tokens per second as the program prints them; what they count is unknown"
 
@@ -36,6 +36,7 @@ _MARKS = (
     "mfu", "MFU", "batch", "time", "Time", "throughput", "Throughput", "seq", "params", "model", "--", "Namespace",
     "samples", "Samples", "memory", "elapsed", "it/s", "s/it", "wps", "speed", "norm",
 )  # fmt: skip
+_GAP = re.compile(r"\s{2,}|\t")
 _BAR = re.compile(
     r"(?P<n>[0-9]{1,15})/(?P<total>[0-9]{1,15}) +(?:\[ ?(?P<elapsed>[0-9:]+) ?< ?[^,\]]*,?"
     r"|(?P<elapsed_rich>[0-9:]+) (?:•|-) )(?:\s*[0-9.?]+ ?(?:s/it|it/s))?,?"
@@ -106,11 +107,17 @@ class GenericLogReader:
         self._claimed_of: dict[tuple[str, ...], frozenset[str]] = {}
         self._apart: dict[str, FigureValues] = {}
         self._bar_total: float | None = None
+        self._header: Sequence[str] = ()
         self._records = 0
 
     def read(self, line: LogLine) -> bool:
         text = line.text[-MAX_LINE:]
-        if not any(mark in text for mark in _MARKS):
+        if self._header and (row := _row_under(self._header, text)) is not None:
+            text = row
+        elif not any(mark in text for mark in _MARKS):
+            return False
+        elif (names := _header_of(text)) is not None:
+            self._header = names
             return False
         prefix = strip_prefixes(text)
         words, bar = _cut_bar(prefix.text)
@@ -336,6 +343,25 @@ class GenericLogReader:
                     # It has no step and no loss: it may be of anything.
                     self._apart.setdefault(figure.name, FigureValues(replace(figure, is_training=False)))
                     self._apart[figure.name].add(figure.value)
+
+
+def _header_of(text: str) -> list[str] | None:
+    """The names in a line that stands over columns of figures; None if it is no such line."""
+    if len(text) > 500 or any(character.isdigit() for character in text) or ":" in text or "=" in text:
+        return None
+    names = [name for name in _GAP.split(text.strip()) if name]
+    names = names if len(names) > 1 else text.split()
+    known = [meaning.quantity for name in names if (meaning := meaning_of(name)) is not None]
+    is_header = 1 < len(names) <= 30 and len(known) > 1 and {"step", "loss", *_RATES} & set(known)
+    return names if is_header else None
+
+
+def _row_under(names: Sequence[str], text: str) -> str | None:
+    """A line of figures under such names, as if each had its name beside it."""
+    cells = text.split()
+    if len(cells) != len(names) or any(parse_number(cell.rstrip("%")) is None for cell in cells):
+        return None
+    return " | ".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
 def _cut_bar(text: str) -> tuple[str, tuple[float, float, float] | None]:

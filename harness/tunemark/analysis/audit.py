@@ -42,7 +42,8 @@ class AuditedClaim:
         return ImportedClaim(
             kind="measured" if claim.tool == "tunemark" else "imported",
             **read_fields(claim, "id", "source", "tool", "meaning", "counts", "model", "device", "count", "precision"),
-            **read_fields(claim, "sequence", "notes"),
+            **read_fields(claim, "sequence"),
+            notes=(*claim.notes, *_figure_notes(claim)),
             global_batch=claim.layout.global_batch,
             tokens_per_s_claimed=self.rate.tokens_per_s if self.rate else None,
             tokens_per_s_rederived={way.way: way.tokens_per_s for way in self.ways},
@@ -53,6 +54,18 @@ class AuditedClaim:
             missing=self.facts.missing,
             origin=dict(self.facts.origin),
         )
+
+
+def _figure_notes(claim: Claim) -> list[str]:
+    """What is printed beside the claimed rate, under other names."""
+    notes = []
+    for figure in claim.figures:
+        if figure.quantity in ("tokens_per_s", "samples_per_s") and (figure.lines > 1 or not figure.is_training):
+            unit = "tokens/s" if figure.quantity == "tokens_per_s" else "sequences/s"
+            apart = "" if figure.is_training else ", which is not shown to be of the training"
+            of = {"device": " of each device", "job": " of the job"}.get(figure.scope, "")
+            notes.append(f"beside it {figure.name!r}: {figure.value:,.6g} {unit}{of} in {figure.lines:,} lines{apart}")
+    return notes
 
 
 def audit_claims(

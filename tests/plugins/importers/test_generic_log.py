@@ -113,3 +113,13 @@ def test_two_readings_of_a_line_are_refused_and_said() -> None:
     assert claim is not None
     assert [s.tokens_per_s for s in claim.steps] == [None, None]
     assert any("could belong to two names" in note for note in claim.notes)
+
+
+def test_columns_of_figures_are_read_under_their_names() -> None:
+    rows = "\n".join(f"{n:5d}   {3 - n / 10:.2f}    {4096 + n}    41.5%" for n in range(1, 5))
+    claim = _claim(f"starting\n step   loss   tok/s/GPU   mfu\n{rows}\nsaved 3 files\n")
+    assert claim is not None
+    assert [(s.number, s.loss, s.tokens_per_s, s.mfu) for s in claim.steps][:2] == [
+        (1.0, 2.9, 4097.0, 0.415), (2.0, 2.8, 4098.0, 0.415),
+    ]  # fmt: skip
+    assert (claim.scope, len(claim.steps)) == ("device", 4)
