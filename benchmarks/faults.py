@@ -35,22 +35,22 @@ from document import ROOT, machine, put
 STEPS = 24
 # The runs of a sweep, by seed, their only difference: before the fault, with it, after it.
 BEFORE, FAULTY, AFTER = range(3)
-# Seconds that torchrun gives ranks to end, plus a margin for it and the parent.
-_GRACE_S = 40.0
+# Seconds that the supervisor gives ranks to end, plus a margin for it and the parent.
+_GRACE_S = 20.0
 # Seconds after the row within which killed processes must be gone.
 _MOMENT_S = 5.0
-_TORCHRUN_GRACE = "torchrun gives the other ranks 30 s to end"
+_GRACE = "the supervisor gives the other ranks 10 s to end"
 # fault: (seconds within which the row must come, plus --timeout where the fault is a silence; the reason)
 BOUNDS = {
-    "killed": (_GRACE_S, _TORCHRUN_GRACE),
+    "killed": (_GRACE_S, _GRACE),
     "hung": (15.0, "the silence that --timeout allows, then stacks are asked for"),
-    "memory": (_GRACE_S, _TORCHRUN_GRACE),
-    "disk": (_GRACE_S, _TORCHRUN_GRACE),
+    "memory": (_GRACE_S, _GRACE),
+    "disk": (_GRACE_S, _GRACE),
     "no room": (35.0, "half a minute is waited for room, and nothing is started"),
     "network": (15.0, "the silence that --timeout allows, then stacks are asked for"),
     "node": (75.0, "SlurmdTimeout is 30, and Slurm looks; nothing is asked of the dead node"),
     "command": (30.0, "ranks look for it once a second, at a window's edge"),
-    "restarted": (_GRACE_S, "to the second start: " + _TORCHRUN_GRACE),
+    "restarted": (_GRACE_S, "to the second start: " + _GRACE),
 }
 
 
@@ -431,7 +431,7 @@ def command(folder: Path, asked: Asked) -> Row:
 
 
 def restarted(folder: Path, asked: Asked) -> Row:
-    """torch's elastic agent may restart the ranks: the run must then be ok, with a finding about the restart."""
+    """The supervisor may start the ranks again: the run must then be ok, with a finding about the restart."""
     rank, step = asked.chance.randrange(2), asked.step()
 
     def plant(attempt: Path) -> None:

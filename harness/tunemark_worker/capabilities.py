@@ -47,7 +47,8 @@ class DeviceRuntime(Protocol):
     is_synchronous: bool
 
     def open(self, assignment: Assignment) -> Place:
-        """Open the device, set threads and affinity, and join the process group if there is one."""
+        """Open the device, set threads and affinity, and join the process group, if there are several ranks, by
+        `process_group.join_process_group`, since ranks of one host have no port to meet at."""
 
     def synchronize(self) -> None:
         """Return when all queued work is done."""
