@@ -68,5 +68,5 @@ def too_low(facts: ClaimFacts, ratio: float, explained: str) -> Severity | None:
     if facts.claim.counts is None:
         if ratio > 0.53:
             return None
-        return "invalid" if explained else "suspect" if ratio < 0.4 else None
+        return "invalid" if explained else "suspect"
     return "suspect" if facts.claim.counts == "content" and explained and ratio < 0.3 else None
