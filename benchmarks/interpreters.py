@@ -109,25 +109,24 @@ def fill(matrix: Matrix, torch: str, strategies: Sequence[str] | None, folder: P
         4: ([s for s in parity.PRODUCTS if strategies is None or s in strategies], PRODUCT_VARIANTS),
     }
     for size, (names, variants) in wanted.items():
-        folders: dict[Key, Path] = {}
         for variant in variants:
-            keys = {
+            folders = {
                 Key(torch, size, name, variant): folder / f"{size}-{'-'.join(variant)}-{i}"
                 for i, name in enumerate(names)
             }
             changes = {"precision": variant[0], "batching": variant[1], "micro_batch": 2}
-            refused = parity.prepare(
-                {key.strategy: where for key, where in keys.items()}, MODEL, size, changes, small, check
-            )
-            matrix.refused.update({key: refused[key.strategy] for key in keys if key.strategy in refused})
-            folders.update({key: where for key, where in keys.items() if key.strategy not in refused})
-        parity.run(size, list(folders.values()), python, TIMEOUT_S)
-        for key, where in folders.items():
-            try:
-                matrix.trained[key] = parity.trained(where)
-            except RuntimeError as error:
-                matrix.failed[key] = str(error)
-            print(describe(matrix, key), file=sys.stderr, flush=True)
+            where = {key.strategy: path for key, path in folders.items()}
+            refused = parity.prepare(where, MODEL, size, changes, small, check)
+            matrix.refused.update({key: refused[key.strategy] for key in folders if key.strategy in refused})
+            tried = {key: path for key, path in folders.items() if key.strategy not in refused}
+            # Each variant in processes of its own: in torch 2.6 DTensor keeps what it knows of one model for the next.
+            parity.run(size, list(tried.values()), python, TIMEOUT_S)
+            for key, path in tried.items():
+                try:
+                    matrix.trained[key] = parity.trained(path)
+                except RuntimeError as error:
+                    matrix.failed[key] = str(error)
+                print(describe(matrix, key), file=sys.stderr, flush=True)
 
 
 def describe(matrix: Matrix, key: Key) -> str:
@@ -153,20 +152,21 @@ def table(matrix: Matrix) -> str:
 
 
 def _cell(matrix: Matrix, keys: Sequence[Key]) -> str:
-    reasons = list(dict.fromkeys(matrix.refused[key] for key in keys if key in matrix.refused))
-    if reasons:
-        return "; ".join(
-            (reason.partition(" needs ")[2] and f"needs {reason.partition(' needs ')[2]}") or reason
-            for reason in reasons
-        )
+    """The differences in fp32 and in bf16, and for what the plan refused what it needs."""
     if any(key in matrix.failed for key in keys):
         return "FAILED"
-    parts = []
+    ran = [key for key in keys if key not in matrix.refused]
+    words = []
     for precisions in (("fp32",), tuple(p for p in PRECISIONS if p != "fp32")):
-        found = [d for key in keys if key.variant[0] in precisions and (d := matrix.difference(key)) is not None]
-        parts.append(f"{max(found):.0e}" if found else "-")
-    words = ", ".join(parts)
-    return words if all(matrix.is_equal(key) for key in keys) else f"DIFFERS {words}"
+        found = [d for key in ran if key.variant[0] in precisions and (d := matrix.difference(key)) is not None]
+        words += [f"{max(found):.0e}"] if found else []
+    if not all(matrix.is_equal(key) for key in ran):
+        words.insert(0, "DIFFERS")
+    for reason in dict.fromkeys(matrix.refused[key] for key in keys if key in matrix.refused):
+        which = dict.fromkeys(key.variant[0] for key in keys if matrix.refused.get(key) == reason)
+        needs = f"needs {reason.partition(' needs ')[2]}" if " needs " in reason else reason
+        words.append(f"{', '.join(which)} {needs}" if ran else needs)
+    return ", ".join(words)
 
 
 def main() -> int:

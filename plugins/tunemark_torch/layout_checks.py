@@ -57,8 +57,12 @@ _SHOWN_ON_CPU = {
     "pp": "2.9",  # 2.6 waits for ever; 2.4 wants to see an input
 }
 _CALLED_ON_GPUS = {"tp": "2.4", "fsdp": "2.6", "pp": "2.6"}
-# In a product of strategies, copies are torch's `replicate` on FSDP2's hooks.
-_DDP_IN_PRODUCT = "2.9"
+# 2.9 loses the connection between the ranks.
+_ZBV_ON_CPU = "2.13"
+# Copies of what is divided by tp or pp: `replicate` of torch 2.9 takes no mesh. With fsdp it is not used.
+_COPIES_IN_PRODUCT = "2.13"
+# Stages of sharded layers: torch 2.9 sees another shape than it was told (PipeliningShapeError).
+_PP_WITH_TP = "2.13"
 # gloo has no bf16 before: "Invalid scalar type".
 _BF16_ON_CPU = "2.4"
 
@@ -69,8 +73,12 @@ def layout_versions(axes: Sequence[StrategyAxis], settings: Mapping[str, Any]) -
     shown = _SHOWN_ON_CPU if is_cpu else _CALLED_ON_GPUS
     names = {axis.strategy for axis in axes}
     needed = [shown[name] for name in names if name in shown]
-    if "ddp" in names and len(axes) > 1:
-        needed.append(_DDP_IN_PRODUCT)
+    if "ddp" in names and len(axes) > 1 and "fsdp" not in names:
+        needed.append(_COPIES_IN_PRODUCT)
+    if {"pp", "tp"} <= names:
+        needed.append(_PP_WITH_TP)
+    if is_cpu and any(axis.options.get("schedule") == "zbv" for axis in axes):
+        needed.append(_ZBV_ON_CPU)
     if is_cpu and settings["precision"] == "bf16":
         needed.append(_BF16_ON_CPU)
     return {"torch": max(needed, key=lambda version: [int(part) for part in version.split(".")])} if needed else {}
