@@ -174,7 +174,7 @@ class Stage(nn.Module):
             for n, layer in enumerate(parts.layers)
         )
         if not is_first:
-            base._modules[parts.embedding] = StageInput()
+            base._modules[parts.embedding] = StageInput(getattr(parts.base, parts.embedding))
             for name in parts.positions:
                 base._modules[name] = ZeroPositions()
             layers: Any = base._modules[parts.layers_name]
@@ -207,27 +207,35 @@ class Stage(nn.Module):
 
 
 class StageInput(nn.Module):
-    """Replaces the embedding: returns the previous stage's output."""
+    """Replaces the embedding: returns the previous stage's output. weight: as `StageOutput`'s."""
 
     hidden: torch.Tensor
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        self.weight = _empty_like(embedding.weight)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.hidden
 
 
 class StageOutput(nn.Module):
-    """Replaces the head: keeps the hidden states for the next stage. weight: without content, of the head's dtype, to
-    which some models cast the hidden states first."""
+    """Replaces the head: keeps the hidden states for the next stage. weight: without content; some models cast or move
+    tensors to its dtype and device first."""
 
     hidden: Any = None
 
     def __init__(self, head: Any) -> None:
         super().__init__()
-        self.weight = torch.empty(0, dtype=head.weight.dtype, device="meta")
+        self.weight = _empty_like(head.weight)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         self.hidden = hidden
         return hidden
+
+
+def _empty_like(weight: torch.Tensor) -> torch.Tensor:
+    return torch.empty(0, dtype=weight.dtype, device=weight.device)
 
 
 class ZeroPositions(nn.Module):

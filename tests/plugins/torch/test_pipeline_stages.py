@@ -20,8 +20,9 @@ from tunemark_worker.decoder import find_decoder_parts
 _SETTINGS: dict[str, Any] = {"dataset": "synthetic", "device": "cpu:2", "sequence": 32, "oversubscribe": True}
 
 
-# Families that scale embeddings, residuals or logits, in the model or in each layer.
-@pytest.mark.parametrize("name", ["granite-4.0-tiny", "falcon-h1-tiny", "gemma-3-tiny", "mistral-tiny"])
+# Families that scale embeddings, residuals or logits, in the model or in each layer, and one that asks for the device
+# of its embedding.
+@pytest.mark.parametrize("name", ["granite-4.0-tiny", "falcon-h1-tiny", "gemma-3-tiny", "llama-4-tiny"])
 def test_stages_compute_what_the_whole_model_does(name: str) -> None:
     transformers.logging.set_verbosity_error()
     (plan,) = tunemark.plan(**_SETTINGS, model=name, strategy="pp", precision="fp32", batching="pad", global_batch=8)
