@@ -23,7 +23,6 @@ import msgspec
 import tunemark_worker
 from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
-from tunemark.launch import query_interpreter
 from tunemark.physics.traced_counts import computed_share
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.traced_model import TracedLayer, TracedModel, TracedParameter, TracedProduct
@@ -121,6 +120,8 @@ def describe_trace(a: Architecture) -> tuple[str, ...]:
 
 def _find_versions(python: str | None) -> dict[str, str | None]:
     if python is not None:
+        from tunemark.launch import query_interpreter  # starts processes, and few plans trace
+
         return query_interpreter(python, _PACKAGES).versions
     missing = []
     versions: dict[str, str | None] = {}

@@ -127,7 +127,7 @@ def test_a_finished_run_is_skipped_and_redone_only_when_asked(tmp_path: Path, ca
     assert len(list(tmp_path.glob("runs/*/*/plan.json"))) == 1
     page = (tmp_path / "out/report.html").read_text()
     assert '<html lang="ko">' in page
-    assert "내용 토큰 백만 개당 EUR" in page
+    assert "패딩을 제외한 토큰 백만 개당 EUR" in page
     _rows(tmp_path, cache, *_SHORT, "--redo")
     assert len(list(tmp_path.glob("runs/*/*/plan.json"))) == 2
 

@@ -76,6 +76,8 @@ def command_of(r: Result) -> str:
         chip=None,
         chips=None,
         size=None,
+        peak_flops=None,
+        memory=None,
     )
     words = ["tunemark", "run"]
     for name, value in given.items():
