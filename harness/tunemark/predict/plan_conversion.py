@@ -17,11 +17,13 @@ _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": 
 
 
 def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
-    """A plan's workload and layout; a sentence with the reason where the cost model does not cover its strategy.
+    """A plan's workload and layout; a sentence with the reason where the cost model does not cover its model or strategy.
 
     The device is separate: `device_facts(plan.accelerator.chip)`, or a calibration of the machine.
     """
     spec = plan.spec
+    if not plan.model.architecture.num_hidden_layers:
+        return f"the cost model is of decoder layers, and {plan.model.name} has none"
     unknown = [strategy.name for strategy in plan.strategies if strategy.layout is None]
     if unknown:
         return f"the cost model does not know the strategy {unknown[0]!r}"

@@ -140,7 +140,7 @@ def test_standard_input_is_read_and_needs_no_text_encoding(printed, monkeypatch,
     [
         (["devices", "--from", "x"], "--from needs --backend"),
         (["devices", "--backend", "moia", "--from", "x"], "did you mean 'moai'"),
-        (["devices", "--backend", "cpu", "--from", "x"], "device 'cpu' cannot read the output"),
+        (["devices", "--backend", "cpu", "--from", "x"], "device 'cpu' reads no status tool's output"),
         (["devices", "--backend", "moai", "--from", "/nowhere/at/all"], "cannot read '/nowhere/at/all'"),
         (["models", "--backend", "moai"], "--backend does not apply to models"),
     ],
