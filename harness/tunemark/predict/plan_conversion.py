@@ -17,7 +17,7 @@ _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": 
 
 
 def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
-    """A plan's workload and layout; a sentence with the reason where the cost model does not cover its model or strategy.
+    """A plan's workload and layout; a sentence with the reason where the cost model covers not its model or strategy.
 
     The device is separate: `device_facts(plan.accelerator.chip)`, or a calibration of the machine.
     """
