@@ -103,6 +103,7 @@ def test_memory_that_is_not_there_is_a_row_with_its_bytes(site: Callable[..., No
     assert rows[0]["tokens_per_s"] is None
 
 
+@pytest.mark.full
 def test_a_lost_connection_keeps_the_steps_before_it(site: Callable[..., None], runs: Runs, tmp_path: Path) -> None:
     site("24.5.0", "lost_at_step=5")
     done, rows = runs("--size", "xLarge.512GB", "--steps", "8", "--window", "0.001")

@@ -125,7 +125,7 @@ def _steps(world: World, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 # These are run every time; the values of the others have tests of their own in tests/tunemark_worker.
-_QUICK = {"batching", "checkpointing", "train_on"}
+_QUICK = {"batching", "train_on"}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,7 @@ def test_the_worker_knows_what_is_declared_and_no_more() -> None:
     assert set(SCHEDULES) == declared["schedule"] == set(_FACTORS)
 
 
+@pytest.mark.full
 def test_schedules_set_the_learning_rate_of_every_step(tunemark: Tunemark, world: World) -> None:
     rows = {row["schedule"]: row for row in _rows(tunemark, world, "--schedule", ",".join(_FACTORS))}
     for schedule, factors in _FACTORS.items():
@@ -173,7 +174,7 @@ def test_schedules_set_the_learning_rate_of_every_step(tunemark: Tunemark, world
         assert rates == pytest.approx([0.01 * factor for factor in factors], rel=1e-5), schedule
 
 
-@pytest.mark.parametrize("batching", ["pack", "pad"])
+@pytest.mark.parametrize("batching", ["pack", pytest.param("pad", marks=pytest.mark.full)])
 def test_weights_of_a_folder_have_the_loss_that_transformers_computes(
     tunemark: Tunemark, world: World, batching: str
 ) -> None:

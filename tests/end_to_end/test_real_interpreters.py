@@ -76,6 +76,7 @@ def _documented(page: str) -> dict[tuple[str, str], str]:
     }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("page", ["docs/strategies.md", "docs/moai.md"])
 def test_the_table_of_the_docs_is_what_plan_refuses(page: str) -> None:
     cells = _documented(page)

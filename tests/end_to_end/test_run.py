@@ -44,6 +44,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.full
 def test_padding_and_packing_differ_by_the_padding_share(tmp_path: Path, cache: Path) -> None:
     rows = _rows(tmp_path, cache, *_SHORT, "--batching", "pad,pack")
     pad, pack = rows
@@ -60,6 +61,7 @@ def test_padding_and_packing_differ_by_the_padding_share(tmp_path: Path, cache: 
     assert pad["verdict"] in ("unknown", "suspect")
 
 
+@pytest.mark.full
 def test_ids_without_a_tokenizer_are_trained_on(tmp_path: Path, cache: Path) -> None:
     (row,) = _rows(tmp_path, cache, *_SHORT, "--dataset", "synthetic")
     assert row["status"] == "ok", row["findings"]
@@ -67,6 +69,7 @@ def test_ids_without_a_tokenizer_are_trained_on(tmp_path: Path, cache: Path) -> 
     assert row["tokens_per_s"]["value"] > 0
 
 
+@pytest.mark.full
 def test_response_alone_trains_on_fewer_tokens(tmp_path: Path, cache: Path) -> None:
     everything, response = _rows(tmp_path, cache, *_SHORT, "--train-on", "all,response", "--sequence", "256")
     assert everything["tokens"]["content"] == response["tokens"]["content"]

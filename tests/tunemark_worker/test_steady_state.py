@@ -26,7 +26,7 @@ def _correlated(chance: random.Random, windows: int, phi: float) -> list[float]:
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.3, 0.6])
-@pytest.mark.parametrize("windows", [6, 12, 30, 100])
+@pytest.mark.parametrize("windows", [6, *(pytest.param(n, marks=pytest.mark.full) for n in (12, 30)), 100])
 def test_intervals_hold_their_stated_coverage(windows: int, phi: float) -> None:
     chance = random.Random(windows * 10 + phi)
     held = 0

@@ -72,7 +72,8 @@ def test_data_that_cannot_be_used_are_an_error_below_the_plan(rows: Path, capsys
 def test_a_tokenizer_that_is_not_here_leaves_the_data_unknown(
     rows: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # Read once from the environment, by whichever test imports it first.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     row = _json(capsys, "plan", "--model", "llama-3-8b", "--device", "cpu:1", "--dataset", f"alpaca:path={rows}")
     assert "the tokenizer of meta-llama/Meta-Llama-3-8B" in row["data"]["reason"]
 
