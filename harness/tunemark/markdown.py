@@ -19,7 +19,12 @@ def escape(text: str) -> str:
     """The text on one line, with the characters escaped that are Markdown syntax."""
     if _is_plain(text) and "  " not in text:
         return text
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", re.sub(r"\s+", " ", text))
+    return re.sub(f"({_SYNTAX})", r"\\\1", re.sub(r"\s+", " ", text))
+
+
+def unescape(text: str) -> str:
+    """The text as `escape` was given it, but for its white space."""
+    return re.sub(rf"\\({_SYNTAX})", r"\1", text)
 
 
 def _one_line(cell: str) -> str:
@@ -28,5 +33,6 @@ def _one_line(cell: str) -> str:
     return " ".join(re.sub(r"(?<!\\)\|", r"\\|", cell).split())
 
 
+_SYNTAX = r"[\\`*_\[\]<>|~]"
 # Most texts have nothing to escape.
 _is_plain = re.compile(r"[A-Za-z0-9 .,:;%/()+=±·-]*").fullmatch

@@ -45,3 +45,11 @@ def format_gib(value_bytes: float | None) -> str:
 def format_giga(value: float) -> str:
     """A count as a number of 10^9, without the unit, for tables."""
     return format_significant(value / 1e9)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds in the unit in which they are said: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{format_significant(seconds / size, 2)} {unit}"
+    return f"{format_significant(seconds, 2)} s"

@@ -20,7 +20,7 @@ from tunemark.data import (
 from tunemark.errors import NotReachable, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.markdown import escape, markdown_table
-from tunemark.number_format import format_significant, percent_text
+from tunemark.number_format import format_duration, format_significant, percent_text
 from tunemark.plugin.descriptors import Dataset, Model
 
 if TYPE_CHECKING:
@@ -164,14 +164,6 @@ def make_question(plan: Plan) -> DataQuestion:
         train_on=spec.train_on,
         rows=make_row_settings(spec),
     )
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds in the unit in which they are said: 40 s, 12 min, 3.5 h, 2.1 days."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{format_significant(seconds / size, 2)} {unit}"
-    return f"{format_significant(seconds, 2)} s"
 
 
 def _format_steps(steps: float) -> str:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from tunemark.cli.attempt_progress import AttemptProgress
+from tunemark.number_format import format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable, RenderableType
@@ -165,7 +166,7 @@ class _LiveProgress(ProgressDisplay):
             mean_s = sum(self._durations_s) / len(self._durations_s)
             left = (runs - at - 1) * of + of - number + 1
             spent_s = time.monotonic() - min(self._began_s.values(), default=time.monotonic())
-            words += f", about {_format_duration(max(0.0, left * mean_s - spent_s))} left"
+            words += f", about {format_duration(max(0.0, left * mean_s - spent_s))} left"
         done = (at * of + number - 1) / max(1, runs * of)
         bar = width - len(words) - 4
         if bar >= 8:
@@ -217,12 +218,6 @@ def _fit_title(title: str, width: int) -> str:
         return title
     end = title.rpartition(", ")[2]
     return f"{title[: max(0, width - len(end) - 2)]}… {end}"
-
-
-def _format_duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _one_line(words: str, width: int, style: str = "") -> Text:

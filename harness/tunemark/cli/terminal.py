@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
+from tunemark.markdown import unescape
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -53,7 +55,7 @@ def print_on_terminal(markdown: str, console: Console) -> None:
             _print_table(_parse_table(list(lines)), console)
         else:
             for line in lines:
-                console.print(_highlight(_unescape(line)))
+                console.print(_highlight(unescape(line)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class _TextColumn:
 
 
 def _parse_table(lines: list[str]) -> list[_TextColumn]:
-    rows = [[_unescape(cell.strip()) for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in lines]
+    rows = [[unescape(cell.strip()) for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]] for line in lines]
     heading, rules, *body = rows
     return [
         _TextColumn(name, [row[at] if at < len(row) else "" for row in body], rules[at].endswith(":"))
@@ -159,7 +161,3 @@ def _highlight(words: str) -> Text:
     for pattern, style in _STYLES.items():
         text.highlight_regex(pattern, style)
     return text
-
-
-def _unescape(words: str) -> str:
-    return re.sub(r"\\([\\`*_\[\]<>|~])", r"\1", words)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tunemark.cli.data_output import format_duration
 from tunemark.cli.main import main
+from tunemark.number_format import format_duration
 
 _PLAN = ("plan", "--model", "mistral-tiny", "--device", "cpu:1", "--sequence", "16")
 # A chip that is not here, named for a device that is not here either.
