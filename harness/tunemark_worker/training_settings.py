@@ -27,7 +27,8 @@ class Setting:
     title: in tables and labels; by default the name. unit: of the value. is_compared: runs that differ in it are not
     comparable. is_in_label: it tells runs distinct. names_itself: its values need no title in a label. stored: the
     field of a result, by default the name. before: the value of plans and results from before the setting existed; None
-    if these all have it. name, type: of the declaring field.
+    if these all have it. unhashed: the value that is no part of a run_id, so that runs from before the setting existed
+    keep theirs; None if each is. name, type: of the declaring field.
     """
 
     default: Any
@@ -47,6 +48,7 @@ class Setting:
     names_itself: bool = False
     stored: str = ""
     before: Any = None
+    unhashed: Any = None
     name: str = ""
     type: Any = str
 
