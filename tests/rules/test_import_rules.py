@@ -141,6 +141,8 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     # The settings' defaults and the trainers of others, and what `--device auto` chooses from.
     "experiment/settings.py": {"mistral-tiny", "python-stdlib", "megatron", "deepspeed", "xla"},
     "experiment/planning.py": {"cuda", "cpu"},
+    # Recipes are of classes of devices.
+    "experiment/recipes.py": {"cpu", "cuda", "rocm"},
     # Columns and degrees of published tables, whose names are not ours.
     "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp", "megatron"},
     # Frameworks of others, some of which have an importer or a device of the same name.

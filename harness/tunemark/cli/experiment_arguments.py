@@ -25,7 +25,7 @@ _GROUPS: Mapping[str, tuple[type | None, tuple[str, ...]]] = {
     "model and data": (JobSettings, ("train_on", "weights", "trust_remote_code", "allow_pickle")),
     "where it runs": (None, ("size", "python", "chip", "chips", "launcher", "export", "oversubscribe", "max_restarts",
                              "timeout", "trials")),
-    "how it trains": (TrainingSettings, ()),
+    "how it trains": (TrainingSettings, ("recipe",)),
     "how it is measured": (MeasurementSettings, ("verify", "redo", "no_measure_peak")),
     "what is kept and printed": (SessionSettings, ()),
     "what predictions take for granted": (PredictionSettings, ()),

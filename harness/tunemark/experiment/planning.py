@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tunemark.errors import BadExperiment, UnknownName, did_you_mean
+from tunemark.errors import BadExperiment, TunemarkError, UnknownName, did_you_mean
 from tunemark.experiment.evaluation import (
     absolute_save_path,
     check_evaluation_supported,
@@ -30,6 +30,7 @@ from tunemark.experiment.mesh_layout import (
     parse_strategy_terms,
 )
 from tunemark.experiment.plan import Plan
+from tunemark.experiment.recipes import find_recipe
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, SETTINGS_BY_NAME, PredictionSettings
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
@@ -110,6 +111,37 @@ class _NamedParts:
 
 def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     """The plan of one point; a `TunemarkError` names the value, where it was given, and what to do."""
+    if point.values.get("recipe") is None:
+        return _make_plan(point, catalog)
+    return _plan_recipe(point, catalog)
+
+
+def _plan_recipe(point: GridPoint, catalog: Catalog) -> Plan:
+    """The plan of a point with the rungs of its recipe. A rung that cannot be planned is left out, with a note that
+    says why; so is one whose setting the user gave."""
+    device = _device(point, catalog, _python(point), [])
+    recipe = find_recipe(point["recipe"], device.name)
+    plan, notes = _make_plan(point, catalog), []
+    for rung in recipe.rungs:
+        setting = SETTINGS_BY_NAME[rung.setting]
+        value = parse_value(setting, rung.value, f"recipe {recipe.title}")
+        if rung.setting in point.sources:
+            if point[rung.setting] != value:
+                notes.append(f"recipe {recipe.title}: {setting.flag} {rung.value} is not used, since another was given")
+            continue
+        sources = {**point.sources, rung.setting: f"recipe {recipe.title}"}
+        climbed = replace(point, values={**point.values, rung.setting: value}, sources=sources)
+        try:
+            plan = _make_plan(climbed, catalog)
+            point = climbed
+        except TunemarkError as error:
+            notes.append(f"recipe {recipe.title}: {setting.flag} {rung.value} is not used: {error.one_line()}")
+    used = ", ".join(f"{r.setting} {point[r.setting]}" for r in recipe.rungs if r.setting in point.sources)
+    return replace(plan, notes=(*plan.notes, f"recipe {recipe.title}: {used or 'no setting'}", *notes))
+
+
+def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
+    """The plan of a point without a recipe."""
     notes: list[str] = []
     parts = _find_parts(point, catalog, notes)
     point, model, device, strategy = parts.point, parts.model, parts.device, parts.strategy

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tunemark.experiment.recipes import RECIPE_NAMES
 from tunemark.markdown import markdown_table
 from tunemark_worker.training_settings import TRAINING_SETTINGS, Setting, declare, read_settings
 
@@ -44,6 +45,20 @@ class JobSettings:
     )
     python: str | None = declare(
         None, "Python interpreter that runs the training; `auto` is the current one", unset="auto", follows="seed"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSettings:
+    """A named set of other settings. It identifies no run, because the settings that it gives do."""
+
+    recipe: str | None = declare(
+        None,
+        "named set of settings, for those that are not given: `plain`, a loop as by hand, or `tuned` for the device",
+        unset="none",
+        choices=RECIPE_NAMES,
+        is_compared=False,
+        is_in_label=False,
     )
 
 
@@ -182,6 +197,7 @@ class PredictionSettings:
 def _list_settings() -> tuple[Setting, ...]:
     every = (
         *read_settings(JobSettings),
+        *read_settings(RecipeSettings),
         *TRAINING_SETTINGS,
         *read_settings(MeasurementSettings),
         *read_settings(SessionSettings),

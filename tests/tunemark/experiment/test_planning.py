@@ -133,7 +133,7 @@ def plans(catalog, toml=None, **flags):
 def test_every_setting_is_a_field_of_the_experiment_and_every_axis_of_the_run():
     declared = {f.name for f in dataclasses.fields(Experiment)} - {"sources", "axes"} | set(make_experiment({}).axes)
     assert {s.name for s in SETTINGS} == declared
-    assert {s.name for s in SETTINGS if s.is_axis} <= {f.name for f in dataclasses.fields(RunSpec)}
+    assert {s.name for s in SETTINGS if s.is_axis} - {"recipe"} <= {f.name for f in dataclasses.fields(RunSpec)}
 
 
 def test_the_table_names_every_flag_and_the_schema_accepts_the_defaults():
@@ -451,3 +451,12 @@ def test_a_file_that_is_no_toml_is_named(tmp_path, content):
 def test_a_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(TunemarkError, match=r"missing\.toml"):
         make_experiment({}, tmp_path / "missing.toml")
+
+
+def test_a_recipe_gives_what_was_not_given_and_says_so(catalog):
+    tuned = plans(catalog, device="cpu", recipe="tuned", batching=None)[0]
+    assert tuned.spec.batching == "pack"
+    assert any(note.startswith("recipe tuned-cpu-1: batching pack") for note in tuned.notes)
+    mixed = plans(catalog, device="cpu", recipe="plain", batching="pack")[0]
+    assert mixed.spec.batching == "pack"
+    assert any("--batching pad is not used, since another was given" in note for note in mixed.notes)

@@ -1,0 +1,60 @@
+"""Recipes: named, versioned sets of settings for a class of devices, from the plainest loop to what people train with.
+
+A recipe is a list of rungs, each a setting with its value, in the order in which a ladder climbs them. It gives a value
+to a setting only where the user gave none. No rung changes the mathematics: the same parameters are updated with the
+same loss, up to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tunemark.errors import UnknownName, did_you_mean
+
+
+class RecipeRung(NamedTuple):
+    """A setting and its value. plain: the value without this rung. why: what the value is for, in a sentence."""
+
+    setting: str
+    value: str
+    plain: str
+    why: str
+
+
+class Recipe(NamedTuple):
+    """A set of settings for the devices of a class. version: rises with each change of its rungs, so that a name with
+    its version always means the same settings. rungs: in the order of a ladder."""
+
+    name: str
+    version: int
+    device_class: str
+    rungs: tuple[RecipeRung, ...]
+
+    @property
+    def title(self) -> str:
+        """Such as "tuned-cpu-1"."""
+        return f"{self.name}-{self.device_class}-{self.version}"
+
+
+_PACKING = RecipeRung("batching", "pack", "pad", "several documents in a row: no slot is spent on padding")
+
+# Rungs by class of device; devices that are not named are "other".
+_RUNGS: dict[str, tuple[RecipeRung, ...]] = {
+    "cpu": (_PACKING,),
+    "gpu": (_PACKING,),
+    "other": (_PACKING,),
+}
+_CLASSES = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu"}
+_VERSION = 1
+RECIPE_NAMES = ("plain", "tuned")
+
+
+def find_recipe(name: str, device: str) -> Recipe:
+    """The recipe of this name for a device; `UnknownName` if there is none."""
+    if name not in RECIPE_NAMES:
+        raise UnknownName(what=f"no recipe named {name!r}", next=did_you_mean(name, RECIPE_NAMES))
+    kind = _CLASSES.get(device, "other")
+    rungs = _RUNGS[kind]
+    if name == "plain":
+        rungs = tuple(each._replace(value=each.plain) for each in rungs)
+    return Recipe(name, _VERSION, kind, rungs)
