@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tunemark.cgroups import read_cpu_quota, read_memory_limit
 from tunemark.errors import BadExperiment
 from tunemark.physics.chip_peaks import find_chip, find_peak
 from tunemark.plugin.descriptors import Accelerator, LaunchConfig, MonitorTarget, Strategy, StrategyLayout
@@ -126,7 +127,8 @@ class CpuDevice:
         )
 
     def _available(self) -> int:
-        return min([len(_usable_cores()), *_cpu_quotas(self._root)])
+        quota = read_cpu_quota(self._root)
+        return len(_usable_cores()) if quota is None else max(1, min(len(_usable_cores()), int(quota[0])))
 
 
 class CudaDevice:
@@ -350,29 +352,12 @@ def _usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _cpu_quotas(root: Path) -> list[int]:
-    """CPU quotas, in whole cores, of this process's cgroup (version 2) and of its parents."""
-    allowed = []
-    for folder in _cgroups(root):
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
-        if quota.isdigit() and period.isdigit():
-            allowed.append(max(1, int(quota) // int(period)))
-    return allowed
-
-
 def _memory_bytes(root: Path) -> int | None:
     """The machine's memory, or a lower cgroup limit."""
     total = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"), re.M)
     limits = [int(total.group(1)) * 1024] if total else []
-    limits += [int(text) for folder in _cgroups(root) if (text := _read(folder / "memory.max")).isdigit()]
-    return min(limits, default=None)
-
-
-def _cgroups(root: Path) -> list[Path]:
-    top = root / "sys/fs/cgroup"
-    own = re.search(r"^0::/(.*)$", _read(root / "proc/self/cgroup"), re.M)
-    folder = top / own.group(1) if own else top
-    return [folder, *(parent for parent in folder.parents if parent == top or top in parent.parents)]
+    limit = read_memory_limit(root)
+    return min([*limits, *([limit[0]] if limit is not None else [])], default=None)
 
 
 def _processor_name(root: Path) -> str:

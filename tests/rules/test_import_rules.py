@@ -34,6 +34,7 @@ _STATIONS = (
     "atomic_write",
     "exit_codes",
     "cache",
+    "cgroups",
     "plugin",
     "scaffold",
     "physics",
@@ -42,6 +43,7 @@ _STATIONS = (
     "predict",
     "launch",
     "results",
+    "doctor",
     "analysis",
     "loading",
     "report",
@@ -154,6 +156,10 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     "predict/row_cells.py": {"fsdp", "tp", "pp"},
     "predict/row_layout.py": {"ddp", "fsdp", "tp", "pp"},
     "analysis/claim_rules.py": {"tp", "pp"},
+    # A controller of control groups, cores in /proc/stat, and folders of caches.
+    "cgroups.py": {"cpu"},
+    "doctor/processor_checks.py": {"cpu"},
+    "doctor/software_checks.py": {"huggingface"},
     # What probes are planned with, and what a plugin's parts are tested together with.
     "runner/calibration.py": {"llama-2-7b", "synthetic"},
     "testing/kit.py": {"cpu", "mistral-tiny", "synthetic"},

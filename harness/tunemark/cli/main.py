@@ -25,6 +25,7 @@ _COMMANDS = {
     "plan": ("plan", "print every run of an experiment and its cost, without running it"),
     "predict": ("predict", "predict the step time and memory of an experiment or of published rows"),
     "calibrate": ("calibrate", "measure the constants of a device for predictions"),
+    "doctor": ("doctor", "find what would spoil a measurement on this machine, and how to mend it"),
     "show": ("show", "print everything about one run"),
     "open": ("open_report", "open the last report in the browser"),
     "list": ("listing", "print what is installed (models, devices, ...), or the runs of a store"),

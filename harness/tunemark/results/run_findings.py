@@ -69,6 +69,7 @@ def judge_attempt(
             found.append(rules.check_tokens(timed.total, counted))
     found += rules.check_device(seen)
     found.append(rules.make_restarted(measurement.life) if measurement.life else None)
+    found.append(rules.check_machine_state(attempt.facts.get("doctor") or ()))
     ended = rules.check_status(attempt.status, attempt.reason, attempt.evidence)
     if ended and is_retried:
         ended = Finding(rule="retried", severity="note", message=ended.message)

@@ -270,6 +270,15 @@ def check_machine_load(others: float | None, cores: int) -> Finding | None:
     return Finding(rule="light-load", severity="note", message=message)
 
 
+def check_machine_state(spoilt: Sequence[Mapping[str, str]]) -> Finding | None:
+    """spoilt: what `tunemark doctor` calls severe, as it was before the attempt."""
+    if not spoilt:
+        return None
+    words = "; ".join(f"{each['check']}: {each['evidence']}" for each in spoilt)
+    message = f"the machine was in a state that changes rates: {words}; `tunemark doctor` says how to mend it"
+    return Finding(rule="machine-state", severity="suspect", message=message)
+
+
 def check_slow_steps(seconds_per_step: Sequence[float]) -> Finding | None:
     if not seconds_per_step:
         return None

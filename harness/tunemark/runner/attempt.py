@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.data import count_epoch_tokens, make_row_settings
+from tunemark.doctor import Machine, examine_for_run
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
@@ -251,6 +252,9 @@ def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
     if not plan.launcher.is_remote:
         # By the clock of the worker's instants; another machine has another clock.
         facts["launched_s"] = time.monotonic()
+        launch = plan.launch
+        spoilt = examine_for_run(Machine(), processes=launch.processes, threads=launch.threads)
+        facts["doctor"] = [{"check": each.check, "evidence": each.evidence} for each in spoilt]
     if ready.verification is not None:
         facts["verification"] = dict(ready.verification)
     if ready.search is not None:
