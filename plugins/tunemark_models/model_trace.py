@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from tunemark_models.packing_probe import find_packing_way
 from tunemark_models.parameter_roles import find_role
+from tunemark_models.pipeline_probe import find_pipeline_problem
 from tunemark_models.runtime import prepare_for_training
 from tunemark_worker.decoder import find_decoder_parts, find_layers
 from tunemark_worker.lora_adapters import is_adaptable
@@ -140,6 +141,8 @@ def trace_config(config: Any) -> Dict[str, Any]:
     for times in (*_FIT, _CHECK):
         traces[times] = _step(module, layers, numbers, times * unit)
     facts = _Facts(module, layers, numbers, traces, unit, text).collect()
+    if facts["pipeline_obstacle"] is None:
+        facts["pipeline_obstacle"] = find_pipeline_problem(config)
     packing = find_packing_way(config)
     return {**facts, "packing": packing.way, "packing_obstacle": packing.reason}
 

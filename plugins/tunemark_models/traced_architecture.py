@@ -20,6 +20,8 @@ from typing import Any
 
 import msgspec
 
+import tunemark_models
+import tunemark_torch
 import tunemark_worker
 from tunemark.atomic_write import write_atomically
 from tunemark.cache import cache_folder
@@ -29,6 +31,12 @@ from tunemark.plugin.traced_model import TracedLayer, TracedModel, TracedParamet
 
 _TIMEOUT_S = 300
 _PACKAGES = ("torch", "transformers")
+# The packages whose code traces a model.
+_TRACING_FOLDERS = (
+    Path(tunemark_models.__file__).parent,
+    Path(tunemark_torch.__file__).parent,
+    Path(tunemark_worker.__file__).parent,
+)
 
 
 class UntraceableModelError(ValueError):
@@ -137,12 +145,15 @@ def _find_versions(python: str | None) -> dict[str, str | None]:
 
 def _digest(stated: Mapping[str, Any], versions: Mapping[str, str | None]) -> str:
     digest = hashlib.sha256(json.dumps([stated, versions], sort_keys=True).encode())
-    for folder in (Path(__file__).parent, Path(tunemark_worker.__file__).parent):
+    for folder in _TRACING_FOLDERS:
         for name in (
             "model_trace.py",
             "packed_mask.py",
             "packing_probe.py",
             "parameter_roles.py",
+            "parallel/pipeline_parallel.py",
+            "parallel/stage_check.py",
+            "pipeline_probe.py",
             "runtime.py",
             "shrunken_copy.py",
             "decoder.py",
@@ -164,8 +175,8 @@ def _read_cache(place: Path) -> dict[str, Any] | None:
 def _run_trace(folder: Path, python: str | None) -> dict[str, Any]:
     """The output of `tunemark_models.model_trace`."""
     with tempfile.TemporaryDirectory(prefix="tunemark-trace-") as code:
-        # Another interpreter sees these two packages and none of this one's.
-        for package in (Path(__file__).parent, Path(tunemark_worker.__file__).parent):
+        # Another interpreter sees these packages and none of this one's.
+        for package in _TRACING_FOLDERS:
             os.symlink(package.resolve(), Path(code, package.name))
         command = [python or sys.executable, "-m", "tunemark_models.model_trace", str(folder.absolute())]
         environment = {**os.environ, "PYTHONPATH": code, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -21,8 +21,16 @@ _RUNTIMES = [
     *sorted((_ROOT / "plugins").glob("*/parallel/*.py")),
     *(
         _ROOT / "plugins/tunemark_models" / f"{name}.py"
-        for name in ("model_trace", "packed_mask", "parameter_roles", "shrunken_copy")
+        for name in (
+            "model_trace",
+            "packed_mask",
+            "packing_probe",
+            "parameter_roles",
+            "pipeline_probe",
+            "shrunken_copy",
+        )
     ),
+    _ROOT / "plugins/tunemark_models/shrunken_copy.py",
     _ROOT / "tests/example_plugin/tunemark_example/runtime.py",
 ]
 _STATIONS = (

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 
-from tunemark_torch.parallel import full_weights, pipeline_parallel, tensor_parallel
+from tunemark_torch.parallel import full_weights, pipeline_parallel, stage_check, tensor_parallel
 from tunemark_torch.parallel.process_group import join_single_process_group
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.decoder import find_layers
@@ -69,7 +69,7 @@ class MeshStrategy:
             "mesh": {axis.strategy: axis.degree for axis in self._axes},
         }
         is_sequence_parallel = "tp" in self._by_name and self._by_name["tp"].is_on("sequence_parallel")
-        returns_tuple = "pp" in self._by_name and pipeline_parallel.layers_return_tuple(model)
+        tuple_length = self._try_stages(model) if "pp" in self._by_name else 0
         if "tp" in self._by_name:
             found = tensor_parallel.parallelize(model, self._mesh["tp"], sequence_parallel=is_sequence_parallel)
             self._selected["tensor_parallel"] = found
@@ -80,7 +80,7 @@ class MeshStrategy:
                 self._mesh["pp"],
                 self._by_name["pp"].options,
                 self._assignment,
-                returns_tuple=returns_tuple,
+                tuple_length=tuple_length,
                 seq_mesh=self._mesh["tp"] if is_sequence_parallel else None,
             )
             self._selected["pipeline_parallel"] = self._pipeline.facts()
@@ -109,6 +109,16 @@ class MeshStrategy:
             return full_weights.gather_full_state([module], None, self._device)
         stages = [stage.model for stage in self._pipeline.stages]
         return full_weights.gather_full_state(stages, self._mesh["pp"].get_group(), self._device)
+
+    def _try_stages(self, model: torch.nn.Module) -> int:
+        """The length of the tuple that a layer returns, 0 for a tensor. ValueError where the stages do not compute what
+        the whole model does."""
+        axis = self._by_name["pp"]
+        stages = axis.degree * pipeline_parallel.stages_per_rank(axis.options)
+        found = stage_check.check_stages(model, stages, self._assignment.precision)
+        if found.problem is not None:
+            raise ValueError("{}: use ddp, fsdp or tp".format(found.problem))
+        return found.tuple_length
 
     def _apply_data_parallel(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module with its parameters sharded, or its gradients averaged, over the mesh's data axes."""

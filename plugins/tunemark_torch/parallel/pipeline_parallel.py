@@ -43,20 +43,20 @@ class Pipeline:
         options: Mapping[str, str],
         assignment: Assignment,
         *,
-        returns_tuple: bool,
+        tuple_length: int,
         seq_mesh: Any = None,
     ) -> None:
-        """seq_mesh: the mesh that shards the sequence between blocks, or None."""
+        """tuple_length: of what a layer returns, 0 for a tensor. seq_mesh: the mesh that shards the sequence between
+        blocks, or None."""
         self._a, self._group = assignment, mesh.get_group()
         self._rank, self._ranks = dist.get_rank(self._group), mesh.size()
         self._name = options.get("schedule", "1f1b")
-        stages_per_rank = int(options.get("virtual", "2")) if SCHEDULES[self._name][1] else 1
         parts = find_decoder_parts(model)
-        self._num_stages = self._ranks * stages_per_rank
+        self._num_stages = self._ranks * stages_per_rank(options)
         self._bounds = split_layers(len(parts.layers), self._num_stages)
         self._stage_ids = [number for number in range(self._num_stages) if self._rank_of_stage(number) == self._rank]
         self.stages = [
-            Stage(parts, self._bounds[n], n == 0, n == self._num_stages - 1, returns_tuple, assignment)
+            Stage(parts, self._bounds[n], n == 0, n == self._num_stages - 1, tuple_length, assignment.precision)
             for n in self._stage_ids
         ]
         for stage, number in zip(self.stages, self._stage_ids):
@@ -150,7 +150,8 @@ class Pipeline:
 
 
 class Stage(nn.Module):
-    """A model with only some of its layers. logits: the model runtime's function that calls it."""
+    """A model with only some of its layers. tuple_length: of what a layer returns, 0 for a tensor. logits: the model
+    runtime's function that calls it."""
 
     def __init__(
         self,
@@ -158,11 +159,11 @@ class Stage(nn.Module):
         bounds: Tuple[int, int],
         is_first: bool,
         is_last: bool,
-        returns_tuple: bool,
-        assignment: Assignment,
+        tuple_length: int,
+        precision: str,
     ) -> None:
         super().__init__()
-        self._a, self._is_last = assignment, is_last
+        self._precision, self._is_last = precision, is_last
         self.logits: Any = None
         self.is_packed = False
         self.output_module: Optional[StageOutput] = None
@@ -170,7 +171,7 @@ class Stage(nn.Module):
         self.model._modules[parts.base_name] = base
         first, last = bounds
         base._modules[parts.layers_name] = nn.ModuleList(
-            layer if first <= n < last else PassThroughLayer(layer, returns_tuple)
+            layer if first <= n < last else PassThroughLayer(layer, tuple_length)
             for n, layer in enumerate(parts.layers)
         )
         if not is_first:
@@ -197,7 +198,7 @@ class Stage(nn.Module):
         if self.input_module is not None:
             self.input_module.hidden = hidden
         batch = Batch(ids, ids, document_ids, positions, self.is_packed)
-        with autocast(self._a.precision, ids.device.type):
+        with autocast(self._precision, ids.device.type):
             output: torch.Tensor = self.logits(self.model, batch)
         if self.output_module is not None:
             # Take the hidden states from before what the model does to its logits, such as soft-capping.
@@ -246,17 +247,18 @@ class ZeroPositions(nn.Module):
 
 
 class PassThroughLayer(nn.Module):
-    """Replaces a layer that another stage holds: returns its input."""
+    """Replaces a layer that another stage holds: returns its input, in a tuple with None for what layers return besides
+    if `tuple_length` is not 0."""
 
-    def __init__(self, layer: nn.Module, returns_tuple: bool) -> None:
+    def __init__(self, layer: nn.Module, tuple_length: int) -> None:
         super().__init__()
-        self._returns_tuple = returns_tuple
+        self._tuple_length = tuple_length
         # Attributes that a model reads from its layers, such as the kind of attention.
         plain = {k: v for k, v in vars(layer).items() if isinstance(v, (str, int, float)) and not k.startswith("_")}
         self.__dict__.update({k: v for k, v in plain.items() if k != "training"})
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (hidden_states,) if self._returns_tuple else hidden_states
+        return (hidden_states, *[None] * (self._tuple_length - 1)) if self._tuple_length else hidden_states
 
 
 class _TiedWeight:
@@ -299,6 +301,11 @@ class _TiedWeight:
         return [weight] if self._is_split and self._pipeline._is_last and weight is not None else []
 
 
+def stages_per_rank(options: Mapping[str, str]) -> int:
+    """How many stages a rank holds, by the strategy's options."""
+    return int(options.get("virtual", "2")) if SCHEDULES[options.get("schedule", "1f1b")][1] else 1
+
+
 def split_layers(layers: int, stages: int) -> List[Tuple[int, int]]:
     """(first, past-the-last) layer of each stage; the first stages get one more where layers do not divide evenly."""
     each, more = divmod(layers, stages)
@@ -326,15 +333,3 @@ def _shallow_copy(module: nn.Module) -> nn.Module:
         if isinstance(value, dict):
             made.__dict__[name] = copy.copy(value)
     return made
-
-
-def layers_return_tuple(model: nn.Module) -> bool:
-    """Whether a layer returns a tuple, which depends on the transformers release: found by running one."""
-    parts = find_decoder_parts(model)
-    outputs: List[Any] = []
-    hook = parts.layers[0].register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    weight = getattr(parts.base, parts.embedding).weight
-    with torch.no_grad():
-        parts.top(input_ids=torch.zeros((1, 2), dtype=torch.int64, device=weight.device), use_cache=False)
-    hook.remove()
-    return isinstance(outputs[0], tuple)

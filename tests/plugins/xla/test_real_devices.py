@@ -16,8 +16,8 @@ from tunemark_worker.contract import MAX_LATE
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 _ROOT = Path(__file__).parents[3]
-sys.path.append(str(_ROOT / "tests/end_to_end"))
-import real_interpreters  # noqa: E402  # a program beside the tests of another folder
+sys.path.append(str(_ROOT / "benchmarks"))
+import real_interpreters  # noqa: E402  # a program of the benchmarks
 
 pytestmark = pytest.mark.full
 # The threads of a CPU's peak that no measurement of the same CPU can exceed by this much: another code path may be
