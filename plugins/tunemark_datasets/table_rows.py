@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunemark.errors import BadData, BadExperiment, NotReachable
+from tunemark.hub import explain_hub_failure, hub_or_its_cache
 from tunemark_datasets.arrow_rows import open_arrow, open_parquet
 from tunemark_datasets.delimited_rows import DelimitedRows
 from tunemark_datasets.files import combine_hashes, hash_path
@@ -318,7 +319,8 @@ def load_from_hub(name: str, repository: str, options: Mapping[str, str], advice
     revision = options.get("revision")
     more = [options["config"]] if "config" in options else []
     try:
-        return datasets.load_dataset(repository, *more, split=options.get("split", "train"), revision=revision)
+        with hub_or_its_cache():
+            return datasets.load_dataset(repository, *more, split=options.get("split", "train"), revision=revision)
     # The network, the hub, the cache and four libraries each raise exceptions of their own.
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
@@ -328,7 +330,7 @@ def load_from_hub(name: str, repository: str, options: Mapping[str, str], advice
             raise refused from error
         raise NotReachable(
             what=f"{name}: {repository}{at} is not in the local cache and cannot be downloaded from the hub",
-            why=f"{type(error).__name__}: {reason[:300]}",
+            why=explain_hub_failure(error),
             next=advice,
         ) from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, UnknownName
+from tunemark.hub import explain_hub_failure, hub_or_its_cache
 from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerSpec
 from tunemark_models import traced_architecture
 from tunemark_models.families import BLOCKS, RUNTIME
@@ -273,13 +274,14 @@ def _download_config(repository: str) -> Path:
     import huggingface_hub  # heavy, and only needed for hub models
 
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, "config.json"))
+        with hub_or_its_cache():
+            return Path(huggingface_hub.hf_hub_download(repository, "config.json"))
     # The network, the hub and the cache each raise exceptions of their own.
     except Exception as error:
         raise UnknownName(
             what=f"there is no folder {repository!r}, and hf:{repository} is not in the local cache of the hub and "
             "cannot be downloaded from it",
-            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            why=explain_hub_failure(error),
             next="give the model's folder: hf:FOLDER",
         ) from error
 

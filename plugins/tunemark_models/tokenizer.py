@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadData, NotReachable
+from tunemark.hub import explain_hub_failure, hub_or_its_cache
 from tunemark_mistral.tokenizer import SentencePieceTokenizer
 
 # The files that name the special tokens, besides the tokenizer itself.
@@ -137,12 +138,13 @@ def _download(repository: str, name: str) -> Path:
     import huggingface_hub  # only needed to encode text
 
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, name))
+        with hub_or_its_cache():
+            return Path(huggingface_hub.hf_hub_download(repository, name))
     # The network, the hub and the cache each raise exceptions of their own.
     except Exception as error:
         raise NotReachable(
             what=f"the tokenizer of {repository} is not in the local cache and cannot be downloaded from the hub",
-            why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            why=explain_hub_failure(error),
             next=f"on a machine with a network: hf download {repository} {name} tokenizer_config.json config.json "
             "(some repositories ask for a licence first), then copy the cache here; or give the model's folder as "
             "--model hf:FOLDER; or use a dataset of ids, such as synthetic",
@@ -154,7 +156,7 @@ def _fetch_settings(repository: str) -> None:
 
     for name in _SETTINGS_FILES:
         # Not every repository has every file; missing settings are None.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), hub_or_its_cache():
             huggingface_hub.hf_hub_download(repository, name)
 
 

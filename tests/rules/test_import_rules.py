@@ -43,6 +43,7 @@ _STATIONS = (
     "exit_codes",
     "cache",
     "cgroups",
+    "hub",
     "plugin",
     "scaffold",
     "physics",

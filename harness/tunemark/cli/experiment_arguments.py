@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunemark.cli.messages import print_message
 from tunemark.experiment import SETTINGS, Experiment, Setting, make_experiment
 from tunemark.experiment.settings import (
+    SETTINGS_BY_NAME,
     JobSettings,
     MeasurementSettings,
     PredictionSettings,
@@ -63,6 +65,13 @@ def group_settings(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
 def parse_experiment(args: argparse.Namespace) -> Experiment:
     """The experiment that the parsed flags and their file describe."""
     return make_experiment({s.name: getattr(args, s.name) for s in SETTINGS}, args.experiment)
+
+
+def print_unused(experiment: Experiment, command: str, names: Sequence[str], why: str) -> None:
+    """Say which flags were given that a command has no use for, and why. A file may hold them for another command."""
+    flags = [SETTINGS_BY_NAME[name].flag for name in names if experiment.sources.get(name, "").startswith("flag ")]
+    if flags:
+        print_message(f"{command} does not use {', '.join(flags)}: {why}")
 
 
 def _add_flag(group: argparse._ArgumentGroup, setting: Setting) -> None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanDetails:
-    """Details of the plans of one command. data: None where the user named neither a dataset nor epochs: the default
-    dataset stands for none in particular, and preparing it would take longer than all the rest."""
+    """Details of the plans of one command. data: None where the user named neither a dataset nor epochs nor prices: the
+    default dataset stands for none in particular, and preparing it would take longer than all the rest."""
 
     catalog: Catalog
     data: DataReader | None
@@ -139,7 +139,7 @@ def make_details(experiment: Experiment, catalog: Catalog) -> PlanDetails:
         from tunemark.analysis.prices import read_prices  # only needed with prices
 
         prices = read_prices(experiment.prices)
-    is_asked = "dataset" in experiment.sources or experiment.epochs is not None
+    is_asked = "dataset" in experiment.sources or experiment.epochs is not None or prices is not None
     return PlanDetails(catalog=catalog, data=DataReader(prices=prices) if is_asked else None)
 
 

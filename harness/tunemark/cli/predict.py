@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment, print_unused
 from tunemark.cli.messages import print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
 from tunemark.markdown import escape, markdown_table
+from tunemark.number_format import GIB
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
@@ -30,9 +31,16 @@ ENGINES = ("analytic", "simulated")
 _UNKNOWN = dict.fromkeys(("step_time_s", "tokens_per_s_per_device", "memory_bytes"))
 
 EXAMPLES = (
-    ("tunemark predict --model mistral-7b --device H100-SXM:8 --strategy fsdp", "a device that is not here"),
+    (
+        "tunemark predict --model mistral-7b --device cuda:8 --chip H100 --chips 8 --oversubscribe --strategy fsdp",
+        "a device that is not here",
+    ),
     ("tunemark predict --rows published.csv", "models, devices and layouts, one per row"),
 )
+
+# What only a measurement uses, or a plan.
+_UNUSED = ("trials", "verify", "repeats", "timeout", "export", "max_restarts", "redo", "no_wait", "no_measure_peak",
+           "store", "output", "language", "dry_run", "prices", "epochs")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +99,7 @@ def _predict_rows(args: argparse.Namespace) -> int:
 def _predict_plans(args: argparse.Namespace) -> int:
     """Predict each run of an experiment for its device, on this machine or elsewhere."""
     experiment = parse_experiment(args)
+    print_unused(experiment, "predict", _UNUSED, "one step is predicted, nothing is measured or written")
     catalog = Catalog()
     plans = make_plans(make_grid_points(experiment), catalog)
     rows = [_predict_plan(plan, catalog) for plan in plans]
@@ -253,17 +262,17 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool, text: Callable[[Seque
 
 def _predictions_text(found: Sequence[Mapping[str, Any]]) -> str:
     """One row for each prediction by formulas."""
-    header = ["id", "strategy", "step time (s)", "tokens/s per device (slots)", "memory of the fullest rank (GB)",
-              "of (GB)"]  # fmt: skip
+    header = ["id", "strategy", "step time (s)", "tokens/s per device (slots)", "memory of the fullest rank (GiB)",
+              "of (GiB)"]  # fmt: skip
     rows = []
     for row in found:
         if "reason" in row:
             rows.append([row["id"], f"cannot be expressed: {row['reason']}", "", "", "", ""])
             continue
-        figures = ("step_time{}_s", ".3g", 1), ("tokens_per_s_per_device{}", ",.0f", 1), ("memory{}_bytes", ".3g", 1e9)
+        figures = ("step_time{}_s", ".3g", 1), ("tokens_per_s_per_device{}", ",.0f", 1), ("memory{}_bytes", ".4g", GIB)
         usable = "unknown"
         if row["usable_memory_bytes"] is not None:
-            usable = f"{row['usable_memory_bytes'] / 1e9:.3g}: {row['fit']}"
+            usable = f"{row['usable_memory_bytes'] / GIB:.4g}: {row['fit']}"
         rows.append([row["id"], row["strategy"], *(_format_bounds(row, *figure) for figure in figures), usable])
     words = (
         "Predicted by formulas, nothing was run; brackets hold bounds of two standard deviations. The last column is "
@@ -279,7 +288,7 @@ def _fit_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _simulations_text(found: Sequence[Mapping[str, Any]]) -> str:
     """One row for each rank that was stepped under fake tensors."""
-    header = ["id", "strategy", "rank", "FLOPs of matrices (GFLOP)", "sent (MB)", "collectives", "memory (GB)",
+    header = ["id", "strategy", "rank", "FLOPs of matrices (GFLOP)", "sent (MB)", "collectives", "memory (GiB)",
               "phase of peak memory", "step time (s), analytic"]  # fmt: skip
     rows = []
     for row in found:
@@ -297,7 +306,7 @@ def _simulations_text(found: Sequence[Mapping[str, Any]]) -> str:
                 row["id"], row["strategy"], str(rank["rank"]), f"{rank['flops'] / 1e9:,.4g}",
                 f"{rank['communicated_bytes'] / 1e6:,.4g}",
                 ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none",
-                f"{rank['memory_bytes'] / 1e9:.4g}", f"{rank['peak_phase']} ({rank['peak_operator']})", step,
+                f"{rank['memory_bytes'] / GIB:.4g}", f"{rank['peak_phase']} ({rank['peak_operator']})", step,
             ])  # fmt: skip
     words = (
         "FLOPs, bytes sent and memory by the simulated engine: each distinct rank was stepped under fake tensors;\n"

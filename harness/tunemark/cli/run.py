@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
+from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment, print_unused
 from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.experiment import Experiment, Plan, make_grid_points, make_plans
+from tunemark.experiment.settings import PredictionSettings
 from tunemark.plugin import Catalog
+from tunemark_worker.training_settings import read_settings
 
 if TYPE_CHECKING:
     from tunemark.runner.run_experiment import ExperimentResults
@@ -52,6 +54,7 @@ def execute(args: argparse.Namespace) -> int:
         read_prices(experiment.prices)
     if experiment.dry_run:
         return print_plans_and_searches(plans, catalog, experiment)
+    _print_unused(experiment, catalog)
 
     # Heavy and not needed by --dry-run.
     from tunemark.report import runs_table, verdict_lines
@@ -70,6 +73,15 @@ def execute(args: argparse.Namespace) -> int:
     if results.is_interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.USAGE if results.not_reported is not None else exit_code_of_results(results.runs)
+
+
+def _print_unused(experiment: Experiment, catalog: Catalog) -> None:
+    """Say which flags change nothing here."""
+    if experiment.output is None:
+        print_unused(experiment, "run", ("language", "prices"), "no report is written without -o")
+    if not any(strategy.partition(":")[0] in catalog.search_names() for strategy in experiment.axes["strategy"]):
+        names = ("trials", *(setting.name for setting in read_settings(PredictionSettings)))
+        print_unused(experiment, "run", names, "no strategy searches for a layout, and nothing is predicted")
 
 
 def measure_with_progress(

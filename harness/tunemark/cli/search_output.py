@@ -20,14 +20,21 @@ from tunemark.predict.absent_device import AbsentDeviceSearch, make_absent_devic
 from tunemark.predict.layout_choice import complete_log, make_infeasible_error, make_plan_of_option, predict_candidates
 from tunemark.predict.search import LayoutOption, SearchLog, search_layouts
 from tunemark.predict.search_problem import make_search_problem
-from tunemark.report.search_tables import explain_choice, format_prediction, memory_text, search_text
+from tunemark.report.search_tables import counts_text, explain_choice, format_prediction, memory_text, search_text
 
 
 def print_searches(
-    plans: Sequence[Plan], absent: Sequence[GridPoint], catalog: Catalog, details: PlanDetails, *, json: bool
+    plans: Sequence[Plan],
+    absent: Sequence[GridPoint],
+    catalog: Catalog,
+    details: PlanDetails,
+    *,
+    json: bool,
+    verbose: bool = False,
 ) -> list[TunemarkError]:
     """Print plans, each with the layout found if it asks for a search, and searches for the points in `absent`, whose
-    chips this machine does not have. Returns the errors of those that do not fit; the rest is still printed."""
+    chips this machine does not have. verbose: with the layouts of every search, which one alone always shows. Returns
+    the errors of those that do not fit; the rest is still printed."""
     errors: list[TunemarkError] = []
     decisions: list[tuple[Plan, SearchLog | None]] = []
     for plan in plans:
@@ -60,7 +67,7 @@ def print_searches(
             data = details.search_row(one, point, log.chosen_option)
             print(json_module.dumps({**_prediction_row(one, log), **data}, allow_nan=False))
     else:
-        _print_tables(decisions, predictions, details)
+        _print_tables(decisions, predictions, details, verbose=verbose)
         for (one, log), point in zip(predictions, absent, strict=True):
             if words := details.search_text(one, point, log.chosen_option):
                 print_result(f"\n{words}")
@@ -98,6 +105,8 @@ def _print_tables(
     decisions: Sequence[tuple[Plan, SearchLog | None]],
     predictions: Sequence[tuple[AbsentDeviceSearch, SearchLog]],
     details: PlanDetails,
+    *,
+    verbose: bool,
 ) -> None:
     if decisions:
         print_plans([plan for plan, _ in decisions], details, json=False)
@@ -108,11 +117,16 @@ def _print_tables(
     texts = [(f"{p.spec.model} {p.spec.device}:{p.spec.size} {p.spec.strategy}", log) for p, log in decisions if log]
     texts += [(one.title, log) for one, log in predictions]
     for title, log in texts:
-        print_result(f"\n{search_text(log, title)}")
-        if words := explain_choice(log):
-            print_result(f"\n{escape(words)}")
-        for note in log.notes:
-            print_result(f"\n{escape(note)}")
+        if verbose or len(texts) == 1:
+            parts = [search_text(log, title), escape(explain_choice(log)), *map(escape, log.notes)]
+        else:
+            # What does not fit says in its note how many layouts there were.
+            counts = "" if log.chosen_option is None else f"{title}: {counts_text(log)}; {explain_choice(log)}"
+            parts = [escape(counts), *map(escape, log.notes)]
+        for part in filter(None, parts):
+            print_result(f"\n{part}")
+    if len(texts) > 1 and not verbose:
+        print_result("\n--verbose adds the layouts of each search, and why others were left out.")
     print_result(
         "\nPredicted, not measured: rates count slots of the whole job, bounds are two standard deviations of the "
         "prediction. Memory is of the fullest rank, with its upper bound where that exceeds the capacity."

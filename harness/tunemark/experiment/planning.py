@@ -392,6 +392,16 @@ _OTHER_NAMES = {
 }
 
 
+# Other common names of devices, of which the nearest in letters is another one.
+_GPUS = "--device cuda for GPUs of NVIDIA, rocm for those of AMD; `tunemark list devices` shows what is here"
+_OTHER_DEVICES = {
+    **dict.fromkeys(("gpu", "gpus", "nvidia"), _GPUS),
+    **dict.fromkeys(("hip", "amd"), "--device rocm"),
+    **dict.fromkeys(("tpu", "tpus"), "--device xla"),
+    "mps": "--device cpu: Apple's GPUs are no device yet",
+}
+
+
 def _strategy(point: GridPoint, catalog: Catalog, device: str, name: str) -> Strategy:
     try:
         return _named(point, "strategy", lambda name: catalog.strategy(name, device), name)
@@ -481,7 +491,7 @@ def _device(point: GridPoint, catalog: Catalog, python: str | None, notes: list[
         try:
             return _named(point, "device", catalog.device, point["device"])
         except UnknownName as error:
-            next = f"{error.next}. {_chip_hint(point['device'])}"
+            next = _OTHER_DEVICES.get(point["device"].lower()) or f"{error.next}. {_chip_hint(point['device'])}"
             raise UnknownName(what=error.what, why=error.why, next=next) from error
     cuda = catalog.devices().get("cuda")
     if cuda is None:

@@ -35,7 +35,7 @@ def search_text(log: SearchLog, title: str, *, rows: int = 8) -> str:
     header += [f"{name} (s)" for name in _PARTS]
     header += ["tried (slot tokens/s)", "trial (s)"] if tried else []
     cells = [_cells(option, tried, log.memory_bytes) for option in shown]
-    lines += ["", markdown_table(header, cells, "<<<<>")]
+    lines += ["", markdown_table(header, cells, "<<<<>")] if cells else []
     too_large = [option for option in log.options if option.outcome == "does not fit"]
     lines += [
         f"- {escape(o.strategy)} does not fit: {format_gib(o.memory_bytes)} GiB ({escape(o.words())}) "

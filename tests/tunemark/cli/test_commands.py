@@ -47,6 +47,45 @@ def test_flags_of_other_tools_are_understood(capsys: pytest.CaptureFixture[str])
         assert f"did you mean '{ours}'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"), [("gpu", "--device cuda"), ("GPU", "--device cuda"), ("tpu", "--device xla"), ("hip", "rocm")]
+)
+def test_other_names_of_devices_are_understood(name: str, ours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--device", name]) == 2
+    next_line = capsys.readouterr().err.partition("next: ")[2]
+    assert ours in next_line
+    assert "did you mean 'cpu'" not in next_line
+
+
+def test_a_flag_without_effect_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--device", "cpu:1", "--trials", "2", "-o", "report", "--repeats", "1"]
+    for command in ("plan", "predict"):
+        assert main([command, *words]) == 0
+        assert f"{command} does not use --trials, --repeats, --output: " in capsys.readouterr().err
+
+
+def test_an_experiment_file_may_hold_what_a_plan_does_not_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('device = "cpu:1"\nrepeats = 2\noutput = "out"\n')
+    assert main(["plan", str(file)]) == 0
+    assert "does not use" not in capsys.readouterr().err
+
+
+def test_sizes_that_fit_are_an_answer_beside_those_that_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--model", "mistral-7b", "--device", "H100", "--strategy", "auto", "--size"]
+    assert main([*words, "1,2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert len(printed.out.splitlines()) < 20
+    assert "| H100 | 1 | does not fit |" in printed.out
+    assert main([*words, "1,2", "--verbose"]) == 0
+    assert "| layout | micro-batch |" in capsys.readouterr().out
+    assert main([*words, "1"]) == 2
+    assert "cannot be laid out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["-V", "version", "--version"])
 def test_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag]) == 0
