@@ -13,7 +13,7 @@ help: ## print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 run: $(VENV)/.run ## install into $(VENV), run the default experiment, leave its report in out/
-	$(BIN)/tunemark run benchmarks/default.toml -o out
+	$(BIN)/tunemark run default -o out
 
 test: $(VENV)/.test ## install into $(VENV), then lint, types and tests
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""How does the smallest Mistral scale over this machine's cores? Runs both modes of benchmarks/scaling-cpu.toml, and in
+"""How does the smallest Mistral scale over this machine's cores? Runs both modes of scaling-cpu, and in
 strong mode also twice the cores, which the result must mark as oversubscribed and leave out.
 
     python benchmarks/scaling.py --store runs-scaling            # continues an interrupted run
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from document import ROOT, machine, put
 
-EXPERIMENT = "benchmarks/scaling-cpu.toml"
+EXPERIMENT = "scaling-cpu"
 
 
 def main() -> int:

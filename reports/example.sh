@@ -15,7 +15,7 @@ run() { code=0; tunemark run --store "$store" "$@" > /dev/null 2> "$store/log" |
 measure() { run --sequence 256 --micro-batch 2 --global-batch 4 --budget 6 "$@"; }
 
 say the default experiment
-run benchmarks/default.toml
+run default
 say sizes and strategies
 measure --device cpu:1,2 --strategy none,ddp
 measure --device cpu:2 --strategy auto --trials 2
@@ -25,7 +25,7 @@ measure --device cpu:2 --breakdown --repeats 1
 say the simulated platform
 eval "$(tunemark-moai-sim up)"
 up=1
-run benchmarks/moai-simulated.toml --size 2xLarge.1024GB,4xLarge.2048GB,8xLarge.4096GB,12xLarge.6144GB --steps 6
+run moai-simulated --size 2xLarge.1024GB,4xLarge.2048GB,8xLarge.4096GB,12xLarge.6144GB --steps 6
 eval "$(tunemark-moai-sim down)"
 up=
 

@@ -35,21 +35,20 @@ def test_the_korean_page_has_the_same_commands_and_steps() -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("torch", ["own", "2.1", "1.13"])
 def test_every_command_of_the_tutorial_runs(tmp_path: Path, tunemark_cache: Path, torch: str) -> None:
-    experiment = "benchmarks/moai-simulated.toml"
+    experiment = "moai-simulated"
     if torch != "own":
         try:
             experiment = f'"{experiment} --python {real_interpreter(torch)}"'
         except NotAvailableError as error:
             pytest.skip(str(error))
-    (tmp_path / "benchmarks").symlink_to(_ROOT / "benchmarks")
     bin = tmp_path / "bin"
     bin.mkdir()
     for name, module in (("tunemark", "tunemark"), ("tunemark-moai-sim", "tunemark_moai.simulator.cli")):
         (bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         (bin / name).chmod(0o755)
     script = "\n".join(_blocks(_ENGLISH, "sh"))
-    assert script.count("export EXPERIMENT=benchmarks/moai-simulated.toml\n") == 1
-    script = script.replace("EXPERIMENT=benchmarks/moai-simulated.toml\n", f"EXPERIMENT={experiment}\n")
+    assert script.count("export EXPERIMENT=moai-simulated\n") == 1
+    script = script.replace("EXPERIMENT=moai-simulated\n", f"EXPERIMENT={experiment}\n")
     environment = {
         **os.environ,
         "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",

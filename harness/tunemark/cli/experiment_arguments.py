@@ -37,9 +37,12 @@ _GROUPS: Mapping[str, tuple[type | None, tuple[str, ...]]] = {
 def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the experiment file and, in groups, a flag for every setting; flags that are not given are None."""
     if parser.usage is None:
-        parser.usage = f"{parser.prog} [EXPERIMENT.toml] [OPTIONS]"
+        parser.usage = f"{parser.prog} [EXPERIMENT] [OPTIONS]"
     parser.add_argument(
-        "experiment", nargs="?", metavar="EXPERIMENT.toml", help="TOML file of settings; flags override it"
+        "experiment",
+        nargs="?",
+        metavar="EXPERIMENT",
+        help="TOML file of settings, or a built-in experiment (`tunemark list experiments`); flags override it",
     )
     for title, settings in group_settings(SETTINGS).items():
         group = parser.add_argument_group(title)

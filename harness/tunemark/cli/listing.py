@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,18 @@ from tunemark.cli.run_arguments import RUNS_HELP
 from tunemark.cli.run_listing import print_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
+from tunemark.experiment.experiment import list_built_in_experiments
 from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
 from tunemark.number_format import format_gib, format_giga, format_significant
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolStatus
 
-_KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins")
+_KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins", "experiments")
 
 EXAMPLES = (
     ("tunemark list models", "names, parameters and FLOPs per token"),
+    ("tunemark list experiments", "what `tunemark run NAME` measures, and the files to copy"),
     ("tunemark list runs --where 'model=mistral*' --sort=-tokens_per_s", "the runs in runs/, the fastest first"),
     ("tunemark list devices --backend moai --from saved.txt", "the accelerators in a saved output of moreh-smi"),
 )
@@ -111,6 +115,8 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
         return [_model(model) for _, model in sorted(catalog.models().items())]
     if kind == "plugins":
         return _plugins(catalog)
+    if kind == "experiments":
+        return [_experiment(name, path) for name, path in list_built_in_experiments().items()]
     found: Mapping[str, Any] = getattr(catalog, kind)()
     own = {"datasets": ("needs_tokenizer", "roles"), "strategies": ("distributed",)}.get(kind, ())
     rows = [{"name": name, **_facts(each, "description", "options", *own)} for name, each in sorted(found.items())]
@@ -195,6 +201,15 @@ def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
     return rows
 
 
+def _experiment(name: str, path: Path) -> dict[str, Any]:
+    """A built-in experiment. description: the first sentence of its file's comment."""
+    text = path.read_text(encoding="utf-8")
+    comment = " ".join(line.removeprefix("#").strip() for line in takewhile(str.strip, text.splitlines())
+                       if line.startswith("#"))  # fmt: skip
+    sentence = re.split(r"(?<=[.?])\s", comment)[0]
+    return {"name": name, "description": sentence, "path": str(path), "toml": text}
+
+
 def _table(kind: str, rows: list[dict[str, Any]]) -> str:
     if not rows:
         return f"no {kind}"
@@ -257,6 +272,10 @@ _CELLS: dict[str, Any] = {
         _state_cells,
     ),
     "processes": (("device", "job", "pid", "command", "memory (MiB)"), _process_cells),
+    "experiments": (
+        ("experiment", "description", "file"),
+        lambda r: [r["name"], r["description"], r["path"]],
+    ),
     "plugins": (
         ("plugin", "module", "distribution", "version", "remark"),
         lambda r: [

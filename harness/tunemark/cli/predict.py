@@ -44,7 +44,7 @@ _UNUSED = ("trials", "verify", "repeats", "timeout", "export", "max_restarts", "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "tunemark predict [EXPERIMENT.toml | --rows FILE.csv] [OPTIONS]"
+    parser.usage = "tunemark predict [EXPERIMENT | --rows FILE.csv] [OPTIONS]"
     parser.add_argument("--rows", metavar="FILE.csv", help="models, devices and layouts, one per row, with a header")
     parser.add_argument(
         "--learned",

@@ -37,7 +37,7 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "tunemark scale [EXPERIMENT.toml | --from DIR...] --mode strong|weak [OPTIONS]"
+    parser.usage = "tunemark scale [EXPERIMENT | --from DIR...] --mode strong|weak [OPTIONS]"
     parser.add_argument(
         "--mode",
         choices=("strong", "weak"),
@@ -193,7 +193,7 @@ def _raise_no_scaling(results: Sequence[Result], mode: ScalingMode) -> None:
     raise BadStore(
         what=f"no two of these {len(results)} runs show {mode} scaling",
         why=describe_nearest_difference(results, mode),
-        next="`tunemark scale EXPERIMENT.toml --mode ...` measures sizes that can be compared",
+        next="`tunemark scale EXPERIMENT --mode ...` measures sizes that can be compared",
     )
 
 

@@ -83,20 +83,23 @@ def _rename_aliases(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The keys of an experiment's TOML file; `BadExperiment` for a key that is not a setting."""
+    """The keys of an experiment's TOML file, or of the built-in experiment of that name; `BadExperiment` for a key that
+    is not a setting."""
     if sys.version_info >= (3, 11):
         import tomllib  # only where a file is given
     else:
         import tomli as tomllib
 
+    built_in = list_built_in_experiments()
+    file = built_in[str(path)] if str(path) in built_in and not Path(path).exists() else Path(path)
     try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise BadExperiment(
             what=f"cannot read the experiment {str(path)!r}",
             why=str(why),
-            next="give a TOML file whose keys are setting names",
+            next=f"give a TOML file whose keys are setting names, or a built-in experiment: {', '.join(built_in)}",
         ) from error
     for key in raw:
         if key not in SETTINGS_BY_NAME and key not in ALIASES:
@@ -106,6 +109,12 @@ def read_toml(path: str | Path) -> dict[str, Any]:
                 next=did_you_mean(key.replace("-", "_"), SETTINGS_BY_NAME),
             )
     return raw
+
+
+def list_built_in_experiments() -> dict[str, Path]:
+    """The files of the experiments that come with tunemark, by name."""
+    folder = Path(__file__).with_name("built_in")
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def make_grid_points(experiment: Experiment) -> list[GridPoint]:

@@ -3,14 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tunemark.cli.main import main
 from tunemark_moai.flavors import make_accelerator, memory_sort_key
 
-_TOML = Path(__file__).parents[3] / "benchmarks" / "moai-mistral-7b.toml"
+_TOML = "moai-mistral-7b"
 _MODEL = ["--model", "mistral-7b", "--dataset", "synthetic"]
 
 
@@ -49,7 +48,7 @@ def test_the_table_says_what_fits(capsys):
 
 def test_the_tutorials_experiment_is_planned(capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # its tokenizer is not asked for here
-    rows = plans(capsys, str(_TOML))
+    rows = plans(capsys, _TOML)
     found = [(row["size"], row["strategy"], row["steps"], row["tokens_per_step"]) for row in rows]
     assert found == [
         ("4xLarge.2048GB", "none", 100, 256 * 2048),

@@ -57,6 +57,13 @@ def test_other_names_of_devices_are_understood(name: str, ours: str, capsys: pyt
     assert "did you mean 'cpu'" not in next_line
 
 
+def test_built_in_experiments_are_listed_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "experiments", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"default", "scaling-cpu", "moai-mistral-7b", "moai-simulated"} <= {row["name"] for row in rows}
+    assert all(row["description"][-1] in ".?" and Path(row["path"]).is_file() for row in rows)
+
+
 def test_a_flag_without_effect_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--device", "cpu:1", "--trials", "2", "-o", "report", "--repeats", "1"]
     for command in ("plan", "predict"):

@@ -194,9 +194,14 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
     assert experiment.sources["seed"] == "flag --seed"
 
 
-def test_the_default_experiment_s_file_says_the_defaults(pytestconfig):
-    read = make_experiment({}, pytestconfig.rootpath / "benchmarks" / "default.toml")
-    assert dataclasses.replace(read, sources={}) == make_experiment({})
+def test_the_default_experiment_s_file_says_the_defaults():
+    assert dataclasses.replace(make_experiment({}, "default"), sources={}) == make_experiment({})
+
+
+def test_a_file_of_the_users_comes_before_a_built_in_experiment_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").write_text("sequence = 64\n")
+    assert make_experiment({}, "default").axes["sequence"] == (64,)
 
 
 # -- points and plans
