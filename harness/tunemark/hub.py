@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -25,7 +26,10 @@ def hub_or_its_cache() -> Iterator[None]:
         yield
         return
     # `datasets` copies the flag when it is first imported, which may have been before.
-    flags = [huggingface_hub.constants, *([sys.modules["datasets.config"]] if "datasets.config" in sys.modules else [])]
+    flags: list[Any] = [
+        huggingface_hub.constants,
+        *([sys.modules["datasets.config"]] if "datasets.config" in sys.modules else []),
+    ]
     before = [flag.HF_HUB_OFFLINE for flag in flags]
     for flag in flags:
         flag.HF_HUB_OFFLINE = True
