@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from tunemark_worker.batches import Batch
     from tunemark_worker.exposed_communication import WaitMeter
+    from tunemark_worker.trainer_session import TrainerSession
 
 
 class DeviceRuntime(Protocol):
@@ -185,11 +186,33 @@ class GathersFullState(Protocol):
         that was passed to `apply`."""
 
 
+class TrainerRuntime(Protocol):
+    """Another program's training loop in the worker; constructed with the assignment."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """{"version": of the program, "differs": by name of a setting, in words what is otherwise than the assignment
+        says}, JSON values. Called before `train`."""
+
+    def train(self, session: TrainerSession) -> None:
+        """Train on the session's micro-batches in their order, and call `session.step_ended` after each update, until
+        it returns False or there are no more. `session.watch` must have got the module before its first forward."""
+
+
+@runtime_checkable
+class ReportsOwnRate(Protocol):
+    """Optional for a `TrainerRuntime`: reports the rate that the program itself states."""
+
+    def own_rate(self) -> Optional[Mapping[str, Any]]:
+        """{"tokens_per_s": the rate, "printed": as the program printed it, "counts": what its source says that it
+        counts}, None where it stated none. Called after `train`."""
+
+
 # By kind of runtime: the protocol it must follow, and its capabilities.
 RUNTIMES: Dict[str, Tuple[type, Sequence[type]]] = {
     "device": (DeviceRuntime, (WaitsByReading, EndsSteps, CountsCompilations)),
     "model": (ModelRuntime, (ReportsWeightsOrigin, ReportsAttention, SavesModel)),
     "strategy": (StrategyRuntime, (PlacesRanks, ClipsGradients, ComputesGradients, MarksWaits, GathersFullState)),
+    "trainer": (TrainerRuntime, (ReportsOwnRate,)),
 }
 
 
@@ -203,6 +226,10 @@ def load_model(name: str) -> ModelRuntime:
 
 def load_strategy(name: str, assignment: Assignment) -> StrategyRuntime:
     return cast(StrategyRuntime, _load("strategy", name, assignment))
+
+
+def load_trainer(name: str, assignment: Assignment) -> TrainerRuntime:
+    return cast(TrainerRuntime, _load("trainer", name, assignment))
 
 
 def _load(kind: str, name: str, *arguments: Any) -> Any:

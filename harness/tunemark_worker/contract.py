@@ -48,7 +48,8 @@ class Assignment(TrainingSettings):
     axes: of the mesh of processes, the last varying fastest, each {strategy, degree, options}.
     measure_peak: first measure the device's peak of matrix multiplication. evaluate: documents held out of training.
     sample_ids: a prompt, completed by up to sample_tokens ids or
-    until eos_id. save: absolute path of the model to save; None if none is saved.
+    until eos_id. save: absolute path of the model to save; None if none is saved. trainer_runtime: of another program's
+    training loop; empty for the worker's own.
     """
 
     run_id: str
@@ -86,6 +87,8 @@ class Assignment(TrainingSettings):
     save: Optional[str] = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    trainer_runtime: str = ""
+    trainer_options: Dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True)
@@ -138,9 +141,15 @@ class Place(NamedTuple):
 #   evaluation {moment, documents, rows, targets, loss_sum}  the held-out loss before or after training
 #   sample {moment, ids}                                a greedy completion before or after training
 #   saved  {path, bytes, files}                         the model was written
+#   trainer {name, version, differs}                    another program's training loop begins; differs: by setting
+#   reference {loss_sum, trained}                       the first step's loss as the worker itself computes it before
+#   trainer_end {windows, still, passed, foreign,       the loop has ended: windows after which no sampled weight had
+#          first_foreign, own}                          changed; micro-batches that passed the model, and those of them
+#                                                       that are not the token file's; own: the loop's own rate
 #   end    {reason, status, ...}                        missing if the process was killed
 RECORD_KINDS = (
-    "start", "phase", "facts", "peak", "probe", "step", "edge", "load", "model", "evaluation", "sample", "saved", "end",
+    "start", "phase", "facts", "peak", "probe", "step", "edge", "load", "model", "evaluation", "sample", "saved",
+    "trainer", "reference", "trainer_end", "end",
 )  # fmt: skip
 
 

@@ -72,13 +72,13 @@ class TrainingJob:
 
 class WorkerStep(NamedTuple):
     """The result of one step. Tensors stay on the device until the window's edge. samples: hashes of the step's rows on
-    this rank, None after the first steps."""
+    this rank, None after the first steps. gradient_norm, learning_rate: None if another program's loop does not say."""
 
     counts: TokenCounts
     samples: Optional[List[str]]
     loss_sum: torch.Tensor
-    gradient_norm: torch.Tensor
-    learning_rate: float
+    gradient_norm: Optional[torch.Tensor]
+    learning_rate: Optional[float]
     marks: List[PartEnd]
     instant_s: float
 
@@ -99,12 +99,12 @@ def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -
     if isinstance(job.device, WaitsByReading):
         job.device.use_reader(lambda: _wait_by_reading(witness, last))
     timing = WindowPlanner(job.assignment, job.device.is_synchronous)
-    edge_s = _edge(job, witness, 0, 0)
+    edge_s = record_edge(job, witness, 0, 0)
     began_s = load_s = edge_s
     job.recorder.write("load", **recording.read_load())
     done = window = 0
     while True:
-        reason, length = _agree_on_next(job, timing, done, edge_s - began_s)
+        reason, length = agree_on_next(job, timing, done, edge_s - began_s)
         if reason:
             return reason
         taken: List[WorkerStep] = []
@@ -115,7 +115,7 @@ def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -
                 break
         if not taken:
             return "epochs"
-        next_s = _edge(job, witness, window + 1, done + len(taken), taken)
+        next_s = record_edge(job, witness, window + 1, done + len(taken), taken)
         timing.add(len(taken), next_s - edge_s, sum(step.counts.content for step in taken))
         if next_s - load_s >= LOAD_S:
             job.recorder.write("load", **recording.read_load())
@@ -210,7 +210,7 @@ def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     )
 
 
-def _edge(
+def record_edge(
     job: TrainingJob, witness: UpdateWitness, window: int, steps: int, taken: Optional[List[WorkerStep]] = None
 ) -> float:
     """Synchronize and read the clocks at the edge where window number `window` begins, and write the records.
@@ -235,7 +235,7 @@ def _edge(
             content=step.counts.content,
             trained=step.counts.trained,
             loss_sum=step.loss_sum.item(),
-            gradient_norm=step.gradient_norm.item(),
+            gradient_norm=None if step.gradient_norm is None else step.gradient_norm.item(),
             learning_rate=step.learning_rate,
             synced=is_last,
             marks=step.marks or None,
@@ -255,7 +255,7 @@ def _edge(
     return instant_s
 
 
-def _agree_on_next(job: TrainingJob, timing: WindowPlanner, done: int, elapsed_s: float) -> Tuple[str, int]:
+def agree_on_next(job: TrainingJob, timing: WindowPlanner, done: int, elapsed_s: float) -> Tuple[str, int]:
     """Rank 0's decision, on every rank: (reason to stop, steps of the next window)."""
     reason = "interrupted" if job.is_interrupted() else timing.reason(done, elapsed_s)
     length = timing.length(done)

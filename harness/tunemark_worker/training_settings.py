@@ -122,6 +122,13 @@ class TrainingSettings:
     schedule: str = declare("constant", "learning-rate schedule", choices=tuple(SCHEDULES), names_itself=True)
     clip_norm: float = declare(1.0, "max gradient norm (0 disables clipping)", minimum=0)
     seed: int = declare(0, "random seed of the weights and the data order", minimum=0, maximum=2**32 - 1)
+    trainer: str = declare(
+        "tunemark",
+        "whose training loop is measured, options after colons (`tunemark list trainers`)",
+        names_itself=True,
+        before="tunemark",
+        unhashed="tunemark",
+    )
 
 
 TRAINING_SETTINGS = read_settings(TrainingSettings)

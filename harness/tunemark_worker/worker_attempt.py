@@ -36,7 +36,7 @@ class WorkerAttempt:
     def run(self, assignment: Assignment, recorder: Recorder, is_interrupted: Callable[[], bool]) -> str:
         """Set up, train, evaluate and save; return why the training stopped."""
         # Imported late: torch can take many seconds or fail, and the `start` record must be written before.
-        from tunemark_worker import evaluation, matmul_peak, queue_probe, training_loop
+        from tunemark_worker import evaluation, matmul_peak, queue_probe, trainer_session, training_loop
         from tunemark_worker.batches import MappedTokens
 
         a = assignment
@@ -98,7 +98,10 @@ class WorkerAttempt:
             second=read_second_clock,
             is_interrupted=is_interrupted,
         )
-        reason = training_loop.train(job)
+        if a.trainer_runtime:
+            reason = trainer_session.train(job, capabilities.load_trainer(a.trainer_runtime, a), self._adopt)
+        else:
+            reason = training_loop.train(job)
         # Taken now: evaluation and saving may need more memory, and saving merges adapters into the weights.
         self._facts_after_training = self.facts()
         if reason != "interrupted":
@@ -137,6 +140,10 @@ class WorkerAttempt:
         is_stage = isinstance(strategy, capabilities.ComputesGradients)
         self._counts = full_counts if is_stage else _count_parameters(module)
         return module
+
+    def _adopt(self, module: torch.nn.Module) -> None:
+        """Report the facts of this module from now on: the one that another program's loop trains."""
+        self._module, self._counts, self._weight_samples = module, _count_parameters(module), _sample_weights(module)
 
     def facts(self) -> Dict[str, Any]:
         """Fields of the `end` record that describe what was trained; None if the attempt did not get that far."""

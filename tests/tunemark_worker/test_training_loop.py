@@ -81,6 +81,7 @@ def assignment(tmp_path):
         token_file=_token_file(tmp_path / "tokens"),
         precision="fp32",
         checkpointing="none",
+        trainer="tunemark",
         batching="pack",
         sequence=32,
         micro_batch=4,

@@ -70,6 +70,8 @@ _FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "device": ("size", "chip", "chips", "processor", "processes", "threads"),
     "chip": ("chips", "processor"),
     "python": ("attention",),
+    # Each lives in an interpreter of its own.
+    "trainer": ("python", "attention"),
     "model": ("parameters", "trainable_parameters", "data_sha256", "attention"),
     "method": ("parameters", "trainable_parameters"),
     "dataset": ("data_sha256",),

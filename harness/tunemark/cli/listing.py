@@ -26,7 +26,7 @@ from tunemark.number_format import format_gib, format_giga, format_significant
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolStatus
 
-_KINDS = ("devices", "models", "datasets", "strategies", "launchers", "plugins", "experiments")
+_KINDS = ("devices", "models", "datasets", "strategies", "trainers", "launchers", "plugins", "experiments")
 
 EXAMPLES = (
     ("tunemark list models", "names, parameters and FLOPs per token"),
@@ -118,7 +118,11 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
     if kind == "experiments":
         return [_experiment(name, path) for name, path in list_built_in_experiments().items()]
     found: Mapping[str, Any] = getattr(catalog, kind)()
-    own = {"datasets": ("needs_tokenizer", "roles"), "strategies": ("distributed",)}.get(kind, ())
+    own = {
+        "datasets": ("needs_tokenizer", "roles"),
+        "strategies": ("distributed",),
+        "trainers": ("package", "license", "requires", "honours"),
+    }.get(kind, ())
     rows = [{"name": name, **_facts(each, "description", "options", *own)} for name, each in sorted(found.items())]
     for row in rows if kind == "launchers" else ():
         row["elsewhere"] = found[row["name"]].is_remote
@@ -266,6 +270,10 @@ _CELLS: dict[str, Any] = {
     ),
     "datasets": (("dataset", "description", "options"), _option_cells),
     "strategies": (("strategy", "description", "options"), _option_cells),
+    "trainers": (
+        ("trainer", "description", "package", "license", "options"),
+        lambda r: [*_option_cells(r)[:2], r["package"], r["license"], _option_cells(r)[2]],
+    ),
     "launchers": (("launcher", "description", "options"), _option_cells),
     "states": (
         ("id", "default", "name", "flavor", "memory used (MiB)", "memory used (%)", "memory (MiB)", "utilization (%)"),

@@ -10,7 +10,17 @@ from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, PredictionSettings
 from tunemark.fields import read_fields
-from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, StrategyAxis
+from tunemark.plugin.descriptors import (
+    OWN_TRAINER,
+    Accelerator,
+    Dataset,
+    LaunchConfig,
+    Launcher,
+    Model,
+    Strategy,
+    StrategyAxis,
+    Trainer,
+)
 from tunemark.plugin.protocols import ChecksInterpreter, Device
 from tunemark_worker.contract import Assignment, TokenFile
 from tunemark_worker.optimizer import OPTIMIZERS
@@ -76,12 +86,15 @@ class Plan:
     declared: Mapping[str, Any] = field(default_factory=dict)
     prediction: PredictionSettings = NOTHING_SAID
     requested_spec: RunSpec | None = None
+    trainer: Trainer = OWN_TRAINER
+    trainer_options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Modules that the worker's interpreter must have."""
         gguf = ("gguf",) if (self.weights_path or self.spec.weights).lower().endswith(".gguf") else ()
-        return (*self.model.requires, *self.method.requires, *gguf)
+        own = self.trainer.requires if self.trainer.runtime else ()
+        return tuple(dict.fromkeys((*self.model.requires, *self.method.requires, *gguf, *own)))
 
     @property
     def device_packages(self) -> tuple[str, ...]:
@@ -100,6 +113,10 @@ class Plan:
             for strategy in self.strategies
             for versions in (strategy.minimum_versions, strategy.layout_versions(self.axes, settings))
             for module, minimum in versions.items()
+        ]
+        found += [
+            VersionNeed(f"trainer {self.trainer.name!r}", "--trainer", module, minimum)
+            for module, minimum in self.trainer.minimum_versions.items()
         ]
         if spec.checkpointing == "selective":
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
@@ -156,4 +173,6 @@ class Plan:
             sample_tokens=SAMPLE_TOKENS,
             eos_id=eos_id,
             save=spec.save if is_saving else None,
+            trainer_runtime=self.trainer.runtime,
+            trainer_options=dict(self.trainer_options),
         )

@@ -29,6 +29,7 @@ from tunemark.experiment.mesh_layout import (
     make_mesh_layout,
     parse_strategy_terms,
 )
+from tunemark.experiment.other_trainers import check_trainer
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.recipes import find_recipe
 from tunemark.experiment.run_spec import RunSpec, run_id
@@ -39,7 +40,7 @@ from tunemark.number_format import GIB, format_gib
 from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train_flops_per_token
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak, parse_precision
 from tunemark.plugin.catalog import Catalog
-from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy
+from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, Trainer
 from tunemark.plugin.protocols import ChecksRuns, Device, ExplainsAbsence, ListsDocumentedSizes, RunsRemotely
 
 T = TypeVar("T")
@@ -107,6 +108,8 @@ class _NamedParts:
     strategies: list[Strategy]
     strategy: Strategy
     free: tuple[str, ...]
+    trainer: Trainer
+    trainer_options: dict[str, str]
 
 
 def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
@@ -174,6 +177,7 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         spec=spec,
         model=model,
         **read_fields(parts, "method", "dataset", "dataset_options", "device", "launcher", "launcher_options", "free"),
+        **read_fields(parts, "trainer", "trainer_options"),
         accelerator=accelerator,
         strategy=strategy,
         strategy_options=parts.terms[0].options if len(parts.terms) == 1 else {},
@@ -217,6 +221,9 @@ def read_prediction_settings(point: GridPoint) -> PredictionSettings:
 
 def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedParts:
     """Look up the names of a point, in the order of the command line's most likely mistakes."""
+    trainer_name, trainer_options = _options(point, "trainer")
+    trainer = _named(point, "trainer", catalog.trainer, trainer_name)
+    _check_options(point, "trainer", trainer, trainer_options)
     python = _python(point)
     model = _named(point, "model", lambda name: catalog.model(name, python), point["model"])
     notes += model.notes
@@ -250,6 +257,8 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
         strategies=strategies,
         strategy=strategy,
         free=free,
+        trainer=trainer,
+        trainer_options=trainer_options,
     )
 
 
@@ -272,6 +281,7 @@ def _make_spec(parts: _NamedParts, resolved: Mapping[str, Any]) -> RunSpec:
             "dataset": format_named_options(parts.dataset.name, parts.dataset_options),
             "device": parts.device.name,
             "method": str(parts.method),
+            "trainer": format_named_options(parts.trainer.name, parts.trainer_options),
             "python": parts.python,
             "budget": _budget(point),
             "save": absolute_save_path(point),
@@ -302,6 +312,7 @@ def _check_spec(
         check_save_folder(spec.save, run_id(spec), point.place("save"))
     settings = {**values, "gradient_accumulation": accumulation}
     architecture, model = parts.model.architecture, parts.model.name
+    check_trainer(point, parts.trainer, architecture, settings)
     check_strategies(layout, parts.strategies, architecture, settings, model, point.place("strategy"))
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:
@@ -445,7 +456,7 @@ def _factors(point: GridPoint) -> list[StrategyTerm]:
 
 
 def _check_options(
-    point: GridPoint, setting: str, descriptor: Dataset | Strategy | Launcher, options: Mapping[str, str]
+    point: GridPoint, setting: str, descriptor: Dataset | Strategy | Launcher | Trainer, options: Mapping[str, str]
 ) -> None:
     for key in options:
         if key not in descriptor.options:

@@ -28,6 +28,7 @@ from tunemark.plugin.descriptors import StrategyAxis as StrategyAxis
 from tunemark.plugin.descriptors import StrategyLayout as StrategyLayout
 from tunemark.plugin.descriptors import TokenizerSpec as TokenizerSpec
 from tunemark.plugin.descriptors import ToolStatus as ToolStatus
+from tunemark.plugin.descriptors import Trainer as Trainer
 from tunemark.plugin.hardware import DeviceFacts as DeviceFacts
 from tunemark.plugin.hardware import Efficiency as Efficiency
 from tunemark.plugin.hooks import hookimpl as hookimpl
@@ -66,7 +67,9 @@ from tunemark_worker.capabilities import GathersFullState as GathersFullState
 from tunemark_worker.capabilities import MarksWaits as MarksWaits
 from tunemark_worker.capabilities import ModelRuntime as ModelRuntime
 from tunemark_worker.capabilities import PlacesRanks as PlacesRanks
+from tunemark_worker.capabilities import ReportsOwnRate as ReportsOwnRate
 from tunemark_worker.capabilities import ReportsWeightsOrigin as ReportsWeightsOrigin
 from tunemark_worker.capabilities import SavesModel as SavesModel
 from tunemark_worker.capabilities import StrategyRuntime as StrategyRuntime
+from tunemark_worker.capabilities import TrainerRuntime as TrainerRuntime
 from tunemark_worker.capabilities import WaitsByReading as WaitsByReading

@@ -23,6 +23,7 @@ from tunemark.errors import PluginError, UnknownName, did_you_mean
 from tunemark.plugin import hooks
 from tunemark.plugin.descriptors import (
     LOCAL_LAUNCHER,
+    OWN_TRAINER,
     Dataset,
     Format,
     Importer,
@@ -31,6 +32,7 @@ from tunemark.plugin.descriptors import (
     ModelSource,
     Monitor,
     Strategy,
+    Trainer,
 )
 from tunemark.plugin.protocols import Device
 
@@ -42,7 +44,8 @@ ENTRY_POINT_GROUP = "tunemark"
 #        sizes of several hosts: Launch.nodes, Job.nodes
 #   2.0  the field's names throughout: docs/plugin-interface-2.md maps the old ones to the new
 #   2.1  Example.tools, Example.where, HasRemarks; EndsSteps, CountsCompilations, ChecksInterpreter, ExplainsAbsence
-INTERFACE = "2.1"
+#   2.2  trainers: tunemark_trainers, Trainer, TrainerRuntime, ReportsOwnRate
+INTERFACE = "2.2"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0
 # Seconds after which the user is told which plugin is still being waited for: it may never return.
@@ -121,6 +124,13 @@ class Catalog:
     def launchers(self) -> dict[str, Launcher]:
         """By name; `local` is always included."""
         return self._named("tunemark_launchers", Launcher)
+
+    def trainers(self) -> dict[str, Trainer]:
+        """By name; tunemark's own loop is always included."""
+        return self._named("tunemark_trainers", Trainer)
+
+    def trainer(self, name: str) -> Trainer:
+        return self._look_up("trainer", name, self.trainers())
 
     def formats(self) -> dict[str, Format]:
         return self._named("tunemark_formats", Format)
@@ -255,8 +265,8 @@ class Catalog:
         return self._answers[hook]
 
     def _call_hook(self, hook: str, kind: type[T]) -> dict[str, T]:
-        # LOCAL needs no plugin.
-        named: dict[str, T] = {each.name: each for each in (LOCAL_LAUNCHER,) if isinstance(each, kind)}
+        # These need no plugin.
+        named: dict[str, T] = {each.name: each for each in (LOCAL_LAUNCHER, OWN_TRAINER) if isinstance(each, kind)}
         owner = dict.fromkeys(named, "tunemark")
         for plugin, function in self.observers(hook):
             try:
@@ -346,6 +356,7 @@ _KINDS: dict[str, type[Any]] = {
     "tunemark_model_sources": ModelSource,
     "tunemark_datasets": Dataset,
     "tunemark_strategies": Strategy,
+    "tunemark_trainers": Trainer,
     "tunemark_launchers": Launcher,
     "tunemark_formats": Format,
     "tunemark_importers": Importer,

@@ -395,6 +395,48 @@ LOCAL_LAUNCHER = Launcher(
 )
 
 
+def _nothing_differs(settings: Mapping[str, Any]) -> Mapping[str, str]:
+    return {}
+
+
+def _nothing_refused_by_trainer(architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trainer:
+    """A program whose own training loop is measured, under tunemark's witnesses.
+
+    runtime: a class whose instances run the loop in the worker (`TrainerRuntime`); empty for tunemark's own. package:
+    the distribution that the loop is from. requires: modules that the worker's interpreter must have;
+    minimum_versions: by module name, the oldest version of each. options: on the command line (`name:key=value`), each
+    with its meaning.
+
+    honours: settings that the loop takes, each with the values that it takes, none for all. Of the settings of training
+    that are not named here, those that the worker itself carries out (model, data, batches, weights, seed, learning
+    rate) hold for every trainer; any other must have its default. refusal: from the model and the settings by name, why
+    the loop does not take them together; None where it does. differs: from the settings by name, what the loop does
+    otherwise though the setting says the same, by name of the setting: shown with each result, never approximated
+    silently.
+    """
+
+    name: str
+    runtime: str
+    description: str = ""
+    license: str = ""
+    package: str = ""
+    requires: tuple[str, ...] = ("torch",)
+    minimum_versions: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    honours: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    refusal: Callable[[Architecture, Mapping[str, Any]], str | None] = _nothing_refused_by_trainer
+    differs: Callable[[Mapping[str, Any]], Mapping[str, str]] = _nothing_differs
+
+
+# Built in: the worker's own loop, which takes every setting.
+OWN_TRAINER = Trainer(name="tunemark", runtime="", description="tunemark's own loop", license="Apache-2.0")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec:
     """One attempt, as passed to a launcher.

@@ -25,6 +25,7 @@ from tunemark.plugin.descriptors import (
     ModelSource,
     Monitor,
     Strategy,
+    Trainer,
 )
 from tunemark.plugin.protocols import Device
 
@@ -72,6 +73,14 @@ def tunemark_strategies() -> Sequence[Strategy]:
     """Descriptors of this plugin's strategies, with the functions that a plan calls.
 
     Called when a strategy is first looked up. `runtime` is imported only in the worker."""
+    raise NotImplementedError
+
+
+@hookspec
+def tunemark_trainers() -> Sequence[Trainer]:
+    """Descriptors of other programs' training loops.
+
+    Called when a trainer is first looked up. `runtime` is imported only in the worker."""
     raise NotImplementedError
 
 

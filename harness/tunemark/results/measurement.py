@@ -32,7 +32,8 @@ class JobTokens(NamedTuple):
 # A run of many ranks has tens of thousands of the next three records, so each is decoded straight from its line.
 class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
     """One optimizer step on one rank, with its tokens as in `TokenCounts`. marks: (part, instant) if parts were timed,
-    else None. samples: for the first steps a digest of each row, else empty."""
+    else None. samples: for the first steps a digest of each row, else empty. gradient_norm: None if another program's
+    loop did not say."""
 
     number: int = msgspec.field(name="step")
     instant_s: float
@@ -40,7 +41,7 @@ class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     content: int
     trained: int
     loss_sum: float
-    gradient_norm: float
+    gradient_norm: float | None
     marks: tuple[tuple[str, float], ...] | None
     samples: tuple[str, ...] = ()
 
@@ -78,6 +79,7 @@ class CpuLoad(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="ki
 
 
 _RECORDS_NAME = re.compile(r"records\.(\d{1,9})(?:\.life\d{1,9})?\.jsonl")
+_UNTIMED_KINDS = ("model", "evaluation", "sample", "saved", "trainer", "reference", "trainer_end")
 _STREAMED_KINDS = ("step", "edge", "load")
 _STREAMED: msgspec.json.Decoder[RecordedStep | WindowEdge | CpuLoad] = msgspec.json.Decoder(
     RecordedStep | WindowEdge | CpuLoad
@@ -86,7 +88,7 @@ _STREAMED: msgspec.json.Decoder[RecordedStep | WindowEdge | CpuLoad] = msgspec.j
 
 @dataclass(frozen=True, kw_only=True)
 class RankRecords:
-    """The records of one rank. untimed_records: made before and after training (model, evaluation, sample, saved).
+    """The records of one rank. untimed_records: made before and after training (_UNTIMED_KINDS).
     peak: the measured matmul peak, None if not measured. end: None after a kill."""
 
     rank: int
@@ -146,8 +148,9 @@ class Measurement:
 
     @property
     def gradient_norms(self) -> tuple[float, ...]:
-        """The norm of the whole job's gradient before clipping, by step, as rank 0 recorded it."""
-        return tuple(step.gradient_norm for step in self.ranks[0].steps) if self.ranks else ()
+        """The norm of the whole job's gradient before clipping, by step, as rank 0 recorded it; empty if it was not."""
+        steps = self.ranks[0].steps if self.ranks else ()
+        return tuple(step.gradient_norm for step in steps if step.gradient_norm is not None)
 
     def counts(self, first: int, last: int) -> JobTokens:
         """The job's tokens of steps first to last - 1."""
@@ -210,7 +213,7 @@ def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecor
                 loads.append(row)
             elif row["kind"] == "phase":
                 phases.append((str(row["name"]), float(row["instant_s"])))
-            elif row["kind"] in ("model", "evaluation", "sample", "saved"):
+            elif row["kind"] in _UNTIMED_KINDS:
                 untimed.append(row)
             else:
                 once[row["kind"]] = row

@@ -12,6 +12,7 @@ from tunemark.results.stored_attempt import StoredAttempt
 from tunemark.results.telemetry import TelemetrySummary
 from tunemark.results.timed_part import TimedPart, load_of_others
 from tunemark.results.token_recount import TokenDocuments, recount_tokens, sample_digests
+from tunemark.results.trainer_rules import judge_trainer
 
 
 def judge_attempt(
@@ -34,6 +35,7 @@ def judge_attempt(
         rules.check_weights_changed(changed, len(measurement.steps)),
         rules.check_labels(measurement.counts(0, len(measurement.steps)), len(measurement.steps)),
         rules.check_loss_rising(measurement.losses, identity.learnable),
+        *judge_trainer(measurement),
     ]
     for rank in measurement.ranks[:1]:
         built = next((r for r in rank.untimed_records if r["kind"] == "model"), None)

@@ -74,7 +74,7 @@ class Preparation:
         data = self._prepare_data(plan)
         _check_documents(plan, data)
         self._say_what_is_left_out(plan, data)
-        code = _copy_code(plan, [runtime, plan.device.runtime, plan.strategy.runtime], session.store)
+        code = _copy_code(plan, _list_runtimes(plan, runtime), session.store)
         session.launching.check(plan.launch, session.store.root.absolute())
         tokenizer, sample_ids = _open_sample(plan)
         return PreparedRun(
@@ -129,6 +129,12 @@ def warn_unrestored(plans: Sequence[Plan], session: Session) -> None:
             words = device.unrestored_state(session.store.root.absolute())
             if words:
                 session.observer.message(words)
+
+
+def _list_runtimes(plan: Plan, model: str) -> list[str]:
+    """What the worker imports of plugins. model: the model's runtime."""
+    own = [plan.trainer.runtime] if plan.trainer.runtime else []
+    return [model, plan.device.runtime, plan.strategy.runtime, *own]
 
 
 def _copy_code(plan: Plan, runtimes: Sequence[str], store: Store) -> CodeCopy:

@@ -29,14 +29,14 @@ allow_pickle architecture attempt axes batching breakdown budget_s calibrate che
 device_options device_runtime eos_id epochs evaluate global_batch gradient_accumulation learning_rate method
 method_options micro_batch model model_runtime optimizer precision processes run_id sample_ids sample_tokens save
 schedule schema seed sequence size steps strategy strategy_options strategy_runtime target_interval threads token_file
-trust_remote_code warmup weights window_s
+trainer trainer_options trainer_runtime trust_remote_code warmup weights window_s
 """
 _IDENTITY_KEYS = """
 batching breakdown budget_s checkpointing chip chips clip_norm data_ranks dataset device epochs evaluate flops_per_token
 flops_per_token_full_attention global_batch gradient_accumulation hardware_flops_per_token learnable learning_rate
 memory_bytes method micro_batch model optimizer oversubscribed parameters parts peak_flops peak_flops_source precision
 processes python run_id sample save schedule seed sequence simulated size steps_requested strategy_requested
-target_interval threads train_on trainable_parameters warmup_requested weights window_s
+target_interval threads train_on trainable_parameters trainer warmup_requested weights window_s
 """
 _RUN_IDS = [
     ({"device": "cpu:1"}, ["af9ee8041d2c7e83"]),

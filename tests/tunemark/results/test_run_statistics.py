@@ -43,7 +43,7 @@ ASSIGNMENT = Assignment(
     batching="pad", sequence=10, micro_batch=1, global_batch=1, gradient_accumulation=1, data_ranks=1,
     weights="random", optimizer="adamw", learning_rate=1e-4, schedule="constant", clip_norm=1.0, seed=0, epochs=None,
     steps=None, warmup=2, budget_s=60.0, target_interval=0.02, window_s=1.0, measure_peak=False, breakdown=False,
-    checkpointing="none",
+    checkpointing="none", trainer="tunemark",
     processes=1, threads=1, device_options={},
 )  # fmt: skip
 

@@ -1,0 +1,46 @@
+"""What other programs' training loops take of a run's settings: what they do not take is refused in the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunemark.errors import BadExperiment
+from tunemark.experiment.experiment import GridPoint
+from tunemark.experiment.settings import JobSettings, MeasurementSettings, format_default
+from tunemark.plugin.descriptors import Architecture, Trainer
+from tunemark_worker.training_settings import TRAINING_SETTINGS, read_settings
+
+# What the worker itself carries out, whatever trains: which model, from which weights, on which rows, where and for how
+# long.
+CARRIED_OUT = frozenset((
+    "model", "dataset", "device", "size", "train_on", "python", "sequence", "micro_batch", "global_batch", "weights",
+    "learning_rate", "seed", "trainer", "warmup", "steps", "epochs", "budget", "target_interval", "window",
+))  # fmt: skip
+_SETTINGS = (*read_settings(JobSettings), *TRAINING_SETTINGS, *read_settings(MeasurementSettings))
+
+
+def check_trainer(point: GridPoint, trainer: Trainer, architecture: Architecture, settings: Mapping[str, Any]) -> None:
+    """Raise `BadExperiment` for settings that a trainer does not take. settings: of the run, by name."""
+    if not trainer.runtime:
+        return
+    for setting in _SETTINGS:
+        name, value = setting.name, settings[setting.name]
+        if name in CARRIED_OUT:
+            continue
+        taken = trainer.honours.get(name, (setting.default,))
+        if taken and value not in taken:
+            words = ", ".join(str(each) for each in taken if each is not None) or "it must be left out"
+            raise BadExperiment(
+                what=f"the trainer {trainer.name!r} does not take {setting.flag} {value}",
+                why=f"{point.place(name)}; it takes {words}",
+                next=f"{setting.flag} {taken[0] if taken[0] is not None else format_default(setting)}, or another "
+                "--trainer; each run of a sweep must be one that its trainer can do",
+            )
+    why = trainer.refusal(architecture, settings)
+    if why:
+        raise BadExperiment(
+            what=f"the trainer {trainer.name!r} cannot do this run",
+            why=f"{point.place('trainer')}; {why}",
+            next="change it, or choose another --trainer",
+        )
