@@ -20,6 +20,7 @@ from tunemark.results.report_seal import check_report
 from tunemark.results.result import SCHEMA, decode_result
 from tunemark.results.row_consistency import check_row
 from tunemark.results.seal import SealState
+from tunemark.results.studies import Study, read_studies
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_traces
 from tunemark.results.verdict import add_findings
 
@@ -44,6 +45,7 @@ class LoadedRuns:
     imported: list[ImportedClaim] = field(default_factory=list)
     traces: dict[str, list[Trace]] = field(default_factory=dict)
     unread: list[UnreadEntry] = field(default_factory=list)
+    studies: list[Study] = field(default_factory=list)
 
 
 def load_results(
@@ -127,6 +129,7 @@ def load_runs(folders: Sequence[Path], judge: Callable[[Result], Result]) -> Loa
         found.results = remove_duplicates([*found.results, *load_results(folder, judge, unread=broken.append)])
         try:
             found.imported += [row for row in read_stored_claims(folder) if row not in found.imported]
+            found.studies += [study for study in read_studies(folder) if study not in found.studies]
         except BadStore as error:
             broken.append(error)
         for each in broken:

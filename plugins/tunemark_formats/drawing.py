@@ -180,7 +180,7 @@ def _dot_plot(c: _Canvas, chart: DotPlot) -> float:
     value_width = max((_width(v, _TEXT) for v in values), default=0.0) + 14
     verdict_width = 0.0 if is_narrow else max((_width(v, _SMALL) for v in names), default=0.0) + 10
     left, right = label_width + 8, c.width - (8 if is_narrow else value_width + verdict_width)
-    top = max((x for r in chart.rows for x in (r.high, r.value) if x is not None), default=1.0) or 1.0
+    top = max((x for r in chart.rows for x in (r.high, r.value, r.begin) if x is not None), default=1.0) or 1.0
     ticks = _ticks(top, 4 if is_narrow else 6)
     scale = (right - left) / ticks[-1]
     height = _row_height(is_narrow)
@@ -233,6 +233,12 @@ def _dot_row(
         c.text(right + value_width - 4, baseline, value, anchor="end", weight=600 if row.value is not None else None)
         c.text(right + value_width + 6, baseline, verdict, role="quiet", size=_SMALL)
     if row.value is not None:
+        if row.begin is not None:
+            ends = sorted((row.begin, row.value))
+            c.add(
+                "rect", x=left + ends[0] * scale, y=middle - 7, width=max(1.0, (ends[1] - ends[0]) * scale), height=14,
+                fill=c.style.colour("c3" if row.value >= row.begin else "c2"), fill_opacity=0.4, data_region="rung",
+            )  # fmt: skip
         c.line(left, middle, left + row.value * scale, middle, "rule", 1, stroke_dasharray="1 3")
         if row.low is not None and row.high is not None:
             c.interval(left + max(0.0, row.low) * scale, left + row.high * scale, middle, "c1")

@@ -57,6 +57,7 @@ def execute(args: argparse.Namespace) -> int:
             found.imported,
             found.traces,
             unread=found.unread,
+            studies=found.studies,
             prices=prices,
             language=args.language,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment, print_unused
@@ -19,6 +19,7 @@ from tunemark.plugin import Catalog
 from tunemark_worker.training_settings import read_settings
 
 if TYPE_CHECKING:
+    from tunemark.runner.observer import RunObserver
     from tunemark.runner.run_experiment import ExperimentResults
 
 EXAMPLES = (
@@ -89,6 +90,19 @@ def measure_with_progress(
 ) -> ExperimentResults:
     """Measure all plans with their progress on standard error, where an interruption is reported too. quiet: report
     only what fails."""
+    from tunemark.runner.run_experiment import run_experiment  # heavy and not needed by --dry-run
+
+    with watch_runs(plans, quiet=quiet) as observer:
+        results = run_experiment(experiment, plans, catalog, observer)
+    if results.is_interrupted:
+        print_message("interrupted: every finished step and run is kept; the same command continues from here")
+    return results
+
+
+@contextmanager
+def watch_runs(plans: Sequence[Plan], *, quiet: bool = False) -> Iterator[RunObserver]:
+    """Show the progress of these plans on standard error while they are measured, and let nothing else reach standard
+    output. quiet: show only what fails."""
     # Heavy and not needed by --dry-run.
     from tunemark.cli.attempt_progress import AttemptProgress
     from tunemark.cli.progress_display import make_progress_display
@@ -96,7 +110,6 @@ def measure_with_progress(
     from tunemark.runner.interruption import sigterm_as_interrupt
     from tunemark.runner.observer import RunObserver, run_title
     from tunemark.runner.preparation import PreparedRun
-    from tunemark.runner.run_experiment import run_experiment
 
     display = make_progress_display([plan.run_id for plan in plans], quiet=quiet)
 
@@ -115,7 +128,4 @@ def measure_with_progress(
 
     observer = RunObserver(message=display.message, attempt=attempt, record=record, ended=ended)
     with sigterm_as_interrupt(), redirect_stdout(sys.stderr), display:  # only results go to standard output
-        results = run_experiment(experiment, plans, catalog, observer)
-    if results.is_interrupted:
-        print_message("interrupted: every finished step and run is kept; the same command continues from here")
-    return results
+        yield observer

@@ -15,7 +15,7 @@ Origin = Literal["measured", "simulated", "imported", "predicted"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DotRow:
     """One row of a `DotPlot`. value, low, high: None if unknown, for the reason in note. group: a heading that
-    neighbouring rows share. verdict: empty if there is none."""
+    neighbouring rows share. verdict: empty if there is none. begin: where a bar to the value begins, in a waterfall."""
 
     label: str
     value: float | None
@@ -26,6 +26,7 @@ class DotRow:
     origin: Origin = "measured"
     group: str = ""
     run_id: str | None = None
+    begin: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,7 @@ from tunemark.report.translation import Language
 from tunemark.results.imported_claims import CLAIMS_FILE, ImportedClaim, encode_claim
 from tunemark.results.report_seal import REPORT_SEAL_FILE, read_report_seal, seal_report
 from tunemark.results.result import Result, encode_result
+from tunemark.results.studies import STUDIES_FILE, Study, encode_studies
 from tunemark.results.trace import TRACE_FILE, Trace, encode_traces
 
 # Facts of the environment that identify the machine and do not affect speed. Different values keep different digests.
@@ -39,6 +40,7 @@ def write_report(
     *,
     unread: Sequence[UnreadEntry] = (),
     scalings: Sequence[Scaling] | None = None,
+    studies: Sequence[Study] = (),
     prices: Prices | None = None,
     language: Language = "en",
 ) -> list[Path]:
@@ -52,7 +54,11 @@ def write_report(
     report_traces = [trace for r in results for trace in (traces or {}).get(r.run_id, ())]
     if report_traces:
         contents[folder / TRACE_FILE] = encode_traces(report_traces)
-    report = make_report(results, imported, traces, scalings=scalings, unread=unread, prices=prices, language=language)
+    if studies:
+        contents[folder / STUDIES_FILE] = encode_studies(studies)
+    report = make_report(
+        results, imported, traces, scalings=scalings, studies=studies, unread=unread, prices=prices, language=language
+    )
     failed: PluginError | None = None
     for form in catalog.formats().values():
         try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from tunemark.analysis.ladder import list_ladders
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import compute_all_scalings
 from tunemark.analysis.scaling_types import Scaling
@@ -18,6 +19,7 @@ from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.derivations import format_derivations
 from tunemark.report.headlines import find_headline_run, make_headlines
 from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
+from tunemark.report.ladder_section import make_ladder_section
 from tunemark.report.report import Column, Report, ReportTable, Section, make_own_table
 from tunemark.report.run_details import finding_columns, flatten_facts, make_details
 from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_section
@@ -25,6 +27,7 @@ from tunemark.report.strategies_section import make_strategies_section
 from tunemark.report.translation import Language, Translate, make_translator
 from tunemark.results import ImportedClaim, Result
 from tunemark.results.result import encode_result
+from tunemark.results.studies import Study
 from tunemark.results.trace import Trace
 
 # Runs whose values have derivations; no page has more rows.
@@ -40,6 +43,7 @@ def make_report(
     traces: Mapping[str, Sequence[Trace]] | None = None,
     *,
     scalings: Sequence[Scaling] | None = None,
+    studies: Sequence[Study] = (),
     unread: Sequence[UnreadEntry] = (),
     prices: Prices | None = None,
     language: Language = "en",
@@ -47,7 +51,7 @@ def make_report(
     """The report of some runs, in their order, and of imported claims, in separate tables.
 
     traces: of each run's attempts, by run_id, if their steps are available. unread: entries that could not be read.
-    scalings: of these runs; None finds all of both modes.
+    scalings: of these runs; None finds all of both modes. studies: whose runs are among these.
     """
     tr = make_translator(language)
     if not results and imported:
@@ -64,8 +68,10 @@ def make_report(
     shown_scalings = tuple(
         compute_all_scalings(results, prices=prices, fits=MAX_SCALINGS) if scalings is None else scalings
     )
+    ladders = list_ladders(studies, results)
     sections = [
         _throughput(results, derivations, names, tr),
+        *([make_ladder_section(ladders, tr)] if ladders else []),
         make_scaling_section(shown_scalings, not results, tr),
         make_strategies_section(results, tr),
         _step(results, derivations, tr),
