@@ -1,531 +1,165 @@
-"""What happens to a sweep when something breaks? Injects real faults into the second of three runs.
+"""What comes of faults and hostile inputs? Injects each, and prints one row with its verdict.
 
-    python benchmarks/faults.py                          # every fault this host permits; Slurm and mounts need root
-    python benchmarks/faults.py --fault killed,hung      # some of them
-    python benchmarks/faults.py --write                  # also puts the table into docs/launchers.md
+    python benchmarks/faults.py                           # all that this host permits; some need root. About an hour
+    python benchmarks/faults.py --only 'ranks-*,toml-*'   # some of them, by name; --list says which there are
+    python benchmarks/faults.py --sample 25               # so many of the cheap ones, as `make test` does
+    python benchmarks/faults.py --write                   # also puts the tables into docs/faults.md
 
-A fault comes at a random step. It is handled well if a row with the right status comes within the stated time, no
-process of the attempt is left then, earlier measurements are kept, and the next run is measured. Only the time to the
-row is measured, so four processes may share two cores.
+A fault ends well if it ends in a row or in a clear error, nothing that was finished is lost or measured twice, and no
+process and no file is left behind.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
+import fnmatch
+import importlib
 import random
-import resource
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from document import ROOT, machine, put
+from campaign.cases import CASES, Case, NeverCame, NotHere, Trial
+from campaign.leftovers import end_processes
+from document import machine, put
 
-STEPS = 24
-# The runs of a sweep, by seed, their only difference: before the fault, with it, after it.
-BEFORE, FAULTY, AFTER = range(3)
-# Seconds that the supervisor gives ranks to end, plus a margin for it and the parent.
-_GRACE_S = 20.0
-# Seconds after the row within which killed processes must be gone.
-_MOMENT_S = 5.0
-_GRACE = "the supervisor gives the other ranks 10 s to end"
-# fault: (seconds within which the row must come, plus --timeout where the fault is a silence; the reason)
-BOUNDS = {
-    "killed": (_GRACE_S, _GRACE),
-    "hung": (15.0, "the silence that --timeout allows, then stacks are asked for"),
-    "memory": (_GRACE_S, _GRACE),
-    "disk": (_GRACE_S, _GRACE),
-    "no room": (35.0, "half a minute is waited for room, and nothing is started"),
-    "network": (15.0, "the silence that --timeout allows, then stacks are asked for"),
-    "node": (75.0, "SlurmdTimeout is 30, and Slurm looks; nothing is asked of the dead node"),
-    "command": (30.0, "ranks look for it once a second, at a window's edge"),
-    "restarted": (_GRACE_S, "to the second start: " + _GRACE),
-}
+_MODULES = ("stores", "inputs", "plugins", "ranks")
+_LONGEST = 220
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """chance: picks rank and step. ranks: of each run. silence_s: the `--timeout` of faults that are a silence."""
+class CaseRow:
+    """A fault and what came of it. unfit: why this host does not permit it."""
 
-    chance: random.Random
-    ranks: int
-    silence_s: int
-
-    def step(self) -> int:
-        return self.chance.randrange(2, 3 * STEPS // 4)
-
-    def rank(self) -> int:
-        return self.chance.randrange(self.ranks)
-
-    @property
-    def patience(self) -> list[str]:
-        return ["--timeout", str(self.silence_s)]
-
-
-class NotHere(Exception):  # noqa: N818 - the sentence reads better
-    """This host does not permit the fault; the message says why."""
-
-
-class NeverCame(Exception):  # noqa: N818 - likewise
-    """The event waited for did not happen; the message ends with the sweep's stderr."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One fault. status, evidence: of the run with the fault. seconds: from the fault to the row. left: processes left
-    of the attempt five seconds later, and of the sweep at its end. kept: whether the run before is unchanged. after:
-    status of the run after. unfit: why this host does not permit the fault."""
-
-    fault: str
-    status: str = ""
-    evidence: str = ""
-    seconds: float = 0.0
-    left: int = 0
-    kept: bool = False
-    after: str = ""
-    expected: tuple[str, ...] = ()
+    case: Case
+    tries: int
+    seen: str
+    problems: tuple[str, ...]
+    seconds: float
     unfit: str = ""
-    silence_s: int = 0
 
     @property
-    def bound_s(self) -> float:
-        return BOUNDS[self.fault][0] + (self.silence_s if self.fault in ("hung", "network") else 0)
-
-    @property
-    def is_good(self) -> bool:
-        is_expected = self.status in self.expected and self.seconds <= self.bound_s
-        return bool(self.unfit) or (is_expected and not self.left and self.kept and self.after == "ok")
+    def verdict(self) -> str:
+        return "not here" if self.unfit else "BAD" if self.problems else "good"
 
 
-class Sweep:
-    """A running command that measures three runs in a folder, and its stderr so far."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        ranks: int,
-        words: Sequence[str] = (),
-        variables: Mapping[str, str] | None = None,
-        within: Sequence[str] = (),
-        lasts_s: int | None = None,
-    ) -> None:
-        """within: a command prefix that runs it. lasts_s: each run's time budget in seconds instead of a number of
-        steps."""
-        self.folder, self.ranks = folder, ranks
-        ends = ["--steps", str(STEPS), "--budget", "100000"] if lasts_s is None else ["--budget", str(lasts_s)]
-        self.steps = STEPS if lasts_s is None else None
-        command = [*within, sys.executable, "-m", "tunemark", "run", "--model", "mistral-tiny", "--strategy", "ddp"]
-        command += ["--device", f"cpu:{ranks}", "--oversubscribe", "--sequence", "32", "--micro-batch", "1"]
-        command += ["--seed", "0,1,2", "--optimizer", "sgd", "--warmup", "1", "--target-interval", "0", *ends]
-        command += ["--repeats", "1", "--no-measure-peak", "--json", *words]
-        self.process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **(variables or {})}, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self._end_times_s: list[float] = []
-        self._stderr_lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None, "it was asked for"
-        for line in self.process.stderr:
-            self._stderr_lines.append(line)
-            if ", ended by " in line:
-                self._end_times_s.append(time.monotonic())
-
-    def wait(self, is_so: Callable[[], Any], what: str, within_s: float = 240.0) -> Any:
-        """Wait until `is_so` returns something true, and return it; NeverCame if the sweep ends or the time is up."""
-        until_s = time.monotonic() + within_s
-        while time.monotonic() < until_s:
-            if found := is_so():
-                return found
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.02)
-        raise NeverCame(f"{what} never came: {''.join(self._stderr_lines)[-1000:]}")
-
-    def ended(self, number: int) -> float | None:
-        """The time.monotonic() at which the sweep reported the end of this run, or None."""
-        return self._end_times_s[number] if len(self._end_times_s) > number else None
-
-    def attempt(self, seed: int) -> Path | None:
-        for path in self.folder.glob("runs/*/*/plan.json"):
-            with contextlib.suppress(OSError, ValueError):
-                if json.loads(path.read_text())["seed"] == seed:
-                    return path.parent
-        return None
-
-    def at_step(self, seed: int, step: int) -> Path:
-        """Wait until every rank has taken `step` steps; returns the attempt's folder."""
-
-        def come() -> Path | None:
-            attempt = self.attempt(seed)
-            if attempt is None:
-                return None
-            files = [attempt / f"records.{rank}.jsonl" for rank in range(self.ranks)]
-            enough = all(path.exists() and path.read_bytes().count(b'"kind":"step"') >= step for path in files)
-            return attempt if enough else None
-
-        found: Path = self.wait(come, f"step {step} of run {seed}")
-        return found
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Wait for the command's end; returns its results."""
-        assert self.process.stdout is not None, "it was asked for"
-        out = self.process.stdout.read()
-        self.process.wait()
-        self._reader.join(10)
-        return [json.loads(line) for line in out.splitlines()]
+def load_cases() -> dict[str, Case]:
+    """All faults by name."""
+    for name in _MODULES:
+        importlib.import_module(f"campaign.{name}")
+    return CASES
 
 
-def pids(attempt: Path, ranks: int) -> list[int]:
-    """The process ids of an attempt's ranks, from their first records."""
-    firsts = [(attempt / f"records.{rank}.jsonl").read_text().split("\n", 1)[0] for rank in range(ranks)]
-    return [int(json.loads(line)["pid"]) for line in firsts]
-
-
-def left(folder: Path) -> list[int]:
-    """Ids of other processes whose working directory is in the folder, as that of every process of an attempt is."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if path.resolve().is_relative_to(folder.resolve()) and path.parent.name != str(os.getpid()):
-                found.append(int(path.parent.name))
-    return found
-
-
-def watched(
-    fault: str,
-    sweep: Sweep,
-    plant: Callable[[Path], None],
-    *,
-    expected: Sequence[str],
-    step: int,
-    mend: Callable[[], None] = lambda: None,
-    until: Callable[[Path], bool] | None = None,
-) -> Row:
-    """Inject a fault into the second run and report what happened. mend: makes the next run possible. until: the event
-    to time instead of the row, for a run that goes on."""
-    attempt = sweep.at_step(FAULTY, step)
-    began_s = time.monotonic()
-    plant(attempt)
-    if until is not None:
-        goes_on = until
-        sweep.wait(lambda: goes_on(attempt), f"what follows {fault}")
-        seconds = time.monotonic() - began_s
-        sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}")
-    else:
-        seconds = sweep.wait(lambda: sweep.ended(FAULTY), f"the row of {fault}") - began_s
-    # Killed processes take a moment to disappear.
-    until_s = time.monotonic() + _MOMENT_S
-    while (at_row := len(left(attempt))) and time.monotonic() < until_s:
-        time.sleep(0.02)
-    mend()
-    rows = sweep.rows()
-    faulty = rows[FAULTY]
-    evidence = faulty["each_attempt"][-1]["evidence"]
-    if faulty["status"] == "ok":
-        evidence = "; ".join(f["message"] for f in faulty["findings"] if f["rule"] == "restarted")
-    steps = rows[BEFORE]["steps_measured"]
-    kept = rows[BEFORE]["status"] == "ok" and steps > 0 and sweep.steps in (steps, None)
-    return Row(
-        fault=fault, status=faulty["status"], evidence=evidence, seconds=seconds, left=at_row + len(left(sweep.folder)),
-        kept=kept, after=rows[AFTER]["status"], expected=tuple(expected),
-    )  # fmt: skip
-
-
-def killed(folder: Path, asked: Asked) -> Row:
-    rank, step = asked.rank(), asked.step()
-
-    def plant(attempt: Path) -> None:
-        os.kill(pids(attempt, asked.ranks)[rank], signal.SIGKILL)
-
-    return watched("killed", Sweep(folder, ranks=asked.ranks), plant, expected=["killed"], step=step)
-
-
-def hung(folder: Path, asked: Asked) -> Row:
-    rank, step = asked.rank(), asked.step()
-    shown: list[Path] = []
-
-    def plant(attempt: Path) -> None:
-        shown.append(attempt)
-        os.kill(pids(attempt, asked.ranks)[rank], signal.SIGSTOP)
-
-    row = watched(
-        "hung", Sweep(folder, ranks=asked.ranks, words=asked.patience), plant, expected=["timeout"], step=step
-    )
-    files = [shown[0] / f"stacks.{each}.txt" for each in range(asked.ranks)]
-    if not all(path.exists() and 'File "' in path.read_text() for path in files):
-        return replace(row, expected=(), evidence=f"NO STACKS of some rank; {row.evidence}")
-    return row
-
-
-def memory(folder: Path, asked: Asked) -> Row:
-    """A rank's address space is limited to just above its size before the first step allocates its memory."""
-    if not hasattr(resource, "prlimit"):
-        raise NotHere("no prlimit on this system")
-    rank = asked.rank()
-    # Logits of 2 x 256 tokens take 64 MiB, more than the limit leaves.
-    sweep = Sweep(folder, ranks=asked.ranks, words=["--sequence", "256", "--micro-batch", "2"])
-
-    def built() -> Path | None:
-        attempt = sweep.attempt(FAULTY)
-        path = attempt / f"records.{rank}.jsonl" if attempt else None
-        return attempt if path and path.exists() and b'"name":"built"' in path.read_bytes() else None
-
-    attempt = sweep.wait(built, "a rank that has built its model")
-
-    def plant(_: Path) -> None:
-        pid = pids_of(attempt)[rank]
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-        bound = pages * os.sysconf("SC_PAGE_SIZE") + (24 << 20)
-        resource.prlimit(pid, resource.RLIMIT_AS, (bound, bound))
-
-    def pids_of(attempt: Path) -> dict[int, int]:
-        found = {}
-        for path in attempt.glob("records.*.jsonl"):
-            found[int(path.name.split(".")[1])] = int(json.loads(path.read_text().split("\n", 1)[0])["pid"])
-        return found
-
-    return watched("memory", sweep, plant, expected=["oom"], step=0)
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A separate file system of 6 MB for the store."""
-    disk = folder / "disk"
-    disk.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], capture_output=True, text=True
-    )
-    if mount.returncode:
-        raise NotHere(f"a mount is not permitted: {mount.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def fill(disk: Path) -> None:
-    with open(disk / "filler", "ab", buffering=0) as filler:
-        for size in (1 << 16, 1 << 12, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    filler.write(bytes(size))
-
-
-def disk(folder: Path, asked: Asked) -> Row:
-    with small_disk(folder) as small:
-        return watched(
-            "disk", Sweep(small, ranks=asked.ranks), lambda attempt: fill(small), expected=["error"],
-            step=asked.step(), mend=(small / "filler").unlink,
-        )  # fmt: skip
-
-
-def no_room(folder: Path, asked: Asked) -> Row:
-    """The disk stays full, so that the next run cannot start. Then it is freed and the same command runs again: it must
-    measure what failed, and not what was finished."""
-    with small_disk(folder) as small:
-        sweep = Sweep(small, ranks=asked.ranks)
-        sweep.at_step(FAULTY, asked.step())
-        fill(small)
-        began_s = sweep.wait(lambda: sweep.ended(FAULTY), "the first row of a full disk")
-        seconds = sweep.wait(lambda: sweep.ended(AFTER), "the row of a run without room") - began_s
-        at_row = len([pid for pid in left(small) if pid != sweep.process.pid])
-        rows = sweep.rows()
-        (small / "filler").unlink()
-        again = Sweep(small, ranks=asked.ranks).rows()
-        same = again[BEFORE] == rows[BEFORE] and rows[BEFORE]["status"] == "ok"
-        return Row(
-            fault="no room", status=rows[AFTER]["status"], evidence=rows[AFTER]["each_attempt"][-1]["evidence"],
-            seconds=seconds, left=at_row + len(left(small)), kept=same, after=again[AFTER]["status"],
-            expected=("error",),
-        )  # fmt: skip
-
-
-def network(folder: Path, asked: Asked) -> Row:
-    """The sweep has its own network namespace, whose only interface goes down."""
-    missing = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True) if not missing else None
-    if probe is None or probe.returncode:
-        raise NotHere(f"no network of its own: {missing[0] + ' is missing' if missing else probe and probe.stderr}")
-    within = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    sweep = Sweep(folder, ranks=asked.ranks, words=asked.patience, within=within)
-
-    def link(state: str) -> None:
-        words = ["nsenter", "--target", str(sweep.process.pid), "--net", "ip", "link", "set", "lo", state]
-        subprocess.run(words, check=True)
-
-    return watched(
-        "network", sweep, lambda attempt: link("down"), expected=["timeout", "error"],
-        step=asked.step(), mend=lambda: link("up"),
-    )  # fmt: skip
-
-
-def node(folder: Path, asked: Asked) -> Row:
-    """A job runs on two nodes of a real Slurm, and one node's slurmd dies; Slurm has to notice."""
-    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
-    if missing or os.geteuid() != 0:
-        raise NotHere(f"needs root and Debian's slurm-wlm and munge: {missing[0] + ' is missing' if missing else ''}")
-    if subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).returncode == 0:
-        raise NotHere("another Slurm runs on this host")
-    # Slurm's own processes run in a separate folder, so that `left` does not count them.
-    script, conf, place = str(ROOT / "tests/slurm.sh"), folder / "slurm", folder / "sweep"
-    conf.mkdir()
-    place.mkdir()
-    subprocess.run(["sh", script, "start", str(conf)], check=True)
-    variables = {"SLURM_CONF": str(conf / "slurm.conf")}
-    last = str((os.cpu_count() or 1) - 1)
-    try:
-        # The run continues until Slurm notices, so it must last longer than that.
-        words = ["--launcher", "slurm:nodes=2:jobs=1", "--timeout", "120"]
-        sweep = Sweep(place, ranks=2, variables=variables, words=words, lasts_s=int(BOUNDS["node"][0]) + 15)
-
-        def plant(attempt: Path) -> None:
-            os.kill(int((conf / "slurmd.n2.pid").read_text()), signal.SIGKILL)
-
-        def mend() -> None:
-            subprocess.run(["taskset", "-c", last, "slurmd", "-N", "n2"], env={**os.environ, **variables}, check=True)
-
-        return watched("node", sweep, plant, expected=["killed"], step=asked.step(), mend=mend)
-    finally:
-        subprocess.run(["sh", script, "stop", str(conf)], check=True)
-
-
-def command(folder: Path, asked: Asked) -> Row:
-    """The command itself is killed and gives no row. Its processes must end, and the same command must continue."""
-    from tunemark.results import Store  # heavy, and needed here alone
-
-    sweep = Sweep(folder, ranks=asked.ranks)
-    attempt = sweep.at_step(FAULTY, asked.step())
-    before = sweep.attempt(BEFORE)
-    began_s = time.monotonic()
-    sweep.process.kill()
-    sweep.process.wait()
-    while left(attempt) and time.monotonic() - began_s < BOUNDS["command"][0]:
-        time.sleep(0.02)
-    seconds, remaining = time.monotonic() - began_s, len(left(attempt))
-    rows = Sweep(folder, ranks=asked.ranks).rows()
-    kept = [each["name"] for each in rows[BEFORE]["each_attempt"]] == [before.name if before else ""]
-    # The next command begins a new series; the store still has the interrupted attempt.
-    every = [each for result in Store(folder / "runs").results(every_series=True) for each in result.each_attempt]
-    (cut,) = [each for each in every if each.name == attempt.name]
-    return Row(
-        fault="command", status=cut.status, evidence=cut.evidence, seconds=seconds,
-        left=remaining + len(left(folder)), kept=kept and rows[BEFORE]["status"] == "ok",
-        after="ok" if {rows[FAULTY]["status"], rows[AFTER]["status"]} == {"ok"} else "not ok", expected=("killed",),
-    )  # fmt: skip
-
-
-def restarted(folder: Path, asked: Asked) -> Row:
-    """The supervisor may start the ranks again: the run must then be ok, with a finding about the restart."""
-    rank, step = asked.chance.randrange(2), asked.step()
-
-    def plant(attempt: Path) -> None:
-        os.kill(pids(attempt, 2)[rank], signal.SIGKILL)
-
-    def is_again(attempt: Path) -> bool:
-        return all((attempt / f"records.{each}.life1.jsonl").exists() for each in range(2))
-
-    sweep = Sweep(folder, ranks=2, words=["--max-restarts", "1"])
-    return watched("restarted", sweep, plant, expected=["ok"], step=step, until=is_again)
-
-
-FAULTS: dict[str, tuple[str, Callable[[Path, Asked], Row]]] = {
-    "killed": ("SIGKILL of one rank", killed),
-    "hung": ("SIGSTOP of one rank", hung),
-    "memory": ("one rank gets no more memory", memory),
-    "disk": ("the disk is full while a run is measured", disk),
-    "no room": ("the disk is full before a run is started", no_room),
-    "network": ("the network between the ranks is gone", network),
-    "node": ("slurmd of one of two nodes is dead", node),
-    "command": ("SIGKILL of the command itself", command),
-    "restarted": ("SIGKILL of one rank, `--max-restarts 1`", restarted),
-}
+def sample_cases(count: int) -> list[Case]:
+    """So many cheap faults, spread over all kinds: the same ones each time."""
+    by_kind: dict[str, list[Case]] = {}
+    for case in load_cases().values():
+        if case.is_cheap:
+            by_kind.setdefault(case.kind, []).append(case)
+    # The largest kinds first, each spread over its own order.
+    found: list[Case] = []
+    total = sum(map(len, by_kind.values()))
+    for cases in by_kind.values():
+        share = max(1, round(count * len(cases) / total))
+        found += [cases[at * len(cases) // share] for at in range(share)]
+    return found[:count]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fault", default=",".join(FAULTS), help="some of: " + ", ".join(FAULTS))
-    parser.add_argument("--seed", type=int, default=None, help="seed of ranks and steps (default: random)")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/launchers.md")
-    parser.add_argument("--ranks", type=int, default=4, help="ranks of each run (default: 4); node and restarted use 2")
+    parser.add_argument("--only", default="*", metavar="NAMES", help="names or patterns, separated by commas")
+    parser.add_argument("--kind", help="only faults of this kind")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N of the cheap ones, spread over their kinds")
+    parser.add_argument("--list", action="store_true", help="print the names and inject nothing")
+    parser.add_argument("--tries", type=int, default=1, help="injections of each fault at a random moment (default: 1)")
+    parser.add_argument("--seed", type=int, default=None, help="seed of ranks, steps and moments (default: random)")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table of each kind that was run into docs/faults.md"
+    )
+    parser.add_argument("--ranks", type=int, default=4, help="ranks of jobs with several (default: 4)")
     words = "allowed seconds of silence (default: 40): ranks that share cores are silent while they import torch"
     parser.add_argument("--silence", type=int, default=40, help=words)
     args = parser.parse_args()
+    patterns = args.only.split(",")
+    cases = sample_cases(args.sample) if args.sample is not None else list(load_cases().values())
+    cases = [c for c in cases if any(fnmatch.fnmatchcase(c.name, p) for p in patterns) and args.kind in (None, c.kind)]
+    if args.list or not cases:
+        print("\n".join(f"{case.name:24} {case.kind}: {case.what}" for case in cases) or "no such fault")
+        return 0 if cases else 2
     seed = random.SystemRandom().randrange(10_000) if args.seed is None else args.seed
     rows = []
-    for name in args.fault.split(","):
-        # Each fault has its own generator, so that it can be repeated alone.
-        asked = Asked(chance=random.Random(f"{seed} {name}"), ranks=args.ranks, silence_s=args.silence)
-        rows.append(replace(carried_out(name, asked), silence_s=args.silence))
-        print(f"{name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
-    text = table(rows, seed, args.ranks)
-    print(text)
+    for case in cases:
+        tries = args.tries if case.is_random else 1
+        rows.append(inject(case, tries, seed, ranks=args.ranks, silence_s=args.silence))
+        print(f"{case.name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
+    text = "\n\n".join(table(kind, rows) for kind in dict.fromkeys(case.kind for case in cases))
+    print(f"{machine()}; `--seed {seed} --ranks {args.ranks}`.\n\n{text}\n\n{summary(rows)}")
     if args.write:
-        put("docs/launchers.md", "faults", text)
-    return 0 if all(row.is_good for row in rows) else 1
+        for kind in dict.fromkeys(case.kind for case in cases):
+            words = f"{machine()}; `--seed {seed} --ranks {args.ranks}`."
+            put("docs/faults.md", kind, f"{words}\n\n{table(kind, rows)}")
+    return 0 if all(not row.problems for row in rows) else 1
 
 
-def carried_out(name: str, asked: Asked) -> Row:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tunemark-fault-")))
+def inject(
+    case: Case, tries: int, seed: int, *, ranks: int = 4, silence_s: int = 40, is_brief: bool = False
+) -> CaseRow:
+    """Inject a fault so many times; what came of the first that did not end well, else of the last."""
+    began_s = time.monotonic()
+    seen, problems = "", ()
+    for number in range(tries):
+        folder = Path(tempfile.mkdtemp(prefix="campaign-"))
+        # Each has its own generator, so that it can be repeated alone.
+        chance = random.Random(f"{seed} {case.name} {number}")
         try:
-            row = FAULTS[name][1](folder, asked)
+            trial = Trial(folder=folder, chance=chance, ranks=ranks, silence_s=silence_s, is_brief=is_brief)
+            outcome = case.run(trial)
+            seen, problems = outcome.seen, outcome.problems
         except NotHere as error:
-            return Row(fault=name, unfit=str(error))
+            return CaseRow(case=case, tries=0, seen="", problems=(), seconds=0.0, unfit=str(error))
         except NeverCame as error:
-            return Row(fault=name, status="no row", evidence=str(error))
-        else:
-            return replace(row, evidence=row.evidence.replace(str(folder), "..."))
+            problems = (str(error),)
         finally:
-            for pid in left(folder):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            end_processes(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        if problems:
+            break
+    seconds = time.monotonic() - began_s
+    return CaseRow(
+        case=case, tries=number + 1, seen=seen.replace(str(folder), "..."), problems=problems, seconds=seconds
+    )
 
 
-def in_words(row: Row) -> str:
+def in_words(row: CaseRow) -> str:
     if row.unfit:
         return f"not here: {row.unfit}"
-    seen = f"{row.status} after {row.seconds:.1f} s, {row.left} processes left, the run before "
-    seen += f"{'kept' if row.kept else 'NOT KEPT'}, the next run {row.after}"
-    return f"{'GOOD' if row.is_good else 'BAD'}: {seen}: {row.evidence}"
+    return f"{row.verdict} in {row.seconds:.1f} s: {'; '.join(row.problems) or row.seen}"
 
 
-def table(rows: Sequence[Row], seed: int, ranks: int) -> str:
-    lines = [f"{machine()}; {ranks} ranks, `--seed {seed}`.", ""]
-    lines += [
-        "| fault | status | evidence | seconds to the row | stated bound (s) | processes left | finished runs kept | "
-        "next run |",
-        "|---|---|---|---:|---|---:|---|---|",
-    ]
+def table(kind: str, rows: Sequence[CaseRow]) -> str:
+    lines = ["| fault | name | what came of it | tries | verdict |", "|---|---|---|---:|---|"]
     for row in rows:
-        what = FAULTS[row.fault][0]
-        if row.unfit:
-            lines.append(f"| {what} | not permitted here | {row.unfit} | | | | | |")
-            continue
-        bound, why = row.bound_s, BOUNDS[row.fault][1]
-        evidence = " ".join(row.evidence.split()).replace("|", "\\|")
-        evidence = evidence if len(evidence) <= 220 else evidence[:217] + "..."
-        lines.append(
-            f"| {what} | {row.status} | {evidence} | {row.seconds:.1f} | {bound:.0f}: {why} | {row.left} | "
-            f"{'yes' if row.kept else 'NO'} | {row.after} |"
-        )
-    bad = [row.fault for row in rows if not row.is_good]
-    return "\n".join([*lines, "", f"NOT AS STATED: {', '.join(bad)}." if bad else "All as stated."])
+        if row.case.kind == kind:
+            words = row.unfit or "; ".join(row.problems) or row.seen
+            lines.append(f"| {row.case.what} | `{row.case.name}` | {_cell(words)} | {row.tries} | {row.verdict} |")
+    return "\n".join(lines)
+
+
+def summary(rows: Sequence[CaseRow]) -> str:
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ("good", "BAD", "not here")}
+    return f"{len(rows)} faults: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+
+
+def _cell(words: str) -> str:
+    words = "".join(c if c.isprintable() else "?" for c in " ".join(words.split()))
+    words = words if len(words) <= _LONGEST else words[: _LONGEST - 3] + "..."
+    for mark in "\\|<>[]*_`":
+        words = words.replace(mark, f"\\{mark}")
+    return words
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from tunemark.results.report_seal import check_report
 from tunemark.results.result import SCHEMA, decode_result
 from tunemark.results.row_consistency import check_row
 from tunemark.results.seal import SealState
+from tunemark.results.store import make_number_failure
+from tunemark.results.stored_file import read_stored_file, refuse_endless_numbers
 from tunemark.results.studies import Study, read_studies
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_traces
 from tunemark.results.verdict import add_findings
@@ -64,9 +66,16 @@ def load_results(
         return load_report(folder, unread)
     run = folder.absolute().name if is_run_folder(folder) else None
     store = Store(find_store_folder(folder))
-    return share_measured_peaks(
-        [judge(result) for result in store.results(every_series=every_series, folder=run, broken=unread)]
-    )
+    judged = []
+    for result in store.results(every_series=every_series, folder=run, broken=unread):
+        try:
+            judged.append(judge(result))
+        except ArithmeticError as error:
+            failure = make_number_failure(folder / result.run_id, error)
+            if unread is None:
+                raise failure from error
+            unread(failure)
+    return share_measured_peaks(judged)
 
 
 def load_report(folder: Path, unread: Callable[[TunemarkError], None] | None = None) -> list[Result]:
@@ -75,7 +84,7 @@ def load_report(folder: Path, unread: Callable[[TunemarkError], None] | None = N
     state, problems = check_report(folder)
     again = "write it again with `tunemark report STORE -o DIR`"
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_stored_file(path).decode(errors="replace").splitlines()
     except OSError as error:
         raise BadStore(what=f"cannot read {path}", why=str(error), next=again) from error
     found = []
@@ -182,10 +191,11 @@ def decode_any_schema(line: str) -> Result:
     From another schema, fields of the same name are kept, other fields are dropped and missing ones are unknown. A
     finding reports this and makes the verdict unknown, because a name may have another meaning there.
     """
+    refuse_endless_numbers(line)
     try:
         return decode_result(line)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raw = msgspec.json.decode(line)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raw = _decode_any(line)
         if not isinstance(raw, dict) or "run_id" not in raw:
             raise ValueError("it is no result: it has no run_id") from error
         if raw.get("schema") == SCHEMA and isinstance(error, msgspec.ValidationError) and not _has_other_fields(raw):
@@ -206,6 +216,13 @@ def decode_any_schema(line: str) -> Result:
     message += f"; missing and taken as unknown: {', '.join(missing)}" if missing else ""
     finding = Finding(rule="other-schema", severity="unknown", message=message)
     return add_findings(result, [finding])
+
+
+def _decode_any(line: str) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 # Values for "unknown" of fields that cannot be null.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from tunemark.visible_text import make_visible
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
     """A table. align: "<" for a column of texts, ">" for one of numbers; its last one holds for the columns after it.
@@ -19,7 +21,7 @@ def escape(text: str) -> str:
     """The text on one line, with the characters escaped that are Markdown syntax."""
     if _is_plain(text) and "  " not in text:
         return text
-    return re.sub(f"({_SYNTAX})", r"\\\1", re.sub(r"\s+", " ", text))
+    return make_visible(re.sub(f"({_SYNTAX})", r"\\\1", re.sub(r"\s+", " ", text)))
 
 
 def unescape(text: str) -> str:
@@ -29,8 +31,8 @@ def unescape(text: str) -> str:
 
 def _one_line(cell: str) -> str:
     if "|" not in cell and "\n" not in cell:
-        return cell
-    return " ".join(re.sub(r"(?<!\\)\|", r"\\|", cell).split())
+        return make_visible(cell)
+    return make_visible(" ".join(re.sub(r"(?<!\\)\|", r"\\|", cell).split()))
 
 
 _SYNTAX = r"[\\`*_\[\]<>|~]"

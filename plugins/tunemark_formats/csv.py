@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 
 from tunemark.report import Report, join_run_tables
 from tunemark.report.data_frame import table_columns
+
+# What makes spreadsheets compute a cell. See OWASP, "CSV injection".
+_FORMULA = "=+-@\t\r"
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 def render(report: Report) -> bytes:
@@ -31,6 +36,12 @@ def _lines(columns: Mapping[str, Sequence[object]]) -> list[str]:
     # The writer calls write once for each row.
     writer = csv.writer(SimpleNamespace(write=found.append))
     writer.writerow(columns)
-    rows: Iterable[Sequence[object]] = zip(*columns.values(), strict=True)
+    texts = [[_spell(cell) if isinstance(cell, str) else cell for cell in column] for column in columns.values()]
+    rows: Iterable[Sequence[object]] = zip(*texts, strict=True)
     writer.writerows(rows)
     return found
+
+
+def _spell(text: str) -> str:
+    """The text, which a spreadsheet does not compute: one that would begin a formula begins with an apostrophe."""
+    return f"'{text}" if text[:1] in _FORMULA and text[:1] and not _NUMBER.fullmatch(text) else text

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, UnknownName
+from tunemark.given_file import read_given_file
 from tunemark.hub import explain_hub_failure, hub_or_its_cache
 from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerSpec
 from tunemark_models import traced_architecture
@@ -44,7 +45,7 @@ def read_hf_model(reference: str, python: str | None = None) -> Model:
         )
     read = _READERS.get(kind)
     try:
-        architecture = _check_positive(
+        architecture = _check_dimensions(
             read(stated) if read else traced_architecture.trace_architecture(path.parent, stated, python)
         )
     except traced_architecture.UntraceableModelError as error:
@@ -60,7 +61,7 @@ def read_hf_model(reference: str, python: str | None = None) -> Model:
             why=f"a {kind} needs it in its config.json",
             next="complete the configuration: a default could describe another model",
         ) from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise BadExperiment(
             what=f"hf:{reference} has invalid dimensions", why=f"config.json: {error}", next=_HINT
         ) from error
@@ -148,8 +149,19 @@ def _kv_heads(stated: ConfigDict) -> Any:
     return stated.get(name) if stated["model_type"] in _OPTIONAL_KV_HEADS else stated[name]
 
 
-def _check_positive(a: Architecture) -> Architecture:
-    invalid = [f"{name} is {value}" for name, value in a.as_dict().items() if type(value) is int and value < 1]
+# No model's dimension is as large, and no model as deep: counting a billion layers one by one would take hours.
+_MOST, _MOST_LAYERS = 1 << 40, 100_000
+
+
+def _check_dimensions(a: Architecture) -> Architecture:
+    sizes = {name: value for name, value in a.as_dict().items() if type(value) is int}
+    invalid = [f"{name} is {value}" for name, value in sizes.items() if value < 1]
+    most = {"num_hidden_layers": _MOST_LAYERS}
+    invalid += [
+        f"{name} is more than {most.get(name, _MOST):,}"
+        for name, value in sizes.items()
+        if value > most.get(name, _MOST)
+    ]
     if invalid:
         raise ValueError(", ".join(invalid))
     return a
@@ -288,11 +300,11 @@ def _download_config(repository: str) -> Path:
 
 def _read_config(path: Path, reference: str) -> ConfigDict:
     try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
+        stated = json.loads(read_given_file(path))
         if not isinstance(stated, dict):
             raise ValueError("it is not a JSON object")
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+    except (OSError, ValueError, RecursionError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise BadExperiment(what=f"hf:{reference} has no readable config.json", why=f"{path}: {why}", next=_HINT) from (
             error
         )

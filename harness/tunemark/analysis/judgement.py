@@ -41,8 +41,10 @@ def add_plugin_findings(result: Result, catalog: Catalog, plan: Plan | None = No
     for plugin, function in catalog.observers("tunemark_audit"):
         try:
             found += [msgspec.convert(f, Finding, from_attributes=True) for f in function(plan=plan, result=result)]
+        except KeyboardInterrupt:
+            raise
         # Third-party code may raise anything, and may try to end the process.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             message = f"the plugin {plugin!r} could not audit: {type(error).__name__}: {error}"
             found.append(Finding(rule="audit-failed", severity="unknown", message=message))
     return add_findings(result, found)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tunemark.cli.audit_facts import add_fact_arguments, make_user_facts, parse_duration
 from tunemark.cli.audit_follow import follow_log
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.run_arguments import add_seal_argument, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadData, BadExperiment, TunemarkError
@@ -102,7 +102,7 @@ def execute(args: argparse.Namespace) -> int:
         print_message(f"the report is in {args.output}")
     if args.json:
         for row in rows:
-            print(encode_claim(row))
+            print_json(encode_claim(row))
     else:
         print_result(claims_table(rows))
         for row in rows:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
         )
     for one in calibrations:
         if args.json:
-            print(json.dumps(asdict(one)))
+            print_json(json.dumps(asdict(one)))
         else:
             print_result(_text(one))
     return 0
@@ -107,7 +107,7 @@ def _learn(args: argparse.Namespace) -> int:
             next=f"{MIN_LEARNED_RUNS} measured runs of one chip and one trainer, or more",
         )
     for one in found:
-        print(json.dumps(asdict(one)) if args.json else _learned_text(one))
+        print_json(json.dumps(asdict(one)) if args.json else _learned_text(one))
     return 0
 
 

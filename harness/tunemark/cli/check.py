@@ -11,7 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode
 from tunemark.markdown import markdown_table
@@ -45,7 +45,7 @@ def execute(args: argparse.Namespace) -> int:
             print_message(f"{check.outcome:<7} {check.name} of {check.subject}")
     counts = {outcome: sum(c.outcome == outcome for c in checks) for outcome in ("passed", "failed", "skipped")}
     if args.json:
-        print(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))
+        print_json(json.dumps({"plugin": args.plugin, **counts, "checks": [asdict(c) for c in checks]}, indent=1))
     else:
         rows = [[c.name, c.subject, c.outcome, c.reason.replace("|", "/")] for c in checks]
         print_result(markdown_table(["check", "subject", "outcome", "reason"], rows, "<"))

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunemark.cli.messages import print_json
 from tunemark.cli.run_arguments import RUNS_HELP, add_seal_argument, read_runs, read_runs_or_claims, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
@@ -63,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
         found = compare_by(results, [name for name in args.by.split(",") if name], despite=despite,
                            baseline=args.baseline)  # fmt: skip
     if args.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(msgspec.json.encode(found).decode())
     else:
         print_result(comparison_text(found))
     is_open = any(row.outcome == "no interval" for group in found.groups for row in group.rows)
@@ -82,5 +83,5 @@ def _print_claims(claims: Sequence[ImportedClaim], by: str, *, as_json: bool) ->
         raise BadExperiment(
             what=f"no two of these {len(claims)} imported claims differ in {by} alone", next="name another axis by --by"
         )
-    print(msgspec.json.encode(found).decode()) if as_json else print_result(claim_ratio_text(found, by))
+    print_json(msgspec.json.encode(found).decode()) if as_json else print_result(claim_ratio_text(found, by))
     return ExitCode.SUCCESS

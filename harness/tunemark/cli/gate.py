@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from tunemark.atomic_write import write_atomically
+from tunemark.cli.messages import print_json
 from tunemark.cli.run_arguments import RUNS_HELP, add_seal_argument, read_all_runs, refuse_touched
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadStore
@@ -60,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
         changes = sorted({*_CHANGES, args.change})
         forecasts = compute_sensitivities(baseline, changes, promise, despite=despite)
         if args.json:
-            print(msgspec.json.encode(forecasts).decode())
+            print_json(msgspec.json.encode(forecasts).decode())
         else:
             print_result(outlook_text(forecasts, promise.power, promise.false_alarms))
         return ExitCode.SUCCESS if all(one.noise is not None for one in forecasts) else ExitCode.UNKNOWN
@@ -69,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
         if path is not None:
             _write(Path(path), content(found))
     if args.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(msgspec.json.encode(found).decode())
     else:
         print_result(gate_text(found))
     codes = {"pass": ExitCode.SUCCESS, "fail": ExitCode.INVALID, "no verdict": ExitCode.UNKNOWN}

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.run_arguments import RUNS_HELP
 from tunemark.cli.run_listing import print_runs
 from tunemark.cli.terminal import print_result
@@ -74,7 +74,7 @@ def print_kind(kind: str, catalog: Catalog, *, as_json: bool, backend: str | Non
     """Print everything of a kind to standard output, and the plugins that could not be used to standard error."""
     rows = [_device(catalog.device(backend))] if backend else make_rows(kind, catalog)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(json.dumps(rows, indent=1))
     else:
         print_result(_table(kind, rows))
         if kind == "models":
@@ -103,7 +103,7 @@ def print_tool_output(backend: str | None, source: str, catalog: Catalog, *, as_
             "machine is made of, --chip and --chips",
         )
     reading = device.read_output(_read_source(source))
-    print(json.dumps(asdict(reading), indent=1, ensure_ascii=False) if as_json else _format_reading(reading))
+    print_json(json.dumps(asdict(reading), indent=1, ensure_ascii=False) if as_json else _format_reading(reading))
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from tunemark.cli.messages import print_message
 from tunemark.cli.terminal import print_as_markdown
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.exit_codes import ExitCode
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _command(words)
         sys.stdout.flush()
     except TunemarkError as error:
-        print(f"tunemark: {error}", file=sys.stderr)
+        print_message(f"tunemark: {error}")
         return ExitCode.USAGE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -111,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Not 1: that a figure is invalid or slower than its baseline is another matter.
         import traceback
 
-        traceback.print_exc()
-        print("tunemark: this is an error in tunemark or in a plugin, please report it", file=sys.stderr)
+        print_message(traceback.format_exc().rstrip("\n"))
+        print_message("tunemark: this is an error in tunemark or in a plugin, please report it")
         return ExitCode.INTERNAL
     return code
 

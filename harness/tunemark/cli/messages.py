@@ -6,13 +6,20 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunemark.visible_text import make_visible
+
 if TYPE_CHECKING:
     from tunemark.experiment import Plan
     from tunemark.plugin import Catalog
 
 
 def print_message(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    print(make_visible(words), file=sys.stderr, flush=True)
+
+
+def print_json(text: str) -> None:
+    """Print JSON on standard output; what a terminal would take for a command is escaped in it, too."""
+    print(make_visible(text))
 
 
 def print_remarks(catalog: Catalog, plans: Sequence[Plan], notes: Sequence[str] = ()) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from operator import attrgetter
 from typing import Any
 
+from tunemark.cli.messages import print_json
 from tunemark.cli.plan_details import PlanDetails
 from tunemark.cli.terminal import print_result
 from tunemark.experiment import Plan, RunSpec
@@ -22,7 +23,7 @@ def print_plans(plans: Sequence[Plan], details: PlanDetails, *, json: bool) -> N
     details of the plans below it."""
     if json:
         for plan in plans:
-            print(json_module.dumps({**plan_row(plan), **details.row(plan)}, allow_nan=False))
+            print_json(json_module.dumps({**plan_row(plan), **details.row(plan)}, allow_nan=False))
     else:
         print_result(_markdown(plans))
         if plans and (words := details.text(plans)):

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment, print_unused
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
@@ -257,7 +257,7 @@ def _print(found: Sequence[dict[str, Any]], is_json: bool, text: Callable[[Seque
         print_result(text(found))
         return
     for row in found:
-        print(json.dumps(row, allow_nan=False))
+        print_json(json.dumps(row, allow_nan=False))
 
 
 def _predictions_text(found: Sequence[Mapping[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from tunemark.cli.attempt_progress import AttemptProgress
 from tunemark.number_format import format_duration
+from tunemark.visible_text import make_visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable, RenderableType
@@ -64,7 +65,7 @@ class _PlainProgress(ProgressDisplay):
         pass
 
     def message(self, words: str) -> None:
-        print(words, file=self._stream, flush=True)
+        print(make_visible(words), file=self._stream, flush=True)
 
     def start_attempt(self, run_id: str, progress: AttemptProgress, *, number: int, of: int) -> None:
         self._attempts[run_id] = progress
@@ -119,7 +120,7 @@ class _LiveProgress(ProgressDisplay):
         self._live.stop()
 
     def message(self, words: str) -> None:
-        self._console.print(words)
+        self._console.print(make_visible(words))
 
     def start_attempt(self, run_id: str, progress: AttemptProgress, *, number: int, of: int) -> None:
         at = self._run_ids.index(run_id) if run_id in self._run_ids else 0

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
@@ -64,9 +64,9 @@ def execute(args: argparse.Namespace) -> int:
         print_message(f"the report is in {output}")
     if args.json:
         for result in found.results:
-            print(encode_result(result))
+            print_json(encode_result(result))
         for row in found.imported:
-            print(encode_claim(row))
+            print_json(encode_claim(row))
     else:
         if found.results or not found.imported:
             print_result(runs_table(found.results))

@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment, print_unused
-from tunemark.cli.messages import print_message, print_remarks
+from tunemark.cli.messages import print_json, print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
@@ -64,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     results = measure_with_progress(experiment, plans, catalog, quiet=args.quiet)
     if experiment.json:
         for result in results.runs:
-            print(encode_result(result))
+            print_json(encode_result(result))
     elif results.runs:
         print_result("\n".join([runs_table(results.runs), *verdict_lines(results.runs)]))
     if results.not_reported is not None:

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunemark.cli.messages import print_json
 from tunemark.cli.run_arguments import read_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, did_you_mean
@@ -32,7 +33,7 @@ def print_runs(name: str, catalog: Catalog, *, where: Sequence[str], sort: str |
         found = known + [r for r in found if _value(r, field) is None]
     if as_json:
         for result in found:
-            print(encode_result(result))
+            print_json(encode_result(result))
         return 0
     shown = [condition.partition("=")[0] for condition in where] + ([sort.removeprefix("-")] if sort else [])
     extra = [each for each in dict.fromkeys(shown) if each not in _COLUMNS]

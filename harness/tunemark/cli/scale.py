@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
-from tunemark.cli.messages import print_message, print_remarks
+from tunemark.cli.messages import print_json, print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
 from tunemark.cli.run import add_quiet, measure_with_progress
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs_or_claims
@@ -108,7 +108,7 @@ def _print_claims(claims: Sequence[ImportedClaim], mode: ScalingMode, experiment
     if found and experiment.json:
         import msgspec
 
-        print(msgspec.json.encode(found).decode())
+        print_json(msgspec.json.encode(found).decode())
     elif found:
         print_result(claim_scaling_text(found, mode))
     return bool(found)
@@ -165,7 +165,7 @@ def _print_scalings(
             code = ExitCode.USAGE
     if experiment.json:
         for scaling in found:
-            print(encode_scaling(scaling))
+            print_json(encode_scaling(scaling))
         return code
     for scaling in found:
         print_result(scaling_text(scaling))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from tunemark.cli.messages import print_json
 from tunemark.experiment import experiment_schema as experiment_schema
 
 # What commands print with --json: name of the schema, the command, and the type of the output.
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     if args.what == "experiment":
-        print(json.dumps(experiment_schema(), indent=1))
+        print_json(json.dumps(experiment_schema(), indent=1))
         return 0
     if args.what in _COMMAND_OUTPUTS:
         import msgspec  # heavy, and not needed by --help
@@ -39,9 +40,9 @@ def execute(args: argparse.Namespace) -> int:
         from tunemark.plugin.catalog import load_object
 
         draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        print(json.dumps({**draft, **msgspec.json.schema(load_object(_COMMAND_OUTPUTS[args.what][1]))}, indent=1))
+        print_json(json.dumps({**draft, **msgspec.json.schema(load_object(_COMMAND_OUTPUTS[args.what][1]))}, indent=1))
         return 0
     from tunemark.results import result_schema as result_schema  # heavy, and not needed by --help
 
-    print(json.dumps(result_schema(), indent=1))
+    print_json(json.dumps(result_schema(), indent=1))
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from tunemark.cli.messages import print_json
 from tunemark.cli.plan_details import PlanDetails
 from tunemark.cli.plan_table import plan_row, print_plans
 from tunemark.cli.terminal import print_result
@@ -62,10 +63,10 @@ def print_searches(
     if json:
         for plan, found_log in decisions:
             searched = {} if found_log is None else {"search": _search_row(found_log)}
-            print(json_module.dumps({**plan_row(plan), **details.row(plan), **searched}, allow_nan=False))
+            print_json(json_module.dumps({**plan_row(plan), **details.row(plan), **searched}, allow_nan=False))
         for (one, log), point in zip(predictions, absent, strict=True):
             data = details.search_row(one, point, log.chosen_option)
-            print(json_module.dumps({**_prediction_row(one, log), **data}, allow_nan=False))
+            print_json(json_module.dumps({**_prediction_row(one, log), **data}, allow_nan=False))
     else:
         _print_tables(decisions, predictions, details, verbose=verbose)
         for (one, log), point in zip(predictions, absent, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from tunemark.cli.messages import print_json
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadStore
@@ -34,7 +35,7 @@ def execute(args: argparse.Namespace) -> int:
         first = f"{args.run}:{found[0].run_id}"
         raise BadStore(what=f"{args.run} holds {len(found)} runs", next=f"name one, such as {first}: {ids[:400]}")
     if args.json:
-        print(encode_result(found[0]))
+        print_json(encode_result(found[0]))
     else:
         render = load_object(catalog.formats()["markdown"].render)
         print_result(bytes(render(make_report(found))).decode())

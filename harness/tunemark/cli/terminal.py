@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from tunemark.markdown import unescape
+from tunemark.visible_text import make_visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +41,7 @@ def print_as_markdown() -> None:
 
 def print_result(markdown: str) -> None:
     """Print a result: as it is unless standard output is a terminal, on which its tables are aligned and fitted."""
+    markdown = make_visible(markdown)
     if _is_markdown_wanted or not sys.stdout.isatty():
         print(markdown)
         return

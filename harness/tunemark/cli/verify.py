@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tunemark.cli.messages import print_message
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadStore
 from tunemark.exit_codes import ExitCode
@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
         rows += verify_folder(Path(name), allowed)
     if args.json:
         for row in rows:
-            print(msgspec.json.encode(row).decode())
+            print_json(msgspec.json.encode(row).decode())
     else:
         table = [[row.place, row.part, row.state, row.signer or "", "; ".join(row.problems)] for row in rows]
         print_result(markdown_table(["run or report", "attempt", "state", "signed by", "why"], table, "<"))

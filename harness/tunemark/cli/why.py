@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunemark.cli.messages import print_json
 from tunemark.cli.run_arguments import RUNS_HELP, find_runs_folder, read_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
@@ -46,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
         )
         is_open = is_open or found.ratio is None or found.ratio.low is None
         if args.json:
-            print(msgspec.json.encode(found).decode())
+            print_json(msgspec.json.encode(found).decode())
         else:
             print_result(why_text(found) + "\n")
     return ExitCode.UNKNOWN if is_open else ExitCode.SUCCESS

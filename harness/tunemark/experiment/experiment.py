@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from tunemark.experiment.settings import (
     SessionSettings,
 )
 from tunemark.experiment.value_parsing import parse_values
+from tunemark.given_file import read_given_file
+
+# Planning as many takes minutes; nobody asks for more on purpose.
+_MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +98,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     built_in = list_built_in_experiments()
     file = built_in[str(path)] if str(path) in built_in and not Path(path).exists() else Path(path)
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        raw = tomllib.loads(read_given_file(file).decode())
+    except (OSError, ValueError, RecursionError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise BadExperiment(
             what=f"cannot read the experiment {str(path)!r}",
             why=str(why),
@@ -126,6 +131,12 @@ def make_grid_points(experiment: Experiment) -> list[GridPoint]:
             what=f"the size is given twice: {with_size[0]!r} and {', '.join(map(str, axes['size']))!r}",
             why=f"{experiment.sources.get('device')} and {experiment.sources.get('size')}",
             next="give sizes in one place",
+        )
+    if (runs := math.prod(map(len, axes.values()))) > _MOST_RUNS:
+        raise BadExperiment(
+            what=f"that are {runs:,} runs",
+            why=f"every combination of {', '.join(name for name, values in axes.items() if len(values) > 1)}",
+            next=f"give fewer values; an experiment has at most {_MOST_RUNS:,} runs",
         )
     fixed = {setting.name: experiment[setting.name] for setting in SETTINGS if not setting.is_axis}
     grid = []

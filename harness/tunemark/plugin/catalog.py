@@ -231,8 +231,10 @@ class Catalog:
                     plugin = point.load()
                 interface = _interface(plugin)
                 self._register(manager, point.name, plugin)
+            except KeyboardInterrupt:
+                raise
             # Third-party code can raise anything; only this plugin is disabled.
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 why = f"{type(error).__name__}: {error}"
                 self.broken.append(BrokenPlugin(plugin=point.name, distribution=distribution, reason=why))
                 continue
@@ -278,8 +280,10 @@ class Catalog:
                 wrong = [a for a in answers if not isinstance(a, kind)]
                 if wrong:
                     raise TypeError(f"{hook} returned {wrong[0]!r}, which is not a {kind.__name__}")
+            except KeyboardInterrupt:
+                raise
             # Third-party code can raise anything.
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 reason = f"{hook}: {type(error).__name__}: {error}"
                 self.broken.append(BrokenPlugin(plugin=plugin, distribution=self._distribution(plugin), reason=reason))
                 continue

@@ -63,8 +63,10 @@ def write_report(
     for form in catalog.formats().values():
         try:
             rendered = _render(form, report, folder)
+        except KeyboardInterrupt:
+            raise
         # The renderer is plugin code and may raise anything.
-        except Exception as error:
+        except BaseException as error:
             why = f"{type(error).__name__}: {error}"
             failed = PluginError(what=f"the format {form.name!r} failed", why=why, next="report it to its plugin")
             failed.__cause__ = error
@@ -117,13 +119,27 @@ def _has_hash(path: Path, sha256: str) -> bool:
 
 
 def _render(form: Format, report: Report, folder: Path) -> dict[Path, bytes]:
+    # What a plugin names lies in the report's folder.
+    for name in (f"report{form.suffix}", *([] if form.folder is None else [form.folder])):
+        _check_file_name(name)
     rendered = load_object(form.render)(report)
     if form.folder is None:
-        return {folder / f"report{form.suffix}": bytes(rendered)}
+        return {folder / f"report{form.suffix}": _check_content(rendered)}
     for name in rendered:
-        if PurePosixPath(name).name != name or not name.endswith(form.suffix):
-            raise ValueError(f"{name!r} is not a file name that ends in {form.suffix}")
-    return {folder / form.folder / name: bytes(content) for name, content in rendered.items()}
+        _check_file_name(name, form.suffix)
+    return {folder / form.folder / name: _check_content(content) for name, content in rendered.items()}
+
+
+def _check_file_name(name: str, suffix: str = "") -> None:
+    if PurePosixPath(name).name != name or name == ".." or "\\" in name or not name.endswith(suffix):
+        raise ValueError(f"{name!r} is not a file name{f' that ends in {suffix}' if suffix else ''}")
+
+
+def _check_content(content: object) -> bytes:
+    """The content; bytes(7) would be seven zeros."""
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise TypeError(f"it returned {type(content).__name__}, not bytes")
+    return bytes(content)
 
 
 def _redact(result: Result) -> Result:

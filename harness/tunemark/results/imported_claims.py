@@ -15,6 +15,7 @@ import msgspec
 from tunemark.errors import BadStore
 from tunemark.plugin.descriptors import Finding
 from tunemark.results.result import Verdict
+from tunemark.results.stored_file import read_stored_file
 
 CLAIMS_FILE = "imported.jsonl"
 _FOLDER = "imported"
@@ -86,9 +87,9 @@ def read_stored_claims(folder: Path) -> list[ImportedClaim]:
         if not path.is_file():
             continue
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_stored_file(path).decode().splitlines()
             found += [row for line in lines if (row := msgspec.json.decode(line, type=ImportedClaim)) not in found]
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise BadStore(
                 what=f"{path} is no audited claim", why=str(error), next="remove it, and audit its source again"
             ) from error

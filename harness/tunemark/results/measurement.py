@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,10 @@ class JobTokens(NamedTuple):
     trained: int
 
 
+# What a computer can have counted; a stranger's store may say anything.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+
 # A run of many ranks has tens of thousands of the next three records, so each is decoded straight from its line.
 class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
     """One optimizer step on one rank, with its tokens as in `TokenCounts`. marks: (part, instant) if parts were timed,
@@ -37,9 +41,9 @@ class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
 
     number: int = msgspec.field(name="step")
     instant_s: float
-    slots: int
-    content: int
-    trained: int
+    slots: _Count
+    content: _Count
+    trained: _Count
     loss_sum: float
     gradient_norm: float | None
     marks: tuple[tuple[str, float], ...] | None
@@ -53,7 +57,7 @@ class WindowEdge(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field=
     of that; None where it does not count them."""
 
     instant_s: float
-    steps: int
+    steps: _Count
     second_s: float
     witness_s: float
     reread_s: float | None = None

@@ -6,15 +6,18 @@ It says which files are the report's own, so that writing it again replaces thos
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from tunemark.results.seal import SealState
+from tunemark.results.stored_file import read_stored_file
 
 REPORT_SEAL_FILE = "report.json"
 _MOST_PROBLEMS = 5
+_OWN_NAME = re.compile(r"(?:[^/\\\x00]+/)?[^/\\\x00]+")
 
 
 class ReportSeal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,12 +42,18 @@ def seal_report(files: Mapping[str, bytes]) -> bytes:
 def read_report_seal(folder: Path) -> ReportSeal | None:
     """The list of a report's files; None if there is none. ValueError if it was touched."""
     try:
-        content = (folder / REPORT_SEAL_FILE).read_bytes()
+        content = read_stored_file(folder / REPORT_SEAL_FILE)
     except FileNotFoundError:
         return None
-    seal = msgspec.json.decode(content, type=ReportSeal)
+    try:
+        seal = msgspec.json.decode(content, type=ReportSeal)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     if seal.encode() != content:
         raise ValueError("it is not as it was written")
+    # Reports write into their folder and one below it. What a list says beyond is not the report's.
+    if outside := [name for name in seal.files if not _OWN_NAME.fullmatch(name) or ".." in name.split("/")]:
+        raise ValueError(f"it names {outside[0]!r}, which no report writes")
     return seal
 
 
@@ -59,7 +68,7 @@ def check_report(folder: Path) -> tuple[SealState, tuple[str, ...]]:
     problems = []
     for name, sha256 in seal.files.items():
         try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            found = hashlib.sha256(read_stored_file(folder / name)).hexdigest()
         except OSError:
             problems.append(f"{name} is missing")
             continue

@@ -16,7 +16,6 @@ from typing import IO
 
 import msgspec
 
-from tunemark.errors import BadStore
 from tunemark.results.seal import SEAL_FILE
 from tunemark.results.stored_file import read_stored_file
 from tunemark_worker.record_chain import add_link, check_link, first_link
@@ -105,7 +104,7 @@ def read_journal(path: Path) -> JournalContent:
     except FileNotFoundError:
         return JournalContent()
     except OSError as error:
-        raise BadStore(what=f"cannot read {path}", why=str(error), next="restore it, or remove it") from error
+        return JournalContent(problem=f"{JOURNAL_FILE} cannot be read: {error.strerror or error}")
     link = first_link(b"", JOURNAL_FILE)
     name = problem = ""
     files: dict[tuple[str, str, str], list[str]] = {}

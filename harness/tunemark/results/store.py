@@ -29,7 +29,7 @@ from tunemark.results.run_statistics import derive_result
 from tunemark.results.seal import SEAL_FILE, SealCheck, check_seal, make_seal
 from tunemark.results.seal_journal import JournalContent, SealJournal
 from tunemark.results.stored_attempt import StoredAttempt
-from tunemark.results.stored_file import read_stored_file
+from tunemark.results.stored_file import read_stored_file, refuse_endless_numbers
 from tunemark.results.token_witness import find_token_hash, read_documents, recount_all
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
 from tunemark_worker.contract import Assignment
@@ -145,6 +145,11 @@ class Store:
                 if broken is None:
                     raise
                 broken(error)
+            except ArithmeticError as error:
+                failure = make_number_failure(entries[-1].folder, error)
+                if broken is None:
+                    raise failure from error
+                broken(failure)
         return found
 
     def traces(self, result: Result, most: int = MAX_WINDOWS) -> list[Trace]:
@@ -282,6 +287,15 @@ class Store:
         return _last_series(entries) if entries else []
 
 
+def make_number_failure(place: Path, error: ArithmeticError) -> BadStore:
+    """The error of a run whose stored numbers cannot be computed with; no run that was measured has such."""
+    return BadStore(
+        what=f"{place} cannot be read",
+        why=f"its numbers cannot be computed with: {error}",
+        next=f"move {place} away, or restore it from where it was copied",
+    )
+
+
 def make_identity(plan: Plan) -> RunIdentity:
     """The identity of a plan, which is stored with its attempts."""
     spec, accelerator = plan.spec, plan.accelerator
@@ -369,7 +383,9 @@ def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
 
 def _read_entry(path: Path) -> _Entry:
     try:
-        raw = json.loads(read_stored_file(path).decode())
+        text = read_stored_file(path).decode()
+        refuse_endless_numbers(text)
+        raw = json.loads(text)
         if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
             raise ValueError(f"not an attempt of schema {SCHEMA}")
         return _Entry(folder=path.parent, identity=msgspec.convert(raw.get("run"), RunIdentity), facts=raw)

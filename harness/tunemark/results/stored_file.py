@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
+
+# More digits than a float has room for.
+_ENDLESS_NUMBER = re.compile(r"\d{300}")
+
+
+def refuse_endless_numbers(text: str) -> None:
+    """ValueError where a text has a number that cannot be computed with."""
+    if _ENDLESS_NUMBER.search(text):
+        raise ValueError("it has a number of more than 300 digits")
 
 
 def read_stored_file(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import msgspec
 from tunemark.errors import BadStore
 from tunemark.results.measurement import Measurement, RankRecords, read_measurement
 from tunemark.results.result import AttemptRow
+from tunemark.results.stored_file import read_stored_file
 
 TRACE_FILE = "steps.jsonl"
 # A chart of 700 points has two for each millimetre of a printed page.
@@ -97,13 +98,13 @@ def read_traces(folder: Path) -> list[Trace]:
     """Read traces from a report's folder, which may have none; lines of another form are skipped."""
     found = []
     try:
-        lines = (folder / TRACE_FILE).read_bytes().splitlines()
+        lines = read_stored_file(folder / TRACE_FILE).splitlines()
     except OSError:
         return []
     for line in lines:
         try:
             each = msgspec.json.decode(line, type=Trace)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             continue
         # A file that another program wrote may have a million windows.
         found.append(msgspec.structs.replace(each, kept=tuple(thin_windows(each.kept, MAX_WINDOWS))))
