@@ -38,6 +38,8 @@ _STATIONS = (
     "number_format",
     "version_order",
     "fields",
+    "visible_text",
+    "given_file",
     "markdown",
     "atomic_write",
     "exit_codes",
