@@ -57,6 +57,7 @@ _STATIONS = (
     "doctor",
     "analysis",
     "loading",
+    "exporting",
     "report",
     "runner",
     "testing",

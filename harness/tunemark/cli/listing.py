@@ -20,13 +20,14 @@ from tunemark.cli.run_listing import print_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.experiment.experiment import list_built_in_experiments
+from tunemark.exporting import find_missing_modules
 from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
 from tunemark.number_format import format_gib, format_giga, format_significant
 from tunemark.physics import count_parameters, train_flops_per_token
-from tunemark.plugin import Catalog, Device, Model, ReadsToolOutput, ToolStatus
+from tunemark.plugin import Catalog, Device, Exporter, Model, ReadsToolOutput, ToolStatus
 
-_KINDS = ("devices", "models", "datasets", "strategies", "trainers", "launchers", "plugins", "experiments")
+_KINDS = ("devices", "models", "datasets", "strategies", "trainers", "launchers", "exporters", "plugins", "experiments")
 
 EXAMPLES = (
     ("tunemark list models", "names, parameters and FLOPs per token"),
@@ -115,6 +116,8 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
         return [_model(model) for _, model in sorted(catalog.models().items())]
     if kind == "plugins":
         return _plugins(catalog)
+    if kind == "exporters":
+        return [_exporter(exporter) for _, exporter in sorted(catalog.exporters().items())]
     if kind == "experiments":
         return [_experiment(name, path) for name, path in list_built_in_experiments().items()]
     found: Mapping[str, Any] = getattr(catalog, kind)()
@@ -205,6 +208,10 @@ def _plugins(catalog: Catalog) -> list[dict[str, Any]]:
     return rows
 
 
+def _exporter(exporter: Exporter) -> dict[str, Any]:
+    return {**asdict(exporter), "missing": find_missing_modules(exporter)}
+
+
 def _experiment(name: str, path: Path) -> dict[str, Any]:
     """A built-in experiment. description: the first sentence of its file's comment."""
     text = path.read_text(encoding="utf-8")
@@ -280,6 +287,15 @@ _CELLS: dict[str, Any] = {
         _state_cells,
     ),
     "processes": (("device", "job", "pid", "command", "memory (MiB)"), _process_cells),
+    "exporters": (
+        ("exporter", "description", "-o is", "installed"),
+        lambda r: [
+            r["name"],
+            r["description"],
+            r["destination"],
+            f"no: pip install 'tunemark[{r['extra']}]' ({r['cost']})" if r["missing"] else "yes",
+        ],
+    ),
     "experiments": (
         ("experiment", "description", "file"),
         lambda r: [r["name"], r["description"], r["path"]],

@@ -33,6 +33,8 @@ _COMMANDS = {
     "list": ("listing", "print what is installed (models, devices, ...), or the runs of a store"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "write a report of finished runs"),
+    "export": ("export", "copy finished runs to TensorBoard, MLflow, W&B, Parquet, SQLite, ..."),
+    "query": ("query", "ask finished runs by SQL"),
     "verify": ("verify", "say whether stored runs and reports are what was written"),
     "compare": ("compare", "compare the rates of comparable runs"),
     "new": ("new", "create a plugin to start from: a model, a dataset or a device; or a CI workflow"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from tunemark.cli.messages import print_json, print_message
+from tunemark.cli.run_arguments import load_folders
 from tunemark.cli.terminal import print_result
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
@@ -36,17 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     # Heavy, and not needed by --help.
-    from tunemark.analysis import judge
     from tunemark.analysis.prices import read_prices
-    from tunemark.loading import load_runs
     from tunemark.report import claims_table, runs_table, verdict_lines, write_report
     from tunemark.results import Store, encode_claim, encode_result
 
     catalog = Catalog()
     prices = read_prices(args.prices) if args.prices is not None else None
-    found = load_runs([Path(name) for name in args.folders], partial(judge, catalog=catalog))
-    for each in found.unread:
-        print_message(f"not read: {each.place}: {each.why}")
+    found = load_folders(args.folders, catalog)
     if args.output is not None:
         output = Path(args.output)
         Store.prove_folder(output)

@@ -14,6 +14,7 @@ from tunemark.errors import BadStore
 from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
+    from tunemark.loading import LoadedRuns
     from tunemark.results import ImportedClaim, Result
 
 # The default store of `tunemark run`.
@@ -102,6 +103,19 @@ def read_runs(name: str, catalog: Catalog, *, every_series: bool = False) -> lis
         ids = ", ".join(dict.fromkeys(result.run_id for result in found))
         raise BadStore(what=f"{folder} holds no run {wanted}", next=f"its runs: {ids[:400]}")
     return matching
+
+
+def load_folders(names: Sequence[str], catalog: Catalog) -> LoadedRuns:
+    """All runs of stores and report folders with the raw steps of the first of them; what cannot be read is named on
+    standard error. Raises `BadStore` for a path that is no folder."""
+    # Heavy, and not needed by --help.
+    from tunemark.analysis import judge
+    from tunemark.loading import load_runs
+
+    found = load_runs([Path(name) for name in names], partial(judge, catalog=catalog))
+    for each in found.unread:
+        print_message(f"not read: {each.place}: {each.why}")
+    return found
 
 
 def find_runs_folder(name: str) -> Path:

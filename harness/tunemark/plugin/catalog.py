@@ -34,6 +34,7 @@ from tunemark.plugin.descriptors import (
     Strategy,
     Trainer,
 )
+from tunemark.plugin.exports import Exporter
 from tunemark.plugin.protocols import Device
 
 ENTRY_POINT_GROUP = "tunemark"
@@ -134,6 +135,12 @@ class Catalog:
 
     def formats(self) -> dict[str, Format]:
         return self._named("tunemark_formats", Format)
+
+    def exporters(self) -> dict[str, Exporter]:
+        return self._named("tunemark_exporters", Exporter)
+
+    def exporter(self, name: str) -> Exporter:
+        return self._look_up("exporter", name, self.exporters())
 
     def importers(self) -> dict[str, Importer]:
         return self._named("tunemark_importers", Importer)
@@ -363,6 +370,7 @@ _KINDS: dict[str, type[Any]] = {
     "tunemark_trainers": Trainer,
     "tunemark_launchers": Launcher,
     "tunemark_formats": Format,
+    "tunemark_exporters": Exporter,
     "tunemark_importers": Importer,
     "tunemark_monitors": Monitor,
 }

@@ -27,6 +27,7 @@ from tunemark.plugin.descriptors import (
     Strategy,
     Trainer,
 )
+from tunemark.plugin.exports import Exporter
 from tunemark.plugin.protocols import Device
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ def tunemark_launchers() -> Sequence[Launcher]:
 
     Called when a launcher is first looked up. `loader` is called once per sweep."""
     raise NotImplementedError
+
+
+@hookspec
+def tunemark_exporters() -> Sequence[Exporter]:
+    """The places to which this plugin copies finished runs: trackers, and files for queries.
+
+    Called by `tunemark export` and `tunemark list exporters`. What an exporter names is imported and called once, in
+    the parent, with all runs; no run is under way then."""
 
 
 @hookspec

@@ -23,6 +23,7 @@ _MODULES = (
     "tunemark.plugin.protocols",
     "tunemark.plugin.claims",
     "tunemark.plugin.log_formats",
+    "tunemark.plugin.exports",
     "tunemark_worker.capabilities",
     "tunemark_worker.contract",
     "tunemark_worker.batches",
@@ -35,6 +36,7 @@ _PROTOCOLS = {
     "Strategy": ("StrategyRuntime",),
     "Launcher": ("LauncherSession", "StartedJob"),
     "Importer": ("LogReader", "Claim"),
+    "Exporter": ("ExportedRun",),
     "Monitor": ("MonitorReader",),
 }
 # The worker's types that plugins use, and those of them that plugins never construct.

@@ -18,6 +18,7 @@ from tunemark.plugin import (
     Catalog,
     Dataset,
     Device,
+    Exporter,
     Format,
     Importer,
     Launcher,
@@ -69,8 +70,8 @@ def check_facts(offer: PluginContribution, catalog: Catalog, options: Mapping[st
         return [*checks, *_check_dataset(answer, subject, options)]
     if isinstance(answer, Strategy):
         return [*checks, _check_strategy(answer, subject, catalog)]
-    if isinstance(answer, (Format, Importer, Launcher, Monitor)):
-        named = [answer.render] if isinstance(answer, Format) else _loader_names(answer)
+    if isinstance(answer, (Exporter, Format, Importer, Launcher, Monitor)):
+        named = _loader_names(answer)
         problems = _find_unloadable(named)
         good = f"{', '.join(named)} can be loaded"
         if isinstance(answer, Importer) and not problems:
@@ -84,9 +85,13 @@ def subject_of(offer: PluginContribution) -> str:
     return f"{kinds.get(offer.hook, offer.hook.removeprefix('tunemark_').removesuffix('s'))} {offer.name}"
 
 
-def _loader_names(answer: Importer | Launcher | Monitor) -> list[str]:
+def _loader_names(answer: Exporter | Format | Importer | Launcher | Monitor) -> list[str]:
     if isinstance(answer, (Launcher, Monitor)):
         return [answer.loader]
+    if isinstance(answer, Exporter):
+        return [answer.export]
+    if isinstance(answer, Format):
+        return [answer.render]
     return [name for name in (answer.log, answer.document, answer.is_document) if name]
 
 
