@@ -37,7 +37,7 @@ def export_runs(
 
 def find_missing_modules(exporter: Exporter) -> list[str]:
     """The modules that an exporter needs and that are not installed."""
-    return [name for name in exporter.needs if importlib.util.find_spec(name) is None]
+    return [name for name in exporter.modules if importlib.util.find_spec(name) is None]
 
 
 def make_exported_run(result: Result, traces: Sequence[Trace]) -> ExportedRun:

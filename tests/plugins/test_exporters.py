@@ -199,8 +199,13 @@ for row in duckdb.sql(f"SELECT * FROM '{destination}/runs.parquet'").fetchdf().t
     found[row["run_id"]] = row
 """,
 }
-_PACKAGES = {"prometheus": "prometheus-client", "mlflow": "mlflow-skinny>=3 sqlalchemy alembic", "wandb": "wandb", "trackio": "trackio",
-             "duckdb": "duckdb"}  # fmt: skip
+_PACKAGES = {
+    "prometheus": "prometheus-client",
+    "mlflow": "mlflow-skinny>=3 sqlalchemy alembic",
+    "wandb": "wandb",
+    "trackio": "trackio",
+    "duckdb": "duckdb",
+}
 
 
 @pytest.mark.full

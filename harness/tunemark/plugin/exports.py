@@ -13,7 +13,7 @@ class Exporter:
 
     export: "module:callable" (Sequence[ExportedRun], Path) -> Sequence[str], which writes to the destination and
     returns what to say of it, a line each. It may raise `TunemarkError`. destination: what the path is, such as
-    "a folder". needs: names of modules that must be importable. extra: of tunemark, which installs them. cost: in a few
+    "a folder". modules: names of those that must be importable. extra: of tunemark, which installs them. cost: in a few
     words, what that installs.
     """
 
@@ -21,7 +21,7 @@ class Exporter:
     export: str
     description: str
     destination: str
-    needs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     extra: str = ""
     cost: str = ""
 
