@@ -14,7 +14,6 @@ from tunemark.plugin import Catalog
 EXAMPLES = (
     ("tunemark export runs --to tensorboard -o logs", "then `tensorboard --logdir logs`"),
     ("tunemark export runs --to parquet -o tables", "then `duckdb -c \"SELECT * FROM 'tables/runs.parquet'\"`"),
-    ("tunemark list exporters", "what there is, and what it costs to install"),
 )
 
 
