@@ -21,7 +21,7 @@ def write_text(runs: Sequence[ExportedRun], destination: Path) -> list[str]:
     from prometheus_client import generate_latest
     from prometheus_client.registry import Collector, CollectorRegistry
 
-    class Runs(Collector):
+    class Runs(Collector):  # type: ignore[misc,unused-ignore]  # untyped where the package is absent
         def collect(self) -> Iterator[Metric]:
             return iter(_make_metrics(runs))
 

@@ -99,6 +99,7 @@ def tunemark_exporters() -> Sequence[Exporter]:
 
     Called by `tunemark export` and `tunemark list exporters`. What an exporter names is imported and called once, in
     the parent, with all runs; no run is under way then."""
+    raise NotImplementedError
 
 
 @hookspec
