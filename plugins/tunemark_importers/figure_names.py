@@ -50,7 +50,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 _DEVICES = _words(
-    "gpu gpus device devices rank ranks chip chips npu npus xpu tpu card cards accelerator gcd die worker workers"
+    "gpu gpus device devices dev devs rank ranks chip chips npu npus xpu tpu card cards accelerator gcd die worker "
+    "workers core cores"
 )
 _TOKENS = _words("token tokens tok toks tkn tokps")
 _SAMPLES = _words("sample samples sequence sequences seq seqs example examples sentence sentences record records")
@@ -80,6 +81,10 @@ _NOT_TRAINING = _words(
 _TRAINED = _words("trained trainable label labels labeled target targets supervised")
 _CONTENT = _words("nonpad nonpadding nonpadded unpadded effective real actual content")
 _SLOTS = _words("padded slot slots")
+# Rates of these are neither of the job nor of one device.
+_HOSTS = _words("node nodes host hosts machine machines server servers replica replicas")
+# An extreme of many is no rate of the whole.
+_EXTREMES = _words("longest shortest fastest slowest best worst maximum minimum")
 _MEANS = _words("avg average mean overall running smoothed ema cumulative median total global")
 _CURRENT = _words("current curr cur interval instant instantaneous last step")
 _JOB = _words("total global aggregate aggregated cluster job all world combined")
@@ -192,6 +197,8 @@ def _rate(words: list[str], behind: list[str]) -> NameMeaning | None:
         return _qualified(NameMeaning(quantity="speed"), words) if "rate" not in words else None
     else:
         return None
+    if set(words) & _HOSTS and {"per", "/"} & set(words):
+        return NameMeaning(quantity="other")
     if "devices" in below:
         meaning = replace(meaning, scope="device")
     return _qualified(meaning, words)
@@ -205,8 +212,8 @@ def _fraction(words: list[str]) -> tuple[set[str], set[str], float | None]:
     for at, word in enumerate(words):
         following = words[at + 1] if at + 1 < len(words) else ""
         if word in ("per", "/", "p"):
-            # In `throughput/device/tokens_per_sec` the bar separates parts of a path.
-            is_path = word == "/" and not above and following in _TOKENS | _SAMPLES | _STEPS | _FLOPS.keys()
+            # In `throughput/device/tokens_per_sec` the bar separates parts of a path: nothing stands above it.
+            is_path = word == "/" and not above
             is_below = bool(following) and not is_path
             last = word
             continue
@@ -274,8 +281,8 @@ def _qualified(meaning: NameMeaning, words: Sequence[str]) -> NameMeaning:
         counts = "slots"
     is_mean = bool(found & (_MEANS - {"total", "global"}))
     return replace(
-        meaning, scope=scope, counts=counts, is_mean=is_mean, is_training=not found & _NOT_TRAINING,
-        rank=1 if found & _CURRENT else -1 if is_mean else 0,
+        meaning, scope=scope, counts=counts, is_mean=is_mean, is_training=not found & (_NOT_TRAINING | _EXTREMES),
+        rank=(1 if found & _CURRENT else -1 if is_mean else 0) + bool(found & {"train", "training"}),
     )  # fmt: skip
 
 
@@ -293,7 +300,9 @@ def _share(words: list[str], behind: list[str]) -> NameMeaning | None:
 def _duration(words: list[str], behind: list[str]) -> NameMeaning | None:
     found = set(words)
     named = [w for w in words if w in _SECONDS]
-    if not found & _TIMES and not (named and len(found - set(named) - {"in"}) == 0):
+    # `step_avg: 142 ms`: the unit says what the name does not.
+    is_timed_step = bool(found & _STEPS) and len(behind) == 1 and behind[0] in _SECONDS and found <= _STEPS | _MEANS
+    if not found & _TIMES and not is_timed_step and not (named and len(found - set(named) - {"in"}) == 0):
         return None
     if found & _PARTS_OF_STEPS:
         return NameMeaning(quantity="other")
@@ -369,6 +378,10 @@ def _fact(words: list[str], behind: list[str]) -> NameMeaning | None:
         return NameMeaning(quantity="gradient_accumulation")
     if found & {"seqlen"} or {"seq", "len"} <= found or {"seq", "length"} <= found or {"sequence", "length"} <= found:
         return NameMeaning(quantity="other" if found & {"max", "mean", "avg", "min"} else "sequence")
+    if found & {"rank", "worker", "node", "host", "process"} and found <= {
+        "rank", "local", "global", "worker", "node", "host", "process", "id", "gpu",
+    }:  # fmt: skip
+        return NameMeaning(quantity="other")
     if {"world", "size"} <= found or (found & {"num", "n"} and found & {"gpus", "devices"}):
         return NameMeaning(quantity="count")
     if "epoch" in found or "epochs" in found:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from tunemark.plugin.claims import Claim, ClaimScope, FigureQuantity, LoggedStep, LogLine, NamedFigure
 from tunemark_importers import numbers
 from tunemark_importers.figure_names import NamedQuantity, NameMeaning, meaning_of
-from tunemark_importers.line_prefixes import MAX_LINE, Prefix, strip_prefixes
+from tunemark_importers.line_prefixes import MAX_LINE, Prefix, cut_inline_stamp, strip_prefixes
 from tunemark_importers.log_runs import FigureValues, LogRuns
 from tunemark_importers.logged_options import find_options, find_parameter_counts
 from tunemark_importers.named_values import NamedValue, NamedValues
@@ -107,6 +107,7 @@ class GenericLogReader:
         self._claimed_of: dict[tuple[str, ...], frozenset[str]] = {}
         self._apart: dict[str, FigureValues] = {}
         self._bar_total: float | None = None
+        self._has_steps = False
         self._header: Sequence[str] = ()
         self._records = 0
 
@@ -119,7 +120,7 @@ class GenericLogReader:
         elif (names := _header_of(text)) is not None:
             self._header = names
             return False
-        prefix = strip_prefixes(text)
+        prefix = cut_inline_stamp(strip_prefixes(text))
         words, bar = _cut_bar(prefix.text)
         found = [] if len(words) > 4096 else self._values.find(words)
         training = [value for value in found if value.meaning.is_training]
@@ -219,6 +220,7 @@ class GenericLogReader:
         """What the names mean in this log, and which of them are claimed."""
         records = [one for one in self._buffer if isinstance(one, _Record)]
         steps = [record for record in records if record.is_training]
+        self._has_steps = bool(steps)
         by_name: dict[str, list[NamedValue]] = defaultdict(list)
         in_steps: dict[str, int] = defaultdict(int)
         for record in records:
@@ -333,7 +335,10 @@ class GenericLogReader:
                               differing="largest")  # fmt: skip
         if "duration_s" in fields:
             fields["duration_steps"] = 1.0
-        is_step = one.is_training or self._claimed.get("tokens_per_s") in one.values
+        rates: Sequence[NamedQuantity] = (
+            ("tokens_per_s",) if self._has_steps else ("tokens_per_s", "samples_per_s", "tflops")
+        )
+        is_step = one.is_training or any(self._claimed.get(rate) in one.values for rate in rates)
         kept = is_step and fields and runs.add(one.prefix, one.line, LoggedStep(one.line.number, **fields), elapsed_s)
         if kept or not is_step:
             for figure in beside:
@@ -430,4 +435,6 @@ def _says_something(claim: Claim) -> bool:
     figures = ("tokens_per_s", "duration_s", "samples_per_s", "tflops", "mfu")
     if any(value is not None for name in figures for value in claim.steps.column(name)):
         return True
-    return sum(loss is not None for loss in claim.steps.column("loss")) > 2
+    points = zip(claim.steps.column("number"), claim.steps.column("stamp_s"), strict=True)
+    clocks = {at for number, at in points if number is not None and at is not None}
+    return len(clocks) > 2 or sum(loss is not None for loss in claim.steps.column("loss")) > 2

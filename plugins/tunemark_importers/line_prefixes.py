@@ -57,6 +57,7 @@ _LOGGER = re.compile(
     rf"|{_LEVEL}:[\w.]+:\s?"
     rf"|(?:[\w.]+ - )?{_LEVEL} - (?:[\w.]+ - )?"
     rf"|{_LEVEL}:?\s+(?=[\[({{|]|[\w.*<>-]+:[\w<>*-]+:[0-9]+ - )"
+    rf"|{_LEVEL}:?\s+(?=[A-Za-z])"
     rf"|{_LEVEL}:\s+"
     r"|\|?\s*[\w.*<>-]+:[\w<>*-]+:[0-9]+\s+-\s+"
     rf"|\[(?:{_LEVEL}\|)?[\w./-]+\.py:[0-9]+\]\s*|>> "
@@ -78,6 +79,34 @@ class Prefix(NamedTuple):
     rank: str | None = None
     stamp_s: float | None = None
     is_dated: bool = False
+
+
+_INLINE_DATE = re.compile(
+    rf"(?<![0-9/.-])(?P<year>20[0-9]{{2}})-(?P<month>[01][0-9])-(?P<day>[0-3][0-9])(?:[T ]{_TIME}{_ZONE})?"
+)
+_INLINE_SECONDS = re.compile(
+    r"(?<![A-Za-z])_?(?:timestamp|ts|time|date|datetime|created|wall_?time)[\"']?\s*[:=]\s*[\"']?"
+    r"(1[0-9]{9}(?:[0-9]{3})?)(\.[0-9]{1,9})?(?![0-9.])",
+    re.I,
+)
+
+
+def cut_inline_stamp(prefix: Prefix) -> Prefix:
+    """The line without a date or the seconds since 1970 within it, as in JSON lines; these are its time stamp if it
+    begins with none."""
+    text, stamp = prefix.text, None
+    if "-" in text and (match := _INLINE_DATE.search(text)):
+        if match["hour"] is not None:
+            stamp = _seconds_since_1970(match.groupdict())
+        text = f"{text[: match.start()]},{text[match.end() :]}"
+    elif match := _INLINE_SECONDS.search(text):
+        stamp = float(match[1] + (match[2] or "")) if len(match[1]) == 10 else int(match[1]) / 1000
+        text = f"{text[: match.start()]}{text[match.end() :]}"
+    else:
+        return prefix
+    if (prefix.stamp_s is not None and prefix.is_dated) or stamp is None:
+        return prefix._replace(text=text)
+    return prefix._replace(text=text, stamp_s=stamp, is_dated=True)
 
 
 def strip_prefixes(text: str) -> Prefix:

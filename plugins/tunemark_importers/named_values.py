@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +37,21 @@ _SIGN = re.compile(rf"(?<=[\s=:])[+-](?={_MARK})")
 _BORDER = re.compile(r"[|,;\t\n\u2022\u2192{}\[\]<>]|\s[-\u2013\u2014\u00b7*]+\s")
 _WORD = re.compile(r"[^\s]+")
 _JOINT = re.compile(r"\s*(?::=|->|[:=])\s*[+-]?\Z")
+# Units with a product below the bar, as `tok/(gpu*s)`.
+_PRODUCT = re.compile(r"/ ?\(\s*([A-Za-z]+)\s*[*\u00b7\u00d7x.]\s*([A-Za-z]+)\s*\)")
+# 40 000 may be one number or two; 40.019 is forty thousand where a comma stands before decimals.
+_SPACED = re.compile(r"(?<![0-9.,:])[0-9]{1,3}(?: [0-9]{3})+(?![0-9.,:])")
+_DECIMAL_COMMA = re.compile(r"[0-9]+,(?:[0-9]{1,2}|[0-9]{4,})")
+# Cells that hold names and numbers in turn: a name belongs to the cell behind it.
+_CELL = r"[^\x00\t|,;0-9:=]{1,60}"
+_IN_TURN = re.compile(rf"(?:\s*{_MARK}\s*[\t])?(?:\s*{_CELL}[\t]\s*{_MARK}[ %]*(?:\t|\s*\Z)){{2,}}")
+# 1h 2m 3.5s is one duration.
+_COMPOUND = re.compile(
+    r"(?<![\w.])(?:([0-9]{1,4})d ?)?(?:([0-9]{1,4})h(?:rs?)? ?)?([0-9]{1,4})m(?:in)? ?"
+    r"([0-9]{1,2}(?:\.[0-9]{1,9})?)s(?:ec)?(?!\w)"
+)
+# key=word pairs, as in logfmt, name no number.
+_WORD_PAIR = re.compile(r"(?<![\w\x00])[A-Za-z_][\w.]*=(?:\"[^\"\x00]*\"|[A-Za-z_/][^\s\x00=,;|]*)(?=[\s,;|]|\Z)")
 _PIECES = 64
 _NAME_WORDS = 8
 _CACHED = 4096
@@ -74,6 +89,10 @@ class NamedValues:
     def find(self, text: str) -> list[NamedValue]:
         """The values of a line whose names have a meaning here."""
         text = text[:_MAX_TEXT]
+        if "/(" in text or "/ (" in text:
+            text = _PRODUCT.sub(r"/\1/\2", text)
+        if "m" in text and "s" in text:
+            text = _COMPOUND.sub(_compound_seconds, text)
         pieces = (_NUMBER_OR_SPECIAL if _SPECIAL.search(text) else _NUMBER).split(text)
         if len(pieces) < 3 or len(pieces) > 2 * _PIECES:
             return []
@@ -86,11 +105,17 @@ class NamedValues:
                 self._bindings.clear()
             self._bindings[kind] = known
         bindings, is_ambiguous = known
+        has_commas = "," in text and any(_DECIMAL_COMMA.fullmatch(pieces[2 * one.at + 1]) for one in bindings)
+        if bindings and " " in text and _SPACED.search(text):
+            bindings, is_ambiguous = _without_spaced(bindings, pieces)
         if is_ambiguous:
             self.ambiguous = ((self.ambiguous or (0, ""))[0] + 1, text.strip()[:120])
         found = []
         for one in bindings:
             printed = pieces[2 * one.at + 1]
+            if has_commas:
+                # A figure beside it has a comma before its decimals, so a point separates thousands here.
+                printed = _with_decimal_comma(printed)
             value = _parse(printed, one.meaning)
             if value is not None:
                 if pieces[2 * one.at].endswith("-"):
@@ -98,6 +123,29 @@ class NamedValues:
                 total = None if one.of is None else parse_number(pieces[2 * one.of + 1])
                 found.append(NamedValue(one.name, one.meaning, value, printed, total))
         return found
+
+
+def _compound_seconds(match: re.Match[str]) -> str:
+    days, hours, minutes = (int(part or 0) for part in match.groups()[:3])
+    return f"{days * 86400 + hours * 3600 + minutes * 60 + float(match[4]):.15g}s"
+
+
+def _without_spaced(bindings: Sequence[_Binding], pieces: Sequence[str]) -> tuple[tuple[_Binding, ...], bool]:
+    """The bindings but for numbers that may be one number with the next or the last, as in 40 000; whether some are."""
+
+    def may_join(first: int) -> bool:
+        one, blank, other = pieces[2 * first + 1 : 2 * first + 4]
+        return blank == " " and one.isdigit() and len(one) <= 3 and other.isdigit() and len(other) == 3
+
+    joined = {at for at in range((len(pieces) - 1) // 2 - 1) if may_join(at)}
+    kept = tuple(one for one in bindings if one.at not in joined and one.at - 1 not in joined)
+    return kept, len(kept) < len(bindings)
+
+
+def _with_decimal_comma(printed: str) -> str:
+    if match := re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,([0-9]+))?", printed):
+        return match[1].replace(".", "") + (f".{match[2]}" if match[2] else "")
+    return printed
 
 
 def _parse(printed: str, meaning: NameMeaning) -> float | None:
@@ -125,6 +173,11 @@ def _bind(words: str) -> tuple[tuple[_Binding, ...], bool]:
         pieces += [before, f"|{_MARK}|"]
         last = match.end()
     rest = "".join([*pieces, words[last:]])
+    if "\t" in rest and _IN_TURN.fullmatch(rest):
+        # A number in the first cell, without a name, is that of the line.
+        rest = re.sub(rf"\t(?=\s*{_MARK})", " ", rest)
+    if "=" in rest:
+        rest = _WORD_PAIR.sub("|", rest)
     rest = _INDEX.sub(r" \1", _SIGN.sub("", rest))
     for segment in _segments(rest):
         count = segment.count(_MARK)
@@ -311,5 +364,8 @@ def _binding(at: int, name: str, unit: str, of: int | None) -> _Binding | None:
             return None
         shown = f"{name} {unit}".strip()
     if meaning is None or meaning.quantity in ("other", "speed"):
+        return None
+    if of is not None and meaning.quantity not in ("step", "epoch", "tokens", "samples", "memory"):
+        # Two figures of one name: 18210/17690 tok/s.
         return None
     return _Binding(at, re.sub(r"^(?:[kKMBT]|%)\s+", "", shown.strip()), meaning, of)

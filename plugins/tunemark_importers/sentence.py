@@ -35,7 +35,12 @@ _METHOD = re.compile(r"\b(q?lora|qdora|dora|full(?: parameter)?(?: fine-?tun\w*)
 _SEQUENCE = (
     re.compile(r"\b(?:sequence|seq|context|ctx|block)[ _-]?(?:length|len|size|window)?s?\s*(?:of|is|=|:)?\s*"
                r"([0-9]+(?:,[0-9]{3})*)\s?([kK]?)\b", re.I),
-    re.compile(r"\b([0-9]+(?:,[0-9]{3})*)\s?([kK]?)[ -](?:tokens? )?(?:context|sequences?|seq(?:len)?)\b", re.I),
+    re.compile(r"\b([0-9]+(?:,[0-9]{3})*)\s?([kK]?)[ -](?:tokens?[ -])?(?:context|sequences?|seq(?:len)?)\b", re.I),
+    re.compile(
+        r"\b(?:at|samples? of|sequences? of|examples? of|rows of)\s+([0-9]+(?:,[0-9]{3})*)\s?([kK]?) tokens\b"
+        r"(?!\s*(?:/|per|a |each|every))", re.I,
+    ),
+    re.compile(r"\b([0-9]+(?:,[0-9]{3})*)([kK]?)-tokens? (?:samples?|examples?|rows?|documents?)\b", re.I),
 )  # fmt: skip
 _BATCH = re.compile(
     r"\b((?:global|total|effective|micro|local|per[- ]device|per[- ]gpu)[ -]?)?(?:batch(?:[ _-]?size)?|bs|gbs|mbs)\s*"
@@ -45,6 +50,31 @@ _BATCH = re.compile(
 _VERB = r"^(?:train(?:ing|ed)?|fine-?tun(?:e|ing|ed)|running|on|of|a|an|the|with|for|our|we|i|got|lora|full|a new)\s+"
 _NODES = re.compile(r"\b([0-9]{1,5})\s*(?:x\s*)?(?:nodes?|hosts?|machines?|servers?)\b", re.I)
 _WORD = re.compile(r"[^\s,;:()]+")
+# Words that people use for what the grammar calls by one name.
+_PLAIN = (
+    (re.compile(r"\bhalf a million\b", re.I), "500k"),
+    (re.compile(r"(?<=[0-9]) ?(?:million|mn|mio)\b", re.I), "M"),
+    (re.compile(r"(?<=[0-9]) ?(?:thousand)\b", re.I), "k"),
+    (re.compile(r"(?<=[0-9]) ?(?:billion|bn)\b", re.I), "B"),
+    (re.compile(r"(?<=[0-9]) ?(?:trillion)\b", re.I), "T"),
+    (re.compile(r"\b(tokens?|samples?|sequences?|steps?) (?:every|each|a) (second|minute|hour|day)\b", re.I),
+     r"\1 per \2"),
+    # A name before its number, as in `tokens/s: 390000`.
+    (re.compile(r"\b((?:tokens?|toks?|samples?|seqs?)(?: ?/ ?| per )(?:s|sec|second)"
+                r"(?:(?: ?/ ?| per )(?:gpu|device|chip))?)\s*[:=]\s*([0-9][0-9.,]*[kM]?)(?![\w%])", re.I), r"\2 \1"),
+)  # fmt: skip
+_SECONDS_OF = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME_WORD = r"(?:seconds?|secs?|s|minutes?|mins?|hours?|hrs?|h|days?)"
+_COUNT_OF_TOKENS = r"(?P<tokens>[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\s?(?P<scale>[kKMBT]?) tokens\b"
+_TIME_OF = rf"(?P<time>[0-9]+(?:\.[0-9]+)?)\s?(?P<unit>{_TIME_WORD})\b"
+_TOKENS_IN = re.compile(
+    rf"{_COUNT_OF_TOKENS} (?:\w+ ){{0,3}}(?:in|within|took|takes|over) (?:about |around )?{_TIME_OF}", re.I
+)
+_TIME_FOR = re.compile(rf"{_TIME_OF} (?:for|to train(?: on)?|to process) {_COUNT_OF_TOKENS}", re.I)
+_RANGE = re.compile(
+    r"(?:between )?([0-9][0-9.,]*)\s?[kM]? ?(?:and|to|-|\u2013|or) ?([0-9][0-9.,]*)\s?[kM]? ?(?:tokens?|toks?|samples?)"
+    r" ?(?:/|per) ?(?:s|sec|second)\b", re.I,
+)  # fmt: skip
 _MORE = rf"\s*(?:per|/|a|on each)\s*{_DEVICE_WORD}\b|\s*each\b|\s*apiece\b"
 
 
@@ -86,23 +116,24 @@ def is_document(head: str) -> bool:
         return False
     if re.search(r"\b(?:step|iter(?:ation)?|loss|epoch)\b\s*[:=\[]?\s*[0-9]", text, re.I) or text.count("=") > 2:
         return False
-    rates = [
-        meaning for *_, meaning in _figures(text) if meaning.quantity in ("tokens_per_s", "tflops", "samples_per_s")
-    ]
+    text = _plain(text)
+    known = ("tokens_per_s", "tflops", "samples_per_s", "duration", "mfu")
+    rates = [meaning for *_, meaning in _figures(text) if meaning.quantity in known] or _find_whole(text)
     on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or _find_chip(text) is not None
     return bool(rates) and bool(on or _MODEL.search(text))
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
     """The claim of a sentence. Raises `BadData`, with a question, where it can be understood in two ways."""
-    text = " ".join(text.split())
+    text = _plain(" ".join(text.split()))
     reading = _Reading(text)
     _take_model(reading)
     _take_device(reading)
     _take_settings(reading)
+    _take_whole(reading)
     _take_figures(reading)
     if not any(name in reading.facts for name in ("tokens_per_s", "tokens_per_s_per_device", "tflops_per_device", "mfu",
-                                                  "samples_per_s", "step_time_s")):  # fmt: skip
+                                                  "samples_per_s", "step_time_s", "tokens_total")):  # fmt: skip
         raise BadData(
             what="the sentence states no rate",
             why=repr(text[:200]),
@@ -124,6 +155,40 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
             id=id, source=source, tool="sentence", meaning=MEANING, layout=layout, origin=origin, notes=(note,), **facts
         )
     ]
+
+
+def _plain(text: str) -> str:
+    for pattern, by in _PLAIN:
+        text = pattern.sub(by, text)
+    chip = _find_chip(_glued(text))
+    if chip is not None and re.search(r"(?:\bper|/|\bon each|\beach)\s*$", text[: chip[0]], re.I):
+        # A rate `per A100` is one of each device.
+        text = f"{text[: chip[0]].rstrip()} GPU{text[chip[1] :]}; {text[chip[0] : chip[1]]}"
+    return text
+
+
+def _find_whole(text: str) -> re.Match[str] | None:
+    return _TOKENS_IN.search(text) or _TIME_FOR.search(text)
+
+
+def _take_whole(reading: _Reading) -> None:
+    """Tokens of a whole training and its time; a range of rates is asked about."""
+    match = _find_whole(reading.text)
+    if match is not None:
+        tokens, time = parse_number(match["tokens"]), parse_number(match["time"])
+        if tokens is not None and time is not None:
+            total = multiply_exactly(
+                tokens, {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "": 1.0}[match["scale"]]
+            )
+            seconds = multiply_exactly(time, _SECONDS_OF[match["unit"][0].lower()])
+            reading.take("tokens_total", total, match.span(), f"{total:,.10g} tokens in all")
+            reading.take("train_s", seconds, match.span(), f"{seconds:,.10g} s for them")
+    if found := _RANGE.search(reading.text):
+        raise BadData(
+            what=f"{found[0].strip()!r} is a range of rates",
+            why=repr(reading.text[:200]),
+            next="state one claim at a time",
+        )
 
 
 def _take_model(reading: _Reading) -> None:
@@ -221,11 +286,15 @@ def _take_device(reading: _Reading) -> None:
         count, span = int(number[1]), (number.start(1), end)
     elif times:
         count, span = int(times[1] or times[2]), (start, end + times.end())
+    elif counted := re.search(rf"(?<![\w.,])([0-9]{{1,6}})\s*[xX\u00d7*]?\s*{_DEVICE_WORD}\b", text, re.I):
+        count, span = int(counted[1]), counted.span()
     elif word:
         count, span = _NUMBER_WORDS[word[1].lower()], (word.start(1), end)
     nodes = _NODES.search(text)
     if nodes and int(nodes[1]) > 1:
-        per_node = re.search(r"\b(?:each|per (?:node|host|machine|server)|every)\b", text, re.I)
+        per_node = re.search(r"\b(?:each|per (?:node|host|machine|server)|every)\b", text, re.I) or re.match(
+            r"\s*(?:x|\u00d7|\*|of|with)\s*[0-9]", text[nodes.end() :], re.I
+        )
         if count is None or not per_node:
             raise BadData(
                 what=f"the sentence says {nodes[0]!r}, and not how many chips in all",

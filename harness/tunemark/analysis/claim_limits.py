@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunemark.analysis.plausibility import ClaimFacts
+from tunemark.number_format import percent_text
 from tunemark.plugin.descriptors import Finding, Severity
 
 # Two figures that were both rounded to three digits differ by 1 % at most; 2 % leaves room for a mean and a median.
@@ -11,6 +12,8 @@ AGREEMENT = 0.02
 CONTRADICTION = 0.10
 # A pause between two lines (evaluation, a checkpoint) is not a step, so medians over consecutive lines are used.
 MIN_LINES = 3
+# Padding is rarely more than half of all slots.
+LEAST_CONTENT = 0.53
 
 
 def make_finding(rule: str, severity: Severity, message: str) -> Finding:
@@ -46,6 +49,21 @@ def explain_factor(facts: ClaimFacts, ratio: float) -> str:
     return f", which is {' or '.join(near)}" if near else ""
 
 
+def usual_causes(facts: ClaimFacts, ratio: float) -> str:
+    """Words for what usually makes a rate too low by such a factor, where no stated number explains it."""
+    if ratio > 1 - CONTRADICTION or explain_factor(facts, ratio):
+        return ""
+    whole = round(1 / ratio)
+    causes = [
+        "the accumulation" if whole > 1 and abs(whole * ratio - 1) < AGREEMENT else "",
+        "devices" if whole > 1 and abs(whole * ratio - 1) < AGREEMENT else "",
+        "experts" if facts.architecture and facts.architecture.num_local_experts else "",
+        f"padding ({percent_text(1 - ratio)} of the slots)" if ratio > LEAST_CONTENT else "",
+    ]
+    named = [cause for cause in causes if cause] or ["steps of a window, devices or micro-batches"]
+    return f"; what is left out may be {' or '.join(named)}"
+
+
 def factor_text(ratio: float) -> str:
     """A factor between two figures, in words that show the direction."""
     return f"a factor of {ratio:.4g}" + (f", {1 / ratio:.4g} times too low" if ratio < 0.9 else "")
@@ -61,12 +79,15 @@ def too_low(facts: ClaimFacts, ratio: float, explained: str) -> Severity | None:
     """How grave it is that a rate is lower than another by `ratio`, below 1; explained: what the factor is.
 
     Slots can differ by rounding alone. What else is counted may be less than all slots: padding is rarely more than
-    half, and trained tokens may be any share.
+    half, and trained tokens may be any share. A stated share of padding that makes the difference explains it.
     """
+    share = facts.claim.padding_fraction
+    if share and abs(ratio / (1 - share) - 1) < AGREEMENT and facts.claim.counts != "slots":
+        return None
     if facts.claim.counts == "slots":
         return "invalid" if 1 - ratio > CONTRADICTION else "suspect"
     if facts.claim.counts is None:
-        if ratio > 0.53:
+        if ratio > 1 - CONTRADICTION:
             return None
-        return "invalid" if explained else "suspect"
+        return "invalid" if explained and ratio < LEAST_CONTENT else "suspect"
     return "suspect" if facts.claim.counts == "content" and explained and ratio < 0.3 else None

@@ -6,14 +6,17 @@ import math
 import statistics
 
 from tunemark.analysis import claim_rates
+from tunemark.analysis.claim_figures import printed_median
 from tunemark.analysis.claim_limits import (
     AGREEMENT,
     CONTRADICTION,
+    LEAST_CONTENT,
     MIN_LINES,
     explain_factor,
     factor_text,
     make_finding,
     too_low,
+    usual_causes,
 )
 from tunemark.analysis.plausibility import ClaimFacts
 from tunemark.number_format import percent_text
@@ -36,7 +39,11 @@ def check_rate_and_figures(facts: ClaimFacts) -> Finding | None:
         if apart <= AGREEMENT + rate.rounding + way.rounding or (rate.is_bound and ratio > 1):
             continue
         severity: Severity | None = "invalid" if apart > CONTRADICTION else "suspect"
-        if ratio < 1 and way.way in ("step-time", "samples") and (way.is_bound or facts.claim.counts != "slots"):
+        if (
+            ratio < 1
+            and way.way in ("step-time", "samples", "steps")
+            and (way.is_bound or facts.claim.counts != "slots")
+        ):
             severity = too_low(facts, ratio, explain_factor(facts, ratio))
             if way.is_bound and severity is not None and not explain_factor(facts, ratio):
                 severity = None
@@ -56,7 +63,7 @@ def check_rate_and_figures(facts: ClaimFacts) -> Finding | None:
         severity = "suspect"
     ratio = rate.tokens_per_s / way.tokens_per_s
     message = f"{rate.tokens_per_s:,.6g} tokens/s {rate.arithmetic}, but {way.arithmetic} = {way.tokens_per_s:,.6g}: "
-    message += f"{factor_text(ratio)}{explain_factor(facts, ratio)}"
+    message += f"{factor_text(ratio)}{explain_factor(facts, ratio)}{usual_causes(facts, ratio)}"
     return make_finding("rate-and-time", severity, message)
 
 
@@ -100,6 +107,7 @@ def check_rate_and_clock(facts: ClaimFacts) -> Finding | None:
         message = f"printed: {stated.tokens_per_s:,.6g} tokens/s; by the {words} {way.arithmetic} = "
         message += f"{way.tokens_per_s:,.6g}, or {step.tokens:,.6g} / {middle_s:.4g} s (median step) = "
         message += f"{step.tokens / middle_s:,.6g}: {_times(ratio, 'what that clock allows')}{explained}"
+        message += usual_causes(facts, ratio)
         printed_s = claim_rates.duration_per_step(claim)
         if printed_s is not None and middle_s > printed_s * (1 + CONTRADICTION):
             message += (
@@ -134,12 +142,10 @@ def _check_counters(facts: ClaimFacts, stated: claim_rates.ClaimRate) -> Finding
 
 def check_tokens_per_step(facts: ClaimFacts) -> Finding | None:
     """Printed rate times printed duration against batch times sequence."""
-    claim = facts.claim
-    batch, sequence = claim.layout.global_batch, claim.sequence
-    implied = claim_rates.implied_step_tokens(claim)
-    if not batch or not sequence or not implied:
+    implied, step = claim_rates.implied_step_tokens(facts.claim), claim_rates.tokens_per_step(facts.claim)
+    if not implied or step is None or not step.is_stated:
         return None
-    tokens, stated = statistics.median(implied), batch * sequence
+    tokens, stated = statistics.median(implied), step.tokens
     ratio = tokens / stated
     explained = explain_factor(facts, ratio)
     severity: Severity | None = "invalid" if abs(ratio - 1) > CONTRADICTION else "suspect"
@@ -147,9 +153,30 @@ def check_tokens_per_step(facts: ClaimFacts) -> Finding | None:
         severity = too_low(facts, ratio, explained)
     if abs(ratio - 1) <= AGREEMENT or severity is None:
         return None
-    message = f"printed rate x printed duration = {tokens:,.6g} tokens a step, but {batch} x {sequence} = {stated:,}: "
-    message += f"{factor_text(ratio)}{explained}"
+    made = f"{step.arithmetic} = {stated:,.10g}" if " x " in step.arithmetic else step.arithmetic
+    message = f"printed rate x printed duration = {tokens:,.6g} tokens a step, but {made}: "
+    message += f"{factor_text(ratio)}{explained}{usual_causes(facts, ratio)}"
     return make_finding("tokens-of-a-step", severity, message)
+
+
+def check_batch_and_tokens(facts: ClaimFacts) -> Finding | None:
+    """The tokens of a step that a log prints against batch times sequence."""
+    claim = facts.claim
+    batch, sequence = claim.layout.global_batch, claim.sequence
+    printed = printed_median(claim, "step_tokens")
+    if not batch or not sequence or not printed:
+        return None
+    slots = batch * sequence
+    ratio = printed / slots
+    if abs(ratio - 1) <= AGREEMENT:
+        return None
+    severity: Severity = "note" if LEAST_CONTENT < ratio < 1 and claim.counts != "slots" else "suspect"
+    given = [flag for flag in ("--batch", "--sequence") if flag in claim.origin.values()]
+    words = f" as given by {' and '.join(given)}" if given else ""
+    message = f"the log prints {printed:,.10g} tokens a step, but {batch} x {sequence}{words} = {slots:,}: "
+    message += f"{factor_text(ratio)}{explain_factor(facts, ratio)}; a rate made of the printed tokens is "
+    message += f"{ratio:.4g} times that of batch x sequence"
+    return make_finding("batch-and-tokens", severity, message)
 
 
 def check_padding_counted(facts: ClaimFacts) -> Finding | None:

@@ -29,7 +29,7 @@ class ClaimRate(NamedTuple):
 
 
 # Rates that a log's own times make, best first, where it prints none.
-_DERIVED_WAYS = ("durations", "arrival", "time-stamps", "step-time", "counters", "samples", "stated-time")
+_DERIVED_WAYS = ("durations", "arrival", "time-stamps", "step-time", "steps", "counters", "samples", "stated-time")
 
 
 def claimed_rate(claim: Claim) -> ClaimRate | None:
@@ -87,6 +87,7 @@ def _derive(claim: Claim) -> list[ClaimRate]:
         is_bound = claim.counts != "slots"
         found.append(ClaimRate("samples", samples[0] * sequence, arithmetic, rounding, is_bound))
     step = tokens_per_step(claim)
+    found.append(_by_steps_per_s(claim, step))
     if claim.train_s:
         if claim.tokens_total:
             text = f"{claim.tokens_total:,.6g} tokens"
@@ -107,6 +108,17 @@ def _figure_per_device(claim: Claim) -> ClaimRate | None:
     for figure in claim.figures:
         if figure.quantity == "tokens_per_s" and figure.scope == "device" and figure.is_training:
             return _rate_per_device(figure.value, claim.count, f"({figure.name})")
+    return None
+
+
+def _by_steps_per_s(claim: Claim, step: StepTokens | None) -> ClaimRate | None:
+    """The rate by the steps per second that are printed beside it."""
+    if step is None or not step.is_stated:
+        return None
+    for figure in claim.figures:
+        if figure.quantity == "steps_per_s" and figure.is_training and figure.scope != "device" and figure.lines > 1:
+            text = f"{step.tokens:,.6g} x {figure.value:,.4g} steps/s ({figure.name!r})"
+            return ClaimRate("steps", step.tokens * figure.value, text, relative_rounding_error(figure.value))
     return None
 
 

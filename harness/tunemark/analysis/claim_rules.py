@@ -193,6 +193,10 @@ CLAIM_RULES: Sequence[ClaimRule] = (
         (rates.check_tokens_per_step,),
     ),
     ClaimRule(
+        "batch-and-tokens", "suspect", "The tokens of a step that the log prints are not batch x sequence.",
+        f"beyond {_AGREEING}; a note where they may be without padding", (rates.check_batch_and_tokens,),
+    ),
+    ClaimRule(
         "flops-and-rate", "invalid", "The claimed TFLOP/s or MFU is not that of the rate by any convention; "
         "`convention` and `sparse-peak` name one that reproduces it.",
         f"a note to {percent_text(peaks.FLOPS_AGREEMENT)}, suspect beyond, "

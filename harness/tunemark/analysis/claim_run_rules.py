@@ -63,7 +63,7 @@ def _done_and_planned(claim: Claim) -> tuple[float | None, float | None]:
 def check_slow_steps(facts: ClaimFacts) -> Finding | None:
     """Steps that take many times as long as the median one."""
     series = _step_seconds(facts.claim)
-    if len(series) < 2 * MIN_LINES:
+    if len(series) < 2 * MIN_LINES or not _has_step_seconds(facts.claim):
         return None
     middle = statistics.median(seconds for _, seconds in series)
     slow = [(at, seconds) for at, seconds in series if seconds > _SLOW * middle]
@@ -85,10 +85,16 @@ def check_slow_down(facts: ClaimFacts) -> Finding | None:
     if len(series) < 4 * MIN_LINES or (change := _lasting_change(series)) is None:
         return None
     at, before, after = change
-    message = (
-        f"from step {at:g} on a step takes {after:.4g} s, {after / before:.3g} times the {before:.4g} s before: one "
-    )
-    message += "rate does not describe this run"
+    if _has_step_seconds(facts.claim):
+        message = (
+            f"from step {at:g} on a step takes {after:.4g} s, {after / before:.3g} times the {before:.4g} s before"
+        )
+    else:
+        message = (
+            f"from step {at:g} on the printed rate is {1 / after:,.4g}, {after / before:.3g} times lower than the "
+        )
+        message += f"{1 / before:,.4g} before"
+    message += ": one rate does not describe this run"
     return make_finding("slow-down", "suspect", message)
 
 
@@ -130,16 +136,24 @@ def check_hang(facts: ClaimFacts) -> Finding | None:
     return None
 
 
+def _has_step_seconds(claim: Claim) -> bool:
+    """Whether the log shows how long a step takes, and not only how that changes."""
+    return bool(finite_values(claim.steps, "duration_s")) or claim_rates.tokens_per_step(claim) is not None
+
+
 def _step_seconds(claim: Claim) -> list[tuple[float, float]]:
-    """Step number and seconds of one step, of each line after the first: as printed, else by the printed rate."""
+    """Step number and seconds of one step, of each line after the first: as printed, else by the printed rate. Where
+    the tokens of a step are unknown, of one token."""
+    step = claim_rates.tokens_per_step(claim)
+    tokens = step.tokens if step else 1.0
     columns = [claim.steps.column(name) for name in ("number", "duration_s", "duration_steps", "tokens_per_s")]
     found = []
     for line, (number, seconds, steps, rate) in enumerate(zip(*columns, strict=True), 1):
         at = float(line) if number is None else number
         if seconds and math.isfinite(seconds):
             found.append((at, seconds / (steps or 1)))
-        elif rate and math.isfinite(rate) and (step := claim_rates.tokens_per_step(claim)) is not None:
-            found.append((at, step.tokens / rate))
+        elif rate and math.isfinite(rate):
+            found.append((at, tokens / rate))
     return found[1:]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,61 @@ def test_columns_of_figures_are_read_under_their_names() -> None:
         (1.0, 2.9, 4097.0, 0.415), (2.0, 2.8, 4098.0, 0.415),
     ]  # fmt: skip
     assert (claim.scope, len(claim.steps)) == ("device", 4)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        # A level without a colon, a rank before the step, logfmt, cells in turn, a product below the bar.
+        ("2025-05-01 10:00:0{n},123 INFO train step {n} loss 2.5 tok/s 4096", (1.0, 4096.0, "unknown")),
+        ("rank 0 step {n} loss 2.5 tok/s 4096", (1.0, 4096.0, "unknown")),
+        ('ts=2025-04-03T10:00:0{n}.000Z level=info msg="train step" step={n} loss=2.5 tps=4096',
+         (1.0, 4096.0, "unknown")),
+        ("{n}\tloss\t2.5\ttok/s\t4096", (None, 4096.0, "unknown")),
+        ("step {n} loss: 2.5 speed: 4096 tok/(gpu*s)", (1.0, 4096.0, "device")),
+        ("step {n} loss=2.5 tok/s/dev=4096", (1.0, 4096.0, "device")),
+        # A comma before decimals makes a point one of thousands.
+        ("step={n} loss=2,5 tok/s=4.096", (1.0, 4096.0, "unknown")),
+        # An extreme, or what one host makes, is not the rate.
+        ("step {n} loss 2.5 train_tok_per_s 4096 longest_sample_tokens_per_sec 80", (1.0, 4096.0, "unknown")),
+        ("step {n} loss 2.5 tokens/s/node 9000, tokens/s 4096", (1.0, 4096.0, "unknown")),
+    ],
+)  # fmt: skip
+def test_orders_and_marks_of_everyday_lines(line: str, expected: tuple[float | None, float, str]) -> None:
+    claim = _claim("\n".join(line.format(n=n) for n in range(1, 9)))
+    assert claim is not None
+    first = next(iter(claim.steps))
+    assert (first.number, first.tokens_per_s, claim.scope) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["step {n} loss 2.5 tok/s 4 096", "step {n}; loss 2.5; 1821/1769 tok/s", "step {n} loss 2.5 tokens/s/node 9"],
+)
+def test_what_may_be_one_number_or_two_is_not_read(line: str) -> None:
+    claim = _claim("\n".join(line.format(n=n) for n in range(1, 9)))
+    assert claim is None or all(step.tokens_per_s is None for step in claim.steps)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{{"time": "2025-04-03T10:00:0{n}Z", "step": {n}, "metrics": {{"loss": 2.5, "tokens_per_sec": 4096}}}}',
+        '{{"step": {n}, "loss": 2.5, "tokens_per_sec": 4096, "timestamp": 174367440{n}.5}}',
+        "step={n} loss=2.5 tps=4096 ts=174367440{n}000",
+        "step {n} loss 2.5 tok/s 4096 elapsed 0m {n}s",
+    ],
+)
+def test_a_clock_may_stand_anywhere_in_a_line(line: str) -> None:
+    claim = _claim("\n".join(line.format(n=n) for n in range(1, 9)))
+    assert claim is not None
+    stamps = [step.stamp_s for step in claim.steps]
+    assert None not in stamps
+    assert [b - a for a, b in itertools.pairwise(stamps) if a and b] == [1.0] * 7
+    assert all(step.duration_s is None for step in claim.steps)
+
+
+def test_steps_and_a_clock_alone_are_a_log() -> None:
+    claim = _claim("\n".join(f"step:{n}/900 train_time:{142 * n}ms step_avg:142.{n}0ms" for n in range(1, 9)))
+    assert claim is not None
+    assert [step.duration_s for step in claim.steps][:2] == [0.1421, 0.1422]

@@ -47,12 +47,38 @@ def test_both_rates_of_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "rate", "per_device", "count"),
+    [
+        ("2.1 million tokens per second with Llama 2 7B on 256 H100", 2.1e6, None, 256),
+        ("Llama 2 7B: 3,000 tokens every second on one A100", 3000.0, None, 1),
+        ("tokens/s: 390000; model: Mistral 7B; gpus: 16 MI250", 390000.0, None, 16),
+        ("Llama 2 7B, 24k tokens/s per A100-40GB, 16 GPUs", None, 24000.0, 16),
+        ("Our 32 nodes x 8 H100 train Llama 3.1 8B at 3.2M tok/s", 3.2e6, None, 256),
+    ],
+)
+def test_rates_in_plain_words(text: str, rate: float | None, per_device: float | None, count: int) -> None:
+    assert is_document(text)
+    claim = _claim(text)
+    assert (claim.tokens_per_s, claim.tokens_per_s_per_device, claim.count) == (rate, per_device, count)
+
+
+def test_a_step_time_a_whole_training_and_sequences_make_rates() -> None:
+    claim = _claim("0.9 s/step with global batch 256 and sequence length 4096, Llama 3.1 8B, 64 H100")
+    assert (claim.step_time_s, claim.layout.global_batch, claim.sequence, claim.count) == (0.9, 256, 4096, 64)
+    claim = _claim("Llama 3.1 8B takes 5 hours for 1B tokens on 8 H100")
+    assert (claim.tokens_total, claim.train_s) == (1e9, 18000.0)
+    claim = _claim("10 samples/s at 4096 tokens on 8 H100 with Llama 3.1 8B")
+    assert (claim.samples_per_s, claim.sequence) == (10.0, 4096)
+
+
+@pytest.mark.parametrize(
     ("text", "question"),
     [
         ("Mistral 7B and Llama 3.1 8B on 8 H100: 3000 tokens/s", "two models"),
         ("Mistral 7B went from 3000 tokens/s to 4000 tokens/s on 8 H100", "two values"),
         ("Mistral 7B on 4 nodes of H100: 390,000 tokens/s", "not how many chips"),
         ("Llama 2 7B on 8 A100, batch size 64: 20k tokens/s", "may be the batch of the whole job"),
+        ("Llama 2 7B on 8 A100: between 18,000 and 20,000 tokens/s", "a range of rates"),
     ],
 )
 def test_two_readings_are_asked_about(text: str, question: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tunemark.analysis import UserFacts, audit_claims
 from tunemark.analysis.claim_rates import relative_rounding_error
 from tunemark.physics import make_architecture
-from tunemark.plugin.claims import Claim, ClaimedLayout, LogEvent, LoggedStep, LoggedSteps
+from tunemark.plugin.claims import Claim, ClaimedLayout, LogEvent, LoggedStep, LoggedSteps, NamedFigure
 
 # 32 layers of 4096: 7.11e9 weights in products, 43.47 GFLOP for a token at 1,024.
 SEVEN = make_architecture(
@@ -302,8 +302,8 @@ def test_a_factor_is_named() -> None:
         _row(method="qlora", tflops_per_device=58.3),
         # The job's rate beside each device's.
         _row(tokens_per_s_per_device=2000.0),
-        # Two fifths of all slots are padding, and nobody says what is counted.
-        _series(_lines(tokens_per_s=4900.0, duration_s=2.0)),
+        # Two fifths of all slots are padding, as is said; and it may be what is left out.
+        replace(_series(_lines(tokens_per_s=4915.0, duration_s=2.0)), padding_fraction=0.4, counts="content"),
     ],
 )
 def test_the_honest_are_not_accused(claim: Claim) -> None:
@@ -330,3 +330,45 @@ def test_the_size_in_a_name_is_used_where_nothing_else_tells_it() -> None:
     assert audited.facts.origin["parameters"] == "the name 'SomeLab-Foo-70B-Chat'"
     (audited,) = audit_claims([replace(row, model="Qwen9-30B-A3B")], {})
     assert audited.facts.claim.active_parameters == 3e9
+
+
+def test_a_rate_below_its_own_steps_is_told_with_what_may_be_left_out() -> None:
+    # 4,915 x 2 s = 9,830 of 16 x 1024 slots: 40 % may be padding, and nobody says what is counted.
+    found = audit_claims([_series(_lines(tokens_per_s=4915.0, duration_s=2.0))], {})[0].findings
+    (message,) = [f.message for f in found if (f.rule, f.severity) == ("tokens-of-a-step", "suspect")]
+    assert "0.6" in message
+    assert "padding (40 % of the slots)" in message
+    # Half of what a step makes may be accumulated passes or devices, too.
+    found = audit_claims([_series(_lines(tokens_per_s=4096.0, duration_s=2.0))], {})[0].findings
+    (message,) = [f.message for f in found if (f.rule, f.severity) == ("tokens-of-a-step", "suspect")]
+    assert "2 times too low" in message
+    assert "the accumulation or devices" in message
+
+
+def test_the_tokens_of_a_step_that_a_log_prints_are_held_to_the_batch() -> None:
+    # 32,768 tokens a step are printed, and 16 x 1024 = 16,384 are given.
+    claim = _series(_lines(tokens_per_s=8192.0, step_tokens=32768.0))
+    found = {f.rule: f for f in audit_claims([claim], {})[0].findings}
+    assert found["batch-and-tokens"].severity == "suspect"
+    assert "32,768" in found["batch-and-tokens"].message
+    assert "16,384" in found["batch-and-tokens"].message
+    alone = replace(claim, layout=replace(claim.layout, global_batch=None))
+    # Without a batch the printed tokens are those of a step: 32,768 / 2 s are twice the printed rate.
+    steps = _series(_lines(tokens_per_s=8192.0, step_tokens=32768.0, duration_s=2.0)).steps
+    found = {f.rule: f for f in audit_claims([replace(alone, steps=steps)], {})[0].findings}
+    assert found["tokens-of-a-step"].severity == "suspect"
+
+
+def test_steps_per_second_beside_a_rate_are_held_to_it() -> None:
+    # 0.125 steps/s x 16,384 = 2,048 tokens/s, a quarter of the 8,192 that are printed.
+    steps = NamedFigure(name="it/s", quantity="steps_per_s", value=0.125, lines=12)
+    claim = replace(_series(_lines(tokens_per_s=8192.0)), figures=(steps,))
+    assert _found(claim)["rate-and-time"] == "invalid"
+    assert "rate-and-time" not in _found(replace(claim, figures=(replace(steps, value=0.5),)))
+
+
+def test_a_slow_down_shows_in_rates_alone() -> None:
+    claim = _series([*_lines(tokens_per_s=8192.0), *_lines(tokens_per_s=400.0)])
+    claim = replace(claim, layout=replace(claim.layout, global_batch=None), sequence=None)
+    (message,) = [f.message for f in audit_claims([claim], {})[0].findings if f.rule == "slow-down"]
+    assert "20.5 times lower" in message
