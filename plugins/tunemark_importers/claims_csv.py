@@ -139,6 +139,7 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
         rows[-1][1].pop()
     table = [(line, dict(zip(names, cells, strict=False)), cells) for line, cells in rows]
     reader = ClaimsTable(source=source, comma=uses_decimal_comma([row for _, row, _ in table], delimiter))
+    reader.has_semicolons = delimiter == ";"
     per_cent = [value for _, row, _ in table if (value := reader.read(row.get("mfu_reported", ""))) is not None]
     reader.is_per_cent = sum(value > 1 for value in per_cent) > len(per_cent) / 2
     return [
@@ -198,10 +199,12 @@ def uses_decimal_comma(rows: Sequence[Mapping[str, str]], delimiter: str) -> boo
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class ClaimsTable:
-    """What all rows share. comma: result of `uses_decimal_comma`. is_per_cent: MFU is in per cent without a sign."""
+    """What all rows share. comma: result of `uses_decimal_comma`. has_semicolons: whether these divide the cells, as
+    where a comma stands before decimals. is_per_cent: MFU is in per cent without a sign."""
 
     source: str
     comma: bool | None
+    has_semicolons: bool = False
     is_per_cent: bool = False
 
     def read(self, cell: str) -> float | None:
@@ -210,6 +213,9 @@ class ClaimsTable:
         lone_point = re.fullmatch(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+", cell)
         if self.comma and lone_point:
             return parse_number(cell.replace(".", ""))
+        if self.comma is None and self.has_semicolons and lone_point:
+            # 390.000 may be a number of thousands, or of three decimals.
+            return None
         three: Any = None if self.comma is None else ("decimals" if self.comma else "thousands")
         return parse_number(cell, three)
 

@@ -1,4 +1,4 @@
-"""Reads tables with everyday headers: CSV, tabs, Markdown, and boxes that programs print.
+"""Reads tables with everyday headers, and records of named facts, as `found_tables` finds them.
 
 A header is read by its words, as the names in a log are (`figure_names`), and mapped to a column of the table of claims
 (`claims_csv`), which reads the rows; the mapping is noted, and the user can change it. A table of the steps of one run
@@ -7,16 +7,15 @@ is read as a log.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunemark.errors import BadExperiment
 from tunemark.plugin.claims import Claim, LogLine
 from tunemark_importers import claims_csv
 from tunemark_importers.figure_names import NameMeaning, meaning_of
+from tunemark_importers.found_tables import FoundTable, find_tables
 from tunemark_importers.generic_log import GenericLogReader
 from tunemark_importers.numbers import multiply_exactly, parse_number
 
@@ -25,22 +24,19 @@ MEANING = (
     "inside, the table leaves open"
 )
 
-_RULE = re.compile(r"[\s|+:=\-\u2500-\u257f]{3,}")
-_BAR = re.compile(r"[|\u2502\u2503\u2551]")
-_MAX_HEADER = 64
-_MAX_TABLES = 200
 # Columns of the table of claims, by the words that people write above them.
 _HEADERS: Mapping[str, str] = {
     **dict.fromkeys(("model", "model name", "network", "llm", "architecture"), "model"),
     **dict.fromkeys(("id", "run", "run name", "config", "configuration", "experiment", "case", "name"), "id"),
     **dict.fromkeys(
         ("gpu", "device", "chip", "hardware", "accelerator", "gpu type", "gpu model", "device type", "npu", "card",
-         "hw", "gpu name"), "device",
+         "hw", "gpu name", "device name", "accelerator type", "chip type"), "device",
     ),
     **dict.fromkeys(
         ("gpus", "num gpus", "n gpus", "ngpus", "gpu count", "devices", "num devices", "n devices", "device count",
          "world size", "chips", "num chips", "cards", "npus", "number of gpus", "# gpus", "of gpus", "accelerators",
-         "ranks", "n gpu", "num gpu"), "n_devices",
+         "ranks", "n gpu", "num gpu", "no of gpus", "number of devices", "number of chips", "num accelerators", "n",
+         "num cards", "number of accelerators"), "n_devices",
     ),
     **dict.fromkeys(
         ("seq", "seq len", "seqlen", "sequence length", "sequence", "seq length", "context", "context length", "ctx",
@@ -78,13 +74,8 @@ _RATES = ("tokens_per_s_total", "tokens_per_s_per_device", "step_time_s", "tflop
           "samples_per_s")  # fmt: skip
 _COUNTED_DEVICE = re.compile(r"\s*([0-9][0-9,]*)\s*(?:[x\u00d7*]|of)?\s*([A-Za-z][\w .-]*?)\s*")
 _DEVICE_COUNTED = re.compile(r"\s*([A-Za-z][\w .-]*?)\s*[x\u00d7*]\s*([0-9]+)\s*")
+_SIZED = re.compile(r"(?<![0-9.])[0-9]{1,4}(?:\.[0-9]{1,3})?[bBmM](?![A-Za-z0-9])")
 _SIZE = re.compile(r"\s*([0-9.,]+)\s*([bBmMkKT]?)\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    names: Sequence[str]
-    rows: Sequence[tuple[int, Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +90,7 @@ class _ColumnMeaning:
 
 def is_document(head: str) -> bool:
     """Whether a text has a table whose header names a rate, and what it is a rate of."""
-    return any(_is_ours(table.names) for table in _tables(head, limit=_MAX_TABLES))
+    return any(_is_ours(table) for table in find_tables(head))
 
 
 def document(id: str, source: str, text: str, columns: Mapping[str, str] | None = None) -> Sequence[Claim]:
@@ -108,8 +99,8 @@ def document(id: str, source: str, text: str, columns: Mapping[str, str] | None 
     does not exist."""
     given = _check_columns(columns or {}, text)
     claims: list[Claim] = []
-    for table in _tables(text, limit=_MAX_TABLES):
-        if not _is_ours(table.names, given):
+    for table in find_tables(text):
+        if not _is_ours(table, given):
             continue
         found = _steps(table, source) if _is_series(table.names) else _rows(table, source, given)
         claims += found
@@ -127,7 +118,7 @@ def _check_columns(columns: Mapping[str, str], text: str) -> dict[str, str]:
                 what=f"--columns {name}={field}: no column {field!r}",
                 next=f"one of: {', '.join(claims_csv.COLUMNS)}; or - to leave {name!r} out",
             )
-    headers = {_key(name) for table in _tables(text, limit=_MAX_TABLES) for name in table.names}
+    headers = {_key(name) for table in find_tables(text) for name in table.names}
     for name in columns:
         if _key(name) not in headers:
             raise BadExperiment(
@@ -139,7 +130,7 @@ def _check_columns(columns: Mapping[str, str], text: str) -> dict[str, str]:
 def _key(name: str) -> str:
     """A header without case, punctuation and emphasis."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip().strip("*`_"))
-    return re.sub(r"[\s_\-.]+", " ", words.lower()).replace("#", "num ").strip()
+    return re.sub(r"[\s_\-.]+", " ", words.lower().replace("#", "num ")).strip()
 
 
 def _column(name: str, given: Mapping[str, str]) -> _ColumnMeaning | None:
@@ -181,7 +172,11 @@ def _figure_column(name: str, meaning: NameMeaning) -> _ColumnMeaning | None:
     return None
 
 
-def _is_ours(names: Sequence[str], given: Mapping[str, str] | None = None) -> bool:
+def _is_ours(table: FoundTable, given: Mapping[str, str] | None = None) -> bool:
+    names = table.names
+    if table.is_aligned and _is_series(names):
+        # Those who read logs read such lines too, and all that stands between them.
+        return False
     fields = [column.field for name in names if (column := _column(name, given or {})) is not None]
     return any(field in _RATES for field in fields) and (len(set(fields)) > 1 or _is_series(names))
 
@@ -193,69 +188,7 @@ def _is_series(names: Sequence[str]) -> bool:
     return "step" in meanings and not fields & {"model", "device", "n_devices"}
 
 
-def _tables(text: str, limit: int) -> Iterator[_Table]:
-    """The tables in a text: of a whole file of separated values, or those that stand in Markdown or a log."""
-    lines = text.lstrip("\ufeff").splitlines()
-    first = next((line for line in lines if line.strip()), "")
-    if not _BAR.match(first.strip()) and not first.startswith(("#", "+", "\u250c", "\u2554")):
-        delimiter = max(",;\t", key=first.count)
-        if delimiter in first and len(first) < 1 << 14:
-            rows = list(_separated(text, delimiter))
-            if rows and _looks_like_a_header(rows[0][1]):
-                yield _Table(rows[0][1], rows[1:])
-                return
-    count, at = 0, 0
-    while at < len(lines) and count < limit:
-        if not _BAR.search(lines[at]) or _RULE.fullmatch(lines[at]):
-            at += 1
-            continue
-        names = _cells(lines[at])
-        below = at + 1
-        if below < len(lines) and _RULE.fullmatch(lines[below]) and len(names) > 1:
-            below += 1
-        elif not (at and _RULE.fullmatch(lines[at - 1])):
-            at += 1
-            continue
-        rows = []
-        while below < len(lines) and (_BAR.search(lines[below]) or _RULE.fullmatch(lines[below])):
-            if not _RULE.fullmatch(lines[below]):
-                rows.append((below + 1, _cells(lines[below])))
-            below += 1
-        if _looks_like_a_header(names) and rows:
-            count += 1
-            yield _Table(names, rows)
-        at = below
-
-
-def _separated(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, [cell.strip() for cell in cells]
-    except csv.Error:
-        return
-
-
-def _cells(line: str) -> list[str]:
-    text = line.strip()
-    cells = _BAR.split(text)
-    if _BAR.match(text):
-        cells = cells[1:]
-    if cells and not cells[-1].strip():
-        cells = cells[:-1]
-    return [re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", cell).strip() for cell in cells]
-
-
-def _looks_like_a_header(names: Sequence[str]) -> bool:
-    named = [name for name in names if name.strip()]
-    if not 1 < len(named) <= _MAX_HEADER or any(parse_number(name) is not None or len(name) > 80 for name in named):
-        return False
-    # Fields of a log or of a dictionary have their values beside them.
-    return not any(re.search(r"[{}=]|:\s|[\"']", name) for name in named)
-
-
-def _steps(table: _Table, source: str) -> list[Claim]:
+def _steps(table: FoundTable, source: str) -> list[Claim]:
     """The claim of a table whose rows are steps: each row is read as a line of a log."""
     reader = GenericLogReader()
     for line, cells in table.rows:
@@ -264,15 +197,18 @@ def _steps(table: _Table, source: str) -> list[Claim]:
     return [replace(claim, source=source) for claim in reader.claims()]
 
 
-def _rows(table: _Table, source: str, given: Mapping[str, str]) -> list[Claim]:
+def _rows(table: FoundTable, source: str, given: Mapping[str, str]) -> list[Claim]:
     columns = {name: column for name in table.names if (column := _column(name, given)) is not None}
+    if all(column.field != "model" for column in columns.values()):
+        columns |= {name: _ColumnMeaning("model") for name in _names_of_models(table, columns, given)}
     rows = [_canonical(table, line, cells, columns) for line, cells in table.rows]
     per_cent = _in_per_cent([row.get("mfu_reported", "") for _, row in rows])
     if per_cent:
         for _, row in rows:
             if (cell := row.get("mfu_reported")) and not cell.endswith("%"):
                 row["mfu_reported"] = f"{cell}%"
-    reader = claims_csv.ClaimsTable(source=source, comma=claims_csv.uses_decimal_comma([row for _, row in rows], ","))
+    comma = claims_csv.uses_decimal_comma([row for _, row in rows], table.delimiter or ",")
+    reader = claims_csv.ClaimsTable(source=source, comma=comma, has_semicolons=table.delimiter == ";")
     claims = []
     for line, row in rows:
         if not any(row.get(field) for field in _RATES):
@@ -288,6 +224,18 @@ def _rows(table: _Table, source: str, given: Mapping[str, str]) -> list[Claim]:
     return claims
 
 
+def _names_of_models(
+    table: FoundTable, columns: Mapping[str, _ColumnMeaning], given: Mapping[str, str]
+) -> Sequence[str]:
+    """The column of names, where most of them end in a size, as those of models do."""
+    for at, name in enumerate(table.names):
+        if name in columns and columns[name].field == "id" and _key(name) not in given:
+            cells = [cells[at] for _, cells in table.rows if at < len(cells)]
+            if 2 * sum(bool(_SIZED.search(cell)) for cell in cells) > len(cells):
+                return [name]
+    return []
+
+
 def _with_header(text: str, names: Mapping[str, str]) -> str:
     match = re.search(r"in column (\w+), ", text)
     return text.replace(match[0], f"in column {names[match[1]]!r}, ") if match and match[1] in names else text
@@ -300,7 +248,7 @@ def _in_per_cent(cells: Sequence[str]) -> bool:
 
 
 def _canonical(
-    table: _Table, line: int, cells: Sequence[str], columns: Mapping[str, _ColumnMeaning]
+    table: FoundTable, line: int, cells: Sequence[str], columns: Mapping[str, _ColumnMeaning]
 ) -> tuple[int, dict[str, str]]:
     """A row under the columns of the table of claims."""
     row: dict[str, str] = {}
@@ -322,6 +270,8 @@ def _canonical(
                 continue
         elif column.field == "params_b":
             cell = _in_billions(cell)
+        elif column.field == "seq_len" and (match := re.fullmatch(r"([0-9]{1,4})\s?[kK]", cell)):
+            cell = str(1024 * int(match[1]))
         elif column.factor != 1.0 and (value := parse_number(cell)) is not None:
             cell = repr(multiply_exactly(value, column.factor))
         elif column.is_per_cent and not cell.endswith("%"):

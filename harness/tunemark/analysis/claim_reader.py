@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tunemark.analysis.log_readers import LogReading
+from tunemark.analysis.notebook_text import may_be_notebook, notebook_text
 from tunemark.errors import BadData
 from tunemark.plugin.catalog import load_object
 from tunemark.plugin.claims import Claim, LogLine
@@ -109,6 +110,9 @@ def read_claims(
             return ParsedSource(
                 source=source, claims=found, importer=importer.name, lines=0, understood=0, unknown=None
             )
+    if may_be_notebook(opening):
+        printed = notebook_text(bytes(_read_whole(content_chunks, source)), source)
+        opening, content_chunks = printed[:HEAD_BYTES], itertools.chain([(printed, None)])
     encoding = next((name for bom, name in _BOMS if opening.startswith(bom)), "utf-8")
     text = opening.decode(encoding, "replace").lstrip("\ufeff")
     if text and len(_CONTROLS.findall(_ESCAPES.sub("", text).replace("\r", ""))) > _MAX_CONTROL_SHARE * len(text):

@@ -1,0 +1,237 @@
+"""Finds the tables in a text: separated values, Markdown, boxes, columns aligned by blanks, HTML, and records of named
+facts (JSON objects, `name: value` lines, a column of names beside columns of values), which are tables turned by
+ninety degrees or without a frame. What their headers mean is not decided here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import Any
+
+from tunemark_importers.numbers import parse_number
+
+_RULE = re.compile(r"[\s|+:=\-\u2500-\u257f]{3,}")
+_BAR = re.compile(r"[|\u2502\u2503\u2551]")
+_GAP = re.compile(r"\s{2,}")
+_MAX_HEADER = 64
+# So many tables of a text are looked at.
+_MAX_TABLES = 200
+# Records of facts are written by hand or by one call: they are short.
+_MAX_RECORD = 1 << 16
+_MAX_RECORDS = 10_000
+_FACT = re.compile(r"\s{0,8}(?:- )?[\"']?([A-Za-z][\w /().#-]{0,60}?)[\"']?\s*(?::\s|:$|=)\s*(.{0,200}?)\s*,?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTable:
+    """names: the headers. rows: each with its line in the text, from 1. delimiter: of separated values, else ''.
+    is_aligned: whether blanks alone divide its columns, as also in a log."""
+
+    names: Sequence[str]
+    rows: Sequence[tuple[int, Sequence[str]]]
+    delimiter: str = ""
+    is_aligned: bool = False
+
+
+def find_tables(text: str) -> Iterator[FoundTable]:
+    """The tables in a text, in their order: of a whole file of separated values or of records, or those that stand in
+    Markdown, HTML or a log. What cannot be a header is none."""
+    text = text.lstrip("\ufeff")
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    if first[:1] in "[{":
+        yield from _of_json(text)
+        return
+    if "<table" in text or "<TABLE" in text:
+        yield from _of_html(text)
+    if not _BAR.match(first.strip()) and not first.startswith(("#", "+", "\u250c", "\u2554", "<")):
+        delimiter = max(",;\t", key=first.count)
+        if delimiter in first and len(first) < 1 << 14:
+            rows = list(_separated(text, delimiter))
+            if rows and looks_like_a_header(rows[0][1]):
+                yield FoundTable(rows[0][1], rows[1:], delimiter)
+                yield from _turned(rows)
+                return
+    yield from _of_facts(lines)
+    yield from _framed(lines)
+    yield from _aligned(lines)
+
+
+def looks_like_a_header(names: Sequence[str]) -> bool:
+    """Whether cells may be headers: words, and no values beside them."""
+    named = [name for name in names if name.strip()]
+    if not 1 < len(named) <= _MAX_HEADER or any(parse_number(name) is not None or len(name) > 80 for name in named):
+        return False
+    # Fields of a log or of a dictionary have their values beside them.
+    return not any(re.search(r"[{}=]|:\s|[\"']", name) for name in named)
+
+
+def _framed(lines: Sequence[str]) -> Iterator[FoundTable]:
+    count, at = 0, 0
+    while at < len(lines) and count < _MAX_TABLES:
+        if not _BAR.search(lines[at]) or _RULE.fullmatch(lines[at]):
+            at += 1
+            continue
+        names = _cells(lines[at])
+        below = at + 1
+        if below < len(lines) and _RULE.fullmatch(lines[below]) and len(names) > 1:
+            below += 1
+        elif not (at and _RULE.fullmatch(lines[at - 1])):
+            at += 1
+            continue
+        rows = []
+        while below < len(lines) and (_BAR.search(lines[below]) or _RULE.fullmatch(lines[below])):
+            if not _RULE.fullmatch(lines[below]):
+                rows.append((below + 1, _cells(lines[below])))
+            below += 1
+        if looks_like_a_header(names) and rows:
+            count += 1
+            yield FoundTable(names, rows)
+        at = below
+
+
+def _aligned(lines: Sequence[str]) -> Iterator[FoundTable]:
+    """Columns that two blanks or more divide, as pandas and reStructuredText write them."""
+    count, at = 0, 0
+    while at + 1 < len(lines) and count < _MAX_TABLES:
+        names = _GAP.split(lines[at].strip()) if "  " in lines[at].strip() and len(lines[at]) < 2000 else []
+        if len(names) < 2 or _BAR.search(lines[at]) or _RULE.fullmatch(lines[at]) or not looks_like_a_header(names):
+            at += 1
+            continue
+        below, rows = at + 1, []
+        while below < len(lines) and len(lines[below]) < 2000:
+            if not _RULE.fullmatch(lines[below]):
+                cells = _GAP.split(lines[below].strip())
+                # pandas writes the row's number before it.
+                cells = cells[1:] if len(cells) == len(names) + 1 and cells[0].isdigit() else cells
+                if len(cells) != len(names):
+                    break
+                rows.append((below + 1, cells))
+            below += 1
+        if rows:
+            count += 1
+            yield FoundTable(names, rows, is_aligned=True)
+        at = max(below, at + 1)
+
+
+def _turned(rows: Sequence[tuple[int, Sequence[str]]]) -> Iterator[FoundTable]:
+    """Names in the first column, and a run in each other one."""
+    names = [cells[0] for _, cells in rows if cells]
+    width = min(len(cells) for _, cells in rows)
+    if width < 2 or not looks_like_a_header(names):
+        return
+    yield FoundTable(names, [(1, [cells[at] for _, cells in rows]) for at in range(1, width)])
+
+
+def _of_facts(lines: Sequence[str]) -> Iterator[FoundTable]:
+    """A text in which each line names one fact."""
+    kept = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "---", "..."))]
+    if not 2 < len(kept) <= _MAX_HEADER:
+        return
+    found = [_FACT.fullmatch(line) for line in kept]
+    pairs = [(match[1], match[2].strip("\"'")) for match in found if match is not None]
+    if len(pairs) == len(kept) and len({name for name, _ in pairs}) == len(pairs):
+        yield FoundTable([name for name, _ in pairs], [(1, [value for _, value in pairs])])
+
+
+def _of_json(text: str) -> Iterator[FoundTable]:
+    """An object of facts, or a list of such objects, each a row."""
+    if len(text) > _MAX_RECORD:
+        return
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(found, dict):
+        inner = [value for value in found.values() if isinstance(value, list) and value and _are_objects(value)]
+        found = inner[0] if len(inner) == 1 else [found]
+    if not isinstance(found, list) or not found or len(found) > _MAX_RECORDS or not _are_objects(found):
+        return
+    rows = [_flat(one) for one in found]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if 1 < len(names) <= 4 * _MAX_HEADER:
+        yield FoundTable(names, [(at, [row.get(name, "") for name in names]) for at, row in enumerate(rows, 1)])
+
+
+def _are_objects(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _flat(found: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of an object and of the objects in it, by their own names; one that has two values is left out."""
+    facts: dict[str, str] = {}
+    twice: set[str] = set()
+    todo = [(found, 0)]
+    while todo:
+        one, depth = todo.pop(0)
+        for name, value in one.items():
+            if isinstance(value, dict) and depth < 4:
+                todo.append((value, depth + 1))
+            elif isinstance(value, str | int | float) and not isinstance(value, bool):
+                if name in facts and depth:
+                    twice.add(name)
+                facts[name] = str(value)
+    return {name: value for name, value in facts.items() if name not in twice}
+
+
+class _Tables(HTMLParser):
+    """Collects the cells of the tables of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[list[tuple[int, list[str]]]] = []
+        self._cell: list[str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table" and len(self.tables) < _MAX_TABLES:
+            self.tables.append([])
+        elif tag == "tr" and self.tables:
+            self.tables[-1].append((self.getpos()[0], []))
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None and self.tables:
+            if not self.tables[-1]:
+                self.tables[-1].append((self.getpos()[0], []))
+            self.tables[-1][-1][1].append(" ".join("".join(self._cell).split()))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+
+
+def _of_html(text: str) -> Iterator[FoundTable]:
+    parser = _Tables()
+    parser.feed(text)
+    for found in parser.tables:
+        rows = [(line, cells) for line, cells in found if any(cells)]
+        if len(rows) > 1 and looks_like_a_header(rows[0][1]):
+            yield FoundTable(rows[0][1], rows[1:])
+
+
+def _separated(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error:
+        return
+
+
+def _cells(line: str) -> list[str]:
+    text = line.strip()
+    cells = _BAR.split(text)
+    if _BAR.match(text):
+        cells = cells[1:]
+    if cells and not cells[-1].strip():
+        cells = cells[:-1]
+    return [re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", cell).strip() for cell in cells]
