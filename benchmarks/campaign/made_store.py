@@ -25,14 +25,22 @@ def two_plans() -> tuple[Plan, Plan]:
 
 
 def write_attempt(
-    store: Store, plan: Plan, name: str, *, seconds: float = 1.0, is_ended: bool = True, started: str | None = None
+    store: Store,
+    plan: Plan,
+    name: str,
+    *,
+    seconds: float = 1.0,
+    is_ended: bool = True,
+    started: str | None = None,
+    **more: object,
 ) -> Path:
     """Write an attempt as the runner and its two ranks do; its folder. seconds: of each step. is_ended: else its
-    command was killed. started: its date, else one by the last digit of its name."""
+    command was killed. started: its date, else one by the last digit of its name. more: facts of attempt.json."""
     folder = store.attempt_folder(plan, name)
     assignment = plan.assignment(_TOKENS, name, measure_peak=False)
     started = started or f"2026-11-30T10:00:0{name[-1]}"
-    facts = {"started_utc": started, "series": "s", "fingerprint": "f", "code_sha256": "c"}
+    facts = {"started_utc": started, "series": "s", "fingerprint": "f", "code_sha256": "c", **more}
+    facts["order"] = store.make_order(plan.run_id, started)
     store.new_attempt(plan, folder, assignment, facts)
     for rank in range(RANKS):
         recorder = Recorder(str(folder / f"records.{rank}.jsonl"), rank, float, (folder / "plan.json").read_bytes())

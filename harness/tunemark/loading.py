@@ -20,7 +20,7 @@ from tunemark.results.report_seal import check_report
 from tunemark.results.result import SCHEMA, decode_result
 from tunemark.results.row_consistency import check_row
 from tunemark.results.seal import SealState
-from tunemark.results.store import make_number_failure
+from tunemark.results.store import is_store, make_number_failure
 from tunemark.results.stored_file import read_stored_file, refuse_endless_numbers
 from tunemark.results.studies import Study, read_studies
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_traces
@@ -112,7 +112,7 @@ def _check_read(result: Result, state: SealState, problems: Sequence[str]) -> Re
 
 
 def is_report_folder(folder: Path) -> bool:
-    return (folder / RESULTS_FILE).is_file()
+    return (folder / RESULTS_FILE).is_file() and not is_store(folder)
 
 
 def is_run_folder(folder: Path) -> bool:

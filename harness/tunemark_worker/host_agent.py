@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -158,7 +159,11 @@ class HostAgent:
         import fcntl  # absent on Windows
 
         folder = os.path.join(tempfile.gettempdir(), "tunemark-cores-{}".format(os.getuid()))
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        state = os.lstat(folder)
+        # Everybody may write where it is, so another user may have made it, or a link to elsewhere.
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+            raise OSError("{} is not this user's folder: remove it".format(folder))
         allowed = linux_proc.cpu_affinity() or []
         count = len(allowed) if job["cores"] is None else job["cores"]
         until_s = time.monotonic() + _SEEN_S

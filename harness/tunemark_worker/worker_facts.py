@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-from tunemark_worker.linux_proc import cpu_affinity, read_cpu_model
+from tunemark_worker.linux_proc import cpu_affinity, read_cpu_model, read_text
 
 
 def collect_facts() -> Dict[str, Any]:
@@ -22,8 +22,17 @@ def collect_facts() -> Dict[str, Any]:
         "processor": read_cpu_model(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "affinity": cpu_affinity(),
+        "preloaded": _list_preloaded(),
         "allocator": {name: os.environ[name] for name in variables if name in os.environ},
     }
+
+
+def _list_preloaded() -> List[str]:
+    """Names of the libraries that the loader put before all others, which may change what a clock says."""
+    words = "{} {}".format(os.environ.get("LD_PRELOAD", ""), read_text("/etc/ld.so.preload")).replace(":", " ").split()
+    # Mapped by a program that has removed the variable, as `faketime` may.
+    words += [line.split()[-1] for line in read_text("/proc/self/maps").splitlines() if "faketime" in line]
+    return sorted({os.path.basename(word) for word in words})
 
 
 def _version(package: str) -> Optional[str]:

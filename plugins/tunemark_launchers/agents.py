@@ -106,8 +106,10 @@ class HostAgents:
         whole = text[: text.rfind(b"\n") + 1]
         self._read_bytes[node] += len(whole)
         for line in whole.splitlines():
-            row = json.loads(line)
-            self._rows[node][row["event"]] = row
+            # A host that broke down may leave half a line, and the lines after it count.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                row = json.loads(line)
+                self._rows[node][row["event"]] = row
 
     def all_ended(self) -> bool:
         return len(self.last_events("ended")) == self._nodes

@@ -27,9 +27,11 @@ def judge_attempt(
     """The findings of one attempt's records, of its device and of its end. is_retried: a later attempt succeeded."""
     measurement = attempt.measurement
     changed = [rank.end.get("weights_changed") for rank in measurement.ranks if rank.end]
+    preloaded = {str(name) for rank in measurement.ranks for name in rank.facts.get("preloaded") or ()}
     found = [
         rules.check_seal(attempt.seal.state, attempt.seal.problems),
         rules.check_slots(measurement),
+        rules.check_preloaded(sorted(preloaded)),
         rules.check_loss_finite(measurement.losses),
         rules.check_gradient_finite(measurement.gradient_norms),
         rules.check_weights_changed(changed, len(measurement.steps)),
@@ -80,10 +82,13 @@ def judge_attempt(
 
 def judge_run(identity: RunIdentity, attempts: Sequence[StoredAttempt], good: int) -> list[Finding]:
     """The findings that are of no single attempt. good: how many attempts ended with status ok."""
+    dates = [str(a.facts.get("started_utc", "")) for a in attempts]
+    orders = [(date, str(a.facts.get("order", date))) for date, a in zip(dates, attempts, strict=True)]
     verified = next((v for a in attempts if (v := a.facts.get("verification")) is not None), None)
     found = [
         rules.check_oversubscribed(identity.oversubscribed),
         rules.check_attempts(good),
+        rules.check_order(orders),
         rules.check_simulated(identity.simulated),
         rules.check_restored(attempts[-1].facts.get("not_put_back")),
         rules.check_verification(verified),

@@ -429,6 +429,35 @@ def make_restarted(lives: int) -> Finding:
     return Finding(rule="restarted", severity="note", message=message)
 
 
+# Parts of the names of libraries that are preloaded for their speed alone.
+_ALLOCATORS = ("tcmalloc", "jemalloc", "mimalloc", "libiomp", "libomp", "libgomp")
+
+
+def check_preloaded(libraries: Sequence[str]) -> Finding | None:
+    """libraries: that the loader put before all others in a rank, by name."""
+    if fakes := [name for name in libraries if "faketime" in name]:
+        message = f"{fakes[0]} was loaded into the timed process: it changes what clocks say"
+        return Finding(rule="preloaded", severity="suspect", message=message)
+    unknown = [name for name in libraries if not any(word in name for word in _ALLOCATORS)]
+    if not unknown:
+        return None
+    message = f"loaded into the timed process before all other libraries: {', '.join(unknown)}; what that changes is "
+    return Finding(rule="preloaded", severity="note", message=message + "unknown here")
+
+
+def check_order(orders: Sequence[tuple[str, str]]) -> Finding | None:
+    """orders: of each attempt its start by the machine's clock, and its place in the order of attempts."""
+    late = [number for number, (started, order) in enumerate(orders, 1) if order != started]
+    if not late:
+        return None
+    message = (
+        f"the clock was before an earlier attempt's start when attempt {late[0]} began: attempts are in the order "
+    )
+    return Finding(
+        rule="order", severity="note", message=message + "in which they were made, not in that of their dates"
+    )
+
+
 def check_status(status: Status, reason: str, evidence: str) -> Finding | None:
     if status == "ok":
         return None

@@ -353,7 +353,7 @@ def _attempt_row(attempt: StoredAttempt, timed: TimedPart | None) -> AttemptRow:
 
 
 # Facts that have their own fields in the result.
-_OWN_FIELDS = ("launched_s", "status", "reason", "evidence", "search")
+_OWN_FIELDS = ("launched_s", "status", "reason", "evidence", "search", "order", "process")
 
 
 def _environment(attempt: StoredAttempt) -> dict[str, Any]:

@@ -23,11 +23,13 @@ from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.fields import read_fields
 from tunemark.results import telemetry
+from tunemark.results.attempt_process import is_under_way
 from tunemark.results.measurement import Measurement, read_measurement
+from tunemark.results.report_seal import REPORT_SEAL_FILE
 from tunemark.results.result import SCHEMA, Result, RunIdentity, Status, encode_result
 from tunemark.results.run_statistics import derive_result
 from tunemark.results.seal import SEAL_FILE, SealCheck, check_seal, make_seal
-from tunemark.results.seal_journal import JournalContent, SealJournal
+from tunemark.results.seal_journal import JOURNAL_FILE, JournalContent, SealJournal
 from tunemark.results.stored_attempt import StoredAttempt
 from tunemark.results.stored_file import read_stored_file, refuse_endless_numbers
 from tunemark.results.token_witness import find_token_hash, read_documents, recount_all
@@ -36,6 +38,8 @@ from tunemark_worker.contract import Assignment
 
 # Roughly what a short attempt writes.
 _WRITE_TEST_BYTES = 256 * 1024
+# Each of them shows that a folder is a report's.
+_REPORT_FILES = ("runs.jsonl", REPORT_SEAL_FILE)
 # Each of them shows that a folder is an attempt's.
 _ATTEMPT_FILES = ("attempt.json", "plan.json", SEAL_FILE, "records.0.jsonl")
 
@@ -51,7 +55,13 @@ class _Entry:
 
     @property
     def started(self) -> tuple[str, str]:
-        return str(self.facts.get("started_utc", "")), self.folder.name
+        """Its place in the order of attempts."""
+        return str(self.facts.get("order") or self.facts.get("started_utc", "")), self.folder.name
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder holds attempts."""
+    return (folder / JOURNAL_FILE).exists() or any(folder.glob("*/*/attempt.json"))
 
 
 class Store:
@@ -67,11 +77,27 @@ class Store:
 
     def prove_writable(self) -> None:
         """Raise `BadStore` unless attempts can be written."""
-        self.prove_folder(self.root)
+        if not is_store(self.root) and any((self.root / name).exists() for name in _REPORT_FILES):
+            raise BadStore(
+                what=f"{self.root} is the folder of a report",
+                why="the runs in it would not be told from those of the report",
+                next="name another folder with --store",
+            )
+        self._prove(self.root)
+
+    @classmethod
+    def prove_folder(cls, folder: Path) -> None:
+        """Create a report's folder; raise `BadStore` unless files can be written to it, or if it is a store."""
+        if is_store(folder):
+            raise BadStore(
+                what=f"{folder} is a store",
+                why="a report in it would be read instead of its runs",
+                next="name another folder with --output; one in it will do",
+            )
+        cls._prove(folder)
 
     @staticmethod
-    def prove_folder(folder: Path) -> None:
-        """Create a folder; raise `BadStore` unless files can be written to it."""
+    def _prove(folder: Path) -> None:
         with _bad_store_on_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # A full disk may still take an empty file.
@@ -84,38 +110,64 @@ class Store:
     def has_attempt(self, run_id: str) -> bool:
         return bool(self._entries(run_id))
 
-    def finished_attempts(self, run_id: str, fingerprint: str, *, verified: bool = False) -> int:
+    def finished_attempts(
+        self, run_id: str, fingerprint: str, *, verified: bool = False, among_own: bool = False
+    ) -> int:
         """The number of ok attempts of the newest series with this code, data and interpreter; if `verified`, only
-        those whose strategy was verified."""
-        ours = [e for e in self._newest(run_id) if _has_fingerprint(e, fingerprint)]
-        return sum(e.facts.get("status") == "ok" and not (verified and "verification" not in e.facts) for e in ours)
+        those whose strategy was verified.
+
+        among_own: of attempts with other code, data or interpreter, which another command may make meanwhile, nothing
+        counts; else a newer series of those has replaced ours."""
+        ours = self._newest_own(run_id, fingerprint, among_own)
+        return sum(_is_finished(e) and not (verified and "verification" not in e.facts) for e in ours)
+
+    def find_touched(self, run_id: str, fingerprint: str, *, among_own: bool = False) -> list[str]:
+        """What was touched of the attempts that `finished_attempts` counts, and is why they do not count."""
+        found = []
+        for entry in self._newest_own(run_id, fingerprint, among_own):
+            checked = self._check_entry(entry)
+            if checked.state == "touched":
+                found.append(f"{entry.folder.name}: {'; '.join(checked.problems)}")
+        return found
+
+    def make_order(self, run_id: str, started_utc: str) -> str:
+        """The place of a new attempt among those of its run: its start or, where a clock was wrong and an attempt that
+        is there already says a later one, that one's place with a dot. So the newest is the one that was made last."""
+        newest = max((entry.started[0] for entry in self._entries(run_id, broken=lambda error: None)), default="")
+        return started_utc if newest < started_utc else f"{newest}."
 
     def unfinished(self, run_id: str, fingerprint: str) -> list[tuple[Path, Mapping[str, Any]]]:
-        """(folder, facts) of the attempts without a recorded end, the oldest first."""
+        """(folder, facts) of the attempts without a recorded end that no command measures now, the oldest first."""
         found = sorted((e for e in self._entries(run_id) if _has_fingerprint(e, fingerprint)), key=lambda e: e.started)
-        return [(e.folder, e.facts) for e in found if "status" not in e.facts]
+        return [(e.folder, e.facts) for e in found if "status" not in e.facts and not is_under_way(e.facts)]
 
     def measurements(self, run_id: str) -> list[Measurement]:
         """The records of the newest series' attempts, in order of time."""
         return [read_measurement(entry.folder) for entry in self._newest(run_id)]
 
-    def series(self, run_id: str, fingerprint: str, *, new: bool) -> str:
-        """The name of the series that new attempts join: the newest one, or a new one."""
-        newest = [e for e in self._newest(run_id) if _has_fingerprint(e, fingerprint)]
+    def series(self, run_id: str, fingerprint: str, *, new: bool, among_own: bool = False) -> str:
+        """The name of the series that new attempts join: the newest one, or a new one. among_own: as in
+        `finished_attempts`."""
+        newest = self._newest_own(run_id, fingerprint, among_own)
         if newest and not new:
             return str(newest[0].facts["series"])
         return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S.%f}-{fingerprint[:8]}"
 
-    def result(self, run_id: str) -> Result:
-        """Derive the result of a run's newest series, with no findings but those of its statistics."""
-        entries = self._newest(run_id)
-        assert entries, "a result needs an attempt"
-        return _derive(entries, self._check_entry)
+    def result(self, run_id: str, *, series: str | None = None, fingerprint: str | None = None) -> Result:
+        """Derive the result of a run's newest series, with no findings but those of its statistics. series,
+        fingerprint: only of attempts that have this one, since other commands may add their own meanwhile."""
+        entries = self._entries(run_id)
+        wanted = [e for e in entries if series in (None, e.facts.get("series"))]
+        wanted = [e for e in wanted if fingerprint is None or _has_fingerprint(e, fingerprint)] or entries
+        assert wanted, "a result needs an attempt"
+        return _derive(_last_series(_without_running(wanted) or wanted), self._check_entry)
 
     def write_result(self, result: Result) -> None:
         """Store a judged result beside its newest attempt, for people; on a full disk nothing is lost by leaving it."""
         with contextlib.suppress(BadStore):
-            path, text = self._newest(result.run_id)[-1].folder / "result.json", encode_result(result) + "\n"
+            names = [row.name for row in result.each_attempt]
+            (*_, newest) = [e for e in self._entries(result.run_id) if e.folder.name in names]
+            path, text = newest.folder / "result.json", encode_result(result) + "\n"
             with _bad_store_on_error(path):
                 self._journal.add(path.parent, path.name, text.encode())
             _write(path, text)
@@ -135,7 +187,10 @@ class Store:
             raise BadStore(what=f"there is no store {self.root}", next="give the folder that --store names")
         runs: dict[str, list[_Entry]] = {}
         for entry in self._entries(folder=folder, broken=broken):
-            runs.setdefault(entry.identity.run_id, []).append(entry)
+            if not is_under_way(entry.facts):
+                runs.setdefault(entry.identity.run_id, []).append(entry)
+            elif broken is not None:
+                broken(_make_under_way(entry))
         series = [s for entries in runs.values() for s in (_split_series if every_series else _newest_only)(entries)]
         found = []
         for entries in sorted(series, key=lambda s: s[0].started):
@@ -249,6 +304,8 @@ class Store:
             return SealCheck(state="touched", problems=("the attempt was removed",))
         checked = check_seal(folder)
         problems = list(journal.check(folder, checked.seal.journal if checked.seal else ""))
+        if checked.state == "unsealed" and is_under_way(_read_facts(folder)):
+            return SealCheck(state="unsealed", problems=("it is under way",))
         return checked.with_problems(problems) if problems else checked
 
     @property
@@ -281,6 +338,13 @@ class Store:
         if entry.folder in self._unwritten:
             return SealCheck(state="unsealed", problems=("a full disk could not store it",))
         return self.check_attempt(entry.folder)
+
+    def _newest_own(self, run_id: str, fingerprint: str, among_own: bool) -> list[_Entry]:
+        """The newest series of a run, if it has this fingerprint. among_own: the newest of those that have it."""
+        if not among_own:
+            return [e for e in self._newest(run_id) if _has_fingerprint(e, fingerprint)]
+        ours = [e for e in self._entries(run_id) if _has_fingerprint(e, fingerprint)]
+        return _last_series(ours) if ours else []
 
     def _newest(self, run_id: str) -> list[_Entry]:
         entries = self._entries(run_id)
@@ -381,6 +445,14 @@ def _end_by_records(measurement: Measurement) -> tuple[Status, str, str]:
     return "ok", reason, "every rank wrote its end record"
 
 
+def _read_facts(folder: Path) -> Mapping[str, Any]:
+    try:
+        facts = msgspec.json.decode(read_stored_file(folder / "attempt.json"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def _read_entry(path: Path) -> _Entry:
     try:
         text = read_stored_file(path).decode()
@@ -393,6 +465,22 @@ def _read_entry(path: Path) -> _Entry:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         next = f"move {path.parent} away, or restore it from where it was copied"
         raise BadStore(what=f"{path}{line} cannot be read", why=str(error), next=next) from error
+
+
+def _is_finished(entry: _Entry) -> bool:
+    """Whether it ended well and still has the records of that."""
+    return entry.facts.get("status") == "ok" and (entry.folder / "records.0.jsonl").exists()
+
+
+def _without_running(entries: list[_Entry]) -> list[_Entry]:
+    return [entry for entry in entries if not is_under_way(entry.facts)]
+
+
+def _make_under_way(entry: _Entry) -> BadStore:
+    process = entry.facts["process"]["pid"]
+    return BadStore(
+        what=f"{entry.folder} is under way", why=f"process {process} measures it", next="wait until it ends"
+    )
 
 
 def _last_series(entries: list[_Entry]) -> list[_Entry]:

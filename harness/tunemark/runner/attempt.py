@@ -19,6 +19,7 @@ from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
 from tunemark.launch.device_monitor import make_device_monitor
 from tunemark.plugin import DecodesIds, HasTokenizerFiles, JobSpec, JobWatch, StartedJob, Tokenizer, WatchesJobs
+from tunemark.results.attempt_process import describe_own_process
 from tunemark.runner.device_lock import hold_devices, list_device_names
 from tunemark.runner.observer import RunObserver, run_title
 from tunemark.runner.preparation import PreparedRun
@@ -232,10 +233,13 @@ def _make_entry(pending: PendingAttempt, session: Session, lock: ExitStack) -> _
 
 def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
     ready, plan = pending.ready, pending.ready.plan
+    started_utc = datetime.now(timezone.utc).isoformat(timespec="seconds")
     facts: dict[str, Any] = {
         "fingerprint": ready.fingerprint,
         "series": pending.series,
-        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started_utc": started_utc,
+        "order": session.store.make_order(plan.run_id, started_utc),
+        "process": describe_own_process(),
         "code_sha256": ready.code.sha256,
         "interpreter": {
             "path": ready.interpreter.path,
@@ -267,12 +271,13 @@ def _adopt(pending: PendingAttempt, session: Session, lock: ExitStack) -> Runnin
     ready = pending.ready
     if not ready.plan.launcher.is_remote:
         return None
-    for folder, facts in session.store.unfinished(ready.plan.run_id, ready.fingerprint):
+    for folder, stored in session.store.unfinished(ready.plan.run_id, ready.fingerprint):
+        facts = {**stored, "process": describe_own_process()}
         assignment = None
         with suppress(OSError, ValueError):  # its original one; if lost, no tokenizer is saved
             assignment = Assignment.from_json((folder / "plan.json").read_text())
         entry = _StoredEntry(
-            pending=pending, session=session, folder=folder, facts=dict(facts), assignment=assignment, lock=lock
+            pending=pending, session=session, folder=folder, facts=facts, assignment=assignment, lock=lock
         )
         job = entry.make_job({})
         started = session.launching.adopt(job, facts.get("launcher", {}))

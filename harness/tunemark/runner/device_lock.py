@@ -20,7 +20,8 @@ import psutil
 
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Accelerator, Device, HasMonitor
-from tunemark_worker.linux_proc import read_text
+from tunemark.results.attempt_process import read_boot_id
+from tunemark.visible_text import make_visible
 
 # Where the locks are, if not in the first of the folders that every user of a machine may write to.
 LOCKS_VARIABLE = "TUNEMARK_LOCKS"
@@ -137,7 +138,7 @@ def _regular(descriptor: int) -> int | None:
 
 
 def _write_note(path: Path) -> None:
-    note = HolderNote(os.getpid(), _boot_id(), " ".join(sys.argv)[:300])
+    note = HolderNote(os.getpid(), read_boot_id(), " ".join(sys.argv)[:300])
     # Without a note the holder stays unnamed; the lock holds all the same.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
@@ -155,12 +156,6 @@ def _describe_holder(place: Path, slug: str) -> str:
                 continue
             with open(descriptor, "rb") as file:
                 note = msgspec.json.decode(file.read(_MOST_NOTE_BYTES), type=HolderNote)
-            if note.boot == _boot_id() and psutil.pid_exists(note.pid):
-                # The words are another user's: nothing in them may reach the terminal as a command.
-                words = "".join(c if c.isprintable() else "?" for c in note.command)
-                return f"process {note.pid} ({words})"
+            if note.boot == read_boot_id() and psutil.pid_exists(note.pid):
+                return f"process {note.pid} ({make_visible(' '.join(note.command.split()))})"  # another user's words
     return "a process that left no note"
-
-
-def _boot_id() -> str:
-    return read_text("/proc/sys/kernel/random/boot_id").strip()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunemark.analysis.prices import read_prices
-from tunemark.errors import TunemarkError
+from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, Plan, check_not_saved_before, check_save_writable
 from tunemark.loading import load_traces
 from tunemark.plugin import Catalog
@@ -68,6 +68,12 @@ def run_experiment(
         check_not_saved_before(plans)
     output = Path(experiment.output) if experiment.output else None
     if output is not None:
+        if output.resolve() == Path(experiment.store).resolve():
+            raise BadExperiment(
+                what=f"the report and the store cannot both be {output}",
+                why="a report in a store would be read instead of its runs",
+                next="name another folder with --output; one in the store will do",
+            )
         Store.prove_folder(output)
     if not plans:
         return ExperimentResults(runs=())

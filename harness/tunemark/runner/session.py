@@ -43,9 +43,10 @@ class Session:
     def silenced(self) -> Session:
         return replace(self, observer=RunObserver())
 
-    def judge(self, plan: Plan) -> Result:
-        """The judged result of a plan's newest series, which is stored beside its attempts too."""
-        result = judge(self.store.result(plan.run_id), self.catalog, plan)
+    def judge(self, plan: Plan, *, series: str | None = None, fingerprint: str | None = None) -> Result:
+        """The judged result of a plan's newest series, which is stored beside its attempts too. series, fingerprint:
+        of this command's own attempts, where others may have added theirs."""
+        result = judge(self.store.result(plan.run_id, series=series, fingerprint=fingerprint), self.catalog, plan)
         self.store.write_result(result)
         return result
 

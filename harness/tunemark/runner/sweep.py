@@ -31,7 +31,7 @@ def run_sweep(ready: Sequence[PreparedRun], session: Session) -> Iterator[Result
         session.observer.message(
             f"{run_title(each.plan)}: finished before with the same code, data and interpreter (--redo repeats it)"
         )
-        yield session.judge(each.plan)
+        yield session.judge(each.plan, fingerprint=each.fingerprint)
     active: list[RunningAttempt] = []
     try:
         while queue or active:
@@ -43,7 +43,7 @@ def run_sweep(ready: Sequence[PreparedRun], session: Session) -> Iterator[Result
                     fresh = refresh_pending(pending, session)
                     if fresh is None:
                         lock.close()
-                        yield session.judge(pending.ready.plan)
+                        yield session.judge(pending.ready.plan, fingerprint=pending.ready.fingerprint)
                         continue
                     session.observer.attempt(fresh.ready, fresh.number, fresh.of)
                     started = start_attempt(fresh, session, lock)
@@ -64,7 +64,7 @@ def run_sweep(ready: Sequence[PreparedRun], session: Session) -> Iterator[Result
                 if following is not None:
                     queue.append(following)
                 else:
-                    yield session.judge(ended.pending.ready.plan)
+                    yield session.judge(ended.pending.ready.plan, series=ended.pending.series)
             if not over:
                 time.sleep(POLL_S)
     finally:

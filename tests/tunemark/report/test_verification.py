@@ -8,66 +8,35 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tunemark.errors import BadStore
-from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plans
-from tunemark.plugin import Catalog
+from tunemark.experiment import Plan
 from tunemark.report.verification import sign_folder, verify_folder
 from tunemark.results import Store
-from tunemark_worker.contract import TokenFile
-from tunemark_worker.recorder import Recorder
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+from campaign.made_store import two_plans, write_attempt  # a store as the runner writes it
 
 _EDITS = 200
-_TOKENS = TokenFile(path="/nowhere/tokens", sha256="ab", documents=3, tokens=24, pad_id=0)
 
 
 @pytest.fixture(scope="module")
-def plans() -> list[Plan]:
-    flags = {"model": "mistral-tiny", "device": "cpu", "size": "2", "strategy": "ddp", "sequence": 16}
-    more = {"micro_batch": [1, 2], "oversubscribe": True, "warmup": 1}
-    return make_plans(make_grid_points(make_experiment({**flags, **more})), Catalog())
-
-
-def _measure(store: Store, plan: Plan, name: str, *, seconds: float = 1.0, is_ended: bool = True) -> Path:
-    """Write an attempt as the runner and its two ranks do."""
-    folder = store.attempt_folder(plan, name)
-    assignment = plan.assignment(_TOKENS, name, measure_peak=False)
-    facts = {"started_utc": f"2026-11-30T10:00:0{name[-1]}", "series": "s", "fingerprint": "f", "code_sha256": "c"}
-    store.new_attempt(plan, folder, assignment, facts)
-    for rank in range(2):
-        recorder = Recorder(str(folder / f"records.{rank}.jsonl"), rank, float, (folder / "plan.json").read_bytes())
-        recorder.write("start", 100.0, pid=1, python="3", utc="")
-        recorder.write("facts", 100.5, data_rank=rank, data_ranks=2, affinity=[0])
-        recorder.write("load", 101.0, busy_s=0.0, own_s=0.0, minor_faults=0)
-        recorder.write("edge", 101.0, window=0, steps=0, synced=True, second_s=1.0, witness_s=1.0)
-        for step in range(8):
-            at_s = 101.0 + (step + 1) * seconds
-            slots = plan.spec.global_batch * plan.spec.sequence // 2
-            recorder.write("step", at_s, step=step, slots=slots, content=slots, trained=slots - 1, loss_sum=9.0 - step,
-                           gradient_norm=1.0, learning_rate=1e-4, synced=True, marks=None)  # fmt: skip
-            second_s = 1.0 + (step + 1) * seconds
-            recorder.write("edge", at_s, window=step + 1, steps=step + 1, synced=True, second_s=second_s,
-                           witness_s=second_s)  # fmt: skip
-        recorder.write("load", at_s, busy_s=8 * seconds, own_s=8 * seconds, minor_faults=1)
-        recorder.write("end", at_s, reason="steps", status="ok", error=None, weights_changed=True)
-    (folder / "stdout.log").write_text("said\n")
-    (folder / "telemetry.jsonl").write_text('{"kind": "open", "monitor": "m", "devices": [], "failure": "none"}\n')
-    if is_ended:
-        store.finish_attempt(plan, folder, {**facts, "status": "ok", "reason": "steps", "evidence": "e"}, assignment)
-    return folder
+def plans() -> tuple[Plan, Plan]:
+    return two_plans()
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, plans: list[Plan]) -> Path:
+def measured(tmp_path_factory: pytest.TempPathFactory, plans: tuple[Plan, Plan]) -> Path:
     root = tmp_path_factory.mktemp("sealed") / "runs"
     store = Store(root)
     for number in range(3):
         for plan in plans:
-            _measure(store, plan, f"attempt-{number}", seconds=1.0 + number / 10)
+            write_attempt(store, plan, f"attempt-{number}", seconds=1.0 + number / 10)
     for plan in plans:
         store.write_result(store.result(plan.run_id))
     return root
@@ -77,14 +46,14 @@ def _states(root: Path) -> set[str]:
     return {part.state for part in verify_folder(root)}
 
 
-def test_a_store_that_nobody_touched_is_whole(measured: Path, plans: list[Plan], tmp_path: Path) -> None:
+def test_a_store_that_nobody_touched_is_whole(measured: Path, plans: tuple[Plan, Plan], tmp_path: Path) -> None:
     assert len(verify_folder(measured)) == 6
     assert _states(measured) == {"whole"}
     result = Store(measured).result(plans[0].run_id)
     assert (result.seal, [f.rule for f in result.findings if f.severity == "invalid"]) == ("whole", [])
     # Copied, merged with another store, read again: still nothing was touched.
     other = Store(tmp_path / "other")
-    _measure(other, plans[0], "attempt-9")
+    write_attempt(other, plans[0], "attempt-9")
     shutil.copytree(measured, tmp_path / "copy")
     for path in other.root.iterdir():
         if path.is_dir():
@@ -94,7 +63,7 @@ def test_a_store_that_nobody_touched_is_whole(measured: Path, plans: list[Plan],
 
 
 def test_results_of_a_touched_store_are_invalid_and_say_what_was_touched(
-    measured: Path, plans: list[Plan], tmp_path: Path
+    measured: Path, plans: tuple[Plan, Plan], tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(measured, tmp_path / "runs"))
     (path,) = root.glob(f"*-{plans[0].run_id}/attempt-1/records.0.jsonl")
@@ -108,10 +77,10 @@ def test_results_of_a_touched_store_are_invalid_and_say_what_was_touched(
 
 
 def test_an_attempt_whose_command_was_killed_is_unsealed_and_its_chain_still_shows_edits(
-    plans: list[Plan], tmp_path: Path
+    plans: tuple[Plan, Plan], tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "runs")
-    folder = _measure(store, plans[0], "attempt-0", is_ended=False)
+    folder = write_attempt(store, plans[0], "attempt-0", is_ended=False)
     assert _states(store.root) == {"unsealed"}
     path = folder / "records.1.jsonl"
     path.write_bytes(path.read_bytes()[:-20])  # a kill may cut the last line
@@ -120,9 +89,9 @@ def test_an_attempt_whose_command_was_killed_is_unsealed_and_its_chain_still_sho
     assert _states(store.root) == {"touched"}
 
 
-def test_a_kill_between_the_seal_and_the_last_facts_accuses_nobody(plans: list[Plan], tmp_path: Path) -> None:
+def test_a_kill_between_the_seal_and_the_last_facts_accuses_nobody(plans: tuple[Plan, Plan], tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
-    folder = _measure(store, plans[0], "attempt-0", is_ended=False)
+    folder = write_attempt(store, plans[0], "attempt-0", is_ended=False)
     before = (folder / "attempt.json").read_bytes()
     store.finish_attempt(plans[0], folder, {"series": "s", "status": "ok"})
     assert _states(store.root) == {"whole"}
@@ -173,11 +142,11 @@ def _nest_deeply(path: Path) -> None:
 @pytest.mark.parametrize("name", ["attempt.json", "plan.json", "records.1.jsonl", "seal.json", "telemetry.jsonl"])
 @pytest.mark.parametrize("hurt", [_put_a_pipe, _put_a_link, _nest_deeply])
 def test_a_hostile_file_costs_its_own_attempt_alone(
-    plans: list[Plan], tmp_path: Path, name: str, hurt: Callable[[Path], None]
+    plans: tuple[Plan, Plan], tmp_path: Path, name: str, hurt: Callable[[Path], None]
 ) -> None:
     store = Store(tmp_path / "runs")
-    hurt(_measure(store, plans[0], "attempt-0") / name)
-    _measure(store, plans[1], "attempt-0")
+    hurt(write_attempt(store, plans[0], "attempt-0") / name)
+    write_attempt(store, plans[1], "attempt-0")
     broken: list[Exception] = []
     again = Store(store.root)
     results = again.results(broken=broken.append)
@@ -188,9 +157,9 @@ def test_a_hostile_file_costs_its_own_attempt_alone(
     assert sorted(part.state for part in verify_folder(store.root)) == ["touched", "whole"]
 
 
-def test_a_plan_of_billions_of_processes_is_read_at_once(plans: list[Plan], tmp_path: Path) -> None:
+def test_a_plan_of_billions_of_processes_is_read_at_once(plans: tuple[Plan, Plan], tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
-    path = _measure(store, plans[0], "attempt-0") / "plan.json"
+    path = write_attempt(store, plans[0], "attempt-0") / "plan.json"
     path.write_text(path.read_text().replace('"processes": 2', '"processes": 1000000000'))
     assert store.result(plans[0].run_id).verdict == "invalid"
 
