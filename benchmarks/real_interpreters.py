@@ -61,15 +61,19 @@ INTERPRETERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendedInterpreter:
-    """One of `INTERPRETERS`, and the distributions of another device's torch, installed without what they ask for:
-    torch is there, and of CUDA they need nothing on a CPU."""
+    """One of `INTERPRETERS`, and distributions installed without what they ask for: torch is there, and of CUDA they
+    need nothing on a CPU."""
 
     base: str
     packages: tuple[str, ...]
 
 
-# By the device: lazy ones, whose torch is no release of torch's own.
+# Of lazy devices, whose torch is no release of torch's own, and with adapters for the images of MoAI: the last releases
+# that Python 3.8 can install, for both.
+_ADAPTERS = ("peft==0.13.2", "accelerate==1.0.1", "psutil")
 EXTENDED_INTERPRETERS = {
+    "lora-1.13": ExtendedInterpreter(base="1.13", packages=_ADAPTERS),
+    "lora-2.1": ExtendedInterpreter(base="2.1", packages=_ADAPTERS),
     "xla": ExtendedInterpreter(base="2.9", packages=("torch_xla==2.9.0", "absl-py")),
     # It looks for all of these libraries when it is imported, though a CPU uses none: 2 GB.
     "nntile": ExtendedInterpreter(

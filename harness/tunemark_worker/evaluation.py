@@ -117,6 +117,9 @@ def save_model(o: EvaluationContext) -> None:
     if o.place.rank == 0:
         whole = _rebuilt(o, state or {}) if is_sharded else _unwrapped(o.module)
         methods.merge_adapters(whole)
+        if o.place.device.partition(":")[0] not in ("cpu", "cuda"):
+            # Weights on a lazy device have no address, by which the file's writer finds those that are shared.
+            move_to_host(whole)
         part = "{}.part-{}".format(target, os.getpid())
         try:
             os.makedirs(part)
@@ -132,6 +135,20 @@ def save_model(o: EvaluationContext) -> None:
             raise
         o.recorder.write("saved", path=target, bytes=size, files=sorted(os.listdir(target)))
     o.recorder.write("phase", name="saved")
+
+
+def move_to_host(module: torch.nn.Module) -> None:
+    """Move all weights and buffers to the host, in place. A weight that modules share stays shared, unlike with `to`,
+    which makes a new one for each where the devices differ."""
+    moved: Dict[int, Tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
+    for each in module.modules():
+        for name, parameter in each._parameters.items():
+            if parameter is not None:
+                # With the old one, so that no other gets its id.
+                new = torch.nn.Parameter(parameter.detach().cpu(), requires_grad=parameter.requires_grad)
+                each._parameters[name] = moved.setdefault(id(parameter), (parameter, new))[1]
+        for name, buffer in each._buffers.items():
+            each._buffers[name] = None if buffer is None else buffer.cpu()
 
 
 def _unwrapped(module: Any) -> torch.nn.Module:

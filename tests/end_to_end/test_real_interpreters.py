@@ -24,7 +24,12 @@ from tunemark.launch.interpreter import Interpreter, check_interpreter
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import interpreters  # noqa: E402  # a program of the benchmarks
-from real_interpreters import INTERPRETERS, NotAvailableError, real_interpreter  # noqa: E402  # likewise
+from real_interpreters import (  # noqa: E402  # likewise
+    INTERPRETERS,
+    NotAvailableError,
+    extended_interpreter,
+    real_interpreter,
+)
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 # What MoAI's images ship, with a version of the platform that ships it.
@@ -161,3 +166,38 @@ def test_rows_of_such_an_interpreter_say_how_attention_was_computed(name: str, t
         )
         assert refused.returncode == 2
         assert what in refused.stderr
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", MOAI)
+def test_adapters_train_there_as_with_the_newest_torch(name: str, tunemark: Tunemark, tmp_path: Path) -> None:
+    try:
+        python = extended_interpreter(f"lora-{name}")
+    except NotAvailableError as error:
+        pytest.skip(str(error))
+    words = ["--model", "mistral-tiny", "--dataset", "synthetic", "--method", "lora", "--sequence", "32"]
+    words += ["--micro-batch", "2", "--global-batch", "4", "--warmup", "1", "--steps", "3", "--repeats", "1"]
+    words += ["--precision", "fp32", "--target-interval", "0", "--no-measure-peak", "--oversubscribe", "--json"]
+
+    def train(*more: str) -> dict[str, Any]:
+        done = tunemark("run", *words, *more)
+        (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+        assert row["status"] == "ok", row["each_attempt"]
+        return dict(row)
+
+    own = train("--device", "cpu:1", "--strategy", "none")
+    one = train("--device", "cpu:1", "--strategy", "none", "--python", python, "--save", str(tmp_path / "saved"))
+    two = train("--device", "cpu:2", "--strategy", "ddp", "--python", python)
+    for row in (one, two):
+        assert row["environment"]["worker"]["torch"].startswith(INTERPRETERS[name].torch)
+        assert row["trainable_parameters"] == own["trainable_parameters"]
+        assert row["loss_first"] == pytest.approx(own["loss_first"], rel=1e-5)
+        assert row["loss_last"] == pytest.approx(own["loss_last"], rel=1e-4)
+    assert (tmp_path / "saved/config.json").exists()
+
+
+@pytest.mark.full
+def test_adapters_without_peft_are_refused_in_the_plan(tunemark: Tunemark) -> None:
+    done = tunemark("plan", "--model", "mistral-tiny", "--method", "lora", "--python", _python("2.1"))
+    assert done.returncode == 2
+    assert "lacks peft" in done.stderr

@@ -84,6 +84,23 @@ def test_a_run_counts_what_it_compiles_and_trains_as_the_cpu_does(tunemark: Tune
     assert row["peak_flops"] < _PLAUSIBLE * other["peak_flops"]
 
 
+@pytest.mark.parametrize("precision", ["bf16-autocast", "bf16"])
+def test_what_it_trains_in_bf16_is_saved(tunemark: Tunemark, xla_python: str, tmp_path: Path, precision: str) -> None:
+    words = ["--precision", precision, "--warmup", "2", "--steps", "3", "--no-measure-peak", "--python", xla_python]
+    saved = tmp_path / "saved"
+    done = tunemark("run", *_SHORT, *words, "--save", str(saved), environment={"PJRT_DEVICE": "CPU"})
+    row = json.loads(done.stdout.splitlines()[0])
+    assert row["status"] == "ok", row["each_attempt"]
+    from safetensors.torch import load_file
+
+    weights = load_file(saved / "model.safetensors")
+    assert sum(each.numel() for each in weights.values()) == row["parameters"]
+    assert {str(each.dtype) for each in weights.values()} == {
+        "torch.bfloat16" if precision == "bf16" else "torch.float32"
+    }
+    assert all(bool(each.isfinite().all()) for each in weights.values())
+
+
 def test_compiling_in_the_timed_part_is_found(tunemark: Tunemark, xla_python: str) -> None:
     steps = ["--precision", "fp32", "--warmup", "0", "--steps", "8", "--no-measure-peak"]
     done = tunemark("run", *_SHORT, *steps, "--python", xla_python, environment={"PJRT_DEVICE": "CPU"})
