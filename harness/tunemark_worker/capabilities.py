@@ -109,8 +109,8 @@ class ReportsAttention(Protocol):
     """Optional for a `ModelRuntime`: reports how attention is computed."""
 
     def attention(self) -> Mapping[str, Any]:
-        """{"kernel": "sdpa", torch's scaled_dot_product_attention, or "eager", product by product; "reason": why it is
-        not that of other environments, None where it is}. Called after `build`."""
+        """{"kernel": "sdpa", torch's scaled_dot_product_attention, "eager", product by product, or what the assignment
+        requests; "reason": why it is not that of other environments, None where it is}. Called after `build`."""
 
 
 @runtime_checkable

@@ -13,6 +13,9 @@ from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import PRECISIONS
 from tunemark_worker.schedule import SCHEDULES
 
+# How attention is computed. eager: product by product. sdpa: by torch's `scaled_dot_product_attention`. varlen: by
+# documents' lengths. flash: by the package flash-attn. flex: by torch's FlexAttention.
+ATTENTIONS = ("auto", "eager", "sdpa", "varlen", "flash", "flex")
 CHECKPOINTING = ("none", "selective", "full")
 
 
@@ -103,6 +106,15 @@ class TrainingSettings:
         choices=("pack", "pad"),
         names_itself=True,
     )
+    attention: str = declare(
+        "auto",
+        "how attention is computed; `varlen`: within each document, without a mask; `auto` is `varlen` for packed rows "
+        "where it is known to be faster, else what the model's library chooses",
+        choices=ATTENTIONS,
+        stored="attention_requested",
+        before="auto",
+        unhashed="auto",
+    )
     sequence: int = declare(512, "sequence length in tokens", minimum=2, unit="tokens")
     micro_batch: int = declare(4, "sequences per forward pass and data-parallel rank", minimum=1, unit="sequences")
     global_batch: int = declare(
@@ -133,5 +145,5 @@ class TrainingSettings:
 
 TRAINING_SETTINGS = read_settings(TrainingSettings)
 
-# Values of settings that a plan or result from before they existed does not store.
-VALUES_BEFORE = {each.stored: each.before for each in TRAINING_SETTINGS if each.before is not None}
+# Values of settings that a plan from before they existed does not store.
+VALUES_BEFORE = {each.name: each.before for each in TRAINING_SETTINGS if each.before is not None}

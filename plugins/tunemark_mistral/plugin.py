@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from tunemark.plugin.descriptors import Architecture, Model, TokenizerSpec
 from tunemark.plugin.hooks import hookimpl
+from tunemark_models.families import RUNTIME, with_support
 
-_RUNTIME = "tunemark_models.runtime:CausalLm"
 _V1 = TokenizerSpec(name="mistral-v1", loader="tunemark_mistral.tokenizer:load_v1")
 _V3 = TokenizerSpec(name="mistral-v3", loader="tunemark_mistral.tokenizer:load_v3")
 _V0_1 = Architecture(
@@ -43,14 +43,14 @@ _MINISTRAL = replace(
 
 @hookimpl
 def tunemark_models() -> Sequence[Model]:
-    return [
+    found = [
         Model(
             name="mistral-7b",
             description="Mistral 7B v0.1, 7,241,732,096 parameters, sliding window of 4096",
             source="https://huggingface.co/mistralai/Mistral-7B-v0.1/blob/main/config.json",
             architecture=_V0_1,
             tokenizer=_V1,
-            runtime=_RUNTIME,
+            runtime=RUNTIME,
             transformers_type="mistral",
             pretrained="mistralai/Mistral-7B-v0.1",
         ),
@@ -60,7 +60,7 @@ def tunemark_models() -> Sequence[Model]:
             source="https://huggingface.co/mistralai/Mistral-7B-v0.3/blob/main/config.json",
             architecture=_V0_3,
             tokenizer=_V3,
-            runtime=_RUNTIME,
+            runtime=RUNTIME,
             transformers_type="mistral",
             pretrained="mistralai/Mistral-7B-v0.3",
         ),
@@ -71,6 +71,7 @@ def tunemark_models() -> Sequence[Model]:
         _tiny("mistral-small-tiny", "Mistral Small 3's architecture in miniature", replace(_TINY, sliding_window=None)),
         _tiny("ministral-tiny", "Ministral 8B's architecture in miniature", replace(_TINY, sliding_window=32768)),
     ]
+    return [with_support(model) for model in found]
 
 
 def _from_hub(name: str, title: str, repository: str, architecture: Architecture) -> Model:
@@ -81,7 +82,7 @@ def _from_hub(name: str, title: str, repository: str, architecture: Architecture
         source=f"https://huggingface.co/{hub}/blob/main/config.json",
         architecture=architecture,
         tokenizer=TokenizerSpec(name=hub, loader="tunemark_models.tokenizer:tokenizer_from_hub", argument=hub),
-        runtime=_RUNTIME,
+        runtime=RUNTIME,
         pretrained=hub,
         transformers_type="mistral",
     )
@@ -93,6 +94,6 @@ def _tiny(name: str, title: str, architecture: Architecture) -> Model:
         description=f"{title}, for a few CPU cores; random weights only",
         architecture=architecture,
         tokenizer=_V1,
-        runtime=_RUNTIME,
+        runtime=RUNTIME,
         transformers_type="mistral",
     )

@@ -35,6 +35,20 @@ BLOCKS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def with_support(model: Model) -> Model:
+    """The model with what `RUNTIME` carries out for its family."""
+    a = model.architecture
+    if model.runtime != RUNTIME or model.is_remote:
+        return model
+    attentions = ["eager", "sdpa", "flash", "flex"]
+    if a.eager_attention:
+        # Its scores are capped, which torch's single operator does not know.
+        attentions.remove("sdpa")
+    if a.traced is None or a.traced.takes_documents:
+        attentions.append("varlen")
+    return replace(model, supports={"attention": tuple(attentions)})
+
+
 def llama() -> Sequence[Model]:
     """Touvron et al. 2023, "Llama 2"; Grattafiori et al. 2024, "The Llama 3 Herd of Models"."""
     v3: dict[str, Any] = {"vocab": 128256, "theta": 5e5, "eps": 1e-5}

@@ -18,7 +18,7 @@ from tunemark.given_file import read_given_file
 from tunemark.hub import explain_hub_failure, hub_or_its_cache
 from tunemark.plugin.descriptors import Architecture, LayerType, Model, TokenizerSpec
 from tunemark_models import traced_architecture
-from tunemark_models.families import BLOCKS, RUNTIME
+from tunemark_models.families import BLOCKS, RUNTIME, with_support
 
 ConfigDict = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ def read_hf_model(reference: str, python: str | None = None) -> Model:
         else "tunemark_models.tokenizer:tokenizer_from_hub"
     )
     is_remote = kind in _REMOTE_CODE
-    return Model(
+    model = Model(
         name=f"hf:{where}",
         description=f"{kind} of {where}",
         architecture=architecture,
@@ -85,6 +85,7 @@ def read_hf_model(reference: str, python: str | None = None) -> Model:
         transformers_type=None if is_remote else kind,
         notes=traced_architecture.describe_trace(architecture),
     )
+    return with_support(model)
 
 
 _HINT = "give a folder with a config.json as transformers writes it, or the id of a repository on the hub"

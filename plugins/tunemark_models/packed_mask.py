@@ -7,6 +7,8 @@ from typing import Any, Callable, Dict, Optional
 import torch
 import transformers
 
+from tunemark_models.document_attention import encode_spans
+
 # Since transformers 4.53 a model with several layer types takes a mask per type; before, its sliding layers applied
 # their window to the one mask themselves.
 _TAKES_MASK_PER_TYPE = hasattr(transformers, "masking_utils")
@@ -16,6 +18,7 @@ _TAKES_MASK_PER_TYPE = hasattr(transformers, "masking_utils")
 # of each of its layers (4.53 and newer); lengths: with the documents' numbers too, from which kernels of state-space
 # models restart their state; boolean, additive: masks are passed, of which attention in one operator takes
 # the first in every precision, and attention in several operators the second.
+# `call_packed` also knows "documents": attention by documents, where the module was built for it.
 WAYS = ("positions", "lengths", "boolean", "additive") if _TAKES_MASK_PER_TYPE else ("boolean", "additive")
 
 
@@ -30,6 +33,8 @@ def call_packed(
         named["attention_mask"] = _by_type(config, lambda window: find_visible_keys(document_ids, window)[:, None])
     elif way == "additive":
         named["attention_mask"] = _by_type(config, lambda window: make_packed_mask(document_ids, window, torch.float32))
+    elif way == "documents":
+        named["attention_mask"] = _by_type(config, lambda window: encode_spans(document_ids, window))
     elif way != "positions":
         raise ValueError("documents are kept apart by {}, not {!r}".format(", ".join(WAYS), way))
     scores: torch.Tensor = module(**named).logits

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM
 
+from tunemark_models import document_attention
 from tunemark_models.packed_mask import WAYS, call_packed
 from tunemark_models.runtime import required_attention
 from tunemark_models.shrunken_copy import VOCABULARY, shrink
@@ -46,12 +47,22 @@ def find_packing_way(config: Any) -> PackingWay:
     return PackingWay(None, "; ".join(reasons))
 
 
-def make_probe_model(config: Any) -> torch.nn.Module:
-    """A shrunken copy in fp32 on the CPU, of which each layer changes the hidden state as much as it holds."""
+def takes_documents(config: Any) -> bool:
+    """Whether attention by documents has the scores that each document has alone."""
+    try:
+        document_attention.register()
+        return _try(make_probe_model(config, document_attention.IMPLEMENTATION), "documents") is None
+    except Exception:  # of a family that computes attention in a way of its own, in any form
+        return False
+
+
+def make_probe_model(config: Any, attention: str | None = None) -> torch.nn.Module:
+    """A shrunken copy in fp32 on the CPU, of which each layer changes the hidden state as much as it holds. attention:
+    transformers' name of it, None for the one that the worker leaves to transformers."""
     small = shrink(config)
     kind: Any = AutoModelForCausalLM
     torch.manual_seed(0)
-    module: torch.nn.Module = kind.from_config(small, attn_implementation=required_attention(small)).eval()
+    module: torch.nn.Module = kind.from_config(small, attn_implementation=attention or required_attention(small)).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:

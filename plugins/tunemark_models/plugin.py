@@ -15,7 +15,8 @@ def tunemark_models() -> Sequence[Model]:
         families.llama, families.smollm2, families.qwen, families.gemma2, families.mixtral, families.phi3,
         families.olmo2, families.gpt2, families.baichuan,
     )  # fmt: skip
-    return [*(model for make in makers for model in make()), *traced_families.traced_models()]
+    found = [*(model for make in makers for model in make()), *traced_families.traced_models()]
+    return [families.with_support(model) for model in found]
 
 
 @hookimpl

@@ -15,11 +15,21 @@ import torch
 import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from tunemark_models import document_attention
 from tunemark_models.packed_mask import call_packed, choose_packed_mask
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.file_hash import hash_file
 from tunemark_worker.precision import autocast, compute_dtype, parameter_dtype
+
+# transformers' names of what `--attention` requests.
+_IMPLEMENTATIONS = {
+    "eager": "eager",
+    "sdpa": "sdpa",
+    "varlen": document_attention.IMPLEMENTATION,
+    "flash": "flash_attention_2",
+    "flex": "flex_attention",
+}
 
 # transformers 5 renamed the argument; 4.46 does not accept the new name.
 _DTYPE_ARGUMENT = "torch_dtype" if int(transformers.__version__.partition(".")[0]) < 5 else "dtype"
@@ -34,17 +44,21 @@ class CausalLm:
         self._weights: Dict[str, Any] = {}
         self._attention: Dict[str, Any] = {}
         self._config: Any = None
+        self._requested = "auto"
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         """`assignment.weights` is "random", or "pretrained:" with a folder or an id on the hub."""
         self._compute_dtype = compute_dtype(assignment.precision)
         self._architecture = assignment.architecture
         dtype = parameter_dtype(assignment.precision)
+        self._requested = assignment.attention
+        if self._requested == "varlen":
+            document_attention.register()
         # transformers sets what it used on the configuration. A model's own code has attention of its own.
         module: Any = self._build(dtype, assignment, place)
         self._config = getattr(module, "config", None)
         is_remote = "remote" in assignment.architecture
-        self._attention = {} if is_remote else _describe_attention(type(module), module.config)
+        self._attention = {} if is_remote else _describe_attention(type(module), module.config, self._requested)
         if _is_full_config(assignment.architecture) and assignment.batching == "pack" and place.device != "meta":
             self._check_packing(module, assignment.precision, place.device)
         return module  # type: ignore[no-any-return]
@@ -60,6 +74,8 @@ class CausalLm:
         if remote is not None:
             return self._build_remote_code(remote, dtype, assignment).to(place.device)
         config = make_config(assignment.architecture)
+        if assignment.attention in _IMPLEMENTATIONS:
+            config._attn_implementation = _IMPLEMENTATIONS[assignment.attention]
         with _default_dtype(dtype), _created_on(place.device):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             built: torch.nn.Module = kind(config)
@@ -90,7 +106,7 @@ class CausalLm:
         module, loaded = kind.from_pretrained(
             folder,
             config=prepare_for_training(config),
-            attn_implementation=required_attention(config),
+            attn_implementation=_IMPLEMENTATIONS.get(assignment.attention, required_attention(config)),
             output_loading_info=True,
             **where,
         )
@@ -115,6 +131,8 @@ class CausalLm:
     def logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Scores [micro_batch, sequence, vocab_size]. Only packing needs a mask: padding is on the right, where causal
         attention cannot see it. Without a mask transformers applies sliding windows itself."""
+        if self._requested in ("varlen", "flash", "flex"):
+            return self._document_logits(module, batch)
         if not batch.packed:
             return module(input_ids=batch.input_ids, use_cache=False).logits  # type: ignore[no-any-return]
         if "remote" in self._architecture:
@@ -132,6 +150,19 @@ class CausalLm:
         mask = choose_packed_mask(batch.document_ids, self._architecture, self._compute_dtype)
         output = module(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
         return output.logits  # type: ignore[no-any-return]
+
+    def _document_logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Scores where attention takes no mask of every query and key."""
+        ids, numbers, positions = batch.input_ids, batch.document_ids, batch.positions
+        if self._requested == "varlen":
+            return call_packed(module, self._config, ids, numbers, positions, "documents")
+        if self._requested == "flex":
+            return call_packed(module, self._config, ids, numbers, positions, "positions")
+        # transformers finds documents by positions that restart in batches of one row. Each token of padding is a
+        # document of its own.
+        in_one = [each.reshape(1, -1) for each in (ids, numbers, positions)]
+        flat = call_packed(module, self._config, in_one[0], in_one[1], in_one[2], "positions")
+        return flat.reshape(*ids.shape, -1)
 
     def _check_packing(self, module: torch.nn.Module, precision: str, device: str) -> None:
         """ValueError if in a family not known by name a document's scores, in the precision of the training, depend on
@@ -248,9 +279,18 @@ def required_attention(config: Any) -> Optional[str]:
     return "eager" if getattr(config, "attn_logit_softcapping", None) is not None else None
 
 
-def _describe_attention(kind: Any, config: Any) -> Dict[str, Any]:
-    """How the model computes attention, and why not by SDPA where that is not the model's own property."""
+def _describe_attention(kind: Any, config: Any, requested: str) -> Dict[str, Any]:
+    """How the model computes attention, and why not by SDPA where that is neither requested nor the model's own
+    property. ValueError if it is not what was requested."""
     used = getattr(config, "_attn_implementation", None)
+    if requested != "auto":
+        if used != _IMPLEMENTATIONS[requested]:
+            raise ValueError(
+                "{} of transformers {} computes attention as {}, not by {} as requested".format(
+                    kind.__name__, transformers.__version__, used, requested
+                )
+            )
+        return {"kernel": requested, "reason": None}
     reason = None
     if used != "sdpa" and required_attention(config) is None:
         if kind._supports_sdpa:

@@ -78,6 +78,7 @@ def architecture_from_trace(found: Mapping[str, Any], digest: str) -> Architectu
         notes=tuple(found["notes"]),
         versions=tuple(sorted(found["versions"].items())),
         digest=digest,
+        takes_documents=bool(found.get("takes_documents")),
     )
     config, hidden, depth = found["config"], found["hidden_size"], len(traced.order)
     heads = config["num_attention_heads"] or max(1, hidden // 128)
@@ -147,6 +148,7 @@ def _digest(stated: Mapping[str, Any], versions: Mapping[str, str | None]) -> st
     digest = hashlib.sha256(json.dumps([stated, versions], sort_keys=True).encode())
     for folder in _TRACING_FOLDERS:
         for name in (
+            "document_attention.py",
             "model_trace.py",
             "packed_mask.py",
             "packing_probe.py",

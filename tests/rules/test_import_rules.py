@@ -22,6 +22,7 @@ _RUNTIMES = [
     *(
         _ROOT / "plugins/tunemark_models" / f"{name}.py"
         for name in (
+            "document_attention",
             "model_trace",
             "packed_mask",
             "packing_probe",

@@ -20,6 +20,7 @@ Outcome = Literal["baseline", "faster", "slower", "no difference shown", "no int
 
 # Not compared: facts that follow from others. Free memory differs by some pages between equal hosts.
 _DERIVED_FACTS = (
+    "attention_requested",
     "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
     "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes",
 )  # fmt: skip
@@ -38,7 +39,10 @@ def _processor(result: Result) -> object:
 
 
 def _attention(result: Result) -> object:
-    """How attention was computed, where that was the environment's doing; else it is the model's own, and equal."""
+    """How attention was computed, where that was requested or the environment's doing; else it is the model's own, and
+    equal."""
+    if result.attention_requested != "auto":
+        return result.attention_requested
     return result.attention if result.attention_reason else "the model's own"
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tunemark.experiment.finetuning_method import Method
+from tunemark.experiment.kernel_choice import PASSES_MASKS
+from tunemark.experiment.recipes import GPU, device_class
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, PredictionSettings
 from tunemark.fields import read_fields
@@ -28,6 +30,14 @@ from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 # Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
 SAMPLE_TOKENS = 48
+
+
+# By attention, the oldest releases that can compute it.
+_ATTENTION_VERSIONS: Mapping[str, Mapping[str, str]] = {
+    "varlen": {"transformers": PASSES_MASKS, "torch": "2.1"},
+    "flash": {"transformers": PASSES_MASKS},
+    "flex": {"transformers": PASSES_MASKS, "torch": "2.5"},
+}
 
 
 class VersionNeed(NamedTuple):
@@ -94,7 +104,8 @@ class Plan:
         """Modules that the worker's interpreter must have."""
         gguf = ("gguf",) if (self.weights_path or self.spec.weights).lower().endswith(".gguf") else ()
         own = self.trainer.requires if self.trainer.runtime else ()
-        return tuple(dict.fromkeys((*self.model.requires, *self.method.requires, *gguf, *own)))
+        flash = ("flash_attn",) if self.spec.attention == "flash" else ()
+        return tuple(dict.fromkeys((*self.model.requires, *self.method.requires, *gguf, *own, *flash)))
 
     @property
     def device_packages(self) -> tuple[str, ...]:
@@ -120,6 +131,10 @@ class Plan:
         ]
         if spec.checkpointing == "selective":
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
+        for module, minimum in _ATTENTION_VERSIONS.get(spec.attention, {}).items():
+            found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
+        if spec.attention == "varlen" and device_class(self.device.name) == GPU:
+            found.append(VersionNeed("attention by varlen on a GPU", "--attention", "torch", "2.13"))
         if OPTIMIZERS[spec.optimizer].since:
             found.append(VersionNeed(spec.optimizer, "--optimizer", "torch", OPTIMIZERS[spec.optimizer].since))
         return found

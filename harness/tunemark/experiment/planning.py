@@ -21,6 +21,7 @@ from tunemark.experiment.evaluation import (
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import Method, parse_method
 from tunemark.experiment.initial_weights import has_weights, resolve_weights
+from tunemark.experiment.kernel_choice import choose_attention
 from tunemark.experiment.mesh_layout import (
     MeshLayout,
     StrategyTerm,
@@ -236,6 +237,8 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
     launcher = _named(point, "launcher", catalog.launcher, launcher_name)
     _check_options(point, "launcher", launcher, launcher_options)
     device = _device(point, catalog, python, notes)
+    attention = choose_attention(point, model, device.name, python)
+    point = replace(point, values={**point.values, "attention": attention})
     strategies = [_strategy(point, catalog, device.name, term.name) for term in terms]
     for each, term in zip(strategies, terms, strict=True):
         _check_options(point, "strategy", each, term.options)

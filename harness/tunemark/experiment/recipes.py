@@ -38,22 +38,28 @@ class Recipe(NamedTuple):
 
 _PACKING = RecipeRung("batching", "pack", "pad", "several documents in a row: no slot is spent on padding")
 
-# Rungs by class of device; devices that are not named are "other".
+# Classes of devices; those that are not named are "other".
+CPU, GPU = "cpu", "gpu"
+_CLASSES = {"cpu": CPU, "cuda": GPU, "rocm": GPU}
 _RUNGS: dict[str, tuple[RecipeRung, ...]] = {
-    "cpu": (_PACKING,),
-    "gpu": (_PACKING,),
+    CPU: (_PACKING,),
+    GPU: (_PACKING,),
     "other": (_PACKING,),
 }
-_CLASSES = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu"}
 _VERSION = 1
 RECIPE_NAMES = ("plain", "tuned")
+
+
+def device_class(device: str) -> str:
+    """The class of a device: cpu, gpu or other."""
+    return _CLASSES.get(device, "other")
 
 
 def find_recipe(name: str, device: str) -> Recipe:
     """The recipe of this name for a device; `UnknownName` if there is none."""
     if name not in RECIPE_NAMES:
         raise UnknownName(what=f"no recipe named {name!r}", next=did_you_mean(name, RECIPE_NAMES))
-    kind = _CLASSES.get(device, "other")
+    kind = device_class(device)
     rungs = _RUNGS[kind]
     if name == "plain":
         rungs = tuple(each._replace(value=each.plain) for each in rungs)

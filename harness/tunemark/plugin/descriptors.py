@@ -120,7 +120,8 @@ class Model:
     Python code from its repository. configuration: values of transformers' configuration that do not change any
     parameter count (activation, position scaling), passed to the runtime with the architecture. transformers_type: the
     model type that the interpreter's transformers must have as a causal language model; None if the runtime needs none.
-    notes: sentences on the model for every plan of it.
+    supports: by setting, such as `attention`, the values beyond its default that the runtime carries out. notes:
+    sentences on the model for every plan of it.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Model:
     weights: str | None = None
     is_remote: bool = False
     transformers_type: str | None = None
+    supports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def worker_architecture(self) -> dict[str, Any]:

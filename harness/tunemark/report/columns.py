@@ -169,7 +169,11 @@ SETTINGS: list[RunColumn] = [
     _col("threads", "threads"),
     _col("data_ranks", "data ranks"),
     (Column(name="strategy_selected", title="strategy selected"), lambda r: to_cell(r.strategy_selected)),
-    _col("attention", "attention", help="sdpa: torch's scaled_dot_product_attention; eager: product by product"),
+    _col(
+        "attention",
+        "attention used",
+        help="sdpa: torch's scaled_dot_product_attention; eager: product by product; varlen: by documents",
+    ),
     _col("attention_reason", "why not by SDPA"),
     _col("parameters", "parameters"),
     _col("trainable_parameters", "trainable"),

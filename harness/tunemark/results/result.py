@@ -96,6 +96,8 @@ if TYPE_CHECKING:
     class _StoredTraining(TrainingSettings, msgspec.Struct, frozen=True, kw_only=True):
         """The settings of training as fields of a result."""
 
+        attention_requested: str
+
 else:
     # msgspec reads fields from annotations of its own classes only, so these are made from the declarations.
     _StoredTraining = msgspec.defstruct(
@@ -222,7 +224,7 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     held_out: HeldOutLoss | None = None
     completion: Completion | None = None
     saved: SavedModel | None = None
-    attention: str | None = None
+    attention: str | None = None  # type: ignore[assignment]  # what was requested is stored under another name
     attention_reason: str | None = None
     compilations: int | None = None
     compile_s: float | None = None

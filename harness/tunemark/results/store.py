@@ -35,6 +35,7 @@ from tunemark.results.stored_file import read_stored_file, refuse_endless_number
 from tunemark.results.token_witness import find_token_hash, read_documents, recount_all
 from tunemark.results.trace import MAX_WINDOWS, Trace, read_trace
 from tunemark_worker.contract import Assignment
+from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 # Roughly what a short attempt writes.
 _WRITE_TEST_BYTES = 256 * 1024
@@ -363,11 +364,13 @@ def make_number_failure(place: Path, error: ArithmeticError) -> BadStore:
 def make_identity(plan: Plan) -> RunIdentity:
     """The identity of a plan, which is stored with its attempts."""
     spec, accelerator = plan.spec, plan.accelerator
-    same = set(RunIdentity.__struct_fields__) & set(type(spec).__dataclass_fields__)
+    trained = {each.stored: getattr(spec, each.name) for each in TRAINING_SETTINGS}
+    same = set(RunIdentity.__struct_fields__) & set(type(spec).__dataclass_fields__) - set(trained)
     # Autocast computes in the precision of its name.
     peaks = accelerator.peak_flops
     peak_flops = peaks.get(spec.precision, peaks.get(spec.precision.removesuffix("-autocast")))
     return RunIdentity(
+        **trained,
         **read_fields(spec, *same),
         **read_fields(plan, "run_id", "data_ranks", "gradient_accumulation", "parameters", "trainable_parameters"),
         **read_fields(plan, "flops_per_token", "flops_per_token_full_attention", "hardware_flops_per_token"),

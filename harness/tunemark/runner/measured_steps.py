@@ -21,7 +21,7 @@ from tunemark.results import Result
 from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 # Settings of training that a prediction depends on.
-_PREDICTED = tuple(each.name for each in TRAINING_SETTINGS if each.name not in ("weights", "seed", "schedule"))
+_PREDICTED = tuple(each for each in TRAINING_SETTINGS if each.name not in ("weights", "seed", "schedule"))
 
 
 def read_measured_steps(path: Path, catalog: Catalog) -> tuple[list[MeasuredStep], list[str]]:
@@ -49,7 +49,7 @@ def _convert_result(result: Result, catalog: Catalog) -> MeasuredStep | str:
         return f"it has no rate: {result.status}"
     if result.simulated or result.breakdown or result.verdict == "invalid":
         return "its rate says nothing of the hardware" if result.simulated else "its rate is not comparable"
-    flags: dict[str, object] = {name: getattr(result, name) for name in _PREDICTED}
+    flags: dict[str, object] = {each.name: getattr(result, each.stored) for each in _PREDICTED}
     flags |= {"model": result.model, "dataset": result.dataset, "device": result.device, "size": result.size,
               "strategy": result.strategy_requested, "oversubscribe": True}  # fmt: skip
     try:

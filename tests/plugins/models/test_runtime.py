@@ -37,10 +37,11 @@ def smaller(model: Model) -> Model:
     return dataclasses.replace(model, architecture=small)
 
 
-def build(model: Model, precision: str = "fp32") -> tuple[CausalLm, torch.nn.Module]:
+def build(model: Model, precision: str = "fp32", attention: str = "auto") -> tuple[CausalLm, torch.nn.Module]:
     runtime = CausalLm()
     torch.manual_seed(0)
-    stated: Any = SimpleNamespace(architecture=model.worker_architecture(), precision=precision, weights="random")
+    facts = {"architecture": model.worker_architecture(), "batching": "pad"}
+    stated: Any = SimpleNamespace(**facts, precision=precision, weights="random", attention=attention)
     return runtime, runtime.build(stated, Place("cpu", 0, 1, 0, 1)).train()
 
 
@@ -69,9 +70,13 @@ def batch(rows: Sequence[Sequence[list[int]]], sequence: int, packed: bool) -> B
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_packing_changes_no_loss_and_no_gradient(name: str) -> None:
+@pytest.mark.parametrize("attention", ["auto", "eager", "varlen"])
+def test_packing_changes_no_loss_and_no_gradient(name: str, attention: str) -> None:
     model = smaller(TINY[name])
-    runtime, module = build(model)
+    if attention != "auto" and attention not in model.supports.get("attention", ()):
+        assert model.is_remote
+        return
+    runtime, module = build(model, attention=attention)
     assert sum(p.numel() for p in module.parameters()) == count_parameters(model.architecture).total
     found = []
     for each in (batch([[d] for d in DOCUMENTS], 8, False), batch([DOCUMENTS], 16, True)):

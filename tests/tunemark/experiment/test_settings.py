@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tunemark.experiment import make_experiment, make_grid_points, make_plans
+from tunemark.experiment import make_experiment, make_grid_points, make_plans, run_id
 from tunemark.experiment.settings import ALIASES, SETTINGS_BY_NAME
 from tunemark.plugin import Catalog
 from tunemark.results import RunIdentity, decode_result
@@ -75,12 +76,17 @@ _RUN_IDS = [
 @pytest.mark.parametrize(("flags", "run_ids"), _RUN_IDS)
 def test_run_ids_and_stored_keys_are_those_of_before(flags: dict[str, object], run_ids: list[str]) -> None:
     plans = make_plans(make_grid_points(make_experiment(flags)), Catalog())
-    assert [plan.run_id for plan in plans] == run_ids
+    later = [each for each in TRAINING_SETTINGS if each.unhashed is not None]
+    # As they were computed before: packed rows with a mask.
+    before = [dataclasses.replace(plan.spec, **{each.name: each.unhashed for each in later}) for plan in plans]
+    assert [run_id(spec) for spec in before] == run_ids
     for plan in plans:
-        assert sorted(msgspec.to_builtins(make_identity(plan))) == sorted(_IDENTITY_KEYS.split())
+        identity = [*_IDENTITY_KEYS.split(), *(each.stored for each in later)]
+        assert sorted(msgspec.to_builtins(make_identity(plan))) == sorted(identity)
         if not plan.strategy.is_search:
             stored = json.loads(plan.assignment(_TOKENS, "a", measure_peak=False).to_json())
-            assert sorted(stored) == sorted(_PLAN_KEYS.replace("calibrate", "measure_peak").split())
+            keys = _PLAN_KEYS.replace("calibrate", "measure_peak").split()
+            assert sorted(stored) == sorted([*keys, *(each.name for each in later)])
 
 
 def test_a_plan_and_a_result_of_before_are_read() -> None:

@@ -35,17 +35,18 @@ from tunemark.results import (
 from tunemark.results.token_recount import TokenDocuments, recount_tokens
 from tunemark_worker import contract
 from tunemark_worker.contract import Assignment, TokenFile
+from tunemark_worker.training_settings import VALUES_BEFORE
 
-ASSIGNMENT = Assignment(
-    run_id="0123456789abcdef", attempt="a", model="toy", model_runtime="m:M", architecture={}, device="cpu", size="1",
-    device_runtime="d:D", strategy="none", strategy_runtime="s:S", strategy_options={}, method="full",
-    token_file=TokenFile(path="/nowhere/tokens", sha256="ab", documents=3, tokens=24, pad_id=0), precision="fp32",
-    batching="pad", sequence=10, micro_batch=1, global_batch=1, gradient_accumulation=1, data_ranks=1,
-    weights="random", optimizer="adamw", learning_rate=1e-4, schedule="constant", clip_norm=1.0, seed=0, epochs=None,
-    steps=None, warmup=2, budget_s=60.0, target_interval=0.02, window_s=1.0, measure_peak=False, breakdown=False,
-    checkpointing="none", trainer="tunemark",
-    processes=1, threads=1, device_options={},
-)  # fmt: skip
+ASSIGNMENT = Assignment(**VALUES_BEFORE | {
+    "run_id": "0123456789abcdef", "attempt": "a", "model": "toy", "model_runtime": "m:M", "architecture": {},
+    "device": "cpu", "size": "1", "device_runtime": "d:D", "strategy": "none", "strategy_runtime": "s:S",
+    "strategy_options": {}, "method": "full", "token_file": TokenFile(path="/nowhere/tokens", sha256="ab",
+    documents=3, tokens=24, pad_id=0), "precision": "fp32", "batching": "pad", "sequence": 10, "micro_batch": 1,
+    "global_batch": 1, "gradient_accumulation": 1, "data_ranks": 1, "weights": "random", "optimizer": "adamw",
+    "learning_rate": 1e-4, "schedule": "constant", "clip_norm": 1.0, "seed": 0, "epochs": None, "steps": None,
+    "warmup": 2, "budget_s": 60.0, "target_interval": 0.02, "window_s": 1.0, "measure_peak": False, "breakdown":
+    False, "checkpointing": "none", "processes": 1, "threads": 1, "device_options": {},
+})  # fmt: skip
 
 IDENTITY = RunIdentity(
     run_id="0123456789abcdef", model="toy", dataset="d", device="cpu", size="1", strategy_requested="none",
