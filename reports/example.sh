@@ -36,4 +36,4 @@ report() { code=0; tunemark report "$store" --prices reports/prices.toml "$@" > 
 rm -rf reports/example
 report -o reports/example
 report -o reports/example/ko --language ko
-rm -r reports/example/ko/charts reports/example/ko/tables reports/example/ko/*.jsonl reports/example/ko/report.csv
+rm -r reports/example/ko/charts reports/example/ko/tables reports/example/ko/*.jsonl reports/example/ko/report.csv reports/example/ko/report.json

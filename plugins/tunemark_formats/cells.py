@@ -12,6 +12,14 @@ from tunemark.results import Estimate
 # Unit of a column: (unit in the header, divisor).
 _UNITS = {"1": ("%", 0.01), "bytes": ("GiB", GIB), "FLOP/s": ("TFLOP/s", 1e12), "FLOP": ("GFLOP", 1e9)}
 
+# Words that a report translates where they stand in a cell, each with a sign of its own.
+GLYPHS = {
+    "valid": "✓", "suspect": "▲", "invalid": "✕", "unknown": "?", "note": "·",
+    "measured": "●", "simulated": "◇", "imported": "□", "predicted": "△",
+}  # fmt: skip
+# Columns whose texts are keys of GLYPHS.
+GLYPH_COLUMNS = ("verdict", "severity", "kind")
+
 
 def informative_columns(table: ReportTable) -> list[int]:
     """Indices of the columns with a known value in any row; CSV has the others, too."""

@@ -55,6 +55,8 @@ def _column(table: ReportTable, i: int, shown_rows: Sequence[int], report: Repor
     texts: dict[Hashable, str] = {}
     for key, cell in dict(zip(keys, values, strict=True)).items():
         text = cells.format_cell(cell, column, tr)
+        if column.name in cells.GLYPH_COLUMNS and text in cells.GLYPHS:
+            text = tr(text)
         texts[key] = escape(report.names.get(text, text) if column.name == "run_id" else text)
     return [texts[key] for key in keys]
 

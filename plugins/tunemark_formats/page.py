@@ -26,35 +26,31 @@ from tunemark.report.translation import Translate, make_translator
 from tunemark.results import Estimate
 from tunemark.results.trace import Trace, thin_windows
 from tunemark_formats import cells
+from tunemark_formats.chart_data import list_chart_rows
 from tunemark_formats.csv import csv_lines
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
 MAX_BYTES = 1_900_000
 
-GLYPHS = {
-    "valid": "✓", "suspect": "▲", "invalid": "✕", "unknown": "?", "note": "·",
-    "measured": "●", "simulated": "◇", "imported": "□", "predicted": "△",
-}  # fmt: skip
-# Columns whose texts are keys of GLYPHS.
-_GLYPH_COLUMNS = ("verdict", "severity", "kind")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Limits:
-    """Limits of a page: rows of a table, runs with details, raw windows in total, bytes of embedded data."""
+    """Limits of a page: rows of a table, runs with details, raw windows in total, bytes of embedded data, rows of a
+    chart's data."""
 
     rows: int
     details: int
     windows: int
     data_bytes: int
+    chart_rows: int
 
 
 # In the order in which they are tried until the page is small enough.
 _LIMITS = (
-    _Limits(rows=200, details=60, windows=4000, data_bytes=700_000),
-    _Limits(rows=100, details=30, windows=1500, data_bytes=400_000),
-    _Limits(rows=40, details=10, windows=300, data_bytes=200_000),
-    _Limits(rows=20, details=2, windows=40, data_bytes=50_000),
+    _Limits(rows=200, details=60, windows=4000, data_bytes=700_000, chart_rows=100),
+    _Limits(rows=100, details=30, windows=1500, data_bytes=400_000, chart_rows=40),
+    _Limits(rows=40, details=10, windows=300, data_bytes=200_000, chart_rows=12),
+    _Limits(rows=20, details=2, windows=40, data_bytes=50_000, chart_rows=0),
 )
 
 
@@ -82,7 +78,7 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
     headlines = [_headline(a, linked) for a in report.headlines]
     return {
         "tr": tr,
-        "glyphs": GLYPHS,
+        "glyphs": cells.GLYPHS,
         "language": report.language,
         "headline": report.headlines[0].text if report.headlines else report.title,
         "subtitle": tr("{title}, {n:,} runs", title=report.title, n=len(report.runs)),
@@ -95,13 +91,14 @@ def _values(report: Report, limits: _Limits) -> dict[str, Any]:
             {
                 **read_fields(s, "key", "title", "intro", "missing", "terms"),
                 "commands": s.commands[: limits.details],
-                "blocks": _blocks(s, names, linked, limits.rows, tr),
+                "blocks": _blocks(s, names, linked, limits, tr),
             }
             for s in report.sections
         ],
         "details": [_detail(d, linked, each_windows, len(details), tr) for d in details],
         "details_left": len(report.runs) - len(details) if report.runs else 0,
         "notes": report.notes,
+        "words": Markup(_in_script(json.dumps(_script_words(tr)))),
         "json": Markup(data),
         "csv": Markup(csv),
         "embedded": embedded,
@@ -120,7 +117,7 @@ def _headline(headline: Headline, linked: set[str]) -> dict[str, Any]:
 
 
 def _blocks(
-    section: Section, names: Mapping[str, str], linked: set[str], rows: int, tr: Translate
+    section: Section, names: Mapping[str, str], linked: set[str], limits: _Limits, tr: Translate
 ) -> list[dict[str, Any]]:
     """Each chart, followed by the charts and tables whose keys start with its key; then the other tables."""
     tables, charts = list(section.tables), list(section.charts)
@@ -128,19 +125,46 @@ def _blocks(
     while charts:
         name = f"{charts[0].key}-"
         while charts:
-            found.append({"chart": _chart(charts.pop(0), linked, tr), "table": None})
+            found.append({"chart": _chart(charts.pop(0), linked, tr, limits.chart_rows), "table": None})
             if not (charts and charts[0].key.startswith(name)):
                 break
         for table in [t for t in tables if t.key.startswith(name)]:
             tables.remove(table)
-            found.append({"chart": None, "table": _table(table, names, linked, rows, tr)})
-    return found + [{"chart": None, "table": _table(table, names, linked, rows, tr)} for table in tables]
+            found.append({"chart": None, "table": _table(table, names, linked, limits.rows, tr)})
+    return found + [{"chart": None, "table": _table(table, names, linked, limits.rows, tr)} for table in tables]
 
 
-def _chart(chart: Chart, linked: set[str], tr: Translate) -> dict[str, Any]:
+def _chart(chart: Chart, linked: set[str], tr: Translate, most: int = 0) -> dict[str, Any]:
+    """most: values that are shown below the chart."""
+    columns, rows = list_chart_rows(chart)
+    titles = _chart_column_titles(tr)
     # draw escapes the texts.
     wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), tr)) for w in (WIDE, NARROW))
-    return {**read_fields(chart, "key", "title", "help"), "wide": wide, "narrow": narrow}
+    return {
+        **read_fields(chart, "key", "title", "help"),
+        "wide": wide,
+        "narrow": narrow,
+        "columns": [titles.get(name, name) for name in columns],
+        "rows": [["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows[:most]],
+        "rows_left": max(0, len(rows) - most),
+    }
+
+
+def _chart_column_titles(tr: Translate) -> dict[str, str]:
+    return {
+        "group": tr("group"), "label": tr("label"), "value": tr("value"), "low": tr("at least"), "high": tr("at most"),
+        "origin": tr("origin"), "verdict": tr("verdict"), "note": tr("note"), "line": tr("line"), "timed": tr("timed"),
+    }  # fmt: skip
+
+
+def _script_words(tr: Translate) -> dict[str, str]:
+    """What the page's script says; it fills in {n} and {all}."""
+    return {
+        "filter": tr("Show rows with"),
+        "columns": tr("Columns"),
+        "count": tr("{n} of {all} rows"),
+        "sort": tr("Sort by this column"),
+    }
 
 
 def _table(table: ReportTable, names: Mapping[str, str], linked: set[str], most: int, tr: Translate) -> dict[str, Any]:
@@ -167,7 +191,7 @@ def _table(table: ReportTable, names: Mapping[str, str], linked: set[str], most:
                     "numeric": numeric[i],
                     "derivation": derivation if row[i] is not None else None,
                     "link": link if is_name or derivation else None,
-                    "glyph": GLYPHS.get(text) if column.name in _GLYPH_COLUMNS else None,
+                    "glyph": cells.GLYPHS.get(text) if column.name in cells.GLYPH_COLUMNS else None,
                     "unknown": row[i] is None,
                     "origin": origin if place == 0 and origin != "measured" else None,
                 }

@@ -14,6 +14,7 @@ def tunemark_formats() -> Sequence[Format]:
          "one self-contained page: charts, tables, every run, and the data itself"),
         ("svg", ".svg", "charts", "chart_files:render_svg", "the page's charts, for papers"),
         ("png", ".png", "charts", "chart_files:render_png", "the same charts as images, for slides"),
+        ("chart-data", ".csv", "charts", "chart_data:render_csv", "the values of each chart, unrounded"),
         ("markdown", ".md", None, "markdown:render", "tables, rounded to the digits that intervals support"),
         ("csv", ".csv", None, "csv:render", "one row for each run with all columns, unrounded, SI units"),
         ("tables", ".csv", "tables", "csv:render_tables",

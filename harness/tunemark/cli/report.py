@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunemark.cli.messages import print_json, print_message
-from tunemark.cli.run_arguments import load_folders
+from tunemark.cli.run_arguments import load_folders, read_runs
 from tunemark.cli.terminal import print_result
+from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode, exit_code_of_results
 from tunemark.plugin import Catalog
 
+if TYPE_CHECKING:
+    from tunemark.report.report import Section
+
 EXAMPLES = (
     ("tunemark report runs -o report", "everything in runs/"),
+    ("tunemark report before after --side-by-side -o both", "the same runs in two stores, with ratios"),
+    ("tunemark report runs --timeline -o history", "the rate of each run over days and commits"),
     ("tunemark report january/ february/ -o both --language ko", "two reports in one, in Korean"),
 )
 
@@ -25,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write report.html, its charts as SVG and PNG files, report.md, report.csv and runs.jsonl to DIR",
     )
+    words = "of two DIRs: lay their runs side by side, each with the ratio of its rates"
+    parser.add_argument("--side-by-side", action="store_true", help=words)
+    words = "show the rate of every series of a run over time, with the changes of its level"
+    parser.add_argument("--timeline", action="store_true", help=words)
     parser.add_argument("--language", choices=("en", "ko"), default="en", help="language of the report (default: en)")
     parser.add_argument(
         "--prices",
@@ -41,6 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     from tunemark.results import Store, encode_claim, encode_result
 
     catalog = Catalog()
+    more = _make_more_sections(args, catalog)
     prices = read_prices(args.prices) if args.prices is not None else None
     found = load_folders(args.folders, catalog)
     if args.output is not None:
@@ -56,6 +68,7 @@ def execute(args: argparse.Namespace) -> int:
             studies=found.studies,
             prices=prices,
             language=args.language,
+            more=more,
         )
         print_message(f"the report is in {output}")
     if args.json:
@@ -75,3 +88,27 @@ def execute(args: argparse.Namespace) -> int:
         return ExitCode.UNKNOWN
     # A run that could not be read has an unknown verdict.
     return exit_code_of_results(found.results) or (ExitCode.UNKNOWN if found.unread else ExitCode.SUCCESS)
+
+
+def _make_more_sections(args: argparse.Namespace, catalog: Catalog) -> list[Section]:
+    """The sections that flags ask for."""
+    from tunemark.report.side_by_side import make_side_by_side_section
+    from tunemark.report.timeline_section import make_timeline_section
+    from tunemark.report.translation import make_translator
+
+    tr = make_translator(args.language)
+    for flag, is_given in (("--side-by-side", args.side_by_side), ("--timeline", args.timeline)):
+        if is_given and args.output is None:
+            raise BadExperiment(what=f"{flag} has no effect without -o", next="name the report's folder: -o DIR")
+    found = []
+    if args.side_by_side:
+        if len(args.folders) != 2:
+            raise BadExperiment(
+                what=f"{len(args.folders)} folders cannot be laid side by side", next="give two: before and after"
+            )
+        a, b = (read_runs(name, catalog) for name in args.folders)
+        found.append(make_side_by_side_section(a, b, (args.folders[0], args.folders[1]), tr))
+    if args.timeline:
+        every = [result for name in args.folders for result in read_runs(name, catalog, every_series=True)]
+        found.append(make_timeline_section(every, tr))
+    return found

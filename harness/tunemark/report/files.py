@@ -17,7 +17,7 @@ from tunemark.errors import BadStore, PluginError
 from tunemark.loading import RESULTS_FILE, UnreadEntry
 from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load_object
-from tunemark.report.report import Report
+from tunemark.report.report import Report, Section
 from tunemark.report.sections import make_report
 from tunemark.report.translation import Language
 from tunemark.results.imported_claims import CLAIMS_FILE, ImportedClaim, encode_claim
@@ -31,6 +31,7 @@ _PRIVATE = (("host", "name"), ("interpreter", "path"))
 _MARK = "sha256:"
 
 
+# More than ten parameters: those of make_report, and where to write.
 def write_report(
     results: Sequence[Result],
     folder: Path,
@@ -43,6 +44,7 @@ def write_report(
     studies: Sequence[Study] = (),
     prices: Prices | None = None,
     language: Language = "en",
+    more: Sequence[Section] = (),
 ) -> list[Path]:
     """Write all files and return their paths. Raises `PluginError` for a format that failed, after writing the others.
 
@@ -57,8 +59,9 @@ def write_report(
     if studies:
         contents[folder / STUDIES_FILE] = encode_studies(studies)
     report = make_report(
-        results, imported, traces, scalings=scalings, studies=studies, unread=unread, prices=prices, language=language
-    )
+        results, imported, traces, scalings=scalings, studies=studies, unread=unread, prices=prices, language=language,
+        more=more,
+    )  # fmt: skip
     failed: PluginError | None = None
     for form in catalog.formats().values():
         try:

@@ -47,11 +47,13 @@ def make_report(
     unread: Sequence[UnreadEntry] = (),
     prices: Prices | None = None,
     language: Language = "en",
+    more: Sequence[Section] = (),
 ) -> Report:
     """The report of some runs, in their order, and of imported claims, in separate tables.
 
     traces: of each run's attempts, by run_id, if their steps are available. unread: entries that could not be read.
-    scalings: of these runs; None finds all of both modes. studies: whose runs are among these.
+    scalings: of these runs; None finds all of both modes. studies: whose runs are among these. more: sections that
+    come first.
     """
     tr = make_translator(language)
     if not results and imported:
@@ -70,6 +72,7 @@ def make_report(
     )
     ladders = list_ladders(studies, results)
     sections = [
+        *more,
         _throughput(results, derivations, names, tr),
         *([make_ladder_section(ladders, tr)] if ladders else []),
         make_scaling_section(shown_scalings, not results, tr),

@@ -262,3 +262,48 @@ def test_it_prints_on_white_within_the_page(opened: Open, name: str) -> None:
     sheet = page.pdf(format="A4")
     assert sheet.startswith(b"%PDF")
     assert 4 <= len(re.findall(rb"/Type\s*/Page\b", sheet)) <= 40
+
+
+def test_a_table_is_sorted_filtered_and_shown_without_columns(opened: Open) -> None:
+    page, said = opened("example")
+    table = page.locator("table[data-table=throughput]")
+    cells = table.locator("tbody tr:visible td[data-c=tokens_per_s]")
+
+    def rates() -> list[float]:
+        texts = [each.inner_text() for each in cells.all()]
+        return [float(text.split()[0].replace(",", "")) for text in texts if text[:1].isdigit()]
+
+    before = rates()
+    heading = table.locator("th:has(button)", has_text="content").first
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert rates() == sorted(before)
+    heading.locator("button").click()
+    assert rates() == sorted(before, reverse=True)
+    heading.locator("button").click()
+    assert rates() == before
+    tools = page.locator("section#throughput .pick").first
+    rows = table.locator("tbody tr:visible").count()
+    tools.locator("input[type=search]").fill("moai auto")
+    shown = table.locator("tbody tr:visible").all_inner_texts()
+    assert 0 < len(shown) < rows
+    assert all("moai" in text and "auto" in text for text in shown)
+    assert f"{len(shown)} of {rows}" in tools.locator(".count").inner_text()
+    tools.locator("input[type=search]").fill("")
+    tools.locator("summary").click()
+    box = tools.locator("label", has_text="verdict").locator("input")
+    box.uncheck()
+    assert table.locator("th:visible", has_text="verdict").count() == 0
+    assert table.locator("td[data-c=verdict]:visible").count() == 0
+    box.check()
+    assert table.locator("td[data-c=verdict]:visible").count() == rows
+    assert said == []
+
+
+def test_every_chart_has_its_data_below_it(opened: Open) -> None:
+    page, _ = opened("example")
+    for figure in page.locator("section > figure").all():
+        data = figure.locator("details.data")
+        assert data.count() == 1
+        data.locator("summary").click()
+        assert data.locator("tbody tr").count() > 0

@@ -68,7 +68,7 @@ def test_no_name_is_ever_markup(made_run: MadeRun) -> None:
     )  # fmt: skip
     other = made_run(run_id="f" * 16, strategy_requested="none", size=_EVIL, breakdown_s={_EVIL: 1.0}, breakdown=True)
     found = _Page(page(evil, other))
-    assert [tag for tag, _ in found.tags].count("script") == 3
+    assert [tag for tag, _ in found.tags].count("script") == 4
     assert not [tag for tag, named in found.tags if tag == "img" or any(name.startswith("on") for name in named)]
     assert not [v for _, named in found.tags if (v := named.get("href")) and "javascript" in v]
     for svg in render_svg(make_report([evil, other])).values():
