@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import importlib
+import os
 import random
 import shutil
 import sys
@@ -26,6 +27,8 @@ from pathlib import Path
 from campaign.cases import CASES, Case, NeverCame, NotHere, Trial
 from campaign.leftovers import end_processes
 from document import machine, put
+
+from tunemark.temporary import temporary_folder
 
 _MODULES = ("stores", "inputs", "plugins", "ranks")
 _LONGEST = 220
@@ -92,10 +95,13 @@ def main() -> int:
         return 0 if cases else 2
     seed = random.SystemRandom().randrange(10_000) if args.seed is None else args.seed
     rows = []
-    for case in cases:
-        tries = args.tries if case.is_random else 1
-        rows.append(inject(case, tries, seed, ranks=args.ranks, silence_s=args.silence))
-        print(f"{case.name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
+    with temporary_folder("locks") as locks:
+        # How fast anything runs does not matter here, so nobody waits for other measurements of this machine.
+        os.environ["TUNEMARK_LOCKS"] = str(locks)
+        for case in cases:
+            tries = args.tries if case.is_random else 1
+            rows.append(inject(case, tries, seed, ranks=args.ranks, silence_s=args.silence))
+            print(f"{case.name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
     text = "\n\n".join(table(kind, rows) for kind in dict.fromkeys(case.kind for case in cases))
     print(f"{machine()}; `--seed {seed} --ranks {args.ranks}`.\n\n{text}\n\n{summary(rows)}")
     if args.write:

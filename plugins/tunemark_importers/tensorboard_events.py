@@ -6,12 +6,11 @@ Source: github.com/tensorflow/tensorboard, `tensorboard/compat/proto/event.proto
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from tunemark.errors import BadData
 from tunemark.plugin.claims import Claim
+from tunemark.temporary import temporary_folder
 from tunemark_importers.metric_rows import claims_of_rows, group_by_step
 
 MEANING = (
@@ -53,8 +52,8 @@ def _scalars(source: str, content: bytes) -> Iterator[tuple[int, float, float, s
             why="the package tensorboard, which reads it, is not installed",
             next="pip install 'tunemark[tensorboard]', or give the CSV that TensorBoard downloads for one scalar",
         ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "events.out.tfevents.0"
+    with temporary_folder("events") as folder:
+        path = folder / "events.out.tfevents.0"
         path.write_bytes(content)
         try:
             for number, event in enumerate(event_file_loader.EventFileLoader(str(path)).Load(), 1):

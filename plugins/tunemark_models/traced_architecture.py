@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -28,6 +27,7 @@ from tunemark.cache import cache_folder
 from tunemark.physics.traced_counts import computed_share
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.traced_model import TracedLayer, TracedModel, TracedParameter, TracedProduct
+from tunemark.temporary import temporary_folder
 
 _TIMEOUT_S = 300
 _PACKAGES = ("torch", "transformers")
@@ -176,12 +176,12 @@ def _read_cache(place: Path) -> dict[str, Any] | None:
 
 def _run_trace(folder: Path, python: str | None) -> dict[str, Any]:
     """The output of `tunemark_models.model_trace`."""
-    with tempfile.TemporaryDirectory(prefix="tunemark-trace-") as code:
+    with temporary_folder("trace") as code:
         # Another interpreter sees these packages and none of this one's.
         for package in _TRACING_FOLDERS:
             os.symlink(package.resolve(), Path(code, package.name))
         command = [python or sys.executable, "-m", "tunemark_models.model_trace", str(folder.absolute())]
-        environment = {**os.environ, "PYTHONPATH": code, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(code), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True, env=environment, cwd=code

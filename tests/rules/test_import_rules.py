@@ -45,6 +45,7 @@ _STATIONS = (
     "atomic_write",
     "exit_codes",
     "cache",
+    "temporary",
     "cgroups",
     "hub",
     "plugin",

@@ -36,6 +36,7 @@ _COMMANDS = {
     "export": ("export", "copy finished runs to TensorBoard, MLflow, W&B, Parquet, SQLite, ..."),
     "query": ("query", "ask finished runs by SQL"),
     "verify": ("verify", "say whether stored runs and reports are what was written"),
+    "clean": ("clean", "list what is left over or can be made again, with sizes, and remove it"),
     "compare": ("compare", "compare the rates of comparable runs"),
     "new": ("new", "create a plugin to start from: a model, a dataset or a device; or a CI workflow"),
     "check": ("check", "run the conformance checks on a plugin"),

@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -30,6 +29,7 @@ from tunemark.errors import TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.plugin.descriptors import Strategy, StrategyAxis
 from tunemark.predict.prediction import MemoryBytes
+from tunemark.temporary import temporary_folder
 from tunemark_worker.contract import Assignment, TokenFile, split_runtime
 
 # Limit for one rank. A step of Mistral 7B on 1,024 ranks takes about half a minute; others may take ten times as long.
@@ -185,7 +185,7 @@ def select_representative_ranks(axes: Sequence[StrategyAxis], strategies: Sequen
 def _step_ranks(jobs: Mapping[Path, tuple[Assignment, Sequence[int]]]) -> dict[Path, list[dict[str, Any]]]:
     """Step the ranks of each assignment in the worker; returns their rows by cache file, which it writes. A failed rank
     has a row with `error`, which is not cached."""
-    with tempfile.TemporaryDirectory(prefix="tunemark-simulation-") as folder:
+    with temporary_folder("simulation") as folder:
         words: list[str] = []
         outputs: dict[Path, list[Path]] = {}
         for number, (place, (assignment, ranks)) in enumerate(jobs.items()):

@@ -22,6 +22,8 @@ from tunemark_worker.record_chain import add_link, check_link, first_link
 
 JOURNAL_FILE = "seals.jsonl"
 _NOTED_FILES = (SEAL_FILE, "result.json")
+# Instead of a file's name: the attempt's folder was removed by its owner.
+_REMOVED = "removed"
 
 
 class JournalEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,6 +60,13 @@ class SealJournal:
 
     def add(self, folder: Path, file: str, content: bytes) -> None:
         """Note a file of an attempt that is about to be written. OSError if it cannot be noted."""
+        self._add(folder, file, hashlib.sha256(content).hexdigest())
+
+    def add_removed(self, folder: Path) -> None:
+        """Note that an attempt is about to be removed on purpose. OSError if it cannot be noted."""
+        self._add(folder, _REMOVED, "")
+
+    def _add(self, folder: Path, file: str, sha256: str) -> None:
         name = self.name()
         with _open_locked(self._path) as stream:
             text = stream.read()
@@ -66,7 +75,6 @@ class SealJournal:
                 stream.truncate(len(whole))  # a line that a full disk or a kill cut off
             entries = [entry for line in whole.splitlines() if (entry := _decode(line))]
             link = entries[-1].chain.encode() if entries else first_link(b"", JOURNAL_FILE)
-            sha256 = hashlib.sha256(content).hexdigest()
             more = JournalEntry(journal=name, run=folder.parent.name, attempt=folder.name, file=file, sha256=sha256)
             _append(stream, more, link)
         self.__dict__.pop("content", None)
@@ -79,6 +87,11 @@ class JournalContent(msgspec.Struct, frozen=True):
     name: str = ""
     problem: str = ""
     files: dict[tuple[str, str, str], list[str]] = {}
+
+    @property
+    def attempts(self) -> set[tuple[str, str]]:
+        """(run, attempt) of those that must be there: noted, and not removed on purpose."""
+        return {key[:2] for key in self.files} - {key[:2] for key in self.files if key[2] == _REMOVED}
 
     def check(self, folder: Path, journal: str) -> Iterator[str]:
         """What of an attempt is not as it was noted. journal: the name of the one that its seal says it is noted in."""

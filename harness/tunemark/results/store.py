@@ -9,6 +9,7 @@ import contextlib
 import glob
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -287,6 +288,26 @@ class Store:
         self._journal.add(folder, SEAL_FILE, content)
         write_atomically(folder / SEAL_FILE, content)
 
+    # -- removing
+
+    def replaced_attempts(self) -> list[Path]:
+        """The folders of attempts whose series a newer one has replaced, as no result is of them."""
+        runs: dict[str, list[_Entry]] = {}
+        for entry in self._entries(broken=lambda error: None):
+            runs.setdefault(entry.identity.run_id, []).append(entry)
+        found = []
+        for entries in runs.values():
+            newest = _last_series(_without_running(entries) or entries)
+            found += [e.folder for e in entries if e not in newest and not is_under_way(e.facts)]
+        return sorted(found)
+
+    def remove_attempt(self, folder: Path) -> None:
+        """Remove an attempt of this store, which says so, so that nobody misses it. OSError if it cannot."""
+        self._journal.add_removed(folder)
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # of a run that has no other attempt
+
     # -- seals
 
     def check_attempts(self, result_run_id: str | None = None) -> Iterator[tuple[Path, SealCheck]]:
@@ -294,7 +315,7 @@ class Store:
         run = f"*-{result_run_id}" if result_run_id else "*"
         root = self.root.absolute()
         folders = {path.parent for name in _ATTEMPT_FILES for path in root.glob(f"{run}/*/{name}")}
-        noted = {root / name / attempt for name, attempt, _ in self._journal.content.files}
+        noted = {root / name / attempt for name, attempt in self._journal.content.attempts}
         for folder in sorted(folders | {path for path in noted if path.parent.match(run)}):
             yield folder, self.check_attempt(folder)
 

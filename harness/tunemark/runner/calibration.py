@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from tunemark.predict.plan_conversion import make_layout, make_workload
 from tunemark.predict.search_problem import find_base_facts, find_searchable_strategies, make_calibration_fingerprint
 from tunemark.results.measurement import read_measurement
 from tunemark.runner.device_lock import hold_devices, list_device_names
+from tunemark.temporary import temporary_folder
 from tunemark_worker.contract import Assignment
 from tunemark_worker.precision import PRECISIONS
 
@@ -80,8 +80,8 @@ def calibrate(
         words = f"{plan.launch.processes} process(es) of {plan.launch.threads} thread(s)"
         say(f"calibrating {plan.device.name}:{plan.accelerator.name} by {words}")
         began_s = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="tunemark-calibrate-") as folder:
-            kernels, steps = _measure_probes(plan, catalog, Path(folder), precision, say)
+        with temporary_folder("calibrate") as folder:
+            kernels, steps = _measure_probes(plan, catalog, folder, precision, say)
         if not steps:
             raise BadExperiment(
                 what=f"{plan.device.name}:{plan.accelerator.name} could not be calibrated",

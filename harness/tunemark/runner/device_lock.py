@@ -69,22 +69,55 @@ def list_device_names(device: Device, accelerator: Accelerator) -> list[str]:
     return [f"{device.name}-{name}" for name in target.devices]
 
 
+def find_stale_locks() -> list[Path]:
+    """Files of locks that nobody holds, and notes of holders that are gone; of this user alone."""
+    place = _find_folder()
+    found: list[Path] = []
+    for path in sorted(place.glob("tunemark-*")) if place else ():
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid != os.getuid():
+                continue
+            if (path.suffix == ".json" and _read_living(path) is None) or (path.suffix == ".lock" and _is_free(path)):
+                found.append(path)
+    return found
+
+
+def _is_free(path: Path) -> bool:
+    import fcntl
+
+    lock = _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    if lock is None:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
 def _hold(
     place: Path, name: str, held: contextlib.ExitStack, say: Callable[[str], None], is_waiting_allowed: bool
 ) -> bool:
     import fcntl  # absent on Windows, where no folder is found
 
     slug = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
-    lock = _open_lock(place / f"tunemark-{slug}.lock")
-    if lock is None:
-        return False
-    held.callback(os.close, lock)
+    path = place / f"tunemark-{slug}.lock"
     told = ""
     while True:
+        lock = _open_lock(path)
+        if lock is None:
+            return bool(told)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            if _is_still_there(lock, path):
+                held.callback(os.close, lock)
+                break
+            os.close(lock)  # its file was removed meanwhile, so that others would lock a new one
+            continue
         except BlockingIOError:
+            os.close(lock)
             holder = _describe_holder(place, slug)
         if not is_waiting_allowed:
             raise BadExperiment(
@@ -100,6 +133,13 @@ def _hold(
     _write_note(note)
     held.callback(lambda: note.unlink(missing_ok=True))
     return bool(told)
+
+
+def _is_still_there(lock: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), path.lstat())
+    except OSError:
+        return False
 
 
 def _find_folder() -> Path | None:
@@ -127,7 +167,10 @@ def _open_lock(path: Path) -> int | None:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
             except OSError:
                 return None
-    return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    try:
+        return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return None
 
 
 def _regular(descriptor: int) -> int | None:
@@ -150,12 +193,18 @@ def _write_note(path: Path) -> None:
 def _describe_holder(place: Path, slug: str) -> str:
     """Who has the lock, by the notes of processes that are alive."""
     for path in sorted(place.glob(f"tunemark-{slug}.*.json")):
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
-            if descriptor is None:
-                continue
+        if note := _read_living(path):
+            return f"process {note.pid} ({make_visible(' '.join(note.command.split()))})"  # another user's words
+    return "a process that left no note"
+
+
+def _read_living(path: Path) -> HolderNote | None:
+    """A holder's note; None unless it can be read and its process is alive."""
+    with contextlib.suppress(OSError, msgspec.DecodeError, RecursionError):
+        descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
+        if descriptor is not None:
             with open(descriptor, "rb") as file:
                 note = msgspec.json.decode(file.read(_MOST_NOTE_BYTES), type=HolderNote)
             if note.boot == read_boot_id() and psutil.pid_exists(note.pid):
-                return f"process {note.pid} ({make_visible(' '.join(note.command.split()))})"  # another user's words
-    return "a process that left no note"
+                return note
+    return None

@@ -15,6 +15,7 @@ from tunemark.plugin import Catalog, LauncherSession
 from tunemark.plugin.catalog import load_object
 from tunemark.results import Result, Store
 from tunemark.runner.observer import RunObserver
+from tunemark.temporary import sweep_temporary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +54,7 @@ class Session:
 
 def make_session(experiment: Experiment, plan: Plan, catalog: Catalog, observer: RunObserver) -> Session:
     """The session of an experiment. plan: any of its plans, which share one launcher."""
+    sweep_temporary()
     return Session(
         store=Store(Path(experiment.store)),
         catalog=catalog,

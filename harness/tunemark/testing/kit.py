@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from tunemark.launch import copy_code, query_interpreter
 from tunemark.physics import count_parameters
 from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, ExplainsAbsence, Model, PluginContribution, Strategy
 from tunemark.plugin.catalog import ENTRY_POINT_GROUP, SLOW_S
+from tunemark.temporary import temporary_folder
 from tunemark.testing.bigram_model import NAME as BIGRAMS
 from tunemark.testing.check import Check, fail_check, judge_check, pass_check, skip_check
 from tunemark.testing.fact_checks import check_facts, check_recount, subject_of
@@ -112,8 +112,8 @@ class Kit:
         # No check needs the network, and a hub that does not answer takes minutes to time out.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         open_checks = dict.fromkeys(self.expected_checks)
-        with tempfile.TemporaryDirectory(prefix="tunemark-check-") as folder:
-            for check in self._run_all(Path(folder)):
+        with temporary_folder("check") as folder:
+            for check in self._run_all(folder):
                 if self._wants(check.name):
                     open_checks.pop((check.name, check.subject), None)
                     yield check
@@ -388,7 +388,7 @@ class _ImportResult(NamedTuple):
 
 
 def _import_plugin(plugin: _InstalledPlugin) -> _ImportResult:
-    with tempfile.TemporaryDirectory(prefix="tunemark-import-") as name:
+    with temporary_folder("import") as name:
         mark = uuid.uuid4().hex
         answers = Path(name) / "answers.json"
         command = [sys.executable, "-m", "tunemark.testing.import_check", str(answers), plugin.module]
