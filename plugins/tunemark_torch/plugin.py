@@ -13,6 +13,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from tunemark.cgroups import read_cpu_quota, read_memory_limit
@@ -94,6 +95,10 @@ class CpuDevice:
 
     def monitor_target(self, accelerator: Accelerator) -> MonitorTarget:
         return MonitorTarget(monitor="host", devices=("host",))
+
+    def limit_memory(self, launch: LaunchConfig, limit_bytes: int) -> LaunchConfig:
+        """Each process gets an equal share of the bytes, as its limit of private memory."""
+        return replace(launch, options={**launch.options, "memory_limit_bytes": limit_bytes // launch.processes})
 
     def assumed_facts(self, launch: LaunchConfig) -> DeviceFacts:
         """Rough figures of server cores of 2020 to 2025, good enough to rank layouts. Computation and communication
@@ -184,6 +189,10 @@ class CudaDevice:
         if listed is not None:
             names = [name.strip() for name in listed.split(",") if name.strip()][:size]
         return MonitorTarget(monitor="nvml" if is_nvidia else "amdsmi", devices=tuple(names)) if names else None
+
+    def limit_memory(self, launch: LaunchConfig, limit_bytes: int) -> LaunchConfig:
+        """Each process gets an equal share of the bytes, as the limit of torch's allocator. Not run on hardware."""
+        return replace(launch, options={**launch.options, "memory_limit_bytes": limit_bytes // launch.processes})
 
     def remote_accelerator(self, size: str) -> Accelerator | None:
         """A number of GPUs, or hosts x GPUs per host."""

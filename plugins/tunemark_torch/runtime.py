@@ -27,6 +27,7 @@ class CpuRuntime:
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, _cores_of_this_process(assignment) if cores == "own" else cores[place.rank])
         torch.set_num_threads(assignment.threads)
+        _limit_private_memory(assignment.device_options.get("memory_limit_bytes"))
         if place.ranks > 1 and not dist.is_initialized():
             join_process_group("gloo")
         return place
@@ -56,6 +57,10 @@ class CudaRuntime:
         index = int(os.environ.get("LOCAL_RANK", "0"))
         self._device = torch.device("cuda", index)
         torch.cuda.set_device(self._device)
+        limit_bytes = assignment.device_options.get("memory_limit_bytes")
+        if limit_bytes:
+            whole = torch.cuda.get_device_properties(self._device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / whole), self._device)
         torch.set_num_threads(assignment.threads)
         place = _make_place(str(self._device), assignment)
         if place.ranks > 1 and not dist.is_initialized():
@@ -120,6 +125,18 @@ class Ddp(NoStrategy):
 
     def selected(self) -> Optional[Mapping[str, Any]]:
         return self._selected
+
+
+def _limit_private_memory(limit_bytes: Optional[int]) -> None:
+    """Let allocations of this process beyond so many bytes fail. The kernel counts private pages that may be written,
+    touched or not (RLIMIT_DATA of getrlimit(2), since Linux 4.7); a lower hard limit stays."""
+    if not limit_bytes:
+        return
+    if not sys.platform.startswith("linux"):
+        raise RuntimeError("this system has no limit of a process's private memory")
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _cores_of_this_process(assignment: Assignment) -> List[int]:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "run": ("run", "measure every run of an experiment"),
     "scale": ("scale", "measure strong or weak scaling over sizes, with a fitted law"),
     "ladder": ("ladder", "measure what each rung of a recipe is worth, from plain to tuned"),
+    "fit": ("fit", "find the largest micro-batch that fits in memory, and the fastest one"),
     "plan": ("plan", "print every run of an experiment and its cost, without running it"),
     "predict": ("predict", "predict the step time and memory of an experiment or of published rows"),
     "calibrate": ("calibrate", "measure the constants of a device for predictions"),

@@ -7,6 +7,7 @@ Sources: the Linux kernel's documents filesystems/proc (meminfo), admin-guide/mm
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from tunemark.cgroups import read_memory_limit
 from tunemark.doctor.diagnosis import Diagnosis, fine, minor, severe, unknown
@@ -78,6 +79,16 @@ def check_memory(machine: Machine) -> Diagnosis:
     if limit is not None and limit[0] < 0.9 * total:
         return minor("memory", evidence, "docker update --memory SIZE CONTAINER, if a run needs more")
     return fine("memory", evidence)
+
+
+def read_available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that programs could still get here without swapping, within the control group's limit; None if unknown."""
+    machine = Machine(root=root)
+    available, limit = _read_kib(machine, "MemAvailable"), read_memory_limit(root)
+    if available is None or limit is None:
+        return available
+    held = _held_bytes(machine, limit[1].parent.relative_to(root).as_posix()) or 0
+    return min(available, max(0, limit[0] - held))
 
 
 def check_swap(machine: Machine, seen: WatchedTime) -> Diagnosis:

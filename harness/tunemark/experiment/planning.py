@@ -42,7 +42,14 @@ from tunemark.physics import hardware_flops_per_token, memory_floor_bytes, train
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak, parse_precision
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, Trainer
-from tunemark.plugin.protocols import ChecksRuns, Device, ExplainsAbsence, ListsDocumentedSizes, RunsRemotely
+from tunemark.plugin.protocols import (
+    ChecksRuns,
+    Device,
+    ExplainsAbsence,
+    LimitsMemory,
+    ListsDocumentedSizes,
+    RunsRemotely,
+)
 
 T = TypeVar("T")
 
@@ -154,7 +161,7 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     accelerator = _declare_chips(point, found)
     if not accelerator.is_present:
         notes.append(f"{device.name}:{accelerator.name} is not on this machine: it can be planned, not run")
-    if any(point.values.get(name) is not None for name in ("peak_flops", "memory")):
+    if point.values.get("chip") and any(point.values.get(name) is not None for name in ("peak_flops", "memory")):
         notes.append(f"{device.name}:{accelerator.name}: {accelerator.source}, not published by a vendor")
     weights, weights_path = resolve_weights(point, model)
     if weights == "random" and os.path.isabs(model.pretrained or "") and has_weights(Path(model.pretrained or "")):
@@ -162,6 +169,9 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     check_evaluation_supported(point, model, strategy)
     _check_training(point, model, parts.dataset)
     launch = _launch(device, accelerator, strategy, parts.launcher)
+    if is_memory_limited(point.values):
+        accelerator, launch = _limit_memory(point, device, accelerator, launch)
+        notes.append(f"{device.name}:{accelerator.name}: an allocation beyond {point['memory']:g} GiB fails (--memory)")
     _check_processes(parts, catalog, accelerator, launch.processes)
     layout = make_mesh_layout(parts.terms, parts.strategies, strategy, launch.processes, point.place("strategy"))
     global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
@@ -612,10 +622,40 @@ def _launch(device: Device, accelerator: Accelerator, strategy: Strategy, launch
     return device.launch(accelerator, strategy)
 
 
+def is_memory_limited(values: Mapping[str, Any]) -> bool:
+    """Whether --memory limits what a job may use, instead of saying what a declared chip has."""
+    return values.get("memory") is not None and all(
+        values.get(name) is None for name in ("chip", "chips", "peak_flops")
+    )
+
+
+def _limit_memory(
+    point: GridPoint, device: Device, accelerator: Accelerator, launch: LaunchConfig
+) -> tuple[Accelerator, LaunchConfig]:
+    """The accelerator and the launch of a job that --memory holds to less than there is."""
+    limit_bytes, has_bytes = round(point["memory"] * GIB), accelerator.memory_bytes
+    if not isinstance(device, LimitsMemory) or not accelerator.is_present:
+        raise BadExperiment(
+            what=f"{device.name}:{accelerator.name} cannot be held to less memory",
+            why=f"{point.place('memory')}; "
+            + ("the device has no limit to set" if accelerator.is_present else "it is not on this machine"),
+            next="to say what a chip has, give --chip and --chips too",
+        )
+    if has_bytes is not None and limit_bytes > has_bytes:
+        raise BadExperiment(
+            what=f"a limit of {point['memory']:g} GiB is more than {device.name}:{accelerator.name} has",
+            why=f"{point.place('memory')}; it has {format_gib(has_bytes)} GiB",
+            next="--memory with less, or leave it out",
+        )
+    parts = None if accelerator.parts is None else limit_bytes // accelerator.parts
+    limited = replace(accelerator, memory_bytes=limit_bytes, part_memory_bytes=parts)
+    return limited, device.limit_memory(launch, limit_bytes)
+
+
 def _declare_chips(point: GridPoint, accelerator: Accelerator) -> Accelerator:
     """The accelerator with the chips of --chip and --chips, and with their --peak-flops and --memory, if given."""
     given = [name for name in DECLARED_SETTINGS if point.values.get(name) is not None]
-    if not given:
+    if not given or is_memory_limited(point.values):
         return accelerator
     missing = [name for name in ("chip", "chips") if name not in given]
     if missing:

@@ -127,7 +127,12 @@ class SessionSettings:
         unit="FLOP/s",
     )
     memory: float | None = _scalar(
-        None, "GiB of one --chip, where no table has it; marked as declared", unset="published", above=0, unit="GiB"
+        None,
+        "GiB of one --chip, where no table has it; marked as declared. Without --chip a limit, beyond which an "
+        "allocation of the job fails",
+        unset="published",
+        above=0,
+        unit="GiB",
     )
     trials: int = _scalar(4, "layouts that strategy auto tries before choosing; 0 trusts its prediction", minimum=0)
     trust_remote_code: bool = _scalar(False, "allow Python code from a model's repository to run")

@@ -50,6 +50,7 @@ from tunemark.plugin.protocols import HasRemarks as HasRemarks
 from tunemark.plugin.protocols import HasTokenizerFiles as HasTokenizerFiles
 from tunemark.plugin.protocols import JobWatch as JobWatch
 from tunemark.plugin.protocols import LauncherSession as LauncherSession
+from tunemark.plugin.protocols import LimitsMemory as LimitsMemory
 from tunemark.plugin.protocols import ListsDocumentedSizes as ListsDocumentedSizes
 from tunemark.plugin.protocols import MonitorReader as MonitorReader
 from tunemark.plugin.protocols import NamesSpecialTexts as NamesSpecialTexts

@@ -46,7 +46,8 @@ ENTRY_POINT_GROUP = "tunemark"
 #   2.0  the field's names throughout: docs/plugin-interface-2.md maps the old ones to the new
 #   2.1  Example.tools, Example.where, HasRemarks; EndsSteps, CountsCompilations, ChecksInterpreter, ExplainsAbsence
 #   2.2  trainers: tunemark_trainers, Trainer, TrainerRuntime, ReportsOwnRate
-INTERFACE = "2.2"
+#   2.3  LimitsMemory
+INTERFACE = "2.3"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0
 # Seconds after which the user is told which plugin is still being waited for: it may never return.

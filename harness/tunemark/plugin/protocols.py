@@ -142,6 +142,14 @@ class RunsRemotely(Protocol):
 
 
 @runtime_checkable
+class LimitsMemory(Protocol):
+    """Optional for a `Device`: can hold a job to less memory than there is, so that an allocation beyond it fails."""
+
+    def limit_memory(self, launch: LaunchConfig, limit_bytes: int) -> LaunchConfig:
+        """The launch of a job that may use so many bytes, all processes together."""
+
+
+@runtime_checkable
 class DrivesChips(Protocol):
     """Optional for a `Device`: says which chips it is for, so that these can be planned by name on any machine."""
 
@@ -320,6 +328,7 @@ CAPABILITIES: Mapping[type, Sequence[type]] = {
         WatchesJobs,
         RunsRemotely,
         HasMonitor,
+        LimitsMemory,
         DrivesChips,
         StatesDeviceFacts,
     ),

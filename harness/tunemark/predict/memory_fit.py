@@ -80,6 +80,16 @@ def judge_fit(plan: Plan, catalog: Catalog, found: PlanPrediction | str) -> Memo
     return replace(fit, change=_find_change(plan, catalog, fit.outcome == "may not fit"))
 
 
+def predict_plan_memory(plan: Plan) -> float | None:
+    """Predicted bytes of the rank that needs most, whether or not its step time can be predicted; None where the cost
+    model covers not the plan."""
+    found = predict_plan(plan)
+    if not isinstance(found, str):
+        return found.predicted.memory_bytes
+    converted = convert_plan(plan)
+    return None if isinstance(converted, str) else predict_memory(*converted, find_base_facts(plan)).total
+
+
 def _compare_plan(plan: Plan, found: PlanPrediction | str) -> MemoryFit | None:
     if not isinstance(found, str):
         if found.hardware.memory_bytes is None:

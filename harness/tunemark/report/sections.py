@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from tunemark.analysis.fit import list_fits
 from tunemark.analysis.ladder import list_ladders
 from tunemark.analysis.prices import Prices
 from tunemark.analysis.scaling import compute_all_scalings
@@ -17,6 +18,7 @@ from tunemark.report.claims_section import make_claims_sections
 from tunemark.report.costs import cost_per_million_tokens
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.derivations import format_derivations
+from tunemark.report.fit_section import make_fit_section
 from tunemark.report.headlines import find_headline_run, make_headlines
 from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
 from tunemark.report.ladder_section import make_ladder_section
@@ -70,11 +72,12 @@ def make_report(
     shown_scalings = tuple(
         compute_all_scalings(results, prices=prices, fits=MAX_SCALINGS) if scalings is None else scalings
     )
-    ladders = list_ladders(studies, results)
+    ladders, fits = list_ladders(studies, results), list_fits(studies, results)
     sections = [
         *more,
         _throughput(results, derivations, names, tr),
         *([make_ladder_section(ladders, tr)] if ladders else []),
+        *([make_fit_section(fits, tr)] if fits else []),
         make_scaling_section(shown_scalings, not results, tr),
         make_strategies_section(results, tr),
         _step(results, derivations, tr),

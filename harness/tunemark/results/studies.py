@@ -46,7 +46,36 @@ class LadderStudy(msgspec.Struct, frozen=True, kw_only=True, tag="ladder", tag_f
     schema: int = SCHEMA
 
 
-Study = LadderStudy
+class FitCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One micro-batch of a row. predicted_bytes: peak memory of the rank that needs most, before it was measured; null
+    where it cannot be predicted. run_id: null where it was not started, for the reason."""
+
+    micro_batch: int
+    predicted_bytes: float | None = None
+    run_id: str | None = None
+    reason: str = ""
+
+
+class FitRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The micro-batches of one combination of the other settings. settings: those in which rows differ."""
+
+    settings: dict[str, str]
+    cells: tuple[FitCell, ...]
+
+
+class FitStudy(msgspec.Struct, frozen=True, kw_only=True, tag="fit", tag_field="kind"):
+    """Which micro-batches fit in memory. limit_bytes: what each process may use, null where only the device says
+    when it has no more; limit: in words."""
+
+    id: str
+    title: str
+    limit_bytes: int | None
+    limit: str
+    rows: tuple[FitRow, ...]
+    schema: int = SCHEMA
+
+
+Study = LadderStudy | FitStudy
 
 
 def store_study(study: Study, store: Path) -> None:

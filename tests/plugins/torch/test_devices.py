@@ -182,7 +182,7 @@ def test_rocm_is_driven_as_torch_drives_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     threads = torch.get_num_threads()
     rocm = RocmRuntime()
-    place = rocm.open(SimpleNamespace(threads=threads, processes=1, data_ranks=1))
+    place = rocm.open(SimpleNamespace(threads=threads, processes=1, data_ranks=1, device_options={}))
     rocm.synchronize()
     assert (place.device, place.ranks, rocm.is_synchronous) == ("cuda:0", 1, False)
     assert calls == ["cuda:0", "synchronize cuda:0"]
