@@ -3,17 +3,19 @@
     python benchmarks/families.py                     # plan each, and count a shrunken copy's FLOPs with torch
     python benchmarks/families.py --family mamba2,glm4
     python benchmarks/families.py --train             # train the copies in every way that plan accepts, two processes
+    python benchmarks/families.py --train --rows FILE # the same, continued after an interruption
 
 Each family is taken at its default configuration: its parameters are compared with those of the module, and the FLOPs
 of a shrunken copy with those that torch's counter sees in a forward and backward pass (eager attention, every score).
 With --train the copy is trained in full and by LoRA, on padded and on packed rows, in one process and under each
-strategy in two, five steps in fp32: losses and gradient norms must be those of one process. Nothing is timed.
+strategy in two, two steps in fp32: losses and gradient norms must be those of one process. Nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import subprocess
@@ -123,6 +125,10 @@ def check_family(kind: str) -> dict[str, Any]:
 METHODS = ("full", "lora:r=4:alpha=8")
 BATCHINGS = ("pad", "pack")
 STRATEGIES = ("ddp", "fsdp", "tp", "pp")
+# Longer than the small copies' windows and chunks.
+TRAINED_SEQUENCE = 48
+# Families that are trained in the same processes, and how long these may take besides 5 s for each plan.
+GROUP, LIMIT_S = 8, 300.0
 
 
 def prepare_family(kind: str, folder: Path, precision: str, sizes: Sequence[int]) -> dict[tuple[int, str], str]:
@@ -138,8 +144,9 @@ def prepare_family(kind: str, folder: Path, precision: str, sizes: Sequence[int]
             for method in METHODS:
                 for batching in BATCHINGS:
                     name = f"{method[:4]} {batching} {strategy}"
-                    changes = {"method": method, "batching": batching, "precision": precision,
-                               "dataset": "synthetic:mean=20:longest=64"}  # fmt: skip
+                    changes = {"method": method, "batching": batching, "precision": precision, "steps": 2,
+                               "sequence": TRAINED_SEQUENCE, "global_batch": 4,
+                               "dataset": "synthetic:mean=20:longest=48"}  # fmt: skip
                     places = {strategy: folder / str(size) / name.replace(" ", "-")}
                     for reason in parity.prepare(places, f"hf:{model}", size, changes).values():
                         refused[size, name] = reason
@@ -161,7 +168,6 @@ def remember_trace(folder: Path) -> None:
 
 def train_ranks(listed: Path) -> int:
     """In each process: train every plan of a list. A failed one is recorded, and the next one follows."""
-    import datetime
     import time
     import traceback
 
@@ -173,7 +179,7 @@ def train_ranks(listed: Path) -> int:
 
     rank = int(os.environ.get("RANK", "0"))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=120))
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     with quiet():
         for place in json.loads(listed.read_text()):
             assignment = Assignment.from_json(Path(place, "plan.json").read_text())
@@ -209,51 +215,96 @@ def read_family(folder: Path, size: int, refused: Mapping[tuple[int, str], str])
     return found
 
 
-def train(families: Sequence[str], precision: str) -> int:
-    """Train all families' copies, in one process and in two, and print what differs."""
-    import parity  # beside this script
+def train(families: Sequence[str], precision: str, rows: Path) -> int:
+    """Train the families' copies, in one process and in two; a line for each is added to `rows` as soon as it is known,
+    and families that have one are not trained again. Prints the table of all lines."""
+    known = read_rows(rows)
+    left = [kind for kind in families if kind not in known]
+    while left:
+        group, left = left[:GROUP], left[GROUP:]
+        with quiet(), tempfile.TemporaryDirectory(prefix="families-") as root, rows.open("a") as file:
+            for row in train_group(group, precision, Path(root)):
+                file.write(json.dumps(row) + "\n")
+                print(f"{row['family']}: {row['equal']} equal; {row['wrong'] or 'none wrong'}", file=sys.stderr)
+    return print_trained([row for kind, row in read_rows(rows).items() if kind in families])
 
+
+def read_rows(rows: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a file by family; none if there is no file yet."""
+    lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
+    return {row["family"]: row for row in map(json.loads, lines)}
+
+
+def train_group(families: Sequence[str], precision: str, root: Path) -> Iterator[dict[str, Any]]:
+    """Train some families' copies in the same processes, one process first, then two."""
     from tunemark_worker.precision import PRECISIONS
 
-    wrong = 0
-    with quiet(), tempfile.TemporaryDirectory(prefix="families-") as root:
-        refused: dict[str, dict[tuple[int, str], str]] = {}
-        for kind in families:
-            refused[kind] = prepare_family(kind, Path(root, kind), precision, (1, 2))
-        for size in (1, 2):
-            places = [str(each) for kind in families for each in sorted(Path(root, kind, str(size)).glob("*"))]
-            listed = Path(root, f"{size}.json")
-            listed.write_text(json.dumps(places))
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if size > 1 else []
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            paths = [str(parity.ROOT / "harness"), str(parity.ROOT / "plugins")]
-            environment["PYTHONPATH"] = os.pathsep.join(paths)
-            command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--rank", str(listed)]
-            with Path(root, f"{size}.log").open("w") as log:
-                subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
-        print("| family | equal | differs or fails | refused by `plan` |\n|---|---:|---|---|")
-        for kind in families:
-            found = {
-                **read_family(Path(root, kind), 1, refused[kind]),
-                **read_family(Path(root, kind), 2, refused[kind]),
-            }
-            bad = {
-                name: value
-                for name, value in found.items()
-                if value.startswith("failed")
-                or (not value.startswith("refused") and not float(value) <= PRECISIONS[precision].tolerance)
-            }
-            wrong += bool(bad)
-            whys = dict.fromkeys(
-                f"{name.partition(' ')[2]}: {value[9:]}" for name, value in found.items() if value.startswith("refused")
-            )
-            equal = sum(not value.startswith("refused") for value in found.values()) - len(bad)
-            said = "; ".join(f"{name}: {value}" for name, value in bad.items())
-            print(f"| {kind} | {equal} | {said} | {'; '.join(whys)} |", flush=True)
-    print(
-        f"\n{len(families) - wrong} of {len(families)} families train as in one process in every way that plan accepts"
-    )
-    return 1 if wrong else 0
+    refused: dict[str, dict[tuple[int, str], str]] = {}
+    unplanned: dict[str, str] = {}
+    for kind in families:
+        try:
+            refused[kind] = prepare_family(kind, root / kind, precision, (1, 2))
+        # A family can raise anything; it is a row.
+        except Exception as error:
+            unplanned[kind] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    for size in (1, 2):
+        run_ranks(size, [each for kind in families for each in sorted((root / kind / str(size)).glob("*"))], root)
+    for kind in families:
+        row: dict[str, Any] = {"family": kind, "date": datetime.date.today().isoformat(), "precision": precision}
+        if kind in unplanned:
+            yield {**row, "equal": 0, "wrong": {"plan": unplanned[kind]}, "refused": {}}
+            continue
+        found = {
+            name: value for size in (1, 2) for name, value in read_family(root / kind, size, refused[kind]).items()
+        }
+        whys = {name: value[9:] for name, value in found.items() if value.startswith("refused: ")}
+        ran = {name: value for name, value in found.items() if name not in whys}
+        wrong = {
+            name: value
+            for name, value in ran.items()
+            if value.startswith("failed") or not float(value) <= PRECISIONS[precision].tolerance
+        }
+        yield {**row, "equal": len(ran) - len(wrong), "wrong": wrong, "refused": whys}
+
+
+def run_ranks(size: int, places: Sequence[Path], root: Path) -> None:
+    """Train the plans of a size one after another in the same processes. Where these end or stand still, the plans
+    after the one at which they did follow in new processes."""
+    import parity  # beside this script
+
+    listed = root / f"{size}.json"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if size > 1 else []
+    paths = [str(parity.ROOT / "harness"), str(parity.ROOT / "plugins")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, *launcher, str(Path(__file__).resolve()), "--rank", str(listed)]
+    left = list(places)
+    while left:
+        listed.write_text(json.dumps([str(place) for place in left]))
+        with (root / f"{size}.log").open("a") as log, contextlib.suppress(subprocess.TimeoutExpired):
+            limit = LIMIT_S + 5 * len(left)
+            subprocess.run(command, env=environment, stdout=log, stderr=log, check=False, timeout=limit)
+        ended = [len(list(place.glob("records.*.jsonl"))) == size and _has_ends(place) for place in left]
+        left = left[ended.index(False) + 1 :] if False in ended else []
+
+
+def _has_ends(place: Path) -> bool:
+    """Whether every rank that began wrote its end, well or not."""
+    return all('"end"' in path.read_text().rpartition("\n{")[2] for path in place.glob("records.*.jsonl"))
+
+
+def print_trained(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Print what was found of each family; the exit code says whether nothing was wrong."""
+    print("| family | date | equal | differs or fails | refused by `plan` |\n|---|---|---:|---|---|")
+    for row in rows:
+        by_reason: dict[str, list[str]] = {}
+        for name, why in row["refused"].items():
+            by_reason.setdefault(why, []).append(name)
+        refusals = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
+        wrong = "; ".join(f"{name}: {value}" for name, value in row["wrong"].items())
+        print(f"| {row['family']} | {row['date']} | {row['equal']} | {wrong} | {refusals} |")
+    right = sum(not row["wrong"] for row in rows)
+    print(f"\n{right} of {len(rows)} families train as in one process in every way that plan accepts")
+    return 0 if right == len(rows) else 1
 
 
 @contextlib.contextmanager
@@ -271,13 +322,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--family", default=",".join(FAMILIES), help="names of model types, separated by commas")
     parser.add_argument("--train", action="store_true", help="train small copies instead")
     parser.add_argument("--precision", default="fp32", help="of --train")
+    parser.add_argument(
+        "--rows", metavar="FILE", default="families.jsonl", help="of --train: a line for each family that was trained"
+    )
     parser.add_argument("--rank", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.rank:
         return train_ranks(Path(args.rank))
     families = args.family.split(",")
     if args.train:
-        return train(families, args.precision)
+        return train(families, args.precision, Path(args.rows))
     print("| family | parameters | active | exact | GFLOP per token at 512 | small copy against torch | notes |")
     print("|---|---:|---:|---|---:|---:|---|")
     right = 0

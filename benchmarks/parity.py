@@ -154,9 +154,8 @@ def prepare(
 
     catalog, refused = Catalog(), {}
     flags = {"model": model, "device": f"cpu:{size}", "sequence": 64, "micro_batch": 1, "global_batch": 8}
-    flags.update(
-        learning_rate=1e-3, warmup=0, steps=5, budget=3600.0, target_interval=0.0, oversubscribe=True, **changes
-    )
+    flags.update(learning_rate=1e-3, warmup=0, steps=5, budget=3600.0, target_interval=0.0, oversubscribe=True)
+    flags.update(changes)
     for strategy, folder in folders.items():
         try:
             (point,) = make_grid_points(make_experiment({**flags, "strategy": strategy}))
