@@ -164,7 +164,7 @@ def _rebuilt(o: EvaluationContext, state: Mapping[str, torch.Tensor]) -> torch.n
     a = o.assignment
     model = type(o.model)()
     module: torch.nn.Module = model.build(a, Place("cpu", 0, 1, 0, 1))
-    methods.apply_method(a.method, a.method_options, module)
+    methods.apply_method(a.method, a.method_options, module, a.architecture)
     expected = set(module.state_dict())
     # A weight shared by two modules is in `state` under only one of its names.
     loaded = module.load_state_dict(state, strict=False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 
 from tunemark_worker.decoder import find_layers
 
 
-def apply_method(name: str, options: Dict[str, Any], module: torch.nn.Module) -> None:
+def apply_method(
+    name: str, options: Dict[str, Any], module: torch.nn.Module, architecture: Optional[Dict[str, Any]] = None
+) -> None:
     """Prepare the module for the method: lora freezes its weights and adds adapters to the linear modules of its layers
-    whose name, the last part of the path, is among `targets`.
+    whose name, the last part of the path, is among `targets`. architecture: the assignment's, whose `idle_modules`,
+    by the number of the layer and the path in it, get none.
 
     Adapters have the dtype of the matrix they adapt, and no dropout.
     Source: Hu et al. 2021, "LoRA", section 4.1.
@@ -25,7 +28,7 @@ def apply_method(name: str, options: Dict[str, Any], module: torch.nn.Module) ->
     config = peft.LoraConfig(
         r=options["r"],
         lora_alpha=options["alpha"],
-        target_modules=find_targets(module, options["targets"]),
+        target_modules=find_targets(module, options["targets"], (architecture or {}).get("idle_modules", ())),
         lora_dropout=0.0,
         bias="none",
         # GPT-2 stores its matrices transposed.
@@ -37,10 +40,14 @@ def apply_method(name: str, options: Dict[str, Any], module: torch.nn.Module) ->
         raise ValueError("peft {} left weights other than the adapters trainable".format(peft.__version__))
 
 
-def find_targets(module: torch.nn.Module, names: Sequence[str]) -> List[str]:
-    """The paths of the linear modules in the layers that have one of the names; ValueError for a name without any."""
-    layers = find_layers(module)
+def find_targets(module: torch.nn.Module, names: Sequence[str], idle: Sequence[str] = ()) -> List[str]:
+    """The paths of the linear modules in the layers that have one of the names; ValueError for a name without any.
+
+    idle: modules that the model never calls, as "LAYER.PATH": an adapter of these would get no gradient."""
+    layers: Any = find_layers(module)
     inside = {each for layer in layers for each in layer.modules()} if layers is not None else set()
+    for number, _, path in (each.partition(".") for each in idle):
+        inside.discard(layers[int(number)].get_submodule(path))
     found = {
         path: path.rpartition(".")[2] for path, each in module.named_modules() if each in inside and is_adaptable(each)
     }

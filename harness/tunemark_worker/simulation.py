@@ -109,7 +109,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     with _patched_torch(a), mode, counter:
         # Built for padding: masks of packed documents depend on the content of tensors.
         built = model.build(replace(a, batching="pad"), place)
-        lora_adapters.apply_method(a.method, a.method_options, built)
+        lora_adapters.apply_method(a.method, a.method_options, built, a.architecture)
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)
         module = strategy.apply(built, place)

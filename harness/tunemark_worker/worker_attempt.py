@@ -124,7 +124,7 @@ class WorkerAttempt:
 
         torch.manual_seed(a.seed)
         built = model.build(a, place)
-        lora_adapters.apply_method(a.method, a.method_options, built)
+        lora_adapters.apply_method(a.method, a.method_options, built, a.architecture)
         full_counts = _count_parameters(built)
         recorder.write(
             "model",

@@ -15,7 +15,7 @@ from tunemark.data.chat_template import CHATML
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example
 from tunemark_datasets.files import read_template
-from tunemark_datasets.messages import parse_if_json, read_messages, read_tools
+from tunemark_datasets.messages import MessageKeys, parse_if_json, read_messages, read_tools
 from tunemark_datasets.row_errors import BadRow, make_bad_row
 from tunemark_datasets.row_forms import MESSAGE_COLUMNS, check_no_preference, format_left_out, suggest_reading
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
@@ -35,6 +35,9 @@ OPTIONS = {
     **ROW_OPTIONS,
     "messages": f"the column ({', '.join(MESSAGE_COLUMNS)}), a list of objects with role and content, or with from "
     "and value",
+    "role_key": "the key of a message's role (role, from)",
+    "content_key": "the key of a message's content (content, value)",
+    "roles": "what the roles are called, such as Q=user,A=assistant",
     "system": "the column of the system message, if there is one (system)",
     "tools": "the column of the tools' descriptions, if there is one (tools, functions)",
     "prompt": "instead of messages: the prompt's column (prompt), a text or messages",
@@ -55,7 +58,9 @@ _FORMS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 # Options by the names of columns in LLaMA-Factory's dataset_info.json, for its two formats.
 _REGISTERED = {"messages": "messages", "system": "system", "tools": "tools", "history": "history",
-               "prompt": "instruction", "query": "input", "response": "output"}  # fmt: skip
+               "prompt": "instruction", "query": "input", "response": "output",
+               "role_tag": "role_key", "content_tag": "content_key"}  # fmt: skip
+_KNOWN_ROLES = ("user", "assistant", "system", "tool", "function_call")
 _FORMAT_VERSION = "2"
 
 
@@ -69,8 +74,10 @@ class Conversations:
         template: str | None,
         answers: str,
         skipped: SkippedRows,
+        keys: MessageKeys,
     ) -> None:
         self._rows, self._columns, self._template, self._answers = rows, columns, template, answers
+        self._keys = keys
         self._skipped, self._left_out = skipped, LeftOutText(columns.values())
 
     def chat_template(self) -> str | None:
@@ -79,6 +86,7 @@ class Conversations:
     def fingerprint(self) -> str:
         columns = sorted(self._columns.items())
         identity = [_FORMAT_VERSION, self._rows.fingerprint(), columns, self._answers, self._template]
+        identity += [] if self._keys == MessageKeys() else [[self._keys.role, self._keys.content, self._keys.roles]]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def facts(self) -> Mapping[str, Any]:
@@ -141,7 +149,7 @@ class Conversations:
         if not isinstance(given, list) or not given:
             shown = json.dumps(given, default=str, ensure_ascii=False)[:100]
             fail(f"its {column} is not a list of messages", f"it is {shown}", "")
-        return read_messages(given, fail)
+        return read_messages(given, fail, self._keys)
 
     def _read_turns(self, row: DataRow, option: str, role: str) -> list[dict[str, Any]]:
         """The messages of a prompt or a completion: a list of them, or the text of one."""
@@ -200,7 +208,22 @@ def load(options: Mapping[str, str], vocab_size: int) -> Conversations:
             why=f"{source} has {', '.join(available)}",
             next=known or f"name it: {NAME}:path=FILE:messages=COLUMN",
         )
-    return Conversations(rows, columns or {"messages": "messages"}, template, answers, skipped)
+    return Conversations(rows, columns or {"messages": "messages"}, template, answers, skipped, _read_keys(options))
+
+
+def _read_keys(options: Mapping[str, str]) -> MessageKeys:
+    pairs = [each.partition("=") for each in options.get("roles", "").split(",") if each]
+    wrong = next((each for each in pairs if each[2] not in _KNOWN_ROLES or not each[0]), None)
+    if wrong is not None:
+        raise BadExperiment(
+            what=f"{NAME}: roles cannot be {''.join(wrong)!r}",
+            next=f"write roles=THEIRS=OURS,THEIRS=OURS, where ours are {', '.join(_KNOWN_ROLES)}",
+        )
+    return MessageKeys(
+        role=options.get("role_key"),
+        content=options.get("content_key"),
+        roles={theirs: ours for theirs, _, ours in pairs},
+    )
 
 
 def _find_columns(options: Mapping[str, str], available: Sequence[str]) -> dict[str, str]:

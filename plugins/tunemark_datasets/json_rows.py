@@ -49,10 +49,14 @@ class JsonTable(NamedTuple):
 def read_json_rows(file: IO[str], field: str | None = None, *, is_lines: bool = False) -> JsonTable:
     """The rows of an open file; `BadJsonError` here, or while they are read. field: the key that holds them, with
     points between nested keys; None where it can be recognized or there is none. is_lines: every object is a row."""
-    values = _iterate_values(file)
-    head, failure = _read_head(values)
+    found_values = _iterate_values(file)
+    found_head, failure = _read_head(found_values)
+    head: list[Any] = [value for value, _ in found_head]
+    values: Iterator[Any] = (value for value, _ in found_values)
+    # What stands in a list is a row, whatever it holds.
+    is_alone = len(head) == 1 and not failure and isinstance(head[0], dict) and not found_head[0][1]
     source, columns = "", list[str]()
-    if field is not None or (len(head) == 1 and not failure and isinstance(head[0], dict) and not is_lines):
+    if field is not None or (is_alone and not is_lines):
         if len(head) != 1 or not isinstance(head[0], dict):
             raise BadJsonError(1, 1, f"there is no key {field!r}: the file is a list of rows", "leave out field=")
         found = _rows_of_object(head[0], field)
@@ -72,9 +76,9 @@ def read_json_rows(file: IO[str], field: str | None = None, *, is_lines: bool = 
     return JsonTable(columns, rows(), source)
 
 
-def _read_head(values: Iterator[Any]) -> tuple[list[Any], BadJsonError | None]:
-    """The first rows, and the error of the one after them: what comes before a broken row can still be read."""
-    head: list[Any] = []
+def _read_head(values: Iterator[tuple[Any, bool]]) -> tuple[list[tuple[Any, bool]], BadJsonError | None]:
+    """The first values, and the error of the one after them: what comes before a broken row can still be read."""
+    head: list[tuple[Any, bool]] = []
     try:
         head.extend(itertools.islice(values, HEAD_ROWS))
     except BadJsonError as error:
@@ -84,8 +88,9 @@ def _read_head(values: Iterator[Any]) -> tuple[list[Any], BadJsonError | None]:
     return head, None
 
 
-def _iterate_values(file: IO[str]) -> Iterator[Any]:
-    """The top-level values of a text; those of a top-level list in its place, so that lists may follow each other."""
+def _iterate_values(file: IO[str]) -> Iterator[tuple[Any, bool]]:
+    """The top-level values of a text; those of a top-level list in its place, so that lists may follow each other; and
+    whether each stands in such a list."""
     decoder = json.JSONDecoder()
     buffer, at, first_line, is_end = "", 0, 1, False
     count, in_list, needs_comma = 0, False, False
@@ -129,7 +134,7 @@ def _iterate_values(file: IO[str]) -> Iterator[Any]:
             except RecursionError as error:
                 raise fail(at, "it is nested too deeply") from error
             # A list may be closed right after a comma: many programs write that, and nothing is lost.
-            yield value
+            yield value, in_list
             count, at, needs_comma = count + 1, end, in_list
 
 

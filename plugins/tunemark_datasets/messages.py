@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-# Role names of ShareGPT's files and of models in them.
+# Role names of ShareGPT's files and of models in them, and of what a function returned in OpenAI's older form.
 _ROLES = {
     "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-    "bot": "assistant", "observation": "tool", "function_response": "tool",
+    "bot": "assistant", "observation": "tool", "function_response": "tool", "function": "tool",
 }  # fmt: skip
 # Keys of objects that hold a whole turn: (question, answer).
 _TURN_KEYS = (("human", "assistant"), ("user", "assistant"), ("human", "gpt"))
@@ -21,18 +21,38 @@ _TURN_KEYS = (("human", "assistant"), ("user", "assistant"), ("human", "gpt"))
 Fail = Callable[[str, str, str], NoReturn]
 
 
-def read_messages(given: Any, fail: Fail, roles: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+class MessageKeys(NamedTuple):
+    """How messages name their parts, where they do so in a way of their own. roles: more names of roles."""
+
+    role: str | None = None
+    content: str | None = None
+    roles: Mapping[str, str] = {}
+
+
+_USUAL_KEYS = MessageKeys()
+
+
+def read_messages(given: Any, fail: Fail, keys: MessageKeys = _USUAL_KEYS) -> list[dict[str, Any]]:
     """Messages with `role` and `content`, other keys unchanged; content None is none.
 
-    roles: more names of roles. fail: raises the error of (fact, why, advice).
+    fail: raises the error of (fact, why, advice).
     """
-    names = {**_ROLES, **(roles or {})}
+    names = {**_ROLES, **keys.roles}
     found: list[dict[str, Any]] = []
-    for number, each in enumerate(given, 1):
+    for number, one in enumerate(given, 1):
+        each = _rename(one, keys)
         turn = _split_turn(each) if isinstance(each, Mapping) else None
         for message in turn or [each]:
             found.append(_normalize_message(message, number, names, fail))
     return found
+
+
+def _rename(message: Any, keys: MessageKeys) -> Any:
+    """The message with its role and content under these names."""
+    if not isinstance(message, Mapping):
+        return message
+    ours = {theirs: name for theirs, name in ((keys.role, "role"), (keys.content, "content")) if theirs is not None}
+    return {ours.get(key, key): value for key, value in message.items()}
 
 
 def parse_if_json(value: Any, what: str, fail: Fail) -> Any:
@@ -68,6 +88,7 @@ def _normalize_message(given: Any, number: int, roles: Mapping[str, str], fail: 
     if message.get("content") is None and message.get("value") is not None:
         message["content"] = message.pop("value")
     role = message.get("role")
+    role = roles.get(role, role) if isinstance(role, str) else None
     # A table gives every message the keys of all messages; the template must not see the missing ones.
     message = {key: value for key, value in message.items() if value is not None and key != "content"} | {
         "content": message.get("content")
@@ -75,10 +96,16 @@ def _normalize_message(given: Any, number: int, roles: Mapping[str, str], fail: 
     if role == "function_call":
         return {**message, "role": "assistant", **_read_function_call(message["content"], number, fail)}
     has_content = message["content"] is not None or message.get("tool_calls") or message.get("function_call")
-    if not isinstance(role, str) or not has_content:
+    if role is None or not has_content:
         shown = json.dumps(given, default=str, ensure_ascii=False)[:100]
-        fail(f"message {number} has no role and content", f"it is {shown}", "")
-    message["role"] = roles.get(role, role)
+        fail(
+            f"message {number} has no role and content",
+            f"it is {shown}",
+            "name its keys, chat:path=FILE:role_key=KEY:content_key=KEY:roles=Q=user,A=assistant; or correct it"
+            if isinstance(given, Mapping) and "role" not in given
+            else "",
+        )
+    message["role"] = role
     message["content"] = _read_content(message["content"], number, fail)
     if message.get("tool_calls"):
         message["tool_calls"] = [_read_tool_call(each) for each in message["tool_calls"]]
@@ -101,7 +128,8 @@ def _read_content(given: Any, number: int, fail: Fail) -> str | None:
         if not isinstance(text, str):
             kind = part.get("type", "of an unknown kind") if isinstance(part, Mapping) else type(part).__name__
             fail(
-                f"part {place} of the content of message {number} is {kind}, not text",
+                f"part {place} of the content of message {number} "
+                + ("is a text that is missing" if kind == "text" else f"is {kind}, not text"),
                 "tunemark measures models of text; the part would be lost",
                 "leave out rows with such parts",
             )

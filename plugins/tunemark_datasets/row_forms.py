@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
 
 from tunemark_datasets.row_errors import make_bad_data
 
@@ -24,15 +25,7 @@ def check_no_preference(name: str, columns: Collection[str], used: Collection[st
     has = set(columns)
     pair = next((each for each in _PREFERENCES if set(each) <= has), None)
     if pair is not None and not set(pair) & set(used):
-        option = {"chat": "messages", "text": "column"}.get(name, "output")
-        raise make_bad_data(
-            name,
-            source,
-            f"its rows are preference pairs, {pair[0]} and {pair[1]}",
-            "that is what DPO, reward models and their kin train on, two answers at a time; tunemark measures "
-            "supervised fine-tuning, and would train on one of them or on neither",
-            f"to train on the preferred answers alone: {name}:path=FILE:{option}={pair[0]}",
-        )
+        refuse_preference(name, source, pair)
     if has >= {"prompt", "completion", "label"}:
         raise make_bad_data(
             name,
@@ -41,6 +34,19 @@ def check_no_preference(name: str, columns: Collection[str], used: Collection[st
             "that is what KTO trains on; supervised fine-tuning would train on the bad answers, too",
             "keep the rows of good answers, and leave out the column label",
         )
+
+
+def refuse_preference(name: str, source: str, pair: tuple[str, str]) -> NoReturn:
+    """`BadData` for rows with a preferred and another answer in these columns."""
+    option = {"chat": "messages", "text": "column"}.get(name, "output")
+    raise make_bad_data(
+        name,
+        source,
+        f"its rows are preference pairs, {pair[0]} and {pair[1]}",
+        "that is what DPO, reward models and their kin train on, two answers at a time; tunemark measures "
+        "supervised fine-tuning, and would train on one of them or on neither",
+        f"to train on the preferred answers alone: {name}:path=FILE:{option}={pair[0]}",
+    )
 
 
 def suggest_reading(columns: Collection[str], source: str) -> str:
@@ -52,9 +58,9 @@ def suggest_reading(columns: Collection[str], source: str) -> str:
     conversation = next((each for each in MESSAGE_COLUMNS if each in columns), None)
     if conversation is not None:
         return f"these are conversations: chat:path={source}"
-    pair = next((each for each in _PAIRS if set(each) <= set(columns)), None)
-    if pair is not None:
-        question, answer = pair
+    named_pair = next((each for each in _PAIRS if set(each) <= set(by_lower)), None)
+    if named_pair is not None:
+        pair = question, answer = by_lower[named_pair[0]], by_lower[named_pair[1]]
         options = "" if pair == ("instruction", "output") else f":instruction={question}:output={answer}:template=plain"
         how = f"alpaca:path={source}{options}"
         chat = f"chat:path={source}" + ("" if pair in CHAT_PAIRS else f":instruction={question}:output={answer}")

@@ -136,6 +136,16 @@ class RegisteredDataset(NamedTuple):
     tags: Mapping[str, str]
     is_ranking: bool
 
+    def roles(self) -> dict[str, str]:
+        """The roles of messages by the names that the tags give them."""
+        return {self.tags[f"{tag}_tag"]: role for tag, role in _TAGGED_ROLES.items() if f"{tag}_tag" in self.tags}
+
+
+# Roles of messages, as chat templates know them, by LLaMA-Factory's tags; a function's call has a form of its own.
+_TAGGED_ROLES = {
+    "user": "user", "assistant": "assistant", "observation": "tool", "function": "function_call", "system": "system",
+}  # fmt: skip
+
 
 def find_registered(name: str, folder: Path, entry: str | None) -> RegisteredDataset | None:
     """The entry of a folder's dataset_info.json, if that is one of LLaMA-Factory's; BadData where there are several

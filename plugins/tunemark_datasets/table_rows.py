@@ -20,6 +20,7 @@ from tunemark_datasets.delimited_rows import DelimitedRows
 from tunemark_datasets.files import combine_hashes, hash_path
 from tunemark_datasets.json_rows import BadJsonError, JsonTable, read_json_rows
 from tunemark_datasets.row_errors import BadRow, make_bad_data, make_bad_row
+from tunemark_datasets.row_forms import refuse_preference
 from tunemark_datasets.table_files import find_files, find_format, find_registered
 from tunemark_datasets.text_files import ENCODING_HELP, open_text, read_encoding, report_unreadable
 
@@ -281,9 +282,10 @@ def open_rows(name: str, options: Mapping[str, str]) -> FileRows | HubRows:
 
 
 def resolve_entry(name: str, options: Mapping[str, str], columns: Mapping[str, str]) -> Mapping[str, str]:
-    """The options with those that a folder's dataset_info.json (LLaMA-Factory's) says: its file and its columns.
+    """The options with those that a folder's dataset_info.json (LLaMA-Factory's) says: its file, its columns, and the
+    keys and roles of its messages. Preference pairs are refused.
 
-    columns: options by that file's names of columns. Options that the user gives stay.
+    columns: options by that file's names of columns and tags. Options that the user gives stay.
     """
     folder = Path(options.get("path", "")).expanduser()
     if "path" not in options or not folder.is_dir():
@@ -295,9 +297,12 @@ def resolve_entry(name: str, options: Mapping[str, str], columns: Mapping[str, s
     found = find_registered(name, folder, options.get("entry"))
     if found is None:
         return options
-    said = {columns[key]: column for key, column in found.columns.items() if key in columns}
-    if found.is_ranking and "output" not in options:
-        said = {key: column for key, column in said.items() if key != "output"}
+    pair = (found.columns.get("chosen", "chosen"), found.columns.get("rejected", "rejected"))
+    if found.is_ranking and not {pair[0], pair[1]} & set(options.values()):
+        refuse_preference(name, str(found.path), pair)
+    said = {columns[key]: value for key, value in {**found.columns, **found.tags}.items() if key in columns}
+    if "role_tag" in columns and (roles := found.roles()):
+        said["roles"] = ",".join(f"{theirs}={ours}" for theirs, ours in roles.items())
     return {**said, **options, "path": str(found.path)}
 
 

@@ -155,8 +155,8 @@ def mixtral() -> Sequence[Model]:
 
 
 def phi3() -> Sequence[Model]:
-    """Abdin et al. 2024, "Phi-3 Technical Report" and "Phi-4 Technical Report". The 128k variants, which need their own
-    position factors, are left out."""
+    """Abdin et al. 2024, "Phi-3 Technical Report" and "Phi-4 Technical Report"; Microsoft 2025, "Phi-4-Mini Technical
+    Report". Phi-3's 128k variants, which need position factors of their own, are left out."""
     return [
         _published("phi-3-mini-4k", "Phi-3 mini 4k, sliding window of 2047", "microsoft/Phi-3-mini-4k-instruct",
                 _phi3(32, 3072, 8192, 32, 32)),
@@ -165,9 +165,30 @@ def phi3() -> Sequence[Model]:
         _published("phi-4", "Phi-4 14B", "microsoft/phi-4",
                 replace(_phi3(40, 5120, 17920, 40, 10), vocab_size=100352, sliding_window=None, rope_theta=250000.0,
                         max_position_embeddings=16384)),
+        _published("phi-4-mini-instruct", "Phi-4 mini 3.8B", "microsoft/Phi-4-mini-instruct",
+                replace(_phi3(32, 3072, 8192, 24, 8), vocab_size=200064, sliding_window=262144,
+                        max_position_embeddings=131072, tie_word_embeddings=True), _PHI_4_MINI),
         _tiny("phi-4-tiny", "Phi-4", replace(_phi3(4, 128, 448, 8, 2), sliding_window=None)),
         _tiny("phi-3-tiny", "Phi-3", replace(_phi3(4, 128, 344, 4, 4), sliding_window=127)),
     ]  # fmt: skip
+
+
+# Positions beyond 4096 tokens turn more slowly.
+_PHI_4_MINI: dict[str, Any] = {
+    "partial_rotary_factor": 0.75,
+    "original_max_position_embeddings": 4096,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": [1.0] * 48,
+        "long_factor": [
+            1, 1.118320672, 1.250641126, 1.398617824, 1.564103225, 1.74916897, 1.956131817, 2.187582649, 2.446418898,
+            2.735880826, 3.059592084, 3.421605075, 3.826451687, 4.279200023, 4.785517845, 5.351743533, 5.984965424,
+            6.693110555, 7.485043894, 8.370679318, 9.36110372, 10.4687158, 11.70738129, 13.09260651, 14.64173252,
+            16.37415215, 18.31155283, 20.47818807, 22.90118105, 25.61086418, 28.64115884, 32.03, 32.1, 32.13, 32.23,
+            32.6, 32.61, 32.64, 32.66, 32.7, 32.71, 32.93, 32.97, 33.28, 33.49, 33.5, 44.16, 47.77,
+        ],
+    },
+}  # fmt: skip
 
 
 def olmo2() -> Sequence[Model]:

@@ -64,6 +64,11 @@ class _ProductTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         # Why the layers cannot be divided among the stages of a pipeline.
         self.obstacles: Dict[str, None] = {}
         self.path: List[str] = []
+        self.called: Dict[int, None] = {}
+        # Bytes that autograd keeps, by kind of layer, and the kind that computes.
+        self.kept: Dict[int, int] = {}
+        self.kind: Optional[int] = None
+        self._kept_in: Dict[int, int] = {}
         self._tags: Dict[int, FrozenSet[str]] = {}
         # Storages are kept alive, so that no address means two of them; on the meta device they hold no memory.
         self._alive: List[Any] = []
@@ -75,6 +80,15 @@ class _ProductTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
     def mark(self, tensor: torch.Tensor, tags: FrozenSet[str]) -> None:
         self._tags[tensor.untyped_storage()._cdata] = tags
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor that autograd keeps, once in each kind of layer, unless it is a weight or made of weights."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if self.kind is not None and INPUT in self.tags(tensor) and self._kept_in.get(key) != self.kind:
+            self._kept_in[key] = self.kind
+            self.kept[self.kind] = self.kept.get(self.kind, 0) + storage.nbytes()
+        return tensor
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -141,6 +155,8 @@ def trace_config(config: Any) -> Dict[str, Any]:
     for times in (*_FIT, _CHECK):
         traces[times] = _step(module, layers, numbers, times * unit)
     facts = _Facts(module, layers, numbers, traces, unit, text).collect()
+    for kind, kept in _measure_kept(module, layers, numbers, unit).items():
+        facts["kinds"][kind]["kept"] = kept
     if facts["pipeline_obstacle"] is None:
         facts["pipeline_obstacle"] = find_pipeline_problem(config)
     packing = find_packing_way(config)
@@ -172,13 +188,37 @@ def _longest(config: Any) -> Optional[int]:
     return next((each for each in found if isinstance(each, int) and each > 0), None)
 
 
-def _step(module: torch.nn.Module, layers: Any, numbers: List[int], sequence: int) -> _ProductTracer:
-    """Step forward over one sequence. Of layers of one kind only the first computes."""
+def _measure_kept(module: torch.nn.Module, layers: Any, numbers: List[int], unit: int) -> Dict[int, List[List[float]]]:
+    """By kind of layer and for 16 and 32 bits: coefficients c1, c2 of the bytes c1 S + c2 S² that a layer keeps of S
+    tokens for its backward pass, its input included; empty where that cannot be found. Changes the module's dtype."""
+    found: Dict[int, List[List[float]]] = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        module.to(dtype)
+        try:
+            # More than one chunk of a scan, which keeps its padding too.
+            short, long = (_step(module, layers, numbers, times * unit, is_kept=True).kept for times in (2, 4))
+        except TraceError:  # a family that does not compute in 16 bits
+            return {}
+        for kind in sorted(set(numbers)):
+            # Per token, at two and four units.
+            two, four = short.get(kind, 0) / 2.0 / unit, long.get(kind, 0) / 4.0 / unit
+            curve = max(0.0, four - two) / 2.0 / unit
+            slope = four - 4.0 * unit * curve
+            found.setdefault(kind, []).append([round(slope, 3), round(curve, 6)])
+    return found
+
+
+def _step(
+    module: torch.nn.Module, layers: Any, numbers: List[int], sequence: int, *, is_kept: bool = False
+) -> _ProductTracer:
+    """Step forward over one sequence. Of layers of one kind only the first computes. is_kept: what autograd keeps is
+    recorded too, which changes the operators that some products are made of."""
     tracer = _ProductTracer(module)
     outputs: Dict[int, Any] = {}
     names = {each: name for name, each in module.named_modules()}
 
     def push(each: Any, inputs: Any) -> None:
+        tracer.called[id(each)] = None
         tracer.path.append(names.get(each, "") or type(each).__name__)
 
     def pop(each: Any, inputs: Any, output: Any) -> None:
@@ -189,7 +229,7 @@ def _step(module: torch.nn.Module, layers: Any, numbers: List[int], sequence: in
 
     def enter(number: int) -> Any:
         def hook(each: Any, inputs: Any, named: Any) -> None:
-            tracer.place = number
+            tracer.place, tracer.kind = number, numbers[number]
             hidden = inputs[0] if inputs else named.get("hidden_states")
             if isinstance(hidden, torch.Tensor):
                 tracer.mark(hidden, frozenset([INPUT]))
@@ -202,7 +242,7 @@ def _step(module: torch.nn.Module, layers: Any, numbers: List[int], sequence: in
     def leave(kind: int) -> Any:
         def hook(each: Any, inputs: Any, output: Any) -> None:
             outputs[kind] = output
-            tracer.place = _AFTER
+            tracer.place, tracer.kind = _AFTER, None
 
         return hook
 
@@ -222,8 +262,9 @@ def _step(module: torch.nn.Module, layers: Any, numbers: List[int], sequence: in
             handles.append(layer.register_forward_hook(leave(kind)))
         else:
             layer.forward = stand_in(layer, kind)
+    keeping = torch.autograd.graph.saved_tensors_hooks(tracer.keep, lambda tensor: tensor)
     try:
-        with torch.no_grad(), _without_content(), tracer:
+        with torch.set_grad_enabled(is_kept), keeping, _without_content(), tracer:
             ids = torch.zeros((1, sequence), dtype=torch.int64, device="meta")
             module(input_ids=ids, use_cache=False)
     except TraceError:
@@ -242,17 +283,20 @@ def _step(module: torch.nn.Module, layers: Any, numbers: List[int], sequence: in
 
 @contextlib.contextmanager
 def _without_content() -> Iterator[None]:
-    """Without transformers' look at the positions' values, by which it finds packed documents (4.53 and newer)."""
-    masks: Any = getattr(transformers, "masking_utils", None)
-    before = getattr(masks, "find_packed_sequence_indices", None)
-    if before is None:
-        yield
-        return
-    masks.find_packed_sequence_indices = lambda *args, **kwargs: None
+    """Without transformers' looks at the content of ids: at positions, by which it finds packed documents (4.53 and
+    newer), and at padding, of which it warns."""
+    looks = (
+        (getattr(transformers, "masking_utils", None), "find_packed_sequence_indices"),
+        (transformers.PreTrainedModel, "warn_if_padding_and_no_attention_mask"),
+    )
+    before = [(owner, name, getattr(owner, name)) for owner, name in looks if hasattr(owner, name)]
+    for owner, name, _ in before:
+        setattr(owner, name, lambda *args, **kwargs: None)
     try:
         yield
     finally:
-        masks.find_packed_sequence_indices = before
+        for owner, name, own in before:
+            setattr(owner, name, own)
 
 
 def _group_layers(layers: Any, config: Any) -> List[int]:
@@ -350,18 +394,25 @@ class _Facts:
             "is_tied": self._head is self._embedding,
             "longest": _longest(self._config),
             "unused": unused,
+            "ends_obstacle": self._find_ends_obstacle(),
             "pipeline_obstacle": self._find_pipeline_obstacle(),
             "notes": list(self._notes),
             "config": {name: _read(self._config, name) for name in _CONFIG_FIELDS},
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 
-    def _find_pipeline_obstacle(self) -> Optional[str]:
-        """Why the layers cannot be divided among the stages of a pipeline; None where they can."""
+    def _find_ends_obstacle(self) -> Optional[str]:
+        """Why it is not known what comes before and after the layers; None where it is."""
         try:
             find_decoder_parts(self._module)
         except ValueError as error:
             return str(error)
+        return None
+
+    def _find_pipeline_obstacle(self) -> Optional[str]:
+        """Why the layers cannot be divided among the stages of a pipeline; None where they can."""
+        if problem := self._find_ends_obstacle():
+            return problem
         return next((each for tracer in self._traces.values() for each in tracer.obstacles), None)
 
     def _role(self, name: str, root: torch.nn.Module, parameter: torch.nn.Parameter) -> str:
@@ -391,13 +442,16 @@ class _Facts:
             parameters.append({"name": name, "role": role, "elements": p.numel(), "active": active})
         own_names = {each["name"] for each in parameters}
         window, chunk = _find_window(layer, self._config, number)
-        called = {path: each for path, each in layer.named_modules() if is_adaptable(each)}
+        # Where a family reads a module's weight itself, as Mamba does `dt_proj`'s, an adapter of it would do nothing.
+        linear = {path: each for path, each in layer.named_modules() if is_adaptable(each)}
+        called = {path: each for path, each in linear.items() if id(each) in self._traces[1].called}
         return {
             "name": _kind_name(layer, self._config, number),
             "window": window,
             "chunk": chunk,
             "parameters": parameters,
             "products": products,
+            "idle": [path for path in linear if path not in called],
             "matrices": [
                 {
                     "path": path,

@@ -74,6 +74,7 @@ def architecture_from_trace(found: Mapping[str, Any], digest: str) -> Architectu
         unused=tuple(found["unused"]),
         packing=found["packing"],
         packing_obstacle=found["packing_obstacle"],
+        ends_obstacle=found["ends_obstacle"],
         pipeline_obstacle=found["pipeline_obstacle"],
         notes=tuple(found["notes"]),
         versions=tuple(sorted(found["versions"].items())),

@@ -141,6 +141,20 @@ def _falcon_h1(
     }  # fmt: skip
 
 
+# The language models of checkpoints that see pictures too.
+def _ministral3(layers: int, hidden: int, inner: int, *, is_tied: bool) -> dict[str, Any]:
+    return {
+        "model_type": "ministral3", "vocab_size": 131072, "hidden_size": hidden, "intermediate_size": inner,
+        "num_hidden_layers": layers, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "max_position_embeddings": 262144, "rms_norm_eps": 1e-5, "tie_word_embeddings": is_tied, "sliding_window": None,
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0,
+            "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16384,
+            "llama_4_scaling_beta": 0.1,
+        },
+    }  # fmt: skip
+
+
 _OLMOE: dict[str, Any] = {
     "model_type": "olmoe", "vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 1024, "num_hidden_layers": 16,
     "num_attention_heads": 16, "num_key_value_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
@@ -218,8 +232,20 @@ def published() -> Sequence[PublishedConfiguration]:
             for size, stated in (
                 ("0.5B", _falcon_h1(36, 1024, 2048, 8, 2, vocab=32784, head_dim=64, ssm_heads=24, ssm_head=64,
                                     **{**h1, "state": 128, "positions": 16384})),
+                ("1.5B", _falcon_h1(24, 2048, 4608, 8, 2, vocab=65537, head_dim=128, ssm_heads=48, ssm_head=64, **h1)),
+                ("7B", _falcon_h1(44, 3072, 12288, 12, 2, vocab=130048, head_dim=128, ssm_heads=24, ssm_head=128,
+                                  **{**h1, "positions": 262144})),
             )
             for end in ("", "-instruct")
+        ),
+        *(
+            make(f"ministral-3-{size.lower()}-{end.lower()}", f"Ministral 3 {size}'s language model",
+                 f"mistralai/Ministral-3-{size}-{end}-2512", stated, False)
+            for size, stated in (
+                ("3B", _ministral3(26, 3072, 9216, is_tied=True)),
+                ("8B", _ministral3(34, 4096, 14336, is_tied=False)),
+            )
+            for end in ("Base", "Instruct")
         ),
         make("olmoe-1b-7b", "OLMoE 1B-7B, 8 of 64 experts", "allenai/OLMoE-1B-7B-0924", _OLMOE),
         make("olmoe-1b-7b-instruct", "OLMoE 1B-7B Instruct", "allenai/OLMoE-1B-7B-0924-Instruct", _OLMOE),
@@ -249,7 +275,7 @@ _TINY = {
     "qwen3-moe-tiny": "qwen3-30b-a3b", "deepseek-v3-tiny": "deepseek-v3", "gpt-oss-tiny": "gpt-oss-20b",
     "llama-4-tiny": "llama-4-scout", "glm-4-tiny": "glm-4-9b", "gemma-3-tiny": "gemma-3-1b",
     "smollm3-tiny": "smollm3-3b", "exaone-4.0-tiny": "exaone-4.0-32b", "falcon-h1-tiny": "falcon-h1-0.5b",
-    "olmoe-tiny": "olmoe-1b-7b", "granite-4.0-tiny": "granite-4.0-h-tiny",
+    "ministral-3-tiny": "ministral-3-8b-base", "olmoe-tiny": "olmoe-1b-7b", "granite-4.0-tiny": "granite-4.0-h-tiny",
 }  # fmt: skip
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, Schedule, StrategyAxis
-from tunemark_torch.parallel.projection_names import BLOCK_NAMES, COLUMN_PROJECTIONS, FUSED_PROJECTIONS
+from tunemark.plugin.traced_model import TracedModel
+from tunemark_torch.parallel.projection_names import BLOCK_NAMES, COLUMN_PROJECTIONS, FUSED_PROJECTIONS, ROW_PROJECTIONS
 
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved", "zb", "zbv")
 _SCHEDULE_NAMES: Mapping[str, Schedule] = {name: name for name in SCHEDULES}
@@ -99,33 +100,43 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
         return "tp shards weight matrices by name and does not support adapters: use ddp, fsdp or pp, or --method full"
     if a.num_hidden_layers == 0:
         return "tp shards layers, and this model has none"
-    if problem := _find_whole_projection(a):
+    if a.traced is not None and (problem := _find_obstacle(a.traced, degree)):
         return problem
     for what, number in (("attention heads", a.num_attention_heads), ("key and value heads", a.num_key_value_heads)):
         if number % degree:
             return f"tp:{degree} cannot divide {number} {what}: use a degree that divides them"
-    if a.intermediate_size % degree:
+    # Of a traced model this is an average, and its matrices were looked at.
+    if a.traced is None and a.intermediate_size % degree:
         return f"tp:{degree} cannot divide an MLP of {a.intermediate_size}: use a degree that divides it"
     if axis.options.get("sequence_parallel") == "true" and settings["sequence"] % degree:
         return f"tp:{degree} cannot divide a sequence of {settings['sequence']}: use a multiple as --sequence"
     return None
 
 
-def _find_whole_projection(a: Architecture) -> str | None:
+def _find_obstacle(traced: TracedModel, degree: int) -> str | None:
     """Why a family without a formula cannot be divided by the names of its projections; None where it can."""
-    if a.traced is None:
-        return None
-    for layer in a.traced.kinds:
+    if traced.ends_obstacle:
+        return f"tp divides what comes before and after the layers: {traced.ends_obstacle}; use ddp or fsdp"
+    is_any = False
+    for layer in traced.kinds:
         # By module of the layer: the names of what it holds.
         held: dict[str, set[str]] = {}
         for parameter in layer.parameters:
             block, *rest = parameter.name.split(".")
             held.setdefault(block, set()).add(rest[0] if rest else "")
-        for block, names in held.items():
-            is_block = names & {*COLUMN_PROJECTIONS, *FUSED_PROJECTIONS}
-            unknown = sorted(names - set(BLOCK_NAMES))
-            if is_block and unknown:
+        blocks = {block for block, names in held.items() if names & {*COLUMN_PROJECTIONS, *FUSED_PROJECTIONS}}
+        is_any = is_any or bool(blocks)
+        for block in blocks:
+            if unknown := sorted(held[block] - set(BLOCK_NAMES)):
                 return f"tp divides weights by name and does not know {block}.{unknown[0]}: use fsdp"
+        for matrix in layer.matrices:
+            block, _, name = matrix.path.partition(".")
+            width = matrix.inputs if name in ROW_PROJECTIONS else matrix.outputs
+            if block in blocks and width % degree:
+                return f"tp:{degree} cannot divide {matrix.path} of {width}: use a degree that divides it"
+    if not is_any:
+        names = sorted({matrix.path for layer in traced.kinds for matrix in layer.matrices})
+        return f"tp divides weights by name and knows none of {', '.join(names[:4]) or 'its weights'}: use fsdp"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -223,7 +224,10 @@ def find_model(stated: str, installed: Iterable[Model]) -> str | None:
     wanted = _normalized_name(stated)
     for model in installed:
         names = [model.name, *([model.pretrained] if model.pretrained else [])]
-        if wanted in {_normalized_name(name) for name in names}:
+        if stated == model.name:
+            return model.name
+        # A folder's name says nothing of the model in it.
+        if not os.path.isabs(stated.partition(":")[2]) and wanted in {_normalized_name(name) for name in names}:
             return model.name
     return None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from tunemark.plugin import Catalog
 
 if TYPE_CHECKING:
     from tunemark.analysis import AuditedClaim, ParsedSource
+    from tunemark.plugin.descriptors import Model
     from tunemark.results import Result
 
 # Words after `--` are a command to run, not arguments of tunemark.
@@ -82,7 +84,8 @@ def execute(args: argparse.Namespace) -> int:
         results = _read_runs(Path(folder), catalog)
         if not args.despite_seal:
             refuse_touched(results)
-        audited += [audit_run(result, catalog.models()) for result in results]
+        models = _find_models(catalog, {result.model for result in results})
+        audited += [audit_run(result, models) for result in results]
     for reading in _read_sources(args, catalog, piped):
         print_message(reading.summary())
         if not reading.claims:
@@ -108,6 +111,16 @@ def execute(args: argparse.Namespace) -> int:
         for row in rows:
             print_result(claim_lines(row))
     return exit_code_of_verdicts(one.verdict for one in audited)
+
+
+def _find_models(catalog: Catalog, names: Iterable[str]) -> Mapping[str, Model]:
+    """The installed models, and those of runs that a source such as a folder still has."""
+    found = dict(catalog.models())
+    for name in names:
+        if name not in found and ":" in name:
+            with contextlib.suppress(TunemarkError):
+                found[name] = catalog.model(name)
+    return found
 
 
 def _read_sources(

@@ -55,7 +55,10 @@ def make_user_facts(args: argparse.Namespace, catalog: Catalog) -> UserFacts:
 
     architecture = _architecture(args)
     if args.model is not None and args.params is None and architecture is None:
-        catalog.model(args.model)
+        model = catalog.model(args.model)
+        if model.name not in catalog.models():
+            # Of a source, such as a folder: its dimensions are known from there alone.
+            architecture = model.architecture
     return UserFacts(
         model=args.model, device=args.device, count=args.count, batch=args.batch, sequence=args.sequence,
         precision=args.precision, method=args.method, train_s=args.time, padding_fraction=_padding(args, catalog),

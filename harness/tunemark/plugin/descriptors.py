@@ -144,8 +144,11 @@ class Model:
         extra: dict[str, Any] = {"configuration": dict(self.configuration)} if self.configuration else {}
         if self.is_remote:
             extra["remote"] = self.pretrained
-        if self.architecture.traced is not None and self.architecture.traced.packing is not None:
-            extra["packing"] = self.architecture.traced.packing
+        traced = self.architecture.traced
+        if traced is not None and traced.packing is not None:
+            extra["packing"] = traced.packing
+        if traced is not None and any(layer.idle for layer in traced.kinds):
+            extra["idle_modules"] = [f"{n}.{path}" for n, layer in enumerate(traced.layers) for path in layer.idle]
         return {**self.architecture.as_dict(), **extra}
 
 

@@ -67,7 +67,12 @@ class LinearModule:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TracedLayer:
     """One kind of layer. window: tokens that a query of a sliding attention sees; chunk: tokens of a chunk, beyond
-    which attention does not reach; None for each that does not apply."""
+    which attention does not reach; None for each that does not apply. idle: paths of linear modules that are not
+    called, of which an adapter would do nothing.
+
+    kept: for 16 and 32 bits, coefficients c1, c2 of the bytes c1 S + c2 S² that torch's eager operators keep of S
+    tokens for the backward pass, the layer's input included; the second is of scores of attention that are stored.
+    """
 
     name: str
     window: int | None
@@ -75,6 +80,8 @@ class TracedLayer:
     parameters: tuple[TracedParameter, ...]
     products: tuple[TracedProduct, ...]
     matrices: tuple[LinearModule, ...]
+    idle: tuple[str, ...] = ()
+    kept: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +91,9 @@ class TracedModel:
 
     takes_documents: the runtime can compute attention by documents, without a mask.
     unused: parameters that a step over text does not reach. packing: how the worker keeps documents apart that share a
-    row, in the words of the model's runtime; None where nothing does, and packing_obstacle says why. pipeline_obstacle:
-    why the layers cannot be divided among processes, None where they can. notes: what could not be traced exactly.
+    row, in the words of the model's runtime; None where nothing does, and packing_obstacle says why. ends_obstacle: why
+    what comes before and after the layers cannot be told apart; pipeline_obstacle: why the layers cannot be divided
+    among processes; None where that is no question. notes: what could not be traced exactly.
     versions: of torch and transformers. digest: a hash of all that the trace depends on, which identifies it.
     """
 
@@ -97,6 +105,7 @@ class TracedModel:
     unused: tuple[str, ...]
     packing: str | None
     packing_obstacle: str | None
+    ends_obstacle: str | None
     pipeline_obstacle: str | None
     notes: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]

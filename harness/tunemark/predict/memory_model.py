@@ -10,7 +10,7 @@ from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.matrix_products import LOW_PRECISIONS
 from tunemark.predict.prediction import MemoryBytes
 from tunemark.predict.rank_shares import count_inner_ranks, divide_layers, split_rank_parameters
-from tunemark.predict.worker_step_costs import compute_step_costs, has_step_costs
+from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_costs, has_step_costs
 
 # Memory that the caching allocator and the runtime's kernels take besides tensors.
 _WORKSPACE_BYTES = 0.4e9
@@ -51,7 +51,12 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
     full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
     vocab = a.vocab_size / (1 if stack.scores_gathered else layout.tensor)
-    logits = stack.head_bytes * tokens * vocab
+    head_bytes = stack.head_bytes
+    if a.traced is not None and stack.own:
+        # Our worker's scores, in 4 bytes too where the head gives 2, their logarithms, and a gradient.
+        given = PRECISION_BYTES[stack.own][1]
+        head_bytes = given + (4.0 if given < 4.0 else 0.0) + 8.0
+    logits = head_bytes * tokens * vocab
     # Interleaving keeps (p - 1) / (p v) more micro-batches in flight (Narayanan et al. 2021, section 2.2.2).
     more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
     held = []
@@ -74,11 +79,16 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
             gathered = stack.gather_bytes * wide * own
     fraction = work.trained_fraction
     frozen = stack.frozen_bytes or parameter
+    activations = max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline))
+    gradients = stack.gradient_bytes * own * fraction / by[1]
+    if a.traced is not None and stack.own and accumulation == 1:
+        # Our worker's gradients come as activations go, and are freed by each step.
+        gradients = max(0.0, gradients - activations)
     held_states = MemoryBytes(
         parameters=(parameter * fraction + frozen * (1.0 - fraction)) * own / by[2],
-        gradients=stack.gradient_bytes * own * fraction / by[1],
+        gradients=gradients,
         optimizer=main * own * fraction / by[0],
-        activations=max(0.0, activations - layout.offloaded * min(accumulation, layout.pipeline)),
+        activations=activations,
         buffers=gathered + stack.engine_bytes * (2.0 if layout.zero == 3 else 1.0),
         workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
     )
@@ -97,6 +107,10 @@ def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, re
     h, wide = a.hidden_size, 2.0 if work.precision in ("fp32", "tf32") else 1.0
     if kind == "full":
         return wide * 2.0 * tokens * h / shared
+    if kind == "none" and a.traced is not None and (kept := _traced_layer_kept(work, tokens)) is not None:
+        # The layer's input and the sums of residuals are whole in every tensor rank.
+        whole = wide * 2.0 * tokens * 4.0 * h
+        return min(kept, whole) / shared + max(0.0, kept - whole) / t
     queries = a.num_attention_heads * a.head_dim / t
     keys = max(a.num_key_value_heads / t, 1.0) * a.head_dim
     inner = a.intermediate_size / t * (a.num_experts_per_tok or 1)
@@ -118,3 +132,18 @@ def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, re
             values = 2.0 * tokens * (h / shared + 2.0 * queries + keys + inner)
             values += 2.0 * tokens * ((h if a.gated_mlp else 0.0) + (2.0 * h / shared if t > 1 else 0.0))
     return wide * values
+
+
+def _traced_layer_kept(work: Workload, tokens: float) -> float | None:
+    """Bytes that an average layer of a traced model keeps for its backward pass; None where that was not traced.
+
+    They are those of attention in separate operators: without its scores, of a flash kernel, which keeps queries, keys,
+    values and output as these do."""
+    traced, found = work.architecture.traced, 0.0
+    assert traced is not None
+    for layer in traced.layers:
+        if layer.kept is None:
+            return None
+        each, scores = layer.kept[1 if work.precision in ("fp32", "tf32") else 0]
+        found += tokens * (each + (0.0 if work.stack.flash_attention else scores * work.sequence))
+    return found / len(traced.order)

@@ -369,3 +369,41 @@ def test_names_that_a_hub_dataset_does_not_have_are_told_apart_from_a_missing_ne
     assert found.why == "it has ['one', 'two']"
     assert says in found.next
     assert explain_hub_error("alpaca", "a/b", "Connection refused") is None
+
+
+_OWN_NAMES = [[{"who": "pupil", "says": "Which tide?"}, {"who": "master", "says": "The ebb."}]]
+
+
+def test_messages_may_name_their_keys_and_roles(tmp_path: Path) -> None:
+    rows = _put(tmp_path, "rows.json", json.dumps([{"dialog": each} for each in _OWN_NAMES]))
+    read = _open("chat", rows, role_key="who", content_key="says", roles="pupil=user,master=assistant")
+    assert _talks(read) == [[("user", "Which tide?"), ("assistant", "The ebb.")]]
+    assert read.fingerprint() != _open("chat", rows, role_key="who", content_key="says").fingerprint()
+    assert "role_key=KEY" in _refusal("chat", rows)
+    assert "roles cannot be 'pupil=learner'" in _refusal("chat", rows, roles="pupil=learner")
+
+
+def test_the_tags_and_the_ranking_of_dataset_info_are_read(tmp_path: Path) -> None:
+    tags = {"role_tag": "who", "content_tag": "says", "user_tag": "pupil", "assistant_tag": "master"}
+    entries = {
+        "school": {"file_name": "rows.json", "formatting": "sharegpt", "columns": {"messages": "talk"}, "tags": tags},
+        "judged": {"file_name": "judged.json", "ranking": True, "columns": {"chosen": "fine", "rejected": "poor"}},
+    }
+    _put(tmp_path, "dataset_info.json", json.dumps(entries))
+    _put(tmp_path, "rows.json", json.dumps([{"talk": each} for each in _OWN_NAMES]))
+    _put(tmp_path, "judged.json", json.dumps([{"instruction": "Which tide?", "fine": "The ebb.", "poor": "No."}]))
+    assert _talks(_open("chat", tmp_path, entry="school")) == [[("user", "Which tide?"), ("assistant", "The ebb.")]]
+    assert "preference pairs, fine and poor" in _refusal("alpaca", tmp_path, entry="judged")
+    assert _answers(_open("alpaca", tmp_path, entry="judged", output="fine")) == ["The ebb."]
+
+
+def test_a_pair_of_columns_is_known_whatever_its_case(tmp_path: Path) -> None:
+    path = _put(tmp_path, "rows.csv", "Question,Answer\nWhich tide?,The ebb\n")
+    assert "instruction=Question:output=Answer" in _refusal("alpaca", path)
+
+
+def test_what_a_function_returned_is_a_message_of_a_tool(tmp_path: Path) -> None:
+    called = {"role": "assistant", "content": None, "function_call": {"name": "tide", "arguments": "{}"}}
+    talk = [{"role": "user", "content": "Now?"}, called, {"role": "function", "name": "tide", "content": "ebb"}]
+    path = _put(tmp_path, "rows.jsonl", json.dumps({"messages": talk}))
+    assert [role for role, _ in _talks(_open("chat", path))[0]] == ["user", "assistant", "tool"]

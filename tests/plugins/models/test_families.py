@@ -65,6 +65,7 @@ PARAMETERS = {
     "olmo-2-13b": 13_716_198_400,
     "olmo-2-32b": 32_234_279_936,
     "phi-4": 14_659_507_200,
+    "phi-4-mini-instruct": 3_836_021_760,
 }
 
 # What their configurations say, typed from them; Architecture's defaults are not repeated here. Under transformers' own

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark.physics import count_lora_parameters, count_parameters, lora_trained_weights, train_flops_per_token
 from tunemark.physics.flops import TrainedWeights, hardware_flops_per_token, train_flops_by_role
+from tunemark.physics.parameters import adaptable_matrices
 from tunemark.plugin import Architecture
 from tunemark_models.hf_config import read_hf_model
 from tunemark_models.model_trace import TraceError, main, trace_config
@@ -101,6 +102,14 @@ def test_the_flops_of_adapters_are_those_of_torchs_counter(kind: str, targets: t
         module(input_ids=torch.arange(64)[None] + 3, use_cache=False).logits.square().mean().backward()
     ours = train_flops_per_token(a, 64, "full", lora_trained_weights(2, targets)) * 64
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_linear_module_whose_weight_the_family_reads_itself_has_no_adapter() -> None:
+    # An adapter of `dt_proj` would get no gradient: Mamba multiplies by its weight without calling it.
+    assert adaptable_matrices(trace_small("mamba", num_hidden_layers=1, max_position_embeddings=16)) == (
+        "in_proj",
+        "x_proj",
+    )
 
 
 def test_the_mask_and_the_window_leave_a_part_of_the_scores() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plan
 from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.plugin import Catalog
-from tunemark_torch.layout_checks import MULTI_STAGE_SCHEDULES, SCHEDULES
+from tunemark.plugin.traced_model import TracedLayer
+from tunemark_torch.layout_checks import MULTI_STAGE_SCHEDULES, SCHEDULES, refusal
 
 CATALOG = Catalog()
 
@@ -136,3 +138,23 @@ def test_the_schedules_of_the_plan_are_those_of_the_worker() -> None:
 def test_the_torch_that_a_layout_needs(strategy: str, flags: dict[str, Any], torch: str | None) -> None:
     needs = [need.minimum for need in _plan(strategy, **flags).version_needs if need.module == "torch"]
     assert set(needs) == ({torch} if torch else set())
+
+
+def test_a_traced_model_is_divided_by_what_its_own_matrices_allow() -> None:
+    a = CATALOG.model("smollm3-tiny").architecture
+    assert a.traced is not None
+    axis = _plan("tp", 2, model="smollm3-tiny").axes[0]
+    settings = {"method": "full", "sequence": 64}
+
+    def refused(kind: TracedLayer) -> str | None:
+        assert a.traced is not None
+        traced = replace(a.traced, kinds=(kind,) * len(a.traced.kinds))
+        return refusal([axis], replace(a, traced=traced, intermediate_size=171), settings)
+
+    (kind, *_) = a.traced.kinds
+    # The average width of its MLP is no width that it has.
+    assert refused(kind) is None
+    odd = tuple(replace(m, outputs=171) if m.name == "up_proj" else m for m in kind.matrices)
+    assert "tp:2 cannot divide mlp.up_proj of 171" in str(refused(replace(kind, matrices=odd)))
+    unknown = tuple(replace(p, name=f"block.{p.name.replace('.', '_')}") for p in kind.parameters)
+    assert "knows none of mlp." in str(refused(replace(kind, parameters=unknown)))

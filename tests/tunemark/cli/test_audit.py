@@ -267,3 +267,18 @@ def test_imported_points_enter_scale_and_compare(tunemark: Tunemark, tmp_path: P
         ), done
     done = tunemark("compare", "st", "--by", "size")
     assert (done.returncode, "| lora-2 | 2 | 2,072 | 1.599 | 0.7994 | valid |" in done.stdout) == (0, True), done.stdout
+
+
+def test_a_model_of_a_folder_is_what_its_config_says_whatever_the_folder_is_called(
+    tunemark: Tunemark, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mistral-7b"
+    folder.mkdir()
+    stated = {"model_type": "llama", "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
+              "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 2048}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(stated))
+    words = "100000 tokens/s of the whole job on 1 H100 SXM in bf16 at a sequence of 1024 tokens, full fine-tuning"
+    (row,) = _rows(tunemark("audit", words, "--model", f"hf:{folder}", "--json"))
+    # Less than a percent of the peak; a Mistral 7B would be at 425 %.
+    assert row["mfu_implied"] is not None, row
+    assert row["mfu_implied"] < 0.01

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tunemark.physics import make_architecture, train_flops_per_token
+from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Efficiency, RankLayout, Workload, find_layout_error, predict, predict_memory
 from tunemark.predict.hardware_rates import collective_seconds
+from tunemark.predict.memory_model import layer_activation_bytes
 
 _MODEL = make_architecture(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
@@ -68,3 +70,19 @@ def test_a_processor_that_launches_its_own_kernels_takes_the_sum_of_both() -> No
     quick = replace(slow, host_s=0.0)
     more, less = (predict(_WORK, RankLayout(), replace(_DEVICE, efficiency=e)).seconds.compute for e in (slow, quick))
     assert more - less == pytest.approx(64 * (32 * 90 + 2 * 60) * 1e-2, rel=0.01)
+
+
+def test_a_traced_model_keeps_what_its_own_layers_keep() -> None:
+    a = Catalog().model("falcon-h1-tiny").architecture
+    assert a.traced is not None
+    # Layers of one kind; 1000 bytes a token and 3 for each pair of tokens in 16 bits, twice that in 32.
+    kinds = tuple(replace(kind, kept=((1000.0, 3.0), (2000.0, 6.0))) for kind in a.traced.kinds)
+    a = replace(a, traced=replace(a.traced, kinds=kinds))
+    work = replace(_WORK, architecture=a, sequence=64)
+    layout = RankLayout()
+    narrow, wide = (layer_activation_bytes(replace(work, precision=p), layout, 128.0) for p in ("bf16", "fp32"))
+    scores = 0.0 if work.stack.flash_attention else 128.0 * 3.0 * 64
+    assert narrow == pytest.approx(128.0 * 1000 + scores)
+    assert wide == 2 * narrow
+    without = replace(work, stack=replace(work.stack, flash_attention=not work.stack.flash_attention), precision="bf16")
+    assert abs(layer_activation_bytes(without, layout, 128.0) - narrow) == pytest.approx(128.0 * 3.0 * 64)
