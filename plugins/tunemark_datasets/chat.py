@@ -85,8 +85,9 @@ class Conversations:
 
     def fingerprint(self) -> str:
         columns = sorted(self._columns.items())
-        identity = [_FORMAT_VERSION, self._rows.fingerprint(), columns, self._answers, self._template]
-        identity += [] if self._keys == MessageKeys() else [[self._keys.role, self._keys.content, self._keys.roles]]
+        identity: list[object] = [_FORMAT_VERSION, self._rows.fingerprint(), columns, self._answers, self._template]
+        if self._keys != MessageKeys():
+            identity.append(self._keys)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def facts(self) -> Mapping[str, Any]:
