@@ -26,7 +26,7 @@ def render_png(report: Report) -> Mapping[str, bytes]:
     drawings = {name.removesuffix(".svg"): svg.decode() for name, svg in render_svg(report).items()}
     if not drawings or not _has_font(report.language):
         return {}
-    return {f"{name}.png": _rasterize(svg, _zoom(svg)) for name, svg in drawings.items()}
+    return {f"{name}.png": rasterize(svg, _zoom(svg)) for name, svg in drawings.items()}
 
 
 def _zoom(svg: str) -> int:
@@ -42,11 +42,12 @@ def _has_font(language: str) -> bool:
     frame = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><text y="30" font-family="{}">{}</text></svg>'
     )
-    one, other = (_rasterize(frame.format(FONTS, letter), 1) for letter in letters)
+    one, other = (rasterize(frame.format(FONTS, letter), 1) for letter in letters)
     return one != other
 
 
-def _rasterize(svg: str, zoom: int) -> bytes:
+def rasterize(svg: str, zoom: int) -> bytes:
+    """An SVG as PNG, at a multiple of its size."""
     import resvg_py  # a compiled package, needed only by this format
 
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=zoom))

@@ -176,9 +176,9 @@ def _dot_plot(c: _Canvas, chart: DotPlot) -> float:
     groups = any(row.group for row in chart.rows)
     values = [_value_text(row, c.tr) for row in chart.rows]
     names = [_remark(row, c.tr) for row in chart.rows]
-    label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
-    value_width = max((_width(v, _TEXT) for v in values), default=0.0) + 14
-    verdict_width = 0.0 if is_narrow else max((_width(v, _SMALL) for v in names), default=0.0) + 10
+    label_width = 0.0 if is_narrow else min(0.42 * c.width, max(text_width(r.label, _TEXT) for r in chart.rows) + 14)
+    value_width = max((text_width(v, _TEXT) for v in values), default=0.0) + 14
+    verdict_width = 0.0 if is_narrow else max((text_width(v, _SMALL) for v in names), default=0.0) + 10
     left, right = label_width + 8, c.width - (8 if is_narrow else value_width + verdict_width)
     top = max((x for r in chart.rows for x in (r.high, r.value, r.begin) if x is not None), default=1.0) or 1.0
     ticks = _ticks(top, 4 if is_narrow else 6)
@@ -210,7 +210,7 @@ def _dot_plot(c: _Canvas, chart: DotPlot) -> float:
 
 def _tick_below(c: _Canvas, x: float, y: float, words: str) -> None:
     """A tick's text centred below it, as far as the drawing's edges allow."""
-    half = _width(words, _SMALL) / 2
+    half = text_width(words, _SMALL) / 2
     anchor, at = ("start", 0.0) if x < half else ("end", c.width) if x > c.width - half else ("middle", x)
     c.text(at, y, words, role="quiet", size=_SMALL, anchor=anchor)
 
@@ -279,7 +279,7 @@ def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
         words = c.tr(kind)
         c.mark(x + 2, y + 10, kind, "c1", words, is_legend=True)
         c.text(x + 14, y + 14.5, words, size=_SMALL)
-        x += 34 + _width(words, _SMALL)
+        x += 34 + text_width(words, _SMALL)
     return y + 26
 
 
@@ -288,8 +288,8 @@ def _legend_of_marks(c: _Canvas, origins: Sequence[Origin], y: float) -> float:
 
 def _stacked_bars(c: _Canvas, chart: StackedBars) -> float:
     is_narrow = c.width < 500
-    label_width = 0.0 if is_narrow else min(0.42 * c.width, max(_width(r.label, _TEXT) for r in chart.rows) + 14)
-    note_width = max((_width(r.note, _SMALL) for r in chart.rows), default=0.0) + 12
+    label_width = 0.0 if is_narrow else min(0.42 * c.width, max(text_width(r.label, _TEXT) for r in chart.rows) + 14)
+    note_width = max((text_width(r.note, _SMALL) for r in chart.rows), default=0.0) + 12
     left, right = label_width + 8, c.width - (8 if is_narrow else note_width)
     top = 1.0 if chart.is_share else max((sum(r.parts) for r in chart.rows), default=1.0) or 1.0
     ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if chart.is_share else _ticks(top, 4 if is_narrow else 6)
@@ -343,7 +343,7 @@ def _bar(
                 stroke_dasharray="4 2" if origin != "measured" else None,
             )  # fmt: skip
             words = _part_text(part, chart)
-            if chart.is_share and _width(words, 11) + 10 < wide:
+            if chart.is_share and text_width(words, 11) + 10 < wide:
                 c.text(
                     x + wide / 2,
                     middle + 4,
@@ -371,7 +371,7 @@ def _part_text(part: float, chart: StackedBars) -> str:
 def _legend(c: _Canvas, entries: Sequence[tuple[str, str]], y: float) -> float:
     x = 0.0
     for i, (name, role) in enumerate(entries):
-        wide = 20 + _width(name, _SMALL) + 16
+        wide = 20 + text_width(name, _SMALL) + 16
         if x and x + wide > c.width:
             x, y = 0.0, y + 20
         c.add("rect", x=x, y=y + 2, width=12, height=12, fill=c.style.colour(role), fill_opacity=_shade(i))
@@ -390,7 +390,7 @@ def _line_chart(c: _Canvas, chart: LineChart) -> float:
     top_y, bottom_y = y + 18, y + high
     top = max((v for p in every for v in (p.high, p.y) if v is not None), default=1.0) or 1.0
     ticks = _ticks(top, 5)
-    left, right = max(_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 14
+    left, right = max(text_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 14
     scale_y = (bottom_y - top_y) / ticks[-1]
     xs = sorted({p.x for p in every})
     far = xs[-1] if xs else 1.0
@@ -409,10 +409,10 @@ def _line_chart(c: _Canvas, chart: LineChart) -> float:
     last_end = -math.inf
     for x in sorted({p.x for s in chart.lines if s.kind == "points" for p in s.points}) or xs:
         words = f"{x:,g}"
-        if place_x(x) - _width(words, _SMALL) / 2 > last_end:
+        if place_x(x) - text_width(words, _SMALL) / 2 > last_end:
             c.line(place_x(x), bottom_y, place_x(x), bottom_y + 4, "quiet")
             c.text(place_x(x), bottom_y + 18, words, role="quiet", size=_SMALL, anchor="middle")
-            last_end = place_x(x) + _width(words, _SMALL) / 2 + 6
+            last_end = place_x(x) + text_width(words, _SMALL) / 2 + 6
     c.text(right, bottom_y + 36, chart.x, role="quiet", size=_SMALL, anchor="end")
     c.text(0, top_y - 8, chart.y, role="quiet", size=_SMALL)
     for i, series in enumerate(chart.lines):
@@ -460,7 +460,7 @@ def _point_text(p: ChartPoint, tr: Translate) -> str:
 def _legend_of_lines(c: _Canvas, series: Sequence[ChartLine], y: float) -> float:
     x = 0.0
     for i, one in enumerate(series):
-        wide = 34 + _width(one.label, _SMALL) + 18
+        wide = 34 + text_width(one.label, _SMALL) + 18
         if x and x + wide > c.width:
             x, y = 0.0, y + 20
         role = "quiet" if one.kind == "ideal" else _SERIES[i % len(_SERIES)]
@@ -478,7 +478,7 @@ def _step_times(c: _Canvas, chart: StepTimeChart) -> float:
     top_y, bottom_y = 40.0, 210.0 if c.width < 500 else 230.0
     top = max((y for _, y in chart.points), default=1.0) or 1.0
     ticks = _ticks(top, 4)
-    left, right = max(_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 10
+    left, right = max(text_width(_tick(t, ticks), _SMALL) for t in ticks) + 12, c.width - 10
     last = max((x for x, _ in chart.points), default=1.0) or 1.0
     scale_x, scale_y = (right - left) / last, (bottom_y - top_y) / ticks[-1]
     quiet = c.style.colour("quiet")
@@ -491,10 +491,10 @@ def _step_times(c: _Canvas, chart: StepTimeChart) -> float:
         c.line(begin, top_y - 6, begin, bottom_y, "quiet")
         c.line(begin, top_y - 6, end, top_y - 6, "c1", 3)
         words = c.tr("timed: steps {first:,} to {last:,}", first=chart.first + 1, last=chart.last)
-        anchor = "start" if begin + _width(words, _SMALL) < c.width else "end"
+        anchor = "start" if begin + text_width(words, _SMALL) < c.width else "end"
         c.text(begin if anchor == "start" else end, top_y - 12, words, size=_SMALL, anchor=anchor)
         warm = c.tr("warm-up")
-        if begin - left > _width(warm, _SMALL) + 8:
+        if begin - left > text_width(warm, _SMALL) + 8:
             c.text(left + 4, bottom_y - 8, warm, size=_SMALL, role="quiet")
     for tick in ticks:
         y = bottom_y - tick * scale_y
@@ -552,16 +552,16 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
 
 
-def _width(words: str, size: float) -> float:
+def text_width(words: str, size: float) -> float:
     """Approximate width of a text in pixels: 1 em for wide characters, 0.61 em for others."""
     return sum(1.0 if unicodedata.east_asian_width(ch) in "WF" else 0.61 for ch in words) * size
 
 
 def _truncate(words: str, limit: float, size: float) -> str:
-    if _width(words, size) <= limit:
+    if text_width(words, size) <= limit:
         return words
     text = words
-    while text and _width(text + "…", size) > limit:
+    while text and text_width(text + "…", size) > limit:
         text = text[:-1]
     return text.rstrip(" ·") + "…"
 

@@ -34,6 +34,7 @@ _COMMANDS = {
     "list": ("listing", "print what is installed (models, devices, ...), or the runs of a store"),
     "schema": ("schema", "print the JSON Schema of what tunemark reads and writes"),
     "report": ("report", "write a report of finished runs"),
+    "share": ("share", "draw the answer of finished runs as one picture or page"),
     "export": ("export", "copy finished runs to TensorBoard, MLflow, W&B, Parquet, SQLite, ..."),
     "query": ("query", "ask finished runs by SQL"),
     "verify": ("verify", "say whether stored runs and reports are what was written"),

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +110,27 @@ def test_two_stores_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "give two" in capsys.readouterr().err
     assert main(["report", str(a), "--timeline"]) == 2
     assert "no effect without -o" in capsys.readouterr().err
+
+
+def test_the_answer_is_shared_as_an_image_and_as_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    store = _store(tmp_path / "before", 1.0)
+    for name in ("a.png", "a.svg", "a.pdf"):
+        assert main(["share", str(store), "-o", str(tmp_path / name)]) == 0
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (1200, 630)
+        assert len(image.convert("RGB").getcolors(100_000) or ()) > 10  # not blank
+    svg = (tmp_path / "a.svg").read_text()
+    assert ">2,607 ± 56</text>" in svg
+    assert "valid</text>" in svg
+    pdf = (tmp_path / "a.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    # A4 in points.
+    box = re.search(rb"/MediaBox\s*\[\s*0\s+0\s+([\d.]+)\s+([\d.]+)", pdf)
+    assert box is not None
+    assert [float(side) for side in box.groups()] == pytest.approx([595, 842], abs=1)
+    capsys.readouterr()
+    assert main(["share", str(store), "-o", str(tmp_path / "a.gif")]) == 2
+    assert ".png, .svg, .pdf" in capsys.readouterr().err
