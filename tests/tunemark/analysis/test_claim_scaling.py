@@ -6,6 +6,7 @@ import pytest
 
 from tunemark.analysis.claim_scaling import compare_claims, scale_claims
 from tunemark.errors import BadExperiment
+from tunemark.report import make_report
 from tunemark.results import ImportedClaim
 
 
@@ -59,3 +60,17 @@ def test_ratios_by_an_axis() -> None:
     ]  # fmt: skip
     with pytest.raises(BadExperiment, match="cannot be compared by 'colour'"):
         compare_claims(_ROWS, "colour")
+
+
+def test_a_report_of_claims_shows_how_they_scale() -> None:
+    report = make_report([], _ROWS[:2])
+    (table,) = [table for section in report.sections for table in section.tables if table.key == "claim-scaling"]
+    # 2,072 / 1,296 = 1.599 of 2.
+    assert [row[1:5] for row in table.rows] == [("weak", "n1", 1, 8), ("weak", "n2", 2, 16)]
+    assert table.rows[1][6:8] == (pytest.approx(1.599, abs=1e-3), pytest.approx(0.799, abs=1e-3))
+    rows = [_claim(1, 100.0), _claim(2, 150.0)]
+    (table,) = [table for section in make_report([], rows).sections for table in section.tables[2:]]
+    assert [row[1] for row in table.rows] == ["batch not stated"] * 2
+    assert all(
+        table.key != "claim-scaling" for section in make_report([], _ROWS[:1]).sections for table in section.tables
+    )
