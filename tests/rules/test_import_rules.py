@@ -46,6 +46,7 @@ _STATIONS = (
     "exit_codes",
     "cache",
     "temporary",
+    "redaction",
     "cgroups",
     "hub",
     "plugin",

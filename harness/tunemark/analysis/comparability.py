@@ -7,12 +7,13 @@ among them: a comparison is often about these, so it reports them instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.experiment.settings import SETTINGS
+from tunemark.redaction import hide_paths
 from tunemark.results.ratio import attempt_rates
 from tunemark.results.result import Result, RunIdentity
 
@@ -137,7 +138,7 @@ def find_axis(names: Collection[str]) -> str | None:
 
 def comparison_key(result: Result, free: Collection[str]) -> tuple[object, ...]:
     """The values that comparable runs share, for grouping."""
-    return tuple(read(result) for name, read in COMPARED_FIELDS.items() if name not in free)
+    return tuple(_as_shared(read(result)) for name, read in COMPARED_FIELDS.items() if name not in free)
 
 
 def group_runs(results: Iterable[Result], free: Collection[str]) -> dict[tuple[object, ...], list[Result]]:
@@ -151,7 +152,12 @@ def group_runs(results: Iterable[Result], free: Collection[str]) -> dict[tuple[o
 def find_differences(results: Sequence[Result], fields: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     """The fields in which some of the runs differ, each with the runs' values in order."""
     values = {name: tuple(COMPARED_FIELDS[name](r) for r in results) for name in fields}
-    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+    return {name: found for name, found in values.items() if len(set(map(_as_shared, found))) > 1}
+
+
+def _as_shared(value: object) -> object:
+    """The value as a report for others has it, so that its runs can be compared with those of a store."""
+    return hide_paths(value) if isinstance(value, str) else value if isinstance(value, Hashable) else repr(value)
 
 
 def differing_settings(a: Result, b: Result, free: Collection[str]) -> dict[str, tuple[Any, ...]]:

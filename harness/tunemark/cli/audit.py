@@ -19,6 +19,7 @@ from tunemark.cli.terminal import print_result
 from tunemark.errors import BadData, BadExperiment, TunemarkError
 from tunemark.exit_codes import exit_code_of_verdicts
 from tunemark.plugin import Catalog
+from tunemark.redaction import hide_secrets
 
 if TYPE_CHECKING:
     from tunemark.analysis import AuditedClaim, ParsedSource
@@ -132,7 +133,7 @@ def _read_sources(
     importers = list(catalog.importers().values())
     if args.command:
         witness = ObservedProgram(args.command)
-        name = " ".join(args.command)
+        name = hide_secrets(" ".join(args.command))
         found = read_claims(witness.chunks(), Path(args.command[-1]).name, f"the output of `{name}`", importers)
         if witness.exit_code:
             print_message(f"the command ended with code {witness.exit_code}")

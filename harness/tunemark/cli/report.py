@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="prices per hour, TOML or CSV, by device or chip; adds the cost of a million tokens to the report",
     )
+    words = "hide names of hosts and users, folders and addresses in what -o writes (default); --no-redact shows them"
+    parser.add_argument("--redact", action=argparse.BooleanOptionalAction, default=True, help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object per line instead of a table")
 
 
@@ -69,6 +71,7 @@ def execute(args: argparse.Namespace) -> int:
             prices=prices,
             language=args.language,
             more=more,
+            is_redacted=args.redact,
         )
         print_message(f"the report is in {output}")
     if args.json:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from tunemark.errors import BadStore, PluginError
 from tunemark.loading import RESULTS_FILE, UnreadEntry
 from tunemark.plugin import Catalog, Format
 from tunemark.plugin.catalog import load_object
+from tunemark.redaction import hide_secrets, make_digest, redact
 from tunemark.report.report import Report, Section
 from tunemark.report.sections import make_report
 from tunemark.report.translation import Language
@@ -26,9 +27,10 @@ from tunemark.results.result import Result, encode_result
 from tunemark.results.studies import STUDIES_FILE, Study, encode_studies
 from tunemark.results.trace import TRACE_FILE, Trace, encode_traces
 
-# Facts of the environment that identify the machine and do not affect speed. Different values keep different digests.
-_PRIVATE = (("host", "name"), ("interpreter", "path"))
-_MARK = "sha256:"
+S = TypeVar("S", bound=msgspec.Struct)
+
+# Facts of the environment that name hosts, addresses and users.
+_NAMES = (("host", "name"), ("worker", "node"), ("launcher", "hosts"), ("launcher", "host"), ("launcher", "user"))
 
 
 # More than ten parameters: those of make_report, and where to write.
@@ -45,11 +47,20 @@ def write_report(
     prices: Prices | None = None,
     language: Language = "en",
     more: Sequence[Section] = (),
+    is_redacted: bool = True,
 ) -> list[Path]:
     """Write all files and return their paths. Raises `PluginError` for a format that failed, after writing the others.
 
-    The arguments are those of `make_report`."""
-    results = [_redact(r) for r in results]
+    The arguments are those of `make_report`. is_redacted: hosts, users, paths and addresses are hidden, as suits pages
+    for others; secrets are hidden in any case."""
+    if is_redacted:
+        names = list(dict.fromkeys(name for result in results for name in find_names(result)))
+        results = [_redact_result(r) for r in results]
+        imported, unread = redact(list(imported), names), redact(list(unread), names)
+        studies = redact(list(studies), names)
+        scalings, more = redact(scalings, names), redact(more, names)
+    else:
+        results, imported = _without_secrets(results), _without_secrets(imported)
     contents = {folder / RESULTS_FILE: "".join(encode_result(r) + "\n" for r in results).encode()} if results else {}
     if imported:
         contents[folder / CLAIMS_FILE] = "".join(encode_claim(row) + "\n" for row in imported).encode()
@@ -93,6 +104,10 @@ def write_report(
     if failed:
         raise failed
     return list(contents)
+
+
+def _without_secrets(rows: Sequence[S]) -> list[S]:
+    return [msgspec.json.decode(hide_secrets(msgspec.json.encode(row).decode()), type=type(row)) for row in rows]
 
 
 def _find_own_files(folder: Path, contents: Mapping[Path, bytes]) -> list[Path]:
@@ -145,12 +160,21 @@ def _check_content(content: object) -> bytes:
     return bytes(content)
 
 
-def _redact(result: Result) -> Result:
-    """The result with digests of the host's name and the interpreter's path; the store keeps the originals."""
+def _redact_result(result: Result) -> Result:
+    names = find_names(result)
     environment: dict[str, Any] = dict(result.environment)
-    for part, name in _PRIVATE:
+    for part, name in _NAMES:
         facts = environment.get(part)
-        if isinstance(facts, dict) and name in facts and not str(facts[name]).startswith(_MARK):
-            digest = hashlib.sha256(str(facts[name]).encode()).hexdigest()[:12]
-            environment[part] = {**facts, name: _MARK + digest}
-    return result if environment == result.environment else msgspec.structs.replace(result, environment=environment)
+        if isinstance(facts, dict) and isinstance(facts.get(name), str):
+            environment[part] = {**facts, name: make_digest(facts[name])}
+    return redact(msgspec.structs.replace(result, environment=environment), names)
+
+
+def find_names(result: Result) -> list[str]:
+    """The names of hosts and users that a result knows, which texts may name, too."""
+    found = []
+    for part, name in _NAMES:
+        facts = result.environment.get(part)
+        value = facts.get(name) if isinstance(facts, dict) else None
+        found += [value] if isinstance(value, str) else [str(each) for each in value or ()]
+    return [name for name in dict.fromkeys(found) if len(name) > 2 and name != "localhost" and "sha256:" not in name]

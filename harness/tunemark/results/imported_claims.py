@@ -14,6 +14,7 @@ import msgspec
 
 from tunemark.errors import BadStore
 from tunemark.plugin.descriptors import Finding
+from tunemark.redaction import hide_secrets
 from tunemark.results.result import Verdict
 from tunemark.results.stored_file import read_stored_file
 
@@ -71,7 +72,7 @@ def store_claims(rows: Iterable[ImportedClaim], store: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for row in rows:
-            line = encode_claim(row)
+            line = hide_secrets(encode_claim(row))
             (folder / f"{hashlib.sha256(line.encode()).hexdigest()[:16]}.json").write_text(line + "\n")
     except OSError as error:
         raise BadStore(

@@ -19,6 +19,7 @@ from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
 from tunemark.launch.device_monitor import make_device_monitor
 from tunemark.plugin import DecodesIds, HasTokenizerFiles, JobSpec, JobWatch, StartedJob, Tokenizer, WatchesJobs
+from tunemark.redaction import hide_secrets
 from tunemark.results.attempt_process import describe_own_process
 from tunemark.runner.device_lock import hold_devices, list_device_names
 from tunemark.runner.observer import RunObserver, run_title
@@ -205,6 +206,7 @@ class _StoredEntry:
                 end = replace(end, evidence=f"{failure}; {end.evidence}")
         if started is not None:
             self.facts["launcher"].update(started.facts())
+        end = replace(end, evidence=hide_secrets(end.evidence))
         self.facts.update(status=end.status, reason=end.reason, evidence=end.evidence)
         with self.lock:  # who waits for the device looks first whether this attempt is finished
             self.finish()

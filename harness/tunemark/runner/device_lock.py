@@ -20,6 +20,7 @@ import psutil
 
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Accelerator, Device, HasMonitor
+from tunemark.redaction import hide_secrets
 from tunemark.results.attempt_process import read_boot_id
 from tunemark.visible_text import make_visible
 
@@ -181,7 +182,7 @@ def _regular(descriptor: int) -> int | None:
 
 
 def _write_note(path: Path) -> None:
-    note = HolderNote(os.getpid(), read_boot_id(), " ".join(sys.argv)[:300])
+    note = HolderNote(os.getpid(), read_boot_id(), hide_secrets(" ".join(sys.argv))[:300])
     # Without a note the holder stays unnamed; the lock holds all the same.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
