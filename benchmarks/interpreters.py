@@ -41,8 +41,8 @@ MODEL = "mistral-tiny"
 VARIANTS = tuple(itertools.product(PRECISIONS, ("pack", "pad")))
 # Of products of strategies, on four processes, one variant of each precision.
 PRODUCT_VARIANTS = (("fp32", "pack"), ("bf16-autocast", "pad"), ("bf16", "pack"))
-# Seconds for all attempts of a size; a rank that waits for one that is gone would wait for long.
-TIMEOUT_S = 1200.0
+# Seconds without a record of any rank; one that waits for another that is gone would wait for long.
+STALL_S = 600.0
 
 Variant = tuple[str, str]
 Trained = tuple[tuple[float, ...], tuple[float, ...]]
@@ -120,7 +120,7 @@ def fill(matrix: Matrix, torch: str, strategies: Sequence[str] | None, folder: P
             matrix.refused.update({key: refused[key.strategy] for key in folders if key.strategy in refused})
             tried = {key: path for key, path in folders.items() if key.strategy not in refused}
             # Each variant in processes of its own: in torch 2.6 DTensor keeps what it knows of one model for the next.
-            parity.run(size, list(tried.values()), python, TIMEOUT_S)
+            parity.run(size, list(tried.values()), python, STALL_S)
             for key, path in tried.items():
                 try:
                     matrix.trained[key] = parity.trained(path)

@@ -11,14 +11,15 @@ in the same processes, which saves start-up time. Nothing is timed, so processes
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,9 +213,9 @@ def shrink(a: Assignment, tokens: TokenFile) -> Assignment:
     return replace(a, architecture=architecture, token_file=tokens, sequence=32, learning_rate=3e-3)
 
 
-def run(size: int, folders: Sequence[Path], python: str = sys.executable, timeout_s: float | None = None) -> None:
-    """Train all plans of a size, one after another in the same processes of an interpreter. Where one fails, or the
-    processes have not ended within `timeout_s`, those after it are trained in new processes."""
+def run(size: int, folders: Sequence[Path], python: str = sys.executable, stall_s: float | None = None) -> None:
+    """Train all plans of a size, one after another in the same processes of an interpreter. Where one fails, or no rank
+    has written a record for `stall_s`, those after it are trained in new processes."""
     from tunemark_worker.rank_supervisor import HostShape
 
     if not folders:
@@ -227,11 +228,31 @@ def run(size: int, folders: Sequence[Path], python: str = sys.executable, timeou
     command = shape.command(python, [str(ROOT / "benchmarks/parity_ranks.py"), str(listed)])
     while left:
         listed.write_text(json.dumps([str(folder) for folder in left]))
-        with (where / f"{size}.log").open("ab") as log, contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, cwd=where, env=environment, stdout=log, stderr=log, check=False, timeout=timeout_s)
+        with (where / f"{size}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=where, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                _wait(process, left, stall_s)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         # The first one without an end is the one at which the processes ended.
         done = [folder for folder in left if has_ended(folder, size)]
         left = left[len(done) + 1 :]
+
+
+def _wait(process: subprocess.Popen[bytes], folders: Sequence[Path], stall_s: float | None) -> None:
+    """Wait until the processes end, and end them if no rank writes a record for `stall_s`: a busy machine makes them
+    slow, and a rank that waits for one that is gone writes nothing."""
+    written, since_s = -1, time.monotonic()
+    while process.poll() is None:
+        now = sum(path.stat().st_size for folder in folders for path in folder.glob("records.*.jsonl"))
+        if now != written:
+            written, since_s = now, time.monotonic()
+        elif stall_s is not None and time.monotonic() - since_s > stall_s:
+            os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def has_ended(folder: Path, size: int) -> bool:
