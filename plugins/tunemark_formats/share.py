@@ -6,6 +6,7 @@ Both are drawn as SVG and turned into pixels, with the fonts of this machine.
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import dataclass, field
 from html import escape
@@ -63,6 +64,20 @@ def render_pdf(report: Report) -> bytes:
     found = io.BytesIO()
     picture.save(found, "PDF", resolution=96 * _PDF_ZOOM, title=report.headlines[0].text if report.headlines else "")
     return found.getvalue()
+
+
+def render_badge(report: Report) -> bytes:
+    """The answer for an endpoint badge of shields.io.
+
+    Source: https://shields.io/badges/endpoint-badge, the fields schemaVersion, label, message and color."""
+    (headline, *_) = report.headlines
+    colours = {"valid": "brightgreen", "suspect": "yellow", "invalid": "red"}
+    message = f"{headline.value or 'unknown'} {headline.verdict}".strip()
+    if headline.origin != "measured":
+        message += f" ({headline.origin})"
+    colour = colours.get(headline.verdict, "lightgrey") if headline.origin == "measured" else "lightgrey"
+    found = {"schemaVersion": 1, "label": "tokens/s", "message": message, "color": colour}
+    return (json.dumps(found, ensure_ascii=False) + "\n").encode()
 
 
 @dataclass(slots=True)

@@ -10,10 +10,11 @@ from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment
 from tunemark.plugin import Catalog
 
-_RENDERERS = {".png": "render_image", ".svg": "render_image_svg", ".pdf": "render_pdf"}
+_RENDERERS = {".png": "render_image", ".svg": "render_image_svg", ".pdf": "render_pdf", ".json": "render_badge"}
 
 EXAMPLES = (
     ("tunemark share runs -o answer.png", "an image of 1200 x 630 pixels, as links show it"),
+    ("tunemark share runs -o badge.json", "for https://shields.io/badges/endpoint-badge: the rate and its verdict"),
     ("tunemark share report -o answer.pdf --language ko", "one page of A4, in Korean"),
 )
 

@@ -131,6 +131,9 @@ def test_the_answer_is_shared_as_an_image_and_as_one_page(tmp_path: Path, capsys
     box = re.search(rb"/MediaBox\s*\[\s*0\s+0\s+([\d.]+)\s+([\d.]+)", pdf)
     assert box is not None
     assert [float(side) for side in box.groups()] == pytest.approx([595, 842], abs=1)
+    assert main(["share", str(store), "-o", str(tmp_path / "badge.json")]) == 0
+    badge = json.loads((tmp_path / "badge.json").read_text())
+    assert badge == {"schemaVersion": 1, "label": "tokens/s", "message": "2,607 ± 56 valid", "color": "brightgreen"}
     capsys.readouterr()
     assert main(["share", str(store), "-o", str(tmp_path / "a.gif")]) == 2
     assert ".png, .svg, .pdf" in capsys.readouterr().err

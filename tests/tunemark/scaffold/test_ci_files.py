@@ -14,6 +14,7 @@ import yaml
 
 from tunemark.cli.main import main
 
+_ACTION = yaml.safe_load((Path(__file__).parents[3] / "action/action.yml").read_text())
 _RUNS = Path(__file__).parents[3] / "reports/example/runs.jsonl"
 
 
@@ -61,27 +62,44 @@ def _store(folder: Path, *series: tuple[float, ...]) -> None:
         (folder / str(hour) / "runs.jsonl").write_text(json.dumps(run) + "\n")
 
 
+@pytest.mark.parametrize("written_by", ["new ci", "action"])
 @pytest.mark.parametrize(
     ("rates", "code", "said"),
     [((1000.0, 1001.0, 999.0), 0, "PASS"), ((800.0, 801.0, 799.0), 1, "FAIL"), ((700.0, 1400.0), 0, "no verdict")],
 )
 def test_the_gate_step_passes_fails_and_lets_no_verdict_through(
-    rates: tuple[float, ...], code: int, said: str, tmp_path: Path
+    written_by: str, rates: tuple[float, ...], code: int, said: str, tmp_path: Path
 ) -> None:
     """The step's own script, with the stores replaced by reports of known rates."""
-    (step,) = (s for s in _new("github", tmp_path)["jobs"]["gate"]["steps"] if s.get("name") == "gate")
+    steps = _ACTION["runs"]["steps"]
+    if written_by == "new ci":
+        steps = _new("github", tmp_path)["jobs"]["gate"]["steps"]
+    (step,) = (s for s in steps if s.get("name") == "gate")
     _store(tmp_path / "tunemark-baseline", (1000.0, 1002.0, 998.0), (1001.0, 999.5, 1000.5))
     _store(tmp_path / "tunemark-runs", rates)
     baselines = "--baseline tunemark-baseline/0 --baseline tunemark-baseline/1"
     script = step["run"].replace("--baseline tunemark-baseline", baselines)
-    script = script.replace("tunemark-runs", "tunemark-runs/0")
+    script = script.replace('--baseline "$BASELINE"', baselines).replace('"$RUNS"', "tunemark-runs/0")
+    script = script.replace("tunemark-runs ", "tunemark-runs/0 ")
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "tunemark").write_text(f'#!/bin/sh\nexec {sys.executable} -m tunemark "$@"\n')
     (tools / "tunemark").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "BASELINE": "tunemark-baseline",
+                   "CHANGE": "5", "GITHUB_OUTPUT": "outputs", "GITHUB_STEP_SUMMARY": "summary"}  # fmt: skip
     done = subprocess.run(["sh", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert said in done.stdout
     assert (tmp_path / "gate.md").read_text().startswith("<!-- tunemark gate -->")
     assert "<testsuites" in (tmp_path / "gate.xml").read_text()
+    if written_by == "action":
+        assert (tmp_path / "outputs").read_text() == f"outcome={said.lower()}\n"
+        assert (tmp_path / "summary").read_text() == (tmp_path / "gate.md").read_text()
+
+
+def test_the_action_says_nothing_that_a_shell_would_take_for_code() -> None:
+    """Inputs reach scripts as variables: a title of a pull request in a script would be a way in."""
+    assert _ACTION["runs"]["using"] == "composite"
+    for step in _ACTION["runs"]["steps"]:
+        assert "${{" not in step["run"]
+        assert step["shell"] == "bash"
