@@ -35,7 +35,8 @@ class HfTrainer:
 
     def train(self, session: TrainerSession) -> None:
         session.watch(session.module)
-        trainer = make_trainer(transformers.Trainer, session)
+        rows = {"train_dataset": SessionRows(session), "data_collator": collate_rows}
+        trainer = make_trainer(transformers.Trainer, session, make_arguments(session), **rows)
         trainer.train()
         self._own = find_own_rate(trainer.state.log_history)
 
@@ -68,8 +69,8 @@ def make_arguments(session: TrainerSession, kind: Any = transformers.TrainingArg
     )
 
 
-def make_trainer(kind: Any, session: TrainerSession, arguments: Any = None, **more: Any) -> Any:
-    """A Trainer, or one of a class derived from it, that takes the session's rows and ends its steps."""
+def make_trainer(kind: Any, session: TrainerSession, arguments: Any, **more: Any) -> Any:
+    """A Trainer, or one of a class derived from it, that ends the session's steps. more: what else it is made with."""
     a = session.assignment
 
     class _Observed(kind):  # type: ignore[misc]  # a class that is known here only
@@ -102,9 +103,7 @@ def make_trainer(kind: Any, session: TrainerSession, arguments: Any = None, **mo
     calls = StepCallback(session)
     return _Observed(
         model=session.module,
-        args=make_arguments(session) if arguments is None else arguments,
-        train_dataset=SessionRows(session),
-        data_collator=collate_rows,
+        args=arguments,
         callbacks=[calls],
         **more,
     )

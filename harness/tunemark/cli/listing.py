@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import inspect
 import json
 import re
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from tunemark.cli.run_listing import print_runs
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, TunemarkError, did_you_mean
 from tunemark.experiment.experiment import list_built_in_experiments
+from tunemark.experiment.trainer_environments import find_environment
 from tunemark.exporting import find_missing_modules
 from tunemark.fields import read_fields
 from tunemark.markdown import markdown_table
 from tunemark.number_format import format_gib, format_giga, format_significant
 from tunemark.physics import count_parameters, train_flops_per_token
-from tunemark.plugin import Catalog, Device, Exporter, Model, ReadsToolOutput, ToolStatus
+from tunemark.plugin import Catalog, Device, Exporter, Model, ReadsToolOutput, ToolStatus, Trainer
 
 _KINDS = ("devices", "models", "datasets", "strategies", "trainers", "launchers", "exporters", "plugins", "experiments")
 
@@ -129,7 +132,29 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
     rows = [{"name": name, **_facts(each, "description", "options", *own)} for name, each in sorted(found.items())]
     for row in rows if kind == "launchers" else ():
         row["elsewhere"] = found[row["name"]].is_remote
+    for row in rows if kind == "trainers" else ():
+        row.update(_trainer_place(found[row["name"]]))
     return rows
+
+
+def _trainer_place(trainer: Trainer) -> dict[str, Any]:
+    """Where a trainer runs: in an interpreter of its own, or in this one; and what to do where it cannot."""
+    own = find_environment(trainer)
+    if own is not None:
+        return {"python": own.python, "package_version": own.versions.get(trainer.package), "missing": []}
+    missing = [name for name in trainer.requires if importlib.util.find_spec(name) is None] if trainer.runtime else []
+    version = None
+    with suppress(metadata.PackageNotFoundError):
+        version = metadata.version(trainer.package or "tunemark")
+    return {"python": None if missing else sys.executable, "package_version": version, "missing": missing}
+
+
+def _trainer_cells(row: dict[str, Any]) -> list[str]:
+    where = "this interpreter" if row["python"] == sys.executable else str(row["python"])
+    if row["missing"]:
+        where = f"not installed: `tunemark trainers install {row['name']}`"
+    own = [row["name"], row["description"], row["package_version"] or "", row["license"], where]
+    return [*own, _option_cells(row)[2]]
 
 
 def _facts(found: object, *names: str) -> dict[str, Any]:
@@ -277,10 +302,7 @@ _CELLS: dict[str, Any] = {
     ),
     "datasets": (("dataset", "description", "options"), _option_cells),
     "strategies": (("strategy", "description", "options"), _option_cells),
-    "trainers": (
-        ("trainer", "description", "package", "license", "options"),
-        lambda r: [*_option_cells(r)[:2], r["package"], r["license"], _option_cells(r)[2]],
-    ),
+    "trainers": (("trainer", "description", "version", "license", "interpreter", "options"), _trainer_cells),
     "launchers": (("launcher", "description", "options"), _option_cells),
     "states": (
         ("id", "default", "name", "flavor", "memory used (MiB)", "memory used (%)", "memory (MiB)", "utilization (%)"),

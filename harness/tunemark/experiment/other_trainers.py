@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.settings import JobSettings, MeasurementSettings, format_default
+from tunemark.experiment.trainer_environments import find_environment
 from tunemark.plugin.descriptors import Architecture, Trainer
 from tunemark_worker.training_settings import TRAINING_SETTINGS, read_settings
 
@@ -18,6 +20,24 @@ CARRIED_OUT = frozenset((
     "learning_rate", "seed", "trainer", "warmup", "steps", "epochs", "budget", "target_interval", "window",
 ))  # fmt: skip
 _SETTINGS = (*read_settings(JobSettings), *TRAINING_SETTINGS, *read_settings(MeasurementSettings))
+
+
+def find_trainer_python(trainer: Trainer, place: str) -> str | None:
+    """The trainer's own interpreter; None where it runs in tunemark's. place: where the trainer was given. Raises
+    `BadExperiment` where there is neither."""
+    own = find_environment(trainer)
+    if own is not None:
+        return own.python
+    missing = [name for name in trainer.requires if importlib.util.find_spec(name) is None]
+    if trainer.environment is None or not missing:
+        return None
+    tried = f"; tried here, it said: {trainer.environment.refused}" if trainer.environment.refused else ""
+    raise BadExperiment(
+        what=f"the trainer {trainer.name!r} is not installed",
+        why=f"{place}; this interpreter lacks {', '.join(missing)}{tried}",
+        next=f"`tunemark trainers install {trainer.name}` makes an interpreter of its own; or --python with one that "
+        "has it",
+    )
 
 
 def check_trainer(point: GridPoint, trainer: Trainer, architecture: Architecture, settings: Mapping[str, Any]) -> None:

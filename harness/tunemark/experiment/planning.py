@@ -30,7 +30,7 @@ from tunemark.experiment.mesh_layout import (
     make_mesh_layout,
     parse_strategy_terms,
 )
-from tunemark.experiment.other_trainers import check_trainer
+from tunemark.experiment.other_trainers import check_trainer, find_trainer_python
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.recipes import find_recipe
 from tunemark.experiment.run_spec import RunSpec, run_id
@@ -236,6 +236,8 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
     trainer = _named(point, "trainer", catalog.trainer, trainer_name)
     _check_options(point, "trainer", trainer, trainer_options)
     python = _python(point)
+    if python is None:
+        python = find_trainer_python(trainer, point.place("trainer"))
     model = _named(point, "model", lambda name: catalog.model(name, python), point["model"])
     notes += model.notes
     point = _choose_batching(point, model, notes)

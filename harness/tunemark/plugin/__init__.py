@@ -29,6 +29,7 @@ from tunemark.plugin.descriptors import StrategyLayout as StrategyLayout
 from tunemark.plugin.descriptors import TokenizerSpec as TokenizerSpec
 from tunemark.plugin.descriptors import ToolStatus as ToolStatus
 from tunemark.plugin.descriptors import Trainer as Trainer
+from tunemark.plugin.descriptors import TrainerEnvironment as TrainerEnvironment
 from tunemark.plugin.exports import ExportedRun as ExportedRun
 from tunemark.plugin.exports import ExportedWindow as ExportedWindow
 from tunemark.plugin.exports import Exporter as Exporter

@@ -400,12 +400,25 @@ LOCAL_LAUNCHER = Launcher(
 )
 
 
-def _nothing_differs(settings: Mapping[str, Any]) -> Mapping[str, str]:
-    return {}
-
-
 def _nothing_refused_by_trainer(architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
     return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainerEnvironment:
+    """The packages of the interpreter that `tunemark trainers install` makes for a trainer.
+
+    requirements: as for pip, pinned. without_dependencies: installed after them, whatever they ask for: a package that
+    pins what it need not. as_here: distributions of which tunemark's own version is installed, so that both compute
+    with the same kernels. bytes: what it takes on disk, with torch for CPUs; measured. refused: what an installation
+    said that was tried and failed, empty where it was made.
+    """
+
+    requirements: tuple[str, ...]
+    bytes: int
+    without_dependencies: tuple[str, ...] = ()
+    as_here: tuple[str, ...] = ("torch", "transformers")
+    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -420,9 +433,9 @@ class Trainer:
     honours: settings that the loop takes, each with the values that it takes, none for all. Of the settings of training
     that are not named here, those that the worker itself carries out (model, data, batches, weights, seed, learning
     rate) hold for every trainer; any other must have its default. refusal: from the model and the settings by name, why
-    the loop does not take them together; None where it does. differs: from the settings by name, what the loop does
-    otherwise though the setting says the same, by name of the setting: shown with each result, never approximated
-    silently.
+    the loop does not take them together; None where it does. What it does otherwise though a setting says the same, its
+    runtime says (`facts`): shown with each result, never approximated silently. environment: the packages of an
+    interpreter of its own; None where tunemark's own will do.
     """
 
     name: str
@@ -435,7 +448,7 @@ class Trainer:
     options: Mapping[str, str] = field(default_factory=dict)
     honours: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     refusal: Callable[[Architecture, Mapping[str, Any]], str | None] = _nothing_refused_by_trainer
-    differs: Callable[[Mapping[str, Any]], Mapping[str, str]] = _nothing_differs
+    environment: TrainerEnvironment | None = None
 
 
 # Built in: the worker's own loop, which takes every setting.

@@ -24,7 +24,7 @@ def make_table(
     tr: Translate,
 ) -> ReportTable:
     """A table of one row for each run, run_id first. derivations: of each run, by column. title: already translated."""
-    all_fields = [_KEY, *fields]
+    all_fields = [_KEY, *(each for each in fields if not _is_usual(each, results))]
     names = [column.name for column, _ in all_fields]
     columns = [map(read, results) for _, read in all_fields]
     return ReportTable(
@@ -36,6 +36,16 @@ def make_table(
         runs=tuple(r.run_id for r in results),
         origins=tuple("simulated" if r.simulated else "measured" for r in results),
     )
+
+
+# Of settings that reports came to know later, the value that all runs had before.
+_USUAL = {each.stored: each.unhashed for each in TRAINING_SETTINGS if each.unhashed is not None}
+
+
+def _is_usual(field: RunColumn, results: Sequence[Result]) -> bool:
+    """Whether a column is of such a setting, and no run has another value."""
+    column, read = field
+    return column.name in _USUAL and all(read(each) == _USUAL[column.name] for each in results)
 
 
 def phase_columns(results: Sequence[Result], field: str) -> list[RunColumn]:
@@ -182,4 +192,14 @@ SETTINGS: list[RunColumn] = [
     _col("peak_flops", "peak", "FLOP/s"),
     _col("peak_flops_source", "peak's source"),
     _col("mfu_reason", "why no MFU"),
+]
+TRAINERS: list[RunColumn] = [
+    _col("trainer", "trainer"),
+    _col("trainer_version", "version"),
+    _col("tokens_per_s", "content", "tokens/s"),
+    _col("trainer_tokens_per_s", "by its own log", "tokens/s", "what the trainer itself states"),
+    _col("trainer_counts", "what that counts"),
+    _col("time_to_first_step_s", "to first step", "s"),
+    _col("peak_memory_bytes", "memory", "bytes"),
+    (Column(name="trainer_differs", title="differs"), lambda r: to_cell(r.trainer_differs) or None),
 ]

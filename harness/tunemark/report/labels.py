@@ -22,8 +22,8 @@ def device_of(result: Result) -> str:
 
 
 def make_labels(results: Sequence[Result], tr: Translate, *, without: Sequence[str] = ()) -> list[str]:
-    """A name for each run, made of as few differing settings as distinguish the runs. Model, device, strategy and
-    breakdown are always used where they differ. Identical names are followed by the run_id.
+    """A name for each run, made of as few differing settings as distinguish the runs. Model, device, strategy,
+    trainer and breakdown are always used where they differ. Identical names are followed by the run_id.
 
     without: settings to leave out because they are shown elsewhere.
     """
@@ -59,7 +59,7 @@ def shared_settings(results: Sequence[Result], tr: Translate) -> list[tuple[str,
         return []
     values = {name: {read(r) for r in results} for name, read in _SETTINGS.items()}
     common = {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
-    return [(tr(name), value) for name, value in common.items() if value not in ("-", "auto")]
+    return [(tr(name), value) for name, value in common.items() if value not in ("-", "auto", _USUAL.get(name))]
 
 
 def command_of(r: Result) -> str:
@@ -115,10 +115,12 @@ def _reader(setting: Setting) -> Callable[[Result], str]:
     return read
 
 
-# The first four are always named where they differ.
-_FIRST = ("model", "device", "strategy", "breakdown", "batching")
-_ALWAYS = _FIRST[:4]
+# The first five are always named where they differ.
+_FIRST = ("model", "device", "strategy", "trainer", "breakdown", "batching")
+_ALWAYS = _FIRST[:5]
 _IN_LABEL = [*map(SETTINGS_BY_NAME.__getitem__, _FIRST)]
 _IN_LABEL += [each for each in SETTINGS if each.is_in_label and each.name not in _FIRST]
 _SETTINGS = {each.title: _reader(each) for each in _IN_LABEL} | {"device": device_of}
+# Of settings that reports came to know later; not said where all runs have it.
+_USUAL = {each.title: str(each.unhashed) for each in _IN_LABEL if each.unhashed is not None}
 _WITHOUT_NAME = [each.title for each in _IN_LABEL if each.names_itself]

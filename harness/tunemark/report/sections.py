@@ -183,12 +183,16 @@ def _untimed_tables(results: Sequence[Result], derivations: _Derivations, tr: Tr
 
 def _tokens(results: Sequence[Result], derivations: _Derivations, names: Sequence[str], tr: Translate) -> Section:
     chart = run_charts.slots_chart(results, names, tr)
+    tables = [columns.make_table("tokens", tr("Three rates"), columns.TOKENS, results, derivations, tr)]
+    if any(r.trainer != "tunemark" for r in results):
+        title = tr("What each trainer states of itself")
+        tables.append(columns.make_table("trainers", title, columns.TRAINERS, results, derivations, tr))
     return Section(
         key="tokens",
         title=tr("Padding, and three ways to count tokens"),
         intro=tr("The same steps, three numerators: a figure without its count of tokens cannot be compared."),
         charts=(chart,) if chart else (),
-        tables=(columns.make_table("tokens", tr("Three rates"), columns.TOKENS, results, derivations, tr),),
+        tables=tuple(tables),
         missing=() if chart or not results else (tr("No run has timed steps, so no token was counted."),),
     )
 

@@ -174,6 +174,10 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     attention, null if it did not report it; attention_reason: why otherwise than in other environments, null if it was
     not.
 
+    Of another program's training loop, else null: trainer_version; trainer_differs, what it does otherwise than the
+    settings say, by setting; trainer_tokens_per_s, the rate that it states of itself, median of attempts, null if it
+    states none; trainer_counts, what that counts by its own account.
+
     Sampled by the device's monitor over the timed parts that the rates use: energy_j, a difference of counters, all
     devices of the job; energy_per_token_j, per content token; power_w, mean, all devices; temperature_c, highest;
     clock_hz, mean; throttled_fraction, of samples with a device slowed down by heat or lack of power.
@@ -229,6 +233,10 @@ class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True)
     compilations: int | None = None
     compile_s: float | None = None
     seal: Literal["whole", "touched", "unsealed"] | None = None
+    trainer_version: str | None = None
+    trainer_differs: dict[str, str] | None = None
+    trainer_tokens_per_s: float | None = None
+    trainer_counts: str | None = None
     schema: int = SCHEMA
 
 

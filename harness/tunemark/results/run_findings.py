@@ -12,7 +12,8 @@ from tunemark.results.stored_attempt import StoredAttempt
 from tunemark.results.telemetry import TelemetrySummary
 from tunemark.results.timed_part import TimedPart, load_of_others
 from tunemark.results.token_recount import TokenDocuments, recount_tokens, sample_digests
-from tunemark.results.trainer_rules import judge_trainer
+from tunemark.results.trainer_rates import check_own_rate
+from tunemark.results.trainer_rules import has_other_padding, judge_trainer
 
 
 def judge_attempt(
@@ -30,8 +31,8 @@ def judge_attempt(
     preloaded = {str(name) for rank in measurement.ranks for name in rank.facts.get("preloaded") or ()}
     found = [
         rules.check_seal(attempt.seal.state, attempt.seal.problems),
-        rules.check_slots(measurement),
         rules.check_preloaded(sorted(preloaded)),
+        None if has_other_padding(measurement) else rules.check_slots(measurement),
         rules.check_loss_finite(measurement.losses),
         rules.check_gradient_finite(measurement.gradient_norms),
         rules.check_weights_changed(changed, len(measurement.steps)),
@@ -57,6 +58,7 @@ def judge_attempt(
         windows, load = len(measurement.ranks[0].edges) - 1, load_of_others(measurement, timed)
         if not timed.is_settled:
             found.append(rules.make_no_steady_state(windows, identity.warmup_requested))
+        found.append(check_own_rate(measurement, timed))
         edges = timed.edges_of(measurement.ranks[0])
         found.append(rules.check_duration(edges[-1].instant_s - edges[0].instant_s))
         found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
@@ -70,6 +72,8 @@ def judge_attempt(
             found.append(rules.check_sealed_tokens(measurement, sealed.recounted if sealed else None))
         else:
             counted = recount_tokens(documents, measurement.assignment, timed.first, timed.last)
+            if has_other_padding(measurement):
+                counted = counted._replace(slots=timed.total.slots)
             found.append(rules.check_tokens(timed.total, counted))
     found += rules.check_device(seen)
     found.append(rules.make_restarted(measurement.life) if measurement.life else None)

@@ -39,6 +39,7 @@ from tunemark.results.seal import worst_state
 from tunemark.results.stored_attempt import StoredAttempt
 from tunemark.results.timed_part import TimedPart, find_timed_part, load_of_others, minor_faults_per_step
 from tunemark.results.token_recount import TokenDocuments
+from tunemark.results.trainer_rates import find_own_rate
 from tunemark.results.verdict import decide_verdict, merge_findings
 from tunemark_worker import steady_state
 
@@ -108,6 +109,7 @@ def derive_result(
         **_telemetry_fields([(timed_parts[a.name], telemetry_of[a.name]) for a in used]),
         **_untimed_fields(identity, _attempt_with_model(used)),
         **_attention_fields(used[-1]),
+        **_trainer_fields(used),
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         stop_reason=(failed or attempts[-1]).reason or None,
@@ -328,6 +330,20 @@ def _attention_fields(attempt: StoredAttempt) -> dict[str, Any]:
     built = next((row for row in _untimed_records(attempt) if row["kind"] == "model"), {})
     reported = built.get("attention") or {}
     return {"attention": reported.get("kernel"), "attention_reason": reported.get("reason")}
+
+
+def _trainer_fields(attempts: Sequence[StoredAttempt]) -> dict[str, Any]:
+    """What another program's loop said of itself; of its rates the median."""
+    if not attempts[-1].measurement.assignment.trainer_runtime:
+        return {}
+    said = next((row for row in _untimed_records(attempts[-1]) if row["kind"] == "trainer"), {})
+    own = [found for a in attempts if (found := find_own_rate(a.measurement)) is not None]
+    return {
+        "trainer_version": said.get("version"),
+        "trainer_differs": said.get("differs"),
+        "trainer_tokens_per_s": _median([float(each["tokens_per_s"]) for each in own]),
+        "trainer_counts": own[-1].get("counts") if own else None,
+    }
 
 
 def _attempt_with_model(attempts: Sequence[StoredAttempt]) -> StoredAttempt:

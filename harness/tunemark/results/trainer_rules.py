@@ -17,6 +17,13 @@ _EXCUSES_ROWS = ("batching", "rows")
 _EXCUSES_LOSS = (*_EXCUSES_ROWS, "loss", "weights", "precision", "attention")
 
 
+def has_other_padding(measurement: Measurement) -> bool:
+    """Whether another program's loop pads otherwise than the settings say, so that a step has other slots."""
+    rank = measurement.ranks[0] if measurement.ranks else None
+    found = [row for row in rank.untimed_records if row["kind"] == "trainer"] if rank else []
+    return any("padding" in (row.get("differs") or {}) for row in found)
+
+
 def judge_trainer(measurement: Measurement) -> list[Finding]:
     """The findings on an attempt of another program's loop; none for tunemark's own."""
     rank = measurement.ranks[0] if measurement.ranks else None

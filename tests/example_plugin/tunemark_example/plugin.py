@@ -23,6 +23,7 @@ from tunemark.plugin import (
     Strategy,
     StrategyLayout,
     TokenizerSpec,
+    Trainer,
     hookimpl,
 )
 
@@ -99,6 +100,20 @@ def tunemark_datasets() -> Sequence[Dataset]:
             loader="tunemark_example.text:ToyText",
             description="sums of small numbers, a question and an answer each",
             options={"examples": "how many (48)"},
+        )
+    ]
+
+
+@hookimpl
+def tunemark_trainers() -> Sequence[Trainer]:
+    return [
+        Trainer(
+            name="toy-loop",
+            runtime="tunemark_example.runtime:ToyLoop",
+            description="the shortest loop that trains as tunemark's own does",
+            package="tunemark-example",
+            license="MIT",
+            honours={"precision": ("fp32",), "batching": ("pad", "pack")},
         )
     ]
 

@@ -3,6 +3,7 @@ syntax."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any, Mapping, Optional
 
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.precision import parameter_dtype
+from tunemark_worker.trainer_session import TrainerSession
 
 
 class Toy:
@@ -154,3 +156,45 @@ class ToyCopies(ToyWrap):
 
 def _is_slice(tensor: torch.Tensor) -> bool:
     return tensor.untyped_storage().nbytes() > tensor.element_size()
+
+
+class ToyLoop:
+    """A training loop of its own, as a stranger's framework would have one. It takes the run's micro-batches, and says
+    when a step has ended; the clocks and the count of tokens are tunemark's."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._a = assignment
+        self._slots, self._began_s, self._rate = 0, 0.0, 0.0
+
+    def facts(self) -> Mapping[str, Any]:
+        """`differs` would name each setting of which the loop does something else, and what."""
+        return {"version": "1.0", "differs": {"clip_norm": "it clips nothing"}}
+
+    def train(self, session: TrainerSession) -> None:
+        a, module = self._a, session.module
+        session.watch(module)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=a.learning_rate)
+        batches = session.micro_batches()
+        self._began_s = time.monotonic()
+        for step in itertools.count():
+            taken = list(itertools.islice(batches, a.gradient_accumulation))
+            if len(taken) < a.gradient_accumulation:
+                return
+            tokens = sum(int((batch.labels[:, 1:] != -100).sum()) for batch in taken)
+            total = 0.0
+            for batch in taken:
+                scores = module(batch.input_ids)[:, :-1].flatten(0, 1)
+                labels = batch.labels[:, 1:].flatten()
+                loss = torch.nn.functional.cross_entropy(scores, labels, reduction="sum") / tokens
+                loss.backward()
+                total += loss.item()
+            optimizer.step()
+            optimizer.zero_grad()
+            self._slots += a.global_batch * a.sequence
+            self._rate = self._slots / (time.monotonic() - self._began_s)
+            if not session.step_ended(total, None, session.learning_rate(step)):
+                return
+
+    def own_rate(self) -> Optional[Mapping[str, Any]]:
+        """What the loop would print of itself: recorded beside tunemark's rate, and audited."""
+        return {"tokens_per_s": self._rate, "printed": "{:.0f} tok/s".format(self._rate), "counts": "all slots"}

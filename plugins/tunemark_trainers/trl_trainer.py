@@ -1,0 +1,95 @@
+"""In the worker: TRL's `SFTTrainer`, with its own collator.
+
+It packs by flattening the rows of a micro-batch into one, in which positions restart at each document. The rows are the
+token file's, so that it trains on the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+import datasets
+import transformers
+import trl
+from tokenizers import Tokenizer, models
+
+from tunemark_trainers.transformers_trainer import find_own_rate, make_arguments, make_trainer
+from tunemark_worker.batches import Batch
+from tunemark_worker.contract import Assignment
+from tunemark_worker.trainer_session import TrainerSession
+
+
+class TrlTrainer:
+    """`SFTTrainer` on the run's model."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._a = assignment
+        wants = assignment.trainer_options.get("padding_free", "false")
+        if wants not in ("true", "false"):
+            raise ValueError("padding_free is true or false, not {!r}".format(wants))
+        self._is_flat = wants == "true" or assignment.batching == "pack"
+        self._own: Optional[Dict[str, Any]] = None
+
+    def facts(self) -> Mapping[str, Any]:
+        flat = {"padding": "the rows of a micro-batch are flattened into one, without padding"}
+        return {"version": trl.__version__, "differs": flat if self._is_flat else {}}
+
+    def train(self, session: TrainerSession) -> None:
+        a = self._a
+        session.watch(session.module)
+        arguments = make_arguments(
+            session,
+            trl.SFTConfig,
+            padding_free=self._is_flat,
+            packing=False,
+            # The rows have their length already.
+            max_length=None,
+            pad_to_multiple_of=None if self._is_flat else a.sequence,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        rows = RowStream(session)
+        stream = datasets.IterableDataset.from_generator(rows.take)
+        tokenizer = make_tokenizer(a.token_file.pad_id)
+        trainer = make_trainer(trl.SFTTrainer, session, arguments, train_dataset=stream, processing_class=tokenizer)
+        rows.is_begun = True
+        trainer.train()
+        self._own = find_own_rate(trainer.state.log_history)
+
+    def own_rate(self) -> Optional[Mapping[str, Any]]:
+        return self._own
+
+
+class RowStream:
+    """The rows of the session without their padding. Until it is begun, only its first row is looked at."""
+
+    def __init__(self, session: TrainerSession) -> None:
+        self._session = session
+        self.is_begun = False
+
+    def take(self) -> Iterator[Dict[str, List[int]]]:
+        if not self.is_begun:
+            yield {"input_ids": [0, 0], "labels": [0, 0], "seq_lengths": [2]}
+            return
+        for batch in self._session.micro_batches():
+            for r in range(batch.input_ids.shape[0]):
+                yield strip_row(batch, r)
+
+    def __reduce__(self) -> Any:
+        # What identifies a data set by its content; this one is made once.
+        return (str, ("rows of a session",))
+
+
+def strip_row(batch: Batch, row: int) -> Dict[str, List[int]]:
+    """A row's ids, labels and the lengths of its documents."""
+    documents = batch.document_ids[row]
+    length = int((documents >= 0).sum())
+    lengths = documents[:length].bincount().tolist()
+    ids, labels = (tensor[row, :length].tolist() for tensor in (batch.input_ids, batch.labels))
+    return {"input_ids": ids, "labels": labels, "seq_lengths": lengths}
+
+
+def make_tokenizer(pad_id: int) -> Any:
+    """A tokenizer that knows how rows are padded, and nothing else: the rows are ids."""
+    words = Tokenizer(models.WordLevel({"<pad>": pad_id, "<unk>": pad_id + 1}, unk_token="<unk>"))
+    kind: Any = transformers.PreTrainedTokenizerFast
+    return kind(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
