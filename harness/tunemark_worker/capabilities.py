@@ -114,6 +114,15 @@ class ReportsAttention(Protocol):
 
 
 @runtime_checkable
+class ComputesLoss(Protocol):
+    """Optional for a `ModelRuntime`: computes the loss without the scores of all tokens, for `--loss`."""
+
+    def loss_sum(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """The float32 sum of the cross-entropy of each label of a batch on the device, given the scores one position
+        before it, as the assignment's `loss` says. Called instead of `logits` in training, under autocast."""
+
+
+@runtime_checkable
 class SavesModel(Protocol):
     """Optional for a `ModelRuntime`: saves the model, for `--save`."""
 
@@ -210,7 +219,7 @@ class ReportsOwnRate(Protocol):
 # By kind of runtime: the protocol it must follow, and its capabilities.
 RUNTIMES: Dict[str, Tuple[type, Sequence[type]]] = {
     "device": (DeviceRuntime, (WaitsByReading, EndsSteps, CountsCompilations)),
-    "model": (ModelRuntime, (ReportsWeightsOrigin, ReportsAttention, SavesModel)),
+    "model": (ModelRuntime, (ReportsWeightsOrigin, ReportsAttention, ComputesLoss, SavesModel)),
     "strategy": (StrategyRuntime, (PlacesRanks, ClipsGradients, ComputesGradients, MarksWaits, GathersFullState)),
     "trainer": (TrainerRuntime, (ReportsOwnRate,)),
 }

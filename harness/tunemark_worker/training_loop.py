@@ -20,6 +20,7 @@ from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
 from tunemark_worker.capabilities import (
     ClipsGradients,
     ComputesGradients,
+    ComputesLoss,
     CountsCompilations,
     DeviceRuntime,
     EndsSteps,
@@ -66,6 +67,9 @@ class TrainingJob:
         strategy = self.strategy
         self.clip = strategy.clip if isinstance(strategy, ClipsGradients) else clip_gradients
         self.compute_gradients = strategy.compute_gradients if isinstance(strategy, ComputesGradients) else None
+        model: Any = self.model
+        has_own_loss = self.assignment.loss != "plain" and isinstance(model, ComputesLoss)
+        self.loss_sum: Optional[Callable[..., torch.Tensor]] = model.loss_sum if has_own_loss else None
         self.end_step = self.device.end_step if isinstance(self.device, EndsSteps) else None
         self.compilations = self.device.compilations if isinstance(self.device, CountsCompilations) else None
 
@@ -181,9 +185,13 @@ def take_step(
         on_device = batch.to(job.place.device)
         mark("transfer")
         with _sync_gradients_if(job.module, m == len(batches) - 1):
-            with autocast(a.precision, job.place.device):
-                logits = job.model.logits(job.module, on_device)
-            loss = cross_entropy_sum(logits, on_device.labels)
+            if job.loss_sum is not None:
+                with autocast(a.precision, job.place.device):
+                    loss = job.loss_sum(job.module, on_device)
+            else:
+                with autocast(a.precision, job.place.device):
+                    logits = job.model.logits(job.module, on_device)
+                loss = cross_entropy_sum(logits, on_device.labels)
             mark("forward")
             (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch's
             mark("backward")

@@ -16,6 +16,12 @@ from tunemark_worker.schedule import SCHEDULES
 # How attention is computed. eager: product by product. sdpa: by torch's `scaled_dot_product_attention`. varlen: by
 # documents' lengths. flash: by the package flash-attn. flex: by torch's FlexAttention.
 ATTENTIONS = ("auto", "eager", "sdpa", "varlen", "flash", "flex")
+LOSSES = ("plain", "chunked", "fused")
+# Scores of the rows that a chunked loss computes at a time: 128 MiB in float32.
+CHUNK_SCORES = 2**25
+OPTIMIZER_IMPLS = ("auto", "loop", "foreach", "fused")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+ALLOCATORS = ("system", "tuned", "tcmalloc", "jemalloc")
 CHECKPOINTING = ("none", "selective", "full")
 
 
@@ -129,7 +135,36 @@ class TrainingSettings:
         "initial weights: random, the model's published weights, or those in a folder",
         choices=("random", "pretrained", "pretrained:PATH"),
     )
+    loss: str = declare(
+        "plain",
+        "the scores of all tokens at once (plain), those of some rows at a time (chunked), or liger-kernel's (fused)",
+        choices=LOSSES,
+        before="plain",
+        unhashed="plain",
+    )
     optimizer: str = declare("adamw", "optimizer; sgd has no momentum", choices=tuple(OPTIMIZERS), names_itself=True)
+    optimizer_impl: str = declare(
+        "auto",
+        "how the optimizer is computed: tensor by tensor (loop), many at once (foreach), in one kernel (fused); `auto` "
+        "is what torch chooses",
+        choices=OPTIMIZER_IMPLS,
+        before="auto",
+        unhashed="auto",
+    )
+    matmul_precision: str = declare(
+        "highest",
+        "torch's precision of float32 matrix products: below highest they may be rounded to TF32 or bf16",
+        choices=MATMUL_PRECISIONS,
+        before="highest",
+        unhashed="highest",
+    )
+    allocator: str = declare(
+        "tuned",
+        "of host memory: `tuned` keeps freed blocks (glibc on CPUs, elsewhere as it is), `system` is glibc's default",
+        choices=ALLOCATORS,
+        before="tuned",
+        unhashed="tuned",
+    )
     learning_rate: float = declare(1e-4, "peak learning rate", above=0)
     schedule: str = declare("constant", "learning-rate schedule", choices=tuple(SCHEDULES), names_itself=True)
     clip_norm: float = declare(1.0, "max gradient norm (0 disables clipping)", minimum=0)

@@ -59,7 +59,7 @@ class WorkerAttempt:
 
         self._module = module = self._build(a, place, model, strategy, recorder)
         parameters = [p for p in module.parameters() if p.requires_grad]
-        updater = make_optimizer(a.optimizer, parameters, a.learning_rate)
+        updater = make_optimizer(a.optimizer, parameters, a.learning_rate, a.optimizer_impl)
         self._weight_samples = _sample_weights(module)
         recorder.write("phase", name="built")
 
@@ -123,6 +123,10 @@ class WorkerAttempt:
         from tunemark_worker import activation_checkpointing, lora_adapters
 
         torch.manual_seed(a.seed)
+        if a.matmul_precision != "highest":
+            torch.set_float32_matmul_precision(a.matmul_precision)
+        if a.loss != "plain" and not isinstance(model, capabilities.ComputesLoss):
+            raise ValueError("{} computes no loss without all scores: use --loss plain".format(a.model_runtime))
         built = model.build(a, place)
         lora_adapters.apply_method(a.method, a.method_options, built, a.architecture)
         full_counts = _count_parameters(built)

@@ -46,7 +46,7 @@ def with_support(model: Model) -> Model:
         attentions.remove("sdpa")
     if a.traced is None or a.traced.takes_documents:
         attentions.append("varlen")
-    return replace(model, supports={"attention": tuple(attentions)})
+    return replace(model, supports={"attention": tuple(attentions), "loss": ("chunked", "fused")})
 
 
 def llama() -> Sequence[Model]:

@@ -16,6 +16,7 @@ import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from tunemark_models import document_attention
+from tunemark_models.head_loss import HeadLoss
 from tunemark_models.packed_mask import call_packed, choose_packed_mask
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
@@ -45,6 +46,7 @@ class CausalLm:
         self._attention: Dict[str, Any] = {}
         self._config: Any = None
         self._requested = "auto"
+        self._head_loss: Optional[HeadLoss] = None
 
     def build(self, assignment: Assignment, place: Place) -> torch.nn.Module:
         """`assignment.weights` is "random", or "pretrained:" with a folder or an id on the hub."""
@@ -57,6 +59,8 @@ class CausalLm:
         # transformers sets what it used on the configuration. A model's own code has attention of its own.
         module: Any = self._build(dtype, assignment, place)
         self._config = getattr(module, "config", None)
+        if assignment.loss != "plain" and place.device != "meta":
+            self._head_loss = HeadLoss(module, self._compute_dtype, assignment.loss)
         is_remote = "remote" in assignment.architecture
         self._attention = {} if is_remote else _describe_attention(type(module), module.config, self._requested)
         if _is_full_config(assignment.architecture) and assignment.batching == "pack" and place.device != "meta":
@@ -151,6 +155,11 @@ class CausalLm:
         output = module(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.positions, use_cache=False)
         return output.logits  # type: ignore[no-any-return]
 
+    def loss_sum(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss without the scores of all tokens."""
+        assert self._head_loss is not None, "made with the module"
+        return self._head_loss.loss_sum(lambda: self.logits(module, batch), batch.labels)
+
     def _document_logits(self, module: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Scores where attention takes no mask of every query and key."""
         ids, numbers, positions = batch.input_ids, batch.document_ids, batch.positions
@@ -162,7 +171,8 @@ class CausalLm:
         # document of its own.
         in_one = [each.reshape(1, -1) for each in (ids, numbers, positions)]
         flat = call_packed(module, self._config, in_one[0], in_one[1], in_one[2], "positions")
-        return flat.reshape(*ids.shape, -1)
+        # The loss, where the head computes it, is one number.
+        return flat.reshape(*ids.shape, -1) if flat.numel() > 1 else flat
 
     def _check_packing(self, module: torch.nn.Module, precision: str, device: str) -> None:
         """ValueError if in a family not known by name a document's scores, in the precision of the training, depend on
@@ -200,6 +210,8 @@ class CausalLm:
     def save(self, module: torch.nn.Module, folder: str) -> None:
         """Write config.json and safetensors, which transformers' from_pretrained reads."""
         plain: Any = module
+        if self._head_loss is not None:
+            self._head_loss.restore()
         plain.config.use_cache = True
         # Weights from GGUF were dequantized when loaded.
         for owner, name in ((plain, "hf_quantizer"), (plain.config, "quantization_config")):

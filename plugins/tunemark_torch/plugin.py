@@ -24,7 +24,7 @@ from tunemark.plugin.hardware import DeviceFacts, Efficiency
 from tunemark.plugin.hooks import hookimpl
 from tunemark.plugin.protocols import Device
 from tunemark_torch import layout_checks
-from tunemark_torch.cpu_allocator import GLIBC_VARIABLE, KEEP_FREED_BLOCKS
+from tunemark_torch.cpu_allocator import GLIBC_VARIABLE, KEEP_FREED_BLOCKS, allocator_environment
 
 # Runs a product of strategies, each on its own axis of one device mesh.
 _MESH = "tunemark_torch.parallel.mesh:MeshStrategy"
@@ -77,6 +77,10 @@ class CpuDevice:
             environment[GLIBC_VARIABLE] = KEEP_FREED_BLOCKS
         bound = [[core] for core in pinned] if strategy.distributed else [sorted(set(pinned))]
         return LaunchConfig(processes=processes, threads=threads, environment=environment, options={"cores": bound})
+
+    def allocator_environment(self, name: str) -> Mapping[str, str]:
+        """The variables of an allocator; its library must be where the dynamic linker looks."""
+        return allocator_environment(name, self._root)
 
     def remote_accelerator(self, size: str) -> Accelerator | None:
         """A number of cores, or hosts x cores per host."""

@@ -23,6 +23,7 @@ _RUNTIMES = [
         _ROOT / "plugins/tunemark_models" / f"{name}.py"
         for name in (
             "document_attention",
+            "head_loss",
             "model_trace",
             "packed_mask",
             "packing_probe",

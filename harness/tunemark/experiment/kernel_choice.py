@@ -1,7 +1,8 @@
-"""How a run computes attention: what `auto` means for it, and what cannot be, with the way on."""
+"""How a run computes attention, the loss and the update: what `auto` means for it, and what cannot be."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from tunemark.errors import BadExperiment
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.recipes import CPU, GPU, device_class
+from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.plugin.descriptors import Model
+from tunemark.plugin.protocols import ChoosesAllocator, Device
 from tunemark.version_order import is_older
+from tunemark_worker.optimizer import OPTIMIZERS
 
 # The first release of transformers whose models pass a mask of any kind to attention.
 PASSES_MASKS = "4.53"
@@ -23,7 +27,9 @@ def choose_attention(point: GridPoint, model: Model, device: str, python: str | 
     asked, kind = point["attention"], device_class(device)
     known = model.supports.get("attention", ())
     if asked == "auto":
-        is_better = kind == CPU and point["batching"] == "pack" and "varlen" in known
+        # Another program's loop does not say where documents lie.
+        is_own = point.values.get("trainer") in (None, SETTINGS_BY_NAME["trainer"].default)
+        is_better = is_own and kind == CPU and point["batching"] == "pack" and "varlen" in known
         return "varlen" if is_better and _passes_masks(python) else "auto"
     if asked not in known:
         raise _refuse(point, f"{model.name} cannot compute attention by {asked}", "", known)
@@ -58,3 +64,53 @@ def _passes_masks(python: str | None) -> bool:
     folders = Path(python).parent.parent.glob("lib*/python*/site-packages/transformers-*.dist-info")
     versions = [each.name.removesuffix(".dist-info").partition("-")[2] for each in folders]
     return bool(versions) and not any(is_older(version, PASSES_MASKS) for version in versions)
+
+
+def check_loss(point: GridPoint, model: Model, device: str, degrees: Collection[str]) -> None:
+    """Raise `BadExperiment` for a loss that the model, the device or the layout does not have. degrees: the axes'."""
+    asked = point["loss"]
+    if asked == "plain":
+        return
+    what = f"the loss cannot be {asked}"
+    why, next = "", "--loss plain"
+    if asked not in model.supports.get("loss", ()):
+        why = f"the runtime of {model.name} computes the scores of all tokens"
+    elif asked == "fused" and device_class(device) != GPU:
+        why, next = f"liger-kernel has no kernels for {device}", "--loss chunked"
+    elif device_class(device) not in (CPU, GPU):
+        why = f"the runtime of {device} compiles what the model computes by itself"
+    elif {"tensor", "pipeline"} & set(degrees):
+        why, next = (
+            "the head's weight is divided, or in another process than the loss",
+            "--loss plain, or --strategy fsdp",
+        )
+    if why:
+        raise BadExperiment(what=what, why=f"{point.place('loss')}; {why}", next=next)
+
+
+def check_optimizer_impl(point: GridPoint) -> None:
+    """Raise `BadExperiment` for an implementation that the optimizer does not have."""
+    if point["optimizer_impl"] == "fused" and not OPTIMIZERS[point["optimizer"]].has_fused:
+        raise BadExperiment(
+            what=f"{point['optimizer']} cannot be fused",
+            why=f"{point.place('optimizer_impl')}; torch has no such kernel",
+            next="--optimizer-impl foreach",
+        )
+
+
+def choose_allocator(point: GridPoint, device: Device, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment of a job with its allocator; raises `BadExperiment` for one that the device does not choose."""
+    asked = point["allocator"]
+    if asked == SETTINGS_BY_NAME["allocator"].default:
+        return environment
+    if not isinstance(device, ChoosesAllocator):
+        raise BadExperiment(
+            what=f"{device.name} does not choose an allocator",
+            why=point.place("allocator"),
+            next="--allocator tuned, which leaves it as it is",
+        )
+    try:
+        return {**environment, **device.allocator_environment(asked)}
+    except BadExperiment as error:
+        why = "; ".join(part for part in (point.place("allocator"), error.why) if part)
+        raise BadExperiment(what=error.what, why=why, next=error.next) from error

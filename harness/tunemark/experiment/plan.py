@@ -105,7 +105,8 @@ class Plan:
         gguf = ("gguf",) if (self.weights_path or self.spec.weights).lower().endswith(".gguf") else ()
         own = self.trainer.requires if self.trainer.runtime else ()
         flash = ("flash_attn",) if self.spec.attention == "flash" else ()
-        return tuple(dict.fromkeys((*self.model.requires, *self.method.requires, *gguf, *own, *flash)))
+        liger = ("liger_kernel",) if self.spec.loss == "fused" else ()
+        return tuple(dict.fromkeys((*self.model.requires, *self.method.requires, *gguf, *own, *flash, *liger)))
 
     @property
     def device_packages(self) -> tuple[str, ...]:
@@ -135,6 +136,8 @@ class Plan:
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
         if spec.attention == "varlen" and device_class(self.device.name) == GPU:
             found.append(VersionNeed("attention by varlen on a GPU", "--attention", "torch", "2.13"))
+        if spec.optimizer_impl == "fused":
+            found.append(VersionNeed("a fused optimizer", "--optimizer-impl", "torch", "2.4"))
         if OPTIMIZERS[spec.optimizer].since:
             found.append(VersionNeed(spec.optimizer, "--optimizer", "torch", OPTIMIZERS[spec.optimizer].since))
         return found

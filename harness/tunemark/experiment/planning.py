@@ -21,7 +21,7 @@ from tunemark.experiment.evaluation import (
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import Method, parse_method
 from tunemark.experiment.initial_weights import has_weights, resolve_weights
-from tunemark.experiment.kernel_choice import choose_attention
+from tunemark.experiment.kernel_choice import check_loss, check_optimizer_impl, choose_allocator, choose_attention
 from tunemark.experiment.mesh_layout import (
     MeshLayout,
     StrategyTerm,
@@ -172,6 +172,7 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     if is_memory_limited(point.values):
         accelerator, launch = _limit_memory(point, device, accelerator, launch)
         notes.append(f"{device.name}:{accelerator.name}: an allocation beyond {point['memory']:g} GiB fails (--memory)")
+    launch = replace(launch, environment=choose_allocator(point, device, launch.environment))
     _check_processes(parts, catalog, accelerator, launch.processes)
     layout = make_mesh_layout(parts.terms, parts.strategies, strategy, launch.processes, point.place("strategy"))
     global_batch, accumulation = _batches(point, layout, is_searched=strategy.is_search)
@@ -220,7 +221,7 @@ def read_prediction_settings(point: GridPoint) -> PredictionSettings:
     found = replace(NOTHING_SAID, **{name: point.values[name] for name in asdict(NOTHING_SAID) if name in point.values})
     if found.framework in (None, "ours"):
         found = replace(found, framework=None)
-        for name in ("framework_version", "base_bits", "optimizer_bits", "offload", "loss", "optimizer_in_backward"):
+        for name in ("framework_version", "base_bits", "optimizer_bits", "offload", "optimizer_in_backward"):
             if getattr(found, name) != getattr(NOTHING_SAID, name):
                 raise BadExperiment(
                     what=f"{SETTINGS_BY_NAME[name].flag} describes another trainer, but none is named",
@@ -329,6 +330,10 @@ def _check_spec(
     architecture, model = parts.model.architecture, parts.model.name
     check_trainer(point, parts.trainer, architecture, settings)
     check_strategies(layout, parts.strategies, architecture, settings, model, point.place("strategy"))
+    if point.values.get("framework") in (None, "ours"):
+        degrees = [each.layout.degree for each in parts.strategies if each.layout is not None]
+        check_loss(point, parts.model, device.name, degrees)
+    check_optimizer_impl(point)
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:
         raise BadExperiment(

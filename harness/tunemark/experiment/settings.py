@@ -193,9 +193,6 @@ class PredictionSettings:
     offload: str | None = _assumed(
         "what waits in host memory, with --framework", unset="none", choices=("none", "optimizer")
     )
-    loss: str | None = _assumed(
-        "how logits become a loss, with --framework", unset="whole", choices=("whole", "fused", "chunked")
-    )
     optimizer_in_backward: bool = _scalar(False, "update as soon as a gradient is there, with --framework")
 
 

@@ -62,6 +62,15 @@ class ReadsToolOutput(Protocol):
 
 
 @runtime_checkable
+class ChoosesAllocator(Protocol):
+    """Optional for a `Device`: jobs on it can use other allocators of host memory than that of `launch`."""
+
+    def allocator_environment(self, name: str) -> Mapping[str, str]:
+        """Environment variables that replace those of `launch`, for a value of `--allocator` other than the default.
+        Raises `BadExperiment` where it is not on this machine."""
+
+
+@runtime_checkable
 class ChecksRuns(Protocol):
     """Optional for a `Device`: refuses, at planning time, runs that it does not support."""
 

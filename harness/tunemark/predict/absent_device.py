@@ -97,9 +97,10 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         optimizer=str(point["optimizer"]),
         trained_fraction=trainable / total,
         trained=method.trained(a),
-        packed=point["batching"] == "pack",
+        packed=point["batching"] == "pack" and point["attention"] not in ("varlen", "flash"),
+        loss=point["loss"],
     )
-    work = apply_trainer(work, said)
+    work = apply_trainer(work, said, point["loss"])
     if work.precision not in facts.peak_flops:
         raise BadExperiment(
             what=f"{chip.name} cannot be predicted in {precision}",

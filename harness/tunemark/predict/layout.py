@@ -182,6 +182,7 @@ class Workload:
     trained_fraction: trained share of the parameters (small for LoRA); frozen ones have no gradient and no optimizer
     state, and the backward pass is twice a forward pass minus the gradients of their weights. trained: which weights
     are trained. packed: rows hold several documents, and attention takes a mask.
+    loss: how our worker computes it.
     """
 
     architecture: Architecture
@@ -192,4 +193,5 @@ class Workload:
     trained_fraction: float = 1.0
     trained: TrainedWeights = ALL_WEIGHTS
     packed: bool = False
+    loss: str = "plain"
     stack: SoftwareStack = TORCH

@@ -11,6 +11,7 @@ from tunemark.physics import ALL_WEIGHTS, TrainedWeights
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
+from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES
 from tunemark.predict.trainer_settings import apply_trainer
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
@@ -42,9 +43,10 @@ def make_plan_workload(plan: Plan) -> Workload:
         optimizer=spec.optimizer,
         trained_fraction=plan.trainable_parameters / plan.parameters if plan.parameters else 1.0,
         trained=plan.method.trained(plan.model.architecture),
-        packed=spec.batching == "pack",
+        packed=spec.batching == "pack" and spec.attention != "varlen",
+        loss=spec.loss,
     )
-    return apply_trainer(work, plan.prediction)
+    return apply_trainer(work, plan.prediction, spec.loss)
 
 
 def make_layout(
@@ -83,8 +85,10 @@ def make_workload(
     trained_fraction: float = 1.0,
     trained: TrainedWeights = ALL_WEIGHTS,
     packed: bool = False,
+    loss: str = "plain",
 ) -> Workload:
-    """The workload of a step that our worker trains. packed: rows hold several documents."""
+    """The workload of a step that our worker trains. packed: rows hold several documents, and attention
+    takes a mask. loss: how scores become a loss."""
     return Workload(
         architecture=a,
         sequence=sequence,
@@ -94,13 +98,16 @@ def make_workload(
         trained_fraction=trained_fraction,
         trained=trained,
         packed=packed,
-        stack=_choose_stack(precision),
+        loss=loss,
+        stack=_choose_stack(precision, loss),
     )
 
 
-def _choose_stack(precision: str) -> SoftwareStack:
+def _choose_stack(precision: str, loss: str) -> SoftwareStack:
     # Our tensor parallelism gathers the logits.
     ours = replace(TORCH, scores_gathered=True, own=precision if precision in worker_step_costs.PRECISION_BYTES else "")
+    if loss != "plain":
+        ours = replace(ours, head_bytes=CHUNKED_HEAD_BYTES)
     if precision == "bf16":
         # Weights, gradients and both moments in 16 bits, no copy in 32.
         return replace(ours, parameter_bytes=2.0, gradient_bytes=2.0, main_bytes=4.0, reduce_bytes=2.0)

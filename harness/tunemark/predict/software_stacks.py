@@ -155,7 +155,7 @@ STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.5}
 BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.53}
 
 # Bytes per logit where the loss is computed in pieces and logits are never whole (Liger, torchtune's chunked loss).
-_CHUNKED_HEAD_BYTES = 1.0
+CHUNKED_HEAD_BYTES = 1.0
 
 
 def change_states(
@@ -186,7 +186,7 @@ def change_states(
     if is_offloaded:
         stack = replace(stack, main_bytes=0.0, host_bytes=stack.main_bytes)
     if loss == "chunked":
-        stack = replace(stack, head_bytes=_CHUNKED_HEAD_BYTES)
+        stack = replace(stack, head_bytes=CHUNKED_HEAD_BYTES)
     elif loss == "fused":
         stack = replace(stack, head_bytes=min(stack.head_bytes, COMPILED_HEAD_BYTES))
     if is_in_backward:

@@ -30,8 +30,8 @@ def apply_network(facts: DeviceFacts, said: PredictionSettings) -> DeviceFacts:
     )
 
 
-def apply_trainer(work: Workload, said: PredictionSettings) -> Workload:
-    """The workload as the named trainer would do it; unchanged where none is named."""
+def apply_trainer(work: Workload, said: PredictionSettings, loss: str) -> Workload:
+    """The workload as the named trainer would do it; unchanged where none is named. loss: the setting's value."""
     if said.framework is None:
         return work
     year = read_year(said.framework_version)
@@ -57,7 +57,7 @@ def apply_trainer(work: Workload, said: PredictionSettings) -> Workload:
             base_bits=said.base_bits,
             is_frozen=work.trained_fraction < 1.0,
             is_offloaded=said.offload == "optimizer",
-            loss=said.loss or "",
+            loss=loss,
             is_in_backward=said.optimizer_in_backward,
         )
     except ValueError as error:

@@ -22,6 +22,7 @@ from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import FORMAT_BYTES, PRECISIONS
+from tunemark_worker.training_settings import CHUNK_SCORES
 
 # Bytes of a parameter, and of a value that goes in or out of a matrix product, by the worker's name of the precision.
 PRECISION_BYTES = {
@@ -175,13 +176,20 @@ class _PipelineStage:
         layer_trained = wide * self._layer_trained
         ends_trained = ends * is_full
         parameters, optimizer, whole = own / shard, states * trained / shard, trained / shard
-        scores = tokens * a.vocab_size * self._is_last
+        is_chunked = work.loss == "chunked" and self._is_last
+        scores = 0.0 if is_chunked else tokens * a.vocab_size * self._is_last
         held_scores = narrow * scores
         product = narrow * tokens * a.intermediate_size / layout.tensor
         matrix = wide * a.hidden_size * a.intermediate_size / layout.tensor * is_full
         # A weight's gradient comes in the precision of its matrix product.
         narrowed = narrow / wide if self._is_autocast else 0.0
         table = wide * self._table * is_full
+        # Logits in float32: themselves, their softmax, and the gradients of both.
+        at_loss = 12.0 * scores
+        if is_chunked:
+            # Those of a chunk, their exponentials and what is rounded; the weight's gradient and a chunk's part of it.
+            chunk = min(tokens, max(CHUNK_SCORES // a.vocab_size, 1)) * a.vocab_size
+            at_loss = chunk * (8.0 + narrow * (narrow < 4.0)) + table + narrow * self._table * is_full
         stream = (wide + narrow * self._is_autocast) * tokens * a.hidden_size
         buffers = 0.0
         if layout.pipeline > 1:
@@ -263,8 +271,7 @@ class _PipelineStage:
                     # The previous micro-batch's logits live until these replace them.
                     gathers += held_scores * (is_later and not is_piped)
                     yield moment(before, others + everything + copies, held + gathers, root + layer)
-                # Logits in float32: themselves, their softmax, and the gradients of both.
-                yield moment(before, others + everything, held + 12.0 * scores, own if is_later and is_behind else root)
+                yield moment(before, others + everything, held + at_loss, own if is_later and is_behind else root)
                 kept = own if is_later and is_behind else root + layer * reshard
                 # Once a product's gradients exist, its inputs are freed; then the weight's gradient is cast up.
                 yield moment(before, others + everything, held + held_scores + table + stream, kept)

@@ -20,7 +20,8 @@ MODELS = {model.name: model for model in tunemark_models()}
 def _build(architecture, device="cpu", precision="fp32"):
     runtime = CausalLm()
     torch.manual_seed(0)
-    stated = SimpleNamespace(architecture=architecture, precision=precision, weights="random")
+    chosen = {"precision": precision, "weights": "random", "attention": "auto", "loss": "plain"}
+    stated = SimpleNamespace(architecture=architecture, **chosen)
     return runtime, runtime.build(stated, Place(device, 0, 1, 0, 1))
 
 

@@ -154,7 +154,13 @@ def test_transformers_builds_a_module_of_that_size(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if not MODELS[name].is_remote])
 def test_the_runtime_builds_a_module_of_that_size(name: str) -> None:
-    stated: Any = SimpleNamespace(architecture=MODELS[name].worker_architecture(), precision="bf16", weights="random")
+    stated: Any = SimpleNamespace(
+        architecture=MODELS[name].worker_architecture(),
+        precision="bf16",
+        weights="random",
+        attention="auto",
+        loss="plain",
+    )
     module = CausalLm().build(stated, Place("meta", 0, 1, 0, 1))
     assert sum(p.numel() for p in module.parameters()) == count_parameters(MODELS[name].architecture).total
     assert {p.dtype for p in module.parameters()} == {torch.bfloat16}

@@ -18,6 +18,7 @@ from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
 from tunemark_worker import lora_adapters
 from tunemark_worker.batches import Batch
+from tunemark_worker.chunked_loss import ScoreRule, compute_chunked_loss
 from tunemark_worker.contract import Place
 from tunemark_worker.training_loop import cross_entropy_sum
 
@@ -37,10 +38,12 @@ def smaller(model: Model) -> Model:
     return dataclasses.replace(model, architecture=small)
 
 
-def build(model: Model, precision: str = "fp32", attention: str = "auto") -> tuple[CausalLm, torch.nn.Module]:
+def build(
+    model: Model, precision: str = "fp32", attention: str = "auto", loss: str = "plain"
+) -> tuple[CausalLm, torch.nn.Module]:
     runtime = CausalLm()
     torch.manual_seed(0)
-    facts = {"architecture": model.worker_architecture(), "batching": "pad"}
+    facts = {"architecture": model.worker_architecture(), "batching": "pad", "loss": loss}
     stated: Any = SimpleNamespace(**facts, precision=precision, weights="random", attention=attention)
     return runtime, runtime.build(stated, Place("cpu", 0, 1, 0, 1)).train()
 
@@ -87,6 +90,57 @@ def test_packing_changes_no_loss_and_no_gradient(name: str, attention: str) -> N
         assert all(g is not None and bool(g.any()) for g in grads)
         found.append((loss.item(), torch.linalg.vector_norm(torch.stack([g.norm() for g in grads])).item()))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_chunked_loss_has_the_gradients_of_the_plain_one(name: str) -> None:
+    model = smaller(TINY[name])
+    if model.is_remote:
+        assert "loss" not in model.supports
+        return
+    found = []
+    for kind in ("plain", "chunked"):
+        runtime, module = build(model, loss=kind)
+        row = batch([DOCUMENTS, [DOCUMENTS[0]]], 16, True)
+        if kind == "plain":
+            loss = cross_entropy_sum(runtime.logits(module, row), row.labels)
+        else:
+            scores = runtime.logits(module, row)
+            assert scores.shape == (2, 16, 50)
+            assert cross_entropy_sum(scores, row.labels).item() == pytest.approx(found[0][0].item(), rel=1e-5)
+            loss = runtime.loss_sum(module, row)
+        (loss * 0.25).backward()  # type: ignore[no-untyped-call]  # torch's
+        found.append((loss.detach(), [p.grad for p in module.parameters()]))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=0.0)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_of_some_rows_sum_to_the_whole(cap: float | None, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 30)
+    hidden, labels = torch.randn(3, 7, 8), torch.randint(0, 30, (3, 7))
+    labels[0, :3] = labels[2, 6] = -100
+    found = []
+    for rows in (2, 1000):
+        head.zero_grad()
+        states = hidden.clone().requires_grad_()
+        loss = compute_chunked_loss(states, head, labels, ScoreRule(0.5, cap), dtype, chunk_scores=30 * rows)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        found.append([loss.detach(), states.grad, head.weight.grad, head.bias.grad])
+    states = hidden.clone().requires_grad_()
+    head.zero_grad()
+    scores = head(states) * 0.5
+    scores = scores if cap is None else torch.tanh(scores / cap) * cap
+    loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="sum")
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's
+    wanted = [loss.detach(), states.grad, head.weight.grad, head.bias.grad]
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    for each in found:
+        for one, other in zip(each, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -81,12 +81,12 @@ def test_run_ids_and_stored_keys_are_those_of_before(flags: dict[str, object], r
     before = [dataclasses.replace(plan.spec, **{each.name: each.unhashed for each in later}) for plan in plans]
     assert [run_id(spec) for spec in before] == run_ids
     for plan in plans:
-        identity = [*_IDENTITY_KEYS.split(), *(each.stored for each in later)]
+        identity = {*_IDENTITY_KEYS.split(), *(each.stored for each in later)}
         assert sorted(msgspec.to_builtins(make_identity(plan))) == sorted(identity)
         if not plan.strategy.is_search:
             stored = json.loads(plan.assignment(_TOKENS, "a", measure_peak=False).to_json())
             keys = _PLAN_KEYS.replace("calibrate", "measure_peak").split()
-            assert sorted(stored) == sorted([*keys, *(each.name for each in later)])
+            assert sorted(stored) == sorted({*keys, *(each.name for each in later)})
 
 
 def test_a_plan_and_a_result_of_before_are_read() -> None:
