@@ -3,7 +3,7 @@
     python benchmarks/families.py                     # plan each, and count a shrunken copy's FLOPs with torch
     python benchmarks/families.py --family mamba2,glm4
     python benchmarks/families.py --train             # train the copies in every way that plan accepts, two processes
-    python benchmarks/families.py --train --rows FILE # the same, continued after an interruption
+    python benchmarks/families.py --train --rows FILE --write # continued after an interruption; docs/families.md
 
 Each family is taken at its default configuration: its parameters are compared with those of the module, and the FLOPs
 of a shrunken copy with those that torch's counter sees in a forward and backward pass (eager attention, every score).
@@ -122,6 +122,8 @@ def check_family(kind: str) -> dict[str, Any]:
     }
 
 
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs/families.md"
+BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 METHODS = ("full", "lora:r=4:alpha=8")
 BATCHINGS = ("pad", "pack")
 STRATEGIES = ("ddp", "fsdp", "tp", "pp")
@@ -215,7 +217,7 @@ def read_family(folder: Path, size: int, refused: Mapping[tuple[int, str], str])
     return found
 
 
-def train(families: Sequence[str], precision: str, rows: Path) -> int:
+def train(families: Sequence[str], precision: str, rows: Path, *, is_written: bool) -> int:
     """Train the families' copies, in one process and in two; a line for each is added to `rows` as soon as it is known,
     and families that have one are not trained again. Prints the table of all lines."""
     known = read_rows(rows)
@@ -226,7 +228,8 @@ def train(families: Sequence[str], precision: str, rows: Path) -> int:
             for row in train_group(group, precision, Path(root)):
                 file.write(json.dumps(row) + "\n")
                 print(f"{row['family']}: {row['equal']} equal; {row['wrong'] or 'none wrong'}", file=sys.stderr)
-    return print_trained([row for kind, row in read_rows(rows).items() if kind in families])
+    found = read_rows(rows)
+    return print_trained([found[kind] for kind in families if kind in found], is_written=is_written)
 
 
 def read_rows(rows: Path) -> dict[str, dict[str, Any]]:
@@ -292,19 +295,35 @@ def _has_ends(place: Path) -> bool:
     return all('"end"' in path.read_text().rpartition("\n{")[2] for path in place.glob("records.*.jsonl"))
 
 
-def print_trained(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Print what was found of each family; the exit code says whether nothing was wrong."""
-    print("| family | date | equal | differs or fails | refused by `plan` |\n|---|---|---:|---|---|")
+def print_trained(rows: Sequence[Mapping[str, Any]], *, is_written: bool) -> int:
+    """Print what was found of each family, and put it into the document; the exit code says whether nothing was
+    wrong."""
+    lines = ["| family | day | equal | differs or fails | refused by `plan` |", "|---|---|---:|---|---|"]
     for row in rows:
         by_reason: dict[str, list[str]] = {}
         for name, why in row["refused"].items():
             by_reason.setdefault(why, []).append(name)
-        refusals = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())
-        wrong = "; ".join(f"{name}: {value}" for name, value in row["wrong"].items())
-        print(f"| {row['family']} | {row['date']} | {row['equal']} | {wrong} | {refusals} |")
+        refusals = "; ".join(filter(None, (_describe_refusal(*item) for item in by_reason.items())))
+        wrong = "; ".join(f"{name.replace('-', ' ')}: {value}" for name, value in row["wrong"].items())
+        lines.append(f"| `{row['family']}` | {row['date']} | {row['equal']} | {wrong or '-'} | {refusals or '-'} |")
     right = sum(not row["wrong"] for row in rows)
-    print(f"\n{right} of {len(rows)} families train as in one process in every way that plan accepts")
+    lines += ["", f"{right} of {len(rows)} families train as in one process in every way that `plan` accepts."]
+    print("\n".join(lines))
+    if is_written:
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        DOCUMENT.write_text("\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"]), encoding="utf-8")
     return 0 if right == len(rows) else 1
+
+
+def _describe_refusal(why: str, names: Sequence[str]) -> str:
+    """What a family's plans refuse for one reason; "" where all families' do."""
+    if all(name.startswith("lora") and name.endswith(" tp") for name in names) and "adapters" in why:
+        return ""
+    if all(" pack " in name for name in names) and "--batching pad" in why:
+        return "packing"
+    what = dict.fromkeys(name.rpartition(" ")[2] for name in names)
+    return f"`{'`, `'.join(what)}`: {why}"
 
 
 @contextlib.contextmanager
@@ -325,13 +344,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--rows", metavar="FILE", default="families.jsonl", help="of --train: a line for each family that was trained"
     )
+    parser.add_argument("--write", action="store_true", help=f"of --train: put the table into docs/{DOCUMENT.name}")
     parser.add_argument("--rank", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.rank:
         return train_ranks(Path(args.rank))
     families = args.family.split(",")
     if args.train:
-        return train(families, args.precision, Path(args.rows))
+        return train(families, args.precision, Path(args.rows), is_written=args.write)
     print("| family | parameters | active | exact | GFLOP per token at 512 | small copy against torch | notes |")
     print("|---|---:|---:|---|---:|---:|---|")
     right = 0

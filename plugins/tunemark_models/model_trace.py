@@ -20,7 +20,7 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from tunemark_models.packing_probe import find_packing_way, takes_documents
+from tunemark_models.packing_probe import draws_at_random, find_packing_way, takes_documents
 from tunemark_models.parameter_roles import find_role
 from tunemark_models.pipeline_probe import find_pipeline_problem
 from tunemark_models.runtime import prepare_for_training
@@ -161,7 +161,7 @@ def trace_config(config: Any) -> Dict[str, Any]:
         facts["pipeline_obstacle"] = find_pipeline_problem(config)
     packing = find_packing_way(config)
     way = {"packing": packing.way, "packing_obstacle": packing.reason, "takes_documents": takes_documents(config)}
-    return {**facts, **way}
+    return {**facts, **way, "is_random": draws_at_random(config)}
 
 
 def build_on_meta(config: Any) -> torch.nn.Module:

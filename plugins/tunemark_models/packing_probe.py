@@ -56,6 +56,21 @@ def takes_documents(config: Any) -> bool:
         return False
 
 
+def draws_at_random(config: Any) -> bool:
+    """Whether a step of training, without dropout, gives other scores with other random numbers, as where a router
+    draws experts; False where no small copy can be made."""
+    try:
+        module = make_probe_model(config).train()
+        ids = torch.arange(3, 35)[None]
+        with torch.no_grad():
+            torch.manual_seed(2)
+            one = module(input_ids=ids, use_cache=False).logits
+            torch.manual_seed(3)
+            return not torch.equal(one, module(input_ids=ids, use_cache=False).logits)
+    except Exception:  # of dimensions that do not fit each other, in any form
+        return False
+
+
 def make_probe_model(config: Any, attention: str | None = None) -> torch.nn.Module:
     """A shrunken copy in fp32 on the CPU, of which each layer changes the hidden state as much as it holds. attention:
     transformers' name of it, None for the one that the worker leaves to transformers."""

@@ -184,12 +184,15 @@ class CausalLm:
         document_ids, positions = (torch.cat(each)[None] for each in ((half * 0, half * 0 + 1), (half, half)))
         labels = torch.full_like(ids, IGNORED_LABEL)
         other = torch.cat([ids[:, :8].flip(1), ids[:, 8:]], dim=1)
+        # Some families draw experts at random while they are trained.
+        module.eval()
         with torch.no_grad(), autocast(precision, torch.device(device).type):
             one, two = (
                 self.logits(module, Batch(each, labels, document_ids, positions, True))[0, 8:].float()
                 for each in (ids, other)
             )
             alone = self.logits(module, Batch(ids[:, 8:], labels, document_ids, positions, False))[0].float()
+        module.train()
         # Experts take the rows' tokens in other groups, which rounds differently.
         limits = (1e-3 if precision == "fp32" else 0.02, 0.05)
         if any((one - each).norm() > limit * alone.norm() for each, limit in zip((two, alone), limits)):
@@ -279,7 +282,8 @@ def _is_full_config(architecture: Dict[str, Any]) -> bool:
 
 def prepare_for_training(config: Any) -> Any:
     for name in vars(config):
-        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(getattr(config, name), float):
+        is_noise = "dropout" in name or name.endswith("_pdrop") or name == "input_jitter_noise"
+        if is_noise and isinstance(getattr(config, name), float):
             setattr(config, name, 0.0)
     config.use_cache = False
     return config

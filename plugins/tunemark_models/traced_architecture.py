@@ -79,6 +79,7 @@ def architecture_from_trace(found: Mapping[str, Any], digest: str) -> Architectu
         notes=tuple(found["notes"]),
         versions=tuple(sorted(found["versions"].items())),
         digest=digest,
+        is_random=bool(found.get("is_random")),
         takes_documents=bool(found.get("takes_documents")),
     )
     config, hidden, depth = found["config"], found["hidden_size"], len(traced.order)
@@ -120,6 +121,11 @@ def describe_trace(a: Architecture) -> tuple[str, ...]:
         notes.append(
             f"{a.model_type}: transformers computes every expert for every token, {share:.3g} times the FLOPs that are "
             "counted"
+        )
+    if traced.is_random:
+        notes.append(
+            f"{a.model_type}: it draws experts at random while it is trained, so losses of two layouts differ, and "
+            "--verify cannot hold"
         )
     if traced.unused:
         notes.append(

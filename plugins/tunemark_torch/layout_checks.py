@@ -89,6 +89,9 @@ def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]
     traced = a.traced
     if traced is not None and traced.unused and settings["method"] == "full":
         return f"{axis.strategy} waits for a gradient of each weight, and text does not reach {traced.unused[0]}"
+    shared = [m.path for layer in traced.kinds for m in layer.matrices if not m.is_own] if traced is not None else []
+    if axis.strategy == "fsdp" and shared:
+        return f"fsdp shards each layer by itself, and layers have {shared[0]} in common: use ddp"
     return _check_boolean(axis, "reshard")
 
 

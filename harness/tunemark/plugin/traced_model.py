@@ -89,7 +89,8 @@ class TracedModel:
     """A model by its kinds of layers. order: the kind of each layer, by its place in `kinds`. parameters: outside the
     layers; before, after: the products that precede and follow the layers.
 
-    takes_documents: the runtime can compute attention by documents, without a mask.
+    takes_documents: the runtime can compute attention by documents, without a mask. is_random: a step draws random
+    numbers besides dropout.
     unused: parameters that a step over text does not reach. packing: how the worker keeps documents apart that share a
     row, in the words of the model's runtime; None where nothing does, and packing_obstacle says why. ends_obstacle: why
     what comes before and after the layers cannot be told apart; pipeline_obstacle: why the layers cannot be divided
@@ -111,6 +112,7 @@ class TracedModel:
     versions: tuple[tuple[str, str], ...]
     digest: str
     takes_documents: bool = False
+    is_random: bool = False
 
     def __hash__(self) -> int:
         # Architectures are keys of caches that a layout search asks tens of thousands of times.

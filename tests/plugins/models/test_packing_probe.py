@@ -14,7 +14,7 @@ import tunemark
 from tunemark.errors import TunemarkError
 from tunemark.plugin import Catalog
 from tunemark_models.packed_mask import WAYS, call_packed
-from tunemark_models.packing_probe import find_packing_way, make_probe_model
+from tunemark_models.packing_probe import draws_at_random, find_packing_way, make_probe_model
 from tunemark_worker.batches import make_batch
 from tunemark_worker.contract import Place, TokenFile
 from tunemark_worker.precision import autocast
@@ -35,6 +35,11 @@ def test_the_way_is_the_first_that_keeps_documents_apart(kind: str, way: str | N
     found = find_packing_way(transformers.AutoConfig.for_model(kind))
     assert found.way == way
     assert (found.reason is None) == (way is not None)
+
+
+def test_a_family_that_draws_experts_at_random_is_known() -> None:
+    assert draws_at_random(transformers.AutoConfig.for_model("phimoe"))
+    assert not draws_at_random(transformers.AutoConfig.for_model("mixtral"))
 
 
 def test_a_copy_whose_leak_is_wanted_shows_one() -> None:

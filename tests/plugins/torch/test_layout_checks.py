@@ -158,3 +158,16 @@ def test_a_traced_model_is_divided_by_what_its_own_matrices_allow() -> None:
     assert "tp:2 cannot divide mlp.up_proj of 171" in str(refused(replace(kind, matrices=odd)))
     unknown = tuple(replace(p, name=f"block.{p.name.replace('.', '_')}") for p in kind.parameters)
     assert "knows none of mlp." in str(refused(replace(kind, parameters=unknown)))
+    around = replace(a.traced, ends_obstacle="Opus: which is the final norm?")
+    assert "Opus: which" in str(refusal([axis], replace(a, traced=around), settings))
+
+
+def test_layers_with_weights_in_common_are_not_sharded_each_by_itself() -> None:
+    a = CATALOG.model("smollm3-tiny").architecture
+    assert a.traced is not None
+    shared = [replace(kind, matrices=tuple(replace(m, is_own=False) for m in kind.matrices)) for kind in a.traced.kinds]
+    common = replace(a, traced=replace(a.traced, kinds=tuple(shared)))
+    axes = {name: _plan(name, 2, model="smollm3-tiny").axes for name in ("fsdp", "ddp")}
+    settings = {"method": "full", "sequence": 64}
+    assert "in common: use ddp" in str(refusal(axes["fsdp"], common, settings))
+    assert refusal(axes["ddp"], common, settings) is None
