@@ -51,9 +51,9 @@ def test_a_strangers_repository_passes_and_fails_its_gate(tmp_path: Path, tunema
 
     def write_model(seconds: float) -> None:
         """A model whose forward pass waits, so that its rate depends on little else."""
-        lines = plain.replace("    def forward(self, input_ids", "    def forward(self, input_ids", 1)
-        at = lines.index("\n", lines.index("def forward(self, input_ids")) + 1
-        runtime.write_text(f"import time\n{lines[:at]}        time.sleep({seconds})\n{lines[at:]}")
+        at = plain.index("\n", plain.index("def forward(self, ids:")) + 1
+        text = f"{plain[:at]}        time.sleep({seconds})\n{plain[at:]}"
+        runtime.write_text(text.replace("import torch\n", "import time\n\nimport torch\n", 1))
 
     write_model(0.1)
     site = tmp_path / "site"

@@ -109,7 +109,11 @@ class _LiveProgress(ProgressDisplay):
         self._newest: tuple[int, int, int] = (0, 1, 1)
         self._drawn: list[Text] = []
         self._spinner = Spinner("dots")
-        self._console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        # Exported, these stay as they were when the terminal is resized.
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self._console = Console(
+            file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True, _environ=environment
+        )
         self._live = _make_live(self._console, self._block, self._drawn_widths)
 
     def __enter__(self) -> _LiveProgress:
@@ -197,10 +201,14 @@ def _make_live(console: Console, block: Callable[[], RenderableType], drawn_widt
     from rich.segment import ControlType
 
     class ResizableLive(Live):
+        # The cells of each line that stands on the terminal; what is drawn next is known before it is there.
+        on_screen: tuple[int, ...] = ()
+
         def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
             width = max(1, self.console.width)
             # A terminal that became narrower has wrapped each line that was longer.
-            wrapped = sum(max(0, -(-cells // width) - 1) for cells in drawn_widths())
+            wrapped = sum(max(0, -(-cells // width) - 1) for cells in self.on_screen)
+            self.on_screen = tuple(drawn_widths())
             erase = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * wrapped
             return [Control(*erase), *super().process_renderables(renderables)]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment, print_unused
@@ -35,6 +36,12 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment_arguments(parser)
     add_quiet(parser)
+    add_verbose(parser)
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    words = "print what the worker processes print, and on a search what was considered"
+    parser.add_argument("--verbose", action="store_true", help=words)
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
@@ -54,14 +61,14 @@ def execute(args: argparse.Namespace) -> int:
 
         read_prices(experiment.prices)
     if experiment.dry_run:
-        return print_plans_and_searches(plans, catalog, experiment)
+        return print_plans_and_searches(plans, catalog, experiment, verbose=args.verbose)
     _print_unused(experiment, catalog)
 
     # Heavy and not needed by --dry-run.
     from tunemark.report import runs_table, verdict_lines
     from tunemark.results import encode_result
 
-    results = measure_with_progress(experiment, plans, catalog, quiet=args.quiet)
+    results = measure_with_progress(experiment, plans, catalog, quiet=args.quiet, verbose=args.verbose)
     if experiment.json:
         for result in results.runs:
             print_json(encode_result(result))
@@ -86,13 +93,14 @@ def _print_unused(experiment: Experiment, catalog: Catalog) -> None:
 
 
 def measure_with_progress(
-    experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, *, quiet: bool = False
+    experiment: Experiment, plans: Sequence[Plan], catalog: Catalog, *, quiet: bool = False, verbose: bool = False
 ) -> ExperimentResults:
     """Measure all plans with their progress on standard error, where an interruption is reported too. quiet: report
-    only what fails."""
+    only what fails. verbose: report what the workers print."""
     from tunemark.runner.run_experiment import run_experiment  # heavy and not needed by --dry-run
 
-    with watch_runs(plans, quiet=quiet) as observer:
+    followed = Path(experiment.store) if verbose else None
+    with watch_runs(plans, quiet=quiet, followed=followed) as observer:
         results = run_experiment(experiment, plans, catalog, observer)
     if results.is_interrupted:
         print_message("interrupted: every finished step and run is kept; the same command continues from here")
@@ -100,12 +108,13 @@ def measure_with_progress(
 
 
 @contextmanager
-def watch_runs(plans: Sequence[Plan], *, quiet: bool = False) -> Iterator[RunObserver]:
+def watch_runs(plans: Sequence[Plan], *, quiet: bool = False, followed: Path | None = None) -> Iterator[RunObserver]:
     """Show the progress of these plans on standard error while they are measured, and let nothing else reach standard
-    output. quiet: show only what fails."""
+    output. quiet: show only what fails. followed: a store whose workers' output is shown, too."""
     # Heavy and not needed by --dry-run.
     from tunemark.cli.attempt_progress import AttemptProgress
     from tunemark.cli.progress_display import make_progress_display
+    from tunemark.cli.worker_output import WorkerOutput
     from tunemark.launch import AttemptEnd
     from tunemark.runner.interruption import sigterm_as_interrupt
     from tunemark.runner.observer import RunObserver, run_title
@@ -127,5 +136,7 @@ def watch_runs(plans: Sequence[Plan], *, quiet: bool = False) -> Iterator[RunObs
         display.end_attempt(ready.plan.run_id, words if end.status == "ok" else f"{words}: {end.evidence}")
 
     observer = RunObserver(message=display.message, attempt=attempt, record=record, ended=ended)
-    with sigterm_as_interrupt(), redirect_stdout(sys.stderr), display:  # only results go to standard output
+    output = WorkerOutput(followed, display.message) if followed else nullcontext()
+    # Only results go to standard output.
+    with sigterm_as_interrupt(), redirect_stdout(sys.stderr), display, output:
         yield observer

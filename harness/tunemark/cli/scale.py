@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_experiment
 from tunemark.cli.messages import print_json, print_message, print_remarks
 from tunemark.cli.plan import print_plans_and_searches
-from tunemark.cli.run import add_quiet, measure_with_progress
+from tunemark.cli.run import add_quiet, add_verbose, measure_with_progress
 from tunemark.cli.run_arguments import RUNS_HELP, read_runs_or_claims
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment, BadStore, TunemarkError
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--knee", metavar="X", help=words)
     add_experiment_arguments(parser)
     add_quiet(parser)
+    add_verbose(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -83,8 +84,8 @@ def execute(args: argparse.Namespace) -> int:
     if experiment.dry_run:
         if not experiment.json:
             print(f"{mode.capitalize()} scaling\n")
-        return print_plans_and_searches(plans, catalog, experiment)
-    measured = measure_with_progress(experiment, plans, catalog, quiet=args.quiet)
+        return print_plans_and_searches(plans, catalog, experiment, verbose=args.verbose)
+    measured = measure_with_progress(experiment, plans, catalog, quiet=args.quiet, verbose=args.verbose)
     found = _compute_scalings(measured.runs, mode, args, experiment)
     code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])
     if measured.is_interrupted:

@@ -62,10 +62,15 @@ def _store(folder: Path, *series: tuple[float, ...]) -> None:
         (folder / str(hour) / "runs.jsonl").write_text(json.dumps(run) + "\n")
 
 
-@pytest.mark.parametrize("written_by", ["new ci", "action"])
+_GATED = (((1000.0, 1001.0, 999.0), 0, "PASS"), ((800.0, 801.0, 799.0), 1, "FAIL"), ((700.0, 1400.0), 0, "no verdict"))
+
+
 @pytest.mark.parametrize(
-    ("rates", "code", "said"),
-    [((1000.0, 1001.0, 999.0), 0, "PASS"), ((800.0, 801.0, 799.0), 1, "FAIL"), ((700.0, 1400.0), 0, "no verdict")],
+    ("written_by", "rates", "code", "said"),
+    [
+        *(("new ci", *case) for case in _GATED),
+        *(pytest.param("action", *case, marks=[pytest.mark.full] if case[1] == 0 else []) for case in _GATED),
+    ],
 )
 def test_the_gate_step_passes_fails_and_lets_no_verdict_through(
     written_by: str, rates: tuple[float, ...], code: int, said: str, tmp_path: Path
