@@ -46,6 +46,7 @@ _COMMANDS = {
     "why": ("why", "list what differs between two runs, ranked by how much it can matter"),
     "gate": ("gate", "decide whether runs are slower than a baseline: pass, fail or no verdict"),
     "audit": ("audit", "check the rates that a log, a table or a running program claims"),
+    "manual": ("manual", "print the manual page, for man"),
     "completion": ("completion", "print the script that completes commands in bash, zsh or fish"),
 }
 # What other tools call our flags, where the nearest name in letters is another one.
@@ -175,6 +176,17 @@ def _command(words: list[str]) -> int:
     if args.markdown:
         print_as_markdown()
     return int(module.execute(args))
+
+
+def list_commands() -> list[str]:
+    """The names of all commands, in the order of the help."""
+    return list(_COMMANDS)
+
+
+def make_parser(command: str) -> tuple[Sequence[tuple[str, str]], argparse.ArgumentParser]:
+    """The examples and the parser of a command."""
+    module, parser = _make_parser(command)
+    return module.EXAMPLES, parser
 
 
 def _make_parser(command: str) -> tuple[ModuleType, _CommandParser]:
