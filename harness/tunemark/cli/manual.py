@@ -54,7 +54,8 @@ def make_manual(commands: Sequence[tuple[str, Sequence[tuple[str, str]], argpars
 def _usage(parser: argparse.ArgumentParser) -> str:
     if parser.usage:
         return parser.usage
-    return " ".join([parser.prog, *(a.metavar or a.dest for a in parser._positionals._group_actions), "[OPTIONS]"])  # type: ignore[misc]
+    places = [str(action.metavar or action.dest) for action in parser._positionals._group_actions]
+    return " ".join([parser.prog, *places, "[OPTIONS]"])
 
 
 def _signature(action: argparse.Action) -> str:
