@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 from tunemark.errors import BadExperiment, did_you_mean
@@ -53,11 +54,7 @@ def _requested(result: Result, name: str) -> object:
 
 
 COMPARED_FIELDS: Mapping[str, Callable[[Result], Any]] = {
-    **{
-        _NAMES.get(name, name): lambda r, name=name: getattr(r, name)  # type: ignore[misc]  # the default binds
-        for name in RunIdentity.__struct_fields__
-        if name not in _NOT_COMPARED
-    },
+    **{_NAMES.get(name, name): attrgetter(name) for name in RunIdentity.__struct_fields__ if name not in _NOT_COMPARED},
     "micro_batch": lambda r: _requested(r, "micro_batch"),
     "checkpointing": lambda r: _requested(r, "checkpointing"),
     "data_sha256": lambda r: r.data_sha256,

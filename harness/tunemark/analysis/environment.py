@@ -14,6 +14,8 @@ _HOST_FACTS = (
     "huge_pages", "numa_balancing",
 )  # fmt: skip
 
+_HOST_TITLES = tuple((f"host {name}", name) for name in _HOST_FACTS)
+
 
 def environment_facts(result: Result) -> dict[str, Any]:
     """Facts by name, of the last attempt; measured load is the mean of the attempts that have it."""
@@ -31,7 +33,7 @@ def environment_facts(result: Result) -> dict[str, Any]:
     node = worker.get("node") or host.get("name")
     if node != host.get("name"):
         host = {"name": node, "platform": worker.get("platform")}
-    found |= {f"host {name}": host.get(name) for name in _HOST_FACTS}
+    found |= {title: host.get(name) for title, name in _HOST_TITLES}
     allocator = worker.get("allocator")
     if isinstance(allocator, Mapping):
         allocator = " ".join(f"{name}={value}" for name, value in sorted(allocator.items())) or "as the system has it"

@@ -7,17 +7,19 @@ are never compared.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from tunemark.errors import BadStore
 from tunemark.launch.records import read_record
-from tunemark.results.stored_file import read_stored_file
+from tunemark.results.stored_file import open_stored_file, read_stored_file
 from tunemark_worker.contract import Assignment, records_file_name
 
 
@@ -132,17 +134,31 @@ class Measurement:
         return tuple(first.values())
 
     @functools.cached_property
-    def steps(self) -> tuple[JobTokens, ...]:
-        """The job's tokens by step, up to the last step that every data rank recorded."""
-        series = [rank.steps for rank in self.data_ranks]
-        return tuple(
-            JobTokens(sum(s.slots for s in row), sum(s.content for s in row), sum(s.trained for s in row))
-            for row in zip(*series, strict=False)
-        )
+    def step_count(self) -> int:
+        """Steps up to the last one that every data rank recorded."""
+        return min((len(rank.steps) for rank in self.data_ranks), default=0)
+
+    def slots_of_steps(self) -> Iterator[int]:
+        """The job's slots by step."""
+        series = [map(attrgetter("slots"), rank.steps) for rank in self.data_ranks]
+        return series[0] if len(series) == 1 else map(sum, zip(*series, strict=False))
+
+    @functools.cached_property
+    def _token_sums(self) -> tuple[list[int], ...]:
+        """For slots, content and trained tokens, the job's sum of the steps before each one, and of all: a run of a
+        million steps has few tuples to make then."""
+        found = []
+        for name in JobTokens._fields:
+            series = [map(attrgetter(name), rank.steps) for rank in self.data_ranks]
+            tokens = series[0] if len(series) == 1 else map(sum, zip(*series, strict=False))
+            found.append(list(itertools.accumulate(tokens, initial=0)))
+        return tuple(found)
 
     @functools.cached_property
     def losses(self) -> tuple[float, ...]:
         """The mean loss per predicted token, by step; steps without a predicted token are left out."""
+        if len(self.data_ranks) == 1:
+            return tuple([step.loss_sum / step.trained for step in self.data_ranks[0].steps if step.trained])
         found = []
         for row in zip(*(rank.steps for rank in self.data_ranks), strict=False):
             trained = sum(step.trained for step in row)
@@ -158,8 +174,8 @@ class Measurement:
 
     def counts(self, first: int, last: int) -> JobTokens:
         """The job's tokens of steps first to last - 1."""
-        rows = self.steps[first:last]
-        return JobTokens(sum(r.slots for r in rows), sum(r.content for r in rows), sum(r.trained for r in rows))
+        first, last = min(first, self.step_count), min(last, self.step_count)
+        return JobTokens(*(sums[last] - sums[first] for sums in self._token_sums))
 
 
 def read_measurement(folder: Path) -> Measurement:
@@ -191,16 +207,25 @@ def count_restarts(folder: Path) -> int:
 
 def _read_rank(path: Path, rank: int, assignment: Assignment) -> tuple[RankRecords, int]:
     try:
-        *lines, rest = read_stored_file(path).split(b"\n")
+        with open_stored_file(path) as lines:
+            return _read_lines(lines, path, rank, assignment)
     except OSError as error:
         raise _bad_store(path, None, str(error)) from error
+
+
+def _read_lines(lines: BinaryIO, path: Path, rank: int, assignment: Assignment) -> tuple[RankRecords, int]:
+    """Line by line, since the records of a long run are larger than what is kept of them."""
     phases: list[tuple[str, float]] = []
     steps: list[RecordedStep] = []
     edges: list[WindowEdge] = []
     loads: list[CpuLoad] = []
     untimed: list[Mapping[str, Any]] = []
     once: dict[str, dict[str, Any]] = {}
+    rest = b""
     for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            rest = line
+            break
         try:
             row = _decode(line)
             if isinstance(row, RecordedStep):

@@ -35,8 +35,8 @@ def judge_attempt(
         None if has_other_padding(measurement) else rules.check_slots(measurement),
         rules.check_loss_finite(measurement.losses),
         rules.check_gradient_finite(measurement.gradient_norms),
-        rules.check_weights_changed(changed, len(measurement.steps)),
-        rules.check_labels(measurement.counts(0, len(measurement.steps)), len(measurement.steps)),
+        rules.check_weights_changed(changed, measurement.step_count),
+        rules.check_labels(measurement.counts(0, measurement.step_count), measurement.step_count),
         rules.check_loss_rising(measurement.losses, identity.learnable),
         *judge_trainer(measurement),
     ]

@@ -172,7 +172,7 @@ def check_tokens(recorded: JobTokens, recounted: JobTokens) -> Finding | None:
 def check_sealed_tokens(measurement: Measurement, counted: tuple[int, int, int, int] | None) -> Finding | None:
     """Where the token file is gone: compares all recorded steps with what the seal says that it had in them. counted:
     as in `Seal`; None if nobody counted."""
-    steps = len(measurement.steps)
+    steps = measurement.step_count
     if counted is not None and counted[0] == steps:
         return check_tokens(measurement.counts(0, steps), JobTokens(*counted[1:]))
     message = "the token file is gone or changed, so nobody could count the tokens again, and no seal says what it held"
@@ -182,11 +182,11 @@ def check_sealed_tokens(measurement: Measurement, counted: tuple[int, int, int, 
 def check_slots(measurement: Measurement) -> Finding | None:
     """The slots of a step follow from the settings alone."""
     wanted = measurement.assignment.global_batch * measurement.assignment.sequence
-    bad = [number for number, tokens in enumerate(measurement.steps) if tokens.slots != wanted]
+    bad = [(number, slots) for number, slots in enumerate(measurement.slots_of_steps()) if slots != wanted]
     if not bad or not measurement.is_whole:
         return None
-    message = f"{len(bad)} of {len(measurement.steps)} steps have not the {wanted:,} slots of global batch x sequence, "
-    message += f"step {bad[0]} is the first with {measurement.steps[bad[0]].slots:,}"
+    message = f"{len(bad)} of {measurement.step_count} steps have not the {wanted:,} slots of global batch x sequence, "
+    message += f"step {bad[0][0]} is the first with {bad[0][1]:,}"
     return Finding(rule="slots-disagree", severity="invalid", message=message)
 
 

@@ -59,7 +59,7 @@ def find_timed_part(measurement: Measurement, identity: RunIdentity) -> TimedPar
         return None
     # Ranks that were killed may have stopped at different windows.
     common = min(len(rank.edges) for rank in measurement.ranks)
-    common = min(common, sum(e.steps <= len(measurement.steps) for e in measurement.ranks[0].edges[:common]))
+    common = min(common, sum(e.steps <= measurement.step_count for e in measurement.ranks[0].edges[:common]))
     if common < 2:
         return None
     # The worker decides on rank 0 when to stop, so rank 0's windows give the same end of warm-up here.

@@ -36,16 +36,19 @@ def recount_tokens(found: TokenDocuments, assignment: Assignment, first: int, la
         [end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate
     )
     rows = row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
+    # A document has the same prefix in every epoch. The mask may be larger than memory: only what rows hold is read.
+    mask, trained_of = memoryview(found.trained), dict[int, int]()
     slots = content = trained = 0
-    # The mask may be larger than memory: only the part that the rows hold is read.
-    mask = memoryview(found.trained)
     for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
         slots += a.sequence
         for document, length in row:
-            begin = found.offsets[document]
             content += length
-            # A document's first token is not predicted.
-            trained += bytes(mask[begin + 1 : begin + length]).count(1)
+            known = trained_of.get(document)
+            if known is None:
+                begin = found.offsets[document]
+                # A document's first token is not predicted.
+                known = trained_of[document] = bytes(mask[begin + 1 : begin + length]).count(1)
+            trained += known
     return JobTokens(slots, content, trained)
 
 

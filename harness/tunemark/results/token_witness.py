@@ -35,7 +35,7 @@ def find_token_hash(file: TokenFile) -> str | None:
 
 def recount_all(measurement: Measurement, documents: TokenDocuments) -> tuple[int, int, int, int]:
     """(steps, slots, content tokens, trained tokens) of all recorded steps, by the token file."""
-    steps = len(measurement.steps)
+    steps = measurement.step_count
     return (steps, *recount_tokens(documents, measurement.assignment, 0, steps))
 
 

@@ -113,7 +113,7 @@ def check_own_rate(measurement: Measurement, timed: TimedPart) -> Finding | None
         return None
     rank = measurement.ranks[0]
     first, last = rank.edges[0], rank.edges[-1]
-    every = measurement.counts(0, len(measurement.steps))
+    every = measurement.counts(0, measurement.step_count)
     spans = {
         "timed": CountedSpan(timed.total, timed.interval_s),
         "whole": CountedSpan(every, last.instant_s - first.instant_s),
