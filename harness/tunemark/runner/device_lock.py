@@ -26,7 +26,8 @@ from tunemark.visible_text import make_visible
 
 # Where the locks are, if not in the first of the folders that every user of a machine may write to.
 LOCKS_VARIABLE = "TUNEMARK_LOCKS"
-_SHARED_FOLDERS = ("/run/lock", "/var/lock", "/tmp")
+# In /tmp, too, files are opened without following links, and only where the sticky bit keeps them their owner's.
+_SHARED_FOLDERS = ("/run/lock", "/var/lock", "/tmp")  # noqa: S108  # see above
 _POLL_S = 0.2
 _MOST_NOTE_BYTES = 4096
 
