@@ -16,22 +16,25 @@ import fnmatch
 import importlib
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from campaign.cases import CASES, Case, NeverCame, NotHere, Trial
 from campaign.leftovers import end_processes
-from document import machine, put
+from document import ROOT, machine, put
 
 from tunemark.temporary import temporary_folder
 
-_MODULES = ("stores", "inputs", "plugins", "ranks")
+_MODULES = ("stores", "inputs", "plugins", "commands", "runs", "ranks")
 _LONGEST = 220
+_DOCUMENT = "docs/faults.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=1, help="injections of each fault at a random moment (default: 1)")
     parser.add_argument("--seed", type=int, default=None, help="seed of ranks, steps and moments (default: random)")
     parser.add_argument(
-        "--write", action="store_true", help="put the table of each kind that was run into docs/faults.md"
+        "--write", action="store_true", help="put each row into docs/faults.md as it comes, in place of an earlier one"
     )
     parser.add_argument("--ranks", type=int, default=4, help="ranks of jobs with several (default: 4)")
     words = "allowed seconds of silence (default: 40): ranks that share cores are silent while they import torch"
@@ -102,13 +105,22 @@ def main() -> int:
             tries = args.tries if case.is_random else 1
             rows.append(inject(case, tries, seed, ranks=args.ranks, silence_s=args.silence))
             print(f"{case.name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
-    text = "\n\n".join(table(kind, rows) for kind in dict.fromkeys(case.kind for case in cases))
+            if args.write:
+                write_row(rows[-1])
+    kinds = dict.fromkeys(case.kind for case in cases)
+    text = "\n\n".join(table(kind, [row for row in rows if row.case.kind == kind]) for kind in kinds)
     print(f"{machine()}; `--seed {seed} --ranks {args.ranks}`.\n\n{text}\n\n{summary(rows)}")
-    if args.write:
-        for kind in dict.fromkeys(case.kind for case in cases):
-            words = f"{machine()}; `--seed {seed} --ranks {args.ranks}`."
-            put("docs/faults.md", kind, f"{words}\n\n{table(kind, rows)}")
     return 0 if all(not row.problems for row in rows) else 1
+
+
+def write_row(row: CaseRow) -> None:
+    """Put a row into the table of its kind in docs/faults.md, in place of an earlier one of the same fault."""
+    begin, end = f"<!-- {row.case.kind}: begin -->", f"<!-- {row.case.kind}: end -->"
+    known = (ROOT / _DOCUMENT).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    lines = {name: line for line in known.splitlines() for name in re.findall(r"^\| .*? \| `([\w-]+)` \|", line)}
+    lines[row.case.name] = _table_line(row)
+    ordered = [lines[name] for name in load_cases() if name in lines]
+    put(_DOCUMENT, row.case.kind, "\n".join([*_TABLE_HEAD, *ordered]))
 
 
 def inject(
@@ -146,13 +158,16 @@ def in_words(row: CaseRow) -> str:
     return f"{row.verdict} in {row.seconds:.1f} s: {'; '.join(row.problems) or row.seen}"
 
 
+_TABLE_HEAD = ("| fault | name | what came of it | tries | date | verdict |", "|---|---|---|---:|---|---|")
+
+
 def table(kind: str, rows: Sequence[CaseRow]) -> str:
-    lines = ["| fault | name | what came of it | tries | verdict |", "|---|---|---|---:|---|"]
-    for row in rows:
-        if row.case.kind == kind:
-            words = row.unfit or "; ".join(row.problems) or row.seen
-            lines.append(f"| {row.case.what} | `{row.case.name}` | {_cell(words)} | {row.tries} | {row.verdict} |")
-    return "\n".join(lines)
+    return "\n".join([f"{kind}:", "", *_TABLE_HEAD, *map(_table_line, rows)])
+
+
+def _table_line(row: CaseRow) -> str:
+    words = _cell(row.unfit or "; ".join(row.problems) or row.seen)
+    return f"| {row.case.what} | `{row.case.name}` | {words} | {row.tries} | {date.today()} | {row.verdict} |"
 
 
 def summary(rows: Sequence[CaseRow]) -> str:

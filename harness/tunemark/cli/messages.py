@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def print_message(words: str) -> None:
-    print(make_visible(words), file=sys.stderr, flush=True)
+    # Where nobody can hear it, the command does its work all the same.
+    with contextlib.suppress(OSError):
+        print(make_visible(words), file=sys.stderr, flush=True)
 
 
 def print_json(text: str) -> None:

@@ -6,6 +6,7 @@ every ten seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -65,7 +66,8 @@ class _PlainProgress(ProgressDisplay):
         pass
 
     def message(self, words: str) -> None:
-        print(make_visible(words), file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # where nobody can hear it, the measurement goes on all the same
+            print(make_visible(words), file=self._stream, flush=True)
 
     def start_attempt(self, run_id: str, progress: AttemptProgress, *, number: int, of: int) -> None:
         self._attempts[run_id] = progress

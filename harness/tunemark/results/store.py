@@ -63,7 +63,10 @@ class _Entry:
 
 def is_store(folder: Path) -> bool:
     """Whether a folder holds attempts."""
-    return (folder / JOURNAL_FILE).exists() or any(folder.glob("*/*/attempt.json"))
+    try:
+        return (folder / JOURNAL_FILE).exists() or any(folder.glob("*/*/attempt.json"))
+    except OSError:  # a name that the file system does not take
+        return False
 
 
 class Store:
