@@ -83,9 +83,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the names and inject nothing")
     parser.add_argument("--tries", type=int, default=1, help="injections of each fault at a random moment (default: 1)")
     parser.add_argument("--seed", type=int, default=None, help="seed of ranks, steps and moments (default: random)")
-    parser.add_argument(
-        "--write", action="store_true", help="put each row into docs/faults.md as it comes, in place of an earlier one"
-    )
+    words = f"put each row into {_DOCUMENT}, or this copy of it, as it comes, in place of an earlier one"
+    parser.add_argument("--write", nargs="?", const=_DOCUMENT, metavar="FILE", help=words)
     parser.add_argument("--ranks", type=int, default=4, help="ranks of jobs with several (default: 4)")
     words = "allowed seconds of silence (default: 40): ranks that share cores are silent while they import torch"
     parser.add_argument("--silence", type=int, default=40, help=words)
@@ -106,21 +105,21 @@ def main() -> int:
             rows.append(inject(case, tries, seed, ranks=args.ranks, silence_s=args.silence))
             print(f"{case.name}: {in_words(rows[-1])}", file=sys.stderr, flush=True)
             if args.write:
-                write_row(rows[-1])
+                write_row(rows[-1], args.write)
     kinds = dict.fromkeys(case.kind for case in cases)
     text = "\n\n".join(table(kind, [row for row in rows if row.case.kind == kind]) for kind in kinds)
     print(f"{machine()}; `--seed {seed} --ranks {args.ranks}`.\n\n{text}\n\n{summary(rows)}")
     return 0 if all(not row.problems for row in rows) else 1
 
 
-def write_row(row: CaseRow) -> None:
-    """Put a row into the table of its kind in docs/faults.md, in place of an earlier one of the same fault."""
+def write_row(row: CaseRow, document: str) -> None:
+    """Put a row into the table of its kind in a document, in place of an earlier one of the same fault."""
     begin, end = f"<!-- {row.case.kind}: begin -->", f"<!-- {row.case.kind}: end -->"
-    known = (ROOT / _DOCUMENT).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    known = (ROOT / document).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
     lines = {name: line for line in known.splitlines() for name in re.findall(r"^\| .*? \| `([\w-]+)` \|", line)}
     lines[row.case.name] = _table_line(row)
     ordered = [lines[name] for name in load_cases() if name in lines]
-    put(_DOCUMENT, row.case.kind, "\n".join([*_TABLE_HEAD, *ordered]))
+    put(document, row.case.kind, "\n".join([*_TABLE_HEAD, *ordered]))
 
 
 def inject(

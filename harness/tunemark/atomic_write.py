@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace a file's content (UTF-8 if it is text); if that fails, the old content stays and nothing is left over."""
+def write_atomically(path: Path, content: bytes | str, *, before: Callable[[], None] = lambda: None) -> None:
+    """Replace a file's content (UTF-8 if it is text); if that fails, the old content stays and nothing is left over.
+    before: called when the new content is on the disk, and will take no more room there."""
     # Several threads, processes and hosts may write the same file at once.
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        before()
         os.replace(temporary, path)
     except BaseException:
         # A full disk may have created an empty file.

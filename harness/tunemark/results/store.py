@@ -6,6 +6,7 @@ The records are authoritative. `result.json` beside them is for people and other
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import json
 import re
@@ -173,9 +174,10 @@ class Store:
             names = [row.name for row in result.each_attempt]
             (*_, newest) = [e for e in self._entries(result.run_id) if e.folder.name in names]
             path, text = newest.folder / "result.json", encode_result(result) + "\n"
+            # Noted when there is room for it: what is noted and not there would count as removed.
             with _bad_store_on_error(path):
-                self._journal.add(path.parent, path.name, text.encode())
-            _write(path, text)
+                note = functools.partial(self._journal.add, path.parent, path.name, text.encode())
+                write_atomically(path, text, before=note)
 
     def results(
         self,
