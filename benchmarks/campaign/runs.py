@@ -56,8 +56,8 @@ def _finish(place: Place, before: Sequence[tuple[str, str | None]], repeats: int
         problems.append("a finished attempt is lost")
     if len(good) > repeats and kept:
         problems.append(f"{len(good)} attempts are finished instead of {repeats}")
-    if {part.state for part in verify_folder(place.work / "runs")} - {"whole", "unsealed"}:
-        problems.append("the store counts as touched")
+    touched = [part for part in verify_folder(place.work / "runs") if part.state == "touched"]
+    problems += [f"{touched[0].part} counts as touched: {touched[0].problems[0]}"] if touched else []
     return problems
 
 

@@ -248,10 +248,12 @@ class Store:
         """Write the parent's facts of an attempt, after its launch and again after its end. If writing fails they are
         kept in memory with this store. assignment: needed if plan.json could not be written either."""
         self._unwritten.pop(folder, None)
+        missing = None if (folder / "plan.json").exists() else assignment
         try:
             _write(folder / "attempt.json", _encode(plan, facts))
+            if missing is not None:
+                _write(folder / "plan.json", missing.to_json())
         except BadStore:
-            missing = None if (folder / "plan.json").exists() else assignment
             self._unwritten[folder] = _Entry(
                 folder=folder, identity=make_identity(plan), facts=dict(facts), assignment=missing
             )
