@@ -67,11 +67,12 @@ def _measure(folder: Path, budget_s: int, rounds: int) -> str:
     chain_us = statistics.median(chained - bare for chained, bare in pairs)
     share = (chain_us * 1e-6 * records + seal_s) / run_s
     load = os.getloadavg()[0]
+    chain = f"{chain_us:.1f} us a record (medians of {rounds} times {_RECORDS:,}, in turn)"
+    sealed = f"sealed in {seal_s * 1e3:.1f} ms and checked in {check_s * 1e3:.1f} ms"
     return (
         f"{machine()}, load {load:.1f} while it was measured. A record with its link took {with_link:.1f} us of "
-        f"processor time, without one {without:.1f} us: the chain costs {chain_us:.1f} us a record (medians of {rounds} times "
-        f"{_RECORDS:,}, in turn). A run of {run_s:.0f} s with {records:,} records was sealed in {seal_s * 1e3:.1f} ms "
-        f"and checked in {check_s * 1e3:.1f} ms. Chain and seal together are {share:.3%} of it."
+        f"processor time, without one {without:.1f} us: the chain costs {chain}. A run of {run_s:.0f} s with "
+        f"{records:,} records was {sealed}. Chain and seal together are {share:.3%} of it."
     )
 
 
