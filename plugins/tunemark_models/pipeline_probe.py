@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from tunemark_models.packing_probe import make_probe_model
 from tunemark_worker.decoder import find_decoder_parts
 
@@ -18,6 +20,8 @@ def find_pipeline_problem(config: Any) -> str | None:
         return None
     try:
         module = make_probe_model(config)
+        with torch.no_grad():
+            module(input_ids=torch.arange(3, 19)[None], use_cache=False)
     except Exception:  # of dimensions that do not fit each other, in any form
         return None
     try:

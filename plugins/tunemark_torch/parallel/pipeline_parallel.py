@@ -242,8 +242,10 @@ def _empty_like(weight: torch.Tensor) -> torch.Tensor:
 class ZeroPositions(nn.Module):
     """Replaces a learned position embedding, which the first stage has already added."""
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
-        return torch.zeros((), device=positions.device)
+    def forward(self, *inputs: Any, **named: Any) -> torch.Tensor:
+        """Called with positions, or with a mask to count them by."""
+        given = next(each for each in (*inputs, *named.values()) if isinstance(each, torch.Tensor))
+        return torch.zeros((), device=given.device)
 
 
 class PassThroughLayer(nn.Module):

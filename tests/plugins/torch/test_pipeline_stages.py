@@ -165,6 +165,17 @@ def test_code_between_the_layers_is_found_whatever_it_is_called(habit: str, is_f
     assert is_found or found.difference == 0
 
 
+def test_a_family_whose_small_copy_does_not_run_is_left_to_the_worker() -> None:
+    # The dimensions of its small copy do not fit each other.
+    assert find_pipeline_problem(transformers.AutoConfig.for_model("axk1")) is None
+
+
+def test_learned_positions_are_called_in_whatever_way() -> None:
+    # BioGPT passes a mask, and positions by name.
+    model = make_probe_model(prepare_for_training(transformers.BioGptConfig()))
+    assert check_stages(model, 2, "fp32").difference == 0
+
+
 def test_a_strategy_does_not_train_stages_of_another_function() -> None:
     from tunemark_torch.parallel.mesh import MeshStrategy
 
