@@ -74,17 +74,23 @@ def main() -> int:
 
 def _compare(options: argparse.Namespace, folder: Path) -> int:
     words = [
-        "--model", MODEL, "--device", options.device, "--sequence", str(options.sequence),
-        "--micro-batch", str(options.micro_batch), "--precision", options.precision, "--batching", options.batching,
+        "--model", options.model, "--device", options.device, "--sequence", str(options.sequence),
+        "--micro-batch", str(options.micro_batch), "--precision", options.precision,
     ]  # fmt: skip
+    # The loop by hand has a mask, as a plain loop has.
+    plain = ["--batching", options.batching, "--attention", "sdpa", "--allocator", options.allocator]
+    if options.recipe:
+        plain = ["--recipe", "plain"]
+        options.batching = "pad"
     # A run of one step writes the plan that the other side follows, and warms up the token file and the libraries.
     rehearsal = folder / "rehearsal"
     words += ["--python", options.python] if options.python else []
-    result = attempt(words, warmup=0, steps=1, store=rehearsal)
+    result = attempt([*words, *plain], warmup=0, steps=1, store=rehearsal)
+    words += ["--recipe", options.recipe] if options.recipe else plain
     (plan,) = rehearsal.glob("*/*/plan.json")
     environment = _environment(result["environment"]["worker"])
     shape = f"{options.batching} {options.micro_batch} x {options.sequence}, {options.precision}"
-    print(f"{MODEL} on {result['device']} {result['size']} ({result['threads']} threads), {shape}")
+    print(f"{options.model} on {result['device']} {result['size']} ({result['threads']} threads), {shape}")
     print(f"{options.warmup} + {options.steps} steps, {options.pairs} pairs\n")
     print("pair  first    harness tokens/s  by hand tokens/s  harness/hand  harness's verdict", flush=True)
 
@@ -103,12 +109,14 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
         rates = f"{harness.tokens_per_s:16,.1f}  {hand.tokens_per_s:16,.1f}"
         print(f"{pair + 1:4}  {first:7}  {rates}  {ratios[-1]:12.4f}  {harness.notice}", flush=True)
 
-    same = _check_same_training(sides)
+    # Another recipe has other rows.
+    same = bool(options.recipe) or _check_same_training(sides)
     found = median(ratios)
     print(f"\ntokens/s, median: {_median_rate(sides, 0):,.1f} harness, {_median_rate(sides, 1):,.1f} by hand")
     between = f"the {_ordinal(found.rank)} smallest and the {_ordinal(found.rank)} largest of {len(ratios)}"
     print(f"harness/hand, median: {found.value:.4f}, from {found.low:.4f} to {found.high:.4f} ({between},")
     print(f"which hold the true median with {100 * found.coverage:.2f} %)")
+    print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
     verdict, code = _verdict(found) if options.within is None else _verdict_within(found, options.within)
     print(verdict)
     return code if same else 1
@@ -298,6 +306,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", default="bf16-autocast", choices=("fp32", "bf16-autocast", "bf16"), help=" ")
     parser.add_argument("--batching", default="pack", choices=("pack", "pad"), help=" ")
     parser.add_argument("--device", default="auto", help="cpu:2, cuda, ..., one accelerator")
+    parser.add_argument("--model", default=MODEL, help="a model of Mistral's family")
+    parser.add_argument("--allocator", default="tuned", help="of both sides")
+    parser.add_argument("--recipe", help="of the harness's side, held to a padded loop with the system's allocator")
     parser.add_argument("--python", help="interpreter in which both sides train")
     parser.add_argument("--within", type=float, help="how far from 1 the ratio may lie, both ways, instead of the bar")
     # Used by this script itself: train in this process as the given plan.json says.
