@@ -29,6 +29,7 @@ from tunemark_worker.capabilities import (
     StrategyRuntime,
     WaitsByReading,
 )
+from tunemark_worker.compilation import count_compilations
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.gradient_norm import clip_gradients
 from tunemark_worker.precision import autocast
@@ -72,6 +73,8 @@ class TrainingJob:
         self.loss_sum: Optional[Callable[..., torch.Tensor]] = model.loss_sum if has_own_loss else None
         self.end_step = self.device.end_step if isinstance(self.device, EndsSteps) else None
         self.compilations = self.device.compilations if isinstance(self.device, CountsCompilations) else None
+        if self.assignment.compile != "off" and self.compilations is None:
+            self.compilations = count_compilations
 
 
 class WorkerStep(NamedTuple):

@@ -19,6 +19,7 @@ ATTENTIONS = ("auto", "eager", "sdpa", "varlen", "flash", "flex")
 LOSSES = ("plain", "chunked", "fused")
 # Scores of the rows that a chunked loss computes at a time: 128 MiB in float32.
 CHUNK_SCORES = 2**25
+COMPILES = ("off", "regional", "full")
 OPTIMIZER_IMPLS = ("auto", "loop", "foreach", "fused")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 ALLOCATORS = ("system", "tuned", "tcmalloc", "jemalloc")
@@ -157,6 +158,13 @@ class TrainingSettings:
         choices=MATMUL_PRECISIONS,
         before="highest",
         unhashed="highest",
+    )
+    compile: str = declare(
+        "off",
+        "torch.compile: of each decoder layer (regional), or of the whole forward (full)",
+        choices=COMPILES,
+        before="off",
+        unhashed="off",
     )
     allocator: str = declare(
         "tuned",

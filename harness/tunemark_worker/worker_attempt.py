@@ -120,7 +120,7 @@ class WorkerAttempt:
         """The model as it is trained: with adapters, checkpointing and the strategy."""
         import torch  # heavy, but imported by now
 
-        from tunemark_worker import activation_checkpointing, lora_adapters
+        from tunemark_worker import activation_checkpointing, compilation, lora_adapters
 
         torch.manual_seed(a.seed)
         if a.matmul_precision != "highest":
@@ -139,6 +139,8 @@ class WorkerAttempt:
         )
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)
+        # Layers before a strategy wraps them, as FSDP wants it.
+        compilation.compile_model(built, a.compile)
         module = strategy.apply(built, place)
         # With pipeline parallelism only one stage remains in this rank, so the full counts are kept.
         is_stage = isinstance(strategy, capabilities.ComputesGradients)

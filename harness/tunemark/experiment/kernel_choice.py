@@ -88,6 +88,22 @@ def check_loss(point: GridPoint, model: Model, device: str, degrees: Collection[
         raise BadExperiment(what=what, why=f"{point.place('loss')}; {why}", next=next)
 
 
+def check_compile(point: GridPoint, device: str, degrees: Collection[str]) -> None:
+    """Raise `BadExperiment` for a device or a layout whose model is not compiled. degrees: the axes'."""
+    why = ""
+    if point["compile"] == "off":
+        return
+    if device_class(device) not in (CPU, GPU):
+        why = f"the runtime of {device} compiles what the model computes by itself"
+    elif {"tensor", "pipeline"} & set(degrees):
+        why = "a model that is divided within its layers or among stages has not been shown to compile"
+    elif point["compile"] == "full" and "shard" in degrees:
+        why = "sharded weights are gathered layer by layer: --compile regional"
+    if why:
+        what = f"the model cannot be compiled ({point['compile']})"
+        raise BadExperiment(what=what, why=f"{point.place('compile')}; {why}", next="--compile off")
+
+
 def check_optimizer_impl(point: GridPoint) -> None:
     """Raise `BadExperiment` for an implementation that the optimizer does not have."""
     if point["optimizer_impl"] == "fused" and not OPTIMIZERS[point["optimizer"]].has_fused:

@@ -61,7 +61,7 @@ class Plan:
     for the user. free: where the strategy is a search, the settings that it may choose besides the layout, which are
     those that the user did not give. weights_path: the file or folder of published weights, if already on this machine.
     launcher, trust_remote_code, allow_pickle, prediction: do not identify the run. declared: the settings by which the
-    user says what the accelerator is made of.
+    user says what the accelerator is made of. recipe: the title of the recipe that gave some of the settings.
     """
 
     run_id: str
@@ -98,6 +98,7 @@ class Plan:
     requested_spec: RunSpec | None = None
     trainer: Trainer = OWN_TRAINER
     trainer_options: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = ""
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -136,6 +137,8 @@ class Plan:
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
         if spec.attention == "varlen" and device_class(self.device.name) == GPU:
             found.append(VersionNeed("attention by varlen on a GPU", "--attention", "torch", "2.13"))
+        if spec.compile != "off":
+            found.append(VersionNeed("torch.compile", "--compile", "torch", "2.4"))
         if spec.optimizer_impl == "fused":
             found.append(VersionNeed("a fused optimizer", "--optimizer-impl", "torch", "2.4"))
         if OPTIMIZERS[spec.optimizer].since:

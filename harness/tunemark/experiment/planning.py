@@ -21,7 +21,13 @@ from tunemark.experiment.evaluation import (
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import Method, parse_method
 from tunemark.experiment.initial_weights import has_weights, resolve_weights
-from tunemark.experiment.kernel_choice import check_loss, check_optimizer_impl, choose_allocator, choose_attention
+from tunemark.experiment.kernel_choice import (
+    check_compile,
+    check_loss,
+    check_optimizer_impl,
+    choose_allocator,
+    choose_attention,
+)
 from tunemark.experiment.mesh_layout import (
     MeshLayout,
     StrategyTerm,
@@ -148,7 +154,8 @@ def _plan_recipe(point: GridPoint, catalog: Catalog) -> Plan:
         except TunemarkError as error:
             notes.append(f"recipe {recipe.title}: {setting.flag} {rung.value} is not used: {error.one_line()}")
     used = ", ".join(f"{r.setting} {point[r.setting]}" for r in recipe.rungs if r.setting in point.sources)
-    return replace(plan, notes=(*plan.notes, f"recipe {recipe.title}: {used or 'no setting'}", *notes))
+    notes = [f"recipe {recipe.title}: {used or 'no setting'}", *notes]
+    return replace(plan, recipe=recipe.title, notes=(*plan.notes, *notes))
 
 
 def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
@@ -333,6 +340,7 @@ def _check_spec(
     if point.values.get("framework") in (None, "ours"):
         degrees = [each.layout.degree for each in parts.strategies if each.layout is not None]
         check_loss(point, parts.model, device.name, degrees)
+        check_compile(point, device.name, degrees)
     check_optimizer_impl(point)
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:

@@ -149,8 +149,8 @@ def check_compilations(programs: int, compile_s: float, interval_s: float) -> Fi
     if programs <= 0:
         return None
     share = compile_s / interval_s
-    what = "a program" if programs == 1 else f"{programs} programs"
-    message = f"the device's runtime compiled {what} in the timed part, in {compile_s:.3g} s, {percent_text(share)} of "
+    what = "a program was" if programs == 1 else f"{programs} programs were"
+    message = f"{what} compiled in the timed part, in {compile_s:.3g} s, {percent_text(share)} of "
     message += f"it (limit {percent_text(MAX_COMPILING)}): with more steps of --warmup, what is compiled once is not "
     message += "timed; what is compiled again and again has another shape each time"
     severity: Severity = "suspect" if share > MAX_COMPILING else "note"
@@ -383,7 +383,7 @@ def check_verification(found: Mapping[str, Any] | None) -> Finding | None:
         return None
     reference, failure = found["reference"], found.get("failure")
     if failure:
-        message = f"the strategy could not be compared with {reference}: {failure}"
+        message = f"it could not be compared with {reference}: {failure}"
         return Finding(rule="not-verified", severity="unknown", message=message)
     worst = max(found["loss"], found["gradient_norm"])
     message = f"over {found['steps']} steps loss and gradient norm differ from those of {reference} by up to "

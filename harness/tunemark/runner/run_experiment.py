@@ -122,4 +122,4 @@ def _prepare(plans: Sequence[Plan], session: Session, experiment: Experiment) ->
         if plan.strategy.is_search:
             log = choose_layout(searches[plan.run_id], ready[number], session)
             ready[number] = preparation.prepare(make_selected_plan(plan, log, session), log)
-    return [verify_if_needed(each, session) for each in ready] if experiment.verify else ready
+    return [verify_if_needed(each, session, is_asked=experiment.verify) for each in ready]

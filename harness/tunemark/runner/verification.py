@@ -1,6 +1,7 @@
-"""Verify that a strategy computes the same losses and gradient norms as one process over a few steps.
+"""Verify that a run computes the same losses and gradient norms as one process with plain kernels over a few steps.
 
-Step k has the same samples in every layout, so the two may differ only by the order of additions.
+Step k has the same samples in every layout, so the two may differ only by the order of additions. Plain are attention
+with a mask, the scores of all tokens at once, an update tensor by tensor, and nothing compiled.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, derive_plan
+from tunemark.fields import read_fields
 from tunemark.plugin import Catalog
 from tunemark.runner.observer import run_title
 from tunemark.runner.preparation import PreparedRun, prepare_runs
@@ -41,12 +43,12 @@ class Verification:
 
 
 def verify(each: PreparedRun, session: Session) -> Mapping[str, Any] | None:
-    """Train a few steps with the run's strategy and in one process, and compare; None for strategy none.
+    """Train a few steps with the run's settings and plainly in one process, and compare; None for a run that is so.
 
     The attempts are stored separately from the measurements, under `verification` in the store.
     """
     plan, say = each.plan, session.observer.message
-    if plan.spec.strategy == "none":
+    if plan.spec.strategy == "none" and _plain_kernels(plan) == _kernels(plan):
         say(f"{run_title(plan)}: nothing to verify, strategy none is the reference of all others")
         return None
     tolerance = PRECISIONS[plan.spec.precision].tolerance
@@ -55,6 +57,8 @@ def verify(each: PreparedRun, session: Session) -> Mapping[str, Any] | None:
     except TunemarkError as error:
         return asdict(Verification(reference="none", tolerance=tolerance, failure=str(error)))
     words = f"{reference.spec.device}:{reference.spec.size} {reference.spec.strategy}"
+    if _kernels(reference) != _kernels(plan):
+        words += f" with {', '.join(f'{name} {value}' for name, value in _kernels(reference).items())}"
     say(f"{run_title(plan)}: verifying {VERIFICATION_STEPS} steps against {words}")
     apart = session.apart("verification")
     both = prepare_runs([plan.with_spec(**_SHORT), reference], apart)
@@ -73,8 +77,11 @@ def verify(each: PreparedRun, session: Session) -> Mapping[str, Any] | None:
     return asdict(Verification(reference=words, tolerance=tolerance, steps=steps, loss=loss, gradient_norm=norm))
 
 
-def verify_if_needed(each: PreparedRun, session: Session) -> PreparedRun:
-    """The run with its verification; unchanged if all its attempts are finished and verified."""
+def verify_if_needed(each: PreparedRun, session: Session, *, is_asked: bool) -> PreparedRun:
+    """The run with its verification; unchanged if all its attempts are finished and verified, or if neither the user
+    nor a recipe asks for one."""
+    if not is_asked and not each.plan.recipe:
+        return each
     done = 0 if session.redo else session.store.finished_attempts(each.plan.run_id, each.fingerprint, verified=True)
     if done >= (1 if session.redo else session.repeats):
         return each
@@ -83,11 +90,27 @@ def verify_if_needed(each: PreparedRun, session: Session) -> PreparedRun:
 
 def _make_reference_plan(plan: Plan, catalog: Catalog) -> Plan:
     """The same steps in one process, at the same size if one process can use it, else at the device's default size."""
-    settings = {**_SHORT, "strategy": "none"}
+    settings = {**_SHORT, **_plain_kernels(plan), "strategy": "none"}
     try:
         return derive_plan(plan, catalog, **settings)
     except TunemarkError:
         return derive_plan(plan, catalog, **settings, size=plan.device.default_size())
+
+
+def _kernels(plan: Plan) -> dict[str, str]:
+    """The settings of how a step is computed."""
+    return read_fields(plan.spec, "attention", "loss", "optimizer_impl", "compile")
+
+
+def _plain_kernels(plan: Plan) -> dict[str, str]:
+    """The settings that do the same plainly; those that do already are kept."""
+    found = _kernels(plan)
+    known = plan.model.supports.get("attention", ())
+    if found["attention"] not in ("auto", "sdpa", "eager"):
+        found["attention"] = "sdpa" if "sdpa" in known else "eager"
+    if found["optimizer_impl"] == "fused":
+        found["optimizer_impl"] = "loop"
+    return {**found, "loss": "plain", "compile": "off"}
 
 
 def relative_difference(ours: Sequence[float], theirs: Sequence[float]) -> float | None:

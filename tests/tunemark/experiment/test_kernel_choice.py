@@ -1,0 +1,95 @@
+"""What `auto` attention is, and which attention, loss, update, compilation and allocator are refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunemark
+from tunemark.errors import BadExperiment
+from tunemark.runner.verification import _plain_kernels
+from tunemark_torch.cpu_allocator import allocator_environment
+
+_BASE: dict[str, Any] = {"model": "mistral-tiny", "dataset": "synthetic", "device": "cpu:1", "sequence": 64}
+
+
+@pytest.mark.parametrize(
+    ("settings", "attention"),
+    [
+        ({}, "varlen"),
+        ({"batching": "pad"}, "auto"),
+        ({"model": "gemma-2-tiny"}, "varlen"),
+        ({"attention": "eager"}, "eager"),
+        # Another program's loop says only by positions where documents begin.
+        ({"trainer": "hf"}, "auto"),
+        ({"device": "cuda:1", "oversubscribe": True}, "auto"),
+    ],
+)
+def test_auto_attention_is_by_documents_where_that_is_known_to_be_faster(
+    settings: dict[str, Any], attention: str
+) -> None:
+    (plan,) = tunemark.plan(**{**_BASE, **settings})
+    assert plan.spec.attention == attention
+
+
+_CUDA = {"device": "cuda:1", "oversubscribe": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "next"),
+    [
+        ({"attention": "flash"}, "cpu cannot compute attention by flash", "varlen"),
+        ({"attention": "flex"}, "cpu cannot compute attention by flex", "varlen"),
+        ({"attention": "sdpa", "model": "gemma-2-tiny"}, "gemma-2-tiny cannot compute attention by sdpa", "eager"),
+        ({**_CUDA, "attention": "varlen", "precision": "fp32"}, "cuda cannot compute attention by varlen", "sdpa"),
+        ({"loss": "fused"}, "the loss cannot be fused", "--loss chunked"),
+        ({"loss": "chunked", "device": "cpu:2", "oversubscribe": True, "strategy": "tp"}, "the loss", "fsdp"),
+        (
+            {"compile": "full", "device": "cpu:2", "oversubscribe": True, "strategy": "fsdp"},
+            "compiled",
+            "--compile off",
+        ),
+        ({"optimizer": "adafactor", "optimizer_impl": "fused"}, "adafactor cannot be fused", "foreach"),
+        ({**_CUDA, "allocator": "jemalloc"}, "cuda does not choose an allocator", "--allocator tuned"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_way_on(settings: dict[str, Any], what: str, next: str) -> None:
+    with pytest.raises(BadExperiment) as refused:
+        tunemark.plan(**{**_BASE, **settings})
+    assert what in refused.value.what
+    assert next in refused.value.next
+
+
+def test_a_tuned_run_is_held_to_a_plain_one_of_the_same_rows() -> None:
+    (plan,) = tunemark.plan(**{**_BASE, "recipe": "tuned"})
+    assert plan.recipe.startswith("tuned-cpu-")
+    plain = {"attention": "sdpa", "loss": "plain", "optimizer_impl": "loop", "compile": "off"}
+    assert _plain_kernels(plan) == plain
+    (gemma,) = tunemark.plan(**{**_BASE, "recipe": "tuned", "model": "gemma-2-tiny"})
+    assert _plain_kernels(gemma)["attention"] == "eager"
+
+
+def test_less_memory_is_predicted_where_scores_and_masks_do_not_exist() -> None:
+    from tunemark.predict.plan_conversion import convert_plan
+    from tunemark.predict.worker_step_costs import compute_step_costs
+
+    def total(**settings: Any) -> float:
+        (plan,) = tunemark.plan(**{**_BASE, "sequence": 2048, "micro_batch": 8, **settings})
+        made = convert_plan(plan)
+        assert not isinstance(made, str)
+        return compute_step_costs(*made).bytes.total
+
+    assert total(loss="chunked") < 0.8 * total(loss="plain")
+    assert total() < total(attention="sdpa")
+
+
+def test_an_allocator_is_looked_for_where_libraries_are(tmp_path: Path) -> None:
+    with pytest.raises(BadExperiment, match="no jemalloc"):
+        allocator_environment("jemalloc", tmp_path)
+    library = tmp_path / "usr/lib/x86_64-linux-gnu/libjemalloc.so.2"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert allocator_environment("jemalloc", tmp_path)["LD_PRELOAD"] == str(library)
+    assert allocator_environment("system", tmp_path) == {"GLIBC_TUNABLES": ""}
