@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tunemark.plugin.claims import Claim, ClaimScope, FigureQuantity, LoggedStep, LogLine, NamedFigure
 from tunemark_importers import numbers
@@ -65,6 +66,10 @@ _STEP_FIELDS: Mapping[NamedQuantity, str] = {
     "samples_per_s": "samples_per_s", "tflops": "tflops", "mfu": "mfu",
 }  # fmt: skip
 _FACTS: Sequence[NamedQuantity] = ("global_batch", "micro_batch", "gradient_accumulation", "sequence", "count")
+_PLAN_FACTS: Sequence[NamedQuantity] = (*_FACTS, "padding", "memory", "steps_total")
+_NUMBER, _DURATION = LoggedStep._fields.index("number"), LoggedStep._fields.index("duration_s")
+# What makes values a record of a training, or of its clock.
+_RECORD_QUANTITIES = frozenset((*_STEP_FIELDS, "time", "elapsed", "steps_per_s"))
 
 
 @dataclass(slots=True)
@@ -87,6 +92,19 @@ class _Record:
 
 
 @dataclass(frozen=True, slots=True)
+class _RecordPlan:
+    """Where the figures of records of the same names go. places: of a step's fields, by their place in `LoggedStep`;
+    fields: those of a step without them. beside: what is kept under its own name."""
+
+    facts: Sequence[tuple[str, NameMeaning]]
+    places: Sequence[tuple[int, str, NameMeaning]]
+    elapsed: tuple[str, NameMeaning] | None
+    beside: Sequence[tuple[str, NameMeaning]]
+    is_step: bool
+    fields: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _HeaderFact:
     name: str
     value: float
@@ -104,7 +122,7 @@ class GenericLogReader:
         self._runs: LogRuns | None = None
         self._roles: dict[str, NameMeaning] = {}
         self._claimed: dict[NamedQuantity, str] = {}
-        self._claimed_of: dict[tuple[str, ...], frozenset[str]] = {}
+        self._plans: dict[tuple[str, ...], _RecordPlan] = {}
         self._apart: dict[str, FigureValues] = {}
         self._bar_total: float | None = None
         self._has_steps = False
@@ -127,7 +145,7 @@ class GenericLogReader:
         for value in found:
             if not value.meaning.is_training and value.meaning.quantity in _RATES:
                 self._set_apart(value, line)
-        is_record = any(v.meaning.quantity in (*_STEP_FIELDS, "time", "elapsed", "steps_per_s") for v in training)
+        is_record = any(v.meaning.quantity in _RECORD_QUANTITIES for v in training)
         if bar is not None and any(v.meaning.quantity in ("loss", "tokens_per_s", "step") for v in training):
             self._bar_total = bar[1]
         if bar is not None and bar[1] != self._bar_total:
@@ -242,10 +260,12 @@ class GenericLogReader:
         rate = self._claimed.get("tokens_per_s")
         scope = self._scope(rate)
         samples = self._claimed.get("samples_per_s")
+        flops = self._claimed.get("tflops")
         role = self._roles[rate] if rate is not None else None
         self._runs = LogRuns(
             tool="anything", meaning=MEANING if role is None or role.counts is None else _meaning(role),
             counts=role.counts if role else None, scope=scope, samples_scope=self._scope(samples), rate_name=rate,
+            flops_scope="device" if flops is None else self._roles[flops].scope,
         )  # fmt: skip
         for one in self._buffer:
             self._emit(one, self._runs)
@@ -264,23 +284,17 @@ class GenericLogReader:
     def _claimed_names(self, record: _Record) -> frozenset[str]:
         """The figures that count of each kind in a record. Rates are never mixed: one name is claimed in the whole log;
         of a step's number or loss the name that says most."""
-        names = tuple(record.values)
-        found = self._claimed_of.get(names)
-        if found is None:
-            best: dict[NamedQuantity, str] = {}
-            for name, value in record.values.items():
-                role = self._roles.get(name, value.meaning)
-                if role.quantity in _RATES:
-                    if self._claimed.get(role.quantity) == name:
-                        best[role.quantity] = name
-                elif role.quantity in _STEP_FIELDS or role.quantity == "elapsed":
-                    other = best.get(role.quantity)
-                    if other is None or role.rank > self._roles.get(other, record.values[other].meaning).rank:
-                        best[role.quantity] = name
-            if len(self._claimed_of) > _MAX_APART:
-                self._claimed_of.clear()
-            found = self._claimed_of[names] = frozenset(best.values())
-        return found
+        best: dict[NamedQuantity, str] = {}
+        for name, value in record.values.items():
+            role = self._roles.get(name, value.meaning)
+            if role.quantity in _RATES:
+                if self._claimed.get(role.quantity) == name:
+                    best[role.quantity] = name
+            elif role.quantity in _STEP_FIELDS or role.quantity == "elapsed":
+                other = best.get(role.quantity)
+                if other is None or role.rank > self._roles.get(other, record.values[other].meaning).rank:
+                    best[role.quantity] = name
+        return frozenset(best.values())
 
     def _scope(self, name: str | None) -> ClaimScope:
         """The scope of a rate; one that stands beside the same rate per device is that of the job."""
@@ -297,57 +311,90 @@ class GenericLogReader:
         if isinstance(one, _HeaderFact):
             runs.add_fact(one.name, one.value, one.words, one.line)
             return
-        fields: dict[str, float] = {}
-        beside: list[NamedFigure] = []
-        elapsed_s: float | None = None
-        claimed = self._claimed_names(one)
-        for name, value in one.values.items():
-            role = self._roles.get(name, value.meaning)
-            quantity = role.quantity
-            if quantity in _FACTS:
-                if value.value.is_integer() and value.value > 0:
-                    runs.add_fact(quantity, int(value.value), f"{name} {value.text}", one.line.number)
-            elif quantity == "padding":
-                share = _scaled(value, role)
-                if 0 <= share < 1:
-                    words = f"{name} {value.text}"
-                    runs.add_fact("padding_fraction", share, words, one.line.number, differing="first")
-            elif quantity == "memory" and role.scale is not None:
-                words = f"{name} {value.text}"
-                runs.add_fact("memory_bytes", _scaled(value, role), words, one.line.number, differing="largest")
-            elif quantity == "steps_total":
-                runs.add_fact("steps_total", value.value, f"{name} {value.text}", one.line.number, differing="largest")
-            elif quantity in _STEP_FIELDS and name in claimed:
-                fields[_STEP_FIELDS[quantity]] = _scaled(value, role)
-                if quantity == "step" and value.of is not None and value.of >= value.value:
-                    runs.add_fact("steps_total", value.of, f"{name} {value.text}/{value.of:g}", one.line.number,
-                                  differing="largest")  # fmt: skip
-            elif quantity == "elapsed" and name in claimed:
-                elapsed_s = _scaled(value, role)
-            elif quantity in _RATES and role.scale is not None:
-                beside.append(_named_figure(value, role, one.line.number))
-        if one.bar is not None:
-            at, total, seconds = one.bar
-            elapsed_s = seconds if elapsed_s is None else elapsed_s
-            if "number" not in fields:
-                fields["number"] = at
-                runs.add_fact("steps_total", total, f"{at:g}/{total:g} in the progress bar", one.line.number,
+        plan = self._plan(one)
+        for name, role in plan.facts:
+            self._add_fact(one, name, role, runs)
+        fields = plan.fields.copy()
+        for at, name, role in plan.places:
+            value = one.values[name]
+            fields[at] = _scaled(value, role)
+            if value.of is not None and value.of >= value.value and role.quantity == "step":
+                runs.add_fact("steps_total", value.of, f"{name} {value.text}/{value.of:g}", one.line.number,
                               differing="largest")  # fmt: skip
-        if "duration_s" in fields:
-            fields["duration_steps"] = 1.0
-        rates: Sequence[NamedQuantity] = (
-            ("tokens_per_s",) if self._has_steps else ("tokens_per_s", "samples_per_s", "tflops")
-        )
-        is_step = one.is_training or any(self._claimed.get(rate) in one.values for rate in rates)
-        kept = is_step and fields and runs.add(one.prefix, one.line, LoggedStep(one.line.number, **fields), elapsed_s)
-        if kept or not is_step:
-            for figure in beside:
+        elapsed_s = None
+        if plan.elapsed is not None:
+            name, role = plan.elapsed
+            elapsed_s = _scaled(one.values[name], role)
+        has_fields = bool(plan.places)
+        if one.bar is not None:
+            at_step, total, seconds = one.bar
+            elapsed_s = seconds if elapsed_s is None else elapsed_s
+            if fields[_NUMBER] is None:
+                fields[_NUMBER], has_fields = at_step, True
+                runs.add_fact("steps_total", total, f"{at_step:g}/{total:g} in the progress bar", one.line.number,
+                              differing="largest")  # fmt: skip
+        is_step = plan.is_step or one.bar is not None
+        kept = is_step and has_fields and runs.add(one.prefix, one.line, LoggedStep(*fields), elapsed_s)
+        if plan.beside and (kept or not is_step):
+            for name, role in plan.beside:
+                figure = _named_figure(one.values[name], role, one.line.number)
                 if is_step:
                     runs.add_figure(figure)
                 elif figure.name in self._apart or len(self._apart) < _MAX_APART:
                     # It has no step and no loss: it may be of anything.
                     self._apart.setdefault(figure.name, FigureValues(replace(figure, is_training=False)))
                     self._apart[figure.name].add(figure.value)
+
+    def _plan(self, record: _Record) -> _RecordPlan:
+        """Where the figures of a record go: the same for all records of the same names."""
+        names = tuple(record.values)
+        plan = self._plans.get(names)
+        if plan is not None:
+            return plan
+        claimed = self._claimed_names(record)
+        roles = {name: self._roles.get(name, value.meaning) for name, value in record.values.items()}
+        places = [
+            (LoggedStep._fields.index(_STEP_FIELDS[role.quantity]), name, role)
+            for name, role in roles.items()
+            if role.quantity in _STEP_FIELDS and name in claimed
+        ]
+        placed = {name for _, name, _ in places}
+        rates: Sequence[NamedQuantity] = (
+            ("tokens_per_s",) if self._has_steps else ("tokens_per_s", "samples_per_s", "tflops")
+        )
+        plan = _RecordPlan(
+            facts=[(name, role) for name, role in roles.items() if role.quantity in _PLAN_FACTS],
+            places=places,
+            elapsed=next(((n, r) for n, r in roles.items() if r.quantity == "elapsed" and n in claimed), None),
+            beside=[
+                (name, role)
+                for name, role in roles.items()
+                if role.quantity in _RATES and role.scale is not None and name not in placed
+            ],
+            is_step=record.has("step", "loss") or any(self._claimed.get(rate) in record.values for rate in rates),
+            fields=[0, *[None] * (len(LoggedStep._fields) - 1)],
+        )
+        if any(at == _DURATION for at, *_ in places):
+            plan.fields[_DURATION + 1] = 1.0
+        if len(self._plans) > _MAX_APART:
+            self._plans.clear()
+        self._plans[names] = plan
+        return plan
+
+    def _add_fact(self, record: _Record, name: str, role: NameMeaning, runs: LogRuns) -> None:
+        value, line, quantity = record.values[name], record.line.number, role.quantity
+        words = f"{name} {value.text}"
+        if quantity in _FACTS:
+            if value.value.is_integer() and value.value > 0:
+                runs.add_fact(quantity, int(value.value), words, line)
+        elif quantity == "padding":
+            share = _scaled(value, role)
+            if 0 <= share < 1:
+                runs.add_fact("padding_fraction", share, words, line, differing="first")
+        elif quantity == "memory" and role.scale is not None:
+            runs.add_fact("memory_bytes", _scaled(value, role), words, line, differing="largest")
+        elif quantity == "steps_total":
+            runs.add_fact("steps_total", value.value, words, line, differing="largest")
 
 
 def _header_of(text: str) -> list[str] | None:

@@ -9,7 +9,9 @@ examples, whose date is month/day/year.
 from __future__ import annotations
 
 import calendar
+import functools
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_LINE = 1 << 14
@@ -68,6 +70,15 @@ _LOGGER = re.compile(
 )
 
 
+_DATES = (_DATED, _NEMO, _SYSLOG, _GLOG, _EPOCH, _SHORT)
+_PATTERNS = (_RANK, *_DATES, _HOURS, _LOGGER)
+# The prefixes of lines that are alike in these first characters, digits aside, are the same.
+_FORM_CHARACTERS = 120
+_MAX_FORMS = 1 << 14
+_TO_ZERO = str.maketrans("123456789", "000000000")
+_KNOWN_PREFIXES: dict[str, tuple[re.Pattern[str], ...]] = {}
+
+
 class Prefix(NamedTuple):
     """A line's own text, and what preceded it.
 
@@ -112,35 +123,57 @@ def cut_inline_stamp(prefix: Prefix) -> Prefix:
 def strip_prefixes(text: str) -> Prefix:
     """Remove the prefixes; the first time stamp counts."""
     text = text.lstrip()
+    form = text[:_FORM_CHARACTERS].translate(_TO_ZERO)
+    known = _KNOWN_PREFIXES.get(form)
+    if known is not None:
+        found = _take_prefixes(text, known)
+        if found is not None:
+            return found
+    found, patterns = _find_prefixes(text)
+    if len(text) - len(found.text) < _FORM_CHARACTERS - 40:
+        if len(_KNOWN_PREFIXES) >= _MAX_FORMS:
+            _KNOWN_PREFIXES.clear()
+        _KNOWN_PREFIXES[form] = patterns
+    return found
+
+
+def _find_prefixes(text: str) -> tuple[Prefix, tuple[re.Pattern[str], ...]]:
+    """The line and its prefixes, each by the first pattern that matches."""
+    patterns: list[re.Pattern[str]] = []
+    rest = text
+    while len(patterns) < _MAX_PREFIXES and rest[:1] and rest[0] not in "{'\"":
+        pattern, match = next(((p, m) for p in _PATTERNS if (m := p.match(rest)) is not None), (None, None))
+        if pattern is None or match is None or not match.end():
+            break
+        if pattern in _DATES and _seconds_since_1970(match.groupdict()) is None:
+            break
+        patterns.append(pattern)
+        rest = rest[match.end() :].lstrip()
+    found = _take_prefixes(text, patterns)
+    assert found is not None
+    return found, tuple(patterns)
+
+
+def _take_prefixes(text: str, patterns: Sequence[re.Pattern[str]]) -> Prefix | None:
+    """The line without these prefixes; None if it does not have them."""
     ranks: list[str] = []
     stamp: float | None = None
     dated = False
-    for _ in range(_MAX_PREFIXES):
-        first = text[:1]
-        if not first or first in "{'\"":
-            break
-        if match := _RANK.match(text):
-            ranks.append(next(group for group in match.groups() if group))
-        elif match := (
-            _DATED.match(text)
-            or _NEMO.match(text)
-            or _SYSLOG.match(text)
-            or _GLOG.match(text)
-            or _EPOCH.match(text)
-            or _SHORT.match(text)
-        ):
-            value = _seconds_since_1970(match.groupdict())
-            if value is None:
-                break
-            if stamp is None or not dated:
-                stamp, dated = value, True
-        elif match := _HOURS.match(text):
+    for pattern in patterns:
+        match = pattern.match(text)
+        if match is None:
+            return None
+        if pattern is _RANK:
+            ranks.append(match[match.lastgroup or 0])
+        elif pattern is _HOURS:
             if stamp is None:
                 stamp = _seconds_of_day(match.groupdict())
-        else:
-            match = _LOGGER.match(text)
-        if not match or not match.end():
-            break
+        elif pattern is not _LOGGER:
+            value = _seconds_since_1970(match.groupdict())
+            if value is None:
+                return None
+            if stamp is None or not dated:
+                stamp, dated = value, True
         text = text[match.end() :].lstrip()
     return Prefix(text, "/".join(ranks) or None, stamp, dated)
 
@@ -163,11 +196,18 @@ def _seconds_since_1970(fields: dict[str, str | None]) -> float | None:
         # Points separate day.month.year; slashes month/day/year, unless the first is not a month.
         day_first = fields.get("cut") == "." or int(one) > 12
         day, month = (one, two) if day_first else (two, one)
-    y, m, d = int(year), int(month or 0), int(day or 0)
-    if not 1 <= m <= 12 or not 1 <= d <= calendar.monthrange(y, m)[1]:
+    date = _seconds_of_date(int(year), int(month or 0), int(day or 0))
+    if date is None:
         return None
-    date = calendar.timegm((y, m, d, 0, 0, 0))
     shift = 0.0
     if (zone := fields.get("zone")) and zone[0] in "+-":
         shift = (int(zone[1:3]) * 3600.0 + int(zone[-2:]) * 60.0) * (1 if zone[0] == "+" else -1)
     return date + _seconds_of_day(fields) - shift
+
+
+@functools.lru_cache(maxsize=64)
+def _seconds_of_date(year: int, month: int, day: int) -> int | None:
+    """Seconds from 1970 to a date; None if there is no such date."""
+    if not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year, month)[1]:
+        return None
+    return calendar.timegm((year, month, day, 0, 0, 0))

@@ -39,6 +39,7 @@ _MAX_FIGURES = 64
 # Of the values of one name, so many are kept; then every second is dropped, as of the steps.
 _KEPT_VALUES = 20_000
 _DAY_S = 86400.0
+_STAMP = LoggedStep._fields.index("stamp_s")
 
 
 class FigureValues:
@@ -137,7 +138,7 @@ def _format_line(number: int) -> str:
 
 class LogRuns:
     """The runs of one tool's log. counts, scope, meaning, rate_name: of its figure, and samples_scope: of its sequences
-    per second, unless a fact of that name overrides them. place: formats a line number."""
+    per second, flops_scope: of its TFLOP/s, unless a fact of that name overrides them. place: formats a line number."""
 
     def __init__(
         self,
@@ -148,12 +149,13 @@ class LogRuns:
         scope: ClaimScope,
         place: Callable[[int], str] = _format_line,
         samples_scope: ClaimScope = "job",
+        flops_scope: ClaimScope = "device",
         rate_name: str | None = None,
     ) -> None:
         self.place = place
         self._common: dict[str, Any] = {
             "tool": tool, "meaning": meaning, "counts": counts, "scope": scope, "samples_scope": samples_scope,
-            "rate_name": rate_name,
+            "flops_scope": flops_scope, "rate_name": rate_name,
         }  # fmt: skip
         self._runs: list[_LogRun] = []
         self._header: dict[tuple[str, str], tuple[str, Any, str, int, Differing]] = {}
@@ -239,7 +241,9 @@ class LogRuns:
         self._apply_header(run)
         if not len(run.steps):
             run.rank = prefix.rank
-        run.steps.add(step._replace(line=line.number, stamp_s=run.stamp(prefix, elapsed_s), arrived_s=line.arrived_s))
+        # As `_replace` does, in a third of its time.
+        stamp_s = run.stamp(prefix, elapsed_s)
+        run.steps.add(LoggedStep._make((line.number, *step[1:_STAMP], stamp_s, line.arrived_s, *step[_STAMP + 2 :])))
         if step.number is not None:
             run.first = step.number if run.first is None else run.first
             run.before, run.last = run.last, step.number

@@ -24,6 +24,7 @@ _END = rf"(?=(?:{_UNIT})?(?![A-Za-z0-9_]))"
 _NUMBER = re.compile(rf"((?=[0-9])(?<![A-Za-z0-9_.])(?<!\w-){_DIGITS}{_END})")
 # The same for the few lines that have one of these.
 _SPECIAL = re.compile(r"[nNiI](?<!\w\w)(?:[aA][nN]|[nN][fF])(?:inity)?(?!\w)")
+_SPECIAL_WORDS = ("nan", "NaN", "NAN", "inf", "Inf", "INF", "nAN", "Nan")
 _NUMBER_OR_SPECIAL = re.compile(
     rf"((?=[0-9])(?<![A-Za-z0-9_.])(?<!\w-){_DIGITS}{_END}|(?<![A-Za-z0-9_.])(?:nan|NaN|NAN|inf|Inf|INF|Infinity)(?!\w))"
 )
@@ -39,8 +40,7 @@ _WORD = re.compile(r"[^\s]+")
 _JOINT = re.compile(r"\s*(?::=|->|[:=])\s*[+-]?\Z")
 # Units with a product below the bar, as `tok/(gpu*s)`.
 _PRODUCT = re.compile(r"/ ?\(\s*([A-Za-z]+)\s*[*\u00b7\u00d7x.]\s*([A-Za-z]+)\s*\)")
-# 40 000 may be one number or two; 40.019 is forty thousand where a comma stands before decimals.
-_SPACED = re.compile(r"(?<![0-9.,:])[0-9]{1,3}(?: [0-9]{3})+(?![0-9.,:])")
+# 40.019 is forty thousand where a comma stands before decimals.
 _DECIMAL_COMMA = re.compile(r"[0-9]+,(?:[0-9]{1,2}|[0-9]{4,})")
 # Cells that hold names and numbers in turn: a name belongs to the cell behind it.
 _CELL = r"[^\x00\t|,;0-9:=]{1,60}"
@@ -50,6 +50,7 @@ _COMPOUND = re.compile(
     r"(?<![\w.])(?:([0-9]{1,4})d ?)?(?:([0-9]{1,4})h(?:rs?)? ?)?([0-9]{1,4})m(?:in)? ?"
     r"([0-9]{1,2}(?:\.[0-9]{1,9})?)s(?:ec)?(?!\w)"
 )
+_JOINED = re.compile(rf"/ ?\(|[0-9{_MARK}] ?m(?:in)? ?[0-9{_MARK}]")
 # key=word pairs, as in logfmt, name no number.
 _WORD_PAIR = re.compile(r"(?<![\w\x00])[A-Za-z_][\w.]*=(?:\"[^\"\x00]*\"|[A-Za-z_/][^\s\x00=,;|]*)(?=[\s,;|]|\Z)")
 _PIECES = 64
@@ -83,46 +84,63 @@ class NamedValues:
     """
 
     def __init__(self) -> None:
-        self._bindings: dict[str, tuple[tuple[_Binding, ...], bool]] = {}
+        self._bindings: dict[str, _LineWords] = {}
         self.ambiguous: tuple[int, str] | None = None
 
     def find(self, text: str) -> list[NamedValue]:
         """The values of a line whose names have a meaning here."""
-        text = text[:_MAX_TEXT]
-        if "/(" in text or "/ (" in text:
-            text = _PRODUCT.sub(r"/\1/\2", text)
-        if "m" in text and "s" in text:
-            text = _COMPOUND.sub(_compound_seconds, text)
-        pieces = (_NUMBER_OR_SPECIAL if _SPECIAL.search(text) else _NUMBER).split(text)
+        if len(text) > _MAX_TEXT:
+            text = text[:_MAX_TEXT]
+        is_special = any(word in text for word in _SPECIAL_WORDS) and _SPECIAL.search(text)
+        pieces = (_NUMBER_OR_SPECIAL if is_special else _NUMBER).split(text)
         if len(pieces) < 3 or len(pieces) > 2 * _PIECES:
             return []
         words = _MARK.join(pieces[::2])
-        kind = _UNREAD_DIGITS.sub("0", words)
-        known = self._bindings.get(kind)
+        known = self._bindings.get(words)
         if known is None:
-            known = _bind(words) if _MARK not in text else ((), False)
+            kind = _UNREAD_DIGITS.sub("0", words)
+            known = self._bindings.get(kind) or _LineWords.of(words, is_readable=_MARK not in text)
             if len(self._bindings) >= _CACHED:
                 self._bindings.clear()
-            self._bindings[kind] = known
-        bindings, is_ambiguous = known
-        has_commas = "," in text and any(_DECIMAL_COMMA.fullmatch(pieces[2 * one.at + 1]) for one in bindings)
-        if bindings and " " in text and _SPACED.search(text):
+            self._bindings[words] = self._bindings[kind] = known
+        if known.is_joined:
+            plain = _COMPOUND.sub(_compound_seconds, _PRODUCT.sub(r"/\1/\2", text))
+            if plain != text:
+                return self.find(plain)
+        bindings, is_ambiguous = known.bindings, known.is_ambiguous
+        if known.is_spaced and bindings:
             bindings, is_ambiguous = _without_spaced(bindings, pieces)
         if is_ambiguous:
             self.ambiguous = ((self.ambiguous or (0, ""))[0] + 1, text.strip()[:120])
+        printed = [pieces[2 * one.at + 1] for one in bindings]
+        if "," in text and any(_DECIMAL_COMMA.fullmatch(number) for number in printed):
+            # A figure beside it has a comma before its decimals, so a point separates thousands here.
+            printed = [_with_decimal_comma(number) for number in printed]
         found = []
-        for one in bindings:
-            printed = pieces[2 * one.at + 1]
-            if has_commas:
-                # A figure beside it has a comma before its decimals, so a point separates thousands here.
-                printed = _with_decimal_comma(printed)
-            value = _parse(printed, one.meaning)
+        for one, number in zip(bindings, printed, strict=True):
+            value = _parse(number, one.meaning)
             if value is not None:
                 if pieces[2 * one.at].endswith("-"):
                     value = -value
                 total = None if one.of is None else parse_number(pieces[2 * one.of + 1])
-                found.append(NamedValue(one.name, one.meaning, value, printed, total))
+                found.append(NamedValue(one.name, one.meaning, value, number, total))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _LineWords:
+    """What the words of a line tell, whatever its numbers are. is_ambiguous: whether some numbers have two readings.
+    is_joined: whether it may hold a product or a duration of several units; is_spaced: numbers apart by a blank."""
+
+    bindings: tuple[_Binding, ...]
+    is_ambiguous: bool
+    is_joined: bool
+    is_spaced: bool
+
+    @classmethod
+    def of(cls, words: str, *, is_readable: bool) -> _LineWords:
+        bindings, is_ambiguous = _bind(words) if is_readable else ((), False)
+        return cls(bindings, is_ambiguous, _JOINED.search(words) is not None, f"{_MARK} {_MARK}" in words)
 
 
 def _compound_seconds(match: re.Match[str]) -> str:

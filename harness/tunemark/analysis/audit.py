@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunemark.analysis import claim_rates, claim_rules
+from tunemark.analysis.claim_scope import settle_by_flops
 from tunemark.analysis.plausibility import ClaimFacts, look_up_facts
 from tunemark.fields import read_fields
 from tunemark.plugin.claims import Claim
@@ -73,7 +74,7 @@ def audit_claims(
 ) -> list[AuditedClaim]:
     """Audit each claim by itself, then the claims of one source against each other. peak_flops: of one device, where
     the user gives it instead of the table of chips."""
-    audited = [_audit_one(look_up_facts(claim, models, peak_flops)) for claim in claims]
+    audited = [_audit_one(settle_by_flops(look_up_facts(claim, models, peak_flops))) for claim in claims]
     for index, finding in _compare_claims(audited):
         one = audited[index]
         found = sort_by_severity([*one.findings, finding])

@@ -36,8 +36,13 @@ def printed_median(claim: Claim, name: str) -> float | None:
 
 
 def claimed_tflops(claim: Claim) -> float | None:
-    """TFLOP/s per device: as stated, else printed."""
-    return claim.tflops_per_device if claim.tflops_per_device is not None else printed_median(claim, "tflops")
+    """TFLOP/s per device: as stated, else printed; None where they are of a job of an unknown count."""
+    if claim.tflops_per_device is not None:
+        return claim.tflops_per_device
+    printed = printed_median(claim, "tflops")
+    if printed is None or claim.flops_scope != "job":
+        return printed
+    return printed / claim.count if claim.count else None
 
 
 def claimed_mfu(claim: Claim) -> float | None:

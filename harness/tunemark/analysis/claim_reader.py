@@ -37,6 +37,8 @@ _MAX_CONTROL_SHARE = 0.05
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _LINE_END = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# What `_strip_controls` removes, and what ends a line other than a line feed.
+_UNCLEAN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufeff]")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -181,11 +183,17 @@ def decode_lines(chunks: Iterable[TimedChunk], encoding: str = "utf-8") -> Itera
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     rest = ""
     number = 1
+    is_clean = True
     for data, arrived_s in chunks:
         if not data:
             yield LogLine(PAUSE, "", arrived_s)
             continue
-        *complete, last = _split_lines(decoder.decode(data))
+        text = decoder.decode(data)
+        # Most pieces have nothing to remove, which one look at the whole shows.
+        is_piece_clean = _UNCLEAN.search(text) is None
+        is_clean = is_clean and is_piece_clean
+        *complete, last = _split_lines(text)
+        is_rest_clean = is_piece_clean if complete else is_clean
         if complete:
             complete[0] = rest + complete[0]
             rest = last
@@ -196,8 +204,9 @@ def decode_lines(chunks: Iterable[TimedChunk], encoding: str = "utf-8") -> Itera
             complete.append(rest)
             rest = ""
         for piece in complete:
-            yield LogLine(number, _strip_controls(piece), arrived_s)
+            yield LogLine(number, piece.rstrip("\n") if is_clean else _strip_controls(piece), arrived_s)
             number += piece.endswith("\n")
+        is_clean = is_rest_clean
     rest += decoder.decode(b"", final=True)
     if rest:
         yield LogLine(number, _strip_controls(rest), None)

@@ -120,12 +120,15 @@ def check_hang(facts: ClaimFacts) -> Finding | None:
     """A gap between two lines that no evaluation and no checkpoint explains."""
     claim = facts.claim
     for field in ("arrived_s", "stamp_s"):
-        pairs = zip(claim.steps.column("number"), claim.steps.column(field), strict=True)
-        points = [(number, at) for number, at in pairs if number is not None and at is not None]
-        gaps = [(b[1] - a[1], a[0], b[0]) for a, b in itertools.pairwise(points) if b[0] > a[0]]
-        if len(gaps) < 2 * MIN_LINES:
+        columns = zip(claim.steps.column("number"), claim.steps.column(field), strict=True)
+        points = [(number, at) for number, at in columns if number is not None and at is not None]
+        pairs = [(a, b) for a, b in itertools.pairwise(points) if b[0] > a[0]]
+        if len(pairs) < 2 * MIN_LINES:
             continue
-        middle = statistics.median(seconds for seconds, *_ in gaps)
+        # Where lines are missing, more steps lie between two of them.
+        usual = statistics.median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs)
+        middle = statistics.median(b[1] - a[1] for a, b in pairs)
+        gaps = [(b[1] - a[1] - usual * (b[0] - a[0]) + middle, a[0], b[0]) for a, b in pairs]
         seconds, first, last = max(gaps)
         if seconds > _HANG_S and seconds > _HANG_STEPS * middle:
             message = (

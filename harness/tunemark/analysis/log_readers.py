@@ -24,6 +24,11 @@ _MAX_SHAPES = 4096
 _SHAPE_CHARACTERS = 200
 _MAX_EVENTS = 50
 _DIGITS = re.compile(r"[0-9]+")
+_TO_ZERO = str.maketrans("123456789", "000000000")
+# Lines of one kind whose numbers have other lengths: so many forms are remembered.
+_MAX_FORMS = 1 << 14
+# A reader of any program's lines need not read what another has read that long, and found a rate in.
+_ENOUGH_LINES = 2000
 
 _FAILURES: Sequence[tuple[EventKind, re.Pattern[str]]] = (
     ("out-of-memory", re.compile(r"out of memory|OutOfMemory|RESOURCE_EXHAUSTED|\boom-kill|\bOOM[- ]?[Kk]ill", re.I)),
@@ -84,14 +89,17 @@ class _AskedReader:
 class _LineKind:
     """All lines that are the same but for their digits.
 
-    asked: the places of the readers that are still offered them. taken: those that read the last one, as bits; takers:
-    the same. is_plain: whether the next one may be skipped.
+    asked: the places of the readers that are still offered them. spared: those that read such lines too, and are not
+    offered them any more, as bits. taken: those that read the last one, as bits. is_plain: whether
+    the next one may be skipped; skipped: how many were. may_fail: whether they may tell of a failure.
     """
 
     asked: Sequence[int]
+    may_fail: bool
+    spared: int = 0
+    skipped: int = 0
     count: int = 0
     taken: int = 0
-    takers: Sequence[_AskedReader] = ()
     is_plain: bool = False
 
 
@@ -104,6 +112,8 @@ class LogReading:
         self._readers = [_AskedReader(i, load_object(i.log)()) for i in importers if i.log]
         # By the digits-free shape of a line.
         self._kinds: dict[str, _LineKind] = {}
+        # The same by the line with all its digits as 0, which is found faster.
+        self._forms: dict[str, _LineKind] = {}
         self._skipped = 0
         # By the set of readers that understood a line, as bits: how many lines, and the first of them.
         self._counts: dict[int, int] = defaultdict(int)
@@ -115,43 +125,89 @@ class LogReading:
         """Offer a line that is not blank to the readers."""
         self.lines += 1
         text = line.text
-        shape = _DIGITS.sub("0", text[:_SHAPE_CHARACTERS])
-        kind = self._kinds.get(shape)
+        form = text if len(text) <= _SHAPE_CHARACTERS else text[:_SHAPE_CHARACTERS]
+        form = form.translate(_TO_ZERO)
+        kind = self._forms.get(form)
         if kind is None:
-            if len(self._kinds) >= _MAX_SHAPES:
-                self._kinds.clear()
-            kind = self._kinds[shape] = _LineKind(range(len(self._readers)))
-        elif kind.is_plain and self.lines > self._read_whole and self.lines // _STRETCH % _SHARE:
+            kind = self._find_kind(form)
+        elif (
+            kind.is_plain
+            and self.lines > self._read_whole
+            and self.lines // _STRETCH % _SHARE
+            and len(text) <= _SHAPE_CHARACTERS
+        ):
             # One of many lines like those that were read: of so long a log every reader keeps a part only.
-            for one in kind.takers:
-                one.lines += 1
-            self._counts[kind.taken] += 1
-            self._skipped += 1
+            kind.skipped += 1
             return
-        taken, takers = 0, []
+        taken = kind.spared
         for at in kind.asked:
             one = self._readers[at]
             if one.reader.read(line):
                 if not one.lines:
                     # Whoever has begun to understand is asked about all lines.
-                    self._kinds = {shape: kind}
+                    self._forget(kind, form)
                 one.lines += 1
                 taken |= 1 << at
-                takers.append(one)
-        is_failure = self._note_failure(line)
+        is_failure = (kind.may_fail or len(text) > _SHAPE_CHARACTERS) and self._note_failure(line)
         kind.count += 1
         if kind.count > _REJECTIONS:
             if kind.count == _REJECTIONS + 1:
                 kind.asked = tuple(at for at in kind.asked if self._readers[at].lines)
             kind.is_plain = taken == kind.taken and not is_failure and len(text) <= _SHAPE_CHARACTERS
-        kind.taken, kind.takers = taken, takers
+            if kind.count == _ENOUGH_LINES:
+                self._spare(kind, taken)
+        kind.taken = taken
         self._counts[taken] += 1
         if taken not in self._firsts:
             self._firsts[taken] = (line.number, text)
 
+    def _find_kind(self, form: str) -> _LineKind:
+        shape = _DIGITS.sub("0", form)
+        kind = self._kinds.get(shape)
+        if kind is None:
+            if len(self._kinds) >= _MAX_SHAPES:
+                self._forget()
+            may_fail = any(mark in shape for mark in _FAILURE_MARKS)
+            kind = self._kinds[shape] = _LineKind(range(len(self._readers)), may_fail)
+        if len(self._forms) >= _MAX_FORMS:
+            self._forms.clear()
+        self._forms[form] = kind
+        return kind
+
+    def _forget(self, kind: _LineKind | None = None, form: str = "") -> None:
+        """Forget all kinds of lines but one."""
+        self._count_skipped()
+        self._kinds.clear()
+        self._forms.clear()
+        if kind is not None:
+            self._kinds[_DIGITS.sub("0", form)] = self._forms[form] = kind
+
+    def _spare(self, kind: _LineKind, taken: int) -> None:
+        """Let only the reader of highest priority among those that read such lines read them from here on, if it finds
+        a rate or a time in them."""
+        takers = [at for at in kind.asked if taken >> at & 1]
+        priorities = [self._readers[at].importer.priority for at in takers]
+        if len(takers) < 2 or priorities[0] == priorities[1]:
+            return
+        claims = self._readers[takers[0]].reader.claims()
+        if max(map(_grade, claims), default=_Grade.NOTHING) >= _Grade.TIME:
+            kind.spared = sum(1 << at for at in takers[1:])
+            kind.asked = tuple(at for at in kind.asked if at not in takers[1:])
+
+    def _count_skipped(self) -> None:
+        """Add what was skipped of each kind to what was read."""
+        for kind in self._kinds.values():
+            if kind.skipped:
+                for at, one in enumerate(self._readers):
+                    one.lines += kind.skipped * (kind.taken >> at & 1)
+                self._counts[kind.taken] += kind.skipped
+                self._skipped += kind.skipped
+                kind.skipped = 0
+
     def claims(self) -> tuple[list[tuple[str, Claim]], int, tuple[int, str] | None]:
         """The claims so far with their importers' names; how many lines these understood; the first one that they did
         not understand."""
+        self._count_skipped()
         chosen = self._choose()
         bits = sum(1 << at for at, _ in chosen)
         understood = sum(count for taken, count in self._counts.items() if taken & bits)

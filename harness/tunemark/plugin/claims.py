@@ -21,6 +21,7 @@ EventKind = Literal["out-of-memory", "communication", "killed", "error"]
 
 # Whenever a log has more steps than this, every second one is dropped. A step is 16 columns of 8 bytes.
 _KEPT_STEPS = 200_000
+_LATEST_STEPS = 512
 
 
 class LoggedStep(NamedTuple):
@@ -56,33 +57,40 @@ class LoggedSteps:
 
     def __init__(self) -> None:
         self._columns = [array.array("d") for _ in LoggedStep._fields]
+        # Steps that are not in the columns yet: many at once are added in less time.
+        self._latest: list[LoggedStep] = []
         self.stride = 1
         self.seen = 0
 
     def add(self, step: LoggedStep) -> None:
         """Append a step; the first one and each stride-th after it are kept."""
         if self.seen % self.stride == 0:
-            for column, value in zip(self._columns, step, strict=True):
-                # A printed nan or -nan is stored as a positive nan, so that it differs from _UNKNOWN.
-                if value is None:
-                    column.append(_UNKNOWN)
-                else:
-                    column.append(value if value == value else math.nan)
-            if len(self) > _KEPT_STEPS:
-                self._columns = [column[::2] for column in self._columns]
-                self.stride *= 2
+            self._latest.append(step)
+            if len(self._latest) >= _LATEST_STEPS:
+                self._store()
         self.seen += 1
 
+    def _store(self) -> None:
+        for column, values in zip(self._columns, zip(*self._latest, strict=True), strict=False):
+            # A printed nan or -nan is stored as a positive nan, so that it differs from _UNKNOWN.
+            column.extend([_UNKNOWN if v is None else v if v == v else math.nan for v in values])
+        self._latest.clear()
+        while len(self._columns[0]) > _KEPT_STEPS:
+            self._columns = [column[::2] for column in self._columns]
+            self.stride *= 2
+
     def __len__(self) -> int:
-        return len(self._columns[0])
+        return len(self._columns[0]) + len(self._latest)
 
     def column(self, name: str) -> list[float | None]:
         """One field of `LoggedStep` of all steps that were kept."""
+        self._store()
         column = self._columns[LoggedStep._fields.index(name)]
         # Only what is not a number can be unknown, and it alone differs from itself.
         return [None if value != value and _is_unknown(value) else value for value in column]
 
     def __iter__(self) -> Iterator[LoggedStep]:
+        self._store()
         for row in zip(*self._columns, strict=True):
             line, *values = (None if _is_unknown(value) else value for value in row)
             assert line is not None
@@ -148,16 +156,16 @@ class ClaimedLayout:
 class Claim:
     """What one table row, log or statement says about one run.
 
-    id: the row's own, or the file's name. source: the file or publication. tool: the program that printed it. counts:
-    which tokens `tokens_per_s` counts, None where the tool does not define it; meaning: the same in a sentence. device:
-    the chip's name as stated; count: packages as they are sold. active_parameters: those that a token uses, of a
-    mixture of experts. method: 'full', 'lora' or what is stated. tokens_per_s: whole job; tokens_per_s_per_device: per
-    device as the source defines it. step_time_s: mean, as stated. train_s: stated duration of the whole training;
-    steps_total: planned, steps_done: stated as done; tokens_total: stated tokens of the whole training; samples_per_s:
-    sequences, whole job. scope: of the rates in `steps`, samples_scope: of their sequences per second. rate_name: the
-    printed name of the rate that is claimed; figures: what is printed beside it under other names. events: failures
-    that the log tells of. origin: by field name, the text and the place it was read from. notes: what an importer could
-    not use.
+    id: the row's own, or the file's name. source: the file or publication. tool: the program that printed it.
+    counts: which tokens `tokens_per_s` counts, None where the tool does not define it; meaning: the same in a
+    sentence. device: the chip's name as stated; count: packages as they are sold. active_parameters: those that a
+    token uses, of a mixture of experts. method: 'full', 'lora' or what is stated. tokens_per_s: whole job;
+    tokens_per_s_per_device: per device as the source defines it. step_time_s: mean, as stated. train_s: stated
+    duration of the whole training; steps_total: planned, steps_done: stated as done; tokens_total: stated tokens of
+    the whole training; samples_per_s: sequences, whole job. scope: of the rates in `steps`, samples_scope: of their
+    sequences per second, flops_scope: of their TFLOP/s. rate_name: the printed name of the rate that is claimed;
+    figures: what is printed beside it under other names. events: failures that the log tells of. origin: by field
+    name, the text and the place it was read from. notes: what an importer could not use.
     """
 
     id: str
@@ -167,6 +175,7 @@ class Claim:
     counts: CountedTokens | None = None
     scope: ClaimScope = "job"
     samples_scope: ClaimScope = "job"
+    flops_scope: ClaimScope = "device"
     rate_name: str | None = None
     model: str | None = None
     architecture: Architecture | None = None
