@@ -59,8 +59,8 @@ def check_rate_and_figures(facts: ClaimFacts) -> Finding | None:
         and abs(math.log(rate.tokens_per_s / other.tokens_per_s)) < AGREEMENT
     ]
     if agreeing and severity == "invalid" and way.way == "samples":
-        # The other figures agree with the rate: it is this one that does not.
-        severity = "suspect"
+        # The other figures agree with the rate: it is this one that does not. Sequences of another length do that.
+        severity = "note" if "durations" in agreeing and facts.claim.counts == "slots" else "suspect"
     ratio = rate.tokens_per_s / way.tokens_per_s
     message = f"{rate.tokens_per_s:,.6g} tokens/s {rate.arithmetic}, but {way.arithmetic} = {way.tokens_per_s:,.6g}: "
     message += f"{factor_text(ratio)}{explain_factor(facts, ratio)}{usual_causes(facts, ratio)}"
