@@ -151,7 +151,11 @@ PADDLENLP = FormatDescription(
         FigureDescription("global_step", "step"),
         FigureDescription("interval_tokens_per_second_per_device", "tokens_per_s", "", "device", "slots", "line"),
         FigureDescription(
-            "interval_samples_per_second", "samples_per_s", "", "job", over="line",
+            "interval_samples_per_second",
+            "samples_per_s",
+            "",
+            "job",
+            over="line",
             note="The rate of tokens is this one times the sequence length over the count of devices.",
         ),
         FigureDescription("interval_steps_per_second", "steps_per_s", "", "job", over="line"),

@@ -186,6 +186,7 @@ class LogReading:
         """Let only the reader of highest priority among those that read such lines read them from here on, if it finds
         a rate or a time in them."""
         takers = [at for at in kind.asked if taken >> at & 1]
+        takers.sort(key=lambda at: -self._readers[at].importer.priority)
         priorities = [self._readers[at].importer.priority for at in takers]
         if len(takers) < 2 or priorities[0] == priorities[1]:
             return

@@ -40,3 +40,9 @@ def test_what_is_not_like_the_lines_before_is_always_read() -> None:
     claim, _, _ = _read(lines, read_whole=1000)
     assert [event.line for event in claim.events] == [7001]
     assert 6000.0 in [step.number for step in claim.steps]
+
+
+def test_a_reader_of_any_lines_is_spared_what_another_reads_and_counts_it() -> None:
+    # So many lines that the general reader is no longer offered them; its own reading must not appear beside the other.
+    claim, understood, _ = _read(_lines(3000), read_whole=5000)
+    assert (claim.tool, len(claim.steps), understood) == ("maxtext", 3000, 3000)
