@@ -17,7 +17,7 @@ from rich.text import Text
 
 _HERE = Path(__file__).parent
 _COLUMNS, _LINES = 96, 24
-_COMMAND = "tunemark run --sequence 128 --budget 12 --repeats 2 --batching pad,pack"
+_COMMAND = "tunemark run --sequence 128 --repeats 2"
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         tmux("-f", "/dev/null", "new-session", "-d", "-x", str(_COLUMNS), "-y", str(_LINES), "-c", folder, shell)
         try:
             tmux("send-keys", f"clear; {_COMMAND}", "Enter")
-            running = _wait(tmux, lambda text: "attempt 2 of 2" in text and "±" in text.rpartition("run ")[2])
+            running = _wait(tmux, lambda text: "attempt 2 of 2" in text and "steady" in text and "±" in text)
             results = _wait(tmux, lambda text: text.rstrip().endswith("\n$"))
         finally:
             tmux("kill-server")
@@ -43,7 +43,7 @@ def main() -> None:
 
 def _wait(tmux: Callable[..., str], is_there: Callable[[str], bool]) -> str:
     """The screen with its colours, once it holds what is waited for."""
-    until = time.monotonic() + 600
+    until = time.monotonic() + 900
     while not is_there(tmux("capture-pane", "-p")):
         if time.monotonic() > until:
             raise TimeoutError(tmux("capture-pane", "-p"))

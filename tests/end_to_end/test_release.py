@@ -10,6 +10,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,10 @@ def python(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return found
 
 
-def _run(python: str, folder: Path, *words: str, code: int = 0) -> str:
+def _run(python: str, folder: Path, *words: str, codes: Collection[int] = (0,)) -> str:
     plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
     done = subprocess.run([python, *words], cwd=folder, env=plain, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode in codes, done.stdout + done.stderr
     return done.stdout
 
 
@@ -103,8 +104,8 @@ def test_the_wheel_measures_from_another_directory(python: str, tmp_path: Path) 
     assert {"default", "moai-simulated", "scaling-cpu"} <= {row["name"] for row in rows}
     assert "mistral-7b" in _run(python, tmp_path, *tunemark, "plan", "moai-mistral-7b")
     words = ("--device", "cpu:1", "--sequence", "64", "--steps", "3", "--warmup", "1", "--repeats", "1")
-    # 3: three steps are too few for an interval.
-    _run(python, tmp_path, *tunemark, "run", *words, "-o", "report", code=3)
+    # 3: three steps are too few for an interval. 1: other load is found.
+    _run(python, tmp_path, *tunemark, "run", *words, "-o", "report", codes=(1, 3))
     assert (tmp_path / "report/report.html").is_file()
     assert (tmp_path / "runs").is_dir()
     # Trained by adapters, for which a package is needed that is optional.
@@ -118,7 +119,7 @@ def test_mypy_accepts_a_users_program_and_finds_its_mistakes(python: str, tmp_pa
     # Types of the dependencies are not ours.
     words = ("-m", "mypy", "--strict", "--follow-imports", "silent", "--cache-dir", str(tmp_path / "cache"))
     assert "Success" in _run(python, tmp_path, *words, "program.py")
-    assert "Incompatible types in assignment" in _run(python, tmp_path, *words, "wrong.py", code=1)
+    assert "Incompatible types in assignment" in _run(python, tmp_path, *words, "wrong.py", codes=(1,))
 
 
 def test_a_notebook_shows_tables_and_charts(python: str, tmp_path: Path) -> None:

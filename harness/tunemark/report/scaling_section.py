@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit
 from tunemark.report.chart_types import ChartLine, ChartPoint, LineChart
-from tunemark.report.report import ReportTable, Section
+from tunemark.report.estimate_format import format_estimate
+from tunemark.report.report import Headline, ReportTable, Section
 from tunemark.report.scaling_tables import more_scalings_table, scaling_tables, scaling_title
 from tunemark.report.scaling_text import LAW_NAMES, SCALING_NOTES
 from tunemark.report.translation import Translate
@@ -15,6 +16,10 @@ from tunemark.results.result import Estimate
 
 # Scalings with charts and tables of their own; the others share one table.
 MAX_SCALINGS = 8
+# From the most to the least trustworthy; a ratio is worth what the lesser of its rates is.
+_VERDICTS = ("valid", "suspect", "unknown", "invalid")
+# Scalings with a sentence in the answer.
+_MAX_SENTENCES = 4
 
 
 def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Translate) -> Section:
@@ -32,7 +37,8 @@ def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Transl
         key="scaling",
         title=tr("Scaling"),
         intro=" ".join(map(tr, SCALING_NOTES)) if scalings else "",
-        charts=tuple(
+        charts=_overlays(scalings, tr)
+        + tuple(
             chart
             for i, s in enumerate(scalings[:MAX_SCALINGS], 1)
             for chart in (_chart(s, i, tr), *_efficiency_chart(s, i, tr))
@@ -40,6 +46,65 @@ def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Transl
         tables=tuple(tables),
         missing=() if scalings or is_empty else (missing,),
     )
+
+
+def make_scaling_headlines(scalings: Sequence[Scaling], tr: Translate) -> tuple[Headline, ...]:
+    """The speed-up and the efficiency of each scaling at its largest size, a sentence each; measured ones only."""
+    found = []
+    for one in scalings:
+        base = next((p for p in one.points if p.is_base), None)
+        last = max((p for p in one.points if p.speedup and p.efficiency), key=lambda p: p.units or 0.0, default=None)
+        if one.simulated or base is None or last is None or last is base or not last.speedup or not last.efficiency:
+            continue
+        speedup = format_estimate(last.speedup)
+        text = tr(
+            "{title}: {speedup} times as fast on {n:g} {unit} as on {base:g}, an efficiency of {efficiency} %.",
+            title=scaling_title(one, tr), speedup=speedup, n=last.units, unit=tr(one.unit or "units"), base=base.units,
+            efficiency=format_estimate(last.efficiency.times(100)),
+        )  # fmt: skip
+        verdict = max(base.verdict, last.verdict, key=_VERDICTS.index)
+        found.append(
+            Headline(text=text, detail="", value=speedup, verdict=verdict, origin="measured", run_id=last.run_id)
+        )
+    return tuple(found[:_MAX_SENTENCES])
+
+
+def _overlays(scalings: Sequence[Scaling], tr: Translate) -> tuple[LineChart, ...]:
+    """For each mode, model and device with several strategies or settings: their speed-ups in one chart."""
+    groups: dict[tuple[str, str, str, str | None], list[Scaling]] = {}
+    for one in scalings:
+        groups.setdefault((one.mode, one.model, one.device, one.unit), []).append(one)
+    charts = []
+    for number, ((mode, model, device, unit), members) in enumerate(groups.items(), 1):
+        lines = [replace(_measured_line(one, "speedup", 1, tr), label=_overlay_label(one, members)) for one in members]
+        lines = [line for line in lines if len(line.points) > 1][:6]
+        if len(lines) < 2:
+            continue
+        sizes = sorted({p.x for line in lines for p in line.points})
+        ideal = tuple(ChartPoint(x=x, y=x / sizes[0]) for x in sizes)
+        lines.append(ChartLine(label=tr("ideal"), points=ideal, kind="ideal"))
+        name = tr("strong scaling") if mode == "strong" else tr("weak scaling")
+        charts.append(
+            LineChart(
+                key=f"scaling-overlay-{number}",
+                title=f"{tr('Speed-up of each strategy')} · {name} · {model} · {device}",
+                help=tr("Each line is relative to its own smallest size, so lines say nothing of which is fastest."),
+                x=tr(unit or "units"),
+                y=tr("speed-up"),
+                lines=tuple(lines),
+                x_log=sizes[-1] / sizes[0] >= 8,
+            )
+        )
+    return tuple(charts)
+
+
+def _overlay_label(one: Scaling, members: Sequence[Scaling]) -> str:
+    """The strategy, with the settings and the batch in which the scalings of a chart differ."""
+    settings = [name for name in ("precision", "batching") if len({m.shared.get(name) for m in members}) > 1]
+    parts = [one.strategy, *(str(one.shared.get(name)) for name in settings)]
+    if len({m.batch for m in members}) > 1:
+        parts.append(f"{one.batch:g}")
+    return " · ".join(parts)
 
 
 def _chart(scaling: Scaling, number: int, tr: Translate) -> LineChart:

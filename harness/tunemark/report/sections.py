@@ -24,7 +24,7 @@ from tunemark.report.labels import command_of, device_of, make_labels, origin_of
 from tunemark.report.ladder_section import make_ladder_section
 from tunemark.report.report import Column, Report, ReportTable, Section, make_own_table
 from tunemark.report.run_details import finding_columns, flatten_facts, make_details
-from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_section
+from tunemark.report.scaling_section import MAX_SCALINGS, make_scaling_headlines, make_scaling_section
 from tunemark.report.strategies_section import make_strategies_section
 from tunemark.report.translation import Language, Translate, make_translator
 from tunemark.results import ImportedClaim, Result
@@ -99,7 +99,7 @@ def make_report(
         sections=tuple(sections),
         notes=tuple(map(tr, (*NOTES, *(CLAIM_NOTES if imported else ())))),
         language=language,
-        headlines=make_headlines(results, imported, tr, names),
+        headlines=(*make_headlines(results, imported, tr, names), *make_scaling_headlines(shown_scalings, tr)),
         details=make_details(results, traces, names, tr),
         runs=tuple(encode_result(r) for r in results),
         scalings=shown_scalings,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tunemark.analysis.timeline import find_changes, make_timelines
@@ -137,3 +138,31 @@ def test_the_answer_is_shared_as_an_image_and_as_one_page(tmp_path: Path, capsys
     capsys.readouterr()
     assert main(["share", str(store), "-o", str(tmp_path / "a.gif")]) == 2
     assert ".png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_a_scaling_is_a_sentence_of_the_answer_and_strategies_lie_over_each_other(made_run: MadeRun) -> None:
+    def sizes(strategy: str, rates: tuple[float, float], verdict: str = "valid") -> list[Result]:
+        found = []
+        for n, rate in ((1, rates[0]), (2, rates[1])):
+            attempt = made_run().each_attempt[0]
+            attempts = tuple(
+                msgspec.structs.replace(attempt, name=f"{strategy}-{n}-{at}", tokens_per_s=rate * factor)
+                for at, factor in enumerate((0.99, 1.0, 1.01))
+            )
+            found.append(
+                made_run(run_id=f"{strategy:0<15}{n}", size=str(n), chips=n, strategy_requested=strategy, attempts=3,
+                         tokens_per_s=_rate(rate), tokens_per_s_per_chip=rate / n, data_ranks=n,
+                         verdict=verdict if n == 1 else "valid", each_attempt=attempts)
+            )  # fmt: skip
+        return found
+
+    report = make_report([*sizes("ddp", (1000, 1800)), *sizes("fsdp", (1000, 1500), "unknown")])
+    sentences = {h.text.split(" · ")[3]: h for h in report.headlines if "an efficiency of" in h.text}
+    assert "1.80" in sentences["ddp"].value
+    assert "an efficiency of 90" in sentences["ddp"].text
+    assert (sentences["ddp"].verdict, sentences["fsdp"].verdict) == ("valid", "unknown")
+    (overlay,) = [chart for chart in report.charts if chart.key.startswith("scaling-overlay")]
+    assert isinstance(overlay, LineChart)
+    assert [(line.label, line.points[-1].y) for line in overlay.lines if line.kind == "points"] == [
+        ("ddp", pytest.approx(1.8)), ("fsdp", pytest.approx(1.5)),
+    ]  # fmt: skip
