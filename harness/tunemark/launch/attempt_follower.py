@@ -189,7 +189,7 @@ class _RankFollower:
         """Whether there is something to read, by a single stat."""
         try:
             size = os.stat(self._path).st_size
-        except FileNotFoundError:
+        except OSError:  # not there yet or, with its folder, not any more
             return False
         # Not only growth: a record that did not fit on a full disk is truncated again.
         if size != self._size:
@@ -199,9 +199,12 @@ class _RankFollower:
     def _read_lines(self, now_s: float) -> list[Mapping[str, Any]]:
         if not self._has_grown(now_s):
             return []
-        with open(self._path, "rb") as file:
-            file.seek(self._position)
-            text = file.read()
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._position)
+                text = file.read()
+        except OSError:
+            return []
         whole = text[: text.rfind(b"\n") + 1]
         self._position += len(whole)
         records = self._decode(whole.split(b"\n")[:-1])
@@ -213,7 +216,7 @@ class _RankFollower:
         if not self._has_grown(now_s) or (self._has_begun and not (is_ending and self.end is None)):
             return []
         lines = []
-        with open(self._path, "rb") as file:
+        with contextlib.suppress(OSError), open(self._path, "rb") as file:
             if not self._has_begun and (first := file.readline()).endswith(b"\n"):
                 self._has_begun = True
                 lines.append(first)

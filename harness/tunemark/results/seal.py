@@ -8,6 +8,7 @@ computes all hashes anew only a signature of `seal.json` helps, and the rules of
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,7 +114,7 @@ def check_seal(folder: Path) -> SealCheck:
     try:
         attempt = _read_object(folder / _ATTEMPT_FILE)
     except FileNotFoundError:
-        return SealCheck(state="touched", problems=("attempt.json is missing",))
+        return _check_without_attempt(folder)
     except (OSError, ValueError, RecursionError) as error:
         return SealCheck(state="touched", problems=(f"attempt.json cannot be read: {error}",))
     problems = [*_find_name_problems(folder, attempt), *_find_chain_problems(folder)]
@@ -136,6 +137,15 @@ def check_seal(folder: Path) -> SealCheck:
         return SealCheck(state="whole", seal=seal)
     version = "it was measured by a version without seals, or its command ended before it did"
     return SealCheck(state="unsealed", problems=(version,), seal=None)
+
+
+def _check_without_attempt(folder: Path) -> SealCheck:
+    """Of an attempt without attempt.json: touched, unless its seal says that a broken disk had taken none."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        seal = _decode(read_stored_file(folder / SEAL_FILE))
+        if seal.attempt_before is None and (seal.attempt, seal.run_id) == (folder.name, _run_id_of(folder)):
+            return SealCheck(state="unsealed", problems=("the disk took no attempt.json",), seal=None)
+    return SealCheck(state="touched", problems=("attempt.json is missing",))
 
 
 def worst_state(states: Iterable[SealState]) -> SealState:
