@@ -85,6 +85,10 @@ def layout_versions(axes: Sequence[StrategyAxis], settings: Mapping[str, Any]) -
     return {"torch": max(needed, key=lambda version: [int(part) for part in version.split(".")])} if needed else {}
 
 
+# transformers 5.23, modeling_falcon.py: `mlp_output += attention_output`. Of a view of a DTensor torch refuses it.
+_ADDS_IN_PLACE = ("falcon",)
+
+
 def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
     traced = a.traced
     if traced is not None and traced.unused and settings["method"] == "full":
@@ -103,6 +107,8 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
         return "tp shards weight matrices by name and does not support adapters: use ddp, fsdp or pp, or --method full"
     if a.num_hidden_layers == 0:
         return "tp shards layers, and this model has none"
+    if a.model_type in _ADDS_IN_PLACE:
+        return f"tp hands a block's output on as a view, to which {a.model_type}'s code adds in place: use ddp or fsdp"
     if a.traced is not None and (problem := _find_obstacle(a.traced, degree)):
         return problem
     for what, number in (("attention heads", a.num_attention_heads), ("key and value heads", a.num_key_value_heads)):

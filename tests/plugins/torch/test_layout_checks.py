@@ -171,3 +171,9 @@ def test_layers_with_weights_in_common_are_not_sharded_each_by_itself() -> None:
     settings = {"method": "full", "sequence": 64}
     assert "in common: use ddp" in str(refusal(axes["fsdp"], common, settings))
     assert refusal(axes["ddp"], common, settings) is None
+
+
+def test_code_that_adds_in_place_is_not_divided() -> None:
+    (axis,) = _plan("tp", 2).axes
+    a = replace(CATALOG.model("llama-2-tiny").architecture, model_type="falcon")
+    assert "falcon's code adds in place" in str(refusal([axis], a, {"method": "full", "sequence": 64}))
