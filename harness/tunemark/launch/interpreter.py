@@ -159,5 +159,11 @@ def check_plans(plans: Iterable[Plan]) -> list[str]:
         elif key not in asked:
             asked[key] = query_interpreter(str(path), requires, others)
         check_interpreter(asked[key], plan)
+        missing = [name for name in requires if name not in asked[key].modules]
+        if path is None and missing:
+            names = " and ".join(missing)
+            remarks[
+                f"{sys.executable} lacks {names}: a run is refused here until `pip install {' '.join(missing)}`"
+            ] = None
         remarks.update(dict.fromkeys(find_remarks(asked[key], plan)))
     return list(remarks)

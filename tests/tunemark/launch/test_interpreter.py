@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import venv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def old(made: Made) -> str:
     return made(torch="2.1.0+moreh25.1.202", transformers="4.46.3")
 
 
-def _plan(python: str, **settings: Any) -> list[Any]:
+def _plan(python: str | None, **settings: Any) -> list[Any]:
     return tunemark.plan(
         **{"model": "llama-2-tiny", "device": "cpu:2", "oversubscribe": True, "python": python, **settings}
     )
@@ -158,3 +159,11 @@ def test_a_search_considers_only_what_the_interpreter_can_train(made: Made) -> N
     assert is_older("2.9", "2.13")
     assert not is_older("2.4.0+cu121", "2.4")
     assert not is_older("2.4", "2.4.0")
+
+
+def test_a_plan_says_what_a_run_here_would_lack() -> None:
+    (plan,) = _plan(None)
+    assert check_plans([plan]) == []
+    plan = replace(plan, model=replace(plan.model, requires=("no_such_module",)))
+    (remark,) = check_plans([plan])
+    assert remark.endswith("lacks no_such_module: a run is refused here until `pip install no_such_module`")
