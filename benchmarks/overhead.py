@@ -14,24 +14,18 @@ Pairs are interleaved and every other one begins with the hand-written loop, so 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import itertools
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attempt import attempt, noticed
 
-import tunemark_worker
+from tunemark.runner.overhead import copy_environment, run_by_hand
 
 MODEL = "mistral-tiny"
 # The harness may cost at most 1 %.
@@ -65,9 +59,6 @@ class Median(NamedTuple):
 def main() -> int:
     """Exit code 0: the interval is above the bar. 1: it is below, or the sides differ. 3: it contains the bar."""
     options = _options()
-    if options.by_hand:
-        print(json.dumps(train_by_hand(json.loads(options.by_hand.read_text()), options.warmup, options.steps)))
-        return 0
     with tempfile.TemporaryDirectory(prefix="tunemark-overhead-") as folder:
         return _compare(options, Path(folder))
 
@@ -88,7 +79,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     result = attempt([*words, *plain], warmup=0, steps=1, store=rehearsal)
     words += ["--recipe", options.recipe] if options.recipe else plain
     (plan,) = rehearsal.glob("*/*/plan.json")
-    environment = _environment(result["environment"]["worker"])
+    environment = copy_environment(result["environment"]["worker"])
     shape = f"{options.batching} {options.micro_batch} x {options.sequence}, {options.precision}"
     print(f"{options.model} on {result['device']} {result['size']} ({result['threads']} threads), {shape}")
     print(f"{options.warmup} + {options.steps} steps, {options.pairs} pairs\n")
@@ -181,106 +172,10 @@ def _run_harness(words: Sequence[str], options: argparse.Namespace, store: Path)
 
 
 def _run_by_hand(plan: Path, environment: dict[str, str], options: argparse.Namespace) -> Rate:
-    counted = ["--warmup", str(options.warmup), "--steps", str(options.steps)]
-    python = options.python or sys.executable
-    command = [python, str(Path(__file__).absolute()), "--by-hand", str(plan), *counted]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout)
-    return Rate(found["content"] / found["seconds"], found["content"], (found["loss_first"], found["loss_last"]))
-
-
-def _environment(worker: dict[str, Any]) -> dict[str, str]:
-    """This process's environment with the variables that the harness gave its worker, as the worker reports them."""
-    threads = str(worker["threads"])
-    # Another interpreter has nothing of tunemark; its worker needs only torch.
-    harness = str(Path(tunemark_worker.__file__).parents[1])
-    paths = os.pathsep.join([harness, *filter(None, [os.environ.get("PYTHONPATH")])])
-    own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": paths}
-    return {**os.environ, **own, **worker["allocator"]}
-
-
-def train_by_hand(plan: dict[str, Any], warmup: int, steps: int) -> dict[str, float]:
-    """Train as `plan` (an attempt's plan.json) says; returns the content tokens and seconds of the timed steps."""
-    # Heavy, and only needed in the new process that trains.
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
-    from tunemark_worker import batches, row_packing
-    from tunemark_worker.contract import TokenFile
-
-    cores = plan["device_options"].get("cores")
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores[0])
-    torch.set_num_threads(plan["threads"])
-    xla: Any = importlib.import_module("torch_xla") if plan["device"] == "xla" else None
-    device = torch.device(plan["device"]) if xla is None else xla.device()
-
-    precision, sequence, is_packed = plan["precision"], plan["sequence"], plan["batching"] == "pack"
-    stored = torch.bfloat16 if precision == "bf16" else torch.float32
-    computed = torch.float32 if precision == "fp32" else torch.bfloat16
-    architecture = {key: value for key, value in plan["architecture"].items() if key != "model_type"}
-    torch.manual_seed(plan["seed"])
-    torch.set_default_dtype(stored)
-    with device:
-        model = MistralForCausalLM(MistralConfig(**architecture, attn_implementation="sdpa", use_cache=False))
-    torch.set_default_dtype(torch.float32)
-    model.train()
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=plan["learning_rate"])
-
-    tokens = batches.MappedTokens(TokenFile(**plan["token_file"]))
-    rows = (
-        row for _, row in row_packing.make_batch_rows(tokens.lengths(), sequence, plan["batching"], plan["seed"], None)
+    found = run_by_hand(
+        plan, environment, python=options.python or sys.executable, warmup=options.warmup, steps=options.steps
     )
-    data = []
-    content = []
-    for _ in range(warmup + steps):
-        batch = tokens.batch(list(itertools.islice(rows, plan["micro_batch"])), sequence, is_packed)
-        # Position i predicts the label of position i + 1; the last position predicts nothing.
-        following = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=-100)
-        data.append((batch.input_ids, following, batch.document_ids, batch.positions))
-        content.append(int((batch.document_ids >= 0).sum()))
-
-    at = torch.arange(sequence, device=device)
-    distance = at[:, None] - at[None, :]
-    # Mistral's window holds the query itself and the `sliding_window` - 1 positions before it.
-    near = (distance >= 0) & (distance < (architecture.get("sliding_window") or sequence))
-
-    def masked(document_ids: torch.Tensor) -> torch.Tensor:
-        """Additive mask [micro_batch, 1, sequence, sequence]: 0 where a query may see a key, else the lowest number."""
-        seen = (document_ids[:, :, None] == document_ids[:, None, :]) & near
-        mask = torch.zeros(seen.shape, dtype=computed, device=device)
-        return mask.masked_fill_(~seen, torch.finfo(computed).min)[:, None]
-
-    def instant_s() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if xla is not None:
-            xla.sync()
-            xla.core.xla_model.wait_device_ops()
-        return time.monotonic()
-
-    losses = []
-    began_s = instant_s()
-    for step, tensors in enumerate(data):
-        if step == warmup:
-            began_s = instant_s()
-        input_ids, following, document_ids, positions = (t.to(device, non_blocking=True) for t in tensors)
-        packing = {"attention_mask": masked(document_ids), "position_ids": positions} if is_packed else {}
-        autocast = torch.autocast(device.type, dtype=torch.bfloat16)
-        with autocast if precision == "bf16-autocast" else contextlib.nullcontext():
-            logits = model(input_ids=input_ids, use_cache=False, **packing).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), ignore_index=-100)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's
-        torch.nn.utils.clip_grad_norm_(parameters, plan["clip_norm"])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
-        if xla is not None:
-            xla.sync()
-    seconds = instant_s() - began_s
-    ends = {"loss_first": losses[0].item(), "loss_last": losses[-1].item()}
-    return {"content": sum(content[warmup:]), "seconds": seconds, **ends}
+    return Rate(found["content"] / found["seconds"], found["content"], (found["loss_first"], found["loss_last"]))
 
 
 def _relative_difference(a: float, b: float) -> float:
@@ -312,7 +207,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--python", help="interpreter in which both sides train")
     parser.add_argument("--within", type=float, help="how far from 1 the ratio may lie, both ways, instead of the bar")
     # Used by this script itself: train in this process as the given plan.json says.
-    parser.add_argument("--by-hand", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     for name, least in (("pairs", 1), ("warmup", 0), ("steps", 1), ("sequence", 2), ("micro_batch", 1)):
         if getattr(options, name) < least:

@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("tunemark doctor", "before a measurement: other load, clocks, limits, memory, versions"),
     ("tunemark doctor --seconds 10 --json", "watch the machine for longer, for a program"),
+    ("tunemark doctor --overhead", "what the harness itself costs here"),
 )
+
+# Alternating pairs of the harness and of a plain loop.
+_PAIRS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", metavar="PATH", help="the interpreter that trains (default: this one)")
     parser.add_argument("--store", metavar="DIR", default="runs", help="where attempts will be stored (default: runs)")
     parser.add_argument("--seconds", metavar="X", default="1", help="how long the machine is watched (default: 1)")
+    words = "also measure what the harness itself costs, against the same training in a plain loop: some minutes"
+    parser.add_argument("--overhead", action="store_true", help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object per check")
 
 
@@ -44,7 +50,34 @@ def execute(args: argparse.Namespace) -> int:
             print(msgspec.json.encode(each).decode())
     else:
         print_result(_doctor_text(found))
+    if args.overhead:
+        _print_overhead(is_json=args.json)
     return ExitCode.INVALID if any(each.level == "severe" for each in found) else ExitCode.SUCCESS
+
+
+def _print_overhead(*, is_json: bool) -> None:
+    """Measure the harness's own cost, and print it."""
+    # Heavy, and only needed here.
+    import msgspec
+
+    from tunemark.cli.messages import print_message
+    from tunemark.plugin import Catalog
+    from tunemark.report.estimate_format import format_ratio
+    from tunemark.runner.interruption import sigterm_as_interrupt
+    from tunemark.runner.observer import RunObserver
+    from tunemark.runner.overhead import measure_overhead
+
+    with sigterm_as_interrupt():
+        found = measure_overhead(_PAIRS, Catalog(), RunObserver(message=print_message))
+    if is_json:
+        print(msgspec.json.encode({"overhead": found}).decode())
+        return
+    parent = "unknown" if found.parent_share is None else f"{100 * found.parent_share:.2f} %"
+    words = (
+        f"Overhead: the harness reaches {format_ratio(found.ratio)} of the rate of the same training in a plain loop, "
+    )
+    words += f"of {_PAIRS} pairs; while it timed, the parent used {parent} of a core."
+    print_result(words)
 
 
 def _own_versions(packages: Sequence[str]) -> dict[str, str | None]:

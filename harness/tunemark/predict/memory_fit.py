@@ -16,6 +16,7 @@ from tunemark.experiment.plan import Plan
 from tunemark.experiment.planning import derive_plan
 from tunemark.number_format import format_gib
 from tunemark.plugin.catalog import Catalog
+from tunemark.predict.measured_memory import find_measured_memory
 from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.plan_conversion import convert_plan
 from tunemark.predict.plan_prediction import PlanPrediction, predict_plan
@@ -83,9 +84,14 @@ def judge_fit(plan: Plan, catalog: Catalog, found: PlanPrediction | str) -> Memo
 def predict_plan_memory(plan: Plan) -> float | None:
     """Predicted bytes of the rank that needs most, whether or not its step time can be predicted; None where the cost
     model covers not the plan."""
-    found = predict_plan(plan)
-    if not isinstance(found, str):
-        return found.predicted.memory_bytes
+    formula, known = predict_formula_memory(plan), find_measured_memory(plan)
+    return formula if formula is None or known is None else known.correct(formula)
+
+
+def predict_formula_memory(plan: Plan) -> float | None:
+    """The same by the formulas alone, whatever runs held here."""
+    if plan.strategy.is_search:
+        return None
     converted = convert_plan(plan)
     return None if isinstance(converted, str) else predict_memory(*converted, find_base_facts(plan)).total
 
@@ -102,8 +108,9 @@ def _compare_plan(plan: Plan, found: PlanPrediction | str) -> MemoryFit | None:
     work, layout = converted
     # Memory depends on no rate.
     facts = find_base_facts(plan)
-    needed = predict_memory(work, layout, facts).total
-    factor = math.exp(2 * facts.memory_residual)
+    needed, known = predict_memory(work, layout, facts).total, find_measured_memory(plan)
+    factor = math.exp(2 * (facts.memory_residual if known is None else known.residual))
+    needed = needed if known is None else known.correct(needed)
     return compare_memory(needed, needed / factor, needed * factor, USABLE_MEMORY_FRACTION * whole / layout.ranks)
 
 

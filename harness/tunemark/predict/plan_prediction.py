@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment.plan import Plan
 from tunemark.physics.chip_peaks import explain_missing_peak
 from tunemark.predict.calibration import predict_calibrated
+from tunemark.predict.measured_memory import find_measured_memory
 from tunemark.predict.plan_conversion import convert_plan
 from tunemark.predict.prediction import Prediction
 from tunemark.predict.search import HardwareModel
@@ -38,4 +39,10 @@ def predict_plan(plan: Plan) -> PlanPrediction | str:
         known = ", ".join(hardware.facts.peak_flops) or "no precision"
         return explain_missing_peak(hardware.facts.name, work.precision) or f"its peak is known in {known} only"
     predicted = predict_calibrated(work, layout, hardware.facts, hardware.mechanisms)
+    line = find_measured_memory(plan)
+    if line is not None:
+        held = line.correct(predicted.bytes.total)
+        parts = replace(predicted.bytes, workspace=predicted.bytes.workspace + held - predicted.bytes.total)
+        spread = replace(predicted.spread, memory_low=line.residual, memory_high=line.residual)
+        predicted = replace(predicted, bytes=parts, spread=spread)
     return PlanPrediction(predicted=predicted, hardware=hardware)

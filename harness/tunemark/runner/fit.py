@@ -20,9 +20,10 @@ from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, GridPoint, Plan, make_grid_points
 from tunemark.experiment.planning import expand_sizes, make_plan
 from tunemark.experiment.settings import SETTINGS
-from tunemark.number_format import GIB, format_gib
+from tunemark.number_format import GIB, format_gib, percent_text
 from tunemark.plugin import Catalog, LimitsMemory
-from tunemark.predict.memory_fit import predict_plan_memory
+from tunemark.predict.measured_memory import digest_memory_kind, fit_measured_memory, store_measured_memory
+from tunemark.predict.memory_fit import predict_formula_memory, predict_plan_memory
 from tunemark.predict.search_problem import find_base_facts
 from tunemark.results import Result, Store
 from tunemark.results.mfu import share_measured_peaks
@@ -142,6 +143,8 @@ def measure_fit(planned: PlannedFit, experiment: Experiment, catalog: Catalog, w
     digest = hashlib.sha256(" ".join(row.first.run_id for row in planned.rows).encode()).hexdigest()[:16]
     study = FitStudy(id=digest, title=run_title(first), limit_bytes=planned.limit_bytes, limit=planned.limit, rows=())
     done: dict[str, Result] = {}
+    # (predicted, held) bytes by kind, over all rows.
+    points: dict[str, list[tuple[float, float]]] = {}
     is_interrupted = False
     try:
         for row in planned.rows:
@@ -151,6 +154,7 @@ def measure_fit(planned: PlannedFit, experiment: Experiment, catalog: Catalog, w
                 search.run()
             finally:
                 # Also where it was interrupted.
+                search.keep_memory(points.setdefault(digest_memory_kind(row.first), []))
                 study = _with_rows(study, (*rows, FitRow(settings=row.settings, cells=search.list_cells())))
                 store_study(study, session.store.root)
     except KeyboardInterrupt:
@@ -190,6 +194,19 @@ class _RowSearch:
         else:
             self._find_border()
         self._compare_fastest()
+
+    def keep_memory(self, points: list[tuple[float, float]]) -> None:
+        """Keep what the cells that fit held over what was predicted, for later plans of this kind. points: those of
+        earlier rows of it, to which these are added."""
+        for cell in self._cells.values():
+            formula = predict_formula_memory(self._plan(cell.micro_batch)) if cell.answer == "fits" else None
+            if formula and cell.peak_memory_bytes and not cell.simulated:
+                points.append((formula, float(cell.peak_memory_bytes)))
+        line = fit_measured_memory(points)
+        if line is not None:
+            store_measured_memory(self._row.first, line)
+            words = f"later plans of this kind predict memory within {percent_text(line.residual)} of what was measured"
+            self._session.observer.message(words)
 
     def _find_border(self) -> None:
         candidates = self._row.candidates

@@ -171,6 +171,8 @@ def test_a_search_takes_declared_memory(capsys: pytest.CaptureFixture[str]) -> N
     assert "44.16 GiB that a rank may use" in capsys.readouterr().out
 
 
-def test_memory_alone_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--device", "cpu:1", "--memory", "48"]) == 2
-    assert "--memory has no effect without --chip" in capsys.readouterr().err
+def test_memory_alone_is_a_limit_which_cannot_be_more_than_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--device", "cpu:1", "--memory", "480000"]) == 2
+    assert "a limit of 480000 GiB is more than cpu:1 has" in capsys.readouterr().err
+    assert main(["plan", "--device", "cpu:1", "--peak-flops", "1e12", "--memory", "1"]) == 2
+    assert "--peak-flops has no effect without --chip" in capsys.readouterr().err
