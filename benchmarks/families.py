@@ -24,7 +24,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from tunemark_worker.precision import PRECISIONS
 
 # Families of transformers 5.23 for language alone that people fine-tune, and older ones that papers compare with.
 FAMILIES = (
@@ -133,7 +135,9 @@ TRAINED_SEQUENCE = 48
 GROUP, LIMIT_S = 8, 300.0
 
 
-def prepare_family(kind: str, folder: Path, precision: str, sizes: Sequence[int]) -> dict[tuple[int, str], str]:
+def prepare_family(
+    kind: str, folder: Path, precision: str, batchings: Sequence[str], sizes: Sequence[int]
+) -> dict[tuple[int, str], str]:
     """Write the plan of every cell of a family into its folder; returns the refusals by size and name."""
     import parity  # beside this script
 
@@ -144,7 +148,7 @@ def prepare_family(kind: str, folder: Path, precision: str, sizes: Sequence[int]
     for size in sizes:
         for strategy in ("none",) if size == 1 else STRATEGIES:
             for method in METHODS:
-                for batching in BATCHINGS:
+                for batching in batchings:
                     name = f"{method[:4]} {batching} {strategy}"
                     changes = {"method": method, "batching": batching, "precision": precision, "steps": 2,
                                "sequence": TRAINED_SEQUENCE, "global_batch": 4,
@@ -206,68 +210,85 @@ def read_family(folder: Path, size: int, refused: Mapping[tuple[int, str], str])
 
     found = {name: f"refused: {why}" for (ranks, name), why in refused.items() if ranks == size}
     for place in sorted((folder / str(size)).glob("*")):
-        method, batching, _ = place.name.split("-")
+        name = place.name.replace("-", " ")
+        method, batching, _ = name.split()
         try:
             ours = parity.trained(place)
             alone = parity.trained(folder / "1" / f"{method}-{batching}-none")
             pairs = zip(ours, alone, strict=True)
-            found[place.name] = f"{max(relative_difference(a, b) for a, b in pairs):.1e}"
+            found[name] = f"{max(relative_difference(a, b) for a, b in pairs):.1e}"
         except (RuntimeError, FileNotFoundError, ValueError) as error:
-            found[place.name] = f"failed: {error}"
+            found[name] = f"failed: {error}"
     return found
 
 
-def train(families: Sequence[str], precision: str, rows: Path, *, is_written: bool) -> int:
+def train(families: Sequence[str], batchings: Sequence[str], rows: Path, *, is_written: bool) -> int:
     """Train the families' copies, in one process and in two; a line for each is added to `rows` as soon as it is known,
-    and families that have one are not trained again. Prints the table of all lines."""
+    and what has one is not trained again. Prints the table of all lines."""
     known = read_rows(rows)
-    left = [kind for kind in families if kind not in known]
+    left = [
+        kind for kind in families if not {f"full {b} none" for b in batchings} <= set(known.get(kind, _NOTHING).found)
+    ]
     while left:
         group, left = left[:GROUP], left[GROUP:]
         with quiet(), tempfile.TemporaryDirectory(prefix="families-") as root, rows.open("a") as file:
-            for row in train_group(group, precision, Path(root)):
-                file.write(json.dumps(row) + "\n")
-                print(f"{row['family']}: {row['equal']} equal; {row['wrong'] or 'none wrong'}", file=sys.stderr)
-    found = read_rows(rows)
-    return print_trained([found[kind] for kind in families if kind in found], is_written=is_written)
+            for kind, found in train_group(group, batchings, Path(root)).items():
+                today = datetime.date.today().isoformat()
+                file.write(json.dumps({"family": kind, "date": today, "found": found}) + "\n")
+                print(
+                    f"{kind}: {', '.join(f'{k} {v}' for k, v in find_wrong(found).items()) or 'right'}", file=sys.stderr
+                )
+    trained = read_rows(rows)
+    return print_trained({kind: trained[kind] for kind in families if kind in trained}, is_written=is_written)
 
 
-def read_rows(rows: Path) -> dict[str, dict[str, Any]]:
-    """The lines of a file by family; none if there is no file yet."""
-    lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
-    return {row["family"]: row for row in map(json.loads, lines)}
+class TrainedFamily(NamedTuple):
+    """date: of the newest line. found: for each way of training, "refused: why", "failed: why", "random" where a step
+    draws random numbers, or the largest relative difference from one process."""
+
+    date: str
+    found: Mapping[str, str]
 
 
-def train_group(families: Sequence[str], precision: str, root: Path) -> Iterator[dict[str, Any]]:
+_NOTHING = TrainedFamily("", {})
+
+
+def read_rows(rows: Path) -> dict[str, TrainedFamily]:
+    """What the lines of a file say, by family; of the same way the last one. Nothing if there is no file yet."""
+    found: dict[str, TrainedFamily] = {}
+    for line in rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []:
+        row = json.loads(line)
+        before = found.get(row["family"], _NOTHING)
+        found[row["family"]] = TrainedFamily(row["date"], {**before.found, **row["found"]})
+    return found
+
+
+def find_wrong(found: Mapping[str, str]) -> dict[str, str]:
+    """The ways of training that failed or differ from one process."""
+    rest = {name: value for name, value in found.items() if not value.startswith("refused") and value != "random"}
+    return {n: v for n, v in rest.items() if v.startswith("failed") or not float(v) <= PRECISIONS["fp32"].tolerance}
+
+
+def train_group(families: Sequence[str], batchings: Sequence[str], root: Path) -> dict[str, dict[str, str]]:
     """Train some families' copies in the same processes, one process first, then two."""
-    from tunemark_worker.precision import PRECISIONS
+    from tunemark_models.packing_probe import draws_at_random
 
     refused: dict[str, dict[tuple[int, str], str]] = {}
-    unplanned: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
     for kind in families:
         try:
-            refused[kind] = prepare_family(kind, root / kind, precision, (1, 2))
+            refused[kind] = prepare_family(kind, root / kind, "fp32", batchings, (1, 2))
         # A family can raise anything; it is a row.
         except Exception as error:
-            unplanned[kind] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            found[kind] = {"full pad none": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
     for size in (1, 2):
-        run_ranks(size, [each for kind in families for each in sorted((root / kind / str(size)).glob("*"))], root)
-    for kind in families:
-        row: dict[str, Any] = {"family": kind, "date": datetime.date.today().isoformat(), "precision": precision}
-        if kind in unplanned:
-            yield {**row, "equal": 0, "wrong": {"plan": unplanned[kind]}, "refused": {}}
-            continue
-        found = {
-            name: value for size in (1, 2) for name, value in read_family(root / kind, size, refused[kind]).items()
-        }
-        whys = {name: value[9:] for name, value in found.items() if value.startswith("refused: ")}
-        ran = {name: value for name, value in found.items() if name not in whys}
-        wrong = {
-            name: value
-            for name, value in ran.items()
-            if value.startswith("failed") or not float(value) <= PRECISIONS[precision].tolerance
-        }
-        yield {**row, "equal": len(ran) - len(wrong), "wrong": wrong, "refused": whys}
+        run_ranks(size, [each for kind in refused for each in sorted((root / kind / str(size)).glob("*"))], root)
+    for kind, whys in refused.items():
+        found[kind] = {**read_family(root / kind, 1, whys), **read_family(root / kind, 2, whys)}
+        if draws_at_random(make_default(kind)):
+            is_figure = {name: value[0].isdigit() for name, value in found[kind].items()}
+            found[kind] = {name: "random" if is_figure[name] else value for name, value in found[kind].items()}
+    return found
 
 
 def run_ranks(size: int, places: Sequence[Path], root: Path) -> None:
@@ -295,18 +316,23 @@ def _has_ends(place: Path) -> bool:
     return all('"end"' in path.read_text().rpartition("\n{")[2] for path in place.glob("records.*.jsonl"))
 
 
-def print_trained(rows: Sequence[Mapping[str, Any]], *, is_written: bool) -> int:
+def print_trained(rows: Mapping[str, TrainedFamily], *, is_written: bool) -> int:
     """Print what was found of each family, and put it into the document; the exit code says whether nothing was
     wrong."""
     lines = ["| family | day | equal | differs or fails | refused by `plan` |", "|---|---|---:|---|---|"]
-    for row in rows:
+    for kind, (date, found) in rows.items():
         by_reason: dict[str, list[str]] = {}
-        for name, why in row["refused"].items():
-            by_reason.setdefault(why, []).append(name)
+        for name, value in found.items():
+            if value.startswith("refused: "):
+                by_reason.setdefault(value[9:], []).append(name)
         refusals = "; ".join(filter(None, (_describe_refusal(*item) for item in by_reason.items())))
-        wrong = "; ".join(f"{name.replace('-', ' ')}: {value}" for name, value in row["wrong"].items())
-        lines.append(f"| `{row['family']}` | {row['date']} | {row['equal']} | {wrong or '-'} | {refusals or '-'} |")
-    right = sum(not row["wrong"] for row in rows)
+        wrong = "; ".join(f"{name}: {value}" for name, value in find_wrong(found).items())
+        is_random = "random" in found.values()
+        equal = sum(value[0].isdigit() for value in found.values()) - len(
+            [1 for v in find_wrong(found).values() if v[0].isdigit()]
+        )
+        lines.append(f"| `{kind}` | {date} | {'random' if is_random else equal} | {wrong or '-'} | {refusals or '-'} |")
+    right = sum(not find_wrong(each.found) for each in rows.values())
     lines += ["", f"{right} of {len(rows)} families train as in one process in every way that `plan` accepts."]
     print("\n".join(lines))
     if is_written:
@@ -340,7 +366,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--family", default=",".join(FAMILIES), help="names of model types, separated by commas")
     parser.add_argument("--train", action="store_true", help="train small copies instead")
-    parser.add_argument("--precision", default="fp32", help="of --train")
+    parser.add_argument("--batching", default=",".join(BATCHINGS), help="of --train: pad, pack or both")
     parser.add_argument(
         "--rows", metavar="FILE", default="families.jsonl", help="of --train: a line for each family that was trained"
     )
@@ -351,7 +377,7 @@ def main(arguments: list[str]) -> int:
         return train_ranks(Path(args.rank))
     families = args.family.split(",")
     if args.train:
-        return train(families, args.precision, Path(args.rows), is_written=args.write)
+        return train(families, args.batching.split(","), Path(args.rows), is_written=args.write)
     print("| family | parameters | active | exact | GFLOP per token at 512 | small copy against torch | notes |")
     print("|---|---:|---:|---|---:|---:|---|")
     right = 0
