@@ -105,7 +105,8 @@ def _attend_row(
     outputs = []
     for number, (q, k, v) in enumerate(parts):
         if number == len(lengths):
-            outputs.append(torch.zeros_like(q))
+            # Values can be narrower than queries, as in latent attention.
+            outputs.append(torch.zeros_like(v))
         elif softcap is not None or sinks is not None:
             outputs.append(_attend_by_products(q, k, v, window, scaling, softcap, sinks))
         else:
