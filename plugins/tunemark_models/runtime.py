@@ -191,8 +191,8 @@ class CausalLm:
                 self.logits(module, Batch(each, labels, document_ids, positions, True))[0, 8:].float()
                 for each in (ids, other)
             )
-            first = (each[:, :8] for each in (labels, document_ids, positions))
-            alone = self.logits(module, Batch(ids[:, 8:], *first, False))[0].float()
+            single = Batch(ids[:, 8:], labels[:, :8], document_ids[:, :8], positions[:, :8], False)
+            alone = self.logits(module, single)[0].float()
         module.train()
         # Experts take the rows' tokens in other groups, which rounds differently.
         limits = (1e-3 if precision == "fp32" else 0.02, 0.05)
