@@ -272,6 +272,7 @@ def find_wrong(found: Mapping[str, str]) -> dict[str, str]:
 def train_group(families: Sequence[str], batchings: Sequence[str], root: Path) -> dict[str, dict[str, str]]:
     """Train some families' copies in the same processes, one process first, then two."""
     from tunemark_models.packing_probe import draws_at_random
+    from tunemark_models.runtime import prepare_for_training
 
     refused: dict[str, dict[tuple[int, str], str]] = {}
     found: dict[str, dict[str, str]] = {}
@@ -285,7 +286,7 @@ def train_group(families: Sequence[str], batchings: Sequence[str], root: Path) -
         run_ranks(size, [each for kind in refused for each in sorted((root / kind / str(size)).glob("*"))], root)
     for kind, whys in refused.items():
         found[kind] = {**read_family(root / kind, 1, whys), **read_family(root / kind, 2, whys)}
-        if draws_at_random(make_default(kind)):
+        if draws_at_random(prepare_for_training(make_default(kind))):
             is_figure = {name: value[0].isdigit() for name, value in found[kind].items()}
             found[kind] = {name: "random" if is_figure[name] else value for name, value in found[kind].items()}
     return found
