@@ -114,7 +114,8 @@ def fill(matrix: Matrix, torch: str, strategies: Sequence[str] | None, folder: P
                 Key(torch, size, name, variant): folder / f"{size}-{'-'.join(variant)}-{i}"
                 for i, name in enumerate(names)
             }
-            changes = {"precision": variant[0], "batching": variant[1], "micro_batch": 2}
+            # Of the interpreter's own releases: how attention is computed depends on them.
+            changes = {"precision": variant[0], "batching": variant[1], "micro_batch": 2, "python": python}
             where = {key.strategy: path for key, path in folders.items()}
             refused = parity.prepare(where, MODEL, size, changes, small, check)
             matrix.refused.update({key: refused[key.strategy] for key in folders if key.strategy in refused})
