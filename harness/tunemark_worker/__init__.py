@@ -1,1 +1,3 @@
-"""The timed process. Never imports `tunemark`; Python 3.8 syntax; needs only torch and the standard library."""
+"""The timed process: imports nothing of the parent, and needs the standard library and torch."""
+
+from tunemark_worker.script_steps import lap as lap

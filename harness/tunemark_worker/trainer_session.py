@@ -9,14 +9,14 @@ of itself enters a rate.
 from __future__ import annotations
 
 import collections
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import torch
 
 from tunemark_worker import recorder as recording
 from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
 from tunemark_worker.capabilities import ReportsOwnRate, TrainerRuntime, WaitsByReading
-from tunemark_worker.contract import Assignment, Place
+from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.gradient_norm import local_part
 from tunemark_worker.precision import autocast
 from tunemark_worker.stop_condition import WindowPlanner
@@ -41,10 +41,18 @@ STEPS_AFTER_STOP = 2
 Number = Union[torch.Tensor, float]
 
 
-class _EndedStep(NamedTuple):
-    """A step as the program ended it. passed: the ids of each forward pass. loss: mean over its predicted tokens."""
+class ForwardPass(NamedTuple):
+    """What passed the model at once. mask: 1 where there is content, labels: as they were passed; None if not."""
 
-    passed: List[torch.Tensor]
+    ids: torch.Tensor
+    mask: Optional[torch.Tensor]
+    labels: Optional[torch.Tensor]
+
+
+class _EndedStep(NamedTuple):
+    """A step as the program ended it. passed: its forward passes. loss: mean over its predicted tokens."""
+
+    passed: List[ForwardPass]
     loss: Optional[Number]
     gradient_norm: Optional[Number]
     learning_rate: Optional[float]
@@ -55,7 +63,8 @@ class TrainerSession:
     """What another program's loop trains with. module: the run's model on its device, with the run's weights;
     a program with a model class of its own takes the weights from it. assignment, place: of the run."""
 
-    def __init__(self, job: TrainingJob, adopt: Callable[[torch.nn.Module], None]) -> None:
+    def __init__(self, job: TrainingJob, adopt: Callable[[torch.nn.Module], None], differs: Mapping[str, str]) -> None:
+        self._has_own_rows = "rows" in differs
         self.assignment: Assignment = job.assignment
         self.place: Place = job.place
         self.module: torch.nn.Module = job.module
@@ -64,7 +73,7 @@ class TrainerSession:
         self._witness: Optional[UpdateWitness] = None
         self._sample = torch.empty(0)
         self._expected: Deque[Batch] = collections.deque()
-        self._passed: List[torch.Tensor] = []
+        self._passed: List[ForwardPass] = []
         self._taken: List[_EndedStep] = []
         self._last: List[torch.Tensor] = []
         self._timing = WindowPlanner(job.assignment, job.device.is_synchronous)
@@ -91,6 +100,20 @@ class TrainerSession:
         if isinstance(self._job.device, WaitsByReading):
             self._job.device.use_reader(witness.read_update)
         self._begin_if_ready()
+
+    @property
+    def is_watching(self) -> bool:
+        return self._witness is not None
+
+    def begin(self, module: torch.nn.Module) -> None:
+        """Watch the module of a program that has rows of its own, and open the first window."""
+        self._is_begun = True
+        self.watch(module)
+
+    def step_ended_or_stop(self, loss: Optional[Number]) -> None:
+        """Like `step_ended`, for a program that is not asked whether it stops: raises `TrainingStopped`."""
+        if not self.step_ended(loss):
+            raise TrainingStopped("enough was measured")
 
     def micro_batches(self) -> Iterator[Batch]:
         """The run's micro-batches on the host, in their order; endless unless the run has a number of epochs."""
@@ -135,6 +158,8 @@ class TrainerSession:
     def compute_reference(self) -> None:
         """Record the first step's loss, computed by the worker itself before the program does anything."""
         job = self._job
+        if self._has_own_rows:
+            return
         self._first = next(job.steps, None)
         if self._first is None:
             return
@@ -206,10 +231,10 @@ class TrainerSession:
         else counted from the ids alone."""
         counts: List[TokenCounts] = []
         samples: List[str] = []
-        for ids in step.passed:
+        for each in step.passed:
             batch = self._expected.popleft() if self._expected else None
             self._counts["passed"] += 1
-            found = ids.cpu().long()
+            found = each.ids.cpu().long()
             shape = match_batch(found, batch)
             if batch is not None and shape is not None:
                 whole = count_tokens([batch])
@@ -219,9 +244,7 @@ class TrainerSession:
             self._counts["foreign"] += 1
             if self._counts["first_foreign"] is None:
                 self._counts["first_foreign"] = number
-            content = int((found != self.assignment.token_file.pad_id).sum())
-            rows = found.shape[0] if found.dim() > 1 else 1
-            counts.append(TokenCounts(found.numel(), content, max(content - rows, 0)))
+            counts.append(self._count_foreign(each, found))
         total = TokenCounts(*[sum(column) for column in zip(*counts)]) if counts else TokenCounts(0, 0, 0)
         loss = float("nan") if step.loss is None else float(step.loss)
         norm = None if step.gradient_norm is None else torch.as_tensor(float(step.gradient_norm))
@@ -229,13 +252,28 @@ class TrainerSession:
         kept = samples if number < SAMPLED_STEPS and samples else None
         return WorkerStep(total, kept, loss_sum, norm, step.learning_rate, [], step.instant_s)
 
+    def _count_foreign(self, each: ForwardPass, ids: torch.Tensor) -> TokenCounts:
+        """The tokens of rows that are not the token file's, by the mask and the labels that were passed with them."""
+        is_content = ids != self.assignment.token_file.pad_id
+        if each.mask is not None and each.mask.shape == ids.shape:
+            is_content = each.mask.cpu() != 0
+        elif self._has_own_rows:
+            is_content = torch.ones_like(ids, dtype=torch.bool)
+        content = int(is_content.sum())
+        if each.labels is not None and each.labels.shape == ids.shape:
+            return TokenCounts(ids.numel(), content, int((each.labels[..., 1:] != IGNORED_LABEL).sum()))
+        rows = ids.shape[0] if ids.dim() > 1 else 1
+        return TokenCounts(ids.numel(), content, max(content - rows, 0))
+
     def _note_forward(self, module: Any, args: Tuple[Any, ...], named: Dict[str, Any]) -> None:
         # Evaluation and sampling are no training; recomputation of a checkpoint does not come here.
         if torch.is_grad_enabled():
             ids = find_ids(args, named)
             if ids is not None:
                 # A copy, as the program may use the memory again before the window ends.
-                self._passed.append(ids.detach().clone())
+                others = [named.get(name) for name in ("attention_mask", "labels")]
+                mask, labels = (each.detach().clone() if isinstance(each, torch.Tensor) else None for each in others)
+                self._passed.append(ForwardPass(ids.detach().clone(), mask, labels))
 
     def _take_sample(self, module: torch.nn.Module) -> torch.Tensor:
         """Elements of the last trained matrix, on the host."""
@@ -244,8 +282,8 @@ class TrainerSession:
         return part[:: max(1, part.numel() // COMPARED_ELEMENTS)].clone().cpu()
 
 
-class TrainingStopped(Exception):  # noqa: N818  # it is no error
-    """Ends a program's loop that cannot be told to stop otherwise."""
+class TrainingStopped(BaseException):
+    """Ends a program's loop that cannot be told to stop otherwise: no error, and so not caught as one."""
 
 
 def find_ids(args: Tuple[Any, ...], named: Dict[str, Any]) -> Optional[torch.Tensor]:
@@ -279,7 +317,7 @@ def train(job: TrainingJob, runtime: TrainerRuntime, adopt: Callable[[torch.nn.M
     adopt: told which module is trained."""
     facts = dict(runtime.facts())
     job.recorder.write("trainer", name=job.assignment.trainer, **facts)
-    session = TrainerSession(job, adopt)
+    session = TrainerSession(job, adopt, facts.get("differs") or {})
     session.compute_reference()
     torch.manual_seed(job.assignment.seed)
     try:

@@ -40,6 +40,15 @@ def _refuse_for_torchtune(architecture: Architecture, settings: Mapping[str, Any
 
 _TRAINERS = [
     Trainer(
+        name="script",
+        runtime="tunemark_trainers.script_trainer:ScriptTrainer",
+        description="a script with a training loop of its own, whose model --model names",
+        license="yours",
+        options={"path": "the script; it calls `lap`, or uses transformers' Trainer"},
+        file_options=("path",),
+        honours=dict.fromkeys(("precision", "batching", "optimizer", "schedule", "clip_norm"), ()),
+    ),
+    Trainer(
         name="hf",
         runtime="tunemark_trainers.transformers_trainer:HfTrainer",
         description="transformers' Trainer",
@@ -107,8 +116,7 @@ _TRAINERS = [
         package="torchtune",
         license="BSD-3-Clause",
         requires=("torch", "transformers", "torchtune", "torchao"),
-        # It has no autocast.
-        honours={**_COMMON, "precision": ("bf16", "fp32")},
+        honours=_COMMON,
         refusal=_refuse_for_torchtune,
         environment=TrainerEnvironment(requirements=("torchtune==0.6.1", "torchao==0.9.0"), bytes=1_600_000_000),
     ),

@@ -24,7 +24,7 @@ from torchtune.training import DummyProfiler
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import IGNORED_LABEL, Assignment
 from tunemark_worker.optimizer import make_optimizer
-from tunemark_worker.precision import parameter_dtype
+from tunemark_worker.precision import autocast, parameter_dtype
 from tunemark_worker.trainer_session import TrainerSession
 
 
@@ -75,7 +75,9 @@ class TorchtuneTrainer:
             _dataloader=TorchtuneBatches(session),
             save_checkpoint=lambda epoch: None,
         )
-        recipe.train()
+        # The recipe has no autocast of its own.
+        with autocast(a.precision, session.place.device):
+            recipe.train()
 
     def own_rate(self) -> Optional[Mapping[str, Any]]:
         if not self._log:

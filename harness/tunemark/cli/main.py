@@ -41,7 +41,7 @@ _COMMANDS = {
     "verify": ("verify", "say whether stored runs and reports are what was written"),
     "clean": ("clean", "list what is left over or can be made again, with sizes, and remove it"),
     "compare": ("compare", "compare the rates of comparable runs"),
-    "new": ("new", "create a plugin to start from: a model, a dataset or a device; or a CI workflow"),
+    "new": ("new", "create a plugin to start from: a model, a dataset, a device or a trainer; or a CI workflow"),
     "trainers": ("trainers", "install or remove an interpreter for another program's training loop"),
     "check": ("check", "run the conformance checks on a plugin"),
     "why": ("why", "list what differs between two runs, ranked by how much it can matter"),

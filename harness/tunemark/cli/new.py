@@ -1,5 +1,5 @@
-"""`tunemark new KIND NAME`: write a small installable distribution with a model, a dataset or a device, or the workflow
-of a CI service that runs the gate."""
+"""`tunemark new KIND NAME`: write a small installable distribution with a model, a dataset, a device or a trainer, or
+the workflow of a CI service that runs the gate."""
 
 from __future__ import annotations
 

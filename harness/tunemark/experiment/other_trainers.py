@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment
@@ -38,6 +39,21 @@ def find_trainer_python(trainer: Trainer, place: str) -> str | None:
         next=f"`tunemark trainers install {trainer.name}` makes an interpreter of its own; or --python with one that "
         "has it",
     )
+
+
+def find_files(trainer: Trainer, options: Mapping[str, str], place: str) -> dict[str, str]:
+    """The options, with absolute paths of the files that they name. place: where the trainer was given."""
+    found = dict(options)
+    for name in trainer.file_options:
+        path = Path(found.get(name, "")).expanduser()
+        if not path.is_file():
+            raise BadExperiment(
+                what=f"the trainer {trainer.name!r} needs a file: {found.get(name) or 'none'!r} is none",
+                why=f"{place}; {name}: {trainer.options.get(name, 'a file')}",
+                next=f"--trainer {trainer.name}:{name}=FILE",
+            )
+        found[name] = str(path.absolute())
+    return found
 
 
 def check_trainer(point: GridPoint, trainer: Trainer, architecture: Architecture, settings: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ from tunemark.experiment.mesh_layout import (
     make_mesh_layout,
     parse_strategy_terms,
 )
-from tunemark.experiment.other_trainers import check_trainer, find_trainer_python
+from tunemark.experiment.other_trainers import check_trainer, find_files, find_trainer_python
 from tunemark.experiment.plan import Plan
 from tunemark.experiment.recipes import find_recipe
 from tunemark.experiment.run_spec import RunSpec, run_id
@@ -243,6 +243,7 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
     trainer_name, trainer_options = _options(point, "trainer")
     trainer = _named(point, "trainer", catalog.trainer, trainer_name)
     _check_options(point, "trainer", trainer, trainer_options)
+    trainer_options = find_files(trainer, trainer_options, point.place("trainer"))
     python = _python(point)
     if python is None:
         python = find_trainer_python(trainer, point.place("trainer"))
@@ -257,8 +258,9 @@ def _find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> _NamedP
     launcher = _named(point, "launcher", catalog.launcher, launcher_name)
     _check_options(point, "launcher", launcher, launcher_options)
     device = _device(point, catalog, python, notes)
-    attention = choose_attention(point, model, device.name, python)
-    point = replace(point, values={**point.values, "attention": attention})
+    if not trainer.runtime:
+        attention = choose_attention(point, model, device.name, python)
+        point = replace(point, values={**point.values, "attention": attention})
     strategies = [_strategy(point, catalog, device.name, term.name) for term in terms]
     for each, term in zip(strategies, terms, strict=True):
         _check_options(point, "strategy", each, term.options)

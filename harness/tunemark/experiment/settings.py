@@ -137,7 +137,10 @@ class SessionSettings:
     trials: int = _scalar(4, "layouts that strategy auto tries before choosing; 0 trusts its prediction", minimum=0)
     trust_remote_code: bool = _scalar(False, "allow Python code from a model's repository to run")
     allow_pickle: bool = _scalar(False, "allow weights to be loaded from pickle files, which can run code")
-    verify: bool = _scalar(False, "first check each strategy's losses over five steps against a single process")
+    verify: bool = _scalar(
+        False,
+        "first check losses over five steps of each strategy and trainer against one process of tunemark's own loop",
+    )
     repeats: int = _scalar(3, "attempts per run, each in fresh processes", minimum=1)
     timeout: float = _scalar(
         1800.0, "seconds without a record from a rank after which an attempt is killed", above=0, unit="s"

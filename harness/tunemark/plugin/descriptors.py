@@ -428,7 +428,7 @@ class Trainer:
     runtime: a class whose instances run the loop in the worker (`TrainerRuntime`); empty for tunemark's own. package:
     the distribution that the loop is from. requires: modules that the worker's interpreter must have;
     minimum_versions: by module name, the oldest version of each. options: on the command line (`name:key=value`), each
-    with its meaning.
+    with its meaning; file_options: those of them that name a file, which must be given and be there.
 
     honours: settings that the loop takes, each with the values that it takes, none for all. Of the settings of training
     that are not named here, those that the worker itself carries out (model, data, batches, weights, seed, learning
@@ -446,6 +446,7 @@ class Trainer:
     requires: tuple[str, ...] = ("torch",)
     minimum_versions: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+    file_options: tuple[str, ...] = ()
     honours: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     refusal: Callable[[Architecture, Mapping[str, Any]], str | None] = _nothing_refused_by_trainer
     environment: TrainerEnvironment | None = None

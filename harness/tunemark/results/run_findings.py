@@ -13,7 +13,7 @@ from tunemark.results.telemetry import TelemetrySummary
 from tunemark.results.timed_part import TimedPart, load_of_others
 from tunemark.results.token_recount import TokenDocuments, recount_tokens, sample_digests
 from tunemark.results.trainer_rates import check_own_rate
-from tunemark.results.trainer_rules import has_other_padding, judge_trainer
+from tunemark.results.trainer_rules import has_other_padding, has_own_rows, judge_trainer
 
 
 def judge_attempt(
@@ -74,7 +74,7 @@ def judge_attempt(
             counted = recount_tokens(documents, measurement.assignment, timed.first, timed.last)
             if has_other_padding(measurement):
                 counted = counted._replace(slots=timed.total.slots)
-            found.append(rules.check_tokens(timed.total, counted))
+            found.append(None if has_own_rows(measurement) else rules.check_tokens(timed.total, counted))
     found += rules.check_device(seen)
     found.append(rules.make_restarted(measurement.life) if measurement.life else None)
     found.append(rules.check_machine_state(attempt.facts.get("doctor") or ()))

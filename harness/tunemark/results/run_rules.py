@@ -385,9 +385,16 @@ def check_verification(found: Mapping[str, Any] | None) -> Finding | None:
     if failure:
         message = f"it could not be compared with {reference}: {failure}"
         return Finding(rule="not-verified", severity="unknown", message=message)
-    worst = max(found["loss"], found["gradient_norm"])
-    message = f"over {found['steps']} steps loss and gradient norm differ from those of {reference} by up to "
-    message += f"{found['loss']:.2g} and {found['gradient_norm']:.2g}, relative (limit {found['tolerance']:g})"
+    if found["gradient_norm"] is None:
+        worst = found["loss"]
+        message = (
+            f"over {found['steps']} steps the loss differs from that of {reference} by up to {worst:.2g}, relative "
+        )
+        message += f"(limit {found['tolerance']:g})"
+    else:
+        worst = max(found["loss"], found["gradient_norm"])
+        message = f"over {found['steps']} steps loss and gradient norm differ from those of {reference} by up to "
+        message += f"{found['loss']:.2g} and {found['gradient_norm']:.2g}, relative (limit {found['tolerance']:g})"
     if worst <= found["tolerance"]:
         return Finding(rule="verified", severity="note", message=message)
     return Finding(rule="strategy-differs", severity="invalid", message=f"{message}: it trains something else")

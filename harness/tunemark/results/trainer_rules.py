@@ -19,9 +19,21 @@ _EXCUSES_LOSS = (*_EXCUSES_ROWS, "loss", "weights", "precision", "attention")
 
 def has_other_padding(measurement: Measurement) -> bool:
     """Whether another program's loop pads otherwise than the settings say, so that a step has other slots."""
-    rank = measurement.ranks[0] if measurement.ranks else None
-    found = [row for row in rank.untimed_records if row["kind"] == "trainer"] if rank else []
-    return any("padding" in (row.get("differs") or {}) for row in found)
+    return "padding" in find_differences(measurement)
+
+
+def has_own_rows(measurement: Measurement) -> bool:
+    """Whether a script trains on rows of its own, which no token file can count again."""
+    return "rows" in find_differences(measurement)
+
+
+def find_differences(measurement: Measurement) -> Mapping[str, Any]:
+    """By setting, what another program's loop does otherwise than the settings say; empty for tunemark's own."""
+    for rank in measurement.ranks[:1]:
+        for row in rank.untimed_records:
+            if row["kind"] == "trainer":
+                return row.get("differs") or {}
+    return {}
 
 
 def judge_trainer(measurement: Measurement) -> list[Finding]:

@@ -30,6 +30,9 @@ def make_fingerprint(
         parts += [plan.launcher.name, dict(plan.launcher_options)]
     else:
         parts += [processor_name(), os.cpu_count()]
+    for name in plan.trainer.file_options:
+        # A script that was edited is another one.
+        parts.append(hashlib.sha256(Path(plan.trainer_options[name]).read_bytes()).hexdigest())
     if search is not None and search.chosen_option is not None:
         # Attempts with another chosen layout are another series.
         parts.append(search.chosen_option.words())

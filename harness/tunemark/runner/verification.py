@@ -15,6 +15,7 @@ from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, derive_plan
 from tunemark.fields import read_fields
 from tunemark.plugin import Catalog
+from tunemark.results.trainer_rules import find_differences
 from tunemark.runner.observer import run_title
 from tunemark.runner.preparation import PreparedRun, prepare_runs
 from tunemark.runner.session import Session
@@ -32,7 +33,8 @@ _SHORT: Mapping[str, Any] = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
     """Result of a verification. reference: the run that was compared with. loss, gradient_norm: largest relative
-    differences. failure: why there is no comparison; empty where there is one."""
+    differences; of other programs' loops the loss alone. failure: why there is no comparison; empty where there is
+    one."""
 
     reference: str
     tolerance: float
@@ -43,12 +45,13 @@ class Verification:
 
 
 def verify(each: PreparedRun, session: Session) -> Mapping[str, Any] | None:
-    """Train a few steps with the run's settings and plainly in one process, and compare; None for a run that is so.
+    """Train a few steps with the run's settings, and plainly in one process by tunemark's own loop, and compare; None
+    for a run that is so.
 
     The attempts are stored separately from the measurements, under `verification` in the store.
     """
     plan, say = each.plan, session.observer.message
-    if plan.spec.strategy == "none" and _plain_kernels(plan) == _kernels(plan):
+    if plan.spec.strategy == "none" and _plain_kernels(plan) == _kernels(plan) and not plan.trainer.runtime:
         say(f"{run_title(plan)}: nothing to verify, strategy none is the reference of all others")
         return None
     tolerance = PRECISIONS[plan.spec.precision].tolerance
@@ -59,6 +62,7 @@ def verify(each: PreparedRun, session: Session) -> Mapping[str, Any] | None:
     words = f"{reference.spec.device}:{reference.spec.size} {reference.spec.strategy}"
     if _kernels(reference) != _kernels(plan):
         words += f" with {', '.join(f'{name} {value}' for name, value in _kernels(reference).items())}"
+    words += " by tunemark's own loop" if plan.trainer.runtime else ""
     say(f"{run_title(plan)}: verifying {VERIFICATION_STEPS} steps against {words}")
     apart = session.apart("verification")
     both = prepare_runs([plan.with_spec(**_SHORT), reference], apart)
@@ -68,8 +72,15 @@ def verify(each: PreparedRun, session: Session) -> Mapping[str, Any] | None:
         failure = "; ".join(f"{run_title(each.plan)}: {r.status}, {r.each_attempt[-1].evidence}" for each, r in bad)
         return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
     ours, theirs = (apart.store.measurements(each.plan.run_id)[-1] for each in both)
+    # Less padding changes no loss.
+    if differs := {name: how for name, how in find_differences(ours).items() if name != "padding"}:
+        failure = f"the trainer does otherwise: {'; '.join(f'{name}: {how}' for name, how in differs.items())}"
+        return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
     loss = relative_difference(ours.losses, theirs.losses)
     norm = relative_difference(ours.gradient_norms, theirs.gradient_norms)
+    if plan.trainer.runtime and loss is not None:
+        # Not every program says what its gradients' norm is, and torch's own, by which most clip, rounds to 1e-4.
+        return asdict(Verification(reference=words, tolerance=tolerance, steps=len(theirs.losses), loss=loss))
     if loss is None or norm is None:
         failure = "a loss or a gradient norm is missing or not finite"
         return asdict(Verification(reference=words, tolerance=tolerance, failure=failure))
@@ -89,8 +100,9 @@ def verify_if_needed(each: PreparedRun, session: Session, *, is_asked: bool) -> 
 
 
 def _make_reference_plan(plan: Plan, catalog: Catalog) -> Plan:
-    """The same steps in one process, at the same size if one process can use it, else at the device's default size."""
-    settings = {**_SHORT, **_plain_kernels(plan), "strategy": "none"}
+    """The same steps in one process by tunemark's own loop, at the same size if one process can use it, else at the
+    device's default size."""
+    settings = {**_SHORT, **_plain_kernels(plan), "strategy": "none", "trainer": "tunemark"}
     try:
         return derive_plan(plan, catalog, **settings)
     except TunemarkError:

@@ -13,7 +13,7 @@ from tunemark.atomic_write import write_folder_atomically
 from tunemark.errors import BadExperiment
 from tunemark.plugin import INTERFACE, Catalog
 
-KINDS = ("model", "dataset", "device")
+KINDS = ("model", "dataset", "device", "trainer")
 _NAME = re.compile(r"[a-z][a-z0-9]*([-.][a-z0-9]+)*")
 _TEMPLATES = Path(__file__).with_name("templates")
 # The path each template is written to; `package` stands for the import package's folder.

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.data import load_tokenizer, prepare_data, read_token_file
-from tunemark.errors import TunemarkError
+from tunemark.errors import TunemarkError, did_you_mean
+from tunemark.experiment.settings import SETTINGS
 from tunemark.physics import count_parameters, train_flops_per_token
 from tunemark.plugin import (
     Accelerator,
@@ -26,6 +27,7 @@ from tunemark.plugin import (
     Monitor,
     PluginContribution,
     Strategy,
+    Trainer,
 )
 from tunemark.plugin.catalog import load_object
 from tunemark.plugin.claims import LogLine
@@ -70,6 +72,8 @@ def check_facts(offer: PluginContribution, catalog: Catalog, options: Mapping[st
         return [*checks, *_check_dataset(answer, subject, options)]
     if isinstance(answer, Strategy):
         return [*checks, _check_strategy(answer, subject, catalog)]
+    if isinstance(answer, Trainer):
+        return [*checks, _check_trainer(answer, subject)]
     if isinstance(answer, (Exporter, Format, Importer, Launcher, Monitor)):
         named = _loader_names(answer)
         problems = _find_unloadable(named)
@@ -158,6 +162,20 @@ def _check_model(model: Model, subject: str) -> Check:
     flops = train_flops_per_token(a, sequence)
     words = f"{count_parameters(a).total:,} parameters, {flops / 1e9:.4g} GFLOP per token at {sequence}"
     return pass_check("facts", subject, words + ("" if model.runtime else "; facts only, it has no runtime"))
+
+
+def _check_trainer(trainer: Trainer, subject: str) -> Check:
+    problems = _find_runtime_problems(trainer.runtime)
+    known = [each.name for each in SETTINGS]
+    problems += [f"it honours {name!r}: {did_you_mean(name, known)}" for name in trainer.honours if name not in known]
+    problems += [f"it has no option {name!r}, which is to name a file" for name in trainer.file_options
+                 if name not in trainer.options]  # fmt: skip
+    if "torch" not in trainer.requires:
+        problems.append("`requires` does not name torch, which its runtime needs")
+    problems += [f"it has no {name} for `tunemark list trainers`" for name in ("description", "license")
+                 if not getattr(trainer, name)]  # fmt: skip
+    words = f"it takes {', '.join(trainer.honours) or 'no setting but those that the worker carries out'}"
+    return judge_check("facts", subject, problems, words)
 
 
 def _check_tokenizer(model: Model, subject: str) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -22,7 +23,17 @@ from tunemark.experiment import make_experiment, make_grid_points, make_plans
 from tunemark.experiment.value_parsing import parse_named_options
 from tunemark.launch import copy_code, query_interpreter
 from tunemark.physics import count_parameters
-from tunemark.plugin import INTERFACE, Catalog, Dataset, Device, ExplainsAbsence, Model, PluginContribution, Strategy
+from tunemark.plugin import (
+    INTERFACE,
+    Catalog,
+    Dataset,
+    Device,
+    ExplainsAbsence,
+    Model,
+    PluginContribution,
+    Strategy,
+    Trainer,
+)
 from tunemark.plugin.catalog import ENTRY_POINT_GROUP, SLOW_S
 from tunemark.temporary import temporary_folder
 from tunemark.testing.bigram_model import NAME as BIGRAMS
@@ -135,6 +146,8 @@ class Kit:
         elif isinstance(answer, Strategy):
             # A search chooses one of the other strategies.
             names += [] if answer.is_search else ["parity"]
+        elif isinstance(answer, Trainer):
+            names += [] if answer.file_options else ["parity"]
         elif offer.hook == "tunemark_devices":
             names += ["honesty", "kill"]
         return names
@@ -204,6 +217,11 @@ class Kit:
     def _check_capabilities(self, folder: Path) -> Iterator[Check]:
         """Whether the worker can call the runtimes as it will; one worker imports them all."""
         offers = [o for o in self._offers if _runtime_kind(o)]
+        for offer in [o for o in offers if isinstance(o.answer, Trainer)]:
+            missing = [name for name in offer.answer.requires if importlib.util.find_spec(name) is None]
+            if missing and self._python is None:
+                offers.remove(offer)
+                yield skip_check("capabilities", subject_of(offer), f"this interpreter lacks {', '.join(missing)}")
         words = [word for offer in offers for word in (_runtime_kind(offer), str(offer.answer.runtime))]
         try:
             code = copy_code(words[1::2], folder)
@@ -311,6 +329,11 @@ class Kit:
         for offer in strategies if self._wants("parity") else ():
             strategy = offer.answer
             check = _run_guarded("parity", "", lambda strategy=strategy: runs.parity(strategy, model))  # type: ignore[misc]
+            yield replace(check, subject=subject_of(offer))
+        trainers = [o for o in self._offers if isinstance(o.answer, Trainer) and not o.answer.file_options]
+        for offer in trainers if self._wants("parity") else ():
+            name = offer.answer.name
+            check = _run_guarded("parity", "", lambda name=name: runs.trainer_parity(name, model))  # type: ignore[misc]
             yield replace(check, subject=subject_of(offer))
 
     def _check_device(self, runs: RunChecks, offer: PluginContribution) -> Iterator[Check]:
@@ -424,7 +447,8 @@ def _resolve(
 
 def _runtime_kind(offer: PluginContribution) -> str:
     """What kind of runtime an offer names; empty if it names none."""
-    kinds = {"tunemark_devices": "device", "tunemark_models": "model", "tunemark_strategies": "strategy"}
+    kinds = {"tunemark_devices": "device", "tunemark_models": "model", "tunemark_strategies": "strategy",
+             "tunemark_trainers": "trainer"}  # fmt: skip
     is_loaded = getattr(offer.answer, "runtime", None) is not None and not getattr(offer.answer, "is_search", False)
     return kinds.get(offer.hook, "") if is_loaded else ""
 

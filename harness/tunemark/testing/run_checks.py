@@ -152,12 +152,21 @@ class RunChecks:
             return skip_check("parity", subject, error.one_line())
         if found is None:
             return skip_check("parity", subject, "it is the reference of the others")
-        if found["failure"]:
-            return fail_check("parity", subject, found["failure"])
-        worst = max(found["loss"], found["gradient_norm"])
-        words = f"over {found['steps']} steps of {model} loss and gradient norm differ from those of "
-        words += f"{found['reference']} by up to {worst:.2g} (limit {found['tolerance']:g})"
-        return judge_check("parity", subject, [] if worst <= found["tolerance"] else [words], words)
+        return _judge_parity(found, subject, model)
+
+    def trainer_parity(self, trainer: str, model: str) -> Check:
+        """Check that a trainer trains as tunemark's own loop does."""
+        subject = f"trainer {trainer}"
+        try:
+            plan = self._plan(model, "cpu", "none", size="1", trainer=trainer)
+            session = Session(store=Store(self._folder / "parity"), catalog=self._catalog, timeout_s=TIMEOUT_S)
+            (ready,) = prepare_runs([plan], session)
+            found = verify(ready, session)
+        except TunemarkError as error:
+            return skip_check("parity", subject, error.one_line())
+        if found is None:
+            return skip_check("parity", subject, "it is the reference of the others")
+        return _judge_parity(found, subject, model)
 
     def _plan(self, model: str, device: str, strategy: str, **more: Any) -> Plan:
         chosen = {**_SETTINGS, "model": model, "device": device, "strategy": strategy, "python": self._python, **more}
@@ -171,6 +180,19 @@ class RunChecks:
         session = Session(store=store, catalog=self._catalog, timeout_s=TIMEOUT_S, observer=observer)
         (result,) = run_sweep(prepare_runs([plan], session), session)
         return result
+
+
+def _judge_parity(found: Mapping[str, Any], subject: str, model: str) -> Check:
+    """found: a verification, as it is stored."""
+    if found["failure"]:
+        return fail_check("parity", subject, found["failure"])
+    compared = [found[name] for name in ("loss", "gradient_norm") if found[name] is not None]
+    worst = max(compared)
+    what = "loss and gradient norm differ" if len(compared) > 1 else "the loss"
+    words = f"over {found['steps']} steps of {model} {what}"
+    words += " from those of " if len(compared) > 1 else " differs from that of "
+    words += f"{found['reference']} by up to {worst:.2g} (limit {found['tolerance']:g})"
+    return judge_check("parity", subject, [] if worst <= found["tolerance"] else [words], words)
 
 
 def end_marked_processes(mark: str) -> list[tuple[int, str]]:

@@ -113,7 +113,7 @@ def tunemark_trainers() -> Sequence[Trainer]:
             description="the shortest loop that trains as tunemark's own does",
             package="tunemark-example",
             license="MIT",
-            honours={"precision": ("fp32",), "batching": ("pad", "pack")},
+            honours={"precision": ("fp32",), "batching": ("pad", "pack"), "clip_norm": ()},
         )
     ]
 

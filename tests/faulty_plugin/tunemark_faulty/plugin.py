@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunemark.plugin import Architecture, Finding, Model, Strategy, TokenizerSpec, hookimpl
+from tunemark.plugin import Architecture, Finding, Model, Strategy, TokenizerSpec, Trainer, hookimpl
 
 if TYPE_CHECKING:
     from tunemark.experiment.plan import Plan
@@ -72,6 +72,26 @@ def tunemark_strategies() -> Sequence[Strategy]:
             runtime="tunemark_faulty.runtime:Late",
             description="data parallel, and rank 1 comes to each step's reduction late",
         ),
+    ]
+
+
+@hookimpl
+def tunemark_trainers() -> Sequence[Trainer]:
+    words = {
+        "ImportsNothing": "needs a package that is not there",
+        "Hangs": "does nothing, and goes on when it is told to end",
+        "Talks": "prints on standard output as if it were results",
+        "Boasts": "states a rate of its own that is ten times too high",
+    }
+    return [
+        Trainer(
+            name=f"faulty-{name.lower()}",
+            runtime=f"tunemark_faulty.trainers:{name}",
+            description=fault,
+            license="none",
+            honours={"precision": ("fp32",), "optimizer": (), "clip_norm": ()},
+        )
+        for name, fault in words.items()
     ]
 
 

@@ -18,7 +18,7 @@ from tunemark.scaffold import make_names, write_files
 
 Tunemark = Callable[..., "subprocess.CompletedProcess[str]"]
 # By name, which is a plugin's, a distribution's and what is offered.
-KINDS = {"new-model": "model", "new.data": "dataset", "newdevice": "device"}
+KINDS = {"new-model": "model", "new.data": "dataset", "newdevice": "device", "newtrainer": "trainer"}
 _PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]
 _PIP += ["--no-index", "--no-deps", "--no-build-isolation", "--target"]
 _ROOT = Path(__file__).parents[3]
@@ -26,7 +26,7 @@ _ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the three distributions as they were written, and `site` with them installed."""
+    """A folder with the distributions as they were written, and `site` with them installed."""
     folder = tmp_path_factory.mktemp("scaffold")
     for name, kind in KINDS.items():
         command = [sys.executable, "-m", "tunemark", "new", kind, name]
@@ -70,7 +70,10 @@ def test_all_its_files_are_there(site: Path, name: str) -> None:
         ("new.data", ""),
         ("newdevice", "import,interface,lazy,quiet,hooks,name,facts"),
         pytest.param("new-model", "parameters,flops,alignment,packing,determinism,facts,tokenizer", id="model"),
-        *(pytest.param(name, "", marks=pytest.mark.full, id=f"all of {name}") for name in ("new-model", "newdevice")),
+        *(
+            pytest.param(name, "", marks=pytest.mark.full, id=f"all of {name}")
+            for name in ("new-model", "newdevice", "newtrainer")
+        ),
     ],
 )
 def test_it_passes_the_kit_as_generated(tunemark: Tunemark, variables: dict[str, str], name: str, only: str) -> None:
