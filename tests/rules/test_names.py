@@ -21,7 +21,7 @@ _OURS = {path: tree for path, tree in _TREES.items() if not path.is_relative_to(
 _INTERFACES = ("harness/tunemark/__init__.py", "harness/tunemark/plugin/__init__.py")
 # Called under these names by others: pytest, and Python itself. The last two write what tests hold true of the docs:
 # tests/interface.json, and the README's settings.
-_CALLED_BY_OTHERS = re.compile(r"__\w+__|pytest_\w+|interface_members|settings_table")
+_CALLED_BY_OTHERS = re.compile(r"__\w+__|pytest_\w+|interface_members|settings_table|lap")
 _MOST_LINES, _MOST_PARAMETERS = 80, 10
 _REFERENCE = re.compile(r"(?:[\w.]+:)?(\w+)(\.\w+)*")
 
