@@ -112,3 +112,39 @@ def test_what_strangers_put_there_is_neither_followed_nor_obeyed(tmp_path: Path)
         pass
     assert "\x1b" not in str(refused.value)
     _release(first)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to become another user")
+def test_another_users_measurement_is_waited_for_and_neither_touches_the_others_files(tmp_path: Path) -> None:
+    """In a folder like /run/lock: everybody's, with the sticky bit."""
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    locks.chmod(0o1777)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_mode & 0o001 == 0:
+            path.chmod(path.stat().st_mode | 0o001)
+        if path.name.startswith("pytest-of-"):
+            break
+    begun, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # another user, who has the device until it is told to leave it
+        status = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            with hold_devices(["cpu"], say=lambda words: None, folder=locks):
+                os.write(begun[1], b".")
+                os.read(go[0], 1)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.read(begun[0], 1) == b"."
+    said: list[str] = []
+    threading.Timer(1.0, os.write, (go[1], b".")).start()
+    with hold_devices(["cpu"], say=said.append, folder=locks) as has_waited:
+        assert has_waited
+        assert os.waitpid(child, 0)[1] == 0
+    assert said[0].startswith(f"cpu is in use, waiting for process {child} (")
+    assert [path.name for path in locks.iterdir()] == ["tunemark-cpu.lock"]
+    assert (locks / "tunemark-cpu.lock").stat().st_uid == 65534
