@@ -37,13 +37,15 @@ def main() -> int:
     options = _options(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="tunemark-commits-") as name:
         folder = Path(name)
+        words = [options.words, [*options.words, *options.second.split()]]
         installed = [_install(commit, folder / str(n)) for n, commit in enumerate(options.commits)]
-        print(f"tunemark run {' '.join(options.words)}\n1: {options.commits[0]}, 2: {options.commits[1]}\n")
+        print(f"tunemark run {' '.join(options.words)}")
+        print(f"1: {options.commits[0]}, 2: {options.commits[1]} {options.second}\n")
         print("round  first  slots/s 1  slots/s 2    2/1  GiB 1  GiB 2  load", flush=True)
         pairs = []
         for number in range(options.rounds):
             order = (0, 1) if number % 2 == 0 else (1, 0)
-            found = {n: _run(installed[n], options, folder / f"store-{n}") for n in order}
+            found = {n: _run(installed[n], words[n], options, folder / f"store-{n}") for n in order}
             pairs.append((found[0], found[1]))
             a, b = pairs[-1]
             rates = f"{a.slots_per_s:9,.0f}  {b.slots_per_s:9,.0f}  {b.slots_per_s / a.slots_per_s:5.2f}"
@@ -72,11 +74,11 @@ def _install(commit: str, folder: Path) -> Path:
     return target
 
 
-def _run(packages: Path, options: argparse.Namespace, store: Path) -> CommitRun:
+def _run(packages: Path, words: Sequence[str], options: argparse.Namespace, store: Path) -> CommitRun:
     counted = ["--warmup", str(options.warmup), "--steps", str(options.steps), "--repeats", "1", "--redo"]
     # `--no-measure-peak` by its former name, which older commits know.
     fixed = ["--no-calibrate", "--target-interval", "0", "--budget", "1000000", "--store", str(store), "--json"]
-    command = [sys.executable, "-P", "-m", "tunemark", "run", *options.words, *counted, *fixed]
+    command = [sys.executable, "-P", "-m", "tunemark", "run", *words, *counted, *fixed]
     environment = {**os.environ, "PYTHONPATH": str(packages)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=store.parent)
     lines = done.stdout.splitlines()
@@ -97,6 +99,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     first = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=first, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("commits", nargs=2, help="two commits")
+    parser.add_argument("--second", default="", help="more words for the second commit, in one argument")
     parser.add_argument("--rounds", type=int, default=7, help="rounds, each with both commits")
     parser.add_argument("--warmup", type=int, default=3, help="steps before the timed ones")
     parser.add_argument("--steps", type=int, default=10, help="timed steps")

@@ -48,10 +48,20 @@ def find_packing_way(config: Any) -> PackingWay:
 
 
 def takes_documents(config: Any) -> bool:
-    """Whether attention by documents has the scores that each document has alone."""
+    """Whether attention by documents has the scores that each document has alone by the family's own attention, whose
+    windows and chunks it may not know."""
     try:
         document_attention.register()
-        return _try(make_probe_model(config, document_attention.IMPLEMENTATION), "documents") is None
+        module, own = make_probe_model(config, document_attention.IMPLEMENTATION), make_probe_model(config)
+        if _try(module, "documents") is not None:
+            return False
+        ids = torch.randint(3, VOCABULARY, (1, sum(_LENGTHS)), generator=torch.Generator().manual_seed(2))
+        with torch.no_grad():
+            expected = own(input_ids=ids, use_cache=False).logits
+            found = call_packed(
+                module, module.config, ids, torch.zeros_like(ids), torch.arange(ids.shape[1])[None], "documents"
+            )
+        return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())
     except Exception:  # of a family that computes attention in a way of its own, in any form
         return False
 
