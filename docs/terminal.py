@@ -1,5 +1,5 @@
-"""Draws the pictures of the terminal in the README: `python docs/terminal.py` runs the commands in tmux, on this
-machine, and writes what stands on its screen to docs/terminal-running.svg and docs/terminal-results.svg."""
+"""Draws pictures of the terminal, on a machine that does nothing else: `python docs/terminal.py` runs a command in tmux
+and writes what stands on its screen to docs/terminal-running.svg and docs/terminal-results.svg."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def main() -> None:
         tmux("-f", "/dev/null", "new-session", "-d", "-x", str(_COLUMNS), "-y", str(_LINES), "-c", folder, shell)
         try:
             tmux("send-keys", f"clear; {_COMMAND}", "Enter")
-            running = _wait(tmux, lambda text: "attempt 2 of 2" in text and "steady" in text and "±" in text)
+            running = _wait(
+                tmux,
+                lambda text: all(words in text for words in ("run 1 of 1, attempt 2", "attempt 2 of 2", "steady", "±")),
+            )
             results = _wait(tmux, lambda text: text.rstrip().endswith("\n$"))
         finally:
             tmux("kill-server")
