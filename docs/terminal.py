@@ -33,10 +33,8 @@ def main() -> None:
         tmux("-f", "/dev/null", "new-session", "-d", "-x", str(_COLUMNS), "-y", str(_LINES), "-c", folder, shell)
         try:
             tmux("send-keys", f"clear; {_COMMAND}", "Enter")
-            running = _wait(
-                tmux,
-                lambda text: all(words in text for words in ("run 1 of 1, attempt 2", "attempt 2 of 2", "steady", "±")),
-            )
+            signs = ("run 1 of 1, attempt 2 of 2", "steady", "±")
+            running = _wait(tmux, lambda text: all(sign in text for sign in signs))
             results = _wait(tmux, lambda text: text.rstrip().endswith("\n$"))
         finally:
             tmux("kill-server")
