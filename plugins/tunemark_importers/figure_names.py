@@ -301,7 +301,8 @@ def _duration(words: list[str], behind: list[str]) -> NameMeaning | None:
     found = set(words)
     named = [w for w in words if w in _SECONDS]
     # `step_avg: 142 ms`: the unit says what the name does not.
-    is_timed_step = bool(found & _STEPS) and len(behind) == 1 and behind[0] in _SECONDS and found <= _STEPS | _MEANS
+    has_unit = len(behind) == 1 and behind[0] in _SECONDS
+    is_timed_step = has_unit and bool(found & (_STEPS | {"interval"})) and found <= _STEPS | _MEANS | {"interval"}
     if not found & _TIMES and not is_timed_step and not (named and len(found - set(named) - {"in"}) == 0):
         return None
     if found & _PARTS_OF_STEPS:

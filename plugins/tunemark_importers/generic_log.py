@@ -94,13 +94,15 @@ class _Record:
 @dataclass(frozen=True, slots=True)
 class _RecordPlan:
     """Where the figures of records of the same names go. places: of a step's fields, by their place in `LoggedStep`;
-    fields: those of a step without them. beside: what is kept under its own name."""
+    fields: those of a step without them. is_interval: whether its duration is that of all steps since the line before.
+    beside: what is kept under its own name."""
 
     facts: Sequence[tuple[str, NameMeaning]]
     places: Sequence[tuple[int, str, NameMeaning]]
     elapsed: tuple[str, NameMeaning] | None
     beside: Sequence[tuple[str, NameMeaning]]
     is_step: bool
+    is_interval: bool
     fields: list[Any]
 
 
@@ -126,6 +128,7 @@ class GenericLogReader:
         self._apart: dict[str, FigureValues] = {}
         self._bar_total: float | None = None
         self._has_steps = False
+        self._last_number: float | None = None
         self._header: Sequence[str] = ()
         self._records = 0
 
@@ -321,6 +324,8 @@ class GenericLogReader:
             if value.of is not None and value.of >= value.value and role.quantity == "step":
                 runs.add_fact("steps_total", value.of, f"{name} {value.text}/{value.of:g}", one.line.number,
                               differing="largest")  # fmt: skip
+        if plan.is_interval:
+            self._divide_interval(fields)
         elapsed_s = None
         if plan.elapsed is not None:
             name, role = plan.elapsed
@@ -344,6 +349,17 @@ class GenericLogReader:
                     # It has no step and no loss: it may be of anything.
                     self._apart.setdefault(figure.name, FigureValues(replace(figure, is_training=False)))
                     self._apart[figure.name].add(figure.value)
+
+    def _divide_interval(self, fields: list[Any]) -> None:
+        """A time of the interval since the line before is one of all steps since then; of the first line it is open."""
+        number, last = fields[_NUMBER], self._last_number
+        self._last_number = number
+        if number is None:
+            return
+        if last is None or not number > last:
+            fields[_DURATION] = fields[_DURATION + 1] = None
+        else:
+            fields[_DURATION + 1] = number - last
 
     def _plan(self, record: _Record) -> _RecordPlan:
         """Where the figures of a record go: the same for all records of the same names."""
@@ -372,6 +388,7 @@ class GenericLogReader:
                 if role.quantity in _RATES and role.scale is not None and name not in placed
             ],
             is_step=record.has("step", "loss") or any(self._claimed.get(rate) in record.values for rate in rates),
+            is_interval=any(at == _DURATION and "interval" in name.lower() for at, name, _ in places),
             fields=[0, *[None] * (len(LoggedStep._fields) - 1)],
         )
         if any(at == _DURATION for at, *_ in places):

@@ -338,7 +338,7 @@ def _score(left: _Gap, right: _Gap) -> float:
         both = meaning_of(name, unit)
         if both is not None and both.quantity != "other":
             alone = meaning_of(name)
-            if alone is None and not left.is_joined:
+            if alone is None and not left.is_joined and both.quantity not in ("duration", "time"):
                 # Some words, and then a number with its unit.
                 return 1.9 if meaning_of(unit) else 0.5
             return (3.0 if left.is_joined else 2.0) + 0.3

@@ -182,3 +182,9 @@ def test_steps_and_a_clock_alone_are_a_log() -> None:
     claim = _claim("\n".join(f"step:{n}/900 train_time:{142 * n}ms step_avg:142.{n}0ms" for n in range(1, 9)))
     assert claim is not None
     assert [step.duration_s for step in claim.steps][:2] == [0.1421, 0.1422]
+
+
+def test_an_interval_is_of_the_steps_since_the_line_before() -> None:
+    claim = _claim("\n".join(f"step {10 * n} | loss 2.{n} | interval 20.{n} s | 32604 tokens/s" for n in range(1, 6)))
+    assert claim is not None
+    assert [(s.duration_s, s.duration_steps) for s in claim.steps][:3] == [(None, None), (20.2, 10.0), (20.3, 10.0)]
