@@ -229,7 +229,7 @@ def test_a_loop_that_trains_the_same_has_the_tokens_of_the_token_file_and_no_fin
     tokens = MappedTokens(found.assignment.token_file)
     offsets = list(itertools.accumulate(tokens.lengths(), initial=0))
     documents = TokenDocuments(offsets=offsets, trained=bytes([1]) * offsets[-1])
-    assert len(found.steps) == STEPS
+    assert found.step_count == STEPS
     assert found.counts(0, STEPS) == recount_tokens(documents, found.assignment, 0, STEPS)
     assert judge_trainer(found) == []
     assert [len(step.samples) for step in found.ranks[0].steps] == [4, 4, 0, 0]
@@ -253,7 +253,7 @@ def test_a_loop_that_trains_otherwise_is_found_out(tmp_path: Path, loop: Any, ru
 def test_rows_without_their_padding_count_as_they_are(tmp_path: Path) -> None:
     found = _train(tmp_path, DynamicPadding())
     assert "rows-differ" not in _rules(found)
-    assert all(step.content <= step.slots < 4 * 12 for step in found.steps)
+    assert all(found.counts(n, n + 1).slots < 4 * 12 for n in range(STEPS))
 
 
 def test_a_step_in_which_nothing_passed_the_model_has_no_tokens(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_loop_that_cannot_be_measured_ends_with_its_reason(tmp_path: Path, loo
 
 
 def test_a_loop_that_does_not_stop_is_stopped(tmp_path: Path) -> None:
-    assert len(_train(tmp_path, GoesOn()).steps) == STEPS
+    assert _train(tmp_path, GoesOn()).step_count == STEPS
 
 
 def test_ids_without_padding_are_those_of_their_micro_batch() -> None:
