@@ -179,8 +179,9 @@ def main() -> int:
     args = parser.parse_args()
     matrix = Matrix()
     with tempfile.TemporaryDirectory() as folder:
-        # The newest first, because all others are held to it.
-        for name in sorted({*args.torch.split(","), NEWEST}, key=lambda name: (name != NEWEST, name)):
+        # First those that the others are held to.
+        held_to = (*REFERENCE.values(), NEWEST)
+        for name in sorted({*args.torch.split(","), *held_to}, key=lambda name: (name not in held_to, name)):
             some = args.strategy.split(",") if args.strategy else None
             try:
                 fill(matrix, name, some if name in args.torch.split(",") else [], Path(folder) / name, is_all=args.all)
