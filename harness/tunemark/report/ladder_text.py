@@ -38,7 +38,7 @@ def ladder_sentence(ladder: Ladder, tr: Translate) -> str:
     if not parts:
         return tr("No rung was climbed.")
     words = ", ".join(parts)
-    if ladder.total is not None and len(parts) > 1:
+    if ladder.total is not None and len(parts) > 1 and not ladder.total.contains_one:
         words = tr("{words}; together {factor}", words=words, factor=_times(ladder.total))
     return f"{words}."
 
