@@ -16,7 +16,7 @@ _ACTIONS = ("install", "remove")
 EXAMPLES = (
     ("tunemark trainers install trl", "says what it takes, and asks"),
     ("tunemark trainers install trl,litgpt --yes", "does not ask"),
-    ("tunemark list trainers", "what there is, and in which interpreter"),
+    ("tunemark trainers remove trl", "deletes that interpreter"),
 )
 
 

@@ -33,9 +33,9 @@ def test_every_example_of_a_command_is_one_that_it_takes(command: str) -> None:
     for words, meaning in module.EXAMPLES:
         assert meaning
         _, _, ours = words.partition(f"tunemark {command}")
-        # In a shell's substitution, or with its output in a file.
+        # In a shell's substitution, or with its output in a file or another program.
         ours = ours.partition(")")[0] if "$(" in words or "<(" in words else ours
-        arguments = shlex.split(ours.partition(" > ")[0])
+        arguments = shlex.split(ours.partition(" > ")[0].partition(" | ")[0])
         if "--" in arguments:
             arguments = arguments[: arguments.index("--")]
         _, unknown = parser.parse_known_args(arguments)
