@@ -107,8 +107,9 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     counter = OpCounter(copies_scattered=assignment.device == "cpu")
     with _patched_torch(a), mode, counter:
-        # Built for padding: masks of packed documents depend on the content of tensors.
-        built = model.build(replace(a, batching="pad"), place)
+        # Built for padding: masks of packed documents, and where documents end, depend on the content of tensors.
+        attention = "sdpa" if a.attention == "varlen" else a.attention
+        built = model.build(replace(a, batching="pad", attention=attention), place)
         lora_adapters.apply_method(a.method, a.method_options, built, a.architecture)
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)

@@ -77,6 +77,11 @@ _FORM_CHARACTERS = 120
 _MAX_FORMS = 1 << 14
 _TO_ZERO = str.maketrans("123456789", "000000000")
 _KNOWN_PREFIXES: dict[str, tuple[re.Pattern[str], ...]] = {}
+# Whether a date can be read depends on its digits, which lines of one form differ in: 2025-13-01 is none. What begins
+# so is looked at again.
+_MAY_BE_DATE = re.compile(
+    rf"\W{{0,4}}(?:[0-9]|[DIWEF][0-9]{{4}} |NeMo |(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|{_MONTHS.replace(' ', '|')}) )"
+)
 
 
 class Prefix(NamedTuple):
@@ -127,7 +132,7 @@ def strip_prefixes(text: str) -> Prefix:
     known = _KNOWN_PREFIXES.get(form)
     if known is not None:
         found = _take_prefixes(text, known)
-        if found is not None:
+        if found is not None and not _MAY_BE_DATE.match(found.text):
             return found
     found, patterns = _find_prefixes(text)
     if len(text) - len(found.text) < _FORM_CHARACTERS - 40:

@@ -129,6 +129,7 @@ def test_a_busy_accelerator_is_a_row_that_names_the_process(site: Callable[..., 
     assert "process 10000: python train.py" in rows[0]["each_attempt"][0]["evidence"]
 
 
+@pytest.mark.full
 def test_an_interrupt_while_switched_puts_the_flavor_back(
     site: Callable[..., None], tmp_path: Path, tunemark_cache: Path
 ) -> None:

@@ -125,7 +125,7 @@ def _steps(world: World, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 # These are run every time; the values of the others have tests of their own in tests/tunemark_worker.
-_QUICK = {"batching", "train_on"}
+_QUICK = {"train_on"}
 
 
 @pytest.mark.parametrize(

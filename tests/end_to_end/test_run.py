@@ -113,6 +113,7 @@ def test_a_strategy_is_verified_before_it_is_measured(tmp_path: Path, cache: Pat
     assert len(list(tmp_path.glob("runs/verification/*/*/plan.json"))) == 2
 
 
+@pytest.mark.full
 def test_a_prompt_as_long_as_the_sequence_trains_nothing(tmp_path: Path, cache: Path) -> None:
     (row,) = _rows(tmp_path, cache, *_SHORT, "--train-on", "response", "--batching", "pad", "--sequence", "4",
                    codes=(1,))  # fmt: skip

@@ -34,6 +34,7 @@ def test_the_key_holds_every_field_of_the_identity_but_those_named() -> None:
         "run_id", "gradient_accumulation", "data_ranks", "flops_per_token", "flops_per_token_full_attention",
         "hardware_flops_per_token", "learnable", "peak_flops", "peak_flops_source", "parts", "memory_bytes", "epochs",
         "steps_requested", "warmup_requested", "budget_s", "target_interval", "window_s", "evaluate", "sample", "save",
+        "attention_requested",
     }  # fmt: skip
 
 

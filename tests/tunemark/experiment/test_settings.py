@@ -141,6 +141,7 @@ weight_decay = [0.5, 1.5]
 """
 
 
+@pytest.mark.full
 def test_a_setting_is_added_by_its_declaration(tmp_path: Path, tunemark_cache: Path) -> None:
     for name in ("harness", "plugins"):
         shutil.copytree(_ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
