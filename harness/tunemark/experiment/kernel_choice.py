@@ -18,8 +18,8 @@ from tunemark_worker.optimizer import OPTIMIZERS
 
 # The first release of transformers whose models pass a mask of any kind to attention.
 PASSES_MASKS = "4.53"
-# Of which attentions which precisions are computed in half, as their kernels need on a GPU.
-_HALF_ONLY = ("flash", "varlen")
+# Attentions whose kernels on a GPU take 16-bit numbers alone.
+_HALF_ONLY = ("flash",)
 
 
 def choose_attention(point: GridPoint, model: Model, device: str, python: str | None) -> str:
@@ -37,6 +37,11 @@ def choose_attention(point: GridPoint, model: Model, device: str, python: str | 
         needs = {"flash": "flash-attn has no kernel", "flex": "FlexAttention has no backward pass"}
         others = [each for each in known if each not in needs]
         raise _refuse(point, f"{device} cannot compute attention by {asked}", f"{needs[asked]} for CPUs", others)
+    if kind == GPU and asked == "varlen":
+        why = "each document would be a kernel of its own; `flash` takes all documents of a row at once"
+        raise _refuse(
+            point, f"{device} cannot compute attention by varlen", why, [each for each in known if each != asked]
+        )
     if kind not in (CPU, GPU) and asked in ("varlen", "flash", "flex"):
         why = "its runtime compiles what transformers computes by itself"
         raise _refuse(point, f"{device} cannot compute attention by {asked}", why, ("eager", "sdpa"))

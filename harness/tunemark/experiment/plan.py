@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.kernel_choice import PASSES_MASKS
-from tunemark.experiment.recipes import GPU, device_class
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, PredictionSettings
 from tunemark.fields import read_fields
@@ -135,8 +134,6 @@ class Plan:
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
         for module, minimum in _ATTENTION_VERSIONS.get(spec.attention, {}).items():
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
-        if spec.attention == "varlen" and device_class(self.device.name) == GPU:
-            found.append(VersionNeed("attention by varlen on a GPU", "--attention", "torch", "2.13"))
         if spec.compile != "off":
             found.append(VersionNeed("torch.compile", "--compile", "torch", "2.4"))
         if spec.optimizer_impl == "fused":

@@ -38,7 +38,8 @@ class Recipe(NamedTuple):
 
 _PACKING = RecipeRung("batching", "pack", "pad", "several documents in a row: no slot is spent on padding")
 _LOSS = RecipeRung("loss", "chunked", "plain", "the scores of all tokens never exist together")
-_ATTENTION = RecipeRung("attention", "varlen", "sdpa", "a row costs the sum of its documents' squares")
+_CPU_ATTENTION = RecipeRung("attention", "varlen", "sdpa", "a row costs the sum of its documents' squares")
+_GPU_ATTENTION = RecipeRung("attention", "flash", "sdpa", "a row costs the sum of its documents' squares")
 _ALLOCATOR = RecipeRung("allocator", "tuned", "system", "freed blocks are kept instead of faulted in at every step")
 _CPU_UPDATE = RecipeRung("optimizer_impl", "fused", "loop", "the update is one pass over each tensor")
 _GPU_UPDATE = RecipeRung("optimizer_impl", "fused", "foreach", "the update is one kernel for many tensors")
@@ -47,12 +48,12 @@ _GPU_UPDATE = RecipeRung("optimizer_impl", "fused", "foreach", "the update is on
 CPU, GPU = "cpu", "gpu"
 _CLASSES = {"cpu": CPU, "cuda": GPU, "rocm": GPU}
 _RUNGS: dict[str, tuple[RecipeRung, ...]] = {
-    CPU: (_ALLOCATOR, _PACKING, _ATTENTION, _LOSS, _CPU_UPDATE),
+    CPU: (_ALLOCATOR, _PACKING, _CPU_ATTENTION, _LOSS, _CPU_UPDATE),
     # Not run on hardware.
-    GPU: (_PACKING, _ATTENTION, _LOSS, _GPU_UPDATE),
+    GPU: (_PACKING, _GPU_ATTENTION, _LOSS, _GPU_UPDATE),
     "other": (_PACKING,),
 }
-_VERSION = 2
+_VERSION = 3
 RECIPE_NAMES = ("plain", "tuned")
 
 

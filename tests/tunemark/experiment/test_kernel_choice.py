@@ -43,7 +43,8 @@ _CUDA = {"device": "cuda:1", "oversubscribe": True}
         ({"attention": "flash"}, "cpu cannot compute attention by flash", "varlen"),
         ({"attention": "flex"}, "cpu cannot compute attention by flex", "varlen"),
         ({"attention": "sdpa", "model": "gemma-2-tiny"}, "gemma-2-tiny cannot compute attention by sdpa", "eager"),
-        ({**_CUDA, "attention": "varlen", "precision": "fp32"}, "cuda cannot compute attention by varlen", "sdpa"),
+        ({**_CUDA, "attention": "flash", "precision": "fp32"}, "cuda cannot compute attention by flash", "sdpa"),
+        ({**_CUDA, "attention": "varlen"}, "cuda cannot compute attention by varlen", "flash"),
         ({"loss": "fused"}, "the loss cannot be fused", "--loss chunked"),
         ({"loss": "chunked", "device": "cpu:2", "oversubscribe": True, "strategy": "tp"}, "the loss", "fsdp"),
         (
