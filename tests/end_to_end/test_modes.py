@@ -220,6 +220,7 @@ def test_weights_of_another_architecture_are_not_measured_under_the_models_name(
 
 
 @pytest.mark.alone
+@pytest.mark.full
 def test_a_breakdown_is_a_run_beside_the_undisturbed_one(tunemark: Tunemark, world: World, tmp_path: Path) -> None:
     plain, parted = _rows(tunemark, world, "--breakdown")
     assert (plain["breakdown"], parted["breakdown"]) == (False, True)

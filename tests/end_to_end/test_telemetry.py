@@ -74,6 +74,7 @@ def test_nvml_energy_is_of_the_timed_part_and_trouble_is_in_the_verdict(
     assert row["environment"]["devices"]["links"] == run.opened["links"]
 
 
+@pytest.mark.full
 def test_a_lost_die_of_amd_makes_the_run_invalid_and_its_energy_unknown(
     tunemark: Tunemark, tmp_path: Path, example_plugin: dict[str, str]
 ) -> None:
