@@ -47,6 +47,10 @@ _BATCH = re.compile(
     rf"(?:of|is|=|:)?\s*([0-9]+(?:,[0-9]{{3}})*)(\s*(?:sequences?|seqs)?\s*(?:/|per|each|on each)\s*{_DEVICE_WORD}?)?",
     re.I,
 )
+# The length behind a batch, as in `global batch 64 x 4096`; a shorter number may be of devices or of passes.
+_BY_LENGTH = re.compile(
+    r"\s*[xX\u00d7*]\s*([0-9]{4,7}|[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,4}(?=[kK]\b))([kK]?)\b(?!\s*(?:GPU|device|[A-Z]{1,3}[0-9]))"
+)
 _VERB = r"^(?:train(?:ing|ed)?|fine-?tun(?:e|ing|ed)|running|on|of|a|an|the|with|for|our|we|i|got|lora|full|a new)\s+"
 _NODES = re.compile(r"\b([0-9]{1,5})\s*(?:x\s*)?(?:nodes?|hosts?|machines?|servers?)\b", re.I)
 _WORD = re.compile(r"[^\s,;:()]+")
@@ -197,6 +201,10 @@ def _take_model(reading: _Reading) -> None:
     found: dict[str, tuple[int, int]] = {}
     for start, end, words in _spans(reading.text, 5):
         name = names.get(_squeezed(words.rsplit("/", 1)[-1])) or names.get(_squeezed(words))
+        size, _, family = words.partition(" ")
+        if name is None and family and re.fullmatch(_SIZE, size):
+            # The size before the name, as in `70B Llama 2`.
+            name = names.get(_squeezed(f"{family} {size}"))
         if name and all(end <= a or start >= b for a, b in found.values()):
             found.setdefault(name, (start, end))
     if len(found) > 1:
@@ -337,6 +345,10 @@ def _take_settings(reading: _Reading) -> None:
         if value is None or not reading.is_free(*match.span()):
             continue
         kind = (match[1] or "").lower()
+        times = _BY_LENGTH.match(text, match.end())
+        if times is not None and (length := parse_number(times[1])) is not None:
+            sequence = int(length) * (1024 if times[2] else 1)
+            reading.take("sequence", sequence, times.span(), f"sequences of {sequence:,} tokens")
         if re.match(r"global|total|effective", kind):
             reading.take("global_batch", int(value), match.span(), f"a global batch of {int(value):,}")
         elif kind or match[3]:

@@ -87,6 +87,16 @@ def test_two_readings_are_asked_about(text: str, question: str) -> None:
         document("s", "s", text)
 
 
+@pytest.mark.parametrize("length", ["4096", "4,096", "4k"])
+def test_a_batch_is_followed_by_its_length(length: str) -> None:
+    claim = _claim(f"Mistral 7B takes 3.2 s per step with global batch 64 x {length} on 8 H100")
+    assert (claim.sequence, claim.layout.global_batch, claim.count) == (4096, 64, 8)
+
+
+def test_devices_behind_a_batch_are_no_length() -> None:
+    assert _claim("Mistral 7B, global batch 64 x 1024 H100: 900,000 tokens/s").sequence is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "hello world", "step 3 loss 2.3 tok/s 4096", "tokens/s", '{"tokens/s": 3}', "a,b\n1,2", "the GPU is hot"],
@@ -97,7 +107,8 @@ def test_what_is_no_claim_is_no_sentence(text: str) -> None:
 
 _MODELS = {
     "Mistral 7B": "mistral-7b", "mistral-7b": "mistral-7b", "Llama 3.1 8B": "llama-3.1-8b",
-    "Llama-2-7B": "llama-2-7b", "Qwen2.5-7B": "qwen2.5-7b",
+    "Llama-2-7B": "llama-2-7b", "Qwen2.5-7B": "qwen2.5-7b", "7B Mistral": "mistral-7b",
+    "the 70B Llama 2": "llama-2-70b",
 }  # fmt: skip
 _CHIPS = {"H100 SXM": "H100-SXM-80GB", "MI250": "MI250", "MI300X": "MI300X", "RTX 4090": "RTX-4090", "H200": "H200"}
 _UNITS = {"tokens/s": 1, "tok/s": 1, "tokens per second": 1, "tokens/sec": 1, "k tokens/s": 1000, "k tok/s": 1000}
