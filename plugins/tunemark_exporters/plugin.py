@@ -30,7 +30,7 @@ def tunemark_exporters() -> Sequence[Exporter]:
             destination="a log directory",
             modules=("tensorboard",),
             extra="tensorboard",
-            cost="tensorboard and grpcio, 20 MB",
+            cost="tensorboard and grpcio",
         ),
         Exporter(
             name="prometheus",
@@ -39,7 +39,7 @@ def tunemark_exporters() -> Sequence[Exporter]:
             destination="a file, such as tunemark.prom",
             modules=("prometheus_client",),
             extra="prometheus",
-            cost="one package of 1 MB",
+            cost="one small package",
         ),
         Exporter(
             name="mlflow",
@@ -48,7 +48,7 @@ def tunemark_exporters() -> Sequence[Exporter]:
             destination="a file, such as mlflow.db",
             modules=("mlflow", "sqlalchemy", "alembic"),
             extra="mlflow",
-            cost="mlflow-skinny, sqlalchemy and alembic, 60 MB",
+            cost="mlflow-skinny, sqlalchemy and alembic",
         ),
         Exporter(
             name="wandb",
@@ -57,7 +57,7 @@ def tunemark_exporters() -> Sequence[Exporter]:
             destination="a folder",
             modules=("wandb",),
             extra="wandb",
-            cost="wandb with its core program, 80 MB",
+            cost="wandb with its core program",
         ),
         Exporter(
             name="trackio",
@@ -66,6 +66,6 @@ def tunemark_exporters() -> Sequence[Exporter]:
             destination="a folder",
             modules=("trackio",),
             extra="trackio",
-            cost="trackio with gradio, 100 MB",
+            cost="trackio with gradio",
         ),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
 from tunemark.exit_codes import ExitCode
@@ -47,7 +48,7 @@ def execute(args: argparse.Namespace) -> int:
     found = examine(Machine(watch_s=seconds), read_torch_build(args.python), versions, Path(args.store))
     if args.json:
         for each in found:
-            print(msgspec.json.encode(each).decode())
+            print_json(msgspec.json.encode(each).decode())
     else:
         print_result(_doctor_text(found))
     if args.overhead:
@@ -60,7 +61,6 @@ def _print_overhead(*, is_json: bool) -> None:
     # Heavy, and only needed here.
     import msgspec
 
-    from tunemark.cli.messages import print_message
     from tunemark.plugin import Catalog
     from tunemark.report.estimate_format import format_ratio
     from tunemark.runner.interruption import sigterm_as_interrupt
@@ -70,7 +70,7 @@ def _print_overhead(*, is_json: bool) -> None:
     with sigterm_as_interrupt():
         found = measure_overhead(_PAIRS, Catalog(), RunObserver(message=print_message))
     if is_json:
-        print(msgspec.json.encode({"overhead": found}).decode())
+        print_json(msgspec.json.encode({"overhead": found}).decode())
         return
     parent = "unknown" if found.parent_share is None else f"{100 * found.parent_share:.2f} %"
     words = (

@@ -145,25 +145,24 @@ class RunChecks:
             plan = self._plan(model, name, strategy.name, size=size, oversubscribe=True)
             if strategy.name == "none":
                 return skip_check("parity", subject, "it is the reference of the others")
-            session = Session(store=Store(self._folder / "parity"), catalog=self._catalog, timeout_s=TIMEOUT_S)
-            (ready,) = prepare_runs([plan], session)
-            found = verify(ready, session)
+            return self._verify(plan, subject, model)
         except TunemarkError as error:
             return skip_check("parity", subject, error.one_line())
-        if found is None:
-            return skip_check("parity", subject, "it is the reference of the others")
-        return _judge_parity(found, subject, model)
 
     def trainer_parity(self, trainer: str, model: str) -> Check:
         """Check that a trainer trains as tunemark's own loop does."""
         subject = f"trainer {trainer}"
         try:
             plan = self._plan(model, "cpu", "none", size="1", trainer=trainer)
-            session = Session(store=Store(self._folder / "parity"), catalog=self._catalog, timeout_s=TIMEOUT_S)
-            (ready,) = prepare_runs([plan], session)
-            found = verify(ready, session)
+            return self._verify(plan, subject, model)
         except TunemarkError as error:
             return skip_check("parity", subject, error.one_line())
+
+    def _verify(self, plan: Plan, subject: str, model: str) -> Check:
+        """Hold a few steps of a plan to those of its reference."""
+        session = Session(store=Store(self._folder / "parity"), catalog=self._catalog, timeout_s=TIMEOUT_S)
+        (ready,) = prepare_runs([plan], session)
+        found = verify(ready, session)
         if found is None:
             return skip_check("parity", subject, "it is the reference of the others")
         return _judge_parity(found, subject, model)

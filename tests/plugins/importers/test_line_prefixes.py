@@ -37,6 +37,21 @@ def test_a_date_becomes_seconds_since_1970(before: str, stamp_s: float) -> None:
     assert found.stamp_s == pytest.approx(stamp_s, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("none", "one"),
+    [
+        ("2024-19-39 00:52:30 | INFO | ", "2024-04-22 00:52:30 | INFO | "),
+        ("[2024-02-31 00:52:30] ", "[2024-04-22 00:52:30] "),
+        ("Apr 39 00:52:30 ", "Apr 22 00:52:30 "),
+    ],
+)
+def test_a_line_without_a_date_says_nothing_of_the_next(none: str, one: str) -> None:
+    words = f"a form of its own {none[:1]} {WORDS}"
+    assert strip_prefixes(none + words).stamp_s is None
+    found = strip_prefixes(one + words)
+    assert (found.text, found.is_dated) == (words, True)
+
+
 @pytest.mark.parametrize("before", ["00:52:30 ", "[00:52:30] ", "00:52:30 | INFO | "])
 def test_a_time_of_day_is_no_date(before: str) -> None:
     assert strip_prefixes(before + WORDS) == Prefix(WORDS, None, 3150.0, False)
