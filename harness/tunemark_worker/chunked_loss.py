@@ -1,6 +1,8 @@
 """The loss from hidden states, some rows at a time, so that the scores of all tokens never exist together.
 
 The gradients are computed in the forward pass, while a chunk's scores are there: as many products as without chunks.
+The matrix products are of a chunk. On a CPU all between them is of so few rows that its caches hold them; the gradient
+takes the place of the scores.
 torch's own chunked `linear_cross_entropy` is of 2.13, knows neither capped nor scaled scores, and computes the scores
 of tokens without a label too.
 Source of the idea: Hsu et al. 2024, "Liger Kernel", section 3.2.
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 import torch
 
 from tunemark_worker.contract import IGNORED_LABEL
-from tunemark_worker.training_settings import CHUNK_SCORES
+from tunemark_worker.training_settings import CACHED_SCORES, CHUNK_SCORES
 
 
 class ScoreRule(NamedTuple):
@@ -42,9 +44,10 @@ def compute_chunked_loss(
         kept = (labels != IGNORED_LABEL).nonzero()[:, 0]
         states, labels = states[kept], labels[kept]
     rows = max(1, chunk_scores // head.weight.shape[0])
+    cached = max(1, CACHED_SCORES // head.weight.shape[0]) if hidden.device.type == "cpu" else rows
     with_gradients = torch.is_grad_enabled()
     loss: torch.Tensor = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]  # torch's
-        states, head.weight, head.bias, labels, rule, dtype, rows, with_gradients
+        states, head.weight, head.bias, labels, rule, dtype, rows, cached, with_gradients
     )
     return loss
 
@@ -61,6 +64,7 @@ class _ChunkedLoss(torch.autograd.Function):
         rule: ScoreRule,
         dtype: torch.dtype,
         rows: int,
+        cached: int,
         with_gradients: bool,
     ):
         wanted = [with_gradients and each for each in ctx.needs_input_grad[:3]]
@@ -72,18 +76,20 @@ class _ChunkedLoss(torch.autograd.Function):
             some = states[first : first + rows].to(dtype)
             products = some @ matrix.t()
             if bias is not None:
-                products = products + bias.to(dtype)
-            part, gradient = _loss_and_gradient(products.float(), labels[first : first + rows], rule, any(wanted))
-            loss += part
-            if gradient is None:
-                continue
-            small = gradient.to(dtype)
+                products += bias.to(dtype)
+            for at in range(0, len(products), cached):
+                few = products[at : at + cached]
+                part, gradient = _loss_and_gradient(few, labels[first + at :][: len(few)], rule, any(wanted))
+                loss += part
+                if gradient is None:
+                    continue
+                few.copy_(gradient)
+                if by_bias is not None:
+                    by_bias += gradient.sum(0)
             if by_state is not None:
-                by_state[first : first + rows] = small @ matrix
+                by_state[first : first + rows] = products @ matrix
             if by_weight is not None:
-                by_weight += small.t() @ some
-            if by_bias is not None:
-                by_bias += gradient.sum(0)
+                by_weight += products.t() @ some
         ctx.gradients = by_state, by_weight, by_bias
         return loss
 
@@ -91,30 +97,34 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> Tuple[Any, ...]:
         gradients = [None if each is None else each.mul_(upstream.to(each.dtype)) for each in ctx.gradients]
         ctx.gradients = ()
-        return (*gradients, None, None, None, None, None)
+        return (*gradients, None, None, None, None, None, None)
 
 
 def _loss_and_gradient(
-    scores: torch.Tensor, labels: torch.Tensor, rule: ScoreRule, with_gradient: bool
+    products: torch.Tensor, labels: torch.Tensor, rule: ScoreRule, with_gradient: bool
 ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-    """The sum of the losses of some rows, and its gradient by their products. scores: float32, overwritten."""
-    if rule.factor != 1.0:
-        scores.mul_(rule.factor)
+    """The float32 sum of the losses of some rows, and its gradient by their products."""
     slope: Optional[torch.Tensor] = None
-    if rule.cap is not None:
-        scores.div_(rule.cap).tanh_()
-        slope = 1.0 - scores.square()
-        scores.mul_(rule.cap)
-    has_label = labels != IGNORED_LABEL
-    targets = torch.where(has_label, labels, torch.zeros_like(labels))[:, None]
-    normalizer = torch.logsumexp(scores, dim=-1)
-    losses = normalizer - scores.gather(1, targets)[:, 0]
-    loss = torch.where(has_label, losses, torch.zeros_like(losses)).sum()
+    if rule == ScoreRule():
+        logs = torch.log_softmax(products, dim=-1, dtype=torch.float32)
+    else:
+        scores = products.float() * rule.factor
+        if rule.cap is not None:
+            scores.div_(rule.cap).tanh_()
+            slope = 1.0 - scores.square()
+            scores.mul_(rule.cap)
+        logs = torch.log_softmax(scores, dim=-1)
+    # On a CPU the rows without a label are left out before.
+    has_label = None if labels.device.type == "cpu" else labels != IGNORED_LABEL
+    targets = (labels if has_label is None else labels.clamp(min=0))[:, None]
+    losses = -logs.gather(1, targets)[:, 0]
+    loss = (losses if has_label is None else losses * has_label).sum()
     if not with_gradient:
         return loss, None
-    gradient = scores.sub_(normalizer[:, None]).exp_()
+    gradient = logs.exp_()
     gradient.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=gradient.dtype))
-    gradient.mul_(has_label[:, None])
+    if has_label is not None:
+        gradient.mul_(has_label[:, None])
     if slope is not None:
         gradient.mul_(slope)
     if rule.factor != 1.0:

@@ -19,6 +19,8 @@ ATTENTIONS = ("auto", "eager", "sdpa", "varlen", "flash", "flex")
 LOSSES = ("plain", "chunked", "fused")
 # Scores of the rows that a chunked loss computes at a time: 128 MiB in float32.
 CHUNK_SCORES = 2**25
+# Of these so many at a time on a CPU, between the matrix products: 4 MiB in float32, which its caches hold.
+CACHED_SCORES = 2**20
 COMPILES = ("off", "regional", "full")
 OPTIMIZER_IMPLS = ("auto", "loop", "foreach", "fused")
 MATMUL_PRECISIONS = ("highest", "high", "medium")

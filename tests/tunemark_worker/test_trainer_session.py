@@ -308,6 +308,16 @@ def test_a_stated_rate_is_explained_by_what_it_counts(stated: float, words: str)
     assert f"it counts {words} " in found.message
 
 
+def test_a_stated_rate_may_be_that_of_the_median_step() -> None:
+    """Of padded rows most steps may be slower than the whole: 600, 600 and 1,800 tokens/s are 1,000 in the mean."""
+    steps = [CountedSpan(JobTokens(2_000, content, content - 4), 1.0) for content in (600, 600, 1_800)]
+    spans = {"timed": CountedSpan(JobTokens(6_000, 3_000, 2_988), 3.0)}
+    assert judge_own_rate(600.0, spans, 1, 1).rule == "trainer-rate-denied"
+    found = judge_own_rate(600.0, spans, 1, 1, steps)
+    assert found.rule == "trainer-rate"
+    assert "it counts content tokens of the median step" in found.message
+
+
 @pytest.mark.parametrize(("stated", "words"), [(50_000.0, "does not wait"), (1300.0, "no count of its tokens")])
 def test_a_stated_rate_that_nothing_explains_is_denied(stated: float, words: str) -> None:
     found = judge_own_rate(stated, SPANS, 1, 1)

@@ -22,7 +22,7 @@ from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import FORMAT_BYTES, PRECISIONS
-from tunemark_worker.training_settings import CHUNK_SCORES
+from tunemark_worker.training_settings import CACHED_SCORES, CHUNK_SCORES
 
 # Bytes of a parameter, and of a value that goes in or out of a matrix product, by the worker's name of the precision.
 PRECISION_BYTES = {
@@ -187,9 +187,9 @@ class _PipelineStage:
         # Logits in float32: themselves, their softmax, and the gradients of both.
         at_loss = 12.0 * scores
         if is_chunked:
-            # Those of a chunk, their exponentials and what is rounded; the weight's gradient and a chunk's part of it.
+            # Those of a chunk, in whose place their gradient comes; the weight's gradient and a chunk's part of it.
             chunk = min(tokens, max(CHUNK_SCORES // a.vocab_size, 1)) * a.vocab_size
-            at_loss = chunk * (8.0 + narrow * (narrow < 4.0)) + table + narrow * self._table * is_full
+            at_loss = chunk * narrow + 8.0 * CACHED_SCORES + table + narrow * self._table * is_full
         stream = (wide + narrow * self._is_autocast) * tokens * a.hidden_size
         buffers = 0.0
         if layout.pipeline > 1:

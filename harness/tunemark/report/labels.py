@@ -123,4 +123,6 @@ _IN_LABEL += [each for each in SETTINGS if each.is_in_label and each.name not in
 _SETTINGS = {each.title: _reader(each) for each in _IN_LABEL} | {"device": device_of}
 # Of settings that reports came to know later; not said where all runs have it.
 _USUAL = {each.title: str(each.unhashed) for each in _IN_LABEL if each.unhashed is not None}
+# Of each, the usual value and the function that formats a run's.
+USUAL_READERS = {name: (usual, _SETTINGS[name]) for name, usual in _USUAL.items()}
 _WITHOUT_NAME = [each.title for each in _IN_LABEL if each.names_itself]

@@ -9,7 +9,7 @@ from tunemark.markdown import escape, markdown_table
 from tunemark.number_format import format_gib, format_number, format_percent, format_significant
 from tunemark.report.definitions import NOTES
 from tunemark.report.estimate_format import format_estimate
-from tunemark.report.labels import device_of, make_labels
+from tunemark.report.labels import USUAL_READERS, device_of, make_labels
 from tunemark.report.translation import make_translator
 from tunemark.results.imported_claims import ImportedClaim
 from tunemark.results.result import Estimate, Result
@@ -149,6 +149,7 @@ _IDENTITY: dict[str, Callable[[Result], str]] = {
 _OPTIONAL: dict[str, tuple[str, Callable[[Result], str]]] = {
     "method": ("full", lambda r: r.method),
     "weights": ("random", lambda r: r.weights),
+    **USUAL_READERS,
 }
 
 

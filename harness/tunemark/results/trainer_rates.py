@@ -1,15 +1,16 @@
 """Hold the rate that a trainer states of itself to what was witnessed, and say by what it is off.
 
 A stated rate is read as some tokens over some time: which tokens (slots, content, trained), which time (the timed
-part, all steps, all steps with the trainer's own set-up), of which ranks, of which micro-batches. The reading that fits
-is the reason. Rates of a log are audited in the same way, from the log alone, by `tunemark audit`.
+part, all steps, all steps with the trainer's own set-up, the median step), of which ranks, of which micro-batches. The
+reading that fits is the reason. Rates of a log are audited in the same way, from the log alone, by `tunemark audit`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, NamedTuple
 
 from tunemark.number_format import percent_text
@@ -24,6 +25,7 @@ _SPANS = {
     "timed": "over the timed part",
     "whole": "over all steps, the warm-up included",
     "set-up": "over all steps and the trainer's set-up",
+    "step": "of the median step",
 }
 
 
@@ -49,8 +51,10 @@ class RateReading:
         return f"{_TOKENS[self.tokens]} {_SPANS[self.span]}{of}"
 
 
-def list_readings(spans: Mapping[str, CountedSpan], ranks: int, accumulation: int) -> list[RateReading]:
-    """Every reading of a rate, the plainest first."""
+def list_readings(
+    spans: Mapping[str, CountedSpan], ranks: int, accumulation: int, steps: Sequence[CountedSpan] = ()
+) -> list[RateReading]:
+    """Every reading of a rate, the plainest first. steps: each step's tokens and time, where each was timed."""
     multipliers = [("", 1.0)]
     if ranks > 1:
         multipliers += [(f"multiplied by {ranks} ranks", float(ranks)), (f"of one of {ranks} ranks", 1.0 / ranks)]
@@ -59,14 +63,17 @@ def list_readings(spans: Mapping[str, CountedSpan], ranks: int, accumulation: in
             (f"multiplied by {accumulation} accumulated micro-batches", float(accumulation)),
             (f"of one of {accumulation} accumulated micro-batches", 1.0 / accumulation),
         ]
-    found = []
-    for (words, factor), (span, counted) in itertools.product(multipliers, spans.items()):
-        for name in _TOKENS:
-            tokens = getattr(counted.tokens, name)
-            if tokens and counted.seconds > 0:
-                rate = factor * tokens / counted.seconds
-                found.append(RateReading(tokens=name, span=span, rate=rate, multiplier=words, factor=factor))
-    return found
+    rates = {}
+    for (span, counted), name in itertools.product(spans.items(), _TOKENS):
+        if counted.seconds > 0:
+            rates[span, name] = getattr(counted.tokens, name) / counted.seconds
+    for name in _TOKENS if steps else ():
+        rates["step", name] = median(getattr(step.tokens, name) / step.seconds for step in steps)
+    return [
+        RateReading(tokens=name, span=span, rate=factor * rate, multiplier=words, factor=factor)
+        for (words, factor), ((span, name), rate) in itertools.product(multipliers, rates.items())
+        if rate
+    ]
 
 
 def find_reading(stated: float, readings: list[RateReading]) -> RateReading | None:
@@ -76,12 +83,18 @@ def find_reading(stated: float, readings: list[RateReading]) -> RateReading | No
     return min(plain, key=lambda each: abs(stated - each.rate) / each.rate, default=None)
 
 
-def judge_own_rate(stated: float, spans: Mapping[str, CountedSpan], ranks: int, accumulation: int) -> Finding:
+def judge_own_rate(
+    stated: float,
+    spans: Mapping[str, CountedSpan],
+    ranks: int,
+    accumulation: int,
+    steps: Sequence[CountedSpan] = (),
+) -> Finding:
     """The finding on the rate that a trainer states, tokens per second."""
     content = spans["timed"].tokens.content / spans["timed"].seconds
     message = f"the trainer itself states {stated:,.6g} tokens/s, {content:,.6g} content tokens/s were witnessed: "
     message += f"factor {stated / content:.3g}"
-    readings = list_readings(spans, ranks, accumulation)
+    readings = list_readings(spans, ranks, accumulation, steps)
     found = find_reading(stated, readings)
     if found is not None:
         apart = percent_text(abs(stated - found.rate) / found.rate)
@@ -122,5 +135,11 @@ def check_own_rate(measurement: Measurement, timed: TimedPart) -> Finding | None
     ended = [row["instant_s"] for row in rank.untimed_records if row["kind"] == "trainer_end"]
     if began and ended:
         spans["set-up"] = CountedSpan(every, ended[0] - began[0])
+    steps = [
+        CountedSpan(measurement.counts(before.steps, after.steps), after.instant_s - before.instant_s)
+        for before, after in itertools.pairwise(rank.edges)
+    ]
+    if any(after.steps != before.steps + 1 for before, after in itertools.pairwise(rank.edges)):
+        steps = []
     a = measurement.assignment
-    return judge_own_rate(float(own["tokens_per_s"]), spans, a.processes, a.gradient_accumulation)
+    return judge_own_rate(float(own["tokens_per_s"]), spans, a.processes, a.gradient_accumulation, steps)

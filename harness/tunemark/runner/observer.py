@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd
+from tunemark.plugin.descriptors import OWN_TRAINER
 
 if TYPE_CHECKING:
     from tunemark.runner.preparation import PreparedRun
@@ -33,4 +34,6 @@ def run_title(plan: Plan) -> str:
     spec = plan.spec
     words = f"{spec.model} {spec.device}:{spec.size} {spec.strategy} {spec.precision} {spec.batching}"
     words += f" {spec.micro_batch}x{spec.sequence}"
+    if plan.trainer.name != OWN_TRAINER.name:
+        words += f" by {plan.trainer.name}"
     return words + (" breakdown" if spec.breakdown else "")

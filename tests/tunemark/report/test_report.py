@@ -173,6 +173,16 @@ def test_exit_codes_are_by_the_worst(rows: list[tuple[str, str]], code: int) -> 
     assert exit_code_of_results([result(status=status, verdict=verdict) for status, verdict in rows]) == code
 
 
+def test_a_table_of_other_than_usual_settings_has_their_columns() -> None:
+    lines = runs_table([result(trainer="tunemark", loss="chunked"), result(trainer="hf", loss="chunked")]).splitlines()
+    header, _, first, second = (line for line in lines if line.startswith("|"))
+    assert "| trainer |" in header
+    assert first.startswith("| tunemark |")
+    assert second.startswith("| hf |")
+    assert "loss chunked" in lines[0]
+    assert "trainer" not in "".join(runs_table([result(), result(batching="pad")]))
+
+
 def test_tables_have_a_cell_for_each_column() -> None:
     report = make_report([result(), result(run_id="cd", breakdown_s={"data": 0.1})])
     assert all(len(row) == len(table.columns) for table in report.tables for row in table.rows)
