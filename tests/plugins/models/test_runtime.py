@@ -1,9 +1,10 @@
-"""Every family in miniature: built by transformers as its facts say, and packing changes no loss and no gradient."""
+"""Every family in miniature: built by transformers as its facts say; packing and kernels change no gradient."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,9 @@ from tunemark_models.runtime import CausalLm
 from tunemark_worker import lora_adapters
 from tunemark_worker.batches import Batch
 from tunemark_worker.chunked_loss import ScoreRule, compute_chunked_loss
+from tunemark_worker.compilation import compile_model
 from tunemark_worker.contract import Place
+from tunemark_worker.optimizer import OPTIMIZERS, make_optimizer
 from tunemark_worker.training_loop import cross_entropy_sum
 
 # Those of families without a formula are tried by what they are traced as.
@@ -177,3 +180,87 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     lora_adapters.merge_adapters(module)
     torch.testing.assert_close(runtime.logits(module, row), changed, atol=2e-5, rtol=2e-4)
     assert sum(p.numel() for p in module.parameters()) == count_parameters(a).total
+
+
+_ROWS = batch([[d] for d in DOCUMENTS], 8, False)
+_PLAIN = ("llama-2-tiny", "gemma-2-tiny")
+
+
+def _gradients(run: Callable[[], torch.Tensor], module: torch.nn.Module) -> list[torch.Tensor]:
+    """The loss of the rows and the gradient of every parameter, those of zeros where there is none."""
+    module.zero_grad()
+    loss = run()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's
+    return [loss.detach()] + [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.parameters()]
+
+
+def _assert_alike(plain: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> None:
+    """The losses within 1e-5, every parameter's gradient within 1e-4 of its norm: fp32 rounds."""
+    assert other[0].item() == pytest.approx(plain[0].item(), rel=1e-5)
+    for one, two in zip(plain, other, strict=True):
+        assert (two - one).norm().item() <= 1e-4 * one.norm().item() + 1e-6
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "varlen"])
+def test_every_attention_has_the_gradients_of_auto(name: str, attention: str) -> None:
+    model = smaller(TINY[name])
+    if attention not in model.supports.get("attention", ()):
+        assert model.is_remote or attention != "eager"
+        return
+    found = []
+    for kind in ("auto", attention):
+        runtime, module = build(model, attention=kind)
+        packed = batch([DOCUMENTS], 16, True)
+        found.append(
+            _gradients(lambda r=runtime, m=module, p=packed: cross_entropy_sum(r.logits(m, p), p.labels), module)
+        )
+    _assert_alike(*found)
+
+
+@pytest.mark.parametrize("name", _PLAIN)
+@pytest.mark.parametrize(
+    ("optimizer", "implementation"),
+    [
+        (name, kind)
+        for name, facts in OPTIMIZERS.items()
+        for kind in ("foreach", "fused")
+        if facts.has_fused or kind != "fused"
+    ],
+)
+def test_every_implementation_of_an_update_gives_the_same_weights(
+    name: str, optimizer: str, implementation: str
+) -> None:
+    runtime, module = build(smaller(TINY[name]))
+    _gradients(lambda: cross_entropy_sum(runtime.logits(module, _ROWS), _ROWS.labels), module)
+    found = []
+    for kind in ("loop", implementation):
+        trained = copy.deepcopy(module)
+        for one, other in zip(trained.parameters(), module.parameters(), strict=True):
+            one.grad = other.grad
+        made = make_optimizer(optimizer, trained.parameters(), 1e-2, kind)
+        for _ in range(3):
+            made.step()
+        found.append(list(trained.parameters()))
+    for one, other, start in zip(*found, module.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(other, start)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("kind", ["regional", "full"])
+def test_a_compiled_model_has_the_gradients_of_the_plain_one(name: str, kind: str) -> None:
+    model = smaller(TINY[name])
+    if kind not in model.supports.get("compile", ("regional", "full")):
+        return
+    found = []
+    for each in ("off", kind):
+        torch._dynamo.reset()
+        runtime, module = build(model)
+        compile_model(module, each)
+        found.append(
+            _gradients(lambda r=runtime, m=module: cross_entropy_sum(r.logits(m, _ROWS), _ROWS.labels), module)
+        )
+    _assert_alike(*found)
