@@ -16,8 +16,10 @@ def apply_method(
     whose name, the last part of the path, is among `targets`. architecture: the assignment's, whose `idle_modules`,
     by the number of the layer and the path in it, get none.
 
-    Adapters have the dtype of the matrix they adapt, and no dropout.
-    Source: Hu et al. 2021, "LoRA", section 4.1.
+    Adapters have the dtype of the matrix they adapt, and no dropout. options: r, alpha and targets; rslora: scaled by
+    alpha / sqrt(r); dora: each row of an adapted matrix has a trained magnitude, whose divisor is no part of the
+    backward pass.
+    Sources: Hu et al. 2021, "LoRA", section 4.1; Kalajdzievski 2023, equation 3; Liu et al. 2024, "DoRA", section 4.3.
     """
     if name == "full":
         return
@@ -25,6 +27,8 @@ def apply_method(
         raise ValueError("the method is 'full' or 'lora', not {!r}".format(name))
     import peft  # heavy, and needed for this method alone
 
+    # Only what is asked for: older releases of peft do not know all of these.
+    variants: Dict[str, Any] = {"use_" + key: True for key in ("rslora", "dora") if options.get(key)}
     config = peft.LoraConfig(
         r=options["r"],
         lora_alpha=options["alpha"],
@@ -33,6 +37,7 @@ def apply_method(
         bias="none",
         # GPT-2 stores its matrices transposed.
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
+        **variants,
     )
     peft.inject_adapter_in_model(config, module)
     trained = [n for n, p in module.named_parameters() if p.requires_grad]

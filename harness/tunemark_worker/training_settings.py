@@ -96,7 +96,11 @@ class TrainingSettings:
     sequences: `micro_batch` per forward pass and data rank, `global_batch` per step and job.
     """
 
-    method: str = declare("full", "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`")
+    method: str = declare(
+        "full",
+        "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`, also with "
+        "`:rslora=true` or `:dora=true`",
+    )
     precision: str = declare(
         "bf16-autocast",
         "pure fp32, fp32 weights with bf16 autocast, or pure bf16",

@@ -1,4 +1,8 @@
-"""The fine-tuning method: all parameters, or LoRA adapters on frozen matrices, with the parameter counts of each."""
+"""The fine-tuning method: all parameters, or LoRA adapters on frozen matrices, with the parameter counts of each.
+
+Sources: Hu et al. 2021, "LoRA"; Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"
+(rslora); Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation" (dora).
+"""
 
 from __future__ import annotations
 
@@ -29,23 +33,34 @@ _OPTIONS = {
     "r": f"rank of the adapters ({DEFAULT_RANK})",
     "alpha": f"adapter outputs are scaled by alpha / r ({DEFAULT_ALPHA})",
     "targets": f"matrices to adapt, joined by plus: q_proj+v_proj ({ALL_LINEAR}: all except a mixture's experts)",
+    "rslora": "true: adapter outputs are scaled by alpha / sqrt(r) (false)",
+    "dora": "true: the adapted matrices' rows also have trained magnitudes (false)",
 }
+# Names under which others know an option of `lora`.
+_NAMES_OF_OPTIONS = {"dora": "lora:dora=true", "rslora": "lora:rslora=true"}
+# The first release of peft that computes DoRA from the frozen matrix's output, instead of multiplying once more.
+PEFT_WITH_DORA = "0.14"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """name: one of METHODS. rank: 0 without adapters. targets: as the user wrote them."""
+    """name: one of METHODS. rank: 0 without adapters. targets: as the user wrote them. rslora: adapter outputs are
+    scaled by alpha / sqrt(rank) instead of alpha / rank. dora: with magnitudes."""
 
     name: str
     rank: int = 0
     alpha: int = 0
     targets: tuple[str, ...] = ()
+    rslora: bool = False
+    dora: bool = False
 
     def __str__(self) -> str:
-        """The setting's text with every option spelled out."""
+        """The setting's text with every option spelled out; what is false is left out, as before it existed."""
         if self.name == "full":
             return self.name
-        return f"{self.name}:alpha={self.alpha}:r={self.rank}:targets={'+'.join(self.targets)}"
+        options = {"alpha": self.alpha, "r": self.rank, "targets": "+".join(self.targets)}
+        options |= {name: "true" for name in ("dora", "rslora") if getattr(self, name)}
+        return ":".join([self.name, *(f"{name}={options[name]}" for name in sorted(options))])
 
     def names(self, a: Architecture) -> tuple[str, ...]:
         """The adapted matrices, under the module's own names; `BadExperiment` for a name that the model lacks."""
@@ -63,19 +78,22 @@ class Method:
 
     def trained(self, a: Architecture) -> TrainedWeights:
         """The weights that have gradients, which the FLOPs depend on."""
-        return lora_trained_weights(self.rank, self.names(a)) if self.rank else ALL_WEIGHTS
+        return lora_trained_weights(self.rank, self.names(a), magnitudes=self.dora) if self.rank else ALL_WEIGHTS
 
     def parameters(self, a: Architecture) -> tuple[int, int]:
         """(all parameters, adapters included; trained parameters)"""
         total = count_parameters(a).total
         if not self.rank:
             return total, total
-        trained = count_lora_parameters(a, self.rank, self.names(a))
+        trained = count_lora_parameters(a, self.rank, self.names(a), magnitudes=self.dora)
         return total + trained, trained
 
     def options(self, a: Architecture) -> dict[str, Any]:
         """The method's options for the worker."""
-        return {"r": self.rank, "alpha": self.alpha, "targets": list(self.names(a))} if self.rank else {}
+        if not self.rank:
+            return {}
+        said = {"r": self.rank, "alpha": self.alpha, "targets": list(self.names(a))}
+        return {**said, **{name: True for name in ("rslora", "dora") if getattr(self, name)}}
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -94,7 +112,10 @@ def parse_method(text: str) -> Method:
             next=f"write for example lora:r={DEFAULT_RANK}:alpha={DEFAULT_ALPHA}",
         ) from error
     if name not in METHODS:
-        raise BadExperiment(what=f"no method named {name!r}", next=did_you_mean(name, METHODS))
+        meant = _NAMES_OF_OPTIONS.get(name.lower())
+        raise BadExperiment(
+            what=f"no method named {name!r}", next=f"--method {meant}" if meant else did_you_mean(name, METHODS)
+        )
     known = _OPTIONS if name == "lora" else {}
     for key in options:
         if key not in known:
@@ -115,7 +136,14 @@ def parse_method(text: str) -> Method:
     rank, alpha = (
         _positive(key, options.get(key), default) for key, default in (("r", DEFAULT_RANK), ("alpha", DEFAULT_ALPHA))
     )
-    return Method(name=name, rank=rank, alpha=alpha, targets=targets)
+    rslora, dora = (_flag(key, options.get(key, "false")) for key in ("rslora", "dora"))
+    return Method(name=name, rank=rank, alpha=alpha, targets=targets, rslora=rslora, dora=dora)
+
+
+def _flag(key: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise BadExperiment(what=f"{key} cannot be {text!r}", next=f"{key}=true, or leave it out")
+    return text == "true"
 
 
 def _positive(key: str, text: str | None, default: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from tunemark.experiment.finetuning_method import Method
+from tunemark.experiment.finetuning_method import PEFT_WITH_DORA, Method
 from tunemark.experiment.kernel_choice import PASSES_MASKS
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, PredictionSettings
@@ -134,6 +134,8 @@ class Plan:
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
         for module, minimum in _ATTENTION_VERSIONS.get(spec.attention, {}).items():
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
+        if self.method.dora:
+            found.append(VersionNeed("DoRA", "--method", "peft", PEFT_WITH_DORA))
         if spec.compile != "off":
             found.append(VersionNeed("torch.compile", "--compile", "torch", "2.4"))
         if spec.optimizer_impl == "fused":

@@ -13,6 +13,7 @@ from tunemark.physics.flops import mean_visible_keys as mean_visible_keys
 from tunemark.physics.flops import train_flops_by_convention as train_flops_by_convention
 from tunemark.physics.flops import train_flops_by_role as train_flops_by_role
 from tunemark.physics.flops import train_flops_per_token as train_flops_per_token
+from tunemark.physics.flops import weight_norm_flops as weight_norm_flops
 from tunemark.physics.memory_floor import memory_floor_bytes as memory_floor_bytes
 from tunemark.physics.parameters import LORA_TARGETS as LORA_TARGETS
 from tunemark.physics.parameters import adaptable_matrices as adaptable_matrices

@@ -6,7 +6,7 @@ and the window, "full" all of the sequence, as most published figures do.
 
 Sources: Chowdhery et al. 2022, "PaLM", appendix B, which counts attention in full; Dao 2023, "FlashAttention-2",
 section 4.1, which counts the causal half; Korthikanti et al. 2022, "Reducing Activation Recomputation in Large
-Transformer Models", section 5 and appendix A; Hu et al. 2021, "LoRA", section 4.
+Transformer Models", section 5 and appendix A; Hu et al. 2021, "LoRA", section 4; Liu et al. 2024, "DoRA", section 4.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from tunemark.physics import traced_counts
 from tunemark.physics.parameters import LORA_TARGETS, LoraAdapter, WeightMatrix, layer_matrices, lora_adapters
@@ -32,6 +32,7 @@ class TrainedWeights:
 
     first_layer: the first trained layer; all later layers are trained too. None where all layers' own weights are
     frozen. lora_rank: of the adapters in every layer, 0 for none; lora_targets: the targets of `adapters`.
+    lora_magnitudes: each adapted matrix has a trained magnitude per output, as in DoRA.
     A tied embedding and head are one weight, trained if either field is true.
     """
 
@@ -40,6 +41,7 @@ class TrainedWeights:
     head: bool = True
     lora_rank: int = 0
     lora_targets: tuple[str, ...] = LORA_TARGETS
+    lora_magnitudes: bool = False
 
     def __post_init__(self) -> None:
         if self.lora_rank < 0 or (self.first_layer is not None and self.first_layer < 0):
@@ -49,11 +51,20 @@ class TrainedWeights:
 ALL_WEIGHTS = TrainedWeights()
 
 
-def lora_trained_weights(rank: int, targets: Iterable[str] = LORA_TARGETS) -> TrainedWeights:
+def lora_trained_weights(
+    rank: int, targets: Iterable[str] = LORA_TARGETS, *, magnitudes: bool = False
+) -> TrainedWeights:
     """Adapters alone, as in peft: all of the model's own weights are frozen, embedding and head included."""
     if rank < 1:
         raise ValueError(f"a rank must be 1 or more, not {rank}")
-    return TrainedWeights(embedding=False, first_layer=None, head=False, lora_rank=rank, lora_targets=tuple(targets))
+    return TrainedWeights(
+        embedding=False,
+        first_layer=None,
+        head=False,
+        lora_rank=rank,
+        lora_targets=tuple(targets),
+        lora_magnitudes=magnitudes,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +153,39 @@ def hardware_flops_per_token(
     if recomputation == "selective":
         recomputed = FlopsByRole(scores=recomputed.scores)
     return _sum([*layers, FlopsByRole(head=head), recomputed]).total
+
+
+class WeightNormFlops(NamedTuple):
+    """FLOPs of the norms of all adapted matrices, whatever the number of tokens. needed: once for each update. spent:
+    by peft in each forward pass."""
+
+    needed: float
+    spent: float
+
+
+def weight_norm_flops(a: Architecture, trained: TrainedWeights) -> WeightNormFlops:
+    """What DoRA's norms of W + B A cost, of which only the product B A is one of matrices: 2 · rank · inputs · outputs.
+
+    The norm is a constant of the backward pass, and scaling by the magnitude is elementwise, so nothing else is added
+    to LoRA's FLOPs. peft sends an identity through both matrices, which costs 2 · rank · inputs · (inputs + outputs).
+
+    Sources: Liu et al. 2024, "DoRA", equation 5 and section 4.3; huggingface/peft 0.21, tuners/lora/dora.py.
+    """
+    shapes = magnitude_shapes(a, trained)
+    return WeightNormFlops(
+        needed=float(sum(2 * trained.lora_rank * m * n * times for m, n, times in shapes)),
+        spent=float(sum(2 * trained.lora_rank * m * (m + n) * times for m, n, times in shapes)),
+    )
+
+
+def magnitude_shapes(a: Architecture, trained: TrainedWeights) -> list[tuple[int, int, int]]:
+    """(inputs, outputs, times in a forward pass of all layers) of the matrices that have magnitudes."""
+    if not trained.lora_magnitudes:
+        return []
+    if a.traced is not None:
+        return traced_counts.adapter_shapes(a.traced, trained.lora_targets)
+    pairs = lora_adapters(a, trained.lora_targets)
+    return [(x.inputs, x.outputs, x.copies * a.num_hidden_layers) for x in pairs]
 
 
 def mean_visible_keys(sequence: int, window: int | None) -> float:

@@ -199,15 +199,19 @@ def lora_adapters(a: Architecture, targets: Iterable[str] = LORA_TARGETS) -> tup
     return tuple(found.values())
 
 
-def count_lora_parameters(a: Architecture, rank: int, targets: Iterable[str] = LORA_TARGETS) -> int:
+def count_lora_parameters(
+    a: Architecture, rank: int, targets: Iterable[str] = LORA_TARGETS, *, magnitudes: bool = False
+) -> int:
     """The parameters that LoRA trains: rank · (inputs + outputs) for each adapted matrix, all layers.
 
-    targets: by default the query and value projections, as in peft for Llama-like models.
+    targets: by default the query and value projections, as in peft for Llama-like models. magnitudes: DoRA's, one more
+    for each output (Liu et al. 2024, "DoRA", section 4.1: a vector of as many entries as W has columns).
     Source: Hu et al. 2021, "LoRA", sections 4.1 and 4.2 (without biases, norms and the head).
     """
     if a.traced is not None:
-        return count_adapters(a.traced, rank, targets)
-    return a.num_hidden_layers * rank * sum((x.inputs + x.outputs) * x.copies for x in lora_adapters(a, targets))
+        return count_adapters(a.traced, rank, targets, magnitudes=magnitudes)
+    each = ((rank * (x.inputs + x.outputs) + magnitudes * x.outputs) * x.copies for x in lora_adapters(a, targets))
+    return a.num_hidden_layers * sum(each)
 
 
 def adaptable_matrices(a: Architecture) -> tuple[str, ...]:

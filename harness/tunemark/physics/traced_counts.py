@@ -37,15 +37,23 @@ def adaptable_names(traced: TracedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.name for layer in traced.layers for each in layer.matrices))
 
 
-def count_adapters(traced: TracedModel, rank: int, targets: Iterable[str]) -> int:
-    """The parameters of LoRA's adapters of this rank on every linear module with one of these names."""
+def count_adapters(traced: TracedModel, rank: int, targets: Iterable[str], *, magnitudes: bool) -> int:
+    """The parameters of LoRA's adapters of this rank on every linear module with one of these names. magnitudes: with
+    one for each output."""
     wanted = set(targets)
     return sum(
-        rank * (each.inputs + each.outputs)
+        rank * (each.inputs + each.outputs) + magnitudes * each.outputs
         for layer in traced.layers
         for each in _adapted(layer, wanted)
         if each.is_own
     )
+
+
+def adapter_shapes(traced: TracedModel, targets: Iterable[str]) -> list[tuple[int, int, int]]:
+    """(inputs, outputs, calls) of every linear module with one of these names, in each layer that calls it."""
+    wanted = set(targets)
+    found = (each for layer in traced.layers for each in _adapted(layer, wanted))
+    return [(each.inputs, each.outputs, max(1, round(each.uses))) for each in found]
 
 
 def layer_flops(

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
-from tunemark.physics.flops import mean_visible_keys, train_flops_by_role
+from tunemark.physics.flops import magnitude_shapes, mean_visible_keys, train_flops_by_role
 from tunemark.physics.parameters import lora_adapters
 from tunemark.physics.traced_counts import computed_share
 from tunemark.plugin.descriptors import Architecture
@@ -314,7 +314,7 @@ def _layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, tokens:
     expanding_s = 0.0
     if stack.base_bits:
         expanding_s = sum(k * n * count for _, k, n, count in products) * e.expand_bytes / rate
-    forward = matrices + (attention.forward + light_s) + adapters.forward + expanding_s
+    forward = matrices + (attention.forward + light_s) + adapters.forward + expanding_s + _norm_seconds(work, device)
     backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention.backward + 2.0 * light_s
     backward += 2.0 * adapters.forward + expanding_s
     # Selective recomputation: only the scores where they are stored (Korthikanti et al. 2022), else everything except
@@ -395,6 +395,18 @@ def _adapter_cost(work: Workload, layout: RankLayout, device: DeviceFacts, token
     rate = device.bandwidth_bytes_per_s * device.efficiency.memory
     launches = len(adapters) * (3.0 if is_fused else _ADAPTER_LAUNCHES)
     return _AdapterCost(found / rate, launches, len(adapters))
+
+
+def _norm_seconds(work: Workload, device: DeviceFacts) -> float:
+    """Seconds that the norms of DoRA's matrices take in a forward pass of an average layer: two products with a thin
+    matrix, and six passes in 32 bits over the whole one (B A, its multiple, the sum with W, their norm)."""
+    a, rank, found = work.architecture, work.trained.lora_rank, 0.0
+    rate = device.bandwidth_bytes_per_s * device.efficiency.memory
+    for inputs, outputs, times in magnitude_shapes(a, work.trained):
+        products = matmul_seconds(device, work.precision, inputs, inputs, rank, 1.0)
+        products += matmul_seconds(device, work.precision, inputs, rank, outputs, 1.0)
+        found += times * (products + 24.0 * inputs * outputs / rate)
+    return found / max(a.num_hidden_layers, 1)
 
 
 @dataclass(frozen=True, slots=True)

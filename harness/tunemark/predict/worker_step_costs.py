@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tunemark.physics.flops import hardware_flops_per_token, train_flops_by_role
+from tunemark.physics.flops import hardware_flops_per_token, train_flops_by_role, weight_norm_flops
 from tunemark.physics.parameters import count_lora_parameters, lora_adapters
 from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.predict.layout import RankLayout, Workload
@@ -89,7 +89,8 @@ class _PipelineStage:
         self._adapted = {part for each in lora_adapters(a, targets) for part in each.parts} if rank else set()
         self._adapters = lora_adapters(a, targets) if rank else ()
         self._lora_rank = rank
-        added = count_lora_parameters(a, rank, targets) / depth if rank else 0.0
+        self._has_magnitudes = work.trained.lora_magnitudes
+        added = count_lora_parameters(a, rank, targets, magnitudes=self._has_magnitudes) / depth if rank else 0.0
         self._layer_parameters += added
         self._parameters = self._layers * self._layer_parameters + self._ends
         # Trained parameters: of a layer, and of the rank.
@@ -118,10 +119,13 @@ class _PipelineStage:
             last = 2.0 * a.intermediate_size * a.hidden_size
             if self._lora_rank and "down_proj" in self._adapted:
                 last = 2.0 * self._lora_rank * a.hidden_size
-            if a.post_norm:
+            if a.post_norm or (self._has_magnitudes and "down_proj" in self._adapted):
                 last = 0.0
             done -= count * last
-        return self._accumulation * self._tokens * (done + by.head * self._is_last) / layout.tensor
+        # Of one forward pass, whatever its tokens.
+        norms = weight_norm_flops(a, trained).spent / a.num_hidden_layers * (2 if layout.recompute == "full" else 1)
+        passes = self._tokens * (done + by.head * self._is_last) / layout.tensor + count * norms
+        return self._accumulation * passes
 
     def sent(self) -> dict[str, float]:
         layout, a = self._layout, self._a
@@ -246,6 +250,9 @@ class _PipelineStage:
             # Gradients need their own memory, unless they are added to existing ones or copied into a bucket.
             stays = float(not is_later and (accumulated or not is_bucketed))
             others = (under_way - 1.0) * everything
+            if self._has_magnitudes:
+                gathered = ends + 2.0 * layer if reshard else own
+                yield moment(before, layers + again + mask + others, self._norm_workspace(), gathered)
             # A schedule with all forward passes first (GPipe) already holds all micro-batches' logits and softmaxes.
             held = held_scores + (under_way - 1.0) * (narrow + 4.0) * scores * is_behind
             if is_gathered and not (is_later and is_piped):
@@ -386,6 +393,11 @@ class _PipelineStage:
             columns += (2 if a.gated_mlp else 1) * a.intermediate_size / t
             rows = 2.0 * a.hidden_size * (2.0 if t > 1 else 1.0)
             found += self._layers * self._value_bytes * tokens * (columns + rows)
+            # Adapters are matrix products too, as are those of weights for norms.
+            kept = tokens * sum(self._lora_rank + x.outputs for x in self._adapters)
+            if self._has_magnitudes:
+                kept += sum(x.inputs * (self._lora_rank + x.outputs) for x in self._adapters)
+            found += self._layers * self._value_bytes * kept
         return found + self._non_layer_bytes()
 
     def _non_layer_bytes(self) -> float:
@@ -393,6 +405,10 @@ class _PipelineStage:
         values = self._tokens * self._a.hidden_size
         found = self._norm() + self._value_bytes * values if self._is_last else self._param_bytes * values
         return found + self._mask()
+
+    def _norm_workspace(self) -> float:
+        """Temporaries of the norms of the largest adapted matrix: the identity, B A, its multiple, and W + B A."""
+        return self._param_bytes * max(x.inputs * (x.inputs + 3.0 * x.outputs) for x in self._adapters)
 
     def _mask(self) -> float:
         return self._value_bytes * self._tokens * self._work.sequence if self._work.packed else 0.0
@@ -440,6 +456,9 @@ class _PipelineStage:
             if self._is_autocast and "o_proj" in self._adapted:
                 inputs += queries
             inputs += self._lora_rank * len(self._adapters)
+            if self._has_magnitudes:
+                # What a magnitude scales: the outputs of the matrix and of its adapter.
+                inputs += 2.0 * sum(each.outputs for each in self._adapters)
         values = inputs + 2.0 * queries + 2.0 * keys + mlp
         if is_fused and a.rope_theta is not None and not (self._work.packed and own < queries):
             # Values are a view of the fused product's output; rotated queries and keys are new tensors.

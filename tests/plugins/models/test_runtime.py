@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark.experiment.finetuning_method import parse_method
-from tunemark.physics import count_parameters, train_flops_per_token
+from tunemark.physics import count_parameters, train_flops_per_token, weight_norm_flops
 from tunemark.plugin import Model
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
@@ -176,6 +176,76 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     # Rotary angles of a module this small are counted and are no work on weights or scores.
     planned = train_flops_per_token(a, 16, "full", chosen.trained(a))
     assert counter.get_total_flops() / 16 == pytest.approx(planned, rel=5e-4)
+
+    lora_adapters.merge_adapters(module)
+    torch.testing.assert_close(runtime.logits(module, row), changed, atol=2e-5, rtol=2e-4)
+    assert sum(p.numel() for p in module.parameters()) == count_parameters(a).total
+
+
+def _compute_plain_dora(
+    runtime: CausalLm, base: torch.nn.Module, adapted: torch.nn.Module, scale: float, rows: Batch
+) -> dict[str, torch.Tensor]:
+    """The gradient of each adapter's weight, where every adapted matrix is written as m (W + s B A) / |W + s B A|, rows
+    divided by their norms, and the norms are constants. Liu et al. 2024, "DoRA", equation 5 and section 4.3."""
+    leaves = {n: p.detach().clone().requires_grad_() for n, p in adapted.named_parameters() if p.requires_grad}
+    weights = dict(base.named_parameters())
+    for name in [n for n in leaves if ".lora_A." in n]:
+        path = name.partition(".lora_A.")[0]
+        first, second = leaves[name], leaves[name.replace("lora_A", "lora_B")]
+        is_transposed = type(base.get_submodule(path)).__name__ == "Conv1D"
+        whole = weights[f"{path}.weight"].detach()
+        whole = (whole.T if is_transposed else whole) + scale * second @ first
+        magnitudes = leaves[f"{path}.lora_magnitude_vector.default.weight"]
+        whole = (magnitudes / whole.detach().norm(dim=1))[:, None] * whole
+        weights[f"{path}.weight"] = whole.T if is_transposed else whole
+
+    class Whole(torch.nn.Module):
+        config = base.config
+
+        def forward(self, *args: Any, **more: Any) -> Any:
+            return torch.func.functional_call(base, weights, args, more)
+
+    loss = cross_entropy_sum(runtime.logits(Whole(), rows), rows.labels)
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
+# Matrices of torch's linear modules, and stored transposed.
+_DORA = ("llama-2-tiny", "gpt2-tiny")
+
+
+@pytest.mark.parametrize("name", [*_DORA, *(pytest.param(n, marks=pytest.mark.full) for n in TINY if n not in _DORA)])
+def test_magnitudes_train_beside_the_adapters_as_in_a_plain_computation(name: str) -> None:
+    model = smaller(TINY[name])
+    a, chosen = model.architecture, parse_method("lora:r=4:alpha=6:dora=true:rslora=true")
+    runtime, module = build(model)
+    base, row = copy.deepcopy(module), batch([[list(range(3, 19))]], 16, False)
+    first = cross_entropy_sum(runtime.logits(module, row), row.labels).item()
+    lora_adapters.apply_method(chosen.name, chosen.options(a), module)
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    assert (sum(p.numel() for p in module.parameters()), sum(p.numel() for p in trained.values())) == chosen.parameters(
+        a
+    )
+    # The magnitudes start as the norms of the rows, so the first step's loss is the model's own.
+    assert cross_entropy_sum(runtime.logits(module, row), row.labels).item() == pytest.approx(first, rel=1e-6)
+
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for n, p in trained.items():
+            if "lora_A" not in n:
+                p.add_(0.1 * torch.randn_like(p))
+    config: Any = module.config
+    config._attn_implementation = config._experts_implementation = "eager"
+    with FlopCounterMode(display=False) as counter:
+        changed = runtime.logits(module, row)
+        cross_entropy_sum(changed, row.labels).backward()  # type: ignore[no-untyped-call]  # torch's
+    # alpha / sqrt(r).
+    plain = _compute_plain_dora(runtime, base, module, 6 / 2, row)
+    for n, p in trained.items():
+        torch.testing.assert_close(p.grad, plain[n], rtol=1e-4, atol=1e-4 * float(plain[n].abs().max()))
+    norms = weight_norm_flops(a, chosen.trained(a)).spent
+    planned = train_flops_per_token(a, 16, "full", chosen.trained(a)) * 16 + norms
+    assert counter.get_total_flops() == pytest.approx(planned, rel=5e-4)
+    assert norms > 0.02 * planned
 
     lora_adapters.merge_adapters(module)
     torch.testing.assert_close(runtime.logits(module, row), changed, atol=2e-5, rtol=2e-4)

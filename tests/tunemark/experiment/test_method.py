@@ -21,6 +21,10 @@ def test_what_is_left_out_is_written_out() -> None:
     assert str(parse_method("full")) == "full"
     assert str(parse_method("lora")) == "lora:alpha=32:r=16:targets=all-linear"
     assert parse_method("lora:targets=all-linear:alpha=32:r=16") == parse_method("lora")
+    # What runs were called before there were variants still names the same run.
+    assert str(parse_method("lora:dora=false:rslora=false")) == str(parse_method("lora"))
+    both = "lora:alpha=32:dora=true:r=16:rslora=true:targets=all-linear"
+    assert str(parse_method("lora:rslora=true:dora=true")) == str(parse_method(both)) == both
     assert str(parse_method("lora:r=4:targets=v_proj+q_proj")) == "lora:alpha=32:r=4:targets=v_proj+q_proj"
 
 
@@ -35,6 +39,10 @@ def test_what_is_left_out_is_written_out() -> None:
         ("lora:r", "method cannot be 'lora:r'"),
         ("lora:targets=q_proj+", "targets cannot be 'q_proj+'"),
         ("lora:targets=all-linear+q_proj", "targets cannot be"),
+        ("dora", "--method lora:dora=true"),
+        ("rslora", "--method lora:rslora=true"),
+        ("lora:dora=yes", "dora=true, or leave it out"),
+        ("full:dora=true", "the method 'full' has no option 'dora'"),
     ],
 )
 def test_what_is_no_method_is_refused(text: str, says: str) -> None:
@@ -73,6 +81,24 @@ def test_a_plan_follows_the_method(tunemark: Callable[..., Any]) -> None:
     assert adapted["memory_floor_bytes"] == 2 * (8_030_261_248 + trained) + 6 * trained
     assert adapted["memory_floor_bytes"] == memory_floor_bytes(adapted["parameters"], "bf16", "adamw", trained)
     assert adapted["run_id"] != full["run_id"]
+    wanted = "lora:r=8:targets=q_proj+v_proj"
+    many = tunemark("plan", *words, "--method", f"{wanted}:dora=true,{wanted}:rslora=true", "--precision", "bf16",
+                    "--micro-batch", "2", "--global-batch", "8", "--checkpointing", "none,full", "--json")  # fmt: skip
+    assert many.returncode == 0, many.stderr
+    dora, dora_again, scaled, again = (json.loads(line) for line in many.stdout.splitlines())
+    # Queries have 4096 outputs, values 1024. The scale costs nothing.
+    assert dora["trainable_parameters"] == trained + 32 * 5120
+    assert dora["memory_floor_bytes"] == adapted["memory_floor_bytes"] + 8 * 32 * 5120
+    assert scaled["flops_per_token"] == adapted["flops_per_token"] == scaled["hardware_flops_per_token"]
+    # Once for each update of 8 x 2048 tokens; in each pass of 2 x 2048 as peft does it, of layers computed again twice.
+    assert dora["flops_per_token"] - adapted["flops_per_token"] == pytest.approx(
+        2 * 8 * 32 * 4096 * 5120 / (8 * 2048), rel=1e-3
+    )
+    spent = 2 * 8 * 32 * 4096 * (8192 + 5120) / (2 * 2048)
+    assert dora["hardware_flops_per_token"] - adapted["flops_per_token"] == pytest.approx(spent, rel=1e-3)
+    assert dora_again["hardware_flops_per_token"] - again["hardware_flops_per_token"] == pytest.approx(
+        2 * spent, rel=1e-3
+    )
     refused = tunemark("plan", *words, "--method", "lora:targets=qkv_proj")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "flag --method" in refused.stderr

@@ -206,6 +206,20 @@ def test_a_tied_head_that_a_pipeline_copies_stays_frozen_beside_adapters(cache: 
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("method", ["lora:r=4", "lora:r=4:dora=true"])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_the_formulas_of_adapters_agree(method: str, checkpointing: str, cache: Path) -> None:
+    pytest.importorskip("peft", reason="adapters are put in by peft")
+    plan = _plan("none", 1, {"method": method, "checkpointing": checkpointing}, layers=None)
+    (one,) = simulate_all([plan], cache=cache)
+    told = convert_plan(plan)
+    assert isinstance(one, Simulation)
+    assert not isinstance(told, str)
+    assert compute_step_costs(*told).flops == pytest.approx(one.flops, rel=1e-6)
+    assert compute_step_costs(*told).bytes.total == pytest.approx(one.bytes.total, rel=0.005)
+
+
+@pytest.mark.full
 def test_two_who_simulate_the_same_at_once_find_the_same(tmp_path: Path) -> None:
     environment = {**os.environ, "TUNEMARK_CACHE": str(tmp_path)}
     command = [*_COMMAND, "--strategy=ddp"]
