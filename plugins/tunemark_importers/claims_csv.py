@@ -18,6 +18,7 @@ from tunemark.errors import BadData
 from tunemark.physics.parameters import make_architecture
 from tunemark.plugin.claims import Claim
 from tunemark.plugin.descriptors import Architecture
+from tunemark_importers.figure_names import meaning_of
 from tunemark_importers.json_documents import pop_layout
 from tunemark_importers.numbers import multiply_exactly, parse_bytes, parse_count, parse_number, parse_seconds
 
@@ -117,7 +118,15 @@ def is_document(head: str) -> bool:
     if header is None:
         return False
     names = set(header[0])
+    if any(_is_figure(name) for name in names - COLUMNS.keys()):
+        # A figure under another name than this table's is read by the reader of everyday headers.
+        return False
     return bool(names & set(_RATES)) and bool(names & {"model", "n_layers", "device"}) and len(names & set(COLUMNS)) > 2
+
+
+def _is_figure(name: str) -> bool:
+    meaning = meaning_of(name)
+    return meaning is not None and meaning.quantity in ("tokens_per_s", "samples_per_s", "duration", "count")
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:

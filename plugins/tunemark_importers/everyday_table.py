@@ -8,7 +8,7 @@ is read as a log.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunemark.errors import BadExperiment
@@ -18,6 +18,7 @@ from tunemark_importers.figure_names import NameMeaning, meaning_of
 from tunemark_importers.found_tables import FoundTable, find_tables
 from tunemark_importers.generic_log import GenericLogReader
 from tunemark_importers.numbers import multiply_exactly, parse_number
+from tunemark_importers.translated_words import translate_words
 
 MEANING = (
     "tokens per second of the job or of each device, as the table's header says; which tokens, and whether warm-up is "
@@ -26,7 +27,10 @@ MEANING = (
 
 # Columns of the table of claims, by the words that people write above them.
 _HEADERS: Mapping[str, str] = {
-    **dict.fromkeys(("model", "model name", "network", "llm", "architecture"), "model"),
+    **dict.fromkeys(
+        ("model", "model name", "network", "llm", "architecture", "base model", "model name or path", "model id",
+         "model path", "pretrained model"), "model",
+    ),
     **dict.fromkeys(("id", "run", "run name", "config", "configuration", "experiment", "case", "name"), "id"),
     **dict.fromkeys(
         ("gpu", "device", "chip", "hardware", "accelerator", "gpu type", "gpu model", "device type", "npu", "card",
@@ -36,8 +40,19 @@ _HEADERS: Mapping[str, str] = {
         ("gpus", "num gpus", "n gpus", "ngpus", "gpu count", "devices", "num devices", "n devices", "device count",
          "world size", "chips", "num chips", "cards", "npus", "number of gpus", "# gpus", "of gpus", "accelerators",
          "ranks", "n gpu", "num gpu", "no of gpus", "number of devices", "number of chips", "num accelerators", "n",
-         "num cards", "number of accelerators"), "n_devices",
+         "num cards", "number of accelerators", "count", "num", "qty", "quantity", "gpu num", "gpu number"),
+        "n_devices",
     ),
+    **dict.fromkeys(
+        ("nodes", "num nodes", "n nodes", "nnodes", "number of nodes", "hosts", "num hosts", "machines", "servers"),
+        "nodes",
+    ),
+    **dict.fromkeys(
+        ("gpus/node", "gpu/node", "gpus per node", "gpu per node", "devices/node", "devices per node", "chips/node",
+         "chips per node", "gpus per host", "gpus/host", "nproc per node", "num gpus per node", "cards per node",
+         "n gpus per node"), "per_node",
+    ),
+    "cluster": "cluster",
     **dict.fromkeys(
         ("seq", "seq len", "seqlen", "sequence length", "sequence", "seq length", "context", "context length", "ctx",
          "ctx len", "block size", "max seq len", "max length", "cutoff len", "max seq length"), "seq_len",
@@ -72,25 +87,38 @@ _HEADERS: Mapping[str, str] = {
 }  # fmt: skip
 _RATES = ("tokens_per_s_total", "tokens_per_s_per_device", "step_time_s", "tflops_per_device_reported", "mfu_reported",
           "samples_per_s")  # fmt: skip
+# Columns that are no claim's, but make one of them.
+_NOT_OF_CLAIMS = {"nodes": "nodes", "per_node": "devices of a node", "cluster": "nodes x devices"}
 _COUNTED_DEVICE = re.compile(r"\s*([0-9][0-9,]*)\s*(?:[x\u00d7*]|of)?\s*([A-Za-z][\w .-]*?)\s*")
 _DEVICE_COUNTED = re.compile(r"\s*([A-Za-z][\w .-]*?)\s*[x\u00d7*]\s*([0-9]+)\s*")
+_NODES_BY_DEVICES = re.compile(r"\s*([0-9]{1,5})\s*(?:nodes?\s*)?[x\u00d7*]\s*([0-9]{1,3})\s*")
+# What stands beside a figure in its cell: its spread, and how much more it is than another.
+_BESIDE = re.compile(
+    r"\s*(?:(?:\u00b1|\+/-|\+-)\s*[0-9][0-9.,]*\s?[kKM%]?|\(\s*[+\u2212-]?[0-9][0-9.,]*\s*[%x\u00d7]\s*\))\s*"
+)
+_VALUE_AND_UNIT = re.compile(
+    r"[~\u2248]?\s*[0-9][0-9.,]*\s*(?P<unit>[kKM]?\s?[A-Za-z\uac00-\ud7a3]+(?: ?/ ?[A-Za-z\uac00-\ud7a3]+){1,2})"
+)
+_FIGURE = re.compile(r"[\s*~\u2248]*[0-9.]")
 _SIZED = re.compile(r"(?<![0-9.])[0-9]{1,4}(?:\.[0-9]{1,3})?[bBmM](?![A-Za-z0-9])")
 _SIZE = re.compile(r"\s*([0-9.,]+)\s*([bBmMkKT]?)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class _ColumnMeaning:
-    """A column's place in the table of claims; factor: from its cells to that column's unit."""
+    """A column's place in the table of claims; factor: from its cells to that column's unit; unit: that its cells
+    repeat."""
 
     field: str
     factor: float = 1.0
     is_per_cent: bool = False
     note: str = ""
+    unit: str = ""
 
 
 def is_document(head: str) -> bool:
     """Whether a text has a table whose header names a rate, and what it is a rate of."""
-    return any(_is_ours(table) for table in find_tables(head))
+    return next(_our_tables(head, {}), None) is not None
 
 
 def document(id: str, source: str, text: str, columns: Mapping[str, str] | None = None) -> Sequence[Claim]:
@@ -99,9 +127,7 @@ def document(id: str, source: str, text: str, columns: Mapping[str, str] | None 
     does not exist."""
     given = _check_columns(columns or {}, text)
     claims: list[Claim] = []
-    for table in find_tables(text):
-        if not _is_ours(table, given):
-            continue
+    for table in _our_tables(text, given):
         found = _steps(table, source) if _is_series(table.names) else _rows(table, source, given)
         claims += found
     several = len(claims) > 1
@@ -129,24 +155,48 @@ def _check_columns(columns: Mapping[str, str], text: str) -> dict[str, str]:
 
 def _key(name: str) -> str:
     """A header without case, punctuation and emphasis."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip().strip("*`_"))
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", translate_words(_plain(name)))
     return re.sub(r"[\s_\-.]+", " ", words.lower().replace("#", "num ")).strip()
+
+
+def _columns(table: FoundTable, given: Mapping[str, str]) -> dict[str, _ColumnMeaning]:
+    """What the headers mean, those that mean something. A header such as `throughput` has its unit in the cells."""
+    found = {}
+    for at, name in enumerate(table.names):
+        meaning = meaning_of(_plain(name))
+        if meaning is not None and meaning.quantity == "speed" and _key(name) not in given:
+            cells = [cells[at].strip() for _, cells in table.rows if at < len(cells) and cells[at].strip()]
+            units = {match["unit"] if (match := _VALUE_AND_UNIT.fullmatch(cell)) else None for cell in cells}
+            unit = units.pop() if len(units) == 1 else None
+            column = _column(f"{name} ({unit})", {}) if unit else None
+            column = replace(column, unit=unit) if unit and column is not None else None
+        else:
+            column = _column(name, given)
+        if column is not None:
+            found[name] = column
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.strip().strip("*`_")
 
 
 def _column(name: str, given: Mapping[str, str]) -> _ColumnMeaning | None:
     """What a header means; None if nothing."""
     key = _key(name)
     if key in given:
-        meaning = meaning_of(name.strip().strip("*`_"))
+        meaning = meaning_of(_plain(name))
         factor = meaning.scale if meaning is not None and meaning.scale and meaning.quantity != "mfu" else 1.0
         return None if given[key] == "-" else _ColumnMeaning(given[key], factor)
+    if name.strip().lower() in claims_csv.COLUMNS:
+        return _ColumnMeaning(name.strip().lower())
     plain = re.sub(r"\s*[(\[].*?[)\]]", "", key).strip()
     for one in (key, plain):
         if one in _HEADERS:
             return _ColumnMeaning(_HEADERS[one])
     if key in ("batch size", "bs", "batch", "batchsize"):
         return _ColumnMeaning("", note=f"{name!r} may be of a step or of each device's forward pass")
-    meaning = meaning_of(name.strip().strip("*`_"))
+    meaning = meaning_of(_plain(name))
     return None if meaning is None else _figure_column(name, meaning)
 
 
@@ -172,13 +222,35 @@ def _figure_column(name: str, meaning: NameMeaning) -> _ColumnMeaning | None:
     return None
 
 
-def _is_ours(table: FoundTable, given: Mapping[str, str] | None = None) -> bool:
+def _our_tables(text: str, given: Mapping[str, str]) -> Iterator[FoundTable]:
+    """The tables of rates; one is read with its names in the first column only where its first line has none."""
+    is_read = False
+    for table in find_tables(text):
+        if table.is_turned and is_read:
+            continue
+        if is_read := _is_ours(table, given):
+            yield table
+
+
+def _is_ours(table: FoundTable, given: Mapping[str, str]) -> bool:
     names = table.names
     if table.is_aligned and _is_series(names):
         # Those who read logs read such lines too, and all that stands between them.
         return False
-    fields = [column.field for name in names if (column := _column(name, given or {})) is not None]
-    return any(field in _RATES for field in fields) and (len(set(fields)) > 1 or _is_series(names))
+    columns = _columns(table, given)
+    fields = [column.field for column in columns.values()]
+    rates = [at for at, name in enumerate(names) if name in columns and columns[name].field in _RATES]
+    # A line of a log has its names in all of its lines, a table has figures under them.
+    if not any(_is_figure(cells[at]) for _, cells in table.rows for at in rates if at < len(cells)):
+        return False
+    # A rate of tokens and nothing else: the other columns say of what.
+    is_alone = not table.is_aligned and any(field.startswith("tokens_per_s") for field in fields)
+    return len(set(fields)) > 1 or _is_series(names) or is_alone
+
+
+def _is_figure(cell: str) -> bool:
+    """Whether a cell holds a figure, perhaps with its unit and spread, and no line of a log."""
+    return _FIGURE.match(cell) is not None and len(re.findall(r"[A-Za-z]+", cell)) <= 3
 
 
 def _is_series(names: Sequence[str]) -> bool:
@@ -198,7 +270,7 @@ def _steps(table: FoundTable, source: str) -> list[Claim]:
 
 
 def _rows(table: FoundTable, source: str, given: Mapping[str, str]) -> list[Claim]:
-    columns = {name: column for name in table.names if (column := _column(name, given)) is not None}
+    columns = _columns(table, given)
     if all(column.field != "model" for column in columns.values()):
         columns |= {name: _ColumnMeaning("model") for name in _names_of_models(table, columns, given)}
     rows = [_canonical(table, line, cells, columns) for line, cells in table.rows]
@@ -257,6 +329,12 @@ def _canonical(
         if column is None or not column.field or not cell.strip():
             continue
         cell = cell.strip()
+        if column.field in _RATES or column.field == "peak_mem_gb_reported":
+            cell = _BESIDE.sub("", cell.lstrip("~\u2248 ")) or cell
+            cell = cell.removesuffix(column.unit).strip() if column.unit else cell
+        if column.field in ("nodes", "per_node", "cluster"):
+            _add_nodes(row, column.field, cell)
+            continue
         if column.field in ("n_devices", "device", "model"):
             found = _COUNTED_DEVICE.fullmatch(cell) if column.field != "model" else None
             turned = _DEVICE_COUNTED.fullmatch(cell) if column.field != "model" else None
@@ -280,6 +358,19 @@ def _canonical(
     return line, row
 
 
+def _add_nodes(row: dict[str, str], field: str, cell: str) -> None:
+    """The count of devices, of the nodes and what each of them has."""
+    if field == "cluster":
+        if match := _NODES_BY_DEVICES.fullmatch(cell):
+            row.setdefault("n_devices", str(int(match[1]) * int(match[2])))
+        return
+    row[field] = cell
+    if "nodes" in row and "per_node" in row:
+        nodes, devices = (parse_number(row.pop(name)) for name in ("nodes", "per_node"))
+        if nodes and devices:
+            row.setdefault("n_devices", f"{nodes * devices:g}")
+
+
 def _in_billions(cell: str) -> str:
     match = _SIZE.fullmatch(cell)
     value = parse_number(match[1]) if match else None
@@ -292,7 +383,9 @@ def _in_billions(cell: str) -> str:
 
 def _mapping(names: Sequence[str], columns: Mapping[str, _ColumnMeaning]) -> str:
     """How the headers were read, in a sentence."""
-    read = [f"{name} = {column.field}" for name, column in columns.items() if column.field]
+    read = [
+        f"{name} = {_NOT_OF_CLAIMS.get(column.field, column.field)}" for name, column in columns.items() if column.field
+    ]
     remarks = [column.note for column in columns.values() if column.note]
     unread = [name for name in names if name.strip() and (name not in columns or not columns[name].field)]
     text = f"its columns are read as: {', '.join(read)}"

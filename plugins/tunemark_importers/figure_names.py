@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunemark.plugin.claims import ClaimScope, CountedTokens
+from tunemark_importers.translated_words import translate_words
 
 NamedQuantity = Literal[
     "tokens_per_s", "samples_per_s", "steps_per_s", "speed", "tflops", "mfu", "loss", "gradient_norm", "step",
@@ -111,6 +112,12 @@ _IRREGULAR: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"(?:with|w/|incl(?:uding|\.)?) padding", re.I), " padded "),
     (re.compile(r"model[ _]fl(?:oating[ _]point|op[s]?)[ _]utili[sz]ation", re.I), " mfu "),
     (re.compile(r"hardware[ _]fl(?:oating[ _]point|op[s]?)[ _]utili[sz]ation", re.I), " hfu "),
+    # `tokens/s (x1000)`, `tokens/s (10^3)`.
+    (re.compile(r"[(\[]\s*(?:[x\u00d7*]\s*)?(?:1,?000|10(?:\^|\*\*)?3|10\u00b3|1e3|k)\s*[)\]]", re.I), " thousands "),
+    (re.compile(r"[(\[]\s*(?:[x\u00d7*]\s*)?(?:1,?000,?000|10(?:\^|\*\*)?6|10\u2076|1e6|M)\s*[)\]]"), " millions "),
+    # `step (ms)` is the time of a step; `steps` and `step_s` are not.
+    (re.compile(r"^\s*(step|iter|iteration|batch)(?:[ _]*[(\[]\s*(ms|s|secs?|seconds)\s*[)\]]|[ _](ms|secs?|seconds))"
+                r"\s*$", re.I), r"\1 time \2\3"),
 )  # fmt: skip
 _WORD = re.compile(r"[A-Z]+(?![a-zµ])|[A-Z]?[a-zµ]+|[0-9]+|[/%]")
 _MAX_NAME = 120
@@ -154,6 +161,7 @@ def is_unit(text: str) -> bool:
 
 
 def _split_words(name: str) -> list[str]:
+    name = translate_words(name)
     for pattern, by in _IRREGULAR:
         name = pattern.sub(by, name)
     return [word.lower() for word in _WORD.findall(name)]
@@ -227,8 +235,10 @@ def _fraction(words: list[str]) -> tuple[set[str], set[str], float | None]:
         elif word == "sps":
             above.add("samples")
             below.add("seconds")
-        elif word.startswith("thousand") and len(word) == 9:
-            scale *= _THOUSANDS[word[-1]]
+        elif word.startswith("thousand") and word[8:] in _THOUSANDS:
+            scale *= _THOUSANDS[word[8:]]
+        elif word in ("thousand", "thousands", "million", "millions"):
+            scale *= 1e3 if word.startswith("thousand") else 1e6
         elif word in _TOKENS:
             kind = "tokens"
         elif word in _SAMPLES:
@@ -371,7 +381,11 @@ def _fact(words: list[str], behind: list[str]) -> NameMeaning | None:
         return NameMeaning(quantity="loss", rank=int("train" in found)) if is_loss else NameMeaning(quantity="other")
     if {"grad", "norm"} <= found or {"gradient", "norm"} <= found or found in ({"norm"}, {"gnorm"}, {"g", "norm"}):
         return NameMeaning(quantity="gradient_norm")
-    if {"batch", "size"} <= found or found in ({"bs"}, {"gbs"}, {"mbs"}):
+    if (
+        {"batch", "size"} <= found
+        or found in ({"global", "batch"}, {"effective", "batch"})
+        or found in ({"bs"}, {"gbs"}, {"mbs"})
+    ):
         if found & {"global", "total", "gbs", "effective"} or {"train", "batch", "size"} == found:
             return NameMeaning(quantity="global_batch")
         return NameMeaning(quantity="micro_batch" if found & {"micro", "mbs", "device", "gpu"} else "other")

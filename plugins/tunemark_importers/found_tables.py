@@ -25,18 +25,21 @@ _MAX_TABLES = 200
 # Records of facts are written by hand or by one call: they are short.
 _MAX_RECORD = 1 << 16
 _MAX_RECORDS = 10_000
+_SECTION = re.compile(r"\s*\[{1,2}[\w.\"' -]{1,80}\]{1,2}\s*")
 _FACT = re.compile(r"\s{0,8}(?:- )?[\"']?([A-Za-z][\w /().#-]{0,60}?)[\"']?\s*(?::\s|:$|=)\s*(.{0,200}?)\s*,?\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
     """names: the headers. rows: each with its line in the text, from 1. delimiter: of separated values, else ''.
-    is_aligned: whether blanks alone divide its columns, as also in a log."""
+    is_aligned: whether blanks alone divide its columns, as also in a log. is_turned: whether it is the table before,
+    with names in the first column."""
 
     names: Sequence[str]
     rows: Sequence[tuple[int, Sequence[str]]]
     delimiter: str = ""
     is_aligned: bool = False
+    is_turned: bool = False
 
 
 def find_tables(text: str) -> Iterator[FoundTable]:
@@ -45,7 +48,7 @@ def find_tables(text: str) -> Iterator[FoundTable]:
     text = text.lstrip("\ufeff")
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
-    if first[:1] in "[{":
+    if first[:1] in "[{" and not _SECTION.fullmatch(first):
         yield from _of_json(text)
         return
     if "<table" in text or "<TABLE" in text:
@@ -56,7 +59,7 @@ def find_tables(text: str) -> Iterator[FoundTable]:
             rows = list(_separated(text, delimiter))
             if rows and looks_like_a_header(rows[0][1]):
                 yield FoundTable(rows[0][1], rows[1:], delimiter)
-                yield from _turned(rows)
+                yield from _turned(rows, delimiter)
                 return
     yield from _of_facts(lines)
     yield from _framed(lines)
@@ -68,8 +71,8 @@ def looks_like_a_header(names: Sequence[str]) -> bool:
     named = [name for name in names if name.strip()]
     if not 1 < len(named) <= _MAX_HEADER or any(parse_number(name) is not None or len(name) > 80 for name in named):
         return False
-    # Fields of a log or of a dictionary have their values beside them.
-    return not any(re.search(r"[{}=]|:\s|[\"']", name) for name in named)
+    # Fields of a log or of a dictionary have their values beside them, and a bar divides its own fields.
+    return not any(re.search(r"[{}=|]|:\s|[\"']", name) for name in named)
 
 
 def _framed(lines: Sequence[str]) -> Iterator[FoundTable]:
@@ -93,6 +96,7 @@ def _framed(lines: Sequence[str]) -> Iterator[FoundTable]:
         if looks_like_a_header(names) and rows:
             count += 1
             yield FoundTable(names, rows)
+            yield from _turned([(at + 1, names), *rows])
         at = below
 
 
@@ -120,24 +124,42 @@ def _aligned(lines: Sequence[str]) -> Iterator[FoundTable]:
         at = max(below, at + 1)
 
 
-def _turned(rows: Sequence[tuple[int, Sequence[str]]]) -> Iterator[FoundTable]:
+def _turned(rows: Sequence[tuple[int, Sequence[str]]], delimiter: str = "") -> Iterator[FoundTable]:
     """Names in the first column, and a run in each other one."""
     names = [cells[0] for _, cells in rows if cells]
     width = min(len(cells) for _, cells in rows)
-    if width < 2 or not looks_like_a_header(names):
+    if width < 2 or not looks_like_a_header(names) or len(set(names)) < len(names):
         return
-    yield FoundTable(names, [(1, [cells[at] for _, cells in rows]) for at in range(1, width)])
+    first = rows[0][0]
+    turned = [(first, [cells[at] for _, cells in rows]) for at in range(1, width)]
+    yield FoundTable(names, turned, delimiter, is_turned=True)
 
 
 def _of_facts(lines: Sequence[str]) -> Iterator[FoundTable]:
-    """A text in which each line names one fact."""
-    kept = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "---", "..."))]
-    if not 2 < len(kept) <= _MAX_HEADER:
+    """A text in which each line names one fact: of one record, or of one behind each dash of a list, as in YAML.
+    Headings of sections, as in TOML, are passed over."""
+    kept = [
+        (number, line)
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.lstrip().startswith(("#", "---", "...")) and not _SECTION.fullmatch(line)
+    ]
+    dashes = [re.match(r" *(?=- )", line) for _, line in kept]
+    is_list = bool(kept) and dashes[0] is not None
+    if len(kept) < (2 if is_list else 3) or len(kept) > (_MAX_RECORDS if is_list else _MAX_HEADER):
         return
-    found = [_FACT.fullmatch(line) for line in kept]
-    pairs = [(match[1], match[2].strip("\"'")) for match in found if match is not None]
-    if len(pairs) == len(kept) and len({name for name, _ in pairs}) == len(pairs):
-        yield FoundTable([name for name, _ in pairs], [(1, [value for _, value in pairs])])
+    records: list[tuple[int, dict[str, str]]] = []
+    for (number, line), dash in zip(kept, dashes, strict=True):
+        match = _FACT.fullmatch(line)
+        if match is None or (dash is not None and not is_list):
+            return
+        if not records or dash is not None:
+            records.append((number, {}))
+        if match[1] in records[-1][1]:
+            return
+        records[-1][1][match[1]] = match[2].strip("\"'")
+    names = list(dict.fromkeys(name for _, record in records for name in record))
+    if 1 < len(names) <= _MAX_HEADER:
+        yield FoundTable(names, [(number, [one.get(name, "") for name in names]) for number, one in records])
 
 
 def _of_json(text: str) -> Iterator[FoundTable]:

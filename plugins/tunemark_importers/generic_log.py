@@ -36,6 +36,7 @@ _MARKS = (
     "STEP", "iter", "Iter", "epoch", "Epoch", "/s", "per_sec", "per sec", "PerSec", "per_gpu", "FLOP", "flop", "Flop",
     "mfu", "MFU", "batch", "time", "Time", "throughput", "Throughput", "seq", "params", "model", "--", "Namespace",
     "samples", "Samples", "memory", "elapsed", "it/s", "s/it", "wps", "speed", "norm",
+    "토큰", "스텝", "손실", "처리량", "속도", "步", "损失", "吞吐", "速度",
 )  # fmt: skip
 _GAP = re.compile(r"\s{2,}|\t")
 _BAR = re.compile(

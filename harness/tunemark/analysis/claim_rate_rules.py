@@ -67,6 +67,27 @@ def check_rate_and_figures(facts: ClaimFacts) -> Finding | None:
     return make_finding("rate-and-time", severity, message)
 
 
+def check_largest_batch(facts: ClaimFacts) -> Finding | None:
+    """The rate against the largest batch that the stated layout can have: each device, or group of devices that the
+    stated degrees make, has its own micro-batches."""
+    claim, layout = facts.claim, facts.claim.layout
+    rate = claim_rates.stated_rate(claim)
+    if rate is None or layout.global_batch or not (layout.micro_batch and layout.gradient_accumulation):
+        return None
+    if not (claim.sequence and claim.step_time_s and claim.count):
+        return None
+    groups = layout.dp or claim.count / ((layout.tp or 1) * (layout.pp or 1) * (layout.cp or 1))
+    batch = layout.micro_batch * layout.gradient_accumulation * groups
+    most = batch * claim.sequence / claim.step_time_s
+    if rate.tokens_per_s <= most * (1 + CONTRADICTION):
+        return None
+    ratio = rate.tokens_per_s / most
+    message = f"{rate.tokens_per_s:,.6g} tokens/s {rate.arithmetic}, but at most {layout.micro_batch} x "
+    message += f"{layout.gradient_accumulation} x {groups:g} sequences x {claim.sequence} / {claim.step_time_s:.4g} s "
+    message += f"= {most:,.6g} is made, however the devices are divided: {factor_text(ratio)}"
+    return make_finding("rate-and-time", "invalid", f"{message}{explain_factor(facts, ratio)}")
+
+
 def check_rate_and_clock(facts: ClaimFacts) -> Finding | None:
     """A log's printed rates against its time stamps and against the arrival of its lines."""
     claim = facts.claim

@@ -166,9 +166,11 @@ CLAIM_RULES: Sequence[ClaimRule] = (
         (peaks.check_rate_above_published,),
     ),
     ClaimRule(
-        "rate-and-time", "invalid", "Rate, rate per device, step time, batch and sequence are not one number.",
+        "rate-and-time", "invalid",
+        "Rate, rate per device, step time, batch and sequence are not one number; or the rate is above that of the "
+        "largest batch that micro-batch, accumulation and devices can make.",
         f"suspect beyond {_AGREEING} and the rounding, invalid beyond {_CONTRADICTING}",
-        (rates.check_rate_and_figures,),
+        (rates.check_rate_and_figures, rates.check_largest_batch),
     ),
     ClaimRule(
         "rate-and-clock", "invalid",

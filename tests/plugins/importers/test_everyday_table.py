@@ -67,6 +67,49 @@ def test_what_is_no_table_of_rates_is_none(text: str) -> None:
     assert not is_document(text)
 
 
+@pytest.mark.parametrize(
+    ("header", "cell", "rate"),
+    [
+        ("tokens/s", "64,080 ± 320", 64080.0), ("tokens/s", "64.1k +/- 0.3k", 64100.0),
+        ("tokens/s", "64,080 (+33%)", 64080.0), ("tok/s", "~64k (1.33x)", 64000.0),
+        ("k tokens/s", "64.08 ± 0.3", 64080.0), ("tokens/s (x1000)", "64.08", 64080.0),
+        ("tokens/s (in thousands)", "64.08", 64080.0), ("tokens/s (\u00d710\u00b3)", "64.08", 64080.0),
+        ("M tokens/s (total)", "1.5", 1.5e6), ("throughput", "64,080 tokens/s", 64080.0),
+        ("토큰/초", "64,080", 64080.0), ("吞吐 (tokens/s)", "64080", 64080.0),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_a_figure_or_is_counted_in_its_header(header: str, cell: str, rate: float) -> None:
+    (claim,) = document("t", "t", f"| model | {header} |\n|---|---|\n| gpt2 | {cell} |\n")
+    assert claim.tokens_per_s == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("cell", ["60k-66k", "OOM", "64,080 / 61,000", "64 080 or 61 000"])
+def test_a_cell_of_two_figures_is_none(cell: str) -> None:
+    text = f"| model | tokens/s |\n|---|---|\n| gpt2 | {cell} |\n| gpt2 | 5 |\n"
+    assert [claim.tokens_per_s for claim in document("t", "t", text)] == [None, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "cells"),
+    [
+        (("nodes", "GPUs/node"), ("4", "8")), (("GPUs per node", "num_nodes"), ("8", "4")), (("集群",), ("4x8",)),
+        (("count",), ("32",)), (("#",), ("32",)), (("GPU 개수",), ("32",)), (("卡数",), ("32",)),
+    ],
+)  # fmt: skip
+def test_the_count_under_other_headers(headers: tuple[str, ...], cells: tuple[str, ...]) -> None:
+    text = f"model\t{chr(9).join(headers)}\ttokens/s/GPU\ngpt2\t{chr(9).join(cells)}\t100\n"
+    (claim,) = document("t", "t", text)
+    assert (claim.count, claim.tokens_per_s_per_device) == (32, 100.0)
+
+
+def test_lines_of_a_log_are_no_table_of_rates() -> None:
+    for separator in (";", ", ", ",000 INFO "):
+        lines = "".join(f"step:{n}{separator}loss:2.{n}{separator}tok/s 4,096\n" for n in range(9))
+        assert not is_document(lines)
+    bars = "".join(f"step {n} | loss 2.{n} | step_time 5.2s | tok/s/chip 6,{n}01 | MFU 33%\n" for n in range(9))
+    assert not is_document(bars)
+
+
 # A header, the attribute that its cell becomes, and the factor between them.
 _COLUMNS = (
     ("tokens/s/GPU", "tokens_per_s_per_device", 1.0), ("Tokens per second per GPU", "tokens_per_s_per_device", 1.0),

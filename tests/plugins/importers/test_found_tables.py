@@ -28,6 +28,17 @@ _FORMS = {
     "json": json.dumps(_OBJECTS, indent=1),
     "json in an object": json.dumps({"date": "today", "results": _OBJECTS}),
     "turned": _TURNED,
+    "turned markdown": "\n".join(
+        (
+            f"| {_TURNED.splitlines()[0].replace(',', ' | ')} |",
+            "|---|---|---|",
+            *(f"| {line.replace(',', ' | ')} |" for line in _TURNED.splitlines()[1:]),
+        )
+    ),
+    "yaml list": "".join(
+        "".join(f"{'- ' if at == 0 else '  '}{name}: {cell}\n" for at, (name, cell) in enumerate(one.items()))
+        for one in _OBJECTS
+    ),
     "in a text": f"# Results\n\nWe measured:\n\n{_ALIGNED}\n\nThat is all.\n",
 }
 
@@ -46,6 +57,9 @@ def test_a_table_is_read_in_any_frame(form: str) -> None:
         json.dumps({"setup": {"model": "gpt2", "num_gpus": 8}, "result": {"tokens_per_second": 72000}}, indent=1),
         "model: gpt2\nnum_gpus: 8\n# by hand\ntokens_per_second: 72000\n",
         "model = gpt2\nnum_gpus = 8\ntokens_per_second = 72000\n",
+        '[run]\nmodel = "gpt2"\nnum_gpus = 8\n\n[result]\ntokens_per_second = 72000.0\n',
+        "| Metric | Value |\n|---|---|\n| Model | gpt2 |\n| GPUs | 8 |\n| Throughput | 72,000 tokens/s |\n",
+        json.dumps({"model_name_or_path": "gpt2", "world_size": 8, "throughput": "72k tok/s"}),
     ],
 )
 def test_a_record_of_facts_is_a_table_of_one_row(text: str) -> None:

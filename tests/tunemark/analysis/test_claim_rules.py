@@ -65,6 +65,8 @@ def _found(claim: Claim) -> dict[str, str]:
         _row(step_time_s=4.1),
         # 2,000 x 43.47 GFLOP = 86.9 TFLOP/s, 27.9 % of 312.
         _row(tflops_per_device=86.9, mfu=0.279),
+        # A batch that is not stated may be smaller than what the devices could have at most.
+        _row(global_batch=None, dp=None, step_time_s=2.0),
         _log(),
         _log(stamps=2.0),
         # A checkpoint of 60 s between two lines is no step.
@@ -93,6 +95,9 @@ def test_what_fits_is_valid(claim: Claim) -> None:
         (_row(step_time_s=3.9, tokens_per_s=16001.0), "rate-and-time", "suspect"),
         (_row(step_time_s=4096.0), "rate-and-time", "invalid"),
         (_row(samples_per_s=31.25), "rate-and-time", "invalid"),
+        # No batch is stated: 4 x 2 on each of 8 devices is at most 64 x 1024 / 2 s = 32,768; tp=2 halves that.
+        (_row(global_batch=None, dp=None, step_time_s=2.0, tokens_per_s=40000.0), "rate-and-time", "invalid"),
+        (_row(global_batch=None, dp=None, tp=2, step_time_s=2.0, tokens_per_s=20000.0), "rate-and-time", "invalid"),
         # By no convention: full attention would be 88.6, recomputation 116 and 118.
         (_row(tflops_per_device=150.0), "flops-and-rate", "suspect"),
         (_row(tflops_per_device=300.0), "flops-and-rate", "invalid"),
