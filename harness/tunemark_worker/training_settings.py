@@ -149,7 +149,12 @@ class TrainingSettings:
         before="plain",
         unhashed="plain",
     )
-    optimizer: str = declare("adamw", "optimizer; sgd has no momentum", choices=tuple(OPTIMIZERS), names_itself=True)
+    optimizer: str = declare(
+        "adamw",
+        "optimizer; sgd has no momentum; adamw-8bit is bitsandbytes'",
+        choices=tuple(OPTIMIZERS),
+        names_itself=True,
+    )
     optimizer_impl: str = declare(
         "auto",
         "how the optimizer is computed: tensor by tensor (loop), many at once (foreach), in one kernel (fused); `auto` "

@@ -89,7 +89,7 @@ def make_trainer(kind: Any, session: TrainerSession, arguments: Any, **more: Any
         def create_optimizer(self, *args: Any, **named: Any) -> Any:
             if a.optimizer != "adamw" and getattr(self, "optimizer", None) is None:
                 trained = [p for p in session.module.parameters() if p.requires_grad]
-                found: Any = getattr(torch.optim, OPTIMIZERS[a.optimizer].torch_class)
+                found: Any = getattr(torch.optim, OPTIMIZERS[a.optimizer].class_name)
                 self.optimizer = found(trained, lr=a.learning_rate)
             return super().create_optimizer(*args, **named)
 

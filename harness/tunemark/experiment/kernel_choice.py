@@ -109,8 +109,24 @@ def check_compile(point: GridPoint, device: str, degrees: Collection[str]) -> No
         raise BadExperiment(what=what, why=f"{point.place('compile')}; {why}", next="--compile off")
 
 
-def check_optimizer_impl(point: GridPoint) -> None:
-    """Raise `BadExperiment` for an implementation that the optimizer does not have."""
+def check_optimizer(point: GridPoint, device: str, degrees: Collection[str]) -> None:
+    """Raise `BadExperiment` for an optimizer that the device or the layout does not have, or for an implementation that
+    the optimizer does not have. degrees: the axes'."""
+    facts = OPTIMIZERS[point["optimizer"]]
+    if not facts.has_choice:
+        what, why, next = f"{point['optimizer']} cannot update", "", "--optimizer adamw"
+        if device_class(device) not in (CPU, GPU):
+            why = f"{facts.package} has no kernels for {device}"
+        elif {"shard", "tensor"} & set(degrees) or len(degrees) > 1:
+            why = f"{facts.package} updates whole tensors, and this strategy divides or wraps them"
+            next = "--strategy none or ddp, or --optimizer adamw"
+        elif point["optimizer_impl"] != "auto":
+            what = f"{point['optimizer']} has no implementation {point['optimizer_impl']}"
+            raise BadExperiment(
+                what=what, why=f"{point.place('optimizer_impl')}; it is {facts.package}'s", next="--optimizer-impl auto"
+            )
+        if why:
+            raise BadExperiment(what=what, why=f"{point.place('optimizer')}; {why}", next=next)
     if point["optimizer_impl"] == "fused" and not OPTIMIZERS[point["optimizer"]].has_fused:
         raise BadExperiment(
             what=f"{point['optimizer']} cannot be fused",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tunemark.experiment.finetuning_method import PEFT_WITH_DORA, Method
 from tunemark.experiment.kernel_choice import PASSES_MASKS
+from tunemark.experiment.recipes import CPU, device_class
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, PredictionSettings
 from tunemark.fields import read_fields
@@ -106,7 +107,10 @@ class Plan:
         own = self.trainer.requires if self.trainer.runtime else ()
         flash = ("flash_attn",) if self.spec.attention == "flash" else ()
         liger = ("liger_kernel",) if self.spec.loss == "fused" else ()
-        return tuple(dict.fromkeys((*self.model.requires, *self.method.requires, *gguf, *own, *flash, *liger)))
+        package = OPTIMIZERS[self.spec.optimizer].package
+        updating = (package,) if package != "torch" else ()
+        every = (*self.model.requires, *self.method.requires, *gguf, *own, *flash, *liger, *updating)
+        return tuple(dict.fromkeys(every))
 
     @property
     def device_packages(self) -> tuple[str, ...]:
@@ -140,8 +144,10 @@ class Plan:
             found.append(VersionNeed("torch.compile", "--compile", "torch", "2.4"))
         if spec.optimizer_impl == "fused":
             found.append(VersionNeed("a fused optimizer", "--optimizer-impl", "torch", "2.4"))
-        if OPTIMIZERS[spec.optimizer].since:
-            found.append(VersionNeed(spec.optimizer, "--optimizer", "torch", OPTIMIZERS[spec.optimizer].since))
+        updater = OPTIMIZERS[spec.optimizer]
+        since = updater.since_on_cpu if updater.since_on_cpu and device_class(spec.device) == CPU else updater.since
+        if since:
+            found.append(VersionNeed(spec.optimizer, "--optimizer", updater.package, since))
         return found
 
     def with_spec(self, **values: Any) -> Plan:

@@ -24,7 +24,7 @@ from tunemark.experiment.initial_weights import has_weights, resolve_weights
 from tunemark.experiment.kernel_choice import (
     check_compile,
     check_loss,
-    check_optimizer_impl,
+    check_optimizer,
     choose_allocator,
     choose_attention,
 )
@@ -348,11 +348,11 @@ def _check_spec(
     architecture, model = parts.model.architecture, parts.model.name
     check_trainer(point, parts.trainer, architecture, settings)
     check_strategies(layout, parts.strategies, architecture, settings, model, point.place("strategy"))
+    degrees = [each.layout.degree for each in parts.strategies if each.layout is not None]
     if point.values.get("framework") in (None, "ours"):
-        degrees = [each.layout.degree for each in parts.strategies if each.layout is not None]
         check_loss(point, parts.model, device.name, degrees)
         check_compile(point, device.name, degrees)
-    check_optimizer_impl(point)
+    check_optimizer(point, device.name, degrees)
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:
         raise BadExperiment(

@@ -2,7 +2,8 @@
 
 Activations, temporary buffers and fragmentation come on top, so that a run may fail far above this floor.
 Sources: Rajbhandari et al. 2020, "ZeRO", section 3.1, for AdamW's 16 bytes, here without a separate half-precision
-copy of the weights, which autocast casts on the fly; Shazeer and Stern 2018, "Adafactor", section 3.
+copy of the weights, which autocast casts on the fly; Shazeer and Stern 2018, "Adafactor", section 3; Dettmers et al.
+2022, "8-bit Optimizers via Block-wise Quantization", section 2.
 """
 
 from __future__ import annotations
@@ -20,6 +21,6 @@ def memory_floor_bytes(parameters: int, precision: str, optimizer: str, trainabl
     trained = parameters if trainable is None else trainable
     if not 0 <= trained <= parameters:
         raise ValueError(f"{trained} of {parameters} parameters cannot be trainable")
-    # Gradients and optimizer states have the weights' format.
+    # Gradients have the weights' format.
     width = FORMAT_BYTES[PRECISIONS[precision].weights]
-    return width * (parameters + trained * (1 + OPTIMIZERS[optimizer].states))
+    return width * (parameters + trained) + round(trained * OPTIMIZERS[optimizer].bytes_per_parameter(width))

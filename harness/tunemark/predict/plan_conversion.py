@@ -11,7 +11,7 @@ from tunemark.physics import ALL_WEIGHTS, TrainedWeights
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
-from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES
+from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES, STATE_BITS_OF, change_states
 from tunemark.predict.trainer_settings import apply_trainer
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
@@ -94,12 +94,12 @@ def make_workload(
         sequence=sequence,
         global_batch=global_batch,
         precision={"bf16-autocast": "bf16"}.get(precision, precision),
-        optimizer=optimizer.partition("-")[0],
+        optimizer=optimizer,
         trained_fraction=trained_fraction,
         trained=trained,
         packed=packed,
         loss=loss,
-        stack=_choose_stack(precision, loss),
+        stack=change_states(_choose_stack(precision, loss), optimizer_bits=STATE_BITS_OF.get(optimizer)),
     )
 
 

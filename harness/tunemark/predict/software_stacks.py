@@ -150,6 +150,8 @@ def read_year(*texts: str | None) -> int:
 
 # Values of `optimizer_bits`, bits of each of Adam's two moments, and those of frozen weights.
 STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.5}
+# Of an optimizer by its name, where they are not those of the weights.
+STATE_BITS_OF: Mapping[str, int] = {"adamw-8bit": 8}
 # Bytes of a frozen weight: 4 bits with scales by groups of 64 (Dettmers et al. 2023, QLoRA, section 3: 0.5 bits a
 # weight, 0.127 after double quantisation).
 BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.53}

@@ -173,7 +173,7 @@ class _PipelineStage:
         Memory changes linearly from layer to layer, so the peak cannot be at a layer between these."""
         layout, work, a = self._layout, self._work, self._a
         wide, narrow, tokens = self._param_bytes, self._value_bytes, self._tokens
-        states = float(OPTIMIZERS[work.optimizer].states)
+        states = OPTIMIZERS[work.optimizer].bytes_per_parameter(wide) / wide
         shard = layout.shard if layout.zero else 1
         own, layer, ends = wide * self._parameters, wide * self._layer_parameters, wide * self._ends
         trained, is_full = wide * self._trained, not self._lora_rank
@@ -348,7 +348,11 @@ class _PipelineStage:
             yield moment(rest, 0.0, held_scores + 2.0 * ends_trained, own - ends)
         # The update takes two temporaries of the size of the largest parameter; Adafactor and SGD one.
         largest = max(table if self._ends >= self._table else 0.0, matrix) / shard
-        yield moment(whole * (not is_bucketed), 0.0, held_scores + (2.0 if states == 2.0 else 1.0) * largest)
+        yield moment(
+            whole * (not is_bucketed),
+            0.0,
+            held_scores + (2.0 if OPTIMIZERS[work.optimizer].states == 2 else 1.0) * largest,
+        )
 
     def _casts(self, layers: float, *, is_whole: bool = False) -> float:
         """Bytes of autocast's 16-bit copies of weights, which autograd keeps."""

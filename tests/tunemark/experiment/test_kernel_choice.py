@@ -35,6 +35,8 @@ def test_auto_attention_is_by_documents_where_that_is_known_to_be_faster(
 
 
 _CUDA = {"device": "cuda:1", "oversubscribe": True}
+_TWO = {"device": "cpu:2", "oversubscribe": True}
+_EIGHT = {"optimizer": "adamw-8bit"}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,9 @@ _CUDA = {"device": "cuda:1", "oversubscribe": True}
             "--compile off",
         ),
         ({"optimizer": "adafactor", "optimizer_impl": "fused"}, "adafactor cannot be fused", "foreach"),
+        ({**_EIGHT, "optimizer_impl": "fused"}, "adamw-8bit has no implementation fused", "--optimizer-impl auto"),
+        ({**_EIGHT, **_TWO, "strategy": "fsdp"}, "adamw-8bit cannot update", "--strategy none or ddp"),
+        ({**_EIGHT, **_TWO, "strategy": "tp"}, "adamw-8bit cannot update", "--optimizer adamw"),
         ({**_CUDA, "allocator": "jemalloc"}, "cuda does not choose an allocator", "--allocator tuned"),
     ],
 )
@@ -84,6 +89,20 @@ def test_less_memory_is_predicted_where_scores_and_masks_do_not_exist() -> None:
 
     assert total(loss="chunked") < 0.8 * total(loss="plain")
     assert total() < total(attention="sdpa")
+    # Two moments of a byte and a scale for 256, instead of 4 bytes each.
+    (plan,) = tunemark.plan(**_BASE)
+    saved = (8 - 2 * (1 + 1 / 64)) * plan.trainable_parameters
+    assert total() - total(optimizer="adamw-8bit") == pytest.approx(saved, rel=1e-6)
+
+
+def test_an_optimizer_in_eight_bits_needs_its_package_in_the_version_of_the_device() -> None:
+    for device, minimum in (({}, "0.50"), (_CUDA, "0.44")):
+        (plan,) = tunemark.plan(**{**_BASE, **device, "optimizer": "adamw-8bit"})
+        assert "bitsandbytes" in plan.requires
+        needs = [need for need in plan.version_needs if need.module == "bitsandbytes"]
+        assert [(need.setting, need.minimum) for need in needs] == [("--optimizer", minimum)]
+    (plain,) = tunemark.plan(**_BASE)
+    assert "bitsandbytes" not in plain.requires
 
 
 def test_an_allocator_is_looked_for_where_libraries_are(tmp_path: Path) -> None:

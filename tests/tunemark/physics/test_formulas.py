@@ -344,6 +344,13 @@ def test_frozen_parameters_are_held_and_nothing_more():
         memory_floor_bytes(1000, "fp32", "adamw", trainable=1001)
 
 
+def test_moments_of_eight_bits_worked_by_hand():
+    # 1,024 bf16 weights and gradients; two moments of 1,024 bytes with 4 scales of 4 bytes.
+    assert memory_floor_bytes(1024, "bf16", "adamw-8bit") == 2 * 2 * 1024 + 2 * (1024 + 16)
+    # Half trained, in fp32.
+    assert memory_floor_bytes(1024, "fp32", "adamw-8bit", 512) == 4 * 1024 + 4 * 512 + 2 * (512 + 8)
+
+
 def test_lora_s_memory_as_published():
     # Hu et al. 2021, section 4.2: training GPT-3 175B with LoRA takes 350 GB, which are its weights of 16 bits.
     adapters = count_lora_parameters(GPT_175B, 4)
