@@ -9,12 +9,14 @@ from typing import List, NamedTuple, Sequence, Tuple
 
 import torch
 
-from tunemark_worker.contract import HEADER_BYTES, IGNORED_LABEL, SCHEMA, TokenFile, token_file_offsets
-from tunemark_worker.row_packing import DocumentPrefix, hash_row
+from tunemark_worker.contract import HEADER_BYTES, IGNORED_LABEL, SCHEMA, Assignment, TokenFile, token_file_offsets
+from tunemark_worker.row_packing import BatchRow, hash_row, micro_batch_width
 
 
 class Batch(NamedTuple):
-    """One micro-batch. All tensors are int64 [micro_batch, sequence]; padding is on the right.
+    """One micro-batch. All tensors are int64 [micro_batch, width]; padding is on the right.
+
+    width: the run's sequence, or less where `--batching bucket` groups documents of about one length.
 
     labels: aligned with input_ids (not shifted); -100 in padding, where no loss is wanted, and at each document's first
     token, which nothing predicts. document_ids: index of the document within the row, -1 in padding. positions: restart
@@ -33,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class TokenCounts(NamedTuple):
-    """Tokens of some batches. slots: micro_batch x sequence each. content: without padding. trained: with a loss."""
+    """Tokens of some batches. slots: micro_batch x width each. content: without padding. trained: with a loss."""
 
     slots: int
     content: int
@@ -87,20 +89,25 @@ class MappedTokens:
         """Number of tokens of each document."""
         return [end - begin for begin, end in zip(self._offsets, self._offsets[1:])]
 
-    def batch(self, rows: Sequence[Sequence[DocumentPrefix]], sequence: int, packed: bool) -> Batch:
-        """The micro-batch of these rows."""
+    def batch(self, rows: Sequence[BatchRow], width: int, packed: bool) -> Batch:
+        """The micro-batch of these rows, each of so many slots."""
         contents = [
             [(self._ids[at : at + length], self._trained[at : at + length].to(torch.bool)) for at, length in spans]
             for spans in ([(self._offsets[document], length) for document, length in row] for row in rows)
         ]
-        return make_batch(contents, sequence, self._pad_id, packed)
+        return make_batch(contents, width, self._pad_id, packed)
+
+    def micro_batch(self, rows: Sequence[BatchRow], a: Assignment) -> Batch:
+        """The micro-batch of these rows, as wide as the run's batching makes it."""
+        return self.batch(rows, micro_batch_width(rows, a.sequence, a.batching), a.batching == "pack")
 
 
 def make_batch(
-    rows: Sequence[Sequence[Tuple[torch.Tensor, torch.Tensor]]], sequence: int, pad_id: int, packed: bool
+    rows: Sequence[Sequence[Tuple[torch.Tensor, torch.Tensor]]], width: int, pad_id: int, packed: bool
 ) -> Batch:
-    """A micro-batch of rows of documents, each given by its ids and whether each of them has a loss."""
-    shape = (len(rows), sequence)
+    """A micro-batch of rows of documents, each given by its ids and whether each of them has a loss. width: slots of
+    each row."""
+    shape = (len(rows), width)
     input_ids = torch.full(shape, pad_id, dtype=torch.int64)
     labels = torch.full(shape, IGNORED_LABEL, dtype=torch.int64)
     document_ids = torch.full(shape, -1, dtype=torch.int64)

@@ -49,13 +49,14 @@ def train_by_hand(plan: Dict[str, Any], warmup: int, steps: int) -> Dict[str, fl
     optimizer = torch.optim.AdamW(parameters, lr=plan["learning_rate"])
 
     tokens = batches.MappedTokens(TokenFile(**plan["token_file"]))
-    rows = (
-        row for _, row in row_packing.make_batch_rows(tokens.lengths(), sequence, plan["batching"], plan["seed"], None)
-    )
+    how = (sequence, plan["batching"], plan["seed"], None, plan["global_batch"])
+    rows = (row for _, row in row_packing.make_batch_rows(tokens.lengths(), *how))
     data = []
     content = []
     for _ in range(warmup + steps):
-        batch = tokens.batch(list(itertools.islice(rows, plan["micro_batch"])), sequence, is_packed)
+        taken = list(itertools.islice(rows, plan["micro_batch"]))
+        width = row_packing.micro_batch_width(taken, sequence, plan["batching"])
+        batch = tokens.batch(taken, width, is_packed)
         # Position i predicts the label of position i + 1; the last position predicts nothing.
         following = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=-100)
         data.append((batch.input_ids, following, batch.document_ids, batch.positions))

@@ -129,6 +129,7 @@ class Place(NamedTuple):
 #   peak   {precision, flops, path, tried}              measured peak of matrix multiplication
 #   probe  {is_queued, work_s, late_s}                  for the kit: whether `synchronize` waits for a deep queue
 #   step   {step, slots, content, trained, loss_sum, gradient_norm, learning_rate, synced, marks,
+#          widths,                                    `--batching bucket` only: slots of a row of each micro-batch
 #          samples}                                   first steps only: a hash of each row on this rank
 #                                                     marks: [part, instant] of each part's end, if parts are timed;
 #                                                     its waits for other ranks follow it, as `communication`

@@ -62,10 +62,11 @@ def _held_out_loss(o: EvaluationContext) -> Tuple[float, int, int]:
     """(loss sum, predicted tokens, rows) over the held-out documents, each once, truncated to `sequence` tokens."""
     a = o.assignment
     lengths = row_packing.held_out_lengths(o.tokens.lengths(), a.evaluate)
-    rows = [row for _, row in row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, 1)]
+    # A micro-batch here is what a global batch is in training: rows of about one length, if that is asked for.
+    rows = [row for _, row in row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, 1, a.micro_batch)]
     total, predicted = 0.0, 0
     for first in range(0, len(rows), a.micro_batch):
-        batch = o.tokens.batch(rows[first : first + a.micro_batch], a.sequence, a.batching == "pack")
+        batch = o.tokens.micro_batch(rows[first : first + a.micro_batch], a)
         on_device = batch.to(o.place.device)
         total += cross_entropy_sum(_logits(o, on_device), on_device.labels).item()
         predicted += count_targets(batch)

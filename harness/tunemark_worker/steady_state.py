@@ -35,9 +35,15 @@ class Interval(NamedTuple):
     method: str
 
 
+def window_work(batching: str, steps: Sequence[int], slots: Sequence[int]) -> Sequence[int]:
+    """What the seconds of windows are divided by to compare them: their steps, or their slots where steps differ in
+    slots."""
+    return [max(1, count) for count in slots] if batching == "bucket" else steps
+
+
 def find_warmup_end(seconds_per_step: Sequence[float]) -> Optional[int]:
     """Number of warm-up windows, known as soon as STEADY_WINDOWS steady ones follow them and not changed by later ones;
-    None until then."""
+    None until then. The seconds may be those of any unit of work: only their ratios matter."""
     for n in range(STEADY_WINDOWS, len(seconds_per_step) + 1):
         prefix = seconds_per_step[:n]
         start = 0

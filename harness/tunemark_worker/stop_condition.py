@@ -23,13 +23,16 @@ class WindowPlanner:
         self._steps: List[int] = []
         self._seconds: List[float] = []
         self._tokens: List[int] = []
+        self._slots: List[int] = []
         self._warmup_windows: Optional[int] = None
         self._next_warmup_check, self._next_interval_check = 1, FIRST_INTERVAL_WINDOWS
 
-    def add(self, steps: int, seconds: float, tokens: int) -> None:
+    def add(self, steps: int, seconds: float, tokens: int, slots: int = 0) -> None:
+        """A window that has ended. tokens: content. slots: needed where steps have different numbers of them."""
         self._steps.append(steps)
         self._seconds.append(seconds)
         self._tokens.append(tokens)
+        self._slots.append(slots)
 
     def reason(self, done: int, elapsed_s: float) -> str:
         """The reason to stop now; empty to go on."""
@@ -72,7 +75,8 @@ class WindowPlanner:
             # Once found it stays. Checks become rarer, because their cost grows with the number of windows.
             if self._warmup_windows is None and len(self._steps) >= self._next_warmup_check:
                 self._next_warmup_check = len(self._steps) + max(1, len(self._steps) // 16)
-                self._warmup_windows = steady_state.find_warmup_end([s / n for s, n in zip(self._seconds, self._steps)])
+                work = steady_state.window_work(self._a.batching, self._steps, self._slots)
+                self._warmup_windows = steady_state.find_warmup_end([s / n for s, n in zip(self._seconds, work)])
         elif self._warmup_windows is None:
             done = 0
             for window, steps in enumerate([0, *self._steps]):

@@ -28,6 +28,7 @@ from tunemark_worker.training_loop import (
     agree_on_next,
     cross_entropy_sum,
     record_edge,
+    sum_tokens,
 )
 from tunemark_worker.update_witness import UpdateWitness
 
@@ -213,7 +214,7 @@ class TrainerSession:
             raise RuntimeError("the trainer ended a step, but took none of the run's micro-batches")
         taken = [self._count(self._done + i, step) for i, step in enumerate(ended)]
         next_s = record_edge(self._job, witness, self._window + 1, self._done + len(taken), taken)
-        self._timing.add(len(taken), next_s - self._edge_s, sum(step.counts.content for step in taken))
+        self._timing.add(len(taken), next_s - self._edge_s, *sum_tokens(taken))
         if next_s - self._load_s >= LOAD_S:
             self._job.recorder.write("load", **recording.read_load())
             self._load_s = next_s
@@ -250,7 +251,8 @@ class TrainerSession:
         norm = None if step.gradient_norm is None else torch.as_tensor(float(step.gradient_norm))
         loss_sum = torch.tensor(loss * total.trained, dtype=torch.float64)
         kept = samples if number < SAMPLED_STEPS and samples else None
-        return WorkerStep(total, kept, loss_sum, norm, step.learning_rate, [], step.instant_s)
+        widths = [each.ids.shape[-1] for each in step.passed]
+        return WorkerStep(total, kept, loss_sum, norm, step.learning_rate, [], step.instant_s, widths)
 
     def _count_foreign(self, each: ForwardPass, ids: torch.Tensor) -> TokenCounts:
         """The tokens of rows that are not the token file's, by the mask and the labels that were passed with them."""

@@ -78,8 +78,9 @@ class TrainingJob:
 
 
 class WorkerStep(NamedTuple):
-    """The result of one step. Tensors stay on the device until the window's edge. samples: hashes of the step's rows on
-    this rank, None after the first steps. gradient_norm, learning_rate: None if another program's loop does not say."""
+    """The result of one step. Tensors stay on the device until the window's edge. widths: of its micro-batches on this
+    rank. samples: hashes of the step's rows on this rank, None after the first steps. gradient_norm, learning_rate:
+    None if another program's loop does not say."""
 
     counts: TokenCounts
     samples: Optional[List[str]]
@@ -88,6 +89,7 @@ class WorkerStep(NamedTuple):
     learning_rate: Optional[float]
     marks: List[PartEnd]
     instant_s: float
+    widths: List[int]
 
 
 def train(job: TrainingJob) -> str:
@@ -123,13 +125,18 @@ def _train(job: TrainingJob, waits: Optional[exposed_communication.WaitMeter]) -
         if not taken:
             return "epochs"
         next_s = record_edge(job, witness, window + 1, done + len(taken), taken)
-        timing.add(len(taken), next_s - edge_s, sum(step.counts.content for step in taken))
+        timing.add(len(taken), next_s - edge_s, *sum_tokens(taken))
         if next_s - load_s >= LOAD_S:
             job.recorder.write("load", **recording.read_load())
             load_s = next_s
         if window == 0:
             job.recorder.write("phase", name="first_step")
         edge_s, done, window = next_s, done + len(taken), window + 1
+
+
+def sum_tokens(taken: List[WorkerStep]) -> Tuple[int, int]:
+    """(content tokens, slots) of steps."""
+    return sum(step.counts.content for step in taken), sum(step.counts.slots for step in taken)
 
 
 def _wait_by_reading(witness: UpdateWitness, last: List[torch.Tensor]) -> None:
@@ -209,7 +216,8 @@ def take_step(
     if job.end_step is not None:
         job.end_step()
     mark("optimizer")
-    return WorkerStep(counts, samples, loss_sum, norm.detach(), learning_rate, marks, job.clock())
+    widths = [batch.input_ids.shape[1] for batch in batches]
+    return WorkerStep(counts, samples, loss_sum, norm.detach(), learning_rate, marks, job.clock(), widths)
 
 
 def cross_entropy_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -245,6 +253,7 @@ def record_edge(
             slots=step.counts.slots,
             content=step.counts.content,
             trained=step.counts.trained,
+            **({"widths": step.widths} if job.assignment.batching == "bucket" else {}),
             loss_sum=step.loss_sum.item(),
             gradient_norm=None if step.gradient_norm is None else step.gradient_norm.item(),
             learning_rate=step.learning_rate,

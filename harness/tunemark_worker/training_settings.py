@@ -115,8 +115,9 @@ class TrainingSettings:
     )
     batching: str = declare(
         "pack",
-        "pack several documents into a sequence, or pad each document to a sequence",
-        choices=("pack", "pad"),
+        "pack several documents into a sequence, pad each one to a sequence, or group those of one length and pad "
+        "them to the longest of a micro-batch (bucket)",
+        choices=("pack", "pad", "bucket"),
         names_itself=True,
     )
     attention: str = declare(

@@ -80,7 +80,7 @@ class WorkerAttempt:
         evaluation.evaluate(evaluated, "before")
 
         steps = (
-            [tokens.batch(rows, a.sequence, a.batching == "pack") for rows in micro_batches]
+            [tokens.micro_batch(rows, a) for rows in micro_batches]
             for micro_batches in row_packing.make_step_rows(a, lengths, place.data_rank)
         )
         job = training_loop.TrainingJob(

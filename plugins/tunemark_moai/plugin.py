@@ -115,6 +115,11 @@ class MoaiDevice:
             )
         if settings.get("breakdown"):
             return "no way is documented to wait for one part of a step there: leave out --breakdown"
+        if settings.get("batching") == "bucket":
+            return (
+                "the platform compiles a graph and searches a configuration for each shape, and its documents pad all "
+                "rows to one length: --batching pad, or pack"
+            )
         if name == "none":
             if self._environment.get(_ENABLE_VARIABLE, "0") not in ("", "0"):
                 return f"{_ENABLE_VARIABLE} is set, so `none` would be parallelized too: unset it"

@@ -8,6 +8,7 @@ from typing import Any
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, Schedule, StrategyAxis
 from tunemark.plugin.traced_model import TracedModel
 from tunemark_torch.parallel.projection_names import BLOCK_NAMES, COLUMN_PROJECTIONS, FUSED_PROJECTIONS, ROW_PROJECTIONS
+from tunemark_worker.row_packing import WIDTH_MULTIPLE
 
 SCHEDULES: tuple[Schedule, ...] = ("gpipe", "1f1b", "interleaved", "zb", "zbv")
 _SCHEDULE_NAMES: Mapping[str, Schedule] = {name: name for name in SCHEDULES}
@@ -119,6 +120,11 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
         return f"tp:{degree} cannot divide an MLP of {a.intermediate_size}: use a degree that divides it"
     if axis.options.get("sequence_parallel") == "true" and settings["sequence"] % degree:
         return f"tp:{degree} cannot divide a sequence of {settings['sequence']}: use a multiple as --sequence"
+    if axis.options.get("sequence_parallel") == "true" and settings["batching"] == "bucket" and WIDTH_MULTIPLE % degree:
+        return (
+            f"tp:{degree} cannot divide rows of every multiple of {WIDTH_MULTIPLE} tokens, as --batching bucket makes "
+            "them: use --batching pad or pack, or sequence_parallel=false"
+        )
     return None
 
 
@@ -152,6 +158,11 @@ def _find_obstacle(traced: TracedModel, degree: int) -> str | None:
 def _check_pipeline(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
     if a.traced is not None and a.traced.pipeline_obstacle:
         return f"its layers cannot be divided among processes: {a.traced.pipeline_obstacle}; use ddp or fsdp"
+    if settings["batching"] == "bucket":
+        return (
+            "pp passes hidden states of one shape from stage to stage, and --batching bucket makes micro-batches of "
+            "different widths: use --batching pack or pad, or ddp or fsdp"
+        )
     schedule = axis.options.get("schedule", "1f1b")
     if schedule not in SCHEDULES:
         return f"there is no schedule {schedule!r}: use one of {', '.join(SCHEDULES)}"

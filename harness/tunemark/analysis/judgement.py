@@ -83,7 +83,9 @@ def make_claim(result: Result, architecture: Architecture | None = None) -> Clai
         tool="tunemark",
         meaning=MEANING,
         counts="slots",
-        **read_fields(result, "model", "parameters", "trainable_parameters", "method", "precision", "sequence"),
+        **read_fields(result, "model", "parameters", "trainable_parameters", "method", "precision"),
+        # Rows of different widths have no one length that slots follow from.
+        sequence=None if result.batching == "bucket" else result.sequence,
         architecture=architecture,
         device=result.chip,
         count=result.chips,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tunemark_worker.steady_state import find_warmup_end, within_run_interval
+from tunemark_worker.steady_state import find_warmup_end, window_work, within_run_interval
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -24,6 +24,8 @@ class AttemptProgress:
         self._steps, self._warmup, self._budget_s = steps, warmup, budget_s
         self._edges: list[tuple[float, int]] = []
         self._content_tokens: list[int] = []
+        self._slots: list[int] = []
+        self._batching = ""
         self._warmup_end: int | None = warmup
 
     def observe(self, record: Mapping[str, Any]) -> bool:
@@ -33,15 +35,18 @@ class AttemptProgress:
         before, kind = self.phase, record["kind"]
         if kind == "start":
             # Restarted processes do not share a clock with the earlier ones.
-            self._edges, self._content_tokens, self._warmup_end = [], [], self._warmup
+            self._edges, self._content_tokens, self._slots, self._warmup_end = [], [], [], self._warmup
         elif kind == "phase":
             self.phase = str(record["name"])
         elif kind == "step":
             self._content_tokens.append(int(record["content"]))
+            # Widths are recorded where steps differ in slots.
+            self._batching = "bucket" if "widths" in record else ""
+            self._slots.append(int(record["slots"]) if self._batching else 0)
         elif kind == "edge":
             self._edges.append((float(record["instant_s"]), int(record["steps"])))
             if self._warmup_end is None:
-                self._warmup_end = find_warmup_end(self._seconds_per_step())
+                self._warmup_end = find_warmup_end(self._seconds_of_work())
             warm = self._warmup_end is not None and len(self._edges) > self._warmup_end + 1
             self.phase = "steady" if warm else "warm-up"
         return self.phase != before
@@ -87,9 +92,12 @@ class AttemptProgress:
             left = min(left, (goal - self.step) * spent / self.step)
         return [f"at most {max(0.0, left):.0f} s left"] if math.isfinite(left) else []
 
-    def _seconds_per_step(self) -> list[float]:
-        pairs = itertools.pairwise(self._edges)
-        return [(b[0] - a[0]) / max(1, b[1] - a[1]) for a, b in pairs]
+    def _seconds_of_work(self) -> list[float]:
+        """Seconds of each window for each unit of its work, as the worker counts it."""
+        pairs = list(itertools.pairwise(self._edges))
+        slots = [sum(self._slots[a[1] : b[1]]) for a, b in pairs] if self._batching == "bucket" else []
+        work = window_work(self._batching, [max(1, b[1] - a[1]) for a, b in pairs], slots)
+        return [(b[0] - a[0]) / n for (a, b), n in zip(pairs, work, strict=True)]
 
     def _windows(self) -> tuple[list[float], list[float], list[float]]:
         """The rate, the content tokens and the seconds of each window after the warm-up."""

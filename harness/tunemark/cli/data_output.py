@@ -111,7 +111,7 @@ class DataReader:
         found: dict[str, Any] = {
             "epochs": epochs,
             "steps": steps,
-            "slot_tokens": round(steps * data.global_batch * data.sequence),
+            "slot_tokens": round(steps * data.global_batch * data.mean_width),
         }
         if isinstance(step, str):
             return {**found, "seconds": None, "reason": step}
@@ -207,13 +207,17 @@ def _describe_epoch(data: DataSummary) -> list[str]:
     if data.untrained_documents:
         lines.append(f"{data.untrained_documents:,} documents have no token to train on within the sequence")
     padding = ", ".join(f"{percent_text(each)} with {name}" for name, each in data.padding_by_batching.items())
+    width = f"{data.sequence:,} slots"
+    if data.batching == "bucket":
+        width = f"{format_significant(data.mean_width, 4)} slots on average, at most {data.widest:,}"
     lines.append(
         f"an epoch: {data.rows:,} rows with {data.batching}, {_format_steps(data.steps_per_epoch)} steps of "
-        f"{data.global_batch:,} x {data.sequence:,} slots; padding {padding}; {data.trained_tokens:,} tokens are "
+        f"{data.global_batch:,} x {width}; padding {padding}; {data.trained_tokens:,} tokens are "
         "trained on"
     )
     if data.steps is not None:
         unused = f"; the last {data.unused_rows:,} rows do not fill a step and are left out" if data.unused_rows else ""
-        slots = data.steps * data.global_batch * data.sequence
-        lines.append(f"{data.epochs:,} epochs: {data.steps:,} steps, {slots:,} slots{unused}")
+        slots = round(data.steps * data.global_batch * data.mean_width)
+        about = "about " if data.batching == "bucket" else ""
+        lines.append(f"{data.epochs:,} epochs: {data.steps:,} steps, {about}{slots:,} slots{unused}")
     return [*lines, *data.remarks]

@@ -158,6 +158,7 @@ def _make_question_of_point(one: AbsentDeviceSearch, point: GridPoint, catalog: 
         rows=RowSettings(
             sequence=one.sequence,
             batching=point["batching"],
+            micro_batch=point["micro_batch"],
             global_batch=one.global_batch,
             seed=point["seed"],
             epochs=point["epochs"],

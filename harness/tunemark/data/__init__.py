@@ -3,6 +3,7 @@
 from tunemark.data.data_summary import DataSummary as DataSummary
 from tunemark.data.data_summary import RowSettings as RowSettings
 from tunemark.data.data_summary import count_epoch_tokens as count_epoch_tokens
+from tunemark.data.data_summary import list_widths as list_widths
 from tunemark.data.data_summary import make_row_settings as make_row_settings
 from tunemark.data.data_summary import summarize_data as summarize_data
 from tunemark.data.pretrained_weights import download_pretrained as download_pretrained

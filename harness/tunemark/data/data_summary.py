@@ -5,8 +5,9 @@ Rows are formed as the worker forms them (`tunemark_worker.row_packing`), so the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-BATCHINGS = ("pad", "pack")
+BATCHINGS = ("pad", "bucket", "pack")
 _QUANTILES = (0.05, 0.5, 0.95)
 # Bars of the histogram: lengths are doubled from one to the next.
 _MOST_BARS = 10
@@ -41,6 +42,7 @@ class RowSettings:
 
     sequence: int
     batching: str
+    micro_batch: int
     global_batch: int
     seed: int
     epochs: int | None = None
@@ -55,8 +57,9 @@ class DataSummary:
     and responses; None where unknown. length_quantiles: tokens at 5, 50 and 95 %. truncated_documents, cut_tokens:
     beyond the sequence. trained_tokens: with a label in one epoch, cut tokens left out. untrained_documents: without
     any. rows, slots, padding_fraction: of the first epoch at the run's batching; padding_by_batching: at each.
-    steps_per_epoch: of the global batch, with a fraction. steps: of all epochs, None where their number is not given;
-    unused_rows: at the end of the last epoch, which do not fill a batch. remarks: what is left out or skipped.
+    mean_width: slots of a row on average; widest: of the widest micro-batch. steps_per_epoch: of the global batch, with
+    a fraction. steps: of all epochs, None where their number is not given; unused_rows: at the end of the last epoch,
+    which do not fill a batch. remarks: what is left out or skipped.
     """
 
     documents: int
@@ -77,6 +80,8 @@ class DataSummary:
     slots: int
     padding_fraction: float
     padding_by_batching: Mapping[str, float]
+    mean_width: float
+    widest: int
     global_batch: int
     steps_per_epoch: float
     epochs: int | None
@@ -97,8 +102,17 @@ class DataSummary:
 def make_row_settings(spec: RunSpec) -> RowSettings:
     """The row settings of a run."""
     return RowSettings(
-        **read_fields(spec, "sequence", "batching", "global_batch", "seed", "epochs"), held=spec.evaluate or 0
+        **read_fields(spec, "sequence", "batching", "micro_batch", "global_batch", "seed", "epochs"),
+        held=spec.evaluate or 0,
     )
+
+
+class RowWidths(NamedTuple):
+    """Rows of an epoch, their slots together, and the slots of a row of the widest micro-batch."""
+
+    rows: int
+    slots: int
+    widest: int
 
 
 class EpochTokens(NamedTuple):
@@ -150,15 +164,13 @@ def summarize_data(prepared: PreparedData, settings: RowSettings) -> DataSummary
     lengths = np.diff(arrays.offsets)
     trained_on = _list_lengths(arrays, settings.held)
     epoch = _count_epoch_tokens(arrays, trained_on, settings.sequence)
-    rows = {batching: _count_rows(trained_on, settings.sequence, batching, settings.seed, 1) for batching in BATCHINGS}
+    rows = {batching: _measure_rows(trained_on, replace(settings, batching=batching)) for batching in BATCHINGS}
     content = epoch.tokens - epoch.cut_tokens
-    padding = {
-        name: (count * settings.sequence - content) / (count * settings.sequence) for name, count in rows.items()
-    }
+    padding = {name: (found.slots - content) / found.slots for name, found in rows.items()}
     own = rows[settings.batching]
     steps = unused = None
     if settings.epochs is not None:
-        total = _count_rows(trained_on, settings.sequence, settings.batching, settings.seed, settings.epochs)
+        total = _count_rows(trained_on, settings, settings.epochs)
         steps, unused = divmod(total, settings.global_batch)
     used = lengths[lengths > 0]
     facts = prepared.facts
@@ -183,12 +195,14 @@ def summarize_data(prepared: PreparedData, settings: RowSettings) -> DataSummary
         trained_tokens=epoch.trained_tokens,
         untrained_documents=epoch.untrained_documents,
         batching=settings.batching,
-        rows=own,
-        slots=own * settings.sequence,
+        rows=own.rows,
+        slots=own.slots,
         padding_fraction=padding[settings.batching],
         padding_by_batching=padding,
+        mean_width=own.slots / own.rows,
+        widest=own.widest,
         global_batch=settings.global_batch,
-        steps_per_epoch=own / settings.global_batch,
+        steps_per_epoch=own.rows / settings.global_batch,
         epochs=settings.epochs,
         steps=steps,
         unused_rows=unused,
@@ -196,10 +210,39 @@ def summarize_data(prepared: PreparedData, settings: RowSettings) -> DataSummary
     )
 
 
-def _count_rows(lengths: npt.NDArray[np.int64], sequence: int, batching: str, seed: int, epochs: int) -> int:
-    if batching == "pad":
+def list_widths(prepared: PreparedData, settings: RowSettings) -> list[int]:
+    """Every width that a micro-batch of a run can have."""
+    if settings.batching != "bucket":
+        return [settings.sequence]
+    longest = int(_list_lengths(read_token_file(Path(prepared.token_file.path)), settings.held).max())
+    step = row_packing.WIDTH_MULTIPLE
+    return sorted({min(width, settings.sequence) for width in range(step, row_packing.round_width(longest) + 1, step)})
+
+
+def _measure_rows(lengths: npt.NDArray[np.int64], settings: RowSettings) -> RowWidths:
+    """Of one epoch. A last micro-batch that is not full counts as it would be."""
+    if settings.batching != "bucket":
+        found = _count_rows(lengths, settings, 1)
+        return RowWidths(rows=found, slots=found * settings.sequence, widest=settings.sequence)
+    count = slots = widest = 0
+    rows = (row for _, row in _make_rows(lengths, settings, 1))
+    while micro_batch := list(itertools.islice(rows, settings.micro_batch)):
+        width = row_packing.micro_batch_width(micro_batch, settings.sequence, settings.batching)
+        count, slots, widest = count + len(micro_batch), slots + len(micro_batch) * width, max(widest, width)
+    return RowWidths(rows=count, slots=slots, widest=widest)
+
+
+def _count_rows(lengths: npt.NDArray[np.int64], settings: RowSettings, epochs: int) -> int:
+    if settings.batching != "pack":
         return epochs * int((lengths > 0).sum())
-    return sum(1 for _ in row_packing.make_batch_rows(lengths.tolist(), sequence, batching, seed, epochs))
+    return sum(1 for _ in _make_rows(lengths, settings, epochs))
+
+
+def _make_rows(
+    lengths: npt.NDArray[np.int64], settings: RowSettings, epochs: int
+) -> Iterator[tuple[int, row_packing.BatchRow]]:
+    s = settings
+    return row_packing.make_batch_rows(lengths.tolist(), s.sequence, s.batching, s.seed, epochs, s.global_batch)
 
 
 def _count_labels(arrays: TokenArrays, cut: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -104,6 +104,11 @@ def check_compile(point: GridPoint, device: str, degrees: Collection[str]) -> No
         why = "a model that is divided within its layers or among stages has not been shown to compile"
     elif point["compile"] == "full" and "shard" in degrees:
         why = "sharded weights are gathered layer by layer: --compile regional"
+    elif point["batching"] == "bucket":
+        why = (
+            "--batching bucket makes micro-batches of many widths, and each new one would be compiled while steps are "
+        )
+        why += "timed: --batching pack or pad can be compiled"
     if why:
         what = f"the model cannot be compiled ({point['compile']})"
         raise BadExperiment(what=what, why=f"{point.place('compile')}; {why}", next="--compile off")

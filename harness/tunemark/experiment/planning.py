@@ -44,12 +44,7 @@ from tunemark.experiment.settings import NOTHING_SAID, SETTINGS_BY_NAME, Predict
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
 from tunemark.fields import read_fields
 from tunemark.number_format import GIB, format_gib
-from tunemark.physics import (
-    hardware_flops_per_token,
-    memory_floor_bytes,
-    train_flops_per_token,
-    weight_norm_flops,
-)
+from tunemark.physics import count_slot_flops, memory_floor_bytes
 from tunemark.physics.chip_peaks import explain_missing_peak, find_chip, find_peak, parse_precision
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator, Dataset, LaunchConfig, Launcher, Model, Strategy, Trainer
@@ -193,13 +188,9 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     name = run_id(spec)
     _check_spec(parts, spec, layout, accelerator, accumulation)
     architecture, trained = model.architecture, parts.method.trained(model.architecture)
+    flops = count_slot_flops(architecture, spec.sequence, spec.micro_batch, global_batch, spec.checkpointing, trained)
     total, trainable = parts.method.parameters(architecture)
     floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
-    norms = weight_norm_flops(architecture, trained)
-    per_update = norms.needed / (global_batch * spec.sequence)
-    # A recomputed layer takes the norms of its matrices again; selective checkpointing keeps their products.
-    forwards = 2 if spec.checkpointing == "full" else 1
-    per_forward = forwards * norms.spent / (spec.micro_batch * spec.sequence)
     notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
     return Plan(
         run_id=name,
@@ -217,10 +208,9 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         gradient_accumulation=accumulation,
         parameters=total,
         trainable_parameters=trainable,
-        flops_per_token=train_flops_per_token(architecture, spec.sequence, trained=trained) + per_update,
-        flops_per_token_full_attention=train_flops_per_token(architecture, spec.sequence, "full", trained) + per_update,
-        hardware_flops_per_token=per_forward
-        + hardware_flops_per_token(architecture, spec.sequence, recomputation=spec.checkpointing, trained=trained),
+        flops_per_token=flops.model,
+        flops_per_token_full_attention=flops.full_attention,
+        hardware_flops_per_token=flops.hardware,
         memory_floor_bytes=floor,
         tokens_per_step=global_batch * spec.sequence,
         notes=tuple(notes),

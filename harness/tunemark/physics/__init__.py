@@ -6,7 +6,9 @@ from tunemark.physics.chip_peaks import find_chip as find_chip
 from tunemark.physics.chip_peaks import find_peak as find_peak
 from tunemark.physics.chip_peaks import parse_precision as parse_precision
 from tunemark.physics.flops import ALL_WEIGHTS as ALL_WEIGHTS
+from tunemark.physics.flops import SlotFlops as SlotFlops
 from tunemark.physics.flops import TrainedWeights as TrainedWeights
+from tunemark.physics.flops import count_slot_flops as count_slot_flops
 from tunemark.physics.flops import hardware_flops_per_token as hardware_flops_per_token
 from tunemark.physics.flops import lora_trained_weights as lora_trained_weights
 from tunemark.physics.flops import mean_visible_keys as mean_visible_keys

@@ -188,6 +188,32 @@ def magnitude_shapes(a: Architecture, trained: TrainedWeights) -> list[tuple[int
     return [(x.inputs, x.outputs, x.copies * a.num_hidden_layers) for x in pairs]
 
 
+class SlotFlops(NamedTuple):
+    """FLOPs per slot of a training step: model FLOPs with causal and with full attention, and with what checkpointing
+    computes again."""
+
+    model: float
+    full_attention: float
+    hardware: float
+
+
+def count_slot_flops(
+    a: Architecture, width: int, micro_batch: int, global_batch: int, recomputation: str, trained: TrainedWeights
+) -> SlotFlops:
+    """The FLOPs of a slot in a row of so many slots, with its share of what is computed once for each update or each
+    forward pass."""
+    norms = weight_norm_flops(a, trained)
+    per_update = norms.needed / (global_batch * width)
+    # A recomputed layer takes the norms of its matrices again; selective checkpointing keeps their products.
+    forwards = 2 if recomputation == "full" else 1
+    per_forward = forwards * norms.spent / (micro_batch * width)
+    return SlotFlops(
+        model=train_flops_per_token(a, width, trained=trained) + per_update,
+        full_attention=train_flops_per_token(a, width, "full", trained) + per_update,
+        hardware=hardware_flops_per_token(a, width, recomputation=recomputation, trained=trained) + per_forward,
+    )
+
+
 def mean_visible_keys(sequence: int, window: int | None) -> float:
     """Keys that a query sees under a causal mask, itself included, averaged over the sequence: sum of min(i, w) / S."""
     w = sequence if window is None else min(window, sequence)

@@ -24,7 +24,7 @@ from tunemark_worker.contract import Assignment, records_file_name
 
 
 class JobTokens(NamedTuple):
-    """Tokens of some steps, whole job. slots: batch x sequence. content: without padding. trained: with a label."""
+    """Tokens of some steps, whole job. slots: batch x width. content: without padding. trained: with a label."""
 
     slots: int
     content: int
@@ -38,8 +38,8 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 # A run of many ranks has tens of thousands of the next three records, so each is decoded straight from its line.
 class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="step"):
     """One optimizer step on one rank, with its tokens as in `TokenCounts`. marks: (part, instant) if parts were timed,
-    else None. samples: for the first steps a digest of each row, else empty. gradient_norm: None if another program's
-    loop did not say."""
+    else None. widths: of its micro-batches, where they differ, else empty. samples: for the first steps a digest of
+    each row, else empty. gradient_norm: None if another program's loop did not say."""
 
     number: int = msgspec.field(name="step")
     instant_s: float
@@ -49,6 +49,7 @@ class RecordedStep(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_fiel
     loss_sum: float
     gradient_norm: float | None
     marks: tuple[tuple[str, float], ...] | None
+    widths: tuple[_Count, ...] = ()
     samples: tuple[str, ...] = ()
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
 
+from tunemark.physics import SlotFlops
 from tunemark.plugin.descriptors import Finding
 from tunemark.results.result import Estimate, Result, RunIdentity
 from tunemark.results.run_rules import check_above_peak
 from tunemark.results.stored_attempt import StoredAttempt
+from tunemark.results.timed_part import TimedPart
 
 # Peaks that runs of one accelerator measured further apart than this are worth a note.
 _PEAKS_VARY = 0.1
@@ -27,6 +30,38 @@ def choose_peak_flops(identity: RunIdentity, attempts: Sequence[StoredAttempt]) 
             # Ranks measure at the same time, each on its own share of the accelerator.
             best.append(math.fsum(f for f in flops if f))
     return (max(best), "measured") if best else (None, None)
+
+
+def weigh_flops(
+    identity: RunIdentity, timed: Sequence[tuple[StoredAttempt, TimedPart]]
+) -> tuple[RunIdentity, str | None]:
+    """The identity with the FLOPs of a slot as the timed steps' rows have them, and why they are unknown.
+
+    Rows of different widths have different attention: the mean over the timed slots, each counted at its row's width.
+    """
+    if identity.batching != "bucket" or not timed:
+        return identity, None
+    weights: Counter[int] = Counter()
+    for attempt, part in timed:
+        for rank in attempt.measurement.data_ranks:
+            # All micro-batches have the same number of rows.
+            for step in rank.steps[part.first : part.last]:
+                weights.update({width: width * count for width, count in Counter(step.widths).items()})
+    table = timed[-1][0].facts.get("flops_by_width") or {}
+    unknown = [width for width in weights if str(width) not in table]
+    if unknown or not weights:
+        return identity, f"the FLOPs of rows of {unknown[0] if unknown else 'unrecorded'} slots are not stored"
+    flops = [SlotFlops(*map(float, table[str(width)])) for width in weights]
+    means = SlotFlops(
+        *(math.fsum(f * n for f, n in zip(column, weights.values(), strict=True)) / weights.total()
+          for column in zip(*flops, strict=True))
+    )  # fmt: skip
+    return msgspec.structs.replace(
+        identity,
+        flops_per_token=means.model,
+        flops_per_token_full_attention=means.full_attention,
+        hardware_flops_per_token=means.hardware,
+    ), None
 
 
 def compute_mfu(

@@ -25,9 +25,11 @@ def check_row(result: Result) -> list[Finding]:
 
 
 def _find_contradictions(r: Result) -> Iterator[str]:
-    slots_per_step = r.global_batch * r.sequence
-    if r.tokens is not None and r.tokens.slots != r.steps_measured * slots_per_step:
-        yield f"{r.tokens.slots:,} slots in {r.steps_measured} steps of {slots_per_step:,}"
+    most = r.steps_measured * r.global_batch * r.sequence
+    if r.tokens is not None and r.batching != "bucket" and r.tokens.slots != most:
+        yield f"{r.tokens.slots:,} slots in {r.steps_measured} steps of {r.global_batch * r.sequence:,}"
+    if r.tokens is not None and r.batching == "bucket" and not r.tokens.content <= r.tokens.slots <= most:
+        yield f"{r.tokens.slots:,} slots for {r.tokens.content:,} tokens, in steps with {most:,} at most"
     rates = [row.tokens_per_s for row in r.each_attempt if row.tokens_per_s is not None]
     if r.tokens_per_s is not None and r.tokens is not None and r.interval_s:
         overall = r.tokens.content / r.interval_s

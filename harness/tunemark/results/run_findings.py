@@ -64,7 +64,9 @@ def judge_attempt(
         found += [finding for rank in measurement.ranks if (finding := _check_clocks(rank, timed))][:1]
         found += [finding for rank in measurement.ranks if (finding := _check_sync(rank, timed, load[0]))][:1]
         found += [finding for rank in measurement.ranks if (finding := _check_compilations(rank, timed))][:1]
-        found += [rules.check_drift(timed.seconds_per_step), rules.check_slow_steps(timed.seconds_per_step)]
+        is_even = measurement.assignment.batching != "bucket"
+        seconds = timed.seconds_per_step if is_even else timed.even_seconds_per_step
+        found += [rules.check_drift(seconds), rules.check_slow_steps(seconds)]
         found.append(rules.check_machine_load(*load))
         found.append(rules.check_load_recorded([len(rank.loads) for rank in measurement.ranks]))
         if documents is None:

@@ -19,6 +19,7 @@ from tunemark.results.result import Estimate, Status
 from tunemark.results.seal import SealState
 from tunemark.results.telemetry import TelemetrySummary
 from tunemark_worker import steady_state
+from tunemark_worker.row_packing import WIDTH_MULTIPLE
 
 # Two clocks of one host that agree differ by 0.05 % at most (NTP's slew limit, 500 ppm); a paused or skewed virtual
 # machine shows as whole percents.
@@ -180,7 +181,9 @@ def check_sealed_tokens(measurement: Measurement, counted: tuple[int, int, int, 
 
 
 def check_slots(measurement: Measurement) -> Finding | None:
-    """The slots of a step follow from the settings alone."""
+    """The slots of a step follow from the settings, with `--batching bucket` from its micro-batches' widths."""
+    if measurement.assignment.batching == "bucket":
+        return _check_widths(measurement)
     wanted = measurement.assignment.global_batch * measurement.assignment.sequence
     bad = [(number, slots) for number, slots in enumerate(measurement.slots_of_steps()) if slots != wanted]
     if not bad or not measurement.is_whole:
@@ -188,6 +191,25 @@ def check_slots(measurement: Measurement) -> Finding | None:
     message = f"{len(bad)} of {measurement.step_count} steps have not the {wanted:,} slots of global batch x sequence, "
     message += f"step {bad[0][0]} is the first with {bad[0][1]:,}"
     return Finding(rule="slots-disagree", severity="invalid", message=message)
+
+
+def _check_widths(measurement: Measurement) -> Finding | None:
+    """A step's micro-batches are as many as the settings say, and as wide as they allow."""
+    a = measurement.assignment
+    for rank in measurement.data_ranks:
+        for step in rank.steps:
+            is_allowed = len(step.widths) == a.gradient_accumulation and all(
+                0 < width <= a.sequence and (width == a.sequence or width % WIDTH_MULTIPLE == 0)
+                for width in step.widths
+            )
+            wanted = a.micro_batch * sum(step.widths)
+            if is_allowed and step.slots == wanted and step.content <= step.slots:
+                continue
+            message = f"step {step.number} of rank {rank.rank} has {step.slots:,} slots and {step.content:,} content "
+            message += f"tokens: {a.gradient_accumulation} micro-batches of {a.micro_batch} rows, recorded as "
+            message += f"{list(step.widths)[:8]} wide (at most {a.sequence}), do not have them"
+            return Finding(rule="slots-disagree", severity="invalid", message=message)
+    return None
 
 
 def check_seal(state: SealState, problems: Sequence[str]) -> Finding | None:
@@ -280,6 +302,7 @@ def check_machine_state(spoilt: Sequence[Mapping[str, str]]) -> Finding | None:
 
 
 def check_slow_steps(seconds_per_step: Sequence[float]) -> Finding | None:
+    """seconds_per_step: of windows, for equal steps."""
     if not seconds_per_step:
         return None
     median = statistics.median(seconds_per_step)

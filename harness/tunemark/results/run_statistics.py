@@ -21,7 +21,7 @@ from tunemark.predict.search import SearchLog
 from tunemark.results import run_rules as rules
 from tunemark.results import telemetry as monitored
 from tunemark.results.measurement import JobTokens, Measurement
-from tunemark.results.mfu import choose_peak_flops, compute_hfu, compute_mfu
+from tunemark.results.mfu import choose_peak_flops, compute_hfu, compute_mfu, weigh_flops
 from tunemark.results.result import (
     AttemptRow,
     Completion,
@@ -64,7 +64,8 @@ def derive_result(
     telemetry_of = {a.name: _summarize_telemetry(a, timed_parts[a.name]) for a in attempts}
     slots, content, trained = (_rate(timed, kind) for kind in range(len(JobTokens._fields)))
     peak_flops, peak_source = choose_peak_flops(identity, attempts)
-    mfu, mfu_reason, peak_finding = compute_mfu(identity, slots, peak_flops, peak_source)
+    weighed, unknown = weigh_flops(identity, [(a, t) for a in used if (t := timed_parts[a.name]) is not None])
+    mfu, mfu_reason, peak_finding = compute_mfu(weighed, slots, None if unknown else peak_flops, peak_source)
 
     found: list[tuple[int, Finding]] = []
     for number, attempt in enumerate(attempts, 1):
@@ -85,7 +86,7 @@ def derive_result(
     shown = (failed or attempts[-1]).measurement
     losses = [x for x in shown.losses if math.isfinite(x)]
     return Result(
-        **_identity_fields(identity, attempts, peak_flops, peak_source),
+        **_identity_fields(weighed, attempts, peak_flops, peak_source),
         status=status,
         verdict=decide_verdict(findings, status),
         findings=findings,
@@ -103,8 +104,8 @@ def derive_result(
         setup_s=_setup_seconds(attempts),
         **_compilation_fields(timed),
         mfu=mfu,
-        mfu_reason=mfu_reason,
-        hfu=compute_hfu(identity, mfu),
+        mfu_reason=unknown or mfu_reason,
+        hfu=compute_hfu(weighed, mfu),
         **_reported_fields(attempts),
         **_telemetry_fields([(timed_parts[a.name], telemetry_of[a.name]) for a in used]),
         **_untimed_fields(identity, _attempt_with_model(used)),
@@ -369,7 +370,7 @@ def _attempt_row(attempt: StoredAttempt, timed: TimedPart | None) -> AttemptRow:
 
 
 # Facts that have their own fields in the result.
-_OWN_FIELDS = ("launched_s", "status", "reason", "evidence", "search", "order", "process")
+_OWN_FIELDS = ("launched_s", "status", "reason", "evidence", "search", "order", "process", "flops_by_width")
 
 
 def _environment(attempt: StoredAttempt) -> dict[str, Any]:

@@ -39,6 +39,14 @@ class TimedPart:
         return [(b.instant_s - a.instant_s) / (b.steps - a.steps) for a, b in itertools.pairwise(self.edges)]
 
     @property
+    def even_seconds_per_step(self) -> list[float]:
+        """`seconds_per_step`, each scaled to the slots that all timed steps have on average: where steps differ in
+        width, longer ones are not slower ones."""
+        slots = [max(1, counts.slots) for counts in self.counts]
+        mean = sum(slots) / (self.last - self.first)
+        return [duration * mean / n for duration, n in zip(self.durations, slots, strict=True)]
+
+    @property
     def interval_s(self) -> float:
         return self.edges[-1].instant_s - self.edges[0].instant_s
 
@@ -66,9 +74,7 @@ def find_timed_part(measurement: Measurement, identity: RunIdentity) -> TimedPar
     leader = measurement.ranks[0].edges[:common]
     wanted = identity.warmup_requested
     if wanted is None:
-        warm = steady_state.find_warmup_end(
-            [(b.instant_s - a.instant_s) / (b.steps - a.steps) for a, b in itertools.pairwise(leader)]
-        )
+        warm = steady_state.find_warmup_end(_seconds_of_work(measurement, leader))
     else:
         warm = next((i for i, edge in enumerate(leader) if edge.steps >= wanted), None)
         warm = None if warm == common - 1 else warm
@@ -83,6 +89,17 @@ def find_timed_part(measurement: Measurement, identity: RunIdentity) -> TimedPar
     return TimedPart(
         rank=slowest, edges=edges, counts=counts, warmup_steps=leader[first].steps, is_settled=warm is not None
     )
+
+
+def _seconds_of_work(measurement: Measurement, edges: Sequence[WindowEdge]) -> list[float]:
+    """Seconds of each window of rank 0 for each unit of its work, as the worker counts it."""
+    pairs = list(itertools.pairwise(edges))
+    batching, rank = measurement.assignment.batching, measurement.ranks[0]
+    slots = (
+        [sum(step.slots for step in rank.steps[a.steps : b.steps]) for a, b in pairs] if batching == "bucket" else []
+    )
+    work = steady_state.window_work(batching, [b.steps - a.steps for a, b in pairs], slots)
+    return [(b.instant_s - a.instant_s) / n for (a, b), n in zip(pairs, work, strict=True)]
 
 
 def timed_seconds_per_step(measurement: Measurement, identity: RunIdentity) -> tuple[float, ...]:

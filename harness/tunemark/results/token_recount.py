@@ -35,12 +35,17 @@ def recount_tokens(found: TokenDocuments, assignment: Assignment, first: int, la
     lengths = row_packing.training_lengths(
         [end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate
     )
-    rows = row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
+    rows = row_packing.make_assigned_rows(a, lengths)
     # A document has the same prefix in every epoch. The mask may be larger than memory: only what rows hold is read.
     mask, trained_of = memoryview(found.trained), dict[int, int]()
     slots = content = trained = 0
+    micro_batch: list[row_packing.BatchRow] = []
     for _, row in itertools.islice(rows, first * a.global_batch, last * a.global_batch):
-        slots += a.sequence
+        # The rows of a micro-batch follow each other, on whichever data rank it is.
+        micro_batch.append(row)
+        if len(micro_batch) == a.micro_batch:
+            slots += len(micro_batch) * row_packing.micro_batch_width(micro_batch, a.sequence, a.batching)
+            micro_batch = []
         for document, length in row:
             content += length
             known = trained_of.get(document)
@@ -59,7 +64,7 @@ def sample_digests(found: TokenDocuments, assignment: Assignment, step: int) -> 
     lengths = row_packing.training_lengths(
         [end - begin for begin, end in itertools.pairwise(found.offsets)], a.evaluate
     )
-    rows = row_packing.make_batch_rows(lengths, a.sequence, a.batching, a.seed, a.epochs)
+    rows = row_packing.make_assigned_rows(a, lengths)
     parts = [
         [ids[found.offsets[d] : found.offsets[d] + length].tobytes() for d, length in row]
         for _, row in itertools.islice(rows, step * a.global_batch, (step + 1) * a.global_batch)

@@ -12,12 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tunemark.data import count_epoch_tokens, make_row_settings
+from tunemark.data import count_epoch_tokens, list_widths, make_row_settings
 from tunemark.doctor import Machine, examine_for_run
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
 from tunemark.launch.device_monitor import make_device_monitor
+from tunemark.physics import SlotFlops, count_slot_flops
 from tunemark.plugin import DecodesIds, HasTokenizerFiles, JobSpec, JobWatch, StartedJob, Tokenizer, WatchesJobs
 from tunemark.redaction import hide_secrets
 from tunemark.results.attempt_process import describe_own_process
@@ -253,6 +254,8 @@ def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
         "host": dict(read_host_facts()),
         "launcher": {"name": plan.launcher.name, "options": dict(plan.launcher_options)},
     }
+    if plan.spec.batching == "bucket":
+        facts["flops_by_width"] = _count_flops_by_width(ready)
     if session.max_restarts:
         facts["launcher"]["max_restarts"] = session.max_restarts
     if not plan.launcher.is_remote:
@@ -266,6 +269,14 @@ def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
     if ready.search is not None:
         facts["search"] = asdict(ready.search)
     return facts
+
+
+def _count_flops_by_width(ready: PreparedRun) -> dict[str, SlotFlops]:
+    """The FLOPs of a slot by the width of its row, for every width that a micro-batch of the run can have."""
+    spec, a = ready.plan.spec, ready.plan.model.architecture
+    settings = (spec.micro_batch, spec.global_batch, spec.checkpointing, ready.plan.method.trained(a))
+    widths = list_widths(ready.data, make_row_settings(spec))
+    return {str(width): count_slot_flops(a, width, *settings) for width in widths}
 
 
 def _adopt(pending: PendingAttempt, session: Session, lock: ExitStack) -> RunningAttempt | None:

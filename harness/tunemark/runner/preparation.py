@@ -183,7 +183,7 @@ def _download_weights(plan: Plan) -> Plan:
 def _check_documents(plan: Plan, data: PreparedData) -> None:
     """`BadData` where too few documents are left to train on."""
     left = data.token_file.documents - _check_held_out(plan, data)
-    if plan.spec.batching == "pad" and left < plan.spec.global_batch:
+    if plan.spec.batching != "pack" and left < plan.spec.global_batch:
         raise BadData(
             what=f"{plan.dataset.name} has {left} documents to train on, a step takes {plan.spec.global_batch}",
             why="a step with only part of its batch would measure something else",

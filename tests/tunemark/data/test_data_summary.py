@@ -55,7 +55,7 @@ def _summarize(
     _lengths[:] = lengths
     dataset = Dataset(name="ids", loader=f"{__name__}:load", needs_tokenizer=False)
     prepared = prepare_data(dataset, {}, _MODEL, train_on, cache=folder)
-    given = {"sequence": 8, "batching": "pack", "global_batch": 2, "seed": 0, **settings}
+    given = {"sequence": 8, "batching": "pack", "micro_batch": 1, "global_batch": 2, "seed": 0, **settings}
     return summarize_data(prepared, RowSettings(**given))  # type: ignore[arg-type]
 
 
@@ -67,7 +67,8 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     # Each document's first token is predicted by nothing.
     assert found.trained_tokens == 3 + 7 + 7 + 2
     assert (found.rows, found.slots, found.padding_fraction) == (3, 24, 1 / 24)
-    assert found.padding_by_batching == {"pad": 1 - 23 / 32, "pack": 1 / 24}
+    # Each micro-batch has one row: all of them are 8 wide, as with `pad`.
+    assert found.padding_by_batching == {"pad": 1 - 23 / 32, "bucket": 1 - 23 / 32, "pack": 1 / 24}
     assert (found.steps_per_epoch, found.steps, found.unused_rows) == (1.5, 4, 1)
     assert [tuple(bar) for bar in found.histogram] == [(2, 3, 1), (4, 7, 1), (8, 15, 2)]
     assert found.length_quantiles == {"5 %": 3, "50 %": 4, "95 %": 10}
@@ -81,22 +82,34 @@ def test_answers_beyond_the_sequence_leave_a_document_untrained(tmp_path: Path) 
     assert (found.steps, found.unused_rows) == (None, None)
 
 
-@pytest.mark.parametrize("batching", ["pad", "pack"])
+@pytest.mark.parametrize("batching", ["pad", "pack", "bucket"])
 @pytest.mark.parametrize("held", [0, 7])
 def test_rows_are_those_of_the_worker(tmp_path: Path, batching: str, held: int) -> None:
     draw = random.Random(3)
     lengths = [(draw.randrange(0, 9), draw.randrange(1, 30)) for _ in range(200)]
     found = _summarize(tmp_path, lengths, batching=batching, epochs=4, sequence=16, global_batch=3, held=held, seed=5)
     prepared = training_lengths([p + r for p, r in lengths], held)
-    rows = [row for _, row in make_batch_rows(prepared, 16, batching, 5, 4)]
+    rows = [row for _, row in make_batch_rows(prepared, 16, batching, 5, 4, 3)]
     assert found.steps is not None
     assert found.unused_rows is not None
     assert found.steps * 3 + found.unused_rows == len(rows)
-    content = sum(part.length for epoch, row in make_batch_rows(prepared, 16, batching, 5, 1) for part in row)
+    content = sum(part.length for epoch, row in make_batch_rows(prepared, 16, batching, 5, 1, 3) for part in row)
     assert found.padding_fraction == pytest.approx(1 - content / found.slots)
     assert found.held_out_documents == held
     # Everything within the sequence is trained on, but for first tokens.
     assert found.trained_tokens == content - sum(length > 0 for length in prepared)
+
+
+def test_grouped_rows_are_as_wide_as_the_longest_of_their_micro_batch(tmp_path: Path) -> None:
+    # Sorted: 3, 4, 10, 12, so that micro-batches of two are 8 and 16 wide, at every seed.
+    for seed in range(3):
+        settings = {"batching": "bucket", "sequence": 64, "micro_batch": 2, "global_batch": 2, "seed": seed}
+        found = _summarize(tmp_path, [(2, 2), (4, 6), (9, 3), (1, 2)], **settings)
+        assert (found.rows, found.slots, found.mean_width, found.widest) == (4, 2 * 8 + 2 * 16, 12, 16)
+        assert found.padding_fraction == found.padding_by_batching["bucket"] == 19 / 48
+    # Their longest row is cut at the sequence.
+    found = _summarize(tmp_path, [(2, 2), (4, 6), (9, 3), (1, 2)], **{**settings, "sequence": 11})
+    assert (found.slots, found.widest) == (2 * 8 + 2 * 11, 11)
 
 
 def test_a_document_longer_than_what_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
