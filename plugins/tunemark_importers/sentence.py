@@ -18,6 +18,7 @@ from tunemark.plugin import Catalog
 from tunemark.plugin.claims import Claim
 from tunemark_importers.figure_names import NameMeaning, meaning_of
 from tunemark_importers.json_documents import pop_layout
+from tunemark_importers.korean_sentences import put_into_english
 from tunemark_importers.numbers import multiply_exactly, parse_number
 
 MEANING = "tokens per second as somebody states them; what they count is unknown"
@@ -49,7 +50,23 @@ _BATCH = re.compile(
 )
 # The length behind a batch, as in `global batch 64 x 4096`; a shorter number may be of devices or of passes.
 _BY_LENGTH = re.compile(
-    r"\s*[xX\u00d7*]\s*([0-9]{4,7}|[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,4}(?=[kK]\b))([kK]?)\b(?!\s*(?:GPU|device|[A-Z]{1,3}[0-9]))"
+    r"(?:\s*[xX\u00d7*]\s*|\s+(?:and|of)\s+(?=[0-9,kK]+ tokens\b))"
+    r"([0-9]{4,7}|[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,4}(?=[kK]\b))([kK]?)\b(?!\s*(?:GPU|device|[A-Z]{1,3}[0-9]))"
+)
+# The tokens of a step, as in `a batch of 16M tokens`.
+_SCALED = r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\s?([kKM]?)"
+_BATCH_OF_TOKENS = re.compile(
+    rf"\b(?:(?:global|total|effective)[ -]?)?(?:batch(?:[ _-]?size)?|gbs)\s*(?:of|is|=|:)?\s*{_SCALED}[ -]tokens?\b"
+    rf"(?!\s*(?:/|per|on each|each))|\b{_SCALED}[ -]tokens?[ -](?:(?:global|total)[ -])?batch(?:es)?\b"
+    rf"|\b{_SCALED} tokens? (?:per|a|each) (?:step|batch|iteration)\b", re.I,
+)  # fmt: skip
+_GENERATION = re.compile(
+    r"\b(?:inference|generat(?:es?|ed|ing|ion)|decod(?:es?|ed|ing)|prefill|serv(?:es?|ed|ing)|vllm|sglang|tensorrt-llm|"
+    r"llama\.cpp|ollama|output tokens?)\b", re.I,
+)  # fmt: skip
+_TRAINING = re.compile(
+    r"\b(?:(?:pre-?)?train(?:s|ed|ing)?|fine-?tun(?:es?|ed|ing)|q?lora|q?dora|sft|dpo|grpo|ppo|rlhf|mfu|backward|steps?)\b",
+    re.I,
 )
 _VERB = r"^(?:train(?:ing|ed)?|fine-?tun(?:e|ing|ed)|running|on|of|a|an|the|with|for|our|we|i|got|lora|full|a new)\s+"
 _NODES = re.compile(r"\b([0-9]{1,5})\s*(?:x\s*)?(?:nodes?|hosts?|machines?|servers?)\b", re.I)
@@ -63,6 +80,9 @@ _PLAIN = (
     (re.compile(r"(?<=[0-9]) ?(?:trillion)\b", re.I), "T"),
     (re.compile(r"\b(tokens?|samples?|sequences?|steps?) (?:every|each|a) (second|minute|hour|day)\b", re.I),
      r"\1 per \2"),
+    # A card by its number alone.
+    (re.compile(r"\b(an?|one|single|on|two|four|eight|[0-9]{1,3} ?[x\u00d7]?) ?([345]0[6-9]0)(?= ?Ti\b|s\b|\b)"
+                r"(?! ?(?:[kKM]?\b ?)?(?:tok|sample|seq|step|s\b|ms\b))", re.I), r"\1 RTX \2"),
     # A name before its number, as in `tokens/s: 390000`.
     (re.compile(r"\b((?:tokens?|toks?|samples?|seqs?)(?: ?/ ?| per )(?:s|sec|second)"
                 r"(?:(?: ?/ ?| per )(?:gpu|device|chip))?)\s*[:=]\s*([0-9][0-9.,]*[kM]?)(?![\w%])", re.I), r"\2 \1"),
@@ -79,18 +99,22 @@ _RANGE = re.compile(
     r"(?:between )?([0-9][0-9.,]*)\s?[kM]? ?(?:and|to|-|\u2013|or) ?([0-9][0-9.,]*)\s?[kM]? ?(?:tokens?|toks?|samples?)"
     r" ?(?:/|per) ?(?:s|sec|second)\b", re.I,
 )  # fmt: skip
+_PER_NODE = r"\s*\(?(?:per|/|a|on each|for each)\s*(?:nodes?|hosts?|machines?|servers?)\b\)?"
 _MORE = rf"\s*(?:per|/|a|on each)\s*{_DEVICE_WORD}\b|\s*each\b|\s*apiece\b"
 
 
 @dataclass
 class _Reading:
-    """What is understood so far: facts of a claim, the words of each, and the places that are used."""
+    """What is understood so far: facts of a claim, the words of each, the places that are used, and the devices of one
+    node, where nodes are counted."""
 
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     used: list[tuple[int, int]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    node_devices: int | None = None
+    step_tokens: float | None = None
 
     def take(self, name: str, value: Any, match: tuple[int, int], said: str) -> None:
         known = self.facts.get(name)
@@ -121,7 +145,7 @@ def is_document(head: str) -> bool:
     if re.search(r"\b(?:step|iter(?:ation)?|loss|epoch)\b\s*[:=\[]?\s*[0-9]", text, re.I) or text.count("=") > 2:
         return False
     text = _plain(text)
-    known = ("tokens_per_s", "tflops", "samples_per_s", "duration", "mfu")
+    known = (*_UNITS, "mfu")
     rates = [meaning for *_, meaning in _figures(text) if meaning.quantity in known] or _find_whole(text)
     on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or _find_chip(text) is not None
     return bool(rates) and bool(on or _MODEL.search(text))
@@ -136,6 +160,10 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     _take_settings(reading)
     _take_whole(reading)
     _take_figures(reading)
+    _refuse_generation(reading)
+    if reading.step_tokens and "step_time_s" in reading.facts and "tokens_total" not in reading.facts:
+        # The tokens of one step over its time.
+        reading.facts["tokens_total"], reading.facts["train_s"] = reading.step_tokens, reading.facts["step_time_s"]
     if not any(name in reading.facts for name in ("tokens_per_s", "tokens_per_s_per_device", "tflops_per_device", "mfu",
                                                   "samples_per_s", "step_time_s", "tokens_total")):  # fmt: skip
         raise BadData(
@@ -161,7 +189,24 @@ def document(id: str, source: str, text: str) -> Sequence[Claim]:
     ]
 
 
+def _refuse_generation(reading: _Reading) -> None:
+    """A rate of inference is no rate of training: no FLOPs of a backward pass stand behind it."""
+    text = reading.text
+    if "tokens_per_s" not in reading.facts and "tokens_per_s_per_device" not in reading.facts:
+        return
+    words = reading.words.get("tokens_per_s") or reading.words["tokens_per_s_per_device"]
+    clause = next((one for one in re.split(r"[;]|[,.:](?=\s)", text) if words in one), text)
+    about = text if not _TRAINING.search(text) else clause if not _TRAINING.search(clause) else ""
+    if found := _GENERATION.search(about):
+        raise BadData(
+            what=f"{found[0]!r}: {words!r} is said of generating text",
+            why="audit holds rates against the work of training, which is three times that of reading a token",
+            next="state a rate of training",
+        )
+
+
 def _plain(text: str) -> str:
+    text = put_into_english(text)
     for pattern, by in _PLAIN:
         text = pattern.sub(by, text)
     chip = _find_chip(_glued(text))
@@ -271,6 +316,13 @@ def _take_device(reading: _Reading) -> None:
     chip = _find_chip(_glued(text))
     if chip is not None:
         start, end, name = chip
+        other = _find_chip(f"{text[:start]} , {text[end:]}")
+        if other is not None and not (other[2].startswith(name) or name.startswith(other[2])):
+            raise BadData(
+                what=f"the sentence names two chips: {name} and {other[2]}",
+                why=repr(text[:200]),
+                next="state one claim at a time",
+            )
         reading.take("device", name, (start, end), f"chip {name}")
         before, after = text[:start], text[end:]
     else:
@@ -296,6 +348,8 @@ def _take_device(reading: _Reading) -> None:
         count, span = int(times[1] or times[2]), (start, end + times.end())
     elif counted := re.search(rf"(?<![\w.,])([0-9]{{1,6}})\s*[xX\u00d7*]?\s*{_DEVICE_WORD}\b", text, re.I):
         count, span = int(counted[1]), counted.span()
+    elif counted := re.search(rf"\b(one|a single|single|two|four|eight|sixteen)\s+{_DEVICE_WORD}\b", text, re.I):
+        count, span = _NUMBER_WORDS[counted[1].lower()], counted.span()
     elif word:
         count, span = _NUMBER_WORDS[word[1].lower()], (word.start(1), end)
     nodes = _NODES.search(text)
@@ -310,6 +364,7 @@ def _take_device(reading: _Reading) -> None:
                 next="state the chips of the whole job, or how many each node has: 4 nodes with 8 H100 each",
             )
         reading.used.append(nodes.span())
+        reading.node_devices = count
         count *= int(nodes[1])
     if count is not None:
         reading.facts.pop("count", None)
@@ -340,6 +395,12 @@ def _take_settings(reading: _Reading) -> None:
             if value is not None and reading.is_free(*match.span()):
                 sequence = int(value) * (1024 if match[2] else 1)
                 reading.take("sequence", sequence, match.span(), f"sequences of {sequence:,} tokens")
+    for match in _BATCH_OF_TOKENS.finditer(text):
+        printed, scale = next((match[at], match[at + 1]) for at in (1, 3, 5) if match[at])
+        tokens = multiply_exactly(parse_number(printed) or 0.0, {"k": 1e3, "m": 1e6}.get(scale.lower(), 1.0))
+        reading.used.append(match.span())
+        reading.step_tokens = tokens
+        reading.said.append(f"{tokens:,.10g} tokens a step")
     for match in _BATCH.finditer(text):
         value = parse_number(match[2])
         if value is None or not reading.is_free(*match.span()):
@@ -380,16 +441,18 @@ def _figures(text: str) -> Iterator[tuple[int, int, float, NameMeaning]]:
             continue
         for end in reversed(ends):
             unit = behind[:end].strip()
-            if re.search(r"[0-9]", unit):
+            # What parentheses hold is a unit only if it goes on with it, as `tok/s (per GPU)`.
+            if re.search(r"[0-9]|\((?!\s*(?:per|/|each|on each)\b)", unit):
                 continue
             meaning = meaning_of("", unit) or (meaning_of(unit) if "/" in unit or "per" in unit.split() else None)
-            if meaning is not None and meaning.quantity in ("tokens_per_s", "samples_per_s", "tflops", "duration"):
+            if meaning is not None and meaning.quantity in _UNITS:
                 if not re.fullmatch(_UNIT_END, unit, re.I):
                     continue
                 yield match.start(), match.end() + end, multiply_exactly(value, meaning.scale or 1.0), meaning
                 break
 
 
+_UNITS = ("tokens_per_s", "samples_per_s", "steps_per_s", "tflops", "duration")
 # A unit ends in a time, a step, a device or a rate's short name, so that no word of the sentence is taken for it.
 _UNIT_END = (
     r".*(?:\bs|sec|secs|second|seconds|minute|min|hour|day|tps|flops?(?:/s)?|tflops|step|it|iter|iteration|"
@@ -411,7 +474,17 @@ def _take_figures(reading: _Reading) -> None:
             is_total = meaning.scope == "job" or re.match(
                 r"\s*(?:in total|total|altogether|combined|overall)", behind, re.I
             )
-            if is_device and not is_total:
+            if of_node := re.match(_PER_NODE, behind, re.I):
+                nodes = reading.facts["count"] // reading.node_devices if reading.node_devices else None
+                if nodes is None:
+                    raise BadData(
+                        what=f"{text[start:end].strip()}{of_node[0]} is the rate of one node",
+                        why=repr(text[:200]),
+                        next="state how many nodes there are and the chips of each: 4 nodes with 8 H100 each",
+                    )
+                place, value = (start, end + of_node.end()), multiply_exactly(value, float(nodes))
+                reading.take("tokens_per_s", value, place, f"{value:,.10g} tokens/s of all {nodes} nodes")
+            elif is_device and not is_total:
                 reading.take("tokens_per_s_per_device", value, (start, end), f"{value:,.10g} tokens/s of each device")
             else:
                 reading.take("tokens_per_s", value, (start, end), f"{value:,.10g} tokens/s of the whole job")
@@ -428,6 +501,8 @@ def _take_figures(reading: _Reading) -> None:
             reading.take("mfu", value, (start, end), f"an MFU of {100 * value:.4g} %")
         elif meaning.quantity == "duration":
             reading.take("step_time_s", value, (start, end), f"{value:,.6g} s a step")
+        elif meaning.quantity == "steps_per_s" and value > 0:
+            reading.take("step_time_s", 1 / value, (start, end), f"{value:,.6g} steps/s")
     if last == "tokens":
         # `390,000 tokens/s (24,375 per GPU)`.
         for match in re.finditer(

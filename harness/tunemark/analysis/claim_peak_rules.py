@@ -136,6 +136,30 @@ def check_claimed_flops(facts: ClaimFacts) -> Finding | None:
     return make_finding("flops-and-rate", "invalid" if difference > FLOPS_CONTRADICTION else "suspect", message)
 
 
+def check_least_flops(facts: ClaimFacts) -> Finding | None:
+    """A claimed TFLOP/s or MFU below what the rate needs at the very least; needs no sequence length."""
+    claim, stated, top = facts.claim, claim_rates.claimed_rate(facts.claim), facts.highest_peak
+    if stated is None or stated.is_bound or not claim.count or facts.flops or not facts.min_flops or not facts.is_bound:
+        return None
+    tflops, mfu = claimed_tflops(claim), claimed_mfu(claim)
+    if tflops is None:
+        # Of the highest peak, which makes most of it.
+        tflops = mfu * top.flops / 1e12 if mfu is not None and top is not None else None
+    if not tflops:
+        return None
+    needed = stated.tokens_per_s / claim.count * facts.min_flops / 1e12
+    ratio = tflops / needed
+    if ratio >= 1 or _distance(ratio) <= FLOPS_AGREEMENT:
+        return None
+    shown = f"{tflops:,.4g} TFLOP/s per device" if mfu is None else f"an MFU of {percent_text(mfu)}"
+    message = f"{shown} is claimed, and {stated.tokens_per_s / claim.count:,.6g} tokens/s per device x "
+    message += f"{facts.min_flops / 1e9:.4g} GFLOP (without attention) = {needed:,.4g} TFLOP/s at least: "
+    message += f"a factor of {ratio:.3g}{explain_factor(facts, ratio)}"
+    # An MFU of the peak with sparsity is half of what it is.
+    worst = FLOPS_CONTRADICTION + (math.log(2) if mfu is not None else 0.0)
+    return make_finding("flops-and-rate", "invalid" if _distance(ratio) > worst else "suspect", message)
+
+
 def _distance(ratio: float) -> float:
     return abs(math.log(ratio)) if ratio > 0 else math.inf
 

@@ -199,11 +199,12 @@ CLAIM_RULES: Sequence[ClaimRule] = (
         f"beyond {_AGREEING}; a note where they may be without padding", (rates.check_batch_and_tokens,),
     ),
     ClaimRule(
-        "flops-and-rate", "invalid", "The claimed TFLOP/s or MFU is not that of the rate by any convention; "
-        "`convention` and `sparse-peak` name one that reproduces it.",
+        "flops-and-rate", "invalid", "The claimed TFLOP/s or MFU is not that of the rate by any convention, "
+        "or, where the sequence length is unknown, below what the weights alone need; `convention` and `sparse-peak` "
+        "name one that reproduces it.",
         f"a note to {percent_text(peaks.FLOPS_AGREEMENT)}, suspect beyond, "
         f"invalid beyond a factor of {math.exp(peaks.FLOPS_CONTRADICTION):.2g}",
-        (peaks.check_claimed_flops,),
+        (peaks.check_claimed_flops, peaks.check_least_flops),
     ),
     ClaimRule(
         "flops-and-mfu", "invalid", "TFLOP/s over MFU is no peak that the chip has.",

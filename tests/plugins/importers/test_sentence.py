@@ -53,6 +53,10 @@ def test_both_rates_of_a_sentence() -> None:
         ("Llama 2 7B: 3,000 tokens every second on one A100", 3000.0, None, 1),
         ("tokens/s: 390000; model: Mistral 7B; gpus: 16 MI250", 390000.0, None, 16),
         ("Llama 2 7B, 24k tokens/s per A100-40GB, 16 GPUs", None, 24000.0, 16),
+        ("Llama 3.1 8B on 8 nodes x 8 H100, 76k tok/s per node", 608000.0, None, 64),
+        ("Llama 2 7B with LoRA on A10G: 1.9k tok/s (one GPU, bf16)", 1900.0, None, 1),
+        ("Llama 2 7B with LoRA on a 4090: 1.9k tok/s", 1900.0, None, 1),
+        ("Llama 2 7B with LoRA on 8x3090, 1.9k tok/s", 1900.0, None, 8),
         ("Our 32 nodes x 8 H100 train Llama 3.1 8B at 3.2M tok/s", 3.2e6, None, 256),
     ],
 )
@@ -67,6 +71,12 @@ def test_a_step_time_a_whole_training_and_sequences_make_rates() -> None:
     assert (claim.step_time_s, claim.layout.global_batch, claim.sequence, claim.count) == (0.9, 256, 4096, 64)
     claim = _claim("Llama 3.1 8B takes 5 hours for 1B tokens on 8 H100")
     assert (claim.tokens_total, claim.train_s) == (1e9, 18000.0)
+    claim = _claim("Llama 3.1 8B on 1024 H100s with a batch of 16M tokens and 2.9 s per step")
+    assert (claim.tokens_total, claim.train_s, claim.step_time_s, claim.layout.global_batch) == (16e6, 2.9, 2.9, None)
+    claim = _claim("Llama 3.1 8B on 64 H100s: 4,194,304 tokens per step, 4 s/step")
+    assert (claim.tokens_total, claim.train_s) == (4194304.0, 4.0)
+    claim = _claim("4 it/s with batch size 2 and 2048 tokens on a 4090, Qwen2.5-1.5B")
+    assert (claim.step_time_s, claim.layout.global_batch, claim.sequence, claim.count) == (0.25, 2, 2048, 1)
     claim = _claim("10 samples/s at 4096 tokens on 8 H100 with Llama 3.1 8B")
     assert (claim.samples_per_s, claim.sequence) == (10.0, 4096)
 
@@ -78,6 +88,9 @@ def test_a_step_time_a_whole_training_and_sequences_make_rates() -> None:
         ("Mistral 7B went from 3000 tokens/s to 4000 tokens/s on 8 H100", "two values"),
         ("Mistral 7B on 4 nodes of H100: 390,000 tokens/s", "not how many chips"),
         ("Llama 2 7B on 8 A100, batch size 64: 20k tokens/s", "may be the batch of the whole job"),
+        ("Llama 2 7B on 8 A100, 20k tokens/s per node", "the rate of one node"),
+        ("Inference: Llama 3 8B on one H100 makes 12,000 tok/s", "generating text"),
+        ("LoRA training of Llama 3 8B done; vLLM generates 9,000 tok/s on one H100", "generating text"),
         ("Llama 2 7B on 8 A100: between 18,000 and 20,000 tokens/s", "a range of rates"),
     ],
 )

@@ -102,6 +102,9 @@ def test_what_fits_is_valid(claim: Claim) -> None:
         (_row(tflops_per_device=150.0), "flops-and-rate", "suspect"),
         (_row(tflops_per_device=300.0), "flops-and-rate", "invalid"),
         (_row(tflops_per_device=115.9), "convention", "note"),
+        # No sequence length: 2,000 x 42.66 GFLOP of the weights alone are 85.3 TFLOP/s, 27 % of 312.
+        (_row(sequence=None, mfu=0.03), "flops-and-rate", "invalid"),
+        (_row(sequence=None, tflops_per_device=65.0), "flops-and-rate", "suspect"),
         # Against 624 TFLOP/s, with sparsity.
         (_row(mfu=0.139), "sparse-peak", "suspect"),
         (_row(method="lora", tflops_per_device=86.9), "lora-as-full", "suspect"),
