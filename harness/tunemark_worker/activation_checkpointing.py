@@ -19,6 +19,8 @@ from tunemark_worker.training_settings import CHECKPOINTING
 
 # Namespace of collectives, whose outputs are kept: communicating again costs more than the memory is worth.
 _COLLECTIVES = "_c10d_functional"
+# bitsandbytes' product with a matrix of 4 bits, since 0.50; before, it was torch's own.
+_FOUR_BIT_PRODUCT = "bitsandbytes.gemm_4bit.default"
 
 
 def checkpoint_layers(module: torch.nn.Module, choice: str) -> int:
@@ -49,7 +51,7 @@ def _make_context_fn() -> Any:
     kept = {aten.mm.default, aten.addmm.default, aten.linear.default}
 
     def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:
-        if operator in kept or getattr(operator, "namespace", "") == _COLLECTIVES:
+        if operator in kept or str(operator) == _FOUR_BIT_PRODUCT or getattr(operator, "namespace", "") == _COLLECTIVES:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
 

@@ -1,4 +1,5 @@
-"""The fine-tuning method: train all weights, or LoRA adapters from peft, added before any strategy is applied."""
+"""The fine-tuning method: train all weights, or LoRA adapters from peft, added before any strategy is applied. With
+qlora the frozen matrices have been quantized before (`quantized_base`)."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ def apply_method(
     whose name, the last part of the path, is among `targets`. architecture: the assignment's, whose `idle_modules`,
     by the number of the layer and the path in it, get none.
 
-    Adapters have the dtype of the matrix they adapt, and no dropout. options: r, alpha and targets; rslora: scaled by
-    alpha / sqrt(r); dora: each row of an adapted matrix has a trained magnitude, whose divisor is no part of the
-    backward pass.
+    Adapters have the dtype of the matrix they adapt, beside one of 4 bits that of other weights, and no dropout.
+    options: r, alpha and targets; rslora: scaled by alpha / sqrt(r); dora: each row of an adapted matrix has a trained
+    magnitude, whose divisor is no part of the backward pass.
     Sources: Hu et al. 2021, "LoRA", section 4.1; Kalajdzievski 2023, equation 3; Liu et al. 2024, "DoRA", section 4.3.
     """
     if name == "full":
         return
-    if name != "lora":
-        raise ValueError("the method is 'full' or 'lora', not {!r}".format(name))
+    if name not in ("lora", "qlora"):
+        raise ValueError("the method is 'full', 'lora' or 'qlora', not {!r}".format(name))
     import peft  # heavy, and needed for this method alone
 
     # Only what is asked for: older releases of peft do not know all of these.
@@ -39,7 +40,16 @@ def apply_method(
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
         **variants,
     )
+    if name == "qlora":
+        # By this peft knows that there are matrices of 4 bits. Their adapters it makes in float32.
+        module.is_loaded_in_4bit = True  # type: ignore[assignment]  # an attribute, not a module
+        dtype = next(p.dtype for p in module.parameters() if p.is_floating_point())
     peft.inject_adapter_in_model(config, module)
+    if name == "qlora":
+        del module.is_loaded_in_4bit
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
     trained = [n for n, p in module.named_parameters() if p.requires_grad]
     if not trained or any("lora_" not in n for n in trained):
         raise ValueError("peft {} left weights other than the adapters trainable".format(peft.__version__))
@@ -65,7 +75,7 @@ def find_targets(module: torch.nn.Module, names: Sequence[str], idle: Sequence[s
 def is_adaptable(module: torch.nn.Module) -> bool:
     """Whether it is a linear module, of torch or of a family. Some routers are of torch's class and return a pair."""
     name = type(module).__name__
-    return name == "Conv1D" or (isinstance(module, torch.nn.Linear) and name.endswith("Linear"))
+    return name == "Conv1D" or (isinstance(module, torch.nn.Linear) and name.endswith(("Linear", "Linear4bit")))
 
 
 def merge_adapters(module: torch.nn.Module) -> None:

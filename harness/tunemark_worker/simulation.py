@@ -84,7 +84,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     """Take two steps as rank `rank` of the assignment's processes and return the counts of the second.
 
     Patches torch permanently, so the process must not be used for anything else. RuntimeError if torch is older than
-    2.6 or already in a process group.
+    2.6 or already in a process group, and for matrices of 4 bits.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -93,6 +93,8 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     from tunemark_worker.batches import TokenCounts
     from tunemark_worker.op_counter import OpCounter
 
+    if assignment.method == "qlora":
+        raise RuntimeError("matrices of 4 bits are not simulated")
     a = replace(assignment, device="cpu", device_options={}, breakdown=False, weights="random")
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(a.processes), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     torch.set_num_threads(1)

@@ -99,7 +99,7 @@ class TrainingSettings:
     method: str = declare(
         "full",
         "train everything (`full`) or LoRA adapters: `lora:r=16:alpha=32:targets=all-linear`, also with "
-        "`:rslora=true` or `:dora=true`",
+        "`:rslora=true` or `:dora=true`; `qlora` keeps the layers' matrices in 4 bits",
     )
     precision: str = declare(
         "bf16-autocast",

@@ -120,14 +120,18 @@ class WorkerAttempt:
         """The model as it is trained: with adapters, checkpointing and the strategy."""
         import torch  # heavy, but imported by now
 
-        from tunemark_worker import activation_checkpointing, compilation, lora_adapters
+        from tunemark_worker import activation_checkpointing, compilation, lora_adapters, quantized_base
 
         torch.manual_seed(a.seed)
         if a.matmul_precision != "highest":
             torch.set_float32_matmul_precision(a.matmul_precision)
         if a.loss != "plain" and not isinstance(model, capabilities.ComputesLoss):
             raise ValueError("{} computes no loss without all scores: use --loss plain".format(a.model_runtime))
-        built = model.build(a, place)
+        is_quantized = a.method == "qlora"
+        built = model.build(a, place._replace(device="cpu") if is_quantized else place)
+        if is_quantized:
+            idle, names = a.architecture.get("idle_modules", ()), a.method_options["quantized"]
+            quantized_base.quantize_matrices(built, names, idle, compute_dtype(a.precision), place.device)
         lora_adapters.apply_method(a.method, a.method_options, built, a.architecture)
         full_counts = _count_parameters(built)
         recorder.write(
@@ -189,8 +193,10 @@ def read_second_clock() -> float:
 
 def _count_parameters(module: Any) -> Tuple[int, int]:
     """(all parameters, trainable parameters) of a model; a sharded parameter counts in full."""
+    from tunemark_worker.quantized_base import count_values  # heavy, but imported by now
+
     every = list(module.parameters())
-    return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
+    return count_values(every), count_values(p for p in every if p.requires_grad)
 
 
 def _sample_weights(module: Any) -> List[Any]:

@@ -95,6 +95,8 @@ def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]
     if traced is not None and traced.unused and settings["method"] == "full":
         return f"{axis.strategy} waits for a gradient of each weight, and text does not reach {traced.unused[0]}"
     shared = [m.path for layer in traced.kinds for m in layer.matrices if not m.is_own] if traced is not None else []
+    if axis.strategy == "fsdp" and str(settings["method"]).startswith("qlora"):
+        return "fsdp shards weights of any number of bits but 4: use ddp, or --method lora"
     if axis.strategy == "fsdp" and shared:
         return f"fsdp shards each layer by itself, and layers have {shared[0]} in common: use ddp"
     return _check_boolean(axis, "reshard")
@@ -156,6 +158,8 @@ def _find_obstacle(traced: TracedModel, degree: int) -> str | None:
 
 
 def _check_pipeline(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
+    if str(settings["method"]).startswith("qlora"):
+        return "pp has not been tried with matrices of 4 bits: use ddp, or --method lora"
     if a.traced is not None and a.traced.pipeline_obstacle:
         return f"its layers cannot be divided among processes: {a.traced.pipeline_obstacle}; use ddp or fsdp"
     if settings["batching"] == "bucket":

@@ -83,9 +83,11 @@ def make_claim(result: Result, architecture: Architecture | None = None) -> Clai
         tool="tunemark",
         meaning=MEANING,
         counts="slots",
-        **read_fields(result, "model", "parameters", "trainable_parameters", "method", "precision"),
+        **read_fields(result, "model", "parameters", "trainable_parameters", "precision"),
         # Rows of different widths have no one length that slots follow from.
         sequence=None if result.batching == "bucket" else result.sequence,
+        # Without its options, as others state it.
+        method=result.method.partition(":")[0],
         architecture=architecture,
         device=result.chip,
         count=result.chips,

@@ -1,7 +1,7 @@
 """The fine-tuning method: all parameters, or LoRA adapters on frozen matrices, with the parameter counts of each.
 
 Sources: Hu et al. 2021, "LoRA"; Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"
-(rslora); Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation" (dora).
+(rslora); Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation" (dora); Dettmers et al. 2023, "QLoRA" (qlora).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from tunemark.physics import (
     ALL_WEIGHTS,
     TrainedWeights,
     adaptable_matrices,
+    count_layer_matrices,
     count_lora_parameters,
     count_parameters,
     lora_trained_weights,
 )
 from tunemark.plugin.descriptors import Architecture
 
-METHODS = ("full", "lora")
+METHODS = ("full", "lora", "qlora")
 
 # Defaults of `lora`: adapters on every linear matrix of a layer, which Dettmers et al. 2023, "QLoRA", section 4, found
 # to be needed, at a rank and scale in common use.
@@ -35,6 +36,12 @@ _OPTIONS = {
     "targets": f"matrices to adapt, joined by plus: q_proj+v_proj ({ALL_LINEAR}: all except a mixture's experts)",
     "rslora": "true: adapter outputs are scaled by alpha / sqrt(r) (false)",
     "dora": "true: the adapted matrices' rows also have trained magnitudes (false)",
+}
+_OPTIONS_OF = {
+    "full": {},
+    "lora": _OPTIONS,
+    # peft's norms of quantized matrices are tried by nobody here.
+    "qlora": {name: words for name, words in _OPTIONS.items() if name != "dora"},
 }
 # Names under which others know an option of `lora`.
 _NAMES_OF_OPTIONS = {"dora": "lora:dora=true", "rslora": "lora:rslora=true"}
@@ -88,17 +95,30 @@ class Method:
         trained = count_lora_parameters(a, self.rank, self.names(a), magnitudes=self.dora)
         return total + trained, trained
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the matrices of the layers are frozen in 4 bits, adapted or not."""
+        return self.name == "qlora"
+
+    def quantized_parameters(self, a: Architecture) -> int:
+        """How many of the parameters are kept in 4 bits."""
+        return count_layer_matrices(a) if self.is_quantized else 0
+
     def options(self, a: Architecture) -> dict[str, Any]:
         """The method's options for the worker."""
         if not self.rank:
             return {}
         said = {"r": self.rank, "alpha": self.alpha, "targets": list(self.names(a))}
+        if self.is_quantized:
+            said["quantized"] = list(adaptable_matrices(a))
         return {**said, **{name: True for name in ("rslora", "dora") if getattr(self, name)}}
 
     @property
     def requires(self) -> tuple[str, ...]:
         """Modules that the worker's interpreter must have for this method."""
-        return ("peft",) if self.rank else ()
+        if not self.rank:
+            return ()
+        return ("peft", "bitsandbytes") if self.is_quantized else ("peft",)
 
 
 def parse_method(text: str) -> Method:
@@ -116,7 +136,7 @@ def parse_method(text: str) -> Method:
         raise BadExperiment(
             what=f"no method named {name!r}", next=f"--method {meant}" if meant else did_you_mean(name, METHODS)
         )
-    known = _OPTIONS if name == "lora" else {}
+    known = _OPTIONS_OF[name]
     for key in options:
         if key not in known:
             described = "; ".join(f"{k}: {v}" for k, v in known.items())

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunemark.errors import BadExperiment
 from tunemark.experiment.experiment import GridPoint
+from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.recipes import CPU, GPU, device_class
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.plugin.descriptors import Model
@@ -112,6 +113,28 @@ def check_compile(point: GridPoint, device: str, degrees: Collection[str]) -> No
     if why:
         what = f"the model cannot be compiled ({point['compile']})"
         raise BadExperiment(what=what, why=f"{point.place('compile')}; {why}", next="--compile off")
+
+
+def check_quantization(point: GridPoint, method: Method, device: str) -> None:
+    """Raise `BadExperiment` where adapters cannot be trained beside matrices of 4 bits."""
+    if not method.is_quantized:
+        return
+    next = "--method lora"
+    other = {
+        "compile": ("off", "a model with matrices of 4 bits has not been shown to compile"),
+        "save": (None, "adapters are not merged into matrices of 4 bits"),
+    }
+    why = ""
+    if device_class(device) not in (CPU, GPU):
+        why = f"bitsandbytes has no kernels for {device}"
+    else:
+        for name, (value, words) in other.items():
+            if point.values.get(name, value) != value:
+                setting = SETTINGS_BY_NAME[name]
+                why = f"{words} ({point.place(name)})"
+                next = f"{f'{setting.flag} {value}' if value else f'leave out {setting.flag}'}, or --method lora"
+    if why:
+        raise BadExperiment(what="qlora cannot train like this", why=f"{point.place('method')}; {why}", next=next)
 
 
 def check_optimizer(point: GridPoint, device: str, degrees: Collection[str]) -> None:

@@ -138,6 +138,9 @@ class Plan:
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
         for module, minimum in _ATTENTION_VERSIONS.get(spec.attention, {}).items():
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
+        if self.method.is_quantized:
+            minimum = "0.50" if device_class(spec.device) == CPU else "0.44"
+            found.append(VersionNeed("qlora", "--method", "bitsandbytes", minimum))
         if self.method.dora:
             found.append(VersionNeed("DoRA", "--method", "peft", PEFT_WITH_DORA))
         if spec.compile != "off":

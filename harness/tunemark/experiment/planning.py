@@ -25,6 +25,7 @@ from tunemark.experiment.kernel_choice import (
     check_compile,
     check_loss,
     check_optimizer,
+    check_quantization,
     choose_allocator,
     choose_attention,
 )
@@ -190,7 +191,8 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     architecture, trained = model.architecture, parts.method.trained(model.architecture)
     flops = count_slot_flops(architecture, spec.sequence, spec.micro_batch, global_batch, spec.checkpointing, trained)
     total, trainable = parts.method.parameters(architecture)
-    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable)
+    quantized = parts.method.quantized_parameters(architecture)
+    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable, quantized)
     notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
     return Plan(
         run_id=name,
@@ -343,6 +345,7 @@ def _check_spec(
         check_loss(point, parts.model, device.name, degrees)
         check_compile(point, device.name, degrees)
     check_optimizer(point, device.name, degrees)
+    check_quantization(point, parts.method, device.name)
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:
         raise BadExperiment(

@@ -16,9 +16,11 @@ from tunemark.physics.flops import train_flops_by_convention as train_flops_by_c
 from tunemark.physics.flops import train_flops_by_role as train_flops_by_role
 from tunemark.physics.flops import train_flops_per_token as train_flops_per_token
 from tunemark.physics.flops import weight_norm_flops as weight_norm_flops
+from tunemark.physics.memory_floor import NF4_BYTES as NF4_BYTES
 from tunemark.physics.memory_floor import memory_floor_bytes as memory_floor_bytes
 from tunemark.physics.parameters import LORA_TARGETS as LORA_TARGETS
 from tunemark.physics.parameters import adaptable_matrices as adaptable_matrices
+from tunemark.physics.parameters import count_layer_matrices as count_layer_matrices
 from tunemark.physics.parameters import count_lora_parameters as count_lora_parameters
 from tunemark.physics.parameters import count_parameters as count_parameters
 from tunemark.physics.parameters import make_architecture as make_architecture

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tunemark.physics.traced_counts import adaptable_names, count_adapters, count_by_role
+from tunemark.physics.traced_counts import adaptable_names, count_adapters, count_by_role, count_matrices
 from tunemark.plugin.descriptors import Architecture
 
 # peft's default targets for Llama, Mistral, Mixtral, Gemma 2, Qwen2 and Qwen3:
@@ -223,6 +223,14 @@ def adaptable_matrices(a: Architecture) -> tuple[str, ...]:
         return a.adaptable_matrices
     adaptable = ("attention",) if a.num_local_experts else ("attention", "mlp")
     return tuple(m.name for m in layer_matrices(a) if m.role in adaptable)
+
+
+def count_layer_matrices(a: Architecture) -> int:
+    """The weights of the matrices of all layers that can be adapted, which are those that QLoRA quantizes."""
+    if a.traced is not None:
+        return count_matrices(a.traced)
+    pairs = lora_adapters(a, adaptable_matrices(a))
+    return a.num_hidden_layers * sum(x.inputs * x.outputs * x.copies for x in pairs)
 
 
 _FUSED: dict[str, tuple[tuple[str, ...], ...]] = {

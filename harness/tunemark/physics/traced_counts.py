@@ -49,6 +49,11 @@ def count_adapters(traced: TracedModel, rank: int, targets: Iterable[str], *, ma
     )
 
 
+def count_matrices(traced: TracedModel) -> int:
+    """The weights of all linear modules in layers, each once."""
+    return sum(each.inputs * each.outputs for layer in traced.layers for each in layer.matrices if each.is_own)
+
+
 def adapter_shapes(traced: TracedModel, targets: Iterable[str]) -> list[tuple[int, int, int]]:
     """(inputs, outputs, calls) of every linear module with one of these names, in each layer that calls it."""
     wanted = set(targets)

@@ -99,6 +99,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         trained=method.trained(a),
         packed=point["batching"] == "pack" and point["attention"] not in ("varlen", "flash"),
         loss=point["loss"],
+        quantized=method.quantized_parameters(a),
     )
     work = apply_trainer(work, said, point["loss"])
     if work.precision not in facts.peak_flops:

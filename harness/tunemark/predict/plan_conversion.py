@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import get_args
 
 from tunemark.experiment.plan import Plan
-from tunemark.physics import ALL_WEIGHTS, TrainedWeights
+from tunemark.physics import ALL_WEIGHTS, NF4_BYTES, TrainedWeights, count_parameters
 from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
@@ -45,6 +45,7 @@ def make_plan_workload(plan: Plan) -> Workload:
         trained=plan.method.trained(plan.model.architecture),
         packed=spec.batching == "pack" and spec.attention != "varlen",
         loss=spec.loss,
+        quantized=plan.method.quantized_parameters(plan.model.architecture),
     )
     return apply_trainer(work, plan.prediction, spec.loss)
 
@@ -86,9 +87,16 @@ def make_workload(
     trained: TrainedWeights = ALL_WEIGHTS,
     packed: bool = False,
     loss: str = "plain",
+    quantized: int = 0,
 ) -> Workload:
     """The workload of a step that our worker trains. packed: rows hold several documents, and attention
-    takes a mask. loss: how scores become a loss."""
+    takes a mask. loss: how scores become a loss. quantized: frozen parameters that are kept in 4 bits."""
+    stack = change_states(_choose_stack(precision, loss), optimizer_bits=STATE_BITS_OF.get(optimizer))
+    if quantized:
+        # Embedding, norms and head are as they were.
+        share = quantized / count_parameters(a).total
+        frozen_bytes = share * NF4_BYTES + (1.0 - share) * stack.parameter_bytes
+        stack = replace(stack, frozen_bytes=frozen_bytes, base_bits=4)
     return Workload(
         architecture=a,
         sequence=sequence,
@@ -99,7 +107,7 @@ def make_workload(
         trained=trained,
         packed=packed,
         loss=loss,
-        stack=change_states(_choose_stack(precision, loss), optimizer_bits=STATE_BITS_OF.get(optimizer)),
+        stack=stack,
     )
 
 

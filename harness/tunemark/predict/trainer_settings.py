@@ -54,7 +54,7 @@ def apply_trainer(work: Workload, said: PredictionSettings, loss: str) -> Worklo
         stack = change_states(
             stack,
             optimizer_bits=said.optimizer_bits or STATE_BITS_OF.get(work.optimizer),
-            base_bits=said.base_bits,
+            base_bits=said.base_bits or work.stack.base_bits or None,
             is_frozen=work.trained_fraction < 1.0,
             is_offloaded=said.offload == "optimizer",
             loss=loss,

@@ -4,7 +4,8 @@ Every storage that torch's eager operators keep in transformers' decoders is cou
 that `simulation` counts and are tested against them (`benchmarks/engines.py`). Memory is computed at the few moments at
 which it can peak. It is what tensors hold, without the allocator's rounding or the runtime's own memory.
 
-Not modelled: mixtures of experts, attention of several operators (Gemma 2), and families without a formula.
+Not modelled: mixtures of experts, attention of several operators (Gemma 2), families without a formula, and frozen
+matrices of few bits.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def has_step_costs(work: Workload) -> bool:
     if work.architecture.eager_attention or work.architecture.traced is not None:
         return False
     is_named = work.trained_fraction == 1.0 or work.trained.lora_rank > 0
-    return bool(work.stack.own) and not work.architecture.num_local_experts and is_named
+    is_quantized = work.stack.base_bits > 0
+    return bool(work.stack.own) and not work.architecture.num_local_experts and is_named and not is_quantized
 
 
 class _PipelineStage:

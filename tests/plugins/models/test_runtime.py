@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tunemark.experiment.finetuning_method import parse_method
-from tunemark.physics import count_parameters, train_flops_per_token, weight_norm_flops
+from tunemark.physics import NF4_BYTES, count_parameters, train_flops_per_token, weight_norm_flops
 from tunemark.plugin import Model
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
@@ -23,6 +23,7 @@ from tunemark_worker.chunked_loss import ScoreRule, compute_chunked_loss
 from tunemark_worker.compilation import compile_model
 from tunemark_worker.contract import Place
 from tunemark_worker.optimizer import OPTIMIZERS, make_optimizer
+from tunemark_worker.quantized_base import count_values, quantize_matrices
 from tunemark_worker.training_loop import cross_entropy_sum
 
 # Those of families without a formula are tried by what they are traced as.
@@ -182,11 +183,12 @@ def test_adapters_train_alone_at_the_flops_and_parameters_that_are_planned(name:
     assert sum(p.numel() for p in module.parameters()) == count_parameters(a).total
 
 
-def _compute_plain_dora(
+def _compute_plain_adapters(
     runtime: CausalLm, base: torch.nn.Module, adapted: torch.nn.Module, scale: float, rows: Batch
 ) -> dict[str, torch.Tensor]:
-    """The gradient of each adapter's weight, where every adapted matrix is written as m (W + s B A) / |W + s B A|, rows
-    divided by their norms, and the norms are constants. Liu et al. 2024, "DoRA", equation 5 and section 4.3."""
+    """The gradient of each adapter's weight, where every adapted matrix is written as W + s B A, or with magnitudes as
+    m (W + s B A) / |W + s B A|, rows divided by their norms, and the norms are constants. Liu et al. 2024, "DoRA",
+    equation 5 and section 4.3."""
     leaves = {n: p.detach().clone().requires_grad_() for n, p in adapted.named_parameters() if p.requires_grad}
     weights = dict(base.named_parameters())
     for name in [n for n in leaves if ".lora_A." in n]:
@@ -195,8 +197,9 @@ def _compute_plain_dora(
         is_transposed = type(base.get_submodule(path)).__name__ == "Conv1D"
         whole = weights[f"{path}.weight"].detach()
         whole = (whole.T if is_transposed else whole) + scale * second @ first
-        magnitudes = leaves[f"{path}.lora_magnitude_vector.default.weight"]
-        whole = (magnitudes / whole.detach().norm(dim=1))[:, None] * whole
+        magnitudes = leaves.get(f"{path}.lora_magnitude_vector.default.weight")
+        if magnitudes is not None:
+            whole = (magnitudes / whole.detach().norm(dim=1))[:, None] * whole
         weights[f"{path}.weight"] = whole.T if is_transposed else whole
 
     class Whole(torch.nn.Module):
@@ -207,6 +210,45 @@ def _compute_plain_dora(
 
     loss = cross_entropy_sum(runtime.logits(Whole(), rows), rows.labels)
     return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["llama-2-tiny", "gpt2-tiny", "phi-3-tiny"])
+def test_matrices_of_4_bits_train_their_adapters_as_what_they_stand_for(name: str) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", minversion="0.50", reason="matrices of 4 bits are bitsandbytes'")
+    model = smaller(TINY[name])
+    a, chosen = model.architecture, parse_method("qlora:r=4:alpha=6")
+    runtime, module = build(model)
+    base, row = copy.deepcopy(module), batch([[list(range(3, 19))]], 16, False)
+    options = chosen.options(a)
+    quantize_matrices(module, options["quantized"], (), torch.float32, "cpu")
+    stored = [each for each in module.parameters() if hasattr(each, "quant_state")]
+    for path, each in module.named_modules():
+        if isinstance(each, bitsandbytes.nn.Linear4bit):
+            whole = bitsandbytes.functional.dequantize_4bit(each.weight.data, each.weight.quant_state)
+            old = base.get_submodule(path)
+            old.weight.data = whole.T.contiguous() if type(old).__name__ == "Conv1D" else whole
+    lora_adapters.apply_method(chosen.name, options, module)
+    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert (count_values(module.parameters()), count_values(trained.values())) == chosen.parameters(a)
+    assert count_values(stored) == chosen.quantized_parameters(a)
+    # Blocks that are not full cost a little more.
+    taken = [each for p in stored for each in (p.data, p.quant_state.absmax, p.quant_state.state2.absmax)]
+    assert sum(each.nbytes for each in taken) == pytest.approx(NF4_BYTES * count_values(stored), rel=2e-3)
+
+    with torch.no_grad():
+        for n, p in trained.items():
+            if "lora_B" in n:
+                p.copy_(torch.randn_like(p))
+    module.eval()
+    with torch.no_grad():
+        runtime.logits(module, row)
+    module.train()
+    cross_entropy_sum(runtime.logits(module, row), row.labels).backward()  # type: ignore[no-untyped-call]  # torch's
+    plain = _compute_plain_adapters(runtime, base, module, 6 / 4, row)
+    for n, p in trained.items():
+        torch.testing.assert_close(p.grad, plain[n], rtol=1e-3, atol=1e-4 * float(plain[n].abs().max()))
 
 
 # Matrices of torch's linear modules, and stored transposed.
@@ -239,7 +281,7 @@ def test_magnitudes_train_beside_the_adapters_as_in_a_plain_computation(name: st
         changed = runtime.logits(module, row)
         cross_entropy_sum(changed, row.labels).backward()  # type: ignore[no-untyped-call]  # torch's
     # alpha / sqrt(r).
-    plain = _compute_plain_dora(runtime, base, module, 6 / 2, row)
+    plain = _compute_plain_adapters(runtime, base, module, 6 / 2, row)
     for n, p in trained.items():
         torch.testing.assert_close(p.grad, plain[n], rtol=1e-4, atol=1e-4 * float(plain[n].abs().max()))
     norms = weight_norm_flops(a, chosen.trained(a)).spent

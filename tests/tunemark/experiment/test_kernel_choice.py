@@ -58,6 +58,10 @@ _EIGHT = {"optimizer": "adamw-8bit"}
         ({**_EIGHT, "optimizer_impl": "fused"}, "adamw-8bit has no implementation fused", "--optimizer-impl auto"),
         ({**_EIGHT, **_TWO, "strategy": "fsdp"}, "adamw-8bit cannot update", "--strategy none or ddp"),
         ({**_EIGHT, **_TWO, "strategy": "tp"}, "adamw-8bit cannot update", "--optimizer adamw"),
+        ({"method": "qlora", **_TWO, "strategy": "fsdp"}, "fsdp", "--method lora"),
+        ({"method": "qlora", **_TWO, "strategy": "pp"}, "pp", "--method lora"),
+        ({"method": "qlora", "compile": "regional"}, "qlora cannot train like this", "--compile off, or --method lora"),
+        ({"method": "qlora", "save": "tuned"}, "qlora cannot train like this", "leave out --save"),
         ({**_CUDA, "allocator": "jemalloc"}, "cuda does not choose an allocator", "--allocator tuned"),
     ],
 )
@@ -93,6 +97,22 @@ def test_less_memory_is_predicted_where_scores_and_masks_do_not_exist() -> None:
     (plan,) = tunemark.plan(**_BASE)
     saved = (8 - 2 * (1 + 1 / 64)) * plan.trainable_parameters
     assert total() - total(optimizer="adamw-8bit") == pytest.approx(saved, rel=1e-6)
+
+
+def test_a_quantized_base_is_predicted_as_what_it_is_kept_in() -> None:
+    from tunemark.predict.plan_conversion import make_plan_workload
+
+    given = {**_BASE, "model": "llama-3-8b", "precision": "bf16"}
+    (lora,), (qlora,) = (tunemark.plan(**{**given, "method": name}) for name in ("lora", "qlora"))
+    plain, few = make_plan_workload(lora), make_plan_workload(qlora)
+    assert (plain.stack.base_bits, few.stack.base_bits) == (0, 4)
+    quantized = qlora.method.quantized_parameters(qlora.model.architecture)
+    frozen = qlora.parameters - qlora.trainable_parameters
+    assert few.stack.frozen_bytes * frozen == pytest.approx(4.127 / 8 * quantized + 2 * (frozen - quantized), rel=1e-5)
+    # As `--base-bits 4` for another trainer.
+    (other,) = tunemark.plan(**{**given, "method": "qlora", "framework": "hf"})
+    (said,) = tunemark.plan(**{**given, "method": "lora", "framework": "hf", "base_bits": 4})
+    assert make_plan_workload(other).stack == make_plan_workload(said).stack
 
 
 def test_an_optimizer_in_eight_bits_needs_its_package_in_the_version_of_the_device() -> None:

@@ -31,7 +31,8 @@ def test_what_is_left_out_is_written_out() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("qlora", "no method named 'qlora'"),
+        ("qlora:dora=true", "the method 'qlora' has no option 'dora'"),
+        ("qora", "did you mean 'qlora'"),
         ("full:r=4", "the method 'full' has no option 'r'"),
         ("lora:rank=4", "the method 'lora' has no option 'rank'"),
         ("lora:r=0", "r cannot be '0'"),
@@ -103,3 +104,30 @@ def test_a_plan_follows_the_method(tunemark: Callable[..., Any]) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "flag --method" in refused.stderr
     assert "llama has no matrix 'qkv_proj'" in refused.stderr
+
+
+def test_a_quantized_base_costs_4_bits_and_their_scales(tunemark: Callable[..., Any]) -> None:
+    a = MODELS["llama-3-8b"].architecture
+    plain, few = parse_method("lora:r=8"), parse_method("qlora:r=8")
+    assert str(few) == "qlora:alpha=32:r=8:targets=all-linear"
+    assert (few.parameters(a), few.trained(a)) == (plain.parameters(a), plain.trained(a))
+    assert few.requires == ("peft", "bitsandbytes")
+    # 32 layers of 4096 x (4096 + 1024 + 1024 + 4096) and three of 4096 x 14336.
+    matrices = 32 * (4096 * 10240 + 3 * 4096 * 14336)
+    assert few.quantized_parameters(a) == matrices
+    assert plain.quantized_parameters(a) == 0
+    # Only some are adapted, and all are in 4 bits.
+    some = parse_method("qlora:targets=q_proj")
+    assert some.quantized_parameters(a) == matrices
+    assert some.options(a)["targets"] == ["q_proj"]
+    assert set(some.options(a)["quantized"]) == set(plain.names(a))
+    words = ["--model", "llama-3-8b", "--dataset", "synthetic", "--device", "cpu:1", "--precision", "bf16", "--json"]
+    done = tunemark("plan", *words, "--method", "lora:r=8,qlora:r=8")
+    assert done.returncode == 0, done.stderr
+    lora, qlora = (json.loads(line) for line in done.stdout.splitlines())
+    assert qlora["flops_per_token"] == lora["flops_per_token"]
+    # Dettmers et al. 2023, section 3: 4 bits, and 0.127 for the scales of scales.
+    saved = lora["memory_floor_bytes"] - qlora["memory_floor_bytes"]
+    assert saved == pytest.approx(matrices * (16 - 4.127) / 8, rel=1e-4)
+    with pytest.raises(ValueError, match="cannot be quantized"):
+        memory_floor_bytes(10, "bf16", "adamw", 4, 7)

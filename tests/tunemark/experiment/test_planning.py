@@ -395,7 +395,7 @@ BAD_FLAGS = [
     ({"steps": "none?"}, "an integer or 'none'"),
     ({"precision": "bf16-mixed"}, "there is: bf16, bf16-autocast"),
     ({"precision": "fp8"}, "there is: bf16"),
-    ({"method": "qlora"}, "did you mean 'lora'"),
+    ({"method": "qora"}, "did you mean 'qlora'"),
     ({"optimizer": "adam"}, "did you mean 'adamw'"),
     ({"weights": "pretrained"}, "no published weights"),
     ({"weights": "pretrained:/no/such/folder"}, "there is no folder"),
