@@ -85,7 +85,7 @@ _SLOTS = _words("padded slot slots")
 # Rates of these are neither of the job nor of one device.
 _HOSTS = _words("node nodes host hosts machine machines server servers replica replicas")
 # An extreme of many is no rate of the whole.
-_EXTREMES = _words("longest shortest fastest slowest best worst maximum minimum")
+_EXTREMES = _words("longest shortest fastest slowest best worst maximum minimum peak max highest lowest")
 _MEANS = _words("avg average mean overall running smoothed ema cumulative median total global")
 _CURRENT = _words("current curr cur interval instant instantaneous last step")
 _JOB = _words("total global aggregate aggregated cluster job all world combined")
@@ -107,6 +107,7 @@ _IRREGULAR: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"\btokens?/g/s\b", re.I), " tgs "),
     (re.compile(r"\b[kK] ?(?=[Tt]ok)"), " thousandk "),
     (re.compile(r"\bM ?(?=[Tt]ok)"), " thousandm "),
+    (re.compile(r"\b[BG] ?(?=[Tt]ok)"), " thousandb "),
     (re.compile(r"\b(tps|tgs|wps|sps|mfu|hfu)\b", re.I), r" \1 "),
     (re.compile(r"non[- _]?pad(?:ding|ded)?|without padding|w/o padding|excl(?:uding|\.)? padding", re.I), " nonpad "),
     (re.compile(r"(?:with|w/|incl(?:uding|\.)?) padding", re.I), " padded "),

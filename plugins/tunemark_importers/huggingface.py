@@ -85,6 +85,7 @@ class HuggingFaceReader:
         self._notebook = NotebookLines(self._runs)
         self._is_trainer = False
         self._bar: tuple[int, int] | None = None
+        self._bar_s: float | None = None
         self._total: int | None = None
 
     def read(self, line: LogLine) -> bool:
@@ -117,6 +118,7 @@ class HuggingFaceReader:
         rest = match["rest"]
         is_new = self._bar != (at, total)
         self._bar = (at, total)
+        self._bar_s = seconds
         if self._total == total and at > 0 and is_new and seconds is not None:
             self._runs.add(Prefix("", prefix.rank, prefix.stamp_s, prefix.is_dated), line,
                            LoggedStep(line.number, number=float(at)), elapsed_s=seconds)  # fmt: skip
@@ -139,7 +141,9 @@ class HuggingFaceReader:
             self._bar = self._total = None
             return add_summary(self._runs, found, line.number)
         if is_step(found) and ("'loss'" in text or "global_step/max_steps" in found):
-            if not self._steps.add(found, prefix, line, has_numbers="step" in found):
+            is_under_bar = self._bar is not None and self._total in (None, self._bar[1])
+            bar_s = self._bar_s if is_under_bar else None
+            if not self._steps.add(found, prefix, line, has_numbers="step" in found, bar_s=bar_s):
                 return False
             if self._bar and self._total is None and self._bar[0] < self._bar[1]:
                 self._total = self._bar[1]

@@ -38,13 +38,18 @@ _SYSLOG = re.compile(
     rf"(?: (?P<year>[12][0-9]{{3}}))?\]?(?: (?P<host>[\w.-]+) (?P<process>[\w./-]+)(?:\[[0-9]+\])?:)?\s*"
 )
 _GLOG = re.compile(rf"[DIWEF](?P<month>[01][0-9])(?P<day>[0-3][0-9]) {_TIME}\s+[0-9]+ [^\]\s]+\]\s*")
+# In one piece: [20251202 22:42:56] of Primus, [2025-09-11-140838] of ezpz.
+_PACKED = re.compile(
+    r"\[(?P<year>20[0-9]{2})(?P<bar>-?)(?P<month>[01][0-9])(?P=bar)(?P<day>[0-3][0-9])[ T-]"
+    r"(?P<hour>[0-2][0-9])(?P<colon>:?)(?P<minute>[0-5][0-9])(?P=colon)(?P<second>[0-6][0-9](?:[.,][0-9]{1,9})?)\]\s*"
+)
 # Without a year, as MMEngine writes.
 _SHORT = re.compile(rf"(?P<month>[01][0-9])/(?P<day>[0-3][0-9]) {_TIME} - (?:\w+ - )?{_LEVEL} - ")
 _HOURS = re.compile(rf"\[?{_TIME}\]?(?=[\s|\]-]){_END}")
 _EPOCH = re.compile(r"\[?(?P<epoch>1[0-9]{9}\.[0-9]{1,9})\]?\s*[-|:]?\s+")
 
 _RANK = re.compile(
-    r"\[(?:rank|default|RANK)\s?(?P<a>[0-9]+)\]:?\s?"
+    r"\[(?:rank|default|RANK)[\s-]?(?P<a>[0-9]+)(?:/[0-9]+)?\]:?\s?"
     r"|\[(?P<b>[0-9]+)\]:\s?"
     r"|\[(?P<c>[0-9]+,[0-9]+)\](?:<std(?:out|err)>)?:?\s?"
     r"|(?:[Rr]ank|RANK)[ _]?(?P<d>[0-9]+)\s?[:|-]\s"
@@ -53,7 +58,7 @@ _RANK = re.compile(
     r"|(?P<g>(?:node|worker|host|pod|gpu|ip)[\w.-]*[0-9][\w.-]*):\s"
 )
 _LOGGER = re.compile(
-    rf"\[(?:titan|{_LEVEL}|{_LOWER_LEVEL})\]:?\s*|info\]\s"
+    rf"\[(?:titan|{_LEVEL}|{_LOWER_LEVEL})\s?\]:?\s*|info\]\s|\[[DIWEF]\](?=\[)"
     rf"|\|?\s*{_LEVEL}\s*\|\s*"
     # Levels and logger names as joined by Python's logging; a name alone is not a prefix.
     rf"|{_LEVEL}:[\w.]+:\s?"
@@ -62,7 +67,7 @@ _LOGGER = re.compile(
     rf"|{_LEVEL}:?\s+(?=[A-Za-z])"
     rf"|{_LEVEL}:\s+"
     r"|\|?\s*[\w.*<>-]+:[\w<>*-]+:[0-9]+\s+-\s+"
-    rf"|\[(?:{_LEVEL}\|)?[\w./-]+\.py:[0-9]+\]\s*|>> "
+    rf"|\[(?:{_LEVEL}\|)?[\w./-]+\.(?:py|sh):[0-9]+\](?:\s*: )?\s*|>> "
     r"|[\w.]+:[0-9]+ >> "
     r"|stdout [FP] "
     # A program's name in brackets, before another bracket.
@@ -70,7 +75,7 @@ _LOGGER = re.compile(
 )
 
 
-_DATES = (_DATED, _NEMO, _SYSLOG, _GLOG, _EPOCH, _SHORT)
+_DATES = (_DATED, _NEMO, _SYSLOG, _GLOG, _EPOCH, _SHORT, _PACKED)
 _PATTERNS = (_RANK, *_DATES, _HOURS, _LOGGER)
 # The prefixes of lines that are alike in these first characters, digits aside, are the same.
 _FORM_CHARACTERS = 120

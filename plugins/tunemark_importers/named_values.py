@@ -53,6 +53,7 @@ _COMPOUND = re.compile(
 _JOINED = re.compile(rf"/ ?\(|[0-9{_MARK}] ?m(?:in)? ?[0-9{_MARK}]")
 # key=word pairs, as in logfmt, name no number.
 _WORD_PAIR = re.compile(r"(?<![\w\x00])[A-Za-z_][\w.]*=(?:\"[^\"\x00]*\"|[A-Za-z_/][^\s\x00=,;|]*)(?=[\s,;|]|\Z)")
+_IDENTIFIER = re.compile(r"[a-z]_[a-z]", re.I)
 _PIECES = 64
 _NAME_WORDS = 8
 _CACHED = 4096
@@ -353,7 +354,9 @@ def _score(left: _Gap, right: _Gap) -> float:
         known = meaning_of(name) is not None
         return (3.0 if left.is_joined else 2.0) if known else 0.5 * left.is_joined
     if unit:
-        return 2.0 if meaning_of(unit) is not None or meaning_of("", unit) is not None else 0.0
+        known = meaning_of(unit) is not None or meaning_of("", unit) is not None
+        # An identifier, such as train/tokens_per_sec, is a name rather than a unit: it stands before its number.
+        return (1.4 if _IDENTIFIER.search(unit) else 2.0) if known else 0.0
     return 0.0
 
 

@@ -41,11 +41,21 @@ class TrainerSteps:
         self._runs = runs
         self._keepers: dict[tuple[str, ...], tuple[FormatDescription, RecordKeeper]] = {}
 
-    def add(self, found: Mapping[str, Any], prefix: Prefix, line: LogLine, *, has_numbers: bool) -> bool:
+    def add(
+        self,
+        found: Mapping[str, Any],
+        prefix: Prefix,
+        line: LogLine,
+        *,
+        has_numbers: bool,
+        bar_s: float | None = None,
+    ) -> bool:
         """Add a dictionary as a step; False if a figure in it cannot be read. has_numbers: whether it has the number of
-        its step; without one the progress bar is the clock, not the seconds in the line."""
+        its step; without one the progress bar is the clock, not the seconds in the line. bar_s: of that bar."""
         format, keeper = self._dialect(found)
         record = LogRecord(prefix, line)
+        if bar_s is not None:
+            record.groups["elapsed"] = bar_s
         for figure in format.figures:
             if figure.name not in found or (figure.quantity == "elapsed" and not has_numbers and figure.unit == "s"):
                 continue

@@ -170,3 +170,15 @@ def test_a_truncated_document_is_refused_with_its_place(printed: Printed) -> Non
     assert caught.value.why.startswith("line 3")
     with pytest.raises(BadData, match="no history of steps"):
         huggingface.document("here", "a file", '{"global_step": 5, "max_steps": 9}')
+
+
+@pytest.mark.parametrize("seconds", [4, 100])
+def test_tokens_counted_in_lines_have_the_clock_of_the_bar_before_them(claims_of: ClaimsOf, seconds: int) -> None:
+    lines = []
+    for n in range(1, 8):
+        at = n * seconds
+        lines.append(f" {n}%|#         | {n * 10}/1000 [{at // 60:02d}:{at % 60:02d}<1:00:00,  9.99s/it]")
+        lines.append(f"{{'loss': {3 - n / 10}, 'learning_rate': 1e-05, 'num_tokens': {n * 5e5}, 'epoch': {n / 100}}}")
+    (claim,) = claims_of("huggingface-log", "\n".join(lines))
+    counted = [(step.tokens, step.stamp_s) for step in claim.steps if step.tokens is not None]
+    assert counted == [(n * 5e5, n * seconds) for n in range(1, 8)]

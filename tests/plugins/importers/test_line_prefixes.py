@@ -29,6 +29,8 @@ AT = 19835 * 86400 + 3150
         ("[INFO|trainer.py:2134] 2024-04-22 00:52:30,000 >> ", AT),
         ("[2024-04-22 00:52:30,000] [INFO] [trainer.py:2134] ", AT),
         ("1713747150.848 ", AT + 0.848),
+        ("[20240422 00:52:30][rank-7/8][INFO ] [-------trainer.py:1321] :  ", AT),
+        ("[2024-04-22-005230][I][sft/train.py:272] ", AT),
     ],
 )
 def test_a_date_becomes_seconds_since_1970(before: str, stamp_s: float) -> None:

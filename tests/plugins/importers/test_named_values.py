@@ -46,6 +46,37 @@ def test_a_scope_is_read_from_the_name(named: tuple[str, str]) -> None:
     assert (meaning.quantity, meaning.scope, meaning.scale, meaning.is_training) == ("tokens_per_s", scope, 1.0, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("B tokens/day", 1e9 / 86400), ("M tokens per day", 1e6 / 86400), ("k tokens/min", 1e3 / 60),
+        ("tokens/s (x1000)", 1e3), ("tokens per second (thousands)", 1e3), ("tokens/s (M)", 1e6), ("토큰/초", 1.0),
+        ("초당 토큰 수", 1.0),
+    ],
+)  # fmt: skip
+def test_what_a_name_counts_in(name: str, scale: float) -> None:
+    meaning = meaning_of(name)
+    assert meaning is not None
+    assert (meaning.quantity, meaning.scale) == ("tokens_per_s", pytest.approx(scale))
+
+
+@pytest.mark.parametrize("word", ["peak", "max", "best", "highest"])
+def test_an_extreme_is_no_rate_of_the_training(word: str) -> None:
+    meaning = meaning_of(f"{word} tokens/s")
+    assert meaning is not None
+    assert not meaning.is_training
+
+
+@pytest.mark.parametrize("unknown", ["reward", "margin 0.1 kl"])
+def test_an_identifier_names_the_number_behind_it(unknown: str) -> None:
+    values = NamedValues()
+    found = values.find(f"step 3 {unknown} 0.31 train/tokens_per_sec 4096")
+    assert [(value.meaning.quantity, value.value) for value in found] == [("step", 3.0), ("tokens_per_s", 4096.0)]
+    # A unit may be that of the number before it.
+    assert "tokens_per_s" not in [v.meaning.quantity for v in values.find(f"step 3 {unknown} 0.31 tok/s 4096")]
+    assert values.ambiguous is not None
+
+
 _OTHERS: tuple[tuple[str, NamedQuantity, str], ...] = (
     ("step", "step", ""), ("iter", "step", ""), ("global_step", "step", ""), ("loss", "loss", ""),
     ("train_loss", "loss", ""), ("train/loss", "loss", ""), ("grad_norm", "gradient_norm", ""), ("epoch", "epoch", ""),
