@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tunemark.cli.data_output import DataQuestion, DataReader, PredictedStep, make_question
-from tunemark.data import RowSettings
+from tunemark.data import make_point_rows
 from tunemark.errors import TunemarkError
 from tunemark.experiment import Experiment, GridPoint, Plan
 from tunemark.experiment.planning import find_dataset
@@ -155,22 +155,14 @@ def _make_question_of_point(one: AbsentDeviceSearch, point: GridPoint, catalog: 
         options=options,
         model=one.model,
         train_on=point["train_on"],
-        rows=RowSettings(
-            sequence=one.sequence,
-            batching=point["batching"],
-            micro_batch=point["micro_batch"],
-            global_batch=one.global_batch,
-            seed=point["seed"],
-            epochs=point["epochs"],
-            held=point["evaluate"] or 0,
-        ),
+        rows=make_point_rows(point.values, one.global_batch),
     )
 
 
 def _step_of_option(one: AbsentDeviceSearch, chosen: LayoutOption | None) -> PredictedStep | str:
     if chosen is None or chosen.predicted_tokens_per_s is None or chosen.low is None or chosen.high is None:
         return f"{one.title} does not fit in memory"
-    slots = one.global_batch * one.sequence
+    slots = one.question.work.global_batch * one.question.work.sequence
     return PredictedStep(
         place=f"{one.size} x {one.chip}, {chosen.words()}",
         seconds=slots / chosen.predicted_tokens_per_s,

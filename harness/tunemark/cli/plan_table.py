@@ -51,6 +51,11 @@ def plan_row(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _tokens_per_step(plan: Plan) -> str:
+    most = f"{plan.tokens_per_step:,}"
+    return f"at most {most}" if plan.spec.batching == "bucket" else most
+
+
 _IDENTITY_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "model": lambda p: p.spec.model,
     "dataset": lambda p: p.spec.dataset,
@@ -63,7 +68,7 @@ _COST_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "micro batch (sequences)": lambda p: str(p.spec.micro_batch),
     "global batch (sequences)": lambda p: str(p.spec.global_batch),
     "accumulation (micro-batches)": lambda p: str(p.gradient_accumulation),
-    "tokens per step (slots)": lambda p: f"{p.tokens_per_step:,}",
+    "tokens per step (slots)": _tokens_per_step,
     "parameters": lambda p: f"{p.parameters:,}",
     "FLOPs per token (GFLOP, causal)": lambda p: format_giga(p.flops_per_token),
     "memory floor (GiB)": lambda p: format_gib(p.memory_floor_bytes),

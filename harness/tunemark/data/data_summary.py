@@ -107,12 +107,23 @@ def make_row_settings(spec: RunSpec) -> RowSettings:
     )
 
 
+def make_point_rows(values: Mapping[str, Any], global_batch: int) -> RowSettings:
+    """The row settings of a run that is not resolved further. values: of its settings, by name."""
+    named = {name: values[name] for name in ("sequence", "batching", "micro_batch", "seed", "epochs")}
+    return RowSettings(**named, global_batch=global_batch, held=values["evaluate"] or 0)
+
+
 class RowWidths(NamedTuple):
     """Rows of an epoch, their slots together, and the slots of a row of the widest micro-batch."""
 
     rows: int
     slots: int
     widest: int
+
+    @property
+    def mean(self) -> float:
+        """Slots of a row."""
+        return self.slots / self.rows
 
 
 class EpochTokens(NamedTuple):
@@ -199,7 +210,7 @@ def summarize_data(prepared: PreparedData, settings: RowSettings) -> DataSummary
         slots=own.slots,
         padding_fraction=padding[settings.batching],
         padding_by_batching=padding,
-        mean_width=own.slots / own.rows,
+        mean_width=own.mean,
         widest=own.widest,
         global_batch=settings.global_batch,
         steps_per_epoch=own.rows / settings.global_batch,
@@ -217,6 +228,11 @@ def list_widths(prepared: PreparedData, settings: RowSettings) -> list[int]:
     longest = int(_list_lengths(read_token_file(Path(prepared.token_file.path)), settings.held).max())
     step = row_packing.WIDTH_MULTIPLE
     return sorted({min(width, settings.sequence) for width in range(step, row_packing.round_width(longest) + 1, step)})
+
+
+def measure_widths(prepared: PreparedData, settings: RowSettings) -> RowWidths:
+    """The widths of the rows of a run's first epoch."""
+    return _measure_rows(_list_lengths(read_token_file(Path(prepared.token_file.path)), settings.held), settings)
 
 
 def _measure_rows(lengths: npt.NDArray[np.int64], settings: RowSettings) -> RowWidths:

@@ -56,7 +56,7 @@ class Plan:
 
     axes: of the strategy's mesh, in order; empty for one process. strategies: of the axes; a single one without axes.
     tokens_per_step: slots, whole job. parameters: adapters included. flops_per_token: per slot, causal attention;
-    hardware_flops_per_token: recomputation included.
+    hardware_flops_per_token: recomputation included. Where rows differ in width, all three are those of the widest.
     memory_floor_bytes: weights, gradients and optimizer states of one unsharded replica. notes: decisions and warnings
     for the user. free: where the strategy is a search, the settings that it may choose besides the layout, which are
     those that the user did not give. weights_path: the file or folder of published weights, if already on this machine.

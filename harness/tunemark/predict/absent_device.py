@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tunemark.data import make_point_rows
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import parse_method
 from tunemark.experiment.mesh_layout import parse_strategy_terms
-from tunemark.experiment.planning import SEARCHED_SETTINGS, read_prediction_settings, resolve_search_options
+from tunemark.experiment.planning import (
+    SEARCHED_SETTINGS,
+    find_dataset,
+    read_prediction_settings,
+    resolve_search_options,
+)
 from tunemark.physics.chip_peaks import explain_missing_peak
 from tunemark.physics.chips import read_chip_table
 from tunemark.plugin.catalog import Catalog
@@ -16,7 +22,7 @@ from tunemark.plugin.descriptors import Model, Strategy
 from tunemark.plugin.protocols import DrivesChips
 from tunemark.predict.candidates import CandidateSpace
 from tunemark.predict.chip_facts import device_facts, find_any_chip
-from tunemark.predict.plan_conversion import make_workload
+from tunemark.predict.plan_conversion import make_workload, widen_rows
 from tunemark.predict.search import HardwareModel
 from tunemark.predict.search_problem import (
     USABLE_MEMORY_FRACTION,
@@ -101,6 +107,9 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         loss=point["loss"],
         quantized=method.quantized_parameters(a),
     )
+    if point["batching"] == "bucket":
+        rows = make_point_rows(point.values, global_batch)
+        work = widen_rows(work, *find_dataset(point, catalog), model, point["train_on"], rows)
     work = apply_trainer(work, said, point["loss"])
     if work.precision not in facts.peak_flops:
         raise BadExperiment(

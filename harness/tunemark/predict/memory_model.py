@@ -22,6 +22,8 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
     pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_step_costs`.
     """
+    if work.widest is not None:
+        work = replace(work, sequence=work.widest, widest=None)
     if has_step_costs(work):
         tensors = compute_step_costs(work, layout).bytes
         return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
+from tunemark.data import RowSettings, make_row_settings, measure_widths, prepare_data
+from tunemark.errors import TunemarkError
 from tunemark.experiment.plan import Plan
 from tunemark.physics import ALL_WEIGHTS, NF4_BYTES, TrainedWeights, count_parameters
-from tunemark.plugin.descriptors import Architecture, LayoutSettings, MeshDegree, Strategy, StrategyAxis
+from tunemark.plugin.descriptors import (
+    Architecture,
+    Dataset,
+    LayoutSettings,
+    MeshDegree,
+    Model,
+    Strategy,
+    StrategyAxis,
+)
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
 from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES, STATE_BITS_OF, change_states
@@ -20,7 +30,8 @@ _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": 
 def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
     """A plan's workload and layout; a sentence with the reason where the cost model covers not its model or strategy.
 
-    The device is separate: `device_facts(plan.accelerator.chip)`, or a calibration of the machine.
+    Rows of different widths are those of the run's data, which are read for it. The device is separate:
+    `device_facts(plan.accelerator.chip)`, or a calibration of the machine.
     """
     spec = plan.spec
     if not plan.model.architecture.num_hidden_layers:
@@ -29,11 +40,15 @@ def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
     if unknown:
         return f"the cost model does not know the strategy {unknown[0]!r}"
     layout = make_layout(plan.axes, plan.strategies, micro_batch=spec.micro_batch, checkpointing=spec.checkpointing)
-    return make_plan_workload(plan), layout
+    try:
+        return make_plan_workload(plan), layout
+    except TunemarkError as error:
+        return f"how wide rows are is not known: {error.one_line()}"
 
 
 def make_plan_workload(plan: Plan) -> Workload:
-    """The workload of a plan, which does not depend on its layout."""
+    """The workload of a plan, which does not depend on its layout. A `TunemarkError` where it depends on data that
+    cannot be read."""
     spec = plan.spec
     work = make_workload(
         plan.model.architecture,
@@ -47,7 +62,24 @@ def make_plan_workload(plan: Plan) -> Workload:
         loss=spec.loss,
         quantized=plan.method.quantized_parameters(plan.model.architecture),
     )
+    work = widen_rows(work, plan.dataset, plan.dataset_options, plan.model, spec.train_on, make_row_settings(spec))
     return apply_trainer(work, plan.prediction, spec.loss)
+
+
+def widen_rows(
+    work: Workload,
+    dataset: Dataset,
+    options: Mapping[str, str],
+    model: Model,
+    train_on: str,
+    rows: RowSettings,
+) -> Workload:
+    """The workload with the rows of its data where they differ in width: steps take as long as rows of the mean, and
+    memory is that of the widest."""
+    if rows.batching != "bucket":
+        return work
+    widths = measure_widths(prepare_data(dataset, options, model, train_on), rows)
+    return replace(work, sequence=round(widths.mean), widest=widths.widest)
 
 
 def make_layout(

@@ -39,6 +39,11 @@ _NO_TOKENS = TokenFile(path="", sha256="", documents=0, tokens=0, pad_id=0)
 _MAX_STAGES = 4
 _NO_CODE = {"error": "of its model no more than the dimensions is known here, and what is stepped is its code"}
 
+_MANY_WIDTHS = {
+    "error": "--batching bucket makes micro-batches of many widths, and one is stepped here: --batching pad steps the "
+    "widest, which needs most memory"
+}
+
 
 class SimulationFailed(TunemarkError):  # noqa: N818 - the sentence reads better: it is what happened
     """A plan whose step could not be simulated."""
@@ -123,7 +128,7 @@ def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Si
     known: dict[Path, list[dict[str, Any]]] = {}
     jobs: dict[Path, tuple[Assignment, Sequence[int]]] = {}
     for number, plan in enumerate(plans):
-        if plan.model.runtime is None:
+        if _find_obstacle(plan):
             continue
         assignment = plan.assignment(_NO_TOKENS, "simulation", measure_peak=False)
         place = places[number] = folder / f"{_cache_key(assignment)}.json"
@@ -137,10 +142,19 @@ def simulate_all(plans: Sequence[Plan], *, cache: Path | None = None) -> list[Si
     rows = {**known, **(_step_ranks(jobs) if jobs else {})}
     return [
         _simulation(
-            plan, rows[places[number]] if number in places else [_NO_CODE], is_known=places.get(number) in known
+            plan,
+            [refused] if (refused := _find_obstacle(plan)) else rows[places[number]],
+            is_known=places.get(number) in known,
         )
         for number, plan in enumerate(plans)
     ]
+
+
+def _find_obstacle(plan: Plan) -> dict[str, str] | None:
+    """Why a plan cannot be stepped; None where it can."""
+    if plan.model.runtime is None:
+        return _NO_CODE
+    return _MANY_WIDTHS if plan.spec.batching == "bucket" else None
 
 
 def _simulation(plan: Plan, ranks: Sequence[Mapping[str, Any]], *, is_known: bool) -> Simulation | SimulationFailed:

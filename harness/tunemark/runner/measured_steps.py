@@ -67,7 +67,7 @@ def _convert_result(result: Result, catalog: Catalog) -> MeasuredStep | str:
         return str(error).partition("\n")[0]
     if plan.strategy.is_search:
         return "its layout was searched for"
-    seconds = plan.tokens_per_step / result.slot_tokens_per_s.value
+    seconds = work[0].global_batch * work[0].sequence / result.slot_tokens_per_s.value
     return MeasuredStep(name=result.run_id, work=work[0], layout=work[1], device=facts, seconds=seconds)
 
 
