@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NOTES = (
-    "tokens/s: content tokens (no padding) over the wall time of the timed steps, whole job; slots: batch x sequence; "
+    "tokens/s: content tokens (no padding) over the wall time of the timed steps, whole job; slots: batch x row width; "
     "trained: tokens with a label.",
     "An interval is 95 %: between attempts where there are two or more, else within the one run.",
     "Not timed: preparing the data, starting, building the model, the peak's measurement, and the warm-up steps.",
@@ -20,7 +20,8 @@ TERMS = (
     ("tokens/s (content)", "Content tokens, never padding, of the whole job over the wall time of the timed steps."),
     (
         "tokens/s (slots)",
-        "Every slot of every batch (batch x sequence), padding included. Most published figures mean this one.",
+        "Every slot of every batch (batch x row width), padding included. Most published figures mean this one. The "
+        "width is the sequence, and with batching bucket that of each micro-batch.",
     ),
     ("tokens/s (trained)", "Tokens that a loss was taken on."),
     (

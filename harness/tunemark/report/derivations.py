@@ -16,7 +16,7 @@ def format_derivations(r: Result, tr: Translate) -> Mapping[str, str]:
     tokens = r.tokens
     for name, what, count in (
         ("tokens_per_s", "content tokens (no padding)", tokens.content if tokens else None),
-        ("slot_tokens_per_s", "slots (batch x sequence)", tokens.slots if tokens else None),
+        ("slot_tokens_per_s", "slots (batch x row width)", tokens.slots if tokens else None),
         ("trained_tokens_per_s", "tokens with a label", tokens.trained if tokens else None),
     ):
         estimate = getattr(r, name)

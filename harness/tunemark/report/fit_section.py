@@ -116,7 +116,7 @@ def _tables(found: FitMap, number: int, tr: Translate) -> list[ReportTable]:
         ("peak_memory_bytes", "memory", "bytes", "of the rank that held most"),
         ("requested_bytes", "refused", "bytes"),
         ("tokens_per_s", "content", "tokens/s", "content tokens (no padding) over wall time"),
-        ("slot_tokens_per_s", "slots", "tokens/s", "batch x sequence over wall time"),
+        ("slot_tokens_per_s", "slots", "tokens/s", "batch x row width over wall time"),
         ("evidence", "evidence"),
     )
     rows: list[tuple[Cell, ...]] = []

@@ -62,7 +62,7 @@ def _table(ladder: Ladder, number: int, tr: Translate) -> ReportTable:
         ("factor_low", "from"),
         ("factor_high", "to"),
         ("over_plain", "over plain"),
-        ("slot_tokens_per_s", "slots", "tokens/s", "batch x sequence over wall time"),
+        ("slot_tokens_per_s", "slots", "tokens/s", "batch x row width over wall time"),
         ("slot_factor", "factor on slots"),
         ("peak_memory_bytes", "memory", "bytes", "of the rank that held most"),
         ("memory_ratio", "memory over the rung below"),

@@ -138,7 +138,7 @@ def slots_chart(results: Sequence[Result], names: Sequence[str], tr: Translate) 
         key="slots",
         title=tr("What the slots hold"),
         help=tr(
-            "Of all slots (batch x sequence) of the timed steps: tokens with a label, content without one, and "
+            "Of all slots (batch x row width) of the timed steps: tokens with a label, content without one, and "
             "padding, which is no work done for anybody."
         ),
         unit=tr("share of slots"),

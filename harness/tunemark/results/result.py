@@ -162,7 +162,7 @@ class RunIdentity(_StoredTraining, frozen=True, kw_only=True, forbid_unknown_fie
 class Result(RunIdentity, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run with all its attempts.
 
-    tokens_per_s counts content tokens, slot_tokens_per_s batch x sequence, trained_tokens_per_s labels; all of the
+    tokens_per_s counts content tokens, slot_tokens_per_s batch x row width, trained_tokens_per_s labels; all of the
     whole job. steps_measured, warmup_steps, tokens and interval_s are sums over the attempts that the rates use.
     setup_s: seconds of each phase since the launch, time_to_first_step_s from the launch to the first step's end;
     medians of attempts. peak_memory_bytes: of the rank that used most. requested_bytes: the allocation that failed,

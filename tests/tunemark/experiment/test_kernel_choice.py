@@ -54,6 +54,8 @@ _EIGHT = {"optimizer": "adamw-8bit"}
             "compiled",
             "--compile off",
         ),
+        ({"batching": "bucket", "compile": "regional"}, "compiled", "--compile off"),
+        ({"batching": "bucket", **_TWO, "strategy": "pp", "global_batch": 8}, "'pp' cannot train", "--batching pack"),
         ({"optimizer": "adafactor", "optimizer_impl": "fused"}, "adafactor cannot be fused", "foreach"),
         ({**_EIGHT, "optimizer_impl": "fused"}, "adamw-8bit has no implementation fused", "--optimizer-impl auto"),
         ({**_EIGHT, **_TWO, "strategy": "fsdp"}, "adamw-8bit cannot update", "--strategy none or ddp"),
