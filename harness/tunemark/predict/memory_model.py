@@ -16,6 +16,7 @@ from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_cos
 _WORKSPACE_BYTES = 0.4e9
 
 
+# Long: one sum, a term for each kind of tensor.
 def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
     """Peak memory of the rank that needs most, in bytes.
 
