@@ -38,7 +38,7 @@ NEWEST = list(INTERPRETERS)[-1]
 # after torch 2.9, so those of the newest are held to nothing.
 REFERENCE = {"fp32": NEWEST, "bf16-autocast": NEWEST, "bf16": "2.9"}
 MODEL = "mistral-tiny"
-VARIANTS = tuple(itertools.product(PRECISIONS, ("pack", "pad")))
+VARIANTS = tuple(itertools.product(REFERENCE, ("pack", "pad")))
 # Of products of strategies, on four processes, one variant of each precision.
 PRODUCT_VARIANTS = (("fp32", "pack"), ("bf16-autocast", "pad"), ("bf16", "pack"))
 # Seconds without a record of any rank; one that waits for another that is gone would wait for long.
@@ -158,7 +158,7 @@ def _cell(matrix: Matrix, keys: Sequence[Key]) -> str:
         return "FAILED"
     ran = [key for key in keys if key not in matrix.refused]
     words = []
-    for precisions in (("fp32",), tuple(p for p in PRECISIONS if p != "fp32")):
+    for precisions in (("fp32",), tuple(p for p in REFERENCE if p != "fp32")):
         found = [d for key in ran if key.variant[0] in precisions and (d := matrix.difference(key)) is not None]
         words += [f"{max(found):.0e}"] if found else []
     if not all(matrix.is_equal(key) for key in ran):

@@ -48,7 +48,7 @@ def _make_context_fn() -> Any:
         ) from None
     aten = torch.ops.aten
     # Not bmm: attention uses it if it is not one fused operator.
-    kept = {aten.mm.default, aten.addmm.default, aten.linear.default}
+    kept = {aten.mm.default, aten.addmm.default, aten.linear.default, aten._scaled_mm.default}
 
     def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Any:
         if operator in kept or str(operator) == _FOUR_BIT_PRODUCT or getattr(operator, "namespace", "") == _COLLECTIVES:

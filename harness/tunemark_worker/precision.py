@@ -19,17 +19,21 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 class TrainingPrecision(NamedTuple):
     """The formats of weights and of matrix multiplications. tolerance: the largest relative difference of a step's loss
     and gradient norm that rounding explains. fp32: 2^-24 for one addition, in sums of some millions of terms. bf16:
-    2^-9 for one rounding."""
+    2^-9 for one rounding. float8: torchao's recipe by which products within layers are in 8-bit floats instead, "" for
+    none; e4m3 rounds by up to 2^-4."""
 
     weights: str
     products: str
     tolerance: float
+    float8: str = ""
 
 
 PRECISIONS: Dict[str, TrainingPrecision] = {
     "fp32": TrainingPrecision("fp32", "fp32", 1e-5),
     "bf16-autocast": TrainingPrecision("fp32", "bf16", 1e-2),
     "bf16": TrainingPrecision("bf16", "bf16", 2e-2),
+    "fp8": TrainingPrecision("fp32", "bf16", 2**-4, float8="tensorwise"),
+    "fp8-rowwise": TrainingPrecision("fp32", "bf16", 2**-4, float8="rowwise"),
 }
 
 

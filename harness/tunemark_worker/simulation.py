@@ -22,6 +22,7 @@ from typing import Any, Dict, Iterator, List, Sequence
 from tunemark_worker.atomic_write import write_json
 from tunemark_worker.capabilities import PlacesRanks, load_device, load_model, load_strategy
 from tunemark_worker.contract import Assignment
+from tunemark_worker.precision import PRECISIONS
 
 # Categories of memory, in the order of the result.
 CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "buffers", "workspace")
@@ -84,7 +85,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     """Take two steps as rank `rank` of the assignment's processes and return the counts of the second.
 
     Patches torch permanently, so the process must not be used for anything else. RuntimeError if torch is older than
-    2.6 or already in a process group, and for matrices of 4 bits.
+    2.6 or already in a process group, for matrices of 4 bits and for products in fp8.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -95,6 +96,8 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
 
     if assignment.method == "qlora":
         raise RuntimeError("matrices of 4 bits are not simulated")
+    if PRECISIONS[assignment.precision].float8:
+        raise RuntimeError("products in fp8 are not simulated")
     a = replace(assignment, device="cpu", device_options={}, breakdown=False, weights="random")
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(a.processes), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     torch.set_num_threads(1)

@@ -103,7 +103,8 @@ class TrainingSettings:
     )
     precision: str = declare(
         "bf16-autocast",
-        "pure fp32, fp32 weights with bf16 autocast, or pure bf16",
+        "pure fp32, fp32 weights with bf16 autocast, pure bf16; or as with autocast, with products in layers in fp8 "
+        "scaled by tensors or rows (torchao)",
         choices=tuple(PRECISIONS),
         names_itself=True,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 from tunemark_worker import capabilities, row_packing
 from tunemark_worker.contract import PROBE_VARIABLE, Assignment, Place
 from tunemark_worker.optimizer import make_optimizer
-from tunemark_worker.precision import compute_dtype
+from tunemark_worker.precision import PRECISIONS, compute_dtype
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.schedule import make_schedule
 from tunemark_worker.worker_facts import collect_facts
@@ -120,7 +120,7 @@ class WorkerAttempt:
         """The model as it is trained: with adapters, checkpointing and the strategy."""
         import torch  # heavy, but imported by now
 
-        from tunemark_worker import activation_checkpointing, compilation, lora_adapters, quantized_base
+        from tunemark_worker import activation_checkpointing, compilation, float8_layers, lora_adapters, quantized_base
 
         torch.manual_seed(a.seed)
         if a.matmul_precision != "highest":
@@ -133,6 +133,8 @@ class WorkerAttempt:
             idle, names = a.architecture.get("idle_modules", ()), a.method_options["quantized"]
             quantized_base.quantize_matrices(built, names, idle, compute_dtype(a.precision), place.device)
         lora_adapters.apply_method(a.method, a.method_options, built, a.architecture)
+        if PRECISIONS[a.precision].float8:
+            float8_layers.convert_layers(built, PRECISIONS[a.precision].float8, place.device)
         full_counts = _count_parameters(built)
         recorder.write(
             "model",

@@ -393,7 +393,9 @@ def make_gpu_accelerator(chips: list[tuple[str, int | None]], size: int) -> Acce
     memories = [memory for _, memory in used if memory is not None]
     names = list(dict.fromkeys(name for name, _ in used))
     # No peak for a mix of chips, nor for a chip whose stated peak can be exceeded: MFU would mean nothing.
-    peaks = [p for precision in ("fp32", "bf16") if len(names) == 1 and (p := find_peak(names[0], precision, size))]
+    peaks = [
+        p for precision in ("fp32", "bf16", "fp8") if len(names) == 1 and (p := find_peak(names[0], precision, size))
+    ]
     peaks = [p for p in peaks if p.is_ceiling]
     return Accelerator(
         name=str(size),

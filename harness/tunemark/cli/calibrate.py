@@ -24,6 +24,9 @@ EXAMPLES = (("tunemark calibrate --device cuda:2", "measure what predictions for
 # Runs of one chip and trainer with which a step time can be held out.
 MIN_LEARNED_RUNS = 3
 
+# Those whose products are measured alone, which fp8's are not.
+_PRECISIONS = [name for name, each in PRECISIONS.items() if not each.float8]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or rocm; a size may follow: cpu:2")
@@ -34,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of measuring, learn from runs: a store, a report, or a CSV of rows with their step times",
     )
     parser.add_argument("--size", metavar="N", help="size of the accelerator (default: the device's default)")
-    words = f"precision of the training steps: {', '.join(PRECISIONS)}"
+    words = f"precision of the training steps: {', '.join(_PRECISIONS)}"
     parser.add_argument("--precision", default="bf16-autocast", metavar="NAME", help=words)
     parser.add_argument("--oversubscribe", action="store_true", help="allow a size larger than this machine has")
     parser.add_argument("--json", action="store_true", help="print one JSON object per job shape")
@@ -51,8 +54,8 @@ def execute(args: argparse.Namespace) -> int:
         raise BadExperiment(
             what="nothing to calibrate", next="give --device to measure one, or --from runs to learn from"
         )
-    if args.precision not in PRECISIONS:
-        raise BadExperiment(what=f"precision cannot be {args.precision!r}", next=f"one of: {', '.join(PRECISIONS)}")
+    if args.precision not in _PRECISIONS:
+        raise BadExperiment(what=f"precision cannot be {args.precision!r}", next=f"one of: {', '.join(_PRECISIONS)}")
     device, colon, size = str(args.device).partition(":")
     if colon and args.size is not None:
         raise BadExperiment(what=f"the size is given twice: {args.device!r} and {args.size!r}", next="give it once")

@@ -12,13 +12,18 @@ from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import Method
 from tunemark.experiment.recipes import CPU, GPU, device_class
 from tunemark.experiment.settings import SETTINGS_BY_NAME
-from tunemark.plugin.descriptors import Model
+from tunemark.physics.chip_peaks import parse_precision
+from tunemark.physics.parameters import adaptable_matrices, layer_matrices
+from tunemark.plugin.descriptors import Architecture, Model
 from tunemark.plugin.protocols import ChoosesAllocator, Device
 from tunemark.version_order import is_older
 from tunemark_worker.optimizer import OPTIMIZERS
+from tunemark_worker.precision import PRECISIONS
 
 # The first release of transformers whose models pass a mask of any kind to attention.
 PASSES_MASKS = "4.53"
+# Of every dimension of a product in fp8: torch's `_scaled_mm`.
+_FLOAT8_MULTIPLE = 16
 # Attentions whose kernels on a GPU take 16-bit numbers alone.
 _HALF_ONLY = ("flash",)
 
@@ -113,6 +118,37 @@ def check_compile(point: GridPoint, device: str, degrees: Collection[str]) -> No
     if why:
         what = f"the model cannot be compiled ({point['compile']})"
         raise BadExperiment(what=what, why=f"{point.place('compile')}; {why}", next="--compile off")
+
+
+def check_float8(point: GridPoint, a: Architecture, peaks: Collection[str]) -> None:
+    """Raise `BadExperiment` where products in fp8 cannot be, or would be few. peaks: the precisions in which the
+    device's rate of products is known."""
+    if not PRECISIONS[point["precision"]].float8:
+        return
+    slots, next = point["micro_batch"] * point["sequence"], "--precision bf16-autocast"
+    sizes = {size for m in layer_matrices(a) for size in (m.inputs, m.outputs)} if a.traced is None else set()
+    why = ""
+    if parse_precision(point["precision"]) not in peaks:
+        why = (
+            "the device is not known to have products in fp8, as have NVIDIA's chips of compute capability 8.9 and "
+            "newer (L4, H100, B200) and AMD's MI300 and newer"
+        )
+        next += "" if peaks else "; or say which chip it is: --device cuda --chip H100 --chips 1"
+    elif a.traced is not None or a.num_local_experts:
+        why = f"of {a.model_type} not all matrices of the layers are torch's linear modules"
+    elif "c_attn" in adaptable_matrices(a):
+        why = f"matrices of {a.model_type} are stored transposed, in modules that torchao does not convert"
+    elif point["method"] != "full":
+        why = f"adapters are multiplied in 16 bits ({point.place('method')})"
+        next += ", or --method full"
+    elif any(size % _FLOAT8_MULTIPLE for size in sizes) or slots % _FLOAT8_MULTIPLE or point["batching"] == "bucket":
+        why = (
+            f"its kernels take multiples of {_FLOAT8_MULTIPLE}: matrices of {', '.join(map(str, sorted(sizes)))}, "
+            f"micro-batches of {slots} slots (batching {point['batching']})"
+        )
+    if why:
+        what = f"precision {point['precision']} cannot be trained in like this"
+        raise BadExperiment(what=what, why=f"{point.place('precision')}; {why}", next=next)
 
 
 def check_quantization(point: GridPoint, method: Method, device: str) -> None:

@@ -26,6 +26,7 @@ from tunemark.plugin.descriptors import (
 from tunemark.plugin.protocols import ChecksInterpreter, Device
 from tunemark_worker.contract import Assignment, TokenFile
 from tunemark_worker.optimizer import OPTIMIZERS
+from tunemark_worker.precision import PRECISIONS
 from tunemark_worker.training_settings import TRAINING_SETTINGS
 
 # Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
@@ -109,7 +110,8 @@ class Plan:
         liger = ("liger_kernel",) if self.spec.loss == "fused" else ()
         package = OPTIMIZERS[self.spec.optimizer].package
         updating = (package,) if package != "torch" else ()
-        every = (*self.model.requires, *self.method.requires, *gguf, *own, *flash, *liger, *updating)
+        float8 = ("torchao",) if PRECISIONS[self.spec.precision].float8 else ()
+        every = (*self.model.requires, *self.method.requires, *gguf, *own, *flash, *liger, *updating, *float8)
         return tuple(dict.fromkeys(every))
 
     @property
@@ -138,6 +140,10 @@ class Plan:
             found.append(VersionNeed("selective checkpointing", "--checkpointing", "torch", "2.4"))
         for module, minimum in _ATTENTION_VERSIONS.get(spec.attention, {}).items():
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
+        if PRECISIONS[spec.precision].float8:
+            # The recipes' names; products scaled by rows.
+            for module, minimum in (("torchao", "0.9"), ("torch", "2.6")):
+                found.append(VersionNeed(f"precision {spec.precision}", "--precision", module, minimum))
         if self.method.is_quantized:
             minimum = "0.50" if device_class(spec.device) == CPU else "0.44"
             found.append(VersionNeed("qlora", "--method", "bitsandbytes", minimum))

@@ -23,6 +23,7 @@ from tunemark.experiment.finetuning_method import Method, parse_method
 from tunemark.experiment.initial_weights import has_weights, resolve_weights
 from tunemark.experiment.kernel_choice import (
     check_compile,
+    check_float8,
     check_loss,
     check_optimizer,
     check_quantization,
@@ -39,7 +40,7 @@ from tunemark.experiment.mesh_layout import (
 )
 from tunemark.experiment.other_trainers import check_trainer, find_files, find_trainer_python
 from tunemark.experiment.plan import Plan
-from tunemark.experiment.recipes import find_recipe
+from tunemark.experiment.recipes import GPU, device_class, find_recipe
 from tunemark.experiment.run_spec import RunSpec, run_id
 from tunemark.experiment.settings import NOTHING_SAID, SETTINGS_BY_NAME, PredictionSettings
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
@@ -346,6 +347,7 @@ def _check_spec(
         check_compile(point, device.name, degrees)
     check_optimizer(point, device.name, degrees)
     check_quantization(point, parts.method, device.name)
+    check_float8(point, architecture, _known_precisions(device, accelerator))
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:
         raise BadExperiment(
@@ -353,6 +355,16 @@ def _check_spec(
             why=f"{point.place('strategy')}; {point.place('device')}",
             next=why,
         )
+
+
+def _known_precisions(device: Device, accelerator: Accelerator) -> set[str]:
+    """The precisions in which a GPU's rate of products is known, whether or not it is a ceiling."""
+    if device_class(device.name) != GPU:
+        return set()
+    try:
+        return {*accelerator.peak_flops, *find_chip(accelerator.chip or "").flops}
+    except UnknownName:
+        return set(accelerator.peak_flops)
 
 
 # Settings that a search may choose besides the layout, unless the user gives them.

@@ -8,6 +8,7 @@ from tunemark.data import make_point_rows
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import parse_method
+from tunemark.experiment.kernel_choice import check_float8
 from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.experiment.planning import (
     SEARCHED_SETTINGS,
@@ -22,6 +23,7 @@ from tunemark.plugin.descriptors import Model, Strategy
 from tunemark.plugin.protocols import DrivesChips
 from tunemark.predict.candidates import CandidateSpace
 from tunemark.predict.chip_facts import device_facts, find_any_chip
+from tunemark.predict.matrix_products import find_peak_name
 from tunemark.predict.plan_conversion import make_workload, widen_rows
 from tunemark.predict.search import HardwareModel
 from tunemark.predict.search_problem import (
@@ -111,12 +113,13 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         rows = make_point_rows(point.values, global_batch)
         work = widen_rows(work, *find_dataset(point, catalog), model, point["train_on"], rows)
     work = apply_trainer(work, said, point["loss"])
-    if work.precision not in facts.peak_flops:
+    if find_peak_name(work.precision) not in facts.peak_flops:
         raise BadExperiment(
             what=f"{chip.name} cannot be predicted in {precision}",
             why=explain_missing_peak(chip.name, work.precision) or point.place("precision"),
             next=f"--precision with one of: {', '.join(facts.peak_flops)}",
         )
+    check_float8(point, a, facts.peak_flops)
     each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
     # What drives a chip whose figures are only assumed drives any of its vendor's.
     known = [other.name for other in read_chip_table()[0] if other.vendor == chip.vendor]

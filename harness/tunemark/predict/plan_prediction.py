@@ -8,6 +8,7 @@ from tunemark.errors import BadExperiment
 from tunemark.experiment.plan import Plan
 from tunemark.physics.chip_peaks import explain_missing_peak
 from tunemark.predict.calibration import predict_calibrated
+from tunemark.predict.matrix_products import find_peak_name
 from tunemark.predict.measured_memory import find_measured_memory
 from tunemark.predict.plan_conversion import convert_plan
 from tunemark.predict.prediction import Prediction
@@ -35,7 +36,7 @@ def predict_plan(plan: Plan) -> PlanPrediction | str:
         hardware = make_hardware_model(plan, layout.ranks, None)
     except BadExperiment as error:
         return error.one_line()
-    if work.precision not in hardware.facts.peak_flops:
+    if find_peak_name(work.precision) not in hardware.facts.peak_flops:
         known = ", ".join(hardware.facts.peak_flops) or "no precision"
         return explain_missing_peak(hardware.facts.name, work.precision) or f"its peak is known in {known} only"
     predicted = predict_calibrated(work, layout, hardware.facts, hardware.mechanisms)

@@ -26,6 +26,7 @@ from tunemark.predict.candidates import Candidate, CandidateSpace
 from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.layout import Workload
 from tunemark.predict.learned_constants import find_learned
+from tunemark.predict.matrix_products import find_peak_name
 from tunemark.predict.plan_conversion import make_plan_workload
 from tunemark.predict.search import HardwareModel, has_fitting_candidate
 from tunemark.predict.trainer_settings import NETWORK_ASSUMED, apply_network
@@ -78,7 +79,7 @@ def make_search_problem(plan: Plan, catalog: Catalog) -> SearchProblem:
     )
     hardware = make_hardware_model(plan, ranks, single)
     for facts in filter(None, (hardware.facts, hardware.alone)):
-        if work.precision not in facts.peak_flops:
+        if find_peak_name(work.precision) not in facts.peak_flops:
             raise BadExperiment(
                 what=f"{facts.name} cannot be predicted in {spec.precision}",
                 why=explain_missing_peak(facts.name, work.precision) or f"only in {', '.join(facts.peak_flops)}",

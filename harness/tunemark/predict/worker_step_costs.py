@@ -70,6 +70,8 @@ class _PipelineStage:
         self._work, self._layout, self._stage_number = work, layout, number
         self._param_bytes, self._value_bytes = PRECISION_BYTES[work.stack.own]
         self._is_autocast = self._param_bytes != self._value_bytes
+        # Products in fp8 cast their weights anew, forward and backward.
+        self._keeps_casts = self._is_autocast and not PRECISIONS[work.stack.own].float8
         self._pieces = _pieces(layout, number)
         self._is_first, self._is_last = 0 in self._pieces, layout.pipeline * layout.virtual - 1 in self._pieces
         self._accumulation = work.global_batch // (layout.data * layout.micro_batch)
@@ -360,7 +362,8 @@ class _PipelineStage:
         """Bytes of autocast's 16-bit copies of weights, which autograd keeps."""
         if not self._is_autocast:
             return 0.0
-        return self._value_bytes * (layers * self._matrices + (self._table * self._is_last if is_whole else 0.0))
+        matrices = layers * self._matrices * self._keeps_casts
+        return self._value_bytes * (matrices + (self._table * self._is_last if is_whole else 0.0))
 
     def _messages_per_micro_batch(self) -> int:
         """Hidden states and their gradients that the rank sends for each micro-batch: to the ranks with the next and

@@ -24,6 +24,7 @@ from tunemark.atomic_write import write_atomically
 from tunemark.errors import BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.fields import read_fields
+from tunemark.physics.chip_peaks import parse_precision
 from tunemark.results import telemetry
 from tunemark.results.attempt_process import is_under_way
 from tunemark.results.measurement import Measurement, read_measurement
@@ -396,7 +397,7 @@ def make_identity(plan: Plan) -> RunIdentity:
     same = set(RunIdentity.__struct_fields__) & set(type(spec).__dataclass_fields__) - set(trained)
     # Autocast computes in the precision of its name.
     peaks = accelerator.peak_flops
-    peak_flops = peaks.get(spec.precision, peaks.get(spec.precision.removesuffix("-autocast")))
+    peak_flops = peaks.get(spec.precision, peaks.get(parse_precision(spec.precision) or ""))
     return RunIdentity(
         **trained,
         **read_fields(spec, *same),

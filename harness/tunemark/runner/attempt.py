@@ -27,6 +27,7 @@ from tunemark.runner.observer import RunObserver, run_title
 from tunemark.runner.preparation import PreparedRun
 from tunemark.runner.session import Session
 from tunemark_worker.contract import Assignment
+from tunemark_worker.precision import PRECISIONS
 
 # Seconds that a run waits for space on a full disk before it fails.
 _DISK_WAIT_S = 30.0
@@ -225,7 +226,7 @@ def _make_entry(pending: PendingAttempt, session: Session, lock: ExitStack) -> _
         assignment=plan.assignment(
             ready.data.token_file,
             name,
-            measure_peak=session.measure_peak and not plan.accelerator.peak_flops and plan.accelerator.can_calibrate,
+            measure_peak=session.measure_peak and _can_measure_peak(plan),
             sample_ids=ready.sample_ids,
             eos_id=ready.tokenizer.eos_id if ready.tokenizer else None,
             is_saving=pending.is_saving,
@@ -395,3 +396,9 @@ def _save_tokenizer(folder: Path, tokenizer: Tokenizer | None, observer: RunObse
         observer.message(f"the model is in {folder}; its tokenizer could not be saved with it: {error}")
         return
     observer.message(f"the model and its tokenizer are in {folder}")
+
+
+def _can_measure_peak(plan: Plan) -> bool:
+    """Whether the peak is unknown and can be measured; that of products in fp8 is not."""
+    accelerator = plan.accelerator
+    return not accelerator.peak_flops and accelerator.can_calibrate and not PRECISIONS[plan.spec.precision].float8

@@ -9,6 +9,8 @@ import pytest
 
 import tunemark
 from tunemark.errors import BadExperiment
+from tunemark.predict.plan_prediction import predict_plan
+from tunemark.results.store import make_identity
 from tunemark.runner.verification import _plain_kernels
 from tunemark_torch.cpu_allocator import allocator_environment
 
@@ -37,6 +39,8 @@ def test_auto_attention_is_by_documents_where_that_is_known_to_be_faster(
 _CUDA = {"device": "cuda:1", "oversubscribe": True}
 _TWO = {"device": "cpu:2", "oversubscribe": True}
 _EIGHT = {"optimizer": "adamw-8bit"}
+_FLOAT8 = {"precision": "fp8"}
+_H100 = {**_CUDA, "chip": "H100", "chips": 1}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,14 @@ _EIGHT = {"optimizer": "adamw-8bit"}
         ({"method": "qlora", **_TWO, "strategy": "pp"}, "pp", "--method lora"),
         ({"method": "qlora", "compile": "regional"}, "qlora cannot train like this", "--compile off, or --method lora"),
         ({"method": "qlora", "save": "tuned"}, "qlora cannot train like this", "leave out --save"),
+        ({**_FLOAT8, "device": "cpu:1"}, "precision fp8 cannot", "--precision bf16-autocast"),
+        ({**_CUDA, **_FLOAT8}, "precision fp8 cannot", "--chip H100"),
+        ({**_CUDA, **_FLOAT8, "chip": "A100", "chips": 1}, "precision fp8 cannot", "--precision bf16-autocast"),
+        ({**_H100, **_FLOAT8, "model": "mixtral-tiny"}, "precision fp8 cannot", "--precision bf16-autocast"),
+        ({**_H100, **_FLOAT8, "model": "gpt2-tiny"}, "precision fp8 cannot", "--precision bf16-autocast"),
+        ({**_H100, **_FLOAT8, "method": "lora"}, "precision fp8 cannot", "--method full"),
+        ({**_H100, **_FLOAT8, "sequence": 63, "micro_batch": 1}, "precision fp8 cannot", "--precision bf16-autocast"),
+        ({**_H100, **_FLOAT8, "device": "cuda:2", "chips": 2, "strategy": "tp"}, "tp", "ddp or fsdp"),
         ({**_CUDA, "allocator": "jemalloc"}, "cuda does not choose an allocator", "--allocator tuned"),
     ],
 )
@@ -115,6 +127,25 @@ def test_a_quantized_base_is_predicted_as_what_it_is_kept_in() -> None:
     (other,) = tunemark.plan(**{**given, "method": "qlora", "framework": "hf"})
     (said,) = tunemark.plan(**{**given, "method": "lora", "framework": "hf", "base_bits": 4})
     assert make_plan_workload(other).stack == make_plan_workload(said).stack
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp8-rowwise"])
+def test_products_in_fp8_are_held_to_that_peak(precision: str) -> None:
+    given = {**_BASE, **_H100, "model": "llama-3-8b", "sequence": 2048}
+    (half,), (few,) = (tunemark.plan(**{**given, "precision": name}) for name in ("bf16-autocast", precision))
+    # The same weights in the same format, and twice the rate of products.
+    assert few.memory_floor_bytes == half.memory_floor_bytes
+    assert few.flops_per_token == half.flops_per_token
+    peaks = [make_identity(each).peak_flops for each in (half, few)]
+    assert peaks == [989.4e12, 1978.9e12]
+    assert "torchao" in few.requires
+    assert {need.module for need in few.version_needs if need.setting == "--precision"} == {"torchao", "torch"}
+    seconds = []
+    for each in (half, few):
+        told = predict_plan(each)
+        assert not isinstance(told, str), told
+        seconds.append(told.predicted.seconds.compute)
+    assert seconds[1] < seconds[0]
 
 
 def test_an_optimizer_in_eight_bits_needs_its_package_in_the_version_of_the_device() -> None:

@@ -394,7 +394,7 @@ BAD_FLAGS = [
     ({"repeats": "0"}, "at least 1"),
     ({"steps": "none?"}, "an integer or 'none'"),
     ({"precision": "bf16-mixed"}, "there is: bf16, bf16-autocast"),
-    ({"precision": "fp8"}, "there is: bf16"),
+    ({"precision": "fp4"}, "There is: bf16"),
     ({"method": "qora"}, "did you mean 'qlora'"),
     ({"optimizer": "adam"}, "did you mean 'adamw'"),
     ({"weights": "pretrained"}, "no published weights"),
