@@ -43,6 +43,12 @@ class Ended:
         return " ".join(lines[-3:])[-200:]
 
 
+def _restore_signals() -> None:
+    """A shell that started this program in the background has these ignored."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Place:
     """Folders of a trial: `work`, where commands run, their cache and temporary folder, and the example plugin."""
 
@@ -75,8 +81,7 @@ class Place:
         return subprocess.Popen(
             [*within, sys.executable, *flags, "-m", "tunemark", *words], cwd=self.work, env=self.variables(variables),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            # A shell that started this program in the background has it ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_restore_signals,
         )  # fmt: skip
 
     def run(
