@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tunemark.errors import BadExperiment
+from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.claims import Claim, LogLine
 from tunemark_importers import claims_csv
 from tunemark_importers.figure_names import NameMeaning, meaning_of
@@ -91,6 +91,7 @@ _RATES = ("tokens_per_s_total", "tokens_per_s_per_device", "step_time_s", "tflop
 _NOT_OF_CLAIMS = {"nodes": "nodes", "per_node": "devices of a node", "cluster": "nodes x devices"}
 _COUNTED_DEVICE = re.compile(r"\s*([0-9][0-9,]*)\s*(?:[x\u00d7*]|of)?\s*([A-Za-z][\w .-]*?)\s*")
 _DEVICE_COUNTED = re.compile(r"\s*([A-Za-z][\w .-]*?)\s*[x\u00d7*]\s*([0-9]+)\s*")
+_RIVALS = "{} are rates of one kind, and differ"
 _NODES_BY_DEVICES = re.compile(r"\s*([0-9]{1,5})\s*(?:nodes?\s*)?[x\u00d7*]\s*([0-9]{1,3})\s*")
 # What stands beside a figure in its cell: its spread, and how much more it is than another.
 _BESIDE = re.compile(
@@ -124,7 +125,7 @@ def is_document(head: str) -> bool:
 def document(id: str, source: str, text: str, columns: Mapping[str, str] | None = None) -> Sequence[Claim]:
     """One claim per row of each table, or one per table of steps. columns: what the user says of headers: a column of
     the table of claims by its header, or '-' for one that is not to be read. Raises `BadExperiment` for a column that
-    does not exist."""
+    does not exist, and `BadData` where two columns differ in one rate."""
     given = _check_columns(columns or {}, text)
     claims: list[Claim] = []
     for table in _our_tables(text, given):
@@ -174,7 +175,19 @@ def _columns(table: FoundTable, given: Mapping[str, str]) -> dict[str, _ColumnMe
             column = _column(name, given)
         if column is not None:
             found[name] = column
-    return found
+    return _without_rivals(table, found)
+
+
+def _without_rivals(table: FoundTable, columns: dict[str, _ColumnMeaning]) -> dict[str, _ColumnMeaning]:
+    """The columns but for rates of tokens of which there are two that differ: of two chips, or before and after."""
+    for field in ("tokens_per_s_total", "tokens_per_s_per_device"):
+        rivals = [name for name, column in columns.items() if column.field == field]
+        places = [table.names.index(name) for name in rivals]
+        if len(rivals) > 1 and any(len({cells[at] for at in places if at < len(cells)}) > 1 for _, cells in table.rows):
+            columns |= {
+                name: _ColumnMeaning("", note=_RIVALS.format(" and ".join(map(repr, rivals)))) for name in rivals
+            }
+    return columns
 
 
 def _plain(name: str) -> str:
@@ -239,6 +252,8 @@ def _is_ours(table: FoundTable, given: Mapping[str, str]) -> bool:
         return False
     columns = _columns(table, given)
     fields = [column.field for column in columns.values()]
+    if any(column.note.endswith(_RIVALS[2:]) for column in columns.values()):
+        return True
     rates = [at for at, name in enumerate(names) if name in columns and columns[name].field in _RATES]
     # A line of a log has its names in all of its lines, a table has figures under them.
     if not any(_is_figure(cells[at]) for _, cells in table.rows for at in rates if at < len(cells)):
@@ -271,6 +286,13 @@ def _steps(table: FoundTable, source: str) -> list[Claim]:
 
 def _rows(table: FoundTable, source: str, given: Mapping[str, str]) -> list[Claim]:
     columns = _columns(table, given)
+    if rivals := [name for name, column in columns.items() if column.note.endswith(_RIVALS[2:])]:
+        raise BadData(
+            what=columns[rivals[0]].note,
+            why=f"line {table.rows[0][0]} of {source}: of one row only one rate can be claimed",
+            next="read the table once for each, and leave the others out: "
+            + f"--columns {','.join(f'{name!r}=-' for name in rivals[1:])}",
+        )
     if all(column.field != "model" for column in columns.values()):
         columns |= {name: _ColumnMeaning("model") for name in _names_of_models(table, columns, given)}
     rows = [_canonical(table, line, cells, columns) for line, cells in table.rows]
@@ -386,7 +408,7 @@ def _mapping(names: Sequence[str], columns: Mapping[str, _ColumnMeaning]) -> str
     read = [
         f"{name} = {_NOT_OF_CLAIMS.get(column.field, column.field)}" for name, column in columns.items() if column.field
     ]
-    remarks = [column.note for column in columns.values() if column.note]
+    remarks = list(dict.fromkeys(column.note for column in columns.values() if column.note))
     unread = [name for name in names if name.strip() and (name not in columns or not columns[name].field)]
     text = f"its columns are read as: {', '.join(read)}"
     text += f"; not read: {', '.join(unread)}" if unread else ""

@@ -25,6 +25,7 @@ _MAX_TABLES = 200
 # Records of facts are written by hand or by one call: they are short.
 _MAX_RECORD = 1 << 16
 _MAX_RECORDS = 10_000
+_THOUSANDS = re.compile(r"(?<![0-9,])[0-9]{1,3},[0-9]{3}(?![0-9])")
 _SECTION = re.compile(r"\s*\[{1,2}[\w.\"' -]{1,80}\]{1,2}\s*")
 _FACT = re.compile(r"\s{0,8}(?:- )?[\"']?([A-Za-z][\w /().#-]{0,60}?)[\"']?\s*(?::\s|:$|=)\s*(.{0,200}?)\s*,?\s*")
 
@@ -45,7 +46,7 @@ class FoundTable:
 def find_tables(text: str) -> Iterator[FoundTable]:
     """The tables in a text, in their order: of a whole file of separated values or of records, or those that stand in
     Markdown, HTML or a log. What cannot be a header is none."""
-    text = text.lstrip("\ufeff")
+    text = _without_remarks(text.lstrip("\ufeff"))
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
     if first[:1] in "[{" and not _SECTION.fullmatch(first):
@@ -55,7 +56,9 @@ def find_tables(text: str) -> Iterator[FoundTable]:
         yield from _of_html(text)
     if not _BAR.match(first.strip()) and not first.startswith(("#", "+", "\u250c", "\u2554", "<")):
         delimiter = max(",;\t", key=first.count)
-        if delimiter in first and len(first) < 1 << 14:
+        # A comma within a number divides no cells.
+        is_number = delimiter == "," and _THOUSANDS.search(first)
+        if delimiter in first and len(first) < 1 << 14 and not is_number:
             rows = list(_separated(text, delimiter))
             if rows and looks_like_a_header(rows[0][1]):
                 yield FoundTable(rows[0][1], rows[1:], delimiter)
@@ -64,6 +67,17 @@ def find_tables(text: str) -> Iterator[FoundTable]:
     yield from _of_facts(lines)
     yield from _framed(lines)
     yield from _aligned(lines)
+
+
+def _without_remarks(text: str) -> str:
+    """The text with remarks above separated values made blank; headings of Markdown stay."""
+    if not text.startswith("#"):
+        return text
+    lines = text.splitlines(keepends=True)
+    first = next((at for at, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
+    if first is None or first > _MAX_HEADER or not re.match(r"[A-Za-z][\w /().-]*[,;\t][^|]*$", lines[first].strip()):
+        return text
+    return "\n" * first + "".join(lines[first:])
 
 
 def looks_like_a_header(names: Sequence[str]) -> bool:
@@ -143,7 +157,15 @@ def _of_facts(lines: Sequence[str]) -> Iterator[FoundTable]:
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith(("#", "---", "...")) and not _SECTION.fullmatch(line)
     ]
+    shared: dict[str, str] = {}
     dashes = [re.match(r" *(?=- )", line) for _, line in kept]
+    began = next((at for at, dash in enumerate(dashes) if dash is not None), 0)
+    if began and (above := [_FACT.fullmatch(line) for _, line in kept[:began]]) and all(above):
+        # `results:` stands above the list, and facts that all its records share.
+        found = [match for match in above if match is not None]
+        if found[-1][2] == "" and all(match[2] for match in found[:-1]):
+            shared = {match[1]: match[2].strip("\"'") for match in found[:-1]}
+            kept, dashes = kept[began:], dashes[began:]
     is_list = bool(kept) and dashes[0] is not None
     if len(kept) < (2 if is_list else 3) or len(kept) > (_MAX_RECORDS if is_list else _MAX_HEADER):
         return
@@ -153,8 +175,8 @@ def _of_facts(lines: Sequence[str]) -> Iterator[FoundTable]:
         if match is None or (dash is not None and not is_list):
             return
         if not records or dash is not None:
-            records.append((number, {}))
-        if match[1] in records[-1][1]:
+            records.append((number, dict(shared)))
+        if match[1] in records[-1][1] and match[1] not in shared:
             return
         records[-1][1][match[1]] = match[2].strip("\"'")
     names = list(dict.fromkeys(name for _, record in records for name in record))
@@ -172,13 +194,27 @@ def _of_json(text: str) -> Iterator[FoundTable]:
         return
     if isinstance(found, dict):
         inner = [value for value in found.values() if isinstance(value, list) and value and _are_objects(value)]
-        found = inner[0] if len(inner) == 1 else [found]
+        if len(inner) == 1:
+            # What stands beside the list is of each of its objects.
+            shared = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
+            found = [{**shared, **one} for one in inner[0]]
+        elif len(found) > 1 and _are_objects([*found.values()]) and _have_the_same_names([*found.values()]):
+            # Objects by the names of runs.
+            found = [{"run": name, **one} for name, one in found.items()]
+        else:
+            found = [found]
     if not isinstance(found, list) or not found or len(found) > _MAX_RECORDS or not _are_objects(found):
         return
     rows = [_flat(one) for one in found]
     names = list(dict.fromkeys(name for row in rows for name in row))
     if 1 < len(names) <= 4 * _MAX_HEADER:
         yield FoundTable(names, [(at, [row.get(name, "") for name in names]) for at, row in enumerate(rows, 1)])
+
+
+def _have_the_same_names(objects: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether each has most names of the first: they are runs, and not parts of one record."""
+    first = set(objects[0])
+    return bool(first) and all(2 * len(first & set(one)) > len(first | set(one)) for one in objects)
 
 
 def _are_objects(values: Sequence[Any]) -> bool:

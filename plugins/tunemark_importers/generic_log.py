@@ -8,6 +8,7 @@ whether an MFU is a fraction or a percentage.
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from collections import defaultdict
@@ -142,6 +143,8 @@ class GenericLogReader:
         elif (names := _header_of(text)) is not None:
             self._header = names
             return False
+        if "&nbsp;" in text:
+            text = html.unescape(text).replace("\xa0", " ")
         prefix = cut_inline_stamp(strip_prefixes(text))
         words, bar = _cut_bar(prefix.text)
         found = [] if len(words) > 4096 else self._values.find(words)

@@ -35,6 +35,13 @@ _OF_TOKENS = rf"(?: ?(?:개(?:의)? ?)?{_TOKENS}(?: ?(?:을|를|씩))?(?: ?(?:/|
 _PATTERNS = tuple(
     (re.compile(pattern, re.I), by)
     for pattern, by in (
+        # Names of models.
+        (r"라마(?= ?[0-9])", "Llama"), (r"미스트랄", "Mistral"), (r"젬마(?= ?[0-9])", "Gemma"), (r"큐[원웬]", "Qwen"),
+        (r"엑사원", "EXAONE"),
+        # Tokens of a whole training and its time.
+        (rf"{_N} ?토큰(?:을|를)? ?(?:약 )?([0-9]+(?:\.[0-9]+)?) ?시간", r" \1 tokens in \2 hours "),
+        (rf"{_N} ?토큰(?:을|를)? ?(?:약 )?([0-9]+(?:\.[0-9]+)?) ?분", r" \1 tokens in \2 minutes "),
+        (rf"{_N} ?토큰(?:을|를)? ?(?:약 )?([0-9]+(?:\.[0-9]+)?) ?일", r" \1 tokens in \2 days "),
         # Nodes and the devices of each.
         (r"(?:노드|서버|머신) ?([0-9]{1,5}) ?[대개]", r" \1 nodes "),
         (r"([0-9]{1,5}) ?(?:개|대)?(?:의)? ?(?:노드|서버|머신)(?! ?당)", r" \1 nodes "),

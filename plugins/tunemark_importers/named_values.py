@@ -20,7 +20,7 @@ from tunemark_importers.numbers import parse_clock, parse_number
 _UNIT = r"[kKMBT]|ms|us|µs|s|sec|secs|m|min|h|it|[kKMGT]i?B|[TGP]?FLOPs?|TFLOPS|[a-z]*/[a-zA-Z]+"
 # Digits with what separates them, also in a clock; whether they make one number is decided when they are parsed.
 _DIGITS = r"[0-9](?:[0-9.,:'_\u2019\u00a0\u2009\u202f]*[0-9])?(?:[eE][+-]?[0-9]+)?"
-_END = rf"(?=(?:{_UNIT})?(?![A-Za-z0-9_]))"
+_END = rf"(?=(?:{_UNIT})?(?![A-Za-z0-9_]|\.[0-9]))"
 _NUMBER = re.compile(rf"((?=[0-9])(?<![A-Za-z0-9_.])(?<!\w-){_DIGITS}{_END})")
 # The same for the few lines that have one of these.
 _SPECIAL = re.compile(r"[nNiI](?<!\w\w)(?:[aA][nN]|[nN][fF])(?:inity)?(?!\w)")
@@ -34,8 +34,10 @@ _MARK = "\x00"
 _QUOTED_PAIR = re.compile(rf"[\"']([^\"'{_MARK}\n]{{1,120}})[\"']\s*:\s*[\"']?{_MARK}[\"']?\s*(?=[,}}\]])")
 _INDEX = re.compile(rf"(?<=\w)[\[(#]\s*({_MARK}(?:\s*(?:/|of)\s*{_MARK})?)\s*[\])]?")
 _SIGN = re.compile(rf"(?<=[\s=:])[+-](?={_MARK})")
-# Between these no name reaches its number: bars, commas, bullets, brackets, a dash between blanks.
-_BORDER = re.compile(r"[|,;\t\n\u2022\u2192{}\[\]<>]|\s[-\u2013\u2014\u00b7*]+\s")
+# Between these no name reaches its number: bars, commas, bullets, brackets, a dash between blanks, a ratio as 1.42x.
+_BORDER = re.compile(
+    r"[|,;\t\n\u2022\u2192{}\[\]<>]|\s[-\u2013\u2014\u00b7*]+\s|(?<![\w.])[0-9]+(?:\.[0-9]+)?[xX\u00d7](?!\w)"
+)
 _WORD = re.compile(r"[^\s]+")
 _JOINT = re.compile(r"\s*(?::=|->|[:=])\s*[+-]?\Z")
 # Units with a product below the bar, as `tok/(gpu*s)`.
@@ -54,6 +56,17 @@ _JOINED = re.compile(rf"/ ?\(|[0-9{_MARK}] ?m(?:in)? ?[0-9{_MARK}]")
 # key=word pairs, as in logfmt, name no number.
 _WORD_PAIR = re.compile(r"(?<![\w\x00])[A-Za-z_][\w.]*=(?:\"[^\"\x00]*\"|[A-Za-z_/][^\s\x00=,;|]*)(?=[\s,;|]|\Z)")
 _IDENTIFIER = re.compile(r"[a-z]_[a-z]", re.I)
+_POSITIVE = (
+    "tokens_per_s",
+    "samples_per_s",
+    "steps_per_s",
+    "tflops",
+    "mfu",
+    "duration",
+    "elapsed",
+    "tokens",
+    "samples",
+)
 _PIECES = 64
 _NAME_WORDS = 8
 _CACHED = 4096
@@ -123,6 +136,9 @@ class NamedValues:
             if value is not None:
                 if pieces[2 * one.at].endswith("-"):
                     value = -value
+                if value < 0 and one.meaning.quantity in _POSITIVE:
+                    # Some programs print so that they do not know it yet.
+                    continue
                 total = None if one.of is None else parse_number(pieces[2 * one.of + 1])
                 found.append(NamedValue(one.name, one.meaning, value, number, total))
         return found
@@ -340,8 +356,12 @@ def _score(left: _Gap, right: _Gap) -> float:
         if both is not None and both.quantity != "other":
             alone = meaning_of(name)
             if alone is None and not left.is_joined and both.quantity not in ("duration", "time"):
-                # Some words, and then a number with its unit.
-                return 1.9 if meaning_of(unit) else 0.5
+                # Some words, and then a number with its unit. They count where they say of what it is: per GPU, eval.
+                by_unit = meaning_of(unit)
+                if by_unit is None:
+                    return 0.5
+                kinds = [(one.scope, one.counts, one.is_training) for one in (both, by_unit)]
+                return 1.9 if kinds[0] == kinds[1] else 2.1
             return (3.0 if left.is_joined else 2.0) + 0.3
         if meaning_of(name) is None:
             return 0.5 * left.is_joined + (0.4 if unit_factor(unit) is not None else 0.0)
@@ -351,12 +371,15 @@ def _score(left: _Gap, right: _Gap) -> float:
         # A known name, and words of no unit.
         return (3.0 if left.is_joined else 2.0) - (0.1 if unit_factor(unit) is None else -0.1)
     if name:
-        known = meaning_of(name) is not None
-        return (3.0 if left.is_joined else 2.0) if known else 0.5 * left.is_joined
+        known = meaning_of(name)
+        if known is not None and known.quantity == "speed":
+            # Without its unit it names no figure.
+            return 1.0
+        return (3.0 if left.is_joined else 2.0) if known is not None else 0.5 * left.is_joined
     if unit:
-        known = meaning_of(unit) is not None or meaning_of("", unit) is not None
+        is_known = meaning_of(unit) is not None or meaning_of("", unit) is not None
         # An identifier, such as train/tokens_per_sec, is a name rather than a unit: it stands before its number.
-        return (1.4 if _IDENTIFIER.search(unit) else 2.0) if known else 0.0
+        return (1.4 if _IDENTIFIER.search(unit) else 2.0) if is_known else 0.0
     return 0.0
 
 

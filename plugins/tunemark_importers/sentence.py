@@ -353,7 +353,14 @@ def _take_device(reading: _Reading) -> None:
     elif word:
         count, span = _NUMBER_WORDS[word[1].lower()], (word.start(1), end)
     nodes = _NODES.search(text)
-    if nodes and int(nodes[1]) > 1:
+    if nodes and count is not None and int(nodes[1]) > 0 and count % int(nodes[1]) == 0 and (
+        re.search(r"\(\s*(?:on |over |across )?$", text[: nodes.start()])
+        or re.search(rf"{count}[^.;()]{{0,40}}\b(?:in total|in all|altogether)", text)
+    ):  # fmt: skip
+        # 64 H100 (8 nodes): they are all of them.
+        reading.used.append(nodes.span())
+        reading.node_devices = count // int(nodes[1])
+    elif nodes and int(nodes[1]) > 1:
         per_node = re.search(r"\b(?:each|per (?:node|host|machine|server)|every)\b", text, re.I) or re.match(
             r"\s*(?:x|\u00d7|\*|of|with)\s*[0-9]", text[nodes.end() :], re.I
         )

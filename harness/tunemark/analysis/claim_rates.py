@@ -58,6 +58,9 @@ def stated_rate(claim: Claim) -> ClaimRate | None:
     if not printed:
         return None
     middle = statistics.median(printed)
+    if not middle > 0:
+        # Nothing is trained at 0 tokens/s: the program did not know its rate.
+        return None
     settled = settle_scope(claim)
     if settled.scope == "device":
         return _rate_per_device(middle, claim.count, "printed per device") if claim.count else None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunemark.errors import BadExperiment
+from tunemark.errors import BadData, BadExperiment
 from tunemark_importers.everyday_table import document, is_document
 
 _MARKDOWN = """# Results
@@ -102,10 +102,24 @@ def test_the_count_under_other_headers(headers: tuple[str, ...], cells: tuple[st
     assert (claim.count, claim.tokens_per_s_per_device) == (32, 100.0)
 
 
+def test_two_columns_of_one_rate_are_asked_about() -> None:
+    text = "model,A100 tok/s/GPU,H100 tok/s/GPU\ngpt2,100,200\n"
+    assert is_document(text)
+    with pytest.raises(BadData, match="rates of one kind"):
+        document("t.csv", "t.csv", text)
+    (claim,) = document("t.csv", "t.csv", text, {"A100 tok/s/GPU": "-"})
+    assert claim.tokens_per_s_per_device == 200.0
+    # The same figure twice is one figure.
+    (claim,) = document("t.csv", "t.csv", "model,tok/s,total tok/s\ngpt2,100,100\n")
+    assert claim.tokens_per_s == 100.0
+
+
 def test_lines_of_a_log_are_no_table_of_rates() -> None:
     for separator in (";", ", ", ",000 INFO "):
         lines = "".join(f"step:{n}{separator}loss:2.{n}{separator}tok/s 4,096\n" for n in range(9))
         assert not is_document(lines)
+    emoji = "".join(f"\U0001f680 step {n} \u00b7 loss 2.{n} \u00b7 32,{n}66 tok/s \u00b7 61.2 GB\n" for n in range(9))
+    assert not is_document(emoji)
     bars = "".join(f"step {n} | loss 2.{n} | step_time 5.2s | tok/s/chip 6,{n}01 | MFU 33%\n" for n in range(9))
     assert not is_document(bars)
 

@@ -39,6 +39,18 @@ _FORMS = {
         "".join(f"{'- ' if at == 0 else '  '}{name}: {cell}\n" for at, (name, cell) in enumerate(one.items()))
         for one in _OBJECTS
     ),
+    "yaml list below a fact": "gpu: H100\nruns:\n"
+    + "".join(
+        "".join(
+            f"  {'- ' if at == 0 else '  '}{name}: {one[name]}\n" for at, name in enumerate(_NAMES) if name != "gpu"
+        )
+        for one in _OBJECTS
+    ),
+    "json by name": json.dumps({f"run {at}": one for at, one in enumerate(_OBJECTS)}),
+    "json, a fact of all": json.dumps(
+        {"gpu": "H100", "rows": [{name: one[name] for name in _NAMES if name != "gpu"} for one in _OBJECTS]}
+    ),
+    "csv below a remark": "# measured in March\n\n" + "\n".join(",".join(row) for row in (_NAMES, *_ROWS)),
     "in a text": f"# Results\n\nWe measured:\n\n{_ALIGNED}\n\nThat is all.\n",
 }
 

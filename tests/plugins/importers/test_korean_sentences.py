@@ -45,6 +45,8 @@ def test_nodes_days_steps_and_settings() -> None:
     assert claim.tokens_per_s == pytest.approx(20000.0)
     (claim,) = document("s", "s", "Mistral 7B, H100 64장, 전체 배치 256, 시퀀스 길이 4096, 스텝당 2.5초")
     assert (claim.layout.global_batch, claim.sequence, claim.step_time_s) == (256, 4096, 2.5)
+    (claim,) = document("s", "s", "10억 토큰을 4시간 만에 학습 (미스트랄 7B, H100 16장(노드 2대))")
+    assert (claim.model, claim.tokens_total, claim.train_s, claim.count) == ("mistral-7b", 1e9, 14400.0, 16)
     (claim,) = document("s", "s", "Mistral 7B 전체 파인튜닝, MI250 16장, 39만 토큰/초")
     assert (claim.method, claim.tokens_per_s) == ("full", 390000.0)
 

@@ -67,6 +67,36 @@ def test_an_extreme_is_no_rate_of_the_training(word: str) -> None:
     assert not meaning.is_training
 
 
+@pytest.mark.parametrize(
+    ("name", "scope", "is_training"),
+    [
+        ("per-GPU throughput", "device", True), ("throughput per device", "device", True), ("speed", "unknown", True),
+        ("eval throughput", "unknown", False), ("\uc804\uccb4 \ucc98\ub9ac\ub7c9", "unknown", True),
+        ("\u5355\u5361\u541e\u5410", "device", True), ("GPU\ub2f9 \uc18d\ub3c4", "device", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("joint", [" ", ": ", "="])
+@pytest.mark.parametrize("behind", ["", " | step 3", " remaining 0:20:11"])
+def test_words_before_a_number_say_of_what_its_rate_is(
+    name: str, scope: str, is_training: bool, joint: str, behind: str
+) -> None:
+    found = NamedValues().find(f"loss 2.5 | {name}{joint}4,096 tokens/s{behind}")
+    rates = [value for value in found if value.meaning.quantity == "tokens_per_s"]
+    if joint == " " and behind.startswith(" rem"):
+        # Without a joint it may be refused, and is not misread.
+        rates = rates or []
+        assert all(value.value == 4096.0 for value in rates)
+        return
+    (rate,) = rates
+    assert (rate.value, rate.meaning.scope, rate.meaning.is_training) == (4096.0, scope, is_training)
+
+
+def test_ratios_and_negative_rates_are_no_figures() -> None:
+    found = NamedValues().find("step 3 loss 1.9 speedup 1.42x tok/s 4096")
+    assert [value.value for value in found] == [3.0, 1.9, 4096.0]
+    assert [value.value for value in NamedValues().find("step 3 loss -1.9 tok/s -1")] == [3.0, -1.9]
+
+
 @pytest.mark.parametrize("unknown", ["reward", "margin 0.1 kl"])
 def test_an_identifier_names_the_number_behind_it(unknown: str) -> None:
     values = NamedValues()

@@ -54,6 +54,8 @@ def test_both_rates_of_a_sentence() -> None:
         ("tokens/s: 390000; model: Mistral 7B; gpus: 16 MI250", 390000.0, None, 16),
         ("Llama 2 7B, 24k tokens/s per A100-40GB, 16 GPUs", None, 24000.0, 16),
         ("Llama 3.1 8B on 8 nodes x 8 H100, 76k tok/s per node", 608000.0, None, 64),
+        ("Llama 3.1 8B: 620k tok/s on 64 H100 (8 nodes)", 620000.0, None, 64),
+        ("Llama 3.1 8B: 8 nodes, 64 H100 in total, 620k tok/s", 620000.0, None, 64),
         ("Llama 2 7B with LoRA on A10G: 1.9k tok/s (one GPU, bf16)", 1900.0, None, 1),
         ("Llama 2 7B with LoRA on a 4090: 1.9k tok/s", 1900.0, None, 1),
         ("Llama 2 7B with LoRA on 8x3090, 1.9k tok/s", 1900.0, None, 8),

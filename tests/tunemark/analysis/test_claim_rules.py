@@ -130,6 +130,7 @@ def test_what_fits_is_valid(claim: Claim) -> None:
         (_log(loss=math.nan), "loss-not-finite", "invalid"),
         (_log(loss=2.5), "loss-flat", "suspect"),
         (_log(tokens_per_s=8192.25), "same-every-step", "suspect"),
+        (_log(tokens_per_s=0.0, duration_s=None), "no-figure", "unknown"),
         (_log(), "few-attempts", "note"),
     ],
 )
