@@ -51,6 +51,22 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def test_an_export_names_no_host_unless_asked_to(report: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "named"
+    folder.mkdir()
+    rows = _rows(report)
+    for row in rows:
+        row["environment"]["worker"]["node"] = "planted-host"
+        row["each_attempt"][0]["evidence"] = "planted-host did not answer"
+    (folder / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for more in ([], ["--no-redact"]):
+        file = tmp_path / f"{len(found)}.db"
+        assert main(["export", str(folder), "--to", "sqlite", "-o", str(file), *more]) == 0
+        found.append(b"planted-host" in file.read_bytes())
+    assert found == [False, True]
+
+
 def test_sqlite_holds_what_runs_jsonl_holds(report: Path, tmp_path: Path) -> None:
     file = tmp_path / "runs.db"
     assert main(["export", str(report), "--to", "sqlite", "-o", str(file)]) == 0

@@ -55,7 +55,7 @@ def write_report(
     for others; secrets are hidden in any case."""
     if is_redacted:
         names = list(dict.fromkeys(name for result in results for name in find_names(result)))
-        results = [_redact_result(r) for r in results]
+        results = redact_results(results)
         imported, unread = redact(list(imported), names), redact(list(unread), names)
         studies = redact(list(studies), names)
         scalings, more = redact(scalings, names), redact(more, names)
@@ -158,6 +158,11 @@ def _check_content(content: object) -> bytes:
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise TypeError(f"it returned {type(content).__name__}, not bytes")
     return bytes(content)
+
+
+def redact_results(results: Sequence[Result]) -> list[Result]:
+    """The results without names of hosts and users, folders, addresses and secrets, as suits eyes of others."""
+    return [_redact_result(each) for each in results]
 
 
 def _redact_result(result: Result) -> Result:
