@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunemark.plugin import Architecture, Trainer, TrainerEnvironment, hookimpl
+from tunemark_worker.row_packing import WIDTH_MULTIPLE, round_width
 
 _PRECISIONS = ("bf16-autocast", "fp32", "bf16")
-_BATCHING = ("pack", "pad")
+_BATCHING = ("pack", "pad", "bucket")
 _OPTIMIZERS = ("adamw", "sgd", "adafactor")
 # What a loop takes whose optimizer, schedule and clipping are the run's.
 _COMMON: Mapping[str, tuple[Any, ...]] = {
@@ -36,6 +37,13 @@ def _refuse_for_torchtune(architecture: Architecture, settings: Mapping[str, Any
     if architecture.head_dim * architecture.num_attention_heads != architecture.hidden_size:
         return "its modules have heads whose dimensions add up to the hidden size"
     return _refuse_but_plain(architecture, settings)
+
+
+def _refuse_for_trl(architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
+    if settings["batching"] == "bucket" and settings["sequence"] % WIDTH_MULTIPLE:
+        wanted = round_width(settings["sequence"])
+        return f"its collator pads to a multiple of {WIDTH_MULTIPLE}, beyond --sequence: --sequence {wanted}"
+    return None
 
 
 _TRAINERS = [
@@ -71,13 +79,14 @@ _TRAINERS = [
     Trainer(
         name="trl",
         runtime="tunemark_trainers.trl_trainer:TrlTrainer",
-        description="TRL's SFTTrainer; pad and pack by its own collator",
+        description="TRL's SFTTrainer; rows are padded or packed by its own collator",
         package="trl",
         license="Apache-2.0",
         requires=("torch", "transformers", "trl"),
         minimum_versions={"transformers": "4.56.2"},
         options={"padding_free": "true: rows of a micro-batch are flattened into one (false)"},
         honours=_COMMON,
+        refusal=_refuse_for_trl,
         environment=TrainerEnvironment(requirements=("trl==1.16.0", "accelerate==1.15.0"), bytes=1_600_000_000),
     ),
     Trainer(

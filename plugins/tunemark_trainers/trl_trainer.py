@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models
 from tunemark_trainers.transformers_trainer import find_own_rate, make_arguments, make_trainer
 from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment
+from tunemark_worker.row_packing import WIDTH_MULTIPLE
 from tunemark_worker.trainer_session import TrainerSession
 
 
@@ -37,6 +38,8 @@ class TrlTrainer:
     def train(self, session: TrainerSession) -> None:
         a = self._a
         session.watch(session.module)
+        # The multiple to which the longest row of a micro-batch is padded.
+        multiple = WIDTH_MULTIPLE if a.batching == "bucket" else a.sequence
         arguments = make_arguments(
             session,
             trl.SFTConfig,
@@ -44,7 +47,7 @@ class TrlTrainer:
             packing=False,
             # The rows have their length already.
             max_length=None,
-            pad_to_multiple_of=None if self._is_flat else a.sequence,
+            pad_to_multiple_of=None if self._is_flat else multiple,
             dataset_kwargs={"skip_prepare_dataset": True},
         )
         rows = RowStream(session)
