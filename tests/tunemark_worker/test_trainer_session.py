@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tunemark.results.measurement import JobTokens, Measurement, read_measurement
+from tunemark.results.run_rules import check_slots
 from tunemark.results.token_recount import TokenDocuments, recount_tokens
 from tunemark.results.trainer_rates import CountedSpan, judge_own_rate
 from tunemark.results.trainer_rules import judge_trainer
@@ -183,11 +184,11 @@ def _token_file(path: Path) -> TokenFile:
     return TokenFile(path=str(path), sha256="", documents=len(documents), tokens=len(ids), pad_id=0)
 
 
-def _train(folder: Path, loop: Any) -> Measurement:
+def _train(folder: Path, loop: Any, batching: str = "pad") -> Measurement:
     a = Assignment(
         run_id="r", attempt="a", model="m", model_runtime="m:M", architecture={}, device="cpu", size="1",
         device_runtime="d:D", strategy="none", strategy_runtime="s:S", strategy_options={}, method="full",
-        token_file=_token_file(folder / "tokens"), precision="fp32", batching="pad", sequence=12, micro_batch=4,
+        token_file=_token_file(folder / "tokens"), precision="fp32", batching=batching, sequence=12, micro_batch=4,
         global_batch=4, gradient_accumulation=1, data_ranks=1, weights="random", optimizer="adamw", learning_rate=1e-2,
         schedule="constant", clip_norm=0.0, seed=0, epochs=None, steps=STEPS, warmup=0, budget_s=None,
         target_interval=0.0, window_s=1.0, measure_peak=False, breakdown=False, processes=1, threads=1,
@@ -208,7 +209,7 @@ def _train(folder: Path, loop: Any) -> Measurement:
         optimizer=torch.optim.AdamW(module.parameters()),
         factor=lambda step: 1.0,
         steps=(
-            [tokens.batch(rows, a.sequence, False) for rows in micro_batches]
+            [tokens.micro_batch(rows, a) for rows in micro_batches]
             for micro_batches in row_packing.make_step_rows(a, tokens.lengths(), 0)
         ),
         recorder=Recorder(str(folder / "records.0.jsonl"), 0, time.monotonic),
@@ -224,14 +225,19 @@ def _rules(measurement: Measurement) -> dict[str, str]:
     return {finding.rule: finding.severity for finding in judge_trainer(measurement)}
 
 
-def test_a_loop_that_trains_the_same_has_the_tokens_of_the_token_file_and_no_finding(tmp_path: Path) -> None:
-    found = _train(tmp_path, PlainLoop())
+@pytest.mark.parametrize("batching", ["pad", "bucket"])
+def test_a_loop_that_trains_the_same_has_the_tokens_of_the_token_file_and_no_finding(
+    tmp_path: Path, batching: str
+) -> None:
+    found = _train(tmp_path, PlainLoop(), batching)
     tokens = MappedTokens(found.assignment.token_file)
     offsets = list(itertools.accumulate(tokens.lengths(), initial=0))
     documents = TokenDocuments(offsets=offsets, trained=bytes([1]) * offsets[-1])
     assert found.step_count == STEPS
     assert found.counts(0, STEPS) == recount_tokens(documents, found.assignment, 0, STEPS)
     assert judge_trainer(found) == []
+    assert check_slots(found) is None
+    assert all(bool(step.widths) == (batching == "bucket") for step in found.ranks[0].steps)
     assert [len(step.samples) for step in found.ranks[0].steps] == [4, 4, 0, 0]
 
 

@@ -76,6 +76,21 @@ def batch(rows: Sequence[Sequence[list[int]]], sequence: int, packed: bool) -> B
     return Batch(ids, labels, documents, positions, packed)
 
 
+@pytest.mark.parametrize("name", ["llama-2-tiny", "gemma-2-tiny", "gpt2-tiny"])
+def test_a_padded_row_has_its_own_loss_at_every_width(name: str) -> None:
+    runtime, module = build(smaller(TINY[name]))
+
+    def loss_sum(rows: list[list[int]], width: int) -> float:
+        made = batch([[row] for row in rows], width, False)
+        return cross_entropy_sum(runtime.logits(module, made), made.labels).item()
+
+    with torch.no_grad():
+        alone = [loss_sum([document], len(document)) for document in DOCUMENTS]
+        for width in (8, 16):
+            assert loss_sum(DOCUMENTS, width) == pytest.approx(sum(alone), rel=1e-5)
+            assert loss_sum(DOCUMENTS[:2], width) == pytest.approx(sum(alone[:2]), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("attention", ["auto", "eager", "varlen"])
 def test_packing_changes_no_loss_and_no_gradient(name: str, attention: str) -> None:
