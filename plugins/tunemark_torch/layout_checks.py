@@ -95,7 +95,7 @@ def _check_data(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]
     if traced is not None and traced.unused and settings["method"] == "full":
         return f"{axis.strategy} waits for a gradient of each weight, and text does not reach {traced.unused[0]}"
     shared = [m.path for layer in traced.kinds for m in layer.matrices if not m.is_own] if traced is not None else []
-    if axis.strategy == "fsdp" and str(settings["method"]).startswith("qlora"):
+    if axis.strategy == "fsdp" and str(settings.get("method", "")).startswith("qlora"):
         return "fsdp shards weights of any number of bits but 4: use ddp, or --method lora"
     if axis.strategy == "fsdp" and shared:
         return f"fsdp shards each layer by itself, and layers have {shared[0]} in common: use ddp"
