@@ -63,12 +63,13 @@ _HEADERS: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         ("micro batch", "micro batch size", "mbs", "per device batch size", "batch size per gpu", "batch per gpu",
-         "per gpu batch size", "per device train batch size", "micro bs", "batch size per device", "local batch size"),
+         "per gpu batch size", "per device train batch size", "micro bs", "batch size per device", "local batch size",
+         "bs/gpu", "batch/gpu", "batch size/gpu", "bs per gpu", "bs/device", "batch/device", "mbs/gpu"),
         "micro_batch",
     ),
     **dict.fromkeys(
         ("grad accum", "gradient accumulation", "gradient accumulation steps", "grad acc", "ga", "accumulation",
-         "grad accumulation", "grad accum steps"), "grad_accum",
+         "grad accumulation", "grad accum steps", "accum", "acc steps", "accum steps", "gas"), "grad_accum",
     ),
     **dict.fromkeys(("precision", "dtype", "data type", "amp", "datatype"), "precision"),
     **dict.fromkeys(

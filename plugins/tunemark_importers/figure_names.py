@@ -70,6 +70,9 @@ _BYTES = {
     "tib": 2.0**40,
 }  # fmt: skip
 _THOUSANDS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+_NUMERALS = {
+    "thousand": 1e3, "thousands": 1e3, "million": 1e6, "millions": 1e6, "tenthousand": 1e4, "hundredmillion": 1e8,
+}  # fmt: skip
 _FLOPS = {"flops": 1e-12, "mflops": 1e-6, "gflops": 1e-3, "tflops": 1.0, "pflops": 1e3}
 _TIMES = _words("time times timing duration dt latency runtime elapsed wallclock walltime took timestamp")
 
@@ -100,6 +103,12 @@ _NO_LOSS = _words(
     "entropy scaling"
 )
 _SPEEDS = _words("throughput speed rate perf performance")
+
+_OF_RATES = _TOKENS | _SAMPLES | _STEPS | _FLOPS.keys() | _words("tps tgs wps sps")
+_BEFORE_RATES = (
+    _DEVICES | _NOT_TRAINING | _TRAINED | _CONTENT | _SLOTS | _HOSTS | _EXTREMES | _MEANS | _CURRENT | _JOB | _COUNTERS
+    | _SPEEDS | _NUMERALS.keys() | _words("per / p train training input model inst")
+)  # fmt: skip
 
 _IRREGULAR: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"([kmgtp]?)flop(?:/s|s/s|ps|s)?(?![a-z])", re.I), r" \1flops "),
@@ -143,6 +152,29 @@ def unit_factor(unit: str) -> float | None:
     if unit.strip() == "%":
         return 0.01
     return _SECONDS.get(word, _BYTES.get(word, _THOUSANDS.get(word)))
+
+
+@functools.lru_cache(maxsize=8192)
+def unit_meaning(text: str) -> NameMeaning | None:
+    """The meaning of words behind a number. A rate's must begin with words that are known: what stands before the unit,
+    such as `Tsd.` for thousands, may be a factor."""
+    meaning = meaning_of(text) or meaning_of("", text)
+    if meaning is None or not meaning.quantity.endswith("_per_s"):
+        return meaning
+    if not translate_words(text).isascii():
+        return None
+    words = _split_words(text)
+    first = next((at for at, word in enumerate(words) if word in _OF_RATES), 0)
+    return meaning if all(word in _BEFORE_RATES or word.startswith("thousand") for word in words[:first]) else None
+
+
+@functools.lru_cache(maxsize=8192)
+def is_name_of_number(text: str) -> bool:
+    """Whether a name of a rate that stands before a number, without a sign between, can be that number's: it ends in
+    words of the rate, and not in those of a sentence."""
+    words = _split_words(text)
+    last = max((at for at, word in enumerate(words) if word in _OF_RATES | _SECONDS.keys() | _DEVICES), default=0)
+    return sum(word not in _BEFORE_RATES for word in words[last + 1 :]) < 2
 
 
 @functools.lru_cache(maxsize=8192)
@@ -238,8 +270,8 @@ def _fraction(words: list[str]) -> tuple[set[str], set[str], float | None]:
             below.add("seconds")
         elif word.startswith("thousand") and word[8:] in _THOUSANDS:
             scale *= _THOUSANDS[word[8:]]
-        elif word in ("thousand", "thousands", "million", "millions"):
-            scale *= 1e3 if word.startswith("thousand") else 1e6
+        elif word in _NUMERALS:
+            scale *= _NUMERALS[word]
         elif word in _TOKENS:
             kind = "tokens"
         elif word in _SAMPLES:
@@ -370,7 +402,9 @@ def _counter(words: list[str], behind: list[str]) -> NameMeaning | None:
 def _fact(words: list[str], behind: list[str]) -> NameMeaning | None:
     found = set(words)
     if found & {"memory", "mem", "vram"} or (found & {"reserved", "allocated"} and not found & {"cpu", "ram"}):
-        units = [w for w in (*behind, *words[-1:]) if w in _BYTES]
+        # 61G of memory are as many gigabytes.
+        short = [f"{w}b" if w in ("k", "m", "g", "t") and len(behind) == 1 else w for w in behind]
+        units = [w for w in (*short, *words[-1:]) if w in _BYTES]
         if behind and not units:
             return None
         return NameMeaning(quantity="memory", scale=_BYTES[units[0]] if units else None)

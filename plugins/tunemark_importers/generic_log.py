@@ -39,6 +39,7 @@ _MARKS = (
     "samples", "Samples", "memory", "elapsed", "it/s", "s/it", "wps", "speed", "norm",
     "토큰", "스텝", "손실", "처리량", "속도", "步", "损失", "吞吐", "速度",
 )  # fmt: skip
+_GENERATION = re.compile(r"\b(?:generat(?:ed|ing|ion)|decod(?:ed|ing)|prefill|inference|serving)\b", re.I)
 _GAP = re.compile(r"\s{2,}|\t")
 _BAR = re.compile(
     r"(?P<n>[0-9]{1,15})/(?P<total>[0-9]{1,15}) +(?:\[ ?(?P<elapsed>[0-9:]+) ?< ?[^,\]]*,?"
@@ -148,6 +149,9 @@ class GenericLogReader:
         prefix = cut_inline_stamp(strip_prefixes(text))
         words, bar = _cut_bar(prefix.text)
         found = [] if len(words) > 4096 else self._values.find(words)
+        if found and _GENERATION.search(words) and not any(v.meaning.quantity in ("step", "loss") for v in found):
+            # Of generated text, whatever its names.
+            found = [value._replace(meaning=replace(value.meaning, is_training=False)) for value in found]
         training = [value for value in found if value.meaning.is_training]
         for value in found:
             if not value.meaning.is_training and value.meaning.quantity in _RATES:

@@ -58,6 +58,7 @@ _PATTERNS = tuple(
         (rf"초당 ?(?:처리 ?)?토큰 ?(?:수)?(?:은|는|이|가)? ?:? ?(?:약 )?{_N}(?:개)?", r" \1 tokens/s "),
         (rf"토큰 ?/ ?초 ?[:은는]? ?{_N}", r" \1 tokens/s "),
         (rf"(?:하루|1일)(?:에|당)? ?(?:약 )?{_N}{_OF_TOKENS}", r" \1 tokens per day "),
+        (rf"분당 ?(?:약 )?{_N}{_OF_TOKENS}", r" \1 tokens per minute "),
         (rf"시간당 ?(?:약 )?{_N}{_OF_TOKENS}", r" \1 tokens per hour "),
         (rf"초당 ?{_N} ?(?:개의? ?)?(?:샘플|시퀀스|예제)", r" \1 samples/s "),
         (rf"스텝 ?(?:당|마다|시간(?:은|이)?) ?(?:약 )?{_N} ?초", r" \1 s/step "),

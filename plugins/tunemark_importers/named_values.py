@@ -14,10 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tunemark_importers.figure_names import NameMeaning, is_unit, meaning_of, unit_factor
+from tunemark_importers.figure_names import (
+    NameMeaning,
+    is_name_of_number,
+    is_unit,
+    meaning_of,
+    unit_factor,
+    unit_meaning,
+)
 from tunemark_importers.numbers import parse_clock, parse_number
 
-_UNIT = r"[kKMBT]|ms|us|µs|s|sec|secs|m|min|h|it|[kKMGT]i?B|[TGP]?FLOPs?|TFLOPS|[a-z]*/[a-zA-Z]+"
+_UNIT = r"[kKMBGT]|ms|us|µs|s|sec|secs|m|min|h|it|[kKMGT]i?B|[TGP]?FLOPs?|TFLOPS|[a-z]*/[a-zA-Z]+"
 # Digits with what separates them, also in a clock; whether they make one number is decided when they are parsed.
 _DIGITS = r"[0-9](?:[0-9.,:'_\u2019\u00a0\u2009\u202f]*[0-9])?(?:[eE][+-]?[0-9]+)?"
 _END = rf"(?=(?:{_UNIT})?(?![A-Za-z0-9_]|\.[0-9]))"
@@ -34,8 +41,10 @@ _MARK = "\x00"
 _QUOTED_PAIR = re.compile(rf"[\"']([^\"'{_MARK}\n]{{1,120}})[\"']\s*:\s*[\"']?{_MARK}[\"']?\s*(?=[,}}\]])")
 _INDEX = re.compile(rf"(?<=\w)[\[(#]\s*({_MARK}(?:\s*(?:/|of)\s*{_MARK})?)\s*[\])]?")
 _SIGN = re.compile(rf"(?<=[\s=:])[+-](?={_MARK})")
-# Between these no name reaches its number: bars, commas, bullets, brackets, a dash between blanks, a ratio as 1.42x.
+# Between these no name reaches its number: bars, commas, bullets, brackets, a dash between blanks, a ratio as 1.42x,
+# bytes per second.
 _BORDER = re.compile(
+    r"[kKMGT]i?B(?:/s(?:ec)?|ps)(?!\w)|"
     r"[|,;\t\n\u2022\u2192{}\[\]<>]|\s[-\u2013\u2014\u00b7*]+\s|(?<![\w.])[0-9]+(?:\.[0-9]+)?[xX\u00d7](?!\w)"
 )
 _WORD = re.compile(r"[^\s]+")
@@ -296,9 +305,10 @@ def _bind_segment(segment: str) -> tuple[list[_Binding], bool]:
                 score = best[i][j] + _score(left, right) + right.score + after[i + 1][k]
                 key = (left.ahead, right.behind, left.is_joined)
                 readings[key] = max(score, readings.get(key, -99.0))
-        (name, unit, _), score = max(readings.items(), key=lambda item: item[1])
+        (name, unit, is_joined), score = max(readings.items(), key=lambda item: item[1])
         sides = {_side(*key) for key, value in readings.items() if value > total - 0.5}
-        binding = _binding(at, name, unit, totals.get(at))
+        named = name if is_joined or is_name_of_number(name) else ""
+        binding = _binding(at, named, unit, totals.get(at))
         if len(sides - {""}) > 1 or ("" in sides and len(sides) > 1):
             is_ambiguous = is_ambiguous or binding is not None
         elif binding is not None:
@@ -324,6 +334,9 @@ def _splits(gap: str, *, is_first: bool, is_last: bool) -> list[_Gap]:
         if (is_joined and not ahead and not is_first) or (is_first and behind) or (is_last and ahead and words):
             continue
         if body.startswith("(") and 0 <= at < qualifier:
+            continue
+        if at == 0 and not is_first and words and body[:1].isalpha():
+            # What is glued to a number is its unit: 1.9s/it.
             continue
         if is_joined and cuts and at <= cuts[-1] - 1:
             ahead = body[words[cuts[-1] - 1].end() :].strip()
@@ -357,7 +370,7 @@ def _score(left: _Gap, right: _Gap) -> float:
             alone = meaning_of(name)
             if alone is None and not left.is_joined and both.quantity not in ("duration", "time"):
                 # Some words, and then a number with its unit. They count where they say of what it is: per GPU, eval.
-                by_unit = meaning_of(unit)
+                by_unit = unit_meaning(unit)
                 if by_unit is None:
                     return 0.5
                 kinds = [(one.scope, one.counts, one.is_training) for one in (both, by_unit)]
@@ -375,9 +388,11 @@ def _score(left: _Gap, right: _Gap) -> float:
         if known is not None and known.quantity == "speed":
             # Without its unit it names no figure.
             return 1.0
+        if known is not None and not left.is_joined and not is_name_of_number(name):
+            return 0.0
         return (3.0 if left.is_joined else 2.0) if known is not None else 0.5 * left.is_joined
     if unit:
-        is_known = meaning_of(unit) is not None or meaning_of("", unit) is not None
+        is_known = unit_meaning(unit) is not None
         # An identifier, such as train/tokens_per_sec, is a name rather than a unit: it stands before its number.
         return (1.4 if _IDENTIFIER.search(unit) else 2.0) if is_known else 0.0
     return 0.0
@@ -385,11 +400,11 @@ def _score(left: _Gap, right: _Gap) -> float:
 
 def _side(name: str, unit: str, is_joined: bool) -> str:
     """From where a number gets its meaning: the words before it, or after it, or none."""
-    if name and meaning_of(name) is not None:
+    if name and meaning_of(name) is not None and (is_joined or is_name_of_number(name)):
         return "before"
     if name and is_joined:
         return "before"
-    if unit and (meaning_of(unit) is not None or meaning_of("", unit) is not None):
+    if unit and (unit_meaning(unit) is not None):
         return "after"
     return ""
 
@@ -402,7 +417,7 @@ def _binding(at: int, name: str, unit: str, of: int | None) -> _Binding | None:
         meaning = alone
     shown = f"{name} {unit}" if name and alone is None and meaning is not None else name
     if meaning is None and unit and alone is None:
-        meaning = meaning_of(unit) or meaning_of("", unit)
+        meaning = unit_meaning(unit)
         if name and meaning is not None and not meaning.quantity.endswith("_per_s"):
             # Only the unit of a rate says what an unknown name is.
             return None

@@ -188,3 +188,13 @@ def test_an_interval_is_of_the_steps_since_the_line_before() -> None:
     claim = _claim("\n".join(f"step {10 * n} | loss 2.{n} | interval 20.{n} s | 32604 tokens/s" for n in range(1, 6)))
     assert claim is not None
     assert [(s.duration_s, s.duration_steps) for s in claim.steps][:3] == [(None, None), (20.2, 10.0), (20.3, 10.0)]
+
+
+@pytest.mark.parametrize("words", ["Generating: 128 tokens in 2.1 s", "decoding 16 prompts", "Inference speed"])
+def test_a_line_about_generation_is_no_training(words: str) -> None:
+    claim = _claim(f"{words} (61.0 tok/s)\n" * 3)
+    assert claim is None or not any(step.tokens_per_s for step in claim.steps)
+    # Beside a training it is kept apart.
+    claim = _claim("".join(f"step {n} loss {3 - n / 9:.2f} tok/s 4096\n{words} (61.0 tok/s)\n" for n in range(1, 6)))
+    assert claim is not None
+    assert {step.tokens_per_s for step in claim.steps} == {4096.0}

@@ -91,6 +91,38 @@ def test_words_before_a_number_say_of_what_its_rate_is(
     assert (rate.value, rate.meaning.scope, rate.meaning.is_training) == (4096.0, scope, is_training)
 
 
+@pytest.mark.parametrize("factor", ["Tsd.", "Mio", "lakh", "kilo", "\ucc9c\ub9cc", "dozen"])
+def test_an_unknown_word_before_a_unit_may_be_a_factor(factor: str) -> None:
+    found = NamedValues().find(f"loss 2.5 | 32.8 {factor} tokens/s")
+    assert [value.meaning.quantity for value in found] == ["loss"]
+
+
+@pytest.mark.parametrize(("word", "scale"), [("\ub9cc", 1e4), ("\u4e07", 1e4), ("\ucc9c", 1e3), ("k", 1e3), ("M", 1e6)])
+def test_numerals_before_a_unit_are_factors(word: str, scale: float) -> None:
+    (rate,) = NamedValues().find(f"3.2{word} tokens/s")
+    assert (rate.value, rate.meaning.quantity, rate.meaning.scale) == (3.2, "tokens_per_s", scale)
+
+
+@given(
+    st.lists(st.sampled_from(("on", "one", "with", "our", "machine", "using", "of", "Llama")), min_size=2, max_size=6),
+    st.integers(2, 99),
+)
+def test_the_words_of_a_sentence_name_no_number(words: list[str], number: int) -> None:
+    found = NamedValues().find(f"fast, in tokens per second {' '.join(words)} {number} and more")
+    assert "tokens_per_s" not in [value.meaning.quantity for value in found]
+
+
+@pytest.mark.parametrize("behind", ["remaining: 5:17:00", "ETA: 0:20", "left 0:31:02"])
+def test_a_unit_that_is_glued_to_its_number_belongs_to_it(behind: str) -> None:
+    found = NamedValues().find(f"loss 2.5, rate: 1.9s/it {behind}")
+    assert [value.value for value in found if value.meaning.quantity == "duration"] in ([1.9], [])
+
+
+def test_bytes_per_second_are_no_name_of_the_next_number() -> None:
+    found = NamedValues().find("loss 2.5 io 820 MB/s net 2.1 GB/s tok/s 4096 mem 61G")
+    assert [(v.meaning.quantity, v.value) for v in found] == [("loss", 2.5), ("tokens_per_s", 4096.0), ("memory", 61.0)]
+
+
 def test_ratios_and_negative_rates_are_no_figures() -> None:
     found = NamedValues().find("step 3 loss 1.9 speedup 1.42x tok/s 4096")
     assert [value.value for value in found] == [3.0, 1.9, 4096.0]
