@@ -71,6 +71,9 @@ def _claim(row: Mapping[str, Any], id: str, source: str, notes: tuple[str, ...])
         elif value is not None and value >= 0:
             take(field, value, f"extra_info: {key}")
     for field, key in _COUNTS.items():
+        if key == "sequence" and run.get("batching") == "bucket":
+            all_notes.append("its rows differ in width, so no sequence says how many slots a step has")
+            continue
         take(field, as_count(run.get(key)), f"extra_info: {key}")
     take("tokens_per_s", _positive(extra.get("slot_tokens_per_s")), "extra_info: slot_tokens_per_s")
     take("step_time_s", _positive(object_in(row, "stats").get("mean")), "stats: mean of the rounds")

@@ -77,7 +77,13 @@ class MeasuredFit:
 
 def plan_fit(experiment: Experiment, catalog: Catalog, free_bytes: int | None) -> PlannedFit:
     """The rows of a map. free_bytes: of this machine's memory, None where unknown. Raises `BadExperiment` where no
-    micro-batch of a row can be planned."""
+    micro-batch of a row can be planned, or a few steps say not what fits."""
+    if "bucket" in experiment.axes["batching"]:
+        raise BadExperiment(
+            what="what fits with --batching bucket cannot be measured in a few steps",
+            why="the widest rows of the data, which need most memory, may not be among those of a cell",
+            next="--batching pad: all of its rows are as wide as the widest can be",
+        )
     sizes = experiment.axes["micro_batch"]
     is_given = "micro_batch" in experiment.sources and len(sizes) > 1
     axes = {**experiment.axes, "micro_batch": (min(sizes) if is_given else 1,)}

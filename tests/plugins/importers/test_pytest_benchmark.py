@@ -71,3 +71,11 @@ def test_a_file_without_such_runs_is_refused(printed: Printed, change: Callable[
 def test_a_simulators_run_says_so(printed: Printed, claims_of: ClaimsOf) -> None:
     text = printed("pytest-benchmark.json").replace('"simulated": false', '"simulated": true')
     assert any("simulated" in note for note in claims_of("pytest-benchmark", text)[0].notes)
+
+
+def test_rows_of_different_widths_have_no_sequence(printed: Printed, claims_of: ClaimsOf) -> None:
+    text = printed("pytest-benchmark.json").replace('"batching": "pack"', '"batching": "bucket"')
+    assert '"batching": "bucket"' in text
+    found = claims_of("pytest-benchmark", text)[0]
+    assert found.sequence is None
+    assert any("differ in width" in note for note in found.notes)

@@ -127,6 +127,8 @@ def test_memory_without_a_chip_is_a_limit() -> None:
 
 def test_rows_and_limits_are_planned_and_answered(tmp_path: Path) -> None:
     flags = {"model": "mistral-tiny", "device": "cpu:1", "sequence": "64,128", "memory": "2", "store": "s"}
+    with pytest.raises(BadExperiment, match="cannot be measured in a few steps"):
+        plan_fit(make_experiment({**flags, "batching": "pad,bucket"}), Catalog(), None)
     planned = plan_fit(make_experiment(flags), Catalog(), None)
     assert planned.limit_bytes == 2 * _GIB
     assert [row.settings for row in planned.rows] == [{"sequence": "64"}, {"sequence": "128"}]
