@@ -103,7 +103,7 @@ class XlaDevice:
                 "XLA's compiler finds that the recomputation equals what was computed before, and merges both, so that "
                 "no memory is freed: --checkpointing none"
             )
-        if settings["batching"] == "bucket":
+        if settings.get("batching") == "bucket":
             return (
                 "XLA compiles a program for each width of a micro-batch, and --batching bucket makes many: --batching "
                 "pack or pad"
