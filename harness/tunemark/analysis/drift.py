@@ -1,7 +1,8 @@
 """Whether the timed steps of a run were even, had some slow ones among them, or drifted.
 
 The mean step time is the median plus what slow steps add, so a change of the mean splits into two: all steps changed,
-or some did. Neither says why; each rules out the causes of the other.
+or some did. Neither says why; each rules out the causes of the other. Where steps differ in slots, each counts as one
+of the mean number of slots would, so that a wide one is not a slow one.
 """
 
 from __future__ import annotations
@@ -56,16 +57,19 @@ def summarize_step_times(traces: Sequence[Trace]) -> StepTimeSummary | None:
 
 
 def _timed_windows(trace: Trace) -> list[tuple[int, float]]:
-    """(steps, seconds per step) of each timed window."""
+    """(steps, seconds per step) of each timed window, scaled to the mean slots of a step."""
     if trace.first is None or trace.last is None:
         return []
     found = []
     done = 0
     for window in trace.kept:
         if trace.first < window.steps <= trace.last:
-            found.append((window.steps - done, window.step_time_s))
+            found.append((window.steps - done, window.step_time_s, window.slots))
         done = window.steps
-    return found
+    if not all(slots for _, _, slots in found):
+        return [(steps, seconds) for steps, seconds, _ in found]
+    mean = sum(slots for _, _, slots in found) / max(1, sum(steps for steps, _, _ in found))
+    return [(steps, seconds * (mean * steps / slots)) for steps, seconds, slots in found]
 
 
 def _drift(times: Sequence[float]) -> float | None:

@@ -66,7 +66,8 @@ def judge_attempt(
         found += [finding for rank in measurement.ranks if (finding := _check_compilations(rank, timed))][:1]
         is_even = measurement.assignment.batching != "bucket"
         seconds = timed.seconds_per_step if is_even else timed.even_seconds_per_step
-        found += [rules.check_drift(seconds), rules.check_slow_steps(seconds)]
+        work = "step" if is_even else "step of the mean slots"
+        found += [rules.check_drift(seconds), rules.check_slow_steps(seconds, work)]
         found.append(rules.check_machine_load(*load))
         found.append(rules.check_load_recorded([len(rank.loads) for rank in measurement.ranks]))
         if documents is None:

@@ -301,8 +301,8 @@ def check_machine_state(spoilt: Sequence[Mapping[str, str]]) -> Finding | None:
     return Finding(rule="machine-state", severity="suspect", message=message)
 
 
-def check_slow_steps(seconds_per_step: Sequence[float]) -> Finding | None:
-    """seconds_per_step: of windows, for equal steps."""
+def check_slow_steps(seconds_per_step: Sequence[float], work: str = "step") -> Finding | None:
+    """seconds_per_step: of windows, for equal steps. work: what such a step is."""
     if not seconds_per_step:
         return None
     median = statistics.median(seconds_per_step)
@@ -311,7 +311,7 @@ def check_slow_steps(seconds_per_step: Sequence[float]) -> Finding | None:
     slow = [s for s in seconds_per_step if s > limit]
     if not slow:
         return None
-    message = f"{len(slow)} of {len(seconds_per_step)} windows took more than {limit:.4g} s per step, the slowest "
+    message = f"{len(slow)} of {len(seconds_per_step)} windows took more than {limit:.4g} s per {work}, the slowest "
     message += f"{max(slow):.4g} s against a median of {median:.4g} s; they count as they are"
     return Finding(rule="slow-step", severity="note", message=message)
 

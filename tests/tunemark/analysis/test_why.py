@@ -142,6 +142,14 @@ def _trace(times: list[float], *, run_id: str = "0123456789abcdef", warmup: int 
     )  # fmt: skip
 
 
+def test_a_wide_step_is_not_a_slow_one() -> None:
+    trace = _trace([9.0, *[1.0, 3.0] * 5])
+    kept = tuple(msgspec.structs.replace(w, slots=10 if w.step_time_s == 1.0 else 30) for w in trace.kept)
+    found = summarize_step_times([msgspec.structs.replace(trace, kept=kept)])
+    assert found is not None
+    assert (found.slow, found.median_s, found.mean_s, found.drift) == (0, 2.0, 2.0, 1.0)
+
+
 def test_a_mean_step_is_the_median_one_and_what_slower_ones_add() -> None:
     # The warm-up's 9 s count nowhere. 10 steps: median 1, one of 3 adds 2 / 10 to the mean.
     found = summarize_step_times([_trace([9.0, *[1.0] * 9, 3.0])])
