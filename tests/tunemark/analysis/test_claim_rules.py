@@ -381,3 +381,12 @@ def test_a_slow_down_shows_in_rates_alone() -> None:
     claim = replace(claim, layout=replace(claim.layout, global_batch=None), sequence=None)
     (message,) = [f.message for f in audit_claims([claim], {})[0].findings if f.rule == "slow-down"]
     assert "20.5 times lower" in message
+
+
+def test_flops_without_a_rate_are_a_share_of_the_peak() -> None:
+    # 156 of 312 TFLOP/s.
+    (audited,) = audit_claims([_row(tokens_per_s=None, tflops_per_device=156.0)], {})
+    assert audited.mfu_implied == pytest.approx(0.5)
+    assert audited.mfu_convention == "the claimed TFLOP/s, dense bf16 peak"
+    (audited,) = audit_claims([_row(tokens_per_s=None, tflops_per_device=156.0, device=None)], {})
+    assert audited.mfu_implied is None
