@@ -124,7 +124,11 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
         return f"tp:{degree} cannot divide an MLP of {a.intermediate_size}: use a degree that divides it"
     if axis.options.get("sequence_parallel") == "true" and settings["sequence"] % degree:
         return f"tp:{degree} cannot divide a sequence of {settings['sequence']}: use a multiple as --sequence"
-    if axis.options.get("sequence_parallel") == "true" and settings["batching"] == "bucket" and WIDTH_MULTIPLE % degree:
+    if (
+        axis.options.get("sequence_parallel") == "true"
+        and settings.get("batching") == "bucket"
+        and WIDTH_MULTIPLE % degree
+    ):
         return (
             f"tp:{degree} cannot divide rows of every multiple of {WIDTH_MULTIPLE} tokens, as --batching bucket makes "
             "them: use --batching pad or pack, or sequence_parallel=false"
@@ -166,7 +170,7 @@ def _check_pipeline(axis: StrategyAxis, a: Architecture, settings: Mapping[str, 
         return "pp has not been tried with products in fp8: use ddp or fsdp"
     if a.traced is not None and a.traced.pipeline_obstacle:
         return f"its layers cannot be divided among processes: {a.traced.pipeline_obstacle}; use ddp or fsdp"
-    if settings["batching"] == "bucket":
+    if settings.get("batching") == "bucket":
         return (
             "pp passes hidden states of one shape from stage to stage, and --batching bucket makes micro-batches of "
             "different widths: use --batching pack or pad, or ddp or fsdp"

@@ -10,7 +10,7 @@ import pytest
 from tunemark.errors import TunemarkError
 from tunemark.experiment import Plan, make_experiment, make_grid_points, make_plan
 from tunemark.experiment.mesh_layout import parse_strategy_terms
-from tunemark.plugin import Catalog
+from tunemark.plugin import Catalog, StrategyAxis
 from tunemark.plugin.traced_model import TracedLayer
 from tunemark_torch.layout_checks import MULTI_STAGE_SCHEDULES, SCHEDULES, refusal
 
@@ -178,3 +178,16 @@ def test_code_that_adds_in_place_is_not_divided() -> None:
     (axis,) = _plan("tp", 2).axes
     a = replace(CATALOG.model("llama-2-tiny").architecture, model_type="falcon")
     assert "falcon's code adds in place" in str(refusal([axis], a, {"method": "full", "sequence": 64}))
+
+
+def test_rows_of_many_widths_pass_no_stages_and_are_divided_evenly() -> None:
+    grouped = {"batching": "bucket", "global_batch": 8}
+    assert "hidden states of one shape" in _refused("pp:2+ddp:2", **grouped)
+    for strategy in ("ddp", "fsdp", "tp:4:sequence_parallel=true", "fsdp:2+tp:2"):
+        assert _plan(strategy, **grouped).spec.batching == "bucket"
+    # Widths are multiples of 8, which 3 does not divide, though it divides the sequence and what the model has.
+    a = replace(_plan("tp:4").model.architecture, num_attention_heads=6, num_key_value_heads=6, intermediate_size=48)
+    axis = StrategyAxis(strategy="tp", degree=3, options={"sequence_parallel": "true"})
+    settings = {"method": "full", "sequence": 96, "batching": "bucket"}
+    assert "every multiple of 8 tokens" in str(refusal([axis], a, settings))
+    assert refusal([axis], a, {**settings, "batching": "pad"}) is None

@@ -99,13 +99,14 @@ def test_an_interpreter_has_both_in_one_version(versions: dict[str, str | None],
 
 
 def test_what_one_process_cannot_do_is_refused() -> None:
-    def refusal(strategy: str, checkpointing: str = "none") -> str | None:
+    def refusal(strategy: str, checkpointing: str = "none", batching: str = "pack") -> str | None:
         accelerator: Any = SimpleNamespace()
-        return XlaDevice().refusal(accelerator, strategy, {"checkpointing": checkpointing})
+        return XlaDevice().refusal(accelerator, strategy, {"checkpointing": checkpointing, "batching": batching})
 
     assert refusal("none") is None
     assert "--strategy none" in str(refusal("ddp:2"))
     assert "no memory is freed" in str(refusal("none", "full"))
+    assert "each width of a micro-batch" in str(refusal("none", batching="bucket"))
 
 
 def test_the_running_interpreter_is_refused_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
