@@ -376,6 +376,7 @@ def test_every_implementation_of_an_update_gives_the_same_weights(
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore")  # inductor's and dynamo's own
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("kind", ["regional", "full"])
 def test_a_compiled_model_has_the_gradients_of_the_plain_one(name: str, kind: str) -> None:
