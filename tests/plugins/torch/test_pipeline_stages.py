@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tunemark
 from tunemark.errors import TunemarkError
@@ -72,6 +74,15 @@ def test_stages_compute_what_the_whole_model_does(name: str, precision: str) -> 
     # Nothing of the model has changed.
     assert all(each.training for each in model.modules())
     assert check_stages(model, 2, precision) == found
+
+
+def test_a_simulated_step_has_no_values_to_compare() -> None:
+    shape = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
+    with FakeTensorMode():
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=32, intermediate_size=16, **shape))
+        found = check_stages(model, 2, "fp32")
+    assert math.isnan(found.difference)
+    assert found.problem is None
 
 
 @pytest.mark.parametrize(
