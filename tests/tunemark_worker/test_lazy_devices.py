@@ -136,7 +136,7 @@ def _train(queue: Queue, device: Waits) -> Records:
     job = TrainingJob(
         assignment=SimpleNamespace(
             breakdown=False, precision="fp32", learning_rate=0.1, clip_norm=0.0, steps=32, warmup=1, budget_s=None,
-            target_interval=0.0, window_s=1e9, loss="plain", compile="off",
+            target_interval=0.0, window_s=1e9, loss="plain", compile="off", batching="pad",
         ),
         place=Place("cpu", 0, 1, 0, 1),
         device=device,

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import families  # a program of the benchmarks
 
 _SETTINGS: dict[str, Any] = {"dataset": "synthetic", "device": "cpu:2", "sequence": 32, "oversubscribe": True}
-# Learned positions, and what cannot be divided.
-_SAMPLE = ("gpt2", "zamba2")
+# Learned positions; all others are tried in full.
+_SAMPLE = ("gpt2",)
 
 
 @pytest.fixture(autouse=True)
