@@ -206,7 +206,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recipe", help="of the harness's side, held to a padded loop with the system's allocator")
     parser.add_argument("--python", help="interpreter in which both sides train")
     parser.add_argument("--within", type=float, help="how far from 1 the ratio may lie, both ways, instead of the bar")
-    # Used by this script itself: train in this process as the given plan.json says.
     options = parser.parse_args()
     for name, least in (("pairs", 1), ("warmup", 0), ("steps", 1), ("sequence", 2), ("micro_batch", 1)):
         if getattr(options, name) < least:

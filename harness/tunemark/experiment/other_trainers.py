@@ -14,11 +14,11 @@ from tunemark.experiment.trainer_environments import find_environment
 from tunemark.plugin.descriptors import Architecture, Trainer
 from tunemark_worker.training_settings import TRAINING_SETTINGS, read_settings
 
-# What the worker itself carries out, whatever trains: which model, from which weights, on which rows, where and for how
+# What is done whatever trains: which model, from which weights, on which rows, where, with which allocator and for how
 # long.
 CARRIED_OUT = frozenset((
     "model", "dataset", "device", "size", "train_on", "python", "sequence", "micro_batch", "global_batch", "weights",
-    "learning_rate", "seed", "trainer", "warmup", "steps", "epochs", "budget", "target_interval", "window",
+    "learning_rate", "seed", "trainer", "allocator", "warmup", "steps", "epochs", "budget", "target_interval", "window",
 ))  # fmt: skip
 _SETTINGS = (*read_settings(JobSettings), *TRAINING_SETTINGS, *read_settings(MeasurementSettings))
 

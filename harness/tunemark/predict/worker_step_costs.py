@@ -4,8 +4,9 @@ Every storage that torch's eager operators keep in transformers' decoders is cou
 that `simulation` counts and are tested against them (`benchmarks/engines.py`). Memory is computed at the few moments at
 which it can peak. It is what tensors hold, without the allocator's rounding or the runtime's own memory.
 
-Not modelled: mixtures of experts, attention of several operators (Gemma 2), families without a formula, and frozen
-matrices of few bits.
+Not modelled: mixtures of experts, attention of several operators (Gemma 2), families without a formula, frozen
+matrices of few bits, and the 128 MiB that a chunked loss holds between its products on an accelerator (on a CPU it
+takes 8).
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ def check_own_rate(measurement: Measurement, timed: TimedPart) -> Finding | None
         CountedSpan(measurement.counts(before.steps, after.steps), after.instant_s - before.instant_s)
         for before, after in itertools.pairwise(rank.edges)
     ]
-    if any(after.steps != before.steps + 1 for before, after in itertools.pairwise(rank.edges)):
+    is_each_timed = all(after.steps == before.steps + 1 for before, after in itertools.pairwise(rank.edges))
+    if not is_each_timed or any(step.seconds <= 0 for step in steps):
         steps = []
     a = measurement.assignment
     return judge_own_rate(float(own["tokens_per_s"]), spans, a.processes, a.gradient_accumulation, steps)

@@ -384,8 +384,6 @@ def test_every_implementation_of_an_update_gives_the_same_weights(
 @pytest.mark.parametrize("kind", ["regional", "full"])
 def test_a_compiled_model_has_the_gradients_of_the_plain_one(name: str, kind: str) -> None:
     model = smaller(TINY[name])
-    if kind not in model.supports.get("compile", ("regional", "full")):
-        return
     found = []
     for each in ("off", kind):
         torch._dynamo.reset()
