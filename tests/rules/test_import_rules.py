@@ -158,7 +158,7 @@ _COMMON_WORDS = {"none", "auto", "manual", "text", "claims"}
 _NAMED_PARTS: Mapping[str, set[str]] = {
     # The settings' defaults and the trainers of others, and what `--device auto` chooses from.
     "experiment/settings.py": {"mistral-tiny", "python-stdlib", "megatron", "deepspeed", "xla"},
-    "experiment/planning.py": {"cuda", "cpu"},
+    "experiment/device_choice.py": {"cuda", "cpu"},
     # Recipes are of classes of devices.
     "experiment/recipes.py": {"cpu", "cuda", "rocm"},
     # Columns and degrees of published tables, whose names are not ours.

@@ -13,7 +13,7 @@ from tunemark.cli.data_output import DataQuestion, DataReader, PredictedStep, ma
 from tunemark.data import make_point_rows
 from tunemark.errors import TunemarkError
 from tunemark.experiment import Experiment, GridPoint, Plan
-from tunemark.experiment.planning import find_dataset
+from tunemark.experiment.named_parts import find_dataset
 from tunemark.markdown import escape
 from tunemark.number_format import format_gib
 from tunemark.plugin import Catalog

@@ -9,7 +9,6 @@ from tunemark.experiment.experiment import make_experiment as make_experiment
 from tunemark.experiment.experiment import make_grid_points as make_grid_points
 from tunemark.experiment.plan import Plan as Plan
 from tunemark.experiment.planning import derive_plan as derive_plan
-from tunemark.experiment.planning import format_named_options as format_named_options
 from tunemark.experiment.planning import make_plan as make_plan
 from tunemark.experiment.planning import make_plans as make_plans
 from tunemark.experiment.run_spec import RunSpec as RunSpec
@@ -18,4 +17,5 @@ from tunemark.experiment.scaling_batches import assign_scaling_batches as assign
 from tunemark.experiment.settings import SETTINGS as SETTINGS
 from tunemark.experiment.settings import experiment_schema as experiment_schema
 from tunemark.experiment.settings import settings_table as settings_table
+from tunemark.experiment.value_parsing import format_named_options as format_named_options
 from tunemark_worker.training_settings import Setting as Setting

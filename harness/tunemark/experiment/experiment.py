@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.errors import BadExperiment, UnknownName, did_you_mean
 from tunemark.experiment.settings import (
     ALIASES,
     SETTINGS,
@@ -21,6 +21,8 @@ from tunemark.experiment.settings import (
 )
 from tunemark.experiment.value_parsing import parse_values
 from tunemark.given_file import read_given_file
+
+T = TypeVar("T")
 
 # Planning as many takes minutes; nobody asks for more on purpose.
 _MOST_RUNS = 100_000
@@ -52,6 +54,14 @@ class GridPoint:
     def place(self, name: str) -> str:
         """Where the value of a setting was given, for error messages."""
         return self.sources.get(name, f"default of {SETTINGS_BY_NAME[name].flag}")
+
+    def look_up(self, setting: str, find: Callable[[str], T], name: str) -> T:
+        """What a setting's value names. `find` raises `UnknownName`, to which the place of the value is added."""
+        try:
+            return find(name)
+        except UnknownName as error:
+            why = "; ".join(part for part in (self.place(setting), error.why) if part)
+            raise UnknownName(what=error.what, why=why, next=error.next) from error
 
 
 def make_experiment(flags: Mapping[str, object], toml: str | Path | None = None) -> Experiment:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunemark.errors import BadExperiment
+from tunemark.experiment.device_choice import expand_sizes
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.plan import Plan
-from tunemark.experiment.planning import expand_sizes, make_plan
+from tunemark.experiment.planning import make_plan
 from tunemark.plugin.catalog import Catalog
 
 ScalingMode = Literal["strong", "weak"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tunemark.errors import BadExperiment, did_you_mean
@@ -45,6 +46,11 @@ def parse_named_options(text: str) -> tuple[str, dict[str, str]]:
             raise ValueError(f"the option {key!r} is given twice")
         options[key] = value
     return name, options
+
+
+def format_named_options(name: str, options: Mapping[str, str]) -> str:
+    """The text "name:key=value:key=value", with the options sorted."""
+    return ":".join([name, *(f"{key}={value}" for key, value in sorted(options.items()))])
 
 
 def _split_list(setting: Setting, text: str, source: str) -> list[str]:

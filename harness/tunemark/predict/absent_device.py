@@ -10,12 +10,8 @@ from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import parse_method
 from tunemark.experiment.kernel_choice import check_float8
 from tunemark.experiment.mesh_layout import parse_strategy_terms
-from tunemark.experiment.planning import (
-    SEARCHED_SETTINGS,
-    find_dataset,
-    read_prediction_settings,
-    resolve_search_options,
-)
+from tunemark.experiment.named_parts import SEARCHED_SETTINGS, find_dataset, resolve_search_options
+from tunemark.experiment.planning import read_prediction_settings
 from tunemark.physics.chip_peaks import explain_missing_peak
 from tunemark.physics.chips import read_chip_table
 from tunemark.plugin.catalog import Catalog

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tunemark.errors import BadExperiment
 from tunemark.experiment import Plan, derive_plan
 from tunemark.experiment.mesh_layout import parse_strategy_terms
-from tunemark.experiment.planning import DEFAULT_TRIALS
+from tunemark.experiment.named_parts import DEFAULT_TRIALS
 from tunemark.number_format import GIB
 from tunemark.plugin import Catalog
 from tunemark.predict.memory_fit import find_search_change

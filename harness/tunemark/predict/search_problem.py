@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError
+from tunemark.experiment.named_parts import SEARCHED_SETTINGS
 from tunemark.experiment.plan import Plan
-from tunemark.experiment.planning import SEARCHED_SETTINGS, derive_plan
+from tunemark.experiment.planning import derive_plan
 from tunemark.number_format import GIB
 from tunemark.physics.chip_peaks import explain_missing_peak, parse_precision
 from tunemark.plugin.catalog import Catalog

@@ -18,7 +18,8 @@ from typing import Any
 from tunemark.analysis.fit import MeasuredCell, judge_cell
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, GridPoint, Plan, make_grid_points
-from tunemark.experiment.planning import expand_sizes, make_plan
+from tunemark.experiment.device_choice import expand_sizes
+from tunemark.experiment.planning import make_plan
 from tunemark.experiment.settings import SETTINGS
 from tunemark.number_format import GIB, format_gib, percent_text
 from tunemark.plugin import Catalog, LimitsMemory

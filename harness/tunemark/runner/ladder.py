@@ -14,7 +14,8 @@ from typing import Any
 
 from tunemark.errors import BadExperiment, TunemarkError
 from tunemark.experiment import Experiment, GridPoint, Plan, make_grid_points
-from tunemark.experiment.planning import expand_sizes, make_plan
+from tunemark.experiment.device_choice import expand_sizes
+from tunemark.experiment.planning import make_plan
 from tunemark.experiment.recipes import find_recipe
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.experiment.value_parsing import parse_value
