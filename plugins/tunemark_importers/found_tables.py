@@ -157,6 +157,13 @@ def _of_facts(lines: Sequence[str]) -> Iterator[FoundTable]:
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith(("#", "---", "...")) and not _SECTION.fullmatch(line)
     ]
+    named = [
+        match[1] for _, line in kept[: 2 * _MAX_HEADER] if (match := _FACT.fullmatch(line)) and re.search("[0-9]", line)
+    ]
+    forms = [re.sub(r"[0-9]+", "0", name) for name in named if re.search("[0-9]", name)]
+    if len(set(forms)) < len(forms):
+        # `step 1 tokens/s: 4096` and `step 2 tokens/s: 4098` are lines of a log.
+        return
     shared: dict[str, str] = {}
     dashes = [re.match(r" *(?=- )", line) for _, line in kept]
     began = next((at for at, dash in enumerate(dashes) if dash is not None), 0)

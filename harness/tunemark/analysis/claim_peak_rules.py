@@ -46,6 +46,7 @@ _FAMILIES = {"H200": "H100", "GH200": "H100", "GB200": "B200", "B300": "B200", "
 # Data sheets round to three digits.
 PEAK_ROUNDING = 0.005
 _AS_FULL_TRAINING = ", as if all were trained"
+_SPARSE = " with sparsity"
 
 
 def check_rate_above_peak(facts: ClaimFacts) -> Finding | None:
@@ -75,7 +76,7 @@ def check_rate_above_published(facts: ClaimFacts) -> Finding | None:
     if implied is None or rate is None or rate.is_bound or not facts.is_bound:
         return None
     mfu, words = implied
-    limit = _mfu_limit(facts)
+    limit = _mfu_limit(facts.peak or facts.highest_peak)
     top = facts.peak or facts.highest_peak
     # A chip whose clock passes the rated one can do more than its peak, by a share that nobody states.
     hardware = mfu * (facts.recompute_factor or 1) if top is not None and top.is_ceiling else 0.0
@@ -88,6 +89,27 @@ def check_rate_above_published(facts: ClaimFacts) -> Finding | None:
     if mfu <= limit:
         shown, limit = f"{shown}, {percent_text(hardware)} with what is computed twice", PLAUSIBLE_HFU
     message = f"{words}: {shown}, more than {percent_text(limit)}, the most that was found published"
+    return make_finding("above-seen", "suspect", message)
+
+
+def check_flops_above_published(facts: ClaimFacts) -> Finding | None:
+    """A claimed MFU or TFLOP/s that no rate can be held to, against what was ever published."""
+    mfu, tflops = claimed_mfu(facts.claim), claimed_tflops(facts.claim)
+    if facts.flops and claim_rates.claimed_rate(facts.claim) is not None:
+        return None
+    tops = [facts.peak] if facts.peak else _peaks(facts)
+    if mfu is not None:
+        share, limit = mfu, max((_mfu_limit(top) for top in tops), default=PLAUSIBLE_MFU)
+        words = f"an MFU of {percent_text(mfu)} is claimed"
+    elif tflops is not None and (top := max(tops, key=lambda one: one.flops, default=None)) is not None:
+        # Recomputed FLOP may be counted.
+        share, limit = tflops * 1e12 / top.flops, PLAUSIBLE_HFU if top.is_ceiling else math.inf
+        words = f"{tflops:,.4g} TFLOP/s per device is claimed, {_peak_words(facts)}: {percent_text(share)}"
+    else:
+        return None
+    if not limit < share <= 1 + PEAK_ROUNDING:
+        return None
+    message = f"{words}, more than {percent_text(limit)}, the most that was found published"
     return make_finding("above-seen", "suspect", message)
 
 
@@ -203,12 +225,18 @@ def check_flops_and_mfu(facts: ClaimFacts) -> Finding | None:
         return None
     assumed = tflops / mfu
     known = {f"{p.chip}, {p.precision}": p.flops / 1e12 for p in peaks}
-    known |= {f"{p.chip}, {p.precision} with sparsity": p.sparse_flops / 1e12 for p in peaks if p.sparse_flops}
+    known |= {f"{p.chip}, {p.precision}{_SPARSE}": p.sparse_flops / 1e12 for p in peaks if p.sparse_flops}
     # Recomputation may be counted in one of the two alone.
     ratios = [(name, assumed / flops / by) for name, flops in known.items() for by in (1.0, _RECOMPUTE_FACTOR)]
-    _, ratio = min(ratios, key=lambda one: _distance(one[1]))
+    nearest, ratio = min(ratios, key=lambda one: _distance(one[1]))
     if _distance(ratio) <= math.log(1 + CONTRADICTION):
-        return None
+        dense = [one for name, one in ratios if not name.endswith(_SPARSE)]
+        if not nearest.endswith(_SPARSE) or any(_distance(one) <= math.log(1 + CONTRADICTION) for one in dense):
+            return None
+        message = f"{tflops:,.4g} TFLOP/s at {percent_text(mfu)} MFU means a peak of {assumed:,.4g} TFLOP/s, as of "
+        message += f"{nearest}, which no training uses; of the dense peak it is "
+        message += percent_text(tflops / known[nearest.removesuffix(_SPARSE)])
+        return make_finding("sparse-peak", "suspect", message)
     least, most = min(known.values()), max(known.values())
     shown = f"{least:,.4g}" if least == most else f"{least:,.4g} to {most:,.4g}"
     message = f"{tflops:,.4g} TFLOP/s at {percent_text(mfu)} MFU means a peak of {assumed:,.4g} TFLOP/s, and "
@@ -304,8 +332,7 @@ def _peak_words(facts: ClaimFacts) -> str:
     return f"{top.chip} has {top.flops / 1e12:,.4g} in {top.precision}, dense"
 
 
-def _mfu_limit(facts: ClaimFacts) -> float:
-    top = facts.peak or facts.highest_peak
+def _mfu_limit(top: Peak | None) -> float:
     if top is None:
         return PLAUSIBLE_MFU
     family, width = top.chip.replace("-", " ").split()[0], int("".join(filter(str.isdigit, top.precision)) or 32)

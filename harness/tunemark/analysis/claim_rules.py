@@ -22,6 +22,8 @@ from tunemark_worker import steady_state
 
 # Doubling the devices cannot more than double the rate; 5 % allows for noise and better-fitting caches.
 MAX_SCALING = 1.05
+# The learning rate rises over the first steps, and the loss may rise with it.
+_DIVERGING_LINES = 20
 _AGREEING, _CONTRADICTING = percent_text(AGREEMENT), percent_text(CONTRADICTION)
 
 
@@ -81,7 +83,7 @@ def check_loss_rising(facts: ClaimFacts) -> Finding | None:
         return None
     message = f"over {len(losses)} lines the loss rises by {errors:.3g} standard errors of its slope (limit 3), "
     message += f"from {losses[0]:.4g} to {losses[-1]:.4g}"
-    return make_finding("loss-rising", "suspect", message)
+    return make_finding("loss-rising", "suspect" if len(losses) >= _DIVERGING_LINES else "note", message)
 
 
 def check_loss_flat(facts: ClaimFacts) -> Finding | None:
@@ -118,6 +120,8 @@ def check_missing_facts(facts: ClaimFacts) -> Finding | None:
     if rate is None and tflops is not None and (facts.peak or facts.highest_peak):
         # Nothing but TFLOP/s is claimed, and these need no model.
         return None
+    if rate is None and tflops is None and mfu is not None and not facts.missing:
+        return make_finding("not-enough", "unknown", _mfu_alone(facts, mfu))
     if not facts.missing:
         return None
     severity: Severity = "unknown"
@@ -125,6 +129,20 @@ def check_missing_facts(facts: ClaimFacts) -> Finding | None:
         # The arrival of lines checked the rate against our own clock, which needs no hardware facts.
         severity = "note"
     return make_finding("not-enough", severity, f"to hold it against the hardware it lacks {', '.join(facts.missing)}")
+
+
+def _mfu_alone(facts: ClaimFacts, mfu: float) -> str:
+    """What a claimed MFU means where nothing stands beside it."""
+    message = f"an MFU of {percent_text(mfu)} is all that is claimed, and nothing stands beside it to hold it to"
+    top, flops, count = facts.usual_peak, facts.flops.get("causal") or facts.min_flops, facts.claim.count
+    if top is None:
+        return message
+    message += f"; of {top.flops / 1e12:,.4g} TFLOP/s ({top.chip}, {top.precision}, dense) it makes "
+    message += f"{mfu * top.flops / 1e12:,.4g} TFLOP/s per device"
+    if flops and count:
+        most = "" if facts.flops else " at most"
+        message += f", or {mfu * top.flops * count / flops:,.6g} tokens/s{most}"
+    return message
 
 
 def _why_no_rate(facts: ClaimFacts) -> str:
@@ -160,10 +178,11 @@ CLAIM_RULES: Sequence[ClaimRule] = (
         (peaks.check_rate_above_peak, peaks.check_flops_above_peak),
     ),
     ClaimRule(
-        "above-seen", "suspect", "The rate needs more of the peak than any published training reached.",
+        "above-seen", "suspect", "The rate needs more of the peak than any published training reached, or the claimed "
+        "MFU or FLOP/s is more of it.",
         f"{percent_text(peaks.PLAUSIBLE_MFU)} of the peak in model FLOPs (90 % with recomputation); of chips with many "
         "published rows their own highest and three tenths more",
-        (peaks.check_rate_above_published,),
+        (peaks.check_rate_above_published, peaks.check_flops_above_published),
     ),
     ClaimRule(
         "rate-and-time", "invalid",
@@ -274,7 +293,11 @@ CLAIM_RULES: Sequence[ClaimRule] = (
         "two losses, or one with a norm that is not finite; the last three norms", (runs.check_dead_loss,),
     ),
     ClaimRule("loss-not-finite", "invalid", "A loss is nan or infinite.", "one", (check_loss_finite,)),
-    ClaimRule("loss-rising", "suspect", "The loss rises.", "3 standard errors of its slope", (check_loss_rising,)),
+    ClaimRule(
+        "loss-rising", "suspect", "The loss rises.",
+        f"3 standard errors of its slope; a note below {_DIVERGING_LINES} lines, where warm-up can do it",
+        (check_loss_rising,)
+    ),
     ClaimRule("loss-flat", "suspect", "The loss never changes.", "10 lines", (check_loss_flat,)),
     ClaimRule(
         "parameters-and-dimensions", "suspect", "The stated size is not that of the dimensions.",

@@ -110,3 +110,8 @@ def test_names_that_end_in_a_size_are_those_of_models_and_8k_is_a_length() -> No
         "t", "t", "name,accelerator,# chips,ms_per_step,global_bs,seqlen\nllama-2-7b,H100,8,1410,32,8k\n"
     )
     assert (claim.model, claim.count, claim.step_time_s, claim.sequence) == ("llama-2-7b", 8, 1.41, 8192)
+
+
+@pytest.mark.parametrize("name", ["epoch 0 step {} tokens/sec (per GPU)", "step {} tok/s", "[{}] tokens/s"])
+def test_lines_that_differ_in_their_number_alone_are_those_of_a_log(name: str) -> None:
+    assert not is_document("".join(f"{name.format(step)}: {4096 + step}\n" for step in range(1, 9)))

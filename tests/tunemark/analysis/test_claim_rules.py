@@ -138,9 +138,31 @@ def test_what_does_not_fit_is_found(claim: Claim, rule: str, severity: str) -> N
     assert _found(claim).get(rule) == severity
 
 
-def test_a_rising_loss_is_suspect() -> None:
-    rows = [{"number": n + 1.0, "loss": 2 + 0.1 * n, "tokens_per_s": 8192.0 + n} for n in range(12)]
-    assert _found(replace(_log(), steps=_steps(rows)))["loss-rising"] == "suspect"
+@pytest.mark.parametrize(("lines", "severity"), [(24, "suspect"), (8, "note")])
+def test_a_rising_loss_is_suspect_but_for_the_first_steps(lines: int, severity: str) -> None:
+    rows = [{"number": n + 1.0, "loss": 2 + 0.1 * n, "tokens_per_s": 8192.0 + n} for n in range(lines)]
+    assert _found(replace(_log(), steps=_steps(rows)))["loss-rising"] == severity
+
+
+@pytest.mark.parametrize(
+    ("stated", "rule", "severity"),
+    [
+        ({"mfu": 0.41}, "not-enough", "unknown"),
+        ({"mfu": 0.8}, "above-seen", "suspect"),
+        ({"mfu": 1.2}, "above-peak", "invalid"),
+        ({"tflops_per_device": 300.0}, "above-seen", "suspect"),
+        # 250 / 0.4 = 625: the A100's 624 with sparsity.
+        ({"tflops_per_device": 250.0, "mfu": 0.4}, "sparse-peak", "suspect"),
+    ],
+)
+def test_flops_alone_are_held_to_the_peak(stated: dict[str, float], rule: str, severity: str) -> None:
+    assert _found(_row(tokens_per_s=None, **stated))[rule] == severity
+
+
+def test_tflops_alone_below_the_peak_are_not_accused() -> None:
+    (audited,) = audit_claims([_row(tokens_per_s=None, tflops_per_device=150.0)], {})
+    assert audited.verdict == "valid"
+    assert audited.mfu_implied == pytest.approx(150 / 312)
 
 
 def test_a_slow_first_step_is_noted_and_left_out() -> None:
