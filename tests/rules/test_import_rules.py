@@ -165,6 +165,7 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     "predict/published_rows.py": {"ddp", "fsdp", "tp", "pp", "megatron"},
     # Frameworks of others, some of which have an importer or a device of the same name.
     "predict/cost_model.py": {"deepspeed"},
+    "predict/layer_costs.py": {"deepspeed"},
     "predict/layout.py": {"megatron", "deepspeed", "xla"},
     "predict/prediction_bounds.py": {"megatron", "deepspeed", "xla"},
     "predict/row_model.py": {"megatron"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tunemark.physics.parameters import count_parameters
 from tunemark.plugin.descriptors import Architecture
 from tunemark.predict.layout import RankLayout, Workload
@@ -49,3 +51,34 @@ def split_rank_parameters(a: Architecture, layout: RankLayout, stages: list[floa
     candidates = [(stages[0], ends[0]), (stages[-1], ends[1]), (max(stages), 0.0)]
     n, more = max(candidates, key=lambda each: each[0] * (per_layer + experts) + each[1])
     return n * experts, n * per_layer + more
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """Sizes of one layer's work for one micro-batch on one rank. queries, keys: widths of its heads. inner: width of
+    its part of the MLP. routed: tokens of each of its `experts`."""
+
+    tokens: int
+    hidden: int
+    queries: float
+    keys: float
+    inner: float
+    routed: float
+    experts: float
+
+
+def find_layer_shape(a: Architecture, layout: RankLayout, tokens: int) -> LayerShape:
+    t, experts = layout.tensor, a.num_local_experts or 1
+    routed = float(tokens)
+    if experts > 1:
+        # Each expert computes its share of the tokens of all ranks that hold experts together.
+        routed = tokens * (a.num_experts_per_tok or 1) / experts * layout.expert * count_inner_ranks(a, layout) / t
+    return LayerShape(
+        tokens=tokens,
+        hidden=a.hidden_size,
+        queries=a.num_attention_heads * a.head_dim / t,
+        keys=max(a.num_key_value_heads / t, 1.0) * a.head_dim,
+        inner=a.intermediate_size / count_inner_ranks(a, layout),
+        routed=routed,
+        experts=experts / layout.expert,
+    )
