@@ -28,9 +28,13 @@ class OptimizerFacts(NamedTuple):
         """Whether there are implementations to choose from: torch's alone."""
         return self.package == "torch"
 
+    def bytes_per_state(self, width: float) -> float:
+        """Bytes of a state's value where those of the weights have `width`."""
+        return width if self.state_bytes is None else self.state_bytes
+
     def bytes_per_parameter(self, width: float) -> float:
         """Bytes of the states of a trained parameter whose weights have `width` bytes."""
-        return self.states * (width if self.state_bytes is None else self.state_bytes)
+        return self.states * self.bytes_per_state(width)
 
 
 # AdamW: betas 0.9 and 0.999, weight decay 0.01, two moments. SGD: no momentum. Adafactor: no first moment, learning

@@ -21,7 +21,7 @@ from tunemark.plugin.descriptors import (
 )
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
-from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES, STATE_BITS_OF, change_states
+from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES, change_states, find_state_bits
 from tunemark.predict.trainer_settings import apply_trainer
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
@@ -123,7 +123,7 @@ def make_workload(
 ) -> Workload:
     """The workload of a step that our worker trains. packed: rows hold several documents, and attention
     takes a mask. loss: how scores become a loss. quantized: frozen parameters that are kept in 4 bits."""
-    stack = change_states(_choose_stack(precision, loss), optimizer_bits=STATE_BITS_OF.get(optimizer))
+    stack = change_states(_choose_stack(precision, loss), optimizer_bits=find_state_bits(optimizer))
     if quantized:
         # Embedding, norms and head are as they were.
         share = quantized / count_parameters(a).total

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from tunemark.physics import NF4_BYTES
 from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.layout import (
     COMPILED_HEAD_BYTES,
@@ -20,6 +21,7 @@ from tunemark.predict.layout import (
     Framework,
     SoftwareStack,
 )
+from tunemark_worker.optimizer import OPTIMIZERS
 
 # "torch-compiled" is torch with compiled modules.
 FRAMEWORKS: tuple[str, ...] = (*get_args(Framework), "torch-compiled")
@@ -148,16 +150,19 @@ def read_year(*texts: str | None) -> int:
     return 0
 
 
-# Values of `optimizer_bits`, bits of each of Adam's two moments, and those of frozen weights.
-STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.5}
-# Of an optimizer by its name, where they are not those of the weights.
-STATE_BITS_OF: Mapping[str, int] = {"adamw-8bit": 8}
-# Bytes of a frozen weight: 4 bits with scales by groups of 64 (Dettmers et al. 2023, QLoRA, section 3: 0.5 bits a
-# weight, 0.127 after double quantisation).
-BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: 0.53}
+# Values of `optimizer_bits`, bits of each of Adam's two moments, and of `base_bits`, those of frozen weights, each with
+# the bytes that it takes. Scales of blocks come on top: of 8 bits those of the worker's optimizer, of 4 bits NF4's.
+STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: OPTIMIZERS["adamw-8bit"].bytes_per_state(4.0), 4: 0.5}
+BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: NF4_BYTES}
 
 # Bytes per logit where the loss is computed in pieces and logits are never whole (Liger, torchtune's chunked loss).
 CHUNKED_HEAD_BYTES = 1.0
+
+
+def find_state_bits(optimizer: str) -> int | None:
+    """Bits of each moment of an optimizer by its name; None where they are those of the weights."""
+    width = OPTIMIZERS[optimizer].state_bytes
+    return None if width is None else next(bits for bits, each in STATE_BITS.items() if each == width)
 
 
 def change_states(

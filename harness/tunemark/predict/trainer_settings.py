@@ -10,7 +10,7 @@ from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.clusters import find_cluster
 from tunemark.predict.layout import Workload
-from tunemark.predict.software_stacks import STATE_BITS_OF, StackFacts, change_states, choose_stack, read_year
+from tunemark.predict.software_stacks import StackFacts, change_states, choose_stack, find_state_bits, read_year
 
 NETWORK_ASSUMED = "the network of the vendor's reference system between nodes, because none is stated"
 
@@ -53,7 +53,7 @@ def apply_trainer(work: Workload, said: PredictionSettings, loss: str) -> Worklo
     try:
         stack = change_states(
             stack,
-            optimizer_bits=said.optimizer_bits or STATE_BITS_OF.get(work.optimizer),
+            optimizer_bits=said.optimizer_bits or find_state_bits(work.optimizer),
             base_bits=said.base_bits or work.stack.base_bits or None,
             is_frozen=work.trained_fraction < 1.0,
             is_offloaded=said.offload == "optimizer",
