@@ -7,6 +7,7 @@ without a published row have wider bounds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from tunemark.errors import BadData, UnknownName
@@ -38,6 +39,13 @@ _MEMORIES: Mapping[str, float] = {"GB300": 279 * GIB, "GH200": 96 * GIB, "A100":
 # Bytes/s of one package to host memory, and the same back: NVLink-C2C has 900 GB/s both ways together, which two GPUs
 # share on GB200 and GB300.
 _HOST_LINKS: Mapping[str, float] = {"GH200": 450e9, "GB200": 225e9, "GB300": 225e9}
+# Of a chip whose links no page states: one to a node, and a network of 100 Gbit/s.
+_UNKNOWN_LINKS = Interconnect(
+    node=1, intra_bytes_per_s=12.5e9, inter_bytes_per_s=12.5e9, source="none stated",
+    note="12.5 GB/s to other devices, because the chip's links are not known",
+)  # fmt: skip
+# Forms of delivery that make no other chip, where one is known without them.
+_FORM = re.compile(r"[\s-]*(?:\b(?:sxm\d?|hgx|oam|baseboard)\b|(?<!\d)\d{2,3} ?gb\b)", re.IGNORECASE)
 # Standard deviation of the logarithm of predicted memory where the layout is known.
 _MEMORY_RESIDUAL = 0.05
 # Rated power (watts) of chips for which the table of chips has none: stas00/ml-engineering,
@@ -67,12 +75,13 @@ def device_facts(
     if memory_bytes is None and found.name in _MEMORIES:
         memory_bytes = _MEMORIES[found.name]
         assumptions.append(f"a memory of {memory_bytes / GIB:.0f} GiB, which variants of {found.name} differ in")
-    links = found.interconnect if is_assumed else find_interconnect(found.name)
-    if bandwidth is None or links is None:
-        what = "the bandwidth of its memory" if bandwidth is None else "its links to others"
+    if bandwidth is None:
         raise BadData(
-            what=f"{found.name} cannot be predicted", why=f"{what} is not known", next="calibrate on the device itself"
+            what=f"{found.name} cannot be predicted",
+            why="the bandwidth of its memory is not known",
+            next="calibrate on the device itself",
         )
+    links = (found.interconnect if is_assumed else find_interconnect(found.name)) or _UNKNOWN_LINKS
     if links.note and node is None and inter_bytes_per_s is None:
         assumptions.append(links.note)
     shares = find_class_efficiency(found.name, rated_power(found))
@@ -99,15 +108,26 @@ def device_facts(
 
 
 def find_any_chip(name: str) -> tuple[Chip, bool]:
-    """The chip of that name, and whether its figures are only assumed."""
+    """The chip of that name, and whether its figures are only assumed. A name with form and memory ("B200-SXM-180GB")
+    is that of the chip without, unless the memory is another."""
     try:
         return find_chip(name), False
-    except UnknownName:
+    except UnknownName as error:
         table = {make_chip_key(each): chip for chip in ASSUMED_CHIPS for each in (chip.name, *chip.aliases)}
         found = table.get(make_chip_key(name))
-        if found is None:
+        if found is not None:
+            return found, True
+        plain = _FORM.sub("", name).strip()
+        if plain in ("", name):
             raise
-        return found, True
+        try:
+            found, is_assumed = find_any_chip(plain)
+        except UnknownName:
+            raise error from None
+        stated = re.search(r"(\d{2,3}) ?gb", name, re.IGNORECASE)
+        if stated and found.memory_bytes and abs(found.memory_bytes / GIB / int(stated[1]) - 1) > 0.1:
+            raise
+        return found, is_assumed
 
 
 def _count_multiprocessors(name: str, kind: str) -> int:

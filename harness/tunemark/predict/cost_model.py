@@ -173,7 +173,7 @@ def _optimizer_seconds(work: Workload, layout: RankLayout, device: DeviceFacts, 
     writes the latter three and the parameter: 30 bytes a parameter; clipping reads the gradient once more (4). SGD with
     momentum has one moment less, plain SGD two; moments of a byte take 12 bytes less."""
     trained = own * work.trained_fraction / (layout.shard if layout.zero >= 1 else 1)
-    bytes_each = {"sgd": 14.0, "adafactor": 22.0, "adamw-8bit": 22.0}.get(work.optimizer, 34.0)
+    bytes_each = {"sgd": 14.0, "lion": 26.0, "adafactor": 22.0, "adamw-8bit": 22.0}.get(work.optimizer, 34.0)
     e = device.efficiency
     moved = 2.0 * work.stack.host_bytes * trained / device.bus_bytes_per_s
     return e.optimizer * bytes_each * trained / (device.bandwidth_bytes_per_s * e.memory) + moved

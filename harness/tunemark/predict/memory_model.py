@@ -36,6 +36,8 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     main, parameter = stack.main_bytes, stack.parameter_bytes
     if work.optimizer == "sgd":
         main = max(0.0, main - 8.0)
+    elif work.optimizer == "lion":
+        main = max(0.0, main - 4.0)
     elif work.optimizer == "adafactor":
         main = max(0.0, main - 7.9)
     # Experts are shared by fewer replicas than everything else.

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tunemark.errors import TunemarkError
-from tunemark.physics.chip_peaks import parse_precision
 from tunemark.plugin.descriptors import Architecture
 from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionKind, AssumptionList
@@ -20,13 +19,13 @@ from tunemark.predict.chip_facts import device_facts, find_any_chip
 from tunemark.predict.clusters import find_cluster
 from tunemark.predict.cost_model import find_layout_error, predict
 from tunemark.predict.layout import DEEPSPEED, HF, MEGATRON_2021, Framework, RankLayout, Workload
-from tunemark.predict.matrix_products import LOW_PRECISIONS
 from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.prediction import Prediction
 from tunemark.predict.row_cells import RowError, read_count, read_positive, read_required_text, read_text
 from tunemark.predict.row_layout import choose_virtual_stages, read_batch, read_layout
 from tunemark.predict.row_memory import fit_states, read_optimizer, read_recomputation, read_states
 from tunemark.predict.row_model import limit_attention_to_documents, read_architecture, read_trained_weights
+from tunemark.predict.row_words import read_precision
 from tunemark.predict.software_stacks import StackFacts, choose_stack, read_year
 from tunemark.predict.trainer_settings import NETWORK_ASSUMED
 
@@ -128,8 +127,8 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
         sequence=sequence,
         global_batch=whole,
         precision=lowered,
-        optimizer=read_optimizer(row),
-        stack=read_states(row, stack, is_frozen=fraction < 1.0),
+        optimizer=read_optimizer(row, notes),
+        stack=read_states(row, stack, notes, is_frozen=fraction < 1.0),
         trained_fraction=fraction,
         trained=trained,
     )
@@ -196,10 +195,7 @@ def _choose_precision(row: Mapping[str, str], device: DeviceFacts, notes: Assump
     if not stated:
         stated = "bf16" if "bf16" in device.peak_flops else "fp16"
         notes.sentences.append(f"{stated}, because no precision is stated")
-    name = parse_precision(stated)
-    if name is None:
-        raise RowError(f"no precision {stated!r} is known")
+    name, recipe = read_precision(stated)
     if name not in device.peak_flops:
         raise RowError(f"no confirmed peak of {device.name} in {name}, only in {', '.join(device.peak_flops)}")
-    recipe = stated.lower()
-    return name, recipe if recipe in LOW_PRECISIONS else "nvfp4" if name == "fp4" else name
+    return name, recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,13 @@ COLUMNS = frozenset(
      "optimizer", "optimizer_bits", "offload", "loss", "optimizer_in_backward"),
 )  # fmt: skip
 
-_FLAGS = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
+_FLAGS = {
+    "true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0", "swiglu": "1", "geglu": "1", "gated": "1",
+    "gelu": "0", "relu": "0", "relu2": "0", "squared-relu": "0",
+}  # fmt: skip
+# Words for a number that is not known.
+_UNKNOWN = frozenset(("-", "--", "—", "?", "n/a", "na", "none", "null", "unknown", "auto", "tbd"))
+_POWERS = {"k": 1024.0, "m": 1024.0**2}
 # Largest plausible counts: of anything, and of layers, stages and virtual stages.
 _MAX_COUNT, _MAX_LAYERS = 1e12, 1e5
 
@@ -85,11 +92,19 @@ def read_text(row: Mapping[str, str], key: str) -> str | None:
 
 
 def read_number(row: Mapping[str, str], key: str) -> float | None:
+    """A number; None where the cell is empty or says that it is not known. "4,096" and "8x8" are 4096 and 64, a
+    sequence of "8k" has 8,192 tokens."""
     word = read_text(row, key)
-    if word is None:
+    if word is None or word.lower() in _UNKNOWN:
         return None
+    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", word)
     try:
-        value = float(word)
+        if key == "seq_len" and (match := re.fullmatch(r"([\d.]+) ?([km])", plain.lower())):
+            value = float(match[1]) * _POWERS[match[2]]
+        elif key == "n_devices" and (match := re.fullmatch(r"(\d+) ?[x*] ?(\d+)", plain.lower())):
+            value = float(match[1]) * float(match[2])
+        else:
+            value = float(plain.lower().removesuffix("b") if key == "params_b" else plain)
     except ValueError:
         raise RowError(f"{key} is no number: {word!r}") from None
     if not math.isfinite(value):

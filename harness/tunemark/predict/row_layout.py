@@ -15,9 +15,14 @@ from tunemark.predict.row_cells import RowError, read_count, read_text
 _STAGES: Mapping[str, int] = {
     "true": 3, "yes": 3, "y": 3, "full": 3, "full-shard": 3, "fsdp": 3, "fsdp1": 3, "fsdp2": 3, "hsdp": 3,
     "hybrid-shard": 3, "hybrid": 3, "hybrid-shard-zero2": 2, "shard-grad-op": 2, "os": 1, "os-g": 2, "os-g-p": 3,
-    "distributed-optimizer": 1, "false": 0, "no": 0, "n": 0, "no-shard": 0, "none": 0, "ddp": 0, "off": 0,
+    "distributed-optimizer": 1, "dist-opt": 1, "distopt": 1, "megatron-fsdp": 3, "mfsdp": 3, "zero-offload": 2,
+    "zero-infinity": 3, "false": 0, "no": 0, "n": 0, "no-shard": 0, "none": 0, "ddp": 0, "off": 0,
 }  # fmt: skip
 _HYBRID = ("hsdp", "hybrid")
+# Ranks of a group that shards: "1(8-way)", "3-8-way", "hsdp-8".
+_GROUP = re.compile(
+    r"\(-?(?:size-?)?(\d+)(?:\.0)?(?:-?(?:ways?|ranks?|gpus?|devices?|x))?-?\)|-(\d+)-?ways?$|(?<=^hsdp)-(\d+)$"
+)
 
 
 # Long: one step for each degree, in the order in which the rest is derived.
@@ -75,10 +80,13 @@ def read_sharding(stated: str, node: int) -> tuple[int | None, int | None]:
     """(ZeRO stage, ranks of a sharding group) of a cell such as "3", "zero-1", "1(8-way)", "FULL_SHARD" or "HSDP"; each
     None where it is not stated. node: the group of hybrid sharding."""
     word = re.sub(r"[^a-z0-9().]+", "-", stated.lower()).strip("-")
-    if not word:
+    if not word or word in ("n-a", "na", "unknown", "auto"):
         return None, None
-    way = re.search(r"\(-?(?:size-?)?(\d+)(?:\.0)?(?:-?(?:ways?|ranks?|gpus?|devices?|x))?-?\)|-(\d+)-?ways?$", word)
-    shard = int(way[1] or way[2]) if way else None
+    # The engine's name and where states wait say nothing of what is sharded. "FSDP=1" is a flag.
+    word = re.sub(r"^(?:deepspeed|pytorch|torch)-|(?<=\d)-(?:cpu-)?offload$", "", word)
+    word = {"fsdp-1": "3", "fsdp-0": "0"}.get(word, word) if "=" in stated else word
+    way = _GROUP.search(word)
+    shard = int(way[1] or way[2] or way[3]) if way else None
     if way:
         word = (word[: way.start()] + word[way.end() :]).strip("-")
     if word.startswith(_HYBRID) and shard is None:
@@ -92,7 +100,7 @@ def read_sharding(stated: str, node: int) -> tuple[int | None, int | None]:
             "brackets: 1(8-way)"
         )
     if stage > 3:
-        raise RowError(f"there is no ZeRO stage {stage}")
+        raise RowError(f"there is no ZeRO stage {stage}: where {stage} ranks shard everything, write 3({stage}-way)")
     return stage, shard
 
 

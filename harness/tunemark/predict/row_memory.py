@@ -11,20 +11,29 @@ from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.layout import RankLayout, Recompute, SoftwareStack, Workload
 from tunemark.predict.memory_model import predict_memory
-from tunemark.predict.row_cells import RowError, read_count, read_flag, read_text
+from tunemark.predict.row_cells import read_count, read_flag, read_text
+from tunemark.predict.row_words import read_checkpointing
 from tunemark.predict.software_stacks import change_states
 
 # Words of software whose loss is computed in pieces.
 _CHUNKED_LOSSES = r"liger|torchtune|chunked (?:cross|loss)"
 
 
-def read_optimizer(row: Mapping[str, str]) -> str:
-    """The optimizer by the cost model's name: adamw, sgd or adafactor."""
+def read_optimizer(row: Mapping[str, str], notes: AssumptionList) -> str:
+    """The optimizer by the cost model's name: adamw, sgd, adafactor or lion (one moment)."""
     word = (read_text(row, "optimizer") or "").lower()
-    return next((name for name in ("adafactor", "sgd") if name in word), "adamw")
+    found = next((name for name in ("adafactor", "sgd", "lion") if name in word), "adamw")
+    if "muon" in word:
+        notes.add("states", "one moment, as Lion's, for Muon, whose products are not modelled")
+        return "lion"
+    if word and found == "adamw" and "adam" not in word:
+        notes.add("states", f"AdamW's states, because those of {word!r} are not known")
+    return found
 
 
-def read_states(row: Mapping[str, str], stack: SoftwareStack, *, is_frozen: bool) -> SoftwareStack:
+def read_states(
+    row: Mapping[str, str], stack: SoftwareStack, notes: AssumptionList, *, is_frozen: bool
+) -> SoftwareStack:
     """The stack with the row's optimizer states, frozen weights, offloading and loss. is_frozen: most are frozen."""
     words = f"{read_text(row, 'notes') or ''} {read_text(row, 'source') or ''}".lower()
     task = (read_text(row, "task") or "").lower()
@@ -50,18 +59,22 @@ def read_states(row: Mapping[str, str], stack: SoftwareStack, *, is_frozen: bool
         is_frozen=is_frozen,
         loss="chunked" if is_chunked else "fused" if loss.startswith("fus") else "",
     )
-    stack = _read_offloading(row, words, stack)
+    stack = _read_offloading(row, words, stack, notes)
     return change_states(stack, is_in_backward=bool(read_flag(row, "optimizer_in_backward")))
 
 
-def _read_offloading(row: Mapping[str, str], words: str, stack: SoftwareStack) -> SoftwareStack:
+def _read_offloading(row: Mapping[str, str], words: str, stack: SoftwareStack, notes: AssumptionList) -> SoftwareStack:
     """The stack with states in host memory, as the column `offload` or llmq's options in the notes say it."""
     stated = (read_text(row, "offload") or "").lower()
     if stated in ("none", "no", "n", "false", "0"):
         return stack
     moved = 0.0
-    if re.search(r"optim|states|cpu|\ball\b", stated):
+    if re.search(r"optim|states|cpu|\ball\b|^(?:y|yes|true|1)$", stated) or re.search(
+        r"zero-?\d?[- ]offload", f"{words} {(read_text(row, 'fsdp') or '').lower()}"
+    ):
         moved = stack.main_bytes
+    elif stated:
+        notes.add("states", f"nothing in host memory, because offloading {stated!r} is not modelled")
     master = max(stack.main_bytes - 4.0, 0.0) if stack.main_bytes > 8.0 else stack.main_bytes / 2.0
     for option in ("offload-opt-m", "offload-opt-v"):
         moved += (stack.main_bytes - master) / 2.0 if option in words else 0.0
@@ -107,14 +120,9 @@ def read_recomputation(
     row: Mapping[str, str], work: Workload, layout: RankLayout, device: DeviceFacts, notes: AssumptionList
 ) -> RankLayout:
     stated = (read_text(row, "act_ckpt") or "").lower()
-    names: dict[str, Recompute] = {
-        "none": "none", "n": "none", "false": "none", "no": "none", "off": "none", "0": "none",
-        "selective": "selective", "full": "full", "y": "full", "true": "full", "yes": "full", "1": "full",
-    }  # fmt: skip
     if stated:
-        if stated not in names:
-            raise RowError(f"no checkpointing {stated!r} is known: none, selective or full")
-        return replace(layout, recompute=names[stated], recomputed=_read_share(row) or 1.0)
+        found = read_checkpointing(stated, work.architecture.num_hidden_layers)
+        return replace(layout, recompute=found.kind, recomputed=_read_share(row) or found.share)
     # The least recomputation that fits, allowing for the error of predicted memory: the publisher's run did fit. Where
     # the row states no sharding, training states may still have been sharded.
     slack = math.exp(2.0 * device.memory_residual)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from tunemark.physics.flops import ALL_WEIGHTS, TrainedWeights, lora_trained_weights
 from tunemark.physics.parameters import (
-    LORA_TARGETS,
     adaptable_matrices,
     count_lora_parameters,
     count_parameters,
@@ -18,6 +17,7 @@ from tunemark.plugin.descriptors import Architecture
 from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.layout import Framework
 from tunemark.predict.row_cells import RowError, read_count, read_flag, read_number, read_text
+from tunemark.predict.row_words import read_matrices
 
 # Dimensions that an installed model of the row's name supplies where the row has none.
 _DIMENSIONS = ("n_layers", "hidden", "n_heads", "intermediate", "n_kv_heads", "vocab")
@@ -26,6 +26,10 @@ _DEFAULT_VOCABULARY = 50304
 # defaults of Megatron-Bridge (peft/lora.py), torchtune (recipes/configs/llama3_1/8B_lora.yaml) and peft (LoraConfig).
 _ADAPTER_DEFAULTS: Mapping[Framework, tuple[int, bool]] = {"megatron": (32, True), "torch": (8, True)}
 _PEFT_DEFAULTS = (8, False)
+# Tasks whose steps have other passes than forward and backward over a batch.
+_OTHER_TASKS = re.compile(
+    r"\b(?:dpo|ppo|grpo|orpo|kto|rlhf|rl|reward|distill\w*|inference|generation|prefill|decod\w*)\b"
+)
 
 
 def read_architecture(
@@ -113,7 +117,10 @@ def read_trained_weights(
     """The weights that a row trains, and their share of all."""
     task = (read_text(row, "task") or "pretrain").lower()
     rank = read_count(row, "lora_rank")
-    if "lora" not in task and rank is None:
+    if match := _OTHER_TASKS.search(task):
+        raise RowError(f"a step of {match[0]} is not one of training on given tokens")
+    has_magnitudes = "dora" in task
+    if "lora" not in task and not has_magnitudes and rank is None:
         return ALL_WEIGHTS, 1.0
     words = read_text(row, "notes") or ""
     default_rank, is_everywhere = _ADAPTER_DEFAULTS.get(framework, _PEFT_DEFAULTS)
@@ -130,20 +137,9 @@ def read_trained_weights(
     if not stated:
         stated = "all-linear" if is_everywhere else "q,v"
         notes.add("adapters", f"LoRA on {stated}, the framework's default, because no matrices are stated")
-    trained = lora_trained_weights(rank, _read_targets(stated, a))
-    return trained, count_lora_parameters(a, rank, trained.lora_targets) / count_parameters(a).total
-
-
-def _read_targets(stated: str, a: Architecture) -> tuple[str, ...]:
-    """The matrices that adapters are on, in any common spelling: "all-linear", "q,v", "q_proj+v_proj", "attention"."""
-    every = adaptable_matrices(a)
-    if re.fullmatch(r"all(?:[ -_]linear)?", stated):
-        return every
-    if re.fullmatch(r"att(?:ention|n)", stated):
-        return tuple(name for name in every if name in ("q_proj", "k_proj", "v_proj", "o_proj")) or LORA_TARGETS
-    short = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj", "qkv": "qkv_proj"}
-    names = [word for word in re.split(r"[\s,+/;]+", stated) if word]
-    return tuple(dict.fromkeys(short.get(name, name) for name in names))
+    trained = lora_trained_weights(rank, read_matrices(stated, adaptable_matrices(a)), magnitudes=has_magnitudes)
+    adapters = count_lora_parameters(a, rank, trained.lora_targets, magnitudes=has_magnitudes)
+    return trained, adapters / count_parameters(a).total
 
 
 def _find_installed_model(stated: str, models: Mapping[str, Architecture]) -> str | None:

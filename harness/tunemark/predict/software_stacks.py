@@ -23,17 +23,16 @@ from tunemark.predict.layout import (
 )
 from tunemark_worker.optimizer import OPTIMIZERS
 
-# "torch-compiled" is torch with compiled modules.
-FRAMEWORKS: tuple[str, ...] = (*get_args(Framework), "torch-compiled")
-
 # Words of a description that name the software, in the order in which they decide.
 _WORDS: tuple[tuple[Framework, str], ...] = (
-    ("xla", r"maxtext|\bjax\b|\bxla\b|levanter|paxml|neuronx|\bneuron\b|optimum-tpu|tpu-recipes"),
-    ("native", r"c\+\+/cuda|\bllm\.c\b|\bllmq\b"),
-    ("megatron", r"megatron|\bnemo\b(?!.*automodel)|\bmcore\b|dgxc-benchmarking|primus(?!.*fsdp)|gpt-neox|\bsimumax\b"),
+    ("xla", r"maxtext|\bjax\b|\bxla\b|levanter|paxml|axlearn|easylm|\balpa\b|neuronx|\bneuron\b|optimum-tpu|"
+            r"tpu-recipes"),
+    ("native", r"c\+\+/cuda|\bllm[.-]c\b|\bllmq\b"),
+    ("megatron", r"megatron|\bnemo\b(?!.*automodel)|\bmcore\b|dgxc-benchmarking|mindspeed|primus(?!.*fsdp)|"
+                 r"gpt-neox|\bsimumax\b"),
     ("deepspeed", r"deepspeed|\bzero-?3? offload\b"),
-    ("torch", r"torchtitan|torchtune|torchao|pytorch|\bfsdp ?2\b|llm-foundry|composer|mosaicml|lit-?gpt|internevo|"
-              r"internlm|colossal|automodel|\blightning\b|fairscale|\bolmo\b|nanotron|tinyllama"),
+    ("torch", r"torchtitan|torchtune|torchao|pytorch|\bfsdp ?2\b|llm-foundry|composer|mosaicml|lit-?(?:gpt|llama)|"
+              r"internevo|internlm|colossal|automodel|\blightning\b|fairscale|fairseq|metaseq|\bolmo\b|nanotron|tinyllama"),
     ("hf", r"\bhf\b|hf_eager|hugging ?face|transformers|\bpeft\b|\btrl\b|swift|llama-?factory|axolotl|unsloth|"
            r"accelerate|alignment-handbook|optimum"),
 )  # fmt: skip
@@ -43,10 +42,10 @@ _FUSED_ATTENTION_YEAR = 2023
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackFacts:
-    """What is known of the training software. framework: as stated, one of `FRAMEWORKS` or "". words: any description
-    of the run, in which a framework may be named. year: of the software that ran, 0 where unknown. is_compiled: None
-    where nobody says. precision: of matrix products. zero, tensor, others: the sharding stage, tensor ranks, and
-    pipeline, context and expert ranks together. chip: its name."""
+    """What is known of the training software. framework: as stated, one of `Framework`, "torch-compiled", or any other
+    name. words: any description of the run, in which a framework may be named. year: of the software that ran, 0 where
+    unknown. is_compiled: None where nobody says. precision: of matrix products. zero, tensor, others: the sharding
+    stage, tensor ranks, and pipeline, context and expert ranks together. chip: its name."""
 
     framework: str = ""
     words: str = ""
@@ -61,7 +60,7 @@ class StackFacts:
 
 
 def choose_framework(facts: StackFacts, notes: AssumptionList) -> tuple[Framework, bool | None]:
-    """(the framework, whether its modules are compiled); ValueError for a name that is not known."""
+    """(the framework, whether its modules are compiled); where its name is not known, by the layout, and told."""
     name = re.sub(r"[^a-z0-9]+", "-", facts.framework.lower()).strip("-")
     if name in ("torch-compiled", "torch-compile", "compiled"):
         return "torch", True
@@ -70,10 +69,7 @@ def choose_framework(facts: StackFacts, notes: AssumptionList) -> tuple[Framewor
     for each in get_args(Framework):
         if name == each:
             return each, facts.is_compiled
-    if name:
-        found = _find_framework(name)
-        if found is None:
-            raise ValueError(f"no framework {facts.framework!r} is known: {', '.join(FRAMEWORKS)}")
+    if found := _find_framework(name):
         return found, facts.is_compiled
     found = "xla" if facts.chip.startswith(("TPU", "Trainium")) else _find_framework(facts.words.lower())
     if found:
@@ -83,7 +79,8 @@ def choose_framework(facts: StackFacts, notes: AssumptionList) -> tuple[Framewor
     if facts.precision == "fp16" and facts.year < _FUSED_ATTENTION_YEAR:
         is_torch = False
     chosen: Framework = "torch" if is_torch else "megatron"
-    notes.add("framework", f"{chosen} as the software, by the layout, because none is stated")
+    why = f"{facts.framework!r} is not known" if name else "none is stated"
+    notes.add("framework", f"{chosen} as the software, by the layout, because {why}")
     return chosen, facts.is_compiled
 
 
