@@ -32,7 +32,7 @@ from document import ROOT, machine, put
 
 from tunemark.temporary import temporary_folder
 
-_MODULES = ("stores", "inputs", "plugins", "commands", "runs", "ranks")
+_MODULES = ("stores", "inputs", "plugins", "commands", "runs", "users", "ranks", "hosts")
 _LONGEST = 220
 _DOCUMENT = "docs/faults.md"
 

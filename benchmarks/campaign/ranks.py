@@ -80,7 +80,7 @@ class Row:
 
 
 class Sweep:
-    """A running command that measures three runs in a folder, and its stderr so far."""
+    """A running command that measures three runs in a folder. said: the lines of its standard error so far."""
 
     def __init__(
         self,
@@ -106,14 +106,14 @@ class Sweep:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._end_times_s: list[float] = []
-        self._stderr_lines: list[str] = []
+        self.said: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None, "it was asked for"
         for line in self.process.stderr:
-            self._stderr_lines.append(line)
+            self.said.append(line)
             if ", ended by " in line:
                 self._end_times_s.append(time.monotonic())
 
@@ -126,7 +126,7 @@ class Sweep:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
-        raise NeverCame(f"{what} never came: {''.join(self._stderr_lines)[-1000:]}")
+        raise NeverCame(f"{what} never came: {''.join(self.said)[-1000:]}")
 
     def ended(self, number: int) -> float | None:
         """The time.monotonic() at which the sweep reported the end of this run, or None."""
@@ -346,8 +346,9 @@ def network(folder: Path, asked: Asked) -> Row:
     )  # fmt: skip
 
 
-def node(folder: Path, asked: Asked) -> Row:
-    """A job runs on two nodes of a real Slurm, and one node's slurmd dies; Slurm has to notice."""
+@contextmanager
+def slurm_of_two_nodes(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A real Slurm of this host: the folder of a sweep, and the variables under which Slurm's commands find it."""
     missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         raise NotHere(f"needs root and Debian's slurm-wlm and munge: {missing[0] + ' is missing' if missing else ''}")
@@ -357,23 +358,28 @@ def node(folder: Path, asked: Asked) -> Row:
     script, conf, place = str(ROOT / "tests/slurm.sh"), folder / "slurm", folder / "sweep"
     conf.mkdir()
     place.mkdir()
-    subprocess.run(["sh", script, "start", str(conf)], check=True)
-    variables = {"SLURM_CONF": str(conf / "slurm.conf")}
-    last = str((os.cpu_count() or 1) - 1)
     try:
+        subprocess.run(["sh", script, "start", str(conf)], check=True)
+        yield place, {"SLURM_CONF": str(conf / "slurm.conf")}
+    finally:
+        subprocess.run(["sh", script, "stop", str(conf)], check=True)
+
+
+def node(folder: Path, asked: Asked) -> Row:
+    """A job runs on two nodes of a real Slurm, and one node's slurmd dies; Slurm has to notice."""
+    last = str((os.cpu_count() or 1) - 1)
+    with slurm_of_two_nodes(folder) as (place, variables):
         # The run continues until Slurm notices, so it must last longer than that.
         words = ["--launcher", "slurm:nodes=2:jobs=1", "--timeout", "120"]
-        sweep = Sweep(place, ranks=2, variables=variables, words=words, lasts_s=int(BOUNDS["node"][0]) + 15)
+        sweep = Sweep(place, ranks=2, variables=variables, words=words, lasts_s=int(BOUNDS["node"]) + 15)
 
         def plant(attempt: Path) -> None:
-            os.kill(int((conf / "slurmd.n2.pid").read_text()), signal.SIGKILL)
+            os.kill(int((folder / "slurm" / "slurmd.n2.pid").read_text()), signal.SIGKILL)
 
         def mend() -> None:
             subprocess.run(["taskset", "-c", last, "slurmd", "-N", "n2"], env={**os.environ, **variables}, check=True)
 
         return watched("node", sweep, plant, expected=["killed"], step=asked.step(), mend=mend)
-    finally:
-        subprocess.run(["sh", script, "stop", str(conf)], check=True)
 
 
 def command(folder: Path, asked: Asked) -> Row:
@@ -386,7 +392,7 @@ def command(folder: Path, asked: Asked) -> Row:
     began_s = time.monotonic()
     sweep.process.kill()
     sweep.process.wait()
-    while left(attempt) and time.monotonic() - began_s < BOUNDS["command"][0]:
+    while left(attempt) and time.monotonic() - began_s < BOUNDS["command"]:
         time.sleep(0.02)
     seconds, remaining = time.monotonic() - began_s, len(left(attempt))
     rows = Sweep(folder, ranks=asked.ranks).rows()
@@ -427,8 +433,15 @@ def supervisor(folder: Path, asked: Asked) -> Row:
     return watched("supervisor", sweep, plant, expected=["killed", "error"], step=asked.step())
 
 
-def _add(name: str, what: str, inject: Callable[[Path, Asked], Row], words: str = "", ranks: int | None = None) -> None:
-    """words: in the evidence of a good row."""
+def add_rank_case(
+    name: str,
+    what: str,
+    inject: Callable[[Path, Asked], Row],
+    words: str = "",
+    ranks: int | None = None,
+    after: str = "ok",
+) -> None:
+    """words: in the evidence of a good row. after: the status of the run that follows."""
 
     def run(trial: Trial) -> Outcome:
         row = inject(trial.folder, Asked(chance=trial.chance, ranks=ranks or trial.ranks, silence_s=trial.silence_s))
@@ -438,7 +451,7 @@ def _add(name: str, what: str, inject: Callable[[Path, Asked], Row], words: str 
         problems += [] if row.seconds <= bound_s else [f"later than {bound_s:.0f} s"]
         problems += [f"{row.left} processes are left"] if row.left else []
         problems += [] if row.kept else ["the run before is not kept"]
-        problems += [] if row.after == "ok" else [f"the next run is {row.after}"]
+        problems += [] if row.after == after else [f"the next run is {row.after}"]
         problems += [] if words in evidence else [f"{words!r} is not in the evidence"]
         seen = f"{row.status} after {row.seconds:.1f} s (at most {bound_s:.0f}): {evidence[:200]}"
         return Outcome(seen=seen, problems=tuple(problems))
@@ -446,13 +459,13 @@ def _add(name: str, what: str, inject: Callable[[Path, Asked], Row], words: str 
     add_case(f"ranks-{name}", "ranks and hosts", what, run, is_random=True)
 
 
-_add("killed", "SIGKILL of one rank", killed, "was ended by SIGKILL")
-_add("hung", "SIGSTOP of one rank", hung, "was stopped")
-_add("memory", "one rank gets no more memory", memory, "allocate")
-_add("disk", "the disk is full while a run is measured", disk, "left on the disk")
-_add("no-room", "the disk is full before a run is started", no_room, "No space left")
-_add("network", "the network between the ranks is gone", network)
-_add("node", "slurmd of one of two nodes is dead", node, ranks=2)
-_add("command", "SIGKILL of the command itself", command)
-_add("restarted", "SIGKILL of one rank, `--max-restarts 1`", restarted, "started again", ranks=2)
-_add("supervisor", "SIGKILL of the ranks' supervisor", supervisor)
+add_rank_case("killed", "SIGKILL of one rank", killed, "was ended by SIGKILL")
+add_rank_case("hung", "SIGSTOP of one rank", hung, "was stopped")
+add_rank_case("memory", "one rank gets no more memory", memory, "allocate")
+add_rank_case("disk", "the disk is full while a run is measured", disk, "left on the disk")
+add_rank_case("no-room", "the disk is full before a run is started", no_room, "No space left")
+add_rank_case("network", "the network between the ranks is gone", network)
+add_rank_case("node", "slurmd of one of two nodes is dead", node, ranks=2)
+add_rank_case("command", "SIGKILL of the command itself", command)
+add_rank_case("restarted", "SIGKILL of one rank, `--max-restarts 1`", restarted, "started again", ranks=2)
+add_rank_case("supervisor", "SIGKILL of the ranks' supervisor", supervisor)

@@ -147,6 +147,7 @@ def _add_vanishing(name: str, what: str, break_it: Callable[[Place], None]) -> N
             place.tmp.unlink(missing_ok=True)
             place.tmp.mkdir()
         problems = place.find_problems(ended, (*_OK, 2, 4))
+        problems += [] if rows else ["no row"]
         words = rows[0]["status"] if rows else f"exit code {ended.code}"
         evidence = rows[0]["each_attempt"][-1]["evidence"] if rows and rows[0]["each_attempt"] else ended.last_words
         return Outcome(seen=f"{words}: {evidence}", problems=tuple(problems))

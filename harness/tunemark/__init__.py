@@ -85,8 +85,8 @@ def _measure(
     results = run_experiment(experiment, make_plans(points, catalog), catalog, watch or RunObserver())
     if results.is_interrupted:
         raise KeyboardInterrupt
-    if results.not_reported is not None:
-        raise results.not_reported
+    if error := results.refused or results.not_reported:
+        raise error
     return results
 
 

@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_seal_argument(parser)
     parser.add_argument("--store", metavar="DIR", help="also keep the claims in this store, marked imported")
     parser.add_argument("-o", "--output", metavar="DIR", help="write imported.jsonl and reports in every format to DIR")
+    words = "show names of hosts and users, folders and addresses in what -o writes, which hides them else"
+    parser.add_argument("--no-redact", action="store_true", help=words)
     parser.add_argument("--json", action="store_true", help="print one JSON object per row or log")
     parser.add_argument(
         "--columns", type=_parse_columns, metavar="HEADER=COLUMN,...",
@@ -102,7 +104,7 @@ def execute(args: argparse.Namespace) -> int:
         # Own runs are in their store already.
         store_claims((row for row in rows if row.kind == "imported"), Path(args.store))
     if args.output is not None:
-        write_report([], Path(args.output), catalog, rows)
+        write_report([], Path(args.output), catalog, rows, is_redacted=not args.no_redact)
         print_message(f"the report is in {args.output}")
     if args.json:
         for row in rows:

@@ -73,7 +73,15 @@ def execute(args: argparse.Namespace) -> int:
         language = parse_language(experiment.language)
         traces = load_traces([Path(experiment.store)], measured.runs)
         try:
-            write_report(measured.runs, output, catalog, traces=traces, studies=[measured.study], language=language)
+            write_report(
+                measured.runs,
+                output,
+                catalog,
+                traces=traces,
+                studies=[measured.study],
+                language=language,
+                is_redacted=not experiment.no_redact,
+            )
             print_message(f"the report is in {experiment.output}")
         except TunemarkError as error:
             # What was measured is printed all the same.

@@ -63,7 +63,15 @@ def execute(args: argparse.Namespace) -> int:
         language = parse_language(experiment.language)
         traces = load_traces([Path(experiment.store)], climbed.runs)
         try:
-            write_report(climbed.runs, output, catalog, traces=traces, studies=climbed.studies, language=language)
+            write_report(
+                climbed.runs,
+                output,
+                catalog,
+                traces=traces,
+                studies=climbed.studies,
+                language=language,
+                is_redacted=not experiment.no_redact,
+            )
             print_message(f"the report is in {experiment.output}")
         except TunemarkError as error:
             # What was measured is printed all the same.

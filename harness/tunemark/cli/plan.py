@@ -21,7 +21,7 @@ EXAMPLES = (
 
 # What only a measurement uses.
 _UNUSED = ("trials", "verify", "repeats", "timeout", "export", "max_restarts", "redo", "no_wait", "no_measure_peak",
-           "store", "output", "language")  # fmt: skip
+           "store", "output", "language", "no_redact")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ EXAMPLES = (
 
 # What only a measurement uses, or a plan.
 _UNUSED = ("trials", "verify", "repeats", "timeout", "export", "max_restarts", "redo", "no_wait", "no_measure_peak",
-           "store", "output", "language", "dry_run", "prices", "epochs")  # fmt: skip
+           "store", "output", "language", "no_redact", "dry_run", "prices", "epochs")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -80,13 +80,14 @@ def execute(args: argparse.Namespace) -> int:
         print_message(f"the report is in {experiment.output.rstrip('/')}/")
     if results.is_interrupted:
         return ExitCode.INTERRUPTED
-    return ExitCode.USAGE if results.not_reported is not None else exit_code_of_results(results.runs)
+    is_refused = results.refused is not None or results.not_reported is not None
+    return ExitCode.USAGE if is_refused else exit_code_of_results(results.runs)
 
 
 def _print_unused(experiment: Experiment, catalog: Catalog) -> None:
     """Say which flags change nothing here."""
     if experiment.output is None:
-        print_unused(experiment, "run", ("language", "prices"), "no report is written without -o")
+        print_unused(experiment, "run", ("language", "prices", "no_redact"), "no report is written without -o")
     if not any(strategy.partition(":")[0] in catalog.search_names() for strategy in experiment.axes["strategy"]):
         names = ("trials", *(setting.name for setting in read_settings(PredictionSettings)))
         print_unused(experiment, "run", names, "no strategy searches for a layout, and nothing is predicted")
@@ -104,6 +105,8 @@ def measure_with_progress(
         results = run_experiment(experiment, plans, catalog, observer)
     if results.is_interrupted:
         print_message("interrupted: every finished step and run is kept; the same command continues from here")
+    if results.refused is not None:
+        print_message(f"tunemark: {results.refused}\nevery finished run is kept; the same command continues from here")
     return results
 
 

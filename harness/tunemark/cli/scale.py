@@ -90,6 +90,8 @@ def execute(args: argparse.Namespace) -> int:
     code = _print_scalings(measured.runs, found, experiment, catalog, [experiment.store])
     if measured.is_interrupted:
         return ExitCode.INTERRUPTED
+    if measured.refused is not None:
+        return ExitCode.USAGE
     if not found:
         from tunemark.analysis.scaling import describe_nearest_difference
 
@@ -158,6 +160,7 @@ def _print_scalings(
                 scalings=found,
                 prices=_prices(experiment),
                 language=parse_language(experiment.language),
+                is_redacted=not experiment.no_redact,
             )
             print_message(f"the report is in {output.rstrip('/')}/")
         except TunemarkError as error:
@@ -175,7 +178,7 @@ def _print_scalings(
 
 
 # Settings of the output; all others decide what is measured.
-_OUTPUT_SETTINGS = ("json", "output", "language", "prices")
+_OUTPUT_SETTINGS = ("json", "output", "language", "no_redact", "prices")
 
 
 def _check_from(args: argparse.Namespace) -> None:

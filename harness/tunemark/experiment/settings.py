@@ -159,6 +159,9 @@ class SessionSettings:
     store: str = _scalar("runs", "folder in which all attempts are stored")
     output: str | None = _scalar(None, "folder or file to write the report to", unset="none")
     language: str = _scalar("en", "language of the report", choices=("en", "ko"))
+    no_redact: bool = _scalar(
+        False, "show names of hosts and users, folders and addresses in the report, which hides them else"
+    )
     prices: str | None = _scalar(
         None, "TOML or CSV file of hourly prices, for the cost of tokens in reports", unset="none"
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunemark.data import count_epoch_tokens, list_widths, make_row_settings
 from tunemark.doctor import Machine, examine_for_run
-from tunemark.errors import BadStore, TunemarkError
+from tunemark.errors import BadData, BadStore, TunemarkError
 from tunemark.experiment import Plan
 from tunemark.launch import AttemptEnd, AttemptFollower, read_host_facts
 from tunemark.launch.device_monitor import make_device_monitor
@@ -104,12 +104,15 @@ def start_attempt(pending: PendingAttempt, session: Session, lock: ExitStack) ->
     entry, resources = _make_entry(pending, session, lock), ExitStack()
     job_watch: JobWatch | None = None
     started: StartedJob | None = None
+    unread = entry.count_data()
     try:
         entry.create()
     except BadStore as error:
         end = AttemptEnd(status="error", reason="store", evidence=error.one_line())
         return entry.close(end, resources, job_watch, started)
     try:
+        if unread is not None:
+            raise unread
         pending.ready.code.verify()
         variables, job_watch = _occupy(entry, resources)
         job = entry.make_job(variables)
@@ -123,6 +126,8 @@ def start_attempt(pending: PendingAttempt, session: Session, lock: ExitStack) ->
         )
     except BadStore as error:
         end = AttemptEnd(status="error", reason="code", evidence=error.one_line())
+    except BadData as error:
+        end = AttemptEnd(status="error", reason="data", evidence=error.one_line())
     except TunemarkError as error:
         end = AttemptEnd(status="error", reason="device", evidence=error.one_line())
     except OSError as error:
@@ -147,6 +152,18 @@ class _StoredEntry:
     facts: dict[str, Any]
     assignment: Assignment | None
     lock: ExitStack
+
+    def count_data(self) -> BadData | None:
+        """Note what the token file holds for this run. It was there when the run was prepared; gives why it cannot be
+        read any more, which ends this attempt and no other run."""
+        ready = self.pending.ready
+        try:
+            self.facts["epoch"] = count_epoch_tokens(ready.data, make_row_settings(ready.plan.spec))._asdict()
+            if ready.plan.spec.batching == "bucket":
+                self.facts["flops_by_width"] = _count_flops_by_width(ready)
+        except BadData as error:
+            return error
+        return None
 
     def create(self) -> None:
         """Write the attempt's first files. Waits for space on a full disk, which is often full for a short time only: a
@@ -251,12 +268,9 @@ def _make_facts(pending: PendingAttempt, session: Session) -> dict[str, Any]:
             **ready.interpreter.versions,
         },
         "dataset": dict(ready.data.facts),
-        "epoch": count_epoch_tokens(ready.data, make_row_settings(plan.spec))._asdict(),
         "host": dict(read_host_facts()),
         "launcher": {"name": plan.launcher.name, "options": dict(plan.launcher_options)},
     }
-    if plan.spec.batching == "bucket":
-        facts["flops_by_width"] = _count_flops_by_width(ready)
     if session.max_restarts:
         facts["launcher"]["max_restarts"] = session.max_restarts
     if not plan.launcher.is_remote:

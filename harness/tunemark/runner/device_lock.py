@@ -7,6 +7,7 @@ beside it says who holds it, for those who wait. Other programs are not kept out
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -50,6 +51,7 @@ def hold_devices(
     """
     place = folder or _find_folder()
     if place is None:
+        say("there is no folder for the locks of devices: other measurements are not kept out")
         yield False
         return
     has_waited = False
@@ -87,9 +89,7 @@ def find_stale_locks() -> list[Path]:
 def _is_free(path: Path) -> bool:
     import fcntl
 
-    lock = _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
-    if lock is None:
-        return False
+    lock = _open_to_read(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -108,8 +108,10 @@ def _hold(
     path = place / f"tunemark-{slug}.lock"
     told = ""
     while True:
-        lock = _open_lock(path)
-        if lock is None:
+        try:
+            lock = _open_lock(path)
+        except OSError as error:
+            say(f"the lock of {name} cannot be had ({error}): other measurements are not kept out")
             return bool(told)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,27 +161,31 @@ def _find_folder() -> Path | None:
     return None
 
 
-def _open_lock(path: Path) -> int | None:
-    """The lock's file, which may be another user's: it is only read. None if it cannot be had."""
+def _open_lock(path: Path) -> int:
+    """The lock's file, which may be another user's: it is only read. OSError if it cannot be had."""
     for _ in range(2):
         with contextlib.suppress(FileExistsError):
             try:
-                return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+                return _open_to_read(path)
             except FileNotFoundError:
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
-            except OSError:
-                return None
-    try:
-        return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError:
-        return None
+                os.close(_make_readable(path))
+    return _open_to_read(path)
 
 
-def _regular(descriptor: int) -> int | None:
+def _open_to_read(path: Path) -> int:
+    """OSError for what is no file: nobody's pipe is waited for, and no link followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    return None
+    raise OSError(errno.EINVAL, "it is no file", str(path))
+
+
+def _make_readable(path: Path) -> int:
+    """A new file that every user may read, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    os.fchmod(descriptor, 0o644)
+    return descriptor
 
 
 def _write_note(path: Path) -> None:
@@ -187,8 +193,7 @@ def _write_note(path: Path) -> None:
     # Without a note the holder stays unnamed; the lock holds all the same.
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "wb") as file:
+        with open(_make_readable(path), "wb") as file:
             file.write(msgspec.json.encode(note))
 
 
@@ -203,10 +208,8 @@ def _describe_holder(place: Path, slug: str) -> str:
 def _read_living(path: Path) -> HolderNote | None:
     """A holder's note; None unless it can be read and its process is alive."""
     with contextlib.suppress(OSError, msgspec.DecodeError, RecursionError):
-        descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
-        if descriptor is not None:
-            with open(descriptor, "rb") as file:
-                note = msgspec.json.decode(file.read(_MOST_NOTE_BYTES), type=HolderNote)
-            if note.boot == read_boot_id() and psutil.pid_exists(note.pid):
-                return note
+        with open(_open_to_read(path), "rb") as file:
+            note = msgspec.json.decode(file.read(_MOST_NOTE_BYTES), type=HolderNote)
+        if note.boot == read_boot_id() and psutil.pid_exists(note.pid):
+            return note
     return None

@@ -37,7 +37,7 @@ from tunemark.runner.sweep import run_sweep
 
 _SOURCE = "tunemark fit"
 # Settings of this command that the answer leaves to the next.
-_OF_THE_COMMAND = ("output", "store", "dry_run", "json", "language", "redo", "no_wait", "memory")
+_OF_THE_COMMAND = ("output", "store", "dry_run", "json", "language", "no_redact", "redo", "no_wait", "memory")
 # The largest micro-batch that is considered, and how many cells a row may take to find the border.
 MAX_MICRO_BATCH = 4096
 _MAX_PROBES = 14

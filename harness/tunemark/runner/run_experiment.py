@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentResults:
     """Results of an experiment, in the order of its runs. is_interrupted: some runs were not started or not finished;
-    finished measurements are stored, and running the same experiment again continues from there. not_reported: why a
-    requested report could not be written; the measurements are in the store."""
+    finished measurements are stored, and running the same experiment again continues from there. refused: why the runs
+    that are left were not started, where something had been measured before. not_reported: why a requested report could
+    not be written; the measurements are in the store."""
 
     runs: tuple[Result, ...]
     is_interrupted: bool = False
+    refused: TunemarkError | None = None
     not_reported: TunemarkError | None = None
 
     def frame(self) -> pandas.DataFrame:
@@ -58,8 +60,8 @@ def run_experiment(
 ) -> ExperimentResults:
     """Execute the plans of an experiment and, where it names an output, write their report there after each run.
 
-    A `TunemarkError` is raised before any device is used. Neither Ctrl-C, which ends the sweep, nor a report that
-    cannot be written makes this function raise.
+    A `TunemarkError` is raised before anything is measured. Neither Ctrl-C nor an error that ends the sweep later makes
+    this function raise, nor does a report that cannot be written.
     """
     prices = read_prices(experiment.prices) if experiment.prices is not None else None
     Store(Path(experiment.store)).prove_writable()
@@ -88,27 +90,39 @@ def run_experiment(
             results, language = ordered(), parse_language(experiment.language)
             traces = load_traces([session.store.root], results)
             try:
-                write_report(results, output, catalog, traces=traces, prices=prices, language=language)
+                write_report(
+                    results,
+                    output,
+                    catalog,
+                    traces=traces,
+                    prices=prices,
+                    language=language,
+                    is_redacted=not experiment.no_redact,
+                )
             except TunemarkError as error:
                 return error
         return None
 
-    is_interrupted, not_reported = False, None
+    is_interrupted, refused, not_reported = False, None, None
     ready: list[PreparedRun] = []
     try:
         ready = _prepare(plans, session, experiment)
         for result in run_sweep(ready, session):
             done[result.run_id] = result
             not_reported = reported()
-    except KeyboardInterrupt:
-        is_interrupted = True
+    except (KeyboardInterrupt, TunemarkError) as error:
         chosen = {p.run_id: p for p in [*plans, *(each.plan for each in ready)]}
         left = [p for run, p in chosen.items() if run not in done and session.store.has_attempt(run)]
+        if isinstance(error, TunemarkError):
+            if not ready or not (done or left):
+                raise
+            refused = error
+        is_interrupted = refused is None
         done.update((p.run_id, session.judge(p)) for p in left)
         not_reported = reported()
     finally:
         session.launching.close()
-    return ExperimentResults(runs=ordered(), is_interrupted=is_interrupted, not_reported=not_reported)
+    return ExperimentResults(runs=ordered(), is_interrupted=is_interrupted, refused=refused, not_reported=not_reported)
 
 
 def _prepare(plans: Sequence[Plan], session: Session, experiment: Experiment) -> list[PreparedRun]:

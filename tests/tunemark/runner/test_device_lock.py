@@ -97,8 +97,10 @@ def test_what_strangers_put_there_is_neither_followed_nor_obeyed(tmp_path: Path)
     (locks / "tunemark-cpu.lock").symlink_to(secret)
     (locks / f"tunemark-cuda-0.{os.getuid()}.json").symlink_to(secret)
     os.mkfifo(locks / "tunemark-cuda-1.lock")
-    with hold_devices(["cpu", "cuda-0", "cuda-1"], say=print, folder=locks):
+    said: list[str] = []
+    with hold_devices(["cpu", "cuda-0", "cuda-1"], say=said.append, folder=locks):
         pass
+    assert [words.partition(" cannot be had")[0] for words in said] == ["the lock of cpu", "the lock of cuda-1"]
     assert secret.read_text() == "kept"
     first = _hold(locks, "x")
     _line(first)
@@ -112,6 +114,16 @@ def test_what_strangers_put_there_is_neither_followed_nor_obeyed(tmp_path: Path)
         pass
     assert "\x1b" not in str(refused.value)
     _release(first)
+
+
+def test_every_user_can_read_a_lock_and_its_note_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        with hold_devices(["cpu"], say=print, folder=tmp_path):
+            modes = {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {".lock": 0o644, ".json": 0o644}
 
 
 @pytest.mark.full

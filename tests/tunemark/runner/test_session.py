@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tunemark.experiment import derive_plan, make_experiment, make_grid_points, 
 from tunemark.plugin import Catalog
 from tunemark.predict import layout_choice
 from tunemark.runner import run_experiment
+from tunemark.runner.device_lock import LOCKS_VARIABLE, hold_devices
 from tunemark.runner.observer import RunObserver
 
 CATALOG = Catalog()
@@ -50,3 +53,42 @@ def test_a_derived_plan_is_what_its_settings_would_give() -> None:
     assert derive_plan(plan, CATALOG, micro_batch=4) == wanted
     assert plan.with_spec(steps=5).spec.steps == 5
     assert plan.with_spec(steps=5).run_id == _plans(steps=5, micro_batch=2, global_batch=8)[1][0].run_id
+
+
+def _measure_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: Callable[[], object], **settings: Any
+) -> run_experiment.ExperimentResults:
+    """Two attempts of one run, and what happens after the first."""
+    monkeypatch.setenv(LOCKS_VARIABLE, str(tmp_path / "locks"))
+    monkeypatch.setenv("TUNEMARK_CACHE", str(tmp_path / "cache"))
+    words: dict[str, Any] = {"sequence": 16, "steps": 2, "warmup": 0, "repeats": 2, "target_interval": 0.0}
+    words.update(no_measure_peak=True, store=str(tmp_path / "runs"))
+    experiment, plans = _plans(**words, **settings)
+    observer = RunObserver(ended=lambda ready, end: between())
+    return run_experiment.run_experiment(experiment, plans, CATALOG, observer)
+
+
+@pytest.mark.full
+def test_a_token_file_that_is_gone_ends_its_attempt_and_not_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove() -> None:
+        for path in tmp_path.glob("cache/tokens/*.tokens*"):
+            path.unlink()
+
+    (result,) = _measure_twice(tmp_path, monkeypatch, remove).runs
+    assert [each.status for each in result.each_attempt] == ["ok", "error"]
+    assert "is not a token file" in result.each_attempt[1].evidence
+
+
+@pytest.mark.full
+def test_a_device_that_is_taken_between_two_attempts_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as held:
+        measured = _measure_twice(
+            tmp_path, monkeypatch, lambda: held.enter_context(hold_devices(["cpu"], say=print)), no_wait=True
+        )
+    assert "another measurement has cpu" in str(measured.refused)
+    (result,) = measured.runs
+    assert [each.status for each in result.each_attempt] == ["ok"]
