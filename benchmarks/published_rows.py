@@ -36,6 +36,7 @@ from tunemark.predict.cost_model import predict_step_seconds
 from tunemark.predict.efficiency_constants import CONSTANTS, constant_values, find_class_efficiency
 from tunemark.predict.layout import Framework
 from tunemark.predict.matrix_products import LOW_PRECISIONS
+from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.published_rows import (
     ConvertedRow,
     UnconvertibleRow,
@@ -363,22 +364,30 @@ def print_memory(rows: Sequence[Measured]) -> None:
     held = [one for one in rows if one.memory_bytes is not None]
     if not held:
         return
-    print("\nMemory of the fullest rank: mean absolute error (%), median in brackets\n")
+    print("\nMemory of the rank that is published: mean absolute error (%), median in brackets\n")
     print("| rows | n | error | bias | within (%) | worst (%) |\n|---|---:|---:|---:|---:|---:|")
     for name, some in _slices(held):
         if name.startswith(("chip: ", "network", "8 and 4")):
             continue
         logs, within = [], []
         for i in some:
-            found, published = held[i].step.predict(), held[i].memory_bytes or math.nan
-            logs.append(math.log(found.memory_bytes / published))
-            spread = found.spread
-            within.append(is_within(published / found.memory_bytes, spread.memory_low, spread.memory_high))
+            ratio = (held[i].memory_bytes or math.nan) / predict_logged_memory(held[i].step)
+            logs.append(-math.log(ratio))
+            spread = held[i].step.predict().spread
+            within.append(is_within(ratio, spread.memory_low, spread.memory_high))
         off = [math.expm1(each) for each in logs]
         print(
             f"| {name} | {len(some)} | {_error([abs(x) for x in off])} | {100 * statistics.mean(logs):+.1f} "
             f"| {100 * statistics.mean(within):.0f} | {100 * max(off, key=abs):+.1f} |"
         )
+
+
+def predict_logged_memory(step: ConvertedRow) -> float:
+    """Bytes of the rank whose memory a log states. Megatron prints its line of an iteration, and the memory in it, on
+    the last rank (megatron/training/training.py, print_rank_last), which is in the last stage of a pipeline."""
+    if step.framework != "megatron":
+        return step.predict().memory_bytes
+    return predict_memory(step.work, step.layout, step.device, stage=step.layout.pipeline - 1).total
 
 
 def is_within(ratio: float, low: float, high: float) -> bool:

@@ -7,10 +7,10 @@ from typing import Literal
 
 # chip: its figures; network: node size or links between nodes; framework: which software trains; year: of the software;
 # sharding, batch, recomputation, schedule: of the layout; dimensions, adapters: of the model; experts: how a mixture is
-# divided; states: bits of weights and of the optimizer.
+# divided; states: bits of weights and of the optimizer; lengths: of rows that are padded.
 AssumptionKind = Literal[
     "chip", "network", "framework", "year", "sharding", "batch", "recomputation", "schedule", "dimensions", "adapters",
-    "experts", "states",
+    "experts", "states", "lengths",
 ]  # fmt: skip
 
 

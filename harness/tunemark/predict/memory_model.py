@@ -9,16 +9,20 @@ from tunemark.plugin.hardware import DeviceFacts
 from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.matrix_products import LOW_PRECISIONS
 from tunemark.predict.prediction import MemoryBytes
-from tunemark.predict.rank_shares import count_inner_ranks, divide_layers, split_rank_parameters
+from tunemark.predict.rank_shares import (
+    count_inner_ranks,
+    divide_layers,
+    find_unlike_stages,
+    split_stage_parameters,
+)
 from tunemark.predict.worker_step_costs import PRECISION_BYTES, compute_step_costs, has_step_costs
 
 # Memory that the caching allocator and the runtime's kernels take besides tensors.
 _WORKSPACE_BYTES = 0.4e9
 
 
-# Long: one sum, a term for each kind of tensor.
-def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
-    """Peak memory of the rank that needs most, in bytes.
+def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts, *, stage: int | None = None) -> MemoryBytes:
+    """Peak memory of a rank, in bytes: of the one that needs most, or of one in that stage of the pipeline.
 
     Activations by Korthikanti et al. 2022, equations 1 to 4, for grouped queries and gated MLPs: what the backward
     pass of each operation needs, in 2 bytes (4 in fp32). For our own worker by `worker_step_costs`.
@@ -28,9 +32,15 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     if has_step_costs(work):
         tensors = compute_step_costs(work, layout).bytes
         return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
-    a, stack = work.architecture, work.stack
     stages = divide_layers(work, layout)
-    experts, dense = split_rank_parameters(a, layout, stages)
+    asked = find_unlike_stages(stages) if stage is None else [stage]
+    return max((_predict_stage_memory(work, layout, stages, each) for each in asked), key=lambda held: held.total)
+
+
+# Long: one sum, a term for each kind of tensor.
+def _predict_stage_memory(work: Workload, layout: RankLayout, stages: list[float], stage: int) -> MemoryBytes:
+    a, stack = work.architecture, work.stack
+    experts, dense = split_stage_parameters(a, layout, stages, stage)
     own = experts + dense
     wide = 2.0 if work.precision in ("fp32", "tf32") else 1.0
     main, parameter = stack.main_bytes, stack.parameter_bytes
@@ -48,10 +58,6 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     ]
     accumulation = work.global_batch // (layout.data * layout.micro_batch)
     tokens = layout.micro_batch * work.sequence / layout.context
-    flight = [
-        min(accumulation, layout.pipeline - i) if layout.schedule != "gpipe" else accumulation
-        for i in range(layout.pipeline)
-    ]
     whole = layer_activation_bytes(work, layout, tokens, recompute="none")
     per_layer = layout.recomputed * layer_activation_bytes(work, layout, tokens) + (1.0 - layout.recomputed) * whole
     full = wide * 2.0 * tokens * a.hidden_size / (layout.tensor if layout.sequence_parallel else 1)
@@ -62,24 +68,20 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
         given = PRECISION_BYTES[stack.own][1]
         head_bytes = given + (4.0 if given < 4.0 else 0.0) + 8.0
     logits = head_bytes * tokens * vocab
-    # Interleaving keeps (p - 1) / (p v) more micro-batches in flight (Narayanan et al. 2021, section 2.2.2).
-    more = 1.0 + (layout.pipeline - 1) / (layout.pipeline * layout.virtual) if layout.virtual > 1 else 1.0
-    held = []
-    for i, n in enumerate(stages):
-        kept = n * per_layer * flight[i] * (more if i == 0 else 1.0)
-        working = whole if layout.recompute == "full" else 0.0
-        if i == len(stages) - 1:
-            working = max(working, logits)
-        held.append((kept + full * flight[i] * (1 if i == 0 else 0), working))
-    activations, working = max(held, key=sum)
+    flight = _count_flights(layout, accumulation, stage)
+    activations = stages[stage] * per_layer * flight + (full * flight if stage == 0 else 0.0)
+    working = whole if layout.recompute == "full" else 0.0
+    if stage == len(stages) - 1:
+        working = max(working, logits)
     c = count_parameters(a)
     ends = max(c.embedding, c.head) / layout.tensor
     units = (c.attention / layout.tensor + c.mlp / layout.expert / count_inner_ranks(a, layout)) / a.num_hidden_layers
     gathered = 0.0
     if layout.zero == 3 and layout.shard > 1:
-        # One FSDP unit is prefetched while another computes and a third one's gradient is scattered.
+        # One FSDP unit is prefetched while another computes and a third one's gradient is scattered, which frozen
+        # weights do not have.
         largest = max(units, ends)
-        gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes) * wide * largest
+        gathered = (2.0 * stack.gather_bytes + stack.reduce_bytes * work.trained_fraction) * wide * largest
         if not layout.reshard:
             gathered = stack.gather_bytes * wide * own
     fraction = work.trained_fraction
@@ -101,6 +103,16 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts) -> M
     more = max(0.0, stack.step_bytes * own * fraction / by[0] - held_states.activations - working)
     more += stack.reserve * held_states.total
     return replace(held_states, workspace=held_states.workspace + more)
+
+
+def _count_flights(layout: RankLayout, accumulation: int, stage: int) -> float:
+    """Micro-batches whose activations a stage holds at once. Interleaved, they are held by chunks of a stage's layers:
+    2 (p - 1 - i) + (v - 1) p + 1 of them (Narayanan et al. 2021, section 2.2.2)."""
+    if layout.schedule == "gpipe":
+        return float(accumulation)
+    p, v = layout.pipeline, layout.virtual
+    flights = p - stage if v == 1 else p + (p - 1 - 2 * stage) / v
+    return float(min(accumulation, flights))
 
 
 def layer_activation_bytes(work: Workload, layout: RankLayout, tokens: float, recompute: str | None = None) -> float:

@@ -48,6 +48,7 @@ _ASSUMED: Mapping[AssumptionKind, _Sides] = {
     "adapters": _Sides(0.05, 0.05),
     "experts": _Sides(0.05, 0.08),
     "states": _Sides(0.08, 0.08),
+    "lengths": _Sides(0.10, 0.10),
 }
 # Step time, by class of chips: those with few rows, and all without.
 _CLASSES: Mapping[str, float] = {
@@ -77,6 +78,7 @@ _ASSUMED_MEMORY: Mapping[AssumptionKind, _Sides] = {
     "adapters": _Sides(0.06, 0.06),
     "states": _Sides(0.20, 0.20),
     "experts": _Sides(0.10, 0.10),
+    "lengths": _Sides(0.25, 0.20),
 }
 
 

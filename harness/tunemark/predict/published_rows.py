@@ -24,7 +24,12 @@ from tunemark.predict.prediction import Prediction
 from tunemark.predict.row_cells import RowError, read_count, read_positive, read_required_text, read_text
 from tunemark.predict.row_layout import choose_virtual_stages, read_batch, read_layout
 from tunemark.predict.row_memory import fit_states, read_optimizer, read_recomputation, read_states
-from tunemark.predict.row_model import limit_attention_to_documents, read_architecture, read_trained_weights
+from tunemark.predict.row_model import (
+    limit_attention_to_documents,
+    read_architecture,
+    read_trained_weights,
+    read_widest,
+)
 from tunemark.predict.row_words import read_precision
 from tunemark.predict.software_stacks import StackFacts, choose_stack, read_year
 from tunemark.predict.trainer_settings import NETWORK_ASSUMED
@@ -131,6 +136,7 @@ def _convert_row(name: str, row: Mapping[str, str], models: Mapping[str, Archite
         stack=read_states(row, stack, notes, is_frozen=fraction < 1.0),
         trained_fraction=fraction,
         trained=trained,
+        widest=read_widest(row, sequence, notes),
     )
     why = find_layout_error(work, layout)
     if why:

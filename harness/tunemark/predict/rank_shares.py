@@ -39,18 +39,32 @@ def count_rank_parameters(a: Architecture, layout: RankLayout, stages: list[floa
 
 def split_rank_parameters(a: Architecture, layout: RankLayout, stages: list[float]) -> tuple[float, float]:
     """The same: (of experts, of everything else)."""
+    each = [split_stage_parameters(a, layout, stages, stage) for stage in find_unlike_stages(stages)]
+    return max(each, key=sum)
+
+
+def split_stage_parameters(a: Architecture, layout: RankLayout, stages: list[float], stage: int) -> tuple[float, float]:
+    """Parameters of a rank of one stage, before data-parallel sharding: (of experts, of everything else)."""
     c = count_parameters(a)
     whole = c.attention + c.router + c.bias + (0.0 if a.num_local_experts else c.mlp)
     per_layer = whole / a.num_hidden_layers / layout.tensor + c.norm / (a.num_hidden_layers + 1)
     experts = 0.0
     if a.num_local_experts:
         experts = c.mlp / a.num_hidden_layers / (layout.expert * count_inner_ranks(a, layout))
-    ends = (c.embedding + c.position) / layout.tensor, (c.head or c.embedding) / layout.tensor
-    if layout.pipeline == 1:
-        return stages[0] * experts, stages[0] * per_layer + ends[0] + c.head / layout.tensor
-    candidates = [(stages[0], ends[0]), (stages[-1], ends[1]), (max(stages), 0.0)]
-    n, more = max(candidates, key=lambda each: each[0] * (per_layer + experts) + each[1])
-    return n * experts, n * per_layer + more
+    ends, is_last = 0.0, stage == len(stages) - 1
+    if stage == 0:
+        ends += c.embedding + c.position
+    if is_last:
+        # A head that is tied to the embedding of another stage is a copy.
+        ends += c.head or (c.embedding if stage else 0.0)
+    return stages[stage] * experts, stages[stage] * per_layer + ends / layout.tensor
+
+
+def find_unlike_stages(stages: list[float]) -> list[int]:
+    """The first stage, the last, and of the others the first that has most layers."""
+    last = len(stages) - 1
+    between = range(1, last)
+    return sorted({0, last, *([max(between, key=stages.__getitem__)] if between else [])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ _DEFAULT_VOCABULARY = 50304
 # defaults of Megatron-Bridge (peft/lora.py), torchtune (recipes/configs/llama3_1/8B_lora.yaml) and peft (LoraConfig).
 _ADAPTER_DEFAULTS: Mapping[Framework, tuple[int, bool]] = {"megatron": (32, True), "torch": (8, True)}
 _PEFT_DEFAULTS = (8, False)
+# The longest row over the mean, in data for fine-tuning: instructions and answers have a long tail.
+_LONGEST = 3
 # Tasks whose steps have other passes than forward and backward over a batch.
 _OTHER_TASKS = re.compile(
     r"\b(?:dpo|ppo|grpo|orpo|kto|rlhf|rl|reward|distill\w*|inference|generation|prefill|decod\w*)\b"
@@ -91,6 +93,17 @@ def limit_attention_to_documents(row: Mapping[str, str], a: Architecture, notes:
     window = max(1, a.max_position_embeddings // 2)
     notes.add("dimensions", f"documents of {window} tokens in a pack, because their lengths are not stated")
     return replace(a, sliding_window=min(window, a.sliding_window or window))
+
+
+def read_widest(row: Mapping[str, str], sequence: int, notes: AssumptionList) -> int | None:
+    """Tokens of the longest row, where rows are padded to the longest of their micro-batch and `sequence` is a mean;
+    None where all are equal."""
+    words = (read_text(row, "notes") or "").lower()
+    if not re.search(r"padded to (?:the )?longest|dynamic(?:ally)? pad|variable[- ]length|lengths vary", words):
+        return None
+    widest = _LONGEST * sequence
+    notes.add("lengths", f"a longest row of {widest} tokens, because lengths are not stated")
+    return widest
 
 
 def _check_size(row: Mapping[str, str], a: Architecture, notes: AssumptionList) -> None:

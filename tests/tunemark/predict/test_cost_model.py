@@ -10,6 +10,7 @@ from tunemark.physics import make_architecture, train_flops_per_token
 from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Efficiency, RankLayout, Workload, find_layout_error, predict, predict_memory
 from tunemark.predict.hardware_rates import collective_seconds
+from tunemark.predict.layout import MEGATRON
 from tunemark.predict.memory_model import layer_activation_bytes
 
 _MODEL = make_architecture(
@@ -86,3 +87,17 @@ def test_a_traced_model_keeps_what_its_own_layers_keep() -> None:
     assert wide == 2 * narrow
     without = replace(work, stack=replace(work.stack, flash_attention=not work.stack.flash_attention), precision="bf16")
     assert abs(layer_activation_bytes(without, layout, 128.0) - narrow) == pytest.approx(128.0 * 3.0 * 64)
+
+
+def test_memory_is_that_of_the_stage_that_holds_most() -> None:
+    work = replace(_WORK, stack=MEGATRON)
+    plain = RankLayout(data=2, pipeline=4)
+    each = [predict_memory(work, plain, _DEVICE, stage=stage) for stage in range(4)]
+    # Stage i of 1F1B holds p - i micro-batches; the last one's logits come on top.
+    layers = [held.activations for held in each]
+    assert layers[1] == pytest.approx(3 * layers[3])
+    assert predict_memory(work, plain, _DEVICE) == max(each, key=lambda held: held.total) == each[0]
+    # Interleaved over v chunks, p + (p - 1 - 2 i) / v micro-batches of a stage's layers.
+    woven = RankLayout(data=2, pipeline=4, virtual=2, schedule="interleaved")
+    last = predict_memory(work, woven, _DEVICE, stage=3).activations
+    assert last == pytest.approx(2.5 * layers[3])

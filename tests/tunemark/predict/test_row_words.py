@@ -113,3 +113,12 @@ def test_one_chip_needs_no_links() -> None:
     found = convert_row({**_ROW, "device": "GB10", "n_devices": "1", "precision": "fp4"})
     assert isinstance(found, ConvertedRow)
     assert any("links are not known" in words for words in found.assumptions)
+
+
+def test_rows_that_are_padded_need_the_memory_of_the_longest() -> None:
+    equal = _expressed(seq_len="256", act_ckpt="none")
+    padded = _expressed(seq_len="256", act_ckpt="none", notes="mean 256 tokens, padded to the longest of 4")
+    assert "lengths" in padded.assumed - equal.assumed
+    # Activations grow with the longest row; the time is that of the mean.
+    assert padded.predict().bytes.activations == pytest.approx(3.0 * equal.predict().bytes.activations)
+    assert padded.predict().step_time_s == equal.predict().step_time_s
