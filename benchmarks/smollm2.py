@@ -38,7 +38,7 @@ def measured(folder: Path) -> tuple[dict[str, object], Assignment, list[float]]:
         raise SystemExit(done.returncode)
     (attempt,) = folder.glob("runs/*/*/plan.json")
     rows = [json.loads(line) for line in (attempt.parent / "records.0.jsonl").read_text().splitlines()]
-    losses = [row["loss_sum"] / row["targets"] for row in rows if row["kind"] == "step"]
+    losses = [row["loss_sum"] / row["trained"] for row in rows if row["kind"] == "step"]
     return json.loads(done.stdout), Assignment.from_json(attempt.read_text()), losses
 
 

@@ -133,11 +133,14 @@ _GGUF = {
 
 def _check_architecture(config: Mapping[str, Any], model: Model, shown: str, source: str) -> None:
     """Refuse dimensions that differ from the model's; a dimension that the configuration lacks is not checked."""
-    expected = model.architecture.as_dict()
+    # Where a model was traced, its configuration is exact; the architecture's own fields only approximate it.
+    traced = model.architecture.traced is not None
+    expected = dict(model.configuration) if traced else model.architecture.as_dict()
     # null means that a dimension is derived, except for the sliding window, where it means that there is none.
     known = {n: config[n] for n in _DIMENSIONS if n in config and (config[n] is not None or n == "sliding_window")}
     if config.get("use_sliding_window") is False:
         known.pop("sliding_window", None)
+    known = {name: value for name, value in known.items() if name in expected}
     differing = [f"{name} is {value}, not {expected[name]}" for name, value in known.items() if value != expected[name]]
     if differing:
         raise BadExperiment(
