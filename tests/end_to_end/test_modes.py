@@ -20,7 +20,9 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
+from tunemark.errors import BadExperiment
 from tunemark.experiment import SETTINGS, Setting
+from tunemark_torch.cpu_allocator import allocator_environment
 from tunemark_worker import row_packing
 from tunemark_worker.batches import MappedTokens
 from tunemark_worker.contract import Assignment
@@ -56,6 +58,7 @@ def tunemark_models():
             tokenizer=TokenizerSpec(name="bytes", loader="tunemark_example.text:ByteTokenizer"),
             runtime="tunemark_models.runtime:CausalLm",
             pretrained={pretrained!r},
+            supports={{"attention": ("eager", "sdpa", "varlen", "flash", "flex"), "loss": ("chunked", "fused")}},
         )
     ]
 """
@@ -65,7 +68,12 @@ _BASE = ["--model", _MODEL, "--dataset", "toy-text", "--device", "cpu:1", "--pre
 _BASE += ["--sequence", "64", "--micro-batch", "2", "--global-batch", "4", "--learning-rate", "0.01"]
 _BASE += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval", "0", "--no-measure-peak"]
 
-_WITH_CHOICES = [setting for setting in SETTINGS if setting.choices and setting.is_axis]
+# A recipe is a name for values of the other settings: it stands in no row.
+_WITH_CHOICES = [setting for setting in SETTINGS if setting.choices and setting.is_axis and setting.name != "recipe"]
+# These change how something is computed, never what.
+_IMPLEMENTATIONS = {
+    "checkpointing", "attention", "loss", "optimizer_impl", "matmul_precision", "compile", "allocator",
+}  # fmt: skip
 
 # Factors of the learning rate for four steps, by hand: linear falls by a quarter a step; cosine is
 # (1 + cos(pi k / 4)) / 2, whose cosines are 1, sqrt(2) / 2, 0 and -sqrt(2) / 2.
@@ -137,14 +145,14 @@ _QUICK = {"train_on"}
 def test_every_choice_is_run_recorded_and_makes_a_difference(
     setting: Setting, tunemark: Tunemark, world: World
 ) -> None:
-    absent = [name for name, facts in OPTIMIZERS.items() if importlib.util.find_spec(facts.package) is None]
-    # CPUs have no products in fp8.
-    absent += [name for name, each in PRECISIONS.items() if each.float8]
+    absent = _absent(setting)
+    print("not run, because their package or device is not here:", ", ".join(sorted(absent)) or "none")
     choices = [choice.replace("PATH", str(world.own)) for choice in setting.choices if choice not in absent]
-    print("not run, because their package or device is not here:", ", ".join({*absent} & {*setting.choices}) or "none")
-    rows = {row[setting.name]: row for row in _rows(tunemark, world, setting.flag, ",".join(choices))}
-    assert set(rows) == set(choices)
-    trained = {}
+    found = _rows(tunemark, world, setting.flag, ",".join(choices))
+    rows = {row["attention_requested" if setting.name == "attention" else setting.name]: row for row in found}
+    # The plan resolves auto to one of the other kinds of attention.
+    assert set(rows) == set(choices) - ({"auto"} if setting.name == "attention" else set())
+    trained: dict[str, list[float]] = {}
     for choice, row in rows.items():
         assert row["status"] == "ok", (choice, row["each_attempt"])
         assert row["steps_measured"] == 3
@@ -152,15 +160,43 @@ def test_every_choice_is_run_recorded_and_makes_a_difference(
         assert math.isfinite(row["loss_last"]), choice
         rules = {finding["rule"] for finding in row["findings"]}
         assert rules.isdisjoint({"weights-unchanged", "nothing-trained", "tokens-disagree"}), choice
-        # On one thread of one CPU the same mode gives the same losses, to the last bit.
-        steps = [(s["content"], s["trained"], s["loss_sum"], s["gradient_norm"]) for s in _steps(world, row)]
-        trained[tuple(steps)] = choice
-    if setting.name == "checkpointing":
-        # It changes how often something is computed, which tests of the worker count, and never what.
-        assert len(trained) == 1
+        steps = _steps(world, row)
+        trained[choice] = [value for s in steps for value in (s["content"], s["trained"], s["loss_sum"])]
+        trained[choice] += [step["gradient_norm"] for step in steps]
+    if setting.name in _IMPLEMENTATIONS:
+        # That each is really used is what the tests of the worker count and look up.
+        for choice, values in trained.items():
+            assert values == pytest.approx(next(iter(trained.values())), rel=1e-4), choice
         return
-    # A choice that is taken and ignored would train as another one does.
-    assert sorted(trained.values()) == sorted(choices)
+    # On one thread of one CPU the same mode gives the same losses, to the last bit: a choice that is taken and ignored
+    # would train as another one does.
+    assert len({tuple(values) for values in trained.values()}) == len(choices)
+
+
+def _absent(setting: Setting) -> set[str]:
+    """The choices of a setting that need a package or a device that is not here."""
+    if setting.name == "optimizer":
+        return {name for name, facts in OPTIMIZERS.items() if importlib.util.find_spec(facts.package) is None}
+    if setting.name == "precision":
+        # CPUs have no products in fp8.
+        return {name for name, each in PRECISIONS.items() if each.float8}
+    if setting.name == "attention":
+        # torch and flash-attn have these kernels, gradients included, for GPUs alone.
+        return {"flash", "flex"}
+    if setting.name == "loss":
+        # Liger's kernels are for GPUs.
+        return {"fused"}
+    if setting.name == "allocator":
+        return {name for name in ("tcmalloc", "jemalloc") if not _has_allocator(name)}
+    return set()
+
+
+def _has_allocator(name: str) -> bool:
+    try:
+        allocator_environment(name)
+    except BadExperiment:
+        return False
+    return True
 
 
 def test_the_worker_knows_what_is_declared_and_no_more() -> None:
