@@ -51,6 +51,8 @@ _ROW_SIGMA = 0.10
 _HUBER = 1.5
 # Standard deviation of the error shared by all rows of a source and chip (software, clocks, method of measurement).
 _COMMON = 0.12
+# Kinds with so many rows, of which so many should be within their bounds.
+_ENOUGH, _LEAST, _MOST = 15, 0.90, 0.98
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,7 +333,8 @@ def print_step_times(
 ) -> None:
     how = "with the shipped constants" if by == "none" else f"each {by} predicted from the others"
     print(f"\nStep time, {how}: mean absolute error (%), median in brackets;")
-    print("bias: mean logarithm of predicted over measured (%); within: rows inside the bounds that claim 95 %\n")
+    print("bias: mean logarithm of predicted over measured (%); within: rows inside the bounds that claim 95 %,")
+    print(f"marked where {_ENOUGH} rows or more are not within by {100 * _LEAST:.0f} to {100 * _MOST:.0f} %\n")
     print("| rows | n | error | bias | within (%) | mean bounds (%) | constant MFU |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     shipped: dict[object, DeviceFacts] = {}
@@ -342,16 +345,14 @@ def print_step_times(
         off = [abs(predicted[i] / rows[i].seconds - 1) for i in some]
         mfu = [abs(constant_mfu[i] / rows[i].seconds - 1) for i in some]
         bias = statistics.mean(math.log(predicted[i] / rows[i].seconds) for i in some)
-        within = statistics.mean(
-            is_within(rows[i].seconds / predicted[i], spreads[i].low, spreads[i].high) for i in some
-        )
+        within = [is_within(rows[i].seconds / predicted[i], spreads[i].low, spreads[i].high) for i in some]
         low, high = (statistics.mean(getattr(spreads[i], side) for i in some) for side in ("low", "high"))
         if name.startswith("source: "):
             sources.append((statistics.mean(off), statistics.mean(mfu)))
         bounds = f"-{100 - 100 * math.exp(-2 * low):.0f} +{100 * math.exp(2 * high) - 100:.0f}"
         print(
             f"| {name} | {len(some)} | {_error(off)} | {100 * bias:+.1f} "
-            f"| {100 * within:.0f} | {bounds} | {_error(mfu)} |"
+            f"| {_coverage(within)} | {bounds} | {_error(mfu)} |"
         )
     ours, baseline_error = (100 * statistics.mean(pair) for pair in zip(*sources, strict=True))
     print(f"| mean over sources | {len(sources)} | {ours:.1f} | | | | {baseline_error:.1f} |")
@@ -378,7 +379,7 @@ def print_memory(rows: Sequence[Measured]) -> None:
         off = [math.expm1(each) for each in logs]
         print(
             f"| {name} | {len(some)} | {_error([abs(x) for x in off])} | {100 * statistics.mean(logs):+.1f} "
-            f"| {100 * statistics.mean(within):.0f} | {100 * max(off, key=abs):+.1f} |"
+            f"| {_coverage(within)} | {100 * max(off, key=abs):+.1f} |"
         )
 
 
@@ -421,6 +422,12 @@ def print_rows(rows: Sequence[Measured], predicted: Sequence[float]) -> None:
             f"| {one.step.id} | {one.source} | {one.step.framework} | {layout} | {one.seconds:.4g} | {found:.4g} "
             f"| {off:+.1f}{mark} | {bounds} | {words} |"
         )
+
+
+def _coverage(within: Sequence[bool]) -> str:
+    share = statistics.mean(within)
+    mark = "" if len(within) < _ENOUGH or _LEAST <= share <= _MOST else " !"
+    return f"{100 * share:.0f}{mark}"
 
 
 def _error(off: Sequence[float]) -> str:

@@ -21,9 +21,8 @@ class Efficiency:
     collective that overlap hides. straggle: share added to a step for every doubling of nodes. step_s: seconds once a
     step. cast: time of casts to 8 or 4 bits over that of their traffic. optimizer: the same for an optimizer step.
     dispatch_bytes: moved in a forward pass per value of a token that is routed to an expert; expert_hidden: share of
-    such tokens' journeys that overlap hides. expand_bytes: moved per frozen weight of few bits that is expanded.
-    eager_launches: operations of transformers' modules over those of plain torch modules. hook_launches: operations for
-    one parameter when a sharding engine in Python handles it.
+    such tokens' journeys that overlap hides. eager_launches: operations of transformers' modules over those of plain
+    torch modules. hook_launches: operations for one parameter when a sharding engine in Python handles it.
     """
 
     gemm: Mapping[str, float] = field(default_factory=dict)
@@ -43,7 +42,6 @@ class Efficiency:
     optimizer: float = 1.0
     dispatch_bytes: float = 8.0
     expert_hidden: float = 0.3
-    expand_bytes: float = 8.0
     eager_launches: float = 1.2
     hook_launches: float = 12.0
 

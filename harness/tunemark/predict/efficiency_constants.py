@@ -78,7 +78,6 @@ CONSTANTS = (
     EfficiencyConstant("step_s", 0.00781, 5e-3, 0.7, "loss scale, norm of gradients, one reading back"),
     EfficiencyConstant("dispatch", 9.23, 8.0, 0.4, "a routed token is gathered, sorted, sorted back and summed"),
     EfficiencyConstant("expert_hidden", 0.266, 0.4, 0.4, "less than half of an exchange between experts"),
-    EfficiencyConstant("expand", 16.7, 8.0, 0.5, "4 bits read, 16 written and read again, with temporaries"),
     EfficiencyConstant("eager", 1.03, 1.2, 0.3, "operations of transformers' decoder layers over 30"),
     EfficiencyConstant("hooks", 25.8, 12.0, 0.5, "operations of DeepSpeed's hooks for each parameter"),
     EfficiencyConstant("power", 0.671, 0.6, 0.25, "clock by power: measured products have exponents of 0.2 to 0.6"),
@@ -190,7 +189,6 @@ def _efficiency(kind: str, known: Mapping[str, float], power_w: float | None, sh
         cast=known["cast"],
         dispatch_bytes=known["dispatch"],
         expert_hidden=known["expert_hidden"],
-        expand_bytes=known["expand"],
         eager_launches=known["eager"],
         hook_launches=known["hooks"],
     )

@@ -116,7 +116,7 @@ def compute_layer_cost(work: Workload, layout: RankLayout, device: DeviceFacts, 
     # Frozen weights of few bits are expanded to 16 before each product.
     expanding_s = 0.0
     if stack.base_bits:
-        expanding_s = sum(k * n * count for _, k, n, count in products) * e.expand_bytes / rate
+        expanding_s = sum(k * n * count for _, k, n, count in products) * stack.expanded_bytes / rate
     forward = matrices + (attention.forward + light_s) + adapters.forward + expanding_s + _norm_seconds(work, device)
     backward = (2.0 if work.trained_fraction >= 1.0 else 1.0) * matrices + attention.backward + 2.0 * light_s
     backward += 2.0 * adapters.forward + expanding_s

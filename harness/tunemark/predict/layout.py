@@ -92,9 +92,10 @@ class SoftwareStack:
     elementwise work in the forward pass, per token and value of the hidden state: two norms (12 bytes each in fp32
     under autocast, with a cast; 4 fused) and two residuals (6, or none where fused into the norm).
     frozen_bytes: kept per parameter that is not trained; 0: `parameter_bytes`. base_bits: of frozen weights that are
-    expanded to 16 bits for every product, else 0. launches: operations launched relative to eager torch modules, or to
-    fused ones. logit_bytes: moved per logit at the loss, 0: 38, or 12 fused. reserve: share of what tensors hold that
-    the allocator keeps besides.
+    expanded to 16 bits for every product, else 0; expanded_bytes: moved to expand one: by one kernel half a byte read,
+    2 written and 2 read by the product (bitsandbytes). launches: operations launched relative to eager torch modules,
+    or to fused ones. logit_bytes: moved per logit at the loss, 0: 38, or 12 fused. reserve: share of what tensors hold
+    that the allocator keeps besides.
     step_bytes: temporaries in the update, per trained parameter of the rank. host_bytes: of optimizer states per
     parameter that wait in host memory. gathers_late: with sharded optimizer states the update is followed by the gather
     of all parameters, which nothing hides. engine_bytes: buffers of a sharding engine, twice as many where parameters
@@ -128,6 +129,7 @@ class SoftwareStack:
     step_bytes: float = 0.0
     host_bytes: float = 0.0
     base_bits: int = 0
+    expanded_bytes: float = 4.5
     logit_bytes: float = 0.0
     gathers_late: bool = False
     engine_bytes: float = 0.0

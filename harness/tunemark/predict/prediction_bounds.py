@@ -52,7 +52,7 @@ _ASSUMED: Mapping[AssumptionKind, _Sides] = {
 }
 # Step time, by class of chips: those with few rows, and all without.
 _CLASSES: Mapping[str, float] = {
-    "ampere": 0.0, "hopper": 0.0, "blackwell": 0.02, "geforce": 0.07, "tpu": 0.08, "ada": 0.10, "cdna3": 0.10,
+    "ampere": 0.0, "hopper": 0.0, "blackwell": 0.02, "geforce": 0.10, "tpu": 0.08, "ada": 0.10, "cdna3": 0.10,
 }  # fmt: skip
 _UNSEEN_CLASS = 0.22
 _MIXTURE = 0.15
@@ -63,15 +63,15 @@ _OWN_MEMORY = 0.05
 _MEMORY: Mapping[Framework, _Sides] = {
     "megatron": _Sides(0.05, 0.06),
     "torch": _Sides(0.13, 0.10),
-    "hf": _Sides(0.18, 0.16),
+    "hf": _Sides(0.12, 0.12),
     "deepspeed": _Sides(0.15, 0.10),
     "xla": _Sides(0.20, 0.20),
     "native": _Sides(0.15, 0.15),
 }
-# Where the sharding is assumed, the figure of a log is often that of some other rank than the fullest.
+# Where the sharding is assumed, so are the bits of gradients and what graphs of kernels keep for themselves.
 _ASSUMED_MEMORY: Mapping[AssumptionKind, _Sides] = {
     "framework": _Sides(0.10, 0.10),
-    "sharding": _Sides(0.40, 0.10),
+    "sharding": _Sides(0.20, 0.17),
     "recomputation": _Sides(0.25, 0.25),
     "batch": _Sides(0.15, 0.15),
     "dimensions": _Sides(0.10, 0.10),

@@ -13,7 +13,7 @@ from tunemark.predict.layout import RankLayout, Recompute, SoftwareStack, Worklo
 from tunemark.predict.memory_model import predict_memory
 from tunemark.predict.row_cells import read_count, read_flag, read_text
 from tunemark.predict.row_words import read_checkpointing
-from tunemark.predict.software_stacks import change_states
+from tunemark.predict.software_stacks import GPTQ_EXPANDED_BYTES, change_states
 
 # Words of software whose loss is computed in pieces.
 _CHUNKED_LOSSES = r"liger|torchtune|chunked (?:cross|loss)"
@@ -59,6 +59,8 @@ def read_states(
         is_frozen=is_frozen,
         loss="chunked" if is_chunked else "fused" if loss.startswith("fus") else "",
     )
+    if stack.base_bits and "gptq" in words:
+        stack = replace(stack, expanded_bytes=GPTQ_EXPANDED_BYTES)
     stack = _read_offloading(row, words, stack, notes)
     return change_states(stack, is_in_backward=bool(read_flag(row, "optimizer_in_backward")))
 

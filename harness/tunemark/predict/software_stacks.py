@@ -152,6 +152,11 @@ def read_year(*texts: str | None) -> int:
 STATE_BITS: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: OPTIMIZERS["adamw-8bit"].bytes_per_state(4.0), 4: 0.5}
 BASE_BYTES: Mapping[int, float] = {32: 4.0, 16: 2.0, 8: 1.0, 4: NF4_BYTES}
 
+# Bytes moved to expand a frozen weight of 4 bits in single operations. AutoGPTQ's layers that can be trained
+# (qlinear_cuda_old.py): shifted in 32 bits, cast to 8, masked, the zero subtracted, scaled to 16. torchao's NF4
+# (nf4tensor.py): cast to an index of 64 bits, looked up, scaled, interleaved.
+GPTQ_EXPANDED_BYTES, TORCHAO_EXPANDED_BYTES = 18.5, 30.5
+
 # Bytes per logit where the loss is computed in pieces and logits are never whole (Liger, torchtune's chunked loss).
 CHUNKED_HEAD_BYTES = 1.0
 
@@ -186,7 +191,13 @@ def change_states(
         raise ValueError(f"base_bits is {base_bits}: one of {', '.join(map(str, BASE_BYTES))}")
     if is_frozen:
         few = base_bits if base_bits is not None and base_bits < 16 else 0
-        stack = replace(stack, frozen_bytes=BASE_BYTES[base_bits or 16], base_bits=few)
+        is_torchao = stack.framework == "torch" and not stack.fused
+        stack = replace(
+            stack,
+            frozen_bytes=BASE_BYTES[base_bits or 16],
+            base_bits=few,
+            expanded_bytes=TORCHAO_EXPANDED_BYTES if is_torchao else stack.expanded_bytes,
+        )
     if is_offloaded:
         stack = replace(stack, main_bytes=0.0, host_bytes=stack.main_bytes)
     if loss == "chunked":

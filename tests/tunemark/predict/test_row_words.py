@@ -122,3 +122,22 @@ def test_rows_that_are_padded_need_the_memory_of_the_longest() -> None:
     # Activations grow with the longest row; the time is that of the mean.
     assert padded.predict().bytes.activations == pytest.approx(3.0 * equal.predict().bytes.activations)
     assert padded.predict().step_time_s == equal.predict().step_time_s
+
+
+@pytest.mark.parametrize(
+    ("changed", "moved"),
+    [
+        ({"framework": "hf"}, 4.5), ({"framework": "hf", "notes": "Int4 GPTQ base"}, 18.5),
+        ({"framework": "torch", "compile": "N"}, 30.5), ({"framework": "torch", "compile": "Y"}, 4.5),
+    ],
+)  # fmt: skip
+def test_frozen_weights_are_expanded_by_the_software_s_own_operations(changed: Mapping[str, str], moved: float) -> None:
+    adapted = {"task": "lora", "lora_rank": "8", "lora_targets": "q,v", "n_devices": "1", "fsdp": "", **changed}
+    whole, few = (_expressed(**adapted, base_bits=bits) for bits in ("16", "4"))
+    assert few.work.stack.expanded_bytes == moved
+    # Forward, recomputed and backward, 64 micro-batches of 32 layers: 3 x 64 x 7 billion weights. Launches may hide it.
+    device = few.device
+    weights = 32 * 4096 * (4096 * 2 + 2 * 1024 + 3 * 14336)
+    most = 3 * 64 * weights * moved / (device.bandwidth_bytes_per_s * device.efficiency.memory)
+    more = few.predict().seconds.compute - whole.predict().seconds.compute
+    assert 0.4 * most < more < 1.4 * most
