@@ -18,7 +18,9 @@ from tunemark_importers.figure_names import NameMeaning, meaning_of
 from tunemark_importers.found_tables import FoundTable, find_tables
 from tunemark_importers.generic_log import GenericLogReader
 from tunemark_importers.numbers import multiply_exactly, parse_number
+from tunemark_importers.sentence import find_chip_words, find_model_words
 from tunemark_importers.translated_words import translate_words
+from tunemark_importers.wide_tables import divide_by_columns
 
 MEANING = (
     "tokens per second of the job or of each device, as the table's header says; which tokens, and whether warm-up is "
@@ -239,11 +241,34 @@ def _figure_column(name: str, meaning: NameMeaning) -> _ColumnMeaning | None:
 def _our_tables(text: str, given: Mapping[str, str]) -> Iterator[FoundTable]:
     """The tables of rates; one is read with its names in the first column only where its first line has none."""
     is_read = False
-    for table in find_tables(text):
-        if table.is_turned and is_read:
+    for found in find_tables(text):
+        if found.is_turned and is_read:
             continue
-        if is_read := _is_ours(table, given):
-            yield table
+        is_read = False
+        for table in _divided(_with_corner(found) if found.is_turned else found, text, given):
+            if _is_ours(table, given):
+                is_read = True
+                yield table
+
+
+def _with_corner(table: FoundTable) -> FoundTable:
+    """The table with what stood above its columns under the name of what it is, where its corner has no name."""
+    if _column(table.names[0], {}) is not None:
+        return table
+    cells = [row[0] for _, row in table.rows]
+    for field, find in (("device", find_chip_words), ("model", find_model_words)):
+        if all(find(cell) is not None for cell in cells) and field not in {_key(name) for name in table.names}:
+            return replace(table, names=[field, *table.names[1:]])
+    return table
+
+
+def _divided(table: FoundTable, text: str, given: Mapping[str, str]) -> Sequence[FoundTable]:
+    """The table by what its columns are of; one whose columns the user explains stays whole."""
+    if not table.rows or any(_key(name) in given for name in table.names):
+        return [table]
+    lines, first, last = text.splitlines(), table.rows[0][0], table.rows[-1][0]
+    around = "\n".join([*lines[max(0, first - 9) : max(0, first - 2)], *lines[last : last + 3]])
+    return divide_by_columns(table, around, lambda name: column.field if (column := _column(name, {})) else None)
 
 
 def _is_ours(table: FoundTable, given: Mapping[str, str]) -> bool:

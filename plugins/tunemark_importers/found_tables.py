@@ -1,5 +1,5 @@
-"""Finds the tables in a text: separated values, Markdown, boxes, columns aligned by blanks, HTML, and records of named
-facts (JSON objects, `name: value` lines, a column of names beside columns of values), which are tables turned by
+"""Finds the tables in a text: separated values, Markdown, boxes, columns aligned by blanks, HTML, LaTeX, and records of
+named facts (JSON objects, `name: value` lines, a column of names beside columns of values), which are tables turned by
 ninety degrees or without a frame. What their headers mean is not decided here.
 """
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 
+from tunemark_importers.latex_tables import rows_of_latex
 from tunemark_importers.numbers import parse_number
 
 _RULE = re.compile(r"[\s|+:=\-\u2500-\u257f]{3,}")
@@ -54,19 +56,32 @@ def find_tables(text: str) -> Iterator[FoundTable]:
         return
     if "<table" in text or "<TABLE" in text:
         yield from _of_html(text)
+    if "\\begin{tabular" in text:
+        for rows in itertools.islice(rows_of_latex(text), _MAX_TABLES):
+            if len(rows) > 1 and looks_like_a_header(rows[0][1]):
+                yield FoundTable(rows[0][1], rows[1:])
+                yield from _turned(rows)
+        return
     if not _BAR.match(first.strip()) and not first.startswith(("#", "+", "\u250c", "\u2554", "<")):
-        delimiter = max(",;\t", key=first.count)
-        # A comma within a number divides no cells.
-        is_number = delimiter == "," and _THOUSANDS.search(first)
-        if delimiter in first and len(first) < 1 << 14 and not is_number:
+        for delimiter in sorted("\t;,", key=first.count, reverse=True):
+            # A comma within a number divides no cells.
+            is_number = delimiter == "," and _THOUSANDS.search(first)
+            if delimiter not in first or len(first) >= 1 << 14 or is_number:
+                continue
             rows = list(_separated(text, delimiter))
-            if rows and looks_like_a_header(rows[0][1]):
+            if rows and looks_like_a_header(rows[0][1]) and _are_its_rows(rows):
                 yield FoundTable(rows[0][1], rows[1:], delimiter)
                 yield from _turned(rows, delimiter)
                 return
     yield from _of_facts(lines)
     yield from _framed(lines)
     yield from _aligned(lines)
+
+
+def _are_its_rows(rows: Sequence[tuple[int, Sequence[str]]]) -> bool:
+    """Whether most rows have as many cells as the header: above a table in Markdown, a sentence may have a comma."""
+    alike = sum(len(cells) == len(rows[0][1]) for _, cells in rows[1:])
+    return 2 * alike >= len(rows) - 1
 
 
 def _without_remarks(text: str) -> str:

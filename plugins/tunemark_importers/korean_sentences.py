@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import re
 
-from tunemark_importers.numbers import multiply_exactly, parse_number
+from tunemark_importers.myriads import in_digits
 
-_SCALES = {"조": 1e12, "억": 1e8, "만": 1e4, "천": 1e3, "백": 1e2}
-_PART = r"[0-9][0-9,]*(?:\.[0-9]+)? ?[조억만천백]"
-_NUMBER = re.compile(
-    rf"{_PART}(?:[조억만천백])?(?: ?{_PART})*(?: ?(?:[0-9],[0-9]{{3}}|[0-9]{{1,4}})(?![0-9.,조억만천백a-zA-Z]))?"
-)
 _WORDS_OF_COUNTS = {
     "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9, "열": 10, "열여섯": 16,
     "서른두": 32,
@@ -86,22 +81,8 @@ def put_into_english(text: str) -> str:
     if not _KOREAN.search(text):
         return text
     text = _COUNT_WORD.sub(lambda match: str(_WORDS_OF_COUNTS[match[1]]), text)
-    text = _NUMBER.sub(_number, text)
+    text = in_digits(text)
     for pattern, by in _PATTERNS:
         text = pattern.sub(by, text)
     # A comma keeps apart what particles and verbs stood between.
     return " ".join(re.sub(r"(?:\s*[가-힣]+[\s.]*)+", ", ", text).split()).strip(" ,")
-
-
-def _number(match: re.Match[str]) -> str:
-    """`6만 2천` is 62000. A number whose parts do not fall in size stays as it is."""
-    total, last = 0.0, float("inf")
-    for part in re.finditer(r"([0-9][0-9,]*(?:\.[0-9]+)?) ?([조억만천백]*)", match[0]):
-        value = parse_number(part[1])
-        scale = 1.0
-        for one in part[2]:
-            scale *= _SCALES[one]
-        if value is None or scale >= last:
-            return match[0]
-        total, last = total + multiply_exactly(value, scale), scale
-    return f"{total:.15g}"

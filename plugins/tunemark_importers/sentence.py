@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunemark.errors import BadData, UnknownName
-from tunemark.physics.chip_peaks import find_chip, parse_precision
+from tunemark.errors import BadData
+from tunemark.physics.chip_peaks import find_chip, is_chip, parse_precision
+from tunemark.physics.published_models import find_published_model, make_model_key
 from tunemark.plugin import Catalog
 from tunemark.plugin.claims import Claim
+from tunemark_importers.chinese_sentences import put_han_into_english
 from tunemark_importers.figure_names import NameMeaning, meaning_of
 from tunemark_importers.json_documents import pop_layout
 from tunemark_importers.korean_sentences import put_into_english
@@ -147,7 +149,7 @@ def is_document(head: str) -> bool:
     text = _plain(text)
     known = (*_UNITS, "mfu")
     rates = [meaning for *_, meaning in _figures(text) if meaning.quantity in known] or _find_whole(text)
-    on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or _find_chip(text) is not None
+    on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or find_chip_words(text) is not None
     return bool(rates) and bool(on or _MODEL.search(text))
 
 
@@ -206,10 +208,10 @@ def _refuse_generation(reading: _Reading) -> None:
 
 
 def _plain(text: str) -> str:
-    text = put_into_english(text)
+    text = put_han_into_english(put_into_english(text))
     for pattern, by in _PLAIN:
         text = pattern.sub(by, text)
-    chip = _find_chip(_glued(text))
+    chip = find_chip_words(text)
     if chip is not None and re.search(r"(?:\bper|/|\bon each|\beach)\s*$", text[: chip[0]], re.I):
         # A rate `per A100` is one of each device.
         text = f"{text[: chip[0]].rstrip()} GPU{text[chip[1] :]}; {text[chip[0] : chip[1]]}"
@@ -241,51 +243,79 @@ def _take_whole(reading: _Reading) -> None:
 
 
 def _take_model(reading: _Reading) -> None:
-    """The longest words that name an installed model, else words that end in a size."""
-    names = _model_names()
+    """The longest words that name an installed or a published model, else words that end in a size."""
+    text = reading.text
     found: dict[str, tuple[int, int]] = {}
-    for start, end, words in _spans(reading.text, 5):
-        name = names.get(_squeezed(words.rsplit("/", 1)[-1])) or names.get(_squeezed(words))
-        size, _, family = words.partition(" ")
-        if name is None and family and re.fullmatch(_SIZE, size):
-            # The size before the name, as in `70B Llama 2`.
-            name = names.get(_squeezed(f"{family} {size}"))
-        if name and all(end <= a or start >= b for a, b in found.values()):
+    for start, end, name in _models_in(text):
+        if all(end <= a or start >= b for a, b in found.values()):
             found.setdefault(name, (start, end))
     if len(found) > 1:
         raise BadData(
             what=f"the sentence names two models: {' and '.join(found)}",
-            why=repr(reading.text[:200]),
+            why=repr(text[:200]),
             next="state one claim at a time",
         )
     for name, span in found.items():
-        reading.take("model", name, span, f"model {name} ({reading.text[slice(*span)]!r})")
+        reading.take("model", name, span, f"model {name} ({text[slice(*span)]!r})")
         return
-    for match in _MODEL.finditer(reading.text):
-        before = (match[1] or "").strip()
-        words = re.sub(_VERB, "", f"{before} {match[2]}".strip(), flags=re.I)
-        at = match.end() - len(words) if match[0].endswith(words) else match.start(2)
-        reading.take(
-            "model", words, (at, match.end()), f"model {words!r}, which is not installed: its size is all that is known"
-        )
-        return
+    if (sized := _sized_words(text)) is not None:
+        words = text[slice(*sized)]
+        known = f"model {words!r}, which is not installed: its size is all that is known"
+        reading.take("model", words, sized, known)
+
+
+def find_model_words(text: str) -> tuple[int, int, str] | None:
+    """The longest words that name a model, or end in a size: their place, and the model's name."""
+    found = next(_models_in(text), None)
+    if found is None and (sized := _sized_words(text)) is not None:
+        return *sized, text[slice(*sized)]
+    return found
+
+
+def _models_in(text: str) -> Iterator[tuple[int, int, str]]:
+    """Words that name an installed or a published model, the longest first."""
+    for start, end, words in _spans(text, 5):
+        if (name := _model_of(words)) is not None:
+            yield start, end, name
+
+
+@functools.lru_cache(maxsize=4096)
+def _model_of(words: str) -> str | None:
+    size, _, family = words.partition(" ")
+    # The size before the name, as in `70B Llama 2`.
+    turned = [f"{family} {size}"] if family and re.fullmatch(_SIZE, size) else []
+    for name in (words, *turned):
+        key = make_model_key(name)
+        if key == make_model_key(name.rpartition(" ")[0]):
+            # The last word is no part of the name.
+            continue
+        if key in _model_names():
+            return _model_names()[key]
+        if (published := find_published_model(name)) is not None:
+            return published.name
+    return None
+
+
+def _sized_words(text: str) -> tuple[int, int] | None:
+    """The place of the first words that end in a size, without verbs and articles before them."""
+    match = _MODEL.search(text)
+    if match is None:
+        return None
+    words = re.sub(_VERB, "", match[0], flags=re.I)
+    while (shorter := re.sub(_VERB, "", words, flags=re.I)) != words:
+        words = shorter
+    return match.end() - len(words), match.end()
 
 
 @functools.cache
 def _model_names() -> dict[str, str]:
-    """The installed models by their names and hub ids, squeezed."""
-    return {
-        _squeezed(name.rsplit("/", 1)[-1]): model.name
-        for model in Catalog().models().values()
-        for name in (model.name, model.pretrained or "")
-        if name
-    }
-
-
-def _squeezed(name: str) -> str:
-    return re.sub(
-        r"-?(hf|base|instruct|chat|it)$|^meta-", "", re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-    ).replace("-", "")
+    """The installed models by the keys of their names and hub ids; the first of several counts."""
+    found: dict[str, str] = {}
+    for model in Catalog().models().values():
+        for name in (model.name, model.pretrained or ""):
+            if name:
+                found.setdefault(make_model_key(name), model.name)
+    return found
 
 
 def _spans(text: str, most: int) -> Iterator[tuple[int, int, str]]:
@@ -297,26 +327,28 @@ def _spans(text: str, most: int) -> Iterator[tuple[int, int, str]]:
             yield start, end, text[start:end].strip("'\".")
 
 
-def _find_chip(text: str) -> tuple[int, int, str] | None:
-    """The longest words that name a chip."""
+def find_chip_words(text: str) -> tuple[int, int, str] | None:
+    """The longest words that name a chip: their place, and the chip's name."""
+    text = _glued(text)
     for start, end, words in _spans(text, 4):
         # A count before it is no part of its name; a bare number is no chip.
         if re.match(r"[0-9]+\s*[xX\u00d7*]?\s*[A-Za-z]", words) or not re.search(r"[A-Za-z]", words):
             continue
+        if re.match(r"(?:gpus?|devices?|chips?|accelerators?|npus?|cards?)\W*\s", words, re.I):
+            # `tokens/s per GPU (A100)`: the first word is of the unit.
+            continue
         for name in (words, words.removesuffix("s")):
-            try:
+            if is_chip(name):
                 return start, end, find_chip(name).name
-            except UnknownName:
-                continue
     return None
 
 
 def _take_device(reading: _Reading) -> None:
     text = reading.text
-    chip = _find_chip(_glued(text))
+    chip = find_chip_words(text)
     if chip is not None:
         start, end, name = chip
-        other = _find_chip(f"{text[:start]} , {text[end:]}")
+        other = find_chip_words(f"{text[:start]} , {text[end:]}")
         if other is not None and not (other[2].startswith(name) or name.startswith(other[2])):
             raise BadData(
                 what=f"the sentence names two chips: {name} and {other[2]}",
@@ -346,7 +378,7 @@ def _take_device(reading: _Reading) -> None:
         count, span = int(number[1]), (number.start(1), end)
     elif times:
         count, span = int(times[1] or times[2]), (start, end + times.end())
-    elif counted := re.search(rf"(?<![\w.,])([0-9]{{1,6}})\s*[xX\u00d7*]?\s*{_DEVICE_WORD}\b", text, re.I):
+    elif counted := re.search(rf"(?<![\w.,-])([0-9]{{1,6}})\s*[xX\u00d7*]?\s*{_DEVICE_WORD}\b", text, re.I):
         count, span = int(counted[1]), counted.span()
     elif counted := re.search(rf"\b(one|a single|single|two|four|eight|sixteen)\s+{_DEVICE_WORD}\b", text, re.I):
         count, span = _NUMBER_WORDS[counted[1].lower()], counted.span()

@@ -87,7 +87,8 @@ def audit_claims(
 def _audit_one(facts: ClaimFacts) -> AuditedClaim:
     rate = claim_rates.claimed_rate(facts.claim)
     found = sort_by_severity(claim_rules.apply_rules(facts))
-    implied, convention, full = _mfu(facts, rate)
+    of_one = claim_rates.of_one_device(facts.claim)
+    implied, convention, full = _mfu(replace(facts, claim=of_one), rate or claim_rates.stated_rate(of_one))
     return AuditedClaim(
         facts=facts, rate=rate, ways=tuple(claim_rates.rederive_rates(facts.claim)), mfu_implied=implied,
         mfu_convention=convention, mfu_implied_full_attention=full, findings=found, verdict=decide_verdict(found, "ok"),

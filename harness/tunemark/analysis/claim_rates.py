@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tunemark.analysis.claim_figures import claimed_samples, finite_values, settle_scope, stated_step_tokens
@@ -66,6 +66,15 @@ def stated_rate(claim: Claim) -> ClaimRate | None:
         return _rate_per_device(middle, claim.count, "printed per device") if claim.count else None
     many = f"median of {len(printed)} printed rates, {min(printed):,.6g} to {max(printed):,.6g}"
     return ClaimRate("printed", middle, many, relative_rounding_error(middle))
+
+
+def of_one_device(claim: Claim) -> Claim:
+    """The claim as one of a single device, where it states a rate per device and no count: what one device can do does
+    not depend on how many there are. Any other claim comes back as it is."""
+    is_printed = claim.scope == "device" and bool(finite_values(claim.steps, "tokens_per_s"))
+    if claim.count is None and claim.tokens_per_s is None and (claim.tokens_per_s_per_device or is_printed):
+        return replace(claim, count=1)
+    return claim
 
 
 def rederive_rates(claim: Claim) -> list[ClaimRate]:

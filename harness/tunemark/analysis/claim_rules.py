@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tunemark.analysis import claim_figures, claim_rates
@@ -313,7 +314,15 @@ CLAIM_RULES: Sequence[ClaimRule] = (
 )  # fmt: skip
 
 
+# What holds a device's rate to the device; these need no count where the rate is stated per device.
+_OF_A_DEVICE = (
+    peaks.check_rate_above_peak, peaks.check_rate_above_published, peaks.check_claimed_flops, peaks.check_least_flops,
+    peaks.check_size_of_flops,
+)  # fmt: skip
+
+
 def apply_rules(facts: ClaimFacts) -> list[Finding]:
     """Apply every rule once and return its findings."""
-    found = (check(facts) for rule in CLAIM_RULES for check in rule.checks)
+    of_one = replace(facts, claim=claim_rates.of_one_device(facts.claim))
+    found = [check(of_one if check in _OF_A_DEVICE else facts) for rule in CLAIM_RULES for check in rule.checks]
     return [finding for finding in found if finding is not None]

@@ -15,6 +15,7 @@ from tunemark.physics import (
     train_flops_by_convention,
 )
 from tunemark.physics.chip_peaks import PRECISIONS, Peak, explain_missing_peak, find_peak
+from tunemark.physics.published_models import PublishedModel, find_published_model, make_model_key
 from tunemark.plugin.claims import Claim, ClaimScope
 from tunemark.plugin.descriptors import Architecture, Model
 
@@ -119,6 +120,8 @@ def look_up_facts(claim: Claim, models: Mapping[str, Model], peak_flops: float |
         if name is not None:
             architecture = models[name].architecture
             origin["architecture"] = f"the installed model {name}"
+        elif (published := find_published_model(claim.model)) is not None:
+            claim, architecture = _apply_published(claim, published, models, origin)
         else:
             claim = _read_size_in_name(claim, origin)
     if architecture is not None and claim.architecture is not None and _is_one_expert(claim, architecture):
@@ -171,6 +174,24 @@ def look_up_facts(claim: Claim, models: Mapping[str, Model], peak_flops: float |
     )
 
 
+def _apply_published(
+    claim: Claim, published: PublishedModel, models: Mapping[str, Model], origin: dict[str, str]
+) -> tuple[Claim, Architecture | None]:
+    """The claim with what is published of its model, which is not installed, and that model's dimensions if known."""
+    where = f"the table of published models ({published.source})"
+    if published.same_as is not None:
+        twin = models.get(published.same_as)
+        origin["architecture"] = f"{where}: as the installed model {published.same_as}"
+        return claim, twin.architecture if twin else None
+    if published.architecture is not None:
+        origin["architecture"] = where
+        return claim, published.architecture
+    if claim.parameters is None and claim.active_parameters is None:
+        origin["parameters"] = where
+        claim = replace(claim, parameters=published.parameters, active_parameters=published.active_parameters)
+    return claim, None
+
+
 def sparsest_share() -> float:
     """The least share of a model's parameters that a token is taken to use."""
     return _SPARSEST
@@ -220,23 +241,18 @@ def _min_flops(claim: Claim, architecture: Architecture | None) -> float | None:
 
 
 def find_model(stated: str, installed: Iterable[Model]) -> str | None:
-    """Find the installed model of a stated name: its name, its hub id, or one that differs only in punctuation."""
-    wanted = _normalized_name(stated)
+    """Find the installed model of a stated name: its name, its hub id, or one that differs only in punctuation and in
+    words that say nothing of its dimensions."""
+    wanted = make_model_key(stated)
+    found = None
     for model in installed:
         names = [model.name, *([model.pretrained] if model.pretrained else [])]
         if stated == model.name:
             return model.name
         # A folder's name says nothing of the model in it.
-        if not os.path.isabs(stated.partition(":")[2]) and wanted in {_normalized_name(name) for name in names}:
-            return model.name
-    return None
-
-
-def _normalized_name(name: str) -> str:
-    """A name without owner, case, punctuation, and suffixes that do not alter a model's dimensions."""
-    short = re.sub(r"[^a-z0-9.]+", "-", name.rsplit("/", 1)[-1].lower()).strip("-")
-    short = re.sub(r"-(hf|base|instruct|chat|it|v0\.1)(?=-|$)", "", f"-{short}").strip("-")
-    return re.sub(r"^meta-llama", "llama", short).replace("-", "")
+        if found is None and not os.path.isabs(stated.partition(":")[2]):
+            found = model.name if wanted in {make_model_key(name) for name in names} else None
+    return found
 
 
 def parameter_counts(facts: ClaimFacts) -> tuple[int, ...]:

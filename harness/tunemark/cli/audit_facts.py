@@ -54,7 +54,12 @@ def make_user_facts(args: argparse.Namespace, catalog: Catalog) -> UserFacts:
     from tunemark.analysis import UserFacts
 
     architecture = _architecture(args)
-    if args.model is not None and args.params is None and architecture is None:
+    if (
+        args.model is not None
+        and args.params is None
+        and architecture is None
+        and not _is_published(args.model, catalog)
+    ):
         model = catalog.model(args.model)
         if model.name not in catalog.models():
             # Of a source, such as a folder: its dimensions are known from there alone.
@@ -64,6 +69,13 @@ def make_user_facts(args: argparse.Namespace, catalog: Catalog) -> UserFacts:
         precision=args.precision, method=args.method, train_s=args.time, padding_fraction=_padding(args, catalog),
         parameters=args.params, active_parameters=args.active_params, architecture=architecture, scope=args.scope,
     )  # fmt: skip
+
+
+def _is_published(name: str, catalog: Catalog) -> bool:
+    """Whether a model that is not installed is in the table of published ones."""
+    from tunemark.physics.published_models import find_published_model
+
+    return name not in catalog.models() and ":" not in name and find_published_model(name) is not None
 
 
 def _architecture(args: argparse.Namespace) -> Architecture | None:

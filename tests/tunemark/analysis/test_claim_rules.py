@@ -412,3 +412,12 @@ def test_flops_without_a_rate_are_a_share_of_the_peak() -> None:
     assert audited.mfu_convention == "the claimed TFLOP/s, dense bf16 peak"
     (audited,) = audit_claims([_row(tokens_per_s=None, tflops_per_device=156.0, device=None)], {})
     assert audited.mfu_implied is None
+
+
+@pytest.mark.parametrize(("rate", "rule"), [(2000.0, None), (8000.0, "above-peak")])
+def test_a_rate_per_device_is_held_to_the_device_without_a_count(rate: float, rule: str | None) -> None:
+    claim = _row(tokens_per_s=None, tokens_per_s_per_device=rate, count=None, global_batch=None, dp=None)
+    (audited,) = audit_claims([claim], {})
+    assert audited.rate is None
+    assert audited.mfu_implied == pytest.approx(rate * 43.47e9 / 312e12, rel=1e-3)
+    assert {f.rule for f in audited.findings} == {"no-figure", *([rule] if rule else [])}
