@@ -264,7 +264,8 @@ LITGPT = FormatDescription(
     meaning="in the final counts all slots of the training, padding counted, over its time; the lines print the time "
     "of one micro-batch",
     sources=("Lightning-AI/litgpt: litgpt/finetune/lora.py, litgpt/pretrain.py, litgpt/utils.py",),
-    begins=r"Epoch [0-9]+ \| iter (?P<iteration>[0-9]{1,15}) step (?P<step>[0-9]{1,15}) \| loss train: ",
+    begins=r"Ep(?:och)? [0-9]+ \| iter (?P<iteration>[0-9]{1,15})(?: \|)? st[Ee]p (?P<step>[0-9]{1,15})(?: \||:) "
+    r"loss train",
     marks=("iter time:",),
     joint=": ",
     others=r"\| -{20,}|-{20,}|\| (?:Token Counts|Performance|Memory Usage)\s*|\| - Memory Used .*",

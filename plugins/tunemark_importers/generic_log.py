@@ -98,6 +98,7 @@ class _Record:
 class _RecordPlan:
     """Where the figures of records of the same names go. places: of a step's fields, by their place in `LoggedStep`;
     fields: those of a step without them. is_interval: whether its duration is that of all steps since the line before.
+    iteration: the name of the count of micro-batches, where its duration is that of one.
     beside: what is kept under its own name."""
 
     facts: Sequence[tuple[str, NameMeaning]]
@@ -106,6 +107,7 @@ class _RecordPlan:
     beside: Sequence[tuple[str, NameMeaning]]
     is_step: bool
     is_interval: bool
+    iteration: str | None
     fields: list[Any]
 
 
@@ -334,6 +336,8 @@ class GenericLogReader:
                               differing="largest")  # fmt: skip
         if plan.is_interval:
             self._divide_interval(fields)
+        elif plan.iteration is not None and fields[_NUMBER] and one.values[plan.iteration].value >= fields[_NUMBER]:
+            fields[_DURATION + 1] = fields[_NUMBER] / one.values[plan.iteration].value
         elapsed_s = None
         if plan.elapsed is not None:
             name, role = plan.elapsed
@@ -397,6 +401,7 @@ class GenericLogReader:
             ],
             is_step=record.has("step", "loss") or any(self._claimed.get(rate) in record.values for rate in rates),
             is_interval=any(at == _DURATION and "interval" in name.lower() for at, name, _ in places),
+            iteration=_micro_batch_count(places, roles),
             fields=[0, *[None] * (len(LoggedStep._fields) - 1)],
         )
         if any(at == _DURATION for at, *_ in places):
@@ -420,6 +425,15 @@ class GenericLogReader:
             runs.add_fact("memory_bytes", _scaled(value, role), words, line, differing="largest")
         elif quantity == "steps_total":
             runs.add_fact("steps_total", value.value, words, line, differing="largest")
+
+
+def _micro_batch_count(places: Sequence[tuple[int, str, NameMeaning]], roles: Mapping[str, NameMeaning]) -> str | None:
+    """The name of a count of micro-batches that stands beside that of the steps, where the duration is named after it:
+    `iter 12 step 3 iter time 150 ms`."""
+    named = {at: name.lower() for at, name, _ in places}
+    if "iter" not in named.get(_DURATION, "") or "iter" in named.get(_NUMBER, "iter"):
+        return None
+    return next((name for name, role in roles.items() if role.quantity == "step" and "iter" in name.lower()), None)
 
 
 def _header_of(text: str) -> list[str] | None:

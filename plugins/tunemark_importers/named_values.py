@@ -331,6 +331,9 @@ def _splits(gap: str, *, is_first: bool, is_last: bool) -> list[_Gap]:
     for at in range(len(words) + 1):
         behind = body[: words[at - 1].end()].strip() if at else ""
         ahead = body[words[at].start() :].strip() if at < len(words) else ""
+        if is_last and at == 1 and unit_factor(behind) is not None:
+            # `181.34 ms (opt.step)`: what follows the unit is a remark.
+            ahead = ""
         if (is_joined and not ahead and not is_first) or (is_first and behind) or (is_last and ahead and words):
             continue
         if body.startswith("(") and 0 <= at < qualifier:

@@ -102,6 +102,14 @@ _RANGE = re.compile(
     r" ?(?:/|per) ?(?:s|sec|second)\b", re.I,
 )  # fmt: skip
 _PER_NODE = r"\s*\(?(?:per|/|a|on each|for each)\s*(?:nodes?|hosts?|machines?|servers?)\b\)?"
+_COUNT = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,6}"
+# `2.664M H800 GPU hours`, `1,720,320 GPU-hours`, `1.7M A100 hours`.
+_DEVICE_HOURS = re.compile(
+    r"(?<![\w.,])([0-9][0-9.,]*\s?[kKMB]?)\s+((?:[A-Z][\w-]*\s?){0,3}?)(?:(?:GPU|TPU|NPU|chip|accelerator|device|card)s?)?"
+    r"[ -]?hours?\b", re.I,
+)  # fmt: skip
+_HOURS_MARK = "gpuhours"
+_TOKENS_OF_HOURS = re.compile(rf"{_COUNT_OF_TOKENS}(?!\s*(?:/|per|a (?:second|step|batch)|each|every))", re.I)
 _MORE = rf"\s*(?:per|/|a|on each)\s*{_DEVICE_WORD}\b|\s*each\b|\s*apiece\b"
 
 
@@ -148,7 +156,11 @@ def is_document(head: str) -> bool:
         return False
     text = _plain(text)
     known = (*_UNITS, "mfu")
-    rates = [meaning for *_, meaning in _figures(text) if meaning.quantity in known] or _find_whole(text)
+    rates = (
+        [meaning for *_, meaning in _figures(text) if meaning.quantity in known]
+        or _find_whole(text)
+        or _find_hours(text)
+    )
     on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or find_chip_words(text) is not None
     return bool(rates) and bool(on or _MODEL.search(text))
 
@@ -211,11 +223,30 @@ def _plain(text: str) -> str:
     text = put_han_into_english(put_into_english(text))
     for pattern, by in _PLAIN:
         text = pattern.sub(by, text)
+    text = _DEVICE_HOURS.sub(_device_hours, text)
     chip = find_chip_words(text)
     if chip is not None and re.search(r"(?:\bper|/|\bon each|\beach)\s*$", text[: chip[0]], re.I):
         # A rate `per A100` is one of each device.
         text = f"{text[: chip[0]].rstrip()} GPU{text[chip[1] :]}; {text[chip[0] : chip[1]]}"
     return text
+
+
+def _device_hours(match: re.Match[str]) -> str:
+    """`2.664M H800 GPU hours` as `2.664M gpuhours`, and the chip's name if it is not named elsewhere."""
+    words = match[2].strip()
+    is_device = re.search(rf"{_DEVICE_WORD}\W*hours?$", match[0], re.I) is not None
+    if not is_device and find_chip_words(words) is None:
+        return match[0]
+    elsewhere = match.string[: match.start()] + " , " + match.string[match.end() :]
+    shown = f", {words}," if words and find_chip_words(elsewhere) is None else ""
+    return f"{match[1]} {_HOURS_MARK}{shown}"
+
+
+def _find_hours(text: str) -> tuple[re.Match[str], re.Match[str]] | None:
+    """The hours of single devices that a training took, and its tokens."""
+    hours = re.search(rf"(?<![\w.,])([0-9][0-9.,]*[0-9]|[0-9])\s?([kKMB]?) {_HOURS_MARK}", text)
+    tokens = _TOKENS_OF_HOURS.search(text)
+    return (hours, tokens) if hours is not None and tokens is not None else None
 
 
 def _find_whole(text: str) -> re.Match[str] | None:
@@ -234,6 +265,16 @@ def _take_whole(reading: _Reading) -> None:
             seconds = multiply_exactly(time, _SECONDS_OF[match["unit"][0].lower()])
             reading.take("tokens_total", total, match.span(), f"{total:,.10g} tokens in all")
             reading.take("train_s", seconds, match.span(), f"{seconds:,.10g} s for them")
+    elif (both := _find_hours(reading.text)) is not None:
+        hours, match = both
+        spent, tokens = parse_number(hours[1]), parse_number(match["tokens"])
+        if spent and tokens:
+            scale = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12, "": 1.0}
+            seconds = multiply_exactly(spent, scale[hours[2].lower()]) * 3600
+            rate = multiply_exactly(tokens, scale[match["scale"].lower()]) / seconds
+            reading.used.append(hours.span())
+            said = f"{hours[1]}{hours[2]} device-hours for {match[0]}: {rate:,.6g} tokens/s of each device"
+            reading.take("tokens_per_s_per_device", rate, match.span(), said)
     if found := _RANGE.search(reading.text):
         raise BadData(
             what=f"{found[0].strip()!r} is a range of rates",
@@ -364,7 +405,7 @@ def _take_device(reading: _Reading) -> None:
         if match is None:
             return
     number = re.search(
-        r"(?<![\w.])([0-9]{1,6})\s*(?:[xX\u00d7*]|of the|of)?\s*(?:nvidia|amd|intel|google)?\s*$", before, re.I
+        rf"(?<![\w.,])({_COUNT})\s*(?:[xX\u00d7*]|of the|of)?\s*(?:nvidia|amd|intel|google)?\s*$", before, re.I
     )
     times = re.match(
         rf"\s*(?:{_DEVICE_WORD}\s*)?[xX\u00d7*]\s*([0-9]{{1,6}})\b|\s*\(([0-9]{{1,6}})\s*{_DEVICE_WORD}\)", after, re.I
@@ -375,11 +416,11 @@ def _take_device(reading: _Reading) -> None:
     count: int | None = None
     span = (start, end)
     if number:
-        count, span = int(number[1]), (number.start(1), end)
+        count, span = int(number[1].replace(",", "")), (number.start(1), end)
     elif times:
         count, span = int(times[1] or times[2]), (start, end + times.end())
-    elif counted := re.search(rf"(?<![\w.,-])([0-9]{{1,6}})\s*[xX\u00d7*]?\s*{_DEVICE_WORD}\b", text, re.I):
-        count, span = int(counted[1]), counted.span()
+    elif counted := re.search(rf"(?<![\w.,-])({_COUNT})\s*[xX\u00d7*]?\s*{_DEVICE_WORD}\b", text, re.I):
+        count, span = int(counted[1].replace(",", "")), counted.span()
     elif counted := re.search(rf"\b(one|a single|single|two|four|eight|sixteen)\s+{_DEVICE_WORD}\b", text, re.I):
         count, span = _NUMBER_WORDS[counted[1].lower()], counted.span()
     elif word:

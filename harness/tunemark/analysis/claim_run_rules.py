@@ -228,8 +228,8 @@ def check_constant_rate(facts: ClaimFacts) -> Finding | None:
     if len(printed) < 10 or len(set(printed)) > 1 or claim_rates.relative_rounding_error(printed[0]) > 1e-4:
         return None
     severity: Severity = "suspect"
-    if _has_coarse_clock(facts.claim):
-        # The printed times do not vary either: both are of a clock that is no finer.
+    if _has_coarse_clock(facts.claim) or _has_constant_figures(facts.claim):
+        # The printed times, or rates of other units, do not vary either: all are of one clock that is no finer.
         severity = "note"
     message = f"{len(printed)} lines print the very same rate, {printed[0]:,.10g}: it was not measured line by line"
     return make_finding("same-every-step", severity, message)
@@ -251,6 +251,14 @@ def _has_coarse_clock(claim: Claim) -> bool:
     columns = [claim.steps.column(name) for name in ("tokens", "stamp_s", "tokens_per_s")]
     rows = [(t, s, r) for t, s, r in zip(*columns, strict=True) if t and s and r]
     return len(rows) > MIN_LINES and all(abs(t / s / r - 1) <= close for t, s, r in rows)
+
+
+def _has_constant_figures(claim: Claim) -> bool:
+    """Whether a log prints sequences or steps per second, too, which never vary either."""
+    samples = finite_values(claim.steps, "samples_per_s")
+    figures = [one for one in claim.figures if one.quantity in ("samples_per_s", "steps_per_s") and one.lines > 1]
+    is_each = len(set(samples)) <= 1 and all(one.lowest == one.highest for one in figures)
+    return bool(samples or figures) and is_each
 
 
 def check_derived_rate(facts: ClaimFacts) -> Finding | None:

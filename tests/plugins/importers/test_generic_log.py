@@ -198,3 +198,11 @@ def test_a_line_about_generation_is_no_training(words: str) -> None:
     claim = _claim("".join(f"step {n} loss {3 - n / 9:.2f} tok/s 4096\n{words} (61.0 tok/s)\n" for n in range(1, 6)))
     assert claim is not None
     assert {step.tokens_per_s for step in claim.steps} == {4096.0}
+
+
+def test_the_time_of_a_micro_batch_is_a_part_of_its_step() -> None:
+    reader = GenericLogReader()
+    for step in range(1, 13):
+        reader.read(LogLine(step, f"iter {4 * step} step {step} loss {3 - step / 9:.3f} iter time 150.{step} ms"))
+    (claim,) = reader.claims()
+    assert {(s.number, s.duration_steps) for s in claim.steps} == {(float(n), 0.25) for n in range(1, 13)}

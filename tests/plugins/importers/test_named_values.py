@@ -227,3 +227,9 @@ def test_a_rate_that_is_written_plainly_is_read(written: tuple[str, dict[NamedQu
 def test_the_lines_that_were_once_read_wrongly(line: str, rate: float | None) -> None:
     found = [v.value for v in NamedValues().find(line) if v.meaning.quantity == "tokens_per_s"]
     assert found == ([] if rate is None else [rate])
+
+
+@pytest.mark.parametrize("remark", ["", " (opt.step)", " total", " per", " avg of ten"])
+def test_a_remark_behind_a_unit_leaves_the_unit(remark: str) -> None:
+    (value,) = NamedValues().find(f"iter time: 181.34 ms{remark}")
+    assert (value.value, value.meaning.quantity, value.meaning.scale) == (181.34, "duration", 1e-3)

@@ -163,3 +163,36 @@ def test_what_is_written_is_what_is_read_or_asked_about(
     assert said == rate * _UNITS[unit], text
     assert claim.sequence == (2048 if "sequence length 2048" in extras else None), text
     assert claim.layout.global_batch == (512 if "global batch of 512" in extras else None), text
+
+
+@pytest.mark.parametrize(
+    ("text", "rate", "count"),
+    [
+        (
+            "DeepSeek-V3 was trained on 14.8T tokens in 2.664M H800 GPU hours on 2,048 H800",
+            14.8e12 / 2.664e6 / 3600,
+            2048,
+        ),
+        ("Llama 2 70B: 1,720,320 GPU hours for 2T tokens on A100-80GB", 2e12 / 1720320 / 3600, None),
+        ("Llama 3.1 8B took 1.46 million H100 hours for 15T tokens", 15e12 / 1.46e6 / 3600, None),
+    ],
+)
+def test_hours_of_devices_and_tokens_make_a_rate_per_device(text: str, rate: float, count: int | None) -> None:
+    assert is_document(text)
+    claim = _claim(text)
+    assert claim.tokens_per_s_per_device == pytest.approx(rate)
+    assert (claim.tokens_per_s, claim.count) == (None, count)
+    assert claim.device in ("H800-80GB", "A100-80GB", "H100")
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("Phi-3-mini on 8 H100: 9,000 tokens/s", "phi-3-mini-4k"), ("Falcon-40B on 8 H100: 9k tok/s", "falcon-40b"),
+        ("Llama-3.3-70B with LoRA on 8 H100: 9k tok/s", "llama-3.3-70b"), ("GPT-4 on 8 H100: 9k tok/s", None),
+        ("Foo-13B on 8 H100: 9k tok/s", "Foo-13B"), ("we trained a new 13B on 8 H100: 9k tok/s", "new 13B"),
+        ("Mistral Nemo, 9k tokens/s per GPU (8 A100)", "mistral-nemo"),
+    ],
+)  # fmt: skip
+def test_models_that_people_name(text: str, model: str | None) -> None:
+    assert (_claim(text).model, _claim(text).count) == (model, 8)
