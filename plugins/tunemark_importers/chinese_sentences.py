@@ -36,7 +36,7 @@ _PER_DEVICE = (
     r"(?:每(?:一)?(?:个|张|块|片)? ?(?:GPU|NPU|卡|加速卡|设备)|单(?:张|块|个)? ?(?:GPU|NPU|卡)"
     r"|(?:1 ?)?GPU ?(?:1 ?枚)?あたり|(?:1 ?)?枚あたり|各 ?GPU)"
 )
-_PER_NODE = r"(?:每(?:一)?(?:个|台)? ?(?:节点|机器|服务器|机)|単?(?:1 ?)?ノードあたり)"
+_PER_NODE = r"(?:每(?:一)?(?:个|台)? ?(?:节点|机器|服务器|机)|每台|単?(?:1 ?)?ノードあたり)"
 _BATCH = r"(?:批次|批量|批处理|批|batch|バッチ)(?: ?(?:大小|size|サイズ))?"
 
 
@@ -89,44 +89,42 @@ _RATES: Sequence[tuple[str, _By]] = (
 
 
 _TIME = r"([0-9]+(?:\.[0-9]+)?) ?(个?小时|時間|分钟|分|天|日|秒)"
-_PATTERNS: Sequence[tuple[re.Pattern[str], _By]] = tuple(
-    (re.compile(pattern, re.I), by)
-    for pattern, by in (
-        ("通义千问|千问", "Qwen"), ("百川", "Baichuan"), ("书生[·・]?浦语", "InternLM"), ("昇腾", " Ascend "),
-        ("英伟达", " "),
-        (rf"{_N} ?(?:个)?参数(?:量)?(?:的)?(?:模型)?", _parameters),
-        (r"个(?=小时)", ""),
-        (rf"{_COUNTED} ?(?:を|共|总共|一共)? ?(?:耗时|用时|用了|花了|需要?|花费|要)?{_IS}{_TIME}", _in_time(1, 2)),
-        (rf"{_TIME}(?:内|里|で)?(?:训练|处理|跑|完成|学習)(?:了|完)?{_IS}{_COUNTED}",
-         lambda match: f" {match[3]} tokens in {match[1]} {_TIMES[match[2]]} "),
-        *_RATES,
-        # Machines and the devices of each.
-        (r"([0-9]{1,5}) ?(?:机|台) ?,? ?([0-9]{1,6}) ?(?:卡|张)", _machines),
-        (rf"{_PER_NODE} ?(?:有|配)? ?([0-9]{{1,3}}) ?(?:张|块|卡|枚|基|个) ?(?:的|の)? ?"
-         r"([A-Z][A-Za-z0-9-]*(?: [0-9]+ ?GB)?)?",
-         lambda match: f" with {match[1]} x {match[2] or 'GPUs'} each "),
-        (rf"{_PER_NODE} ?(?:有)?((?:[A-Za-z][\w -]{{0,30}}? ?)?)([0-9]{{1,3}}) ?(?:张|块|卡|枚|基|个)",
-         r" with \1 x \2 each "),
-        (r"([0-9]{1,5}) ?(?:个|台)?(?:节点|机器|服务器|ノード)", r" \1 nodes "),
-        (r"(?:节点|机器|服务器|ノード) ?([0-9]{1,5}) ?(?:个|台)", r" \1 nodes "),
-        # The settings.
-        (rf"(?:全局|总|整体|グローバル) ?{_BATCH}{_IS}", " global batch "),
-        (rf"(?:{_PER_DEVICE}|微|マイクロ) ?{_BATCH}{_IS}", " micro batch "),
-        (rf"{_BATCH}{_IS}(?=[0-9])", " batch "),
-        (rf"(?:序列|上下文|シーケンス|系列|コンテキスト)(?:长度?|長)?{_IS}(?=[0-9])", " sequence length "),
-        (r"(?:模型)?(?:算力|FLOPs?) ?利用率", " MFU "),
-        (r"全(?:量|参数?|パラメータ) ?(?:微调|训练|ファインチューニング)", " full fine-tuning "),
-        (r"フル ?ファインチューニング", " full fine-tuning "),
-        (r"微调|ファインチューニング|微調整", " fine-tuning "),
-        (r"预训练|事前学習", " pretraining "),
-        (r"训练|学習", " training "),
-        (r"推理|生成|解码|部署|推論", " inference "),
-        # Counts of devices, before their name, behind it or alone.
-        (r"([0-9]{1,6}) ?(?:张|块|卡|片|枚|基|台)(?:的|の)? ?(?=[A-Za-z])(?!GPU|NPU|卡)", r" \1 x "),
-        (r"(?<=[A-Za-z0-9]) ?(?:を|が)? ?(?<![0-9.])([0-9]{1,6}) ?(?:张|块|卡|片|枚|基|台)卡?", r" x \1 "),
-        (r"([0-9]{1,6}) ?(?:张|块|卡|片|枚|基|台)(?:GPU|NPU|卡)?", r" \1 GPUs "),
-    )
+_WORDS: Sequence[tuple[str, _By]] = (
+    ("通义千问|千问", "Qwen"), ("百川", "Baichuan"), ("书生[·・]?浦语", "InternLM"), ("昇腾", " Ascend "),
+    ("英伟达", " "),
+    (rf"{_N} ?(?:个)?参数(?:量)?(?:的)?(?:模型)?", _parameters),
+    (r"个(?=小时)", ""),
+    (rf"{_COUNTED} ?(?:を|共|总共|一共)? ?(?:耗时|用时|用了|花了|需要?|花费|要)?{_IS}{_TIME}", _in_time(1, 2)),
+    (rf"{_TIME}(?:内|里|で)?(?:训练|处理|跑|完成|学習)(?:了|完)?{_IS}{_COUNTED}",
+     lambda match: f" {match[3]} tokens in {match[1]} {_TIMES[match[2]]} "),
+    *_RATES,
+    # Machines and the devices of each.
+    (r"([0-9]{1,5}) ?(?:机|台) ?,? ?([0-9]{1,6}) ?(?:卡|张)", _machines),
+    (rf"{_PER_NODE} ?(?:有|配)? ?([0-9]{{1,3}}) ?(?:张|块|卡|枚|基|个) ?(?:的|の)? ?"
+     r"([A-Z][A-Za-z0-9-]*(?: [0-9]+ ?GB)?)?",
+     lambda match: f" with {match[1]} x {match[2] or 'GPUs'} each "),
+    (rf"{_PER_NODE} ?(?:有)?((?:[A-Za-z][\w -]{{0,30}}? ?)?)([0-9]{{1,3}}) ?(?:张|块|卡|枚|基|个)",
+     r" with \1 x \2 each "),
+    (r"([0-9]{1,5}) ?(?:个|台)?(?:节点|机器|服务器|ノード)", r" \1 nodes "),
+    (r"(?:节点|机器|服务器|ノード) ?([0-9]{1,5}) ?(?:个|台)", r" \1 nodes "),
+    # The settings.
+    (rf"(?:全局|总|整体|グローバル) ?{_BATCH}{_IS}", " global batch "),
+    (rf"(?:{_PER_DEVICE}|微|マイクロ) ?{_BATCH}{_IS}", " micro batch "),
+    (rf"{_BATCH}{_IS}(?=[0-9])", " batch "),
+    (rf"(?:序列|上下文|シーケンス|系列|コンテキスト)(?:长度?|長)?{_IS}(?=[0-9])", " sequence length "),
+    (r"(?:模型)?(?:算力|FLOPs?) ?利用率", " MFU "),
+    (r"全(?:量|参数?|パラメータ) ?(?:微调|训练|ファインチューニング)", " full fine-tuning "),
+    (r"フル ?ファインチューニング", " full fine-tuning "),
+    (r"微调|ファインチューニング|微調整", " fine-tuning "),
+    (r"预训练|事前学習", " pretraining "),
+    (r"训练|学習", " training "),
+    (r"推理|生成|解码|部署|推論", " inference "),
+    # Counts of devices, before their name, behind it or alone.
+    (r"([0-9]{1,6}) ?(?:张|块|卡|片|枚|基|台)(?:的|の)? ?(?=[A-Za-z]|[345]0[6-9]0)(?!GPU|NPU|卡)", r" \1 x "),
+    (r"(?<=[A-Za-z0-9]) ?(?:を|が)? ?(?<![0-9.])([0-9]{1,6}) ?(?:张|块|卡|片|枚|基|台)卡?", r" x \1 "),
+    (r"([0-9]{1,6}) ?(?:张|块|卡|片|枚|基|台)(?:GPU|NPU|卡)?", r" \1 GPUs "),
 )  # fmt: skip
+_PATTERNS: Sequence[tuple[re.Pattern[str], _By]] = tuple((re.compile(pattern, re.I), by) for pattern, by in _WORDS)
 _COUNT_WORD = re.compile(
     rf"(?<![\u4e00-\u9fff])({_NUMERAL}) ?(?=张|块|片|枚|基|台|机|个节点)|(?<=机)({_NUMERAL})(?=卡)"
     rf"|(?<![\u4e00-\u9fff])((?!单){'(?:' + _NUMERAL + ')'})(?=卡)|({_NUMERAL})(?=机)"
@@ -140,9 +138,9 @@ def put_han_into_english(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_PUNCTUATION))
     # A single card that is trained on, and not one of which a rate is.
     text = re.sub(
-        r"(?:在|用|使用)?单(?:张|块)? ?(?:卡|GPU) ?(?=[A-Z]{1,3}[0-9]|RTX|MI)"
+        r"((?:在|用|使用)?单(?:张|块)? ?(?:卡|GPU) ?(?=[A-Z]{1,3}[0-9]|RTX|MI|[345]0[6-9]0))"
         r"|(?:在|用|使用)单(?:张|块)? ?(?:卡|GPU)(?:上|训练)",
-        " one GPU ",
+        lambda match: " one " if match[1] else " one GPU ",
         text,
     )
     text = _COUNT_WORD.sub(lambda match: str(_NUMERALS[next(part for part in match.groups() if part)]), text)

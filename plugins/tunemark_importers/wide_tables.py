@@ -19,7 +19,7 @@ _FIGURE = re.compile(r"[\s*~\u2248]*[0-9.,]+\s?[kKM]?(?:\s?%|\s?[A-Za-z/]+)?[\s*
 _NOTHING = ("", "-", "\u2014", "\u2013", "n/a", "na", "oom", "out of memory", "x")
 _COUNT = re.compile(
     r"(?<![\w.])([0-9]{1,6})\s*(?:[xX\u00d7*]\s*)?(?:gpus?|devices?|chips?|npus?|cards?|accelerators?|ranks?)\b"
-    r"|(?<![\w.])([0-9]{1,6})\s*[xX\u00d7*](?=\s|$)|(?<![\w.])[xX\u00d7*]\s*([0-9]{1,6})(?![\w.])", re.I,
+    r"|(?<![\w.])([0-9]{1,6})\s*[xX\u00d7*](?=[\s)]|$)|(?<![\w.])[xX\u00d7*]\s*([0-9]{1,6})(?![\w.])", re.I,
 )  # fmt: skip
 _UNIT_AROUND = re.compile(
     r"(?<![A-Za-z])(?:[kKM]\s?)?tok(?:en)?s?\s?(?:/|per)\s?(?:s(?:ec(?:ond)?)?|gpu|device|chip|card)\b"

@@ -22,6 +22,7 @@ _NOISE = re.compile(
     r"hf|base|instruct|chat|it|pt|v0\.1|meta|bnb|4bit|8bit|unsloth|gptq|awq|gguf|nf4|preview|model|[0-9]{1,4}k|[12][0-9]{3}"
     r"|0[0-9]{3}"
 )
+_SIZES = ("layers", "hidden", "intermediate", "heads", "kv_heads", "vocab")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +72,9 @@ def published_models() -> Mapping[str, PublishedModel]:
 def _architecture(row: Mapping[str, str]) -> Architecture | None:
     if not row["layers"]:
         return None
-    optional = {name: int(row[name]) if row[name] else None for name in ("head_dim", "experts", "experts_per_token")}
-    return make_architecture(
-        **{name: int(row[name]) for name in ("layers", "hidden", "intermediate", "heads", "kv_heads", "vocab")},
-        **optional, is_gated=row["mlp_matrices"] == "3", is_tied=row["is_tied"] == "1",
-    )  # fmt: skip
+    sizes: dict[str, int] = {name: int(row[name]) for name in _SIZES}
+    sizes |= {name: int(row[name]) for name in ("head_dim", "experts", "experts_per_token") if row[name]}
+    return make_architecture(**sizes, is_gated=row["mlp_matrices"] == "3", is_tied=row["is_tied"] == "1")
 
 
 def _number(cell: str) -> float | None:

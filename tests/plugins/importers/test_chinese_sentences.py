@@ -60,6 +60,10 @@ def test_settings_steps_and_whole_trainings() -> None:
     assert (claim.count, claim.tokens_per_s_per_device) == (32, 3700.0)
     (claim,) = document("s", "s", "通义千问 2.5 7B 在单卡 A100 上 LoRA 微调，每秒处理 3200 个 token")
     assert (claim.model, claim.count, claim.method) == ("qwen2.5-7b", 1, "lora")
+    (claim,) = document("s", "s", "2台服务器，每台8卡 H800，训练 Qwen2.5-32B，总吞吐 3.2万 tokens/s")
+    assert (claim.count, claim.tokens_per_s) == (16, 32000.0)
+    (claim,) = document("s", "s", "单卡 4090 LoRA 微调 Llama-3.1-8B，每秒 2000 个 token")
+    assert (claim.device, claim.count, claim.tokens_per_s) == ("RTX-4090", 1, 2000.0)
     (claim,) = document("s", "s", "70亿参数模型，8 张 A100，每秒 2.9 万个 token")
     assert (claim.model, claim.tokens_per_s) == ("7B", 29000.0)
 
