@@ -78,11 +78,12 @@ class Place:
         flags: Sequence[str] = (),
         user: int | None = None,
         umask: int = -1,
+        python: str = sys.executable,
     ) -> subprocess.Popen[bytes]:
         """Start `tunemark WORDS`. within: a command prefix that runs it. flags: of Python. user: whose rights it has,
-        if not this one's."""
+        if not this one's. python: the interpreter."""
         return subprocess.Popen(
-            [*within, sys.executable, *flags, "-m", "tunemark", *words], cwd=self.work, env=self.variables(variables),
+            [*within, python, *flags, "-m", "tunemark", *words], cwd=self.work, env=self.variables(variables),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             preexec_fn=_restore_signals, user=user, extra_groups=None if user is None else [], umask=umask,
         )  # fmt: skip

@@ -22,8 +22,8 @@ from campaign.ranks import BOUNDS, Asked, Row, Sweep, add_rank_case, slurm_of_tw
 
 # Seconds: of a host's silence and then of its ranks' end; of a controller and of a cluster that are lost.
 BOUNDS.update({"agent": 80.0, "controller": 60.0, "head": 150.0})
-# Of a run whose agent is lost: longer than a host may be silent.
-_LASTS_S = 30
+# Of a run whose agent is lost, soon after it began: longer than a host may be silent.
+_LASTS_S = 60
 # Of an agent that is stopped: longer than a host may be silent.
 _STOPPED_S = 30.0
 
@@ -56,7 +56,7 @@ def _add_agent(name: str, number: signal.Signals, what: str, words: str) -> None
             if number != signal.SIGSTOP:
                 guests.append(_join(sweep, folder / "guest"))
 
-        return watched("agent", sweep, plant, expected=["killed"], step=asked.step(), mend=mend)
+        return watched("agent", sweep, plant, expected=["killed"], step=2, mend=mend)
 
     add_rank_case(f"agent-{name}", f"{what} to the agent of another host", inject, words, ranks=2)
 
@@ -98,7 +98,7 @@ def _head(folder: Path, asked: Asked) -> Row:
     """The head of a Ray cluster is killed, with the whole cluster of one host: no other run can begin."""
     with _ray_cluster(folder) as (place, launcher, variables, head):
         sweep = Sweep(place, ranks=2, variables=variables, words=["--launcher", launcher])
-        return watched("head", sweep, lambda attempt: head(), expected=["killed", "error"], step=asked.step())
+        return watched("head", sweep, lambda attempt: head(), expected=["killed", "error"], step=2)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class Sweep:
             if ", ended by " in line:
                 self._end_times_s.append(time.monotonic())
 
-    def wait(self, is_so: Callable[[], Any], what: str, within_s: float = 240.0) -> Any:
+    def wait(self, is_so: Callable[[], Any], what: str, within_s: float = 600.0) -> Any:
         """Wait until `is_so` returns something true, and return it; NeverCame if the sweep ends or the time is up."""
         until_s = time.monotonic() + within_s
         while time.monotonic() < until_s:

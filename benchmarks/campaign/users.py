@@ -8,6 +8,9 @@ import pwd
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+from document import ROOT
 
 from campaign.cases import NeverCame, NotHere, Outcome, Trial, add_case, wait_until
 from campaign.commands import TOY_RUN, Place, wait_for
@@ -16,15 +19,37 @@ from campaign.commands import TOY_RUN, Place, wait_for
 _OTHER = "nobody"
 
 
+def _find_python(user: int) -> str:
+    """An interpreter that the user may run, with all that this one has."""
+    seen = ""
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            probe = [python, "-c", "import tunemark.cli.main, torch"]
+            variables = {"PYTHONPATH": _search_path(Path("/")), "PATH": os.environ["PATH"]}
+            done = subprocess.run(
+                probe, user=user, extra_groups=[], capture_output=True, text=True, cwd="/", env=variables
+            )
+        except OSError as error:
+            seen = str(error)
+            continue
+        if done.returncode == 0:
+            return python
+        seen = done.stderr.strip()[-200:]
+    raise NotHere(f"other users have no interpreter with torch here: {seen}")
+
+
+def _search_path(first: Path) -> str:
+    """What an interpreter without this one's installed packages needs to find them."""
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    return os.pathsep.join([str(first), str(ROOT / "harness"), str(ROOT / "plugins"), *packages])
+
+
 def _two_users(trial: Trial, umask: int) -> Outcome:
     """Root measures, and meanwhile another user starts a run on the same device."""
     if os.geteuid() != 0:
         raise NotHere("needs root")
     other = pwd.getpwnam(_OTHER)
-    probe = [sys.executable, "-c", "import tunemark.cli.main, torch"]
-    done = subprocess.run(probe, user=other.pw_uid, extra_groups=[], capture_output=True, text=True, cwd="/")
-    if done.returncode:
-        raise NotHere(f"other users may not run {sys.executable}: {done.stderr.strip().splitlines()[-1:]}")
+    python = _find_python(other.pw_uid)
     trial.folder.chmod(0o711)
     locks = trial.folder / "locks"
     locks.mkdir()
@@ -40,9 +65,10 @@ def _two_users(trial: Trial, umask: int) -> Outcome:
     words = (*TOY_RUN, "--steps", "60", "--repeats", "1")
 
     def variables(place: Place) -> dict[str, str | None]:
-        return {"TUNEMARK_LOCKS": str(locks), "HOME": str(place.folder), "USER": None, "LOGNAME": None}
+        own = {"TUNEMARK_LOCKS": str(locks), "HOME": str(place.folder), "PYTHONPATH": _search_path(place.site)}
+        return {**own, "USER": None, "LOGNAME": None}
 
-    commands = [first.start(words, variables(first), umask=umask)]
+    commands = [first.start(words, variables(first), umask=umask, python=python)]
 
     def has_begun() -> bool:
         if commands[0].poll() is not None:
@@ -50,7 +76,7 @@ def _two_users(trial: Trial, umask: int) -> Outcome:
         return any(b'"kind":"step"' in path.read_bytes() for path in first.work.glob("runs/*/*/records.0.jsonl"))
 
     wait_until(has_begun, "the first run's first step", 240)
-    commands.append(second.start(words, variables(second), user=other.pw_uid))
+    commands.append(second.start(words, variables(second), user=other.pw_uid, python=python))
     ended = [wait_for(command) for command in commands]
     problems = [
         word for place, each in zip(places, ended, strict=True) for word in place.find_problems(each, (0, 1, 3))

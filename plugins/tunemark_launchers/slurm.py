@@ -155,6 +155,7 @@ class SlurmJob:
         self._fields: dict[str, str] = {}
         self._polled_s = -_POLL_S
         self._reported_reason = ""
+        self._is_silent = False
 
     def set_job_id(self, number: str) -> None:
         """Record the id under which Slurm accepted the job."""
@@ -244,9 +245,15 @@ class SlurmJob:
             self._polled_s = time.monotonic()
             done = _run(["scontrol", "show", "job", "--oneliner", self._job_id])
             if done.returncode == 0:
+                self._is_silent = False
                 self._fields = parse_job_fields(done.stdout)
-            elif "Invalid job id" in done.stderr or not self._fields:
+            elif "Invalid job id" in done.stderr:
                 self._fields = _read_accounting(self._job_id) or {**self._fields, "JobState": "FORGOTTEN"}
+            elif not self._is_silent:
+                # The job goes on without its controller, and its agents say how it ends.
+                self._is_silent = True
+                words = done.stderr.strip() or "it does not answer"
+                self._say(f"the state of Slurm's job {self._job_id} is unknown, and waited for: {words}")
         return self._fields.get("JobState", "PENDING")
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tunemark.analysis.claim_scaling import scale_claims
 from tunemark.report import columns, run_charts
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.report import Cell, Column, ReportTable, Section, make_columns
 from tunemark.report.run_details import finding_columns
 from tunemark.report.translation import Translate
@@ -41,7 +42,9 @@ def make_claims_sections(rows: Sequence[ImportedClaim], tr: Translate, *, alone:
         key="claim-findings",
         title=tr("Findings on imported claims"),
         columns=finding_columns(tr, "id", "claim"),
-        rows=tuple((row.id, f.severity, f.rule, f.message) for row in rows for f in row.findings),
+        rows=tuple(
+            (row.id, f.severity, f.rule, translate_finding(f.message, tr)) for row in rows for f in row.findings
+        ),
         per_run=False,
     )
     chart = run_charts.claims_chart(rows, tr)

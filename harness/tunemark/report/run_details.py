@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from tunemark.loading import MAX_DETAILS
 from tunemark.report import run_charts
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.headlines import make_headlines
 from tunemark.report.labels import command_of, origin_of
 from tunemark.report.report import Column, ReportTable, RunDetail, make_columns, make_own_table
@@ -45,7 +48,7 @@ def make_details(
                 findings=ReportTable(
                     title=tr("Findings"),
                     columns=finding_columns(tr)[1:],
-                    rows=tuple((f.severity, f.rule, f.message) for f in r.findings),
+                    rows=tuple((f.severity, f.rule, translate_finding(f.message, tr)) for f in r.findings),
                     per_run=False,
                 ),
                 facts=tuple(rest.items()),
@@ -60,7 +63,8 @@ def _attempts(r: Result, tr: Translate) -> ReportTable:
         ("steps_measured", "timed steps"), ("warmup_steps", "warm-up steps"), ("interval_s", "timed", "s"),
         ("evidence", "evidence"),
     )  # fmt: skip
-    rows = (tuple(getattr(row, name) for name, *_ in fields) for row in r.each_attempt)
+    said = (structs.replace(row, evidence=translate_finding(row.evidence, tr)) for row in r.each_attempt)
+    rows = (tuple(getattr(row, name) for name, *_ in fields) for row in said)
     return make_own_table("attempts", tr("Attempts"), fields, rows, tr)
 
 

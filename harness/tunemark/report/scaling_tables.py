@@ -8,6 +8,7 @@ from dataclasses import replace
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit, ScalingPoint
 from tunemark.report.chart_types import Origin
 from tunemark.report.derivations import format_interval_derivation
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.report import Cell, Column, ReportTable, make_columns, make_own_table
 from tunemark.report.scaling_text import LAW_FORMULAS, LAW_NAMES
 from tunemark.report.translation import Translate
@@ -43,8 +44,8 @@ def scaling_tables(scaling: Scaling, number: int, tr: Translate) -> list[ReportT
         tables.append(table("predicted", tr("Predicted, not measured"), make_columns(columns, tr), rows))
     best = [(b.goal, b.size or "none", b.shown, b.evidence) for b in scaling.best]
     tables.append(table("goals", tr("Which size"), make_columns(_GOAL_COLUMNS, tr), best))
-    findings = [("note", "no-fit", scaling.no_fit)] if scaling.no_fit else []
-    findings += [(f.severity, f.rule, f.message) for f in scaling.findings]
+    findings = [("note", "no-fit", translate_finding(scaling.no_fit, tr))] if scaling.no_fit else []
+    findings += [(f.severity, f.rule, translate_finding(f.message, tr)) for f in scaling.findings]
     if findings:
         tables.append(table("findings", tr("Findings on these sizes"), make_columns(_FINDING_COLUMNS, tr), findings))
     return tables

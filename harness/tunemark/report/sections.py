@@ -18,6 +18,7 @@ from tunemark.report.claims_section import make_claims_sections
 from tunemark.report.costs import cost_per_million_tokens
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
 from tunemark.report.derivations import format_derivations
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.fit_section import make_fit_section
 from tunemark.report.headlines import find_headline_run, make_headlines
 from tunemark.report.labels import command_of, device_of, make_labels, origin_of, shared_settings
@@ -291,7 +292,7 @@ def _environment(results: Sequence[Result], derivations: _Derivations, names: Se
 
 
 def _findings(results: Sequence[Result], unread: Sequence[UnreadEntry], tr: Translate) -> Section:
-    rows = tuple((r.run_id, f.severity, f.rule, f.message) for r in results for f in r.findings)
+    rows = tuple((r.run_id, f.severity, f.rule, translate_finding(f.message, tr)) for r in results for f in r.findings)
     tables = [
         ReportTable(
             key="findings",

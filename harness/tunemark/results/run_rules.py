@@ -472,7 +472,8 @@ def check_preloaded(libraries: Sequence[str]) -> Finding | None:
     if not unknown:
         return None
     message = f"loaded into the timed process before all other libraries: {', '.join(unknown)}; what that changes is "
-    return Finding(rule="preloaded", severity="note", message=message + "unknown here")
+    message += "unknown here"
+    return Finding(rule="preloaded", severity="note", message=message)
 
 
 def check_order(orders: Sequence[tuple[str, str]]) -> Finding | None:
@@ -480,12 +481,9 @@ def check_order(orders: Sequence[tuple[str, str]]) -> Finding | None:
     late = [number for number, (started, order) in enumerate(orders, 1) if order != started]
     if not late:
         return None
-    message = (
-        f"the clock was before an earlier attempt's start when attempt {late[0]} began: attempts are in the order "
-    )
-    return Finding(
-        rule="order", severity="note", message=message + "in which they were made, not in that of their dates"
-    )
+    message = f"the clock was before an earlier attempt's start when attempt {late[0]} began: attempts are in the "
+    message += "order in which they were made, not in that of their dates"
+    return Finding(rule="order", severity="note", message=message)
 
 
 def check_status(status: Status, reason: str, evidence: str) -> Finding | None:

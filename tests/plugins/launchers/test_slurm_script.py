@@ -8,7 +8,7 @@ import pytest
 
 from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec, LaunchConfig
-from tunemark_launchers.slurm import SlurmLauncher, make_script, parse_job_fields
+from tunemark_launchers.slurm import SlurmJob, SlurmLauncher, make_script, parse_job_fields
 
 
 def _job(**more: object) -> JobSpec:
@@ -51,3 +51,21 @@ def test_jobs_of_one_shape_are_tasks_of_one_array() -> None:
     assert "folders=('/s/a b' /s/c)\nfolder=${folders[${SLURM_ARRAY_TASK_ID:-0}]}\n" in text
     shapes = {make_script([job], 2, {}, shape_only=True) for job in (*jobs, _job(gpus=8))}
     assert len(shapes) == 2
+
+
+@pytest.mark.parametrize(("answer", "is_waited_for"), [
+    ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", True),
+    ("slurm_load_jobs error: Invalid job id specified", False),
+])  # fmt: skip
+def test_a_job_goes_on_without_its_controller_and_not_where_that_has_forgotten_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, is_waited_for: bool
+) -> None:
+    for name in ("scontrol", "sacct"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{answer}' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    said: list[str] = []
+    started = SlurmJob(_job(folder=tmp_path), 2, said.append, lambda: None)
+    started.set_job_id("7")
+    assert (started.exit_code() is None) == is_waited_for
+    assert ["".join(said).startswith("the state of Slurm's job 7 is unknown, and waited for: ")] == [is_waited_for]

@@ -20,8 +20,11 @@ from babel.messages.pofile import read_po, write_po
 
 from tunemark.experiment.settings import SETTINGS, SETTINGS_BY_NAME
 from tunemark.report.definitions import CLAIM_NOTES, NOTES, TERMS
+from tunemark.report.finding_sentences import FINDING_SENTENCES, OF_AN_ATTEMPT, translate_finding
 from tunemark.report.scaling_text import SCALING_NOTES
 from tunemark.report.translation import LANGUAGES, make_translator, parse_language, read_catalogue
+from tunemark.results.run_rules import check_machine_load
+from tunemark.results.verdict import merge_findings
 from tunemark_formats.page import render
 
 _ROOT = Path(__file__).parents[3]
@@ -63,6 +66,8 @@ def _written_texts() -> Iterator[str]:
         *NOTES,
         *CLAIM_NOTES,
         *SCALING_NOTES,
+        *FINDING_SENTENCES,
+        OF_AN_ATTEMPT,
         *(text for term in TERMS for text in term),
         *_TEMPLATE_TEXTS,
         *_TITLES,
@@ -82,6 +87,17 @@ def _written_texts() -> Iterator[str]:
         else:
             continue
         yield from _strings(texts)
+
+
+def _words_of(node: ast.AST) -> Iterator[str]:
+    """The texts of some source in their order, with {} for a value."""
+    if isinstance(node, ast.FormattedValue):
+        yield "{}"
+    elif isinstance(node, ast.Constant):
+        yield node.value if isinstance(node.value, str) else ""
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _words_of(child)
 
 
 def _strings(nodes: Collection[ast.expr]) -> Iterator[str]:
@@ -161,6 +177,42 @@ def test_a_page_with_everything_has_no_english_of_the_catalogue_left() -> None:
     sentences = [text for text in KOREAN if len(text.split()) > 3 and "{" not in text]
     assert len(sentences) > 50
     assert [text for text in sentences if text in shown] == []
+
+
+def _said_by_rules() -> str:
+    """What each function of the rules says, its values as {}, in the order of the source."""
+    folders = [_ROOT / "harness/tunemark" / name for name in ("results", "analysis", "launch")]
+    paths = [*(path for folder in folders for path in folder.glob("*.py")), _ROOT / "harness/tunemark/loading.py"]
+    return "\n".join(
+        "".join(_words_of(node))
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    )
+
+
+def test_the_sentences_of_findings_are_those_that_the_rules_say() -> None:
+    said = _said_by_rules()
+    # Values are anything, so only what stands between them is compared, word by word in threes.
+    for text in FINDING_SENTENCES:
+        for part in re.split(r"{\w+}", text):
+            assert all(words in said for words in re.findall(r"(?=\b(\w+ \w+ \w+)\b)", part)), (text, part)
+
+
+def test_a_finding_keeps_its_values_in_korean() -> None:
+    korean = make_translator("ko")
+    for english in FINDING_SENTENCES:
+        values = {name: f"{at}.5" for at, name in enumerate(re.findall(r"{(\w+)}", english))}
+        assert translate_finding(english.format(**values), korean) == KOREAN[english].format(**values)
+        assert translate_finding(english.format(**values), make_translator("en")) == english.format(**values)
+
+
+def test_findings_of_several_attempts_are_translated_each() -> None:
+    found = [(number, check_machine_load(0.2 + number / 10, 2)) for number in (1, 2)]
+    (merged,) = merge_findings([(number, each) for number, each in found if each], 2)
+    korean = translate_finding(f"{merged.message}; nobody knows this", make_translator("ko"))
+    assert re.search("(?s)반복 실행 1: .*30 %.*; 반복 실행 2: .*40 %.*; nobody knows this", korean)
+    assert "other processes" not in korean
 
 
 def test_languages_are_those_of_the_settings() -> None:
