@@ -98,6 +98,9 @@ class TorchtuneReader:
         # Any program may print JSON lines with a step and a loss; torchtune's have its rate, and no other names.
         if found is None or "step" not in found or not found.keys() <= _NAMES or not found.keys() & set(_RATES):
             return False
+        if "tokens_per_second_per_gpu" not in found and not found.keys() & {"gpu_resources", *_MEMORY}:
+            # The early name of its rate is that of many programs, and of them it is not known to be per device.
+            return False
         return self._add_step(found["step"], found, prefix, line)
 
     def _add_step(self, at: str, found: dict[str, str], prefix: Prefix, line: LogLine) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunemark.analysis import claim_rates, claim_rules
-from tunemark.analysis.claim_figures import claimed_tflops
+from tunemark.analysis.claim_figures import claimed_mfu, claimed_tflops
 from tunemark.analysis.claim_scope import settle_by_flops
 from tunemark.analysis.plausibility import ClaimFacts, look_up_facts
 from tunemark.fields import read_fields
@@ -22,8 +22,8 @@ from tunemark.results.verdict import decide_verdict, sort_by_severity
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditedClaim:
     """The audit of a claim. mfu_implied: of the dense peak of the stated precision, causal attention; or of the 16-bit
-    peak and the least FLOPs if the claim does not state them; or of claimed FLOP/s where there is no rate
-    (`mfu_convention` says which)."""
+    peak and the least FLOPs if the claim does not state them; or of claimed FLOP/s, or as claimed, where there is
+    no rate (`mfu_convention` says which)."""
 
     facts: ClaimFacts
     rate: claim_rates.ClaimRate | None
@@ -104,6 +104,8 @@ def _mfu(facts: ClaimFacts, rate: claim_rates.ClaimRate | None) -> tuple[float |
             "" if facts.peak else ", the precision is not stated"
         )
         return tflops * 1e12 / top.flops, words, None
+    if rate is None and tflops is None and (mfu := claimed_mfu(facts.claim)) is not None:
+        return mfu, "as claimed", None
     if rate is None or not count or top is None or facts.min_flops is None:
         return None, None, None
     per_device = rate.tokens_per_s / count / top.flops
