@@ -5,9 +5,9 @@ ROWS.csv has the columns that `tunemark predict --rows` reads, and the measureme
 other than "good" are predicted and not fitted.
 
 Each source is predicted with constants fitted to all other sources (`--by framework`: each software with constants
-fitted to all other software, `none`: with the shipped constants). Tables by kind, source and chip show the error, how
-many rows lie within the bounds that claim 95 %, and a constant MFU: the median over the other sources of the same chip
-and bit width, or of its class. `--fit` prints the constants fitted to all rows, as
+fitted to all other software; `chip`, `model`: likewise; `none`: with the shipped constants). Tables by kind, source and
+chip show the error, how many rows lie within the bounds that claim 95 %, and a constant MFU: the median over the other
+sources of the same chip and bit width, or of its class. `--fit` prints the constants fitted to all rows, as
 `harness/tunemark/predict/efficiency_constants.py` holds them.
 
 The fit minimizes the robust (Huber) error of the logarithm of step times plus each constant's squared distance from its
@@ -272,7 +272,9 @@ def _slices(rows: Sequence[Measured]) -> Iterator[tuple[str, list[int]]]:
 
 
 def _left_out(one: Measured, by: str) -> str:
-    return {"publisher": one.source.split()[0], "framework": one.step.framework, "none": ""}.get(by, one.source)
+    names = {"publisher": one.source.split()[0], "framework": one.step.framework, "chip": one.step.device.name,
+             "model": one.row.get("model") or "?", "none": ""}  # fmt: skip
+    return names.get(by, one.source)
 
 
 def predict_left_out(rows: Sequence[Measured], by: str) -> tuple[list[float], list[float]]:
@@ -296,7 +298,7 @@ def main() -> int:
     parser.add_argument("csv", metavar="ROWS.csv", nargs="+")
     parser.add_argument("--fit", action="store_true", help="print the constants fitted to all rows")
     parser.add_argument("--rows", action="store_true", help="print every row's error")
-    choices = ("source", "publisher", "framework", "none")
+    choices = ("source", "publisher", "framework", "chip", "model", "none")
     parser.add_argument("--by", default="source", choices=choices, help="what is left out together")
     args = parser.parse_args()
     rows, failed = [], []

@@ -172,6 +172,7 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     "predict/software_stacks.py": {"megatron", "huggingface", "deepspeed", "maxtext", "xla"},
     "predict/row_cells.py": {"fsdp", "tp", "pp"},
     "predict/row_layout.py": {"ddp", "fsdp", "tp", "pp"},
+    "predict/row_memory.py": {"fsdp"},
     "analysis/claim_rules.py": {"tp", "pp"},
     # A controller of control groups, cores in /proc/stat, and folders of caches.
     "cgroups.py": {"cpu"},
