@@ -17,8 +17,8 @@ from tunemark_importers import claims_csv
 from tunemark_importers.figure_names import NameMeaning, meaning_of
 from tunemark_importers.found_tables import FoundTable, find_tables
 from tunemark_importers.generic_log import GenericLogReader
+from tunemark_importers.named_things import find_chip_words, find_model_words
 from tunemark_importers.numbers import multiply_exactly, parse_number
-from tunemark_importers.sentence import find_chip_words, find_model_words
 from tunemark_importers.translated_words import translate_words
 from tunemark_importers.wide_tables import divide_by_columns
 

@@ -6,21 +6,19 @@ it was understood. Where two readings remain, it asks.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunemark.errors import BadData
-from tunemark.physics.chip_peaks import find_chip, is_chip, parse_precision
-from tunemark.physics.published_models import find_published_model, make_model_key
-from tunemark.plugin import Catalog
+from tunemark.physics.chip_peaks import parse_precision
 from tunemark.plugin.claims import Claim
 from tunemark_importers.chinese_sentences import put_han_into_english
 from tunemark_importers.figure_names import NameMeaning, meaning_of
 from tunemark_importers.json_documents import pop_layout
 from tunemark_importers.korean_sentences import put_into_english
+from tunemark_importers.named_things import find_chip_words, find_sized_words, models_in
 from tunemark_importers.numbers import multiply_exactly, parse_number
 
 MEANING = "tokens per second as somebody states them; what they count is unknown"
@@ -31,8 +29,6 @@ _NUMBER_WORDS = {
     "one": 1, "a single": 1, "single": 1, "two": 2, "four": 4, "eight": 8, "sixteen": 16, "a": 1, "an": 1,
 }  # fmt: skip
 _DEVICE_WORD = r"(?:gpus?|devices?|chips?|accelerators?|npus?|cards?|tpus?)"
-_SIZE = r"(?:[0-9]{1,3}x)?[0-9]{1,4}(?:\.[0-9]{1,3})?[bBmM](?:-[aA][0-9.]+[bB])?"
-_MODEL = re.compile(rf"((?:[A-Za-z][\w.-]*[ -]){{0,2}}(?:[A-Za-z][\w.]*-?|[0-9](?:\.[0-9])?)[ -])?({_SIZE})(?![\w])")
 _PRECISION = re.compile(r"\b(?:bf16|bfloat16|fp16|float16|fp8|mxfp8|fp32|float32|tf32|nvfp4|fp4|mxfp4)\b", re.I)
 _METHOD = re.compile(r"\b(q?lora|qdora|dora|full(?: parameter)?(?: fine-?tun\w*)?|pre-?train\w*)\b", re.I)
 _SEQUENCE = (
@@ -70,9 +66,7 @@ _TRAINING = re.compile(
     r"\b(?:(?:pre-?)?train(?:s|ed|ing)?|fine-?tun(?:es?|ed|ing)|q?lora|q?dora|sft|dpo|grpo|ppo|rlhf|mfu|backward|steps?)\b",
     re.I,
 )
-_VERB = r"^(?:train(?:ing|ed)?|fine-?tun(?:e|ing|ed)|running|on|of|a|an|the|with|for|our|we|i|got|lora|full|a new)\s+"
 _NODES = re.compile(r"\b([0-9]{1,5})\s*(?:x\s*)?(?:nodes?|hosts?|machines?|servers?)\b", re.I)
-_WORD = re.compile(r"[^\s,;:()]+")
 # Words that people use for what the grammar calls by one name.
 _PLAIN = (
     (re.compile(r"\bhalf a million\b", re.I), "500k"),
@@ -162,7 +156,7 @@ def is_document(head: str) -> bool:
         or _find_hours(text)
     )
     on = re.search(rf"\b{_DEVICE_WORD}\b", text, re.I) or find_chip_words(text) is not None
-    return bool(rates) and bool(on or _MODEL.search(text))
+    return bool(rates) and bool(on or find_sized_words(text))
 
 
 def document(id: str, source: str, text: str) -> Sequence[Claim]:
@@ -287,7 +281,7 @@ def _take_model(reading: _Reading) -> None:
     """The longest words that name an installed or a published model, else words that end in a size."""
     text = reading.text
     found: dict[str, tuple[int, int]] = {}
-    for start, end, name in _models_in(text):
+    for start, end, name in models_in(text):
         if all(end <= a or start >= b for a, b in found.values()):
             found.setdefault(name, (start, end))
     if len(found) > 1:
@@ -299,89 +293,10 @@ def _take_model(reading: _Reading) -> None:
     for name, span in found.items():
         reading.take("model", name, span, f"model {name} ({text[slice(*span)]!r})")
         return
-    if (sized := _sized_words(text)) is not None:
+    if (sized := find_sized_words(text)) is not None:
         words = text[slice(*sized)]
         known = f"model {words!r}, which is not installed: its size is all that is known"
         reading.take("model", words, sized, known)
-
-
-def find_model_words(text: str) -> tuple[int, int, str] | None:
-    """The longest words that name a model, or end in a size: their place, and the model's name."""
-    found = next(_models_in(text), None)
-    if found is None and (sized := _sized_words(text)) is not None:
-        return *sized, text[slice(*sized)]
-    return found
-
-
-def _models_in(text: str) -> Iterator[tuple[int, int, str]]:
-    """Words that name an installed or a published model, the longest first."""
-    for start, end, words in _spans(text, 5):
-        if (name := _model_of(words)) is not None:
-            yield start, end, name
-
-
-@functools.lru_cache(maxsize=4096)
-def _model_of(words: str) -> str | None:
-    size, _, family = words.partition(" ")
-    # The size before the name, as in `70B Llama 2`.
-    turned = [f"{family} {size}"] if family and re.fullmatch(_SIZE, size) else []
-    for name in (words, *turned):
-        key = make_model_key(name)
-        if key == make_model_key(name.rpartition(" ")[0]):
-            # The last word is no part of the name.
-            continue
-        if key in _model_names():
-            return _model_names()[key]
-        if (published := find_published_model(name)) is not None:
-            return published.name
-    return None
-
-
-def _sized_words(text: str) -> tuple[int, int] | None:
-    """The place of the first words that end in a size, without verbs and articles before them."""
-    match = _MODEL.search(text)
-    if match is None:
-        return None
-    words = re.sub(_VERB, "", match[0], flags=re.I)
-    while (shorter := re.sub(_VERB, "", words, flags=re.I)) != words:
-        words = shorter
-    return match.end() - len(words), match.end()
-
-
-@functools.cache
-def _model_names() -> dict[str, str]:
-    """The installed models by the keys of their names and hub ids; the first of several counts."""
-    found: dict[str, str] = {}
-    for model in Catalog().models().values():
-        for name in (model.name, model.pretrained or ""):
-            if name:
-                found.setdefault(make_model_key(name), model.name)
-    return found
-
-
-def _spans(text: str, most: int) -> Iterator[tuple[int, int, str]]:
-    """Runs of words, the longest first."""
-    words = list(_WORD.finditer(text))
-    for length in range(most, 0, -1):
-        for at in range(len(words) - length + 1):
-            start, end = words[at].start(), words[at + length - 1].end()
-            yield start, end, text[start:end].strip("'\".")
-
-
-def find_chip_words(text: str) -> tuple[int, int, str] | None:
-    """The longest words that name a chip: their place, and the chip's name."""
-    text = _glued(text)
-    for start, end, words in _spans(text, 4):
-        # A count before it is no part of its name; a bare number is no chip.
-        if re.match(r"[0-9]+\s*[xX\u00d7*]?\s*[A-Za-z]", words) or not re.search(r"[A-Za-z]", words):
-            continue
-        if re.match(r"(?:gpus?|devices?|chips?|accelerators?|npus?|cards?)\W*\s", words, re.I):
-            # `tokens/s per GPU (A100)`: the first word is of the unit.
-            continue
-        for name in (words, words.removesuffix("s")):
-            if is_chip(name):
-                return start, end, find_chip(name).name
-    return None
 
 
 def _take_device(reading: _Reading) -> None:
@@ -449,11 +364,6 @@ def _take_device(reading: _Reading) -> None:
     if count is not None:
         reading.facts.pop("count", None)
         reading.take("count", count, span, f"{count} of them")
-
-
-def _glued(text: str) -> str:
-    """The text with `8xH100` as two words of the same places."""
-    return re.sub(r"(?<![\w.])([0-9]{1,6})[xX\u00d7*](?=[A-Za-z])", lambda m: f"{m[1]} ", text)
 
 
 def _take_settings(reading: _Reading) -> None:

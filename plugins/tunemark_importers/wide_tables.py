@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tunemark_importers.figure_names import meaning_of
 from tunemark_importers.found_tables import FoundTable
-from tunemark_importers.sentence import find_chip_words, find_model_words
+from tunemark_importers.named_things import find_chip_words, find_model_words
 
 _FIGURE = re.compile(r"[\s*~\u2248]*[0-9.,]+\s?[kKM]?(?:\s?%|\s?[A-Za-z/]+)?[\s*]*")
 _NOTHING = ("", "-", "\u2014", "\u2013", "n/a", "na", "oom", "out of memory", "x")
