@@ -349,7 +349,8 @@ def test_the_trainer_of_others_is_predicted_by_its_name(catalog):
     few = make_search_problem(_plan(catalog, **flags, framework="hf", optimizer_bits=8), catalog).work
     assert (ours.stack.own, megatron.stack.own) == ("bf16", "")
     assert megatron.stack.fused
-    assert few.stack.main_bytes == 4.0 + 2.0
+    # A master copy of 4 bytes, and two moments of a byte with a scale of 4 bytes for each 256.
+    assert few.stack.main_bytes == 4.0 + 2.0 * (1.0 + 4.0 / 256.0)
     with pytest.raises(BadExperiment, match="--optimizer-bits describes another trainer"):
         _plan(catalog, **flags, optimizer_bits=8)
     with pytest.raises(BadExperiment, match="optimizer_bits is 5"):
