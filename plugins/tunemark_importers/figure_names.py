@@ -103,6 +103,8 @@ _NO_LOSS = _words(
     "entropy scaling"
 )
 _SPEEDS = _words("throughput speed rate perf performance")
+# Rates of these are no speeds, as the learning rate.
+_SHARES = _words("learning dropout decay error hit success win acceptance mask masking drop lr")
 
 _OF_RATES = _TOKENS | _SAMPLES | _STEPS | _FLOPS.keys() | _words("tps tgs wps sps")
 _BEFORE_RATES = (
@@ -203,7 +205,7 @@ def _split_words(name: str) -> list[str]:
 def _rate(words: list[str], behind: list[str]) -> NameMeaning | None:
     """Tokens, sequences, steps or FLOP per second, and per device; seconds per step."""
     vague = not set(words) & (_TOKENS | _SAMPLES | _FLOPS.keys() | {"tps", "tgs", "wps", "sps"})
-    if behind and vague and (set(words) & _SPEEDS or not words):
+    if behind and vague and ((set(words) & _SPEEDS and not set(words) & _SHARES) or not words):
         unit = _rate(behind, [])
         return None if unit is None else _qualified(unit, [*words, *behind])
     if behind and set(behind) <= {"per", *_DEVICES}:

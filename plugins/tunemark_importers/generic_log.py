@@ -24,6 +24,7 @@ from tunemark_importers.log_runs import FigureValues, LogRuns
 from tunemark_importers.logged_options import find_options, find_parameter_counts
 from tunemark_importers.named_values import NamedValue, NamedValues
 from tunemark_importers.numbers import multiply_exactly, parse_clock, parse_number
+from tunemark_importers.translated_words import turn_rates
 
 MEANING = "tokens per second as the program prints them; what they count is unknown"
 
@@ -37,7 +38,7 @@ _MARKS = (
     "STEP", "iter", "Iter", "epoch", "Epoch", "/s", "per_sec", "per sec", "PerSec", "per_gpu", "FLOP", "flop", "Flop",
     "mfu", "MFU", "batch", "time", "Time", "throughput", "Throughput", "seq", "params", "model", "--", "Namespace",
     "samples", "Samples", "memory", "elapsed", "it/s", "s/it", "wps", "speed", "norm",
-    "토큰", "스텝", "손실", "처리량", "속도", "步", "损失", "吞吐", "速度",
+    "토큰", "스텝", "손실", "처리량", "속도", "步", "损失", "吞吐", "速度", "ステップ", "損失", "トークン",
 )  # fmt: skip
 _GENERATION = re.compile(r"\b(?:generat(?:ed|ing|ion)|decod(?:ed|ing)|prefill|inference|serving)\b", re.I)
 _GAP = re.compile(r"\s{2,}|\t")
@@ -148,7 +149,7 @@ class GenericLogReader:
             return False
         if "&nbsp;" in text:
             text = html.unescape(text).replace("\xa0", " ")
-        prefix = cut_inline_stamp(strip_prefixes(text))
+        prefix = cut_inline_stamp(strip_prefixes(text if text.isascii() else turn_rates(text)))
         words, bar = _cut_bar(prefix.text)
         found = [] if len(words) > 4096 else self._values.find(words)
         if found and _GENERATION.search(words) and not any(v.meaning.quantity in ("step", "loss") for v in found):

@@ -1,4 +1,4 @@
-"""The words of figures in Korean and Chinese, put into the English ones that the readers of names understand.
+"""The words of figures in Korean, Chinese and Japanese, put into the English ones that the readers of names understand.
 
 Only words of figures, units and scopes are known; what else a text says stays as it is.
 """
@@ -16,6 +16,16 @@ _WORDS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         (rf"(?:{_DEVICE_KO} ?(?:한|1) ?(?:장|대|개) ?당|{_DEVICE_KO} ?당|每(?:张)?(?:卡|GPU|gpu)|单卡)", " per gpu "),
         (r"노드 ?당|서버 ?당|每(?:个)?节点", " per node "),
         (r"초당 ?(?:처리 ?)?토큰 ?수?|토큰 ?/ ?초|每秒 ?(?:token|词元)s? ?数?", " tokens/s "),
+        (r"トークン ?/ ?秒|(?:毎秒|秒間) ?トークン数?", " tokens/s "),
+        (r"スループット", " throughput "),
+        (r"検証 ?損失", " val loss "),
+        (r"損失", " loss "),
+        (r"学習率", " lr "),
+        (r"ステップ ?時間", " step time "),
+        (r"ステップ", " step "),
+        (r"エポック", " epoch "),
+        (r"(?:1 ?)?GPU ?(?:1 ?枚)?あたり", " per gpu "),
+        (r"トークン", " tokens "),
         (r"초당 ?(?:처리 ?)?(?:샘플|시퀀스|예제) ?수?|(?:샘플|시퀀스|예제) ?/ ?초|每秒样本数?", " samples/s "),
         (r"초당 ?(?:스텝|반복) ?수?|(?:스텝|반복) ?/ ?초", " steps/s "),
         (r"초 ?/ ?(?:스텝|반복)", " s/step "),
@@ -53,6 +63,22 @@ _WORDS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         (r"토큰|词元", " tokens "),
     )
 )
+
+
+# A rate around its number: `每秒 4096 个 token`, `GPU당 초당 4,096 토큰`.
+_AROUND = re.compile(
+    rf"(?P<device>(?:{_DEVICE_KO} ?(?:(?:한|1) ?(?:장|대|개) ?)?당|每(?:张|个)?(?:卡|GPU)|单卡"
+    r"|(?:1 ?)?GPU ?あたり)\s*)?"
+    r"(?:每秒钟?|초당|毎秒|秒間)(?:处理|処理|约|약)?\s*(?P<number>[0-9](?:[0-9.,]*[0-9])?\s?[kKM]?)\s*个?(?:개의?)?\s*"
+    r"(?:tokens?|toks?|词元|토큰|トークン)(?!\s*/)", re.I,
+)  # fmt: skip
+
+
+def turn_rates(text: str) -> str:
+    """The text with rates that stand around their number behind it: `每秒 4096 个 token` as `4096 tokens/s`."""
+    if "秒" not in text and "초당" not in text:
+        return text
+    return _AROUND.sub(lambda match: f"{match['number']} tokens/s{'/gpu' if match['device'] else ''} ", text)
 
 
 def translate_words(text: str) -> str:

@@ -206,3 +206,25 @@ def test_the_time_of_a_micro_batch_is_a_part_of_its_step() -> None:
         reader.read(LogLine(step, f"iter {4 * step} step {step} loss {3 - step / 9:.3f} iter time 150.{step} ms"))
     (claim,) = reader.claims()
     assert {(s.number, s.duration_steps) for s in claim.steps} == {(float(n), 0.25) for n in range(1, 13)}
+
+
+@pytest.mark.parametrize(
+    ("line", "scope"),
+    [
+        ("第 {n} 步 | 损失 {loss} | 吞吐量: {rate} token/s", "unknown"),
+        ("步数: {n}, 损失: {loss}, 单卡吞吐: {rate} tokens/s", "device"),
+        ("step {n} loss {loss} 每秒 {rate} 个 token", "unknown"),
+        ("step {n} loss {loss} 每卡每秒 {rate} tokens", "device"),
+        ("스텝 {n} 손실 {loss} 초당 {rate} 토큰", "unknown"),
+        ("step {n} loss {loss} GPU당 초당 {rate} 토큰", "device"),
+        ("ステップ {n} 損失 {loss} スループット {rate} トークン/秒", "unknown"),
+        ("ステップ {n} 損失 {loss} 毎秒 {rate} トークン", "unknown"),
+    ],
+)
+def test_lines_in_chinese_korean_and_japanese(line: str, scope: str) -> None:
+    reader = GenericLogReader()
+    for n in range(1, 9):
+        reader.read(LogLine(n, line.format(n=n, loss=3 - n / 10, rate=4096 + n)))
+    (claim,) = reader.claims()
+    assert [(s.number, s.tokens_per_s) for s in claim.steps] == [(n, 4096 + n) for n in range(1, 9)]
+    assert claim.scope == scope

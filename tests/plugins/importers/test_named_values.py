@@ -233,3 +233,9 @@ def test_the_lines_that_were_once_read_wrongly(line: str, rate: float | None) ->
 def test_a_remark_behind_a_unit_leaves_the_unit(remark: str) -> None:
     (value,) = NamedValues().find(f"iter time: 181.34 ms{remark}")
     assert (value.value, value.meaning.quantity, value.meaning.scale) == (181.34, "duration", 1e-3)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "dropout rate", "error_rate", "acceptance rate"])
+def test_a_rate_that_is_no_speed_takes_no_unit_of_the_next_name(name: str) -> None:
+    found = NamedValues().find(f"[loss 1.0 {name} 1.5 samples/s 2.0 dt 1.0ms step 1]")
+    assert all(value.value == 2.0 for value in found if value.meaning.quantity == "samples_per_s")
