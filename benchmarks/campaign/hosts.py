@@ -20,8 +20,9 @@ from pathlib import Path
 from campaign.cases import NotHere, wait_until
 from campaign.ranks import BOUNDS, Asked, Row, Sweep, add_rank_case, slurm_of_two_nodes, watched
 
-# Seconds: of a host's silence and then of its ranks' end; of a controller and of a cluster that are lost.
-BOUNDS.update({"agent": 80.0, "controller": 60.0, "head": 150.0})
+# Seconds: of a host's silence and then of its ranks' end; of a run that goes on without its controller, for which
+# Slurm's own commands look half a minute each; of a cluster that is lost.
+BOUNDS.update({"agent": 80.0, "controller": 150.0, "head": 150.0})
 # Of a run whose agent is lost, soon after it began: longer than a host may be silent.
 _LASTS_S = 60
 # Of an agent that is stopped: longer than a host may be silent.
@@ -119,8 +120,8 @@ def _ray_cluster(folder: Path) -> Iterator[tuple[Path, str, dict[str, str], Call
         cluster = subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log)
 
     def is_open() -> bool:
-        with socket.socket() as knocking:
-            return knocking.connect_ex(("127.0.0.1", port)) == 0
+        # Its port is open before the host has joined it.
+        return "Ray runtime started" in (folder / "ray.log").read_text(errors="replace")
 
     def kill_head() -> None:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -130,7 +131,7 @@ def _ray_cluster(folder: Path) -> Iterator[tuple[Path, str, dict[str, str], Call
                     os.kill(int(path.parent.name), signal.SIGKILL)
 
     try:
-        wait_until(is_open, "Ray's head", 240)
+        wait_until(is_open, "Ray's cluster", 300)
         yield place, f"ray:address=127.0.0.1:port={port}", variables, kill_head
     finally:
         cluster.terminate()

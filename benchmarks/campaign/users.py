@@ -19,29 +19,33 @@ from campaign.commands import TOY_RUN, Place, wait_for
 _OTHER = "nobody"
 
 
-def _find_python(user: int) -> str:
-    """An interpreter that the user may run, with all that this one has."""
+def _make_python(folder: Path, user: int) -> str:
+    """A virtual environment that the user may run, with all that this interpreter has."""
     seen = ""
-    for python in (sys.executable, "/usr/bin/python3"):
+    packages = [
+        str(ROOT / "harness"),
+        str(ROOT / "plugins"),
+        *(path for path in sys.path if path.endswith("-packages")),
+    ]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for number, base in enumerate([os.path.realpath(sys.executable), f"/usr/bin/{version}"]):
+        python = folder / f"venv{number}" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to(base)
+        (python.parents[1] / "pyvenv.cfg").write_text(f"home = {Path(base).parent}\n")
+        site = python.parents[1] / "lib" / version / "site-packages"
+        site.mkdir(parents=True)
+        (site / "campaign.pth").write_text("\n".join(packages) + "\n")
+        words = [str(python), "-c", "import tunemark.cli.main, torch"]
         try:
-            probe = [python, "-c", "import tunemark.cli.main, torch"]
-            variables = {"PYTHONPATH": _search_path(Path("/")), "PATH": os.environ["PATH"]}
-            done = subprocess.run(
-                probe, user=user, extra_groups=[], capture_output=True, text=True, cwd="/", env=variables
-            )
+            done = subprocess.run(words, user=user, extra_groups=[], capture_output=True, text=True, cwd="/")
         except OSError as error:
             seen = str(error)
             continue
         if done.returncode == 0:
-            return python
+            return str(python)
         seen = done.stderr.strip()[-200:]
     raise NotHere(f"other users have no interpreter with torch here: {seen}")
-
-
-def _search_path(first: Path) -> str:
-    """What an interpreter without this one's installed packages needs to find them."""
-    packages = [path for path in sys.path if path.endswith("-packages")]
-    return os.pathsep.join([str(first), str(ROOT / "harness"), str(ROOT / "plugins"), *packages])
 
 
 def _two_users(trial: Trial, umask: int) -> Outcome:
@@ -49,8 +53,8 @@ def _two_users(trial: Trial, umask: int) -> Outcome:
     if os.geteuid() != 0:
         raise NotHere("needs root")
     other = pwd.getpwnam(_OTHER)
-    python = _find_python(other.pw_uid)
     trial.folder.chmod(0o711)
+    python = _make_python(trial.folder, other.pw_uid)
     locks = trial.folder / "locks"
     locks.mkdir()
     locks.chmod(0o1777)
@@ -65,7 +69,7 @@ def _two_users(trial: Trial, umask: int) -> Outcome:
     words = (*TOY_RUN, "--steps", "60", "--repeats", "1")
 
     def variables(place: Place) -> dict[str, str | None]:
-        own = {"TUNEMARK_LOCKS": str(locks), "HOME": str(place.folder), "PYTHONPATH": _search_path(place.site)}
+        own = {"TUNEMARK_LOCKS": str(locks), "HOME": str(place.folder)}
         return {**own, "USER": None, "LOGNAME": None}
 
     commands = [first.start(words, variables(first), umask=umask, python=python)]

@@ -214,9 +214,10 @@ class SlurmJob:
         if self._state(now=True) not in ("COMPLETED", "FAILED", *_FAILURES):
             # The agents' tasks end by themselves; only one that hangs is cancelled.
             until_s = time.monotonic() + (5.0 if self._agents.all_ended() else 0.0)
-            while self._state(now=True) in _RUNNING and time.monotonic() < until_s:
+            while not self._is_silent and self._state(now=True) in _RUNNING and time.monotonic() < until_s:
                 time.sleep(0.5)
-            if self._state() in (*_RUNNING, *_WAITING):
+            is_over = self._is_silent and self._agents.all_ended()
+            if self._state() in (*_RUNNING, *_WAITING) and not is_over:
                 _run(["scancel", self._job_id])
 
     def facts(self) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from tunemark.analysis.comparability import comparison_key, exclusion_reason, find_free_fields
 from tunemark.number_format import format_significant
 from tunemark.report.estimate_format import format_estimate
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.labels import device_of, make_labels, origin_of
 from tunemark.report.report import Headline
 from tunemark.report.run_charts import STATUS_TEXTS
@@ -112,10 +113,18 @@ def _headline(runs: Sequence[Result], names: Sequence[str], tr: Translate) -> He
     said += [tr("No difference from it is shown for: {names}.", names="; ".join(tied))] if tied else []
     others = sum(not r.breakdown for r in runs) - len(alike)
     said += [tr("Not compared with it, because other settings differ: {n}.", n=others)] if others > 0 else []
-    detail = " ".join([*said, counts]).strip()
+    detail = " ".join([*said, counts, explain_verdict(best, tr)]).strip()
     return Headline(
         text=text, detail=detail, value=value, verdict=best.verdict, origin=origin_of(best), run_id=best.run_id
     )
+
+
+def explain_verdict(r: Result, tr: Translate) -> str:
+    """The finding that a run's verdict is of, in a sentence; empty for a valid one."""
+    why = next((finding.message for finding in r.findings if finding.severity == r.verdict), None)
+    if r.verdict == "valid" or why is None:
+        return ""
+    return tr("Why {verdict}: {why}.", verdict=tr(r.verdict), why=translate_finding(why, tr).rstrip("."))
 
 
 def _find_alike(best: Result, runs: Sequence[Result]) -> list[Result]:

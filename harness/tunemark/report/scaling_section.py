@@ -8,11 +8,12 @@ from dataclasses import replace
 from tunemark.analysis.scaling_types import Band, Scaling, ScalingFit
 from tunemark.report.chart_types import ChartLine, ChartPoint, LineChart
 from tunemark.report.estimate_format import format_estimate
+from tunemark.report.headlines import explain_verdict
 from tunemark.report.report import Headline, ReportTable, Section
 from tunemark.report.scaling_tables import more_scalings_table, scaling_tables, scaling_title
 from tunemark.report.scaling_text import LAW_NAMES, SCALING_NOTES
 from tunemark.report.translation import Translate
-from tunemark.results.result import Estimate
+from tunemark.results.result import Estimate, Result
 
 # Scalings with charts and tables of their own; the others share one table.
 MAX_SCALINGS = 8
@@ -48,9 +49,12 @@ def make_scaling_section(scalings: Sequence[Scaling], is_empty: bool, tr: Transl
     )
 
 
-def make_scaling_headlines(scalings: Sequence[Scaling], tr: Translate) -> tuple[Headline, ...]:
+def make_scaling_headlines(
+    scalings: Sequence[Scaling], results: Sequence[Result], tr: Translate
+) -> tuple[Headline, ...]:
     """The speed-up and the efficiency of each scaling at its largest size, a sentence each; measured ones only."""
     found = []
+    by_run = {result.run_id: result for result in results}
     for one in scalings:
         base = next((p for p in one.points if p.is_base), None)
         last = max((p for p in one.points if p.speedup and p.efficiency), key=lambda p: p.units or 0.0, default=None)
@@ -62,9 +66,11 @@ def make_scaling_headlines(scalings: Sequence[Scaling], tr: Translate) -> tuple[
             title=scaling_title(one, tr), speedup=speedup, n=last.units, unit=tr(one.unit or "units"), base=base.units,
             efficiency=format_estimate(last.efficiency.times(100)),
         )  # fmt: skip
-        verdict = max(base.verdict, last.verdict, key=_VERDICTS.index)
+        worse = max(last, base, key=lambda point: _VERDICTS.index(point.verdict))
+        verdict = worse.verdict
+        why = explain_verdict(by_run[worse.run_id], tr) if worse.run_id in by_run else ""
         found.append(
-            Headline(text=text, detail="", value=speedup, verdict=verdict, origin="measured", run_id=last.run_id)
+            Headline(text=text, detail=why, value=speedup, verdict=verdict, origin="measured", run_id=last.run_id)
         )
     return tuple(found[:_MAX_SENTENCES])
 

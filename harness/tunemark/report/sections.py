@@ -100,7 +100,7 @@ def make_report(
         sections=tuple(sections),
         notes=tuple(map(tr, (*NOTES, *(CLAIM_NOTES if imported else ())))),
         language=language,
-        headlines=(*make_headlines(results, imported, tr, names), *make_scaling_headlines(shown_scalings, tr)),
+        headlines=(*make_headlines(results, imported, tr, names), *make_scaling_headlines(shown_scalings, results, tr)),
         details=make_details(results, traces, names, tr),
         runs=tuple(encode_result(r) for r in results),
         scalings=shown_scalings,
