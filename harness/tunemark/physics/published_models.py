@@ -17,9 +17,9 @@ from pathlib import Path
 from tunemark.physics.parameters import make_architecture
 from tunemark.plugin.descriptors import Architecture
 
-# Words of a name that do not alter a model's dimensions: how it was tuned, its context, its release, its weights' form.
+# Words of a name that do not alter a model's dimensions: how it was tuned, its release, its weights' form.
 _NOISE = re.compile(
-    r"hf|base|instruct|chat|it|pt|v0\.1|meta|bnb|4bit|8bit|unsloth|gptq|awq|gguf|nf4|preview|model|[0-9]{1,4}k|[12][0-9]{3}"
+    r"hf|base|instruct|chat|it|pt|v0\.1|meta|bnb|4bit|8bit|unsloth|gptq|awq|gguf|nf4|preview|model|[12][0-9]{3}"
     r"|0[0-9]{3}"
 )
 _SIZES = ("layers", "hidden", "intermediate", "heads", "kv_heads", "vocab")

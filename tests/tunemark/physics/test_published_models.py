@@ -40,7 +40,8 @@ def test_no_name_is_that_of_another_installed_model() -> None:
     [
         ("tiiuae/falcon-40b-instruct", "falcon-40b"), ("Falcon 40B", "falcon-40b"), ("LLaMA-65B", "llama-65b"),
         ("Meta-Llama-3.1-405B-Instruct", "llama-3.1-405b"), ("Mistral-Nemo-Base-2407", "mistral-nemo"),
-        ("Phi-3-mini-128k-instruct", "phi-3-mini"), ("Qwen2-7B", "qwen2-7b"), ("GPT-3", "gpt-3"),
+        ("Phi-3-mini-128k-instruct", "phi-3-mini-128k"),
+        ("Phi-3-mini", "phi-3-mini"), ("Qwen2-7B", "qwen2-7b"), ("GPT-3", "gpt-3"),
         ("unsloth/gemma-7b-bnb-4bit", "gemma-7b"), ("llama-4-behemoth", None), ("GPT-4", None), ("Phi-3", None),
         ("Mistral-Small", None),
         ("falcon-9b", None),
