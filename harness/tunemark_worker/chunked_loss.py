@@ -90,6 +90,8 @@ class _ChunkedLoss(torch.autograd.Function):
                 by_state[first : first + rows] = products @ matrix
             if by_weight is not None:
                 by_weight += products.t() @ some
+            # Before the next chunk's products are there.
+            del products, few, gradient
         ctx.gradients = by_state, by_weight, by_bias
         return loss
 

@@ -37,7 +37,7 @@ def clip_gradients(
     device = local_part(parameters[0]).device if parameters else None
     total = torch.zeros((), dtype=torch.float64, device=device)
     for (mesh, dims), found in groups.items():
-        squares = torch.stack([_square(each) for each in found]).sum()
+        squares = torch.stack([sum_squares(each) for each in found]).sum()
         for dim in dims:
             dist.all_reduce(squares, group=mesh.get_group(dim))
         total += squares
@@ -70,7 +70,7 @@ def sum_partial_gradient(parameter: torch.nn.Parameter) -> None:
         parameter.grad = gradient.redistribute(held.device_mesh, held.placements)
 
 
-def _square(gradient: torch.Tensor) -> torch.Tensor:
+def sum_squares(gradient: torch.Tensor) -> torch.Tensor:
     """The squared norm, computed row by row: on a CPU torch sums a whole tensor's squares in float32, and for eight
     million of them the norm was off by 2e-4 (torch 2.13). The second sum is short, so float64 costs nothing."""
     rows = gradient if gradient.dim() > 1 else gradient[None]

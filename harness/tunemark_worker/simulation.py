@@ -90,7 +90,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from tunemark_worker import activation_checkpointing, lora_adapters, optimizer, training_loop
+    from tunemark_worker import activation_checkpointing, lora_adapters, training_loop
     from tunemark_worker.batches import TokenCounts
     from tunemark_worker.op_counter import OpCounter
 
@@ -125,7 +125,7 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
             module.register_comm_hook(None, lambda state, bucket: _all_reduce_bucket(bucket))
             module.reducer = _Reducer(module.reducer)  # type: ignore[assignment]
         parameters = [p for p in module.parameters() if p.requires_grad]
-        updater = optimizer.make_optimizer(a.optimizer, parameters, a.learning_rate)
+        updater = training_loop.make_updater(a, parameters)
         batches = [_batch(torch, a) for _ in range(a.gradient_accumulation)]
         slots = a.gradient_accumulation * a.micro_batch * a.sequence
         counts = TokenCounts(slots, slots, slots - a.gradient_accumulation * a.micro_batch)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.distributed as dist
 
 from tunemark_worker import exposed_communication
 from tunemark_worker import recorder as recording
+from tunemark_worker.backward_update import BackwardUpdater
 from tunemark_worker.batches import Batch, TokenCounts, count_tokens, hash_rows
 from tunemark_worker.capabilities import (
     ClipsGradients,
@@ -32,8 +33,10 @@ from tunemark_worker.capabilities import (
 from tunemark_worker.compilation import count_compilations
 from tunemark_worker.contract import IGNORED_LABEL, Assignment, Place
 from tunemark_worker.gradient_norm import clip_gradients
+from tunemark_worker.optimizer import make_optimizer
 from tunemark_worker.precision import autocast
 from tunemark_worker.stop_condition import STOP_REASONS, WindowPlanner
+from tunemark_worker.training_settings import IN_BACKWARD
 from tunemark_worker.update_witness import UpdateWitness
 
 # First steps for which every rank records hashes of its rows, so that the parent can see duplicate samples.
@@ -42,6 +45,7 @@ SAMPLED_STEPS = 2
 LOAD_S = 1.0
 
 PartEnd = Tuple[str, float]
+Updater = Union[torch.optim.Optimizer, BackwardUpdater]
 
 
 @dataclasses.dataclass
@@ -55,7 +59,7 @@ class TrainingJob:
     strategy: StrategyRuntime
     model: ModelRuntime
     module: torch.nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Updater
     factor: Callable[[int], float]
     steps: Iterator[List[Batch]]
     recorder: recording.Recorder
@@ -90,6 +94,15 @@ class WorkerStep(NamedTuple):
     marks: List[PartEnd]
     instant_s: float
     widths: List[int]
+
+
+def make_updater(a: Assignment, parameters: Sequence[torch.nn.Parameter]) -> Updater:
+    """What updates the parameters, after the backward pass or in it."""
+
+    def make(some: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return make_optimizer(a.optimizer, some, a.learning_rate, a.optimizer_impl)
+
+    return BackwardUpdater(make, parameters) if a.update == IN_BACKWARD else make(parameters)
 
 
 def train(job: TrainingJob) -> str:
@@ -186,6 +199,9 @@ def take_step(
     # Data parallelism averages gradients over data ranks, but `targets` is already the sum over them.
     scale = job.place.data_ranks / targets.clamp(min=1.0)
     loss_sum = torch.zeros((), device=job.place.device)
+    learning_rate = a.learning_rate * job.factor(number)
+    for group in job.optimizer.param_groups:
+        group["lr"] = learning_rate
     if job.compute_gradients is not None:
         moved = [batch.to(job.place.device) for batch in batches]
         mark("transfer")
@@ -206,13 +222,13 @@ def take_step(
             (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch's
             mark("backward")
         loss_sum += loss.detach()
-    parameters = [p for p in job.module.parameters() if p.requires_grad]
-    norm = job.clip(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
-    learning_rate = a.learning_rate * job.factor(number)
-    for group in job.optimizer.param_groups:
-        group["lr"] = learning_rate
-    job.optimizer.step()
-    job.optimizer.zero_grad(set_to_none=True)
+    if isinstance(job.optimizer, BackwardUpdater):
+        norm = job.optimizer.take_gradient_norm()
+    else:
+        parameters = [p for p in job.module.parameters() if p.requires_grad]
+        norm = job.clip(parameters, a.clip_norm if a.clip_norm > 0 else float("inf"))
+        job.optimizer.step()
+        job.optimizer.zero_grad(set_to_none=True)
     if job.end_step is not None:
         job.end_step()
     mark("optimizer")

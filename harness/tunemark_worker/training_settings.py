@@ -23,6 +23,8 @@ CHUNK_SCORES = 2**25
 CACHED_SCORES = 2**20
 COMPILES = ("off", "regional", "full")
 OPTIMIZER_IMPLS = ("auto", "loop", "foreach", "fused")
+IN_BACKWARD = "in-backward"
+UPDATES = ("at-end", IN_BACKWARD)
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 ALLOCATORS = ("system", "tuned", "tcmalloc", "jemalloc")
 CHECKPOINTING = ("none", "selective", "full")
@@ -164,6 +166,14 @@ class TrainingSettings:
         choices=OPTIMIZER_IMPLS,
         before="auto",
         unhashed="auto",
+    )
+    update: str = declare(
+        "at-end",
+        "when weights are updated: once all gradients of a step are there (at-end), or each as soon as its own is "
+        "there, which is then freed (in-backward)",
+        choices=UPDATES,
+        before="at-end",
+        unhashed="at-end",
     )
     matmul_precision: str = declare(
         "highest",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from tunemark_worker import capabilities, row_packing
 from tunemark_worker.contract import PROBE_VARIABLE, Assignment, Place
-from tunemark_worker.optimizer import make_optimizer
 from tunemark_worker.precision import PRECISIONS, compute_dtype
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.schedule import make_schedule
@@ -59,7 +58,7 @@ class WorkerAttempt:
 
         self._module = module = self._build(a, place, model, strategy, recorder)
         parameters = [p for p in module.parameters() if p.requires_grad]
-        updater = make_optimizer(a.optimizer, parameters, a.learning_rate, a.optimizer_impl)
+        updater = training_loop.make_updater(a, parameters)
         self._weight_samples = _sample_weights(module)
         recorder.write("phase", name="built")
 

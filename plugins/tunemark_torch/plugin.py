@@ -26,6 +26,12 @@ from tunemark.plugin.protocols import Device
 from tunemark_torch import layout_checks
 from tunemark_torch.cpu_allocator import GLIBC_VARIABLE, KEEP_FREED_BLOCKS, allocator_environment
 
+# What a worker's process holds besides tensors: the interpreter, torch, transformers and a model's modules; and the
+# share by which a heap of glibc is larger than the blocks in it. Read off cells of `tunemark fit` on 30 November 2026:
+# torch 2.13, transformers 5.23, mistral-tiny of 128 tokens, allocator system (`benchmarks/fit_and_plan.py`).
+_PROCESS_BYTES = 0.51e9
+_HEAP_SHARE = 0.04
+
 # Runs a product of strategies, each on its own axis of one device mesh.
 _MESH = "tunemark_torch.parallel.mesh:MeshStrategy"
 
@@ -106,7 +112,7 @@ class CpuDevice:
 
     def assumed_facts(self, launch: LaunchConfig) -> DeviceFacts:
         """Rough figures of server cores of 2020 to 2025, good enough to rank layouts. Computation and communication
-        share the cores and do not overlap; only tensors are counted as memory."""
+        share the cores and do not overlap. Memory is that of the process (`_PROCESS_BYTES`)."""
         threads = launch.threads
         return DeviceFacts(
             name=f"{threads} CPU cores",
@@ -122,8 +128,10 @@ class CpuDevice:
             efficiency=_CPU_EFFICIENCY,
             residual=0.5,
             source="figures assumed of a CPU core",
-            workspace_bytes=0.0,
+            workspace_bytes=_PROCESS_BYTES,
             shares_memory=True,
+            heap_share=_HEAP_SHARE,
+            keeps_blocks=launch.environment.get(GLIBC_VARIABLE) == KEEP_FREED_BLOCKS,
         )
 
     def _accelerator(self, size: int) -> Accelerator:

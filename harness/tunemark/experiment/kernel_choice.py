@@ -14,11 +14,12 @@ from tunemark.experiment.recipes import CPU, GPU, device_class
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.physics.chip_peaks import parse_precision
 from tunemark.physics.parameters import adaptable_matrices, layer_matrices
-from tunemark.plugin.descriptors import Architecture, Model
+from tunemark.plugin.descriptors import Architecture, Model, Strategy
 from tunemark.plugin.protocols import ChoosesAllocator, Device
 from tunemark.version_order import is_older
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import PRECISIONS
+from tunemark_worker.training_settings import IN_BACKWARD
 
 # The first release of transformers whose models pass a mask of any kind to attention.
 PASSES_MASKS = "4.53"
@@ -197,6 +198,33 @@ def check_optimizer(point: GridPoint, device: str, degrees: Collection[str]) -> 
             why=f"{point.place('optimizer_impl')}; torch has no such kernel",
             next="--optimizer-impl foreach",
         )
+
+
+def check_update(point: GridPoint, device: str, strategy: Strategy, accumulation: int) -> None:
+    """Raise `BadExperiment` where weights cannot be updated in the backward pass. accumulation: the micro-batches of a
+    step."""
+    if point["update"] != IN_BACKWARD:
+        return
+    next = "--update at-end"
+    if device_class(device) not in (CPU, GPU):
+        why = f"the runtime of {device} compiles a step as a whole"
+    elif strategy.is_search:
+        why = f"a layout of several processes could be chosen ({point.place('strategy')})"
+        next = f"--strategy none, or {next}"
+    elif strategy.distributed:
+        why = f"a gradient is averaged over ranks after it is there ({point.place('strategy')})"
+        next = f"--strategy none, or {next}"
+    elif point["clip_norm"] > 0:
+        why = f"gradients are clipped by the norm of all, which must then exist together ({point.place('clip_norm')})"
+        next = f"--clip-norm 0, or {next}"
+    elif accumulation > 1:
+        why = f"a gradient is the sum over {accumulation} micro-batches ({point.place('global_batch')})"
+        next = f"--global-batch {point['micro_batch']}, or {next}"
+    else:
+        return
+    raise BadExperiment(
+        what="weights cannot be updated in the backward pass", why=f"{point.place('update')}; {why}", next=next
+    )
 
 
 def choose_allocator(point: GridPoint, device: Device, environment: Mapping[str, str]) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from tunemark.plugin.protocols import ChecksInterpreter, Device
 from tunemark_worker.contract import Assignment, TokenFile
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import PRECISIONS
-from tunemark_worker.training_settings import TRAINING_SETTINGS
+from tunemark_worker.training_settings import IN_BACKWARD, TRAINING_SETTINGS
 
 # Tokens generated for `--sample`: about two lines of text. Each takes a whole forward pass.
 SAMPLE_TOKENS = 48
@@ -153,6 +153,8 @@ class Plan:
             found.append(VersionNeed("torch.compile", "--compile", "torch", "2.4"))
         if spec.optimizer_impl == "fused":
             found.append(VersionNeed("a fused optimizer", "--optimizer-impl", "torch", "2.4"))
+        if spec.update == IN_BACKWARD:
+            found.append(VersionNeed("an update in the backward pass", "--update", "torch", "2.1"))
         updater = OPTIMIZERS[spec.optimizer]
         since = updater.since_on_cpu if updater.since_on_cpu and device_class(spec.device) == CPU else updater.since
         if since:

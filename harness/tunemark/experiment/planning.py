@@ -36,6 +36,7 @@ from tunemark.experiment.kernel_choice import (
     check_loss,
     check_optimizer,
     check_quantization,
+    check_update,
     choose_allocator,
 )
 from tunemark.experiment.mesh_layout import MeshLayout, check_strategies, make_mesh_layout
@@ -53,6 +54,7 @@ from tunemark.physics.chip_peaks import find_chip
 from tunemark.plugin.catalog import Catalog
 from tunemark.plugin.descriptors import Accelerator
 from tunemark.plugin.protocols import ChecksRuns, Device
+from tunemark_worker.training_settings import IN_BACKWARD
 
 
 def make_plans(points: Sequence[GridPoint], catalog: Catalog) -> list[Plan]:
@@ -143,7 +145,8 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     flops = count_slot_flops(architecture, spec.sequence, spec.micro_batch, global_batch, spec.checkpointing, trained)
     total, trainable = parts.method.parameters(architecture)
     quantized = parts.method.quantized_parameters(architecture)
-    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable, quantized)
+    keeps = spec.update != IN_BACKWARD
+    floor = memory_floor_bytes(total, spec.precision, spec.optimizer, trainable, quantized, keeps_gradients=keeps)
     notes += _memory_notes(f"{model.name} ({spec.precision}, {spec.optimizer})", floor, device.name, accelerator)
     return Plan(
         run_id=name,
@@ -239,6 +242,7 @@ def _check_spec(
         check_loss(point, parts.model, device.name, degrees)
         check_compile(point, device.name, degrees)
     check_optimizer(point, device.name, degrees)
+    check_update(point, device.name, parts.strategy, accumulation)
     check_quantization(point, parts.method, device.name)
     check_float8(point, architecture, _known_precisions(device, accelerator))
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None

@@ -17,12 +17,19 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 def memory_floor_bytes(
-    parameters: int, precision: str, optimizer: str, trainable: int | None = None, quantized: int = 0
+    parameters: int,
+    precision: str,
+    optimizer: str,
+    trainable: int | None = None,
+    quantized: int = 0,
+    *,
+    keeps_gradients: bool = True,
 ) -> int:
     """Bytes of weights, gradients and optimizer states.
 
     parameters: all, adapters included. trainable: how many of them are trained, None for all; the others have no
     gradient and no state (Hu et al. 2021, "LoRA", section 4.2). quantized: how many of the others are in NF4.
+    keeps_gradients: all exist together, unless weights are updated in the backward pass.
     """
     trained = parameters if trainable is None else trainable
     if not 0 <= trained <= parameters:
@@ -32,4 +39,6 @@ def memory_floor_bytes(
     # Gradients have the weights' format.
     width = FORMAT_BYTES[PRECISIONS[precision].weights]
     weights = width * (parameters - quantized) + round(NF4_BYTES * quantized)
-    return weights + width * trained + round(trained * OPTIMIZERS[optimizer].bytes_per_parameter(width))
+    return (
+        weights + width * trained * keeps_gradients + round(trained * OPTIMIZERS[optimizer].bytes_per_parameter(width))
+    )

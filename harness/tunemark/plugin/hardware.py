@@ -61,7 +61,8 @@ class DeviceFacts:
     vendor's reference. is_chip_assumed: no vendor's page confirms the chip's figures. learned_residual: standard
     deviation of the logarithm of the time where constants were learned from runs, else None.
     workspace_bytes: memory that the runtime takes besides tensors. shares_memory: all ranks use one memory, so that a
-    larger size has no more of it.
+    larger size has no more of it. heap_share: in host memory, what the heap takes between its blocks, as a share of
+    these; 0 where tensors have an allocator of their own. keeps_blocks: no block of it goes back to the kernel.
     """
 
     name: str
@@ -89,3 +90,5 @@ class DeviceFacts:
     is_network_known: bool = False
     is_chip_assumed: bool = False
     learned_residual: float | None = None
+    heap_share: float = 0.0
+    keeps_blocks: bool = False

@@ -184,8 +184,8 @@ class Workload:
     trained_fraction: trained share of the parameters (small for LoRA); frozen ones have no gradient and no optimizer
     state, and the backward pass is twice a forward pass minus the gradients of their weights. trained: which weights
     are trained. packed: rows hold several documents, and attention takes a mask.
-    loss: how our worker computes it. widest: of rows of different lengths, whose mean is `sequence`, the longest, which
-    takes most memory; None where all are equal.
+    loss, optimizer_impl, update: how our worker computes them. widest: of rows of different lengths, whose mean is
+    `sequence`, the longest, which takes most memory; None where all are equal.
     """
 
     architecture: Architecture
@@ -197,5 +197,7 @@ class Workload:
     trained: TrainedWeights = ALL_WEIGHTS
     packed: bool = False
     loss: str = "plain"
+    optimizer_impl: str = "auto"
+    update: str = "at-end"
     stack: SoftwareStack = TORCH
     widest: int | None = None

@@ -31,14 +31,20 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts, *, s
         work = replace(work, sequence=work.widest, widest=None)
     if has_step_costs(work):
         tensors = compute_step_costs(work, layout).bytes
-        return replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
+        held = replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
+        return _add_heap(held, work, layout, device)
     stages = divide_layers(work, layout)
     asked = find_unlike_stages(stages) if stage is None else [stage]
-    return max((_predict_stage_memory(work, layout, stages, each) for each in asked), key=lambda held: held.total)
+    kept = device.workspace_bytes if device.heap_share else _WORKSPACE_BYTES
+    every = (_predict_stage_memory(work, layout, stages, each, kept) for each in asked)
+    return _add_heap(max(every, key=lambda held: held.total), work, layout, device)
 
 
 # Long: one sum, a term for each kind of tensor.
-def _predict_stage_memory(work: Workload, layout: RankLayout, stages: list[float], stage: int) -> MemoryBytes:
+def _predict_stage_memory(
+    work: Workload, layout: RankLayout, stages: list[float], stage: int, kept: float
+) -> MemoryBytes:
+    """kept: bytes besides tensors."""
     a, stack = work.architecture, work.stack
     experts, dense = split_stage_parameters(a, layout, stages, stage)
     own = experts + dense
@@ -97,12 +103,31 @@ def _predict_stage_memory(work: Workload, layout: RankLayout, stages: list[float
         optimizer=main * own * fraction / by[0],
         activations=activations,
         buffers=gathered + stack.engine_bytes * (2.0 if layout.zero == 3 else 1.0),
-        workspace=working + stack.head_gradient_bytes * ends + _WORKSPACE_BYTES,
+        workspace=working + stack.head_gradient_bytes * ends + kept,
     )
     # The update comes when activations are gone, with temporaries of its own.
     more = max(0.0, stack.step_bytes * own * fraction / by[0] - held_states.activations - working)
     more += stack.reserve * held_states.total
     return replace(held_states, workspace=held_states.workspace + more)
+
+
+def _add_heap(held: MemoryBytes, work: Workload, layout: RankLayout, device: DeviceFacts) -> MemoryBytes:
+    """The memory with what a heap takes besides its blocks; unchanged where tensors are in no heap of the host.
+
+    An aligned block is asked for with more than its size, so that the place of a freed one is too small for the next of
+    the same size (glibc's `_int_memalign`). Where no block goes back to the kernel, each tensor of scores then has a
+    place of its own: the scores, themselves in float32, their softmax, two gradients, and that one cast down.
+    """
+    if not device.heap_share:
+        return held
+    again = 0.0
+    if device.keeps_blocks and work.loss == "plain" and work.stack.own and layout.pipeline == 1:
+        given = PRECISION_BYTES[work.stack.own][1]
+        tokens = layout.micro_batch * work.sequence / layout.context
+        # Of 20 bytes a score 14 are there together.
+        again = (6.0 if given < 4.0 else 0.0) * tokens * work.architecture.vocab_size
+    blocks = held.total - device.workspace_bytes + again
+    return replace(held, workspace=held.workspace + again + device.heap_share * blocks)
 
 
 def _count_flights(layout: RankLayout, accumulation: int, stage: int) -> float:

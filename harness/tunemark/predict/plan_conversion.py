@@ -23,6 +23,7 @@ from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
 from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES, change_states, find_state_bits
 from tunemark.predict.trainer_settings import apply_trainer
+from tunemark_worker.training_settings import IN_BACKWARD
 
 _RECOMPUTE: dict[str, Recompute] = {"none": "none", "off": "none", "selective": "selective", "full": "full"}
 
@@ -60,6 +61,8 @@ def make_plan_workload(plan: Plan) -> Workload:
         trained=plan.method.trained(plan.model.architecture),
         packed=spec.batching == "pack" and spec.attention != "varlen",
         loss=spec.loss,
+        optimizer_impl=spec.optimizer_impl,
+        update=spec.update,
         quantized=plan.method.quantized_parameters(plan.model.architecture),
     )
     work = widen_rows(work, plan.dataset, plan.dataset_options, plan.model, spec.train_on, make_row_settings(spec))
@@ -108,6 +111,7 @@ def make_layout(
     )
 
 
+# Many parameters: each is a setting of the run.
 def make_workload(
     a: Architecture,
     *,
@@ -119,11 +123,16 @@ def make_workload(
     trained: TrainedWeights = ALL_WEIGHTS,
     packed: bool = False,
     loss: str = "plain",
+    optimizer_impl: str = "auto",
+    update: str = "at-end",
     quantized: int = 0,
 ) -> Workload:
     """The workload of a step that our worker trains. packed: rows hold several documents, and attention
-    takes a mask. loss: how scores become a loss. quantized: frozen parameters that are kept in 4 bits."""
-    stack = change_states(_choose_stack(precision, loss), optimizer_bits=find_state_bits(optimizer))
+    takes a mask. loss, optimizer_impl, update: as the settings of these names. quantized: frozen parameters that are
+    kept in 4 bits."""
+    stack = change_states(
+        _choose_stack(precision, loss), optimizer_bits=find_state_bits(optimizer), is_in_backward=update == IN_BACKWARD
+    )
     if quantized:
         # Embedding, norms and head are as they were.
         share = quantized / count_parameters(a).total
@@ -139,6 +148,8 @@ def make_workload(
         trained=trained,
         packed=packed,
         loss=loss,
+        optimizer_impl=optimizer_impl,
+        update=update,
         stack=stack,
     )
 

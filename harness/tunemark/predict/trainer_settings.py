@@ -11,6 +11,7 @@ from tunemark.predict.assumption_list import AssumptionList
 from tunemark.predict.clusters import find_cluster
 from tunemark.predict.layout import Workload
 from tunemark.predict.software_stacks import StackFacts, change_states, choose_stack, find_state_bits, read_year
+from tunemark_worker.training_settings import IN_BACKWARD
 
 NETWORK_ASSUMED = "the network of the vendor's reference system between nodes, because none is stated"
 
@@ -58,7 +59,7 @@ def apply_trainer(work: Workload, said: PredictionSettings, loss: str) -> Worklo
             is_frozen=work.trained_fraction < 1.0,
             is_offloaded=said.offload == "optimizer",
             loss=loss,
-            is_in_backward=said.optimizer_in_backward,
+            is_in_backward=said.optimizer_in_backward or work.update == IN_BACKWARD,
         )
     except ValueError as error:
         flags = f"{SETTINGS_BY_NAME['base_bits'].flag}, {SETTINGS_BY_NAME['optimizer_bits'].flag}"

@@ -24,7 +24,7 @@ from tunemark.predict.layout import RankLayout, Workload
 from tunemark.predict.prediction import MemoryBytes
 from tunemark_worker.optimizer import OPTIMIZERS
 from tunemark_worker.precision import FORMAT_BYTES, PRECISIONS
-from tunemark_worker.training_settings import CACHED_SCORES, CHUNK_SCORES
+from tunemark_worker.training_settings import CACHED_SCORES, CHUNK_SCORES, IN_BACKWARD
 
 # Bytes of a parameter, and of a value that goes in or out of a matrix product, by the worker's name of the precision.
 PRECISION_BYTES = {
@@ -213,6 +213,10 @@ class _PipelineStage:
         is_tied = a.tie_word_embeddings and self._is_first and self._is_last
         bucket = trained if is_bucketed else 0.0
 
+        is_early = work.update == IN_BACKWARD
+        # A parameter's gradient and the temporaries of its update, by its own size.
+        updated = 1.0 + self._temporaries()
+
         def moment(gradients: float, activations: float, workspace: float, gathered: float = 0.0) -> MemoryBytes:
             return MemoryBytes(
                 parameters=parameters,
@@ -253,7 +257,7 @@ class _PipelineStage:
                 # Before it is summed, DTensor's gradient of a sharded embedding has rows for the whole vocabulary.
                 before += (layout.tensor - 1) * table
             # Gradients need their own memory, unless they are added to existing ones or copied into a bucket.
-            stays = float(not is_later and (accumulated or not is_bucketed))
+            stays = float(not is_early and not is_later and (accumulated or not is_bucketed))
             others = (under_way - 1.0) * everything
             if self._has_magnitudes:
                 gathered = ends + 2.0 * layer if reshard else own
@@ -287,6 +291,8 @@ class _PipelineStage:
                 kept = own if is_later and is_behind else root + layer * reshard
                 # Once a product's gradients exist, its inputs are freed; then the weight's gradient is cast up.
                 yield moment(before, others + everything, held + held_scores + table + stream, kept)
+                if is_early and not is_tied:
+                    yield moment(before, others + everything, held + stream + updated * table, kept)
             elif not is_saved:
                 yield moment(before, others + everything + cached * depth, held, root)
             # Whether each layer's gradients are scattered as soon as they exist: in the last backward pass.
@@ -321,6 +327,8 @@ class _PipelineStage:
                 fresh = (1.0 + narrowed) * matrix
                 kept = product + matrix if not narrowed else max(product + narrowed * matrix, matrix)
                 yield moment(formed, left, held + stream + kept, gathered)
+                if is_early:
+                    yield moment(formed, left, held + stream + product + updated * matrix, gathered)
                 yield moment(formed, left, held + stream + 2.0 * product + stays * matrix, gathered)
                 most = stays * (count - 1.0) * matrix + fresh
                 yield moment(formed, left - part, held + stream + most + product, gathered)
@@ -336,6 +344,8 @@ class _PipelineStage:
                 # sharded and added to the head's.
                 t = layout.tensor
                 fresh = ((t + 3.0 if t > 1 else 3.0) if is_tied else t) * table
+                if is_early:
+                    fresh = max(fresh, updated * table)
                 last = own if is_piped else ends
                 formed = before or (own - table) * stays
                 if is_gathered and not is_piped and not accumulated:
@@ -351,13 +361,17 @@ class _PipelineStage:
             yield moment(trained, 0.0, held_scores + ends_trained, own - ends)
             rest = trained - ends_trained + ends_trained / shard
             yield moment(rest, 0.0, held_scores + 2.0 * ends_trained, own - ends)
-        # The update takes two temporaries of the size of the largest parameter; Adafactor and SGD one.
-        largest = max(table if self._ends >= self._table else 0.0, matrix) / shard
-        yield moment(
-            whole * (not is_bucketed),
-            0.0,
-            held_scores + (2.0 if OPTIMIZERS[work.optimizer].states == 2 else 1.0) * largest,
-        )
+        if not is_early:
+            largest = max(table if self._ends >= self._table else 0.0, matrix) / shard
+            # Many tensors at once: a temporary for each.
+            beside = whole if work.optimizer_impl == "foreach" else self._temporaries() * largest
+            yield moment(whole * (not is_bucketed), 0.0, held_scores + beside)
+
+    def _temporaries(self) -> float:
+        """How many temporaries of a parameter's size its update takes: of AdamW two, of Adafactor and SGD one."""
+        if self._work.optimizer_impl == "fused":
+            return 0.0
+        return 2.0 if OPTIMIZERS[self._work.optimizer].states == 2 else 1.0
 
     def _casts(self, layers: float, *, is_whole: bool = False) -> float:
         """Bytes of autocast's 16-bit copies of weights, which autograd keeps."""

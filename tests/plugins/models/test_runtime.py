@@ -18,13 +18,17 @@ from tunemark.plugin import Model
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
 from tunemark_worker import lora_adapters
+from tunemark_worker.activation_checkpointing import checkpoint_layers
+from tunemark_worker.backward_update import BackwardUpdater
 from tunemark_worker.batches import Batch
 from tunemark_worker.chunked_loss import ScoreRule, compute_chunked_loss
 from tunemark_worker.compilation import compile_model
 from tunemark_worker.contract import Place
+from tunemark_worker.gradient_norm import clip_gradients
 from tunemark_worker.optimizer import OPTIMIZERS, make_optimizer
 from tunemark_worker.quantized_base import count_values, quantize_matrices
-from tunemark_worker.training_loop import cross_entropy_sum
+from tunemark_worker.training_loop import cross_entropy_sum, make_updater
+from tunemark_worker.training_settings import IN_BACKWARD
 
 # Those of families without a formula are tried by what they are traced as.
 TINY = {m.name: m for m in tunemark_models() if m.name.endswith("-tiny") and m.architecture.traced is None}
@@ -376,6 +380,52 @@ def test_every_implementation_of_an_update_gives_the_same_weights(
     for one, other, start in zip(*found, module.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
         assert not torch.equal(other, start)
+
+
+def _make_update_cases() -> list[Any]:
+    cases = []
+    for name in TINY:
+        for optimizer, facts in OPTIMIZERS.items():
+            for kind in ("loop", "foreach", "fused") if facts.has_choice else ():
+                if kind == "fused" and not facts.has_fused:
+                    continue
+                is_short = name in _PLAIN and (optimizer, kind) in (("adamw", "loop"), ("adafactor", "foreach"))
+                cases.append(pytest.param(name, optimizer, kind, marks=() if is_short else pytest.mark.full))
+    return cases
+
+
+@pytest.mark.parametrize(("name", "optimizer", "implementation"), _make_update_cases())
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+def test_an_update_in_the_backward_pass_is_the_one_after_it(
+    name: str, optimizer: str, implementation: str, checkpointing: str
+) -> None:
+    runtime, module = build(smaller(TINY[name]))
+    checkpoint_layers(module, checkpointing)
+    start, found = copy.deepcopy(module.state_dict()), []
+    most = 0
+    for when in ("at-end", IN_BACKWARD):
+        module.load_state_dict(start)
+        parameters = list(module.parameters())
+        kinds: Any = {"optimizer": optimizer, "optimizer_impl": implementation, "learning_rate": 1e-2, "update": when}
+        updater = make_updater(SimpleNamespace(**kinds), parameters)  # type: ignore[arg-type]  # all that it reads
+        norms = []
+        for _ in range(3):
+            cross_entropy_sum(runtime.logits(module, _ROWS), _ROWS.labels).backward()  # type: ignore[no-untyped-call]
+            if isinstance(updater, BackwardUpdater):
+                assert all(each.grad is None for each in parameters), "each gradient was freed as soon as it was used"
+                norms.append(updater.take_gradient_norm())
+            else:
+                most = sum(each.grad is not None for each in parameters)
+                norms.append(clip_gradients(parameters, float("inf")))
+                updater.step()
+                updater.zero_grad()
+        found.append((norms, copy.deepcopy(module.state_dict())))
+    assert most == len(parameters)
+    (norms, weights), (others, weights_early) = found
+    torch.testing.assert_close(torch.stack(others), torch.stack(norms), rtol=1e-6, atol=0.0)
+    for key, weight in weights.items():
+        torch.testing.assert_close(weights_early[key], weight, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(weight, start[key]) for key, weight in weights.items())
 
 
 @pytest.mark.full

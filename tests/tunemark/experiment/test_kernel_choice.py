@@ -40,6 +40,7 @@ _CUDA = {"device": "cuda:1", "oversubscribe": True}
 _TWO = {"device": "cpu:2", "oversubscribe": True}
 _EIGHT = {"optimizer": "adamw-8bit"}
 _FLOAT8 = {"precision": "fp8"}
+_EARLY = {"update": "in-backward", "clip_norm": 0.0}
 _H100 = {**_CUDA, "chip": "H100", "chips": 1}
 
 
@@ -76,6 +77,12 @@ _H100 = {**_CUDA, "chip": "H100", "chips": 1}
         ({**_H100, **_FLOAT8, "method": "lora"}, "precision fp8 cannot", "--method full"),
         ({**_H100, **_FLOAT8, "sequence": 63, "micro_batch": 1}, "precision fp8 cannot", "--precision bf16-autocast"),
         ({**_H100, **_FLOAT8, "device": "cuda:2", "chips": 2, "strategy": "tp"}, "tp", "ddp or fsdp"),
+        ({**_EARLY, "clip_norm": 1.0}, "updated in the backward pass", "--clip-norm 0"),
+        ({**_EARLY, "micro_batch": 2, "global_batch": 4}, "updated in the backward pass", "--global-batch 2"),
+        ({**_EARLY, **_TWO, "strategy": "ddp"}, "updated in the backward pass", "--strategy none"),
+        ({**_EARLY, **_TWO, "strategy": "auto"}, "updated in the backward pass", "--strategy none"),
+        ({**_EARLY, "device": "xla:1", "oversubscribe": True}, "updated in the backward pass", "--update at-end"),
+        ({**_EARLY, "trainer": "hf"}, "'hf' does not take --update", "--update at-end"),
         ({**_CUDA, "allocator": "jemalloc"}, "cuda does not choose an allocator", "--allocator tuned"),
     ],
 )
@@ -89,7 +96,7 @@ def test_what_cannot_be_is_refused_with_the_way_on(settings: dict[str, Any], wha
 def test_a_tuned_run_is_held_to_a_plain_one_of_the_same_rows() -> None:
     (plan,) = tunemark.plan(**{**_BASE, "recipe": "tuned"})
     assert plan.recipe.startswith("tuned-cpu-")
-    plain = {"attention": "sdpa", "loss": "plain", "optimizer_impl": "loop", "compile": "off"}
+    plain = {"attention": "sdpa", "loss": "plain", "optimizer_impl": "loop", "update": "at-end", "compile": "off"}
     assert _plain_kernels(plan) == plain
     (gemma,) = tunemark.plan(**{**_BASE, "recipe": "tuned", "model": "gemma-2-tiny"})
     assert _plain_kernels(gemma)["attention"] == "eager"
@@ -107,6 +114,13 @@ def test_less_memory_is_predicted_where_scores_and_masks_do_not_exist() -> None:
 
     assert total(loss="chunked") < 0.8 * total(loss="plain")
     assert total() < total(attention="sdpa")
+    # Gradients need memory of their own where little else is there, and the floor has none.
+    few: dict[str, Any] = {"model": "tinyllama-1.1b", "sequence": 64, "micro_batch": 1, "clip_norm": 0.0}
+    (late,), (early,) = (tunemark.plan(**{**_BASE, **few, "update": when}) for when in ("at-end", "in-backward"))
+    assert late.memory_floor_bytes - early.memory_floor_bytes == 4 * late.trainable_parameters
+    assert total(**few) - total(**few, update="in-backward") > 0.4 * 4 * late.trainable_parameters
+    # A fused update takes no temporaries.
+    assert total(**few, optimizer_impl="fused") < total(**few)
     # Two moments of a byte and a scale for 256, instead of 4 bytes each.
     (plan,) = tunemark.plan(**_BASE)
     saved = (8 - 2 * (1 + 1 / 64)) * plan.trainable_parameters

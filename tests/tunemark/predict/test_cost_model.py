@@ -10,8 +10,9 @@ from tunemark.physics import make_architecture, train_flops_per_token
 from tunemark.plugin import Catalog
 from tunemark.predict import DeviceFacts, Efficiency, RankLayout, Workload, find_layout_error, predict, predict_memory
 from tunemark.predict.hardware_rates import collective_seconds
-from tunemark.predict.layout import MEGATRON
+from tunemark.predict.layout import MEGATRON, TORCH
 from tunemark.predict.memory_model import layer_activation_bytes
+from tunemark.predict.worker_step_costs import compute_step_costs
 
 _MODEL = make_architecture(
     layers=32, hidden=4096, intermediate=14336, is_gated=True, heads=32, kv_heads=8, vocab=32000, sequence=2048
@@ -101,3 +102,15 @@ def test_memory_is_that_of_the_stage_that_holds_most() -> None:
     woven = RankLayout(data=2, pipeline=4, virtual=2, schedule="interleaved")
     last = predict_memory(work, woven, _DEVICE, stage=3).activations
     assert last == pytest.approx(2.5 * layers[3])
+
+
+def test_a_heap_of_the_host_takes_more_than_its_blocks() -> None:
+    work, layout = replace(_WORK, stack=replace(TORCH, own="bf16-autocast")), RankLayout(micro_batch=2)
+    tensors = compute_step_costs(work, layout).bytes.total
+    host = replace(_DEVICE, workspace_bytes=1e9, heap_share=0.05)
+    assert predict_memory(work, layout, host).total == pytest.approx(1e9 + 1.05 * tensors)
+    # Tensors of scores that find no place: 6 bytes for each of 2 x 2048 x 32,000; none where scores never are whole.
+    kept = replace(host, keeps_blocks=True)
+    assert predict_memory(work, layout, kept).total == pytest.approx(1e9 + 1.05 * (tensors + 6 * 4096 * 32000))
+    chunked = replace(work, loss="chunked")
+    assert predict_memory(chunked, layout, kept) == predict_memory(chunked, layout, host)
