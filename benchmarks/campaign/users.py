@@ -67,12 +67,14 @@ def _two_users(trial: Trial, umask: int) -> Outcome:
             shutil.chown(path, owner)
     first, second = places
     words = (*TOY_RUN, "--steps", "60", "--repeats", "1")
+    # Longer than the second user's command takes to begin.
+    long = (*TOY_RUN, "--budget", "20", "--repeats", "1")
 
     def variables(place: Place) -> dict[str, str | None]:
         own = {"TUNEMARK_LOCKS": str(locks), "HOME": str(place.folder)}
         return {**own, "USER": None, "LOGNAME": None}
 
-    commands = [first.start(words, variables(first), umask=umask, python=python)]
+    commands = [first.start(long, variables(first), umask=umask, python=python)]
 
     def has_begun() -> bool:
         if commands[0].poll() is not None:
