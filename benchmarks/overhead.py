@@ -108,7 +108,7 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
     print(f"harness/hand, median: {found.value:.4f}, from {found.low:.4f} to {found.high:.4f} ({between},")
     print(f"which hold the true median with {100 * found.coverage:.2f} %)")
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
-    verdict, code = _verdict(found) if options.within is None else _verdict_within(found, options.within)
+    verdict, code = _verdict(found) if options.within is None else verdict_within(found, options.within)
     print(verdict)
     return code if same else 1
 
@@ -140,7 +140,8 @@ def _verdict(found: Median) -> tuple[str, int]:
     return f"UNDECIDED: the median is {side} {BAR}, but the interval holds it; take more pairs or steps", 3
 
 
-def _verdict_within(found: Median, within: float) -> tuple[str, int]:
+def verdict_within(found: Median, within: float) -> tuple[str, int]:
+    """What an interval says of a bar of both sides, and the exit code for it."""
     low, high = 1 - within, 1 + within
     if found.coverage < LEVEL:
         return f"UNDECIDED: with so few pairs no interval has {100 * LEVEL:.0f} %; take 6 or more", 3
