@@ -27,8 +27,9 @@ from tunemark_torch import layout_checks
 from tunemark_torch.cpu_allocator import GLIBC_VARIABLE, KEEP_FREED_BLOCKS, allocator_environment
 
 # What a worker's process holds besides tensors: the interpreter, torch, transformers and a model's modules; and the
-# share by which a heap of glibc is larger than the blocks in it. Read off cells of `tunemark fit` on 30 November 2026:
-# torch 2.13, transformers 5.23, mistral-tiny of 128 tokens, allocator system (`benchmarks/fit_and_plan.py`).
+# share by which a heap of glibc is larger than the blocks in it. Chosen while looking at cells of `tunemark fit` on 30
+# November 2026: torch 2.13, transformers 5.23, mistral-tiny of 128 tokens, allocator system. What
+# `benchmarks/fit_and_plan.py` shows of the same model, sequence and installation is no independent check of them.
 _PROCESS_BYTES = 0.51e9
 _HEAP_SHARE = 0.04
 

@@ -124,7 +124,8 @@ def _add_heap(held: MemoryBytes, work: Workload, layout: RankLayout, device: Dev
     if device.keeps_blocks and work.loss == "plain" and work.stack.own and layout.pipeline == 1:
         given = PRECISION_BYTES[work.stack.own][1]
         tokens = layout.micro_batch * work.sequence / layout.context
-        # Of 20 bytes a score 14 are there together.
+        # Of 20 bytes a score 14 are there together. The six were chosen while looking at cells of one model, sequence
+        # and installation; no others check them (docs/fit.md).
         again = (6.0 if given < 4.0 else 0.0) * tokens * work.architecture.vocab_size
     blocks = held.total - device.workspace_bytes + again
     return replace(held, workspace=held.workspace + again + device.heap_share * blocks)
