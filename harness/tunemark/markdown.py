@@ -21,7 +21,9 @@ def escape(text: str) -> str:
     """The text on one line, with the characters escaped that are Markdown syntax."""
     if _is_plain(text) and "  " not in text:
         return text
-    return make_visible(re.sub(f"({_SYNTAX})", r"\\\1", re.sub(r"\s+", " ", text)))
+    parts = _COMMAND.split(re.sub(r"\s+", " ", text))
+    # Each second part is a command of ours, whose marks of code stay.
+    return make_visible("".join(part if i % 2 else _escape_syntax(r"\\\1", part) for i, part in enumerate(parts)))
 
 
 def unescape(text: str) -> str:
@@ -36,5 +38,8 @@ def _one_line(cell: str) -> str:
 
 
 _SYNTAX = r"[\\`*_\[\]<>|~]"
+# An underline within a word is no markup.
+_escape_syntax = re.compile(r"([\\`*\[\]<>|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))").sub
+_COMMAND = re.compile(r"(`tunemark [A-Za-z0-9 =:,./+-]*`)")
 # Most texts have nothing to escape.
 _is_plain = re.compile(r"[A-Za-z0-9 .,:;%/()+=±·-]*").fullmatch

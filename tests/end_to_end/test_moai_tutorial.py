@@ -69,5 +69,5 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path, tunemark_cache: Path
     report = (tmp_path / "reports" / "parallelization" / "report.md").read_text()
     assert "oom" in report
     manual = (tmp_path / "reports" / "manual" / "report.md").read_text()
-    assert "num\\_stages=2" in manual
+    assert "num_stages=2" in manual
     assert list(tmp_path.glob("tunemark-moai-sim-*")) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import tunemark.markdown
-from tunemark.markdown import escape, markdown_table
+from tunemark.markdown import escape, markdown_table, unescape
 from tunemark.number_format import format_gib, format_number, format_percent, format_significant, percent_text
 
 
@@ -17,6 +17,13 @@ def test_a_table_has_its_alignment_the_last_of_which_holds_for_the_rest() -> Non
 def test_no_cell_breaks_a_table() -> None:
     cells = ["a|b", escape("a|b"), "two\nlines"]
     assert markdown_table(["1", "2", "3"], [cells], "<").splitlines()[2:] == [r"| a\|b | a\|b | two lines |"]
+
+
+def test_only_what_would_be_markup_is_escaped() -> None:
+    assert escape("micro_batch=2 _x_ __init__ a*b") == r"micro_batch=2 \_x\_ \_\_init\_\_ a\*b"
+    assert escape("`tunemark why` ranks <it> `rm`") == r"`tunemark why` ranks \<it\> \`rm\`"
+    assert escape("`tunemark <b>`") == r"\`tunemark \<b\>\`"
+    assert unescape(escape("a_b _c_ `d` [e]")) == "a_b _c_ `d` [e]"
 
 
 def test_numbers_in_the_scale_of_a_unit() -> None:

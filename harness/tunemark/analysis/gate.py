@@ -203,10 +203,15 @@ def _obstacle(
 ) -> str:  # fmt: skip
     """Why the run cannot be judged; empty if it can."""
     if not same:
+        if comparability.comparison_key(run, free) in by_key:
+            return (
+                "the baseline holds this very measurement and no other of its kind; `tunemark run --redo` measures it "
+                "again"
+            )
         # One run of each kind in the baseline: the others of its kind differ in the same fields.
-        kinds = [found[0] for key, found in by_key.items() if key != comparability.comparison_key(run, free)]
+        kinds = [found[0] for found in by_key.values()]
         if not kinds:
-            return "the baseline holds nothing but this run"
+            return "the baseline holds no run that can be compared"
         nearest, differs = comparability.find_nearest(run, kinds, free)
         fields = comparability.format_fields(differs)
         return f"nothing like it in the baseline; {nearest.run_id} comes nearest, but for {fields}"

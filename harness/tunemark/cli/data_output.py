@@ -216,8 +216,12 @@ def _describe_epoch(data: DataSummary) -> list[str]:
         "trained on"
     )
     if data.steps is not None:
-        unused = f"; the last {data.unused_rows:,} rows do not fill a step and are left out" if data.unused_rows else ""
+        unused = ""
+        if data.unused_rows:
+            rows = "row does" if data.unused_rows == 1 else f"{data.unused_rows:,} rows do"
+            unused = f"; the last {rows} not fill a step and {'is' if data.unused_rows == 1 else 'are'} left out"
+        epochs = "1 epoch" if data.epochs == 1 else f"{data.epochs:,} epochs"
         slots = round(data.steps * data.global_batch * data.mean_width)
         about = "about " if data.batching == "bucket" else ""
-        lines.append(f"{data.epochs:,} epochs: {data.steps:,} steps, {about}{slots:,} slots{unused}")
+        lines.append(f"{epochs}: {data.steps:,} steps, {about}{slots:,} slots{unused}")
     return [*lines, *data.remarks]

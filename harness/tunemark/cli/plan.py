@@ -9,8 +9,10 @@ from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_ex
 from tunemark.cli.messages import print_message, print_remarks
 from tunemark.cli.plan_details import make_details
 from tunemark.cli.plan_table import print_plans
+from tunemark.errors import TunemarkError
 from tunemark.exit_codes import ExitCode
-from tunemark.experiment import Experiment, GridPoint, Plan, make_grid_points, make_plans
+from tunemark.experiment import Experiment, GridPoint, Plan, make_grid_points
+from tunemark.experiment.planning import make_possible_plans
 from tunemark.plugin import Catalog
 
 EXAMPLES = (
@@ -39,11 +41,14 @@ def execute(args: argparse.Namespace) -> int:
         from tunemark.predict.absent_device import is_absent_device  # only needed for a search
 
         absent = [point for point in all_points if is_absent_device(point, catalog)]
-    plans = make_plans([point for point in all_points if all(point is not other for other in absent)], catalog)
+    points = [point for point in all_points if all(point is not other for other in absent)]
+    plans, misfits = make_possible_plans(points, catalog)
+    if misfits and not plans and not absent:
+        raise misfits[0]
     from tunemark.launch.interpreter import check_plans  # starts processes, not needed by --help
 
     print_remarks(catalog, plans, check_plans(plans))
-    return print_plans_and_searches(plans, catalog, experiment, absent=absent, verbose=args.verbose)
+    return print_plans_and_searches(plans, catalog, experiment, absent=absent, misfits=misfits, verbose=args.verbose)
 
 
 def print_plans_and_searches(
@@ -52,20 +57,24 @@ def print_plans_and_searches(
     experiment: Experiment,
     *,
     absent: Sequence[GridPoint] = (),
+    misfits: Sequence[TunemarkError] = (),
     verbose: bool = False,
 ) -> int:
     """Print plans, each with a predicted layout if its strategy is a search, and searches for the points in `absent`,
-    whose chips this machine does not have. Returns the exit code: of a mistake only where nothing can be laid out."""
+    whose chips this machine does not have. misfits: why other points cannot be planned. Returns the exit code: of a
+    mistake only where nothing can be laid out."""
     details = make_details(experiment, catalog)
     if any(plan.strategy.is_search for plan in plans) or absent:
         from tunemark.cli.search_output import print_searches  # only needed for a search
 
-        errors = print_searches(plans, absent, catalog, details, json=experiment.json, verbose=verbose)
+        errors, absent_errors = print_searches(plans, absent, catalog, details, json=experiment.json, verbose=verbose)
     else:
         print_plans(plans, details, json=experiment.json)
-        errors = []
+        errors, absent_errors = [], []
     # As a run out of memory, what does not fit is a row, and the answer to a question.
-    is_nothing_left = len(errors) == len(plans) + len(absent)
-    for each in [*(errors if is_nothing_left else ()), *details.errors]:
-        print_message(f"tunemark: {each}")
-    return ExitCode.USAGE if (errors and is_nothing_left) or details.errors else ExitCode.SUCCESS
+    is_nothing_left = len(errors) + len(absent_errors) == len(plans) + len(absent)
+    # Where something is left, those of absent chips stand in the table.
+    unfit = [*misfits, *errors, *(absent_errors if is_nothing_left else ())]
+    for words in dict.fromkeys(map(str, [*unfit, *details.errors])):
+        print_message(f"tunemark: {words}")
+    return ExitCode.USAGE if (unfit and is_nothing_left) or details.errors else ExitCode.SUCCESS

@@ -71,7 +71,7 @@ _COST_COLUMNS: dict[str, Callable[[Plan], str]] = {
     "tokens per step (slots)": _tokens_per_step,
     "parameters": lambda p: f"{p.parameters:,}",
     "FLOPs per token (GFLOP, causal)": lambda p: format_giga(p.flops_per_token),
-    "memory floor (GiB)": lambda p: format_gib(p.memory_floor_bytes),
+    "memory floor, unsharded (GiB)": lambda p: format_gib(p.memory_floor_bytes),
 }
 
 # For accelerators with several memories, each of which one process can fill.

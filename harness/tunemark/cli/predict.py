@@ -15,7 +15,8 @@ from tunemark.cli.experiment_arguments import add_experiment_arguments, parse_ex
 from tunemark.cli.messages import print_json, print_message
 from tunemark.cli.terminal import print_result
 from tunemark.errors import BadExperiment
-from tunemark.experiment import SETTINGS, Plan, make_grid_points, make_plans
+from tunemark.experiment import SETTINGS, Plan, make_grid_points
+from tunemark.experiment.planning import make_possible_plans
 from tunemark.markdown import escape, markdown_table
 from tunemark.number_format import GIB
 from tunemark.plugin import Catalog
@@ -101,7 +102,11 @@ def _predict_plans(args: argparse.Namespace) -> int:
     experiment = parse_experiment(args)
     print_unused(experiment, "predict", _UNUSED, "one step is predicted, nothing is measured or written")
     catalog = Catalog()
-    plans = make_plans(make_grid_points(experiment), catalog)
+    plans, misfits = make_possible_plans(make_grid_points(experiment), catalog)
+    if misfits and not plans:
+        raise misfits[0]
+    for words in dict.fromkeys(map(str, misfits)):
+        print_message(f"tunemark: {words}")
     rows = [_predict_plan(plan, catalog) for plan in plans]
     if args.engine == "analytic":
         _print(rows, experiment.json, _predictions_text)

@@ -32,11 +32,12 @@ def print_searches(
     *,
     json: bool,
     verbose: bool = False,
-) -> list[TunemarkError]:
+) -> tuple[list[TunemarkError], list[TunemarkError]]:
     """Print plans, each with the layout found if it asks for a search, and searches for the points in `absent`, whose
     chips this machine does not have. verbose: with the layouts of every search, which one alone always shows. Returns
-    the errors of those that do not fit; the rest is still printed."""
+    the errors of those that do not fit, of plans and of absent chips; the rest is still printed."""
     errors: list[TunemarkError] = []
+    absent_errors: list[TunemarkError] = []
     decisions: list[tuple[Plan, SearchLog | None]] = []
     for plan in plans:
         if not plan.strategy.is_search:
@@ -58,7 +59,7 @@ def print_searches(
             predictions.append((one, complete_log(found, {}, 0.0)))
         else:
             failure = make_infeasible_error(one.title, found, q)
-            errors.append(failure)
+            absent_errors.append(failure)
             predictions.append((one, replace(found.log, notes=(f"{failure.what}: {failure.why}; {failure.next}",))))
     if json:
         for plan, found_log in decisions:
@@ -72,7 +73,7 @@ def print_searches(
         for (one, log), point in zip(predictions, absent, strict=True):
             if words := details.search_text(one, point, log.chosen_option):
                 print_result(f"\n{words}")
-    return errors
+    return errors, absent_errors
 
 
 def _search_row(log: SearchLog) -> dict[str, Any]:

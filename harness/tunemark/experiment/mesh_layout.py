@@ -157,7 +157,7 @@ def _degrees(factors: Sequence[StrategyTerm], processes: int, source: str) -> li
         )
     if processes % known or (not free and processes != known):
         raise BadExperiment(
-            what=f"strategy {written!r} does not fit {processes} processes",
+            what=f"strategy {written!r} does not fit {processes} process{'' if processes == 1 else 'es'}",
             why=f"{source}: its degrees multiply to {known}",
             next=f"a size of {known}{' or a multiple' if free else ''}, or degrees whose product is {processes}",
         )

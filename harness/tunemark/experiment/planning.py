@@ -80,6 +80,24 @@ def make_plans(points: Sequence[GridPoint], catalog: Catalog) -> list[Plan]:
     return list(plans.values())
 
 
+def make_possible_plans(points: Sequence[GridPoint], catalog: Catalog) -> tuple[list[Plan], list[BadExperiment]]:
+    """The plans of the points that can be planned, and why the others cannot be: for whoever asks without running, that
+    a strategy does not fit one of several sizes is part of the answer. Raises for a name that nothing has."""
+    try:
+        return make_plans(points, catalog), []
+    except BadExperiment as error:
+        if len(points) == 1 and points[0]["size"] != "all":
+            return [], [error]
+    possible, misfits = [], []
+    for point in (sized for each in points for sized in expand_sizes(each, catalog)):
+        try:
+            make_plan(point, catalog)
+            possible.append(point)
+        except BadExperiment as error:
+            misfits.append(error)
+    return make_plans(possible, catalog) if possible else [], misfits
+
+
 def make_plan(point: GridPoint, catalog: Catalog) -> Plan:
     """The plan of one point; a `TunemarkError` names the value, where it was given, and what to do."""
     if point.values.get("recipe") is None:

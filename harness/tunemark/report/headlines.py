@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 
 from tunemark.analysis.comparability import comparison_key, exclusion_reason, find_free_fields
@@ -15,7 +15,7 @@ from tunemark.report.report import Headline
 from tunemark.report.run_charts import STATUS_TEXTS
 from tunemark.report.translation import Translate
 from tunemark.results import ImportedClaim, Result
-from tunemark.results.ratio import LEVEL, rate_ratio
+from tunemark.results.ratio import LEVEL, adjust_p_values, rate_ratio
 
 # From the most to the least trustworthy.
 _VERDICTS = ("valid", "suspect", "unknown", "invalid")
@@ -23,17 +23,23 @@ _MAX_HEADLINES = 6
 
 
 def make_headlines(
-    results: Sequence[Result], imported: Sequence[ImportedClaim], tr: Translate, names: Sequence[str]
+    results: Sequence[Result],
+    imported: Sequence[ImportedClaim],
+    tr: Translate,
+    names: Sequence[str],
+    undecided: Collection[frozenset[str]] = frozenset(),
 ) -> tuple[Headline, ...]:
     """One sentence for each model, measured or simulated, on the fastest of its runs with the best verdict.
-    names: of all results."""
+    names: of all results. undecided: the run_ids of each pair that the report calls no different elsewhere."""
     groups: dict[tuple[bool, str], list[Result]] = {}
     for r in results:
         groups.setdefault((r.simulated, r.model), []).append(r)
     # Measured runs come before simulated ones.
     ordered = sorted(groups.items(), key=lambda item: item[0][0])[:_MAX_HEADLINES]
     # With several models, names within a model leave the model out.
-    found = [_headline(rows, names if len(groups) == 1 else make_labels(rows, tr), tr) for _, rows in ordered]
+    found = [
+        _headline(rows, names if len(groups) == 1 else make_labels(rows, tr), tr, undecided) for _, rows in ordered
+    ]
     if not results:
         found = [Headline(text=tr("Nothing was measured here."), detail="", value="", verdict="", origin="measured")]
     if imported:
@@ -61,7 +67,9 @@ def _best(runs: Sequence[Result]) -> Result:
     return max((r for r in candidates if _VERDICTS.index(r.verdict) == rank), key=attrgetter("tokens_per_s.value"))
 
 
-def _headline(runs: Sequence[Result], names: Sequence[str], tr: Translate) -> Headline:
+def _headline(
+    runs: Sequence[Result], names: Sequence[str], tr: Translate, undecided: Collection[frozenset[str]]
+) -> Headline:
     known = [r for r in runs if r.tokens_per_s is not None]
     model = runs[0].model
     counts = _verdict_counts([r.verdict for r in runs], tr) if len(runs) > 1 else ""
@@ -108,7 +116,8 @@ def _headline(runs: Sequence[Result], names: Sequence[str], tr: Translate) -> He
         )
     if best.simulated:
         text = tr("Simulated, so it says nothing of speed: {text}", text=text)
-    tied = [name.replace(" · ", ", ") for r, name in zip(runs, names, strict=True) if r in alike and _is_tie(best, r)]
+    ties = _find_ties(best, alike, undecided)
+    tied = [name.replace(" · ", ", ") for r, name in zip(runs, names, strict=True) if r.run_id in ties]
     said = [_interval_sentence(best, tr)]
     said += [tr("No difference from it is shown for: {names}.", names="; ".join(tied))] if tied else []
     others = sum(not r.breakdown for r in runs) - len(alike)
@@ -134,12 +143,18 @@ def _find_alike(best: Result, runs: Sequence[Result]) -> list[Result]:
     return [r for r in runs if r is best or (not r.breakdown and comparison_key(r, free) == key)]
 
 
-def _is_tie(best: Result, other: Result) -> bool:
-    """Whether the rates of two runs, of which one is the best, may be the same for all that their attempts show."""
-    if other is best or exclusion_reason(other) or exclusion_reason(best):
-        return False
-    ratio = rate_ratio(best, other)
-    return ratio is not None and ratio.p is not None and ratio.p > 1 - LEVEL
+def _find_ties(best: Result, alike: Sequence[Result], undecided: Collection[frozenset[str]]) -> set[str]:
+    """The run_ids of those that may be as fast as the best run for all that their attempts show: with all of `alike`
+    judged together (Holm), or as judged with others, in `undecided`."""
+    others = [r for r in alike if r is not best and not exclusion_reason(r)]
+    if exclusion_reason(best):
+        return set()
+    adjusted = adjust_p_values([rate_ratio(best, r).p for r in others])
+    return {
+        r.run_id
+        for r, p in zip(others, adjusted, strict=True)
+        if p is not None and (p > 1 - LEVEL or frozenset((best.run_id, r.run_id)) in undecided)
+    }
 
 
 def _interval_sentence(r: Result, tr: Translate) -> str:

@@ -74,13 +74,14 @@ def make_report(
         compute_all_scalings(results, prices=prices, fits=MAX_SCALINGS) if scalings is None else scalings
     )
     ladders, fits = list_ladders(studies, results), list_fits(studies, results)
+    strategies, undecided = make_strategies_section(results, tr)
     sections = [
         *more,
         _throughput(results, derivations, names, tr),
         *([make_ladder_section(ladders, tr)] if ladders else []),
         *([make_fit_section(fits, tr)] if fits else []),
         make_scaling_section(shown_scalings, not results, tr),
-        make_strategies_section(results, tr),
+        strategies,
         _step(results, derivations, tr),
         _tokens(results, derivations, names, tr),
         _trace(results, traces, names, tr),
@@ -100,7 +101,10 @@ def make_report(
         sections=tuple(sections),
         notes=tuple(map(tr, (*NOTES, *(CLAIM_NOTES if imported else ())))),
         language=language,
-        headlines=(*make_headlines(results, imported, tr, names), *make_scaling_headlines(shown_scalings, results, tr)),
+        headlines=(
+            *make_headlines(results, imported, tr, names, undecided),
+            *make_scaling_headlines(shown_scalings, results, tr),
+        ),
         details=make_details(results, traces, names, tr),
         runs=tuple(encode_result(r) for r in results),
         scalings=shown_scalings,

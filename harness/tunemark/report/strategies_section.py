@@ -26,15 +26,18 @@ _DERIVED_FIELDS = (
     "micro_batch", "trainable_parameters", "strategy_requested", "peak_flops", "peak_flops_source",
 )  # fmt: skip
 
+_UNDECIDED = "no difference shown"
 
-def make_strategies_section(results: Sequence[Result], tr: Translate) -> Section:
+
+def make_strategies_section(results: Sequence[Result], tr: Translate) -> tuple[Section, set[frozenset[str]]]:
+    """The section, and the run_ids of each pair of runs that it shows no difference of."""
     groups = _groups(results)
-    rows, gains = _compare(groups)
+    rows, gains, undecided = _compare(groups)
     missing = tr(
         "No two strategies were measured alike, so there is nothing to compare. `tunemark run --strategy none,ddp` "
         "measures two."
     )
-    return Section(
+    section = Section(
         key="strategies",
         title=tr("None, manual and automatic parallelization"),
         intro=tr(
@@ -52,6 +55,7 @@ def make_strategies_section(results: Sequence[Result], tr: Translate) -> Section
         ),
         missing=() if groups or not results else (missing,),
     )
+    return section, undecided
 
 
 def strategy_kind(r: Result, tr: Translate) -> str:
@@ -150,8 +154,12 @@ def _gains_table(found: Sequence[tuple[str, AutoGain]], tr: Translate) -> Report
     return make_own_table("automatic", tr("What automatic parallelization is worth"), columns, rows, tr)
 
 
-def _compare(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], list[tuple[str, AutoGain]]]:
-    """Compare each run with its group's baseline if only the strategy differs. Also the gains of auto, with titles."""
+def _compare(
+    groups: Sequence[Sequence[Result]],
+) -> tuple[dict[str, Judged], list[tuple[str, AutoGain]], set[frozenset[str]]]:
+    """Compare each run with its group's baseline if only the strategy differs. Also the gains of auto, with titles, and
+    the run_ids of each pair without a difference."""
+    undecided: set[frozenset[str]] = set()
     rows: dict[str, Judged] = {}
     gains: list[tuple[str, AutoGain]] = []
     free = comparability.find_free_fields(("strategy",), ())
@@ -168,12 +176,18 @@ def _compare(groups: Sequence[Sequence[Result]]) -> tuple[dict[str, Judged], lis
     # In one call, so that the outcomes hold jointly (Holm).
     for group in compare_by(comparable, ["strategy"]).groups if comparable else ():
         rows.update((row.run_id, row) for row in group.rows)
+        run_ids = {row.label: row.run_id for row in group.rows}
+        pairs: list[tuple[str, ...]] = [
+            (group.baseline or "", row.label) for row in group.rows if row.outcome == _UNDECIDED
+        ]
+        pairs += [(gain.auto, *gain.against) for gain in group.worth if gain.outcome == _UNDECIDED]
+        undecided |= {frozenset(run_ids[label] for label in pair) for pair in pairs if len(pair) == 2}
         title = titles[group.rows[0].run_id]
         several = len({gain.auto for gain in group.worth}) > 1
         gains += [
             (f"{title} · {gain.auto}" if several else title, gain) for gain in group.worth if gain.ratio is not None
         ]
-    return rows, gains
+    return rows, gains, undecided
 
 
 def _over(gain: AutoGain, tr: Translate) -> str:

@@ -186,7 +186,9 @@ def test_what_cannot_be_judged_has_no_verdict_and_a_reason(
 
 def test_a_store_is_no_baseline_of_itself(made_run: Made) -> None:
     run = made_run()
-    assert "nothing but this run" in _one(gate([run], [run], _PROMISE)).reason
+    assert "this very measurement" in _one(gate([run], [run], _PROMISE)).reason
+    other = made_run(run_id="f" * 16, sequence=64)
+    assert "this very measurement" in _one(gate([run, other], [run], _PROMISE)).reason
 
 
 def test_load_of_others_is_no_noise_unless_it_is_asked_to_be(made_run: Made) -> None:

@@ -50,8 +50,8 @@ def test_causes_are_ranked_by_what_they_can_matter(made_run: Made) -> None:
     assert found.ratio is not None
     assert found.ratio.value == pytest.approx(49.99 / 100, rel=1e-3)
     text = why_text(found)
-    assert "| 1 | allocator | host | GLIBC\\_TUNABLES=x | as the system has it | 2.20 x | - |" in text
-    assert "| 3 | micro\\_batch | setting | 1 | 2 | unknown | - |" in text
+    assert "| 1 | allocator | host | GLIBC_TUNABLES=x | as the system has it | 2.20 x | - |" in text
+    assert "| 3 | micro_batch | setting | 1 | 2 | unknown | - |" in text
 
 
 def test_what_can_be_worked_out_is(made_run: Made) -> None:

@@ -58,7 +58,7 @@ def test_the_table_of_mistral_7b_can_be_pasted(capsys):
     assert row["parameters"] == "7,241,732,096"
     # 44,273,762,304 FLOPs; 16 bytes x 7,241,732,096 / 2^30.
     assert row["FLOPs per token (GFLOP, causal)"] == "44.27"
-    assert row["memory floor (GiB)"] == "107.9"
+    assert row["memory floor, unsharded (GiB)"] == "107.9"
     assert row["tokens per step (slots)"] == "8,192"
 
 
@@ -117,6 +117,25 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, expected, capsys, tmp_p
     assert printed.err.startswith("tunemark: ")
     assert expected.lower() in printed.err.lower()
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize("command", ["plan", "predict"])
+def test_what_fits_is_answered_and_what_does_not_is_said(command, capsys):
+    words = [command, "--oversubscribe", "--strategy", "tp", "--json"]
+    assert main([*words, "--device", "cpu:1,2,3"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err.count("tunemark: ") == 1
+    assert "tp:3 cannot divide 8 attention heads" in err
+    assert main([*words, "--device", "cpu:3"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_no_model_that_a_search_cannot_lay_out_is_left_out_in_silence(capsys):
+    assert main(["plan", "--model", "llama-3.1-70b,mistral-tiny", "--device", "cpu:1", "--strategy", "auto"]) == 0
+    out, err = capsys.readouterr()
+    assert "mistral-tiny cpu:1 auto" in out
+    assert "tunemark: llama-3.1-70b on cpu:1 cannot be laid out" in err
 
 
 def test_a_mistake_in_a_new_process_has_no_traceback():

@@ -102,6 +102,31 @@ def test_a_headline_compares_like_with_like_and_names_ties() -> None:
     assert "because other settings differ: 1." in said.detail
 
 
+def test_a_headline_and_a_table_agree_on_what_is_no_difference() -> None:
+    def run(run_id: str, strategy: str, rates: tuple[float, ...]) -> Result:
+        row = result().each_attempt[0]
+        rows = tuple(msgspec.structs.replace(row, name=f"{run_id}{i}", tokens_per_s=r) for i, r in enumerate(rates))
+        mean = rate(sum(rates) / len(rates), 10.0)
+        return result(run_id=run_id, strategy_requested=strategy, each_attempt=rows, tokens_per_s=mean)
+
+    # By itself p = 0.02, which four ratios judged together do not show.
+    runs = [
+        run("a", "none", (95.0, 97.0, 93.0)),
+        run("b", "auto", (103.0, 101.0, 99.0)),
+        run("c", "fsdp", (95.5, 97.0, 93.5)),
+        run("d", "ddp", (70.0, 70.1, 69.9)),
+    ]
+    report = make_report(runs)
+    (table,) = [t for section in report.sections for t in section.tables if t.key == "strategies"]
+    outcomes = {row[1]: row for row in table.rows}
+    assert "no difference shown" in outcomes["auto"]
+    assert "slower" in outcomes["ddp"]
+    tied = report.headlines[0].detail.partition("No difference from it is shown for: ")[2].partition(".")[0]
+    assert "none" in tied
+    assert "fsdp" in tied
+    assert "ddp" not in tied
+
+
 def test_an_interval_of_no_width_is_shown() -> None:
     assert round_to_interval(rate(12.5, 0.0)) == ("12.5000", "0")
 
