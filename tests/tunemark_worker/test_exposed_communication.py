@@ -48,7 +48,7 @@ def test_a_late_rank_is_waited_for_and_what_is_hidden_is_not(pair: list[Any]) ->
         other = _late(pair[1])
         work = pair[0].allreduce([torch.ones(4)])
         work.wait()
-        assert LATE_S * 0.9 < waits.take_seconds() < 1
+        assert LATE_S * 0.5 < waits.take_seconds() < 1
         # It is told once.
         assert waits.take_seconds() == 0
         other.join()
