@@ -17,7 +17,7 @@ from rich.text import Text
 
 _HERE = Path(__file__).parent
 _COLUMNS, _LINES = 96, 24
-_COMMAND = "tunemark run --sequence 128 --repeats 2"
+_COMMAND = "tunemark run --sequence 128 --repeats 3"
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         tmux("-f", "/dev/null", "new-session", "-d", "-x", str(_COLUMNS), "-y", str(_LINES), "-c", folder, shell)
         try:
             tmux("send-keys", f"clear; {_COMMAND}", "Enter")
-            signs = ("run 1 of 1, attempt 2 of 2", "steady", "±")
+            signs = ("run 1 of 1, attempt 2 of 3", "steady", "±")
             running = _wait(tmux, lambda text: all(sign in text for sign in signs))
             results = _wait(tmux, lambda text: text.rstrip().endswith("\n$"))
         finally:
