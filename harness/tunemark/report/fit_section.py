@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunemark.analysis.fit import FitMap, MeasuredRow
 from tunemark.number_format import GIB
+from tunemark.predict.measured_memory import fit_measured_memory
 from tunemark.report.chart_types import ChartLine, ChartPoint, LineChart
 from tunemark.report.fit_text import answer_word, describe_cell, fit_sentence, row_name
 from tunemark.report.report import Cell, Column, ReportTable, Section, make_own_table
@@ -31,14 +32,17 @@ def _charts(found: FitMap, number: int, tr: Translate) -> list[LineChart]:
     memory: list[ChartLine] = []
     rates: list[ChartLine] = []
     for row in found.rows:
-        name = row_name(row, tr) or tr("measured")
+        own = row_name(row, tr)
+        name = own or tr("measured")
         memory.append(ChartLine(label=name, points=_memory_points(row)))
         predicted = tuple(
             ChartPoint(x=cell.micro_batch, y=cell.predicted_bytes / GIB, origin="predicted", run_id=cell.run_id)
             for cell in row.cells
             if cell.predicted_bytes is not None
         )
-        memory.append(ChartLine(label=f"{name} · {tr('predicted')}", points=predicted))
+        memory.append(ChartLine(label=f"{own} · {tr('predicted')}" if own else tr("predicted"), points=predicted))
+        if len(found.rows) == 1:
+            memory.append(ChartLine(label=tr("line through the measured"), points=_fitted_points(row), kind="curve"))
         points = tuple(
             ChartPoint(
                 x=cell.micro_batch,
@@ -56,17 +60,19 @@ def _charts(found: FitMap, number: int, tr: Translate) -> list[LineChart]:
     if xs and found.limit_bytes is not None:
         ends = tuple(ChartPoint(x=x, y=found.limit_bytes / GIB) for x in (min(xs), max(xs)))
         memory.append(ChartLine(label=tr("limit"), points=ends, kind="ideal"))
+    help_words = tr("What the fullest process held, of the micro-batches that ran, and what was predicted.")
+    if any(line.kind == "curve" and line.points for line in memory):
+        help_words += " " + tr("Later plans of this kind predict memory by the line through the measured.")
     charts = []
     if xs:
         charts.append(
             LineChart(
                 key=f"fit-{number}-memory",
                 title=f"{tr('Memory by micro-batch')} · {found.title}",
-                help=tr("What the fullest process held, of the micro-batches that ran, and what was predicted."),
+                help=help_words,
                 x=tr("micro batch"),
                 y="GiB",
                 lines=tuple(line for line in memory if line.points),
-                x_log=max(xs) / min(xs) >= 8,
             )
         )
     if any(line.points for line in rates):
@@ -95,6 +101,20 @@ def _memory_points(row: MeasuredRow) -> tuple[ChartPoint, ...]:
         for cell in row.cells
         if cell.peak_memory_bytes is not None and cell.answer == "fits"
     )
+
+
+def _fitted_points(row: MeasuredRow) -> tuple[ChartPoint, ...]:
+    """The line through what the cells held, at every cell with a prediction; empty with fewer than two sizes."""
+    told = {cell.micro_batch: cell.predicted_bytes for cell in row.cells if cell.predicted_bytes}
+    held = [
+        (told[cell.micro_batch], float(cell.peak_memory_bytes))
+        for cell in row.cells
+        if cell.answer == "fits" and cell.peak_memory_bytes and cell.micro_batch in told
+    ]
+    line = fit_measured_memory(held)
+    if line is None or len({x for x, _ in held}) < 2:
+        return ()
+    return tuple(ChartPoint(x=size, y=line.correct(x) / GIB) for size, x in sorted(told.items()))
 
 
 def _tables(found: FitMap, number: int, tr: Translate) -> list[ReportTable]:

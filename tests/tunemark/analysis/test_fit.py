@@ -15,6 +15,7 @@ from tunemark.experiment import make_experiment, make_grid_points
 from tunemark.experiment.planning import make_plan
 from tunemark.plugin import Catalog
 from tunemark.report import make_report
+from tunemark.report.chart_types import LineChart
 from tunemark.report.fit_text import fit_sentence, fit_text
 from tunemark.report.translation import Language, make_translator
 from tunemark.results import Result
@@ -93,6 +94,25 @@ def test_a_map_is_in_reports_of_both_languages(made_run: Made, language: Languag
     assert [row[1:] for row in grid.rows] == [("100", "150", "✕"), ("100", None, "✕")]
     assert len(cells.rows) == 5
     assert "✕" in bytes(page.render(report)).decode()
+
+
+def test_memory_is_drawn_with_the_line_through_it_and_the_limit(made_run: Made) -> None:
+    report = make_report(_runs(made_run), studies=[_study(FitRow(settings={}, cells=_cells(1, 2, 3, 8)))])
+    (section,) = (section for section in report.sections if section.key == "fit")
+    memory = section.charts[0]
+    assert isinstance(memory, LineChart)
+    drawn = {line.label: (line.kind, [(point.x, point.y) for point in line.points]) for line in memory.lines}
+    assert drawn == {
+        "measured": ("points", [(1, 1.0), (2, 2.0), (3, 3.0)]),
+        "predicted": ("points", [(1, 1.0), (2, 2.0), (3, 3.0), (8, 8.0)]),
+        # Also where nothing was held, as far as something is predicted.
+        "line through the measured": ("curve", [(1, 1.0), (2, 2.0), (3, 3.0), (8, 8.0)]),
+        "limit": ("ideal", [(1, 4.0), (8, 4.0)]),
+    }
+    alone = make_report(_runs(made_run), studies=[_study(FitRow(settings={}, cells=_cells(1, 8)))])
+    (section,) = (section for section in alone.sections if section.key == "fit")
+    labels = [line.label for chart in section.charts[:1] if isinstance(chart, LineChart) for line in chart.lines]
+    assert labels == ["measured", "predicted", "limit"], "one size is no line"
 
 
 def test_the_map_on_a_terminal(made_run: Made) -> None:
