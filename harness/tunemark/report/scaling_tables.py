@@ -95,12 +95,12 @@ def _size_columns(scaling: Scaling, tr: Translate) -> tuple[Column, ...]:
         ("is_base", "N0", "", "the size that the others are held against"),
         ("processes", "processes"), ("data_ranks", "data ranks"), ("global_batch", "global batch", "sequences"),
         ("tokens_per_s", "content", "tokens/s"), ("speedup", "speed-up", "", "rate over that of the base"),
-        ("efficiency", "efficiency", "1", "speed-up x N0 / N"),
+        ("efficiency", "efficiency", "1", "speed-up x N0 / N"), ("verdict", "verdict"),
         ("marginal_efficiency", "marginal efficiency", "1", "of the units added last, each"),
         ("tokens_per_s_per_unit", _PER_UNIT[unit], "tokens/s"),
         ("communication_share", "communication", "1", "of a step, where it was measured"),
         ("peak_memory_bytes", "memory", "bytes", "of the rank that held most"),
-        ("status", "status"), ("verdict", "verdict"), ("simulated", "simulated"),
+        ("status", "status"), ("simulated", "simulated"),
         ("left_out", "takes no part", "", "in the fit and in the choices"),
     )  # fmt: skip
     return make_columns(columns if any(p.left_out for p in scaling.points) else columns[:-1], tr)

@@ -124,17 +124,18 @@ def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], t
             outcome = tr(row.outcome) if row else tr("batches differ: no ratio")
             rows.append(
                 (r.run_id, r.strategy_requested, strategy_kind(r, tr), r.tokens_per_s, ratio, outcome,
-                 r.peak_memory_bytes,
-                 r.requested_bytes, r.search_s, r.queue_s, selected_strategy(r), r.status, r.verdict,
+                 r.verdict, r.peak_memory_bytes,
+                 r.requested_bytes, r.search_s, r.queue_s, selected_strategy(r), r.status,
                  r.global_batch)
             )  # fmt: skip
             runs.append(r.run_id)
             origins.append(origin_of(r))
     columns = (
         ("run_id", "run"), ("strategy", "strategy"), ("chosen", "chosen"), ("tokens_per_s", "content", "tokens/s"),
-        ("ratio", "times the baseline"), ("outcome", "judged"), ("peak_memory_bytes", "memory", "bytes"),
-        ("requested_bytes", "memory refused", "bytes"), ("search_s", "search", "s"), ("queue_s", "queued", "s"),
-        ("selected", "selected"), ("status", "status"), ("verdict", "verdict"),
+        ("ratio", "times the baseline"), ("outcome", "judged"), ("verdict", "verdict"),
+        ("peak_memory_bytes", "memory", "bytes"), ("requested_bytes", "memory refused", "bytes"),
+        ("search_s", "search", "s"), ("queue_s", "queued", "s"),
+        ("selected", "selected"), ("status", "status"),
         ("global_batch", "global batch", "sequences"),
     )  # fmt: skip
     more = {"derivations": derivations, "runs": tuple(runs), "origins": tuple(origins)}
