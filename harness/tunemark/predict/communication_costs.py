@@ -132,35 +132,12 @@ def compute_data_seconds(
             device, size=shard, stride=stride, payload_bytes=reduce_bytes, parts=layers
         )
         sent += (times * gathers * low + scatters * reduce_bytes) * (shard - 1) / shard
-        if replicas > shard:
-            outer = replicas // shard
-            reduce_s = collective_seconds(
-                device,
-                size=outer,
-                stride=stride * shard,
-                payload_bytes=reduce_bytes / shard,
-                kind="all_reduce",
-                parts=buckets,
-            )
-            sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
         window = compute * times / accumulation
     else:
         if layout.zero in (1, 2) and shard > 1:
-            # In groups smaller than all replicas, each group holds all states, and sums go on between groups.
             gather = collective_seconds(device, size=shard, stride=stride, payload_bytes=low, parts=buckets)
             reduce_s = collective_seconds(device, size=shard, stride=stride, payload_bytes=reduce_bytes, parts=buckets)
             sent += (low + reduce_bytes) * (shard - 1) / shard
-            if replicas > shard:
-                outer = replicas // shard
-                reduce_s += collective_seconds(
-                    device,
-                    size=outer,
-                    stride=stride * shard,
-                    payload_bytes=reduce_bytes / shard,
-                    kind="all_reduce",
-                    parts=buckets,
-                )
-                sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
         else:
             reduce_s = collective_seconds(
                 device, size=replicas, stride=stride, payload_bytes=reduce_bytes, kind="all_reduce", parts=buckets
@@ -168,6 +145,18 @@ def compute_data_seconds(
             sent += 2.0 * reduce_bytes * (replicas - 1) / replicas
         # Gradients are reduced during the last micro-batch's backward pass, parameters gathered in its forward pass.
         window = compute / accumulation
+    if 1 < shard < replicas:
+        # In groups smaller than all replicas, each group holds all that is sharded, and sums go on between groups.
+        outer = replicas // shard
+        reduce_s += collective_seconds(
+            device,
+            size=outer,
+            stride=stride * shard,
+            payload_bytes=reduce_bytes / shard,
+            kind="all_reduce",
+            parts=buckets,
+        )
+        sent += 2.0 * reduce_bytes / shard * (outer - 1) / outer
     total = gather + scatter + reduce_s
     if not stack.data_overlap:
         return total, sent
