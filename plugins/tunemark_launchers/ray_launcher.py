@@ -17,7 +17,7 @@ from typing import Any
 from tunemark.errors import BadExperiment
 from tunemark.plugin import JobSpec, LaunchConfig, StartedJob
 from tunemark_launchers.agents import GRACE_S, HostAgents, check_nodes, count_nodes, parse_numeric_options, write_job
-from tunemark_launchers.ray_driver import RaySilenceError, RayDriver, RayRefusalError
+from tunemark_launchers.ray_driver import RayDriver, RayRefusalError, RaySilenceError
 from tunemark_worker.contract import code_variables
 from tunemark_worker.host_agent import EXIT_UNAVAILABLE, EXIT_UNREADABLE
 
