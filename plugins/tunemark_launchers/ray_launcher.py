@@ -198,7 +198,7 @@ class RayJob:
         try:
             yield
         except RaySilenceError as error:
-            self._failure = (str(error), "killed", "ray")
+            self._failure = (str(error), "killed" if self._has_begun else "error", "ray")
         except RayRefusalError as error:
             self._failure = (f"Ray refuses: {error}", "error", "ray")
 
