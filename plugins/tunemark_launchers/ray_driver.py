@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-# Seconds that Ray may take to answer, and to let a driver in: a cluster may have to be started first.
-_ANSWER_S = 30.0
+# Seconds that Ray may take to answer (a head that is started again is waited for by Ray itself for a minute), and to let
+# a driver in: a cluster may have to be started first.
+_ANSWER_S = 60.0
 _CONNECT_S = 300.0
 # For a cluster started here: by default its workers have a niceness of 15, and Ray reports usage over the network.
 _LOCAL_VARIABLES = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
