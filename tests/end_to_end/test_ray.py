@@ -95,15 +95,25 @@ def cluster() -> Iterator[Cluster]:
         started.close()
 
 
-def _children_of_ray(parent: int) -> list[str]:
-    found = []
+def _children(parent: int) -> dict[int, str]:
+    """The command lines of a process's children, by pid."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
+        with contextlib.suppress(OSError):
             if path.read_text().rpartition(")")[2].split()[1] == str(parent):
-                found.append((path.parent / "cmdline").read_text(errors="replace"))
-        except OSError:
-            continue
-    return [words for words in found if "/ray/" in words]
+                found[int(path.parent.name)] = (path.parent / "cmdline").read_text(errors="replace")
+    return found
+
+
+def _children_of_ray(parent: int) -> list[str]:
+    return [words for words in _children(parent).values() if "/ray/" in words]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_gang_on_two_hosts_trains_and_no_secret_is_written(cluster: Cluster, start: Start, tmp_path: Path) -> None:
@@ -157,10 +167,16 @@ def test_a_command_that_ends_leaves_no_process(start: Start, number: signal.Sign
     variables = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = start(*_RUN, *_TWO, *_ENDLESS, "--launcher", "ray:address=local", variables=variables)
     command.attempt(2)
-    assert _children_of_ray(command.job.pid)
+    driver = next(pid for pid, words in _children(command.job.pid).items() if "ray_driver" in words)
+    cluster = [pid for pid, words in _children(driver).items() if "/ray/" in words]
+    assert cluster
     command.job.send_signal(number)
     assert command.ended() == (130 if number == signal.SIGTERM else -9), command.said
     assert not command.left()
+    until_s = time.monotonic() + 60.0
+    while any(map(_is_running, [driver, *cluster])) and time.monotonic() < until_s:
+        time.sleep(0.1)
+    assert not [pid for pid in [driver, *cluster] if _is_running(pid)]
 
 
 def test_a_host_that_is_lost_is_a_row_and_leaves_no_process(cluster: Cluster, start: Start) -> None:
