@@ -216,7 +216,8 @@ class RayJob:
                 self._failure = (f"{words}every host mounts at the same path", "error", "no shared file system")
             elif end.node not in self._agents.last_events("ended"):
                 words = f"the agent of host {end.node} ended with code {end.code}"
-                self._failure = (words, "error", "launcher")
+                # A negative code is the signal that ended it: its host is going, and Ray's word of that is yet to come.
+                self._failure = (words, "killed" if end.code < 0 else "error", "launcher")
         self._agents.kill_if_one_refused()
 
     def _wait(self, seconds: float) -> None:
