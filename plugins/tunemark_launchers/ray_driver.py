@@ -39,7 +39,7 @@ class RayRefusalError(Exception):
 
 
 @dataclass(frozen=True)
-class TaskEnd:
+class RayTaskEnd:
     """How the task of one host ended: its exit code, or the type and the words of Ray's error."""
 
     node: int
@@ -85,7 +85,7 @@ class RayDriver:
         """Start one command in each bundle of the group: node i runs `words[i]`."""
         self._call("begin", group, name, [list(each) for each in words], dict(variables))
 
-    def collect(self, group: str) -> list[TaskEnd]:
+    def collect(self, group: str) -> list[RayTaskEnd]:
         """How those tasks of the group ended that have ended since the last call."""
         return list(self._call("collect", group))
 
@@ -125,7 +125,7 @@ class RayDriver:
         self._process.wait()
 
 
-class _Cluster:
+class _RayCluster:
     """The driver's end: what it is asked to do with Ray."""
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ class _Cluster:
             # visible in its dashboard, and a command line on the host.
             self._tasks[group].append(self._ray.remote(**options)(_make_task()).remote(command, variables))
 
-    def collect(self, group: str) -> list[TaskEnd]:
+    def collect(self, group: str) -> list[RayTaskEnd]:
         tasks = self._tasks[group]
         ready, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         ended = [node for node, task in enumerate(tasks) if task in ready and node not in self._collected[group]]
@@ -198,11 +198,11 @@ class _Cluster:
         if self._ray is not None:
             self._ray.shutdown()
 
-    def _end_of(self, node: int, task: Any) -> TaskEnd:
+    def _end_of(self, node: int, task: Any) -> RayTaskEnd:
         try:
-            return TaskEnd(node, code=int(self._ray.get(task)))
+            return RayTaskEnd(node, code=int(self._ray.get(task)))
         except self._ray.exceptions.RayError as error:
-            return TaskEnd(node, kind=type(error).__name__, words=_one_line(error))
+            return RayTaskEnd(node, kind=type(error).__name__, words=_one_line(error))
 
 
 def _make_task() -> Callable[[list[str], dict[str, str]], int]:
@@ -229,7 +229,7 @@ def _one_line(error: BaseException) -> str:
 
 def answer(connection: Connection) -> None:
     """Do what is asked until the launcher is gone; Ray then ends this driver's tasks."""
-    cluster = _Cluster()
+    cluster = _RayCluster()
     with contextlib.suppress(EOFError, OSError):
         while True:
             name, arguments = connection.recv()
