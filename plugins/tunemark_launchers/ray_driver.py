@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-# Seconds that Ray may take to answer (a head that is started again is waited for by Ray itself for a minute), and to let
+# Seconds that Ray may take to answer (it waits for a minute itself for a head that is started again), and to let
 # a driver in: a cluster may have to be started first.
 _ANSWER_S = 60.0
 _CONNECT_S = 300.0
