@@ -26,7 +26,10 @@ OPTIMIZER_IMPLS = ("auto", "loop", "foreach", "fused")
 IN_BACKWARD = "in-backward"
 UPDATES = ("at-end", IN_BACKWARD)
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-ALLOCATORS = ("system", "tuned", "tcmalloc", "jemalloc")
+# The last two are of a GPU's memory.
+ALLOCATORS = ("system", "tuned", "tcmalloc", "jemalloc", "expandable", "cuda-async")
+THREAD_BINDINGS = ("process", "thread")
+ACTIVATIONS = ("device", "host")
 CHECKPOINTING = ("none", "selective", "full")
 
 
@@ -116,6 +119,13 @@ class TrainingSettings:
         choices=CHECKPOINTING,
         before="none",
     )
+    activations: str = declare(
+        "device",
+        "where activations wait for the backward pass: on the device, or in the host's memory (host)",
+        choices=ACTIVATIONS,
+        before="device",
+        unhashed="device",
+    )
     batching: str = declare(
         "pack",
         "pack several documents into a sequence, pad each one to a sequence, or group those of one length and pad "
@@ -191,10 +201,19 @@ class TrainingSettings:
     )
     allocator: str = declare(
         "tuned",
-        "of host memory: `tuned` keeps freed blocks (glibc on CPUs, elsewhere as it is), `system` is glibc's default",
+        "of host memory: `tuned` keeps freed blocks (glibc on CPUs, elsewhere as it is), `system` is glibc's default; "
+        "of a GPU's: torch's with segments that grow (`expandable`), or CUDA's own (`cuda-async`)",
         choices=ALLOCATORS,
         before="tuned",
         unhashed="tuned",
+    )
+    thread_binding: str = declare(
+        "process",
+        "of a CPU job: each process has cores of its own, among which its threads move (process), or each thread has "
+        "one (thread)",
+        choices=THREAD_BINDINGS,
+        before="process",
+        unhashed="process",
     )
     learning_rate: float = declare(1e-4, "peak learning rate", above=0)
     schedule: str = declare("constant", "learning-rate schedule", choices=tuple(SCHEDULES), names_itself=True)

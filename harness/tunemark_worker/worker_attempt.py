@@ -119,7 +119,14 @@ class WorkerAttempt:
         """The model as it is trained: with adapters, checkpointing and the strategy."""
         import torch  # heavy, but imported by now
 
-        from tunemark_worker import activation_checkpointing, compilation, float8_layers, lora_adapters, quantized_base
+        from tunemark_worker import (
+            activation_checkpointing,
+            activation_offload,
+            compilation,
+            float8_layers,
+            lora_adapters,
+            quantized_base,
+        )
 
         torch.manual_seed(a.seed)
         if a.matmul_precision != "highest":
@@ -144,6 +151,8 @@ class WorkerAttempt:
         )
         built.train()
         activation_checkpointing.checkpoint_layers(built, a.checkpointing)
+        if a.activations == "host":
+            activation_offload.offload_activations(built)
         # Layers before a strategy wraps them, as FSDP wants it.
         compilation.compile_model(built, a.compile)
         module = strategy.apply(built, place)

@@ -22,6 +22,12 @@ _FOLDERS = ("usr/lib", "usr/lib64", "usr/local/lib", "lib", "usr/lib/*-linux-gnu
 
 def allocator_environment(name: str, root: Path = Path("/")) -> Mapping[str, str]:
     """The variables of "system", "tcmalloc" or "jemalloc"; `BadExperiment` where there is no such library."""
+    if name not in ("system", *_LIBRARIES):
+        raise BadExperiment(
+            what=f"{name} is no allocator of host memory",
+            why="it is one of a GPU's memory",
+            next="--allocator tuned, system, tcmalloc or jemalloc",
+        )
     if name == "system":
         # Empty, because a variable of the user's own would be inherited.
         return {GLIBC_VARIABLE: ""}

@@ -149,6 +149,12 @@ class CpuDevice:
         return len(_usable_cores()) if quota is None else max(1, min(len(_usable_cores()), int(quota[0])))
 
 
+# torch reads this one on AMD's GPUs too.
+_GPU_VARIABLE = "PYTORCH_CUDA_ALLOC_CONF"
+_GPU_ALLOCATORS = {"expandable": "expandable_segments:True", "cuda-async": "backend:cudaMallocAsync"}
+_GPU_NAMES = " or ".join(_GPU_ALLOCATORS)
+
+
 class CudaDevice:
     """NVIDIA and AMD GPUs, both of which torch calls cuda; as `rocm` only AMD GPUs. A size is a number of GPUs.
 
@@ -190,6 +196,17 @@ class CudaDevice:
             # NVML numbers GPUs in this order, so its indices and the job's mean the same GPU.
             environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         return LaunchConfig(processes=size, threads=threads, environment=environment)
+
+    def allocator_environment(self, name: str) -> Mapping[str, str]:
+        """The variable of torch's allocator of GPU memory, as torch documents it (notes on CUDA, "Optimizing memory
+        usage with PYTORCH_CUDA_ALLOC_CONF"). Not run on hardware."""
+        if name not in _GPU_ALLOCATORS or (self._is_rocm and name == "cuda-async"):
+            raise BadExperiment(
+                what=f"{self.name} has no allocator {name}",
+                why="it is CUDA's" if name in _GPU_ALLOCATORS else "it is one of host memory",
+                next=f"--allocator tuned, which leaves it as it is, or {'expandable' if self._is_rocm else _GPU_NAMES}",
+            )
+        return {_GPU_VARIABLE: _GPU_ALLOCATORS[name]}
 
     def monitor_target(self, accelerator: Accelerator) -> MonitorTarget | None:
         """The vendor's monitoring library, and the GPUs that the job sees."""

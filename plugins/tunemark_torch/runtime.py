@@ -14,6 +14,7 @@ from tunemark_torch.parallel.process_group import join_single_process_group
 from tunemark_worker.contract import Assignment, Place
 from tunemark_worker.no_strategy import NoStrategy as NoStrategy
 from tunemark_worker.process_group import join_process_group
+from tunemark_worker.thread_binding import bind_threads
 
 
 class CpuRuntime:
@@ -21,12 +22,17 @@ class CpuRuntime:
 
     is_synchronous = True
 
+    def __init__(self) -> None:
+        self._bound: Dict[int, int] = {}
+
     def open(self, assignment: Assignment) -> Place:
         place = _make_place("cpu", assignment)
         cores = assignment.device_options.get("cores")
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, _cores_of_this_process(assignment) if cores == "own" else cores[place.rank])
         torch.set_num_threads(assignment.threads)
+        if assignment.thread_binding == "thread":
+            self._bound = bind_threads(sorted(os.sched_getaffinity(0)), assignment.threads)
         _limit_private_memory(assignment.device_options.get("memory_limit_bytes"))
         if place.ranks > 1 and not dist.is_initialized():
             join_process_group("gloo")
@@ -42,7 +48,8 @@ class CpuRuntime:
 
     def facts(self) -> Mapping[str, Any]:
         mkldnn: Any = torch.backends.mkldnn
-        return {"torch_threads": torch.get_num_threads(), "mkldnn": mkldnn.is_available()}
+        found = {"torch_threads": torch.get_num_threads(), "mkldnn": mkldnn.is_available()}
+        return {**found, "cores_of_threads": sorted(self._bound.values())} if self._bound else found
 
 
 class CudaRuntime:

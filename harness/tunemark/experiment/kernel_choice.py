@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tunemark.experiment.recipes import CPU, GPU, device_class
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.physics.chip_peaks import parse_precision
 from tunemark.physics.parameters import adaptable_matrices, layer_matrices
-from tunemark.plugin.descriptors import Architecture, Model, Strategy
+from tunemark.plugin.descriptors import Architecture, LaunchConfig, Model, Strategy
 from tunemark.plugin.protocols import ChoosesAllocator, Device
 from tunemark.version_order import is_older
 from tunemark_worker.optimizer import OPTIMIZERS
@@ -225,6 +226,49 @@ def check_update(point: GridPoint, device: str, strategy: Strategy, accumulation
     raise BadExperiment(
         what="weights cannot be updated in the backward pass", why=f"{point.place('update')}; {why}", next=next
     )
+
+
+def check_activations(point: GridPoint, device: str, strategy: Strategy) -> None:
+    """Raise `BadExperiment` where activations cannot wait in host memory."""
+    if point["activations"] == "device":
+        return
+    next = "--activations device"
+    kind = device_class(device)
+    if kind == CPU:
+        why = "a CPU's activations are in host memory already"
+    elif kind != GPU:
+        why = f"the runtime of {device} compiles a step as a whole"
+    elif point["checkpointing"] != "none":
+        why = f"they are freed, and computed again ({point.place('checkpointing')})"
+        next = f"--checkpointing none, or {next}"
+    elif point["compile"] != "off":
+        why = f"what a compiled layer keeps is not moved ({point.place('compile')})"
+        next = f"--compile off, or {next}"
+    elif strategy.is_search or strategy.name not in ("none", "ddp"):
+        why = f"that has been built for one process and for copies of the model ({point.place('strategy')})"
+        next = f"--strategy none or ddp, or {next}"
+    else:
+        return
+    raise BadExperiment(
+        what="activations cannot wait in host memory", why=f"{point.place('activations')}; {why}", next=next
+    )
+
+
+def check_thread_binding(point: GridPoint, device: str, launch: LaunchConfig) -> None:
+    """Raise `BadExperiment` where threads cannot be bound to a core each."""
+    if point["thread_binding"] == "process":
+        return
+    why = ""
+    cores = launch.options.get("cores")
+    if device_class(device) != CPU:
+        why = f"threads of a job on {device} mostly wait for it"
+    elif not hasattr(os, "sched_setaffinity"):
+        why = "this system does not let a program choose its threads' cores"
+    elif isinstance(cores, Sequence) and not isinstance(cores, str) and len(set(cores[0])) < launch.threads:
+        why = f"{launch.threads} threads have {len(set(cores[0]))} cores"
+    if why:
+        why = f"{point.place('thread_binding')}; {why}"
+        raise BadExperiment(what="threads cannot each have a core", why=why, next="--thread-binding process")
 
 
 def choose_allocator(point: GridPoint, device: Device, environment: Mapping[str, str]) -> Mapping[str, str]:

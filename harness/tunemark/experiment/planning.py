@@ -31,11 +31,13 @@ from tunemark.experiment.evaluation import (
 from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.initial_weights import has_weights, resolve_weights
 from tunemark.experiment.kernel_choice import (
+    check_activations,
     check_compile,
     check_float8,
     check_loss,
     check_optimizer,
     check_quantization,
+    check_thread_binding,
     check_update,
     choose_allocator,
 )
@@ -152,6 +154,7 @@ def _make_plan(point: GridPoint, catalog: Catalog) -> Plan:
         accelerator, launch = limit_memory(point, device, accelerator, launch)
         notes.append(f"{device.name}:{accelerator.name}: an allocation beyond {point['memory']:g} GiB fails (--memory)")
     launch = replace(launch, environment=choose_allocator(point, device, launch.environment))
+    check_thread_binding(point, device.name, launch)
     _check_processes(parts, catalog, accelerator, launch.processes)
     layout = make_mesh_layout(parts.terms, parts.strategies, strategy, launch.processes, point.place("strategy"))
     global_batch, accumulation = choose_batches(point, layout, is_searched=strategy.is_search)
@@ -261,6 +264,7 @@ def _check_spec(
         check_compile(point, device.name, degrees)
     check_optimizer(point, device.name, degrees)
     check_update(point, device.name, parts.strategy, accumulation)
+    check_activations(point, device.name, parts.strategy)
     check_quantization(point, parts.method, device.name)
     check_float8(point, architecture, _known_precisions(device, accelerator))
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None

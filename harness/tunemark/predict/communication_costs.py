@@ -165,10 +165,14 @@ def compute_data_seconds(
     return max(total - e.data_hidden * window, (1.0 - e.data_hidden) * total), sent
 
 
-def compute_offloading_seconds(layout: RankLayout, device: DeviceFacts, accumulation: int, compute: float) -> float:
-    """Exposed seconds of moving activations to host memory and back, overlapped with kernels as gradients are."""
-    if not layout.offloaded or not device.host_bytes_per_s:
+def compute_offloading_seconds(
+    work: Workload, layout: RankLayout, device: DeviceFacts, accumulation: int, compute: float
+) -> float:
+    """Exposed seconds of moving activations to host memory and back: overlapped with kernels as gradients are, except
+    by our worker, whose copies are in the stream that computes."""
+    link = device.host_bytes_per_s or device.bus_bytes_per_s
+    if not layout.offloaded or not link:
         return 0.0
-    total = 2.0 * layout.offloaded * accumulation / device.host_bytes_per_s
-    hidden = device.efficiency.data_hidden
+    total = 2.0 * layout.offloaded * accumulation / link
+    hidden = 0.0 if work.stack.own else device.efficiency.data_hidden
     return max(total - hidden * compute, (1.0 - hidden) * total)

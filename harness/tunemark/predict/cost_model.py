@@ -140,7 +140,10 @@ def _predict_step(
     optimizer = _optimizer_seconds(work, layout, device, own)
     seconds = StepSeconds(
         compute=compute * (1.0 + e.straggle * max(0.0, math.log2(nodes))),
-        communication=collective + point_s + data_s + compute_offloading_seconds(layout, device, accumulation, compute),
+        communication=collective
+        + point_s
+        + data_s
+        + compute_offloading_seconds(work, layout, device, accumulation, compute),
         bubble=fill if layout.pipeline > 1 else 0.0,
         optimizer=optimizer,
         data=e.step_s,

@@ -31,7 +31,10 @@ def predict_memory(work: Workload, layout: RankLayout, device: DeviceFacts, *, s
         work = replace(work, sequence=work.widest, widest=None)
     if has_step_costs(work):
         tensors = compute_step_costs(work, layout).bytes
-        held = replace(tensors, workspace=tensors.workspace + device.workspace_bytes)
+        # What is left on the device is at least what one layer keeps.
+        fewest = tensors.activations / work.architecture.num_hidden_layers
+        here = max(fewest, tensors.activations - layout.offloaded) if layout.offloaded else tensors.activations
+        held = replace(tensors, activations=here, workspace=tensors.workspace + device.workspace_bytes)
         return _add_heap(held, work, layout, device)
     stages = divide_layers(work, layout)
     asked = find_unlike_stages(stages) if stage is None else [stage]

@@ -21,6 +21,7 @@ from tunemark.plugin.descriptors import (
 )
 from tunemark.predict import worker_step_costs
 from tunemark.predict.layout import TORCH, RankLayout, Recompute, SoftwareStack, Workload
+from tunemark.predict.memory_model import layer_activation_bytes
 from tunemark.predict.software_stacks import CHUNKED_HEAD_BYTES, change_states, find_state_bits
 from tunemark.predict.trainer_settings import apply_trainer
 from tunemark_worker.training_settings import IN_BACKWARD
@@ -42,9 +43,21 @@ def convert_plan(plan: Plan) -> tuple[Workload, RankLayout] | str:
         return f"the cost model does not know the strategy {unknown[0]!r}"
     layout = make_layout(plan.axes, plan.strategies, micro_batch=spec.micro_batch, checkpointing=spec.checkpointing)
     try:
-        return make_plan_workload(plan), layout
+        work = make_plan_workload(plan)
     except TunemarkError as error:
         return f"how wide rows are is not known: {error.one_line()}"
+    if spec.activations == "host":
+        layout = replace(layout, offloaded=_count_offloaded_bytes(work, layout))
+    return work, layout
+
+
+def _count_offloaded_bytes(work: Workload, layout: RankLayout) -> float:
+    """Activations of all layers but the one whose backward pass is under way."""
+    layers = work.architecture.num_hidden_layers
+    kept = layers * layer_activation_bytes(work, layout, layout.micro_batch * work.sequence)
+    if worker_step_costs.has_step_costs(work):
+        kept = max(kept, worker_step_costs.compute_step_costs(work, layout).bytes.activations)
+    return kept * (layers - 1) / layers
 
 
 def make_plan_workload(plan: Plan) -> Workload:

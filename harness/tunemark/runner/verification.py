@@ -111,7 +111,7 @@ def _make_reference_plan(plan: Plan, catalog: Catalog) -> Plan:
 
 def _kernels(plan: Plan) -> dict[str, str]:
     """The settings of how a step is computed."""
-    return read_fields(plan.spec, "attention", "loss", "optimizer_impl", "update", "compile")
+    return read_fields(plan.spec, "attention", "loss", "optimizer_impl", "update", "activations", "compile")
 
 
 def _plain_kernels(plan: Plan) -> dict[str, str]:
@@ -122,7 +122,7 @@ def _plain_kernels(plan: Plan) -> dict[str, str]:
         found["attention"] = "sdpa" if "sdpa" in known else "eager"
     if found["optimizer_impl"] == "fused":
         found["optimizer_impl"] = "loop"
-    return {**found, "loss": "plain", "update": "at-end", "compile": "off"}
+    return {**found, "loss": "plain", "update": "at-end", "activations": "device", "compile": "off"}
 
 
 def relative_difference(ours: Sequence[float], theirs: Sequence[float]) -> float | None:

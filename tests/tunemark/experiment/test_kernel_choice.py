@@ -41,6 +41,7 @@ _TWO = {"device": "cpu:2", "oversubscribe": True}
 _EIGHT = {"optimizer": "adamw-8bit"}
 _FLOAT8 = {"precision": "fp8"}
 _EARLY = {"update": "in-backward", "clip_norm": 0.0}
+_HOST = {"activations": "host"}
 _H100 = {**_CUDA, "chip": "H100", "chips": 1}
 
 
@@ -83,7 +84,17 @@ _H100 = {**_CUDA, "chip": "H100", "chips": 1}
         ({**_EARLY, **_TWO, "strategy": "auto"}, "updated in the backward pass", "--strategy none"),
         ({**_EARLY, "device": "xla:1", "oversubscribe": True}, "updated in the backward pass", "--update at-end"),
         ({**_EARLY, "trainer": "hf"}, "'hf' does not take --update", "--update at-end"),
-        ({**_CUDA, "allocator": "jemalloc"}, "cuda does not choose an allocator", "--allocator tuned"),
+        ({**_CUDA, "allocator": "jemalloc"}, "cuda has no allocator jemalloc", "expandable or cuda-async"),
+        ({**_CUDA, "device": "rocm:1", "allocator": "cuda-async"}, "rocm has no allocator cuda-async", "expandable"),
+        ({"allocator": "expandable"}, "expandable is no allocator of host memory", "--allocator tuned"),
+        ({"device": "xla:1", "oversubscribe": True, "allocator": "system"}, "xla does not choose", "--allocator tuned"),
+        (_HOST, "activations cannot wait in host memory", "--activations device"),
+        ({**_HOST, **_CUDA, "checkpointing": "full"}, "activations cannot wait", "--checkpointing none"),
+        ({**_HOST, **_CUDA, "compile": "regional"}, "activations cannot wait", "--compile off"),
+        ({**_HOST, **_CUDA, "device": "cuda:2", "strategy": "fsdp"}, "activations cannot wait", "--strategy none"),
+        ({**_HOST, **_CUDA, "trainer": "hf"}, "'hf' does not take --activations", "--activations device"),
+        ({**_CUDA, "thread_binding": "thread"}, "threads cannot each have a core", "--thread-binding process"),
+        ({"device": "cpu:64", "oversubscribe": True, "thread_binding": "thread"}, "threads cannot each", "process"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_way_on(settings: dict[str, Any], what: str, next: str) -> None:
@@ -93,10 +104,39 @@ def test_what_cannot_be_is_refused_with_the_way_on(settings: dict[str, Any], wha
     assert next in refused.value.next
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("expandable", "expandable_segments:True"), ("cuda-async", "backend:cudaMallocAsync")]
+)
+def test_the_allocator_of_gpu_memory_is_a_variable_of_its_jobs(name: str, value: str) -> None:
+    (plan,) = tunemark.plan(**{**_BASE, **_CUDA, "allocator": name})
+    assert plan.launch.environment["PYTORCH_CUDA_ALLOC_CONF"] == value
+    (other,) = tunemark.plan(**{**_BASE, **_CUDA})
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in other.launch.environment
+    assert plan.run_id != other.run_id
+
+
+def test_activations_in_host_memory_leave_those_of_one_layer_on_the_device() -> None:
+    from tunemark.predict import device_facts, predict
+    from tunemark.predict.memory_model import predict_memory
+    from tunemark.predict.plan_conversion import convert_plan
+
+    settings = {**_BASE, **_H100, "model": "tinyllama-1.1b", "sequence": 2048, "micro_batch": 4}
+    made = [convert_plan(plan) for plan in tunemark.plan(**{**settings, "activations": ["device", "host"]})]
+    (work, all_here), (_, one_here) = [each for each in made if not isinstance(each, str)]
+    facts = device_facts("H100")
+    before, after = predict_memory(work, all_here, facts), predict_memory(work, one_here, facts)
+    assert after.activations == pytest.approx(before.activations / 22)
+    assert after.total == pytest.approx(before.total - 21 / 22 * before.activations)
+    # Twice over the bus, which nothing hides.
+    longer = predict(work, one_here, facts).step_time_s - predict(work, all_here, facts).step_time_s
+    assert longer == pytest.approx(2 * 21 / 22 * before.activations / facts.bus_bytes_per_s, rel=0.1)
+
+
 def test_a_tuned_run_is_held_to_a_plain_one_of_the_same_rows() -> None:
     (plan,) = tunemark.plan(**{**_BASE, "recipe": "tuned"})
     assert plan.recipe.startswith("tuned-cpu-")
     plain = {"attention": "sdpa", "loss": "plain", "optimizer_impl": "loop", "update": "at-end", "compile": "off"}
+    plain["activations"] = "device"
     assert _plain_kernels(plan) == plain
     (gemma,) = tunemark.plan(**{**_BASE, "recipe": "tuned", "model": "gemma-2-tiny"})
     assert _plain_kernels(gemma)["attention"] == "eager"
