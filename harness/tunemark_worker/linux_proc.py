@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 # Environment variable with a mark that all child processes inherit, by which they are found after their parent's end.
 MARK_VARIABLE = "TUNEMARK_MARK"
@@ -25,9 +25,20 @@ def read_text(path: str) -> str:
         return ""
 
 
+# Cores of this process whose threads are bound to one each: no thread alone tells them.
+_divided_cores: List[int] = []
+
+
+def note_divided_cores(cores: Iterable[int]) -> None:
+    """Remember the cores of this process, because from now on each thread may use one of them alone."""
+    _divided_cores[:] = sorted(cores)
+
+
 def cpu_affinity() -> Optional[List[int]]:
     """The cores that this process may run on; None if unknown."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return list(_divided_cores) or sorted(os.sched_getaffinity(0))
 
 
 def read_cpu_model(path: str = "/proc/cpuinfo") -> str:

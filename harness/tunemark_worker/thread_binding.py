@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from tunemark_worker.linux_proc import note_divided_cores
+
 # Elements that make torch divide an operation among all its threads: its grain is 32,768.
 _PARALLEL_ELEMENTS = 2**22
 
@@ -30,6 +32,7 @@ def bind_threads(cores: Sequence[int], threads: int) -> dict[int, int]:
     if len(team) != threads - 1:
         raise ValueError(f"torch computes with {len(team)} threads besides the first, not {threads - 1}")
     bound = dict(zip([own, *team], sorted(set(cores))))
+    note_divided_cores(bound.values())
     for thread, core in bound.items():
         os.sched_setaffinity(thread, {core})
     return bound

@@ -12,11 +12,13 @@ import pytest
 _PROGRAM = """
 import json, os, sys
 import torch
+from tunemark_worker.linux_proc import cpu_affinity
 from tunemark_worker.thread_binding import bind_threads
 cores = json.loads(sys.argv[1])
 torch.set_num_threads(len(cores))
 bound = bind_threads(cores, len(cores))
 torch.ones(2**22).add_(1.0)
+assert cpu_affinity() == cores
 print(json.dumps([[core, sorted(os.sched_getaffinity(thread))] for thread, core in bound.items()]))
 """
 

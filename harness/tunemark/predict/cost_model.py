@@ -138,12 +138,10 @@ def _predict_step(
 
     data_s, data_bytes = compute_data_seconds(work, layout, device, own, accumulation, compute)
     optimizer = _optimizer_seconds(work, layout, device, own)
+    moving_s = compute_offloading_seconds(work, layout, device, accumulation, compute)
     seconds = StepSeconds(
         compute=compute * (1.0 + e.straggle * max(0.0, math.log2(nodes))),
-        communication=collective
-        + point_s
-        + data_s
-        + compute_offloading_seconds(work, layout, device, accumulation, compute),
+        communication=collective + point_s + data_s + moving_s,
         bubble=fill if layout.pipeline > 1 else 0.0,
         optimizer=optimizer,
         data=e.step_s,
