@@ -228,8 +228,8 @@ def check_update(point: GridPoint, device: str, strategy: Strategy, accumulation
     )
 
 
-def check_activations(point: GridPoint, device: str, strategy: Strategy) -> None:
-    """Raise `BadExperiment` where activations cannot wait in host memory."""
+def check_activations(point: GridPoint, device: str, strategy: Strategy, degrees: Collection[str]) -> None:
+    """Raise `BadExperiment` where activations cannot wait in host memory. degrees: the axes'."""
     if point["activations"] == "device":
         return
     next = "--activations device"
@@ -244,7 +244,7 @@ def check_activations(point: GridPoint, device: str, strategy: Strategy) -> None
     elif point["compile"] != "off":
         why = f"what a compiled layer keeps is not moved ({point.place('compile')})"
         next = f"--compile off, or {next}"
-    elif strategy.is_search or strategy.name not in ("none", "ddp"):
+    elif strategy.is_search or not degrees or set(degrees) - {"single", "data"}:
         why = f"that has been built for one process and for copies of the model ({point.place('strategy')})"
         next = f"--strategy none or ddp, or {next}"
     else:

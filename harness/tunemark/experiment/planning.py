@@ -264,7 +264,7 @@ def _check_spec(
         check_compile(point, device.name, degrees)
     check_optimizer(point, device.name, degrees)
     check_update(point, device.name, parts.strategy, accumulation)
-    check_activations(point, device.name, parts.strategy)
+    check_activations(point, device.name, parts.strategy, degrees)
     check_quantization(point, parts.method, device.name)
     check_float8(point, architecture, _known_precisions(device, accelerator))
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
