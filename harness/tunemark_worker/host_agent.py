@@ -142,6 +142,8 @@ class HostAgent:
             if order == "term":
                 if terminated_s is None:
                     terminated_s = time.monotonic()
+                    if self._terminated:
+                        self._tell_the_others(signal.Signals(self._terminated[0]).name)
                     linux_proc.send_group_signal(process.pid, signal.SIGTERM)
                 elif time.monotonic() - terminated_s > _GRACE_S:
                     break
@@ -195,6 +197,14 @@ class HostAgent:
         if order == "kill":
             return order
         return "term" if self._terminated else order
+
+    def _tell_the_others(self, name: str) -> None:
+        """Tell the other hosts to end: ranks end together, so those of one host cannot end alone."""
+        self._say("terminated", signal=name)
+        path = os.path.join(self._folder, "order")
+        if linux_proc.read_text(path).strip() not in ("term", "kill"):
+            with contextlib.suppress(OSError), open(path, "w") as file:
+                file.write("term")
 
     def _finish(self, code: int, why: str) -> int:
         self._say("ended", code=code, why=why, kills=linux_proc.count_oom_kills() - self._kills)

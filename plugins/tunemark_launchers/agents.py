@@ -160,6 +160,9 @@ class HostAgents:
             found["processors"] = sorted({row["processor"] for row in started.values()})
         if ended:
             found["kills"] = sum(int(row["kills"]) for row in ended.values())
+        for row in self.last_events("terminated").values():
+            words = f"the agent of host {row['host']} was ended by {row['signal']}"
+            found.update(failure=words, failure_status="killed", failure_reason=row["signal"])
         why = [f"{row['host']}: {row['why']}" for row in ended.values() if row["why"]]
         if why:
             found.update(failure="; ".join(why), failure_status="error", failure_reason="launcher")

@@ -103,6 +103,21 @@ def test_a_host_that_vanishes_is_a_row_and_leaves_no_process(start: Start, join:
     assert not command.left()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["terminated", "interrupted"])
+def test_a_host_that_is_told_to_end_ends_all_hosts_at_one_step(
+    start: Start, join: Join, number: signal.Signals
+) -> None:
+    command = start(*_RUN, *_ENDLESS)
+    guest = join(command)
+    command.attempt(2)
+    guest.send_signal(number)
+    row = command.row(_GRACE_S + _SLOW_S)
+    assert row["status"] == "killed"
+    evidence = row["each_attempt"][0]["evidence"]
+    assert re.match(rf"the agent of host \S+ was ended by {number.name}; ended at a window's edge", evidence)
+    assert not command.left()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_command_that_ends_leaves_no_process_on_any_host(start: Start, join: Join, number: signal.Signals) -> None:
     command = start(*_RUN, *_ENDLESS)
