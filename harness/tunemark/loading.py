@@ -5,6 +5,7 @@ A store's results are derived from their records and judged on loading; a report
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from tunemark.results.trace import MAX_WINDOWS, Trace, read_traces
 from tunemark.results.verdict import add_findings
 
 RESULTS_FILE = "runs.jsonl"
+# Bytes: a run of a million windows has a line of a megabyte.
+_LONGEST_ROW = 2**24
 # Runs that have an entry of their own in a report; only their raw steps are read from a store.
 MAX_DETAILS = 60
 
@@ -80,8 +83,12 @@ def load_results(
 
 def load_report(folder: Path, unread: Callable[[TunemarkError], None] | None = None) -> list[Result]:
     """The results of a report's folder. unread: called for each line that is no result; without it the first raises."""
-    path = folder / RESULTS_FILE
-    state, problems = check_report(folder)
+    return load_result_file(folder / RESULTS_FILE, unread)
+
+
+def load_result_file(path: Path, unread: Callable[[TunemarkError], None] | None = None) -> list[Result]:
+    """The results of a report's runs.jsonl, of a copy of it, or of what `run --json` printed. A copy has no seal."""
+    state, problems = check_report(path.parent) if path.name == RESULTS_FILE else ("unsealed", ())
     again = "write it again with `tunemark report STORE -o DIR`"
     try:
         lines = read_stored_file(path).decode(errors="replace").splitlines()
@@ -109,6 +116,17 @@ def _check_read(result: Result, state: SealState, problems: Sequence[str]) -> Re
         found.append(Finding(rule="touched", severity="invalid", message=message))
         result = msgspec.structs.replace(result, seal="touched")
     return add_findings(result, found)
+
+
+def is_result_file(path: Path) -> bool:
+    """Whether a file begins with a line of a report's runs.jsonl."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(_LONGEST_ROW)
+        row = json.loads(first)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and {"run_id", "verdict", "interval_s", "device"} <= row.keys()
 
 
 def is_report_folder(folder: Path) -> bool:

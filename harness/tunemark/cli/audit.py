@@ -83,8 +83,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.follow:
         return follow_log(args, given, catalog)
     audited: list[AuditedClaim] = []
-    for folder in filter(os.path.isdir, args.sources):
-        results = _read_runs(Path(folder), catalog)
+    for source in filter(_holds_runs, args.sources):
+        results = _read_runs(Path(source), catalog)
         if not args.despite_seal:
             refuse_touched(results)
         models = _find_models(catalog, {result.model for result in results})
@@ -142,7 +142,7 @@ def _read_sources(
         yield found
         return
     for source in args.sources:
-        if os.path.isdir(source):
+        if _holds_runs(source):
             continue
         if source == "-":
             yield read_claims(piped, "-", "standard input", importers, args.columns)
@@ -182,15 +182,25 @@ def _parse_columns(text: str) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def _read_runs(folder: Path, catalog: Catalog) -> list[Result]:
-    """The runs of a store or of a report folder; the audit that follows applies the claim rules to both."""
+def _holds_runs(source: str) -> bool:
+    """Whether a source has our own runs: a folder, or a report's runs.jsonl wherever it is."""
+    from tunemark.loading import is_result_file
+
+    return os.path.isdir(source) or (os.path.isfile(source) and is_result_file(Path(source)))
+
+
+def _read_runs(source: Path, catalog: Catalog) -> list[Result]:
+    """The runs of a store, of a report folder or of its runs.jsonl; the audit that follows applies the claim rules."""
     from tunemark.analysis.judgement import add_plugin_findings
-    from tunemark.loading import load_results
+    from tunemark.loading import load_result_file, load_results
 
     broken: list[TunemarkError] = []
-    found = load_results(folder, partial(add_plugin_findings, catalog=catalog), unread=broken.append)
+    if source.is_dir():
+        found = load_results(source, partial(add_plugin_findings, catalog=catalog), unread=broken.append)
+    else:
+        found = load_result_file(source, broken.append)
     for each in broken:
         print_message(f"not read: {each}")
     if not found:
-        raise BadData(what=f"{folder} holds no runs", next="give a store (runs) or a report folder written by -o")
+        raise BadData(what=f"{source} holds no runs", next="give a store (runs) or a report folder written by -o")
     return found

@@ -14,7 +14,7 @@ from tunemark.cli import report as report_command
 from tunemark.cli import schema as schema_command
 from tunemark.errors import BadStore
 from tunemark.exit_codes import exit_code_of_results
-from tunemark.loading import load_report
+from tunemark.loading import is_result_file, load_report, load_result_file
 from tunemark.markdown import escape
 from tunemark.plugin import Catalog, Finding
 from tunemark.report import make_report, runs_table, verdict_line, verdict_lines, write_report
@@ -326,3 +326,10 @@ def test_a_row_whose_figures_contradict_each_other_is_invalid(tmp_path: Path, ch
     first, second = load_report(tmp_path)
     assert [f.rule for f in first.findings] == []
     assert (second.verdict, [f.rule for f in second.findings]) == ("invalid", ["row-disagrees"])
+    # So is a copy of the file without its report.
+    copy = tmp_path / "copied.txt"
+    copy.write_bytes((tmp_path / "runs.jsonl").read_bytes())
+    assert is_result_file(copy)
+    assert [each.verdict for each in load_result_file(copy)] == [first.verdict, second.verdict]
+    copy.write_text('{"loss": 1.2, "tokens_per_s": 99.0}\n')
+    assert not is_result_file(copy)
