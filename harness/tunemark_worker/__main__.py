@@ -18,7 +18,7 @@ from typing import Callable, List, Optional
 
 from tunemark_worker.contract import LIFE_VARIABLE, PARENT_PID_VARIABLE, Assignment, records_file_name, stacks_file_name
 from tunemark_worker.linux_proc import read_state, read_text
-from tunemark_worker.out_of_memory import is_out_of_memory, parse_available_bytes, parse_requested_bytes
+from tunemark_worker.out_of_memory import find_shortage, parse_available_bytes, parse_requested_bytes
 from tunemark_worker.recorder import Recorder
 from tunemark_worker.worker_attempt import WorkerAttempt
 
@@ -42,9 +42,11 @@ def main(plan: str) -> int:
         is_orphaned = _make_orphan_check(os.environ.get(PARENT_PID_VARIABLE))
         reason = attempt.run(assignment, recorder, lambda: bool(interrupts) or is_orphaned())
     except (Exception, MemoryError) as error:
+        # First, while the traceback still holds what the step held.
+        shortage = find_shortage(error)
         traceback.print_exc()
-        status = "oom" if is_out_of_memory(error) else "error"
-        message = "{}: {}".format(type(error).__name__, error)
+        status = "error" if shortage is None else "oom"
+        message = "{}: {}{}".format(type(error).__name__, error, "; " + shortage if shortage else "")
         recorder.write(
             "end",
             reason=status,

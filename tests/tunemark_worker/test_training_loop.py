@@ -24,7 +24,6 @@ from tunemark_worker.contract import (
     encode_record,
     token_file_offsets,
 )
-from tunemark_worker.out_of_memory import is_out_of_memory, parse_requested_bytes
 from tunemark_worker.row_packing import make_step_rows, schedule_steps
 from tunemark_worker.schedule import make_schedule
 from tunemark_worker.stop_condition import WindowPlanner
@@ -248,15 +247,3 @@ def test_a_run_of_so_many_steps_ends_though_it_never_settles(assignment):
         taken += 1
     assert timing.reason(taken, 1e9) == "steps"
     assert taken == 6 + 32
-
-
-def test_out_of_memory_is_told_from_other_errors():
-    cpu = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. Error code 12"
-    cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB"
-    assert is_out_of_memory(RuntimeError(cpu))
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.cuda.OutOfMemoryError(cuda))
-    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 4x3)"))
-    assert parse_requested_bytes(cpu) == 4096
-    assert parse_requested_bytes(cuda) == int(2.5 * 2**30)

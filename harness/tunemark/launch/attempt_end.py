@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from tunemark_worker.out_of_memory import ended_without_memory
+
 AttemptStatus = Literal["ok", "oom", "error", "killed", "timeout"]
 
 # Bytes at the end of a log that are searched.
@@ -111,6 +113,9 @@ def _find_outside_cause(remains: AttemptEvidence, missing: Sequence[int]) -> Att
     if remains.kills > 0:
         kills = f"the kernel's OOM killer killed {remains.kills} processes of this host"
         return AttemptEnd(status="oom", reason="host memory", evidence=f"{kills}; {missing_ends}")
+    if ended_without_memory(read_stderr_tail(folder)):
+        evidence = f"{last_stderr_line(folder)}; {missing_ends}"
+        return AttemptEnd(status="oom", reason="host memory", evidence=evidence)
     for ended_rank in _read_rank_exits(folder):
         if ended_rank.code < 0 and not ended_rank.asked and ended_rank.rank in missing:
             name = signal.Signals(-ended_rank.code).name

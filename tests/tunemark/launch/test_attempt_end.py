@@ -53,6 +53,16 @@ def test_a_kill_of_the_kernel_for_memory_is_out_of_memory(tmp_path: Path) -> Non
     assert _judge(tmp_path, [_GONE, None], [_exit(1, 4711, -9)], kills=1).status == "oom"
 
 
+def test_an_allocation_that_ended_a_rank_is_out_of_memory(tmp_path: Path) -> None:
+    words = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
+    (tmp_path / "stderr.log").write_text(words)
+    ended = _judge(tmp_path, [None], [_exit(0, 4711, -6)])
+    assert (ended.status, ended.reason) == ("oom", "host memory")
+    assert "std::bad_alloc" in ended.evidence
+    (tmp_path / "stderr.log").write_text(words.replace("bad_alloc", "runtime_error"))
+    assert _judge(tmp_path, [None], [_exit(0, 4711, -6)]).status == "killed"
+
+
 def test_the_first_thing_that_happened_is_told_not_the_loss_of_the_peer(tmp_path: Path) -> None:
     shape = {"status": "error", "reason": "error", "error": "RuntimeError: shapes cannot be multiplied"}
     assert "shapes" in _judge(tmp_path, [_GONE, shape]).evidence
