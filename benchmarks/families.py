@@ -4,11 +4,13 @@
     python benchmarks/families.py --family mamba2,glm4
     python benchmarks/families.py --train             # train the copies in every way that plan accepts, two processes
     python benchmarks/families.py --train --rows FILE --write # continued after an interruption; docs/families.md
+    python benchmarks/families.py --verify --method full      # what `tunemark run --verify` says of the copies
 
 Each family is taken at its default configuration: its parameters are compared with those of the module, and the FLOPs
 of a shrunken copy with those that torch's counter sees in a forward and backward pass (eager attention, every score).
 With --train the copy is trained in full and by LoRA, on padded and on packed rows, in one process and under each
-strategy in two, two steps in fp32: losses and gradient norms must be those of one process. Nothing is timed.
+strategy in two, two steps in fp32: losses and gradient norms must be those of one process. With --verify each way that
+plan accepts is held by `--verify` itself, in processes of its own, to one process with plain kernels. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import subprocess
@@ -128,15 +131,18 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs/families.md"
 BEGIN, END = "<!-- families: begin -->", "<!-- families: end -->"
 METHODS = ("full", "lora:r=4:alpha=8")
 BATCHINGS = ("pad", "pack")
+# Of every way of training. Sequence: longer than the small copies' windows and chunks.
+_SETTINGS: Mapping[str, Any] = {
+    "precision": "fp32", "steps": 2, "sequence": 48, "micro_batch": 1, "global_batch": 4, "learning_rate": 1e-3,
+    "dataset": "synthetic:mean=20:longest=48",
+}  # fmt: skip
 STRATEGIES = ("ddp", "fsdp", "tp", "pp")
-# Longer than the small copies' windows and chunks.
-TRAINED_SEQUENCE = 48
 # Families that are trained in the same processes, and how long these may take besides 5 s for each plan.
 GROUP, LIMIT_S = 8, 300.0
 
 
 def prepare_family(
-    kind: str, folder: Path, precision: str, batchings: Sequence[str], sizes: Sequence[int]
+    kind: str, folder: Path, methods: Sequence[str], batchings: Sequence[str], sizes: Sequence[int]
 ) -> dict[tuple[int, str], str]:
     """Write the plan of every cell of a family into its folder; returns the refusals by size and name."""
     import parity  # beside this script
@@ -147,12 +153,10 @@ def prepare_family(
     refused = {}
     for size in sizes:
         for strategy in ("none",) if size == 1 else STRATEGIES:
-            for method in METHODS:
+            for method in methods:
                 for batching in batchings:
                     name = f"{method[:4]} {batching} {strategy}"
-                    changes = {"method": method, "batching": batching, "precision": precision, "steps": 2,
-                               "sequence": TRAINED_SEQUENCE, "global_batch": 4,
-                               "dataset": "synthetic:mean=20:longest=48"}  # fmt: skip
+                    changes = {**_SETTINGS, "method": method, "batching": batching}
                     places = {strategy: folder / str(size) / name.replace(" ", "-")}
                     for reason in parity.prepare(places, f"hf:{model}", size, changes).values():
                         refused[size, name] = reason
@@ -222,24 +226,69 @@ def read_family(folder: Path, size: int, refused: Mapping[tuple[int, str], str])
     return found
 
 
-def train(families: Sequence[str], batchings: Sequence[str], rows: Path, *, is_written: bool) -> int:
-    """Train the families' copies, in one process and in two; a line for each is added to `rows` as soon as it is known,
-    and what has one is not trained again. Prints the table of all lines."""
+def train(
+    families: Sequence[str], methods: Sequence[str], batchings: Sequence[str], rows: Path, *, is_verified: bool
+) -> dict[str, TrainedFamily]:
+    """Train the families' copies in one process and in two; a line for each is added to `rows` as soon as it is known,
+    and what has one is not trained again. Returns what all lines say of these families."""
+    wanted = {f"{m[:4]} {b} none" for m in methods for b in batchings}
     known = read_rows(rows)
-    left = [
-        kind for kind in families if not {f"full {b} none" for b in batchings} <= set(known.get(kind, _NOTHING).found)
-    ]
+    left = [kind for kind in families if not wanted <= set(known.get(kind, _NOTHING).found)]
+    size = 1 if is_verified else GROUP
     while left:
-        group, left = left[:GROUP], left[GROUP:]
+        group, left = left[:size], left[size:]
         with quiet(), tempfile.TemporaryDirectory(prefix="families-") as root, rows.open("a") as file:
-            for kind, found in train_group(group, batchings, Path(root)).items():
+            if is_verified:
+                found = {kind: verify_family(kind, Path(root), methods, batchings) for kind in group}
+            else:
+                found = train_group(group, methods, batchings, Path(root))
+            for kind, ways in found.items():
                 today = datetime.date.today().isoformat()
-                file.write(json.dumps({"family": kind, "date": today, "found": found}) + "\n")
+                file.write(json.dumps({"family": kind, "date": today, "found": ways}) + "\n")
                 print(
-                    f"{kind}: {', '.join(f'{k} {v}' for k, v in find_wrong(found).items()) or 'right'}", file=sys.stderr
+                    f"{kind}: {', '.join(f'{k} {v}' for k, v in find_wrong(ways).items()) or 'right'}", file=sys.stderr
                 )
     trained = read_rows(rows)
-    return print_trained({kind: trained[kind] for kind in families if kind in trained}, is_written=is_written)
+    return {kind: trained[kind] for kind in families if kind in trained}
+
+
+def verify_family(kind: str, folder: Path, methods: Sequence[str], batchings: Sequence[str]) -> dict[str, str]:
+    """What `tunemark run --verify` says of every way of training a family's copy, as `read_family` gives it."""
+    from tunemark.errors import TunemarkError
+    from tunemark.experiment import make_experiment, make_grid_points, make_plan
+    from tunemark.plugin import Catalog
+    from tunemark.results import Store
+    from tunemark.runner.preparation import prepare_runs
+    from tunemark.runner.session import Session
+    from tunemark.runner.verification import verify
+
+    try:
+        make_small(kind).save_pretrained(folder / "model")
+        remember_trace(folder / "model")
+    # A family can raise anything; it is a row.
+    except Exception as error:
+        return {"full pad none": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+    found = {}
+    for strategy, method, batching in itertools.product(("none", *STRATEGIES), methods, batchings):
+        size = 1 if strategy == "none" else 2
+        settings = {**_SETTINGS, "model": f"hf:{folder / 'model'}", "device": f"cpu:{size}", "strategy": strategy,
+                    "method": method, "batching": batching, "oversubscribe": True}  # fmt: skip
+        session = Session(store=Store(folder / "store"), catalog=Catalog(), timeout_s=LIMIT_S)
+        name = f"{method[:4]} {batching} {strategy}"
+        try:
+            (point,) = make_grid_points(make_experiment(settings))
+            (ready,) = prepare_runs([make_plan(point, session.catalog)], session)
+            said = verify(ready, session)
+        except TunemarkError as error:
+            found[name] = f"refused: {error.next or error.what}"
+            continue
+        if said is None:
+            found[name] = "0.0e+00"  # the reference itself
+        elif said["failure"]:
+            found[name] = f"failed: {' '.join(said['failure'].split())[:200]}"
+        else:
+            found[name] = f"{max(said['loss'], said['gradient_norm']):.1e}"
+    return found
 
 
 class TrainedFamily(NamedTuple):
@@ -269,7 +318,9 @@ def find_wrong(found: Mapping[str, str]) -> dict[str, str]:
     return {n: v for n, v in rest.items() if v.startswith("failed") or not float(v) <= PRECISIONS["fp32"].tolerance}
 
 
-def train_group(families: Sequence[str], batchings: Sequence[str], root: Path) -> dict[str, dict[str, str]]:
+def train_group(
+    families: Sequence[str], methods: Sequence[str], batchings: Sequence[str], root: Path
+) -> dict[str, dict[str, str]]:
     """Train some families' copies in the same processes, one process first, then two."""
     from tunemark_models.packing_probe import draws_at_random
     from tunemark_models.runtime import prepare_for_training
@@ -278,7 +329,7 @@ def train_group(families: Sequence[str], batchings: Sequence[str], root: Path) -
     found: dict[str, dict[str, str]] = {}
     for kind in families:
         try:
-            refused[kind] = prepare_family(kind, root / kind, "fp32", batchings, (1, 2))
+            refused[kind] = prepare_family(kind, root / kind, methods, batchings, (1, 2))
         # A family can raise anything; it is a row.
         except Exception as error:
             found[kind] = {"full pad none": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
@@ -367,18 +418,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--family", default=",".join(FAMILIES), help="names of model types, separated by commas")
     parser.add_argument("--train", action="store_true", help="train small copies instead")
-    parser.add_argument("--batching", default=",".join(BATCHINGS), help="of --train: pad, pack or both")
-    parser.add_argument(
-        "--rows", metavar="FILE", default="families.jsonl", help="of --train: a line for each family that was trained"
-    )
+    parser.add_argument("--verify", action="store_true", help="hold each way of training to one process by --verify")
+    parser.add_argument("--method", default=",".join(METHODS), help="of these two: methods, separated by commas")
+    parser.add_argument("--batching", default=",".join(BATCHINGS), help="of these two: pad, pack or both")
+    parser.add_argument("--rows", metavar="FILE", help="of these two: a line for each family that was trained")
     parser.add_argument("--write", action="store_true", help=f"of --train: put the table into docs/{DOCUMENT.name}")
     parser.add_argument("--rank", metavar="FILE", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.rank:
         return train_ranks(Path(args.rank))
     families = args.family.split(",")
-    if args.train:
-        return train(families, args.batching.split(","), Path(args.rows), is_written=args.write)
+    if args.train or args.verify:
+        rows = Path(args.rows or ("families-verified.jsonl" if args.verify else "families.jsonl"))
+        trained = train(families, args.method.split(","), args.batching.split(","), rows, is_verified=args.verify)
+        return print_trained(trained, is_written=args.write and not args.verify)
     print("| family | parameters | active | exact | GFLOP per token at 512 | small copy against torch | notes |")
     print("|---|---:|---:|---|---:|---:|---|")
     right = 0

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from tunemark.data.chat_template import CHATML
-from tunemark.errors import BadData, BadExperiment
+from tunemark.errors import BadExperiment
 from tunemark.plugin.descriptors import Example
 from tunemark_datasets.files import read_template
 from tunemark_datasets.messages import MessageKeys, parse_if_json, read_messages, read_tools
 from tunemark_datasets.row_errors import BadRow, make_bad_row
-from tunemark_datasets.row_forms import MESSAGE_COLUMNS, check_no_preference, format_left_out, suggest_reading
+from tunemark_datasets.row_forms import MESSAGE_COLUMNS, check_no_preference, format_left_out
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.table_rows import (
     DataRow,
@@ -25,6 +25,8 @@ from tunemark_datasets.table_rows import (
     HubRows,
     LeftOutText,
     SkippedRows,
+    check_columns,
+    make_no_rows_error,
     open_rows,
     read_text,
     resolve_entry,
@@ -116,7 +118,7 @@ class Conversations:
             self._left_out.add(row)
             yield example
         if row is None:
-            raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
+            raise make_no_rows_error(NAME, self._rows)
 
     def _make_example(self, row: DataRow) -> Example:
         def fail(fact: str, why: str, advice: str) -> NoReturn:
@@ -202,13 +204,8 @@ def load(options: Mapping[str, str], vocab_size: int) -> Conversations:
     columns = _find_columns(options, available)
     check_no_preference(NAME, available, columns.values(), source)
     missing = [column for column in columns.values() if column not in available]
-    if (missing or not columns) and available:
-        known = suggest_reading(available, source)
-        raise BadData(
-            what=f"{NAME}: there is no column {', '.join(missing) or 'messages or conversations'}",
-            why=f"{source} has {', '.join(available)}",
-            next=known or f"name it: {NAME}:path=FILE:messages=COLUMN",
-        )
+    missing = missing or ([] if columns else ["messages or conversations"])
+    check_columns(NAME, rows, source, available, missing, f"name it: {NAME}:path=FILE:messages=COLUMN")
     return Conversations(rows, columns or {"messages": "messages"}, template, answers, skipped, _read_keys(options))
 
 

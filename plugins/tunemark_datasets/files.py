@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunemark.errors import BadData, BadExperiment
+from tunemark_datasets.row_errors import make_bad_data
 from tunemark_worker.file_hash import hash_file
+
+# What a file begins with that git left in place of a large one. Source: git-lfs, docs/spec.md.
+LFS_POINTER = b"version https://git-lfs"
+
+
+def check_no_pointer(name: str, path: Path, head: bytes) -> None:
+    """`BadData` for a file that only points at its content. head: as many bytes as `LFS_POINTER` has."""
+    if head == LFS_POINTER:
+        why = "it holds the address of a file that git has not downloaded (Git LFS)"
+        raise make_bad_data(
+            name, path, "it is not the file itself", why, "run git lfs pull there, or download the file"
+        )
 
 
 def list_visible_files(folder: Path) -> list[Path]:

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tunemark.errors import BadData, BadExperiment, did_you_mean
+from tunemark.errors import BadExperiment, did_you_mean
 from tunemark.plugin.descriptors import Example, ExamplePiece
 from tunemark_datasets import sections_template
 from tunemark_datasets.files import read_template
 from tunemark_datasets.row_errors import BadRow
-from tunemark_datasets.row_forms import check_no_preference, format_left_out, suggest_reading
+from tunemark_datasets.row_forms import check_no_preference, format_left_out
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
 from tunemark_datasets.table_rows import (
     DataRow,
@@ -25,6 +25,8 @@ from tunemark_datasets.table_rows import (
     HubRows,
     LeftOutText,
     SkippedRows,
+    check_columns,
+    make_no_rows_error,
     open_rows,
     read_text,
     resolve_entry,
@@ -148,7 +150,7 @@ class Instructions:
             self._left_out.add(row)
             yield example
         if row is None:
-            raise BadData(what=f"{NAME}: there are no rows", why=str(dict(self._rows.facts()))[:300])
+            raise make_no_rows_error(NAME, self._rows)
 
     def _make_example(self, row: DataRow) -> Example:
         instruction = self._text(row, "instruction")
@@ -173,13 +175,8 @@ def load(options: Mapping[str, str], vocab_size: int) -> Instructions:
     check_no_preference(NAME, available, columns.values(), source)
     needed = ["instruction", "output", *(["input"] if options.get("input", "none") != "none" else [])]
     missing = [columns[part] for part in needed if columns[part] not in available]
-    if missing and available:
-        known = suggest_reading(available, source)
-        raise BadData(
-            what=f"{NAME}: there is no column {', '.join(missing)}",
-            why=f"{source} has {', '.join(available)}",
-            next=known or f"name them: {NAME}:path=FILE:instruction=QUESTION:output=ANSWER",
-        )
+    advice = f"name them: {NAME}:path=FILE:instruction=QUESTION:output=ANSWER"
+    check_columns(NAME, rows, source, available, missing, advice)
     named: dict[str, str | None] = {**columns, "input": None if columns["input"] == "none" else columns["input"]}
     return Instructions(rows, named, with_input, without, skipped)
 

@@ -33,7 +33,7 @@ def load(options: Mapping[str, str], vocab_size: int) -> PythonCodeAlpaca:
             next="leave out one of them",
         )
     found = find_files(NAME, Path(options["path"]).expanduser(), formats=_FORMATS)
-    return PythonCodeAlpaca(FileRows(NAME, found.paths, split=found.split))
+    return PythonCodeAlpaca(FileRows(NAME, found.paths, found=found))
 
 
 class PythonCodeAlpaca:

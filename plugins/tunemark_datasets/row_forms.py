@@ -62,12 +62,17 @@ def suggest_reading(columns: Collection[str], source: str) -> str:
     if named_pair is not None:
         pair = question, answer = by_lower[named_pair[0]], by_lower[named_pair[1]]
         options = "" if pair == ("instruction", "output") else f":instruction={question}:output={answer}:template=plain"
+        # Dolly's third column.
+        if {"instruction", "context"} <= set(by_lower) and "input" not in by_lower:
+            options = options.replace(":template=plain", f":input={by_lower['context']}")
         how = f"alpaca:path={source}{options}"
         chat = f"chat:path={source}" + ("" if pair in CHAT_PAIRS else f":instruction={question}:output={answer}")
         return f"{how} reads them as texts, {chat} as conversations by a chat template"
     text = next((each for each in TEXT_COLUMNS if each in columns), None)
     if text is not None:
         return f"these are whole texts: text:path={source}" + ("" if text == "text" else f":column={text}")
+    if "input_ids" in by_lower:
+        return "its rows are the ids of some tokenizer; texts are encoded here, by the model's own: give those"
     return ""
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunemark_datasets.files import list_visible_files, make_missing_file_error
+from tunemark_datasets.dataset_card import find_configured_files
+from tunemark_datasets.files import LFS_POINTER, check_no_pointer, list_visible_files, make_missing_file_error
 from tunemark_datasets.row_errors import make_bad_data
 from tunemark_datasets.text_files import COMPRESSED_SUFFIXES, open_binary, report_unreadable
 
@@ -27,6 +28,8 @@ _DESCRIPTIONS = frozenset(
     ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json", "package.json")
 )
 _REGISTRY = "dataset_info.json"
+# Of files that hold others, which are not looked into.
+_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 # Words of file and folder names that name a split, as `datasets` reads them.
 _SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "dev": "validation",
@@ -36,10 +39,12 @@ _SPLIT = re.compile(rf"(?<![a-z])({'|'.join(_SPLIT_WORDS)})(?![a-z])")
 
 
 class FoundFiles(NamedTuple):
-    """split: the one that was chosen of several; "" where there is no choice."""
+    """split: the one that was chosen of several; "" where there is no choice. unread: a folder's other tables and
+    archives."""
 
     paths: list[Path]
     split: str = ""
+    unread: Sequence[Path] = ()
 
 
 def find_format(path: Path) -> str | None:
@@ -62,19 +67,17 @@ def _find_format_of_content(path: Path) -> str | None:
 
 
 def find_files(
-    name: str, path: Path, *, formats: Sequence[str] = tuple(FORMATS), split: str | None = None
+    name: str,
+    path: Path,
+    *,
+    formats: Sequence[str] = tuple(FORMATS),
+    split: str | None = None,
+    config: str | None = None,
 ) -> FoundFiles:
-    """The files at a path, with only formats and first bytes checked. split: of a folder whose files' names name
-    several, train if None; all takes them together."""
+    """The files at a path, with only formats and first bytes checked. split: of a folder whose files' names or
+    README.md name several, train if None; all takes them together. config: of those that its README.md names."""
     if path.is_dir():
-        shown = [each for each in list_visible_files(path) if each.name not in _DESCRIPTIONS]
-        known = {each: find_format_of_name(each) for each in shown}
-        kinds = ([each for each in shown if known[each] == kind] for kind in formats)
-        paths = next((kind for kind in kinds if kind), [])
-        if not paths:
-            why = f"it has no {', '.join(suffix for kind in formats for suffix in FORMATS[kind])} file"
-            raise make_bad_data(name, path, "there is no file to read", why)
-        found = _choose_split(name, path, paths, split)
+        found = _find_files_of_folder(name, path, formats, split, config)
     elif path.is_file():
         found = FoundFiles([path])
     else:
@@ -84,14 +87,42 @@ def find_files(
     return found
 
 
-def _choose_split(name: str, folder: Path, paths: list[Path], split: str | None) -> FoundFiles:
+def _find_files_of_folder(
+    name: str, folder: Path, formats: Sequence[str], split: str | None, config: str | None
+) -> FoundFiles:
+    shown = [each for each in list_visible_files(folder) if each.name not in _DESCRIPTIONS]
+    splits = find_configured_files(name, folder, config)
+    if splits is None:
+        known = {each: find_format_of_name(each) for each in shown}
+        kinds = ([each for each in shown if known[each] == kind] for kind in formats)
+        splits = _divide_by_name(folder, next((kind for kind in kinds if kind), []))
+    if not splits:
+        why = f"it has no {', '.join(suffix for kind in formats for suffix in FORMATS[kind])} file"
+        archives = ", ".join(each.name for each in shown if each.suffix.lower() in _ARCHIVES)
+        advice = f"unpack what it has: {archives}" if archives else ""
+        raise make_bad_data(name, folder, "there is no file to read", why, advice)
+    paths, chosen = _choose_split(name, folder, splits, split)
+    data = [each for each in shown if find_format_of_name(each) or each.suffix.lower() in _ARCHIVES]
+    return FoundFiles(paths, chosen, [each for each in data if each not in paths])
+
+
+def _divide_by_name(folder: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files by the split that their names, or else their folders', say; those without one are of `train`."""
     splits: dict[str, list[Path]] = {}
     for path in paths:
         words = _SPLIT.findall(path.relative_to(folder).as_posix().lower())
         splits.setdefault(_SPLIT_WORDS[words[-1]] if words else "train", []).append(path)
+    return splits
+
+
+def _choose_split(
+    name: str, folder: Path, splits: Mapping[str, list[Path]], split: str | None
+) -> tuple[list[Path], str]:
+    """(the files, the split if there are several)"""
     if split == "all" or (split is None and len(splits) == 1):
-        return FoundFiles(paths)
-    wanted = _SPLIT_WORDS.get(split or "train", split or "train")
+        return list(dict.fromkeys(path for paths in splits.values() for path in paths)), ""
+    word = split or "train"
+    wanted = word if word in splits else _SPLIT_WORDS.get(word, word)
     if wanted not in splits:
         counts = ", ".join(f"{key} ({len(files)} files)" for key, files in splits.items())
         raise make_bad_data(
@@ -101,17 +132,18 @@ def _choose_split(name: str, folder: Path, paths: list[Path], split: str | None)
             f"by its files' names it has {counts}",
             "split=NAME, or split=all",
         )
-    return FoundFiles(splits[wanted], wanted)
+    return splits[wanted], wanted
 
 
 def _check_file(name: str, path: Path, formats: Sequence[str]) -> None:
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(len(LFS_POINTER))
     except OSError as error:
         raise make_bad_data(name, path, "it cannot be read", str(error)) from error
     if not head:
         raise make_bad_data(name, path, "it is empty", "0 bytes")
+    check_no_pointer(name, path, head)
     with report_unreadable(name, path, "utf-8"):
         kind = find_format(path)
     if kind not in formats:
@@ -123,8 +155,8 @@ def _check_file(name: str, path: Path, formats: Sequence[str]) -> None:
             f"the known formats are {suffixes}; texts also with {', '.join(COMPRESSED_SUFFIXES)}",
             "convert it, for example with pandas: to_parquet(FILE), or to_json(FILE, orient='records', lines=True)",
         )
-    if kind == "parquet" and head != b"PAR1":
-        raise make_bad_data(name, path, "it is not parquet", f"it begins with {head!r} instead of b'PAR1'")
+    if kind == "parquet" and not head.startswith(b"PAR1"):
+        raise make_bad_data(name, path, "it is not parquet", f"it begins with {head[:4]!r} instead of b'PAR1'")
 
 
 class RegisteredDataset(NamedTuple):

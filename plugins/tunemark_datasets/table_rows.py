@@ -20,15 +20,15 @@ from tunemark_datasets.delimited_rows import DelimitedRows
 from tunemark_datasets.files import combine_hashes, hash_path
 from tunemark_datasets.json_rows import BadJsonError, JsonTable, read_json_rows
 from tunemark_datasets.row_errors import BadRow, make_bad_data, make_bad_row
-from tunemark_datasets.row_forms import refuse_preference
-from tunemark_datasets.table_files import find_files, find_format, find_registered
+from tunemark_datasets.row_forms import refuse_preference, suggest_reading
+from tunemark_datasets.table_files import FoundFiles, find_files, find_format, find_registered
 from tunemark_datasets.text_files import ENCODING_HELP, open_text, read_encoding, report_unreadable
 
 # Options of every dataset that reads tables, with their help texts.
 OPTIONS = {
     "path": "a file (parquet, arrow, json, jsonl, csv, tsv; texts also compressed), or a folder of them",
     "hub": "instead of path: a dataset's id on the hub, preferably from the local cache",
-    "config": "configuration of the hub dataset, if it has several",
+    "config": "configuration of the hub dataset, or of a folder's README.md, if it has several",
     "split": "split of the hub dataset, or of a folder whose files' names name several (train); all: every file",
     "revision": "a commit, branch or tag of the hub repository",
     "field": "the key under which a json file has its rows; data, rows and others are recognized",
@@ -57,8 +57,8 @@ class DataTable(NamedTuple):
 
 
 class FileRows:
-    """The rows of several files, one file after another. name: the dataset's, for error messages. split: of a folder
-    with several, the one that was chosen."""
+    """The rows of several files, one file after another. name: the dataset's, for error messages. found: of a folder,
+    what was chosen in it."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class FileRows:
         *,
         encoding: str = "utf-8",
         field: str | None = None,
-        split: str = "",
+        found: FoundFiles | None = None,
     ) -> None:
         self._name, self.paths, self._limit = name, paths, limit
-        self._encoding, self._field, self._split = encoding, field, split
+        self._encoding, self._field, self._found = encoding, field, found or FoundFiles([])
         self._fingerprint = ""
         self._count: int | None = None
         self._sources: dict[str, None] = {}
@@ -86,7 +86,11 @@ class FileRows:
 
     def facts(self) -> Mapping[str, Any]:
         """rows: None until all have been read."""
-        more = {"split": self._split, "rows_are": ", ".join(self._sources)}
+        more = {
+            "split": self._found.split,
+            "rows_are": ", ".join(self._sources),
+            "unread_files": [path.name for path in self._found.unread],
+        }
         return {
             "files": [str(path.absolute()) for path in self.paths],
             "bytes": sum(path.stat().st_size for path in self.paths),
@@ -108,6 +112,10 @@ class FileRows:
                 count += 1
                 yield DataRow(f"{str(path)!r}, row {number}", values)
         self._count = count
+
+    def describe_source(self) -> str:
+        """The files in a few words, for error messages."""
+        return f"{str(self.paths[0])!r}" + (f" and {len(self.paths) - 1} more files" if self.paths[1:] else "")
 
     def columns(self) -> Sequence[str]:
         """The columns of the first file."""
@@ -168,6 +176,10 @@ class HubRows:
         rows = itertools.chain.from_iterable(self._batches())
         for number, values in enumerate(itertools.islice(rows, self._limit), 1):
             yield DataRow(f"{self.repository}, row {number}", values)
+
+    def describe_source(self) -> str:
+        """The repository, for error messages."""
+        return self.repository
 
     def columns(self) -> Sequence[str]:
         return list(self.loaded.column_names)
@@ -250,6 +262,35 @@ def read_text(name: str, row: DataRow, column: str, *, may_lack: bool = False) -
     raise make_bad_row(name, row.where, f"its {column} is {type(value).__name__}, not text", why, advice)
 
 
+def make_no_rows_error(name: str, rows: FileRows | HubRows) -> BadData:
+    """The error for data that can be read and are empty."""
+    return BadData(
+        what=f"{name}: there are no rows",
+        why=f"{rows.describe_source()} can be read, and holds none",
+        next="give another file with path=FILE",
+    )
+
+
+def check_columns(
+    name: str, rows: FileRows | HubRows, source: str, available: Collection[str], missing: Sequence[str], advice: str
+) -> None:
+    """`BadData` where rows lack columns, with how they are read where their form is known; advice: else. source: what
+    the user named."""
+    if not missing or not available:
+        return
+    why, known = f"{source} has {', '.join(available)}", suggest_reading(available, source)
+    inner = {column: each for column, each in next(iter(rows)).values.items() if isinstance(each, dict)}
+    wanted = {each.rpartition(".")[2] for each in missing}
+    for column, values in inner.items():
+        if wanted & set(values) or any(each.startswith(f"{column}.") for each in missing):
+            why += f"; its {column} is an object of {', '.join(values)}"
+            known = (
+                f"columns within columns are not read; make them columns of their own, for example by datasets: "
+                f"Dataset.flatten(), which names them {column}.{next(iter(values))}"
+            )
+    raise BadData(what=f"{name}: there is no column {', '.join(missing)}", why=why, next=known or advice)
+
+
 def open_rows(name: str, options: Mapping[str, str]) -> FileRows | HubRows:
     """The rows that `path` or `hub` names. BadExperiment if the options conflict, BadData if nothing can be read."""
     limit, encoding = parse_row_limit(name, options), read_encoding(name, options)
@@ -264,7 +305,7 @@ def open_rows(name: str, options: Mapping[str, str]) -> FileRows | HubRows:
         loaded = load_from_hub(name, options["hub"], options, advice)
         return HubRows(options["hub"], options, loaded, limit)
     path = Path(options["path"]).expanduser()
-    for option in ("revision", "config", *(() if path.is_dir() else ("split",))):
+    for option in ("revision", *(() if path.is_dir() else ("config", "split"))):
         if option in options:
             raise BadExperiment(
                 what=f"{name}: path and {option} exclude each other",
@@ -277,8 +318,8 @@ def open_rows(name: str, options: Mapping[str, str]) -> FileRows | HubRows:
             why="it was given with path=",
             next=f"correct the path, relative to the current folder; or, for the hub, use {name}:hub=OWNER/NAME",
         )
-    found = find_files(name, path, split=options.get("split"))
-    return FileRows(name, found.paths, limit, encoding=encoding, field=options.get("field"), split=found.split)
+    found = find_files(name, path, split=options.get("split"), config=options.get("config"))
+    return FileRows(name, found.paths, limit, encoding=encoding, field=options.get("field"), found=found)
 
 
 def resolve_entry(name: str, options: Mapping[str, str], columns: Mapping[str, str]) -> Mapping[str, str]:

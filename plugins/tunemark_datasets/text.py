@@ -14,6 +14,8 @@ from urllib.parse import unquote
 from tunemark.errors import BadData, BadExperiment
 from tunemark.plugin.descriptors import Example, ExamplePiece
 from tunemark_datasets.files import (
+    LFS_POINTER,
+    check_no_pointer,
     combine_hashes,
     hash_path,
     list_visible_files,
@@ -21,10 +23,18 @@ from tunemark_datasets.files import (
     read_template,
 )
 from tunemark_datasets.row_errors import BadRow
-from tunemark_datasets.row_forms import TEXT_COLUMNS, check_no_preference, format_left_out, suggest_reading
+from tunemark_datasets.row_forms import TEXT_COLUMNS, check_no_preference, format_left_out
 from tunemark_datasets.table_files import find_format_of_name
 from tunemark_datasets.table_rows import OPTIONS as ROW_OPTIONS
-from tunemark_datasets.table_rows import FileRows, HubRows, LeftOutText, SkippedRows, open_rows, read_text
+from tunemark_datasets.table_rows import (
+    FileRows,
+    HubRows,
+    LeftOutText,
+    SkippedRows,
+    check_columns,
+    open_rows,
+    read_text,
+)
 from tunemark_datasets.text_files import COMPRESSED_SUFFIXES, open_text, read_encoding, report_unreadable
 
 NAME = "text"
@@ -43,6 +53,8 @@ OPTIONS = {
     "a newline",
 }
 _SUFFIXES = (".txt", ".md")
+# Names, without their suffixes, of texts that describe the tables beside them.
+_DESCRIPTIONS = frozenset(("readme", "license", "licence", "notice", "changelog", "citation"))
 _CHUNK = 1 << 16
 # Part of the fingerprint: change it whenever the same files would give different examples.
 _FORMAT_VERSION = "1"
@@ -108,9 +120,10 @@ class TextShape:
 
 @dataclass(frozen=True, kw_only=True)
 class TextFiles:
-    """Files of text, ordered by path."""
+    """Files of text, ordered by path. unread: the others of their folder."""
 
     paths: Sequence[Path]
+    unread: Sequence[Path]
     encoding: str
     document: str
     shape: TextShape
@@ -131,6 +144,7 @@ class TextFiles:
             "bytes": sum(path.stat().st_size for path in self.paths),
             "sha256": combine_hashes(self._hashes),
             "first_file": str(self.paths[0].absolute()),
+            **({"unread_files": [path.name for path in self.unread]} if self.unread else {}),
             "document": self.document,
             **self.shape.facts(),
         }
@@ -226,12 +240,15 @@ def load(options: Mapping[str, str], vocab_size: int) -> TextFiles | TextRows:
     )
     if "hub" in options or (("column" not in options or options["column"] != "none") and _is_table(options)):
         return _open_table(options, shape)
-    found = _find_files(Path(options["path"]).expanduser(), options.get("suffix"))
-    return TextFiles(paths=found, encoding=encoding, document=document, shape=shape)
+    path = Path(options["path"]).expanduser()
+    found = _find_files(path, options.get("suffix"))
+    unread = [each for each in list_visible_files(path) if each not in set(found)] if path.is_dir() else []
+    return TextFiles(paths=found, unread=unread, encoding=encoding, document=document, shape=shape)
 
 
 def _is_table(options: Mapping[str, str]) -> bool:
-    """Whether the path is a table: a file with the suffix of one, or a folder with such files and none of text."""
+    """Whether the path is a table: a file with the suffix of one, or a folder with such files and none of text but
+    those that describe it."""
     path = Path(options["path"]).expanduser()
     if "suffix" in options:
         return False
@@ -239,7 +256,7 @@ def _is_table(options: Mapping[str, str]) -> bool:
         return find_format_of_name(path) is not None
     return (
         path.is_dir()
-        and not _list_text_files(path, _SUFFIXES)
+        and all(each.stem.lower() in _DESCRIPTIONS for each in _list_text_files(path, _SUFFIXES))
         and any(map(find_format_of_name, list_visible_files(path)))
     )
 
@@ -250,15 +267,8 @@ def _open_table(options: Mapping[str, str], shape: TextShape) -> TextRows:
     column = options.get("column", next((each for each in TEXT_COLUMNS if each in available), TEXT_COLUMNS[0]))
     source = options.get("path", options.get("hub", ""))
     check_no_preference(NAME, available, (column,), source)
-    if column not in available and available:
-        known = suggest_reading(available, source)
-        raise BadData(
-            what=f"{NAME}: there is no column {column}",
-            why=f"{source} has {', '.join(available)}",
-            next=known
-            or f"name the column of the texts, {NAME}:path=FILE:column=COLUMN; column=none reads the file "
-            "itself as text",
-        )
+    advice = f"name the column of the texts, {NAME}:path=FILE:column=COLUMN; column=none reads the file itself as text"
+    check_columns(NAME, rows, source, available, [] if column in available else [column], advice)
     return TextRows(rows, column, shape, skipped)
 
 
@@ -286,8 +296,8 @@ def _find_files(path: Path, suffix: str | None) -> list[Path]:
         raise make_missing_file_error(NAME, path)
     for each in paths:
         try:
-            with each.open("rb"):
-                pass
+            with each.open("rb") as file:
+                check_no_pointer(NAME, each, file.read(len(LFS_POINTER)))
         except OSError as error:
             raise BadData(what=f"{NAME}: {str(each)!r} cannot be read", why=str(error)) from error
     return paths

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BATCHINGS = ("pad", "bucket", "pack")
 _QUANTILES = (0.05, 0.5, 0.95)
+# Of a folder's files that are not read, how many are named.
+_NAMED_FILES = 5
 # Bars of the histogram: lengths are doubled from one to the next.
 _MOST_BARS = 10
 # Tokens whose mask is looked at at a time.
@@ -191,6 +193,11 @@ def summarize_data(prepared: PreparedData, settings: RowSettings) -> DataSummary
         remarks.append(f"{skipped['rows']:,} incomplete rows are skipped; the first: {skipped['first']}")
     if how := facts["origin"].get("rows_are"):
         remarks.append(f"rows are read from {how}")
+    if unread := facts["origin"].get("unread_files"):
+        split = facts["origin"].get("split")
+        more = f" and {len(unread) - _NAMED_FILES} more" if len(unread) > _NAMED_FILES else ""
+        of = f"rows are those of the split {split}; " if split else ""
+        remarks.append(f"{of}not read of the folder: {', '.join(unread[:_NAMED_FILES])}{more}")
     return DataSummary(
         documents=len(lengths),
         held_out_documents=settings.held,

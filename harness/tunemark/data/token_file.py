@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _FACTS = 2
 # Bytes that are copied or hashed at a time.
 _CHUNK = 1 << 20
+# Facts of an origin that say what a folder has beside the files that are read.
+_BESIDE = ("split", "unread_files")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +120,10 @@ def prepare_data(
     found = _find_cached(index, folder)
     if found:
         token_file, facts = found
+        # What lies beside the files that are read may have changed, and is no part of their fingerprint.
+        here = {name: value for name, value in source.facts().items() if name in _BESIDE}
+        origin = {name: value for name, value in facts["origin"].items() if name not in _BESIDE}
+        facts = {**facts, "origin": {**origin, **here}}
         return PreparedData(token_file=token_file, facts=facts, cached=True, seconds=time.perf_counter() - start_s)
 
     with _Writer(folder) as writer:
