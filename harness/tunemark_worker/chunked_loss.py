@@ -41,7 +41,7 @@ def compute_chunked_loss(
     states, labels = hidden.reshape(-1, hidden.shape[-1]), following.reshape(-1)
     if hidden.device.type == "cpu":
         # Elsewhere the number of labels would have to be waited for.
-        kept = (labels != IGNORED_LABEL).nonzero()[:, 0]
+        kept = find_labelled(labels)
         states, labels = states[kept], labels[kept]
     rows = max(1, chunk_scores // head.weight.shape[0])
     cached = max(1, CACHED_SCORES // head.weight.shape[0]) if hidden.device.type == "cpu" else rows
@@ -50,6 +50,19 @@ def compute_chunked_loss(
         states, head.weight, head.bias, labels, rule, dtype, rows, cached, with_gradients
     )
     return loss
+
+
+def find_labelled(labels: torch.Tensor) -> torch.Tensor:
+    """Indices of the labels that count."""
+    return (labels != IGNORED_LABEL).nonzero()[:, 0]
+
+
+def read_factor(scores: torch.Tensor, tried: torch.Tensor) -> float:
+    """By how much a family scales the scores of its head: of `tried` it makes `scores`. ValueError if it does more."""
+    factor = float(scores[-1] / tried[-1])
+    if not torch.allclose(scores, factor * tried, rtol=1e-2):
+        raise ValueError("more is done to scores than to scale or to cap them")
+    return factor
 
 
 class _ChunkedLoss(torch.autograd.Function):

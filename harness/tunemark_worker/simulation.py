@@ -129,7 +129,8 @@ def simulate_step(assignment: Assignment, *, rank: int) -> Dict[str, Any]:
         batches = [_batch(torch, a) for _ in range(a.gradient_accumulation)]
         slots = a.gradient_accumulation * a.micro_batch * a.sequence
         counts = TokenCounts(slots, slots, slots - a.gradient_accumulation * a.micro_batch)
-        recorded_model = _PhaseRecorder(model, counter, a.architecture["vocab_size"])
+        recorder = _PhaseRecorder if a.loss == "plain" else _LossRecorder
+        recorded_model = recorder(model, counter, a.architecture["vocab_size"])
         job = training_loop.TrainingJob(
             assignment=a,
             place=place,
@@ -263,6 +264,16 @@ class _PhaseRecorder:
         return logits
 
 
+class _LossRecorder(_PhaseRecorder):
+    """The same for a model that computes its loss without all scores."""
+
+    def loss_sum(self, module: Any, batch: Any) -> Any:
+        self._tally.phase = "forward"
+        loss = self._model.loss_sum(module, batch)
+        self._tally.phase = "loss"
+        return loss
+
+
 class _Reducer:
     """DistributedDataParallel's reducer without rebuilding buckets, for which ranks would exchange their order."""
 
@@ -317,7 +328,12 @@ def _patched_torch(a: Assignment) -> Iterator[None]:
     schedules: Any = importlib.import_module("torch.distributed.pipelining.schedules")
     stage: Any = importlib.import_module("torch.distributed.pipelining.stage")
     ddp: Any = importlib.import_module("torch.nn.parallel.distributed")
+    chunked_loss: Any = importlib.import_module("tunemark_worker.chunked_loss")
     from tunemark_worker.precision import parameter_dtype
+
+    # All rows have labels, but for the last of each sequence; and a factor changes no shape.
+    chunked_loss.find_labelled = lambda labels: torch.arange(labels.shape[0] - a.micro_batch, device=labels.device)
+    chunked_loss.read_factor = lambda scores, tried: 1.0
 
     def with_real_tensors(function: Any) -> Any:
         """For device meshes, which read their ranks from a tensor."""

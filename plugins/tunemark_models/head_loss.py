@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 
 import torch
 
+from tunemark_worker import chunked_loss
 from tunemark_worker.chunked_loss import ScoreRule, compute_chunked_loss
 from tunemark_worker.contract import IGNORED_LABEL
 
@@ -60,12 +61,11 @@ class HeadLoss:
                 found = module(input_ids=ids, use_cache=False).logits[0, -1].float()
         finally:
             self._tried = None
-        factor = float(found[-1] / tried[-1])
-        if not torch.allclose(found, factor * tried, rtol=1e-2):
-            raise ValueError(
-                f"{type(module).__name__} does more to its scores than to scale or to cap them: use --loss plain"
-            )
-        return factor
+        try:
+            # By its module, because a simulation puts another in its place.
+            return chunked_loss.read_factor(found, tried)
+        except ValueError as error:
+            raise ValueError(f"of {type(module).__name__} {error}: use --loss plain") from error
 
     def loss_sum(self, call: Callable[[], torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         """The loss of the labels in the forward pass that `call` makes, which returns what the model says are its

@@ -215,6 +215,10 @@ def check_update(point: GridPoint, device: str, strategy: Strategy, accumulation
     elif strategy.distributed:
         why = f"a gradient is averaged over ranks after it is there ({point.place('strategy')})"
         next = f"--strategy none, or {next}"
+    elif not OPTIMIZERS[point["optimizer"]].has_choice:
+        facts = OPTIMIZERS[point["optimizer"]]
+        why = f"{point['optimizer']} is {facts.package}'s, which has not been shown to update weights one by one"
+        next = f"--optimizer adamw, or {next}"
     elif point["clip_norm"] > 0:
         why = f"gradients are clipped by the norm of all, which must then exist together ({point.place('clip_norm')})"
         next = f"--clip-norm 0, or {next}"

@@ -45,6 +45,11 @@ _MANY_WIDTHS = {
 }
 
 
+_IN_HOST_MEMORY = {
+    "error": "what is stepped here has one memory, and --activations host divides activations between two"
+}
+
+
 class SimulationFailed(TunemarkError):  # noqa: N818 - the sentence reads better: it is what happened
     """A plan whose step could not be simulated."""
 
@@ -154,6 +159,8 @@ def _find_obstacle(plan: Plan) -> dict[str, str] | None:
     """Why a plan cannot be stepped; None where it can."""
     if plan.model.runtime is None:
         return _NO_CODE
+    if plan.spec.activations == "host":
+        return _IN_HOST_MEMORY
     return _MANY_WIDTHS if plan.spec.batching == "bucket" else None
 
 

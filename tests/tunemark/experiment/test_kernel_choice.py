@@ -78,6 +78,7 @@ _H100 = {**_CUDA, "chip": "H100", "chips": 1}
         ({**_H100, **_FLOAT8, "method": "lora"}, "precision fp8 cannot", "--method full"),
         ({**_H100, **_FLOAT8, "sequence": 63, "micro_batch": 1}, "precision fp8 cannot", "--precision bf16-autocast"),
         ({**_H100, **_FLOAT8, "device": "cuda:2", "chips": 2, "strategy": "tp"}, "tp", "ddp or fsdp"),
+        ({**_EARLY, **_EIGHT}, "updated in the backward pass", "--optimizer adamw"),
         ({**_EARLY, "clip_norm": 1.0}, "updated in the backward pass", "--clip-norm 0"),
         ({**_EARLY, "micro_batch": 2, "global_batch": 4}, "updated in the backward pass", "--global-batch 2"),
         ({**_EARLY, **_TWO, "strategy": "ddp"}, "updated in the backward pass", "--strategy none"),

@@ -43,6 +43,9 @@ PLANS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "tp": ("tp:2:sequence_parallel=true", 2, {"precision": "bf16-autocast", "batching": "pack"}),
 }
 
+# With the whole vocabulary.
+CHUNKED: tuple[str, int, dict[str, Any]] = ("none", 1, {"loss": "chunked", "micro_batch": 16})
+
 
 def _plan(strategy: str, size: int, more: dict[str, Any], *, layers: int | None = 2) -> Plan:
     flags = {"model": "mistral-tiny", "device": f"cpu:{size}", "strategy": strategy, "precision": "fp32"}
@@ -67,7 +70,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(plans: dict[str, Plan], cache: Path) -> dict[str, Simulation]:
-    done = simulate_all([*plans.values(), _plan("none", 1, {}, layers=None)], cache=cache)
+    whole = [_plan("none", 1, {}, layers=None), _plan(*CHUNKED, layers=None)]
+    done = simulate_all([*plans.values(), *whole], cache=cache)
     wrong = [each.why for each in done if isinstance(each, SimulationFailed)]
     assert not wrong
     return {name: each for name, each in zip(plans, done, strict=False) if isinstance(each, Simulation)}
@@ -92,6 +96,16 @@ def test_an_update_in_the_backward_pass_holds_few_gradients(
     assert early.gradients < 0.2 * late.gradients
     assert early.total < late.total
     assert early.optimizer == late.optimizer
+
+
+def test_a_chunked_loss_never_holds_all_scores(cache: Path, found: dict[str, Simulation]) -> None:
+    plan = _plan(*CHUNKED, layers=None)
+    (each,) = simulate_all([plan], cache=cache)
+    assert isinstance(each, Simulation)
+    made = convert_plan(plan)
+    assert not isinstance(made, str)
+    # As plain it would be more than twice as much: 16 x 64 rows of 32,000 scores, of which 20 bytes each are held.
+    assert each.bytes.total == pytest.approx(compute_step_costs(*made).bytes.total, rel=0.02)
 
 
 def test_ddp_sends_each_gradient_to_all(plans: dict[str, Plan], found: dict[str, Simulation]) -> None:
