@@ -12,6 +12,7 @@ and the allocator that tunemark's `tuned` has. Ratios are of content tokens per 
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from tunemark.results.ratio import Ratio, RatioTerm, estimate_ratio
 _PAGE = ROOT / "reports/trainers/trainers.md"
 _HEAD = """# Trainers on two cores
 
-Written by `python benchmarks/trainers.py --write`. What is compared, and what each trainer does otherwise:
+Written by `{command}`. What is compared, and what each trainer does otherwise:
 [docs/trainers.md](../../docs/trainers.md). None was run on a GPU.
 """
 
@@ -83,8 +84,13 @@ def main() -> int:
     print(text)
     if options.write:
         _PAGE.parent.mkdir(exist_ok=True)
-        _PAGE.write_text(f"{_HEAD}\n{text}\n", encoding="utf-8")
+        _PAGE.write_text(f"{_HEAD.format(command=_command())}\n{text}\n", encoding="utf-8")
     return 0 if is_ahead(found) else 1
+
+
+def _command() -> str:
+    """The command that this process is, with the options that it was given."""
+    return shlex.join(["python", "benchmarks/trainers.py", *sys.argv[1:]])
 
 
 def _describe(options: argparse.Namespace) -> str:
