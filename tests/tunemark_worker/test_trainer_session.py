@@ -7,6 +7,8 @@ import json
 import random
 import struct
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +17,9 @@ import torch
 
 from tunemark.results.measurement import JobTokens, Measurement, read_measurement
 from tunemark.results.run_rules import check_slots
+from tunemark.results.timed_part import TimedPart
 from tunemark.results.token_recount import TokenDocuments, recount_tokens
-from tunemark.results.trainer_rates import CountedSpan, judge_own_rate
+from tunemark.results.trainer_rates import CountedSpan, check_own_rate, judge_own_rate
 from tunemark.results.trainer_rules import judge_trainer
 from tunemark_worker import row_packing, trainer_session
 from tunemark_worker.batches import Batch, MappedTokens, make_batch
@@ -184,7 +187,34 @@ def _token_file(path: Path) -> TokenFile:
     return TokenFile(path=str(path), sha256="", documents=len(documents), tokens=len(ids), pad_id=0)
 
 
-def _train(folder: Path, loop: Any, batching: str = "pad") -> Measurement:
+class TaughtClock:
+    """Goes on by a second with each micro-batch that is trained, and not otherwise."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class StatesRate(PlainLoop):
+    """States `counted` slots for each slot that it trained, over the time that passed while it looked at the clock.
+    waits: the share of the time that it sees."""
+
+    def __init__(self, clock: TaughtClock, counted: float = 1.0, waits: float = 1.0) -> None:
+        self._clock, self._counted, self._waits = clock, counted, waits
+        self._slots = 0
+
+    def ids(self, batch):
+        self._slots += batch.input_ids.numel()
+        self._clock.now_s += 1.0
+        return batch.input_ids
+
+    def own_rate(self) -> dict[str, Any]:
+        rate = self._counted * self._slots / (self._waits * self._clock.now_s)
+        return {"tokens_per_s": rate, "printed": "", "counts": ""}
+
+
+def _train(folder: Path, loop: Any, batching: str = "pad", clock: Callable[[], float] = time.monotonic) -> Measurement:
     a = Assignment(
         run_id="r", attempt="a", model="m", model_runtime="m:M", architecture={}, device="cpu", size="1",
         device_runtime="d:D", strategy="none", strategy_runtime="s:S", strategy_options={}, method="full",
@@ -212,9 +242,9 @@ def _train(folder: Path, loop: Any, batching: str = "pad") -> Measurement:
             [tokens.micro_batch(rows, a) for rows in micro_batches]
             for micro_batches in row_packing.make_step_rows(a, tokens.lengths(), 0)
         ),
-        recorder=Recorder(str(folder / "records.0.jsonl"), 0, time.monotonic),
-        clock=time.monotonic,
-        second=time.monotonic,
+        recorder=Recorder(str(folder / "records.0.jsonl"), 0, clock),
+        clock=clock,
+        second=clock,
         is_interrupted=lambda: False,
     )
     trainer_session.train(job, loop, lambda module: None)
@@ -312,6 +342,31 @@ def test_a_stated_rate_is_explained_by_what_it_counts(stated: float, words: str)
     found = judge_own_rate(stated, SPANS, 4, 1)
     assert (found.rule, found.severity) == ("trainer-rate", "note")
     assert f"it counts {words} " in found.message
+
+
+@pytest.mark.parametrize(
+    ("counted", "waits", "rule", "words"),
+    [
+        (1.0, 1.0, "trainer-rate", "it counts all slots, padding included over the timed part ("),
+        (4.0, 1.0, "trainer-rate", "padding included over the timed part, multiplied by 4 ranks"),
+        (1.0, 0.1, "trainer-rate-denied", "does not wait for the device"),
+    ],
+)
+def test_a_planted_trainer_that_overstates_its_rate_is_found_out(
+    tmp_path: Path, counted: float, waits: float, rule: str, words: str
+) -> None:
+    clock = TaughtClock()
+    found = _train(tmp_path, StatesRate(clock, counted, waits), clock=clock)
+    rank, steps = found.ranks[0], range(STEPS)
+    counts = tuple(found.counts(step, step + 1) for step in steps)
+    # Half of the slots and more are padding: a rate of slots is far from one of content.
+    assert 1.5 * sum(each.content for each in counts) < sum(each.slots for each in counts)
+    timed = TimedPart(rank=rank, edges=tuple(rank.edges), counts=counts, warmup_steps=0, is_settled=True)
+    of_four = replace(found, assignment=replace(found.assignment, processes=4)) if counted > 1 else found
+    finding = check_own_rate(of_four, timed)
+    assert finding is not None
+    assert finding.rule == rule
+    assert words in finding.message
 
 
 def test_a_stated_rate_may_be_that_of_the_median_step() -> None:
