@@ -39,12 +39,33 @@ def _refuse_for_torchtune(architecture: Architecture, settings: Mapping[str, Any
     return _refuse_but_plain(architecture, settings)
 
 
-def _refuse_for_trl(architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
+def _refuse_for_own_padding(architecture: Architecture, settings: Mapping[str, Any]) -> str | None:
     if settings["batching"] == "bucket" and settings["sequence"] % WIDTH_MULTIPLE:
         wanted = round_width(settings["sequence"])
         return f"its collator pads to a multiple of {WIDTH_MULTIPLE}, beyond --sequence: --sequence {wanted}"
     return None
 
+
+_LICENSES = {"axolotl": "Apache-2.0", "megatron": "BSD-3-Clause", "torchtitan": "BSD-3-Clause", "unsloth": "Apache-2.0"}
+# Known programs without a runtime here: their name, package, what runs, and what was tried.
+_ABSENT = (
+    (
+        "axolotl",
+        "axolotl",
+        "axolotl's AxolotlTrainer",
+        "version 0.19.0 pins 55 packages, among them triton, xformers and bitsandbytes; it was not tried further",
+    ),
+    ("megatron", "megatron-core", "Megatron-LM's training loop", "it trains on NVIDIA GPUs only, and none was here"),
+    (
+        "torchtitan", "torchtitan", "torchtitan's Trainer",
+        "version 0.3.0 trains on accelerators only: where there is none its Trainer sets the device cuda, by which "
+        "torch for CPUs says that torch._C has no _cuda_setDevice; no GPU was here",
+    ),
+    (
+        "unsloth", "unsloth", "unsloth's trainer",
+        "without a GPU it ends with 'Unsloth cannot find any torch accelerator? You need a GPU.'; none was here",
+    ),
+)  # fmt: skip
 
 _TRAINERS = [
     Trainer(
@@ -86,7 +107,7 @@ _TRAINERS = [
         minimum_versions={"transformers": "4.56.2"},
         options={"padding_free": "true: rows of a micro-batch are flattened into one (false)"},
         honours=_COMMON,
-        refusal=_refuse_for_trl,
+        refusal=_refuse_for_own_padding,
         environment=TrainerEnvironment(requirements=("trl==1.16.0", "accelerate==1.15.0"), bytes=1_600_000_000),
     ),
     Trainer(
@@ -128,6 +149,36 @@ _TRAINERS = [
         honours=_COMMON,
         refusal=_refuse_for_torchtune,
         environment=TrainerEnvironment(requirements=("torchtune==0.6.1", "torchao==0.9.0"), bytes=1_600_000_000),
+    ),
+    Trainer(
+        name="llamafactory",
+        runtime="tunemark_trainers.llamafactory_trainer:LlamaFactoryTrainer",
+        description="LLaMA-Factory's trainer of its stage sft, with its own collator",
+        package="llamafactory",
+        license="Apache-2.0",
+        requires=("torch", "transformers", "llamafactory"),
+        minimum_versions={"transformers": "4.55"},
+        honours=_COMMON,
+        refusal=_refuse_for_own_padding,
+        environment=TrainerEnvironment(
+            # Without the packages of its web page, its server, and its models of sound and pictures.
+            requirements=(
+                "transformers==5.6.0",
+                "trl==0.24.0",
+                "peft==0.18.1",
+                "accelerate==1.11.0",
+                "datasets==4.0.0",
+                "omegaconf==2.3.0",
+                "pillow",
+            ),
+            without_dependencies=("llamafactory==0.9.5",),
+            bytes=1_500_000_000,
+            as_here=("torch",),
+        ),
+    ),
+    *(
+        Trainer(name=name, runtime="", description=description, package=package, license=_LICENSES[name], absent=why)
+        for name, package, description, why in _ABSENT
     ),
 ]
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import datasets
-import transformers
 import trl
-from tokenizers import Tokenizer, models
 
+from tunemark_trainers.row_lists import make_tokenizer, strip_row
 from tunemark_trainers.transformers_trainer import find_own_rate, make_arguments, make_trainer
-from tunemark_worker.batches import Batch
 from tunemark_worker.contract import Assignment
 from tunemark_worker.row_packing import WIDTH_MULTIPLE
 from tunemark_worker.trainer_session import TrainerSession
@@ -80,19 +78,3 @@ class RowStream:
     def __reduce__(self) -> Any:
         # What identifies a data set by its content; this one is made once.
         return (str, ("rows of a session",))
-
-
-def strip_row(batch: Batch, row: int) -> Dict[str, List[int]]:
-    """A row's ids, labels and the lengths of its documents."""
-    documents = batch.document_ids[row]
-    length = int((documents >= 0).sum())
-    lengths = documents[:length].bincount().tolist()
-    ids, labels = (tensor[row, :length].tolist() for tensor in (batch.input_ids, batch.labels))
-    return {"input_ids": ids, "labels": labels, "seq_lengths": lengths}
-
-
-def make_tokenizer(pad_id: int) -> Any:
-    """A tokenizer that knows how rows are padded, and nothing else: the rows are ids."""
-    words = Tokenizer(models.WordLevel({"<pad>": pad_id, "<unk>": pad_id + 1}, unk_token="<unk>"))
-    kind: Any = transformers.PreTrainedTokenizerFast
-    return kind(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")

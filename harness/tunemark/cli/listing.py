@@ -127,7 +127,7 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
     own = {
         "datasets": ("needs_tokenizer", "roles"),
         "strategies": ("distributed",),
-        "trainers": ("package", "license", "requires", "honours"),
+        "trainers": ("package", "license", "requires", "honours", "absent"),
     }.get(kind, ())
     rows = [{"name": name, **_facts(each, "description", "options", *own)} for name, each in sorted(found.items())]
     for row in rows if kind == "launchers" else ():
@@ -139,6 +139,8 @@ def make_rows(kind: str, catalog: Catalog) -> list[dict[str, Any]]:
 
 def _trainer_place(trainer: Trainer) -> dict[str, Any]:
     """Where a trainer runs: in an interpreter of its own, or in this one; and what to do where it cannot."""
+    if trainer.absent:
+        return {"python": None, "package_version": None, "missing": []}
     own = find_environment(trainer)
     if own is not None:
         return {"python": own.python, "package_version": own.versions.get(trainer.package), "missing": []}
@@ -153,6 +155,8 @@ def _trainer_cells(row: dict[str, Any]) -> list[str]:
     where = "this interpreter" if row["python"] == sys.executable else str(row["python"])
     if row["missing"]:
         where = f"not installed: `tunemark trainers install {row['name']}`"
+    if row["absent"]:
+        where = f"none: {row['absent']}"
     own = [row["name"], row["description"], row["package_version"] or "", row["license"], where]
     return [*own, _option_cells(row)[2]]
 

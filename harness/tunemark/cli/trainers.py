@@ -7,6 +7,7 @@ import sys
 
 from tunemark.cli.messages import print_message
 from tunemark.errors import BadExperiment, did_you_mean
+from tunemark.experiment.other_trainers import refuse_absent
 from tunemark.experiment.trainer_environments import environment_folder, find_environment
 from tunemark.number_format import GIB
 from tunemark.plugin import Catalog, Trainer
@@ -37,6 +38,8 @@ def execute(args: argparse.Namespace) -> int:
         for trainer in trainers:
             print(f"{trainer.name}: {'removed' if remove_environment(trainer) else 'there was no environment'}")
         return 0
+    for trainer in trainers:
+        refuse_absent(trainer, "`tunemark trainers install`")
     wanted = [trainer for trainer in trainers if _needs_environment(trainer)]
     if wanted and not args.yes:
         _ask(wanted)
@@ -58,8 +61,6 @@ def _needs_environment(trainer: Trainer) -> bool:
             f"{trainer.name}: is there, in {found.python}; to make it anew, `tunemark trainers remove {trainer.name}`"
         )
         return False
-    if trainer.environment.refused:
-        print_message(f"{trainer.name}: an installation was refused before: {trainer.environment.refused}")
     return True
 
 

@@ -15,7 +15,7 @@ from tunemark.experiment.experiment import GridPoint
 from tunemark.experiment.finetuning_method import Method, parse_method
 from tunemark.experiment.kernel_choice import choose_attention
 from tunemark.experiment.mesh_layout import StrategyTerm, combine_strategies, parse_strategy_terms
-from tunemark.experiment.other_trainers import find_files, find_trainer_python
+from tunemark.experiment.other_trainers import find_files, find_trainer_python, refuse_absent
 from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.experiment.value_parsing import parse_named_options, parse_value
 from tunemark.plugin.catalog import Catalog
@@ -52,6 +52,7 @@ def find_parts(point: GridPoint, catalog: Catalog, notes: list[str]) -> NamedPar
     """Look up the names of a point, in the order of the command line's most likely mistakes."""
     trainer_name, trainer_options = _options(point, "trainer")
     trainer = point.look_up("trainer", catalog.trainer, trainer_name)
+    refuse_absent(trainer, point.place("trainer"))
     _check_options(point, "trainer", trainer, trainer_options)
     trainer_options = find_files(trainer, trainer_options, point.place("trainer"))
     python = find_python(point)

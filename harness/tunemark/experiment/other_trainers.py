@@ -23,6 +23,17 @@ CARRIED_OUT = frozenset((
 _SETTINGS = (*read_settings(JobSettings), *TRAINING_SETTINGS, *read_settings(MeasurementSettings))
 
 
+def refuse_absent(trainer: Trainer, place: str) -> None:
+    """Raise `BadExperiment` for a trainer that has no runtime. place: where the trainer was given."""
+    if trainer.absent:
+        raise BadExperiment(
+            what=f"the trainer {trainer.name!r} cannot be run yet",
+            why=f"{place}; {trainer.absent}",
+            next="measure a training script of yours that uses it by --trainer script:path=FILE, where it runs; or "
+            "another --trainer (`tunemark list trainers`)",
+        )
+
+
 def find_trainer_python(trainer: Trainer, place: str) -> str | None:
     """The trainer's own interpreter; None where it runs in tunemark's. place: where the trainer was given. Raises
     `BadExperiment` where there is neither."""
@@ -32,10 +43,9 @@ def find_trainer_python(trainer: Trainer, place: str) -> str | None:
     missing = [name for name in trainer.requires if importlib.util.find_spec(name) is None]
     if trainer.environment is None or not missing:
         return None
-    tried = f"; tried here, it said: {trainer.environment.refused}" if trainer.environment.refused else ""
     raise BadExperiment(
         what=f"the trainer {trainer.name!r} is not installed",
-        why=f"{place}; this interpreter lacks {', '.join(missing)}{tried}",
+        why=f"{place}; this interpreter lacks {', '.join(missing)}",
         next=f"`tunemark trainers install {trainer.name}` makes an interpreter of its own; or --python with one that "
         "has it",
     )

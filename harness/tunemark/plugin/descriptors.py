@@ -410,15 +410,13 @@ class TrainerEnvironment:
 
     requirements: as for pip, pinned. without_dependencies: installed after them, whatever they ask for: a package that
     pins what it need not. as_here: distributions of which tunemark's own version is installed, so that both compute
-    with the same kernels. bytes: what it takes on disk, with torch for CPUs; measured. refused: what an installation
-    said that was tried and failed, empty where it was made.
+    with the same kernels. bytes: what it takes on disk, with torch for CPUs; measured.
     """
 
     requirements: tuple[str, ...]
     bytes: int
     without_dependencies: tuple[str, ...] = ()
     as_here: tuple[str, ...] = ("torch", "transformers")
-    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -435,7 +433,8 @@ class Trainer:
     rate) hold for every trainer; any other must have its default. refusal: from the model and the settings by name, why
     the loop does not take them together; None where it does. What it does otherwise though a setting says the same, its
     runtime says (`facts`): shown with each result, never approximated silently. environment: the packages of an
-    interpreter of its own; None where tunemark's own will do.
+    interpreter of its own; None where tunemark's own will do. absent: of a program that is known and has no runtime,
+    why: what was tried and what it said. Runs with it are refused.
     """
 
     name: str
@@ -450,6 +449,7 @@ class Trainer:
     honours: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     refusal: Callable[[Architecture, Mapping[str, Any]], str | None] = _nothing_refused_by_trainer
     environment: TrainerEnvironment | None = None
+    absent: str = ""
 
 
 # Built in: the worker's own loop, which takes every setting.

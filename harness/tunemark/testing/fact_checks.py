@@ -165,6 +165,9 @@ def _check_model(model: Model, subject: str) -> Check:
 
 
 def _check_trainer(trainer: Trainer, subject: str) -> Check:
+    if trainer.absent:
+        problems = ["it has a runtime, and says why it has none"] if trainer.runtime else []
+        return judge_check("facts", subject, problems, f"it has no runtime: {trainer.absent}")
     problems = _find_runtime_problems(trainer.runtime)
     known = [each.name for each in SETTINGS]
     problems += [f"it honours {name!r}: {did_you_mean(name, known)}" for name in trainer.honours if name not in known]

@@ -330,8 +330,10 @@ class Kit:
             strategy = offer.answer
             check = _run_guarded("parity", "", lambda strategy=strategy: runs.parity(strategy, model))  # type: ignore[misc]
             yield replace(check, subject=subject_of(offer))
-        trainers = [o for o in self._offers if isinstance(o.answer, Trainer) and not o.answer.file_options]
+        trainers = [o for o in self._offers if isinstance(o.answer, Trainer) and o.answer.runtime]
         for offer in trainers if self._wants("parity") else ():
+            if offer.answer.file_options:
+                continue
             name = offer.answer.name
             check = _run_guarded("parity", "", lambda name=name: runs.trainer_parity(name, model))  # type: ignore[misc]
             yield replace(check, subject=subject_of(offer))
