@@ -72,8 +72,11 @@ _BASE += ["--warmup", "1", "--steps", "3", "--repeats", "1", "--target-interval"
 _WITH_CHOICES = [setting for setting in SETTINGS if setting.choices and setting.is_axis and setting.name != "recipe"]
 # These change how something is computed, never what.
 _IMPLEMENTATIONS = {
-    "checkpointing", "attention", "loss", "optimizer_impl", "matmul_precision", "compile", "allocator",
+    "checkpointing", "attention", "loss", "optimizer_impl", "matmul_precision", "compile", "allocator", "update",
+    "activations", "thread_binding",
 }  # fmt: skip
+# What a choice asks of the other settings.
+_NEEDS = {"update": ["--clip-norm", "0", "--global-batch", "2"]}
 
 # Factors of the learning rate for four steps, by hand: linear falls by a quarter a step; cosine is
 # (1 + cos(pi k / 4)) / 2, whose cosines are 1, sqrt(2) / 2, 0 and -sqrt(2) / 2.
@@ -148,7 +151,7 @@ def test_every_choice_is_run_recorded_and_makes_a_difference(
     absent = _absent(setting)
     print("not run, because their package or device is not here:", ", ".join(sorted(absent)) or "none")
     choices = [choice.replace("PATH", str(world.own)) for choice in setting.choices if choice not in absent]
-    found = _rows(tunemark, world, setting.flag, ",".join(choices))
+    found = _rows(tunemark, world, setting.flag, ",".join(choices), *_NEEDS.get(setting.name, ()))
     rows = {row["attention_requested" if setting.name == "attention" else setting.name]: row for row in found}
     # The plan resolves auto to one of the other kinds of attention.
     assert set(rows) == set(choices) - ({"auto"} if setting.name == "attention" else set())
@@ -187,7 +190,10 @@ def _absent(setting: Setting) -> set[str]:
         # Liger's kernels are for GPUs.
         return {"fused"}
     if setting.name == "allocator":
-        return {name for name in ("tcmalloc", "jemalloc") if not _has_allocator(name)}
+        return {name for name in set(setting.choices) - {"tuned"} if not _has_allocator(name)}
+    if setting.name == "activations":
+        # A CPU's are in host memory already.
+        return {"host"}
     return set()
 
 

@@ -104,8 +104,8 @@ def test_the_wheel_measures_from_another_directory(python: str, tmp_path: Path) 
     assert {"default", "moai-simulated", "scaling-cpu"} <= {row["name"] for row in rows}
     assert "mistral-7b" in _run(python, tmp_path, *tunemark, "plan", "moai-mistral-7b")
     words = ("--device", "cpu:1", "--sequence", "64", "--steps", "3", "--warmup", "1", "--repeats", "1")
-    # 3: three steps are too few for an interval. 1: other load is found.
-    _run(python, tmp_path, *tunemark, "run", *words, "-o", "report", codes=(1, 3))
+    # 3: three steps are too few for an interval. 0: other load is found, which makes the run suspect.
+    _run(python, tmp_path, *tunemark, "run", *words, "-o", "report", codes=(0, 3))
     assert (tmp_path / "report/report.html").is_file()
     assert (tmp_path / "runs").is_dir()
     # Trained by adapters, for which a package is needed that is optional.
