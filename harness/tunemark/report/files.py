@@ -117,7 +117,14 @@ def _find_own_files(folder: Path, contents: Mapping[Path, bytes]) -> list[Path]:
         seal = read_report_seal(folder)
     except ValueError:
         seal = None
-    own = seal.files if seal else {}
+    # A folder in it that is a link leads to files elsewhere, which are no report's.
+    if links := sorted({path.parent for path in contents if path.parent != folder and path.parent.is_symlink()}):
+        raise BadStore(
+            what=f"{links[0]} is a link to another folder",
+            why="a report writes into its own folder alone",
+            next="remove the link, or name another folder with --output",
+        )
+    own = {name: sha256 for name, sha256 in (seal.files if seal else {}).items() if not _is_behind_link(folder, name)}
     is_earlier = seal is None and (folder / RESULTS_FILE).is_file()  # of a version that kept no list
     for path in contents:
         if not path.exists() or is_earlier:
@@ -130,6 +137,11 @@ def _find_own_files(folder: Path, contents: Mapping[Path, bytes]) -> list[Path]:
             )
     left = [folder / name for name in own if folder / name not in contents]
     return [path for path in left if path.is_file() and _has_hash(path, own[path.relative_to(folder).as_posix()])]
+
+
+def _is_behind_link(folder: Path, name: str) -> bool:
+    parent = (folder / name).parent
+    return parent != folder and parent.is_symlink()
 
 
 def _has_hash(path: Path, sha256: str) -> bool:

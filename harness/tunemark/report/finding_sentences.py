@@ -76,6 +76,7 @@ FINDING_SENTENCES = (
     "the peak of this accelerator was measured between {lowest} and {highest} TFLOP/s; every MFU is a share of the "
     "highest",
     "its own figures contradict each other: {found}",
+    "it has neither tokens and seconds nor the rates of its attempts, so nothing confirms its rate",
     "{lines} last lines of records were cut off and are left out",
     "a fit needs at least {least} sizes that were measured well, there are {sizes}",
     "a choice between laws needs at least {least} attempts in all, there are {attempts}",

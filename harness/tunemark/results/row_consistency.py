@@ -16,15 +16,22 @@ _TOLERANCE = 0.02
 
 
 def check_row(result: Result) -> list[Finding]:
-    """A finding if figures of a result contradict each other."""
-    found = list(_find_contradictions(result))
-    if not found:
-        return []
-    message = f"its own figures contradict each other: {'; '.join(found)}"
-    return [Finding(rule="row-disagrees", severity="invalid", message=message)]
+    """A finding if figures of a result contradict each other, or if none of them can confirm its rate."""
+    findings = []
+    if found := list(_find_contradictions(result)):
+        message = f"its own figures contradict each other: {'; '.join(found)}"
+        findings.append(Finding(rule="row-disagrees", severity="invalid", message=message))
+    attempts = [row for row in result.each_attempt if row.tokens_per_s is not None]
+    if result.tokens_per_s is not None and not attempts and not (result.tokens and result.interval_s):
+        message = "it has neither tokens and seconds nor the rates of its attempts, so nothing confirms its rate"
+        findings.append(Finding(rule="row-unconfirmed", severity="unknown", message=message))
+    return findings
 
 
 def _find_contradictions(r: Result) -> Iterator[str]:
+    sequences = r.micro_batch * r.gradient_accumulation * r.data_ranks
+    if sequences != r.global_batch:
+        yield f"a global batch of {r.global_batch:,}, and {sequences:,} sequences in its micro-batches"
     most = r.steps_measured * r.global_batch * r.sequence
     if r.tokens is not None and r.batching != "bucket" and r.tokens.slots != most:
         yield f"{r.tokens.slots:,} slots in {r.steps_measured} steps of {r.global_batch * r.sequence:,}"

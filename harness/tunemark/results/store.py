@@ -46,6 +46,8 @@ _WRITE_TEST_BYTES = 256 * 1024
 _REPORT_FILES = ("runs.jsonl", REPORT_SEAL_FILE)
 # Each of them shows that a folder is an attempt's.
 _ATTEMPT_FILES = ("attempt.json", "plan.json", SEAL_FILE, "records.0.jsonl")
+# The name of a run's folder ends with its run_id.
+_RUN_FOLDER = re.compile(r"-[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,16 @@ def is_store(folder: Path) -> bool:
         return False
 
 
+def _find_sealed(folder: Path) -> Path | None:
+    """The run's or attempt's folder that this is or lies in; None if it is in neither."""
+    for each in (folder.resolve(), *folder.resolve().parents):
+        with contextlib.suppress(OSError):
+            is_run = _RUN_FOLDER.search(each.name) and any(each.glob("*/attempt.json"))
+            if is_run or ((each / "attempt.json").is_file() and _RUN_FOLDER.search(each.parent.name)):
+                return each
+    return None
+
+
 class Store:
     """All attempts in one folder; copying run folders into it merges stores."""
 
@@ -94,12 +106,19 @@ class Store:
 
     @classmethod
     def prove_folder(cls, folder: Path) -> None:
-        """Create a report's folder; raise `BadStore` unless files can be written to it, or if it is a store."""
+        """Create a report's folder; raise `BadStore` unless files can be written to it, or if it is a store or in the
+        folder of a run."""
         if is_store(folder):
             raise BadStore(
                 what=f"{folder} is a store",
                 why="a report in it would be read instead of its runs",
                 next="name another folder with --output; one in it will do",
+            )
+        if sealed := _find_sealed(folder):
+            raise BadStore(
+                what=f"{folder} is in {sealed}, which holds measurements",
+                why="a file that is added there shows as touched",
+                next="name another folder with --output",
             )
         cls._prove(folder)
 

@@ -22,6 +22,7 @@ from tunemark.report.estimate_format import format_estimate, round_to_interval
 from tunemark.report.verification import verify_folder
 from tunemark.results import Estimate, Result
 from tunemark.results.mfu import share_measured_peaks
+from tunemark.results.report_seal import seal_report
 from tunemark.results.result import AttemptRow
 
 
@@ -308,6 +309,30 @@ def test_a_report_is_written_over_nothing_but_what_a_report_wrote(tmp_path: Path
     assert (tmp_path / "other" / "report.csv").read_text() == "mine"
 
 
+def test_a_report_neither_writes_nor_deletes_behind_a_link(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    out.mkdir()
+    other.mkdir()
+    (other / "a.csv").write_text("mine")
+    (out / "more").symlink_to(other)
+    # Of a stranger, who knows the file.
+    (out / "report.json").write_bytes(seal_report({"more/a.csv": b"mine"}))
+    write_report([result()], out, Catalog())
+    assert (other / "a.csv").exists()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "charts").symlink_to(other)
+    with pytest.raises(BadStore, match="charts is a link to another folder"):
+        write_report([result(), result(run_id="cd", size="4")], tmp_path / "linked", Catalog())
+    assert [path.name for path in other.iterdir()] == ["a.csv"]
+
+
+def test_a_rate_that_nothing_confirms_is_unknown(tmp_path: Path) -> None:
+    bare = {"tokens": None, "interval_s": None, "each_attempt": []}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(msgspec.to_builtins(result()) | bare))
+    (read,) = load_report(tmp_path)
+    assert ([f.rule for f in read.findings], read.verdict) == (["row-unconfirmed"], "unknown")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -315,6 +340,7 @@ def test_a_report_is_written_over_nothing_but_what_a_report_wrote(tmp_path: Path
         {"slot_tokens_per_s": rate(2 * 1261.0)},
         {"mfu": 0.5},
         {"tokens_per_s_per_chip": 99.0},
+        {"micro_batch": 32},
         {"tokens": {"slots": 64 * 27 * 2, "content": 1700, "trained": 1690}},
     ],
 )

@@ -94,6 +94,10 @@ def test_a_report_and_a_store_do_not_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(BadStore, match="is a store"):
         Store.prove_folder(store.root)
     Store.prove_folder(store.root / "report")
+    attempt = next(store.root.glob("*/*/attempt.json")).parent
+    for sealed in (attempt, attempt / "report", attempt.parent, attempt.parent / "a" / "b"):
+        with pytest.raises(BadStore, match="which holds measurements"):
+            Store.prove_folder(sealed)
     report = tmp_path / "report"
     report.mkdir()
     (report / "runs.jsonl").touch()
