@@ -34,6 +34,8 @@ PRECISIONS: Dict[str, TrainingPrecision] = {
     "bf16": TrainingPrecision("bf16", "bf16", 2e-2),
     "fp8": TrainingPrecision("fp32", "bf16", 2**-4, float8="tensorwise"),
     "fp8-rowwise": TrainingPrecision("fp32", "bf16", 2**-4, float8="rowwise"),
+    # Blocks of 32 with a common power of two: OCP Microscaling Formats Specification 1.0.
+    "mxfp8": TrainingPrecision("fp32", "bf16", 2**-4, float8="mx"),
 }
 
 

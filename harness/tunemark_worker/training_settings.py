@@ -109,7 +109,7 @@ class TrainingSettings:
     precision: str = declare(
         "bf16-autocast",
         "pure fp32, fp32 weights with bf16 autocast, pure bf16; or as with autocast, with products in layers in fp8 "
-        "scaled by tensors or rows (torchao)",
+        "scaled by tensors, rows or blocks of 32 (torchao)",
         choices=tuple(PRECISIONS),
         names_itself=True,
     )

@@ -106,7 +106,7 @@ def _check_tensor(axis: StrategyAxis, a: Architecture, settings: Mapping[str, An
     degree = axis.degree
     if problem := _check_boolean(axis, "sequence_parallel"):
         return problem
-    if str(settings.get("precision", "")).startswith("fp8"):
+    if "fp8" in str(settings.get("precision", "")):
         return "tp divides torch's own linear modules, and with fp8 they are torchao's: use ddp or fsdp"
     if settings["method"] != "full":
         return "tp shards weight matrices by name and does not support adapters: use ddp, fsdp or pp, or --method full"
@@ -166,7 +166,7 @@ def _find_obstacle(traced: TracedModel, degree: int) -> str | None:
 def _check_pipeline(axis: StrategyAxis, a: Architecture, settings: Mapping[str, Any]) -> str | None:
     if str(settings.get("method", "")).startswith("qlora"):
         return "pp has not been tried with matrices of 4 bits: use ddp, or --method lora"
-    if str(settings.get("precision", "")).startswith("fp8"):
+    if "fp8" in str(settings.get("precision", "")):
         return "pp has not been tried with products in fp8: use ddp or fsdp"
     if a.traced is not None and a.traced.pipeline_obstacle:
         return f"its layers cannot be divided among processes: {a.traced.pipeline_obstacle}; use ddp or fsdp"

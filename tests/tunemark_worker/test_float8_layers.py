@@ -99,6 +99,53 @@ def test_linear_modules_of_layers_are_converted_by_the_recipe_and_the_head_is_no
         convert_layers(_Model(), "tensorwise", "cpu")
 
 
+# Linear modules for which the filter is true are swapped by the configuration's kind.
+_FAKE_QUANTIZATION = """
+import torch
+
+def quantize_(module, config, filter_fn=None):
+    for path, each in list(module.named_modules()):
+        if isinstance(each, torch.nn.Linear) and filter_fn(each, path):
+            each.__class__ = config.kind
+            each.recipe = config.recipe
+"""
+_FAKE_FORMATS = """
+import torch
+
+class MXLinear(torch.nn.Linear):
+    pass
+
+class MXLinearConfig:
+    kind = MXLinear
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+
+    @staticmethod
+    def from_recipe_name(name):
+        return MXLinearConfig(name)
+"""
+
+
+def test_products_scaled_by_blocks_are_torchaos_prototype(fake_torchao: Path) -> None:
+    """Not run on hardware: what torchao is told, by the interface that its README documents."""
+    prototype = fake_torchao.parent / "prototype"
+    prototype.mkdir()
+    (prototype / "__init__.py").touch()
+    (fake_torchao.parent / "quantization.py").write_text(_FAKE_QUANTIZATION)
+    (prototype / "mx_formats.py").write_text(_FAKE_FORMATS)
+    module = _Model()
+    weights = dict(module.named_parameters())
+    assert convert_layers(module, "mx", "cpu") == 4
+    assert type(module.head) is torch.nn.Linear
+    assert module.layers[0].get_submodule("up").recipe == "mxfp8_emulated"
+    assert all(p is weights[name] for name, p in module.named_parameters())
+    (prototype / "mx_formats.py").write_text("")
+    _forget()
+    with pytest.raises(ValueError, match="no MXLinearConfig"):
+        convert_layers(_Model(), "mx", "cpu")
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(("recipe", "checkpointing"), [("tensorwise", "none"), ("rowwise", "selective")])
 def test_emulated_products_differ_by_rounding_alone(recipe: str, checkpointing: str) -> None:

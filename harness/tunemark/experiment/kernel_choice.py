@@ -26,6 +26,9 @@ from tunemark_worker.training_settings import IN_BACKWARD
 PASSES_MASKS = "4.53"
 # Of every dimension of a product in fp8: torch's `_scaled_mm`.
 _FLOAT8_MULTIPLE = 16
+# Values that have a scale in common in the OCP's microscaling formats, and the chips that multiply them.
+_BLOCK = 32
+_BLOCK_SCALED = ("B200", "B300")
 # Attentions whose kernels on a GPU take 16-bit numbers alone.
 _HALF_ONLY = ("flash",)
 
@@ -122,12 +125,14 @@ def check_compile(point: GridPoint, device: str, degrees: Collection[str]) -> No
         raise BadExperiment(what=what, why=f"{point.place('compile')}; {why}", next="--compile off")
 
 
-def check_float8(point: GridPoint, a: Architecture, peaks: Collection[str]) -> None:
+def check_float8(point: GridPoint, a: Architecture, peaks: Collection[str], chip: str) -> None:
     """Raise `BadExperiment` where products in fp8 cannot be, or would be few. peaks: the precisions in which the
-    device's rate of products is known."""
+    device's rate of products is known. chip: the device's, as far as it is known."""
     if not PRECISIONS[point["precision"]].float8:
         return
     slots, next = point["micro_batch"] * point["sequence"], "--precision bf16-autocast"
+    is_blocked = PRECISIONS[point["precision"]].float8 == "mx"
+    multiple = _BLOCK if is_blocked else _FLOAT8_MULTIPLE
     sizes = {size for m in layer_matrices(a) for size in (m.inputs, m.outputs)} if a.traced is None else set()
     why = ""
     if parse_precision(point["precision"]) not in peaks:
@@ -136,6 +141,9 @@ def check_float8(point: GridPoint, a: Architecture, peaks: Collection[str]) -> N
             "newer (L4, H100, B200) and AMD's MI300 and newer"
         )
         next += "" if peaks else "; or say which chip it is: --device cuda --chip H100 --chips 1"
+    elif is_blocked and not any(name in chip.upper() for name in _BLOCK_SCALED):
+        why = "products scaled by blocks are known of NVIDIA's chips of compute capability 10: B200, GB200, B300, GB300"
+        next = f"--precision fp8, or {next}"
     elif a.traced is not None or a.num_local_experts:
         why = f"of {a.model_type} not all matrices of the layers are torch's linear modules"
     elif "c_attn" in adaptable_matrices(a):
@@ -143,9 +151,9 @@ def check_float8(point: GridPoint, a: Architecture, peaks: Collection[str]) -> N
     elif point["method"] != "full":
         why = f"adapters are multiplied in 16 bits ({point.place('method')})"
         next += ", or --method full"
-    elif any(size % _FLOAT8_MULTIPLE for size in sizes) or slots % _FLOAT8_MULTIPLE or point["batching"] == "bucket":
+    elif any(size % multiple for size in sizes) or slots % multiple or point["batching"] == "bucket":
         why = (
-            f"its kernels take multiples of {_FLOAT8_MULTIPLE}: matrices of {', '.join(map(str, sorted(sizes)))}, "
+            f"its kernels take multiples of {multiple}: matrices of {', '.join(map(str, sorted(sizes)))}, "
             f"micro-batches of {slots} slots (batching {point['batching']})"
         )
     if why:

@@ -142,7 +142,8 @@ class Plan:
             found.append(VersionNeed(f"attention by {spec.attention}", "--attention", module, minimum))
         if PRECISIONS[spec.precision].float8:
             # The recipes' names; products scaled by rows.
-            for module, minimum in (("torchao", "0.9"), ("torch", "2.6")):
+            oldest = ("0.13", "2.9") if PRECISIONS[spec.precision].float8 == "mx" else ("0.9", "2.6")
+            for module, minimum in zip(("torchao", "torch"), oldest, strict=True):
                 found.append(VersionNeed(f"precision {spec.precision}", "--precision", module, minimum))
         if self.method.is_quantized:
             minimum = "0.50" if device_class(spec.device) == CPU else "0.44"

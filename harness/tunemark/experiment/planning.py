@@ -266,7 +266,7 @@ def _check_spec(
     check_update(point, device.name, parts.strategy, accumulation)
     check_activations(point, device.name, parts.strategy, degrees)
     check_quantization(point, parts.method, device.name)
-    check_float8(point, architecture, _known_precisions(device, accelerator))
+    check_float8(point, architecture, _known_precisions(device, accelerator), accelerator.chip or "")
     why = device.refusal(accelerator, spec.strategy, values) if isinstance(device, ChecksRuns) else None
     if why:
         raise BadExperiment(

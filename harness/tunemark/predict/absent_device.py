@@ -115,7 +115,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             why=explain_missing_peak(chip.name, work.precision) or point.place("precision"),
             next=f"--precision with one of: {', '.join(facts.peak_flops)}",
         )
-    check_float8(point, a, facts.peak_flops)
+    check_float8(point, a, facts.peak_flops, chip.name)
     each = None if facts.memory_bytes is None else USABLE_MEMORY_FRACTION * facts.memory_bytes
     # What drives a chip whose figures are only assumed drives any of its vendor's.
     known = [other.name for other in read_chip_table()[0] if other.vendor == chip.vendor]

@@ -42,6 +42,7 @@ _EIGHT = {"optimizer": "adamw-8bit"}
 _FLOAT8 = {"precision": "fp8"}
 _EARLY = {"update": "in-backward", "clip_norm": 0.0}
 _HOST = {"activations": "host"}
+_B200 = {**_CUDA, "chip": "B200", "chips": 1}
 _H100 = {**_CUDA, "chip": "H100", "chips": 1}
 
 
@@ -78,6 +79,9 @@ _H100 = {**_CUDA, "chip": "H100", "chips": 1}
         ({**_H100, **_FLOAT8, "method": "lora"}, "precision fp8 cannot", "--method full"),
         ({**_H100, **_FLOAT8, "sequence": 63, "micro_batch": 1}, "precision fp8 cannot", "--precision bf16-autocast"),
         ({**_H100, **_FLOAT8, "device": "cuda:2", "chips": 2, "strategy": "tp"}, "tp", "ddp or fsdp"),
+        ({**_H100, "precision": "mxfp8"}, "precision mxfp8 cannot", "--precision fp8"),
+        ({"precision": "mxfp8"}, "precision mxfp8 cannot", "--precision bf16-autocast"),
+        ({**_B200, "precision": "mxfp8", "sequence": 16, "micro_batch": 1}, "mxfp8 cannot", "--precision bf16"),
         ({**_EARLY, **_EIGHT}, "updated in the backward pass", "--optimizer adamw"),
         ({**_EARLY, "clip_norm": 1.0}, "updated in the backward pass", "--clip-norm 0"),
         ({**_EARLY, "micro_batch": 2, "global_batch": 4}, "updated in the backward pass", "--global-batch 2"),
@@ -182,6 +186,13 @@ def test_a_quantized_base_is_predicted_as_what_it_is_kept_in() -> None:
     (other,) = tunemark.plan(**{**given, "method": "qlora", "framework": "hf"})
     (said,) = tunemark.plan(**{**given, "method": "lora", "framework": "hf", "base_bits": 4})
     assert make_plan_workload(other).stack == make_plan_workload(said).stack
+
+
+def test_products_scaled_by_blocks_are_planned_where_the_chip_has_them() -> None:
+    (plan,) = tunemark.plan(**{**_BASE, **_B200, "precision": "mxfp8"})
+    needed = {need.module: need.minimum for need in plan.version_needs if "mxfp8" in need.what}
+    assert needed == {"torchao": "0.13", "torch": "2.9"}
+    assert make_identity(plan).peak_flops == make_identity(plan.with_spec(precision="fp8")).peak_flops
 
 
 @pytest.mark.parametrize("precision", ["fp8", "fp8-rowwise"])
