@@ -29,7 +29,8 @@ def collect_facts() -> Dict[str, Any]:
 
 def _list_preloaded() -> List[str]:
     """Names of the libraries that the loader put before all others, which may change what a clock says."""
-    words = "{} {}".format(os.environ.get("LD_PRELOAD", ""), read_text("/etc/ld.so.preload")).replace(":", " ").split()
+    variables = (os.environ.get(name, "") for name in ("LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES"))
+    words = " ".join([*variables, read_text("/etc/ld.so.preload")]).replace(":", " ").split()
     # Mapped by a program that has removed the variable, as `faketime` may.
     words += [line.split()[-1] for line in read_text("/proc/self/maps").splitlines() if "faketime" in line]
     return sorted({os.path.basename(word) for word in words})

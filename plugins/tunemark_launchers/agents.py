@@ -162,8 +162,9 @@ class HostAgents:
             found["kills"] = sum(int(row["kills"]) for row in ended.values())
         for row in self.last_events("terminated").values():
             words = f"the agent of host {row['host']} was ended by {row['signal']}"
-            found.update(failure=words, failure_status="killed", failure_reason=row["signal"])
+            found["asked"] = f"{found['asked']}, {words}" if "asked" in found else words
         why = [f"{row['host']}: {row['why']}" for row in ended.values() if row["why"]]
         if why:
-            found.update(failure="; ".join(why), failure_status="error", failure_reason="launcher")
+            status = "killed" if "asked" in found else "error"
+            found.update(failure="; ".join(why), failure_status=status, failure_reason="launcher")
         return found

@@ -44,7 +44,8 @@ class AttemptEvidence:
 
     code: exit code. ends: each rank's `end` record, None if it wrote none. silence: describes the timeout that the
     attempt was ended for, empty if there was none. kills: processes that the kernel's OOM killer killed meanwhile, on
-    hosts that count them. platform: the launcher's `facts`. folder: the attempt's, with its logs.
+    hosts that count them. platform: the launcher's `facts`, whose `asked` names hosts that a signal asked to end.
+    folder: the attempt's, with its logs.
     """
 
     code: int
@@ -83,6 +84,10 @@ def decide_end(remains: AttemptEvidence) -> AttemptEnd:
         end = min(
             failed, key=lambda end: (end["status"] != "oom", _PEER_GONE.search(str(end.get("error"))) is not None)
         )
+        asked = remains.platform.get("asked")
+        if asked and _PEER_GONE.search(str(end.get("error"))) is not None:
+            # A host ended its ranks because somebody asked it to; the others lost a peer.
+            return AttemptEnd(status="killed", reason="asked to end", evidence=f"{asked}; {end.get('error')}")
         status: AttemptStatus = "oom" if end["status"] == "oom" else "error"
         return AttemptEnd(
             status=status, reason=str(end["reason"]), evidence=str(end.get("error") or last_stderr_line(folder))
@@ -91,11 +96,16 @@ def decide_end(remains: AttemptEvidence) -> AttemptEnd:
         reason = str(ends[0]["reason"]) if ends[0] else ""
         if reason == "interrupted":
             shown = "ended at a window's edge after SIGTERM"
+            if asked := remains.platform.get("asked"):
+                shown = f"{asked}; {shown}"
             return _platform_failure(remains.platform, shown) or AttemptEnd(
                 status="killed", reason=reason, evidence=shown
             )
         return AttemptEnd(status="ok", reason=reason, evidence="every rank wrote its end record")
     code = remains.code
+    if asked := remains.platform.get("asked"):
+        evidence = f"{asked}; no end record of {format_ranks(missing)}"
+        return AttemptEnd(status="killed", reason="asked to end", evidence=evidence)
     if code < 0 or code in (128 + signal.SIGKILL, 128 + signal.SIGTERM):
         number = -code if code < 0 else code - 128
         return AttemptEnd(

@@ -31,3 +31,12 @@ def test_what_agents_say_is_taken_in_as_it_comes_and_a_half_line_is_none(tmp_pat
     assert (agents.exit_code(), agents.all_ended()) == (3, True)
     _say(tmp_path, 1, "ended", code=5, why="", kills=0)
     assert agents.exit_code() == 5
+
+
+def test_hosts_that_a_signal_asked_to_end_are_named(tmp_path: Path) -> None:
+    agents = HostAgents(tmp_path, 2)
+    _say(tmp_path, 0, "ended", host="a", code=0, why="", kills=0)
+    _say(tmp_path, 1, "terminated", host="b", signal="SIGINT")
+    assert agents.facts()["asked"] == "the agent of host b was ended by SIGINT"
+    _say(tmp_path, 1, "ended", host="b", code=69, why="ended while the hosts were meeting", kills=0)
+    assert agents.facts()["failure_status"] == "killed"

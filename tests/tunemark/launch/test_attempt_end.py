@@ -73,3 +73,13 @@ def test_what_the_scheduler_says_of_a_lost_node_stands_before_an_orderly_end(tmp
     ended = _judge(tmp_path, [interrupted], failure="job 7 ended as NODE_FAIL", failure_reason="node failed")
     assert (ended.status, ended.reason) == ("killed", "node failed")
     assert "NODE_FAIL" in ended.evidence
+
+
+def test_a_host_that_was_asked_to_end_is_named_and_hides_no_error_of_a_rank(tmp_path: Path) -> None:
+    asked = "the agent of host n2 was ended by SIGTERM"
+    for ends in ([_GONE, None], [{"status": "ok", "reason": "interrupted"}] * 2, [None, None]):
+        ended = _judge(tmp_path, ends, asked=asked)
+        assert (ended.status, ended.evidence.startswith(asked)) == ("killed", True)
+    # A scheduler asks the other hosts to end where one rank has failed.
+    assert _judge(tmp_path, [{"status": "oom", "reason": "oom", "error": "full"}, None], asked=asked).status == "oom"
+    assert _judge(tmp_path, [_OK, _OK], asked=asked).status == "ok"
