@@ -90,7 +90,7 @@
   });
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details.defs:not([open])")];
+    opened = [...document.querySelectorAll("details.defs:not([open], .data)")];
     for (const each of opened) each.open = true;
   });
   addEventListener("afterprint", () => { for (const each of opened) each.open = false; });

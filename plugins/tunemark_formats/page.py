@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from tunemark.fields import read_fields
 from tunemark.report import Column, Report, ReportTable
-from tunemark.report.chart_types import Chart
+from tunemark.report.chart_types import Chart, LineChart
 from tunemark.report.report import Headline, RunDetail, Section, make_own_table
 from tunemark.report.translation import Translate, make_translator
 from tunemark.results import Estimate
@@ -31,6 +31,9 @@ from tunemark_formats.csv import csv_lines
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
 MAX_BYTES = 1_900_000
+
+# Keys of tables that are left out on paper.
+_DETAIL_TABLES = frozenset({"steps", "set-up", "search", "memory", "environment", "runs", "trainers"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +145,7 @@ def _chart(chart: Chart, linked: set[str], tr: Translate, most: int = 0) -> dict
     wide, narrow = (Markup(draw(chart, Style(width=w, linked=frozenset(linked)), tr)) for w in (WIDE, NARROW))
     return {
         **read_fields(chart, "key", "title", "help"),
+        "has_lines": isinstance(chart, LineChart),
         "wide": wide,
         "narrow": narrow,
         "columns": [titles.get(name, name) for name in columns],
@@ -200,6 +204,7 @@ def _table(table: ReportTable, names: Mapping[str, str], linked: set[str], most:
     return {
         "key": table.key,
         "title": table.title,
+        "is_detail": table.key in _DETAIL_TABLES,
         "columns": [_header(table.columns[i], numeric[i], tr) for i in columns],
         "rows": rows,
         "help": [(cells.format_header(c, tr), c.help) for c in (table.columns[i] for i in columns) if c.help],

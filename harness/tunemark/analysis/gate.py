@@ -246,7 +246,8 @@ def _label(run: Result, runs: Sequence[Result]) -> str:
         if name not in ("processes", "threads")
     ]
     parts = [run.model, f"{run.device}:{run.size}", run.strategy_requested]
-    shown = ("model", "device", "size", "strategy", "chip", "chips", "parameters", "trainable_parameters")
+    # The last is a mark of its own.
+    shown = ("model", "device", "size", "strategy", "chip", "chips", "parameters", "trainable_parameters", "simulated")
     parts += [
         f"{name} {comparability.COMPARED_FIELDS[name](run)}" for name in varying if name not in (*shown, "data_sha256")
     ]

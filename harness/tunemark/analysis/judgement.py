@@ -51,11 +51,15 @@ def add_plugin_findings(result: Result, catalog: Catalog, plan: Plan | None = No
 
 
 def audit_run(result: Result, models: Mapping[str, Model]) -> AuditedClaim:
-    """Audit a result: its own findings plus those of the claim rules."""
+    """Audit a result: its own findings plus those of the claim rules. Of a run whose rate is not audited no verdict
+    says that the rate is good."""
     model = models.get(result.model)
     architecture = model.architecture if model else None
     (one,) = audit_claims([make_claim(result, architecture)], models)
     found = (*result.findings, *_select_new(one, result))
+    if one.claim.tokens_per_s is None:
+        why = "it was measured part by part, which slows it down" if result.breakdown else "nothing was timed"
+        found += (Finding(rule="no-rate", severity="unknown", message=f"there is no rate to audit: {why}"),)
     return replace(one, findings=found, verdict=decide_verdict(found, result.status))
 
 

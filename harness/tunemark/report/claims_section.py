@@ -99,8 +99,9 @@ _SCALING_COLUMNS = (
     ("serial_share", "serial share", "1"), ("verdict", "verdict"),
 )  # fmt: skip
 _CLAIM_COLUMNS = (
-    ("id", "claim"), ("kind", "origin"), ("source", "source"), ("tool", "tool"), ("counts", "counts"),
+    ("id", "claim"), ("tokens_per_s_claimed", "claimed", "tokens/s"), ("verdict", "verdict"), ("kind", "origin"),
+    ("source", "source"), ("tool", "tool"), ("counts", "counts"),
     ("model", "model"), ("device", "device"), ("count", "count"), ("precision", "precision"),
-    ("sequence", "sequence", "tokens"), ("global_batch", "global batch", "sequences"), ("verdict", "verdict"),
-    ("mfu_implied", "implied MFU", "1"), ("tokens_per_s_claimed", "claimed", "tokens/s"),
+    ("sequence", "sequence", "tokens"), ("global_batch", "global batch", "sequences"),
+    ("mfu_implied", "implied MFU", "1"),
 )  # fmt: skip

@@ -72,7 +72,7 @@ def more_scalings_table(scalings: Sequence[Scaling], tr: Translate) -> ReportTab
     points = [(scaling_title(scaling, tr), point) for scaling in scalings for point in scaling.points]
     fields = (
         ("run_id", "run"), ("size", "size"), ("units", "N"), ("tokens_per_s", "content", "tokens/s"),
-        ("speedup", "speed-up"), ("efficiency", "efficiency", "1"), ("status", "status"), ("verdict", "verdict"),
+        ("verdict", "verdict"), ("speedup", "speed-up"), ("efficiency", "efficiency", "1"), ("status", "status"),
     )  # fmt: skip
     rows = ((*(_to_int(getattr(point, name)) for name, *_ in fields), words) for words, point in points)
     runs, origins = tuple(point.run_id for _, point in points), _origins([point for _, point in points])
@@ -93,13 +93,14 @@ def _size_columns(scaling: Scaling, tr: Translate) -> tuple[Column, ...]:
     columns = (
         ("run_id", "run"), ("size", "size"), ("units", "N", unit),
         ("is_base", "N0", "", "the size that the others are held against"),
-        ("processes", "processes"), ("data_ranks", "data ranks"), ("global_batch", "global batch", "sequences"),
-        ("tokens_per_s", "content", "tokens/s"), ("speedup", "speed-up", "", "rate over that of the base"),
-        ("efficiency", "efficiency", "1", "speed-up x N0 / N"), ("verdict", "verdict"),
+        ("tokens_per_s", "content", "tokens/s"), ("verdict", "verdict"),
+        ("speedup", "speed-up", "", "rate over that of the base"),
+        ("efficiency", "efficiency", "1", "speed-up x N0 / N"),
         ("marginal_efficiency", "marginal efficiency", "1", "of the units added last, each"),
         ("tokens_per_s_per_unit", _PER_UNIT[unit], "tokens/s"),
         ("communication_share", "communication", "1", "of a step, where it was measured"),
         ("peak_memory_bytes", "memory", "bytes", "of the rank that held most"),
+        ("processes", "processes"), ("data_ranks", "data ranks"), ("global_batch", "global batch", "sequences"),
         ("status", "status"), ("simulated", "simulated"),
         ("left_out", "takes no part", "", "in the fit and in the choices"),
     )  # fmt: skip

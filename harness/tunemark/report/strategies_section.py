@@ -37,17 +37,19 @@ def make_strategies_section(results: Sequence[Result], tr: Translate) -> tuple[S
         "No two strategies were measured alike, so there is nothing to compare. `tunemark run --strategy none,ddp` "
         "measures two."
     )
+    charts = _charts(groups, results, tr)
+    intro = tr(
+        "Runs that differ in the strategy alone, or in the batch that follows from it, and what each chose. The "
+        "baseline is none where it has a rate; faster and slower hold for all ratios together (Holm, 95 %). "
+        "Searching and queueing are counted in seconds of their own, never in a rate."
+    )
+    if groups and not charts:
+        intro = f"{intro} {tr('Their rates are drawn in the first section.')}"
     section = Section(
         key="strategies",
         title=tr("None, manual and automatic parallelization"),
-        intro=tr(
-            "Runs that differ in the strategy alone, or in the batch that follows from it, and what each chose. The "
-            "baseline is none where it has a rate; faster and slower hold for all ratios together (Holm, 95 %). "
-            "Searching and queueing are counted in seconds of their own, never in a rate."
-        )
-        if groups
-        else "",
-        charts=(*_charts(groups, tr), *search_charts(results, tr)),
+        intro=intro if groups else "",
+        charts=(*charts, *search_charts(results, tr)),
         tables=(
             *((_table(groups, rows, tr),) if groups else ()),
             *((_gains_table(gains, tr),) if gains else ()),
@@ -82,8 +84,22 @@ def _titles(groups: Sequence[Sequence[Result]]) -> list[str]:
     return [" · ".join([r.model, device_of(r), *(str(getattr(r, n)) for n in varying)]) for r in firsts]
 
 
-def _charts(groups: Sequence[Sequence[Result]], tr: Translate) -> tuple[DotPlot, ...]:
-    """Charts of rates; simulated rates have a chart of their own."""
+def _charts(groups: Sequence[Sequence[Result]], results: Sequence[Result], tr: Translate) -> tuple[DotPlot, ...]:
+    """Charts of rates; simulated rates have a chart of their own. None is drawn that would show what the chart of all
+    results does, with the same groups."""
+    by_device: dict[str, list[str]] = {}
+    for r in results:
+        by_device.setdefault(device_of(r), []).append(r.run_id)
+    drawn = {frozenset(run_ids) for run_ids in by_device.values()}
+    are_drawn = {
+        is_simulated: sum(r.simulated == is_simulated for r in results)
+        == sum(
+            len(runs)
+            for runs in groups
+            if runs[0].simulated == is_simulated and frozenset(r.run_id for r in runs) in drawn
+        )
+        for is_simulated in (False, True)
+    }
     rows = [
         make_dot_row(r, r.tokens_per_s, r.strategy_requested, title, tr)
         for runs, title in zip(groups, _titles(groups), strict=True)
@@ -93,7 +109,7 @@ def _charts(groups: Sequence[Sequence[Result]], tr: Translate) -> tuple[DotPlot,
     for is_simulated in (False, True):
         chart_rows = [row for row in rows if (row.origin == "simulated") == is_simulated]
         title = tr("Rate by strategy")
-        if chart_rows:
+        if chart_rows and not are_drawn[is_simulated]:
             found.append(
                 DotPlot(
                     key="strategies-simulated" if is_simulated else "strategies",
@@ -123,16 +139,15 @@ def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], t
                 derivations[len(rows), "tokens_per_s"] = format_derivations(r, tr)["tokens_per_s"]
             outcome = tr(row.outcome) if row else tr("batches differ: no ratio")
             rows.append(
-                (r.run_id, r.strategy_requested, strategy_kind(r, tr), r.tokens_per_s, ratio, outcome,
-                 r.verdict, r.peak_memory_bytes,
-                 r.requested_bytes, r.search_s, r.queue_s, selected_strategy(r), r.status,
+                (r.run_id, r.strategy_requested, r.tokens_per_s, r.verdict, ratio, outcome, strategy_kind(r, tr),
+                 r.peak_memory_bytes, r.requested_bytes, r.search_s, r.queue_s, selected_strategy(r), r.status,
                  r.global_batch)
             )  # fmt: skip
             runs.append(r.run_id)
             origins.append(origin_of(r))
     columns = (
-        ("run_id", "run"), ("strategy", "strategy"), ("chosen", "chosen"), ("tokens_per_s", "content", "tokens/s"),
-        ("ratio", "times the baseline"), ("outcome", "judged"), ("verdict", "verdict"),
+        ("run_id", "run"), ("strategy", "strategy"), ("tokens_per_s", "content", "tokens/s"), ("verdict", "verdict"),
+        ("ratio", "times the baseline"), ("outcome", "judged"), ("chosen", "chosen"),
         ("peak_memory_bytes", "memory", "bytes"), ("requested_bytes", "memory refused", "bytes"),
         ("search_s", "search", "s"), ("queue_s", "queued", "s"),
         ("selected", "selected"), ("status", "status"),

@@ -50,6 +50,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, language in (("everything", "en"), ("everything in Korean", "ko")):
         found[name] = folder / f"{language}.html"
         found[name].write_bytes(render(golden["report"](language)))
+    found["example drawn anew"] = folder / "anew.html"
+    example = load_runs([_EXAMPLE], lambda result: result)
+    found["example drawn anew"].write_bytes(render(make_report(example.results)))
     found["nothing"] = folder / "nothing.html"
     found["nothing"].write_bytes(render(make_report([])))
     return found
@@ -247,7 +250,7 @@ def test_data_is_downloaded_as_it_is_stored(opened: Open, file: str, kind: str) 
         assert content.decode() == f"[{','.join((_EXAMPLE / 'runs.jsonl').read_text().split(chr(10))[:-1])}]"
 
 
-@pytest.mark.parametrize("name", ["example", "example in Korean"])
+@pytest.mark.parametrize("name", ["example drawn anew", "everything in Korean"])
 def test_it_prints_on_white_within_the_page(opened: Open, name: str) -> None:
     page, _ = opened(name, width=687, scheme="dark")  # an A4 sheet within its margins, at 96 dots an inch
     page.emulate_media(media="print", color_scheme="dark")
@@ -261,7 +264,20 @@ def test_it_prints_on_white_within_the_page(opened: Open, name: str) -> None:
     assert out == []
     sheet = page.pdf(format="A4")
     assert sheet.startswith(b"%PDF")
-    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", sheet)) <= 40
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", sheet)) <= 24
+    assert page.locator("table[data-values]:visible, table[data-table=runs]:visible").count() == 0
+    assert page.locator(".paper").is_visible()
+
+
+@pytest.mark.parametrize("name", ["example drawn anew", "everything", "everything in Korean"])
+def test_no_table_cuts_its_verdicts(opened: Open, name: str) -> None:
+    page, _ = opened(name, width=1280)
+    cut = page.evaluate(
+        "[...document.querySelectorAll('td[data-c=verdict]')].filter(e => e.checkVisibility() && "
+        "e.getBoundingClientRect().right > e.closest('.scroll').getBoundingClientRect().right)"
+        ".map(e => e.closest('table').dataset.table)"
+    )
+    assert cut == []
 
 
 def test_a_table_is_sorted_filtered_and_shown_without_columns(opened: Open) -> None:

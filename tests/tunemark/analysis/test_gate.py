@@ -236,9 +236,10 @@ def test_junit_and_comment_hold_any_name(made_run: Made) -> None:
 
 
 def test_no_verdict_is_a_skipped_case_and_simulated_is_said(made_run: Made) -> None:
-    found = gate([made_run((100.0,), simulated=True)], [made_run(simulated=True, minute=9)], _PROMISE)
+    found = gate([made_run((100.0,), simulated=True)], [made_run(simulated=True, minute=9), made_run()], _PROMISE)
+    assert not [run.label for run in found.runs if "imulated" in run.label]
     suite = ElementTree.fromstring(gate_junit(found))
-    assert suite.attrib | {"tests": "1", "failures": "0", "skipped": "1"} == suite.attrib
+    assert suite.attrib | {"tests": "2", "failures": "0", "skipped": "2"} == suite.attrib
     assert suite.find("testsuite/testcase/skipped") is not None
     assert "SIMULATED" in gate_text(found)
 

@@ -100,6 +100,14 @@ def test_the_rules_are_asked_at_the_end_of_every_run() -> None:
     assert judge(judged, Catalog()) == judged
 
 
+def test_a_run_whose_rate_is_not_audited_is_not_called_valid() -> None:
+    models = Catalog().models()
+    assert audit_run(_result(), models).verdict == "valid"
+    parts = audit_run(_result(breakdown=True), models)
+    assert (parts.rate, parts.verdict, parts.findings[-1].rule) == (None, "unknown", "no-rate")
+    assert "part by part" in parts.findings[-1].message
+
+
 def test_a_run_is_audited_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(claim_rules, "apply_rules", lambda facts: asked.append(facts) or [])

@@ -128,6 +128,17 @@ def test_a_headline_and_a_table_agree_on_what_is_no_difference() -> None:
     assert "ddp" not in tied
 
 
+def test_a_chart_of_strategies_is_drawn_only_where_it_shows_more_than_that_of_all_runs() -> None:
+    runs = [result(run_id=f"r{n}", strategy_requested=name) for n, name in enumerate(("none", "ddp", "fsdp"))]
+    other = result(run_id="r9", batching="pack")
+
+    def drawn(results: list[Result]) -> set[str]:
+        return {chart.key for chart in make_report(results).charts} & {"throughput", "strategies"}
+
+    assert drawn(runs) == {"throughput"}
+    assert drawn([*runs, other]) == {"throughput", "strategies"}
+
+
 def test_an_interval_of_no_width_is_shown() -> None:
     assert round_to_interval(rate(12.5, 0.0)) == ("12.5000", "0")
 
