@@ -12,6 +12,7 @@ from tunemark.experiment.kernel_choice import check_float8
 from tunemark.experiment.mesh_layout import parse_strategy_terms
 from tunemark.experiment.named_parts import SEARCHED_SETTINGS, find_dataset, resolve_search_options
 from tunemark.experiment.planning import read_prediction_settings
+from tunemark.experiment.settings import SETTINGS_BY_NAME
 from tunemark.physics.chip_peaks import explain_missing_peak
 from tunemark.physics.chips import read_chip_table
 from tunemark.plugin.catalog import Catalog
@@ -86,6 +87,14 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
             why=point.place("sequence"),
             next=f"--sequence {a.max_position_embeddings} or less",
         )
+    for name, value in (("activations", "device"), ("update", "at-end")):
+        if point[name] != value:
+            setting = SETTINGS_BY_NAME[name]
+            raise BadExperiment(
+                what=f"{setting.flag} {point[name]} is not part of a search of layouts",
+                why=point.place(name),
+                next=f"{setting.flag} {value}; or predict one strategy: --device cuda:1 --oversubscribe --chip NAME",
+            )
     method = parse_method(point["method"])
     total, trainable = method.parameters(a)
     given = point["global_batch"]
@@ -103,6 +112,7 @@ def make_absent_device_search(point: GridPoint, catalog: Catalog) -> AbsentDevic
         trained=method.trained(a),
         packed=point["batching"] == "pack" and point["attention"] not in ("varlen", "flash"),
         loss=point["loss"],
+        optimizer_impl=point["optimizer_impl"],
         quantized=method.quantized_parameters(a),
     )
     if point["batching"] == "bucket":
