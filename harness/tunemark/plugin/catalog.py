@@ -46,7 +46,7 @@ ENTRY_POINT_GROUP = "tunemark"
 #   2.0  the field's names throughout: docs/plugin-interface-2.md maps the old ones to the new
 #   2.1  Example.tools, Example.where, HasRemarks; EndsSteps, CountsCompilations, ChecksInterpreter, ExplainsAbsence
 #   2.2  trainers: tunemark_trainers, Trainer, TrainerRuntime, ReportsOwnRate
-#   2.3  LimitsMemory
+#   2.3  LimitsMemory; Trainer.absent
 INTERFACE = "2.3"
 # Seconds that a plugin's import, or one of its hooks, may take: every command waits for all of them.
 SLOW_S = 1.0
