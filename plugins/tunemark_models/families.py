@@ -34,6 +34,9 @@ BLOCKS: Mapping[str, Mapping[str, Any]] = {
     "olmo2": {"post_norm": True},
 }
 
+# Families whose classes in transformers 5.23 have no SDPA (`_supports_sdpa`).
+WITHOUT_SDPA = frozenset(("bloom", "falcon_mamba", "gpt_neo", "gpt_oss", "gptj", "mamba", "mamba2", "mpt"))
+
 
 def with_support(model: Model) -> Model:
     """The model with what `RUNTIME` carries out for its family."""
@@ -41,8 +44,8 @@ def with_support(model: Model) -> Model:
     if model.runtime != RUNTIME or model.is_remote:
         return model
     attentions = ["eager", "sdpa", "flash", "flex"]
-    if a.eager_attention:
-        # Its scores are capped, which torch's single operator does not know.
+    if a.eager_attention or a.model_type in WITHOUT_SDPA:
+        # Its scores are capped, or have sinks or biases, which torch's single operator does not know.
         attentions.remove("sdpa")
     if a.traced is None or a.traced.takes_documents:
         attentions.append("varlen")

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from tunemark.experiment.finetuning_method import parse_method
 from tunemark.physics import NF4_BYTES, count_parameters, train_flops_per_token, weight_norm_flops
 from tunemark.plugin import Model
+from tunemark_models.families import WITHOUT_SDPA
 from tunemark_models.plugin import tunemark_models
 from tunemark_models.runtime import CausalLm
 from tunemark_worker import lora_adapters
@@ -63,6 +66,18 @@ def test_the_runtime_says_how_it_computes_attention(name: str, kernel: str) -> N
     runtime, module = build(smaller(TINY[name]))
     assert runtime.attention() == {"kernel": kernel, "reason": None}
     assert module.config._attn_implementation == kernel
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "gpt_oss" else [pytest.mark.full]) for kind in sorted(WITHOUT_SDPA)]
+)
+def test_families_without_sdpa_are_those_of_transformers(kind: str) -> None:
+    assert not MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.for_model(kind))]._supports_sdpa
+
+
+def test_sdpa_is_not_offered_where_a_family_has_none() -> None:
+    offered = {model.name: "sdpa" in model.supports["attention"] for model in tunemark_models()}
+    assert (offered["gpt-oss-tiny"], offered["glm-4-tiny"]) == (False, True)
 
 
 def batch(rows: Sequence[Sequence[list[int]]], sequence: int, packed: bool) -> Batch:
