@@ -54,8 +54,11 @@ def test_causes_are_ranked_by_what_they_can_matter(made_run: Made) -> None:
     assert "| 3 | micro_batch | setting | 1 | 2 | unknown | - |" in text
 
 
-def test_what_torch_is_told_of_gpu_memory_has_no_weight_of_a_hosts_allocator(made_run: Made) -> None:
-    a = _with(made_run(), "worker", allocator={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"})
+@pytest.mark.parametrize(
+    "other", [{"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, {"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}]
+)
+def test_other_allocators_have_no_weight_of_glibcs(made_run: Made, other: dict[str, str]) -> None:
+    a = _with(made_run(), "worker", allocator=other)
     b = _with(made_run((50.0, 51.0, 49.0), minute=9), "worker", allocator={})
     assert _cause(explain_difference(a, b), "allocator").weight == "unknown"
 
