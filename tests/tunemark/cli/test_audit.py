@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -119,7 +120,8 @@ def test_a_claim_is_kept_beside_measured_runs_and_marked(tunemark: Tunemark, log
     assert stored.pop("source") == str(log)
     assert str(log.parent) not in shown.pop("source")
     assert shown == stored
-    assert "train.log,imported," in (tmp_path / "out/report.csv").read_text()
+    (row,) = csv.DictReader((tmp_path / "out/report.csv").open())
+    assert (row["id"], row["kind"], row["verdict"]) == ("train.log", "imported", "invalid")
     again = tunemark("report", "runs", "-o", "again")
     assert (again.returncode, "| train.log |" in again.stdout) == (0, True), again.stderr
     assert (tmp_path / "again/report.md").read_text() == report
