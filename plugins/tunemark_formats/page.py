@@ -31,6 +31,8 @@ from tunemark_formats.csv import csv_lines
 from tunemark_formats.drawing import NARROW, WIDE, Style, draw
 
 MAX_BYTES = 1_900_000
+# Tables that paper has no room for: what was considered, and facts of each run that no answer rests on.
+_DETAIL_TABLES = frozenset(("search", "automatic", "steps", "set-up", "tokens", "runs"))
 
 # Keys of tables that are left out on paper.
 _DETAIL_TABLES = frozenset({"steps", "set-up", "search", "memory", "environment", "runs", "trainers"})
@@ -149,9 +151,17 @@ def _chart(chart: Chart, linked: set[str], tr: Translate, most: int = 0) -> dict
         "wide": wide,
         "narrow": narrow,
         "columns": [titles.get(name, name) for name in columns],
-        "rows": [["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows[:most]],
+        "rows": [[_data_cell(value, tr) for value in row] for row in rows[:most]],
         "rows_left": max(0, len(rows) - most),
     }
+
+
+def _data_cell(value: str | float | None, tr: Translate) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return tr(value) if value in cells.GLYPHS or value in ("yes", "no") else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _chart_column_titles(tr: Translate) -> dict[str, str]:
@@ -244,7 +254,7 @@ def _keep_together(name: str) -> str:
 
 
 def _header(column: Column, is_numeric: bool, tr: Translate) -> dict[str, Any]:
-    return {"title": cells.format_header(column, tr), "help": column.help, "numeric": is_numeric}
+    return {"name": column.name, "title": cells.format_header(column, tr), "help": column.help, "numeric": is_numeric}
 
 
 def _detail(detail: RunDetail, linked: set[str], windows: int, runs: int, tr: Translate) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tunemark.results.result import Estimate, Result
 
 def find_fastest(good: Sequence[Result], rates: Mapping[str, Sequence[float]]) -> BestSize:
     """The size with the highest rate."""
-    return _best_size("fastest", good, rates, {r.run_id: 1.0 for r in good}, "as fast as", _per_second)
+    return _best_size("fastest", good, rates, {r.run_id: 1.0 for r in good}, "times as fast as", _per_second)
 
 
 def _per_second(result: Result, rate: float) -> str:
@@ -38,7 +38,7 @@ def find_cheapest(
                 f"{format_significant(known[result.run_id] / 3600 / rate * 1e6)} {prices.currency} per million tokens"
             )
 
-        return _best_size("cheapest", good, rates, known, "as cheap as", words)
+        return _best_size("cheapest", good, rates, known, "times as cheap as", words)
     if unit is None:
         return BestSize(
             goal="cheapest", size=None, shown=False, evidence="neither prices nor numbers of chips are known"
@@ -48,7 +48,7 @@ def find_cheapest(
         needed = format_significant(units[result.run_id] / rate * 1e6)
         return f"{needed} {unit.removesuffix('s')}-seconds per million tokens"
 
-    return _best_size("cheapest", good, rates, {r.run_id: units[r.run_id] for r in good}, "as cheap as", seconds)
+    return _best_size("cheapest", good, rates, {r.run_id: units[r.run_id] for r in good}, "times as cheap as", seconds)
 
 
 def _best_size(
@@ -74,7 +74,7 @@ def _best_size(
     # The closest competitor is the evidence.
     nearest, least = min(against, key=lambda pair: pair[1].low if pair[1].low is not None else -math.inf)
     shown = least.low is not None and least.low > 1
-    evidence = f"{words(best, mean(best))}, {_interval(least)} times {compared} {size_name(nearest)}"
+    evidence = f"{words(best, mean(best))}, {_interval(least)} {compared} {size_name(nearest)}"
     if not shown:
         evidence += ": no difference shown" if least.low is not None else ": one attempt each shows no difference"
     caveats = _verdict_caveats([best, *others])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.labels import device_of
 from tunemark.report.report import Cell, Column, ReportTable
 from tunemark.report.translation import Translate
@@ -26,7 +27,7 @@ def make_table(
     """A table of one row for each run, run_id first. derivations: of each run, by column. title: already translated."""
     all_fields = [_KEY, *(each for each in fields if not _is_usual(each, results))]
     names = [column.name for column, _ in all_fields]
-    columns = [map(read, results) for _, read in all_fields]
+    columns = [[_translate_reason(column, read(r), tr) for r in results] for column, read in all_fields]
     return ReportTable(
         key=key,
         title=title,
@@ -36,6 +37,10 @@ def make_table(
         runs=tuple(r.run_id for r in results),
         origins=tuple("simulated" if r.simulated else "measured" for r in results),
     )
+
+
+def _translate_reason(column: Column, cell: Cell, tr: Translate) -> Cell:
+    return translate_finding(cell, tr) if column.name.endswith("_reason") and isinstance(cell, str) else cell
 
 
 # Of settings that reports came to know later, the value that all runs had before.

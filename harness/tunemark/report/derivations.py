@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tunemark.number_format import GIB
+from tunemark.report.finding_sentences import translate_finding
 from tunemark.report.translation import Translate
 from tunemark.results import Estimate, Result
 from tunemark.results.result import AttemptRow
@@ -64,11 +65,11 @@ def format_derivations(r: Result, tr: Translate) -> Mapping[str, str]:
     return found
 
 
-def format_interval_derivation(estimate: Estimate) -> str:
+def format_interval_derivation(estimate: Estimate, tr: Translate) -> str:
     """An estimate with its bounds, and on a second line its method."""
     known = estimate.low is not None and estimate.high is not None
     bounds = f" ({estimate.low:.6g} .. {estimate.high:.6g})" if known else ""
-    return f"{estimate.value:.6g}{bounds}\n{estimate.method}, n = {estimate.n}"
+    return f"{estimate.value:.6g}{bounds}\n{translate_finding(estimate.method, tr)}, n = {estimate.n}"
 
 
 def _included_attempts(r: Result) -> Sequence[AttemptRow]:
@@ -97,5 +98,5 @@ def _rate_derivation(r: Result, estimate: Estimate, what: str, count: int | None
         if estimate.low is None or estimate.high is None
         else tr("95 % interval {low} to {high}", low=f"{estimate.low:.6g}", high=f"{estimate.high:.6g}")
     )
-    lines.append(f"{estimate.value:.6g}: {bounds}, n = {estimate.n} ({estimate.method})")
+    lines.append(f"{estimate.value:.6g}: {bounds}, n = {estimate.n} ({translate_finding(estimate.method, tr)})")
     return "\n".join(lines)

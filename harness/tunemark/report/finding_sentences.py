@@ -1,4 +1,4 @@
-"""The sentences of findings in another language.
+"""The sentences of findings, evidence and reasons in another language.
 
 A finding is stored as an English sentence with its figures in it, and may have been written by another version. So its
 translation is found by the form of the sentence: text around values. What has none of these forms, such as what a
@@ -81,18 +81,64 @@ FINDING_SENTENCES = (
     "a fit needs at least {least} sizes that were measured well, there are {sizes}",
     "a choice between laws needs at least {least} attempts in all, there are {attempts}",
     "every rank wrote its end record",
+    # Which size is best, and why.
+    "{cost}, {ratio} times as fast as {size}: no difference shown",
+    "{cost}, {ratio} times as fast as {size}: one attempt each shows no difference",
+    "{cost}, {ratio} times as fast as {size}",
+    "{cost}, {ratio} times as cheap as {size}: no difference shown",
+    "{cost}, {ratio} times as cheap as {size}: one attempt each shows no difference",
+    "{cost}, {ratio} times as cheap as {size}",
+    "{cost} per million tokens",
+    "from {low} to {high} each {unit} adds {share} % of what one gives at {first}, below {limit}",
+    "from {low} to {high} each {unit} adds {share} % of what one gives at {first}: not shown to be below {limit}",
+    "no knee up to {high}: its {unit} still add {share} % each, and a knee is below {limit}",
+    "chips",
+    "chip",
+    "devices",
+    "device",
+    "units",
+    "unit",
+    "neither prices nor numbers of chips are known",
+    "fewer than two sizes were measured well",
+    "{sizes} measured well: nothing to choose",
+    "no size was",
+    "one size was",
+    "{n} sizes were",
+    "and {size} is valid",
+    "and {size} is suspect",
+    "and {size} is invalid",
+    "and {size} is unknown",
+    # Why a value is unknown.
+    "nothing was timed",
+    "a breakdown waits for every part of a step, so its rate is not the run's",
+    "no peak FLOP/s is known of {chip} in {precision}",
+    "the device names no monitor",
+    "no telemetry: {why}, no hwmon of a processor and no cpufreq",
+    "no telemetry: {why}",
+    "this host has no /sys/class/powercap with a processor's energy",
+    "the kernel lets only root read energy_uj",
+    # How an interval was computed.
+    "by definition: it is the base",
+    "paired t on log {level} %",
+    "Welch t on log {level} %",
+    "between-attempt t on log {level} %",
+    "within-run batch means {level} %",
+    "none: one attempt",
+    "none: one attempt on a side",
 )
 # A rule that found something in several attempts says it of each of them.
 OF_AN_ATTEMPT = "attempt {number}: {sentence}"
-_BETWEEN_ATTEMPTS = re.compile(r"; (?=attempt \d+: )")
+_INTERVAL = re.compile(r"\((?P<low>[\d.,]+) to (?P<high>[\d.,]+)\)")
+_BETWEEN_PARTS = re.compile(r"; (?=attempt \d+: |and \S+ is \w+$)")
 
 
 def translate_finding(sentence: str, tr: Translate) -> str:
     """A finding's sentence in the language of a translator; what has none of these forms is returned as it is."""
-    # Findings of several attempts are joined, and so are several of one.
+    sentence = _INTERVAL.sub(lambda bounds: tr("({low} to {high})", **bounds.groupdict()), sentence)
+    # Findings of several attempts are joined, and so are several of one, and evidence with what it rests on.
     return "; ".join(
         _translate(each, tr) or "; ".join(_translate(part, tr) or part for part in each.split("; "))
-        for each in _BETWEEN_ATTEMPTS.split(sentence)
+        for each in _BETWEEN_PARTS.split(sentence)
     )
 
 
@@ -100,9 +146,7 @@ def _translate(sentence: str, tr: Translate) -> str | None:
     if (found := _find_form(sentence)) is None:
         return None
     text, values = found
-    if text == OF_AN_ATTEMPT:
-        values = {**values, "sentence": translate_finding(values["sentence"], tr)}
-    return tr(text, **values)
+    return tr(text, **{name: translate_finding(value, tr) for name, value in values.items()})
 
 
 @lru_cache(maxsize=4096)

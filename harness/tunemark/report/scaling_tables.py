@@ -29,7 +29,7 @@ def scaling_tables(scaling: Scaling, number: int, tr: Translate) -> list[ReportT
             table(
                 "sizes", scaling_title(scaling, tr), sizes, ([_cell(p, c.name) for c in sizes] for p in scaling.points)
             ),
-            derivations=_derivations(scaling),
+            derivations=_derivations(scaling, tr),
             runs=tuple(p.run_id for p in scaling.points),
             origins=_origins(scaling.points),
         )
@@ -42,7 +42,8 @@ def scaling_tables(scaling: Scaling, number: int, tr: Translate) -> list[ReportT
         )  # fmt: skip
         rows = _predicted_rows(scaling.fitted)
         tables.append(table("predicted", tr("Predicted, not measured"), make_columns(columns, tr), rows))
-    best = [(b.goal, b.size or "none", b.shown, b.evidence) for b in scaling.best]
+    goals = {"fastest": tr("fastest"), "cheapest": tr("cheapest"), "knee": tr("knee")}
+    best = [(goals[b.goal], b.size or tr("none"), b.shown, translate_finding(b.evidence, tr)) for b in scaling.best]
     tables.append(table("goals", tr("Which size"), make_columns(_GOAL_COLUMNS, tr), best))
     findings = [("note", "no-fit", translate_finding(scaling.no_fit, tr))] if scaling.no_fit else []
     findings += [(f.severity, f.rule, translate_finding(f.message, tr)) for f in scaling.findings]
@@ -143,7 +144,7 @@ def _estimate(band: Band, fitted: ScalingFit) -> Estimate:
     return Estimate(value=band.value, low=band.low, high=band.high, n=n, method=method)
 
 
-def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
+def _derivations(scaling: Scaling, tr: Translate) -> dict[tuple[int, str], str]:
     base = next((p for p in scaling.points if p.is_base), None)
     found: dict[tuple[int, str], str] = {}
     if base is None or base.tokens_per_s is None:
@@ -152,7 +153,7 @@ def _derivations(scaling: Scaling) -> dict[tuple[int, str], str]:
         if p.tokens_per_s is None or p.speedup is None:
             continue
         ratio = f"{p.tokens_per_s.value:.6g} / {base.tokens_per_s.value:.6g} tokens/s"
-        found[i, "speedup"] = f"{ratio} = {format_interval_derivation(p.speedup)}"
+        found[i, "speedup"] = f"{ratio} = {format_interval_derivation(p.speedup, tr)}"
         if p.efficiency is not None and p.units and base.units:
             found[i, "efficiency"] = f"{p.speedup.value:.6g} x {base.units:g} / {p.units:g} = {p.efficiency.value:.6g}"
     return found

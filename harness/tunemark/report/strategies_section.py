@@ -134,7 +134,7 @@ def _table(groups: Sequence[Sequence[Result]], outcomes: Mapping[str, Judged], t
             row = outcomes.get(r.run_id)
             ratio = _estimate(row.ratio) if row and row.ratio else None
             if ratio is not None:
-                derivations[len(rows), "ratio"] = format_interval_derivation(ratio)
+                derivations[len(rows), "ratio"] = format_interval_derivation(ratio, tr)
             if r.tokens_per_s is not None:
                 derivations[len(rows), "tokens_per_s"] = format_derivations(r, tr)["tokens_per_s"]
             outcome = tr(row.outcome) if row else tr("batches differ: no ratio")

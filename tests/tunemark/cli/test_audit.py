@@ -120,7 +120,7 @@ def test_a_claim_is_kept_beside_measured_runs_and_marked(tunemark: Tunemark, log
     assert stored.pop("source") == str(log)
     assert str(log.parent) not in shown.pop("source")
     assert shown == stored
-    (row,) = csv.DictReader((tmp_path / "out/report.csv").open())
+    (row,) = csv.DictReader((tmp_path / "out/report.csv").read_text().splitlines())
     assert (row["id"], row["kind"], row["verdict"]) == ("train.log", "imported", "invalid")
     again = tunemark("report", "runs", "-o", "again")
     assert (again.returncode, "| train.log |" in again.stdout) == (0, True), again.stderr

@@ -45,7 +45,20 @@ _TEMPLATE_TEXTS = re.findall(r"""\btr\(["'](.*?)["'][,)]""", _TEMPLATE)
 _TITLES = [each.title for each in SETTINGS if each.is_in_label]
 KOREAN = read_catalogue("ko")
 # Words that are the same, or a name, in both.
-_ALIKE = {"AICc", "HFU", "MFU", "N", "N0", "k", "ok, oom, error, killed or timeout", "python", "s", "to", "x1"}
+_ALIKE = {
+    "({low} to {high})",
+    "AICc",
+    "HFU",
+    "MFU",
+    "N",
+    "N0",
+    "k",
+    "ok, oom, error, killed or timeout",
+    "python",
+    "s",
+    "to",
+    "x1",
+}
 
 
 def _constants() -> set[str]:
@@ -182,6 +195,7 @@ def test_a_page_with_everything_has_no_english_of_the_catalogue_left() -> None:
 def _said_by_rules() -> str:
     """What each function of the rules says, its values as {}, in the order of the source."""
     folders = [_ROOT / "harness/tunemark" / name for name in ("results", "analysis", "launch")]
+    folders += [_ROOT / "harness/tunemark_worker", _ROOT / "plugins/tunemark_telemetry"]
     paths = [*(path for folder in folders for path in folder.glob("*.py")), _ROOT / "harness/tunemark/loading.py"]
     return "\n".join(
         "".join(_words_of(node))
@@ -205,6 +219,20 @@ def test_a_finding_keeps_its_values_in_korean() -> None:
         values = {name: f"{at}.5" for at, name in enumerate(re.findall(r"{(\w+)}", english))}
         assert translate_finding(english.format(**values), korean) == KOREAN[english].format(**values)
         assert translate_finding(english.format(**values), make_translator("en")) == english.format(**values)
+
+
+def test_evidence_reasons_and_methods_are_korean_to_their_end() -> None:
+    korean = make_translator("ko")
+    for english in (
+        "2,506 tokens/s, 1.72 (1.50 to 1.98) times as fast as cpu:1: no difference shown; and cpu:1 is unknown",
+        "0.0076 USD per million tokens, 1.16 (1.01 to 1.34) times as cheap as cpu:2",
+        "no size was measured well: nothing to choose",
+        "no telemetry: this host has no /sys/class/powercap with a processor's energy, no hwmon of a processor and no "
+        "cpufreq",
+        "the interval is ±2.8 % wide, ±2 % was wanted (between-attempt t on log 95 %, n = 3)",
+    ):
+        said = translate_finding(english, korean)
+        assert not re.search(r"[a-z]+ (to|as|is|on|of|was|has|means) |shown|measured|unknown", said), said
 
 
 def test_findings_of_several_attempts_are_translated_each() -> None:
