@@ -35,7 +35,12 @@ BLOCKS: Mapping[str, Mapping[str, Any]] = {
 }
 
 # Families whose classes in transformers 5.23 have no SDPA (`_supports_sdpa`).
-WITHOUT_SDPA = frozenset(("bloom", "falcon_mamba", "gpt_neo", "gpt_oss", "gptj", "mamba", "mamba2", "mpt"))
+WITHOUT_SDPA = frozenset((
+    "big_bird", "bigbird_pegasus", "bloom", "codegen", "cpmant", "deepseek_v4", "falcon_mamba", "flint", "gemma2",
+    "git", "got_ocr2", "gpt_neo", "gpt_neox_japanese", "gpt_oss", "gptj", "granite_swa", "granitemoe_swa", "hy_v4",
+    "inkling2_text", "mamba", "mamba2", "megatron-bert", "mimo_v2_flash", "mpt", "mvp", "openai-gpt", "prophetnet",
+    "reformer", "rembert", "roformer", "rwkv", "trocr", "vaultgemma", "xglm", "xlm", "xlnet", "xlstm",
+))  # fmt: skip
 
 
 def with_support(model: Model) -> Model:
