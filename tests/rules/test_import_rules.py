@@ -174,8 +174,6 @@ _NAMED_PARTS: Mapping[str, set[str]] = {
     "predict/row_layout.py": {"ddp", "fsdp", "tp", "pp"},
     "predict/row_memory.py": {"fsdp"},
     "analysis/claim_rules.py": {"tp", "pp"},
-    # A place in a message, of the same name as an importer.
-    "report/finding_sentences.py": {"sentence"},
     # A controller of control groups, cores in /proc/stat, and folders of caches.
     "cgroups.py": {"cpu"},
     "doctor/processor_checks.py": {"cpu"},

@@ -123,7 +123,9 @@ def test_the_answer_is_shared_as_an_image_and_as_one_page(tmp_path: Path, capsys
         assert image.size == (1200, 630)
         assert len(image.convert("RGB").getcolors(100_000) or ()) > 10  # not blank
     svg = (tmp_path / "a.svg").read_text()
-    assert ">2,607 ± 56</text>" in svg
+    stored = json.loads((store / "runs.jsonl").read_text())["tokens_per_s"]
+    rate = f"{stored['value']:,.0f} ± {(stored['high'] - stored['low']) / 2:,.0f}"
+    assert f">{rate}</text>" in svg
     assert "valid</text>" in svg
     pdf = (tmp_path / "a.pdf").read_bytes()
     assert pdf.startswith(b"%PDF-")
@@ -134,7 +136,7 @@ def test_the_answer_is_shared_as_an_image_and_as_one_page(tmp_path: Path, capsys
     assert [float(side) for side in box.groups()] == pytest.approx([595, 842], abs=1)
     assert main(["share", str(store), "-o", str(tmp_path / "badge.json")]) == 0
     badge = json.loads((tmp_path / "badge.json").read_text())
-    assert badge == {"schemaVersion": 1, "label": "tokens/s", "message": "2,607 ± 56 valid", "color": "brightgreen"}
+    assert badge == {"schemaVersion": 1, "label": "tokens/s", "message": f"{rate} valid", "color": "brightgreen"}
     capsys.readouterr()
     assert main(["share", str(store), "-o", str(tmp_path / "a.gif")]) == 2
     assert ".png, .svg, .pdf" in capsys.readouterr().err
